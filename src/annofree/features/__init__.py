@@ -1,0 +1,1 @@
+"""Frozen backbones: what they see, as feature maps."""

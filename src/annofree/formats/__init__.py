@@ -1,0 +1,1 @@
+"""Files in and out, reader and writer side by side."""

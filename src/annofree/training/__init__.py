@@ -1,0 +1,1 @@
+"""Training what is ours: the bundled tiny models first."""

@@ -23,8 +23,25 @@ class VisionLanguage(Protocol):
         """D, the length of the features that meet text."""
         ...
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Name, hashes, licence and supervision tier of the weights."""
+        ...
+
+    def remarks(self, vocabulary: Vocabulary) -> list[str]:
+        """What a person should know before trusting this model with these names."""
+        ...
+
     def words(self, vocabulary: Vocabulary) -> Tensor:
         """One unit text feature a class, (K, D)."""
+        ...
+
+    def neutral(self) -> Tensor:
+        """The text feature that says nothing in particular, (D)."""
+        ...
+
+    def presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+        """How likely each class is to be in a picture at all, (K) in 0 .. 1, each class by itself."""
         ...
 
     def whole(self, images: Sequence[Image]) -> Tensor:
@@ -63,6 +80,11 @@ class PromptedMasks:
 class Masker(Protocol):
     """A promptable segmenter: it draws the thing that a box or a point means, and does not name it."""
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Name, hashes, licence and supervision tier of the weights."""
+        ...
+
     def embed(self, images: Sequence[Image]) -> list[Embedding]:
         """Encode images once, for any number of prompts."""
         ...
@@ -86,6 +108,10 @@ class Segmenter(Protocol):
     @property
     def provenance(self) -> dict[str, Any]:
         """Models, hashes, tiers and settings, as they are written beside results."""
+        ...
+
+    def remarks(self, classes: Any) -> list[str]:
+        """What a person should know before trusting the answer for these names."""
         ...
 
     def encode(self, images: Sequence[Image]) -> list[Any]:

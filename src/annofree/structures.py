@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
+from faster_coco_eval import mask as coco_mask
 from torch import Tensor
 
 from annofree.errors import InputError
@@ -213,7 +213,9 @@ class Detections:
     def to_coco(self, image_id: int = 1, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Return COCO annotations with text RLE; categories are numbered from 1 in vocabulary order unless given."""
         numbers = category_ids or range(1, len(self.names) + 1)
-        rows = zip(self.class_ids.tolist(), self.scores.tolist(), self.boxes.tolist(), self.rles, self.areas.tolist(), strict=True)
+        rows = zip(
+            self.class_ids.tolist(), self.scores.tolist(), self.boxes.tolist(), self.rles, self.areas.tolist(), strict=True
+        )
         return [
             {
                 "image_id": image_id,

@@ -7,11 +7,11 @@ little at every step, so rendering costs a few percent of the time and nothing i
 
 from __future__ import annotations
 
-import json
-import math
+import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,27 +22,59 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.datasets.emoji_world import CATEGORIES, Scene, Split, World
+from annofree.features.clip import Clip, attention_pool
 from annofree.features.tokens import Tokenizer, vocabulary_of
+from annofree.features.weights import Card, sha256_of
 from annofree.formats.files import write_atomic, write_json
+from annofree.structures import Image, Vocabulary
 from annofree.training.loop import Budget, fit
 
-__all__ = ["BUDGET", "MEAN", "MODEL", "STD", "TEMPLATES", "train_tiny_clip"]
+__all__ = ["BUDGET", "MEAN", "MODEL", "STD", "train_tiny_clip"]
 
-MODEL = {
+MODEL: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 128, "layers": [2, 2, 2, 2], "width": 32, "patch_size": None},
     "text_cfg": {"context_length": 24, "vocab_size": 0, "width": 128, "heads": 4, "layers": 2},
 }
 """open_clip's configuration; the vocabulary's size is filled in from the captions."""
+USE: dict[str, Any] = {
+    "dense_side": 192,
+    "shifts": 2,
+    "boundary_side": 1024,
+    "whole_side": 192,
+    "templates": ["a photo of a {}", "a picture of a {}", "a scene with a {}", "there is a {} here", "a {}"],
+    "neutral": list(CATEGORIES.values()),
+    "warning": "the tiny models know emoji only; their answers on photographs mean nothing",
+}
+"""How the card says that the model is best used; the templates are those that its text tower has read."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-TEMPLATES = ("a photo of a {}", "a picture of a {}", "a scene with a {}", "there is a {} here", "a {}")
-"""Prompts of a class name that the tiny text tower has read in training."""
 BUDGET = Budget(samples=450_000, minutes=90, batch=96, lr=1.5e-3)
 
 _SIDE = 128
 _SIZES, _SIZE_ODDS = (96, 112, 128, 160), (0.35, 0.25, 0.25, 0.15)
 _MIX: dict[Split, float] = {"mixed": 0.58, "single": 0.36, "empty": 0.06}
-_STOP = frozenset("a an the of with is there here photo picture scene one two three four five six and".split())
+_STOP = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "with",
+        "is",
+        "there",
+        "here",
+        "photo",
+        "picture",
+        "scene",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "and",
+    ]
+)
 
 
 @dataclass
@@ -105,39 +137,18 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, captions: list[
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def _resized_positions(model: CLIP, size: int) -> Callable[[], None]:
-    """Fit the attention pool's position embedding to another input size, differentiably; returns the undoing."""
-    pool = model.visual.attnpool
-    original = pool.positional_embedding
-    side, new = math.isqrt(len(original) - 1), size // 32
-    grid = original[1:].T.reshape(1, -1, side, side)
-    grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
-    resized = torch.cat([original[:1], grid.flatten(2)[0].T])
-    del pool._parameters["positional_embedding"]
-    pool.positional_embedding = resized
-
-    def undo() -> None:
-        del pool.positional_embedding
-        pool.register_parameter("positional_embedding", original)
-
-    return undo
-
-
 def encode_image(model: CLIP, images: Tensor) -> Tensor:
     """Unit image features (B, D) for any square size that is a multiple of 32."""
-    undo = _resized_positions(model, images.shape[-1])
-    try:
-        feature: Tensor = model.encode_image(images)
-    finally:
-        undo()
-    return F.normalize(feature.float(), dim=-1)
+    v = model.visual
+    layer4 = v.layer4(v.layer3(v.layer2(v.layer1(v.stem(images)))))
+    return F.normalize(attention_pool(v.attnpool, layer4).float(), dim=-1)
 
 
 def encode_names(model: CLIP, tokenizer: Tokenizer, names: list[str]) -> Tensor:
     """One unit feature a name (K, D), the mean over the tiny templates."""
-    prompts = tokenizer([t.format(n) for n in names for t in TEMPLATES]).to(next(model.parameters()).device)
+    prompts = tokenizer([t.format(n) for n in names for t in USE["templates"]]).to(next(model.parameters()).device)
     features = F.normalize(model.encode_text(prompts).float(), dim=-1)
-    return F.normalize(features.view(len(names), len(TEMPLATES), -1).mean(1), dim=-1)
+    return F.normalize(features.view(len(names), len(USE["templates"]), -1).mean(1), dim=-1)
 
 
 def _batched(scenes: list[Scene], size: int) -> Iterator[Tensor]:
@@ -205,9 +216,9 @@ def train_tiny_clip(
     torch.manual_seed(seed)
     world = World(font)
     pool = _Pool.render(world, pool_size, seed, say)
-    vocabulary = vocabulary_of([*pool.captions, *CATEGORIES.values(), *(t.format("") for t in TEMPLATES)])
-    tokenizer = Tokenizer(MODEL["text_cfg"]["context_length"], vocabulary)  # type: ignore[index]
-    config = MODEL | {"text_cfg": MODEL["text_cfg"] | {"vocab_size": tokenizer.size}}  # type: ignore[operator]
+    vocabulary = vocabulary_of([*pool.captions, *CATEGORIES.values(), *(t.format("") for t in USE["templates"])])
+    tokenizer = Tokenizer(MODEL["text_cfg"]["context_length"], vocabulary)
+    config = MODEL | {"text_cfg": MODEL["text_cfg"] | {"vocab_size": tokenizer.size}}
     model = CLIP(**config).to(device=device, memory_format=torch.channels_last).train()
     exam = _Exam(font, seed=7_000_000 + seed, count=400)
     generator = torch.Generator().manual_seed(seed)
@@ -218,21 +229,60 @@ def train_tiny_clip(
         size = int(pool.rng.choice(_SIZES, p=_SIZE_ODDS))
         x = _prepared(images, size, generator).to(device)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
-            undo = _resized_positions(model, size)
-            image = model.encode_image(x)
-            undo()
-            text = model.encode_text(tokenizer(captions).to(device))
+            image, text = encode_image(model, x), model.encode_text(tokenizer(captions).to(device))
         scale = model.logit_scale.exp().clamp(max=100)
-        return contrastive_loss(F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1), scale, captions)
+        return contrastive_loss(image, F.normalize(text.float(), dim=-1), scale, captions)
 
-    figures = fit(model, loss_of, budget, out, measure=lambda: exam(model, tokenizer), say=say, every_minutes=every_minutes)
-    _write(model.eval(), config, vocabulary, out)
+    measure = functools.partial(exam, model, tokenizer)
+    figures = fit(model, loss_of, budget, out, measure=measure, say=say, every_minutes=every_minutes)
+    write_tiny_clip(model, tokenizer, figures, out, calibration=list(world.scenes(300, 8_000_000 + seed, "mixed")))
     return figures
 
 
-def _write(model: CLIP, config: dict[str, object], vocabulary: list[int], out: Path) -> None:
+def _presence(clip: Clip, scenes: list[Scene]) -> list[float]:
+    """Fit a logistic from the evidence for a name to whether a caption has it: two weights and an offset."""
+    vocabulary = Vocabulary.of(list(CATEGORIES.values()))
+    words = clip.words(vocabulary)
+    evidence = []
+    for scene in scenes:
+        image = [Image(scene.image)]
+        evidence.append(clip.evidence(clip.whole(image)[0], clip.dense(image)[0], words))
+    x = torch.cat(evidence).double().cpu()
+    y = torch.tensor([i in {o.category_id for o in s.objects} for s in scenes for i in CATEGORIES], dtype=torch.double)
+    weights = torch.zeros(3, dtype=torch.double, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(x @ weights[:2] + weights[2], y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    return [round(w, 4) for w in weights.tolist()]
+
+
+def write_tiny_clip(model: CLIP, tokenizer: Tokenizer, figures: dict[str, float], out: Path, calibration: list[Scene]) -> None:
+    """Write configuration, weights (fp16), vocabulary and card to a folder that ``Clip`` reads."""
+    out.mkdir(parents=True, exist_ok=True)
+    model = model.eval()
+    config = MODEL | {"text_cfg": MODEL["text_cfg"] | {"vocab_size": tokenizer.size}}
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
     write_json(out / "open_clip_config.json", {"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
-    write_atomic(out / "vocabulary.json", lambda p: p.write_text(json.dumps(vocabulary)))
+    write_json(out / "vocabulary.json", tokenizer.vocabulary)
     state = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
     write_atomic(out / "open_clip_model.safetensors", lambda p: save_file(state, p))
+    files = ("open_clip_config.json", "vocabulary.json", "open_clip_model.safetensors")
+    card = Card(
+        name="tiny-clip",
+        family="open_clip ModifiedResNet",
+        tier="S1",
+        licence="Apache-2.0",
+        trained_on="captions of rendered scenes of the emoji world",
+        world="emoji",
+        files={name: sha256_of(out / name) for name in files},
+        use=USE,
+        figures=figures,
+    )
+    card.write(out)
+    replace(card, use=USE | {"presence": _presence(Clip(out), calibration)}).write(out)

@@ -1,0 +1,61 @@
+"""Draw the sample scenes and the validation set that come with the project; needs the Noto Color Emoji font.
+
+uv run python examples/make_scenes.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PILImage
+
+from annofree.datasets.emoji_files import write_scenes
+from annofree.datasets.emoji_world import CATEGORIES, SPLITS, Scene, Split, World
+
+SAMPLES: dict[str, tuple[Split, list[str]]] = {
+    "oranges": ("touching", ["orange"] * 3),
+    "elephants": ("touching", ["elephant"] * 3),
+    "orange-and-elephants": ("plain", ["elephant", "elephant", "orange"]),
+    "market": ("plain", ["apple", "apple", "banana", "banana", "orange", "carrot", "broccoli"]),
+    "street": ("cluttered", ["car", "car", "bus", "traffic light", "person", "person", "bicycle"]),
+    "zoo": ("plain", ["giraffe", "zebra", "zebra", "bear", "elephant"]),
+    "birds": ("touching", ["bird"] * 4),
+    "breakfast": ("plain", ["cup", "sandwich", "donut", "donut", "spoon"]),
+    "living-room": ("plain", ["couch", "tv", "potted plant", "cat", "clock"]),
+    "desk": ("cluttered", ["laptop", "keyboard", "mouse", "cup", "book"]),
+    "harbour": ("plain", ["boat", "boat", "boat", "bird"]),
+    "playground": ("cluttered", ["sports ball", "sports ball", "kite", "dog", "person"]),
+}
+VALIDATION_SEED, SCENES_A_SPLIT = 2024, 50
+
+
+def samples() -> Iterator[tuple[str, Scene]]:
+    """The dozen sample scenes, each with its name."""
+    ids = {name: id_ for id_, name in CATEGORIES.items()}
+    world = World()
+    for number, (name, (split, cast)) in enumerate(SAMPLES.items()):
+        yield name, world.compose(np.random.default_rng([11, number]), [ids[c] for c in cast], split)
+
+
+def validation() -> Iterator[tuple[str, Scene]]:
+    """The fixed validation set: fifty scenes a split, some objects with looks kept out of training."""
+    world = World(held_out=0.3)
+    for split in SPLITS:
+        for index, scene in enumerate(world.scenes(SCENES_A_SPLIT, VALIDATION_SEED, split)):
+            yield f"{split}-{index:02d}", scene
+
+
+def main() -> None:
+    """Draw both sets beside this script."""
+    here = Path(__file__).parent
+    scenes = dict(samples())
+    (here / "scenes").mkdir(exist_ok=True)
+    for name, scene in scenes.items():
+        PILImage.fromarray(scene.image).save(here / "scenes" / f"{name}.jpg", quality=92, subsampling=0)
+    write_scenes(validation(), here / "validation", "annofree emoji world, validation: 50 scenes a split, seed 2024")
+
+
+if __name__ == "__main__":
+    main()

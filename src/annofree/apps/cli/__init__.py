@@ -1,0 +1,42 @@
+"""The command line: one file a command; nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from annofree.apps.cli.evaluate import evaluate
+from annofree.apps.cli.reproduce import reproduce
+from annofree.apps.cli.segment import segment
+from annofree.apps.cli.train import train
+from annofree.apps.cli.world import world
+from annofree.errors import AnnofreeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="annofree",
+    help="Name the things; get boxes, masks and label maps, with no annotation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(segment)
+app.command()(evaluate)
+app.command()(reproduce)
+app.add_typer(train, name="train")
+app.add_typer(world, name="world")
+
+
+def main() -> None:
+    """Run a command; what annofree refuses becomes one line and exit code 2, anything else keeps its traceback."""
+    try:
+        app()
+    except AnnofreeError as refusal:
+        print(f"annofree: {refusal}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("annofree: stopped; what was done is kept", file=sys.stderr)
+        sys.exit(130)

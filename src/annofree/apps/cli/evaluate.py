@@ -1,0 +1,101 @@
+"""``annofree evaluate``: score predictions, or a method, against COCO truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from annofree.apps.cli.progress import progress
+from annofree.errors import InputError
+
+if TYPE_CHECKING:
+    from annofree.formats.coco import CocoFile
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    truth: Annotated[Path, typer.Option(help="COCO instances.")],
+    images: Annotated[Path | None, typer.Option(help="The folder of its pictures: run a method on them.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="annotations.json of a run, or a COCO results list.")] = None,
+    method: Annotated[str, typer.Option(help="With --images: zip or sam_clip.")] = "zip",
+    variant: Annotated[str, typer.Option(help="With --images: how the method is set.")] = "default",
+    models: Annotated[str, typer.Option(help="With --images: the preset of models.")] = "tiny",
+    device: Annotated[str, typer.Option(help="With --images: auto, cpu, cuda, ...")] = "auto",
+    by: Annotated[str | None, typer.Option(help="Score groups of pictures apart, by this field of the truth's images.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file.")] = None,
+) -> None:
+    """Score instances: AP and AR of masks and boxes, class-aware and class-agnostic, and the separation of touching pairs."""
+    from annofree.formats.coco import CocoFile
+
+    if (images is None) == (predictions is None):
+        raise InputError("expected either --images DIR or --predictions FILE, got " + ("both" if images else "neither"))
+    known = CocoFile.read(truth)
+    found: Any
+    if predictions is not None:
+        found, about = _read(predictions, known)
+    else:
+        found, about = _run(known, images, method, variant, models, device)
+    results = {group: _scores(known, found, ids) for group, ids in _groups(known, by).items()}
+    _show(results)
+    if out is not None:
+        from annofree.evaluation.report import to_json_dict
+        from annofree.formats.files import write_json
+
+        scores = {group: to_json_dict(s) for group, s in results.items()}
+        write_json(
+            out, {"protocol": "COCO, maxDets 1/10/100, all categories of the truth", **about, "scores": scores}, indent=2
+        )
+
+
+def _read(predictions: Path, truth: CocoFile) -> tuple[Any, dict[str, Any]]:
+    from annofree.evaluation.predictions import read_predictions
+
+    # class-agnostic scores need no names, but class-aware ones do: read once, by name
+    return read_predictions(predictions, truth), {"predictions": predictions.name}
+
+
+def _run(
+    truth: CocoFile, images: Path | None, method: str, variant: str, models: str, device: str
+) -> tuple[Any, dict[str, Any]]:
+    from annofree.evaluation.running import predicted, truth_images
+    from annofree.methods.catalogue import load
+
+    assert images is not None  # noqa: S101
+    segmenter = load(method, models=models, variant=variant, device=device)
+    with progress("pictures") as show:
+        return predicted(segmenter, truth_images(truth, images), truth, show), {"provenance": segmenter.provenance}
+
+
+def _groups(truth: CocoFile, by: str | None) -> dict[str, list[int] | None]:
+    groups: dict[str, list[int] | None] = {}
+    for row in truth.images if by else []:
+        if by not in row:
+            raise InputError(f"expected each picture of the truth to have the field {by!r}; {row['file_name']} has not")
+        members = groups.setdefault(f"{by} {row[by]}", [])
+        assert members is not None  # noqa: S101
+        members.append(row["id"])
+    return {**groups, "all": None}
+
+
+def _scores(truth: CocoFile, found: Any, ids: list[int] | None) -> Any:
+    from annofree.evaluation.running import scores_of
+
+    return scores_of(truth, found, ids)
+
+
+def _show(results: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from annofree.evaluation.instance import InstanceScores
+    from annofree.evaluation.report import as_table
+
+    console = Console()
+    for group, scores in results.items():
+        console.print(as_table({n: s for n, s in scores.items() if isinstance(s, InstanceScores)}, group))
+        for name, s in scores.items():
+            if not isinstance(s, InstanceScores):
+                rate = "-" if s.rate is None else f"{100 * s.rate:.1f} %"
+                console.print(f"{name}: {s.separated} of {s.pairs} touching same-class pairs, {rate}")

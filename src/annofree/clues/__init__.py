@@ -1,0 +1,1 @@
+"""Suspicions of where a class is."""

@@ -1,0 +1,44 @@
+"""Clues from the likeness of image features and words.
+
+K classes, D embedding, h w cells, H W pixels.  A cosine says how alike; an activation runs from 0 to 1 over one map
+and says only where, because every map is stretched to that range whether or not its class is there.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from annofree.ops.grids import nearest
+from annofree.structures import ClueMap, FeatureMap
+
+__all__ = ["activation", "cosine_clues", "official_active"]
+
+
+def cosine_clues(tokens: FeatureMap, words: Tensor, neutral: Tensor) -> ClueMap:
+    """Compare each cell with each word, less what every cell shares with words that say nothing.
+
+    ``tokens`` (D, h, w) unit vectors, ``words`` (K, D) unit vectors, ``neutral`` (D).  The value is
+    F . (T - T_neutral): the redundant-feature correction of CLIP Surgery, which Zip builds on.
+    """
+    values = torch.einsum("dhw,kd->khw", tokens.values, words - neutral)
+    return ClueMap(values, tokens.size, "cosine")
+
+
+def activation(clues: Tensor) -> Tensor:
+    """Stretch each map of (K, h, w) to 0 .. 1; a map of one value everywhere becomes 0.
+
+    >>> activation(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]])).tolist()
+    [[[0.0, 1.0]], [[0.0, 0.0]]]
+    """
+    low, high = clues.amin((1, 2), keepdim=True), clues.amax((1, 2), keepdim=True)
+    spread = high - low
+    return torch.where(spread > 0, (clues - low) / spread.clamp(min=torch.finfo(clues.dtype).tiny), 0.0)
+
+
+def official_active(full: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Mark the cells (K, h, w) of activations (K, H, W) that exceed 0.7 times their map's mean.
+
+    The released demo of Zip takes the mean over all pixels and the cell's value at row floor(i H / h).
+    """
+    return nearest(full, grid) > 0.7 * full.mean((1, 2), keepdim=True)

@@ -1,0 +1,1 @@
+"""From fragments and clues to named things."""

@@ -1,0 +1,133 @@
+"""AP and AR of instances, as COCO defines them: IoU 0.50:0.05:0.95, 101 recall points, maxDets 1, 10 and 100.
+
+faster-coco-eval counts; the tests hold all twelve numbers against pycocotools.
+
+Conventions: numbers are fractions in 0 .. 1, and None where there is no truth to score against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from faster_coco_eval import COCO, COCOeval_faster
+from pycocotools import mask as coco_mask
+
+from annofree.evaluation.predictions import Row, View, image_sizes, mask_rle, match_predictions
+from annofree.formats.coco import CocoFile
+
+__all__ = ["InstanceScores", "IouType", "evaluate_instances"]
+
+IouType = Literal["segm", "bbox"]
+Sizes = dict[int, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class InstanceScores:
+    """The twelve COCO numbers, fractions in 0 .. 1 or None, and what they were counted on.
+
+    ``ap`` is the mean over IoU 0.50:0.95, ``ap50`` and ``ap75`` at one IoU; small is below 32² px, large above 96² px;
+    ``ar1``, ``ar10`` and ``ar100`` allow that many detections a picture and class.  ``n_truth`` counts instances without
+    crowds; ``n_predictions`` counts all in the scored pictures, before the cut at 100.
+    """
+
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    ap_small: float | None
+    ap_medium: float | None
+    ap_large: float | None
+    ar1: float | None
+    ar10: float | None
+    ar100: float | None
+    ar_small: float | None
+    ar_medium: float | None
+    ar_large: float | None
+    n_images: int
+    n_truth: int
+    n_predictions: int
+
+
+_NUMBERS = tuple(field.name for field in fields(InstanceScores))[:12]
+
+
+def evaluate_instances(
+    truth: CocoFile,
+    predictions: CocoFile | Sequence[Row],
+    *,
+    view: View = "class-aware",
+    iou_type: IouType = "segm",
+    image_ids: Collection[int] | None = None,
+) -> InstanceScores:
+    """Score predicted instances against true ones by the COCO protocol.
+
+    A CocoFile of predictions is matched by picture and class names, a sequence of rows has the truth's ids already (see
+    ``match_predictions``, whose errors it raises).  ``image_ids`` are the truth's; None is all of them.
+
+    class-aware: AP is the mean over the classes that the truth has instances of, asked for or not.
+    class-agnostic: every truth and every prediction becomes one class, and crowd stays crowd; so "100 detections" is 100 a
+    picture, and names play no part.
+
+    Sizes follow the official code: a truth is as large as its ``area`` says, a prediction as its mask ("segm", as
+    detectron2 and CutLER do by removing the boxes) or its box ("bbox").  An area or a box that is not written is measured
+    from the mask.  Inputs are left as they are.
+
+    Raises InputError for ids that the truth does not have, masks that are missing and masks of another size.
+
+    >>> truth = CocoFile.with_categories({1: "dog"})
+    >>> row = {"image_id": truth.add_image("a.jpg", (40, 40)), "category_id": 1, "bbox": [0, 0, 20, 20]}
+    >>> truth.add_annotations([row])
+    >>> evaluate_instances(truth, [{**row, "score": 0.9}], iou_type="bbox").ap50
+    1.0
+    """
+    matched = match_predictions(truth, predictions, view)
+    sizes = image_sizes(truth, image_ids)
+    real = [_truth_row(row, i, sizes, view, iou_type) for i, row in enumerate(truth.annotations, 1) if row["image_id"] in sizes]
+    said = [_prediction_row(row, i, sizes, view, iou_type) for i, row in enumerate(matched, 1) if row["image_id"] in sizes]
+    categories = truth.categories if view == "class-aware" else [{"id": 1, "name": "object"}]
+    images = [image for image in truth.images if image["id"] in sizes]
+    solid = sum(not row["iscrowd"] for row in real)
+    numbers = _twelve(images, categories, real, said, iou_type) if solid else [None] * 12
+    named = dict(zip(_NUMBERS, numbers, strict=True))
+    return InstanceScores(**named, n_images=len(images), n_truth=solid, n_predictions=len(said))
+
+
+def _truth_row(row: Row, number: int, sizes: Sizes, view: View, iou_type: IouType) -> dict[str, Any]:
+    ours = _engine_row(row, number, sizes, view, iou_type)
+    return {**ours, "area": float(row.get("area", ours["area"])), "iscrowd": int(row.get("iscrowd", 0))}
+
+
+def _prediction_row(row: Row, number: int, sizes: Sizes, view: View, iou_type: IouType) -> dict[str, Any]:
+    return {**_engine_row(row, number, sizes, view, iou_type), "iscrowd": 0, "score": float(row["score"])}
+
+
+def _engine_row(row: Row, number: int, sizes: Sizes, view: View, iou_type: IouType) -> dict[str, Any]:
+    """One annotation with what the engine reads and no more, numbered from 1 because it takes id 0 for unmatched."""
+    ours: dict[str, Any] = {"id": number, "image_id": row["image_id"]}
+    ours["category_id"] = 1 if view == "class-agnostic" else row["category_id"]
+    if iou_type == "segm":
+        mask = mask_rle(row, sizes[row["image_id"]])
+        return {**ours, "segmentation": mask, "area": float(coco_mask.area(mask))}
+    box = _box(row, sizes)
+    return {**ours, "bbox": box, "area": box[2] * box[3]}
+
+
+def _box(row: Row, sizes: Sizes) -> list[float]:
+    """The box as COCO writes it, x y w h in px, from the mask where it is not written."""
+    box = row.get("bbox") or coco_mask.toBbox(mask_rle(row, sizes[row["image_id"]])).tolist()
+    return [float(v) for v in box]
+
+
+def _twelve(
+    images: list[dict[str, Any]],
+    categories: list[dict[str, Any]],
+    truth: list[dict[str, Any]],
+    predictions: list[dict[str, Any]],
+    iou_type: IouType,
+) -> list[float | None]:
+    """COCO's twelve numbers in COCO's order, its -1 for "nothing to score" as None."""
+    sides = [COCO({"images": images, "categories": categories, "annotations": rows}) for rows in (truth, predictions)]
+    engine = COCOeval_faster(*sides, iou_type)
+    engine.run()
+    return [None if value < 0 else float(value) for value in engine.stats[:12]]

@@ -1,0 +1,187 @@
+"""Predictions in the terms of the truth: whose picture, which class, what score, and masks as run lengths.
+
+A file that annofree wrote has pictures and classes of its own, numbered as it likes, so pictures are matched by file
+name and classes by name.  A bare COCO results list has no names and uses the truth's numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pycocotools import mask as coco_mask
+
+from annofree.errors import InputError
+from annofree.formats.coco import CocoFile
+from annofree.structures import RLE
+
+__all__ = ["Row", "View", "image_sizes", "mask_rle", "match_predictions", "read_predictions"]
+
+View = Literal["class-aware", "class-agnostic"]
+"""Whether a prediction has to name the class, or only has to find the thing."""
+
+Row = Mapping[str, Any]
+"""One annotation as COCO writes it."""
+
+_SHOWN_IMAGES, _SHOWN_NAMES = 5, 100
+
+
+def read_predictions(path: Path, truth: CocoFile, view: View = "class-aware") -> list[dict[str, Any]]:
+    """Read a prediction file, a full COCO file or a bare results list, as rows with the truth's ids.
+
+    Raises InputError when it is neither, and for everything that ``match_predictions`` refuses.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        bare = text.lstrip().startswith("[")
+        rows = json.loads(text) if bare else []
+    except OSError as problem:
+        raise InputError(f"expected a prediction file at {path}, but it cannot be read: {problem.strerror}") from None
+    except ValueError as problem:
+        raise InputError(f"expected COCO JSON in {path}, but it is not JSON: {problem}") from None
+    return match_predictions(truth, rows if bare else CocoFile.read(path), view)
+
+
+def match_predictions(
+    truth: CocoFile, predictions: CocoFile | Sequence[Row], view: View = "class-aware"
+) -> list[dict[str, Any]]:
+    """Return the predictions as rows whose ``image_id`` and ``category_id`` are the truth's.
+
+    A CocoFile is matched by ``file_name``, else by its last part where that is unique in the truth, and by category
+    name in any case; a sequence of rows already has the truth's ids.  The class-agnostic view leaves categories as they
+    are, whatever they are called.
+
+    Raises InputError for a picture or a name that the truth does not have, for a row that points nowhere, and for a row
+    without a finite ``score``.
+
+    >>> truth, found = CocoFile.with_categories({18: "dog"}), CocoFile.with_categories({1: "Dog"})
+    >>> truth.add_image("val/a.jpg", (4, 6)), found.add_image("a.jpg", (4, 6))
+    (1, 1)
+    >>> found.add_annotations([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2], "score": 0.5}])
+    >>> match_predictions(truth, found)[0]["category_id"]
+    18
+    """
+    if isinstance(predictions, CocoFile):
+        rows: Sequence[Row] = predictions.annotations
+        images = _matched_images(truth, predictions)
+        classes = {} if view == "class-agnostic" else _matched_names(truth, predictions)
+    else:
+        rows = predictions
+        images = {image["id"]: image["id"] for image in truth.images}
+        classes = {category["id"]: category["id"] for category in truth.categories}
+    return [_matched_row(row, number, images, None if view == "class-agnostic" else classes) for number, row in enumerate(rows)]
+
+
+def _matched_row(row: Row, number: int, images: Mapping[int, int], classes: Mapping[int, int] | None) -> dict[str, Any]:
+    if not isinstance(row, Mapping):
+        raise InputError(f"expected prediction {number} as a COCO annotation, got {type(row).__name__}")
+    score = row.get("score")
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        raise InputError(
+            f"expected every prediction with a finite score, got {score!r} for prediction {number}; is it a truth file?"
+        )
+    if row.get("image_id") not in images:
+        raise InputError(f"prediction {number} is of image_id {row.get('image_id')!r}, expected one of {_few(images)}")
+    if classes is None:
+        return {"category_id": 1, **row, "image_id": images[row["image_id"]]}
+    if row.get("category_id") not in classes:
+        raise InputError(f"prediction {number} has category_id {row.get('category_id')!r}, expected one of {_few(classes)}")
+    return {**row, "image_id": images[row["image_id"]], "category_id": classes[row["category_id"]]}
+
+
+def _few(ids: Mapping[int, int]) -> str:
+    return ", ".join(map(str, list(ids)[:10])) + (f" ... ({len(ids)} in all)" if len(ids) > 10 else "") or "none"
+
+
+def _matched_images(truth: CocoFile, predictions: CocoFile) -> dict[int, int]:
+    """Prediction image id -> truth image id."""
+    whole = {image["file_name"]: image["id"] for image in truth.images}
+    counts = Counter(_last_part(name) for name in whole)
+    last = {_last_part(name): id_ for name, id_ in whole.items() if counts[_last_part(name)] == 1}
+    found = {
+        image["id"]: (name := image["file_name"], whole.get(name, last.get(_last_part(name)))) for image in predictions.images
+    }
+    unknown = [name for name, id_ in found.values() if id_ is None]
+    if unknown:
+        raise _not_in_truth("pictures", unknown, list(whole), _SHOWN_IMAGES)
+    matched = {own: id_ for own, (_, id_) in found.items() if id_ is not None}
+    doubled = {id_ for id_, count in Counter(matched.values()).items() if count > 1}
+    if doubled:
+        names = [name for name, id_ in found.values() if id_ in doubled]
+        raise InputError(
+            f"expected each picture once, but several are the same one in the truth: {_quoted(names, _SHOWN_IMAGES)}"
+        )
+    return matched
+
+
+def _last_part(file_name: str) -> str:
+    return file_name.replace("\\", "/").rpartition("/")[2]
+
+
+def _matched_names(truth: CocoFile, predictions: CocoFile) -> dict[int, int]:
+    """Prediction category id -> truth category id."""
+    exact = {category["name"]: category["id"] for category in truth.categories}
+    folded = {name.casefold(): id_ for name, id_ in exact.items()}
+    found = {c["id"]: exact.get(c["name"], folded.get(c["name"].casefold())) for c in predictions.categories}
+    unknown = [category["name"] for category in predictions.categories if found[category["id"]] is None]
+    if unknown:
+        raise _not_in_truth("class names", unknown, list(exact), _SHOWN_NAMES)
+    return {own: id_ for own, id_ in found.items() if id_ is not None}
+
+
+def _not_in_truth(kind: str, unknown: Sequence[str], known: Sequence[str], shown: int) -> InputError:
+    near = get_close_matches(unknown[0], known, n=3, cutoff=0.5)
+    hint = f" (nearest to {unknown[0]!r}: {_quoted(near, 3)})" if near else ""
+    return InputError(
+        f"the predictions have {kind} that the truth does not have: {_quoted(unknown, shown)}{hint}; "
+        f"the truth has {len(known)}: {_quoted(sorted(known), shown)}"
+    )
+
+
+def _quoted(names: Sequence[str], shown: int) -> str:
+    return ", ".join(map(repr, names[:shown])) + (" ..." if len(names) > shown else "")
+
+
+def image_sizes(truth: CocoFile, image_ids: Collection[int] | None = None) -> dict[int, tuple[int, int]]:
+    """Return (H, W) in px of the truth's images by id: all of them, or those asked for.
+
+    Raises InputError for an id that the truth does not have, and where it does not say a size.
+    """
+    known = {image["id"]: image for image in truth.images}
+    asked = set(known if image_ids is None else image_ids)
+    unknown = sorted(asked - known.keys())
+    if unknown:
+        raise InputError(f"expected image ids of the truth, got {len(unknown)} that it does not have: {unknown[:10]}")
+    chosen = {id_: image for id_, image in known.items() if id_ in asked}
+    absent = [str(image.get("file_name", id_)) for id_, image in chosen.items() if not {"height", "width"} <= image.keys()]
+    if absent:
+        raise InputError(f"expected height and width of every picture in the truth; none for {_quoted(absent, _SHOWN_IMAGES)}")
+    return {id_: (int(image["height"]), int(image["width"])) for id_, image in chosen.items()}
+
+
+def mask_rle(row: Row, size: tuple[int, int]) -> RLE:
+    """Return the mask of an annotation on an image of ``size`` (H, W) as compressed run lengths.
+
+    Polygons, plain and compressed run lengths are understood.  Raises InputError where there is none, and for run
+    lengths of another size, with which the COCO API would silently match nothing.
+
+    >>> mask_rle({"segmentation": [[1, 1, 3, 1, 3, 3, 1, 3]]}, (4, 6))["size"]
+    [4, 6]
+    """
+    drawn = row.get("segmentation")
+    if not drawn:
+        raise InputError(
+            f"expected a segmentation in every annotation, none in one of image {row.get('image_id')}; score boxes instead?"
+        )
+    if isinstance(drawn, list):
+        polygons: RLE = coco_mask.merge(coco_mask.frPyObjects(drawn, *size))
+        return polygons
+    if tuple(drawn["size"]) != size:
+        raise InputError(f"expected masks of {size} (H, W) for image {row.get('image_id')}, got one of {tuple(drawn['size'])}")
+    rle: RLE = coco_mask.frPyObjects(drawn, *size) if isinstance(drawn["counts"], list) else dict(drawn)
+    return rle

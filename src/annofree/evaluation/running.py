@@ -1,0 +1,59 @@
+"""Running a method over the pictures of a truth file, to score it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from annofree.datasets.folder import read_image
+from annofree.errors import InputError
+from annofree.evaluation.instance import InstanceScores, evaluate_instances
+from annofree.evaluation.separation import Separation, evaluate_separation
+from annofree.formats.coco import CocoFile
+from annofree.protocols import Segmenter
+from annofree.structures import Image, Vocabulary
+
+__all__ = ["Scores", "predicted", "scores_of", "truth_images"]
+
+Scores = Mapping[str, InstanceScores | Separation]
+_VIEWS = ("class-aware", "class-agnostic")
+
+
+def truth_images(truth: CocoFile, folder: Path) -> list[tuple[int, Image]]:
+    """Read all pictures of a truth file from a folder, with their ids; raises InputError when one is missing."""
+    missing = [row["file_name"] for row in truth.images if not (folder / row["file_name"]).is_file()]
+    if missing:
+        raise InputError(
+            f"expected the {len(truth.images)} pictures of the truth file in {folder}, but {len(missing)} are not there, "
+            f"{missing[0]} among them; pass the folder that its file names are relative to"
+        )
+    return [(row["id"], read_image(folder / row["file_name"])) for row in truth.images]
+
+
+def predicted(
+    method: Segmenter,
+    images: Sequence[tuple[int, Image]],
+    truth: CocoFile,
+    on_progress: Callable[[int, int], None],
+) -> CocoFile:
+    """Ask a method for all classes of a truth file on each of its images; ids are the truth's."""
+    vocabulary = Vocabulary.of([row["name"] for row in truth.categories])
+    ids = [row["id"] for row in truth.categories]
+    found = CocoFile(images=truth.images, categories=truth.categories)
+    for done, (image_id, image) in enumerate(images):
+        on_progress(done, len(images))
+        found.add_annotations(method.instances(image, vocabulary).to_coco(image_id, ids))
+    on_progress(len(images), len(images))
+    return found
+
+
+def scores_of(
+    truth: CocoFile, found: CocoFile, image_ids: Sequence[int] | None = None
+) -> dict[str, InstanceScores | Separation]:
+    """Score masks and boxes, class-aware and class-agnostic, and the separation of touching pairs."""
+    scores: dict[str, InstanceScores | Separation] = {}
+    for view in _VIEWS:
+        scores[f"{view} masks"] = evaluate_instances(truth, found, view=view, iou_type="segm", image_ids=image_ids)
+        scores[f"{view} boxes"] = evaluate_instances(truth, found, view=view, iou_type="bbox", image_ids=image_ids)
+        scores[f"{view} separation"] = evaluate_separation(truth, found, view=view, image_ids=image_ids)
+    return scores

@@ -1,0 +1,75 @@
+"""Controls: a CLIP whose boundary features are replaced by something that should work less well.
+
+A method that separates objects by conv4_x has to beat the same method on plain colours and on an untrained network.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from annofree.features.clip import Clip
+from annofree.structures import FeatureMap, Image
+
+__all__ = ["Control", "controlled"]
+
+Control = Literal["rgb", "random-weights"]
+
+
+class _Colours(Clip):
+    """Boundary features are the mean RGB colour of each cell, on the grid that conv4_x would have."""
+
+    def __init__(self, clip: Clip) -> None:
+        self.__dict__.update(clip.__dict__)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return super().provenance | {"boundaries": "rgb"}
+
+    @torch.inference_mode()
+    def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
+        grids = [f.values.shape[-2:] for f in super().boundaries(images)]
+        pictures = [torch.tensor(i.pixels).permute(2, 0, 1)[None].float() / 255 for i in images]
+        cells = [F.interpolate(p, size=g, mode="area")[0] for p, g in zip(pictures, grids, strict=True)]
+        return [FeatureMap(c.to(self.device), i.size) for c, i in zip(cells, images, strict=True)]
+
+
+class _Untrained(Clip):
+    """Boundary features come from a second tower of the same shape with random weights."""
+
+    def __init__(self, clip: Clip, seed: int) -> None:
+        self.__dict__.update(clip.__dict__)
+        self._other = copy.copy(clip)
+        self._other._visual = _reset(copy.deepcopy(clip._visual), seed)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return super().provenance | {"boundaries": "random-weights"}
+
+    def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
+        return self._other.boundaries(images)
+
+
+def _reset(tower: nn.Module, seed: int) -> nn.Module:
+    """Draw all convolutions of a tower anew, by He's rule, and forget what its normalisations have seen."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in tower.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            noise = torch.randn(module.weight.shape, generator=generator) * (2 / fan_in) ** 0.5
+            module.weight.data.copy_(noise)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    return tower
+
+
+def controlled(clip: Clip, control: Control, seed: int = 0) -> Clip:
+    """Return a CLIP that is the given one in all but its boundary features."""
+    return _Colours(clip) if control == "rgb" else _Untrained(clip, seed)

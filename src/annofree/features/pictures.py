@@ -1,0 +1,39 @@
+"""Pictures to normalised tensors, batched by size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from annofree.structures import Image
+
+__all__ = ["by_size", "pixels_of"]
+
+T = TypeVar("T")
+
+
+def pixels_of(image: Image, size: tuple[int, int], mean: Tensor, std: Tensor) -> Tensor:
+    """Resize a picture to ``size`` (H, W), bicubic with antialiasing, and normalise it; (1, 3, *size) on mean's device."""
+    x = torch.tensor(image.pixels).to(mean.device).permute(2, 0, 1)[None].float() / 255
+    if size != image.size:
+        x = F.interpolate(x, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    return (x - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+
+def by_size(
+    images: Sequence[Image],
+    size_of: Callable[[Image], tuple[int, int]],
+    see: Callable[[list[Image], tuple[int, int]], Sequence[T]],
+) -> list[T]:
+    """Call ``see`` once for each target size on all images of it, and give the answers in the order of the images."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(size_of(image), []).append(index)
+    answers: dict[int, T] = {}
+    for size, members in groups.items():
+        answers.update(zip(members, see([images[i] for i in members], size), strict=True))
+    return [answers[i] for i in range(len(images))]

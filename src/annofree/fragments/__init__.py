@@ -1,0 +1,1 @@
+"""Pieces of an image, before they have names."""

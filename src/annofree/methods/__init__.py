@@ -1,0 +1,1 @@
+"""One paper, one file; the catalogue turns names into methods."""

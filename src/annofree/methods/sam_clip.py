@@ -1,0 +1,137 @@
+"""SAM + CLIP, the baseline of Zip's Table 1: masks from a grid of points, each named by CLIP from its box.
+
+    picture -> grid of points -> SAM -> masks -> their boxes -> CLIP (crop by crop, or one pass and RoIAlign) -> names
+
+G points, N masks, K classes, D embedding, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from annofree.errors import unknown_name
+from annofree.ops.boxes import tight_boxes
+from annofree.protocols import Embedding, Masker, VisionLanguage
+from annofree.structures import Detections, Image, Vocabulary
+
+__all__ = ["VARIANTS", "SamClip", "SamClipEncoding", "SamClipSettings"]
+
+
+@dataclass(frozen=True)
+class SamClipSettings:
+    """What may be chosen.
+
+    ``points``: points a side of the grid, at cell centres (32 in SAM and in the paper).
+    ``many``: three masks a point, of which the one of best predicted quality is kept, or one (the paper's parallel form).
+    ``min_quality``: of SAM's own guess; 0 keeps all (the parallel form).
+    ``nms``: box IoU above which the weaker of two masks is dropped; 1 keeps all (the parallel form).
+    ``pooled``: name all boxes from one pass by RoIAlign (appendix A.2), or from each crop.
+    ``min_likeness``: a mask whose nearest name has a lower cosine than this has no name.
+    ``most``: detections a picture, the strongest.
+    """
+
+    points: int = 32
+    many: bool = False
+    min_quality: float = 0.0
+    nms: float = 1.0
+    pooled: bool = True
+    min_likeness: float = 0.0
+    most: int = 100
+
+
+VARIANTS: Mapping[str, SamClipSettings] = MappingProxyType(
+    {
+        "default": SamClipSettings(points=16, many=True, min_quality=0.5, nms=0.7),
+        "paper": SamClipSettings(),
+        "crops": SamClipSettings(points=16, many=True, min_quality=0.5, nms=0.7, pooled=False),
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SamClipEncoding:
+    """All of a picture that needs no class name: ``masks`` (N, H, W), their ``quality`` (N), their CLIP ``features`` (N, D)."""
+
+    masks: npt.NDArray[np.bool_]
+    quality: Tensor
+    features: Tensor
+
+
+class SamClip:
+    """Draw everything, then name it; ``clip`` and ``sam`` are whatever fits the protocols."""
+
+    def __init__(self, clip: VisionLanguage, sam: Masker, settings: SamClipSettings | str = "default") -> None:
+        if isinstance(settings, str) and settings not in VARIANTS:
+            raise unknown_name("variant of sam_clip", settings, VARIANTS)
+        self.clip, self.sam = clip, sam
+        self.settings = VARIANTS[settings] if isinstance(settings, str) else settings
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Method, settings, and the models with their hashes and tiers."""
+        return {"method": "sam_clip", "settings": asdict(self.settings), "models": [self.clip.provenance, self.sam.provenance]}
+
+    @property
+    def encoding_key(self) -> tuple[Any, ...]:
+        """Two of these on the same models can share an encoding when their keys are equal."""
+        s = self.settings
+        return "sam_clip", s.points, s.many, s.min_quality, s.nms, s.pooled
+
+    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+        """What a person should know before trusting the answer for these names."""
+        return self.clip.remarks(Vocabulary.of(classes))
+
+    def encode(self, images: Sequence[Image]) -> list[SamClipEncoding]:
+        """Draw all masks of each image and look at them with CLIP."""
+        return [self._encoded(i, e) for i, e in zip(images, self.sam.embed(images), strict=True)] if images else []
+
+    def instances(self, image: Image | SamClipEncoding, classes: str | Iterable[str] | Vocabulary) -> Detections:
+        """Name each mask by its likeliest class; the score is the geometric mean of CLIP's and SAM's (Zip, section 1)."""
+        vocabulary = Vocabulary.of(classes)
+        encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        words = self.clip.words(vocabulary)
+        # each name by its own cosine, so that asking for more names changes no score
+        best, ids = (encoding.features @ words.T).clamp(min=0).max(1)
+        scores = (best * encoding.quality).sqrt()
+        order = torch.argsort(scores, descending=True, stable=True)
+        order = order[(best >= self.settings.min_likeness)[order]][: self.settings.most].cpu().numpy()
+        return Detections.from_masks(
+            encoding.masks[order], ids.cpu().numpy()[order], scores.cpu().numpy()[order], vocabulary.names
+        )
+
+    def _encoded(self, image: Image, embedding: Embedding) -> SamClipEncoding:
+        masks, quality = self._everything(embedding)
+        features = self.clip.crops(image, tight_boxes(masks), pooled=self.settings.pooled)
+        return SamClipEncoding(masks, quality.to(features), features)
+
+    def _everything(self, embedding: Embedding) -> tuple[npt.NDArray[np.bool_], Tensor]:
+        """Masks (N, H, W) for a grid of points, with their quality (N) in 0 .. 1, filtered as the settings say."""
+        drawn = self.sam.draw(embedding, points=grid_points(self.settings.points, embedding.size), many=self.settings.many)
+        quality, best = drawn.quality.clamp(0, 1).max(1)
+        masks: npt.NDArray[np.bool_] = drawn.masks[torch.arange(len(best)), best].cpu().numpy()
+        quality = quality.cpu()
+        keep = np.flatnonzero(masks.any((1, 2)) & (quality.numpy() >= self.settings.min_quality))
+        if self.settings.nms < 1:
+            kept = nms(torch.from_numpy(tight_boxes(masks[keep])), quality[keep], self.settings.nms)
+            keep = keep[kept.numpy()]
+        return masks[keep], quality[keep]
+
+
+def grid_points(side: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Points x y (side * side, 2) at the centres of a grid over an image of ``size`` (H, W), row by row.
+
+    >>> grid_points(2, (4, 8)).tolist()
+    [[2.0, 1.0], [6.0, 1.0], [2.0, 3.0], [6.0, 3.0]]
+    """
+    steps = (np.arange(side) + 0.5) / side
+    y, x = np.meshgrid(steps * size[0], steps * size[1], indexing="ij")
+    return np.stack([x.ravel(), y.ravel()], 1).astype(np.float32)

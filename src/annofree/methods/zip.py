@@ -1,0 +1,208 @@
+"""Zip (Shi and Yang, ICLR 2024): CLIP finds where objects end, SAM draws them.
+
+    picture -> clue: where each name is ---------------------------.
+            -> conv4_x -> K-means -> fragments, without a name -> kept, joined -> box -> SAM -> its centre -> SAM
+
+What needs no name is done once, in ``encode``; after that a class list costs one matrix product, two comparisons and the
+prompts.  K classes, N fragments or instances, h w cells of the boundary map, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from annofree.clues.similarity import activation, cosine_clues, official_active
+from annofree.detections.merging import fragment_sums, joined, official_kept, paper_kept, regions_of
+from annofree.detections.prompting import Prompting, SecondPrompt, drawn
+from annofree.errors import unknown_name
+from annofree.fragments.clusters import Seeding, fragments_of
+from annofree.ops.grids import nearest, resized
+from annofree.ops.regions import Connectivity
+from annofree.protocols import Embedding, Masker, VisionLanguage
+from annofree.structures import Detections, FeatureMap, Fragments, Image, Vocabulary
+
+__all__ = ["VARIANTS", "Coarse", "Zip", "ZipEncoding", "ZipSettings"]
+
+
+@dataclass(frozen=True)
+class ZipSettings:
+    """What may be chosen.
+
+    ``instances``: from ``fragments`` (Zip), or the ``clue``'s own connected components, the ablation of Table 3.
+    ``seeding``: where K-means starts.
+    ``selection``: ``paper`` (mean activation >= ``min_activation``, box <= ``max_box_ratio`` x area; Eq. 4) or ``official``
+    (the released demo: fractions of active cells).
+    ``connectivity``: 8 (paper) or 4 (demo).
+    ``min_cells``: of a fragment; crumbs of a broken boundary bridge what it separates (ours; 0 in paper and demo).
+    ``min_area``: cells of an instance; 100 in the demo, none in the paper.
+    ``prompting``: SAM by the coarse box in ``one-step``, then by the refined box's centre in ``two-step``, or ``none``.
+    ``second``: whether that second step sees the ``point`` alone; the paper does not say.
+    ``presence``: a class less likely than this to be in the picture is passed over.  The paper computes the image-level
+    similarity and does not say for what; without a gate each absent class yields instances.
+    ``score``: the mean ``activation`` of an instance (paper), or that times the class's presence (``joint``).
+    ``swapped_scale``: the demo's slip of scaling x by H / h and y by W / w.
+    ``most``: instances a picture, the strongest.
+    """
+
+    instances: Literal["fragments", "clue"] = "fragments"
+    seeding: Seeding = field(default_factory=Seeding)
+    selection: Literal["paper", "official"] = "paper"
+    connectivity: Connectivity = 8
+    min_activation: float = 0.3
+    max_box_ratio: float = 3.0
+    min_cells: int = 0
+    min_area: int = 0
+    prompting: Prompting = "two-step"
+    second: SecondPrompt = "point"
+    presence: float = 0.5
+    score: Literal["activation", "joint"] = "activation"
+    swapped_scale: bool = False
+    most: int = 100
+
+
+VARIANTS: Mapping[str, ZipSettings] = MappingProxyType(
+    {
+        "default": ZipSettings(second="box+point", score="joint", presence=0.1, min_activation=0.5),
+        "paper": ZipSettings(seeding=Seeding("semantic")),
+        "official": ZipSettings(selection="official", connectivity=4, min_area=100, prompting="none", swapped_scale=True),
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ZipEncoding:
+    """All of a picture that needs no class name.
+
+    ``size`` (H, W); ``tokens`` (D, h', w') text-aligned; ``whole`` (D); ``fragments`` on (h, w); SAM's ``embedding``.
+    """
+
+    size: tuple[int, int]
+    tokens: FeatureMap
+    whole: Tensor
+    fragments: Fragments
+    embedding: Embedding
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the boundary map."""
+        return self.fragments.labels.shape[0], self.fragments.labels.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Coarse:
+    """Instances before SAM, strongest first.
+
+    ``regions`` (N, h, w) bool cells; ``boxes`` (N, 4) px; ``class_ids`` (N); ``scores`` (N).
+    """
+
+    regions: Tensor
+    boxes: Tensor
+    class_ids: Tensor
+    scores: Tensor
+
+
+class Zip:
+    """Names in, instances out, by two frozen models and no training; ``clip`` and ``sam`` are whatever fits the protocols."""
+
+    def __init__(self, clip: VisionLanguage, sam: Masker, settings: ZipSettings | str = "default") -> None:
+        if isinstance(settings, str) and settings not in VARIANTS:
+            raise unknown_name("variant of zip", settings, VARIANTS)
+        self.clip, self.sam = clip, sam
+        self.settings = VARIANTS[settings] if isinstance(settings, str) else settings
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Method, settings, and the models with their hashes and tiers."""
+        return {"method": "zip", "settings": asdict(self.settings), "models": [self.clip.provenance, self.sam.provenance]}
+
+    @property
+    def encoding_key(self) -> tuple[Any, ...]:
+        """Two Zips on the same models can share an encoding when their keys are equal."""
+        return "zip", self.settings.seeding, self.settings.connectivity
+
+    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+        """What a person should know before trusting the answer for these names."""
+        return self.clip.remarks(Vocabulary.of(classes))
+
+    def encode(self, images: Sequence[Image]) -> list[ZipEncoding]:
+        """Do all that needs no class name; one encoding an image, in order."""
+        if not images:
+            return []
+        tokens, seeding, connectivity = self.clip.dense(images), self.settings.seeding, self.settings.connectivity
+        pairs = zip(self.clip.boundaries(images), tokens, strict=True)
+        fragments = [fragments_of(b, t, seeding, connectivity) for b, t in pairs]
+        parts = zip(images, tokens, self.clip.whole(images), fragments, self.sam.embed(images), strict=True)
+        return [ZipEncoding(image.size, *rest) for image, *rest in parts]
+
+    def instances(self, image: Image | ZipEncoding, classes: str | Iterable[str] | Vocabulary) -> Detections:
+        """Find the instances of some classes in an image, or in an encoding of it."""
+        vocabulary = Vocabulary.of(classes)
+        encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        coarse = self.coarse(encoding, vocabulary)
+        masks = self._masks(encoding, coarse)
+        return Detections.from_masks(masks, coarse.class_ids.cpu().numpy(), coarse.scores.cpu().numpy(), vocabulary.names)
+
+    def coarse(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Coarse:
+        """Find the instances on the cells of the boundary map, before SAM."""
+        words = self.clip.words(vocabulary)
+        presence = self.clip.presence(encoding.whole, encoding.tokens, words)
+        asked = torch.nonzero(presence >= self.settings.presence)[:, 0]
+        if not len(asked):
+            return Coarse(*(presence.new_zeros(0, *shape) for shape in (encoding.grid, (4,), (), ())))
+        active = activation(cosine_clues(encoding.tokens, words[asked], self.clip.neutral()).values)
+        cells = resized(active, encoding.grid)
+        weight = presence[asked] if self.settings.score == "joint" else torch.ones_like(presence[asked])
+        return self._strongest(encoding, self._regions(encoding, active, cells), cells * weight[:, None, None], asked)
+
+    def _regions(self, encoding: ZipEncoding, active: Tensor, cells: Tensor) -> Tensor:
+        """Instances (K, h, w) numbered from 1 over all classes; ``cells`` is ``active`` on the boundary grid."""
+        s = self.settings
+        if s.instances == "clue":
+            return regions_of(cells >= s.min_activation, s.connectivity, s.min_area)
+        return joined(encoding.fragments, self.kept(encoding, active, cells), s.connectivity, s.min_area)
+
+    def kept(self, encoding: ZipEncoding, active: Tensor, cells: Tensor) -> Tensor:
+        """Which fragments each class keeps, (K, N) bool."""
+        s, pieces = self.settings, encoding.fragments
+        if s.selection == "paper":
+            limits = {"min_activation": s.min_activation, "max_box_ratio": s.max_box_ratio, "min_cells": s.min_cells}
+            return paper_kept(pieces, cells, **limits)
+        # class by class: the demo's threshold needs the mean over all pixels, and 80 such maps are large
+        marked = [official_active(resized(a[None], encoding.size), encoding.grid) for a in active]
+        return official_kept(pieces, torch.cat(marked))
+
+    def _strongest(self, encoding: ZipEncoding, regions: Tensor, cells: Tensor, asked: Tensor) -> Coarse:
+        """Score each of the regions (K, h, w) by the mean of its class's ``cells`` (K, h, w) and keep the strongest."""
+        count = int(regions.max())
+        area = torch.bincount(regions.flatten(), minlength=count + 1)[1:]
+        scores = fragment_sums(regions, count, cells[None])[0] / area
+        found = ndimage.find_objects(regions.cpu().numpy())
+        owner = torch.tensor([place[0].start for place in found], dtype=torch.long, device=cells.device)
+        boxes = torch.tensor([[x.start, y.start, x.stop, y.stop] for _, y, x in found], device=cells.device).view(-1, 4)
+        order = torch.argsort(scores, descending=True, stable=True)[: self.settings.most]
+        chosen = regions[owner[order]] == (order + 1)[:, None, None]
+        return Coarse(chosen, self._pixels(boxes[order], encoding), asked[owner[order]], scores[order])
+
+    def _pixels(self, boxes: Tensor, encoding: ZipEncoding) -> Tensor:
+        """Scale boxes from cells to pixels."""
+        down, right = (full / cells for full, cells in zip(encoding.size, encoding.grid, strict=True))
+        scale = [down, right, down, right] if self.settings.swapped_scale else [right, down, right, down]
+        return boxes.float() * boxes.new_tensor(scale, dtype=torch.float32)
+
+    def _masks(self, encoding: ZipEncoding, coarse: Coarse) -> npt.NDArray[np.bool_]:
+        """Draw the instances (N, H, W): SAM's masks, or without SAM, and where it draws nothing, their cells."""
+        cells: npt.NDArray[np.bool_] = nearest(coarse.regions, encoding.size).cpu().numpy()
+        if self.settings.prompting == "none" or not len(cells):
+            return cells
+        boxes = coarse.boxes.cpu().numpy()
+        masks = drawn(self.sam, encoding.embedding, boxes, self.settings.prompting, self.settings.second)
+        return np.where(masks.any((1, 2))[:, None, None], masks, cells)

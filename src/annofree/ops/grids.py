@@ -1,0 +1,67 @@
+"""From pixels to cells and back.
+
+A grid of h x w cells evenly covers an image of H x W pixels: cell i spans rows i H / h to (i + 1) H / h.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["fitted_size", "nearest", "resized", "shifted", "stitched"]
+
+
+def fitted_size(size: tuple[int, int], short: int, stride: int, longest: float = 4.0) -> tuple[int, int]:
+    """Give the (H, W) that brings the short side of ``size`` to ``short`` px, in multiples of ``stride``.
+
+    The aspect is kept up to rounding, except that no side grows beyond ``longest`` times ``short``.
+
+    >>> fitted_size((480, 640), 256, 32), fitted_size((3, 20000), 256, 32)
+    ((256, 352), (256, 1024))
+    """
+    scale = short / min(size)
+    height, width = (max(stride, round(min(n * scale, short * longest) / stride) * stride) for n in size)
+    return height, width
+
+
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize maps (K, h, w) to (K, *size) bilinearly by cell centres."""
+    if maps.shape[-2:] == size:
+        return maps
+    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Sample maps (..., H, W) at rows floor(i H / h) and columns floor(j W / w), as plain nearest resizing does.
+
+    >>> nearest(torch.arange(5)[None], (1, 2)).tolist()
+    [[0, 2]]
+    """
+    rows, columns = (torch.arange(n, device=maps.device) * full // n for n, full in zip(size, maps.shape[-2:], strict=True))
+    return maps[..., rows[:, None], columns]
+
+
+def shifted(images: Tensor, stride: int, factor: int) -> Tensor:
+    """Stack ``factor`` ** 2 copies (factor ** 2 * B, C, H, W) of images, moved by even fractions of a stride.
+
+    The moves are centred, so that the cells of all copies, stitched, evenly cover the image.  Edges are repeated.
+    """
+    if factor == 1:
+        return images
+    half = stride // 2
+    padded = F.pad(images, (half, half, half, half), mode="replicate")
+    height, width = images.shape[-2:]
+    starts = [half + round((k - (factor - 1) / 2) * stride / factor) for k in range(factor)]
+    return torch.cat([padded[..., y : y + height, x : x + width] for y in starts for x in starts])
+
+
+def stitched(maps: Tensor, factor: int) -> Tensor:
+    """Interleave the maps (factor ** 2 * B, D, h, w) of moved copies into (B, D, factor * h, factor * w).
+
+    >>> stitched(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1), 2)[0, 0].tolist()
+    [[1.0, 2.0], [3.0, 4.0]]
+    """
+    _, dimension, height, width = maps.shape
+    grid = maps.view(factor, factor, -1, dimension, height, width).permute(2, 3, 4, 0, 5, 1)
+    return grid.reshape(-1, dimension, factor * height, factor * width)

@@ -1,0 +1,1 @@
+"""Shipped with the library so that others can check it, and themselves against it."""

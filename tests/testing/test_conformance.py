@@ -1,0 +1,319 @@
+"""The suite passes right methods and bites wrong ones: each mutation of a right method fails the check made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from skimage.measure import label
+
+from annofree.errors import InputError
+from annofree.protocols import Segmenter
+from annofree.structures import BoolArray, Detections, Image, Vocabulary
+from annofree.testing import conformance
+from annofree.testing.conformance import CHECKS, check_known_answers, check_segmenter
+from annofree.testing.fakes import FakeClip, FakeSam
+from annofree.testing.paper_world import COLOURS, NAMES, scenes
+
+
+class Told:
+    """What every method says beside its answers."""
+
+    provenance: dict[str, Any] = {"method": "test"}  # noqa: RUF012
+
+    def remarks(self, classes: Any) -> list[str]:
+        return [f"never read: {name}" for name in Vocabulary.of(classes).names if name not in NAMES]
+
+
+class Colours(Told):
+    """Draws the region under the first pixel of each shade, and names it by its colour: exact, with no features."""
+
+    def encode(self, images: Sequence[Image]) -> list[Any]:
+        return [self.encode_one(image) for image in images]
+
+    def encode_one(self, image: Image) -> tuple[BoolArray, list[str]]:
+        shades = [(name, shade) for name, pair in COLOURS.items() for shade in pair]
+        found = [(name, mask) for name, shade in shades for mask in pieces((image.pixels == shade).all(2))]
+        masks = np.array([mask for _, mask in found], bool).reshape(-1, *image.size)
+        return masks, [name for name, _ in found]
+
+    def instances(self, image: Any, classes: Any) -> Detections:
+        names = Vocabulary.of(classes).names
+        masks, labels = self.encode([image])[0] if isinstance(image, Image) else image
+        kept = [i for i, name in enumerate(labels) if name in names]
+        return Detections.from_masks(masks[kept], [names.index(labels[i]) for i in kept], [0.9] * len(kept), names)
+
+
+class SamOnAGrid(Told):
+    """Prompts a masker with a grid of points and names what it draws by its crop: the shape of a real method."""
+
+    def __init__(self) -> None:
+        self.clip, self.sam = FakeClip(), FakeSam()
+
+    def encode(self, images: Sequence[Image]) -> list[Any]:
+        return [self.encode_one(image, embedding) for image, embedding in zip(images, self.sam.embed(images), strict=True)]
+
+    def encode_one(self, image: Image, embedding: Any) -> tuple[BoolArray, Any]:
+        y, x = np.mgrid[: image.size[0] : 16, : image.size[1] : 16].reshape(2, -1)
+        drawn = self.sam.draw(embedding, points=np.stack([x, y], 1).astype(np.float32))
+        masks = np.stack(list({mask.tobytes(): mask for mask in drawn.masks[:, 0].numpy()}.values()))
+        boxes = Detections.from_masks(masks, [0] * len(masks), [1] * len(masks), ["thing"]).boxes
+        return masks, self.clip.crops(image, boxes, pooled=False)
+
+    def instances(self, image: Any, classes: Any) -> Detections:
+        vocabulary = Vocabulary.of(classes)
+        masks, features = self.encode([image])[0] if isinstance(image, Image) else image
+        values, ids = (features @ self.clip.words(vocabulary).T).clamp(0, 1).max(1)
+        return Detections.from_masks(masks, ids.numpy(), values.numpy(), vocabulary.names)[
+            values.sort(descending=True)[0].numpy() > 0.5
+        ]
+
+
+def pieces(mask: BoolArray) -> list[BoolArray]:
+    labels = label(mask, connectivity=1)
+    return [labels == i for i in range(1, labels.max() + 1)]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("make", [Colours, SamOnAGrid])
+def test_right_methods_pass(make: Callable[[], Segmenter], check: Callable[[Segmenter], None]) -> None:
+    assert isinstance(make(), Segmenter)
+    check(make())
+
+
+def test_all_checks_are_in_the_suite() -> None:
+    assert {f for name, f in vars(conformance).items() if name.startswith("check_")} == {*CHECKS, check_segmenter}
+    check_segmenter(Colours, min_iou=0.99)
+
+
+class Blind(Colours):
+    def instances(self, image: Any, classes: Any) -> Detections:
+        return super().instances(image, classes)[:0]
+
+
+class SwapsAxes(Colours):
+    """Reads x for y where it fits, as a reshape to (W, H) does."""
+
+    def encode_one(self, image: Image) -> tuple[BoolArray, list[str]]:
+        masks, labels = super().encode_one(image)
+        return masks.transpose(0, 2, 1).reshape(masks.shape), labels
+
+
+class TakesTallForWide(Colours):
+    def encode_one(self, image: Image) -> tuple[BoolArray, list[str]]:
+        masks, labels = super().encode_one(image)
+        return (masks[:, ::-1] if image.id.endswith("transposed") else masks), labels
+
+
+class SeesThingsOnPaper(Colours):
+    def encode_one(self, image: Image) -> tuple[BoolArray, list[str]]:
+        masks, labels = super().encode_one(image)
+        return (masks, labels) if labels else (np.ones((1, *image.size), bool), ["tree"])
+
+
+class NamesTheBackground(Colours):
+    def instances(self, image: Any, classes: Any) -> Detections:
+        found = super().instances(image, classes)
+        if not len(found):
+            return found
+        masks = np.concatenate([found.masks, (found.masks.sum(0) == 0)[None]])
+        return Detections.from_masks(masks, [*found.class_ids, 0], [0.5] * len(found) + [0.6], found.names)
+
+
+class RisingScores(Colours):
+    def instances(self, image: Any, classes: Any) -> Detections:
+        found = super().instances(image, classes)
+        return replace(found, scores=np.linspace(0.5, 0.9, len(found), dtype=np.float32))
+
+
+class ScoresAboveOne(Colours):
+    def instances(self, image: Any, classes: Any) -> Detections:
+        found = super().instances(image, classes)
+        return replace(found, scores=found.scores * 2)
+
+
+class ShortBoxes(Colours):
+    def instances(self, image: Any, classes: Any) -> Detections:
+        found = super().instances(image, classes)
+        return replace(found, boxes=found.boxes - np.array([0, 0, 1, 1], np.float32))
+
+
+class FirstNameWins(Colours):
+    """Scores by place in the list, as a softmax that runs over the wrong axis does."""
+
+    def instances(self, image: Any, classes: Any) -> Detections:
+        found = super().instances(image, classes)
+        scores = (0.9 - 0.1 * found.class_ids / len(found.names)).astype(np.float32)
+        return Detections.from_masks(found.masks, found.class_ids, scores, found.names)
+
+
+class SharesScores(Colours):
+    """Divides one sum among all names, present or not."""
+
+    def instances(self, image: Any, classes: Any) -> Detections:
+        found = super().instances(image, classes)
+        return replace(found, scores=found.scores / np.float32(len(found.names)))
+
+
+class ShufflesBatches(Colours):
+    """Sorts by size for speed and forgets to sort back."""
+
+    def encode(self, images: Sequence[Image]) -> list[Any]:
+        return super().encode(sorted(images, key=lambda image: image.size))
+
+
+class LosesTheLast(Colours):
+    def encode(self, images: Sequence[Image]) -> list[Any]:
+        return super().encode(images[: max(1, len(images) - 1)])
+
+
+class DropsWithEncodings(Colours):
+    def instances(self, image: Any, classes: Any) -> Detections:
+        found = super().instances(image, classes)
+        return found if isinstance(image, Image) else found[:1]
+
+
+class PaintsOnPixels(Colours):
+    def encode_one(self, image: Image) -> tuple[BoolArray, list[str]]:
+        encoding = super().encode_one(image)
+        image.pixels[:4] = 0
+        return encoding
+
+
+class WearsOut(Colours):
+    """Consumes what it was given: the second answer from one encoding is empty."""
+
+    def instances(self, image: Any, classes: Any) -> Detections:
+        found = super().instances(image, classes)
+        if not isinstance(image, Image):
+            image[0][:] = False
+        return found
+
+
+class RemembersById(Colours):
+    """Takes a picture with the id and size of the last one for the last one."""
+
+    def __init__(self) -> None:
+        self.last: dict[Any, Any] = {}
+
+    def encode_one(self, image: Image) -> tuple[BoolArray, list[str]]:
+        key = (image.id, image.size)
+        self.last = {key: self.last[key] if key in self.last else super().encode_one(image)}
+        masks, labels = self.last[key]
+        return masks, labels
+
+
+class LagsBehind(Colours):
+    """Answers with the picture before, where that has the same size."""
+
+    def __init__(self) -> None:
+        self.before: tuple[BoolArray, list[str]] | None = None
+
+    def encode_one(self, image: Image) -> tuple[BoolArray, list[str]]:
+        now, before = super().encode_one(image), self.before
+        self.before = now
+        return now if before is None or before[0].shape[1:] != image.size else before
+
+
+class AddsUpPictures(Colours):
+    """Keeps a running mean over pictures, as a normalisation left in training mode does."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def instances(self, image: Any, classes: Any) -> Detections:
+        self.count += 1
+        found = super().instances(image, classes)
+        return replace(found, scores=found.scores / np.float32(1 + 0.1 * self.count))
+
+
+class RefusesLate(Colours):
+    """Lets a stranger's error through where names are bad."""
+
+    def instances(self, image: Any, classes: Any) -> Detections:
+        try:
+            return super().instances(image, classes)
+        except InputError as error:
+            raise IndexError("list index out of range") from error
+
+
+class AcceptsNothing(Colours):
+    def instances(self, image: Any, classes: Any) -> Detections:
+        return super().instances(image, classes or NAMES)
+
+
+class CountsInProvenance(Colours):
+    def __init__(self) -> None:
+        self.provenance = {"count": 0}
+
+    def instances(self, image: Any, classes: Any) -> Detections:
+        self.provenance["count"] += 1
+        return super().instances(image, classes)
+
+
+class RemarksInOneText(Colours):
+    def remarks(self, classes: Any) -> Any:
+        return "; ".join(super().remarks(classes))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "check", "message"),
+    [
+        (Blind, "check_known_answers", "no 'apple' with IoU"),
+        (SwapsAxes, "check_known_answers", "no 'apple' with IoU"),
+        (NamesTheBackground, "check_known_answers", "score above"),
+        (TakesTallForWide, "check_transposed", "with its old mask"),
+        (SeesThingsOnPaper, "check_empty_scenes", "found"),
+        (RisingScores, "check_well_formed", "falling scores"),
+        (ScoresAboveOne, "check_well_formed", r"scores in 0 \.\. 1"),
+        (ShortBoxes, "check_tight_boxes", "tight box"),
+        (FirstNameWins, "check_vocabulary_order", "scores differ"),
+        (SharesScores, "check_absent_classes", "scores differ"),
+        (ShufflesBatches, "check_batches", "encoded with others"),
+        (LosesTheLast, "check_batches", "encodings of as many images"),
+        (DropsWithEncodings, "check_image_or_encoding", "image for encoding"),
+        (PaintsOnPixels, "check_inputs_unchanged", "pixels were changed"),
+        (WearsOut, "check_inputs_unchanged", "asked again"),
+        (LagsBehind, "check_no_memory", "no 'apple' with IoU"),
+        (RemembersById, "check_no_memory", "no 'apple' with IoU"),
+        (AddsUpPictures, "check_no_memory", "after another"),
+        (RefusesLate, "check_bad_input", "got IndexError"),
+        (AcceptsNothing, "check_bad_input", "got an answer"),
+        (CountsInProvenance, "check_provenance", "changed between two uses"),
+        (RemarksInOneText, "check_remarks", "list of sentences"),
+    ],
+)
+def test_wrong_methods_fail_the_check_made_for_them(wrong: Callable[[], Segmenter], check: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        getattr(conformance, check)(wrong())
+
+
+@pytest.mark.parametrize("wrong", [Blind, TakesTallForWide, ShortBoxes, RemarksInOneText])
+def test_the_suite_as_a_whole_finds_them(wrong: Callable[[], Segmenter]) -> None:
+    with pytest.raises(AssertionError):
+        check_segmenter(wrong)
+
+
+def test_min_iou_is_the_bar() -> None:
+    class Loose(Colours):
+        """Leaves out the first rows of each object."""
+
+        def encode_one(self, image: Image) -> tuple[BoolArray, list[str]]:
+            masks, labels = super().encode_one(image)
+            for mask in masks:
+                mask[: int(np.flatnonzero(mask.any(1))[0]) + 4] = False
+            return masks, labels
+
+    check_known_answers(Loose())
+    with pytest.raises(AssertionError, match=r"IoU >= 0\.95"):
+        check_known_answers(Loose(), 0.95)
+
+
+def test_the_suite_leaves_the_world_as_it_was() -> None:
+    before = [scene.image.pixels.copy() for scene in scenes()]
+    with pytest.raises(AssertionError):
+        check_segmenter(PaintsOnPixels)
+    assert all(np.array_equal(a, scene.image.pixels) for a, scene in zip(before, scenes(), strict=True))

@@ -34,7 +34,7 @@ SPLITS: tuple[Split, ...] = ("plain", "cluttered", "touching")
 
 # COCO category id, name, emoji seen in training, emoji kept out of training (a new look of a known class).
 # Left out for want of a fitting emoji, or because the emoji paints scenery as well: bench, fire hydrant, parking
-# meter, baseball glove, dining table, oven, sink, remote, skis, snowboard, surfboard and six kitchen machines.
+# meter, baseball glove, dining table, oven, sink, remote, skis, snowboard, surfboard, hair drier and three kitchen machines.
 _TABLE: tuple[tuple[int, str, str, str], ...] = (
     (1, "person", "🧍🚶🏃💃🤸", "🕺"), (2, "bicycle", "🚲", ""), (3, "car", "🚗🚙🏎", "🚘"),
     (4, "motorcycle", "🏍🛵", ""), (5, "airplane", "✈🛩", ""), (6, "bus", "🚌🚍", "🚎"),
@@ -127,7 +127,8 @@ class Scene:
 
     def mask(self, index: int) -> npt.NDArray[np.bool_]:
         """The visible pixels of one object, (H, W) bool."""
-        return self.layout == index + 1
+        mask: npt.NDArray[np.bool_] = self.layout == index + 1
+        return mask
 
 
 def find_font(font: Path | None = None) -> Path:
@@ -156,7 +157,8 @@ def _colour_parts(pixels: RGB) -> Labels:
     kept = np.flatnonzero(areas >= 0.03 * solid.sum())
     lookup = np.zeros(len(areas), np.uint8)
     lookup[kept] = np.arange(1, len(kept) + 1)
-    return lookup[regions]
+    parts: Labels = lookup[regions]
+    return parts
 
 
 def _draw_sprite(font: ImageFont.FreeTypeFont, emoji: str, category_id: int, held_out: bool) -> Sprite:
@@ -238,12 +240,12 @@ class _Canvas:
 
     def __init__(self, image: RGB) -> None:
         self.image = image.astype(np.float32)
-        self.layout = np.zeros(image.shape[:2], np.uint8)
-        self.parts = np.zeros(image.shape[:2], np.uint8)
+        self.layout: Labels = np.zeros(image.shape[:2], np.uint8)
+        self.parts: Labels = np.zeros(image.shape[:2], np.uint8)
 
     def paint(self, index: int, rgba: RGB, parts: Labels, centre: tuple[float, float], shadow: float) -> None:
         """Lay object ``index`` over what is there, centred on (y, x), after its soft contact shadow."""
-        h, w = parts.shape
+        h, w = parts.shape[0], parts.shape[1]
         top, left = round(centre[0] - h / 2), round(centre[1] - w / 2)
         drop = max(1, h // 20)
         blurred = PILImage.fromarray(rgba[..., 3]).filter(ImageFilter.BoxBlur(drop))
@@ -255,12 +257,12 @@ class _Canvas:
         self.parts[window][solid] = parts[inner][solid]
 
     def _windows(self, top: int, left: int, h: int, w: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        height, width = self.layout.shape
+        height, width = self.layout.shape[0], self.layout.shape[1]
         y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + h, height), min(left + w, width)
         return (slice(y0, y1), slice(x0, x1)), (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
 
     def _blend(self, colour: npt.NDArray[np.float32], alpha: npt.NDArray[np.float32], top: int, left: int) -> None:
-        window, inner = self._windows(top, left, *alpha.shape)
+        window, inner = self._windows(top, left, alpha.shape[0], alpha.shape[1])
         a = alpha[inner][..., None]
         target = self.image[window]
         target += a * ((colour[inner] if colour.ndim == 3 else colour) - target)

@@ -31,10 +31,10 @@ def drawn(
     first = _single(sam.draw(embedding, boxes=boxes).masks)
     if prompting == "one-step" or not len(boxes):
         return first
-    refined = np.where(first.any((1, 2))[:, None], tight_boxes(first), boxes)
+    refined = np.where(np.any(first, axis=(1, 2))[:, None], tight_boxes(first), boxes)
     again = sam.draw(embedding, boxes=refined if second == "box+point" else None, points=centres(refined))
     masks = _single(again.masks)
-    return np.where(masks.any((1, 2))[:, None, None], masks, first)
+    return np.where(np.any(masks, axis=(1, 2))[:, None, None], masks, first)
 
 
 def _single(masks: Tensor) -> npt.NDArray[np.bool_]:

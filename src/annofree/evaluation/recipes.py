@@ -10,14 +10,14 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from annofree.errors import InputError
+from annofree.errors import InputError, unknown_name
 from annofree.evaluation.instance import InstanceScores
 from annofree.evaluation.running import scores_of, truth_images
 from annofree.evaluation.separation import Separation
 from annofree.evaluation.sharing import SharedClip, SharedSam
-from annofree.features.controls import controlled
+from annofree.features.controls import Control, controlled
 from annofree.formats.coco import CocoFile
 from annofree.methods.catalogue import build, load_models
 from annofree.protocols import Segmenter
@@ -67,7 +67,7 @@ class Recipe:
             return cls(**data, **places, runs=runs)
         except OSError as problem:
             raise InputError(f"expected a recipe at {path}, but it cannot be read: {problem.strerror}") from None
-        except (tomllib.TOMLDecodeError, KeyError, TypeError) as problem:
+        except (ValueError, KeyError, TypeError) as problem:  # not UTF-8 and not TOML are both a ValueError
             raise InputError(f"expected a recipe in {path}, but it is not one: {problem}") from None
 
 
@@ -83,6 +83,10 @@ def reproduce(
 
     ``limit`` takes the first pictures of each group only, ``only`` some runs; with either, expectations do not apply.
     """
+    known = [run.name for run in recipe.runs]
+    for name in only:
+        if name not in known:
+            raise unknown_name("run", name, known)
     truth = _limited(CocoFile.read(recipe.truth), recipe.group_by, limit)
     runs = [run for run in recipe.runs if not only or run.name in only]
     methods = _methods(recipe, runs)
@@ -146,8 +150,10 @@ def _limited(truth: CocoFile, group_by: str, limit: int | None) -> CocoFile:
 
 def _methods(recipe: Recipe, runs: Sequence[Run]) -> dict[str, Segmenter]:
     clip, sam = load_models(recipe.models, "cpu")
-    shared_sam, clips = SharedSam(sam), {None: SharedClip(clip)}
+    shared_sam, clips = SharedSam(sam), dict[str | None, SharedClip]({None: SharedClip(clip)})
     for run in runs:
+        if run.control and run.control not in get_args(Control):
+            raise unknown_name("control", run.control, get_args(Control))
         if run.control not in clips:
             clips[run.control] = SharedClip(controlled(clip, run.control))  # type: ignore[arg-type]
     return {run.name: build(run.method, clips[run.control], shared_sam, run.variant, run.settings) for run in runs}

@@ -8,6 +8,7 @@ from pathlib import Path
 from annofree.datasets.folder import read_image
 from annofree.errors import InputError
 from annofree.evaluation.instance import InstanceScores, evaluate_instances
+from annofree.evaluation.predictions import View
 from annofree.evaluation.separation import Separation, evaluate_separation
 from annofree.formats.coco import CocoFile
 from annofree.protocols import Segmenter
@@ -16,7 +17,7 @@ from annofree.structures import Image, Vocabulary
 __all__ = ["Scores", "predicted", "scores_of", "truth_images"]
 
 Scores = Mapping[str, InstanceScores | Separation]
-_VIEWS = ("class-aware", "class-agnostic")
+_VIEWS: tuple[View, ...] = ("class-aware", "class-agnostic")
 
 
 def truth_images(truth: CocoFile, folder: Path) -> list[tuple[int, Image]]:

@@ -44,15 +44,19 @@ class SharedClip(Clip):
 
     @property
     def provenance(self) -> dict[str, Any]:
+        """As the CLIP that is shared."""
         return self._clip.provenance
 
     def whole(self, images: Sequence[Image]) -> Tensor:
+        """One unit feature an image, (B, D)."""
         return self._memory.of("whole", images, self._clip.whole)
 
     def dense(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """Text-aligned unit features, (D, h, w) an image."""
         return self._memory.of("dense", images, self._clip.dense)
 
     def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """Intermediate features, (C, h, w) an image."""
         return self._memory.of("boundaries", images, self._clip.boundaries)
 
 
@@ -64,4 +68,5 @@ class SharedSam(Sam):
         self._sam, self._memory = sam, _Memory()
 
     def embed(self, images: Sequence[Image]) -> list[Embedding]:
+        """One embedding an image."""
         return self._memory.of("embed", images, self._sam.embed)

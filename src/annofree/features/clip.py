@@ -137,7 +137,7 @@ class Clip:
         return torch.sigmoid(self.evidence(whole, tokens, words) @ words.new_tensor(weights) + offset)
 
     def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
-        """What speaks for each class, (K, 2): the cosine of the whole picture, and the mean clue of the best 5 % of its cells."""
+        """What speaks for each class, (K, 2): the whole picture's cosine, and the mean clue of its best 5 % of cells."""
         clues = (words - self.neutral()) @ tokens.values.flatten(1)
         best = clues.topk(max(1, clues.shape[1] // 20), dim=1).values.mean(1)
         return torch.stack([words @ whole, best], 1)
@@ -193,7 +193,7 @@ class Clip:
         size = fitted_size(image.size, self._use["dense_side"], _STRIDE)
         features = self._visual.layer4(self._conv4(self._pixels([image], size)))
         scale = [features.shape[-1] / image.size[1], features.shape[-2] / image.size[0]] * 2
-        rois = torch.as_tensor(boxes, device=self.device) * torch.tensor(scale, device=self.device)
+        rois = torch.as_tensor(_within(boxes, image.size), device=self.device) * torch.tensor(scale, device=self.device)
         side = math.isqrt(len(self._visual.attnpool.positional_embedding) - 1)
         cells = roi_align(features, [rois.float()], side, aligned=True)
         return F.normalize(attention_pool(self._visual.attnpool, cells).float(), dim=-1)
@@ -218,6 +218,13 @@ class Clip:
         return features
 
 
+def _within(boxes: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Clip boxes (N, 4) to a picture of ``size`` (H, W), at least one px of which each keeps."""
+    limit = np.array(size[::-1], np.float32)
+    low = boxes[:, :2].clip(0, limit - 1)
+    return np.concatenate([low, boxes[:, 2:].clip(low + 1, limit)], 1)
+
+
 def _cropped(image: Image, box: npt.NDArray[np.float32] | None) -> Image:
     if box is None:
         return image
@@ -231,4 +238,4 @@ def _frozen(model: nn.Module, weights: Path, device: str) -> Any:
     """Load weights strictly, in float32 and channels-last, for reading only."""
     state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(weights).items()}
     model.load_state_dict(state, strict=True)
-    return model.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)
+    return model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)

@@ -29,10 +29,12 @@ class _Colours(Clip):
 
     @property
     def provenance(self) -> dict[str, Any]:
+        """As the CLIP itself, and what its boundaries are."""
         return super().provenance | {"boundaries": "rgb"}
 
     @torch.inference_mode()
     def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """Boundary features (C, h, w) of each image."""
         grids = [f.values.shape[-2:] for f in super().boundaries(images)]
         pictures = [torch.tensor(i.pixels).permute(2, 0, 1)[None].float() / 255 for i in images]
         cells = [F.interpolate(p, size=g, mode="area")[0] for p, g in zip(pictures, grids, strict=True)]
@@ -49,9 +51,11 @@ class _Untrained(Clip):
 
     @property
     def provenance(self) -> dict[str, Any]:
+        """As the CLIP itself, and what its boundaries are."""
         return super().provenance | {"boundaries": "random-weights"}
 
     def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """Boundary features (C, h, w) of each image."""
         return self._other.boundaries(images)
 
 

@@ -6,7 +6,8 @@ coordinates with it, and logits are resized bilinearly back to the picture befor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import Sam2Config, Sam2Model
+from transformers.utils import logging
 
 from annofree.features.pictures import pixels_of
 from annofree.features.weights import Card
@@ -34,10 +36,11 @@ class Sam:
         self.card = Card.read(folder)
         config = Sam2Config.from_pretrained(folder)
         # the plain kernel: on a CPU faster than the fused one for so few tokens, and the same on every machine
-        self._model: Any = Sam2Model.from_pretrained(
-            folder, config=config, dtype=torch.float32, attn_implementation="eager", local_files_only=True
-        )
-        self._model = self._model.eval().requires_grad_(False).to(device)
+        with _no_bars():
+            model = Sam2Model.from_pretrained(
+                folder, config=config, dtype=torch.float32, attn_implementation="eager", local_files_only=True
+            )
+        self._model: Any = model.eval().requires_grad_(False).to(device)
         self._side: int = config.prompt_encoder_config.image_size
         self._mean, self._std = (torch.tensor(self.card.use[k], device=device) for k in ("mean", "std"))
 
@@ -68,9 +71,10 @@ class Sam:
             m = 3 if many else 1
             return PromptedMasks(torch.zeros(0, m, *embedding.size, dtype=torch.bool), torch.zeros(0, m))
         step = max(1, min(_PROMPTS_AT_ONCE, _LOGITS_AT_ONCE // (embedding.size[0] * embedding.size[1])))
+        pieces = [slice(start, start + step) for start in range(0, count, step)]
         parts = [
-            self._draw(embedding, *(None if a is None else a[s : s + step] for a in (boxes, points)), many)
-            for s in range(0, count, step)
+            self._draw(embedding, None if boxes is None else boxes[p], None if points is None else points[p], many)
+            for p in pieces
         ]
         return PromptedMasks(torch.cat([m for m, _ in parts]), torch.cat([q for _, q in parts]))
 
@@ -88,3 +92,15 @@ class Sam:
         out = self._model(image_embeddings=state, multimask_output=many, **prompts)
         logits = F.interpolate(out.pred_masks[0].float(), size=embedding.size, mode="bilinear", align_corners=False)
         return logits > 0, out.iou_scores[0].float()
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep transformers' own progress bar off the terminal while a small model loads."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -36,6 +36,7 @@ class Tokenizer:
         return self._ids is not None and any(t not in self._ids for t in self._bpe.encode(text))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Token ids (B, T) of B texts, cut or padded to the context length."""
         if self._ids is None:
             full: Tensor = self._bpe(list(texts))
             return full

@@ -60,7 +60,9 @@ class CocoFile:
             raise InputError(f"expected a COCO JSON file at {path}, but it cannot be read: {problem.strerror}") from None
         except ValueError as problem:
             raise InputError(f"expected COCO JSON in {path}, but it is not JSON: {problem}") from None
-        lists = {key: data.get(key) if isinstance(data, dict) else None for key in ("images", "categories", "annotations")}
+        lists: dict[str, Any] = {
+            key: data.get(key) if isinstance(data, dict) else None for key in ("images", "categories", "annotations")
+        }
         absent = [key for key, value in lists.items() if not isinstance(value, list)]
         if absent:
             raise InputError(f"expected COCO JSON in {path} with images, categories and annotations; no {', '.join(absent)}")

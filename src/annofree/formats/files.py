@@ -8,7 +8,17 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["write_atomic", "write_json"]
+from annofree.errors import InputError
+
+__all__ = ["make_folder", "write_atomic", "write_json"]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, with its parents; raises InputError when there cannot be one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise InputError(f"expected a folder to write to, but {folder} cannot be one: {problem.strerror}") from None
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:

@@ -75,6 +75,8 @@ def build(
     if method not in methods:
         raise unknown_name("method", method, methods)
     if method not in VARIANTS:
+        if changes:
+            raise InputError(f"expected no changed settings for {method}, which has none known here, got {', '.join(changes)}")
         return methods[method](clip, sam, variant)
     if variant not in VARIANTS[method]:
         raise unknown_name(f"variant of {method}", variant, VARIANTS[method])

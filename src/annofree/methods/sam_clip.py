@@ -50,9 +50,9 @@ class SamClipSettings:
 
 VARIANTS: Mapping[str, SamClipSettings] = MappingProxyType(
     {
-        "default": SamClipSettings(points=16, many=True, min_quality=0.5, nms=0.7),
+        "default": SamClipSettings(points=16, many=True, nms=0.7),
         "paper": SamClipSettings(),
-        "crops": SamClipSettings(points=16, many=True, min_quality=0.5, nms=0.7, pooled=False),
+        "crops": SamClipSettings(points=16, many=True, nms=0.7, pooled=False),
     }
 )
 
@@ -103,10 +103,10 @@ class SamClip:
         best, ids = (encoding.features @ words.T).clamp(min=0).max(1)
         scores = (best * encoding.quality).sqrt()
         order = torch.argsort(scores, descending=True, stable=True)
-        order = order[(best >= self.settings.min_likeness)[order]][: self.settings.most].cpu().numpy()
-        return Detections.from_masks(
-            encoding.masks[order], ids.cpu().numpy()[order], scores.cpu().numpy()[order], vocabulary.names
-        )
+        named = (best > 0) & (best >= self.settings.min_likeness)  # unlike every name, the first of the list would win
+        order = order[named[order]][: self.settings.most]
+        masks = encoding.masks[order.cpu().numpy()]
+        return Detections.from_masks(masks, ids[order].cpu().numpy(), scores[order].cpu().numpy(), vocabulary.names)
 
     def _encoded(self, image: Image, embedding: Embedding) -> SamClipEncoding:
         masks, quality = self._everything(embedding)

@@ -23,6 +23,7 @@ from torch import Tensor
 from annofree.clues.similarity import activation, cosine_clues, official_active
 from annofree.detections.merging import fragment_sums, joined, official_kept, paper_kept, regions_of
 from annofree.detections.prompting import Prompting, SecondPrompt, drawn
+from annofree.detections.suppression import suppressed
 from annofree.errors import unknown_name
 from annofree.fragments.clusters import Seeding, fragments_of
 from annofree.ops.grids import nearest, resized
@@ -49,6 +50,8 @@ class ZipSettings:
     ``presence``: a class less likely than this to be in the picture is passed over.  The paper computes the image-level
     similarity and does not say for what; without a gate each absent class yields instances.
     ``score``: the mean ``activation`` of an instance (paper), or that times the class's presence (``joint``).
+    ``within``, ``across``: the mask IoU above which the weaker of two instances of one class, or of two classes, goes
+    (ours: several fragments of a thing may each make SAM draw the whole; 1 keeps all, as the paper).
     ``swapped_scale``: the demo's slip of scaling x by H / h and y by W / w.
     ``most``: instances a picture, the strongest.
     """
@@ -65,13 +68,24 @@ class ZipSettings:
     second: SecondPrompt = "point"
     presence: float = 0.5
     score: Literal["activation", "joint"] = "activation"
+    within: float = 1.0
+    across: float = 1.0
     swapped_scale: bool = False
     most: int = 100
 
 
 VARIANTS: Mapping[str, ZipSettings] = MappingProxyType(
     {
-        "default": ZipSettings(second="box+point", score="joint", presence=0.1, min_activation=0.5),
+        "default": ZipSettings(
+            seeding=Seeding("semantic", reach=0.3),
+            connectivity=4,
+            min_activation=0.5,
+            min_cells=10,
+            second="box+point",
+            presence=0.05,
+            score="joint",
+            within=0.5,
+        ),
         "paper": ZipSettings(seeding=Seeding("semantic")),
         "official": ZipSettings(selection="official", connectivity=4, min_area=100, prompting="none", swapped_scale=True),
     }
@@ -149,7 +163,9 @@ class Zip:
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         coarse = self.coarse(encoding, vocabulary)
         masks = self._masks(encoding, coarse)
-        return Detections.from_masks(masks, coarse.class_ids.cpu().numpy(), coarse.scores.cpu().numpy(), vocabulary.names)
+        ids, scores = coarse.class_ids.cpu().numpy(), coarse.scores.cpu().numpy()
+        found = Detections.from_masks(masks, ids, scores, vocabulary.names)
+        return suppressed(found, within=self.settings.within, across=self.settings.across)
 
     def coarse(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Coarse:
         """Find the instances on the cells of the boundary map, before SAM."""
@@ -174,7 +190,11 @@ class Zip:
         """Which fragments each class keeps, (K, N) bool."""
         s, pieces = self.settings, encoding.fragments
         if s.selection == "paper":
-            limits = {"min_activation": s.min_activation, "max_box_ratio": s.max_box_ratio, "min_cells": s.min_cells}
+            limits: dict[str, Any] = {
+                "min_activation": s.min_activation,
+                "max_box_ratio": s.max_box_ratio,
+                "min_cells": s.min_cells,
+            }
             return paper_kept(pieces, cells, **limits)
         # class by class: the demo's threshold needs the mean over all pixels, and 80 such maps are large
         marked = [official_active(resized(a[None], encoding.size), encoding.grid) for a in active]
@@ -205,4 +225,4 @@ class Zip:
             return cells
         boxes = coarse.boxes.cpu().numpy()
         masks = drawn(self.sam, encoding.embedding, boxes, self.settings.prompting, self.settings.second)
-        return np.where(masks.any((1, 2))[:, None, None], masks, cells)
+        return np.where(np.any(masks, axis=(1, 2))[:, None, None], masks, cells)

@@ -16,10 +16,11 @@ def tight_boxes(masks: npt.NDArray[np.bool_]) -> FloatArray:
     >>> tight_boxes(np.array([[[0, 1, 1], [0, 1, 0]], [[0, 0, 0], [0, 0, 0]]], bool)).tolist()
     [[1.0, 0.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0]]
     """
-    rows, columns = masks.any(2), masks.any(1)
+    rows, columns = np.any(masks, axis=2), np.any(masks, axis=1)
     x0, y0 = columns.argmax(1), rows.argmax(1)
     x1, y1 = masks.shape[2] - columns[:, ::-1].argmax(1), masks.shape[1] - rows[:, ::-1].argmax(1)
-    return (np.stack([x0, y0, x1, y1], 1) * rows.any(1)[:, None]).astype(np.float32)
+    boxes: FloatArray = (np.stack([x0, y0, x1, y1], 1) * np.any(rows, axis=1, keepdims=True)).astype(np.float32)
+    return boxes
 
 
 def centres(boxes: FloatArray) -> FloatArray:

@@ -62,7 +62,8 @@ def linspace_seeds(n: int, k: int) -> Tensor:
     >>> linspace_seeds(11, 3).tolist()
     [0, 5, 10]
     """
-    return torch.linspace(0, n - 1, k).round().long().unique()
+    seeds: Tensor = torch.unique(torch.linspace(0, n - 1, k).round().long())
+    return seeds
 
 
 def random_seeds(n: int, k: int, generator: torch.Generator) -> Tensor:

@@ -29,7 +29,7 @@ from annofree.formats.files import write_atomic, write_json
 from annofree.structures import Image, Vocabulary
 from annofree.training.loop import Budget, fit
 
-__all__ = ["BUDGET", "MEAN", "MODEL", "STD", "train_tiny_clip"]
+__all__ = ["BUDGET", "MEAN", "MODEL", "POOL", "STD", "train_tiny_clip"]
 
 MODEL: dict[str, Any] = {
     "embed_dim": 128,
@@ -41,6 +41,7 @@ USE: dict[str, Any] = {
     "dense_side": 192,
     "shifts": 2,
     "boundary_side": 1024,
+    "margin": 2,
     "whole_side": 192,
     "templates": ["a photo of a {}", "a picture of a {}", "a scene with a {}", "there is a {} here", "a {}"],
     "neutral": list(CATEGORIES.values()),
@@ -49,6 +50,9 @@ USE: dict[str, Any] = {
 """How the card says that the model is best used; the templates are those that its text tower has read."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 BUDGET = Budget(samples=450_000, minutes=90, batch=96, lr=1.5e-3)
+
+POOL = 24_000
+"""Pictures rendered ahead."""
 
 _SIDE = 128
 _SIZES, _SIZE_ODDS = (96, 112, 128, 160), (0.35, 0.25, 0.25, 0.15)
@@ -171,7 +175,8 @@ class _Exam:
         seen, new = World(font), World(font, held_out=1.0)
         self.single = list(seen.scenes(count, seed, "single", _SIDE))
         kept = {i for i, looks in new.sprites.items() if any(s.held_out for s in looks)}
-        self.new = [s for s in new.scenes(4 * count, seed + 1, "single", _SIDE) if s.objects[0].category_id in kept]
+        drawn = new.scenes(4 * count, seed + 1, "single", _SIDE)
+        self.new = [s for s in drawn if s.objects and s.objects[0].category_id in kept]
         self.many = list(seen.scenes(count, seed + 2, "mixed", _SIDE))
 
     @torch.inference_mode()
@@ -203,7 +208,9 @@ def train_tiny_clip(
     *,
     seed: int = 0,
     font: Path | None = None,
-    pool_size: int = 24_000,
+    pool_size: int = POOL,
+    exam_size: int = 400,
+    calibration_size: int = 300,
     device: str = "cpu",
     say: Callable[[str], None] = print,
     every_minutes: float = 5.0,
@@ -211,7 +218,8 @@ def train_tiny_clip(
     """Render, train, evaluate and write the tiny CLIP to ``out`` in open_clip's folder layout.
 
     Writes ``open_clip_config.json``, ``open_clip_model.safetensors`` (fp16), ``vocabulary.json`` and returns the
-    figures measured on scenes drawn from other seeds.  Raises MissingError without the emoji font.
+    figures measured on ``exam_size`` scenes drawn from other seeds; ``calibration_size`` scenes fit the presence of names.
+    Raises MissingError without the emoji font.
     """
     torch.manual_seed(seed)
     world = World(font)
@@ -220,7 +228,7 @@ def train_tiny_clip(
     tokenizer = Tokenizer(MODEL["text_cfg"]["context_length"], vocabulary)
     config = MODEL | {"text_cfg": MODEL["text_cfg"] | {"vocab_size": tokenizer.size}}
     model = CLIP(**config).to(device=device, memory_format=torch.channels_last).train()
-    exam = _Exam(font, seed=7_000_000 + seed, count=400)
+    exam = _Exam(font, seed=7_000_000 + seed, count=exam_size)
     generator = torch.Generator().manual_seed(seed)
 
     def loss_of() -> Tensor:
@@ -235,7 +243,7 @@ def train_tiny_clip(
 
     measure = functools.partial(exam, model, tokenizer)
     figures = fit(model, loss_of, budget, out, measure=measure, say=say, every_minutes=every_minutes)
-    write_tiny_clip(model, tokenizer, figures, out, calibration=list(world.scenes(300, 8_000_000 + seed, "mixed")))
+    write_tiny_clip(model, tokenizer, figures, out, calibration=list(world.scenes(calibration_size, 8_000_000 + seed, "mixed")))
     return figures
 
 

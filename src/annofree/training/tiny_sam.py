@@ -6,7 +6,6 @@ behaves as the large ones do: it draws any edge that a prompt means, and does no
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +13,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import Sam2Config, Sam2Model
 
 from annofree.datasets.emoji_world import Scene, Split, World
 from annofree.features.weights import Card, sha256_of
+from annofree.formats.files import write_atomic
 from annofree.ops.boxes import tight_boxes
 from annofree.training.loop import Budget, fit
 
-__all__ = ["BUDGET", "MEAN", "STD", "config", "train_tiny_sam"]
+__all__ = ["BUDGET", "MEAN", "POOL", "STD", "config", "train_tiny_sam"]
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BUDGET = Budget(samples=60_000, minutes=90, batch=8, lr=1e-3, weight_decay=0.02)
+
+POOL = 5_000
+"""Pictures rendered ahead."""
 
 _SIDE = 256
 _TARGET_SIDE = 128  # where the loss compares masks
@@ -71,11 +75,12 @@ def config() -> Sam2Config:
 
 @dataclass
 class _Pool:
-    """Rendered scenes; ``refresh`` replaces the oldest few."""
+    """Rendered scenes, at most ``size``; ``refresh`` adds a few, then replaces the oldest."""
 
     world: World
     rng: np.random.Generator
     scenes: list[Scene]
+    size: int
     next: int = 0
 
     def refresh(self, count: int) -> None:
@@ -84,7 +89,7 @@ class _Pool:
             while not scene.objects:
                 scene = self.world.scene(self.rng, split, _SIDE)
             self.scenes[self.next : self.next + 1] = [scene]
-            self.next = (self.next + 1) % max(len(self.scenes), self.next + 2)
+            self.next = (self.next + 1) % self.size
 
     def draw(self, count: int) -> list[Scene]:
         return [self.scenes[i] for i in self.rng.integers(len(self.scenes), size=count)]
@@ -107,7 +112,8 @@ def _jittered(rng: np.random.Generator, boxes: npt.NDArray[np.float32]) -> npt.N
     """Boxes as a method would propose them: each side off by some percent of the size, half of them exact."""
     size = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     noise = rng.normal(0, 0.06, boxes.shape) * (rng.random((len(boxes), 1)) < 0.5)
-    return np.clip(boxes + noise.clip(-0.15, 0.15) * size, 0, _SIDE).astype(np.float32)
+    jittered: npt.NDArray[np.float32] = np.clip(boxes + noise.clip(-0.15, 0.15) * size, 0, _SIDE).astype(np.float32)
+    return jittered
 
 
 def _inner_points(rng: np.random.Generator, masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
@@ -202,7 +208,9 @@ class _Exam:
         model.eval()
         device = next(model.parameters()).device
         rng = np.random.default_rng(0)
-        box, point, area = [], [], []
+        box: list[float] = []
+        point: list[float] = []
+        area: list[int] = []
         for scene in self.scenes:
             masks = np.stack([scene.mask(i) for i in range(len(scene.objects))])
             target = torch.from_numpy(masks)[:, None].float()
@@ -229,23 +237,23 @@ def train_tiny_sam(
     *,
     seed: int = 0,
     font: Path | None = None,
-    pool_size: int = 5_000,
+    pool_size: int = POOL,
+    exam_size: int = 60,
     device: str = "cpu",
     say: Callable[[str], None] = print,
     every_minutes: float = 5.0,
 ) -> dict[str, float]:
     """Render, train, evaluate and write the tiny SAM to ``out`` in transformers' folder layout.
 
-    Returns the figures measured on scenes drawn from other seeds.  Raises MissingError without the emoji font.
+    Returns the figures measured on ``exam_size`` scenes drawn from other seeds.  Raises MissingError without the emoji font.
     """
     torch.manual_seed(seed)
-    pool = _Pool(World(font), np.random.default_rng(seed), [])
+    pool = _Pool(World(font), np.random.default_rng(seed), [], pool_size)
     for done in range(0, pool_size, 1000):
         pool.refresh(min(1000, pool_size - done))
         say(f"rendered {min(done + 1000, pool_size)} of {pool_size} scenes")
-    pool.next = 0
     model = _new_model().to(device).train()
-    exam = _Exam(font, seed=7_000_000 + seed, count=60)
+    exam = _Exam(font, seed=7_000_000 + seed, count=exam_size)
     figures = fit(
         model,
         lambda: _step(model, pool, budget.batch, device),
@@ -262,7 +270,9 @@ def train_tiny_sam(
 def write_tiny_sam(model: Sam2Model, figures: dict[str, float], out: Path) -> None:
     """Write configuration, weights (fp16) and card to a folder that ``Sam`` reads."""
     out.mkdir(parents=True, exist_ok=True)
-    copy.deepcopy(model).half().save_pretrained(out)
+    config().save_pretrained(out)
+    state = {k: v.half().contiguous() for k, v in model.state_dict().items()}
+    write_atomic(out / "model.safetensors", lambda p: save_file(state, p, metadata={"format": "pt"}))
     Card(
         name="tiny-sam",
         family="transformers Sam2Model",

@@ -15,6 +15,8 @@ from annofree.errors import AnnofreeError
 
 __all__ = ["app", "main"]
 
+_STOPPED = 130  # what typer makes of Ctrl-C
+
 app = typer.Typer(
     name="annofree",
     help="Name the things; get boxes, masks and label maps, with no annotation.",
@@ -33,10 +35,11 @@ app.add_typer(world, name="world")
 def main() -> None:
     """Run a command; what annofree refuses becomes one line and exit code 2, anything else keeps its traceback."""
     try:
-        app()
+        app(prog_name="annofree")
     except AnnofreeError as refusal:
         print(f"annofree: {refusal}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("annofree: stopped; what was done is kept", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _STOPPED:
+            print("annofree: stopped; what was done is kept", file=sys.stderr)
+        raise

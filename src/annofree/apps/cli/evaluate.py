@@ -29,9 +29,14 @@ def evaluate(
 ) -> None:
     """Score instances: AP and AR of masks and boxes, class-aware and class-agnostic, and the separation of touching pairs."""
     from annofree.formats.coco import CocoFile
+    from annofree.formats.files import make_folder
 
     if (images is None) == (predictions is None):
         raise InputError("expected either --images DIR or --predictions FILE, got " + ("both" if images else "neither"))
+    if out is not None and out.is_dir():
+        raise InputError(f"expected a file to write the scores to, but {out} is a folder; name one in it, {out}/scores.json")
+    if out is not None:
+        make_folder(out.parent)
     known = CocoFile.read(truth)
     found: Any
     if predictions is not None:

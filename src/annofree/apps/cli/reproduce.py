@@ -39,8 +39,11 @@ def reproduce(
     """Run all runs of a recipe and print their figures; exit code 1 when one is off by more than the tolerance."""
     from annofree.evaluation.recipes import Recipe
     from annofree.evaluation.recipes import reproduce as measured
+    from annofree.formats.files import make_folder
 
     plan = Recipe.read(recipe)
+    if out is not None:
+        make_folder(out)
     started = time.monotonic()
     with progress("pictures") as show:
         figures = measured(plan, limit=limit, only=only or (), on_progress=show, on_found=_keeper(out))
@@ -57,7 +60,6 @@ def reproduce(
 def _keeper(out: Path | None) -> Any:
     def keep(name: str, found: Any) -> None:
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
             found.write(out / f"{''.join(c if c.isalnum() else '-' for c in name)}.json")
 
     return keep
@@ -79,7 +81,6 @@ def _show(plan: Recipe, figures: dict[str, Figures], minutes: float) -> None:
 def _write(out: Path, recipe: Path, figures: dict[str, Figures], minutes: float) -> None:
     from annofree.formats.files import write_json
 
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "figures.json", {"recipe": recipe.name, "minutes": round(minutes, 2), "figures": figures}, indent=2)
 
 

@@ -49,9 +49,8 @@ def segment(
         print(json.dumps(summary, indent=2))
     elif not quiet:
         done, found = summary["timings"]["images"], summary["instances"]
-        print(
-            f"{found} instances in {done} pictures, {summary['timings']['seconds_total']:.1f} s: {out}/annotations.json, {out}/overlays"
-        )
+        took = summary["timings"]["seconds_total"]
+        print(f"{found} instances in {done} pictures, {took:.1f} s: {out}/annotations.json, {out}/overlays")
     raise typer.Exit(1 if summary["failed"] else 0)
 
 
@@ -60,16 +59,16 @@ def _vocabulary(classes: str | None, classes_file: Path | None) -> Vocabulary:
 
     if (classes is None) == (classes_file is None):
         raise InputError(
-            'expected either --classes "dog, cat" or --classes-file FILE, got ' + ("both" if classes else "neither")
+            'expected either --classes "dog, cat" or --classes-file FILE, got ' + ("neither" if classes is None else "both")
         )
     if classes is not None:
         return Vocabulary.of(classes if classes.strip() else [])
     assert classes_file is not None  # noqa: S101
     try:
-        lines = classes_file.read_text(encoding="utf-8").splitlines()
+        lines = classes_file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as problem:
         raise InputError(f"expected a text file of class names at {classes_file}, but it cannot be read: {problem}") from None
-    return Vocabulary.of([line for line in lines if line.strip() and not line.startswith("#")])
+    return Vocabulary.of([line for line in lines if line.strip() and not line.lstrip().startswith("#")])
 
 
 def _segment(
@@ -99,7 +98,8 @@ def _segment(
     failed: dict[str, str] = {}
 
     def fail(path: Path, problem: Exception) -> None:
-        failed[str(path)] = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        why = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        failed[str(path)] = why if str(path) in why else f"{path}: {why}"
         print(f"failed: {failed[str(path)]}", file=sys.stderr)
 
     settings = {

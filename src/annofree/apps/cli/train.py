@@ -32,10 +32,10 @@ def tiny_clip(
     device: _Device = "cpu",
 ) -> None:
     """Train the tiny CLIP on captions of the emoji world; 90 minutes on one core by default."""
-    from annofree.training.tiny_clip import BUDGET, train_tiny_clip
+    from annofree.training.tiny_clip import BUDGET, POOL, train_tiny_clip
 
     budget = replace(BUDGET, minutes=minutes or BUDGET.minutes, samples=samples or BUDGET.samples)
-    figures = train_tiny_clip(out, budget, seed=seed, font=font, device=device, **({"pool_size": pool} if pool else {}))
+    figures = train_tiny_clip(out, budget, seed=seed, font=font, device=device, pool_size=pool or POOL)
     _report(out, figures)
 
 
@@ -50,10 +50,10 @@ def tiny_sam(
     device: _Device = "cpu",
 ) -> None:
     """Train the tiny SAM on class-agnostic masks of the emoji world; 90 minutes on one core by default."""
-    from annofree.training.tiny_sam import BUDGET, train_tiny_sam
+    from annofree.training.tiny_sam import BUDGET, POOL, train_tiny_sam
 
     budget = replace(BUDGET, minutes=minutes or BUDGET.minutes, samples=samples or BUDGET.samples)
-    figures = train_tiny_sam(out, budget, seed=seed, font=font, device=device, **({"pool_size": pool} if pool else {}))
+    figures = train_tiny_sam(out, budget, seed=seed, font=font, device=device, pool_size=pool or POOL)
     _report(out, figures)
 
 

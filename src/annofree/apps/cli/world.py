@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -32,11 +32,11 @@ def emoji(
     """Draw scenes of emoji: images/, truth.json (COCO instances with COCO category ids) and captions.json."""
     from annofree.apps.cli.progress import progress
     from annofree.datasets.emoji_files import write_scenes
-    from annofree.datasets.emoji_world import SPLITS, Split, World
+    from annofree.datasets.emoji_world import SPLITS, World
 
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    drawn = World(font, held_out).scenes(scenes, seed, cast(Split, split), side)
+    drawn = World(font, held_out).scenes(scenes, seed, split, side)
     with progress("scenes") as show:
         named = ((show(i + 1, scenes), (f"{split}-{i:05d}", scene))[1] for i, scene in enumerate(drawn))
         truth = write_scenes(named, out, f"annofree emoji world, {split}, {scenes} scenes, seed {seed}, held out {held_out}")

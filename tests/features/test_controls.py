@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+
+from annofree.features.clip import Clip
+from annofree.features.controls import Control, controlled
+from annofree.features.weights import bundled
+from annofree.structures import Image, Vocabulary
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    made = Clip(bundled("tiny-clip"))
+    made._use["boundary_side"] = 128
+    return made
+
+
+def picture(height: int, width: int) -> Image:
+    return Image(np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def test_colours_are_means_of_cells(clip: Clip) -> None:
+    image = picture(64, 128)
+    (found,) = controlled(clip, "rgb").boundaries([image])
+    assert found.values.shape == (3, 8, 16) and found.size == (64, 128)
+    for i, j in np.ndindex(8, 16):
+        cell = image.pixels[8 * i : 8 * i + 8, 8 * j : 8 * j + 8]
+        assert found.values[:, i, j].tolist() == pytest.approx((cell.mean((0, 1)) / 255).tolist(), abs=1e-5)
+
+
+def test_colours_have_the_grid_of_the_real_features(clip: Clip) -> None:
+    images = [picture(50, 77), picture(1, 1), picture(90, 30)]
+    for colours, features, image in zip(
+        controlled(clip, "rgb").boundaries(images), clip.boundaries(images), images, strict=True
+    ):
+        assert colours.values.shape == (3, *features.values.shape[1:])
+        assert colours.size == features.size == image.size
+
+
+def test_random_weights_leave_the_model_as_it_was(clip: Clip) -> None:
+    image = picture(64, 64)
+    before, (features,) = {k: v.clone() for k, v in clip._model.state_dict().items()}, clip.boundaries([image])
+    control = controlled(clip, "random-weights", seed=3)
+    (random,) = control.boundaries([image])
+    assert random.values.shape == features.values.shape
+    assert torch.isfinite(random.values).all() and float(random.values.std()) > 0
+    assert not torch.allclose(random.values, features.values)
+    after = clip._model.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert torch.equal(clip.boundaries([image])[0].values, features.values)
+
+
+def test_random_weights_follow_from_their_seed(clip: Clip) -> None:
+    image = picture(64, 64)
+    state = torch.get_rng_state()
+    first, again, other = (controlled(clip, "random-weights", seed=s).boundaries([image])[0].values for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+    assert torch.equal(torch.get_rng_state(), state)  # drawn by a generator of their own
+
+
+@pytest.mark.parametrize("control", ["rgb", "random-weights"])
+def test_a_control_is_the_same_clip_in_all_else_and_says_what_it_is(clip: Clip, control: Control) -> None:
+    other, image = controlled(clip, control), picture(40, 60)
+    assert torch.equal(other.whole([image]), clip.whole([image]))
+    assert torch.equal(other.dense([image])[0].values, clip.dense([image])[0].values)
+    assert torch.equal(other.words(Vocabulary.of("dog, cat")), clip.words(Vocabulary.of("dog, cat")))
+    assert other.provenance == clip.provenance | {"boundaries": control}
+    assert "boundaries" not in clip.provenance

@@ -59,7 +59,9 @@ def run(
     folder: Path,
     every_minutes: float = 5.0,
 ) -> dict[str, float]:
-    return fit(model, loss, budget, folder, measure=lambda: {"exam": 0.25}, say=quiet, every_minutes=every_minutes)
+    return fit(
+        model, lambda progress: loss(), budget, folder, measure=lambda: {"exam": 0.25}, say=quiet, every_minutes=every_minutes
+    )
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:
@@ -136,7 +138,7 @@ def test_what_is_logged_and_said(tmp_path: Path) -> None:
     slope = Slope()
     said: list[str] = []
     figures = fit(
-        slope, slope.loss, replace(BUDGET, samples=6), tmp_path / "new" / "folder",
+        slope, lambda progress: slope.loss(), replace(BUDGET, samples=6), tmp_path / "new" / "folder",
         measure=lambda: {"exam": float(len(said))}, say=said.append, every_minutes=0.0,
     )  # fmt: skip
     lines = log_of(tmp_path / "new" / "folder")
@@ -201,3 +203,15 @@ def test_minutes_of_earlier_sessions_count(tmp_path: Path) -> None:
     assert state["seen"] == 10 and state["seconds"] >= 0
     torch.save(state | {"seconds": 3600.0, "seen": 4}, tmp_path / "checkpoint.pt")
     assert run(toy, toy.loss, replace(BUDGET, samples=10**6), tmp_path)["minutes"] == pytest.approx(60, abs=0.2)
+
+
+def test_the_loss_is_told_how_much_of_the_budget_is_spent(tmp_path: Path) -> None:
+    slope = Slope()
+    told: list[float] = []
+
+    def loss(progress: float) -> Tensor:
+        told.append(progress)
+        return slope.loss()
+
+    fit(slope, loss, replace(BUDGET, samples=8, batch=2), tmp_path, measure=dict, say=quiet)
+    assert told == pytest.approx([0, 0.25, 0.5, 0.75], abs=0.01)

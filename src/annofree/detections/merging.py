@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from annofree.ops.regions import Connectivity, components, without_small
 from annofree.structures import Fragments
 
-__all__ = ["fragment_sums", "joined", "official_kept", "paper_kept", "regions_of"]
+__all__ = ["alone", "fragment_sums", "joined", "official_kept", "paper_kept", "regions_of"]
 
 _MOST_COMMON = 20
 
@@ -99,6 +99,12 @@ def joined(fragments: Fragments, kept: Tensor, connectivity: Connectivity, min_a
         return joined(fragments, kept[None], connectivity, min_area)[0]
     union = torch.cat([kept.new_zeros(len(kept), 1), kept], 1)[:, fragments.labels]
     return regions_of(union, connectivity, min_area)
+
+
+def alone(fragments: Fragments, kept: Tensor) -> Tensor:
+    """Take each kept fragment (K, N) bool for an instance of its own, (K, h, w) int64, numbered from 1 over all classes."""
+    numbers = (kept.flatten().cumsum(0) * kept.flatten()).view(kept.shape)
+    return torch.cat([numbers.new_zeros(len(kept), 1), numbers], 1)[:, fragments.labels]
 
 
 def regions_of(marked: Tensor, connectivity: Connectivity, min_area: int = 0) -> Tensor:

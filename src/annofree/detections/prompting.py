@@ -10,10 +10,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from annofree.ops.boxes import centres, tight_boxes
-from annofree.protocols import Embedding, Masker
+from annofree.protocols import Embedding, Masker, PromptedMasks
 
 __all__ = ["Prompting", "SecondPrompt", "drawn"]
 
@@ -23,21 +22,22 @@ SecondPrompt = Literal["point", "box+point"]
 
 def drawn(
     sam: Masker, embedding: Embedding, boxes: npt.NDArray[np.float32], prompting: Prompting, second: SecondPrompt
-) -> npt.NDArray[np.bool_]:
-    """Draw one mask (N, H, W) for each coarse box (N, 4) px; a step that draws nothing leaves the one before.
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """Draw one mask (N, H, W) for each coarse box (N, 4) px, with SAM's own guess of its IoU (N) in 0 .. 1.
 
-    Whether the refined box is given again beside its centre is not said in the paper: ``second`` chooses.
+    A step that draws nothing leaves the one before.  Whether the refined box is given again beside its centre is not said
+    in the paper: ``second`` chooses.
     """
-    first = _single(sam.draw(embedding, boxes=boxes).masks)
+    first, quality = _single(sam.draw(embedding, boxes=boxes))
     if prompting == "one-step" or not len(boxes):
-        return first
+        return first, quality
     refined = np.where(np.any(first, axis=(1, 2))[:, None], tight_boxes(first), boxes)
     again = sam.draw(embedding, boxes=refined if second == "box+point" else None, points=centres(refined))
-    masks = _single(again.masks)
-    return np.where(np.any(masks, axis=(1, 2))[:, None, None], masks, first)
+    masks, better = _single(again)
+    found = np.any(masks, axis=(1, 2))
+    return np.where(found[:, None, None], masks, first), np.where(found, better, quality)
 
 
-def _single(masks: Tensor) -> npt.NDArray[np.bool_]:
-    """The first mask of each prompt: (P, M, H, W) to (P, H, W)."""
-    first: npt.NDArray[np.bool_] = masks[:, 0].cpu().numpy()
-    return first
+def _single(answers: PromptedMasks) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """The first mask of each prompt and its quality: (P, H, W), (P)."""
+    return answers.masks[:, 0].cpu().numpy(), answers.quality[:, 0].clamp(0, 1).cpu().numpy()

@@ -81,7 +81,7 @@ def reproduce(
 ) -> dict[str, Figures]:
     """Run a recipe and return its figures by run, in percent.
 
-    ``limit`` takes the first pictures of each group only, ``only`` some runs; with either, expectations do not apply.
+    ``limit`` takes the first pictures of each group only, ``only`` some runs.
     """
     known = [run.name for run in recipe.runs]
     for name in only:

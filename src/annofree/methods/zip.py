@@ -21,7 +21,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from annofree.clues.similarity import activation, cosine_clues, official_active
-from annofree.detections.merging import fragment_sums, joined, official_kept, paper_kept, regions_of
+from annofree.detections.merging import alone, fragment_sums, joined, official_kept, paper_kept, regions_of
 from annofree.detections.prompting import Prompting, SecondPrompt, drawn
 from annofree.detections.suppression import suppressed
 from annofree.errors import unknown_name
@@ -38,7 +38,8 @@ __all__ = ["VARIANTS", "Coarse", "Zip", "ZipEncoding", "ZipSettings"]
 class ZipSettings:
     """What may be chosen.
 
-    ``instances``: from ``fragments`` (Zip), or the ``clue``'s own connected components, the ablation of Table 3.
+    ``instances``: kept ``fragments`` that touch (Zip); those and each kept fragment alone (``both``, ours: what touches may
+    still be two things, and SAM's quality tells); or the ``clue``'s own connected components, the ablation of Table 3.
     ``seeding``: where K-means starts.
     ``selection``: ``paper`` (mean activation >= ``min_activation``, box <= ``max_box_ratio`` x area; Eq. 4) or ``official``
     (the released demo: fractions of active cells).
@@ -49,14 +50,15 @@ class ZipSettings:
     ``second``: whether that second step sees the ``point`` alone; the paper does not say.
     ``presence``: a class less likely than this to be in the picture is passed over.  The paper computes the image-level
     similarity and does not say for what; without a gate each absent class yields instances.
-    ``score``: the mean ``activation`` of an instance (paper), or that times the class's presence (``joint``).
+    ``score``: the mean ``activation`` of an instance (paper), that times the class's presence (``joint``), or the
+    ``geometric`` mean of that and SAM's own quality, as the paper scores SAM + CLIP.
     ``within``, ``across``: the mask IoU above which the weaker of two instances of one class, or of two classes, goes
     (ours: several fragments of a thing may each make SAM draw the whole; 1 keeps all, as the paper).
     ``swapped_scale``: the demo's slip of scaling x by H / h and y by W / w.
     ``most``: instances a picture, the strongest.
     """
 
-    instances: Literal["fragments", "clue"] = "fragments"
+    instances: Literal["fragments", "both", "clue"] = "fragments"
     seeding: Seeding = field(default_factory=Seeding)
     selection: Literal["paper", "official"] = "paper"
     connectivity: Connectivity = 8
@@ -67,7 +69,7 @@ class ZipSettings:
     prompting: Prompting = "two-step"
     second: SecondPrompt = "point"
     presence: float = 0.5
-    score: Literal["activation", "joint"] = "activation"
+    score: Literal["activation", "joint", "geometric"] = "activation"
     within: float = 1.0
     across: float = 1.0
     swapped_scale: bool = False
@@ -77,13 +79,14 @@ class ZipSettings:
 VARIANTS: Mapping[str, ZipSettings] = MappingProxyType(
     {
         "default": ZipSettings(
+            instances="both",
             seeding=Seeding("semantic", reach=0.3),
             connectivity=4,
-            min_activation=0.5,
-            min_cells=10,
+            min_activation=0.6,
+            min_cells=16,
             second="box+point",
-            presence=0.05,
-            score="joint",
+            presence=0.02,
+            score="geometric",
             within=0.5,
         ),
         "paper": ZipSettings(seeding=Seeding("semantic")),
@@ -162,8 +165,10 @@ class Zip:
         vocabulary = Vocabulary.of(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         coarse = self.coarse(encoding, vocabulary)
-        masks = self._masks(encoding, coarse)
+        masks, quality = self._masks(encoding, coarse)
         ids, scores = coarse.class_ids.cpu().numpy(), coarse.scores.cpu().numpy()
+        if self.settings.score == "geometric":
+            scores = np.sqrt(scores * quality)
         found = Detections.from_masks(masks, ids, scores, vocabulary.names)
         return suppressed(found, within=self.settings.within, across=self.settings.across)
 
@@ -176,15 +181,18 @@ class Zip:
             return Coarse(*(presence.new_zeros(0, *shape) for shape in (encoding.grid, (4,), (), ())))
         active = activation(cosine_clues(encoding.tokens, words[asked], self.clip.neutral()).values)
         cells = resized(active, encoding.grid)
-        weight = presence[asked] if self.settings.score == "joint" else torch.ones_like(presence[asked])
-        return self._strongest(encoding, self._regions(encoding, active, cells), cells * weight[:, None, None], asked)
+        weight = presence[asked] if self.settings.score != "activation" else torch.ones_like(presence[asked])
+        maps = self._maps(encoding, active, cells)
+        return self._strongest([self._scored(encoding, m, cells * weight[:, None, None], asked) for m in maps])
 
-    def _regions(self, encoding: ZipEncoding, active: Tensor, cells: Tensor) -> Tensor:
+    def _maps(self, encoding: ZipEncoding, active: Tensor, cells: Tensor) -> list[Tensor]:
         """Instances (K, h, w) numbered from 1 over all classes; ``cells`` is ``active`` on the boundary grid."""
         s = self.settings
         if s.instances == "clue":
-            return regions_of(cells >= s.min_activation, s.connectivity, s.min_area)
-        return joined(encoding.fragments, self.kept(encoding, active, cells), s.connectivity, s.min_area)
+            return [regions_of(cells >= s.min_activation, s.connectivity, s.min_area)]
+        kept = self.kept(encoding, active, cells)
+        together = joined(encoding.fragments, kept, s.connectivity, s.min_area)
+        return [together] if s.instances == "fragments" else [together, alone(encoding.fragments, kept)]
 
     def kept(self, encoding: ZipEncoding, active: Tensor, cells: Tensor) -> Tensor:
         """Which fragments each class keeps, (K, N) bool."""
@@ -200,8 +208,8 @@ class Zip:
         marked = [official_active(resized(a[None], encoding.size), encoding.grid) for a in active]
         return official_kept(pieces, torch.cat(marked))
 
-    def _strongest(self, encoding: ZipEncoding, regions: Tensor, cells: Tensor, asked: Tensor) -> Coarse:
-        """Score each of the regions (K, h, w) by the mean of its class's ``cells`` (K, h, w) and keep the strongest."""
+    def _scored(self, encoding: ZipEncoding, regions: Tensor, cells: Tensor, asked: Tensor) -> Coarse:
+        """Score each of the regions (K, h, w) by the mean of its class's ``cells`` (K, h, w); the strongest first."""
         count = int(regions.max())
         area = torch.bincount(regions.flatten(), minlength=count + 1)[1:]
         scores = fragment_sums(regions, count, cells[None])[0] / area
@@ -212,17 +220,26 @@ class Zip:
         chosen = regions[owner[order]] == (order + 1)[:, None, None]
         return Coarse(chosen, self._pixels(boxes[order], encoding), asked[owner[order]], scores[order])
 
+    def _strongest(self, found: list[Coarse]) -> Coarse:
+        """Merge proposals, the strongest first, no more than the settings allow."""
+        if len(found) == 1:
+            return found[0]
+        scores = torch.cat([f.scores for f in found])
+        order = torch.argsort(scores, descending=True, stable=True)[: self.settings.most]
+        regions, boxes = torch.cat([f.regions for f in found])[order], torch.cat([f.boxes for f in found])[order]
+        return Coarse(regions, boxes, torch.cat([f.class_ids for f in found])[order], scores[order])
+
     def _pixels(self, boxes: Tensor, encoding: ZipEncoding) -> Tensor:
         """Scale boxes from cells to pixels."""
         down, right = (full / cells for full, cells in zip(encoding.size, encoding.grid, strict=True))
         scale = [down, right, down, right] if self.settings.swapped_scale else [right, down, right, down]
         return boxes.float() * boxes.new_tensor(scale, dtype=torch.float32)
 
-    def _masks(self, encoding: ZipEncoding, coarse: Coarse) -> npt.NDArray[np.bool_]:
-        """Draw the instances (N, H, W): SAM's masks, or without SAM, and where it draws nothing, their cells."""
+    def _masks(self, encoding: ZipEncoding, coarse: Coarse) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+        """Draw the instances (N, H, W), with SAM's quality (N): without SAM, and where it draws nothing, their cells, and 1."""
         cells: npt.NDArray[np.bool_] = nearest(coarse.regions, encoding.size).cpu().numpy()
         if self.settings.prompting == "none" or not len(cells):
-            return cells
+            return cells, np.ones(len(cells), np.float32)
         boxes = coarse.boxes.cpu().numpy()
-        masks = drawn(self.sam, encoding.embedding, boxes, self.settings.prompting, self.settings.second)
-        return np.where(np.any(masks, axis=(1, 2))[:, None, None], masks, cells)
+        masks, quality = drawn(self.sam, encoding.embedding, boxes, self.settings.prompting, self.settings.second)
+        return np.where(np.any(masks, axis=(1, 2))[:, None, None], masks, cells), quality

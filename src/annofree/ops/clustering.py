@@ -16,7 +16,7 @@ def kmeans(features: Tensor, centres: Tensor, *, iterations: int = 100, rtol: fl
 
     A cluster that loses all its points keeps its centre; the run ends when all centres are still to within
     ``rtol`` and ``atol``; the labels are those that the last centres were computed from (as the released demo of Zip).
-    A step costs one matrix product, because the sums, kept in float64, are only corrected by the points that moved.
+    A step costs one matrix product over the centres that moved, as the sums are only corrected by the points that did.
 
     >>> points = torch.tensor([[0.0], [1.0], [9.0]])
     >>> kmeans(points, torch.tensor([[0.0], [8.0]])).tolist()
@@ -25,11 +25,14 @@ def kmeans(features: Tensor, centres: Tensor, *, iterations: int = 100, rtol: fl
     n, k = len(features), len(centres)
     sums = torch.zeros(centres.shape, dtype=torch.float64, device=features.device)
     labels = torch.full((n,), -1, device=features.device)
+    distances = features.new_empty(n, k)
+    touched = torch.arange(k, device=features.device)
     for _ in range(iterations):
-        # |x - c|^2 without |x|^2, which is the same for every centre
-        distances = torch.addmm((centres * centres).sum(1), features, centres.T, alpha=-2)
+        # |x - c|^2 without |x|^2, which is the same for every centre, and only for the centres that moved
+        near = centres[touched]
+        distances[:, touched] = torch.addmm((near * near).sum(1), features, near.T, alpha=-2)
         found = distances.argmin(1)
-        _move(sums, features, labels, found)
+        touched = _move(sums, features, labels, found)
         labels = found
         counts = torch.bincount(labels, minlength=k)[:, None]
         moved = torch.where(counts > 0, (sums / counts.clamp(min=1)).to(centres.dtype), centres)
@@ -40,15 +43,21 @@ def kmeans(features: Tensor, centres: Tensor, *, iterations: int = 100, rtol: fl
     return labels
 
 
-def _move(sums: Tensor, features: Tensor, old: Tensor, new: Tensor) -> None:
-    """Correct the sums (K, C) of each cluster by the points whose label changes; -1 is no cluster."""
+def _move(sums: Tensor, features: Tensor, old: Tensor, new: Tensor) -> Tensor:
+    """Correct the sums (K, C) of each cluster by the points whose label changes; -1 is no cluster.
+
+    Returns the clusters that gained or lost a point.
+    """
     changed = torch.nonzero(old != new)[:, 0]
     if len(changed) > len(new) // 4:
         signed, points = _one_hot(new, sums), features
         sums.zero_()
+        touched = torch.arange(len(sums), device=sums.device)
     else:
         signed, points = _one_hot(new[changed], sums) - _one_hot(old[changed], sums), features[changed]
+        touched = torch.unique(torch.cat([new[changed], old[changed]]))
     sums += signed.to(features.dtype).T @ points
+    return touched
 
 
 def _one_hot(labels: Tensor, sums: Tensor) -> Tensor:

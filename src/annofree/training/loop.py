@@ -67,7 +67,7 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, o
 
 def fit(
     model: nn.Module,
-    loss_of: Callable[[], Tensor],
+    loss_of: Callable[[float], Tensor],
     budget: Budget,
     folder: Path,
     *,
@@ -75,10 +75,11 @@ def fit(
     say: Callable[[str], None],
     every_minutes: float = 5.0,
 ) -> dict[str, float]:
-    """Minimise ``loss_of()`` over the model's trainable parameters until the budget is spent.
+    """Minimise ``loss_of(progress)`` over the model's trainable parameters until the budget is spent.
 
-    ``loss_of`` draws a batch and returns its loss; ``measure`` gives figures, logged every ``every_minutes`` to
-    ``folder/log.jsonl`` beside a checkpoint from which a later call resumes.  Returns the last figures.
+    ``loss_of`` draws a batch and returns its loss, given how much of the budget is spent (0 .. 1).  ``measure`` gives
+    figures, logged every ``every_minutes`` to ``folder/log.jsonl`` beside a checkpoint from which a later call resumes.
+    Returns the last figures.
     """
     optimiser = torch.optim.AdamW(_parameter_groups(model, budget.weight_decay), lr=budget.lr, betas=(0.9, 0.98))
     clock = _resume(model, optimiser, budget, folder / "checkpoint.pt")
@@ -86,7 +87,7 @@ def fit(
     while True:
         for group in optimiser.param_groups:
             group["lr"] = clock.lr
-        loss = loss_of()
+        loss = loss_of(clock.progress)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), budget.clip)

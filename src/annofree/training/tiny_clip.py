@@ -27,6 +27,7 @@ from annofree.features.tokens import Tokenizer, vocabulary_of
 from annofree.features.weights import Card, sha256_of
 from annofree.formats.files import write_atomic, write_json
 from annofree.structures import Image, Vocabulary
+from annofree.training.exams import average_precision, examine_clip
 from annofree.training.loop import Budget, fit
 
 __all__ = ["BUDGET", "MEAN", "MODEL", "POOL", "STD", "train_tiny_clip"]
@@ -42,7 +43,7 @@ USE: dict[str, Any] = {
     "shifts": 2,
     "boundary_side": 1024,
     "margin": 2,
-    "whole_side": 192,
+    "whole_side": 128,
     "templates": ["a photo of a {}", "a picture of a {}", "a scene with a {}", "there is a {} here", "a {}"],
     "neutral": list(CATEGORIES.values()),
     "warning": "the tiny models know emoji only; their answers on photographs mean nothing",
@@ -160,14 +161,6 @@ def _batched(scenes: list[Scene], size: int) -> Iterator[Tensor]:
         yield _prepared(torch.from_numpy(np.stack([s.image for s in scenes[start : start + 64]])), size)
 
 
-def average_precision(scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_]) -> float:
-    """Area under precision over recall of one ranking, by the step rule; NaN without a positive."""
-    hits = truth[np.argsort(-scores, kind="stable")]
-    if not hits.any():
-        return float("nan")
-    return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
-
-
 class _Exam:
     """Unseen scenes: single objects with looks seen and kept out, and scenes of several objects."""
 
@@ -209,7 +202,7 @@ def train_tiny_clip(
     seed: int = 0,
     font: Path | None = None,
     pool_size: int = POOL,
-    exam_size: int = 400,
+    exam_size: int = 300,
     calibration_size: int = 300,
     device: str = "cpu",
     say: Callable[[str], None] = print,
@@ -231,7 +224,7 @@ def train_tiny_clip(
     exam = _Exam(font, seed=7_000_000 + seed, count=exam_size)
     generator = torch.Generator().manual_seed(seed)
 
-    def loss_of() -> Tensor:
+    def loss_of(progress: float) -> Tensor:
         pool.refresh(max(1, budget.batch // 12))
         images, captions = pool.draw(budget.batch)
         size = int(pool.rng.choice(_SIZES, p=_SIZE_ODDS))
@@ -243,8 +236,8 @@ def train_tiny_clip(
 
     measure = functools.partial(exam, model, tokenizer)
     figures = fit(model, loss_of, budget, out, measure=measure, say=say, every_minutes=every_minutes)
-    write_tiny_clip(model, tokenizer, figures, out, calibration=list(world.scenes(calibration_size, 8_000_000 + seed, "mixed")))
-    return figures
+    calibration = list(world.scenes(calibration_size, 8_000_000 + seed, "mixed"))
+    return write_tiny_clip(model, tokenizer, figures, out, calibration, font=font, exam_size=exam_size)
 
 
 def _presence(clip: Clip, scenes: list[Scene]) -> list[float]:
@@ -270,8 +263,20 @@ def _presence(clip: Clip, scenes: list[Scene]) -> list[float]:
     return [round(w, 4) for w in weights.tolist()]
 
 
-def write_tiny_clip(model: CLIP, tokenizer: Tokenizer, figures: dict[str, float], out: Path, calibration: list[Scene]) -> None:
-    """Write configuration, weights (fp16), vocabulary and card to a folder that ``Clip`` reads."""
+def write_tiny_clip(
+    model: CLIP,
+    tokenizer: Tokenizer,
+    training: dict[str, float],
+    out: Path,
+    calibration: list[Scene],
+    *,
+    font: Path | None = None,
+    exam_size: int = 300,
+) -> dict[str, float]:
+    """Write configuration, weights (fp16), vocabulary and card to a folder that ``Clip`` reads, and return its exam's figures.
+
+    ``training`` tells how far it got: samples, minutes, loss.
+    """
     out.mkdir(parents=True, exist_ok=True)
     model = model.eval()
     config = MODEL | {"text_cfg": MODEL["text_cfg"] | {"vocab_size": tokenizer.size}}
@@ -290,7 +295,14 @@ def write_tiny_clip(model: CLIP, tokenizer: Tokenizer, figures: dict[str, float]
         world="emoji",
         files={name: sha256_of(out / name) for name in files},
         use=USE,
-        figures=figures,
     )
     card.write(out)
-    replace(card, use=USE | {"presence": _presence(Clip(out), calibration)}).write(out)
+    card = replace(card, use=USE | {"presence": _presence(Clip(out), calibration)})
+    card.write(out)
+    figures = examine_clip(out, font, exam_size)
+    replace(card, figures=_effort(training) | figures).write(out)
+    return figures
+
+
+def _effort(training: dict[str, float]) -> dict[str, float]:
+    return {f"training {name}": training[name] for name in ("samples", "minutes", "loss") if name in training}

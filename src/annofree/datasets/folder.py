@@ -62,14 +62,14 @@ def common_folder(inputs: Sequence[Path]) -> Path:
     return next(f for f in (folders[0], *folders[0].parents) if all(other.is_relative_to(f) for other in folders))
 
 
-def read_image(path: Path, id: str | None = None) -> Image:  # noqa: A002 -- the word the noun uses
+def read_image(path: str | Path, id: str | None = None) -> Image:  # noqa: A002 -- the word the noun uses
     """Read a picture as upright RGB uint8 (H, W, 3), named ``id`` or else by its path.
 
     EXIF orientation is applied; transparency is laid over white; 16-bit values are scaled, not clipped; of an animation
     or of several pages the first is taken.  Raises ImageError, one line naming the file, when there is no whole picture.
     """
     with pillow_quiet():
-        return decode_image(path, id)
+        return decode_image(Path(path), id)
 
 
 @contextmanager

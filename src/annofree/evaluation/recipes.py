@@ -42,7 +42,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment: paths are relative to its file; ``tolerance`` in points of percent."""
+    """An experiment: paths are relative to its file; ``tolerance`` in points of percent; ``limit`` pictures a group."""
 
     title: str
     world: str
@@ -55,6 +55,7 @@ class Recipe:
     models: str
     group_by: str
     runs: tuple[Run, ...]
+    limit: int | None = None
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
@@ -87,7 +88,7 @@ def reproduce(
     for name in only:
         if name not in known:
             raise unknown_name("run", name, known)
-    truth = _limited(CocoFile.read(recipe.truth), recipe.group_by, limit)
+    truth = _limited(CocoFile.read(recipe.truth), recipe.group_by, limit or recipe.limit)
     runs = [run for run in recipe.runs if not only or run.name in only]
     methods = _methods(recipe, runs)
     vocabulary = Vocabulary.of([row["name"] for row in truth.categories])

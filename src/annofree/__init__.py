@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from annofree.datasets.folder import read_image
     from annofree.errors import AnnofreeError, ImageError, InputError, MissingError
     from annofree.methods.catalogue import load
-    from annofree.structures import Detections, Image, Vocabulary
+    from annofree.structures import Detections, Image, LabelMap, Vocabulary
 
 __all__ = [
     "AnnofreeError",
@@ -27,6 +27,7 @@ __all__ = [
     "Image",
     "ImageError",
     "InputError",
+    "LabelMap",
     "MissingError",
     "Vocabulary",
     "load",
@@ -36,7 +37,7 @@ __version__ = version("annofree")
 
 _HOMES = {
     "annofree.errors": ("AnnofreeError", "ImageError", "InputError", "MissingError"),
-    "annofree.structures": ("Detections", "Image", "Vocabulary"),
+    "annofree.structures": ("Detections", "Image", "LabelMap", "Vocabulary"),
     "annofree.methods.catalogue": ("load",),
     "annofree.datasets.folder": ("read_image",),
 }

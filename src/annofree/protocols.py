@@ -4,15 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from annofree.structures import Detections, FeatureMap, Image, Vocabulary
+from annofree.structures import Detections, FeatureMap, Image, LabelMap, Vocabulary
 
-__all__ = ["Embedding", "Masker", "PromptedMasks", "Segmenter", "VisionLanguage"]
+__all__ = [
+    "DensePath",
+    "Embedding",
+    "Masker",
+    "Objectness",
+    "PromptedMasks",
+    "Segmenter",
+    "SelfSupervised",
+    "SemanticSegmenter",
+    "VisionLanguage",
+]
+
+DensePath = Literal["value", "value+mlp", "surgery", "attention"]
+"""How a CLIP tower's last layers are read as a map.
+
+``value``: the value and output projections of the last attention alone; ``value+mlp``: those with the residual and the MLP
+around them (MaskCLIP's official ViT); ``surgery``: value-value attention over the last blocks, no MLP (CLIP Surgery);
+``attention``: the tower's own last tokens, as they are.
+"""
 
 
 class VisionLanguage(Protocol):
@@ -24,8 +42,22 @@ class VisionLanguage(Protocol):
         ...
 
     @property
+    def side(self) -> int:
+        """Side in px of the squares that it looks at, to which ``squares`` brings others."""
+        ...
+
+    @property
+    def paths(self) -> tuple[DensePath, ...]:
+        """The ways in which its last layers can be read as a map."""
+        ...
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Name, hashes, licence and supervision tier of the weights."""
+        ...
+
+    def prompted(self, templates: str) -> VisionLanguage:
+        """Return this model with another set of prompts, by name."""
         ...
 
     def remarks(self, vocabulary: Vocabulary) -> list[str]:
@@ -48,8 +80,8 @@ class VisionLanguage(Protocol):
         """One unit feature an image, (B, D)."""
         ...
 
-    def dense(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """Text-aligned unit features of each cell, (D, h, w) an image."""
+    def dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
+        """Text-aligned unit features of each cell, (D, h, w) an image, by a path or by the model's best one."""
         ...
 
     def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
@@ -58,6 +90,50 @@ class VisionLanguage(Protocol):
 
     def crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
         """One unit feature a box (N, 4) px, (N, D): of the crop itself, or pooled from one pass by RoIAlign."""
+        ...
+
+    def squares(self, pixels: Tensor) -> Tensor:
+        """One unit feature a square picture, (N, D), of float RGB (N, 3, s, s) in 0 .. 1 at any size s."""
+        ...
+
+
+class SelfSupervised(Protocol):
+    """A vision transformer trained without labels (DINO), read patch by patch."""
+
+    @property
+    def heads(self) -> int:
+        """Attention heads of the last block."""
+        ...
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch in px."""
+        ...
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Name, hashes, licence and supervision tier of the weights."""
+        ...
+
+    def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """Keys of the last block, heads concatenated, unnormalised, (D, h, w) an image."""
+        ...
+
+    def attention(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """How much the class token attends to each patch in the last block, (heads, h, w) an image."""
+        ...
+
+
+class Objectness(Protocol):
+    """Where things are, whatever they are."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the maps are made, and the name, hashes, licence and tier of the weights."""
+        ...
+
+    def maps(self, images: Sequence[Image]) -> list[Tensor]:
+        """How likely each pixel belongs to some thing, (H, W) in 0 .. 1 an image."""
         ...
 
 
@@ -120,4 +196,26 @@ class Segmenter(Protocol):
 
     def instances(self, image: Any, classes: Any) -> Detections:
         """Find the instances of some classes in an image or in an encoding of it."""
+        ...
+
+
+@runtime_checkable
+class SemanticSegmenter(Protocol):
+    """A method that names every pixel: all that needs no class name in ``encode``, the rest, cheaply, in ``semantic``."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Models, hashes, tiers and settings, as they are written beside results."""
+        ...
+
+    def remarks(self, classes: Any) -> list[str]:
+        """What a person should know before trusting the answer for these names."""
+        ...
+
+    def encode(self, images: Sequence[Image]) -> list[Any]:
+        """One encoding an image, in order."""
+        ...
+
+    def semantic(self, image: Any, classes: Any) -> LabelMap:
+        """Name every pixel of an image, or of an encoding of it."""
         ...

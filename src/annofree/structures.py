@@ -18,7 +18,7 @@ from torch import Tensor
 
 from annofree.errors import InputError
 
-__all__ = ["ClueMap", "Detections", "FeatureMap", "Fragments", "Image", "Vocabulary"]
+__all__ = ["VOID", "ClueMap", "Detections", "FeatureMap", "Fragments", "Image", "LabelMap", "Vocabulary"]
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
@@ -26,6 +26,9 @@ IntArray = npt.NDArray[np.int64]
 RLE = dict[str, Any]
 
 _LONGEST_NAME = 200
+
+VOID = -1
+"""The label of a pixel that belongs to no name and is not scored; files write it as 255, or 65535 where ids need 16 bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +110,14 @@ def _entry(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """Features of an image on a grid: ``values`` (D, h, w), whose cells evenly cover the whole image of ``size`` (H, W)."""
+    """Features of an image on a grid: ``values`` (D, h, w), whose cells evenly cover the whole image of ``size`` (H, W).
+
+    Where a model pads the image to whole patches, ``window`` (H', W') is what the cells cover, from the top left corner.
+    """
 
     values: Tensor
     size: tuple[int, int]
+    window: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,3 +235,37 @@ class Detections:
             }
             for k, score, (x0, y0, x1, y1), rle, area in rows
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """One name a pixel: ``labels`` (H, W) int32 into ``names``, ``VOID`` where there is none.
+
+    ``background`` is the entry of ``names`` that stands for none of the things asked for, None where every pixel gets a name.
+    Raises InputError for labels that are no such array or point outside ``names``.
+
+    >>> LabelMap(np.array([[0, 1], [1, 1]], np.int32), ("background", "dog"), background=0).shares()
+    {'background': 0.25, 'dog': 0.75}
+    """
+
+    labels: npt.NDArray[np.int32]
+    names: tuple[str, ...]
+    background: int | None = None
+
+    def __post_init__(self) -> None:
+        a = self.labels
+        if not (isinstance(a, np.ndarray) and a.dtype == np.int32 and a.ndim == 2 and a.size):
+            got = f"{a.dtype} {a.shape}" if isinstance(a, np.ndarray) else type(a).__name__
+            raise InputError(f"expected labels as an (H, W) int32 array, got {got}")
+        if a.min() < VOID or a.max() >= len(self.names):
+            raise InputError(f"expected labels from {VOID} to {len(self.names) - 1}, got {a.min()} to {a.max()}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.labels.shape[0], self.labels.shape[1]
+
+    def shares(self) -> dict[str, float]:
+        """The part of all pixels that each name has, for names that have any."""
+        counts = np.bincount(self.labels[self.labels >= 0], minlength=len(self.names))
+        return {name: float(n / self.labels.size) for name, n in zip(self.names, counts, strict=True) if n}

@@ -1,6 +1,7 @@
-import copy
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torch import Tensor, nn
+from open_clip.model import CLIP
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.features.clip import Clip, attention_pool, value_path
+from annofree.errors import InputError
+from annofree.features.clip import Clip, value_path
+from annofree.features.controls import Control, controlled
+from annofree.features.tokens import vocabulary_of
 from annofree.features.weights import Card, bundled
 from annofree.ops.grids import fitted_size
+from annofree.protocols import DensePath
 from annofree.structures import Image, Vocabulary
 
 SHAPES = {"square": (64, 64), "wide": (60, 200), "tall": (150, 40), "dot": (1, 1), "strip": (3, 20000)}
@@ -61,76 +68,6 @@ def assert_unit(features: Tensor, dim: int) -> None:
     torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-4, rtol=0)
 
 
-class TestAttentionPool:
-    def test_at_the_native_size_the_tower_is_as_open_clip_runs_it(self, clip: Clip) -> None:
-        visual = clip._visual
-        x = random(3, 3, 128, 128)
-        with torch.inference_mode():
-            ours, theirs = attention_pool(visual.attnpool, visual.layer4(clip._conv4(x))), visual(x)
-        assert ours.shape == (3, clip.dimension)
-        torch.testing.assert_close(F.normalize(ours, dim=1), F.normalize(theirs, dim=1), atol=1e-5, rtol=1e-5)
-
-    def test_at_the_native_size_it_is_the_pool_itself(self, clip: Clip) -> None:
-        pool = copy.deepcopy(clip._visual.attnpool).double()  # so that nothing is left to rounding
-        x = random(3, pool.v_proj.in_features, 4, 4).double()
-        with torch.inference_mode():
-            torch.testing.assert_close(attention_pool(pool, x), pool(x), atol=1e-9, rtol=1e-9)
-
-    @pytest.mark.parametrize(("height", "width"), [(2, 2), (7, 7), (3, 9), (8, 5), (1, 6), (1, 1)])
-    def test_at_another_size_it_is_the_pool_with_resized_positions(self, clip: Clip, height: int, width: int) -> None:
-        pool = clip._visual.attnpool
-        x = random(2, pool.v_proj.in_features, height, width)
-        before = parameters_of(clip)
-        with torch.inference_mode():
-            attention_pool(pool, x)
-        after = parameters_of(clip)
-        assert all(torch.equal(before[k], after[k]) for k in before)
-
-        pool, x = copy.deepcopy(pool).double(), x.double()
-        first, *cells = pool.positional_embedding.detach()
-        side = int(len(cells) ** 0.5)
-        grid = torch.zeros(1, len(first), side, side, dtype=torch.double)
-        for row in range(side):
-            for column in range(side):
-                grid[0, :, row, column] = cells[row * side + column]
-        if (height, width) != (side, side):
-            grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
-        other = copy.deepcopy(pool)
-        listed = [first, *(grid[0, :, row, column] for row in range(height) for column in range(width))]
-        other.positional_embedding = nn.Parameter(torch.stack(listed))
-        with torch.inference_mode():
-            torch.testing.assert_close(attention_pool(pool, x), other(x), atol=1e-9, rtol=1e-9)
-
-    def test_what_was_seen_before_changes_nothing(self, clip: Clip) -> None:
-        pool = clip._visual.attnpool
-        native = random(1, pool.v_proj.in_features, 4, 4)
-        with torch.inference_mode():
-            alone = attention_pool(pool, native)
-            attention_pool(pool, random(1, pool.v_proj.in_features, 9, 2))
-            assert torch.equal(attention_pool(pool, native), alone)
-
-
-class TestValuePath:
-    def test_it_is_the_two_linear_layers_on_each_cell(self, clip: Clip) -> None:
-        pool = clip._visual.attnpool
-        x = random(2, pool.v_proj.in_features, 3, 5)
-        with torch.inference_mode():
-            dense = value_path(pool, x)
-            assert dense.shape == (2, clip.dimension, 3, 5)
-            for b, i, j in np.ndindex(2, 3, 5):
-                torch.testing.assert_close(dense[b, :, i, j], pool.c_proj(pool.v_proj(x[b, :, i, j])), atol=1e-5, rtol=1e-5)
-
-    @pytest.mark.parametrize("size", [(1, 1), (3, 2)])
-    def test_where_all_cells_are_alike_it_is_what_the_pool_gives_without_positions(
-        self, clip: Clip, size: tuple[int, int]
-    ) -> None:
-        pool = copy.deepcopy(clip._visual.attnpool)
-        pool.positional_embedding.data.zero_()
-        x = random(1, pool.v_proj.in_features, 1, 1).expand(-1, -1, *size)
-        with torch.inference_mode():
-            torch.testing.assert_close(value_path(pool, x)[..., 0, 0], attention_pool(pool, x), atol=1e-5, rtol=1e-5)
-
-
 class TestPictures:
     def test_whole_pictures_are_unit_features(self, clip: Clip) -> None:
         features = clip.whole([picture(size, seed) for seed, size in enumerate(SHAPES.values())])
@@ -160,7 +97,7 @@ class TestPictures:
         image = picture((64, 96))
         (found,) = clip.dense([image])
         x = (torch.tensor(image.pixels).permute(2, 0, 1)[None] / 255 - clip._mean.view(3, 1, 1)) / clip._std.view(3, 1, 1)
-        visual = clip._visual
+        visual = clip._tower.visual
         with torch.inference_mode():
             layer4 = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(x)))))
             plain = F.normalize(value_path(visual.attnpool, layer4)[0], dim=0)
@@ -182,7 +119,7 @@ class TestBoundaries:
         wide, dot = clip.boundaries([picture((60, 120)), picture((1, 1))])
         assert wide.values.shape[1:] == (8, 16) and wide.size == (60, 120)
         assert dot.values.shape[1:] == (8, 8) and dot.size == (1, 1)
-        assert wide.values.shape[0] == dot.values.shape[0] == clip._visual.layer4[0].conv1.in_channels
+        assert wide.values.shape[0] == dot.values.shape[0] == clip._tower.visual.layer4[0].conv1.in_channels
 
     def test_a_margin_keeps_the_zero_padding_away(self, using: Callable[..., Clip]) -> None:
         grey = Image(np.full((50, 80, 3), 90, np.uint8))
@@ -232,9 +169,9 @@ class TestWords:
 
         monkeypatch.setattr(clip._model, "encode_text", counting)
         first = clip.words(Vocabulary.of("dog, cat"))
-        assert calls == [len(clip.settings["templates"])] * 2
+        assert calls == [2 * len(clip.settings["templates"])]
         again = clip.words(Vocabulary.of("cat, dog"))
-        assert len(calls) == 2
+        assert len(calls) == 1
         assert torch.equal(again, first.flip(0))
 
     def test_remarks_carry_the_warning_and_name_words_never_read(self, clip: Clip) -> None:
@@ -299,4 +236,162 @@ def test_provenance_says_which_weights_and_how_they_are_used(clip: Clip) -> None
     provenance = clip.provenance
     assert provenance["name"] == "tiny-clip" and provenance["tier"] == "S1"
     assert set(provenance["sha256"]) == {"open_clip_config.json", "vocabulary.json", "open_clip_model.safetensors"}
-    assert provenance["use"] == clip.settings == dict(clip.card.use)
+    assert provenance["use"] == clip.settings and clip.settings.items() >= clip.card.use.items()
+    assert clip.settings["dense"] == "value" and provenance["dtype"] == "float32"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, known = tmp_path_factory.mktemp("vit"), vocabulary_of(["a photo of a dog.", "cat"])
+    text = {"context_length": 9, "vocab_size": len(known) + 4, "width": 32, "heads": 2, "layers": 2}
+    vision = {"image_size": 64, "layers": 7, "width": 32, "head_width": 16, "patch_size": 16}
+    settings: dict[str, Any] = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = CLIP(**settings).state_dict()
+    save_file({k: v.contiguous() for k, v in state.items()}, folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": settings}))
+    (folder / "vocabulary.json").write_text(json.dumps(known))
+    return folder
+
+
+class TestVit:
+    """A ViT of the hub's layout: random weights, a vocabulary of a few words, and a card that comes from elsewhere."""
+
+    @staticmethod
+    def load(folder: Path, **use: Any) -> Clip:
+        card = Card("vit", "open_clip VisionTransformer", "S1", "MIT", "pairs", "web", files={}, use={"templates": "name"})
+        return Clip(folder, card=card, use=use)
+
+    def test_without_settings_the_native_side_and_surgery_are_used(self, folder: Path) -> None:
+        clip = self.load(folder)
+        assert clip.dimension == 24
+        assert (clip.settings["dense"], clip.settings["dense_side"], clip.settings["whole_side"]) == ("surgery", 64, 64)
+        assert clip.settings["templates"] == "name" and clip.provenance["name"] == "vit"
+        image = picture((60, 121))
+        (found,), (surgery,) = clip.dense([image]), clip.dense([image], "surgery")
+        assert found.values.shape == (24, 4, 8) and found.size == (60, 121)
+        assert torch.equal(found.values, surgery.values)
+        assert_unit(found.values, 0)
+
+    def test_the_four_paths_are_four_maps(self, folder: Path) -> None:
+        paths: list[DensePath] = ["value", "value+mlp", "surgery", "attention"]
+        maps = [self.load(folder).dense([picture((64, 64))], path)[0].values for path in paths]
+        assert not any(torch.allclose(a, b, atol=1e-3) for a, b in combinations(maps, 2))
+        assert torch.equal(self.load(folder, dense="value+mlp").dense([picture((64, 64))])[0].values, maps[1])
+
+    def test_shifts_refine_by_parts_of_a_patch(self, folder: Path) -> None:
+        image = picture((64, 96))
+        (fine,) = self.load(folder, shifts=3).dense([image])
+        assert fine.values.shape == (24, 12, 18)
+        (plain,) = self.load(folder).dense([image])
+        torch.testing.assert_close(fine.values[:, 1::3, 1::3], plain.values, atol=1e-5, rtol=1e-5)  # the middle move is none
+
+    def test_keys_are_on_the_grid_of_the_dense_map(self, folder: Path) -> None:
+        clip, images = self.load(folder), [picture((64, 130)), picture((90, 64), 1)]
+        for keys, dense, image in zip(clip.keys(images), clip.dense(images), images, strict=True):
+            assert keys.values.shape == (32, *dense.values.shape[1:]) and keys.size == image.size
+            assert keys.values.dtype == torch.float32
+            torch.testing.assert_close(keys.values, clip.keys([image])[0].values, atol=1e-5, rtol=1e-5)
+
+    @pytest.mark.parametrize("control", ["rgb", "random-weights"])
+    def test_it_has_no_boundaries_and_a_resnet_no_keys(self, folder: Path, clip: Clip, control: Control) -> None:
+        for vit in (self.load(folder), controlled(self.load(folder), control)):
+            with pytest.raises(InputError, match="use a CLIP ResNet"):
+                vit.boundaries([picture((64, 64))])
+        with pytest.raises(InputError, match="use a ViT"):
+            clip.keys([picture((64, 64))])
+        with pytest.raises(InputError, match=r"value\+mlp"):
+            clip.dense([picture((64, 64))], "value+mlp")
+
+    def test_pooled_crops_are_means_of_dense_features(self, folder: Path) -> None:
+        clip, image = self.load(folder), picture((64, 64))
+        boxes = np.array([[0, 0, 64, 64], [0, 0, 16, 16]], np.float32)
+        features = clip.crops(image, boxes, pooled=True)
+        assert features.shape == (2, 24)
+        assert_unit(features, 1)
+        with torch.inference_mode():
+            cells = clip._tower.dense(clip._pixels([image], (64, 64)), "surgery")[0]
+        assert float(F.cosine_similarity(features[0], cells.mean((1, 2)), dim=0)) > 0.99
+        assert float(F.cosine_similarity(features[1], cells[:, 0, 0], dim=0)) > 0.95
+
+    def test_a_cropped_whole_is_the_middle(self, folder: Path) -> None:
+        wide = picture((64, 101))
+        middle = Image(np.ascontiguousarray(wide.pixels[:, 18:82]))
+        crop, squash = self.load(folder, whole="crop"), self.load(folder)
+        assert torch.equal(crop.whole([wide]), squash.whole([middle]))
+        assert not torch.allclose(crop.whole([wide]), squash.whole([wide]), atol=1e-4)
+
+    def test_presence_without_a_fit_is_the_classifier_between_a_name_and_nothing(self, folder: Path) -> None:
+        clip, image = self.load(folder), picture((64, 64))
+        whole, (tokens,), words = clip.whole([image])[0], clip.dense([image]), clip.words(Vocabulary.of("dog, cat"))
+        neutral = clip.neutral()
+        found = clip.presence(whole, tokens, words)
+        for k in range(2):
+            logits = torch.stack([words[k] @ whole, neutral @ whole]) / 0.07
+            assert float(found[k]) == pytest.approx(float(logits.softmax(0)[0]), rel=1e-4)
+        assert torch.allclose(clip.presence(whole, tokens, clip.neutral()[None]), torch.tensor(0.5))
+
+    def test_the_card_says_which_activation_and_the_configuration_is_overruled(self, folder: Path) -> None:
+        settings = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+        image, words = picture((64, 64)), Vocabulary.of("dog, cat")
+        plain = self.load(folder)
+        for quick in (True, False):
+            reference = CLIP(**settings, quick_gelu=quick).eval()
+            reference.load_state_dict(load_file(folder / "open_clip_model.safetensors"))
+            card = replace(plain.card, use={"templates": "name", "quick_gelu": quick})
+            clip = Clip(folder, card=card)
+            with torch.inference_mode():
+                pictures = reference.encode_image(clip._pixels([image], (64, 64)), normalize=True)
+                texts = reference.encode_text(clip._tokenizer(["dog", "cat"]), normalize=True)
+            torch.testing.assert_close(clip.whole([image]), pictures, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(clip.words(words), texts, atol=1e-5, rtol=1e-5)
+            alike = (
+                torch.allclose(o, p, atol=1e-3) for o, p in [(pictures, plain.whole([image])), (texts, plain.words(words))]
+            )
+            assert list(alike) == [not quick] * 2, "the activation makes a difference to both towers"
+
+    def test_settings_that_are_none(self, folder: Path) -> None:
+        wrong: list[tuple[dict[str, Any], str]] = [
+            ({"dense_sied": 448}, "did you mean 'dense_side'"),
+            ({"whole": "stretch"}, "unknown way to a square 'stretch'"),
+            ({"templates": "phto"}, "did you mean 'photo'"),
+        ]
+        for use, said in wrong:
+            with pytest.raises(InputError, match=said):
+                self.load(folder, **use)
+
+    def test_a_tokenizer_that_does_not_fit_the_text_tower(self, folder: Path, tmp_path: Path) -> None:
+        for name in ("open_clip_config.json", "open_clip_model.safetensors"):
+            (tmp_path / name).symlink_to(folder / name)
+        with pytest.raises(InputError, match="but CLIP's tokenizer has 49408"):
+            self.load(tmp_path)
+
+
+class TestSquares:
+    def test_squares_of_the_native_side_are_whole_pictures(self, clip: Clip) -> None:
+        images = [picture((128, 128), seed) for seed in range(3)]
+        pixels = torch.stack([torch.from_numpy(i.pixels).permute(2, 0, 1) for i in images]) / 255
+        torch.testing.assert_close(clip.squares(pixels), clip.whole(images), atol=1e-5, rtol=1e-5)
+
+    @pytest.mark.parametrize("side", [1, 40, 300])
+    def test_squares_of_another_side_are_resized_as_pictures_are(self, clip: Clip, side: int) -> None:
+        image = picture((side, side))
+        pixels = torch.from_numpy(image.pixels).permute(2, 0, 1)[None] / 255
+        torch.testing.assert_close(clip.squares(pixels), clip.whole([image]), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(clip.squares(pixels.half()), clip.squares(pixels), atol=2e-2, rtol=2e-2)
+
+    def test_none_and_more_than_go_into_one_batch(self, using: Callable[..., Clip]) -> None:
+        clip, pixels = using(whole_side=32), torch.rand(70, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        together = clip.squares(pixels)
+        assert together.shape == (70, clip.dimension) and clip.squares(pixels[:0]).shape == (0, clip.dimension)
+        assert_unit(together, 1)
+        for i in (0, 63, 64, 69):
+            torch.testing.assert_close(together[i], clip.squares(pixels[[i]])[0], atol=1e-4, rtol=1e-4)
+
+    @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8), (1, 3, 8, 9)])
+    def test_what_is_no_square_is_refused(self, clip: Clip, shape: tuple[int, ...]) -> None:
+        with pytest.raises(InputError, match="expected squares"):
+            clip.squares(torch.zeros(shape))
+        with pytest.raises(InputError, match=r"torch\.uint8"):
+            clip.squares(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))

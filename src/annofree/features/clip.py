@@ -1,119 +1,131 @@
-"""CLIP with a ResNet, read from the inside: whole-image features, text-aligned cells, and conv4_x.
+"""CLIP, read from the inside: whole-image features, text-aligned cells, and conv4_x of a ResNet.
 
-B images, D embedding, C channels, h w cells, N boxes.  The towers are open_clip's; nothing in them is changed.  Position
-embeddings are resized on the way and never overwritten, so that no result depends on what was seen before.
+B images, D embedding, C channels, h w cells, N boxes, K classes.  The towers are open_clip's; nothing in them is changed.
+Position embeddings are resized on the way and never overwritten, so that no result depends on what was seen before.
 """
 
 from __future__ import annotations
 
+import copy
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from open_clip.model import CLIP
-from open_clip.modified_resnet import AttentionPool2d
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 
+from annofree.errors import InputError, unknown_name
+from annofree.features.clip_model import load_clip
 from annofree.features.pictures import by_size, pixels_of
+from annofree.features.prompts import TextFeatures, fingerprint, templates_of, text_cache
+from annofree.features.resnet_tower import attention_pool, value_path
 from annofree.features.tokens import Tokenizer
-from annofree.features.weights import Card
+from annofree.features.towers import Tower, tower_of
+from annofree.features.weights import BUNDLED, Card
 from annofree.ops.grids import fitted_size, shifted, stitched
+from annofree.protocols import DensePath
 from annofree.structures import FeatureMap, Image, Vocabulary
 
 __all__ = ["Clip", "attention_pool", "value_path"]
 
-_STRIDE, _BOUNDARY_STRIDE = 32, 16  # of layer4 and of layer3 (conv4_x)
-
-
-def attention_pool(pool: AttentionPool2d, x: Tensor) -> Tensor:
-    """Pool layer4 features (B, C, h, w) of any size into (B, D), as the tower does at its own size.
-
-    The position embedding is resized bicubically to (h, w) for this call.
-    """
-    positions, (h, w) = pool.positional_embedding, x.shape[-2:]
-    side = math.isqrt(len(positions) - 1)
-    if (h, w) != (side, side):
-        grid = positions[1:].T.reshape(1, -1, side, side)
-        grid = F.interpolate(grid, size=(h, w), mode="bicubic", align_corners=False)
-        positions = torch.cat([positions[:1], grid.flatten(2)[0].T])
-    tokens = x.flatten(2).permute(2, 0, 1)
-    tokens = torch.cat([tokens.mean(0, keepdim=True), tokens]) + positions[:, None].to(x.dtype)
-    pooled, _ = F.multi_head_attention_forward(
-        query=tokens[:1],
-        key=tokens,
-        value=tokens,
-        embed_dim_to_check=tokens.shape[-1],
-        num_heads=pool.num_heads,
-        in_proj_weight=None,
-        in_proj_bias=torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]),
-        bias_k=None,
-        bias_v=None,
-        add_zero_attn=False,
-        dropout_p=0.0,
-        out_proj_weight=pool.c_proj.weight,
-        out_proj_bias=pool.c_proj.bias,
-        training=pool.training,
-        need_weights=False,
-        use_separate_proj_weight=True,
-        q_proj_weight=pool.q_proj.weight,
-        k_proj_weight=pool.k_proj.weight,
-        v_proj_weight=pool.v_proj.weight,
-    )
-    return pooled[0]
-
-
-def value_path(pool: AttentionPool2d, x: Tensor) -> Tensor:
-    """Send each cell of (B, C, h, w) through the value and output projections of the pool, (B, D, h, w).
-
-    With all attention on itself, a cell would come out as this: the dense, text-aligned feature of MaskCLIP (Zip, Eq. 2).
-    """
-    value = F.conv2d(x, pool.v_proj.weight[..., None, None], pool.v_proj.bias)
-    return F.conv2d(value, pool.c_proj.weight[..., None, None], pool.c_proj.bias)
+_BOUNDARY_STRIDE = 16  # of layer3 (conv4_x)
+_BATCH = 64  # squares at once
+_DEFAULTS: dict[str, Any] = {
+    "boundary_side": 1024,
+    "whole": "squash",
+    "shifts": 1,
+    "boundary_shifts": 1,
+    "margin": 0,
+    "templates": "ensemble",
+    "neutral": [""],
+}
+_USE = (*_DEFAULTS, "dense", "dense_side", "positions", "presence", "quick_gelu", "warning", "whole_side")
 
 
 class Clip:
-    """A CLIP ResNet with its text tower, loaded from a model folder in open_clip's layout.
+    """A CLIP ResNet or ViT with its text tower, loaded from a model folder in open_clip's layout.
 
-    The card's ``use`` says at which sizes: ``dense_side`` and ``boundary_side`` are short sides in px, ``whole_side`` the
-    square for whole images and crops, ``shifts`` the moves a side that refine the dense grid; ``templates`` are the
-    prompts of a name, ``neutral`` the texts that stand for nothing in particular.
+    ``card`` says what the weights are, for folders that have no card.json of their own, such as a snapshot of the Hugging
+    Face hub.  The image tower runs in ``dtype``; features are float32 in any case.
+
+    The card's ``use``, and the argument ``use`` over it, say how; all are optional: ``dense_side`` and ``boundary_side``,
+    short sides in px (the native side; 1024); ``whole_side``, the square for whole images and crops (the native side), and
+    ``whole``, whether an image is brought to it by ``squash`` (so that nothing is lost) or ``crop`` (of the middle);
+    ``shifts`` and ``boundary_shifts``, the moves a side that refine the dense grid and that of boundaries (1), and ``margin``,
+    the cells repeated around boundaries (0);
+    ``dense``, the path of dense features (``value`` for a ResNet, ``surgery`` for a ViT); ``positions``, the rule that
+    resizes position embeddings (each path's own); ``templates``, the prompts of a name or the name of a set
+    (``ensemble``), and ``neutral``, the texts that stand for nothing in particular (the empty one); ``presence``, two
+    weights and an offset; ``quick_gelu``, which activation the weights were trained with, whatever the configuration says;
+    ``warning``, a remark.
+
+    Raises InputError and MissingError as ``load_clip`` and ``tower_of`` do, and InputError for an unknown setting.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
-        self.card = Card.read(folder)
-        config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
-        self._model = _frozen(CLIP(**config["model_cfg"]), folder / "open_clip_model.safetensors", device)
-        self._visual = self._model.visual
-        self._mean, self._std = (torch.tensor(config["preprocess_cfg"][k], device=device) for k in ("mean", "std"))
+    def __init__(
+        self,
+        folder: Path,
+        device: str = "cpu",
+        *,
+        card: Card | None = None,
+        dtype: torch.dtype = torch.float32,
+        use: Mapping[str, Any] | None = None,
+    ) -> None:
+        for name in set(use or ()) - set(_USE):
+            raise unknown_name("setting of CLIP", name, _USE)
+        self.card = card or Card.read(folder)
+        given = {**self.card.use, **(use or {})}
+        loaded = load_clip(folder, device, dtype, given.get("quick_gelu"))
+        self._model, self._mean, self._std = loaded.model, loaded.mean, loaded.std
+        self._tower: Tower = tower_of(self._model.visual, given.get("positions"))
+        native = {"dense": self._tower.default_path, "dense_side": self._tower.native, "whole_side": self._tower.native}
+        self._use: dict[str, Any] = {**_DEFAULTS, **native, **given}
+        if self._use["whole"] not in ("squash", "crop"):
+            raise unknown_name("way to a square", self._use["whole"], ("squash", "crop"))
+        self._templates = templates_of(self._use["templates"])
         vocabulary = folder / "vocabulary.json"
         known = json.loads(vocabulary.read_text(encoding="utf-8")) if vocabulary.exists() else None
-        self._tokenizer = Tokenizer(config["model_cfg"]["text_cfg"]["context_length"], known)
-        self._use: dict[str, Any] = dict(self.card.use)
-        self._texts: dict[str, Tensor] = {}
-        self.device = torch.device(device)
+        self._tokenizer = Tokenizer(loaded.context_length, known)
+        if self._tokenizer.size != self._model.vocab_size:
+            raise InputError(f"{folder} knows {self._model.vocab_size} tokens, but CLIP's tokenizer has {self._tokenizer.size}")
+        self.device, self.dtype = torch.device(device), dtype
+        self._texts = self._features_of_texts()
 
     @property
     def dimension(self) -> int:
         """D, the length of the features that meet text."""
-        return int(self._visual.attnpool.c_proj.out_features)
+        return self._tower.dimension
+
+    @property
+    def side(self) -> int:
+        """Side in px of the squares that it looks at."""
+        return int(self._use["whole_side"])
+
+    @property
+    def paths(self) -> tuple[DensePath, ...]:
+        """The ways in which its last layers can be read as a map."""
+        return self._tower.paths
+
+    def prompted(self, templates: str | Sequence[str]) -> Clip:
+        """Return this model with other prompts: the name of a set, or templates; raises InputError for an unknown set."""
+        twin = copy.copy(self)
+        twin._use, twin._templates = self._use | {"templates": templates}, templates_of(templates)
+        twin._texts = twin._features_of_texts()
+        return twin
 
     @property
     def settings(self) -> dict[str, Any]:
-        """At which sizes and with which prompts this model is used."""
+        """At which sizes, by which paths and with which prompts this model is used."""
         return dict(self._use)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Name, hashes, licence, supervision tier and settings."""
-        return self.card.provenance() | {"use": dict(self._use)}
+        """Name, hashes, licence, supervision tier, settings, and precision."""
+        return self.card.provenance() | {"use": dict(self._use), "dtype": str(self.dtype).removeprefix("torch.")}
 
     def remarks(self, vocabulary: Vocabulary) -> list[str]:
         """What the card warns of, and the words that the text tower has never read."""
@@ -124,17 +136,24 @@ class Clip:
     @torch.inference_mode()
     def words(self, vocabulary: Vocabulary) -> Tensor:
         """One unit text feature a class (K, D): the mean over prompts, then over synonyms."""
-        return torch.stack([F.normalize(torch.stack([self._text(w) for w in s]).mean(0), dim=0) for s in vocabulary.synonyms])
+        return self._texts.classes(vocabulary).to(self.device)
 
     @torch.inference_mode()
     def neutral(self) -> Tensor:
-        """The text feature that says nothing in particular, (D): the mean over the card's neutral texts."""
-        return torch.stack([self._text(w) for w in self._use["neutral"]]).mean(0)
+        """The text feature that says nothing in particular, (D): the mean over the neutral texts."""
+        return self._texts.of(self._use["neutral"]).mean(0).to(self.device)
 
     def presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
-        """How likely each class is to be in a picture (K): a logistic of its evidence, fitted when the card was made."""
-        *weights, offset = self._use["presence"]
-        return torch.sigmoid(self.evidence(whole, tokens, words) @ words.new_tensor(weights) + offset)
+        """How likely each class is to be in a picture, (K), each by itself.
+
+        A logistic of the evidence, where it was fitted when the card was made.  Otherwise the softmax of CLIP's zero-shot
+        classifier between the class and the neutral text: sigmoid(scale * (cos(whole, word) - cos(whole, neutral))).
+        """
+        if "presence" in self._use:
+            *weights, offset = self._use["presence"]
+            return torch.sigmoid(self.evidence(whole, tokens, words) @ words.new_tensor(weights) + offset)
+        margin = (words - F.normalize(self.neutral(), dim=0)) @ whole
+        return torch.sigmoid(float(self._model.logit_scale.exp()) * margin)
 
     def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
         """What speaks for each class, (K, 2): the whole picture's cosine, and the mean clue of its best 5 % of cells."""
@@ -142,33 +161,58 @@ class Clip:
         best = clues.topk(max(1, clues.shape[1] // 20), dim=1).values.mean(1)
         return torch.stack([words @ whole, best], 1)
 
-    def _text(self, word: str) -> Tensor:
-        if word not in self._texts:
-            prompts = self._tokenizer([t.format(word) for t in self._use["templates"]]).to(self.device)
-            features = F.normalize(self._model.encode_text(prompts).float(), dim=-1)
-            self._texts[word] = F.normalize(features.mean(0), dim=0)
-        return self._texts[word]
+    def _features_of_texts(self) -> TextFeatures:
+        """Text features of names, kept on disk for weights whose hashes are known and that are not quick to ask anyway."""
+        known = bool(self.card.files) and all(self.card.files.values())
+        key = f"{fingerprint(self.card.files)} {self.dtype} {self._use.get('quick_gelu')}" if known else self.card.name
+        cache = text_cache() if known and self.card.name not in BUNDLED else None
+        return TextFeatures(self._encoded, key, self._templates, cache=cache)
+
+    @torch.inference_mode()
+    def _encoded(self, texts: list[str]) -> Tensor:
+        """The text tower's features of T whole texts, (T, D), not normalised."""
+        features: Tensor = self._model.encode_text(self._tokenizer(texts).to(self.device))
+        return features.float()
 
     @torch.inference_mode()
     def whole(self, images: Sequence[Image]) -> Tensor:
-        """One unit feature an image, (B, D), each squashed to a square so that nothing of it is lost."""
-        return self._squares([(image, None) for image in images])
+        """One unit feature an image, (B, D), each squashed to a square so that nothing of it is lost, or cropped to one."""
+        return self._squares([(_middle(i) if self._use["whole"] == "crop" else i, None) for i in images])
 
     @torch.inference_mode()
-    def dense(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """Text-aligned unit features (D, h, w) of each image, finer by shift-and-stitch than the stride of 32 px."""
+    def squares(self, pixels: Tensor) -> Tensor:
+        """One unit feature a square picture, (N, D), of float RGB (N, 3, s, s) in 0 .. 1 at any size s.
 
-        def see(same: list[Image], size: tuple[int, int]) -> list[FeatureMap]:
-            factor = self._use["shifts"]
-            x = shifted(self._pixels(same, size), _STRIDE, factor)
-            tokens = stitched(value_path(self._visual.attnpool, self._visual.layer4(self._conv4(x))), factor)
-            return [FeatureMap(t, i.size) for t, i in zip(F.normalize(tokens.float(), dim=1), same, strict=True)]
+        They are resized where they are computed, bicubic with antialiasing.  Raises InputError for anything else.
+        """
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] != pixels.shape[3] or not pixels.is_floating_point():
+            raise InputError(f"expected squares as float (N, 3, s, s) in 0 .. 1, got {pixels.dtype} {tuple(pixels.shape)}")
+        side = self._use["whole_side"]
+        features = [torch.zeros(0, self.dimension, device=self.device)]
+        for start in range(0, len(pixels), _BATCH):
+            x = pixels[start : start + _BATCH].to(self.device, torch.float32)
+            if x.shape[-1] != side:
+                x = F.interpolate(x, size=(side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+            features.append(self._embedded((x - self._mean.view(3, 1, 1)) / self._std.view(3, 1, 1)))
+        return torch.cat(features)
 
-        return by_size(images, lambda i: fitted_size(i.size, self._use["dense_side"], _STRIDE), see)
+    @torch.inference_mode()
+    def dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
+        """Text-aligned unit features (D, h, w) of each image, finer by shift-and-stitch than the tower's stride.
+
+        ``path`` is how the last layers are read, the setting ``dense`` unless given; the towers tell which they have.
+        """
+        maps = self._maps(images, lambda x: self._tower.dense(x, path or self._use["dense"]))
+        return [FeatureMap(F.normalize(m.values, dim=0), m.size) for m in maps]
+
+    @torch.inference_mode()
+    def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """The last block's projected keys (C, h, w) of each image, on the grid of ``dense``, not normalised; of a ViT only."""
+        return self._maps(images, self._tower.keys)
 
     @torch.inference_mode()
     def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """The output of conv4_x (C, h, w) of each image, at a stride of 16 px of the enlarged image."""
+        """The output of conv4_x (C, h, w) of each image, at a stride of 16 px of the enlarged image; of a ResNet only."""
 
         def see(same: list[Image], size: tuple[int, int]) -> list[FeatureMap]:
             # one at a time: at these sizes a batch gains no speed and costs its memory
@@ -177,45 +221,48 @@ class Clip:
         return by_size(images, lambda i: fitted_size(i.size, self._use["boundary_side"], _BOUNDARY_STRIDE), see)
 
     def _framed(self, x: Tensor) -> Tensor:
-        """conv4_x (C, h, w) of one picture; the card's ``margin`` of repeated cells keeps the zero padding away from it."""
-        m = self._use.get("margin", 0)
-        edge = m * _BOUNDARY_STRIDE
-        features = self._conv4(F.pad(x, (edge, edge, edge, edge), mode="replicate") if m else x)[0].float()
+        """conv4_x (C, h, w) of one picture, shifted and stitched; a ``margin`` of repeated cells keeps zero padding away."""
+        edge, factor = self._use["margin"] * _BOUNDARY_STRIDE, self._use["boundary_shifts"]
+        framed = F.pad(x, (edge, edge, edge, edge), mode="replicate") if edge else x
+        features = stitched(self._tower.conv4(shifted(framed, _BOUNDARY_STRIDE, factor)), factor)[0].float()
+        m = self._use["margin"] * factor
         return features[:, m : features.shape[1] - m, m : features.shape[2] - m]
 
     @torch.inference_mode()
     def crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
-        """One unit feature a box (N, 4) px, (N, D): of each crop by itself, or all pooled from one pass by RoIAlign."""
+        """One unit feature a box (N, 4) px, (N, D): of each crop by itself, or all pooled from one pass by RoIAlign.
+
+        Pooled, a ResNet sends the cells of each box through its attention pool; a ViT, which has none, averages the dense
+        features in the box.
+        """
         if not len(boxes):
             return torch.zeros(0, self.dimension, device=self.device)
         if not pooled:
             return self._squares([(image, box) for box in boxes])
-        size = fitted_size(image.size, self._use["dense_side"], _STRIDE)
-        features = self._visual.layer4(self._conv4(self._pixels([image], size)))
-        scale = [features.shape[-1] / image.size[1], features.shape[-2] / image.size[0]] * 2
-        rois = torch.as_tensor(_within(boxes, image.size), device=self.device) * torch.tensor(scale, device=self.device)
-        side = math.isqrt(len(self._visual.attnpool.positional_embedding) - 1)
-        cells = roi_align(features, [rois.float()], side, aligned=True)
-        return F.normalize(attention_pool(self._visual.attnpool, cells).float(), dim=-1)
+        x = self._pixels([image], fitted_size(image.size, self._use["dense_side"], self._tower.stride))
+        regions = self._tower.regions(x, torch.as_tensor(_within(boxes, image.size), device=self.device), image.size)
+        return F.normalize(regions.float(), dim=-1)
+
+    def _maps(self, images: Sequence[Image], read: Callable[[Tensor], Tensor]) -> list[FeatureMap]:
+        """What ``read`` makes of the dense pictures, shifted and stitched, (C, h, w) float32 an image."""
+
+        def see(same: list[Image], size: tuple[int, int]) -> list[FeatureMap]:
+            factor = self._use["shifts"]
+            maps = stitched(read(shifted(self._pixels(same, size), self._tower.stride, factor)), factor).float()
+            return [FeatureMap(m, i.size) for m, i in zip(maps, same, strict=True)]
+
+        return by_size(images, lambda i: fitted_size(i.size, self._use["dense_side"], self._tower.stride), see)
 
     def _squares(self, pieces: list[tuple[Image, npt.NDArray[np.float32] | None]]) -> Tensor:
         side = self._use["whole_side"]
-        features = []
-        for start in range(0, len(pieces), 64):
-            x = torch.cat(
-                [pixels_of(_cropped(i, b), (side, side), self._mean, self._std) for i, b in pieces[start : start + 64]]
-            )
-            layer4 = self._visual.layer4(self._conv4(x))
-            features.append(F.normalize(attention_pool(self._visual.attnpool, layer4).float(), dim=-1))
-        return torch.cat(features)
+        batches = (pieces[start : start + _BATCH] for start in range(0, len(pieces), _BATCH))
+        return torch.cat([self._embedded(self._pixels([_cropped(i, b) for i, b in some], (side, side))) for some in batches])
+
+    def _embedded(self, x: Tensor) -> Tensor:
+        return F.normalize(self._tower.whole(x).float(), dim=-1)
 
     def _pixels(self, images: list[Image], size: tuple[int, int]) -> Tensor:
         return torch.cat([pixels_of(i, size, self._mean, self._std) for i in images])
-
-    def _conv4(self, x: Tensor) -> Tensor:
-        v = self._visual
-        features: Tensor = v.layer3(v.layer2(v.layer1(v.stem(x.contiguous(memory_format=torch.channels_last)))))
-        return features
 
 
 def _within(boxes: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
@@ -225,6 +272,14 @@ def _within(boxes: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArra
     return np.concatenate([low, boxes[:, 2:].clip(low + 1, limit)], 1)
 
 
+def _middle(image: Image) -> Image:
+    """The largest square in the middle of a picture."""
+    height, width = image.size
+    side = min(image.size)
+    top, left = (height - side) // 2, (width - side) // 2
+    return Image(image.pixels[top : top + side, left : left + side], image.id)
+
+
 def _cropped(image: Image, box: npt.NDArray[np.float32] | None) -> Image:
     if box is None:
         return image
@@ -232,10 +287,3 @@ def _cropped(image: Image, box: npt.NDArray[np.float32] | None) -> Image:
     x0, y0 = (int(np.clip(np.floor(v), 0, n - 1)) for v, n in zip(box[:2], (width, height), strict=True))
     x1, y1 = (int(np.clip(np.ceil(v), low + 1, n)) for v, low, n in zip(box[2:], (x0, y0), (width, height), strict=True))
     return Image(image.pixels[y0:y1, x0:x1], image.id)
-
-
-def _frozen(model: nn.Module, weights: Path, device: str) -> Any:
-    """Load weights strictly, in float32 and channels-last, for reading only."""
-    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(weights).items()}
-    model.load_state_dict(state, strict=True)
-    return model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from annofree.features.clip import Clip
+from annofree.features.towers import tower_of
 from annofree.structures import FeatureMap, Image
 
 __all__ = ["Control", "controlled"]
@@ -47,7 +48,7 @@ class _Untrained(Clip):
     def __init__(self, clip: Clip, seed: int) -> None:
         self.__dict__.update(clip.__dict__)
         self._other = copy.copy(clip)
-        self._other._visual = _reset(copy.deepcopy(clip._visual), seed)
+        self._other._tower = tower_of(_reset(copy.deepcopy(clip._tower.visual), seed))
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -75,5 +76,5 @@ def _reset(tower: nn.Module, seed: int) -> nn.Module:
 
 
 def controlled(clip: Clip, control: Control, seed: int = 0) -> Clip:
-    """Return a CLIP that is the given one in all but its boundary features."""
+    """Return a CLIP that is the given one in all but its boundary features; these only a ResNet has."""
     return _Colours(clip) if control == "rgb" else _Untrained(clip, seed)

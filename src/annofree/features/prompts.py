@@ -1,0 +1,198 @@
+"""From names to text features: prompts around each name, encoded in few calls, averaged, and kept.
+
+T texts, D embedding, K classes, N names.  A feature is known by the model, by the templates themselves (not by what their
+set is called) and by the name, in memory and, where a folder is given, on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+from torch.nn import functional as F
+
+from annofree.errors import InputError, unknown_name
+from annofree.features.store import home
+from annofree.formats.files import write_atomic
+from annofree.structures import Vocabulary
+
+__all__ = ["TEMPLATES", "TextFeatures", "fingerprint", "templates_of", "text_cache"]
+
+Encode = Callable[[list[str]], Tensor]
+
+_IMAGENET = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+_SCENE = (
+    "there is a {} in the scene.",
+    "there is the {} in the scene.",
+    "this is a {} in the scene.",
+    "this is the {} in the scene.",
+    "this is one {} in the scene.",
+)
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "ensemble": _IMAGENET + _SCENE,
+    "imagenet": _IMAGENET,
+    "scene": _SCENE,
+    "photo": ("a photo of a {}.",),
+    "clip-diy": ("a photo of a {}",),
+    "name": ("{}",),
+}
+"""Template sets by name.
+
+``ensemble``: the 85 of MaskCLIP, CLIP Surgery (so of Zip's official code) and of ZUTIS's retrieval; ``imagenet``: the 80 of
+OpenAI; ``scene``: the five that make up the difference; ``photo``: CLIP's single default; ``clip-diy``: the one of CLIP-DIY's
+official code, without full stop and never with "an"; ``name``: the bare name, as ZUTIS's official classifier reads it.
+"""
+
+
+def templates_of(templates: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the templates of a named set, or check a list of one's own: each has one {} where the name goes.
+
+    Raises InputError for an unknown set, an empty or doubled list, and a template without its {}.
+
+    >>> templates_of("photo"), len(templates_of("ensemble"))
+    (('a photo of a {}.',), 85)
+    """
+    if isinstance(templates, str):
+        if templates not in TEMPLATES:
+            raise unknown_name("template set", templates, TEMPLATES)
+        return TEMPLATES[templates]
+    own = tuple(templates)
+    if not own:
+        raise InputError(f"expected at least one template such as {TEMPLATES['photo'][0]!r}, got none")
+    for template in own:
+        if not isinstance(template, str) or template.count("{}") != 1:
+            raise InputError(f"expected one {{}} in each template, where the name goes, got {template!r}")
+    if len(set(own)) < len(own):
+        raise InputError(f"expected each template once, got {', '.join(repr(t) for t in own if own.count(t) > 1)}")
+    return own
+
+
+def fingerprint(files: Mapping[str, str | None]) -> str:
+    """Condense the SHA-256 of each of a model's files into one key; raises InputError where one is not known.
+
+    >>> fingerprint({"a": "1", "b": "2"}) == fingerprint({"b": "2", "a": "1"}) != fingerprint({"a": "1"})
+    True
+    """
+    unknown = [name for name, sha256 in files.items() if not sha256]
+    if unknown or not files:
+        raise InputError(f"expected the SHA-256 of each file of a model, got none for {', '.join(unknown) or 'any'}")
+    return _digest(sorted(files.items()))
+
+
+def text_cache() -> Path:
+    """Return where text features are kept: ``text`` in annofree's own folder, which $ANNOFREE_HOME names."""
+    return home() / "text"
+
+
+class TextFeatures:
+    """Unit text features of names, by one model and one set of templates; float32, on the CPU.
+
+    ``encode`` turns a list of texts into (T, D), on any device and of any length; ``model`` is a key that no other weights,
+    tokenizer or precision share (see ``fingerprint``); ``cache`` is a folder to keep features in (see ``text_cache``), None
+    keeps them in memory only; at most ``batch`` prompts go into one call of ``encode``.
+
+    The cache is a convenience: files that cannot be read are made anew, a folder that cannot be written is passed over,
+    and of processes that write at once one wins and the others' names are encoded again when next asked for.
+
+    >>> features = TextFeatures(lambda texts: torch.tensor([[3.0, 4.0]] * len(texts)), model="constant")
+    >>> features.of(["dog", "cat"])
+    tensor([[0.6000, 0.8000],
+            [0.6000, 0.8000]])
+    """
+
+    def __init__(
+        self,
+        encode: Encode,
+        model: str,
+        templates: str | Sequence[str] = "ensemble",
+        *,
+        cache: Path | None = None,
+        batch: int = 256,
+    ) -> None:
+        if batch < 1:
+            raise InputError(f"expected a batch of at least one prompt, got {batch}")
+        self.templates = templates_of(templates)
+        self._encode, self._model, self._batch = encode, model, batch
+        self._known: dict[str, Tensor] = {}
+        self._path = None if cache is None else cache / f"{_digest([model, self.templates])}.safetensors"
+
+    def of(self, names: Sequence[str]) -> Tensor:
+        """One unit feature a name, (N, D): the mean over its prompts' unit features, normalised."""
+        if isinstance(names, str):
+            raise InputError(f"expected a list of names, got the text {names!r}; write [{names!r}]")
+        # Plain tensors, whatever mode the caller is in: as a frozen classifier, they take part in training.
+        with torch.inference_mode(False), torch.no_grad():
+            self._learn(list(dict.fromkeys(names)))
+            return torch.stack([self._known[name] for name in names])
+
+    def classes(self, vocabulary: Vocabulary) -> Tensor:
+        """One unit feature a class, (K, D): the mean over its synonyms' unit features, normalised."""
+        with torch.inference_mode(False), torch.no_grad():
+            self._learn(list(dict.fromkeys(word for words in vocabulary.synonyms for word in words)))
+            return torch.stack([F.normalize(self.of(words).mean(0), dim=0) for words in vocabulary.synonyms])
+
+    def redundant(self) -> Tensor:
+        """The unit feature (D) of the empty name, which CLIP Surgery subtracts from all others."""
+        return self.of([""])[0]
+
+    def _learn(self, names: list[str]) -> None:
+        if all(name in self._known for name in names):
+            return
+        self._known = self._read() | self._known
+        unknown = [name for name in names if name not in self._known]
+        if unknown:
+            self._known |= zip(unknown, self._encoded(unknown), strict=True)
+            self._write()
+
+    def _encoded(self, names: list[str]) -> Tensor:
+        """Encode all prompts of N names, (N, D); the prompts of many names share a call."""
+        prompts = [(row, t.replace("{}", name)) for row, name in enumerate(names) for t in self.templates]
+        sums = torch.zeros(0)
+        for start in range(0, len(prompts), self._batch):
+            rows, texts = zip(*prompts[start : start + self._batch], strict=True)
+            features = F.normalize(self._encode(list(texts)).detach().float().cpu(), dim=-1)
+            sums = sums if len(sums) else torch.zeros(len(names), features.shape[1])
+            sums.index_add_(0, torch.tensor(rows), features)
+        return F.normalize(sums, dim=-1)
+
+    def _read(self) -> dict[str, Tensor]:
+        """What the file of this model and these templates holds; nothing if it is not there, broken or another's."""
+        if self._path is None:
+            return {}
+        try:
+            held = load(self._path.read_bytes())  # read in one go, since another process may replace it at any time
+            features, about = held["features"], json.loads(bytes(held["about"].tolist()))
+            usable = about["made_by"] == self._made_by and len(about["names"]) == len(features)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            return {}
+        sound = usable and features.dtype == torch.float32 and bool(features.isfinite().all())
+        return dict(zip(about["names"], features, strict=True)) if sound else {}
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        kept = self._read() | self._known  # another process may have written meanwhile
+        about = json.dumps({"names": list(kept), "made_by": self._made_by}).encode()
+        held = {"features": torch.stack(list(kept.values())), "about": torch.tensor(list(about), dtype=torch.uint8)}
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self._path, lambda temporary: temporary.write_bytes(save(held)))
+        except OSError:
+            return
+
+    @property
+    def _made_by(self) -> list[Any]:
+        return [self._model, list(self.templates)]
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -1,12 +1,20 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.features.sam import Sam
-from annofree.features.weights import bundled
+from annofree.errors import InputError, MissingError
+from annofree.features.sam import FAMILIES, Sam
+from annofree.features.sam_inputs import Frame
+from annofree.features.weights import Card, bundled
 from annofree.protocols import Embedding
 from annofree.structures import Image
 
@@ -64,7 +72,8 @@ def test_drawing_from_an_embedding_is_the_full_forward_pass(sam: Sam, prompt: st
 @pytest.mark.parametrize("many", [False, True])
 def test_no_prompts(sam: Sam, many: bool) -> None:
     embedding = Embedding((40, 60), ())
-    for prompts in ({"boxes": boxes()}, {"points": points()}, {}):
+    none: list[dict[str, Any]] = [{"boxes": boxes()}, {"points": points()}, {}]
+    for prompts in none:
         found = sam.draw(embedding, many=many, **prompts)
         assert found.masks.shape == (0, 3 if many else 1, 40, 60) and found.masks.dtype == torch.bool
         assert found.quality.shape == (0, 3 if many else 1)
@@ -83,20 +92,20 @@ def test_many_prompts_are_as_each_in_a_smaller_batch(sam: Sam) -> None:
     assert float(differ) < 1e-3  # nothing but logits that are zero up to rounding
 
 
-def test_large_pictures_are_drawn_in_smaller_batches(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pictures_are_enlarged_in_smaller_batches(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
     (embedding,) = sam.embed([disc(48, 64, (20, 30), 12)])
     b = boxes((10, 10, 40, 30), (0, 0, 64, 48), (20, 5, 30, 30), (1, 1, 20, 20), (5, 5, 60, 40))
-    plain, sizes, draw = sam.draw(embedding, boxes=b), [], sam._draw
+    plain, sizes, enlarge = sam.draw(embedding, boxes=b), [], Frame._enlarged
 
-    def watched(e: Embedding, chunk: npt.NDArray[np.float32], *rest: object) -> tuple[Tensor, Tensor]:
-        sizes.append(len(chunk))
-        return draw(e, chunk, *rest)  # type: ignore[arg-type]
+    def watched(frame: Frame, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        sizes.append(len(logits))
+        return enlarge(frame, logits, size)
 
-    monkeypatch.setattr("annofree.features.sam._LOGITS_AT_ONCE", 2 * 48 * 64)
-    monkeypatch.setattr(sam, "_draw", watched)
+    monkeypatch.setattr("annofree.features.sam_inputs._LOGITS_AT_ONCE", 2 * 48 * 64)
+    monkeypatch.setattr(Frame, "_enlarged", watched)
     found = sam.draw(embedding, boxes=b)
     assert sizes == [2, 2, 1]
-    torch.testing.assert_close(found.quality, plain.quality, atol=1e-4, rtol=1e-4)
+    assert torch.equal(found.masks, plain.masks)
 
 
 def test_coordinates_are_scaled_with_the_picture(sam: Sam) -> None:
@@ -141,3 +150,186 @@ def test_two_pictures_are_as_each_alone(sam: Sam) -> None:
 def test_provenance_says_which_weights(sam: Sam) -> None:
     assert sam.provenance["name"] == "tiny-sam" and sam.provenance["tier"] == "S2"
     assert set(sam.provenance["sha256"]) == {"config.json", "model.safetensors"}
+
+
+def test_no_pictures(sam: Sam) -> None:
+    assert sam.embed([]) == [] and sam.draw_batch([]) == []
+
+
+def test_points_without_labels_are_all_on_the_thing(sam: Sam) -> None:
+    (embedding,) = sam.embed([disc(96, 96, (40, 50), 25)])
+    several = np.array([[[50, 40], [60, 45]], [[10, 10], [90, 80]]], np.float32)
+    plain = sam.draw(embedding, points=several)
+    said = sam.draw(embedding, points=several, labels=np.ones((2, 2), np.int64))
+    assert torch.equal(plain.masks, said.masks) and plain.masks.shape == (2, 1, 96, 96)
+    flat = sam.draw(embedding, points=several[:, 0], labels=np.ones(2, np.int64))
+    assert torch.equal(flat.quality, sam.draw(embedding, points=several[:, :1]).quality)
+
+
+def test_a_point_beside_the_thing_takes_it_away(sam: Sam) -> None:
+    (embedding,) = sam.embed([disc(256, 256, (120, 100), 50)])
+    both = np.array([[[100, 120], [100, 120]]], np.float32)
+    on, off = (sam.draw(embedding, points=both, labels=np.array([[1, k]])).quality for k in (1, 0))
+    assert float((on - off).abs().max()) > 1e-3
+
+
+GOOD = {"boxes": boxes((1, 1, 9, 9)), "points": points((5, 5))}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"boxes": points((1, 1))}, r"expected boxes \(P, 4\).*got boxes \(1, 2\)"),
+        ({"points": boxes((1, 1, 2, 2))}, r"points \(1, 1, 4\)"),
+        ({"points": np.zeros((2, 0, 2), np.float32)}, r"points \(2, 0, 2\)"),
+        (GOOD | {"boxes": boxes((1, 1, 9, 9), (2, 2, 9, 9))}, r"all of the same P, got boxes \(2, 4\), points \(1, 1, 2\)"),
+        (GOOD | {"labels": np.ones((1, 2), np.int64)}, "labels"),
+        ({"boxes": boxes((1, 1, 9, 9)), "labels": np.ones((1, 1), np.int64)}, r"labels \(1, 1\)"),
+        (GOOD | {"labels": np.array([[2]])}, r"1 \(on the thing\) or 0 \(beside it\)"),
+        ({"boxes": boxes((1, 1, 9, float("nan")))}, "not finite"),
+        ({"points": points((float("inf"), 3))}, "not finite"),
+    ],
+)
+def test_prompts_that_are_none(sam: Sam, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        sam.draw(Embedding((10, 10), ()), **wrong)
+
+
+def test_as_many_prompts_as_pictures(sam: Sam) -> None:
+    embeddings = sam.embed([disc(48, 64, (20, 30), 12)] * 2)
+    with pytest.raises(InputError, match=r"expected prompts for 2 images, got \[1, 2, 2\]"):
+        sam.draw_batch(embeddings, boxes=[boxes((1, 1, 9, 9))])
+
+
+def test_prompts_of_several_kinds_in_one_call(sam: Sam) -> None:
+    images = [disc(48, 64, (20, 30), 12), disc(64, 48, (30, 20), 12), disc(50, 50, (20, 30), 12), disc(40, 40, (9, 9), 6)]
+    embeddings = sam.embed(images)
+    given_boxes = [boxes((10, 5, 40, 40)), None, boxes((3, 3, 40, 30), (0, 0, 20, 20)), None]
+    given_points = [None, points((20, 30)), points((30, 20), (5, 5)), None]
+    drawn = sam.draw_batch(embeddings, boxes=given_boxes, points=given_points, many=True)
+    assert [len(d.masks) for d in drawn] == [1, 1, 2, 0]
+    for found, e, b, p in zip(drawn, embeddings, given_boxes, given_points, strict=True):
+        alone = sam.draw(e, boxes=b, points=p, many=True)
+        torch.testing.assert_close(found.quality, alone.quality, atol=1e-4, rtol=1e-4)
+        assert found.masks.shape == alone.masks.shape == (len(found.quality), 3, *e.size)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The bundled folder, without its card, to be spoiled."""
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(bundled("tiny-sam") / name, tmp_path / name)
+    return tmp_path
+
+
+def spoil(copy: Path, change: str) -> None:
+    weights = copy / "model.safetensors"
+    state = load_file(weights)
+    if change == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif change == "no weights":
+        weights.unlink()
+    elif change == "pickle":
+        weights.rename(copy / "pytorch_model.bin")
+    elif change == "missing":
+        save_file({k: v for k, v in state.items() if k != "mask_decoder.iou_token.weight"}, weights, {"format": "pt"})
+    elif change == "unexpected":
+        save_file(state | {"mask_decoder.more": torch.zeros(1)}, weights, {"format": "pt"})
+    elif change == "shape":
+        save_file(state | {"mask_decoder.iou_token.weight": torch.zeros(1, 7)}, weights, {"format": "pt"})
+    elif change in ("no config", "broken config", "list"):
+        (copy / "config.json").unlink()
+        if change != "no config":
+            (copy / "config.json").write_text("{" if change == "broken config" else "[]", encoding="utf-8")
+    else:
+        config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+        (copy / "config.json").write_text(json.dumps(config | {"model_type": change}), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ("truncated", InputError, "cannot be loaded.*fetch or train it again"),
+        ("no weights", MissingError, r"expected model\.safetensors in .*; there is none"),
+        ("pickle", InputError, r"got pytorch_model\.bin; a pickle can run any code"),
+        ("missing", InputError, r"got 1 missing, such as mask_decoder\.iou_token\.weight"),
+        ("unexpected", InputError, r"got 1 unexpected, such as mask_decoder\.more"),
+        ("shape", InputError, "cannot be loaded|mismatched"),
+        ("no config", MissingError, r"there is no config\.json"),
+        ("broken config", InputError, r"expected JSON in .*config\.json"),
+        ("list", InputError, "expected a JSON object .* got list"),
+        ("clip", InputError, "unknown architecture of a SAM 'clip'"),
+        ("sam", InputError, "cannot be loaded|missing"),
+    ],
+)
+def test_folders_that_cannot_be_read(
+    copy: Path, change: str, error: type[Exception], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spoil(copy, change)
+    with pytest.raises(error, match=said):
+        Sam(copy, card=Card.read(bundled("tiny-sam")))
+    assert not capfd.readouterr().err  # no table of keys, no bar
+
+
+def test_another_card_may_be_passed(copy: Path, sam: Sam) -> None:
+    card = Card(name="mine", family="none", tier="S2", licence="none", trained_on="", world="", files={}, use=sam.card.use)
+    other = Sam(copy, card=card)
+    assert other.provenance["name"] == "mine"
+    image = disc(48, 64, (20, 30), 12)
+    for a, b in zip(other.embed([image])[0].state, sam.embed([image])[0].state, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_pictures_are_prepared_as_the_folder_says(tmp_path: Path) -> None:
+    assert Frame.read(tmp_path, 64, "pad", {}) == Frame(64, "pad")  # as released: bytes, ImageNet's mean and std
+    own = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    assert Frame.read(tmp_path, 64, "squash", own) == Frame(64, "squash", False, (0.5,) * 3, (0.25,) * 3)
+    said: dict[str, Any] = {"size": {"longest_edge": 64}, "pad_size": {"height": 64, "width": 64}, "resample": 2}
+    said |= {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
+    assert Frame.read(tmp_path, 64, "pad", own) == Frame(64, "pad", mean=(0.1, 0.2, 0.3), std=(1, 1, 1))
+    newer = {"image_processor": said | {"image_mean": [0.4, 0.4, 0.4]}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(newer), encoding="utf-8")
+    assert Frame.read(tmp_path, 64, "pad", own).mean == (0.4, 0.4, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"size": {"height": 32, "width": 64}}, r"expected pictures of 64 px, the model's square, but .* says \[32, 64\]"),
+        ({"resample": 3}, "resizes bilinearly"),
+        ({"do_normalize": False}, "normalises"),
+    ],
+)
+def test_a_preprocessor_of_something_else(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(change), encoding="utf-8")
+    with pytest.raises(InputError, match=said):
+        Frame.read(tmp_path, 64, "pad", {})
+
+
+def test_padding_is_cut_off_before_the_last_resize() -> None:
+    frame = Frame(64, "pad")
+    assert frame.inner((20, 40)) == (32, 64) and frame.scale((20, 40)) == (1.6, 1.6)
+    logits = torch.full((1, 1, 16, 16), -1.0)
+    logits[..., :8, :] = 1.0  # of the picture; what follows is padding
+    masks = frame.masks(logits, (20, 40))
+    assert masks.shape == (1, 1, 20, 40) and masks[..., :19, :].all()
+    zeros = frame.pixels(Image(np.full((20, 40, 3), 255, np.uint8)), torch.device("cpu"))
+    assert zeros.shape == (1, 3, 64, 64) and (zeros[..., 32:, :] == 0).all() and (zeros[..., :32, :] > 1).all()
+
+
+def test_each_family_is_one_of_transformers() -> None:
+    import transformers
+
+    assert all(hasattr(transformers, family.model) for family in FAMILIES.values())
+    assert {k for k, f in FAMILIES.items() if f.fit == "pad"} == {"sam", "sam_hq"}
+
+
+def test_half_precision_moves_no_prompt(sam: Sam) -> None:
+    half = Sam(bundled("tiny-sam"), dtype=torch.bfloat16)
+    place = torch.tensor([[[[100.3, 201.7]]]])
+    exact, found = (s._model.prompt_encoder.shared_embedding(place.clone(), (256, 256)) for s in (sam, half))
+    assert found.dtype == torch.float32 and torch.equal(found, exact)
+    assert half._model.mask_decoder.iou_token.weight.dtype == torch.bfloat16
+    (embedding,) = half.embed([disc(48, 64, (20, 30), 12)])
+    assert half.draw(embedding, points=points((30, 20))).quality.dtype == torch.float32

@@ -1,48 +1,82 @@
-"""SAM 2 through transformers, behind the Masker protocol: embed once, prompt often.
+"""SAM, SAM-HQ, SAM 2 and EdgeTAM through transformers, behind the Masker protocol: embed once, prompt often.
 
-P prompts, M masks a prompt, H W pixels.  As the released predictor does, a picture is squashed to the model's square,
-coordinates with it, and logits are resized bilinearly back to the picture before they are cut at zero.
+P prompts, n points a prompt, M masks a prompt, H W pixels.  Each family's own geometry is kept: a picture is padded to the
+model's square (SAM, SAM-HQ) or squashed to it (SAM 2, EdgeTAM), coordinates with it, and logits are resized bilinearly back
+to the picture before they are cut at zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import Sam2Config, Sam2Model
 from transformers.utils import logging
 
-from annofree.features.pictures import pixels_of
+from annofree.errors import InputError, MissingError, unknown_name
+from annofree.features.sam_inputs import Fit, Frame, Prompts, read_json
 from annofree.features.weights import Card
 from annofree.protocols import Embedding, PromptedMasks
 from annofree.structures import Image
 
-__all__ = ["Sam"]
+__all__ = ["FAMILIES", "Family", "Sam"]
 
-_PROMPTS_AT_ONCE, _LOGITS_AT_ONCE = 64, 2**26
+Floats = npt.NDArray[np.float32]
+
+_PROMPTS_AT_ONCE = 64
+_SMALL = 512  # px; below it the plain attention kernel is the faster one on a CPU, and the same on every machine
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture: the transformers class that holds it, and how pictures lie in its square."""
+
+    model: str
+    fit: Fit
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "sam": Family("SamModel", "pad"),
+        "sam_hq": Family("SamHQModel", "pad"),
+        "sam2": Family("Sam2Model", "squash"),
+        "sam2_video": Family("Sam2Model", "squash"),  # the released SAM 2 folders; what only videos need stays unread
+        "edgetam": Family("EdgeTamModel", "squash"),
+        "edgetam_video": Family("EdgeTamModel", "squash"),
+    }
+)
+"""By the ``model_type`` of config.json."""
 
 
 class Sam:
-    """A SAM 2 loaded from a model folder in transformers' layout; in eval mode, float32."""
+    """A promptable segmenter from a model folder in transformers' layout (config.json, safetensors); in eval mode.
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
-        self.card = Card.read(folder)
-        config = Sam2Config.from_pretrained(folder)
-        # the plain kernel: on a CPU faster than the fused one for so few tokens, and the same on every machine
-        with _no_bars():
-            model = Sam2Model.from_pretrained(
-                folder, config=config, dtype=torch.float32, attn_implementation="eager", local_files_only=True
-            )
-        self._model: Any = model.eval().requires_grad_(False).to(device)
-        self._side: int = config.prompt_encoder_config.image_size
-        self._mean, self._std = (torch.tensor(self.card.use[k], device=device) for k in ("mean", "std"))
+    Weights are read from safetensors alone and have to fit the architecture to the last tensor.  With a half ``dtype`` the
+    coordinates of prompts are still embedded in float32.  Raises MissingError without the files, and InputError for another
+    architecture, broken or ill-fitting weights, or a pickle in place of safetensors.
+    """
+
+    def __init__(
+        self, folder: Path, device: str = "cpu", *, card: Card | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.card = Card.read(folder) if card is None else card
+        self.device, self.dtype = torch.device(device), dtype
+        kind, side = _architecture(folder)
+        self._frame = Frame.read(folder, side, FAMILIES[kind].fit, self.card.use)
+        self._kind = kind
+        plain = self.device.type == "cpu" and side < _SMALL
+        self._model = _cast(_loaded(folder, FAMILIES[kind], "eager" if plain else "sdpa"), dtype).to(self.device)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -52,55 +86,166 @@ class Sam:
     @torch.inference_mode()
     def embed(self, images: Sequence[Image]) -> list[Embedding]:
         """Encode images in one batch."""
-        x = torch.cat([pixels_of(i, (self._side, self._side), self._mean, self._std) for i in images])
-        levels = self._model.get_image_embeddings(x)
-        return [Embedding(image.size, tuple(level[[i]] for level in levels)) for i, image in enumerate(images)]
+        if not images:
+            return []
+        x = torch.cat([self._frame.pixels(i, self.device) for i in images])
+        state = self._state(self._model.get_image_embeddings(x.to(self.dtype)))
+        return [Embedding(image.size, tuple(level[[i]] for level in state)) for i, image in enumerate(images)]
 
     @torch.inference_mode()
     def draw(
         self,
         embedding: Embedding,
         *,
-        boxes: npt.NDArray[np.float32] | None = None,
-        points: npt.NDArray[np.float32] | None = None,
+        boxes: Floats | None = None,
+        points: Floats | None = None,
+        labels: npt.NDArray[np.integer] | None = None,
         many: bool = False,
     ) -> PromptedMasks:
-        """Draw one mask a prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image."""
-        count = len(boxes) if boxes is not None else len(points) if points is not None else 0
-        if not count:
-            m = 3 if many else 1
-            return PromptedMasks(torch.zeros(0, m, *embedding.size, dtype=torch.bool), torch.zeros(0, m))
-        step = max(1, min(_PROMPTS_AT_ONCE, _LOGITS_AT_ONCE // (embedding.size[0] * embedding.size[1])))
-        pieces = [slice(start, start + step) for start in range(0, count, step)]
-        parts = [
-            self._draw(embedding, None if boxes is None else boxes[p], None if points is None else points[p], many)
-            for p in pieces
-        ]
-        return PromptedMasks(torch.cat([m for m, _ in parts]), torch.cat([q for _, q in parts]))
+        """Draw one mask a prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image.
 
-    def _draw(
-        self, embedding: Embedding, boxes: npt.NDArray[np.float32] | None, points: npt.NDArray[np.float32] | None, many: bool
-    ) -> tuple[Tensor, Tensor]:
-        state = list(embedding.state)
-        height, width = embedding.size
-        scale = torch.tensor([self._side / width, self._side / height], device=state[-1].device)
-        prompts: dict[str, Tensor] = {}
-        if boxes is not None:
-            prompts["input_boxes"] = (torch.as_tensor(boxes, device=scale.device) * scale.repeat(2)).float()[None]
-        if points is not None:
-            prompts["input_points"] = (torch.as_tensor(points, device=scale.device) * scale).float()[None, :, None]
-        out = self._model(image_embeddings=state, multimask_output=many, **prompts)
-        logits = F.interpolate(out.pred_masks[0].float(), size=embedding.size, mode="bilinear", align_corners=False)
-        return logits > 0, out.iou_scores[0].float()
+        Several points a prompt are (P, n, 2), with ``labels`` (P, n): 1 on the thing, 0 beside it; 1 without labels.
+        Raises InputError for other shapes or numbers.
+        """
+        prompts = Prompts.of(boxes, points, labels)
+        if not len(prompts):
+            return _nothing(embedding.size, many)
+        placed = prompts.placed(self._frame.scale(embedding.size), self.device)
+        parts = [self._decoded(embedding.state, piece.inputs(batched=False), many) for piece in placed.split(_PROMPTS_AT_ONCE)]
+        return self._answer(torch.cat([m[0] for m, _ in parts]), torch.cat([q[0] for _, q in parts]), embedding.size)
+
+    @torch.inference_mode()
+    def draw_batch(
+        self,
+        embeddings: Sequence[Embedding],
+        *,
+        boxes: Sequence[Floats | None] | None = None,
+        points: Sequence[Floats | None] | None = None,
+        labels: Sequence[npt.NDArray[np.integer] | None] | None = None,
+        many: bool = False,
+    ) -> list[PromptedMasks]:
+        """Draw in several images with few calls of the decoder; what ``draw`` takes, one entry an image.
+
+        No prompt is padded, since padding takes part in the attention: prompts of one kind are decoded together, each with
+        the embedding of its own image.  Raises InputError unless there are as many entries as images.
+        """
+        absent: list[None] = [None] * len(embeddings)
+        columns = [absent if c is None else c for c in (boxes, points, labels)]
+        if any(len(c) != len(embeddings) for c in columns):
+            raise InputError(f"expected prompts for {len(embeddings)} images, got {[len(c) for c in columns]}")
+        prompts = [Prompts.of(*p) for p in zip(*columns, strict=True)]
+        answers = {i: _nothing(e.size, many) for i, e in enumerate(embeddings) if not len(prompts[i])}
+        for kind in sorted({p.kind for p in prompts if len(p)}):
+            members = [i for i, p in enumerate(prompts) if len(p) and p.kind == kind]
+            drawn = self._together([embeddings[i] for i in members], [prompts[i] for i in members], many)
+            answers.update(zip(members, drawn, strict=True))
+        return [answers[i] for i in range(len(embeddings))]
+
+    def _together(self, embeddings: list[Embedding], prompts: list[Prompts], many: bool) -> list[PromptedMasks]:
+        counts = [len(p) for p in prompts]
+        placed = [p.placed(self._frame.scale(e.size), self.device) for p, e in zip(prompts, embeddings, strict=True)]
+        levels = [torch.cat(same) for same in zip(*(e.state for e in embeddings), strict=True)]
+        owner = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self.device)
+        parts = [
+            self._decoded([level[rows] for level in levels], piece.inputs(batched=True), many)
+            for rows, piece in zip(
+                torch.split(owner, _PROMPTS_AT_ONCE), Prompts.joined(placed).split(_PROMPTS_AT_ONCE), strict=True
+            )
+        ]
+        logits, quality = (torch.split(torch.cat([part[k][:, 0] for part in parts]), counts) for k in (0, 1))
+        return [self._answer(*each) for each in zip(logits, quality, (e.size for e in embeddings), strict=True)]
+
+    def _answer(self, logits: Tensor, quality: Tensor, size: tuple[int, int]) -> PromptedMasks:
+        return PromptedMasks(self._frame.masks(logits, size), quality.float())
+
+    def _state(self, found: Any) -> Sequence[Tensor]:
+        """What the decoder needs of what an encoder gives; of SAM-HQ's intermediate features only the first."""
+        if self._kind == "sam":
+            return [found]
+        return [found[0], found[1][0]] if self._kind == "sam_hq" else list(found)
+
+    def _decoded(self, state: Sequence[Tensor], prompts: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
+        """Low-resolution logits (B, P, M, s, s) and qualities (B, P, M) for the embeddings (B, ...) of B images."""
+        given: dict[str, Any] = {"image_embeddings": list(state)}
+        if self._kind in ("sam", "sam_hq"):
+            given = {"image_embeddings": state[0]}
+        if self._kind == "sam_hq":
+            given["intermediate_embeddings"] = [state[1]]
+        out = self._model(**given, **prompts, multimask_output=many)
+        return out.pred_masks, out.iou_scores
+
+
+def _nothing(size: tuple[int, int], many: bool) -> PromptedMasks:
+    m = 3 if many else 1
+    return PromptedMasks(torch.zeros(0, m, *size, dtype=torch.bool), torch.zeros(0, m))
+
+
+def _architecture(folder: Path) -> tuple[str, int]:
+    """The family and the side of its square, as config.json says."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise MissingError(f"expected a SAM in transformers' layout in {folder}; there is no config.json")
+    config = read_json(path)
+    kind = str(config.get("model_type"))
+    if kind not in FAMILIES:
+        raise unknown_name("architecture of a SAM", kind, FAMILIES)
+    side = config.get("prompt_encoder_config", {}).get("image_size", 1024)
+    return kind, int(side[0] if isinstance(side, list) else side)
+
+
+def _loaded(folder: Path, family: Family, attention: str) -> Any:
+    """Build the model and fill it strictly from safetensors, in float32."""
+    _refuse_pickles(folder)
+    try:
+        with _quiet():
+            model, report = getattr(transformers, family.model).from_pretrained(
+                folder,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError, StrictDataclassError) as problem:
+        raise InputError(
+            f"expected a {family.model} in {folder}, but it cannot be loaded: {problem}; fetch or train it again"
+        ) from problem
+    astray = {k: sorted(map(str, report[f"{k}_keys"])) for k in ("missing", "unexpected", "mismatched")}
+    said = "; ".join(f"{len(v)} {k}, such as {v[0]}" for k, v in astray.items() if v)
+    if said:
+        raise InputError(f"expected the weights in {folder} to fit a {family.model} tensor by tensor, got {said}")
+    return model.eval().requires_grad_(False)
+
+
+def _refuse_pickles(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(p.name for suffix in ("bin", "pt", "pth", "ckpt") for p in folder.glob(f"*.{suffix}"))
+    if pickles:
+        raise InputError(
+            f"expected safetensors in {folder}, got {pickles[0]}; a pickle can run any code and is not read: "
+            "save the model again with save_pretrained"
+        )
+    raise MissingError(f"expected model.safetensors in {folder}; there is none")
+
+
+def _cast(model: Any, dtype: torch.dtype) -> Any:
+    """Cast a model, except the embedding of prompt coordinates: in half precision it would move them by whole pixels."""
+    coordinates = deepcopy(model.prompt_encoder.shared_embedding)
+    model = model.to(dtype)
+    model.prompt_encoder.shared_embedding = coordinates
+    return model
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
-    """Keep transformers' own progress bar off the terminal while a small model loads."""
-    shown = logging.is_progress_bar_enabled()
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own bar and remarks off the terminal while a model loads; what matters is raised."""
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()

@@ -1,0 +1,247 @@
+"""Every SAM family, random and tiny but of the true structure, against transformers' own processor and model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+import transformers
+from torch import Tensor
+from transformers.utils import logging
+
+from annofree.features.sam import Sam
+from annofree.features.weights import Card
+from annofree.structures import Image
+
+SIDE, WIDTH = 128, 32
+KINDS = ("sam", "sam_hq", "sam2", "sam2_video", "edgetam")
+CARD = Card(name="random", family="none", tier="S2", licence="none", trained_on="nothing", world="none", files={})
+Reference = tuple[list[Tensor], list[Tensor]]
+
+
+def of_first(name: str) -> Any:
+    """A SAM or SAM-HQ; ``name`` is the prefix of its classes."""
+    vision = {
+        "hidden_size": WIDTH,
+        "output_channels": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": SIDE,
+        "patch_size": 16,
+        "window_size": 3,  # 8 is no multiple of it: windows are padded, as 14 pads 64
+        "global_attn_indexes": [1],
+        "mlp_dim": 64,
+        "num_pos_feats": WIDTH // 2,
+    }
+    prompt = {"hidden_size": WIDTH, "image_size": SIDE, "patch_size": 16, "image_embedding_size": SIDE // 16}
+    decoder = {"hidden_size": WIDTH, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": WIDTH}
+    if name == "SamHQ":
+        decoder["vit_dim"] = WIDTH
+    config = getattr(transformers, f"{name}Config")
+    return getattr(transformers, f"{name}Model")(
+        config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    )
+
+
+def of_second(name: str, **more: Any) -> Any:
+    """A SAM 2, its video form, or EdgeTAM."""
+    backbone = transformers.Sam2HieraDetConfig(
+        image_size=[SIDE, SIDE],
+        hidden_size=16,
+        embed_dim_per_stage=[16, 24, 32, 40],
+        num_attention_heads_per_stage=[1, 2, 2, 2],
+        blocks_per_stage=[1, 1, 2, 1],
+        window_size_per_stage=[8, 4, 8, 4],
+        global_attention_blocks=[3],
+    )
+    if name == "EdgeTam":
+        arguments = {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
+        tiny = {"embed_dim": [16, 24, 32, 40], "depth": [1, 1, 2, 1]}
+        backbone = transformers.TimmWrapperConfig(architecture="repvit_m1", model_args=arguments | tiny)
+    vision = getattr(transformers, "EdgeTamVisionConfig" if name == "EdgeTam" else "Sam2VisionConfig")(
+        backbone_config=backbone,
+        backbone_channel_list=[40, 32, 24, 16],
+        backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
+        fpn_hidden_size=WIDTH,
+    )
+    prompt = {"hidden_size": WIDTH, "image_size": SIDE, "patch_size": 16}
+    decoder = {"hidden_size": WIDTH, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": WIDTH}
+    config = getattr(transformers, f"{name}Config")
+    return getattr(transformers, f"{name}Model")(
+        config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder, **more)
+    )
+
+
+def video() -> Any:
+    memory = {
+        "image_size": SIDE,
+        "memory_attention_hidden_size": WIDTH,
+        "memory_attention_num_layers": 1,
+        "memory_attention_feed_forward_hidden_size": WIDTH,
+        "memory_encoder_hidden_size": WIDTH,
+        "memory_encoder_output_channels": 16,
+        "mask_downsampler_embed_dim": WIDTH,
+        "memory_fuser_embed_dim": WIDTH,
+        "memory_fuser_intermediate_dim": WIDTH,
+        "memory_attention_rope_feat_sizes": [8, 8],
+    }
+    return of_second("Sam2Video", **memory)
+
+
+BUILD: dict[str, Callable[[], Any]] = {
+    "sam": lambda: of_first("Sam"),
+    "sam_hq": lambda: of_first("SamHQ"),
+    "sam2": lambda: of_second("Sam2"),
+    "sam2_video": video,
+    "edgetam": lambda: of_second("EdgeTam"),
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of each family, every tensor random, with its processor beside the weights."""
+    root = tmp_path_factory.mktemp("families")
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    for kind in KINDS:
+        torch.manual_seed(3)
+        model = BUILD[kind]()
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                # norms stay near one, so that signals neither die nor explode
+                p.copy_(torch.randn_like(p) * 0.15 + (1.0 if "norm" in name and p.ndim == 1 else 0.0))
+        model.save_pretrained(root / kind)
+        processor(kind).save_pretrained(root / kind)
+    yield root
+    logging.set_verbosity(level)
+    logging.enable_progress_bar()
+
+
+def processor(kind: str) -> Any:
+    if kind in ("sam", "sam_hq"):
+        images = transformers.SamImageProcessor(size={"longest_edge": SIDE}, pad_size={"height": SIDE, "width": SIDE})
+        made = (transformers.SamProcessor if kind == "sam" else transformers.SamHQProcessor)(images)
+        made.target_size = SIDE
+        return made
+    return transformers.Sam2Processor(transformers.Sam2ImageProcessor(size={"height": SIDE, "width": SIDE}))
+
+
+def model_of(home: Path, kind: str) -> Any:
+    name = {"sam": "SamModel", "sam_hq": "SamHQModel", "edgetam": "EdgeTamModel"}.get(kind, "Sam2Model")
+    return getattr(transformers, name).from_pretrained(home / kind).eval()
+
+
+def picture(height: int, width: int, seed: int = 0) -> Image:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    pixels = np.kron(coarse, np.ones((height // 5 + 1, width // 7 + 1, 1), np.uint8))[:height, :width]
+    return Image(np.clip(pixels.astype(int) + rng.integers(-20, 20, pixels.shape), 0, 255).astype(np.uint8))
+
+
+def prompts(size: tuple[int, int], count: int = 3, each: int = 1, seed: int = 0) -> dict[str, Any]:
+    """Boxes (P, 4), points (P, each, 2) and labels (P, each) within a picture."""
+    rng = np.random.default_rng(seed)
+    limit = np.array(size[::-1])
+    low = rng.uniform(0, 0.5, (count, 2)) * limit
+    return {
+        "boxes": np.concatenate([low, low + rng.uniform(0.2, 0.5, (count, 2)) * limit], 1).astype(np.float32),
+        "points": (rng.uniform(0, 1, (count, each, 2)) * limit).astype(np.float32),
+        "labels": rng.integers(0, 2, (count, each)),
+    }
+
+
+def official(model: Any, prepare: Any, images: list[Image], given: list[dict[str, npt.NDArray[Any]]], many: bool) -> Reference:
+    """Logits at each picture's size, and qualities, as transformers makes them from pixels in one call."""
+    columns = {f"input_{k}": [g[k].tolist() for g in given] for k in given[0]}
+    inputs = prepare(images=[i.pixels for i in images], return_tensors="pt", **columns)
+    inputs = {k: v.float() if v.dtype == torch.float64 else v for k, v in inputs.items()}
+    asked = {k: inputs[k] for k in ("pixel_values", "input_boxes", "input_points", "input_labels") if k in inputs}
+    with torch.inference_mode():
+        out = model(**asked, multimask_output=many)
+    padded = [inputs["reshaped_input_sizes"]] if "reshaped_input_sizes" in inputs else []
+    logits = prepare.image_processor.post_process_masks(out.pred_masks, inputs["original_sizes"], *padded, binarize=False)
+    return logits, list(out.iou_scores)
+
+
+def assert_same(masks: Tensor, quality: Tensor, logits: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(quality, expected, atol=1e-4, rtol=1e-4)
+    assert masks.shape == logits.shape and masks.dtype == torch.bool
+    sure = logits.abs() > 1e-3
+    assert float(sure.float().mean()) > 0.98
+    assert torch.equal(masks[sure], logits[sure] > 0)
+    assert 0.002 < float(masks.float().mean()) < 0.998  # neither all nor nothing
+
+
+CHOICES = {"box": ("boxes",), "points": ("points", "labels"), "both": ("boxes", "points", "labels")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks_and_qualities_are_those_of_transformers(home: Path, kind: str) -> None:
+    sam, model, prepare = Sam(home / kind, card=CARD), model_of(home, kind), processor(kind)
+    images = [picture(90, 150), picture(90, 150, 1)]
+    embeddings = sam.embed(images)
+    for chosen in CHOICES.values():
+        for many in (False, True):
+            given = [{k: v for k, v in prompts(i.size, each=2, seed=s).items() if k in chosen} for s, i in enumerate(images)]
+            logits, quality = official(model, prepare, images, given, many)
+            for k, embedding in enumerate(embeddings):
+                found = sam.draw(embedding, many=many, **given[k])
+                assert_same(found.masks, found.quality, logits[k], quality[k])
+
+
+@pytest.mark.parametrize("size", [(200, 70), (128, 128), (61, 300), (40, 40)])
+@pytest.mark.parametrize("kind", ["sam", "sam2"])
+def test_any_size_of_picture(home: Path, kind: str, size: tuple[int, int]) -> None:
+    sam = Sam(home / kind, card=CARD)
+    image, given = picture(*size), prompts(size)
+    logits, quality = official(model_of(home, kind), processor(kind), [image], [given], True)
+    found = sam.draw(sam.embed([image])[0], many=True, **given)
+    assert_same(found.masks, found.quality, logits[0], quality[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_pictures_in_one_call_are_as_one_by_one(home: Path, kind: str) -> None:
+    sam = Sam(home / kind, card=CARD)
+    images = [picture(90, 150), picture(64, 64, 1), picture(150, 70, 2), picture(50, 50, 3)]
+    embeddings = sam.embed(images)
+    given = [prompts(i.size, count, 2, seed) for seed, (i, count) in enumerate(zip(images, (3, 70, 0, 1), strict=True))]
+    for chosen in CHOICES.values():
+        columns: dict[str, Any] = {k: [g[k] for g in given] for k in chosen}
+        for together, embedding, one in zip(sam.draw_batch(embeddings, **columns), embeddings, given, strict=True):
+            alone = sam.draw(embedding, **{k: one[k] for k in chosen})
+            assert together.masks.shape == alone.masks.shape
+            torch.testing.assert_close(together.quality, alone.quality, atol=1e-4, rtol=1e-4)
+            if len(alone.masks):
+                assert float((together.masks != alone.masks).float().mean()) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_is_near(home: Path, kind: str, dtype: torch.dtype) -> None:
+    image, given = picture(90, 150), prompts((90, 150))
+    full, half = Sam(home / kind, card=CARD), Sam(home / kind, card=CARD, dtype=dtype)
+    (embedding,) = half.embed([image])
+    assert {level.dtype for level in embedding.state} == {dtype}
+    expected, found = full.draw(full.embed([image])[0], **given), half.draw(embedding, **given)
+    assert found.quality.dtype == torch.float32
+    tolerance = 0.03 if dtype == torch.float16 else 0.2
+    torch.testing.assert_close(found.quality, expected.quality, atol=tolerance, rtol=tolerance)
+    assert float((found.masks != expected.masks).float().mean()) < tolerance
+
+
+def test_bytes_are_resized_as_pil_does(home: Path) -> None:
+    import PIL.Image
+
+    sam, image = Sam(home / "sam", card=CARD), picture(90, 150)
+    x = sam._frame.pixels(image, torch.device("cpu"))[0]
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    resized = PIL.Image.fromarray(image.pixels).resize((128, 77), PIL.Image.Resampling.BILINEAR)  # 90 * 128 / 150 = 76.8
+    expected = torch.tensor(np.asarray(resized)).permute(2, 0, 1)
+    assert float(((x * std + mean) * 255)[:, :77].sub(expected).abs().max()) < 1.01  # one level, from rounding
+    assert torch.equal(x[:, 77:], torch.zeros(3, 51, 128))

@@ -6,7 +6,9 @@ import sys
 
 import typer
 
+from annofree.apps.cli.doctor import doctor
 from annofree.apps.cli.evaluate import evaluate
+from annofree.apps.cli.models import models
 from annofree.apps.cli.reproduce import reproduce
 from annofree.apps.cli.segment import segment
 from annofree.apps.cli.train import train
@@ -28,6 +30,8 @@ app = typer.Typer(
 app.command()(segment)
 app.command()(evaluate)
 app.command()(reproduce)
+app.command()(doctor)
+app.add_typer(models, name="models")
 app.add_typer(train, name="train")
 app.add_typer(world, name="world")
 

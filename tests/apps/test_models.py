@@ -1,0 +1,211 @@
+"""``annofree models`` as people meet it, and the page of models."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from huggingface_hub import constants
+from safetensors.numpy import save
+
+import annofree.methods.catalogue
+from annofree.apps.cli import main
+from annofree.apps.cli.models_page import page
+from annofree.features.presets import DEFAULT, presets
+from annofree.features.weights import known_cards
+from annofree.methods.zip import Zip
+from annofree.testing.fakes import FakeClip, FakeSam
+from annofree.testing.hub_cache import write_snapshot
+
+ROOT = Path(__file__).parents[2]
+FILES = {"config.json": b'{"model_type": "sam"}', "model.safetensors": save({"w": np.ones(4, np.float32)})}
+
+
+class Said(NamedTuple):
+    code: Any
+    out: str
+    err: str
+
+
+Cli = Callable[..., Said]
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A cache that holds sam-b, an empty store, and no network."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("ANNOFREE_HOME", str(tmp_path / "home"))
+    return write_snapshot(tmp_path / "hub", known_cards()["sam-b"].hub, "c" * 40, FILES)
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run ``annofree ARGUMENTS`` in this process."""
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["annofree", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return Said(end.value.code, *capsys.readouterr())
+
+    return run
+
+
+def assert_refused(said: Said, *words: str) -> None:
+    assert (said.code, said.out) == (2, ""), said
+    assert said.err.startswith("annofree: ") and said.err.count("\n") == 1
+    for word in words:
+        assert word in said.err
+
+
+def test_list_shows_every_model_and_preset(cli: Cli) -> None:
+    said = cli("models", "list")
+    assert (said.code, said.err) == (0, "")
+    for name, card in known_cards().items():
+        (line,) = (line for line in said.out.splitlines() if f"│ {name} " in line)
+        assert card.kind in line and card.tier in line and card.licence in line
+        assert line.split("│")[-2].strip() == ("yes" if name in ("tiny-clip", "tiny-sam", "sam-b") else "no")
+    assert "preset fast: openai-vit-b-16 + openai-rn50 + sam2.1-tiny" in said.out
+
+
+def test_list_as_json(cli: Cli) -> None:
+    rows = {row["name"]: row for row in json.loads(cli("models", "list", "--json").out)}
+    assert set(rows) == set(known_cards())
+    assert rows["sam-b"] == {
+        "name": "sam-b",
+        "kind": "sam",
+        "tier": "S2",
+        "licence": "Apache-2.0",
+        "code_licence": "Apache-2.0",
+        "size": 374942912,
+        "gate": "none",
+        "present": True,
+    }
+    assert rows["dinov3-vit-s-16"]["gate"] == "terms"
+
+
+def test_show(cli: Cli) -> None:
+    said = cli("models", "show", "openai-rn50x64")
+    assert "hub: timm/resnet50x64_clip.openai" in said.out and "tier: S1: image-text pairs" in said.out
+    assert "pinned: not pinned" in said.out and "model.safetensors (no hash before the first fetch)" in said.out
+    assert cli("models", "pull", "sam-b").code == 0
+    details = json.loads(cli("models", "show", "sam-b", "--json").out)
+    assert details["pinned"] == f"{'c' * 40} (since its first fetch)" and len(details["files"]["config.json"]) == 64
+    paper = cli("models", "show", "paper").out
+    assert paper.startswith(f"paper: {presets()['paper'].about}\n") and "name: sam-b" in paper
+    assert [m["name"] for m in json.loads(cli("models", "show", "tiny", "--json").out)["models"]] == ["tiny-clip", "tiny-sam"]
+
+
+def test_pull(cli: Cli, cache: Path) -> None:
+    assert cli("models", "pull", "sam-b", "tiny") == Said(
+        0, f"sam-b: {cache}\n" + "".join(f"{n}: {ROOT}/src/annofree/assets/{n}\n" for n in ("tiny-clip", "tiny-sam")), ""
+    )
+    assert_refused(cli("models", "pull", "sam-h"), "not on this machine: sam-h (about 2.6 GB), and HF_HUB_OFFLINE is set")
+    assert_refused(cli("models", "pull", "--renew", "sam-b"), "cannot renew sam-b: HF_HUB_OFFLINE is set")
+    assert_refused(cli("models", "pull", "sam_b"), "unknown model or preset 'sam_b'; did you mean 'sam-b'")
+
+
+def test_verify(cli: Cli, cache: Path) -> None:
+    said = cli("models", "verify")
+    assert said.code == 0
+    assert [line.split(":")[0] for line in said.out.splitlines()] == ["tiny-clip", "tiny-sam", "sam-b"]
+    assert cli("models", "verify", "sam-h") == Said(1, "sam-h: not on this machine\n", "")
+    (cache / "config.json").unlink()
+    (cache / "config.json").write_bytes(b"{}")
+    said = cli("models", "verify", "tiny-sam", "sam-b")
+    assert said.code == 1 and "tiny-sam: as it should be" in said.out
+    assert f"sam-b: {cache}/config.json is not the file of its first fetch" in said.out
+
+
+def test_bundle_and_add(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    out = tmp_path / "models.tar"
+    said = cli("models", "bundle", "--out", out, "sam-b")
+    assert said.code == 0 and "there: annofree models add --from models.tar" in said.out
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("ANNOFREE_HOME", str(tmp_path / "elsewhere"))
+    assert cli("models", "add", "--from", out) == Said(0, f"sam-b: {tmp_path}/elsewhere/models/sam-b\n", "")
+    assert cli("models", "verify", "sam-b").code == 0
+    assert json.loads(cli("models", "show", "sam-b", "--json").out)["revision"] == "c" * 40
+
+
+def test_add_a_folder(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    assert_refused(cli("models", "add", "--from", folder), "--name NAME")
+    assert cli("models", "add", "--from", folder, "--name", "sam-l").out == f"sam-l: {tmp_path}/home/models/sam-l\n"
+    assert_refused(cli("models", "add", "--from", tmp_path / "nowhere"), "which is neither")
+    out = tmp_path / "a.tar"
+    cli("models", "bundle", "--out", out, "sam-l")
+    assert_refused(cli("models", "add", "--from", out, "--name", "sam-l"), "expected --name with a folder only")
+    (tmp_path / "words.txt").write_text("words", encoding="utf-8")
+    assert_refused(cli("models", "add", "--from", tmp_path / "words.txt"), "which is neither")
+
+
+# Segment
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    asked: list[str] = []
+
+    def load(method: str, *, models: str, variant: str, device: str) -> Zip:
+        asked.append(models)
+        return Zip(FakeClip(), FakeSam(), variant)
+
+    monkeypatch.setattr(annofree.methods.catalogue, "load", load)
+    return asked
+
+
+SEGMENT = ("segment", ROOT / "examples" / "scenes", "--classes", "dog", "--limit", 1, "--quiet")
+
+
+def test_segment_takes_the_default_preset(cli: Cli, fakes: list[str], tmp_path: Path) -> None:
+    assert cli(*SEGMENT, "--out", tmp_path / "out").code == 0
+    assert fakes == [DEFAULT]
+
+
+def test_without_weights_segment_says_what_to_do(cli: Cli, tmp_path: Path) -> None:
+    said = cli(*SEGMENT, "--out", tmp_path / "out", "--device", "cpu")
+    assert_refused(
+        said, "openai-vit-b-16 (about 598 MB)", "annofree models pull fast", "--models tiny", "models add --from FILE"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_ledger_refuses_before_anything_is_loaded(cli: Cli, fakes: list[str], tmp_path: Path) -> None:
+    ledger = [*SEGMENT, "--out", tmp_path / "out"]
+    assert_refused(cli(*ledger, "--max-tier", "S1"), "expected models of tier S1 at most, but sam2.1-tiny is S2")
+    selfmask = ("--models", "open_clip:ViT-B-16/dfn2b+sam-b", "--license", "permissive")
+    assert_refused(cli(*ledger, *selfmask), "expected licences permissive, but open_clip:ViT-B-16/dfn2b's weights are unknown")
+    assert_refused(cli(*ledger, "--licence", "MIT"), "sam2.1-tiny's weights are Apache-2.0")
+    assert_refused(cli(*ledger, "--max-tier", "S7"), "unknown tier 'S7'")
+    assert fakes == []
+    assert cli(*ledger, "--max-tier", "S2", "--license", "permissive", "--models", "paper").code == 0
+    assert fakes == ["paper"]
+
+
+# The page, and the time that help takes
+
+
+def test_the_page_of_models_is_up_to_date(cli: Cli) -> None:
+    written = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert written == page() == cli("models", "list", "--markdown").out, "annofree models list --markdown > docs/models.md"
+    for name in [*known_cards(), *presets()]:
+        assert f"| `{name}` |" in written
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = "{'torch', 'numpy', 'huggingface_hub', 'open_clip', 'transformers', 'timm'}"
+    code = f"import sys, annofree.apps.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

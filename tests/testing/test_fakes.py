@@ -8,13 +8,15 @@ import torch
 from skimage.measure import label
 
 from annofree.errors import InputError
-from annofree.protocols import Masker, VisionLanguage
+from annofree.protocols import Masker, Objectness, SelfSupervised, VisionLanguage
 from annofree.structures import Image, Vocabulary
-from annofree.testing.fakes import FakeClip, FakeSam
+from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness, FakeSam
 from annofree.testing.paper_world import NAMES, PaperScene, scenes
 
 CLIP: VisionLanguage = FakeClip()
 SAM: Masker = FakeSam()
+DINO: SelfSupervised = FakeDino()
+OBJECTNESS: Objectness = FakeObjectness()
 ODD_SIZES = [(1, 1), (3, 200), (200, 3), (7, 9), (90, 150)]
 each_scene = pytest.mark.parametrize("scene", scenes(), ids=lambda scene: scene.image.id)
 
@@ -196,3 +198,41 @@ def test_no_prompts_draw_nothing(many: bool) -> None:
 def test_unfit_prompts_are_refused(prompts: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected boxes"):
         SAM.draw(SAM.embed([noise((5, 6))])[0], **prompts)
+
+
+def test_squares_are_whole_pictures() -> None:
+    image = noise((8, 8))
+    squares = torch.tensor(image.pixels).permute(2, 0, 1)[None].float() / 255
+    assert torch.equal(CLIP.squares(squares), CLIP.whole([image]))
+    assert CLIP.squares(squares[:0]).shape == (0, CLIP.dimension)
+
+
+@each_scene
+def test_keys_and_attention_tell_paint_from_paper(scene: PaperScene) -> None:
+    keys, attention = DINO.keys([scene.image])[0], DINO.attention([scene.image])[0]
+    h, w = (-(-side // DINO.patch) for side in scene.image.size)
+    assert keys.values.shape == (7 * DINO.heads, h, w) and attention.values.shape == (DINO.heads, h, w)
+    assert keys.size == attention.size == scene.image.size
+    assert keys.window == attention.window == (h * DINO.patch, w * DINO.patch)
+    padded = np.zeros(keys.window, bool)
+    padded[: scene.image.size[0], : scene.image.size[1]] = scene.masks.any(0)
+    paint = torch.from_numpy(shares(padded, h, w) > 0.5)
+    assert torch.equal(keys.values[6] == 0, paint)  # the axis of paper in the first head
+    assert attention.values.sum((1, 2)).max() < 1 and attention.values.min() > 0
+    if paint.any():
+        assert attention.values[:, paint].min() > attention.values[:, ~paint].max()
+
+
+@pytest.mark.parametrize("size", ODD_SIZES)
+def test_keys_are_not_unit_and_any_size_has_some(size: tuple[int, int]) -> None:
+    (keys,) = DINO.keys([noise(size)])
+    norms = keys.values.norm(dim=0)
+    assert norms.numel() >= 1 and torch.allclose(norms, torch.tensor(13.0).sqrt())
+
+
+@each_scene
+def test_objectness_is_paint(scene: PaperScene) -> None:
+    (found,) = OBJECTNESS.maps([scene.image])
+    assert found.dtype == torch.float32 and np.array_equal(found.numpy() == 1, scene.masks.any(0))
+    assert set(np.unique(found.numpy()).tolist()) <= {0.0, 1.0}
+    assert {"name", "licence", "tier"} <= OBJECTNESS.provenance.keys() & DINO.provenance.keys()

@@ -1,106 +1,135 @@
-"""From names to methods: ``load("zip", models="tiny")``.
+"""From names to methods: ``load("zip", models="fast")``.
 
-Other packages add methods through the entry-point group ``annofree.methods``; a name taken twice is an error.
+Other packages add methods through the entry-point group ``annofree.methods``, each an ``Entry`` or a function of models and
+settings; a name taken twice is an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import entry_points
-from typing import Any
-
-import torch
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annofree.errors import InputError, unknown_name
-from annofree.features.clip import Clip
-from annofree.features.sam import Sam
-from annofree.features.weights import bundled
-from annofree.methods.sam_clip import VARIANTS as SAM_CLIP_VARIANTS
-from annofree.methods.sam_clip import SamClip
-from annofree.methods.zip import VARIANTS as ZIP_VARIANTS
-from annofree.methods.zip import Zip
-from annofree.protocols import Masker, Segmenter, VisionLanguage
+from annofree.features.presets import DEFAULT, ROLES, Role
+from annofree.methods import clip_diy, clip_surgery, maskclip, patch_cosine, sam_clip
+from annofree.methods import zip as zip_
+from annofree.methods.models import OBJECTNESS_ROLES, Models
+from annofree.protocols import Segmenter, SemanticSegmenter
 
-__all__ = ["METHODS", "MODELS", "VARIANTS", "build", "changed", "load", "load_models"]
+__all__ = ["METHODS", "TASKS", "Entry", "Models", "build", "changed", "entry_of", "load", "methods"]
 
-Builder = Callable[[VisionLanguage, Masker, Any], Segmenter]
-
-METHODS: dict[str, Builder] = {"zip": Zip, "sam_clip": SamClip}
-"""Method name to its constructor (clip, sam, settings or the name of a variant)."""
-VARIANTS: dict[str, Mapping[str, Any]] = {"zip": ZIP_VARIANTS, "sam_clip": SAM_CLIP_VARIANTS}
-MODELS: dict[str, tuple[str, str]] = {"tiny": ("tiny-clip", "tiny-sam")}
-"""Preset name to the folders of its CLIP and its SAM among the bundled models."""
+Task = Literal["instance", "semantic"]
+TASKS: dict[Task, type] = {"instance": Segmenter, "semantic": SemanticSegmenter}
+"""What a method may be asked for, and the protocol of those that can."""
 
 
-def _methods() -> dict[str, Builder]:
+@dataclass(frozen=True)
+class Entry:
+    """One method: how it is built of models and settings, its variants, the roles of the models it needs, what it answers."""
+
+    build: Callable[[Models, Any], Any]
+    variants: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[Role, ...] = ROLES
+    tasks: tuple[Task, ...] = ("instance",)
+    objectness: bool = False
+
+    def roles(self, models: Models) -> tuple[Role, ...]:
+        """The roles of the models it needs, those of the objectness among them."""
+        return (*self.needs, *(OBJECTNESS_ROLES[models.source] if self.objectness else ()))
+
+
+_CLIP: tuple[Role, ...] = ("clip",)
+_CLIP_SAM: tuple[Role, ...] = ("clip", "boundaries", "sam")
+_BOTH: tuple[Task, ...] = ("instance", "semantic")
+
+METHODS: dict[str, Entry] = {
+    "zip": Entry(lambda m, s: zip_.Zip(m.clip, m.sam, s), zip_.VARIANTS, _CLIP_SAM),
+    "sam_clip": Entry(lambda m, s: sam_clip.SamClip(m.clip, m.sam, s), sam_clip.VARIANTS, ("clip", "sam")),
+    "clip_diy": Entry(
+        lambda m, s: clip_diy.ClipDiy(m.clip, m.objectness, s), clip_diy.VARIANTS, _CLIP, ("semantic",), objectness=True
+    ),
+    "maskclip": Entry(lambda m, s: maskclip.MaskClip(m.clip, s), maskclip.VARIANTS, _CLIP, _BOTH),
+    "clip_surgery": Entry(lambda m, s: clip_surgery.ClipSurgery(m.clip, s), clip_surgery.VARIANTS, _CLIP, _BOTH),
+    "patch_cosine": Entry(lambda m, s: patch_cosine.PatchCosine(m.clip, s), patch_cosine.VARIANTS, _CLIP, _BOTH),
+}
+"""Method name to its entry."""
+
+
+def methods() -> dict[str, Entry]:
     """The catalogue with what other packages add to it."""
-    methods = dict(METHODS)
+    known = dict(METHODS)
     for entry in entry_points(group="annofree.methods"):
-        if entry.name in methods:
+        if entry.name in known:
             raise InputError(f"the method {entry.name!r} of {entry.value} is taken already; it needs another name")
-        methods[entry.name] = entry.load()
-    return methods
+        loaded = entry.load()
+        known[entry.name] = loaded if isinstance(loaded, Entry) else Entry(loaded)
+    return known
 
 
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return str(torch.empty(0, device=name).device)
-    except (RuntimeError, AssertionError) as problem:
-        raise InputError(f"expected a device such as auto, cpu or cuda, got {name!r}: {str(problem).splitlines()[0]}") from None
+def entry_of(method: str, variant: str = "default") -> Entry:
+    """Return the entry of a method that has a variant; raises InputError that names the nearest known ones."""
+    known = methods()
+    if method not in known:
+        raise unknown_name("method", method, known)
+    if known[method].variants and variant not in known[method].variants:
+        raise unknown_name(f"variant of {method}", variant, known[method].variants)
+    return known[method]
 
 
-def load_models(models: str = "tiny", device: str = "auto") -> tuple[Clip, Sam]:
-    """Load the CLIP and the SAM of a preset.
-
-    Raises InputError for an unknown preset or device, MissingError when weights are not there.
-    """
-    if models not in MODELS:
-        raise unknown_name("models preset", models, MODELS)
-    clip, sam = MODELS[models]
-    place = _device(device)
-    return Clip(bundled(clip), place), Sam(bundled(sam), place)
-
-
-def build(
-    method: str, clip: VisionLanguage, sam: Masker, variant: str = "default", changes: Mapping[str, Any] | None = None
-) -> Segmenter:
-    """Make a method from models at hand; ``changes`` replace settings of the variant by name, nested ones too.
+def build(method: str, models: Models, variant: str = "default", changes: Mapping[str, Any] | None = None) -> Any:
+    """Make a method of models at hand; ``changes`` replace settings of the variant by name, nested ones too.
 
     Raises InputError for an unknown method, variant or setting, and names the nearest known one.
     """
-    methods = _methods()
-    if method not in methods:
-        raise unknown_name("method", method, methods)
-    if method not in VARIANTS:
+    entry = entry_of(method, variant)
+    if not entry.variants:
         if changes:
             raise InputError(f"expected no changed settings for {method}, which has none known here, got {', '.join(changes)}")
-        return methods[method](clip, sam, variant)
-    if variant not in VARIANTS[method]:
-        raise unknown_name(f"variant of {method}", variant, VARIANTS[method])
-    return methods[method](clip, sam, changed(VARIANTS[method][variant], changes or {}))
+        return entry.build(models, variant)
+    return entry.build(models, changed(entry.variants[variant], changes or {}))
 
 
 def changed(settings: Any, changes: Mapping[str, Any]) -> Any:
-    """Replace fields of a settings dataclass, and of settings within it, by name."""
-    known = {f.name for f in fields(settings)}
-    for name in changes:
+    """Replace fields of a settings dataclass, and of settings within it, by name.
+
+    Raises InputError for a name that is no setting, and for a value that is none of the words which the setting may be.
+    """
+    known, hints = {f.name for f in fields(settings)}, get_type_hints(type(settings))
+    for name, value in changes.items():
         if name not in known:
             raise unknown_name("setting", name, known)
+        words = _words(hints[name])
+        if words and isinstance(value, str) and value not in words:
+            raise unknown_name(f"value of {name}", value, words)
     nested = {k: changed(getattr(settings, k), v) for k, v in changes.items() if isinstance(v, Mapping)}
     return replace(settings, **{**changes, **nested})
 
 
-def load(method: str = "zip", *, models: str = "tiny", variant: str = "default", device: str = "auto") -> Segmenter:
-    """Make a method ready to use, by name.
+def _words(hint: Any) -> tuple[str, ...]:
+    """The words that a setting may be, none where it may be any text."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if str in options:
+        return ()
+    return tuple(word for option in options if get_origin(option) is Literal for word in get_args(option))
 
-    Raises InputError for an unknown method, variant, preset or device, and names the nearest known one.
+
+def load(
+    method: str = "zip",
+    *,
+    models: str = DEFAULT,
+    variant: str = "default",
+    device: str = "auto",
+    objectness: str = "found",
+) -> Any:
+    """Make a method ready to use, by name; ``objectness`` is the source of the map that says where things are, for CLIP-DIY.
+
+    What is not on this machine is downloaded first.  Raises InputError for an unknown method, variant, preset, model, device
+    or source, and names the nearest known one; MissingError when weights are neither here nor to be had.
     """
-    methods = _methods()
-    if method not in methods:
-        raise unknown_name("method", method, methods)
-    if method in VARIANTS and variant not in VARIANTS[method]:
-        raise unknown_name(f"variant of {method}", variant, VARIANTS[method])
-    return build(method, *load_models(models, device), variant)
+    entry = entry_of(method, variant)
+    parts = Models(models, device, objectness=objectness)
+    parts.fetch(entry.roles(parts))
+    return build(method, parts, variant)

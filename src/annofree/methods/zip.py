@@ -80,7 +80,7 @@ VARIANTS: Mapping[str, ZipSettings] = MappingProxyType(
     {
         "default": ZipSettings(
             instances="both",
-            seeding=Seeding("semantic", reach=0.3),
+            seeding=Seeding("semantic", clusters=8, at_least=4, reach=0.3),
             connectivity=4,
             min_activation=0.6,
             min_cells=16,

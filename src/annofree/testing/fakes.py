@@ -1,13 +1,14 @@
-"""A CLIP and a SAM of the paper world: the shapes and dtypes of the real ones, the right answers, in milliseconds.
+"""A CLIP, a SAM and a DINO of the paper world: the shapes and dtypes of the real ones, the right answers, in milliseconds.
 
-`FakeClip` knows colours by name, `FakeSam` draws what is connected.  Both keep nothing between calls and run on the
-CPU.  They answer any picture, but are right only where classes are the flat colours of `paper_world`.
+`FakeClip` knows colours by name, `FakeSam` draws what is connected, `FakeDino` tells colours apart without names and
+`FakeObjectness` paint from paper.  All keep nothing between calls and run on the CPU.  They answer any picture, but are
+right only where classes are the flat colours of `paper_world`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
 from zlib import crc32
 
 import numpy as np
@@ -17,11 +18,11 @@ from skimage.measure import label
 from torch import Tensor
 
 from annofree.errors import InputError
-from annofree.protocols import Embedding, PromptedMasks
+from annofree.protocols import DensePath, Embedding, PromptedMasks
 from annofree.structures import BoolArray, FeatureMap, FloatArray, Image, IntArray, Vocabulary
 from annofree.testing.paper_world import BACKGROUND, NAMES, class_map
 
-__all__ = ["FakeClip", "FakeSam"]
+__all__ = ["FakeClip", "FakeDino", "FakeObjectness", "FakeSam"]
 
 _CELL = 8  # px of a cell that meets text
 _FINE_CELL = 2  # px of a cell of boundary features, which are finer in real models too
@@ -44,6 +45,20 @@ class FakeClip:
     def dimension(self) -> int:
         """D, the length of the features that meet text."""
         return _DIMENSION
+
+    @property
+    def side(self) -> int:
+        """Side in px of the squares that it looks at; it takes any."""
+        return 32
+
+    @property
+    def paths(self) -> tuple[DensePath, ...]:
+        """All: it reads its cells in one way."""
+        return get_args(DensePath)
+
+    def prompted(self, templates: str) -> FakeClip:
+        """Itself: colours need no prompts."""
+        return self
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -76,8 +91,8 @@ class FakeClip:
             row[: _BACKGROUND + 1] = torch.from_numpy(_counts(class_map(image.pixels)))
         return torch.nn.functional.normalize(out, dim=1)
 
-    def dense(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """Unit features of cells of about 8 px, (D, h, w) float32 an image: the axis of what fills most of the cell."""
+    def dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
+        """Unit features of cells of about 8 px, (D, h, w) float32 an image, by any path: the axis of what fills most of it."""
         return [FeatureMap(torch.eye(_DIMENSION)[_fill_of_cells(i)].permute(2, 0, 1).contiguous(), i.size) for i in images]
 
     def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
@@ -93,6 +108,11 @@ class FakeClip:
         windows = [_window(box, image.size) for box in boxes]
         fills = [int(_counts(classes[rows, columns]).argmax()) for rows, columns in windows]
         return torch.eye(_DIMENSION)[fills]
+
+    def squares(self, pixels: Tensor) -> Tensor:
+        """One unit feature a square picture (N, 3, s, s) in 0 .. 1, (N, D) float32: what is in it, by share of area."""
+        rgb = (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return self.whole([Image(np.ascontiguousarray(p)) for p in rgb])
 
 
 class FakeSam:
@@ -142,6 +162,58 @@ class FakeSam:
                 masks[i, 2][_bounds(masks[i, 0]) if boxes is None else _window(boxes[i], embedding.size)] = True
         quality = torch.tensor(_QUALITIES)[: masks.shape[1]].repeat(len(prompts), 1)
         return PromptedMasks(torch.from_numpy(masks), quality)
+
+
+class FakeDino:
+    """A self-supervised transformer with patches of 8 px and two heads, that sees flat colours and attends to paint.
+
+    As a real one it pads a picture at the bottom and the right to whole patches, and its keys are not of unit length.
+
+    >>> (keys,) = FakeDino().keys([Image(np.full((8, 20, 3), (200, 30, 30), np.uint8))])
+    >>> tuple(keys.values.shape), keys.size, keys.window
+    ((14, 1, 3), (8, 20), (8, 24))
+    """
+
+    heads = 2
+    patch = _CELL
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Name, licence and supervision tier: there are no weights."""
+        return {"name": "fake-dino", "licence": "Apache-2.0", "tier": "S0"}
+
+    def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """Keys (14, h, w) float32 an image: in each head the axis of what fills most of the patch, 2 and 3 long."""
+        return [self._map(image, lambda fills: torch.cat([2 * fills, 3 * fills])) for image in images]
+
+    def attention(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """Attention (2, h, w) float32 an image: patches of paint get eight times that of paper; the class token keeps a bit."""
+        return [self._map(image, _attended) for image in images]
+
+    def _map(self, image: Image, values: Callable[[Tensor], Tensor]) -> FeatureMap:
+        h, w = (-(-side // _CELL) for side in image.size)
+        padded = np.full((h * _CELL, w * _CELL, 3), BACKGROUND, np.uint8)
+        padded[: image.size[0], : image.size[1]] = image.pixels
+        fills = torch.eye(_BACKGROUND + 1)[_fill_of_cells(Image(padded))].permute(2, 0, 1)
+        return FeatureMap(values(fills), image.size, (h * _CELL, w * _CELL))
+
+
+class FakeObjectness:
+    """Paint is a thing, paper is none: exact to the pixel."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Name, licence and supervision tier: there are no weights."""
+        return {"name": "fake-objectness", "licence": "Apache-2.0", "tier": "S0"}
+
+    def maps(self, images: Sequence[Image]) -> list[Tensor]:
+        """1 on paint and 0 on paper, (H, W) float32 an image."""
+        return [torch.from_numpy(_coloured(image)).float() for image in images]
+
+
+def _attended(fills: Tensor) -> Tensor:
+    paint = 1 + 7 * (1 - fills[_BACKGROUND])
+    return torch.stack([paint / (paint.sum() + keeps) for keeps in (1, 2)])
 
 
 def _axis(word: str) -> int:

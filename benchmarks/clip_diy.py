@@ -1,0 +1,300 @@
+"""CLIP-DIY, our batches beside the described official way, in one process, with one CLIP and on the same pictures.
+
+    uv run python benchmarks/clip_diy.py --batch 8 --json clip_diy.json
+
+Ours is ``ClipDiy`` with the settings ``official``: all windows of all pictures are cut and resized on the device and go through
+CLIP together.  The obvious way is what the released code does: each of the 59 windows becomes a Pillow picture, is resized by
+Pillow to the side that CLIP reads, normalised, and goes through CLIP alone.  Both must give the same maps and labels: this is
+checked before anything is timed.  CLIP is a ViT-B/32 of the true size with random weights, so nothing is downloaded; the
+objectness is made up, and the same.  A second class list is timed too, on encodings that are kept: with its words encoded
+before, and with words that the text tower has never read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from PIL import Image as Picture
+from torch import Tensor
+from torch.nn import functional as F
+
+from annofree.features.tokens import Tokenizer
+from annofree.methods.clip_diy import VARIANTS, ClipDiy, ClipDiyEncoding
+from annofree.ops.grids import nearest
+from annofree.structures import FeatureMap, Image, IntArray, Vocabulary
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+SIZE = (375, 500)  # px, of a common photograph in VOC
+TOLERANCE = 1e-4  # of a cosine; a batch adds up in another order than one picture
+
+
+class RandomClip:
+    """A CLIP of random weights, as far as CLIP-DIY asks; texts are kept once they are read."""
+
+    def __init__(self, tiny: bool, device: str, seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        self.model: Any = (_tiny() if tiny else CLIP(**open_clip.get_model_config("ViT-B-32"))).eval().to(device)
+        self.side = int(self.model.visual.image_size[0])
+        self.tokenizer, self.device = Tokenizer(self.model.context_length), device
+        self.mean, self.std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD))
+        self.texts: dict[str, Tensor] = {}
+
+    @property
+    def dimension(self) -> int:
+        return int(self.model.visual.output_dim)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return {"name": "random", "tier": "none"}
+
+    def remarks(self, vocabulary: Vocabulary) -> list[str]:
+        return []
+
+    @torch.inference_mode()
+    def words(self, vocabulary: Vocabulary) -> Tensor:
+        new = [name for name in vocabulary.names if name not in self.texts]
+        if new:
+            tokens = self.tokenizer([f"a photo of a {name}" for name in new]).to(self.device)
+            self.texts.update(zip(new, F.normalize(self.model.encode_text(tokens), dim=-1), strict=True))
+        return torch.stack([self.texts[name] for name in vocabulary.names])
+
+    def neutral(self) -> Tensor:
+        return torch.zeros(self.dimension, device=self.device)
+
+    @torch.inference_mode()
+    def squares(self, pixels: Tensor) -> Tensor:
+        return F.normalize(self.model.encode_image((pixels - self.mean) / self.std), dim=-1)
+
+    def presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def whole(self, images: Sequence[Image]) -> Tensor:
+        raise NotImplementedError
+
+    def dense(self, images: Sequence[Image], path: Any = None) -> list[FeatureMap]:
+        raise NotImplementedError
+
+    def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
+        raise NotImplementedError
+
+    def crops(self, image: Image, boxes: Any, *, pooled: bool) -> Tensor:
+        raise NotImplementedError
+
+
+def _tiny() -> CLIP:
+    vision = CLIPVisionCfg(layers=2, width=32, head_width=16, patch_size=8, image_size=32)
+    return CLIP(32, vision, CLIPTextCfg(context_length=16, width=32, heads=2, layers=2))
+
+
+class MadeUp:
+    """A smooth objectness that depends on the size of the picture alone."""
+
+    provenance: dict[str, Any] = {"objectness": "made up"}  # noqa: RUF012
+
+    def maps(self, images: Sequence[Image]) -> list[Tensor]:
+        coarse = torch.rand(1, 1, 5, 7, generator=torch.Generator().manual_seed(3))
+        return [F.interpolate(coarse, size=i.size, mode="bilinear", align_corners=False)[0, 0] for i in images]
+
+
+def pictures(count: int, seed: int) -> list[Image]:
+    """Make smooth colours with hard edges in them."""
+    rng, out = np.random.default_rng(seed), []
+    for _ in range(count):
+        small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        pixels = np.array(Picture.fromarray(small).resize(SIZE[::-1], Picture.Resampling.BICUBIC))
+        for _ in range(4):
+            y, x = rng.integers(0, SIZE[0] - 60), rng.integers(0, SIZE[1] - 80)
+            pixels[y : y + 60, x : x + 80] = rng.integers(0, 256, 3)
+        out.append(Image(pixels))
+    return out
+
+
+def names_of(count: int, first: str) -> list[str]:
+    return [f"{first} {i}" for i in range(count)]
+
+
+# the obvious way
+
+
+@torch.inference_mode()
+def obvious_maps(method: ClipDiy, clip: RandomClip, image: Image, where: Tensor, names: Sequence[str]) -> Tensor:
+    """The fused maps (1 + K, 256, 256): one window at a time, through Pillow and through CLIP alone."""
+    canvas = (method.canvas(image) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    words, side = clip.words(Vocabulary.of(["background", *names])), len(canvas)
+    total = torch.zeros(len(words), side, side, device=clip.device)
+    for window in (side, side // 2, side // 4):
+        starts = range(0, side - window + 1, window // 2)
+        seen = [obvious_feature(clip, canvas[y : y + window, x : x + window]) for y in starts for x in starts]
+        grid = (words @ torch.stack(seen).T).view(1, -1, len(starts), len(starts))
+        total += F.interpolate(grid, size=(side, side), mode="bilinear", align_corners=False)[0]
+    s = F.interpolate(where[None, None], size=(side, side), mode="bilinear", align_corners=False)[0, 0].to(clip.device)
+    weight = torch.cat([(1 - s)[None], s.expand(len(names), -1, -1)])
+    return total / 3 * weight
+
+
+def obvious_feature(clip: RandomClip, crop: Any) -> Tensor:
+    square = Picture.fromarray(crop).resize((clip.side, clip.side), Picture.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.asarray(square, np.float32) / 255).permute(2, 0, 1).to(clip.device)
+    return F.normalize(clip.model.encode_image(((pixels - clip.mean) / clip.std)[None]), dim=-1)[0]
+
+
+def obvious_labels(method: ClipDiy, clip: RandomClip, images: Sequence[Image], names: Sequence[str]) -> list[IntArray]:
+    wheres = MadeUp().maps(images)
+    maps = (obvious_maps(method, clip, i, w, names) for i, w in zip(images, wheres, strict=True))
+    return [nearest(m.softmax(0).argmax(0), i.size).cpu().numpy() for m, i in zip(maps, images, strict=True)]
+
+
+# ours
+
+
+def our_method(clip: RandomClip) -> ClipDiy:
+    return ClipDiy(clip, MadeUp(), replace(VARIANTS["official"], prompts=None, side=clip.side))
+
+
+def our_labels(method: ClipDiy, encodings: Sequence[ClipDiyEncoding], names: Sequence[str]) -> list[IntArray]:
+    return [np.asarray(method.semantic(e, names).labels, np.int64) for e in encodings]
+
+
+class Agreement(NamedTuple):
+    """How far apart the two ways are, once it is known to be little."""
+
+    greatest_difference: float
+    equal_pixels: float
+
+
+def agreement(method: ClipDiy, clip: RandomClip, images: Sequence[Image], names: Sequence[str]) -> Agreement:
+    """Run both ways once; raises SystemExit unless all values and, but for near ties, all labels are equal."""
+    encodings, wheres = method.encode(images), MadeUp().maps(images)
+    apart, equal = 0.0, []
+    for image, encoding, where in zip(images, encodings, wheres, strict=True):
+        obvious, ours = obvious_maps(method, clip, image, where, names), method.scores(encoding, names)
+        apart = max(apart, float((ours - obvious).abs().max()))
+        labels = nearest(obvious.argmax(0), image.size).cpu().numpy()
+        equal.append(float((method.semantic(encoding, names).labels == labels).mean()))
+    if apart > TOLERANCE or min(equal) < 0.99:
+        raise SystemExit(f"expected equal maps, got them {apart:.2g} apart, {min(equal):.1%} of labels so; nothing was timed")
+    return Agreement(apart, min(equal))
+
+
+# the clock
+
+
+class Spread(NamedTuple):
+    """Median, least and greatest of several repeats."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(statistics.median(values), min(values), max(values))
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    start = time.perf_counter()
+    work()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def timings(clip: RandomClip, images: Sequence[Image], classes: int, repeats: int) -> dict[str, list[float]]:
+    """Time each job once a repeat, in turn, so that a slow spell of the machine meets all of them."""
+    method, first, second = our_method(clip), names_of(classes, "thing"), names_of(classes, "other")
+    kept = method.encode(images)
+    jobs: dict[str, Callable[[], object]] = {
+        "ours": lambda: our_labels(method, method.encode(images), first),
+        "obvious": lambda: obvious_labels(method, clip, images, first),
+        "second": lambda: our_labels(method, kept, second),
+        "unread": lambda: _unread(method, clip, kept, second),
+    }
+    for names in (first, second):
+        our_labels(method, kept, names)  # words are read once, before the clock starts
+    rounds = [{name: seconds(job, clip.device) for name, job in jobs.items()} for _ in range(repeats)]
+    return {name: [r[name] for r in rounds] for name in jobs}
+
+
+def _unread(method: ClipDiy, clip: RandomClip, kept: Sequence[ClipDiyEncoding], names: Sequence[str]) -> None:
+    for name in names:
+        clip.texts.pop(name)
+    our_labels(method, kept, names)
+
+
+LABELS = {
+    "ours": "ours, first class list",
+    "obvious": "obvious, first class list",
+    "second": "ours, second class list, words at hand",
+    "unread": "ours, second class list, words never read",
+}
+RATIOS = {
+    "batch": ("obvious", "ours", "obvious / ours"),
+    "second": ("ours", "second", "first list / second, words at hand"),
+    "unread": ("ours", "unread", "first list / second, words never read"),
+}
+TARGETS = {"batch": "> 1", "second": ">= 50", "unread": ""}
+
+
+def ratios(times: dict[str, list[float]]) -> dict[str, Spread]:
+    """Divide within each repeat."""
+    return {
+        name: Spread.of([a / b for a, b in zip(times[over], times[under], strict=True)])
+        for name, (over, under, _) in RATIOS.items()
+    }
+
+
+def table(times: dict[str, list[float]], count: int) -> str:
+    """Lay out seconds a picture and ratios as plain text."""
+    rows = [f"{'seconds a picture':46}{'median':>10}{'min':>10}{'max':>10}"]
+    rows += [_row(LABELS[name], Spread.of([v / count for v in values]), 4) for name, values in times.items()]
+    rows += ["", f"{'ratio':46}{'median':>10}{'min':>10}{'max':>10}{'target':>10}"]
+    found = ratios(times)
+    return "\n".join([*rows, *(_row(RATIOS[name][2], found[name], 2) + f"{TARGETS[name]:>10}" for name in RATIOS)])
+
+
+def _row(label: str, spread: Spread, digits: int) -> str:
+    return f"{label:46}" + "".join(f"{value:10.{digits}f}" for value in spread)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Check that both ways agree, time them, and print a table."""
+    parser = argparse.ArgumentParser(description="CLIP-DIY: our batches beside one window at a time.")
+    parser.add_argument("--batch", type=int, default=1, help="pictures at a time")
+    parser.add_argument("--classes", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the pictures")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tiny", action="store_true", help="a CLIP of two narrow layers, to see that it runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there as well")
+    asked = parser.parse_args(arguments)
+    clip, images = RandomClip(asked.tiny, asked.device, asked.seed), pictures(asked.batch, asked.seed)
+    print(f"{asked.batch} pictures of {SIZE}, {asked.classes} classes, {asked.device}, {torch.get_num_threads()} threads")
+    same = agreement(our_method(clip), clip, images, names_of(asked.classes, "thing"))
+    print(f"equal results: values {same.greatest_difference:.1e} apart at most, {same.equal_pixels:.2%} of labels equal\n")
+    times = timings(clip, images, asked.classes, asked.repeats)
+    print(table(times, asked.batch))
+    if asked.json:
+        record = {
+            "settings": {k: getattr(asked, k) for k in ("batch", "classes", "repeats", "seed", "device", "tiny")},
+            "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__, "processor": platform.machine()},
+            "equal": same._asdict(),
+            "seconds": {name: Spread.of(values)._asdict() | {"repeats": values} for name, values in times.items()},
+            "ratios": {name: s._asdict() | {"target": TARGETS[name]} for name, s in ratios(times).items()},
+        }
+        asked.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What becomes of pixels that are none of the things asked for.
+
+K names as results are called, R rows that are scored: a background may have several rows, and none of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from annofree.errors import InputError, unknown_name
+from annofree.structures import LabelMap, Vocabulary
+
+__all__ = ["BACKGROUND", "Asked", "Background"]
+
+BACKGROUND = "background"
+"""The name, in any capitals, that means none of the others when a person lists it among the names."""
+
+_RULES = ("none", "words", "threshold", "objectness")
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What to score, and what each score counts for.
+
+    ``rows`` (R) are the words to compare with; ``names`` (K) what results are called; ``owner`` (R) the name that each row
+    counts for; ``background`` the entry of ``names`` that is none of the things, None where every pixel gets a name.
+    """
+
+    rows: Vocabulary
+    names: tuple[str, ...]
+    owner: tuple[int, ...]
+    background: int | None
+
+    @property
+    def is_background(self) -> Tensor:
+        """Which rows count for the background, (R) bool."""
+        return torch.tensor([owner == self.background for owner in self.owner])
+
+
+@dataclass(frozen=True)
+class Background:
+    """How the background is told.
+
+    ``rule``: ``words`` (each of ``words`` is scored as a class, the best of them stands for the background: ZUTIS and
+    CLIP-DIY with "background"), ``threshold`` (the best score of a pixel is under ``threshold``), ``objectness`` (the
+    objectness is), or ``none``.  A person who lists "background" gets that entry under every rule, and no second one;
+    a word that is asked for as a class is no background.
+    Raises InputError for an unknown rule and for ``words`` without words.
+    """
+
+    rule: Literal["none", "words", "threshold", "objectness"] = "words"
+    words: tuple[str, ...] = (BACKGROUND,)
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", tuple(self.words))
+        if self.rule not in _RULES:
+            raise unknown_name("background rule", self.rule, _RULES)
+        if self.rule == "words" and not self.words:
+            raise InputError("expected words for the background, got none; give some, or take the rule 'none'")
+
+    def asked(self, classes: str | Iterable[str] | Vocabulary) -> Asked:
+        """Say what to score for some classes.
+
+        >>> asked = Background(words=("sky", "wall")).asked("dog, cat, sky")
+        >>> asked.rows.names, asked.names, asked.owner
+        (('wall', 'dog', 'cat', 'sky'), ('background', 'dog', 'cat', 'sky'), (0, 1, 2, 3))
+        """
+        vocabulary = Vocabulary.of(classes)
+        listed = next((i for i, name in enumerate(vocabulary.names) if name.lower() == BACKGROUND), None)
+        known = {name.lower() for name in vocabulary.names}
+        extra = [w for w in self.words if w.lower() not in known] if self.rule == "words" else []
+        added = listed is None and (self.rule in ("threshold", "objectness") or bool(extra))
+        names = (BACKGROUND, *vocabulary.names) if added else vocabulary.names
+        background = 0 if added else listed
+        own = tuple(range(len(names) - len(vocabulary), len(names)))
+        rows = Vocabulary((*extra, *vocabulary.names), (*((word,) for word in extra), *vocabulary.synonyms))
+        return Asked(rows, names, (*(background or 0 for _ in extra), *own), background)
+
+    def labelled(self, asked: Asked, best: Tensor, values: Tensor, objectness: Tensor | None = None) -> LabelMap:
+        """Name the pixels: ``best`` (H, W) the row that each is likest to, ``values`` (H, W) how much, ``objectness`` (H, W).
+
+        Raises InputError where the rule needs an objectness and there is none.
+        """
+        labels = torch.tensor(asked.owner, device=best.device)[best]
+        if self.rule == "objectness" and objectness is None:
+            raise InputError("the background rule 'objectness' needs an objectness source, and there is none; name one")
+        if self.rule in ("threshold", "objectness") and asked.background is not None:
+            told = values if self.rule == "threshold" or objectness is None else objectness
+            labels[told.to(labels.device) < self.threshold] = asked.background
+        return LabelMap(labels.cpu().numpy().astype(np.int32), asked.names, asked.background)

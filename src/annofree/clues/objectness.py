@@ -1,0 +1,55 @@
+"""Objectness from instances that something else drew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from annofree.errors import InputError
+from annofree.protocols import Segmenter
+from annofree.structures import Detections, Image, Vocabulary
+
+__all__ = ["InstanceObjectness", "instance_map"]
+
+
+def instance_map(found: Detections, min_score: float = 0.3) -> Tensor:
+    """Sum the masks of all detections scored ``min_score`` or more, times their scores, and divide by the highest sum, (H, W).
+
+    The rule by which CLIP-DIY reads CutLER; zeros where nothing was found.
+
+    >>> import numpy as np
+    >>> both = np.array([[[1, 1, 0]], [[0, 1, 0]]], bool)
+    >>> instance_map(Detections.from_masks(both, [0, 0], [0.5, 0.5], ["thing"])).tolist()
+    [[0.5, 1.0, 0.0]]
+    """
+    strong = found[found.scores >= min_score]
+    total = torch.zeros(found.size)
+    for i, score in enumerate(strong.scores.tolist()):  # one mask at a time: a hundred of a large picture fill the memory
+        total += score * torch.from_numpy(strong[i : i + 1].masks[0])
+    return total / total.max() if total.max() > 0 else total
+
+
+class InstanceObjectness:
+    """Reads any method's instances of some ``classes`` as objectness (a class-agnostic one has a class for everything).
+
+    Raises InputError for ``min_score`` outside 0 .. 1.
+    """
+
+    def __init__(self, segmenter: Segmenter, classes: str | Iterable[str] | Vocabulary, min_score: float = 0.3) -> None:
+        if not 0 <= min_score <= 1:
+            raise InputError(f"expected min_score in 0 .. 1, got {min_score}")
+        self.segmenter, self.classes, self.min_score = segmenter, Vocabulary.of(classes), min_score
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The rule, the classes that were asked for, and the method."""
+        asked = {"classes": list(self.classes.names), "min_score": self.min_score}
+        return {"objectness": "instances", **asked, "segmenter": self.segmenter.provenance}
+
+    def maps(self, images: Sequence[Image]) -> list[Tensor]:
+        """How likely each pixel belongs to some thing, (H, W) in 0 .. 1 an image."""
+        encodings = self.segmenter.encode(images) if images else []
+        return [instance_map(self.segmenter.instances(e, self.classes), self.min_score) for e in encodings]

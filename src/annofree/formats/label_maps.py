@@ -1,0 +1,209 @@
+"""Label maps as files: one PNG of class indices a picture, and ``classes.json`` that says what the indices mean.
+
+Up to 255 names are written as 8-bit palette PNGs, void 255, which every viewer shows in colour and every data set tool
+reads; beyond that as 16-bit grey PNGs, void 65535.  In memory void is -1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from annofree.errors import InputError
+from annofree.formats.files import make_folder, write_atomic, write_json
+from annofree.structures import VOID, LabelMap
+
+__all__ = [
+    "CLASSES_FILE",
+    "VOID_COLOUR",
+    "ClassList",
+    "label_colours",
+    "read_indices",
+    "read_label_map",
+    "void_index",
+    "write_label_map",
+]
+
+CLASSES_FILE = "classes.json"
+_EIGHT_BITS, _SIXTEEN_BITS = 255, 65535
+VOID_COLOUR = (224, 224, 192)
+"""The usual cream of void, VOC's colour of 255, which no name has."""
+
+_VOC_VOID, _VOC_LAST = 255, 20
+_DEPTH_AT, _KIND_AT = 24, 25  # bytes of a PNG: bits a value, and 0 for grey
+_SUBSAMPLED = {"1": 1, "L": 255}
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """What the indices of a folder of label maps mean: its ``names``, which of them is ``background``, and ``void``.
+
+    Raises InputError for no names, for one that is there twice, for a background outside the names, and for a void that
+    is also a name's index.
+    """
+
+    names: tuple[str, ...]
+    background: int | None = None
+    void: int = _EIGHT_BITS
+
+    def __post_init__(self) -> None:
+        doubled = sorted(name for name, times in Counter(self.names).items() if times > 1)
+        if not self.names or doubled:
+            raise InputError(f"expected names, each once, got {f'{doubled} more than once' if doubled else 'none'}")
+        if self.background is not None and not 0 <= self.background < len(self.names):
+            raise InputError(f"expected background as an index below {len(self.names)} or null, got {self.background}")
+        if 0 <= self.void < len(self.names):
+            raise InputError(f"expected void apart from the indices 0 to {len(self.names) - 1}, got {self.void}")
+
+    @classmethod
+    def of(cls, label_map: LabelMap) -> ClassList:
+        """Return the list that a label map's file goes with."""
+        return cls(label_map.names, label_map.background, void_index(len(label_map.names)))
+
+    def write(self, folder: Path) -> None:
+        """Write ``classes.json`` into a folder, which is made if need be."""
+        make_folder(folder)
+        rgb = label_colours(len(self.names), self.background).tolist()
+        about = {"names": self.names, "background": self.background, "void": self.void, "palette": rgb}
+        write_json(folder / CLASSES_FILE, about, indent=None)
+
+    @classmethod
+    def read(cls, folder: Path) -> ClassList:
+        """Read ``classes.json`` of a folder; raises InputError when it is not there or says something else."""
+        path = folder / CLASSES_FILE
+        shape = '{"names": ["background", "dog"], "background": 0, "void": 255}'
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(
+                f"expected {CLASSES_FILE} beside the label maps in {folder}, which says what their indices mean, "
+                f"and there is none; write one, like {shape}"
+            ) from None
+        except OSError as problem:
+            raise InputError(f"expected a readable file at {path}: {problem.strerror}") from None
+        except ValueError as problem:
+            raise InputError(f"expected JSON like {shape} in {path}, but it is not JSON: {problem}") from None
+        if not _is_class_list(data):
+            raise InputError(f"expected JSON like {shape} in {path}, got {str(data)[:80]}")
+        names = tuple(data["names"])
+        return cls(names, data.get("background"), data.get("void", void_index(len(names))))
+
+
+def _is_class_list(data: Any) -> bool:
+    if not isinstance(data, dict) or not isinstance(data.get("names"), list):
+        return False
+    numbers = (data.get("background"), data.get("void"))
+    whole = all(n is None or (isinstance(n, int) and not isinstance(n, bool)) for n in numbers)
+    return whole and all(isinstance(name, str) for name in data["names"]) and data.get("void", 0) is not None
+
+
+def void_index(count: int) -> int:
+    """Return what files of ``count`` names write for void: 255, or 65535 where that many names need 16 bits.
+
+    >>> void_index(255), void_index(256)
+    (255, 65535)
+    """
+    if count > _SIXTEEN_BITS:
+        raise InputError(f"expected at most {_SIXTEEN_BITS} names in a label map file, got {count}")
+    return _EIGHT_BITS if count <= _EIGHT_BITS else _SIXTEEN_BITS
+
+
+def label_colours(count: int, background: int | None = None) -> npt.NDArray[np.uint8]:
+    """Return one colour a name (count, 3) uint8: Pascal VOC's colours in order, black only for the background.
+
+    After VOC's own 20 the darkest of its scheme, an eighth, are passed over.  All colours differ, for any number of names,
+    and from void's cream.
+
+    >>> label_colours(3, background=0).tolist()
+    [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    >>> label_colours(2).tolist()
+    [[128, 0, 0], [0, 128, 0]]
+    """
+    numbers = np.arange(1, 2 * count + 2)
+    order = numbers[(numbers != _VOC_VOID) & ((numbers <= _VOC_LAST) | (numbers % 8 != 0))][:count]
+    if background is not None:
+        order = np.insert(order[: count - 1], background, 0)
+    return _voc_colours(order)
+
+
+def _voc_colours(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """Pascal VOC's colour of each number: its bits dealt to red, green and blue in turn, the lowest to their highest."""
+    bits = (numbers[:, None] >> np.arange(24)) & 1
+    worth = 1 << np.arange(7, -1, -1)
+    return np.asarray(bits.reshape(-1, 8, 3).transpose(0, 2, 1) @ worth, np.uint8)
+
+
+def write_label_map(path: Path, label_map: LabelMap) -> None:
+    """Write a label map as a PNG of indices, whole or not at all; ``ClassList.of`` has the names that belong to it."""
+    void = void_index(len(label_map.names))
+    indices = np.where(label_map.labels == VOID, void, label_map.labels)
+    if void == _EIGHT_BITS:
+        picture = PIL.Image.fromarray(indices.astype(np.uint8))
+        picture.putpalette(_palette(len(label_map.names), label_map.background))
+    else:
+        picture = PIL.Image.fromarray(indices.astype(np.uint16))
+    write_atomic(path, lambda temporary: picture.save(temporary, "PNG"))
+
+
+def _palette(count: int, background: int | None) -> bytes:
+    """256 colours in a row: the names', black, and void's."""
+    table = np.zeros((256, 3), np.uint8)
+    table[:count] = label_colours(count, background)
+    table[_EIGHT_BITS] = VOID_COLOUR
+    return table.tobytes()
+
+
+def read_label_map(path: Path, classes: ClassList) -> LabelMap:
+    """Read a label map whose indices ``classes`` explains.
+
+    Raises InputError for a file that holds no indices (see ``read_indices``) and for indices that no name has.
+    """
+    indices = read_indices(path)
+    known = (indices >= 0) & (indices < len(classes.names))
+    strange = np.unique(indices[~known & (indices != classes.void)])
+    if strange.size:
+        raise InputError(
+            f"expected indices from 0 to {len(classes.names) - 1}, or {classes.void} for void, in {path}, "
+            f"got {', '.join(map(str, strange[:10]))}; is it another data set's, or is {CLASSES_FILE} too short?"
+        )
+    labels = np.where(known, indices, VOID).astype(np.int32)
+    return LabelMap(labels, classes.names, classes.background)
+
+
+def read_indices(path: Path) -> npt.NDArray[np.int32]:
+    """Read a PNG of indices, (H, W) int32, as they stand in the file: palette or grey, of 1 to 16 bits.
+
+    Raises InputError when there is no such file, when it is damaged, and for colour pictures, which hold no indices.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(26)
+            file.seek(0)
+            with PIL.Image.open(file, formats=("PNG",)) as picture:
+                picture.load()
+                mode, values = picture.mode, np.asarray(picture)
+    except FileNotFoundError:
+        raise InputError(f"expected a label map at {path}, and there is no such file; check the folder") from None
+    except Exception as problem:  # a broken file makes the parser trip over anything
+        why = " ".join(str(problem).split()) or type(problem).__name__
+        raise InputError(f"expected a label map as a PNG, but {path} cannot be read as one ({why})") from None
+    if values.ndim != 2 or mode not in ("1", "L", "P", "I;16", "I"):
+        raise InputError(
+            f"expected a PNG of class indices, palette or grey, but {path} is in colour (mode {mode}); "
+            "write the index of each pixel's class in place of its colour"
+        )
+    return values.astype(np.int32) // _scale(mode, head)
+
+
+def _scale(mode: str, head: bytes) -> int:
+    """How much Pillow multiplies grey values of 2 and 4 bits by, to fill 8."""
+    depth, grey = head[_DEPTH_AT], head[_KIND_AT] == 0
+    full = _SUBSAMPLED.get(mode, 0)
+    return full // (2**depth - 1) if grey and depth < 8 and full else 1

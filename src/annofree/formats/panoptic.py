@@ -1,0 +1,204 @@
+"""COCO panoptic files: a JSON file, and beside it a folder of its name with one PNG of segment ids a picture.
+
+A pixel of segment id has R + 256 G + 65536 B = id; 0 is void.  H W pixels.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from annofree.errors import InputError
+from annofree.formats.files import make_folder, write_atomic, write_json
+
+__all__ = ["PanopticFile", "colours_of_ids", "ids_of_colours"]
+
+Ids = npt.NDArray[np.int32]
+Rows = list[dict[str, Any]]
+
+_LIMIT = 256**3
+_LISTS = ("images", "annotations", "categories")
+
+
+def colours_of_ids(ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
+    """Write segment ids (H, W) as RGB (H, W, 3); raises InputError for ids that three bytes cannot hold.
+
+    >>> colours_of_ids(np.array([[0, 1 + 256 * 2 + 65536 * 3]])).tolist()
+    [[[0, 0, 0], [1, 2, 3]]]
+    """
+    if ids.size and not (ids.min() >= 0 and ids.max() < _LIMIT):
+        raise InputError(f"expected segment ids from 0 to {_LIMIT - 1}, got {ids.min()} to {ids.max()}")
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
+
+
+def ids_of_colours(pixels: npt.NDArray[np.uint8]) -> Ids:
+    """Read segment ids (H, W) from RGB (H, W, 3).
+
+    >>> ids_of_colours(np.array([[[1, 2, 3]]], np.uint8)).tolist() == [[1 + 256 * 2 + 65536 * 3]]
+    True
+    """
+    wide = pixels.astype(np.int32)
+    ids: Ids = wide[..., 0] + 256 * wide[..., 1] + 65536 * wide[..., 2]
+    return ids
+
+
+@dataclass
+class PanopticFile:
+    """A panoptic file at ``path``, its PNGs in ``folder``: ``add`` writes those one by one, ``write`` the JSON at the end.
+
+    ``images``, ``annotations`` and ``categories`` are lists of plain dicts, as in the file.
+    """
+
+    path: Path
+    images: Rows = field(default_factory=list)
+    annotations: Rows = field(default_factory=list)
+    categories: Rows = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._sizes = {image["id"]: (image["height"], image["width"]) for image in self.images}
+        self._taken = {annotation["file_name"] for annotation in self.annotations}
+
+    @classmethod
+    def start(cls, path: Path, names: Mapping[int, str], stuff: Collection[str] = ()) -> PanopticFile:
+        """Start a file whose categories are ``names`` by id, of which ``stuff`` are no things; makes its folder."""
+        if not path.suffix:
+            raise InputError(f"expected a file such as {path}.json, for the PNGs go to the folder {path}")
+        file = cls(path, categories=_categories(names, stuff))
+        make_folder(file.folder)
+        return file
+
+    @property
+    def folder(self) -> Path:
+        """Where the PNGs are."""
+        return self.path.with_suffix("")
+
+    def add(self, file_name: str, segments: npt.NDArray[np.integer[Any]], rows: Sequence[Mapping[str, Any]]) -> int:
+        """Write the PNG of one picture and keep its ``rows``, COCO's segments_info; returns its image id, from 1.
+
+        Raises InputError when the rows do not list the ids of ``segments`` (H, W), or name no known category, when the PNG's
+        name is taken by another picture, and when it would lie outside the folder.
+        """
+        png = _png_name(file_name)
+        if png in self._taken:
+            raise InputError(f"expected pictures whose names differ before the ending, got {png} for {file_name} a second time")
+        self._check(rows, segments, file_name)
+        image = PIL.Image.fromarray(colours_of_ids(segments))
+        place = self.folder / png
+        make_folder(place.parent)
+        write_atomic(place, lambda temporary: image.save(temporary, "PNG"))
+        id_, (height, width) = len(self.images) + 1, segments.shape
+        self._sizes[id_] = height, width
+        self._taken.add(png)
+        self.images.append({"id": id_, "file_name": file_name, "height": height, "width": width})
+        self.annotations.append({"image_id": id_, "file_name": png, "segments_info": [dict(row) for row in rows]})
+        return id_
+
+    def write(self) -> None:
+        """Write the JSON, whole or not at all."""
+        write_json(self.path, {"info": self.info} | {key: getattr(self, key) for key in _LISTS})
+
+    @classmethod
+    def read(cls, path: Path) -> PanopticFile:
+        """Read the JSON; raises InputError when it is not there, not JSON, or not COCO panoptic."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as problem:
+            raise InputError(f"expected a COCO panoptic file at {path}, but it cannot be read: {problem.strerror}") from None
+        except ValueError as problem:
+            raise InputError(f"expected COCO panoptic JSON in {path}, but it is not JSON: {problem}") from None
+        lists = {key: data.get(key) if isinstance(data, dict) else None for key in _LISTS}
+        absent = [key for key, value in lists.items() if not isinstance(value, list)]
+        if absent:
+            raise InputError(f"expected COCO panoptic JSON in {path} with {', '.join(_LISTS)}; no {', '.join(absent)}")
+        if not all(isinstance(row, dict) and "segments_info" in row for row in data["annotations"]):
+            raise InputError(f"expected segments_info in each annotation of {path}; is it a file of instances?")
+        try:
+            return cls(path, data["images"], data["annotations"], data["categories"], data.get("info", {}))
+        except (KeyError, TypeError):
+            raise InputError(f"expected id, height and width of each image, and each file_name, in {path}") from None
+
+    def segments(self, annotation: Mapping[str, Any]) -> Ids:
+        """Read the ids (H, W) of one of the annotations from its PNG.
+
+        Raises InputError when that is missing, no RGB PNG or of another size than its picture, and when its ids and those of
+        the JSON differ.
+        """
+        path = self.folder / annotation["file_name"]
+        ids = ids_of_colours(_pixels(path))
+        size = self._sizes.get(annotation["image_id"])
+        if size is None:
+            raise InputError(f"{path} is of the image {annotation['image_id']}, which is not among those of {self.path}")
+        if ids.shape != size:
+            raise InputError(f"expected {path} of the size (H, W) {size} that {self.path} says, got {ids.shape}")
+        self._check(annotation["segments_info"], ids, str(path))
+        return ids
+
+    def _check(self, rows: Sequence[Mapping[str, Any]], segments: npt.NDArray[np.integer[Any]], where: str) -> None:
+        said, there = [row["id"] for row in rows], set(np.unique(segments).tolist()) - {0}
+        problems = {
+            "listed twice": {id_ for id_ in said if said.count(id_) > 1},
+            "listed, but of no pixel": set(said) - there,
+            "of pixels, but not listed": there - set(said),
+            "of an unknown category": {row["id"] for row in rows} - {r["id"] for r in rows if r["category_id"] in self._known},
+        }
+        found = [f"{_few(ids)} {problem}" for problem, ids in problems.items() if ids]
+        if found:
+            raise InputError(f"expected the segment ids of {where} to be those of its segments_info; {'; '.join(found)}")
+
+    @property
+    def _known(self) -> set[int]:
+        return {category["id"] for category in self.categories}
+
+
+def _few(ids: Collection[int], most: int = 5) -> str:
+    return ", ".join(map(str, sorted(ids)[:most])) + (f" and {len(ids) - most} more" if len(ids) > most else "")
+
+
+def _categories(names: Mapping[int, str], stuff: Collection[str]) -> Rows:
+    strangers = sorted(set(stuff) - set(names.values()))
+    if strangers:
+        raise InputError(f"expected stuff to be among the categories, got {', '.join(strangers)}")
+    return [
+        {
+            "id": id_,
+            "name": name,
+            "isthing": int(name not in stuff),
+            "color": _colour(place),
+            "supercategory": "stuff" if name in stuff else "thing",
+        }
+        for place, (id_, name) in enumerate(names.items())
+    ]
+
+
+def _colour(place: int) -> list[int]:
+    """A colour for the n-th category: hues a golden angle apart, in six shades, so that near ones differ the most."""
+    red, green, blue = colorsys.hsv_to_rgb(place * 0.381966 % 1, 1 - 0.2 * (place % 3), 1 - 0.3 * (place % 2))
+    return [round(255 * value) for value in (red, green, blue)]
+
+
+def _png_name(file_name: str) -> str:
+    path = PurePosixPath(file_name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or not path.name or ":" in file_name:
+        raise InputError(f"expected a picture's name relative to its folder, got {file_name!r}")
+    return str(path.with_suffix(".png"))
+
+
+def _pixels(path: Path) -> npt.NDArray[np.uint8]:
+    try:
+        with PIL.Image.open(path) as image:
+            if image.format != "PNG" or image.mode != "RGB":
+                raise InputError(f"expected segment ids as an RGB PNG, got {image.format} {image.mode} in {path}")
+            return np.asarray(image)
+    except FileNotFoundError:
+        raise InputError(f"expected the segment ids of a picture in {path}; it is not there") from None
+    except (OSError, SyntaxError) as problem:
+        raise InputError(f"expected the segment ids of a picture in {path}, but it cannot be read: {problem}") from None

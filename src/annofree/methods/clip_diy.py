@@ -1,0 +1,238 @@
+"""CLIP-DIY (Wysoczanska et al., WACV 2024): CLIP on many crops says what, an objectness map says where.
+
+    picture -> canvas -> windows at several scales -> CLIP -> one feature a window ---> likeness to each name, drawn
+            -> objectness, at the picture's own resolution -----------------------> x   and averaged over scales -> best name
+
+The windows' features and the objectness need no name: another class list costs one product of a few dozen features.
+K classes, R rows scored (background words among them), D embedding, S scales, kh kw windows of a scale, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from annofree.clues.background import Asked, Background
+from annofree.clues.crops import Layout, Placement, Tiling, cut, mean_map, tilings
+from annofree.clues.objectness import InstanceObjectness
+from annofree.detections.painting import strongest
+from annofree.errors import InputError, MissingError, unknown_name
+from annofree.features.saliency import Found, FoundBackground, TokenCutMap
+from annofree.ops.grids import fitted_size, nearest, resized
+from annofree.protocols import Objectness, Segmenter, SelfSupervised, VisionLanguage
+from annofree.structures import Image, LabelMap, Vocabulary
+
+__all__ = ["OBJECTNESS", "VARIANTS", "ClipDiy", "ClipDiyEncoding", "ClipDiySettings", "Parts", "objectness_by_name"]
+
+_CROPS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class ClipDiySettings:
+    """What may be chosen.
+
+    ``canvas``: px that windows are cut from, of both sides where ``squash`` (aspect lost, bilinear without antialiasing, as the
+    released code), else of the short side (bicubic with antialiasing; 448 in the paper).
+    ``scales``: windows of 1 / 2 ** s of the canvas; 0 is the whole picture.
+    ``layout``: windows that overlap by half (``sliding``, released code) or do not (``partition``, paper).
+    ``placement``: a scale's values are drawn as if its windows ``tiled`` the canvas (released code) or at their own
+    ``centres`` (ours: overlapping windows do not tile it).
+    ``paint``: names are chosen on the ``canvas`` and enlarged (released code), or on the pixels of the ``image`` (ours: the
+    objectness has the edges, and keeps them).
+    ``side``: px of the squares that windows are cut to; None for those that the CLIP looks at.
+    ``background``: how pixels that are no thing are told.  Its words are weighed by 1 - objectness, the rest by objectness.
+    ``prompts``: the set of prompts, None for the model's own; released: "a photo of a {name}", background too, no full stop,
+    never "an".
+    There is no logit scale: the released code multiplies plain cosines, and so does this.
+    """
+
+    canvas: int = 448
+    squash: bool = False
+    scales: tuple[int, ...] = (0, 1, 2)
+    layout: Layout = "sliding"
+    placement: Placement = "centres"
+    paint: Literal["canvas", "image"] = "image"
+    side: int | None = None
+    background: Background = field(default_factory=Background)
+    prompts: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scales", tuple(self.scales))
+        if min(self.canvas, self.side or 1) < 1:
+            raise InputError(f"expected a canvas and a side of at least 1 px, got {self.canvas} and {self.side}")
+
+
+VARIANTS: Mapping[str, ClipDiySettings] = MappingProxyType(
+    {
+        "default": ClipDiySettings(),
+        "paper": ClipDiySettings(layout="partition", placement="tiled", paint="canvas", prompts="clip-diy"),
+        "official": ClipDiySettings(canvas=256, squash=True, placement="tiled", paint="canvas", prompts="clip-diy"),
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ClipDiyEncoding:
+    """All of a picture that needs no class name.
+
+    ``size`` (H, W); ``tiles`` (S) the windows; ``crops`` (S) their unit features, (kh, kw, D) a scale; ``objectness`` (H, W).
+    """
+
+    size: tuple[int, int]
+    tiles: tuple[Tiling, ...]
+    crops: tuple[Tensor, ...]
+    objectness: Tensor | None
+
+
+class ClipDiy:
+    """Names in, a label map out, by a frozen CLIP and any objectness, or none: then the plain average decides."""
+
+    def __init__(
+        self, clip: VisionLanguage, objectness: Objectness | None = None, settings: ClipDiySettings | str = "default"
+    ) -> None:
+        if isinstance(settings, str) and settings not in VARIANTS:
+            raise unknown_name("variant of clip_diy", settings, VARIANTS)
+        self.settings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self.clip = clip.prompted(self.settings.prompts) if self.settings.prompts else clip
+        self.objectness = objectness
+        if self.settings.background.rule == "objectness" and objectness is None:
+            raise InputError("the background rule 'objectness' needs an objectness source, and there is none; name one")
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Method, settings, and the models with their hashes and tiers."""
+        models = [self.clip.provenance, *([self.objectness.provenance] if self.objectness else [])]
+        return {"method": "clip_diy", "settings": asdict(self.settings), "models": models}
+
+    @property
+    def encoding_key(self) -> tuple[Any, ...]:
+        """Two of these on the same models can share an encoding when their keys are equal."""
+        s = self.settings
+        return "clip_diy", s.canvas, s.squash, s.scales, s.layout, s.side
+
+    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+        """What a person should know before trusting the answer for these names."""
+        return self.clip.remarks(self.settings.background.asked(classes).rows)
+
+    def encode(self, images: Sequence[Image]) -> list[ClipDiyEncoding]:
+        """Look at all windows of all images, many at a time, and find where things are; one encoding an image, in order."""
+        if not images:
+            return []
+        tiles = [tuple(tilings(self.canvas_size(i), self.settings.scales, self.settings.layout)) for i in images]
+        features = self._seen(images, tiles)
+        crops = [tuple(next(features).view(*t.grid, -1) for t in of_one) for of_one in tiles]
+        where: Sequence[Tensor | None] = self.objectness.maps(images) if self.objectness else [None] * len(images)
+        return [ClipDiyEncoding(i.size, t, c, w) for i, t, c, w in zip(images, tiles, crops, where, strict=True)]
+
+    def semantic(self, image: Image | ClipDiyEncoding, classes: str | Iterable[str] | Vocabulary) -> LabelMap:
+        """Name every pixel of an image, or of an encoding of it."""
+        asked = self.settings.background.asked(classes)
+        encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        size, where = self._places(encoding)
+        grids = self.likeness(encoding, asked.rows)
+        painted = strongest(lambda part: self._drawn(grids, encoding, part, asked), len(asked.rows), size)
+        best, values = (nearest(m, encoding.size) for m in (painted.best, painted.values))
+        where = None if where is None else nearest(where, encoding.size)
+        return self.settings.background.labelled(asked, best, values, where)
+
+    def scores(self, image: Image | ClipDiyEncoding, classes: str | Iterable[str] | Vocabulary) -> Tensor:
+        """The fused map of each row that is scored, (R, H, W) at the size where names are chosen: large for many names."""
+        asked = self.settings.background.asked(classes)
+        encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        return self._drawn(self.likeness(encoding, asked.rows), encoding, slice(None), asked)
+
+    def likeness(self, encoding: ClipDiyEncoding, rows: Vocabulary) -> list[Tensor]:
+        """The cosine of each window with each row, (R, kh, kw) a scale: all that a class list costs, but for the drawing."""
+        words = self.clip.words(rows)
+        return [torch.einsum("hwd,kd->khw", crops, words.to(crops)) for crops in encoding.crops]
+
+    def canvas_size(self, image: Image) -> tuple[int, int]:
+        """(h, w) of the canvas of an image."""
+        side = self.settings.canvas
+        return (side, side) if self.settings.squash else fitted_size(image.size, side, 1)
+
+    def canvas(self, image: Image, device: torch.device | str = "cpu") -> Tensor:
+        """Draw an image on its canvas, (3, h, w) in 0 .. 1, whole grey levels."""
+        pixels = torch.tensor(image.pixels).to(device).permute(2, 0, 1)[None].float()
+        size = self.canvas_size(image)
+        if size == image.size:
+            return pixels[0] / 255
+        how: dict[str, Any] = {"mode": "bilinear"} if self.settings.squash else {"mode": "bicubic", "antialias": True}
+        return F.interpolate(pixels, size=size, align_corners=False, **how)[0].round().clamp(0, 255) / 255
+
+    def _seen(self, images: Sequence[Image], tiles: Sequence[tuple[Tiling, ...]]) -> Iterator[Tensor]:
+        """Yield the features of the windows of each scale of each image, (kh * kw, D), in order; many windows at a time."""
+        device = self.clip.neutral().device
+        waiting: list[Tensor] = []
+        for image, of_one in zip(images, tiles, strict=True):
+            canvas = self.canvas(image, device)
+            for tiling in of_one:
+                waiting.append(cut(canvas, tiling, self.settings.side or self.clip.side))
+                if sum(map(len, waiting)) >= _CROPS_AT_ONCE:
+                    yield from self._looked_at(waiting)
+                    waiting = []
+        yield from self._looked_at(waiting)
+
+    def _looked_at(self, groups: list[Tensor]) -> Iterator[Tensor]:
+        if groups:
+            yield from torch.split(self.clip.squares(torch.cat(groups)), [len(g) for g in groups])
+
+    def _places(self, encoding: ClipDiyEncoding) -> tuple[tuple[int, int], Tensor | None]:
+        """The size (H, W) where names are chosen, and the objectness there."""
+        size = encoding.size if self.settings.paint == "image" else encoding.tiles[0].size
+        return size, None if encoding.objectness is None else resized(encoding.objectness[None], size)[0]
+
+    def _drawn(self, grids: list[Tensor], encoding: ClipDiyEncoding, part: slice, asked: Asked) -> Tensor:
+        """Draw a part of the rows where names are chosen, and weigh them by the objectness, (k, H, W)."""
+        size, where = self._places(encoding)
+        maps = mean_map([g[part] for g in grids], encoding.tiles, size, self.settings.placement)
+        if where is None:
+            return maps
+        things = where.to(maps)
+        return maps * torch.where(asked.is_background[part, None, None].to(maps.device), 1 - things, things)
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What objectness may be made of: a ``dino``, FOUND's ``head``, or a ``segmenter`` and the ``classes`` it knows."""
+
+    dino: SelfSupervised | None = None
+    head: Path | None = None
+    segmenter: Segmenter | None = None
+    classes: str | Iterable[str] | Vocabulary = "object"
+
+    def need(self, source: str, part: str) -> Any:
+        """Return a part; raises MissingError where it is not there."""
+        if getattr(self, part) is None:
+            raise MissingError(f"the objectness source {source!r} needs a {part}, and none was given")
+        return getattr(self, part)
+
+
+OBJECTNESS: Mapping[str, Callable[[Parts], Objectness | None]] = MappingProxyType(
+    {
+        "found": lambda p: Found(p.need("found", "dino"), p.need("found", "head")),
+        "found-bkg": lambda p: FoundBackground(p.need("found-bkg", "dino")),
+        "tokencut": lambda p: TokenCutMap(p.need("tokencut", "dino")),
+        "instances": lambda p: InstanceObjectness(p.need("instances", "segmenter"), p.classes),
+        "none": lambda p: None,
+    }
+)
+"""Sources of objectness by name; ``none`` is none."""
+
+
+def objectness_by_name(name: str, parts: Parts) -> Objectness | None:
+    """Make a source of objectness; raises InputError for an unknown name, MissingError where a part is not there.
+
+    >>> objectness_by_name("none", Parts()) is None
+    True
+    """
+    if name not in OBJECTNESS:
+        raise unknown_name("objectness source", name, OBJECTNESS)
+    return OBJECTNESS[name](parts)

@@ -1,0 +1,101 @@
+"""CLIP Surgery (Li et al., 2023): value-value attention beside the trained one, less what all names share.
+
+R rows scored, D embedding, h w cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from annofree.clues.background import Asked, Background
+from annofree.clues.similarity import activation, cosine_clues
+from annofree.errors import InputError
+from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings, likeness, needed
+from annofree.protocols import DensePath
+from annofree.structures import Image
+
+__all__ = ["VARIANTS", "ClipSurgery", "ClipSurgerySettings", "class_set_scores"]
+
+_WHOLE_SCALE = 2.0  # of the whole picture's logits, as released
+
+
+@dataclass(frozen=True)
+class ClipSurgerySettings(DenseSettings):
+    """What may be chosen, beside what the family shares.
+
+    ``redundant``: what is taken from each name's features: the ``empty`` text's (the model's neutral feature: released code
+    when it is given one), the mean over the names asked for, weighed by the whole picture (``classes``: released code
+    otherwise; the answer then depends on the list), or ``none``.
+    ``stretch``: each class's map runs from 0 to 1, whether or not the class is there (the released maps).
+    """
+
+    redundant: Literal["empty", "classes", "none"] = "empty"
+    stretch: bool = False
+
+
+_PLAIN = ClipSurgerySettings()
+VARIANTS: Mapping[str, ClipSurgerySettings] = MappingProxyType(
+    {
+        "default": _PLAIN,
+        "official": replace(_PLAIN, redundant="classes", stretch=True, background=Background("none")),
+        "classes": replace(_PLAIN, redundant="classes"),
+        "pamr": replace(_PLAIN, refine="pamr"),
+    }
+)
+
+
+class ClipSurgery(DenseClip[ClipSurgerySettings]):
+    """Names in, a label map or its regions out, by a frozen CLIP alone."""
+
+    name: ClassVar[str] = "clip_surgery"
+    variants: ClassVar[Mapping[str, Any]] = VARIANTS
+
+    @property
+    def path(self) -> DensePath:
+        """Value-value attention."""
+        return "surgery"
+
+    @property
+    def encoding_key(self) -> tuple[Any, ...]:
+        """Two of these on the same model can share an encoding when their keys are equal."""
+        return (*super().encoding_key, self.settings.redundant == "classes")
+
+    def encode(self, images: Sequence[Image]) -> list[DenseEncoding]:
+        """Read the cells of each image, and the whole of it where that weighs the names."""
+        encodings = super().encode(images)
+        if self.settings.redundant != "classes" or not encodings:
+            return encodings
+        return [replace(e, whole=w) for e, w in zip(encodings, self.clip.whole(images), strict=True)]
+
+    def scores(self, encoding: DenseEncoding, asked: Asked) -> Tensor:
+        """Corrected cosines (R, h, w), stretched to 0 .. 1 where asked."""
+        words = self.clip.words(asked.rows)
+        if self.settings.redundant == "empty":
+            maps = cosine_clues(encoding.tokens, words, self.clip.neutral()).values
+        else:
+            maps = likeness(encoding.tokens, words)
+        if self.settings.redundant == "classes":
+            maps = class_set_scores(maps, words @ needed(encoding.whole, "the whole picture's feature"))
+        return activation(maps) if self.settings.stretch else maps
+
+
+def class_set_scores(cosines: Tensor, whole: Tensor) -> Tensor:
+    """Take from cosines (R, h, w) what the names share, weighed by the whole picture's cosines ``whole`` (R).
+
+    w = p / mean(p) with p = softmax(2 whole); the value is w F . T less its mean over the names: one product, where the
+    released code holds a (cells, R, D) array.  Raises InputError for a single name, which shares all with itself.
+
+    >>> import torch
+    >>> class_set_scores(torch.tensor([[[0.75]], [[0.25]]]), torch.zeros(2)).flatten().tolist()
+    [0.25, -0.25]
+    """
+    if len(cosines) < 2:
+        raise InputError("what all names share can be taken away from two or more, got one name; or set redundant to 'empty'")
+    share = (_WHOLE_SCALE * whole).softmax(0)
+    weighed = cosines * (share / share.mean())[:, None, None]
+    return weighed - weighed.mean(0, keepdim=True)

@@ -1,0 +1,195 @@
+"""What methods that read names straight off CLIP's own cells share: cells, scores, refinement, background, painting.
+
+    picture -> CLIP's last layers, read as a map -> likeness of each cell to each name -> (refined) -> best name of each pixel
+
+A method of this family says which path it reads and how it turns likeness into scores: `maskclip`, `clip_surgery`,
+`patch_cosine`.  K classes, R rows scored (background words among them), D embedding, h w cells, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from annofree.clues.background import Asked, Background
+from annofree.detections.painting import (
+    Draw,
+    class_regions,
+    component_regions,
+    confidence,
+    on_pixels,
+    region_detections,
+    region_means,
+    strongest,
+)
+from annofree.errors import InputError, unknown_name
+from annofree.ops.grids import resized
+from annofree.ops.pamr import refined
+from annofree.ops.regions import Connectivity
+from annofree.protocols import DensePath, VisionLanguage
+from annofree.structures import Detections, FeatureMap, FloatArray, Image, LabelMap, Vocabulary
+
+__all__ = ["DenseClip", "DenseEncoding", "DenseSettings"]
+
+_ZUTIS_GAIN = 5.0  # of the cosine in ZUTIS's class probability
+
+
+@dataclass(frozen=True)
+class DenseSettings:
+    """What may be chosen in each method of the family.
+
+    ``background``: how pixels that are no thing are told.
+    ``refine``: ``pamr`` draws the scores towards the picture's edges, at one cell of ``refine_cell`` px (TCL: 4), or ``none``.
+    ``logit_scale``: of the softmax that a pixel's confidence comes from.
+    ``instances``: each connected region of a class (``components``), or all its pixels at once (``classes``: how ZUTIS makes
+    an instance baseline of MaskCLIP).  Either is scored by ZUTIS's rule: the mean confidence of its pixels times the
+    class's probability sigmoid(5 x mean score).
+    ``connectivity``, ``min_area`` (px) and ``most``: of the instances.
+    """
+
+    background: Background = field(default_factory=Background)
+    refine: Literal["none", "pamr"] = "none"
+    refine_cell: int = 4
+    logit_scale: float = 100.0
+    instances: Literal["components", "classes"] = "components"
+    connectivity: Connectivity = 8
+    min_area: int = 0
+    most: int = 100
+
+    def __post_init__(self) -> None:
+        if self.refine_cell < 1:
+            raise InputError(f"expected refine_cell of at least 1 px, got {self.refine_cell}")
+        if self.background.rule == "objectness":
+            raise InputError("the background rule 'objectness' needs an objectness source, which this method has not")
+
+
+@dataclass(frozen=True, eq=False)
+class DenseEncoding:
+    """All of a picture that needs no class name.
+
+    ``size`` (H, W); ``tokens`` (D, h, w); ``whole`` (D) and ``keys`` (C, h, w) where the method reads them; the ``image``
+    itself where scores are refined by it.
+    """
+
+    size: tuple[int, int]
+    tokens: FeatureMap
+    whole: Tensor | None = None
+    keys: FeatureMap | None = None
+    image: Image | None = None
+
+
+S = TypeVar("S", bound=DenseSettings)
+T = TypeVar("T")
+
+
+class DenseClip(Generic[S]):
+    """The flow; a method gives its ``name``, its ``variants``, its path and its ``scores``."""
+
+    name: ClassVar[str]
+    variants: ClassVar[Mapping[str, Any]]
+
+    def __init__(self, clip: VisionLanguage, settings: S | str = "default") -> None:
+        if isinstance(settings, str) and settings not in self.variants:
+            raise unknown_name(f"variant of {self.name}", settings, self.variants)
+        self.clip = clip
+        self.settings: S = self.variants[settings] if isinstance(settings, str) else settings
+
+    @property
+    def path(self) -> DensePath:
+        """How CLIP's last layers are read."""
+        raise NotImplementedError
+
+    def scores(self, encoding: DenseEncoding, asked: Asked) -> Tensor:
+        """How likely each cell is each row, (R, h, w)."""
+        raise NotImplementedError
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Method, path, settings, and the model with its hashes and tier."""
+        return {
+            "method": self.name,
+            "path": self.path,
+            "settings": asdict(self.settings),
+            "models": [self.clip.provenance],
+        }
+
+    @property
+    def encoding_key(self) -> tuple[Any, ...]:
+        """Two of these on the same model can share an encoding when their keys are equal."""
+        return self.name, self.path, self.settings.refine
+
+    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+        """What a person should know before trusting the answer for these names."""
+        return self.clip.remarks(self.settings.background.asked(classes).rows)
+
+    def encode(self, images: Sequence[Image]) -> list[DenseEncoding]:
+        """Read CLIP's cells of each image; one encoding an image, in order."""
+        if not images:
+            return []
+        tokens, kept = self.clip.dense(images, self.path), self.settings.refine != "none"
+        return [DenseEncoding(i.size, t, image=i if kept else None) for i, t in zip(images, tokens, strict=True)]
+
+    def semantic(self, image: Image | DenseEncoding, classes: str | Iterable[str] | Vocabulary) -> LabelMap:
+        """Name every pixel of an image, or of an encoding of it."""
+        asked = self.settings.background.asked(classes)
+        encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        best, values = strongest(self._drawing(encoding, asked), len(asked.rows), encoding.size)
+        return self.settings.background.labelled(asked, best, values)
+
+    def instances(self, image: Image | DenseEncoding, classes: str | Iterable[str] | Vocabulary) -> Detections:
+        """Take the regions of the label map for instances."""
+        s, vocabulary = self.settings, Vocabulary.of(classes)
+        asked = s.background.asked(vocabulary)
+        encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        draw, count = self._drawing(encoding, asked), len(asked.rows)
+        best, values = strongest(draw, count, encoding.size)
+        labels = s.background.labelled(asked, best, values)
+        regions, owner = component_regions(labels, s.connectivity) if s.instances == "components" else class_regions(labels)
+        sure = confidence(draw, count, encoding.size, values, s.logit_scale)
+        scores = zutis_scores(region_means(regions, len(owner), [sure, values]))
+        first = len(labels.names) - len(vocabulary)  # 1 where a background was put before the names
+        ids = [k - first for k in owner]
+        return region_detections(regions, ids, scores, vocabulary.names, min_area=s.min_area, most=s.most)
+
+    def _drawing(self, encoding: DenseEncoding, asked: Asked) -> Draw:
+        """What draws a part of the rows on the pixels of the picture, (k, H, W)."""
+        maps, window = self._refined(encoding, self.scores(encoding, asked))
+        return lambda part: on_pixels(maps[part], encoding.size, window)
+
+    def _refined(self, encoding: DenseEncoding, maps: Tensor) -> tuple[Tensor, tuple[int, int] | None]:
+        """Draw scores (R, h, w) towards the picture's edges where asked; and the window that their cells then cover."""
+        window = encoding.tokens.window
+        if self.settings.refine == "none":
+            return maps, window
+        cell = self.settings.refine_cell
+        finer = resized(maps, cells(window or encoding.size, cell))
+        height, width = cells(encoding.size, cell)
+        return refined(needed(encoding.image, "the image"), finer[:, :height, :width]), None
+
+
+def cells(size: tuple[int, int], cell: int) -> tuple[int, int]:
+    """How many cells of ``cell`` px cover an image of ``size`` (H, W), each way."""
+    return -(-size[0] // cell), -(-size[1] // cell)
+
+
+def zutis_scores(means: FloatArray) -> FloatArray:
+    """The mean confidence (N) times the probability of the class, a sigmoid of 5 times the mean score (N); ``means`` (N, 2)."""
+    scores: FloatArray = (means[:, 0] / (1 + np.exp(-_ZUTIS_GAIN * means[:, 1]))).astype(np.float32)
+    return scores
+
+
+def likeness(tokens: FeatureMap, words: Tensor) -> Tensor:
+    """The cosine of each cell of ``tokens`` (D, h, w) with each of ``words`` (R, D), (R, h, w)."""
+    return torch.einsum("dhw,kd->khw", tokens.values, words.to(tokens.values))
+
+
+def needed(part: T | None, what: str) -> T:
+    """Return a part of an encoding; raises InputError where it was encoded with settings that do not need it."""
+    if part is None:
+        raise InputError(f"expected an encoding that holds {what}, got one made with other settings; encode with these")
+    return part

@@ -1,0 +1,134 @@
+"""MaskCLIP (Zhou et al., ECCV 2022): the values of CLIP's last attention, each cell by itself, meet the names.
+
+The path past attention is ``value`` (value and output projections alone, as in a ResNet's pool) or ``value+mlp`` (the released
+ViT, which keeps the residual and the MLP around them).  R rows scored, h w cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from annofree.clues.background import Asked, Background
+from annofree.errors import InputError
+from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings, likeness, needed
+from annofree.protocols import DensePath
+from annofree.structures import FeatureMap, Image
+
+__all__ = ["VARIANTS", "Keyed", "MaskClip", "MaskClipSettings", "denoised", "smoothed"]
+
+_DENOISED = -100.0
+_REFINE_SCALE = 100.0  # of the softmax in both refinements, as released
+
+
+@runtime_checkable
+class Keyed(Protocol):
+    """A CLIP that also gives the keys of its last attention."""
+
+    def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """Keys of the last block on the grid of the dense features, (C, h, w) an image."""
+        ...
+
+
+@dataclass(frozen=True)
+class MaskClipSettings(DenseSettings):
+    """What may be chosen, beside what the family shares.
+
+    ``path``: ``value+mlp`` as the released code for ViTs, ``value`` as that for ResNets; None takes the first the CLIP has.
+    ``denoise``: prompt denoising: a class whose highest probability over all cells is under this is dropped; 0.5 as released,
+    0 drops none.  The background is never dropped (ours: the released code has none).
+    ``smooth``: key smoothing: cells less sure than ``smooth_below`` become the sum of all cells' probabilities, weighed by how
+    alike their keys are; keys are made unit along their ``channels`` (a cosine) or along the ``tokens`` (released code).
+    Neither is on in the released settings.
+    """
+
+    path: Literal["value", "value+mlp"] | None = None
+    denoise: float = 0.0
+    smooth: Literal["none", "channels", "tokens"] = "none"
+    smooth_below: float = 1.0
+
+
+_PLAIN = MaskClipSettings()
+VARIANTS: Mapping[str, MaskClipSettings] = MappingProxyType(
+    {
+        "default": _PLAIN,
+        "official": replace(_PLAIN, background=Background("none")),
+        "denoised": replace(_PLAIN, denoise=0.5),
+        "smoothed": replace(_PLAIN, denoise=0.5, smooth="tokens"),
+        "pamr": replace(_PLAIN, refine="pamr"),
+        "zutis": replace(_PLAIN, instances="classes"),
+    }
+)
+
+
+class MaskClip(DenseClip[MaskClipSettings]):
+    """Names in, a label map or its regions out, by a frozen CLIP alone.
+
+    Raises InputError where keys are asked for and the CLIP gives none.
+    """
+
+    name: ClassVar[str] = "maskclip"
+    variants: ClassVar[Mapping[str, Any]] = VARIANTS
+
+    @property
+    def path(self) -> DensePath:
+        """The value path that the settings name, or the CLIP has."""
+        return self.settings.path or ("value+mlp" if "value+mlp" in self.clip.paths else "value")
+
+    @property
+    def encoding_key(self) -> tuple[Any, ...]:
+        """Two of these on the same model can share an encoding when their keys are equal."""
+        return (*super().encoding_key, self.settings.smooth != "none")
+
+    def encode(self, images: Sequence[Image]) -> list[DenseEncoding]:
+        """Read the values of each image, and the keys where they smooth."""
+        encodings = super().encode(images)
+        if self.settings.smooth == "none" or not encodings:
+            return encodings
+        if not isinstance(self.clip, Keyed):
+            raise InputError("key smoothing needs a CLIP that gives its last keys, as a ViT does; this one has none")
+        return [replace(e, keys=k) for e, k in zip(encodings, self.clip.keys(images), strict=True)]
+
+    def scores(self, encoding: DenseEncoding, asked: Asked) -> Tensor:
+        """Cosines (R, h, w); probabilities and sums of them where they are smoothed."""
+        s, maps = self.settings, likeness(encoding.tokens, self.clip.words(asked.rows))
+        if s.denoise > 0:
+            maps = denoised(maps, s.denoise, asked.is_background.to(maps.device))
+        if s.smooth != "none":
+            maps = smoothed(maps, needed(encoding.keys, "the keys").values, s.smooth_below, s.smooth)
+        return maps
+
+
+def denoised(maps: Tensor, threshold: float, spared: Tensor) -> Tensor:
+    """Give the rows of cosines (R, h, w) that are nowhere likelier than ``threshold`` -100, but not the ``spared`` (R).
+
+    Where that would leave no row at all, none is dropped.
+
+    >>> maps = torch.tensor([[[0.3, 0.1]], [[0.1, 0.3]], [[0.2, 0.2]]])
+    >>> denoised(maps, 0.5, torch.zeros(3, dtype=torch.bool))[:, 0, 0].tolist()[2]
+    -100.0
+    """
+    most = (maps * _REFINE_SCALE).softmax(0).flatten(1).amax(1)
+    dropped = (most < threshold) & ~spared
+    return maps if dropped.all() else maps.masked_fill(dropped[:, None, None], _DENOISED)
+
+
+def smoothed(maps: Tensor, keys: Tensor, below: float, along: Literal["channels", "tokens"]) -> Tensor:
+    """Replace cells of cosines (R, h, w) that are less sure than ``below`` by what cells with like ``keys`` (C, h, w) say.
+
+    All become probabilities.  An unsure cell i is then the sum over all cells j of (k_i . k_j) p_j, and that sum is not
+    normalised, as released.
+    """
+    if maps.shape[1:] != keys.shape[1:]:
+        raise InputError(f"expected keys on the grid of the cells, {tuple(maps.shape[1:])}, got {tuple(keys.shape[1:])}")
+    shares = (maps * _REFINE_SCALE).softmax(0).flatten(1)
+    units = F.normalize(keys.flatten(1).to(maps), dim=0 if along == "channels" else 1)
+    # (p K^T) K in this order: never an array of cells x cells
+    summed = (shares @ units.T) @ units
+    return torch.where(shares.amax(0) < below, summed, shares).view(maps.shape)

@@ -1,0 +1,217 @@
+"""The suite passes a right method and bites wrong ones: each mutation of the right method fails the check made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from annofree.errors import InputError
+from annofree.protocols import SemanticSegmenter
+from annofree.structures import Image, IntArray, LabelMap, Vocabulary
+from annofree.testing import semantic_conformance
+from annofree.testing.paper_world import NAMES, class_map
+from annofree.testing.semantic_conformance import SEMANTIC_CHECKS, check_semantic_segmenter
+
+
+class Colours:
+    """Names each pixel by its colour: exact, with no features."""
+
+    provenance: dict[str, Any] = {"method": "test"}  # noqa: RUF012
+
+    def remarks(self, classes: Any) -> list[str]:
+        return [f"never read: {name}" for name in Vocabulary.of(classes).names if name not in NAMES]
+
+    def encode(self, images: Sequence[Image]) -> list[Any]:
+        return [self.encode_one(image) for image in images]
+
+    def encode_one(self, image: Image) -> IntArray:
+        return class_map(image.pixels)
+
+    def semantic(self, image: Any, classes: Any) -> LabelMap:
+        asked = Vocabulary.of(classes).names
+        classes_there = self.encode([image])[0] if isinstance(image, Image) else image
+        names = asked if "background" in asked else ("background", *asked)
+        own = [names.index(name) if name in names else names.index("background") for name in (*NAMES, "background")]
+        return LabelMap(np.array(own, np.int32)[classes_there], names, names.index("background"))
+
+
+@pytest.mark.parametrize("check", SEMANTIC_CHECKS, ids=lambda check: check.__name__)
+def test_a_right_method_passes(check: Callable[[SemanticSegmenter], None]) -> None:
+    assert isinstance(Colours(), SemanticSegmenter)
+    check(Colours())
+
+
+def test_all_checks_are_in_the_suite() -> None:
+    checks = {f for name, f in vars(semantic_conformance).items() if name.startswith("check_")}
+    assert checks == {*SEMANTIC_CHECKS, check_semantic_segmenter}
+    check_semantic_segmenter(Colours, min_iou=0.99)
+
+
+class Blind(Colours):
+    def encode_one(self, image: Image) -> IntArray:
+        return np.full(image.size, len(NAMES), np.int64)
+
+
+class SeesMore(Colours):
+    """Names a margin of paper as well."""
+
+    def encode_one(self, image: Image) -> IntArray:
+        classes = super().encode_one(image)
+        classes[:, : image.size[1] // 2][classes[:, : image.size[1] // 2] == len(NAMES)] = 3
+        return classes
+
+
+class TakesTallForWide(Colours):
+    def encode_one(self, image: Image) -> IntArray:
+        classes = super().encode_one(image)
+        return classes[::-1] if image.id.endswith("transposed") else classes
+
+
+class PaintsPaper(Colours):
+    def encode_one(self, image: Image) -> IntArray:
+        classes = super().encode_one(image)
+        return np.zeros_like(classes) if (classes == len(NAMES)).all() else classes
+
+
+class SmallerMaps(Colours):
+    """Leaves thin pictures at the size of its cells."""
+
+    def semantic(self, image: Any, classes: Any) -> LabelMap:
+        found = super().semantic(image, classes)
+        return replace(found, labels=found.labels[:1]) if found.size[1] == 3 else found
+
+
+class DoubleBackground(Colours):
+    def semantic(self, image: Any, classes: Any) -> LabelMap:
+        found = super().semantic(image, classes)
+        listed = "background" in Vocabulary.of(classes).names
+        return LabelMap(found.labels, (*found.names, "background 2"), found.background) if listed else found
+
+
+class NoBackgroundForOne(Colours):
+    def semantic(self, image: Any, classes: Any) -> LabelMap:
+        found = super().semantic(image, classes)
+        return LabelMap(np.zeros_like(found.labels), ("apple",)) if len(found.names) == 2 else found
+
+
+class FirstNameWins(Colours):
+    def semantic(self, image: Any, classes: Any) -> LabelMap:
+        found = super().semantic(image, classes)
+        if found.names == ("background", *NAMES[::-1]):
+            found.labels[:2] = 1
+        return found
+
+
+class AbsentNamesCount(Colours):
+    def semantic(self, image: Any, classes: Any) -> LabelMap:
+        found = super().semantic(image, classes)
+        if "zeppelin" in found.names:
+            found.labels[:2] = found.names.index("zeppelin")
+        return found
+
+
+class ShufflesBatches(Colours):
+    def encode(self, images: Sequence[Image]) -> list[Any]:
+        return super().encode(sorted(images, key=lambda image: image.size))
+
+
+class LosesTheLast(Colours):
+    def encode(self, images: Sequence[Image]) -> list[Any]:
+        return super().encode(images[: max(1, len(images) - 1)])
+
+
+class OtherForEncodings(Colours):
+    def semantic(self, image: Any, classes: Any) -> LabelMap:
+        found = super().semantic(image, classes)
+        return found if isinstance(image, Image) else replace(found, labels=found.labels * 0)
+
+
+class PaintsOnPixels(Colours):
+    def encode_one(self, image: Image) -> IntArray:
+        classes = super().encode_one(image)
+        image.pixels[:4] = 0
+        return classes
+
+
+class WearsOut(Colours):
+    def semantic(self, image: Any, classes: Any) -> LabelMap:
+        found = super().semantic(image, classes)
+        if not isinstance(image, Image):
+            image[:] = len(NAMES)
+        return found
+
+
+class RemembersById(Colours):
+    def __init__(self) -> None:
+        self.last: dict[Any, IntArray] = {}
+
+    def encode_one(self, image: Image) -> IntArray:
+        key = (image.id, image.size)
+        self.last = {key: self.last[key] if key in self.last else super().encode_one(image)}
+        return self.last[key]
+
+
+class RefusesLate(Colours):
+    def semantic(self, image: Any, classes: Any) -> LabelMap:
+        try:
+            return super().semantic(image, classes)
+        except InputError as error:
+            raise IndexError("list index out of range") from error
+
+
+class AcceptsNothing(Colours):
+    def semantic(self, image: Any, classes: Any) -> LabelMap:
+        return super().semantic(image, classes or NAMES)
+
+
+class CountsInProvenance(Colours):
+    def __init__(self) -> None:
+        self.provenance = {"count": 0}
+
+    def semantic(self, image: Any, classes: Any) -> LabelMap:
+        self.provenance["count"] += 1
+        return super().semantic(image, classes)
+
+
+class RemarksInOneText(Colours):
+    def remarks(self, classes: Any) -> Any:
+        return "; ".join(super().remarks(classes))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "check", "message"),
+    [
+        (Blind, "check_known_pixels", "'apple' has IoU"),
+        (SeesMore, "check_known_pixels", "of which there is none"),
+        (TakesTallForWide, "check_transposed_pixels", "with its old self"),
+        (PaintsPaper, "check_empty_paper", "of it is"),
+        (SmallerMaps, "check_well_formed_maps", "expected the image's size"),
+        (DoubleBackground, "check_listed_background", "expected the names"),
+        (NoBackgroundForOne, "check_one_name", "expected the names"),
+        (FirstNameWins, "check_order_of_names", "of the pixels differ"),
+        (AbsentNamesCount, "check_absent_names", "of the pixels differ"),
+        (ShufflesBatches, "check_batches_of_images", "encoded with others"),
+        (LosesTheLast, "check_batches_of_images", "encodings of as many images"),
+        (OtherForEncodings, "check_encoding_for_image", "image for encoding"),
+        (PaintsOnPixels, "check_nothing_changed", "pixels were changed"),
+        (WearsOut, "check_nothing_changed", "asked again"),
+        (RemembersById, "check_nothing_changed", "is elsewhere"),
+        (RefusesLate, "check_bad_names", "got IndexError"),
+        (AcceptsNothing, "check_bad_names", "got an answer"),
+        (CountsInProvenance, "check_told", "changed between two uses"),
+        (RemarksInOneText, "check_told", "list of sentences"),
+    ],
+)
+def test_wrong_methods_fail_the_check_made_for_them(wrong: Callable[[], SemanticSegmenter], check: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        getattr(semantic_conformance, check)(wrong())
+
+
+@pytest.mark.parametrize("wrong", [Blind, TakesTallForWide, DoubleBackground, RemarksInOneText])
+def test_the_suite_as_a_whole_finds_them(wrong: Callable[[], SemanticSegmenter]) -> None:
+    with pytest.raises(AssertionError):
+        check_semantic_segmenter(wrong)

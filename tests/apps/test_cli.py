@@ -150,7 +150,7 @@ def test_a_folder_of_pictures(cli: Cli, fakes: list[dict[str, str]], photos: Pat
     out = tmp_path / "new" / "out"
     said = cli("segment", photos, "--classes", ALL, "--out", out, "--variant", "paper", "--device", "cpu", "--batch-size", 3)
     assert said.code == 0
-    assert fakes == [{"method": "zip", "models": "tiny", "variant": "paper", "device": "cpu"}]
+    assert fakes == [{"method": "zip", "models": "fast", "variant": "paper", "device": "cpu"}]
     assert "11 instances in 8 pictures" in said.out
     assert f"{out}/annotations.json, {out}/overlays" in said.out
     assert sorted(p.name for p in out.rglob("*") if p.is_file()) == sorted(

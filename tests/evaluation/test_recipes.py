@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,11 +16,11 @@ from annofree.datasets.folder import read_image
 from annofree.errors import InputError
 from annofree.evaluation import recipes
 from annofree.evaluation.recipes import Recipe, Run, figures_of, reproduce
-from annofree.evaluation.sharing import SharedClip, SharedSam
+from annofree.evaluation.sharing import shared
 from annofree.features.clip import Clip
 from annofree.features.sam import Sam
 from annofree.formats.coco import CocoFile
-from annofree.methods.catalogue import load_models
+from annofree.methods.catalogue import Models
 from annofree.protocols import Embedding
 from annofree.structures import FeatureMap, Image, Vocabulary
 from annofree.testing.fakes import FakeClip, FakeSam
@@ -61,7 +61,8 @@ def written(folder: Path, text: str = HEAD + RUNS) -> Path:
 
 @cache
 def models() -> tuple[Clip, Sam]:
-    return load_models("tiny", "cpu")
+    tiny = Models("tiny", "cpu")
+    return cast(Clip, tiny.clip), cast(Sam, tiny.sam)
 
 
 # Reading
@@ -144,9 +145,8 @@ def test_two_runs_give_the_figures_of_each_group(tmp_path: Path) -> None:
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models that cost nothing, and find nothing in scenes of emoji."""
-    monkeypatch.setattr(recipes, "load_models", lambda models, device: (FakeClip(), FakeSam()))
-    monkeypatch.setattr(recipes, "SharedClip", lambda clip: clip)
-    monkeypatch.setattr(recipes, "SharedSam", lambda sam: sam)
+    monkeypatch.setattr(Models, "clip", FakeClip())
+    monkeypatch.setattr(Models, "sam", FakeSam())
 
 
 @pytest.mark.usefixtures("fakes")
@@ -178,6 +178,11 @@ def test_missing_pictures_are_named(tmp_path: Path) -> None:
     recipe = Recipe.read(written(tmp_path, HEAD.replace("/images", "/pictures") + RUNS))
     with pytest.raises(InputError, match=r"plain-00\.jpg among them"):
         reproduce(recipe, limit=1, on_progress=quiet)
+
+
+def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"to have a name of its own, got 'coarse', 'zip' twice"):
+        Recipe.read(written(tmp_path, HEAD + RUNS + RUNS))
 
 
 def test_figures_of_perfect_predictions() -> None:
@@ -215,13 +220,13 @@ def alike(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize("verb", ["whole", "dense", "boundaries", "embed"])
 def test_shared_models_give_what_the_models_give(verb: str) -> None:
     clip, sam = models()
-    shared: Any = SharedSam(sam) if verb == "embed" else SharedClip(clip)
     plain: Any = sam if verb == "embed" else clip
+    twin: Any = shared(plain)
     one, other = pictures()
     expected = {i.id: getattr(plain, verb)([i])[0] for i in (one, other)}
     assert not alike(expected[one.id], expected[other.id])
     for image in (one, one, other, other, one):
-        assert alike(getattr(shared, verb)([image])[0], expected[image.id])
+        assert alike(getattr(twin, verb)([image])[0], expected[image.id])
 
 
 def test_what_is_shared_is_computed_once_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,19 +239,19 @@ def test_what_is_shared_is_computed_once_a_picture(monkeypatch: pytest.MonkeyPat
         return whole(self, images)
 
     monkeypatch.setattr(Clip, "whole", counted)
-    shared = SharedClip(clip)
+    twin = shared(clip)
     one, other = Image(np.zeros((40, 60, 3), np.uint8), "one"), Image(np.full((40, 60, 3), 9, np.uint8), "other")
     for images in ([one], [one], [other], [one], [one, other], [one]):
-        shared.whole(images)
+        twin.whole(images)
     assert asked == [["one"], ["other"], ["one"], ["one", "other"]]
-    shared.whole([Image(one.pixels, "one")])  # another picture, for all that is known of it
+    twin.whole([Image(one.pixels, "one")])  # another picture, for all that is known of it
     assert len(asked) == 5
 
 
 def test_shared_models_say_what_the_models_say() -> None:
     clip, sam = models()
-    shared = SharedClip(clip)
+    twin = shared(clip)
     words = Vocabulary.of("dog, cat: kitten")
-    assert shared.provenance == clip.provenance
-    assert SharedSam(sam).provenance == sam.provenance
-    assert torch.equal(shared.words(words), clip.words(words))
+    assert twin.provenance == clip.provenance
+    assert shared(sam).provenance == sam.provenance
+    assert torch.equal(twin.words(words), clip.words(words))

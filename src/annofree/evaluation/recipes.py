@@ -10,33 +10,36 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
+from annofree.datasets.coco_object import coco_instances
 from annofree.errors import InputError, unknown_name
-from annofree.evaluation.instance import InstanceScores
-from annofree.evaluation.running import scores_of, truth_images
-from annofree.evaluation.separation import Separation
-from annofree.evaluation.sharing import SharedClip, SharedSam
+from annofree.evaluation.answers import Answers, Figures, InstanceAnswers, LabelAnswers, figures_of
+from annofree.evaluation.running import truth_images
+from annofree.evaluation.sharing import shared
 from annofree.features.controls import Control, controlled
 from annofree.formats.coco import CocoFile
-from annofree.methods.catalogue import build, load_models
-from annofree.protocols import Segmenter
+from annofree.methods.catalogue import Models, build, entry_of
+from annofree.methods.models import OBJECTNESS_ROLES
 from annofree.structures import Vocabulary
 
 __all__ = ["Figures", "Recipe", "Run", "figures_of", "reproduce"]
 
-Figures = dict[str, float | None]
-
 
 @dataclass(frozen=True)
 class Run:
-    """One line of a recipe: what is run, and ``expected`` figures in percent by name, such as ``plain AP``."""
+    """One line of a recipe: what is run, and ``expected`` figures in percent by name, such as ``plain AP``.
+
+    ``control`` replaces CLIP's boundary features; ``task`` is instance or semantic; ``objectness`` where a method asks for it.
+    """
 
     name: str
     method: str = "zip"
     variant: str = "default"
     settings: Mapping[str, Any] = field(default_factory=dict)
     control: str | None = None
+    task: str = "instance"
+    objectness: str = "found"
     expected: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -65,11 +68,18 @@ class Recipe:
             runs = tuple(Run(**run) for run in data.pop("run", []))
             here = path.parent
             places = {key: here / data.pop(key) for key in ("truth", "images")}
+            _check_names([run.name for run in runs], path)
             return cls(**data, **places, runs=runs)
         except OSError as problem:
             raise InputError(f"expected a recipe at {path}, but it cannot be read: {problem.strerror}") from None
         except (ValueError, KeyError, TypeError) as problem:  # not UTF-8 and not TOML are both a ValueError
             raise InputError(f"expected a recipe in {path}, but it is not one: {problem}") from None
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise InputError(f"expected each run of {path} to have a name of its own, got {', '.join(map(repr, doubled))} twice")
 
 
 def reproduce(
@@ -88,52 +98,36 @@ def reproduce(
     for name in only:
         if name not in known:
             raise unknown_name("run", name, known)
-    truth = _limited(CocoFile.read(recipe.truth), recipe.group_by, limit or recipe.limit)
+    whole = CocoFile.read(recipe.truth)
+    truth = _limited(whole, recipe.group_by, limit or recipe.limit)
     runs = [run for run in recipe.runs if not only or run.name in only]
-    methods = _methods(recipe, runs)
     vocabulary = Vocabulary.of([row["name"] for row in truth.categories])
-    ids = [row["id"] for row in truth.categories]
-    found = {run.name: CocoFile(images=truth.images, categories=truth.categories) for run in runs}
-    images = truth_images(truth, recipe.images)
-    for done, (image_id, image) in enumerate(images):
-        on_progress(done, len(images))
+    methods = _methods(recipe, runs, vocabulary)
+    answers = {run.name: _answers(recipe, run, truth, [row["id"] for row in whole.images]) for run in runs}
+    images = {row["id"]: row for row in truth.images}
+    pictures = truth_images(truth, recipe.images)
+    for done, (image_id, image) in enumerate(pictures):
+        on_progress(done, len(pictures))
         encodings: dict[Any, Any] = {}
         for run in runs:
-            method, key = methods[run.name], (run.control, getattr(methods[run.name], "encoding_key", run.name))
+            method = methods[run.name]
+            key = (run.control, run.objectness, getattr(method, "encoding_key", run.name))
             if key not in encodings:
                 encodings[key] = method.encode([image])[0]
-            found[run.name].add_annotations(method.instances(encodings[key], vocabulary).to_coco(image_id, ids))
-    on_progress(len(images), len(images))
-    for name, file in found.items():
-        on_found(name, file)
-    return {name: figures_of(truth, file, recipe.group_by) for name, file in found.items()}
+            ask = method.semantic if run.task == "semantic" else method.instances
+            answers[run.name].add(images[image_id], ask(encodings[key], vocabulary))
+    on_progress(len(pictures), len(pictures))
+    for name, answer in answers.items():
+        if isinstance(answer, InstanceAnswers):
+            on_found(name, answer.found)
+    return {name: answer.figures() for name, answer in answers.items()}
 
 
-def figures_of(truth: CocoFile, found: CocoFile, group_by: str) -> Figures:
-    """Score predictions for each group of pictures and for all of them, in percent, by names such as ``plain AP``."""
-    groups: dict[str, list[int]] = {}
-    for row in truth.images:
-        groups.setdefault(str(row.get(group_by, "all")), []).append(row["id"])
-    groups["all"] = [row["id"] for row in truth.images]
-    figures: Figures = {}
-    for group, image_ids in groups.items():
-        for view, scores in scores_of(truth, found, image_ids).items():
-            figures |= {f"{group} {name}": value for name, value in _named(view, scores).items()}
-    return figures
-
-
-def _named(view: str, scores: InstanceScores | Separation) -> Figures:
-    prefix = {"class-aware masks": "", "class-aware separation": "", "class-aware boxes": "box "}.get(
-        view, f"{view.replace(' masks', '').replace(' separation', '')} "
-    )
-    if isinstance(scores, Separation):
-        return {f"{prefix}separated": _percent(scores.rate)}
-    values = {"AP": scores.ap, "AP50": scores.ap50, "AP75": scores.ap75, "AR10": scores.ar10, "AR100": scores.ar100}
-    return {f"{prefix}{name}": _percent(value) for name, value in values.items()}
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else round(100 * value, 2)
+def _answers(recipe: Recipe, run: Run, truth: CocoFile, ids: Sequence[int]) -> Answers:
+    """Start to gather what a run says of the pictures of ``truth``; ``ids`` are those of the whole file."""
+    if run.task == "semantic":
+        return LabelAnswers(ids, coco_instances(recipe.truth, recipe.images), recipe.group_by)
+    return InstanceAnswers(truth, recipe.group_by)
 
 
 def _limited(truth: CocoFile, group_by: str, limit: int | None) -> CocoFile:
@@ -149,12 +143,46 @@ def _limited(truth: CocoFile, group_by: str, limit: int | None) -> CocoFile:
     return CocoFile(kept, truth.categories, [a for a in truth.annotations if a["image_id"] in ids], truth.info)
 
 
-def _methods(recipe: Recipe, runs: Sequence[Run]) -> dict[str, Segmenter]:
-    clip, sam = load_models(recipe.models, "cpu")
-    shared_sam, clips = SharedSam(sam), dict[str | None, SharedClip]({None: SharedClip(clip)})
+def _methods(recipe: Recipe, runs: Sequence[Run], vocabulary: Vocabulary) -> dict[str, Any]:
+    """Build the method of each run; the models are shared, so that each looks at a picture once."""
+    models = Models(recipe.models, "cpu", objectness="none")
+    parts: dict[tuple[str, str], Any] = {}
+
+    def once(part: str, how: str, make: Callable[[], Any]) -> Any:
+        if (part, how) not in parts:
+            parts[part, how] = shared(make())
+        return parts[part, how]
+
+    def equipped(run: Run) -> Models:
+        entry = entry_of(run.method, run.variant)
+        having = {"clip": once("clip", run.control or "", lambda: _controlled(models.clip, run.control))}
+        if "sam" in entry.needs:
+            having["sam"] = once("sam", "", lambda: models.sam)
+        if entry.objectness and run.objectness != "none":
+            having["objectness"] = once("objectness", run.objectness, lambda: _objectness(models, run.objectness, vocabulary))
+        return models.having(**having)
+
     for run in runs:
-        if run.control and run.control not in get_args(Control):
-            raise unknown_name("control", run.control, get_args(Control))
-        if run.control not in clips:
-            clips[run.control] = SharedClip(controlled(clip, run.control))  # type: ignore[arg-type]
-    return {run.name: build(run.method, clips[run.control], shared_sam, run.variant, run.settings) for run in runs}
+        _check(run)
+    return {run.name: build(run.method, equipped(run), run.variant, run.settings) for run in runs}
+
+
+def _check(run: Run) -> None:
+    """Refuse what does not exist before any model is loaded."""
+    if run.control and run.control not in get_args(Control):
+        raise unknown_name("control", run.control, get_args(Control))
+    if run.objectness not in OBJECTNESS_ROLES:
+        raise unknown_name("objectness source", run.objectness, OBJECTNESS_ROLES)
+    tasks = entry_of(run.method, run.variant).tasks
+    if run.task not in tasks:
+        raise InputError(f"expected a task that {run.method} has ({', '.join(tasks)}), got {run.task!r}")
+
+
+def _controlled(clip: Any, control: str | None) -> Any:
+    return controlled(clip, cast(Control, control)) if control else clip
+
+
+def _objectness(models: Models, source: str, vocabulary: Vocabulary) -> Any:
+    """A source of objectness; ``instances`` asks Zip for the names of the truth."""
+    asked = {"segmenter": build("zip", models), "classes": vocabulary} if source == "instances" else {}
+    return Models(models.preset.name, models.device, objectness=source).having(**asked).objectness

@@ -10,14 +10,13 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from annofree.datasets.folder import decode_image, pillow_quiet
 from annofree.errors import AnnofreeError, ImageError, InputError, MissingError
-from annofree.protocols import Segmenter
-from annofree.structures import Detections, Image, Vocabulary
+from annofree.structures import Image, Vocabulary
 
 __all__ = ["Timings", "run"]
 
@@ -51,18 +50,28 @@ class Timings:
         return {k: round(v, 3) for k, v in asdict(self).items()} | {"images_per_second": round(self.images_per_second, 3)}
 
 
+class Encoder(Protocol):
+    """Whoever can encode pictures: a method, or several."""
+
+    def encode(self, images: Sequence[Image]) -> Sequence[Any]:
+        """One encoding an image, in order."""
+        ...
+
+
 def run(
-    method: Segmenter,
+    method: Encoder,
     paths: Sequence[Path],
     vocabulary: Vocabulary,
     *,
     batch_size: int = 4,
-    on_result: Callable[[Path, Image, Detections], None],
+    ask: Callable[[Any, Vocabulary], Any] | None = None,
+    on_result: Callable[[Path, Image, Any], None],
     on_failure: Callable[[Path, Exception], None],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Timings:
-    """Find the instances of a vocabulary in many pictures, and hand each to ``on_result`` as soon as it is done.
+    """Ask a method for a vocabulary in many pictures, and hand each answer to ``on_result`` as soon as it is there.
 
+    ``ask`` gets an encoding and the vocabulary; unless given, it is the method's ``instances``.
     Pictures are read one batch ahead in a background thread and encoded ``batch_size`` at a time.  One that cannot be
     read, or on which the method fails, goes to ``on_failure`` and the others go on; ``on_progress`` gets the pictures
     dealt with and their number.  The callbacks run in the caller's thread, and what they raise ends the run, as do
@@ -70,7 +79,8 @@ def run(
     """
     if batch_size < 1:
         raise InputError(f"expected a batch size of at least 1, got {batch_size}")
-    job = _Job(method, vocabulary, len(paths), on_result, on_failure, on_progress)
+    ask = ask or method.instances  # type: ignore[attr-defined]
+    job = _Job(method, ask, vocabulary, len(paths), on_result, on_failure, on_progress)
     with job.clock.of("total"), pillow_quiet(), ThreadPoolExecutor(1, thread_name_prefix="annofree-read") as reader:
         batches = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
         for images, failures in _one_ahead(reader, batches, job.clock):
@@ -121,10 +131,11 @@ class _Clock:
 
 @dataclass
 class _Job:
-    method: Segmenter
+    method: Encoder
+    ask: Callable[[Any, Vocabulary], Any]
     vocabulary: Vocabulary
     total: int
-    on_result: Callable[[Path, Image, Detections], None]
+    on_result: Callable[[Path, Image, Any], None]
     on_failure: Callable[[Path, Exception], None]
     on_progress: Callable[[int, int], None] | None
     clock: _Clock = field(default_factory=_Clock)
@@ -151,7 +162,7 @@ class _Job:
 
     def finish(self, path: Path, image: Image, encoding: Any) -> None:
         """Ask one encoding, and hand on what was found."""
-        found = self._try("instances", lambda: self.method.instances(encoding, self.vocabulary))
+        found = self._try("instances", lambda: self.ask(encoding, self.vocabulary))
         if isinstance(found, Exception):
             self.fail(path, found)
             return

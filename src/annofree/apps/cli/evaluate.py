@@ -1,4 +1,4 @@
-"""``annofree evaluate``: score predictions, or a method, against COCO truth."""
+"""``annofree evaluate``: score predictions, or a method, against truth."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from annofree.apps.cli.plan import DEFAULTS
 from annofree.apps.cli.progress import progress
-from annofree.errors import InputError
+from annofree.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from annofree.formats.coco import CocoFile
@@ -17,24 +18,39 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    truth: Annotated[Path, typer.Option(help="COCO instances.")],
+    truth: Annotated[Path, typer.Option(help="COCO instances; for semantic also a folder of label maps or a data set's root.")],
     images: Annotated[Path | None, typer.Option(help="The folder of its pictures: run a method on them.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="annotations.json of a run, or a COCO results list.")] = None,
-    method: Annotated[str, typer.Option(help="With --images: zip or sam_clip.")] = "zip",
+    method: Annotated[
+        str | None, typer.Option(help="With --images: the method; else zip for instances, clip_diy for label maps.")
+    ] = None,
     variant: Annotated[str, typer.Option(help="With --images: how the method is set.")] = "default",
     models: Annotated[str, typer.Option(help="With --images: the preset of models.")] = "tiny",
     device: Annotated[str, typer.Option(help="With --images: auto, cpu, cuda, ...")] = "auto",
     by: Annotated[str | None, typer.Option(help="Score groups of pictures apart, by this field of the truth's images.")] = None,
+    task: Annotated[str, typer.Option(help="Score instances or label maps: instance or semantic.")] = "instance",
+    protocol: Annotated[str, typer.Option(help="Semantic: whose rules, for example voc21 or clip-diy-coco.")] = "default",
+    split: Annotated[str | None, typer.Option(help="Semantic: the data set's split, where it has several.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file.")] = None,
 ) -> None:
-    """Score instances: AP and AR of masks and boxes, class-aware and class-agnostic, and the separation of touching pairs."""
+    """Score instances (AP, AR, separation of touching pairs) or, with --task semantic, label maps (mIoU by a protocol)."""
     from annofree.formats.coco import CocoFile
     from annofree.formats.files import make_folder
 
+    if task not in ("instance", "semantic"):
+        raise unknown_name("task", task, ("instance", "semantic"))
+    method = method or DEFAULTS[task]
+    if task == "semantic":
+        if by is not None:
+            raise InputError("expected no --by with --task semantic; leave it out")
+        _refuse_folder(out)
+        _semantic(truth, images, predictions, protocol, split, method, variant, models, device, out)
+        return
+    if protocol != "default" or split is not None:
+        raise InputError("expected --protocol and --split with --task semantic only; leave them out")
     if (images is None) == (predictions is None):
         raise InputError("expected either --images DIR or --predictions FILE, got " + ("both" if images else "neither"))
-    if out is not None and out.is_dir():
-        raise InputError(f"expected a file to write the scores to, but {out} is a folder; name one in it, {out}/scores.json")
+    _refuse_folder(out)
     if out is not None:
         make_folder(out.parent)
     known = CocoFile.read(truth)
@@ -53,6 +69,32 @@ def evaluate(
         write_json(
             out, {"protocol": "COCO, maxDets 1/10/100, all categories of the truth", **about, "scores": scores}, indent=2
         )
+
+
+def _refuse_folder(out: Path | None) -> None:
+    if out is not None and out.is_dir():
+        raise InputError(f"expected a file to write the scores to, but {out} is a folder; name one in it, {out}/scores.json")
+
+
+def _semantic(
+    truth: Path,
+    images: Path | None,
+    predictions: Path | None,
+    protocol: str,
+    split: str | None,
+    method: str,
+    variant: str,
+    models: str,
+    device: str,
+    out: Path | None,
+) -> None:
+    from annofree.apps.cli.evaluate_semantic import evaluate_semantic
+    from annofree.methods.catalogue import load
+
+    def load_method() -> Any:
+        return load(method, models=models, variant=variant, device=device)
+
+    evaluate_semantic(truth, images, predictions, protocol, split, load_method, out)
 
 
 def _read(predictions: Path, truth: CocoFile) -> tuple[Any, dict[str, Any]]:

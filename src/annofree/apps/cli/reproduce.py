@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["reproduce"]
 
+# What is shown of each run, where any run has it.
 _SHOWN = (
     "plain AP",
     "plain AP50",
@@ -27,6 +28,12 @@ _SHOWN = (
     "all class-agnostic AP",
     "plain separated",
     "touching separated",
+    "plain mIoU",
+    "touching mIoU",
+    "cluttered mIoU",
+    "all mIoU",
+    "all mIoU of things",
+    "all pixel accuracy",
 )
 
 
@@ -105,10 +112,11 @@ def _show(plan: Recipe, figures: dict[str, Figures], minutes: float) -> None:
 
     table = Table(title=plan.title, caption=f"percent, masks; {plan.world} world; {plan.tier}; {minutes:.1f} min")
     table.add_column("")
-    for name in _SHOWN:
+    shown = [name for name in _SHOWN if any(name in values for values in figures.values())]
+    for name in shown:
         table.add_column(name, justify="right")
     for run, values in figures.items():
-        table.add_row(run, *("-" if values.get(n) is None else f"{values[n]:.1f}" for n in _SHOWN))
+        table.add_row(run, *("-" if values.get(n) is None else f"{values[n]:.1f}" for n in shown))
     Console(width=None if Console().is_terminal else 180).print(table)
 
 

@@ -1,0 +1,136 @@
+"""What ``annofree segment`` was asked for: which tasks, done by which methods of which models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from annofree.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    from annofree.features.weights import Card
+    from annofree.methods.catalogue import Entry
+    from annofree.running.tasks import Tasks
+    from annofree.structures import Vocabulary
+
+__all__ = ["DEFAULTS", "Plan", "stuff_names", "wanted_tasks"]
+
+DEFAULTS = {"instance": "zip", "semantic": "clip_diy"}
+"""Who does a task that no method was named for."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is wanted, and of what it is done."""
+
+    wanted: tuple[str, ...]
+    method: str | None
+    variant: str
+    models: str
+    objectness: str
+    device: str
+    stuff: tuple[str, ...]
+
+    def named(self) -> dict[str, str]:
+        """The method of each task that is needed: of the named ones, those that can do least choose first.
+
+        Raises InputError for an unknown method, and for one that is left with nothing to do.
+        """
+        from annofree.methods.catalogue import entry_of
+
+        needed = [t for t in DEFAULTS if t in self.wanted or "panoptic" in self.wanted]
+        can = {name: [t for t in entry_of(name).tasks if t in needed] for name in self._names}
+        who: dict[str, str] = {}
+        for name in sorted(can, key=lambda name: len(can[name])):
+            own = [t for t in can[name] if t not in who]
+            if not own:
+                raise self._idle(name, entry_of(name), who)
+            who |= dict.fromkeys(own, name)
+        return {t: who.get(t, DEFAULTS[t]) for t in needed}
+
+    @property
+    def _names(self) -> list[str]:
+        return [] if self.method is None else [name.strip() for name in self.method.split("+")]
+
+    def _idle(self, name: str, entry: Entry, who: dict[str, str]) -> InputError:
+        does = " and ".join(entry.tasks)
+        taken = [f"{other} does {task}" for task, other in who.items() if task in entry.tasks]
+        if taken:
+            return InputError(f"expected methods with a task each, but {', '.join(taken)}, and {name} is left with none")
+        return InputError(f"expected a method for {', '.join(self.wanted)}, but {name} does {does}; ask for --task {does}")
+
+    def cards(self) -> list[Card]:
+        """The cards of the models that the methods need, and of no others; raises InputError as ``named`` does."""
+        from annofree.features.presets import preset_named
+        from annofree.methods.catalogue import entry_of
+        from annofree.methods.models import OBJECTNESS_ROLES
+
+        self._check_objectness()
+        entries = [entry_of(name) for name in self.named().values()]
+        roles = {role for e in entries for role in (*e.needs, *(OBJECTNESS_ROLES[self.objectness] if e.objectness else ()))}
+        return [card for role, card in preset_named(self.models).cards().items() if role in roles]
+
+    def _check_objectness(self) -> None:
+        from annofree.methods.models import OBJECTNESS_ROLES
+
+        if self.objectness not in OBJECTNESS_ROLES:
+            raise unknown_name("objectness source", self.objectness, OBJECTNESS_ROLES)
+
+    def tasks(self, vocabulary: Vocabulary) -> Tasks:
+        """Load what the tasks need; the variant is that of the method named first, or of all where none is named."""
+        from annofree.running.tasks import Tasks
+
+        self._check_objectness()
+        who = self.named()
+        loaded = {name: self._loaded(name, vocabulary) for name in dict.fromkeys(who.values())}
+        parts = {task: loaded[name] for task, name in who.items()}
+        return Tasks(self.wanted, parts.get("instance"), parts.get("semantic"), self.stuff)
+
+    def _loaded(self, name: str, vocabulary: Vocabulary) -> Any:
+        from annofree.methods.catalogue import entry_of, load
+
+        variant = self.variant if name in (self._names or [name])[:1] else "default"
+        entry = entry_of(name, variant)
+        if entry.objectness and self.objectness == "instances":
+            return self._on_instances(name, variant, vocabulary)
+        asked = {"objectness": self.objectness} if entry.objectness else {}
+        return load(name, models=self.models, variant=variant, device=self.device, **asked)
+
+    def _on_instances(self, name: str, variant: str, vocabulary: Vocabulary) -> Any:
+        """Build a method whose objectness is what Zip finds of the names that may be things."""
+        from annofree.methods.catalogue import Models, build, entry_of
+        from annofree.structures import Vocabulary
+
+        parts = Models(self.models, self.device, objectness="instances")
+        parts.fetch(entry_of(name).roles(parts))
+        things = [words for words in vocabulary.synonyms if words[0] not in self.stuff and not _is_background(words[0])]
+        asked = Vocabulary.from_entries(things or vocabulary.synonyms)
+        return build(name, parts.having(segmenter=build("zip", parts), classes=asked), variant)
+
+
+def wanted_tasks(task: str) -> tuple[str, ...]:
+    """Read tasks joined by commas; raises InputError for an unknown one."""
+    from annofree.running.tasks import TASKS
+
+    wanted = tuple(dict.fromkeys(part.strip() for part in task.split(",")))
+    for part in wanted:
+        if part not in TASKS:
+            raise unknown_name("task", part, TASKS)
+    return wanted
+
+
+def stuff_names(stuff: str | None, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Read names of stuff joined by commas; raises InputError for one that is no class, and for the background."""
+    names = tuple(dict.fromkeys(" ".join(part.split()) for part in stuff.split(","))) if stuff else ()
+    for name in names:
+        if name not in vocabulary.names:
+            raise unknown_name("stuff among the classes", name, vocabulary.names)
+        if _is_background(name):
+            raise InputError(f"expected stuff with a name of its own, got {name!r}, which is no segment; leave it out")
+    return names
+
+
+def _is_background(name: str) -> bool:
+    from annofree.clues.background import BACKGROUND
+
+    return name.lower() == BACKGROUND

@@ -54,9 +54,10 @@ class Plan:
 
     def _idle(self, name: str, entry: Entry, who: dict[str, str]) -> InputError:
         does = " and ".join(entry.tasks)
-        taken = [f"{other} does {task}" for task, other in who.items() if task in entry.tasks]
+        taken = {other: " and ".join(t for t in who if who[t] == other) for t, other in who.items() if t in entry.tasks}
         if taken:
-            return InputError(f"expected methods with a task each, but {', '.join(taken)}, and {name} is left with none")
+            busy = ", ".join(f"{other} does {tasks}" for other, tasks in taken.items())
+            return InputError(f"expected methods with a task each, but {busy}, so {name} is left with none")
         return InputError(f"expected a method for {', '.join(self.wanted)}, but {name} does {does}; ask for --task {does}")
 
     def cards(self) -> list[Card]:

@@ -19,8 +19,8 @@ from torch import Tensor
 from annofree.clues.similarity import activation, cosine_clues
 from annofree.datasets.folder import read_image
 from annofree.formats.overlay import draw_overlay
-from annofree.methods.catalogue import VARIANTS, load_models
-from annofree.methods.zip import Zip, ZipEncoding, ZipSettings
+from annofree.methods.catalogue import Models
+from annofree.methods.zip import VARIANTS, Zip, ZipEncoding
 from annofree.ops.grids import resized
 from annofree.structures import Image, Vocabulary
 
@@ -49,8 +49,9 @@ def _boxed(image: Image, boxes: npt.NDArray[np.float32]) -> RGB:
 
 def panels(image: Image, name: str) -> list[tuple[str, RGB]]:
     """Every step of Zip on one image, each with its title."""
-    clip, sam = load_models("tiny", "cpu")
-    settings: ZipSettings = VARIANTS["zip"]["default"]
+    models = Models("tiny", "cpu")
+    clip, sam = models.clip, models.sam
+    settings = VARIANTS["default"]
     method, vocabulary = Zip(clip, sam, settings), Vocabulary.of([name])
     encoding: ZipEncoding = method.encode([image])[0]
     clue = activation(cosine_clues(encoding.tokens, clip.words(vocabulary), clip.neutral()).values)

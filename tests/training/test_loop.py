@@ -215,3 +215,11 @@ def test_the_loss_is_told_how_much_of_the_budget_is_spent(tmp_path: Path) -> Non
 
     fit(slope, loss, replace(BUDGET, samples=8, batch=2), tmp_path, measure=dict, say=quiet)
     assert told == pytest.approx([0, 0.25, 0.5, 0.75], abs=0.01)
+
+
+def test_a_finished_run_learns_no_more(tmp_path: Path) -> None:
+    slope = Slope()
+    run(slope, slope.loss, replace(BUDGET, samples=6), tmp_path)
+    before = float(slope.at.detach())
+    figures = run(slope, slope.loss, replace(BUDGET, samples=6), tmp_path)
+    assert float(slope.at.detach()) == before and figures["samples"] == 6

@@ -10,23 +10,30 @@ from annofree.structures import Detections
 __all__ = ["suppressed"]
 
 
-def suppressed(detections: Detections, *, within: float = 1.0, across: float = 1.0) -> Detections:
-    """Go from the strongest down and drop what overlaps a kept one too much, by mask IoU.
+def suppressed(detections: Detections, *, within: float = 1.0, across: float = 1.0, inside: float = 1.0) -> Detections:
+    """Go from the strongest down and drop what overlaps a kept one too much.
 
-    ``within`` is the most that two of one class may overlap, ``across`` that two of different classes may; 1 allows all.
+    ``within`` is the most mask IoU that two of one class may have, ``across`` that two of different classes may; ``inside`` is
+    the most part of a mask that may lie in a stronger one of its class, such as a leg in its elephant.  1 allows all.
 
     >>> full, half = np.ones((2, 2), bool), np.array([[1, 1], [0, 0]], bool)
     >>> both = Detections.from_masks(np.stack([full, half]), [0, 1], [0.9, 0.8], ["cat", "dog"])
     >>> suppressed(both, within=0.4).labels, suppressed(both, across=0.4).labels
     (['cat', 'dog'], ['cat'])
+    >>> two = Detections.from_masks(np.stack([full, half]), [0, 0], [0.9, 0.8], ["cat"])
+    >>> len(suppressed(two, within=0.6)), len(suppressed(two, inside=0.9))
+    (2, 1)
     """
-    if not len(detections) or min(within, across) >= 1:
+    if not len(detections) or min(within, across, inside) >= 1:
         return detections
-    overlap = coco_mask.iou(list(detections.rles), list(detections.rles), [0] * len(detections))
+    rles, count = list(detections.rles), len(detections)
     same = detections.class_ids[:, None] == detections.class_ids[None]
-    clash = overlap > np.where(same, within, across)
+    clash = coco_mask.iou(rles, rles, [0] * count) > np.where(same, within, across)
+    if inside < 1:
+        # against a crowd, the API gives the part of the first that the second covers
+        clash |= same & (coco_mask.iou(rles, rles, [1] * count) > inside)
     kept: list[int] = []
-    for candidate in range(len(detections)):
+    for candidate in range(count):
         if not clash[candidate, kept].any():
             kept.append(candidate)
     return detections[np.array(kept)]

@@ -54,6 +54,7 @@ class ZipSettings:
     ``geometric`` mean of that and SAM's own quality, as the paper scores SAM + CLIP.
     ``within``, ``across``: the mask IoU above which the weaker of two instances of one class, or of two classes, goes
     (ours: several fragments of a thing may each make SAM draw the whole; 1 keeps all, as the paper).
+    ``inside``: the part of an instance above which it goes when it lies in a stronger one of its class (ours; 1 keeps all).
     ``swapped_scale``: the demo's slip of scaling x by H / h and y by W / w.
     ``most``: instances a picture, the strongest.
     """
@@ -72,6 +73,7 @@ class ZipSettings:
     score: Literal["activation", "joint", "geometric"] = "activation"
     within: float = 1.0
     across: float = 1.0
+    inside: float = 1.0
     swapped_scale: bool = False
     most: int = 100
 
@@ -170,7 +172,7 @@ class Zip:
         if self.settings.score == "geometric":
             scores = np.sqrt(scores * quality)
         found = Detections.from_masks(masks, ids, scores, vocabulary.names)
-        return suppressed(found, within=self.settings.within, across=self.settings.across)
+        return suppressed(found, within=self.settings.within, across=self.settings.across, inside=self.settings.inside)
 
     def coarse(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Coarse:
         """Find the instances on the cells of the boundary map, before SAM."""

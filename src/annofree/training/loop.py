@@ -83,6 +83,8 @@ def fit(
     """
     optimiser = torch.optim.AdamW(_parameter_groups(model, budget.weight_decay), lr=budget.lr, betas=(0.9, 0.98))
     clock = _resume(model, optimiser, budget, folder / "checkpoint.pt")
+    if clock.progress >= 1:  # a finished run, asked again: nothing is left to learn
+        return {"samples": clock.seen, "minutes": round(clock.seconds / 60, 1)} | measure()
     due, losses = clock.seconds + 60 * every_minutes, []
     while True:
         for group in optimiser.param_groups:

@@ -26,6 +26,9 @@ def evaluate(
     ] = None,
     variant: Annotated[str, typer.Option(help="With --images: how the method is set.")] = "default",
     models: Annotated[str, typer.Option(help="With --images: the preset of models.")] = "tiny",
+    objectness: Annotated[
+        str, typer.Option(help="Semantic, with --images: found, found-bkg, tokencut or none, for clip_diy.")
+    ] = "found",
     device: Annotated[str, typer.Option(help="With --images: auto, cpu, cuda, ...")] = "auto",
     by: Annotated[str | None, typer.Option(help="Score groups of pictures apart, by this field of the truth's images.")] = None,
     task: Annotated[str, typer.Option(help="Score instances or label maps: instance or semantic.")] = "instance",
@@ -44,7 +47,7 @@ def evaluate(
         if by is not None:
             raise InputError("expected no --by with --task semantic; leave it out")
         _refuse_folder(out)
-        _semantic(truth, images, predictions, protocol, split, method, variant, models, device, out)
+        _semantic(truth, images, predictions, protocol, split, method, variant, models, objectness, device, out)
         return
     if protocol != "default" or split is not None:
         raise InputError("expected --protocol and --split with --task semantic only; leave them out")
@@ -85,14 +88,16 @@ def _semantic(
     method: str,
     variant: str,
     models: str,
+    objectness: str,
     device: str,
     out: Path | None,
 ) -> None:
     from annofree.apps.cli.evaluate_semantic import evaluate_semantic
-    from annofree.methods.catalogue import load
+    from annofree.methods.catalogue import entry_of, load
 
     def load_method() -> Any:
-        return load(method, models=models, variant=variant, device=device)
+        asked = {"objectness": objectness} if entry_of(method, variant).objectness else {}
+        return load(method, models=models, variant=variant, device=device, **asked)
 
     evaluate_semantic(truth, images, predictions, protocol, split, load_method, out)
 

@@ -1,6 +1,6 @@
 """Draw docs/how-it-flows.png: one picture through every step of Zip.
 
-uv run python docs/make_flow.py [--picture examples/scenes/orange-and-elephants.jpg] [--name elephant]
+uv run python docs/make_flow.py [--picture examples/scenes/harbour.jpg] [--name boat]
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def sheet(steps: list[tuple[str, RGB]], columns: int = 4) -> PILImage.Image:
 def main() -> None:
     """Draw the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--picture", type=Path, default=Path("examples/scenes/orange-and-elephants.jpg"))
-    parser.add_argument("--name", default="elephant")
+    parser.add_argument("--picture", type=Path, default=Path("examples/scenes/harbour.jpg"))
+    parser.add_argument("--name", default="boat")
     parser.add_argument("--out", type=Path, default=Path("docs/how-it-flows.png"))
     asked = parser.parse_args()
     sheet(panels(read_image(asked.picture), asked.name)).save(asked.out, optimize=True)

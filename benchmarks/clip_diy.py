@@ -33,6 +33,7 @@ from torch.nn import functional as F
 from annofree.features.tokens import Tokenizer
 from annofree.methods.clip_diy import VARIANTS, ClipDiy, ClipDiyEncoding
 from annofree.ops.grids import nearest
+from annofree.protocols import DensePath
 from annofree.structures import FeatureMap, Image, IntArray, Vocabulary
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -54,6 +55,13 @@ class RandomClip:
     @property
     def dimension(self) -> int:
         return int(self.model.visual.output_dim)
+
+    @property
+    def paths(self) -> tuple[DensePath, ...]:
+        return ()
+
+    def prompted(self, templates: str) -> RandomClip:
+        return self  # one prompt, that of the released code
 
     @property
     def provenance(self) -> dict[str, Any]:

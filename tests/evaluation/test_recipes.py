@@ -14,7 +14,6 @@ import torch
 
 from annofree.datasets.folder import read_image
 from annofree.errors import InputError
-from annofree.evaluation import recipes
 from annofree.evaluation.recipes import Recipe, Run, figures_of, reproduce
 from annofree.evaluation.sharing import shared
 from annofree.features.clip import Clip

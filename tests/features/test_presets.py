@@ -66,7 +66,10 @@ def test_kinds_decide_the_roles(spec: str, roles: tuple[str | None, ...]) -> Non
         ("openai-rn50+sam-b+sam-h", "expected one or two CLIPs and one SAM"),
         ("sam-b+sam-h", "expected one or two CLIPs and one SAM"),
         ("openai-rn50+openai-vit-b-16+tiny-clip+sam-b", "expected one or two CLIPs and one SAM"),
-        ("openai-rn50+sam-b+found+selfmask-nq20", "expected one or two CLIPs and one SAM .*, saliency found, saliency selfmask-nq20$"),
+        (
+            "openai-rn50+sam-b+found+selfmask-nq20",
+            "expected one or two CLIPs and one SAM .*, saliency found, saliency selfmask-nq20$",
+        ),
         (
             "openai-rn50+openai-rn101+sam-b",
             r"one ResNet, for boundaries, .*, got openai-rn50 \(ModifiedResNet\) and openai-rn101",

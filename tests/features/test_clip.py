@@ -115,11 +115,26 @@ class TestPictures:
 class TestBoundaries:
     @pytest.mark.parametrize("margin", [0, 2])
     def test_the_grid_has_a_stride_of_sixteen_with_and_without_a_margin(self, using: Callable[..., Clip], margin: int) -> None:
-        clip = using(boundary_side=128, margin=margin)
+        clip = using(boundary_side=128, margin=margin, boundary_shifts=1)
         wide, dot = clip.boundaries([picture((60, 120)), picture((1, 1))])
         assert wide.values.shape[1:] == (8, 16) and wide.size == (60, 120)
         assert dot.values.shape[1:] == (8, 8) and dot.size == (1, 1)
         assert wide.values.shape[0] == dot.values.shape[0] == clip._tower.visual.layer4[0].conv1.in_channels
+
+    @pytest.mark.parametrize("margin", [0, 1])
+    def test_shifts_make_it_finer_and_are_the_maps_of_moved_pictures(self, using: Callable[..., Clip], margin: int) -> None:
+        image = picture((64, 96))
+        plain, finer = (using(boundary_side=64, margin=margin, boundary_shifts=n) for n in (1, 2))
+        (found,) = finer.boundaries([image])
+        assert found.values.shape[1:] == (8, 12) and plain.boundaries([image])[0].values.shape[1:] == (4, 6)
+        padded = Image(np.pad(image.pixels, ((8, 8), (8, 8), (0, 0)), mode="edge"))
+        moved = Image(np.ascontiguousarray(padded.pixels[4:68, 4:100]))  # four px up and left of the picture
+        if margin:  # then the frame, too, is of the moved picture's edge, but for the outermost cells
+            inner = np.s_[:, 2:-2, 2:-2]
+            (one,) = plain.boundaries([moved])
+            assert torch.allclose(found.values[:, ::2, ::2][inner], one.values[inner], atol=0.3 * float(one.values.std()))
+        else:
+            assert torch.allclose(found.values[:, ::2, ::2], plain.boundaries([moved])[0].values, atol=1e-4)
 
     def test_a_margin_keeps_the_zero_padding_away(self, using: Callable[..., Clip]) -> None:
         grey = Image(np.full((50, 80, 3), 90, np.uint8))

@@ -244,7 +244,22 @@ def test_what_is_missing_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) ->
     refused(lambda: fetch(cards, spec="fast", hint="or else"), MissingError, *words)
     refused(lambda: fetch(cards), MissingError, "`annofree models pull openai-rn50 sam-b` with network")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: None)
     refused(lambda: fetch(cards), MissingError, "and https://huggingface.co cannot be reached")
+
+
+def test_without_network_it_is_asked_once_and_nothing_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def unplugged(url: str) -> None:
+        asked.append(url)
+        raise httpx2.ConnectError("Name or service not known")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", unplugged)
+    failing(monkeypatch, AssertionError("the download was tried"))
+    refused(lambda: fetch([TOY]), MissingError, "and https://huggingface.co cannot be reached")
+    assert asked == ["https://huggingface.co/makers/toy/resolve/main/config.json"]
 
 
 @pytest.mark.parametrize(

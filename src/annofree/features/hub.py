@@ -133,11 +133,20 @@ def _download(card: Card, revision: str) -> None:
             f"`annofree models add --from DIR --name {card.name}`"
         )
     with _refusals(card, revision):
+        _knock(card, revision)
         for name in card.files:
             path = hf_hub_download(
                 card.hub, name, revision=revision, library_name="annofree", library_version=version("annofree")
             )
             revision = Path(path).parent.name  # so that the branch may move meanwhile
+
+
+def _knock(card: Card, revision: str) -> None:
+    """Ask the hub for a file once: the download itself would try for half a minute, and say so in a dozen lines."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    if not constants.HF_HUB_OFFLINE:
+        get_hf_file_metadata(hf_hub_url(card.hub, next(iter(card.files)), revision=revision))
 
 
 @contextmanager
@@ -169,7 +178,9 @@ def _refusals(card: Card, revision: str) -> Iterator[None]:
     except errors.HfHubHTTPError as problem:
         raise _UnreachableError(f"{constants.ENDPOINT} answered {problem.response.status_code}") from None
     except (errors.HTTPError, ConnectionError, TimeoutError) as problem:  # type: ignore[attr-defined]  # the HTTP client's
-        raise _UnreachableError(f"{constants.ENDPOINT} broke off ({type(problem).__name__})") from None
+        kind = type(problem).__name__
+        how = "cannot be reached" if kind in ("ConnectError", "ConnectTimeout") else f"broke off ({kind})"
+        raise _UnreachableError(f"{constants.ENDPOINT} {how}") from None
     except OSError as problem:
         raise _disk(card, problem) from None
     except RuntimeError as problem:  # what the faster transfer makes of a full disk

@@ -211,7 +211,7 @@ def test_a_training_of_seconds_writes_a_model_that_is_read(tmp_path: Path, monke
     assert Card.read(tmp_path).figures["training samples"] == 24
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"]
     [keys] = Dino(tmp_path).keys([Image(np.zeros((64, 64, 3), np.uint8))])
-    assert keys.values.shape == (128, 24, 24)
+    assert keys.values.shape == (128, 16, 16)
     assert any(not torch.equal(value, state[name.replace("student", "teacher")]) for name, value in state.items())
     assert "undecided" in said[-1]
 

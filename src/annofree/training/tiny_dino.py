@@ -33,7 +33,7 @@ __all__ = ["ARCHITECTURE", "BUDGET", "MODEL", "POOL", "USE", "new_model", "train
 ARCHITECTURE = "vit_small_patch8_224"
 MODEL: dict[str, Any] = {"img_size": 96, "embed_dim": 128, "depth": 5, "num_heads": 4}
 """timm's arguments: patches of 8 px, a tenth of ViT-S/8's multiplications for a picture of the same size."""
-USE: dict[str, Any] = {"side": 192, "positions": "bicubic-antialias"}
+USE: dict[str, Any] = {"side": 128, "positions": "bicubic-antialias"}
 """How the card says that the model is best used; positions are resized as in training."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BUDGET = Budget(samples=400_000, minutes=35, batch=48, lr=1.5e-3, weight_decay=0.04, warmup=0.08)

@@ -128,7 +128,7 @@ def test_without_a_label_the_head_learns_what_things_are() -> None:
 
 def test_an_unknown_refinement_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="refinement 'bilateral'"):
-        train_found(tmp_path, refine=cast(Any, "bilateral"))
+        train_found(tmp_path, dino=tmp_path, refine=cast(Any, "bilateral"))
 
 
 @drawing

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from annofree.datasets.emoji_world import SPLITS, Scene, World
 from annofree.features.dino import Dino
 from annofree.features.saliency import Found, FoundBackground
-from annofree.features.weights import Card, bundled, sha256_of
+from annofree.features.weights import Card, sha256_of
 from annofree.protocols import Objectness, SelfSupervised
 from annofree.structures import Image
 
@@ -122,14 +122,14 @@ def overlap(found: Sequence[npt.NDArray[np.bool_]], truth: Sequence[npt.NDArray[
 
 
 def examine_found(
-    folder: Path, font: Path | None = None, count: int = 60, *, dino: Path | None = None, seed: int = _SEED
+    folder: Path, font: Path | None = None, count: int = 60, *, dino: Path, seed: int = _SEED
 ) -> dict[str, float]:
-    """Examine FOUND's head, trained on the bundled DINO or on ``dino``, on ``count`` unseen scenes of each split.
+    """Examine FOUND's head, trained on the DINO of the folder ``dino``, on ``count`` unseen scenes of each split.
 
     IoU of objectness > 0.5 with the union of all objects, per image and pooled: of the head, of its untrained seed
     ``found-bkg``, and of ``everything``, which calls each pixel an object.  Raises MissingError without the emoji font.
     """
-    model = Dino(dino or bundled("tiny-dino"))
+    model = Dino(dino)
     rules: dict[str, Objectness] = {"found": Found(model, folder / "model.safetensors"), "found-bkg": FoundBackground(model)}
     world = World(font, held_out=0.3)
     figures: dict[str, float] = {}

@@ -25,7 +25,7 @@ from annofree.datasets.emoji_world import Split, World
 from annofree.errors import unknown_name
 from annofree.features.dino import Dino
 from annofree.features.saliency import background_patches
-from annofree.features.weights import Card, bundled, sha256_of
+from annofree.features.weights import Card, sha256_of
 from annofree.formats.files import write_atomic
 from annofree.ops.grids import resized
 from annofree.ops.pamr import refined
@@ -136,7 +136,7 @@ def train_found(
     out: Path,
     budget: Budget = BUDGET,
     *,
-    dino: Path | None = None,
+    dino: Path,
     refine: Refine = "pamr",
     tau: float = 0.3,
     seed: int = 0,
@@ -147,7 +147,7 @@ def train_found(
     say: Callable[[str], None] = print,
     every_minutes: float = 1.0,
 ) -> dict[str, float]:
-    """Train FOUND's head on the bundled tiny DINO, or on another, over scenes whose truth is never read; write it to ``out``.
+    """Train FOUND's head on the DINO of a folder, over scenes whose truth is never read; write it to ``out``.
 
     ``tau`` is the seed's threshold.  ``control`` repeats all of it, in ``out/untrained``, on random weights in the DINO's
     configuration, and adds those figures.  Returns the figures of ``examine_found`` on ``exam_size`` scenes a split.
@@ -156,11 +156,10 @@ def train_found(
     if refine not in get_args(Refine):
         raise unknown_name("refinement", refine, get_args(Refine))
     course = _Course(budget, refine, tau, seed, font, device, say, every_minutes, exam_size)
-    folder = dino or bundled("tiny-dino")
-    figures = course.take(folder, out)
+    figures = course.take(dino, out)
     if control:
         say("the control: the same on random weights")
-        untrained = course.take(write_untrained(folder, out / "untrained" / "dino", seed), out / "untrained")
+        untrained = course.take(write_untrained(dino, out / "untrained" / "dino", seed), out / "untrained")
         figures |= {f"{name}, random weights": value for name, value in untrained.items() if "everything" not in name}
         card = Card.read(out)
         replace(card, figures={**card.figures, **figures}).write(out)

@@ -78,7 +78,7 @@ def tiny_dino(
 @train.command()
 def found(
     out: _Out,
-    dino: Annotated[Path | None, typer.Option(help="A DINO's folder, instead of the bundled tiny one.")] = None,
+    dino: Annotated[Path, typer.Option(help="The folder of a DINO, such as `annofree train tiny-dino` makes.")],
     refine: Annotated[Literal["pamr", "none"], typer.Option(help="How targets are drawn to edges.")] = "pamr",
     control: Annotated[bool, typer.Option(help="Do the same on random weights and report that, too.")] = True,
     minutes: _Minutes = None,

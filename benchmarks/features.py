@@ -32,7 +32,7 @@ import timm
 import torch
 from open_clip.model import CLIPVisionCfg, _build_vision_tower, convert_weights_to_lp
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Sam2Config, Sam2Model, SamConfig, SamModel
@@ -96,13 +96,21 @@ OPEN_CLIP = {"openai-rn50": "RN50", "openai-rn50x64": "RN50x64", "openai-vit-b-1
 SMALL = 64  # px of the sides that narrow models see
 
 
+def filled(model: nn.Module) -> nn.Module:
+    """Give what starts as all zeros little random values: else padding comes to denormal numbers, which take a CPU long."""
+    for weights in model.requires_grad_(False).parameters():
+        if not weights.any():
+            weights.normal_(std=0.02)
+    return model.eval()
+
+
 def random_tower(part: Part, device: str, dtype: torch.dtype, small: bool) -> Tower:
     """The image tower of a CLIP, laid out in memory and cast as ``load_clip`` does it."""
     known: Any = open_clip.get_model_config(OPEN_CLIP[part.model])
     vision, width = (NARROW[part.model], 32) if small else (known["vision_cfg"], known["embed_dim"])
     cast = None if dtype == torch.float32 else dtype
     visual = _build_vision_tower(width, CLIPVisionCfg(**vision), bool(part.use["quick_gelu"]), cast)
-    visual = visual.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    visual = filled(visual).to(device).to(memory_format=torch.channels_last)
     if cast is not None:
         convert_weights_to_lp(visual, dtype)
     return tower_of(visual, part.use.get("positions"))
@@ -163,7 +171,7 @@ def sam_job(part: Part, device: str, dtype: torch.dtype, small: bool) -> Job:
     """What ``Sam.embed`` does with one picture."""
     config = sam_config(part.model, small)
     kind = "sam" if config.model_type == "sam" else "sam2"
-    model = {"sam": SamModel, "sam2": Sam2Model}[kind](config).eval().requires_grad_(False).to(device, dtype)
+    model: Any = filled({"sam": SamModel, "sam2": Sam2Model}[kind](config)).to(device, dtype)
     frame = Frame(SMALL if small else part.card.preprocessing["side"], FAMILIES[kind].fit)
 
     def see(image: Image) -> Tensor:
@@ -180,7 +188,8 @@ def dino_job(part: Part, device: str, dtype: torch.dtype, small: bool) -> Job:
     config = {"architecture": "vit_small_patch8_224", "model_args": narrow}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        save_file(timm.create_model("vit_small_patch8_224", num_classes=0, **narrow).state_dict(), folder / "model.safetensors")
+        model = filled(timm.create_model("vit_small_patch8_224", num_classes=0, **narrow))
+        save_file(model.state_dict(), folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(config))
         dino = Dino(folder, device, card=part.card, dtype=dtype)
     return lambda image: dino.keys([image])[0].values
@@ -320,7 +329,8 @@ def row(found: Result) -> str:
 
 
 def machine(device: str) -> dict[str, Any]:
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
+    cpu = f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else cpu
     return {"device": name, "threads": torch.get_num_threads(), "load": os.getloadavg()[0], "torch": torch.__version__}
 
 

@@ -136,7 +136,13 @@ def sam_files(model: Any, preprocessing: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def halved(model: nn.Module, twice: Sequence[str] = ()) -> bytes:
-    """All weights in half precision as safetensors, but for those that are there ``twice``, under another name too."""
+    """All weights in half precision as safetensors, but for those that are there ``twice``, under another name too.
+
+    What starts as all zeros gets little random values: else padding comes to denormal numbers, which take a CPU long.
+    """
+    for weights in model.requires_grad_(False).parameters():
+        if not weights.any():
+            weights.normal_(std=0.02)
     state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items() if k not in twice}
     return save({k: v.contiguous() for k, v in state.items()}, {"format": "pt"})
 

@@ -104,6 +104,14 @@ def test_half_precision(benchmark: ModuleType) -> None:
         assert (half.shape, half.flop) == (full.shape, full.flop) and half.limit > 0
 
 
+def test_no_weights_are_left_at_zero(benchmark: ModuleType) -> None:
+    sam = SamModel(benchmark.sam_config("sam-b", True))
+    before = {k: v.clone() for k, v in sam.named_parameters()}
+    assert not before["vision_encoder.pos_embed"].any()
+    for name, weights in benchmark.filled(sam).named_parameters():
+        assert weights.any() and (torch.equal(weights, before[name]) or not before[name].any())
+
+
 def test_true_architectures(benchmark: ModuleType) -> None:
     cards = known_cards()
     with torch.device("meta"):
@@ -132,7 +140,7 @@ def test_boundaries_are_the_plain_towers(benchmark: ModuleType, model: str) -> N
 
 def test_embeddings_are_the_plain_encoders(benchmark: ModuleType) -> None:
     torch.manual_seed(0)
-    sam = SamModel(benchmark.sam_config("sam-b", True)).eval()
+    sam = benchmark.filled(SamModel(benchmark.sam_config("sam-b", True)))
     image = picture(64, 64)
     with torch.inference_mode():
         expected = sam.vision_encoder(normalised(image, "sam-b"))[0][0]
@@ -141,7 +149,8 @@ def test_embeddings_are_the_plain_encoders(benchmark: ModuleType) -> None:
 
 def test_keys_are_the_plain_transformers(benchmark: ModuleType) -> None:
     torch.manual_seed(0)
-    vit: Any = timm.create_model("vit_small_patch8_224", num_classes=0, embed_dim=32, depth=2, num_heads=2).eval()
+    plain = timm.create_model("vit_small_patch8_224", num_classes=0, embed_dim=32, depth=2, num_heads=2)
+    vit: Any = benchmark.filled(plain)
     image = picture(224, 224)
     keys = caught(vit.blocks[-1].attn.qkv, vit, normalised(image, "dino-vit-s-8"))[0, 1:, 32:64]
     torch.testing.assert_close(seen(benchmark, "dino-vit-s-8", image), keys.T.reshape(32, 28, 28), atol=1e-5, rtol=1e-4)

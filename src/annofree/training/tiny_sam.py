@@ -28,7 +28,7 @@ from annofree.training.loop import Budget, fit
 __all__ = ["BUDGET", "MEAN", "POOL", "STD", "config", "train_tiny_sam"]
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-BUDGET = Budget(samples=55_000, minutes=175, batch=8, lr=1e-3, weight_decay=0.02)
+BUDGET = Budget(samples=55_000, minutes=118, batch=8, lr=1e-3, weight_decay=0.02)
 
 POOL = 5_000
 """Pictures rendered ahead."""

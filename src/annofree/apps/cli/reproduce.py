@@ -110,7 +110,7 @@ def _show(plan: Recipe, figures: dict[str, Figures], minutes: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=plan.title, caption=f"percent, masks; {plan.world} world; {plan.tier}; {minutes:.1f} min")
+    table = Table(title=plan.title, caption=f"percent; {plan.world} world; {plan.tier}; {minutes:.1f} min")
     table.add_column("")
     shown = [name for name in _SHOWN if any(name in values for values in figures.values())]
     for name in shown:

@@ -120,7 +120,8 @@ class Models:
         if lacking:
             what = " and ".join(_EXAMPLES[role][0] for role in lacking)
             spec = "+".join([*(card.name for card in self.preset.cards().values()), *(_EXAMPLES[r][1] for r in lacking)])
-            raise InputError(f"expected models with {what}, such as {spec}, got {self.preset.name}")
+            other = "; or choose another objectness, such as instances or none" if self.source in _OF_DINO else ""
+            raise InputError(f"expected models with {what}, such as {spec}, got {self.preset.name}{other}")
         return self._local(wanted)
 
     def _local(self, roles: tuple[Role, ...]) -> dict[Role, Local]:
@@ -129,6 +130,9 @@ class Models:
         if "saliency" in cards:
             _check_head(cards["saliency"])
         return dict(zip(cards, fetch(list(cards.values()), spec=self.preset.name, hint=hint), strict=True))
+
+
+_OF_DINO = tuple(name for name, roles in OBJECTNESS_ROLES.items() if "dino" in roles)
 
 
 def _check_head(card: Card) -> None:

@@ -123,6 +123,10 @@ class SelfSupervised(Protocol):
         """How much the class token attends to each patch in the last block, (heads, h, w) an image."""
         ...
 
+    def keys_and_attention(self, images: Sequence[Image]) -> list[tuple[FeatureMap, FeatureMap]]:
+        """Both, from one pass."""
+        ...
+
 
 class Objectness(Protocol):
     """Where things are, whatever they are."""

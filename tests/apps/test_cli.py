@@ -10,12 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
 from pycocotools.coco import COCO
+from tests.apps.conftest import Cli, Said
 
 import annofree.evaluation.recipes
 import annofree.methods.catalogue
@@ -32,29 +33,6 @@ from annofree.testing.paper_world import COLOURS, NAMES, scenes
 ROOT = Path(__file__).parents[2]
 ALL = ", ".join(NAMES)
 COCO_DECODES = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in pycocotools
-
-
-class Said(NamedTuple):
-    code: Any
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run ``annofree ARGUMENTS`` in this process."""
-
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["annofree", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        return Said(end.value.code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

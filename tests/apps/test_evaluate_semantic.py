@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
+from tests.apps.conftest import Cli, Said
 
 import annofree.evaluation.recipes
 import annofree.methods.catalogue
-from annofree.apps.cli import main
 from annofree.datasets.coco_object import coco_instances
 from annofree.evaluation.recipes import Figures
 from annofree.evaluation.semantic_protocols import PROTOCOLS, semantic_protocol
@@ -26,29 +24,6 @@ from annofree.methods.catalogue import Models, build
 from annofree.structures import Detections, LabelMap
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import NAMES, scenes
-
-
-class Said(NamedTuple):
-    code: Any
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run ``annofree ARGUMENTS`` in this process."""
-
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["annofree", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        return Said(end.value.code, *capsys.readouterr())
-
-    return run
 
 
 def on_fakes(method: str, variant: str = "default") -> Any:

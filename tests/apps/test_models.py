@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from huggingface_hub import constants
 from safetensors.numpy import save
+from tests.apps.conftest import Cli, Said
 
 import annofree.methods.catalogue
-from annofree.apps.cli import main
 from annofree.apps.cli.models_page import page
 from annofree.features.presets import DEFAULT, presets
 from annofree.features.weights import known_cards
@@ -27,15 +25,6 @@ ROOT = Path(__file__).parents[2]
 FILES = {"config.json": b'{"model_type": "sam"}', "model.safetensors": save({"w": np.ones(4, np.float32)})}
 
 
-class Said(NamedTuple):
-    code: Any
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
-
-
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A cache that holds sam-b, an empty store, and no network."""
@@ -43,20 +32,6 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("ANNOFREE_HOME", str(tmp_path / "home"))
     return write_snapshot(tmp_path / "hub", known_cards()["sam-b"].hub, "c" * 40, FILES)
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run ``annofree ARGUMENTS`` in this process."""
-
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["annofree", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        return Said(end.value.code, *capsys.readouterr())
-
-    return run
 
 
 def assert_refused(said: Said, *words: str) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
+from tests.apps.conftest import Cli, Said
 
 import annofree.methods.catalogue
-from annofree.apps.cli import main
 from annofree.datasets.folder import read_image
 from annofree.detections.panoptic import PanopticMap, panoptic
 from annofree.formats.label_maps import ClassList, read_label_map
@@ -30,29 +29,6 @@ from annofree.testing.paper_world import COLOURS, NAMES, scenes
 
 ALL = ", ".join(NAMES)
 EVERYTHING = "instance,semantic,panoptic"
-
-
-class Said(NamedTuple):
-    code: Any
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run ``annofree ARGUMENTS`` in this process."""
-
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["annofree", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        return Said(end.value.code, *capsys.readouterr())
-
-    return run
 
 
 def on_fakes(method: str, variant: str = "default") -> Any:

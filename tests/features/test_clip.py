@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError
-from annofree.features.clip import Clip, value_path
+from annofree.features.clip import Clip
 from annofree.features.controls import Control, controlled
+from annofree.features.resnet_tower import value_path
 from annofree.features.tokens import vocabulary_of
 from annofree.features.weights import Card, bundled
 from annofree.ops.grids import fitted_size

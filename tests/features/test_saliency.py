@@ -35,6 +35,9 @@ class Noise:
         maps = [self._map(i, 3, 1) for i in images]
         return [FeatureMap(m.values.flatten(1).softmax(1).view(m.values.shape), m.size, m.window) for m in maps]
 
+    def keys_and_attention(self, images: Sequence[Image]) -> list[tuple[FeatureMap, FeatureMap]]:
+        return list(zip(self.keys(images), self.attention(images), strict=True))
+
     def _map(self, image: Image, channels: int, seed: int) -> FeatureMap:
         h, w = (-(-n // 4) for n in image.size)
         values = torch.randn(channels, h, w, generator=torch.Generator().manual_seed(seed))

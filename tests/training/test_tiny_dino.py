@@ -229,6 +229,9 @@ class OfClasses:
     def attention(self, images: Sequence[Image]) -> list[FeatureMap]:
         return self.keys(images)
 
+    def keys_and_attention(self, images: Sequence[Image]) -> list[tuple[FeatureMap, FeatureMap]]:
+        return list(zip(self.keys(images), self.attention(images), strict=True))
+
 
 def scene(layout: npt.NDArray[np.uint8], ids: tuple[int, ...]) -> Scene:
     image = np.repeat(np.array([0, *ids], np.uint8)[layout][..., None], 3, 2)

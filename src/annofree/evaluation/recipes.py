@@ -185,4 +185,4 @@ def _controlled(clip: Any, control: str | None) -> Any:
 def _objectness(models: Models, source: str, vocabulary: Vocabulary) -> Any:
     """A source of objectness; ``instances`` asks Zip for the names of the truth."""
     asked = {"segmenter": build("zip", models), "classes": vocabulary} if source == "instances" else {}
-    return Models(models.preset.name, models.device, objectness=source).having(**asked).objectness
+    return models.having(source=source, **asked).objectness

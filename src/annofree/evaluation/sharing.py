@@ -12,7 +12,7 @@ from annofree.structures import Image
 __all__ = ["shared"]
 
 Model = TypeVar("Model")
-_VERBS = ("whole", "dense", "boundaries", "keys", "attention", "tokens", "maps", "embed")
+_VERBS = ("whole", "dense", "boundaries", "keys", "attention", "keys_and_attention", "tokens", "maps", "embed")
 
 
 class _Memory:

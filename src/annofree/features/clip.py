@@ -22,7 +22,6 @@ from annofree.errors import InputError, unknown_name
 from annofree.features.clip_model import load_clip
 from annofree.features.pictures import by_size, pixels_of
 from annofree.features.prompts import TextFeatures, fingerprint, templates_of, text_cache
-from annofree.features.resnet_tower import attention_pool, value_path
 from annofree.features.tokens import Tokenizer
 from annofree.features.towers import Tower, tower_of
 from annofree.features.weights import BUNDLED, Card
@@ -30,7 +29,7 @@ from annofree.ops.grids import fitted_size, shifted, stitched
 from annofree.protocols import DensePath
 from annofree.structures import FeatureMap, Image, Vocabulary
 
-__all__ = ["Clip", "attention_pool", "value_path"]
+__all__ = ["Clip"]
 
 _BOUNDARY_STRIDE = 16  # of layer3 (conv4_x)
 _BATCH = 64  # squares at once

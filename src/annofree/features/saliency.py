@@ -96,7 +96,7 @@ class FoundBackground:
 
     def maps(self, images: Sequence[Image]) -> list[Tensor]:
         """1 inside of things and 0 outside, bilinear between patches, (H, W) an image."""
-        pairs = zip(self.dino.keys(images), self.dino.attention(images), strict=True)
+        pairs = self.dino.keys_and_attention(images)
         return [_on_pixels((~background_patches(k.values, a.values, self.tau)).float(), k) for k, a in pairs]
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from annofree.errors import InputError
 from annofree.protocols import Segmenter
 from annofree.structures import BoolArray, Detections, FloatArray, Image, Vocabulary
 from annofree.testing.paper_world import NAMES, PaperScene, scenes
+from annofree.testing.requirements import require, require_refused
 
 __all__ = ["CHECKS", "check_segmenter"]
 
@@ -61,7 +61,7 @@ def check_transposed(method: Segmenter, min_iou: float = _MIN_IOU) -> None:
         turned = _matched(scene.transposed(), method.instances(scene.transposed().image, NAMES))
         for name, one, other in zip(scene.names, upright, turned, strict=True):
             overlap = 0.0 if one is None or other is None else float(_ious(one.T[None], other[None])[0, 0])
-            _require(
+            require(
                 overlap >= min_iou, f"scene {scene.image.id!r}: transposed, {name!r} has IoU {overlap:.2f} with its old mask"
             )
 
@@ -72,7 +72,7 @@ def check_empty_scenes(method: Segmenter) -> None:
         for size in ((72, 120), (40, 24)):
             found = method.instances(Image(np.full((*size, 3), grey, np.uint8)), NAMES)
             sure = found.scores >= _SURE
-            _require(not sure.any(), f"empty picture {size} of grey {grey}: found {found[sure].labels} scored {_SURE} or more")
+            require(not sure.any(), f"empty picture {size} of grey {grey}: found {found[sure].labels} scored {_SURE} or more")
 
 
 def check_well_formed(method: Segmenter) -> None:
@@ -86,7 +86,7 @@ def check_tight_boxes(method: Segmenter) -> None:
     for where, image in _pictures():
         found = method.instances(image, NAMES)
         for box, mask in zip(found.boxes.tolist(), found.masks, strict=True):
-            _require(box == _tight(mask), f"{where}: box {box} of a mask whose tight box is {_tight(mask)}")
+            require(box == _tight(mask), f"{where}: box {box} of a mask whose tight box is {_tight(mask)}")
 
 
 def check_vocabulary_order(method: Segmenter) -> None:
@@ -112,12 +112,12 @@ def check_absent_classes(method: Segmenter) -> None:
 
 def check_batches(method: Segmenter) -> None:
     """Pictures of different sizes encoded together give, in order, what each gives alone; no pictures give no encodings."""
-    _require(len(method.encode([])) == 0, "expected no encodings of no images")
+    require(len(method.encode([])) == 0, "expected no encodings of no images")
     alone = [method.instances(scene.image, NAMES) for scene in scenes()]
     for step in (1, -1):
         batch = scenes()[::step]
         encodings = method.encode([scene.image for scene in batch])
-        _require(len(encodings) == len(batch), f"expected {len(batch)} encodings of as many images, got {len(encodings)}")
+        require(len(encodings) == len(batch), f"expected {len(batch)} encodings of as many images, got {len(encodings)}")
         for scene, encoding, expected in zip(batch, encodings, alone[::step], strict=True):
             _require_same(f"scene {scene.image.id!r}, encoded with others", expected, method.instances(encoding, NAMES))
 
@@ -141,9 +141,9 @@ def check_inputs_unchanged(method: Segmenter) -> None:
         first = method.instances(encoding, vocabulary)
         method.instances(encoding, _ABSENT)
         method.instances(scene.image, vocabulary)
-        _require(np.array_equal(before, scene.image.pixels), f"scene {scene.image.id!r}: the pixels were changed")
+        require(np.array_equal(before, scene.image.pixels), f"scene {scene.image.id!r}: the pixels were changed")
         _require_same(f"scene {scene.image.id!r}, asked again", first, method.instances(encoding, vocabulary))
-    _require(vocabulary == Vocabulary.of(NAMES), "the vocabulary was changed")
+    require(vocabulary == Vocabulary.of(NAMES), "the vocabulary was changed")
 
 
 def check_no_memory(method: Segmenter) -> None:
@@ -161,17 +161,17 @@ def check_bad_input(method: Segmenter) -> None:
     encoding = method.encode([image])[0]
     for classes in ([], "", ["apple", ""], "apple, apple"):
         for asked in (image, encoding):
-            _require_refused(f"the classes {classes!r}", partial(method.instances, asked, classes))
+            require_refused(f"the classes {classes!r}", partial(method.instances, asked, classes))
     for array in (np.zeros((8, 9, 3), np.float32), np.zeros((8, 9), np.uint8), np.zeros((0, 9, 3), np.uint8)):
-        _require_refused(f"an array {array.dtype} {array.shape}", partial(_ask, method, array))
+        require_refused(f"an array {array.dtype} {array.shape}", partial(_ask, method, array))
 
 
 def check_provenance(method: Segmenter) -> None:
     """What was used is told as a dict that can be written as JSON, and use does not change it."""
     before = json.dumps(method.provenance, sort_keys=True)
-    _require(isinstance(method.provenance, dict), f"expected provenance as a dict, got {type(method.provenance).__name__}")
+    require(isinstance(method.provenance, dict), f"expected provenance as a dict, got {type(method.provenance).__name__}")
     method.instances(scenes()[0].image, NAMES)
-    _require(json.dumps(method.provenance, sort_keys=True) == before, "provenance changed between two uses")
+    require(json.dumps(method.provenance, sort_keys=True) == before, "provenance changed between two uses")
 
 
 def check_remarks(method: Segmenter) -> None:
@@ -179,8 +179,8 @@ def check_remarks(method: Segmenter) -> None:
     for classes in (NAMES, _ABSENT, ", ".join(_ABSENT), Vocabulary.of(NAMES)):
         remarks = method.remarks(classes)
         good = isinstance(remarks, list) and all(isinstance(remark, str) and remark for remark in remarks)
-        _require(good, f"remarks on {classes!r}: expected a list of sentences, got {remarks!r}")
-    _require_refused("the classes []", partial(method.remarks, []))
+        require(good, f"remarks on {classes!r}: expected a list of sentences, got {remarks!r}")
+    require_refused("the classes []", partial(method.remarks, []))
 
 
 CHECKS: tuple[Callable[[Segmenter], None], ...] = (
@@ -202,24 +202,8 @@ CHECKS: tuple[Callable[[Segmenter], None], ...] = (
 """All checks; the two that compare with the truth come first."""
 
 
-def _require(condition: bool, message: str) -> None:
-    # Not an assert statement: python -O must not turn the suite off.
-    if not condition:
-        raise AssertionError(message)
-
-
 def _ask(method: Segmenter, pixels: Any) -> Detections:
     return method.instances(Image(pixels), "apple")
-
-
-def _require_refused(what: str, call: Callable[[], Any]) -> None:
-    try:
-        call()
-    except InputError:
-        return
-    except Exception as error:
-        raise AssertionError(f"{what}: expected InputError, got {type(error).__name__}: {error}") from error
-    raise AssertionError(f"{what}: expected InputError, got an answer")
 
 
 def _require_found(scene: PaperScene, found: Detections, min_iou: float) -> None:
@@ -228,35 +212,35 @@ def _require_found(scene: PaperScene, found: Detections, min_iou: float) -> None
     for name, row in zip(scene.names, overlaps, strict=True):
         best = int((row * left).argmax()) if len(row) else -1
         overlap = float((row * left)[best]) if len(row) else 0.0
-        _require(
+        require(
             overlap > 0 and overlap >= min_iou, f"{where}: no {name!r} with IoU >= {min_iou} (best {overlap:.2f}) where one is"
         )
         left[best], weakest = False, min(weakest, float(found.scores[best]))
     wrong = left & (found.scores > weakest + _TOLERANCE)
-    _require(not wrong.any(), f"{where}: {found[wrong].labels} score above {weakest:.3f}, the weakest of what is there")
+    require(not wrong.any(), f"{where}: {found[wrong].labels} score above {weakest:.3f}, the weakest of what is there")
 
 
 def _require_same(where: str, expected: Detections, got: Detections) -> None:
     """Compare by name, mask and score; equal scores may come in any order."""
     one, other = _in_fixed_order(expected), _in_fixed_order(got)
-    _require(len(one) == len(other), f"{where}: expected {len(one)} detections {one.labels}, got {len(other)} {other.labels}")
-    _require(one.labels == other.labels, f"{where}: expected {one.labels}, got {other.labels}")
-    _require([r["counts"] for r in one.rles] == [r["counts"] for r in other.rles], f"{where}: the masks differ")
+    require(len(one) == len(other), f"{where}: expected {len(one)} detections {one.labels}, got {len(other)} {other.labels}")
+    require(one.labels == other.labels, f"{where}: expected {one.labels}, got {other.labels}")
+    require([r["counts"] for r in one.rles] == [r["counts"] for r in other.rles], f"{where}: the masks differ")
     apart = float(np.abs(one.scores - other.scores).max(initial=0))
-    _require(apart <= _TOLERANCE, f"{where}: the scores differ by {apart:.4f}")
+    require(apart <= _TOLERANCE, f"{where}: the scores differ by {apart:.4f}")
 
 
 def _require_well_formed(where: str, image: Image, found: Detections) -> None:
     n = len(found)
     shapes = (found.class_ids.shape, found.scores.shape, found.boxes.shape, len(found.rles), found.masks.shape)
     wanted = ((n,), (n,), (n, 4), n, (n, *image.size))
-    _require(shapes == wanted, f"{where}: expected ids, scores, boxes, rles, masks of {wanted}, got {shapes}")
-    _require(found.size == image.size, f"{where}: expected the image's size {image.size}, got {found.size}")
-    _require(found.names == NAMES, f"{where}: expected the names asked for, got {found.names}")
-    _require(bool(((found.class_ids >= 0) & (found.class_ids < len(NAMES))).all()), f"{where}: a class id is no index")
-    _require(bool(((found.scores >= 0) & (found.scores <= 1)).all()), f"{where}: expected scores in 0 .. 1, got {found.scores}")
-    _require(bool((np.diff(found.scores) <= 0).all()), f"{where}: expected falling scores, got {found.scores}")
-    _require(bool(found.masks.any((1, 2)).all()), f"{where}: a mask is empty")
+    require(shapes == wanted, f"{where}: expected ids, scores, boxes, rles, masks of {wanted}, got {shapes}")
+    require(found.size == image.size, f"{where}: expected the image's size {image.size}, got {found.size}")
+    require(found.names == NAMES, f"{where}: expected the names asked for, got {found.names}")
+    require(bool(((found.class_ids >= 0) & (found.class_ids < len(NAMES))).all()), f"{where}: a class id is no index")
+    require(bool(((found.scores >= 0) & (found.scores <= 1)).all()), f"{where}: expected scores in 0 .. 1, got {found.scores}")
+    require(bool((np.diff(found.scores) <= 0).all()), f"{where}: expected falling scores, got {found.scores}")
+    require(bool(found.masks.any((1, 2)).all()), f"{where}: a mask is empty")
 
 
 def _pictures() -> Iterator[tuple[str, Image]]:

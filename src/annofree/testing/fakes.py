@@ -190,6 +190,10 @@ class FakeDino:
         """Attention (2, h, w) float32 an image: patches of paint get eight times that of paper; the class token keeps a bit."""
         return [self._map(image, _attended) for image in images]
 
+    def keys_and_attention(self, images: Sequence[Image]) -> list[tuple[FeatureMap, FeatureMap]]:
+        """Both."""
+        return list(zip(self.keys(images), self.attention(images), strict=True))
+
     def _map(self, image: Image, values: Callable[[Tensor], Tensor]) -> FeatureMap:
         h, w = (-(-side // _CELL) for side in image.size)
         padded = np.full((h * _CELL, w * _CELL, 3), BACKGROUND, np.uint8)

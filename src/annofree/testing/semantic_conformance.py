@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 from zlib import crc32
 
 import numpy as np
 
-from annofree.errors import InputError
 from annofree.protocols import SemanticSegmenter
 from annofree.structures import BoolArray, Image, IntArray, LabelMap, Vocabulary
 from annofree.testing.paper_world import NAMES, PaperScene, scenes
+from annofree.testing.requirements import require, require_refused
 
 __all__ = ["SEMANTIC_CHECKS", "check_semantic_segmenter"]
 
@@ -61,7 +60,7 @@ def check_transposed_pixels(method: SemanticSegmenter, min_iou: float = _MIN_IOU
         one, other = _named(method.semantic(upright, NAMES)).T, _named(method.semantic(turned, NAMES))
         for name in {*scene.names}:
             overlap = _iou(one == _code(name), other == _code(name))
-            _require(overlap >= min_iou, f"scene {upright.id!r}: transposed, {name!r} has IoU {overlap:.2f} with its old self")
+            require(overlap >= min_iou, f"scene {upright.id!r}: transposed, {name!r} has IoU {overlap:.2f} with its old self")
 
 
 def check_empty_paper(method: SemanticSegmenter) -> None:
@@ -70,14 +69,14 @@ def check_empty_paper(method: SemanticSegmenter) -> None:
         for size in ((72, 120), (40, 24)):
             found = method.semantic(Image(np.full((*size, 3), grey, np.uint8)), NAMES)
             part = float((found.labels != found.background).mean())
-            _require(part == 0, f"empty picture {size} of grey {grey}: {part:.0%} of it is {found.shares()}")
+            require(part == 0, f"empty picture {size} of grey {grey}: {part:.0%} of it is {found.shares()}")
 
 
 def check_well_formed_maps(method: SemanticSegmenter) -> None:
     """The size is the picture's, however small or thin; names are the background and those asked for, in order."""
     for where, image in _pictures():
         found = method.semantic(image, NAMES)
-        _require(found.size == image.size, f"{where}: expected the image's size {image.size}, got {found.size}")
+        require(found.size == image.size, f"{where}: expected the image's size {image.size}, got {found.size}")
         _require_names(where, found, ("background", *NAMES), 0)
 
 
@@ -119,12 +118,12 @@ def check_absent_names(method: SemanticSegmenter) -> None:
 
 def check_batches_of_images(method: SemanticSegmenter) -> None:
     """Pictures of different sizes encoded together give, in order, what each gives alone; no pictures give no encodings."""
-    _require(len(method.encode([])) == 0, "expected no encodings of no images")
+    require(len(method.encode([])) == 0, "expected no encodings of no images")
     alone = [_named(method.semantic(scene.image, NAMES)) for scene in scenes()]
     for step in (1, -1):
         batch = scenes()[::step]
         encodings = method.encode([scene.image for scene in batch])
-        _require(len(encodings) == len(batch), f"expected {len(batch)} encodings of as many images, got {len(encodings)}")
+        require(len(encodings) == len(batch), f"expected {len(batch)} encodings of as many images, got {len(encodings)}")
         for scene, encoding, expected in zip(batch, encodings, alone[::step], strict=True):
             where = f"scene {scene.image.id!r}, encoded with others"
             _require_alike(where, expected, _named(method.semantic(encoding, NAMES)))
@@ -150,12 +149,12 @@ def check_nothing_changed(method: SemanticSegmenter) -> None:
         other = _named(method.semantic(turned, NAMES))
         method.semantic(encoding, _ABSENT)
         where = f"scene {scene.image.id!r}"
-        _require(np.array_equal(before, scene.image.pixels), f"{where}: the pixels were changed")
+        require(np.array_equal(before, scene.image.pixels), f"{where}: the pixels were changed")
         _require_alike(f"{where}, asked again", first, _named(method.semantic(encoding, NAMES)))
         _require_alike(f"{where}, seen again", first, _named(method.semantic(scene.image, NAMES)))
         for name in {*scene.names}:
             overlap = _iou(first[::-1, ::-1] == _code(name), other == _code(name))
-            _require(overlap > 0.5, f"{where}, upside down: {name!r} is elsewhere")
+            require(overlap > 0.5, f"{where}, upside down: {name!r} is elsewhere")
 
 
 def check_bad_names(method: SemanticSegmenter) -> None:
@@ -163,19 +162,19 @@ def check_bad_names(method: SemanticSegmenter) -> None:
     image = scenes()[0].image
     for classes in ([], "", ["apple", ""], "apple, apple"):
         for asked in (image, method.encode([image])[0]):
-            _require_refused(f"the classes {classes!r}", partial(method.semantic, asked, classes))
-        _require_refused(f"remarks on the classes {classes!r}", partial(method.remarks, classes))
+            require_refused(f"the classes {classes!r}", partial(method.semantic, asked, classes))
+        require_refused(f"remarks on the classes {classes!r}", partial(method.remarks, classes))
 
 
 def check_told(method: SemanticSegmenter) -> None:
     """Provenance can be written as JSON and does not change by use; remarks are a list of sentences."""
     before = json.dumps(method.provenance, sort_keys=True)
     method.semantic(scenes()[0].image, NAMES)
-    _require(json.dumps(method.provenance, sort_keys=True) == before, "provenance changed between two uses")
+    require(json.dumps(method.provenance, sort_keys=True) == before, "provenance changed between two uses")
     for classes in (NAMES, _ABSENT, ", ".join(_ABSENT), Vocabulary.of(NAMES)):
         remarks = method.remarks(classes)
         good = isinstance(remarks, list) and all(isinstance(remark, str) and remark for remark in remarks)
-        _require(good, f"remarks on {classes!r}: expected a list of sentences, got {remarks!r}")
+        require(good, f"remarks on {classes!r}: expected a list of sentences, got {remarks!r}")
 
 
 SEMANTIC_CHECKS: tuple[Callable[[SemanticSegmenter], None], ...] = (
@@ -196,43 +195,27 @@ SEMANTIC_CHECKS: tuple[Callable[[SemanticSegmenter], None], ...] = (
 """All checks; the two that compare with the truth come first."""
 
 
-def _require(condition: bool, message: str) -> None:
-    # Not an assert statement: python -O must not turn the suite off.
-    if not condition:
-        raise AssertionError(message)
-
-
-def _require_refused(what: str, call: Callable[[], Any]) -> None:
-    try:
-        call()
-    except InputError:
-        return
-    except Exception as error:
-        raise AssertionError(f"{what}: expected InputError, got {type(error).__name__}: {error}") from error
-    raise AssertionError(f"{what}: expected InputError, got an answer")
-
-
 def _require_fit(scene: PaperScene, found: LabelMap, min_iou: float) -> None:
     named, where = _named(found), f"scene {scene.image.id!r}"
-    _require(named.shape == scene.image.size, f"{where}: expected a label map of {scene.image.size}, got {named.shape}")
+    require(named.shape == scene.image.size, f"{where}: expected a label map of {scene.image.size}, got {named.shape}")
     for name in dict.fromkeys(scene.names):
         truth = np.any([m for m, n in zip(scene.masks, scene.names, strict=True) if n == name], axis=0)
         overlap = _iou(truth, named == _code(name))
-        _require(overlap >= min_iou, f"{where}: {name!r} has IoU {overlap:.2f}, expected at least {min_iou}")
+        require(overlap >= min_iou, f"{where}: {name!r} has IoU {overlap:.2f}, expected at least {min_iou}")
     wrong = {*found.shares()} - {*scene.names, "background"}
     part = sum(found.shares()[name] for name in wrong)
-    _require(part <= 1 - min_iou, f"{where}: {part:.0%} of the pixels are {sorted(wrong)}, of which there is none")
+    require(part <= 1 - min_iou, f"{where}: {part:.0%} of the pixels are {sorted(wrong)}, of which there is none")
 
 
 def _require_names(where: str, found: LabelMap, names: Sequence[str], background: int) -> None:
-    _require(found.names == tuple(names), f"{where}: expected the names {tuple(names)}, got {found.names}")
-    _require(found.background == background, f"{where}: expected entry {background} as background, got {found.background}")
+    require(found.names == tuple(names), f"{where}: expected the names {tuple(names)}, got {found.names}")
+    require(found.background == background, f"{where}: expected entry {background} as background, got {found.background}")
 
 
 def _require_alike(where: str, expected: IntArray, got: IntArray) -> None:
-    _require(expected.shape == got.shape, f"{where}: expected a size of {expected.shape}, got {got.shape}")
+    require(expected.shape == got.shape, f"{where}: expected a size of {expected.shape}, got {got.shape}")
     part = float((expected != got).mean())
-    _require(part <= _DIFFERING, f"{where}: {part:.1%} of the pixels differ")
+    require(part <= _DIFFERING, f"{where}: {part:.1%} of the pixels differ")
 
 
 def _pictures() -> list[tuple[str, Image]]:

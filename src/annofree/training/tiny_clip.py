@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.datasets.emoji_world import CATEGORIES, Scene, Split, World
-from annofree.features.clip import Clip, attention_pool
+from annofree.features.clip import Clip
+from annofree.features.resnet_tower import attention_pool
 from annofree.features.tokens import Tokenizer, vocabulary_of
 from annofree.features.weights import Card, sha256_of
 from annofree.formats.files import write_atomic, write_json

@@ -49,7 +49,7 @@ def tiny_sam(
     font: _Font = None,
     device: _Device = "cpu",
 ) -> None:
-    """Train the tiny SAM on class-agnostic masks of the emoji world; 98 minutes on one core by default."""
+    """Train the tiny SAM on class-agnostic masks of the emoji world; 118 minutes by default."""
     from annofree.training.tiny_sam import BUDGET, POOL, train_tiny_sam
 
     budget = replace(BUDGET, minutes=minutes or BUDGET.minutes, samples=samples or BUDGET.samples)

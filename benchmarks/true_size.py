@@ -1,6 +1,7 @@
 """The true-size run: ``annofree segment`` with RN50x64, ViT-B/16 and SAM ViT-B as they are, but for weights, which are random.
 
     uv run python benchmarks/true_size.py photo.jpg another.jpg --classes "person, dog, bicycle"
+    uv run python benchmarks/true_size.py photos --limit 50 --method clip_diy --models openai-vit-b-32+sam-b
 
 Weights of the true architectures are written, in half precision and in the layouts of their publishers, into a Hugging Face
 cache of their own; then the real command runs on it in a process of its own, without network.  What it finds means nothing,
@@ -30,13 +31,13 @@ from safetensors.torch import save
 from torch import nn
 from transformers import Sam2VideoConfig, Sam2VideoModel, SamConfig, SamModel
 
-from annofree.features.presets import Role, preset_named
+from annofree.features.presets import preset_named
 from annofree.features.weights import Card
+from annofree.methods.catalogue import entry_of
 from annofree.testing.hub_cache import write_snapshot
 
 LIMIT = 20e9  # bytes that the run may need at its peak
 REVISION = "0" * 40
-ROLES: tuple[Role, ...] = ("clip", "boundaries", "sam")  # what Zip asks of a preset
 SCENES = Path(__file__).parents[1] / "examples" / "scenes"
 
 # the architectures
@@ -147,15 +148,15 @@ def halved(model: nn.Module, twice: Sequence[str] = ()) -> bytes:
     return save({k: v.contiguous() for k, v in state.items()}, {"format": "pt"})
 
 
-def lacking(cache: Path, spec: str) -> list[Card]:
-    """The models of a preset or spec, as far as Zip asks for them, that are not in a Hugging Face cache."""
-    cards = [card for role, card in preset_named(spec).cards().items() if role in ROLES]
+def lacking(cache: Path, spec: str, method: str = "zip") -> list[Card]:
+    """The models of a preset or spec, as far as a method asks for them, that are not in a Hugging Face cache."""
+    cards = [card for role, card in preset_named(spec).cards().items() if role in entry_of(method).needs]
     return [c for c in cards if c.hub and not (cache / f"models--{c.hub.replace('/', '--')}" / "refs" / "main").exists()]
 
 
-def write_weights(cache: Path, spec: str, small: bool, seed: int) -> None:
+def write_weights(cache: Path, spec: str, small: bool, seed: int, method: str = "zip") -> None:
     """Put what is lacking into the cache."""
-    for card in lacking(cache, spec):
+    for card in lacking(cache, spec, method):
         torch.manual_seed(seed)
         folder = write_snapshot(cache, card.hub, REVISION, files_of(card, small))
         size = sum(path.stat().st_size for path in folder.iterdir())
@@ -197,21 +198,30 @@ def annofree() -> str:
     return found
 
 
+def answers(out: Path) -> tuple[int, int]:
+    """How many pictures have an answer on disk, and how many instances they have."""
+    if (out / "labels").is_dir():
+        return len(list((out / "labels").rglob("*.png"))), 0
+    found = json.loads((out / "annotations.json").read_text(encoding="utf-8"))
+    return len(found["images"]), len(found["annotations"])
+
+
 def record_of(asked: argparse.Namespace, run: Measured, out: Path) -> dict[str, Any]:
     """The numbers of a run; raises SystemExit when a picture is missing or memory went beyond the limit."""
     said = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    timings, found = said["timings"], json.loads((out / "annotations.json").read_text(encoding="utf-8"))
+    timings, (answered, instances) = said["timings"], answers(out)
     count = int(timings["images"])
-    if said["failed"] or not count or count != len(found["images"]):
+    if said["failed"] or not count or count != answered:
         raise SystemExit(f"expected all pictures to be done, got {count} and as failed {said['failed']}")
     if run.peak > LIMIT:
         raise SystemExit(f"expected at most {LIMIT / 1e9:.0f} GB at the peak, got {run.peak / 1e9:.1f} GB")
     parts = {part: timings[f"seconds_{part}"] / count for part in ("total", "encode", "instances")}
     return {
         "models": asked.models,
+        "method": asked.method,
         "small": asked.small,
         "pictures": count,
-        "instances": len(found["annotations"]),
+        "instances": instances,
         "seconds_a_picture": parts,
         "seconds_of_the_process": run.seconds,
         "peak_bytes": run.peak,
@@ -225,13 +235,13 @@ def report(record: Mapping[str, Any]) -> str:
     rest = record["seconds_of_the_process"] - parts["total"] * record["pictures"]
     return "\n".join(
         [
-            f"{record['models']}{', narrow towers' if record['small'] else ''}, {record['pictures']} pictures",
+            f"{record['method']} on {record['models']}{', narrow' if record['small'] else ''}, {record['pictures']} pictures",
             f"a picture         {parts['total']:8.1f} s: {parts['encode']:.1f} s to encode, "
-            f"{parts['instances']:.1f} s for names and instances",
+            f"{parts['instances']:.1f} s for the names",
             f"once              {rest:8.1f} s: imports, weights, checks",
             f"peak memory       {record['peak_bytes'] / 1e9:8.2f} GB, of {LIMIT / 1e9:.0f} GB allowed",
             f"threads           {machine['threads']:8d}   on {machine['cores']} cores; load {machine['load']:.1f}",
-            f"instances         {record['instances']:8d}   which mean nothing: the weights are random; the run is real",
+            f"instances         {record['instances']:8d}   the answers mean nothing: the weights are random; the run is real",
         ]
     )
 
@@ -239,11 +249,19 @@ def report(record: Mapping[str, Any]) -> str:
 def run(asked: argparse.Namespace, home: Path) -> None:
     """Write the weights in a process of its own, whose memory is its own, run the command, and tell how it went."""
     env, out = home_env(home, asked.threads), asked.out or home / "out"
-    if lacking(home / "hub", asked.models):
-        again = [f"--home={home.parent}", f"--models={asked.models}", f"--seed={asked.seed}", *["--small"] * asked.small]
+    if lacking(home / "hub", asked.models, asked.method):
+        again = [
+            f"--method={asked.method}",
+            f"--home={home.parent}",
+            f"--models={asked.models}",
+            f"--seed={asked.seed}",
+            *["--small"] * asked.small,
+        ]
         measured([sys.executable, str(Path(__file__).resolve()), "--only-weights", *again], env)
     pictures = [str(path) for path in asked.pictures or [SCENES]]
     options = ["--classes", asked.classes, "--models", asked.models, "--out", str(out), "--limit", str(asked.limit)]
+    if asked.method == "clip_diy":
+        options += ["--method", "clip_diy", "--task", "semantic", "--objectness", "none"]
     record = record_of(asked, measured([annofree(), "segment", *pictures, *options, "--device", asked.device], env), out)
     print("\n" + report(record))
     if asked.json:
@@ -255,6 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="annofree segment at true size, with random weights.")
     parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE", help="pictures or folders; else examples/scenes")
     parser.add_argument("--classes", default="person, dog, bicycle, chair")
+    parser.add_argument("--method", default="zip", choices=["zip", "clip_diy"], help="clip_diy goes without objectness")
     parser.add_argument("--models", default="paper", help="a preset, or models joined by +")
     parser.add_argument("--limit", type=int, default=3, help="pictures")
     parser.add_argument("--device", default="cpu")
@@ -269,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         home = (asked.home or Path(temporary)).resolve() / f"{'narrow' if asked.small else 'true'}-{asked.seed}"
         if asked.only_weights:
-            write_weights(home / "hub", asked.models, asked.small, asked.seed)
+            write_weights(home / "hub", asked.models, asked.small, asked.seed, asked.method)
         else:
             run(asked, home)
 

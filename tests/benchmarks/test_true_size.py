@@ -60,6 +60,17 @@ def test_the_command_runs_and_its_numbers_are_told(
     assert len(json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]) == record["instances"]
 
 
+def test_label_maps_are_counted(benchmark: ModuleType, tmp_path: Path, photo: Path) -> None:
+    spec, written = "openai-vit-b-32+sam-b", tmp_path / "true_size.json"
+    home = tmp_path / "home" / "narrow-0"
+    assert [card.name for card in benchmark.lacking(home / "hub", spec, "clip_diy")] == ["openai-vit-b-32"]
+    options = ["--small", "--method", "clip_diy", "--models", spec, "--home", str(home.parent), "--out", str(tmp_path / "out")]
+    benchmark.main([str(photo), *options, "--threads", "1", "--json", str(written)])
+    record = json.loads(written.read_text())
+    assert (record["method"], record["pictures"], record["instances"]) == ("clip_diy", 1, 0)
+    assert benchmark.answers(tmp_path / "out") == (1, 0)
+
+
 def test_the_peak_is_that_of_the_command(benchmark: ModuleType) -> None:
     found = benchmark.measured([sys.executable, "-c", "b'x' * 1_000_000_000"], os.environ)
     assert found.peak > 1e9 and found.seconds > 0

@@ -7,7 +7,9 @@ import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -16,7 +18,7 @@ from PIL.Image import Transpose
 from annofree.errors import ImageError, InputError
 from annofree.structures import Image
 
-__all__ = ["SUFFIXES", "common_folder", "decode_image", "find_images", "pillow_quiet", "read_image"]
+__all__ = ["SUFFIXES", "common_folder", "decode_bytes", "decode_image", "find_images", "pillow_quiet", "read_image"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -88,19 +90,29 @@ def decode_image(path: Path, id: str | None = None) -> Image:  # noqa: A002
     """Read a picture as ``read_image`` does, with Pillow's warnings let through; made for threads."""
     try:
         with path.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise ImageError(f"expected a picture, but {path} is empty (0 bytes); copy it again or leave it out")
-            with PIL.Image.open(file, formats=_FORMATS) as picture:
-                picture.load()
-                pixels = np.array(_rgb(_upright(picture)))
-    except ImageError:
-        raise
+            return _decoded(file, os.fstat(file.fileno()).st_size, str(path), id)
+    except OSError as problem:
+        raise ImageError(_complaint(str(path), problem)) from problem
+
+
+def decode_bytes(data: bytes, place: str, id: str | None = None) -> Image:  # noqa: A002
+    """Read a picture from the bytes of its file as ``decode_image`` does; ``place`` is what errors call it."""
+    return _decoded(BytesIO(data), len(data), place, id)
+
+
+def _decoded(file: BinaryIO, size: int, place: str, id: str | None) -> Image:  # noqa: A002
+    if not size:
+        raise ImageError(f"expected a picture, but {place} is empty (0 bytes); copy it again or leave it out")
+    try:
+        with PIL.Image.open(file, formats=_FORMATS) as picture:
+            picture.load()
+            pixels = np.array(_rgb(_upright(picture)))
     except Exception as problem:  # a broken file makes Pillow's parsers trip over anything: struct.error, KeyError ...
-        raise ImageError(_complaint(path, problem)) from problem
-    return Image(pixels, str(path) if id is None else id)
+        raise ImageError(_complaint(place, problem)) from problem
+    return Image(pixels, place if id is None else id)
 
 
-def _complaint(path: Path, problem: Exception) -> str:
+def _complaint(path: str, problem: Exception) -> str:
     if isinstance(problem, PIL.UnidentifiedImageError):
         return f"expected a picture ({_READABLE}), but {path} holds something else; convert it or leave it out"
     if isinstance(problem, PIL.Image.DecompressionBombError):

@@ -1,0 +1,127 @@
+"""Random changes of a training picture: where a square window of it lies, and in what light it is seen.
+
+Every change is drawn first, as numbers that do not depend on the picture, and applied later, so that it can be repeated, and
+applied to the part of a picture that is needed alone.  Pictures are RGB uint8; sizes are (H, W).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import PIL.Image
+from PIL import ImageEnhance, ImageFilter
+
+__all__ = ["Axis", "Colour", "Light", "draw_light"]
+
+Colour = tuple[int, int, int]
+
+_STEPS = ("brightness", "contrast", "saturation", "hue")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Rows or columns of a square window of a scaled picture, padded where it is too small.
+
+    Of ``count`` source lines ``scaled`` are made; ``length`` of them, from ``begin``, lie in the window, from its ``start``.
+
+    >>> Axis.placed(100, 0.5, side=64, far=True, where=0.9)
+    Axis(count=100, scaled=50, begin=0, start=14, length=50)
+    >>> Axis.placed(100, 1.0, side=64, far=True, where=0.5)
+    Axis(count=100, scaled=100, begin=18, start=0, length=64)
+    """
+
+    count: int
+    scaled: int
+    begin: int
+    start: int
+    length: int
+
+    @classmethod
+    def placed(cls, count: int, scale: float, side: int, far: bool, where: float) -> Axis:
+        """Scale ``count`` lines, cut to whole ones, and lay a window of ``side`` lines over them at ``where``, 0 .. 1.
+
+        Too few lines are padded first: before them if they go to the ``far`` end, else after them.
+        """
+        scaled = max(1, int(scale * count))
+        if scaled < side:
+            return cls(count, scaled, 0, side - scaled if far else 0, scaled)
+        return cls(count, scaled, int(where * (scaled - side + 1)), 0, side)
+
+    def sources(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """The source line under the centre of each line in the window, (length,)."""
+        lines = np.arange(self.begin, self.begin + self.length, dtype=np.int64)
+        return (2 * lines + 1) * self.count // (2 * self.scaled)
+
+    def source_span(self, begin: int, end: int) -> tuple[float, float]:
+        """Where scaled lines ``begin`` to ``end``, counted within the window, lie in the source."""
+        step = self.count / self.scaled
+        return (self.begin + begin) * step, min((self.begin + end) * step, self.count)
+
+
+@dataclass(frozen=True)
+class Light:
+    """A drawn change of colours: jitter ``steps`` (name, amount) in order, then ``grey``, then a blur of ``sigma`` px.
+
+    Brightness, contrast and saturation are factors, hue is a part of the colour circle.
+    """
+
+    steps: tuple[tuple[str, float], ...] = ()
+    grey: bool = False
+    sigma: float = 0.0
+
+    @property
+    def reach(self) -> int:
+        """Px over which the blur, which is three box blurs, carries a colour at most."""
+        return math.ceil(3 * self.sigma)
+
+    def on(self, picture: PIL.Image.Image, mean: Colour) -> tuple[PIL.Image.Image, Colour]:
+        """Change a picture, or a part of one, and the picture's ``mean`` colour with it.
+
+        Contrast turns about the grey of ``mean``, which changes step by step like any pixel, so that a part of a picture comes
+        out as it would in the whole.
+        """
+        pivot = PIL.Image.new("RGB", (1, 1), mean)
+        for name, amount in self.steps:
+            grey = int(np.asarray(pivot.convert("L"))[0, 0])
+            picture, pivot = (_jittered(p, name, amount, grey) for p in (picture, pivot))
+        if self.grey:
+            picture, pivot = (p.convert("L").convert("RGB") for p in (picture, pivot))
+        if self.sigma:
+            picture = picture.filter(ImageFilter.GaussianBlur(self.sigma))
+        red, green, blue = np.asarray(pivot)[0, 0].tolist()
+        return picture, (red, green, blue)
+
+
+def _jittered(picture: PIL.Image.Image, name: str, amount: float, grey: int) -> PIL.Image.Image:
+    if name == "hue":
+        hue, saturation, value = picture.convert("HSV").split()
+        turned = hue.point(np.roll(np.arange(256), -int(amount * 255)).tolist())
+        return PIL.Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+    if name == "saturation":
+        return ImageEnhance.Color(picture).enhance(amount)
+    centre = (grey, grey, grey) if name == "contrast" else (0, 0, 0)
+    return PIL.Image.blend(PIL.Image.new("RGB", picture.size, centre), picture, amount)
+
+
+def draw_light(
+    rng: np.random.Generator,
+    jitter: Sequence[float],
+    jitter_share: float,
+    grey: float,
+    blur: float,
+    sigma: Sequence[float],
+) -> Light:
+    """Draw a light: with probability ``jitter_share`` a jitter, with ``grey`` no colour, with ``blur`` a blur.
+
+    ``jitter`` is the reach of brightness, contrast and saturation about 1, and of hue about 0, applied in random order;
+    ``sigma`` the least and greatest width of the blur in px.
+    """
+    factors = [float(rng.uniform(max(0.0, 1 - reach), 1 + reach)) for reach in jitter[:3]]
+    amounts = dict(zip(_STEPS, [*factors, float(rng.uniform(-jitter[3], jitter[3]))], strict=True))
+    order = [_STEPS[i] for i in rng.permutation(len(_STEPS))]
+    jittered, greyed, blurred = (float(p) > u for p, u in zip((jitter_share, grey, blur), rng.random(3), strict=True))
+    width = float(rng.uniform(sigma[0], sigma[1]))
+    return Light(tuple((name, amounts[name]) for name in order) if jittered else (), greyed, width if blurred else 0.0)

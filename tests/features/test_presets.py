@@ -19,6 +19,8 @@ def test_every_preset_holds_models_of_the_right_kinds() -> None:
         assert preset.name == name and preset.about
         assert cards["clip"].kind == "clip" and cards["sam"].kind == "sam"
         assert set(preset.use) <= set(cards)
+        if "zutis" in cards:
+            assert cards["zutis"].kind == "segmenter" and cards["clip"].name == cards["zutis"].name.replace("zutis", "openai")
         if "boundaries" in cards:
             assert cards["boundaries"].family.endswith("ModifiedResNet")
 
@@ -32,7 +34,7 @@ def test_the_paper_preset_is_zips() -> None:
 
 def test_sizes_tell_fast_from_best() -> None:
     size = {name: sum(c.size for c in p.cards().values()) for name, p in presets().items()}
-    assert size["tiny"] < 2e7 < size["fast"] < 1.3e9 < size["paper"] < size["best"]
+    assert size["tiny"] < 2e7 < size["fast"] < 1.9e9 < size["paper"] < size["best"]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,12 @@ def test_kinds_decide_the_roles(spec: str, roles: tuple[str | None, ...]) -> Non
     assert made.name == spec and all(card.kind in KINDS and card.tier in TIERS for card in made.cards().values())
 
 
+def test_a_segmenter_has_a_role_of_its_own() -> None:
+    made = preset_named("zutis-vit-b-32+openai-vit-b-32+sam-b+dino-vit-s-8")
+    assert (made.zutis, made.clip, made.dino) == ("zutis-vit-b-32", "openai-vit-b-32", "dino-vit-s-8")
+    assert preset_named("openai-vit-b-32+sam-b").zutis is None
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -66,6 +74,7 @@ def test_kinds_decide_the_roles(spec: str, roles: tuple[str | None, ...]) -> Non
         ("openai-rn50+sam-b+sam-h", "expected one or two CLIPs and one SAM"),
         ("sam-b+sam-h", "expected one or two CLIPs and one SAM"),
         ("openai-rn50+openai-vit-b-16+tiny-clip+sam-b", "expected one or two CLIPs and one SAM"),
+        ("openai-vit-b-16+sam-b+zutis-vit-b-16+zutis-vit-b-32", "segmenter zutis-vit-b-16, segmenter zutis-vit-b-32$"),
         (
             "openai-rn50+sam-b+found+selfmask-nq20",
             "expected one or two CLIPs and one SAM .*, saliency found, saliency selfmask-nq20$",

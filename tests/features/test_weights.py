@@ -87,7 +87,7 @@ def test_what_is_no_card(text: str, tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"tier": "S9"}, "expected the tier of toy to be one of S0, S1, S2, S3, S4, got 'S9'"),
-        ({"kind": "llm"}, "expected the kind of toy to be one of clip, sam, dino, saliency, got 'llm'"),
+        ({"kind": "llm"}, "expected the kind of toy to be one of clip, sam, dino, saliency, segmenter, got 'llm'"),
         ({"gate": "wall"}, "expected the gate of toy to be one of none, terms, got 'wall'"),
         ({"name": "../toy"}, "expected a model's name of letters"),
         ({"name": ""}, "expected a model's name of letters"),
@@ -123,7 +123,7 @@ def test_every_known_card_says_what_matters(card: Card) -> None:
     assert all(sha is None or re.fullmatch("[0-9a-f]{64}", sha) for sha in card.files.values())
     if card.name not in BUNDLED:
         assert card.link.startswith("https://")
-        assert bool(card.hub) != (card.kind == "saliency")
+        assert bool(card.hub) != (card.kind in ("saliency", "segmenter"))
         assert not card.hub or (re.fullmatch(r"[\w-]+/[\w.-]+", card.hub) and card.revision)
         assert not card.hub or card.size == 4 * card.parameters or abs(card.size / card.parameters - 4) < 0.01
     assert not (card.licence.startswith("LicenseRef") and card.gate == "none")

@@ -28,12 +28,12 @@ from annofree.features.weights import known_cards
 from annofree.fragments.clusters import Seeding
 from annofree.methods import catalogue
 from annofree.methods import models as models_module
-from annofree.methods.catalogue import METHODS, TASKS, Models, build, changed, load
+from annofree.methods.catalogue import METHODS, TASKS, Entry, Models, build, changed, load
 from annofree.methods.sam_clip import VARIANTS as SAM_CLIP_VARIANTS
 from annofree.methods.sam_clip import SamClip
 from annofree.methods.zip import Zip, ZipSettings
 from annofree.structures import Image, Vocabulary
-from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam
+from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam, FakeZutis
 from annofree.testing.hub_cache import write_snapshot
 
 
@@ -48,7 +48,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def made(method: str, variant: str = "default", changes: Any = None) -> Any:
     models = Models("tiny", "cpu", objectness="none")
-    return build(method, models.having(clip=FakeClip(), sam=FakeSam(), objectness=FakeObjectness()), variant, changes)
+    fakes = {"clip": FakeClip(), "sam": FakeSam(), "zutis": FakeZutis(), "objectness": FakeObjectness()}
+    return build(method, models.having(**fakes), variant, changes)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -70,7 +71,7 @@ def test_a_preset_is_loaded_ready_to_use() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"method": "zipp"}, r"unknown method 'zipp'; did you mean 'zip'\? Known: clip_diy, .*, zip$"),
+        ({"method": "zipp"}, r"unknown method 'zipp'; did you mean 'zip'\? Known: clip_diy, .*, zip, zutis$"),
         ({"method": "zip", "variant": "ofical"}, r"unknown variant of zip 'ofical'; did you mean 'official'\?"),
         (
             {"method": "sam_clip", "variant": "official"},
@@ -286,11 +287,16 @@ def test_a_method_of_another_package_is_found(monkeypatch: pytest.MonkeyPatch) -
     method = made("theirs", "paper")
     assert isinstance(method, SamClip)
     assert method.settings == SAM_CLIP_VARIANTS["paper"]
-    with pytest.raises(InputError, match=r"did you mean 'theirs'\? Known: .*, theirs, zip$"):
+    with pytest.raises(InputError, match=r"did you mean 'theirs'\? Known: .*, theirs, zip, zutis$"):
         made("their")
     with pytest.raises(InputError, match="expected no changed settings for theirs"):
         made("theirs", changes={"points": 3})
     assert "theirs" not in METHODS
+
+
+def test_a_method_of_another_package_waits_for_no_weights_that_only_a_person_can_fetch() -> None:
+    cards = presets()["fast"].cards()
+    assert all(cards[role].hub for role in Entry(theirs).needs) and not cards["zutis"].hub
 
 
 def test_a_name_taken_twice_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
@@ -21,8 +22,8 @@ from annofree.methods import models as models_module
 from annofree.methods.catalogue import METHODS, build
 from annofree.methods.clip_diy import OBJECTNESS
 from annofree.methods.models import OBJECTNESS_ROLES, Models, device_named
-from annofree.structures import Vocabulary
-from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness, FakeSam
+from annofree.structures import Image, Vocabulary
+from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness, FakeSam, FakeZutis
 from annofree.testing.paper_world import NAMES, scenes
 
 BARE = "tiny-clip+tiny-sam"
@@ -114,9 +115,9 @@ def test_every_method_says_what_it_needs(fetched: list[list[str]], method: str) 
     roles = {source: set(entry.roles(Models(WHOLE, "cpu", objectness=source))) for source in OBJECTNESS_ROLES}
     for source, own in roles.items():
         assert own == {*entry.needs, *(OBJECTNESS_ROLES[source] if entry.objectness else ())}
-    models = Models(WHOLE, "cpu", objectness="none").having(clip=FakeClip(), sam=FakeSam())
+    models = Models(WHOLE, "cpu", objectness="none").having(clip=FakeClip(), sam=FakeSam(), zutis=FakeZutis())
     build(method, models)
-    assert not any(fetched)  # with CLIP and SAM at hand nothing else is needed
+    assert not any(fetched)  # with CLIP, SAM and ZUTIS at hand nothing else is needed
 
 
 def test_replaced_parts_leave_the_original_as_it_is() -> None:
@@ -212,3 +213,15 @@ def test_a_head_that_is_on_no_hub_is_named_before_anything_is_fetched() -> None:
         _ = models.objectness
     with pytest.raises(MissingError, match=why):
         models.fetch(("clip", "dino", "saliency"))
+
+
+def test_the_tower_computes_in_the_precision_asked_for() -> None:
+    exact, half = Models("tiny", "cpu").clip, Models("tiny", "cpu", precision="bfloat16").clip
+    image = [Image(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))]
+    assert half.provenance["dtype"] == "bfloat16" and exact.provenance["dtype"] == "float32"
+    assert 0.99 < float((exact.whole(image) * half.whole(image)).sum()) < 1 - 1e-7
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown precision 'bf16'; did you mean"):
+        Models("tiny", "cpu", precision="bf16")

@@ -17,8 +17,8 @@ __all__ = ["DEFAULT", "ROLES", "Preset", "Role", "preset_named", "presets"]
 
 DEFAULT = "fast"
 """The preset of ``annofree segment`` and ``annofree.load``."""
-Role = Literal["clip", "boundaries", "sam", "dino", "saliency"]
-ROLES: tuple[Role, ...] = ("clip", "boundaries", "sam", "dino", "saliency")
+Role = Literal["clip", "boundaries", "sam", "dino", "saliency", "zutis"]
+ROLES: tuple[Role, ...] = ("clip", "boundaries", "sam", "dino", "saliency", "zutis")
 _EXAMPLE = "openai-rn50x64+openai-vit-b-16+sam-b"
 
 
@@ -27,8 +27,8 @@ class Preset:
     """Models by role, each the name of a card.
 
     ``clip`` gives the clues, and the boundaries too unless ``boundaries`` names a second CLIP for them; ``sam`` draws;
-    ``dino`` and ``saliency``, a head on it, are there for methods that ask for them.  ``use`` sets a role's model otherwise
-    than its card does.
+    ``dino`` and ``saliency``, a head on it, are there for methods that ask for them, and so is ``zutis``, a network trained in
+    the text space of ``clip``.  ``use`` sets a role's model otherwise than its card does.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Preset:
     boundaries: str | None = None
     dino: str | None = None
     saliency: str | None = None
+    zutis: str | None = None
     about: str = ""
     use: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -71,15 +72,16 @@ def preset_named(spec: str) -> Preset:
     by_kind: dict[str, list[Card]] = {}
     for card in map(card_named, parts):
         by_kind.setdefault(card.kind, []).append(card)
-    clips, sams, dinos, heads = (by_kind.pop(kind, []) for kind in ("clip", "sam", "dino", "saliency"))
-    if by_kind or len(sams) != 1 or len(clips) not in (1, 2) or len(dinos) > 1 or len(heads) > 1:
+    clips, sams, *others = (by_kind.pop(kind, []) for kind in ("clip", "sam", "dino", "saliency", "segmenter"))
+    if by_kind or len(sams) != 1 or len(clips) not in (1, 2) or any(len(found) > 1 for found in others):
         held = ", ".join(f"{card_named(part).kind or 'of no kind'} {part}" for part in parts)
         raise InputError(
-            f"expected one or two CLIPs and one SAM (perhaps a DINO and a saliency head), such as {_EXAMPLE}, got {held}"
+            f"expected one or two CLIPs and one SAM (perhaps a DINO, a saliency head and a segmenter), such as {_EXAMPLE}, "
+            f"got {held}"
         )
     clip, boundaries = _roles(clips)
-    dino, head = (found[0].name if found else None for found in (dinos, heads))
-    return Preset(spec, clip, sams[0].name, boundaries, dino, head, "put together by hand")
+    dino, head, trained = (found[0].name if found else None for found in others)
+    return Preset(spec, clip, sams[0].name, boundaries, dino, head, trained, "put together by hand")
 
 
 def _refuse_alone(spec: str) -> None:

@@ -24,7 +24,7 @@ __all__ = ["BUNDLED", "KINDS", "PICKLES", "TIERS", "Card", "bundled", "bundled_c
 
 BUNDLED = ("tiny-clip", "tiny-sam")
 """The models that come with the package."""
-KINDS = ("clip", "sam", "dino", "saliency")
+KINDS = ("clip", "sam", "dino", "saliency", "segmenter")
 TIERS: Mapping[str, str] = {
     "S0": "images only",
     "S1": "image-text pairs",

@@ -13,8 +13,8 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annofree.errors import InputError, unknown_name
-from annofree.features.presets import DEFAULT, ROLES, Role
-from annofree.methods import clip_diy, clip_surgery, maskclip, patch_cosine, sam_clip
+from annofree.features.presets import DEFAULT, Role
+from annofree.methods import clip_diy, clip_surgery, maskclip, patch_cosine, sam_clip, zutis
 from annofree.methods import zip as zip_
 from annofree.methods.models import OBJECTNESS_ROLES, Models
 from annofree.protocols import Segmenter, SemanticSegmenter
@@ -25,14 +25,20 @@ Task = Literal["instance", "semantic"]
 TASKS: dict[Task, type] = {"instance": Segmenter, "semantic": SemanticSegmenter}
 """What a method may be asked for, and the protocol of those that can."""
 
+_CLIP: tuple[Role, ...] = ("clip",)
+_CLIP_SAM: tuple[Role, ...] = ("clip", "boundaries", "sam")
+
 
 @dataclass(frozen=True)
 class Entry:
-    """One method: how it is built of models and settings, its variants, the roles of the models it needs, what it answers."""
+    """One method: how it is built of models and settings, its variants, the roles of the models it needs, what it answers.
+
+    Models of the roles that it ``needs`` are fetched at once, before it is built; others when it asks for them.
+    """
 
     build: Callable[[Models, Any], Any]
     variants: Mapping[str, Any] = field(default_factory=dict)
-    needs: tuple[Role, ...] = ROLES
+    needs: tuple[Role, ...] = _CLIP_SAM
     tasks: tuple[Task, ...] = ("instance",)
     objectness: bool = False
 
@@ -41,8 +47,6 @@ class Entry:
         return (*self.needs, *(OBJECTNESS_ROLES[models.source] if self.objectness else ()))
 
 
-_CLIP: tuple[Role, ...] = ("clip",)
-_CLIP_SAM: tuple[Role, ...] = ("clip", "boundaries", "sam")
 _BOTH: tuple[Task, ...] = ("instance", "semantic")
 
 METHODS: dict[str, Entry] = {
@@ -54,6 +58,7 @@ METHODS: dict[str, Entry] = {
     "maskclip": Entry(lambda m, s: maskclip.MaskClip(m.clip, s), maskclip.VARIANTS, _CLIP, _BOTH),
     "clip_surgery": Entry(lambda m, s: clip_surgery.ClipSurgery(m.clip, s), clip_surgery.VARIANTS, _CLIP, _BOTH),
     "patch_cosine": Entry(lambda m, s: patch_cosine.PatchCosine(m.clip, s), patch_cosine.VARIANTS, _CLIP, _BOTH),
+    "zutis": Entry(lambda m, s: zutis.Zutis(m.zutis, m.clip, s), zutis.VARIANTS, ("clip", "zutis"), _BOTH),
 }
 """Method name to its entry."""
 
@@ -123,13 +128,15 @@ def load(
     variant: str = "default",
     device: str = "auto",
     objectness: str = "found",
+    precision: str = "float32",
 ) -> Any:
-    """Make a method ready to use, by name; ``objectness`` is the source of the map that says where things are, for CLIP-DIY.
+    """Make a method ready to use, by name; ``objectness`` is the source of the map that says where things are, for CLIP-DIY,
+    and ``precision`` what CLIP's image tower computes in.
 
     What is not on this machine is downloaded first.  Raises InputError for an unknown method, variant, preset, model, device
     or source, and names the nearest known one; MissingError when weights are neither here nor to be had.
     """
     entry = entry_of(method, variant)
-    parts = Models(models, device, objectness=objectness)
+    parts = Models(models, device, objectness=objectness, precision=precision)
     parts.fetch(entry.roles(parts))
     return build(method, parts, variant)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from annofree.errors import InputError, MissingError
+from annofree.errors import InputError, MissingError, unknown_name
 from annofree.features.hub import Local, fetch, present
 from annofree.features.presets import DEFAULT, Role, preset_named
 from annofree.features.weights import Card
 from annofree.methods.clip_diy import Parts, objectness_by_name
+from annofree.methods.zutis import Proposer
 from annofree.protocols import Masker, Objectness, Segmenter, SelfSupervised, VisionLanguage
 
-__all__ = ["OBJECTNESS_ROLES", "Models", "device_named"]
+__all__ = ["OBJECTNESS_ROLES", "PRECISIONS", "Models", "device_named"]
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""What CLIP's image tower may compute in."""
 
 OBJECTNESS_ROLES: dict[str, tuple[Role, ...]] = {
     "found": ("dino", "saliency"),
@@ -28,7 +33,11 @@ OBJECTNESS_ROLES: dict[str, tuple[Role, ...]] = {
 }
 """What each source of objectness is made of."""
 
-_EXAMPLES: dict[Role, tuple[str, str]] = {"dino": ("a DINO", "dino-vit-s-8"), "saliency": ("a saliency head", "found")}
+_EXAMPLES: dict[Role, tuple[str, str]] = {
+    "dino": ("a DINO", "dino-vit-s-8"),
+    "saliency": ("a saliency head", "found"),
+    "zutis": ("a trained segmenter", "zutis-vit-b-16"),
+}
 """What a role that not every preset has is called, and a model for it."""
 
 
@@ -50,24 +59,37 @@ class Models:
     """The parts of a preset or spec on a device; each is loaded when it is first asked for.
 
     ``objectness`` names the source of the map that says where things are; ``segmenter`` and ``classes`` are what the source
-    ``instances`` asks.  Raises InputError for an unknown preset, model, device or source; each part raises MissingError when
-    its weights are neither on this machine nor to be had, InputError when the preset has no such part.
+    ``instances`` asks.  ``precision`` is what CLIP's image tower computes in: bfloat16 is several times faster where the
+    processor knows it.  Raises InputError for an unknown preset, model, device, source or precision; each part raises
+    MissingError when its weights are neither on this machine nor to be had, InputError when the preset has no such part.
     """
 
-    def __init__(self, spec: str = DEFAULT, device: str = "auto", *, objectness: str = "found") -> None:
+    def __init__(
+        self, spec: str = DEFAULT, device: str = "auto", *, objectness: str = "found", precision: str = "float32"
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise unknown_name("precision", precision, PRECISIONS)
         if objectness not in OBJECTNESS_ROLES:
             objectness_by_name(objectness, Parts())
         self.preset, self.device, self.source = preset_named(spec), device_named(device), objectness
+        self.precision = precision
         self.segmenter: Segmenter | None = None
         self.classes: Any = "object"
 
     def having(self, **parts: Any) -> Models:
-        """Return these models with some parts in the place of their own: clip, sam, dino, objectness, source, ..."""
+        """Return these models with some parts in the place of their own: clip, sam, dino, zutis, objectness, source, ..."""
         twin = copy.copy(self)
         if parts.keys() & {"dino", "segmenter", "classes", "source"}:
             vars(twin).pop("objectness", None)  # it is made of these
         for name, part in parts.items():
             setattr(twin, name, part)
+        return twin
+
+    def using(self, **cards: str) -> Models:
+        """Return the models of this preset with other cards in some roles, as those cards say that they are used."""
+        twin = Models(self.preset.name, self.device, objectness=self.source, precision=self.precision)
+        use = {role: own for role, own in self.preset.use.items() if role not in cards}
+        twin.preset = replace(self.preset, use=use, **cards)
         return twin
 
     def fetch(self, roles: Iterable[Role]) -> None:
@@ -86,7 +108,8 @@ class Models:
     def _clip(self, role: Role, local: Local) -> VisionLanguage:
         from annofree.features.clip import Clip
 
-        return Clip(local.folder, self.device, card=local.card, use=self.preset.use.get(role))
+        dtype = PRECISIONS[self.precision]
+        return Clip(local.folder, self.device, card=local.card, dtype=dtype, use=self.preset.use.get(role))
 
     @cached_property
     def sam(self) -> Masker:
@@ -105,6 +128,14 @@ class Models:
         return Dino(local.folder, self.device, card=local.card)
 
     @cached_property
+    def zutis(self) -> Proposer:
+        """The network that was trained to propose masks."""
+        from annofree.features.zutis_weights import load_zutis
+
+        local = self._need("zutis")["zutis"]
+        return load_zutis(local.folder, self.device, card=local.card)
+
+    @cached_property
     def objectness(self) -> Objectness | None:
         """Where things are, by the source that was chosen; None for the source ``none``."""
         roles = OBJECTNESS_ROLES.get(self.source, ())
@@ -119,6 +150,8 @@ class Models:
         lacking = [role for role in wanted if getattr(self.preset, role) is None]
         if lacking:
             what = " and ".join(_EXAMPLES[role][0] for role in lacking)
+            if "zutis" in lacking:  # no other model makes up for it: it has to fit the CLIP
+                raise InputError(f"expected models with {what}, such as the preset {DEFAULT}, got {self.preset.name}")
             spec = "+".join([*(card.name for card in self.preset.cards().values()), *(_EXAMPLES[r][1] for r in lacking)])
             other = "; or choose another objectness, such as instances or none" if self.source in _OF_DINO else ""
             raise InputError(f"expected models with {what}, such as {spec}, got {self.preset.name}{other}")
@@ -128,18 +161,20 @@ class Models:
         cards = {role: card for role, card in self.preset.cards().items() if role in roles}
         hint = "for the emoji scenes --models tiny is bundled" if self.preset.name == DEFAULT else ""
         if "saliency" in cards:
-            _check_head(cards["saliency"])
+            _check_here(cards["saliency"], "the objectness", "or choose --objectness found-bkg, which needs no head")
+        if "zutis" in cards:
+            _check_here(cards["zutis"], "the method zutis", "or train one with `annofree train zutis`")
         return dict(zip(cards, fetch(list(cards.values()), spec=self.preset.name, hint=hint), strict=True))
 
 
 _OF_DINO = tuple(name for name, roles in OBJECTNESS_ROLES.items() if "dino" in roles)
 
 
-def _check_head(card: Card) -> None:
+def _check_here(card: Card, who: str, other: str) -> None:
     if not card.hub and present(card) is None:
         raise MissingError(
-            f"the objectness needs {card.name}, which is on no hub: take it from {card.link} and add it with "
-            f"`annofree models add --from DIR --name {card.name}`, or choose --objectness found-bkg, which needs no head"
+            f"{who} needs {card.name}, which is on no hub: take it from {card.link} and add it with "
+            f"`annofree models add --from DIR --name {card.name}`, {other}"
         )
 
 

@@ -1,8 +1,9 @@
-"""A CLIP, a SAM and a DINO of the paper world: the shapes and dtypes of the real ones, the right answers, in milliseconds.
+"""A CLIP, a SAM, a DINO and a ZUTIS of the paper world: shapes and dtypes of the real ones, right answers, in milliseconds.
 
-`FakeClip` knows colours by name, `FakeSam` draws what is connected, `FakeDino` tells colours apart without names and
-`FakeObjectness` paint from paper.  All keep nothing between calls and run on the CPU.  They answer any picture, but are
-right only where classes are the flat colours of `paper_world`.
+`FakeClip` knows colours by name, `FakeSam` draws what is connected, `FakeDino` tells colours apart without names,
+`FakeObjectness` paint from paper, and `FakeZutis` proposes what is connected, with `FakeClip`'s features.  All keep nothing
+between calls and run on the CPU.  They answer any picture, but are right only where classes are the flat colours of
+`paper_world`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from annofree.protocols import DensePath, Embedding, PromptedMasks
 from annofree.structures import BoolArray, FeatureMap, FloatArray, Image, IntArray, Vocabulary
 from annofree.testing.paper_world import BACKGROUND, NAMES, class_map
 
-__all__ = ["FakeClip", "FakeDino", "FakeObjectness", "FakeSam"]
+__all__ = ["FakeClip", "FakeDino", "FakeObjectness", "FakeSam", "FakeZutis"]
 
 _CELL = 8  # px of a cell that meets text
 _FINE_CELL = 2  # px of a cell of boundary features, which are finer in real models too
 _BACKGROUND = len(NAMES)  # the axis after those of the classes
 _DIMENSION = 64  # classes, background, and room for words that are in no picture
 _TRACE = 1e-5  # the cosine of a pixel or two in a scene
+_QUERIES = 100
 _QUALITIES = (0.98, 0.8, 0.6)  # the region itself is the best of the three answers
 
 
@@ -213,6 +215,36 @@ class FakeObjectness:
     def maps(self, images: Sequence[Image]) -> list[Tensor]:
         """1 on paint and 0 on paper, (H, W) float32 an image."""
         return [torch.from_numpy(_coloured(image)).float() for image in images]
+
+
+class FakeZutis:
+    """A trained segmenter that proposes each region of one colour, paper too, at full resolution; the largest fifty.
+
+    Each is proposed twice, the second time with less certainty, as by queries that nothing keeps apart.
+
+    >>> features, lengths, masks = FakeZutis().proposals([Image(np.full((8, 20, 3), (200, 30, 30), np.uint8))])[0]
+    >>> tuple(features.shape), masks.mean((1, 2)).tolist()
+    ((64, 8, 20), [1.0, 0.75])
+    """
+
+    dimension = _DIMENSION
+    side = 0
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Name, licence and supervision tier: there are no weights."""
+        return {"name": "fake-zutis", "licence": "Apache-2.0", "tier": "S0"}
+
+    def proposals(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Unit features (D, H, W), their lengths (H, W), all 1, and mask probabilities (Q, H, W) an image."""
+        return [self._proposed(image) for image in images]
+
+    def _proposed(self, image: Image) -> tuple[Tensor, Tensor, Tensor]:
+        regions = _regions(_colour_codes(image))
+        largest = torch.bincount(regions.flatten()).argsort(descending=True, stable=True)[: _QUERIES // 2]
+        masks = (regions == largest[:, None, None]).float()
+        features = torch.eye(_DIMENSION)[torch.from_numpy(class_map(image.pixels))].permute(2, 0, 1)
+        return features, torch.ones(image.size), torch.cat([masks, 0.75 * masks])
 
 
 def _attended(fills: Tensor) -> Tensor:

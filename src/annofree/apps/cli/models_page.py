@@ -15,6 +15,7 @@ _TITLES = {
     "sam": "Masks: Segment Anything",
     "dino": "Without text: DINO",
     "saliency": "Objectness",
+    "segmenter": "Trained to segment: ZUTIS",
 }
 _HEAD = """# Models
 

@@ -1,0 +1,218 @@
+"""ZUTIS (Shin et al., CVPRW 2023): a network trained on pictures that names retrieved proposes masks, and text names them.
+
+    picture -> network -> unit features that meet text --> best name of each pixel
+                       '-> proposals of masks -> mean feature inside -> best name -> one thing, one mask
+
+What needs no name is done once, in ``encode``.  Names need not be those that it was trained on.  K classes, R rows scored
+(background words among them), Q proposals, N of them kept, D embedding, h w cells, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from annofree.clues.background import BACKGROUND, Asked, Background
+from annofree.detections.mask_nms import kept_masks
+from annofree.detections.painting import on_pixels, strongest
+from annofree.errors import InputError, unknown_name
+from annofree.protocols import VisionLanguage
+from annofree.structures import Detections, Image, LabelMap, Vocabulary
+
+__all__ = ["VARIANTS", "Proposer", "Zutis", "ZutisEncoding", "ZutisSettings"]
+
+_EPS = 1e-7
+_AT_ONCE = 2**25  # values in memory, 128 MiB
+_INSIDE = 0.5  # the probability above which a cell or a pixel belongs to a proposal
+
+
+class Proposer(Protocol):
+    """A network that proposes masks beside features that meet text, such as ``features.zutis_network.ZutisNetwork``."""
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of the features that meet text."""
+        ...
+
+    @property
+    def side(self) -> int:
+        """The short side in px that its pictures should have, 0 for any."""
+        ...
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Name, hashes, licence and supervision tier of the weights."""
+        ...
+
+    def proposals(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> Sequence[tuple[Tensor, Tensor, Tensor]]:
+        """Unit features (D, h, w), their lengths before (h, w), and mask probabilities (Q, h, w) of each image."""
+        ...
+
+
+@dataclass(frozen=True)
+class ZutisSettings:
+    """What may be chosen.
+
+    ``templates``: the prompts of a name: ``name`` is the bare name (released), ``ensemble`` the paper's 85; None takes the
+    CLIP's own.
+    ``background``: words that stand for none of the things, scored as classes; what they name is no thing.
+    ``pooled``: what is averaged inside a proposal: ``unit`` features (released), or ``projected`` ones, with the lengths they
+    had in text space (paper; without the mean of the map in either case).
+    ``score``: the mean probability of a proposal's mask inside it, times that of its class: a ``sigmoid`` of ``logit_scale``
+    times the cosine, each class by itself (released: 5), or their ``softmax`` (paper; as in the loss the scale is then 1).
+    ``nms``: the mask IoU above which the weaker of two instances goes, ``per_class`` or of any; 1 keeps all.
+    ``min_score`` (more than that) and ``min_area`` (px), and ``most``, the strongest: which instances count.
+    ``side``: the short side in px at which pictures are read, 0 as they are (released), None what the network is best at.
+    ``longest``: the long side in px that is read at most, 0 any (released, but for ImageNet-S: 1024).
+    """
+
+    templates: str | None = "name"
+    background: tuple[str, ...] = (BACKGROUND,)
+    pooled: Literal["unit", "projected"] = "unit"
+    score: Literal["sigmoid", "softmax"] = "sigmoid"
+    logit_scale: float = 5.0
+    nms: float = 0.3
+    per_class: bool = True
+    min_score: float = 0.001
+    min_area: int = 0
+    most: int = 100
+    side: int | None = 0
+    longest: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "background", tuple(self.background))
+        for name in ("side", "longest", "min_area"):
+            if (getattr(self, name) or 0) < 0:
+                raise InputError(f"expected {name} in px, 0 for none, got {getattr(self, name)}")
+
+
+_OFFICIAL = ZutisSettings()
+VARIANTS: Mapping[str, ZutisSettings] = MappingProxyType(
+    {
+        "default": replace(_OFFICIAL, side=None, longest=1024),
+        "official": _OFFICIAL,
+        "paper": replace(_OFFICIAL, templates="ensemble", pooled="projected", score="softmax", logit_scale=1.0, min_score=0.0),
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ZutisEncoding:
+    """All of a picture that needs no class name.
+
+    ``size`` (H, W); unit ``features`` (D, h, w), their ``lengths`` (h, w) in text space, and ``masks`` (Q, h, w), the
+    probabilities of the proposals.
+    """
+
+    size: tuple[int, int]
+    features: Tensor
+    lengths: Tensor
+    masks: Tensor
+
+
+class Zutis:
+    """Names in, instances or a label map out, by one trained ``network`` and the text tower of the ``clip`` it came from.
+
+    Raises InputError for an unknown variant, and for a CLIP whose text has another length than the network's features.
+    """
+
+    def __init__(self, network: Proposer, clip: VisionLanguage, settings: ZutisSettings | str = "default") -> None:
+        if isinstance(settings, str) and settings not in VARIANTS:
+            raise unknown_name("variant of zutis", settings, VARIANTS)
+        if network.dimension != clip.dimension:
+            raise InputError(
+                f"expected the CLIP whose text the network was trained with, of length {network.dimension}, "
+                f"got {clip.provenance['name']} of length {clip.dimension}"
+            )
+        self.settings: ZutisSettings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self.network, self.clip = network, clip if (t := self.settings.templates) is None else clip.prompted(t)
+        words = self.settings.background
+        self._background = Background("words", words) if words else Background("none")
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Method, settings, and the models with their hashes and tiers."""
+        models = [self.network.provenance, self.clip.provenance]
+        return {"method": "zutis", "settings": asdict(self.settings), "models": models}
+
+    @property
+    def encoding_key(self) -> tuple[Any, ...]:
+        """Two of these on the same models can share an encoding when their keys are equal."""
+        return "zutis", self._side, self.settings.longest
+
+    @property
+    def _side(self) -> int:
+        return self.network.side if self.settings.side is None else self.settings.side
+
+    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+        """What a person should know before trusting the answer for these names."""
+        return self.clip.remarks(self._background.asked(classes).rows)
+
+    def encode(self, images: Sequence[Image]) -> list[ZutisEncoding]:
+        """Run the network; one encoding an image, in order."""
+        if not images:
+            return []
+        seen = self.network.proposals(images, self._side, self.settings.longest)
+        return [ZutisEncoding(image.size, *parts) for image, parts in zip(images, seen, strict=True)]
+
+    def semantic(self, image: Image | ZutisEncoding, classes: str | Iterable[str] | Vocabulary) -> LabelMap:
+        """Name every pixel of an image, or of an encoding of it: cosines drawn at full size, the highest wins."""
+        asked = self._background.asked(classes)
+        encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        cosines = torch.einsum("dhw,rd->rhw", encoding.features, self._words(encoding, asked))
+        best = strongest(lambda part: on_pixels(cosines[part], encoding.size), len(asked.rows), encoding.size)
+        return self._background.labelled(asked, *best)
+
+    def instances(self, image: Image | ZutisEncoding, classes: str | Iterable[str] | Vocabulary) -> Detections:
+        """Name the proposals for an image, or an encoding of it; those that are background or less than another go."""
+        vocabulary = Vocabulary.of(classes)
+        asked = self._background.asked(vocabulary)
+        encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        rows, scores = self._named(encoding, self._words(encoding, asked))
+        owner = torch.tensor(asked.owner, device=rows.device)[rows]
+        kept = scores > self.settings.min_score
+        if asked.background is not None:
+            kept &= owner != asked.background
+        masks = inside_pixels(encoding.masks[kept], encoding.size)
+        ids = owner[kept] - (len(asked.names) - len(vocabulary))  # a background may stand before the names
+        return self._separate(masks, ids, scores[kept], vocabulary.names)
+
+    def _words(self, encoding: ZutisEncoding, asked: Asked) -> Tensor:
+        return self.clip.words(asked.rows).to(encoding.features)
+
+    def _named(self, encoding: ZutisEncoding, words: Tensor) -> tuple[Tensor, Tensor]:
+        """The best row of each proposal and its score, each (Q); a proposal without a cell scores 0."""
+        s, probability = self.settings, encoding.masks.flatten(1)
+        inside = (probability > _INSIDE).to(probability)
+        cells = inside.sum(1) + _EPS
+        sure = (probability * inside).sum(1) / cells
+        tokens = encoding.features if s.pooled == "unit" else encoding.features * encoding.lengths
+        mean = inside @ tokens.flatten(1).T / cells[:, None]
+        logits = s.logit_scale * (mean / (mean.norm(dim=1, keepdim=True) + _EPS)) @ words.T
+        best, rows = (logits.sigmoid() if s.score == "sigmoid" else logits.softmax(1)).max(1)
+        return rows, sure * best
+
+    def _separate(self, masks: Tensor, ids: Tensor, scores: Tensor, names: Sequence[str]) -> Detections:
+        """Turn masks (N, H, W) into detections, without those too small, or too much like a stronger one."""
+        s = self.settings
+        large = masks.sum((1, 2)) >= max(1, s.min_area)
+        masks, ids, scores = masks[large], ids[large], scores[large]
+        if s.nms < 1:
+            kept = kept_masks(masks, scores, ids if s.per_class else None, s.nms)[: s.most]
+        else:
+            kept = torch.argsort(scores, descending=True, stable=True)[: s.most]
+        return Detections.from_masks(masks[kept].cpu().numpy(), ids[kept].cpu().numpy(), scores[kept].cpu().numpy(), names)
+
+
+def inside_pixels(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Draw probabilities (N, h, w) at ``size`` (H, W), a few at a time, and say which pixels are inside, (N, H, W) bool."""
+    step = max(1, _AT_ONCE // (size[0] * size[1]))
+    drawn = torch.zeros(len(masks), *size, dtype=torch.bool, device=masks.device)
+    for start in range(0, len(masks), step):
+        drawn[start : start + step] = on_pixels(masks[start : start + step], size) > _INSIDE
+    return drawn

@@ -1,0 +1,40 @@
+"""The benchmark of ZUTIS runs with a narrow network, and its numbers are its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FILE = Path(__file__).parents[2] / "benchmarks" / "zutis_inference.py"
+SMALL = ["--small", "--size", "50", "70", "--names", "3", "--queries", "8", "--pictures", "2", "--repeats", "1"]
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("zutis_inference_benchmark", FILE)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "zutis_inference_benchmark", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_it_runs_and_tells(benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = tmp_path / "zutis.json"
+    benchmark.main([*SMALL, "--json", str(written)])
+    found = json.loads(written.read_text())
+    assert all(0 < s < 60 for s in found["seconds_a_picture"].values()) and found["apart"] < 1e-4
+    said = capsys.readouterr().out
+    assert "50 x 70 px, 3 names" in said and all(part in said for part in found["seconds_a_picture"])
+
+
+def test_orders_that_differ_are_noticed(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = benchmark.paper_order
+    monkeypatch.setattr(benchmark, "paper_order", lambda n, x: tuple(1.1 * part for part in right(n, x)))
+    with pytest.raises(SystemExit, match="expected both orders to give the same"):
+        benchmark.main(SMALL)

@@ -1,0 +1,288 @@
+"""ZUTIS: on the paper world, its score and its label map against slow twins, and how its models are found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from torch import Tensor
+from torch.nn import functional as F
+
+from annofree.detections import painting
+from annofree.errors import InputError, MissingError
+from annofree.features.store import add_folder
+from annofree.features.weights import Card, sha256_of
+from annofree.features.zutis_network import ZutisConfig, ZutisNetwork
+from annofree.features.zutis_weights import save_zutis
+from annofree.methods import zutis as zutis_module
+from annofree.methods.catalogue import Models, build, load
+from annofree.methods.zutis import VARIANTS, Zutis, ZutisEncoding, ZutisSettings, inside_pixels
+from annofree.protocols import Segmenter, SemanticSegmenter
+from annofree.structures import Image, Vocabulary
+from annofree.testing.conformance import CHECKS
+from annofree.testing.fakes import FakeClip, FakeZutis
+from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.semantic_conformance import SEMANTIC_CHECKS
+
+EVERY = replace(VARIANTS["official"], nms=1.0, min_score=0.0)
+
+
+class Words(FakeClip):
+    """A CLIP of 20 numbers whose every word is a direction of its own; remembers the prompts it was asked for."""
+
+    dimension = 20
+
+    def __init__(self, templates: str = "own") -> None:
+        self.templates = templates
+
+    def prompted(self, templates: str) -> Words:
+        return Words(templates)
+
+    def words(self, vocabulary: Vocabulary) -> Tensor:
+        return F.normalize(torch.stack([direction(words[0]) for words in vocabulary.synonyms]), dim=1)
+
+
+def direction(word: str) -> Tensor:
+    return torch.randn(20, generator=torch.Generator().manual_seed(sum(map(ord, word))))
+
+
+class Random:
+    """A network of 20 numbers that proposes random smooth masks; remembers at which size it was asked."""
+
+    dimension = 20
+    side = 48
+    provenance = {"name": "random", "licence": "MIT", "tier": "S1"}  # noqa: RUF012
+
+    def __init__(self, queries: int = 12) -> None:
+        self.queries = queries
+        self.asked: list[tuple[int, int]] = []
+
+    def proposals(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> list[tuple[Tensor, Tensor, Tensor]]:
+        self.asked.append((side, longest))
+        generator = torch.Generator().manual_seed(0)
+        features = F.normalize(torch.randn(20, 8, 10, generator=generator), dim=0)
+        coarse = torch.rand(self.queries, 3, 3, generator=generator)
+        masks = F.interpolate(coarse[None], size=(8, 10), mode="bilinear")[0]
+        lengths = torch.rand(8, 10, generator=generator) + 0.1
+        return [(features, lengths, masks.clone()) for _ in images]
+
+
+def blank(size: tuple[int, int] = (30, 41)) -> Image:
+    return Image(np.zeros((*size, 3), np.uint8))
+
+
+# the paper world
+
+
+@pytest.mark.parametrize("check", SEMANTIC_CHECKS, ids=lambda check: check.__name__)
+def test_names_pixels(check: Callable[[SemanticSegmenter], None]) -> None:
+    check(Zutis(FakeZutis(), FakeClip()))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_finds_things(check: Callable[[Segmenter], None]) -> None:
+    check(Zutis(FakeZutis(), FakeClip()))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_variant_finds_the_objects(variant: str) -> None:
+    method = Zutis(FakeZutis(), FakeClip(), variant)
+    for scene in scenes():
+        found = method.instances(scene.image, NAMES)
+        truth = {(name, mask.tobytes()) for name, mask in zip(scene.names, scene.masks, strict=True)}
+        assert {(name, mask.tobytes()) for name, mask in zip(found.labels, found.masks, strict=True)} == truth
+
+
+def test_without_suppression_each_query_counts() -> None:
+    for scene in scenes():
+        one = Zutis(FakeZutis(), FakeClip(), "official").instances(scene.image, NAMES)
+        two = Zutis(FakeZutis(), FakeClip(), EVERY).instances(scene.image, NAMES)
+        assert len(two) == 2 * len(one) == 2 * len(scene.names)
+
+
+# the score
+
+
+def by_hand(encoding: ZutisEncoding, words: Tensor, settings: ZutisSettings) -> list[tuple[int, float]]:
+    """Row and score of each proposal, cell by cell."""
+    answers = []
+    for mask in encoding.masks:
+        cells = [(y, x) for y in range(mask.shape[0]) for x in range(mask.shape[1]) if mask[y, x] > 0.5]
+        weights = encoding.lengths if settings.pooled == "projected" else torch.ones_like(encoding.lengths)
+        total = sum((encoding.features[:, y, x] * weights[y, x] for y, x in cells), torch.zeros(20))
+        cosines = [float(total @ word / max(float(total.norm()), 1e-9)) for word in words]
+        if settings.score == "sigmoid":
+            chances = [1 / (1 + math.exp(-settings.logit_scale * c)) for c in cosines]
+        else:
+            powers = [math.exp(settings.logit_scale * c) for c in cosines]
+            chances = [p / sum(powers) for p in powers]
+        sure = sum(float(mask[y, x]) for y, x in cells) / max(1, len(cells))
+        row = max(range(len(words)), key=lambda i: chances[i])
+        answers.append((row, sure * chances[row]))
+    return answers
+
+
+@pytest.mark.parametrize("pooled", ["unit", "projected"])
+@pytest.mark.parametrize(("score", "logit_scale"), [("sigmoid", 5.0), ("softmax", 1.0), ("softmax", 20.0)])
+def test_the_score_of_a_proposal(pooled: Any, score: Any, logit_scale: float) -> None:
+    settings, names = replace(EVERY, pooled=pooled, score=score, logit_scale=logit_scale), ("dog", "cat", "bird")
+    method = Zutis(Random(), Words(), settings)
+    encoding = method.encode([blank()])[0]
+    expected = by_hand(encoding, Words().words(Vocabulary.of(["background", *names])), settings)
+    kept = sorted(((score, row - 1) for row, score in expected if row > 0 and score > 0), reverse=True)
+    found = method.instances(encoding, names)
+    assert found.class_ids.tolist() == [k for _, k in kept]
+    assert np.allclose(found.scores, [s for s, _ in kept], atol=1e-5)
+    assert 0 < len(found) < 12  # some are background
+
+
+def test_masks_are_drawn_at_full_size_before_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = Random().proposals([blank()])[0][2]
+    drawn = F.interpolate(masks[None], size=(30, 41), mode="bilinear", align_corners=False)[0] > 0.5
+    assert torch.equal(inside_pixels(masks, (30, 41)), drawn)
+    monkeypatch.setattr(zutis_module, "_AT_ONCE", 3 * 30 * 41)
+    assert torch.equal(inside_pixels(masks, (30, 41)), drawn)
+    assert inside_pixels(masks[:0], (30, 41)).shape == (0, 30, 41)
+
+
+def test_the_label_map_is_the_best_cosine_of_each_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["dog", "cat", "bird", "cow", "bus"]
+    method = Zutis(Random(), Words())
+    encoding = method.encode([blank()])[0]
+    words = Words().words(Vocabulary.of(["background", *names]))
+    cosines = torch.einsum("dhw,kd->khw", encoding.features, words)
+    expected = F.interpolate(cosines[None], size=(30, 41), mode="bilinear", align_corners=False)[0].argmax(0).numpy()
+    assert np.array_equal(method.semantic(encoding, names).labels, expected)
+    monkeypatch.setattr(painting, "_AT_ONCE", 30 * 41)
+    found = method.semantic(encoding, names)
+    assert np.array_equal(found.labels, expected) and found.names == ("background", *names) and found.background == 0
+
+
+# what may be chosen
+
+
+def test_small_weak_and_many_instances_go() -> None:
+    encoding = Zutis(Random(), Words(), EVERY).encode([blank()])[0]
+
+    def found(**changes: Any) -> Any:
+        return Zutis(Random(), Words(), replace(EVERY, **changes)).instances(encoding, ["dog", "cat"])
+
+    everything = found()
+    middle = float(np.median(everything.scores))
+    assert found(min_score=middle).scores.tolist() == [s for s in everything.scores.tolist() if s > middle]
+    area = int(np.median(everything.areas))
+    assert found(min_area=area).areas.tolist() == [a for a in everything.areas.tolist() if a >= area]
+    assert found(most=2).scores.tolist() == everything.scores.tolist()[:2]
+    agnostic, by_class = found(nms=0.2, per_class=False), found(nms=0.2)
+    assert len(agnostic) < len(by_class) < len(everything)
+    assert len(set(by_class.class_ids)) == 2
+
+
+def test_words_for_the_background() -> None:
+    image = scenes()[2].image  # a tree and an umbrella
+    named = {scene: Zutis(FakeZutis(), FakeClip(), replace(EVERY, nms=0.3, background=scene)) for scene in ((), ("tree",))}
+    assert sorted(named[("tree",)].instances(image, ["apple", "umbrella"]).labels) == ["umbrella"]
+    assert named[("tree",)].semantic(image, ["umbrella"]).names == ("background", "umbrella")
+    everywhere = named[()].semantic(image, ["tree", "umbrella"])
+    assert everywhere.background is None and everywhere.names == ("tree", "umbrella")
+    assert len(named[()].instances(image, ["tree", "umbrella"])) == 3  # the paper is one of them, too
+
+
+def test_a_listed_background_is_no_instance() -> None:
+    method = Zutis(FakeZutis(), FakeClip())
+    found = method.instances(scenes()[2].image, ["tree", "background", "umbrella"])
+    assert sorted(found.labels) == ["tree", "umbrella"] and found.names == ("tree", "background", "umbrella")
+
+
+@pytest.mark.parametrize(("templates", "asked"), [("name", "name"), ("ensemble", "ensemble"), (None, "own")])
+def test_prompts_are_those_of_the_settings(templates: str | None, asked: str) -> None:
+    method = Zutis(Random(), Words(), replace(EVERY, templates=templates))
+    assert isinstance(method.clip, Words) and method.clip.templates == asked
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [("official", (0, 0)), ("default", (48, 1024)), (replace(EVERY, side=100), (100, 0))],
+)
+def test_pictures_are_read_at_the_size_of_the_settings(settings: Any, asked: tuple[int, int]) -> None:
+    network = Random()
+    method = Zutis(network, Words(), settings)
+    method.encode([blank()])
+    assert network.asked == [asked] and method.encoding_key == ("zutis", *asked)
+    assert method.encode([]) == []
+
+
+def test_what_cannot_be_chosen() -> None:
+    with pytest.raises(InputError, match=r"unknown variant of zutis 'ofical'; did you mean 'official'\?"):
+        Zutis(Random(), Words(), "ofical")
+    with pytest.raises(InputError, match="expected longest in px, 0 for none, got -1"):
+        replace(EVERY, longest=-1)
+    with pytest.raises(InputError, match="whose text the network was trained with, of length 20, got fake-clip of length 64"):
+        Zutis(Random(), FakeClip())
+
+
+def test_names_never_seen_in_training_are_asked_alike() -> None:
+    method = Zutis(Random(), Words(), EVERY)
+    encoding = method.encode([blank()])[0]
+    one, other = method.instances(encoding, ["dog", "cat"]), method.instances(encoding, ["zeppelin", "cat"])
+    assert one.names != other.names and one.scores.tolist() != other.scores.tolist()
+    assert method.provenance["models"][0]["name"] == "random"
+
+
+# the models
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty Hugging Face cache and store, and no network."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("ANNOFREE_HOME", str(tmp_path / "home"))
+
+
+def test_published_weights_that_are_not_here_are_named_with_what_to_do() -> None:
+    parts = Models("openai-vit-b-16+sam-b+zutis-vit-b-16", "cpu")
+    message = (
+        r"^the method zutis needs zutis-vit-b-16, which is on no hub: take it from https://.* `annofree models add --from DIR"
+    )
+    with pytest.raises(MissingError, match=message) as refusal:
+        parts.having(clip=FakeClip()).fetch(("clip", "zutis"))
+    assert "\n" not in str(refusal.value)
+    for preset in ("fast", "paper", "best"):
+        with pytest.raises(MissingError, match="the method zutis needs zutis-vit-b-16"):
+            load("zutis", models=preset, device="cpu")
+
+
+def test_models_without_a_network_are_refused() -> None:
+    with pytest.raises(InputError, match="expected models with a trained segmenter, such as the preset fast, got tiny-clip"):
+        build("zutis", Models("tiny-clip+tiny-sam", "cpu"))
+
+
+def test_a_network_of_ones_own_is_added_and_used(tmp_path: Path) -> None:
+    config = ZutisConfig(
+        width=64, layers=1, heads=2, patch=16, image_size=32, embed_dim=20, queries=6, decoder_layers=1, decoder_ffn=16
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ZutisNetwork(config)
+    save_zutis(network, tmp_path / "mine")
+    files: dict[str, str | None] = {p.name: sha256_of(p) for p in (tmp_path / "mine").iterdir()}
+    Card("mine", "annofree ZUTIS", "S1", "MIT", "emoji", "emoji", files=files, kind="segmenter").write(tmp_path / "mine")
+    add_folder(tmp_path / "mine")
+
+    models = Models("tiny-clip+tiny-sam+mine", "cpu")
+    assert models.preset.zutis == "mine" and models.zutis is models.zutis
+    method = build("zutis", models.having(clip=Words()), changes={"nms": 0.5, "min_score": 0.0})
+    assert method.settings == replace(VARIANTS["default"], nms=0.5, min_score=0.0)
+    assert method.provenance["models"][0]["sha256"] == files
+    image = Image(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
+    first, again = method.instances(image, NAMES), method.instances(method.encode([image])[0], NAMES)
+    assert first.size == (50, 70) and first.scores.tolist() == again.scores.tolist()
+    assert method.semantic(image, NAMES).size == (50, 70)

@@ -1,0 +1,298 @@
+"""SelfMask's training: its losses against loops, its masks kept over a kill, and runs of seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from annofree.apps.cli.train_selfmask import selfmask
+from annofree.datasets.archive import read_masks
+from annofree.datasets.emoji_world import find_font
+from annofree.errors import ImageError, InputError, MissingError
+from annofree.features.selfmask import SelfMask, load_selfmask
+from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork, SelfMaskOutput
+from annofree.features.weights import Card
+from annofree.structures import Image
+from annofree.training import selfmask as module
+from annofree.training.learner import Course
+from annofree.training.selfmask import (
+    TINY,
+    Changes,
+    emoji_pictures,
+    new_network,
+    train_selfmask,
+    vote_masks,
+)
+from annofree.training.selfmask_losses import dice_losses, ranking_loss, selfmask_losses
+from annofree.training.spectral_voting import SpectralVoter, Voting, colours
+from annofree.training.tiny_dino import new_model, write_tiny_dino
+
+
+def has_font() -> bool:
+    try:
+        find_font()
+    except MissingError:
+        return False
+    return True
+
+
+drawing = pytest.mark.skipif(not has_font(), reason="draws scenes: needs the Noto Color Emoji font")
+
+SMALL = replace(
+    TINY, model_args={"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 2}, layers=2, heads=2, ffn=32, queries=4
+)
+COURSE = Course(steps=6, batch=2, clip=1.0)
+
+
+def test_dice_is_that_of_a_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    masks, truth = torch.rand(2, 3, 4, 5, 6, generator=generator), (torch.rand(2, 5, 6, generator=generator) > 0.6).float()
+    found = dice_losses(masks, truth)
+    for b, layer, q in np.ndindex(2, 3, 4):
+        both = sum(float(p) * float(t) for p, t in zip(masks[b, layer, q].flatten(), truth[b].flatten(), strict=True))
+        expected = 1 - (2 * both + 1) / (float(masks[b, layer, q].sum()) + float(truth[b].sum()) + 1)
+        assert float(found[b, layer, q]) == pytest.approx(expected, abs=1e-5)
+    assert dice_losses(torch.zeros(1, 1, 1, 2, 2), torch.zeros(1, 2, 2)).item() == 0
+
+
+@pytest.mark.parametrize("order", ["paper", "released"])
+def test_the_ranking_loss_is_that_of_a_loop(order: Any) -> None:
+    generator = torch.Generator().manual_seed(1)
+    dice, objectness = torch.rand(3, 5, generator=generator), torch.rand(3, 5, generator=generator)
+    for row in range(3):
+        costs = []
+        for worse in range(5):
+            for better in range(5):
+                if dice[row, worse] > dice[row, better]:
+                    wrong = float(objectness[row, worse] - objectness[row, better])
+                    costs.append(max(0.0, wrong if order == "paper" else -wrong))
+        assert len(costs) == 10
+        assert float(ranking_loss(dice, objectness, order)[row]) == pytest.approx(sum(costs) / 10, abs=1e-6)
+
+
+def test_a_right_order_costs_nothing_and_a_wrong_one_is_pushed_towards_the_right() -> None:
+    dice = torch.tensor([0.1, 0.4, 0.4, 0.9], requires_grad=True)
+    right, wrong = torch.tensor([0.9, 0.5, 0.3, 0.1]), torch.tensor([0.1, 0.3, 0.5, 0.9], requires_grad=True)
+    assert float(ranking_loss(dice, right).detach()) == 0 and float(ranking_loss(dice, right, "released").detach()) > 0
+    loss = ranking_loss(dice, wrong)
+    torch.autograd.backward(loss)
+    assert dice.grad is None, "dice is only compared"
+    assert wrong.grad is not None and wrong.grad[0] < 0 < wrong.grad[3], "better masks go up, worse ones down"
+    assert float(ranking_loss(torch.ones(4), right)) == 0, "no query is better than another"
+
+
+def test_losses_are_summed_over_layers_and_queries_and_averaged_over_pictures() -> None:
+    generator = torch.Generator().manual_seed(2)
+    out = SelfMaskOutput(torch.rand(2, 3, 4, 6, 6, generator=generator), torch.rand(2, 3, 4, generator=generator))
+    truth = torch.zeros(2, 12, 12)
+    truth[:, :5, 2:7] = 1
+    losses = selfmask_losses(out, truth)
+    cells = truth.view(2, 6, 2, 6, 2).mean((2, 4))
+    dice = dice_losses(out.masks, cells)
+    assert float(losses["dice"]) == pytest.approx(float(dice.sum()) / 2, rel=1e-6)
+    assert float(losses["ranking"]) == pytest.approx(float(ranking_loss(dice, out.objectness).sum()) / 2, rel=1e-6)
+
+
+def scene(seed: int, size: tuple[int, int] = (40, 48)) -> Image:
+    """A bright square somewhere on a dark, noisy ground."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(20, 60, (*size, 3), dtype=np.uint8)
+    y, x = rng.integers(4, 20, 2)
+    pixels[y : y + 14, x : x + 14] = rng.integers(180, 250, 3)
+    return Image(pixels, str(seed))
+
+
+def pictures(count: int) -> dict[str, Callable[[], Image]]:
+    def opened(seed: int) -> Callable[[], Image]:
+        return lambda: scene(seed)
+
+    return {f"{seed}.png": opened(seed) for seed in range(count)}
+
+
+def voter() -> SpectralVoter:
+    return SpectralVoter({"colour": colours}, Voting(most=400))
+
+
+def test_votes_are_kept_and_go_on_after_a_kill(tmp_path: Path) -> None:
+    said: list[tuple[int, int]] = []
+    assert vote_masks(pictures(4), voter(), tmp_path / "whole", lambda *a: said.append(a)) == {}
+    assert said == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+    def killed() -> Image:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        vote_masks({**pictures(2), "2.png": killed}, voter(), tmp_path / "cut")
+    with (tmp_path / "cut" / "masks.jsonl").open("a") as file:
+        file.write('{"id": "2.png", "si')
+    opened: list[str] = []
+
+    def counted(name: str) -> Callable[[], Image]:
+        def drawn() -> Image:
+            opened.append(name)
+            return pictures(4)[name]()
+
+        return drawn
+
+    vote_masks({name: counted(name) for name in pictures(4)}, voter(), tmp_path / "cut")
+    assert opened == ["2.png", "3.png"]
+    assert (tmp_path / "cut" / "masks.jsonl").read_bytes() == (tmp_path / "whole" / "masks.jsonl").read_bytes()
+    masks = read_masks(tmp_path / "whole")
+    assert [m.quality > 0 for m in masks.values()] == [True] * 4 and masks["0.png"].rle["size"] == [40, 48]
+    with pytest.raises(InputError, match="made otherwise"):
+        vote_masks(pictures(4), SpectralVoter({"colour": colours}), tmp_path / "whole")
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_passed_over(tmp_path: Path) -> None:
+    def broken() -> Image:
+        raise ImageError("1.png is damaged")
+
+    failed = vote_masks({**pictures(1), "1.png": broken, "2.png": lambda: scene(2)}, voter(), tmp_path)
+    assert failed == {"1.png": "1.png is damaged"} and list(read_masks(tmp_path)) == ["0.png", "2.png"]
+
+
+def test_pictures_and_masks_change_alike() -> None:
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    mask = np.zeros((32, 32), np.uint8)
+    pixels[8:20, 4:12], mask[8:20, 4:12] = 255, 1
+    changes = Changes(side=32, jitter_share=0, grey=0, blur=0, scale=(0.5, 1.0))
+    flipped = 0
+    for seed in range(20):
+        changed, found = changes.on(np.random.default_rng(seed), pixels, mask)
+        assert changed.shape == (32, 32, 3) and found.shape == (32, 32) and set(np.unique(found)) <= {0, 1}
+        bright = changed[..., 0] > 127
+        assert (bright & (found > 0)).sum() > 0.7 * (bright | (found > 0)).sum()
+        flipped += int(np.flatnonzero(found.any(0)).mean() > 16)
+    assert 4 < flipped < 16
+    full = replace(changes, scale=(1.0, 1.0), flip=0.0).on(np.random.default_rng(0), pixels, mask)
+    assert np.array_equal(full[0], pixels) and np.array_equal(full[1], mask)
+
+
+def card(name: str = "tiny-selfmask") -> Card:
+    return Card(name, "SelfMask", "S0", "Apache-2.0", "squares", "emoji", {}, kind="saliency", use={"side": 32})
+
+
+def taught(out: Path, steps: int = 6, **more: Any) -> dict[str, float]:
+    torch.manual_seed(0)
+    network = SelfMaskNetwork(SMALL)
+    masks = read_masks(out.parent / "voted")
+    return train_selfmask(
+        out, network, pictures(4), masks, replace(COURSE, steps=steps), changes=Changes(side=32), card=card(), **more
+    )
+
+
+def test_a_training_of_seconds_learns_something_and_writes_what_is_read(tmp_path: Path) -> None:
+    vote_masks(pictures(4), voter(), tmp_path / "voted")
+    first = taught(tmp_path / "short", 1)
+    figures = taught(tmp_path / "run", 60, rate=3e-3)
+    assert figures["training dice"] < first["training dice"] and figures["training step"] == 60
+    model = SelfMask(tmp_path / "run")
+    assert model.side == 32 and model.network.config == replace(SMALL, mean=SMALL.mean)
+    (salient,) = model.masks([scene(9)])
+    assert salient.soft.shape == (40, 48) and 0 <= salient.objectness <= 1
+    held = Card.read(tmp_path / "run")
+    assert held.figures["training step"] == 60 and held.provenance()["tier"] == "S0"
+
+
+def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    from annofree.training.trainer import Watch
+
+    vote_masks(pictures(4), voter(), tmp_path / "voted")
+    taught(tmp_path / "whole")
+
+    def kill(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        taught(tmp_path / "cut", watch=Watch(checkpoint_every=3, on_progress=kill))
+    taught(tmp_path / "cut", watch=Watch(checkpoint_every=3))
+    a, b = (load_selfmask(tmp_path / name).state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_nothing_to_learn_from_and_an_unknown_order_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "voted").mkdir()
+    with pytest.raises(InputError, match="at least one picture with a mask"):
+        taught(tmp_path / "run")
+    with pytest.raises(InputError, match="order of the ranking loss 'reverse'"):
+        taught(tmp_path / "run", order=cast(Any, "reverse"))
+
+
+def test_a_network_may_start_from_a_dino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from annofree.training import tiny_dino
+
+    monkeypatch.setattr(tiny_dino, "examine_dino", lambda *_: {})
+    write_tiny_dino(new_model(1), {}, tmp_path)
+    network = new_network(tmp_path, queries=3)
+    assert network.config == SelfMaskConfig(
+        "vit_small_patch8_224", tiny_dino.MODEL, queries=3, heads=4, ffn=512, mean=network.config.mean, std=network.config.std
+    )
+    assert torch.equal(network.encoder.patch_embed.proj.weight, new_model(1).patch_embed.proj.weight.half().float())
+    assert new_network(side=64).encoder.pos_embed.shape == (1, 65, 128)
+
+
+app = typer.Typer()
+app.command()(selfmask)
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_the_command_trains_on_a_folder_and_names_what_it_cannot_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import PIL.Image
+
+    monkeypatch.setattr(module, "TINY", SMALL)
+    (tmp_path / "photos").mkdir()
+    for seed in range(3):
+        PIL.Image.fromarray(scene(seed).pixels).save(tmp_path / "photos" / f"{seed}.png")
+    (tmp_path / "photos" / "torn.png").write_bytes(b"no picture")
+    asked = ("--out", tmp_path / "out", "--images", tmp_path / "photos", "--sources", "colour", "--steps", 2, "--batch", 2)
+    said = run(*asked, "--side", 32, "--cells", 400)
+    assert said.exit_code == 1 and "torn.png" in said.output
+    held = Card.read(tmp_path / "out")
+    assert held.name == "own-selfmask" and held.world == "photographs" and held.licence == "unknown"
+    assert load_selfmask(tmp_path / "out").config.queries == 20
+
+
+def test_the_command_refuses_what_goes_not_together(tmp_path: Path) -> None:
+    for wrong in ([], ["--images", tmp_path, "--world", "emoji"], ["--world", "coco"], ["--world", "emoji", "--from-dino"]):
+        found = run("--out", tmp_path / "out", *wrong)
+        assert isinstance(found.exception, InputError), wrong
+
+
+@drawing
+def test_emoji_pictures_follow_from_the_seed() -> None:
+    a, b = emoji_pictures(3, 5, 64), emoji_pictures(3, 5, 64)
+    for name in a:
+        first, again = a[name](), b[name]()
+        assert first.id == name and np.array_equal(first.pixels, again.pixels) and first.size == (64, 64)
+    assert not set(a) & set(emoji_pictures(3, 6, 64))
+
+
+@drawing
+def test_the_command_draws_votes_trains_and_examines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TINY", SMALL)
+    asked = ("--world", "emoji", "--count", 3, "--sources", "colour", "--steps", 2, "--batch", 2, "--side", 32, "--exam", 2)
+    said = run("--out", tmp_path, *asked)
+    assert said.exit_code == 0, said.output
+    rules = (
+        "selfmask", "selfmask, best query", "voted", "tokencut, random weights", "found-bkg, random weights", "everything"
+    )  # fmt: skip
+    expected = {f"{split} IoU, {rule}" for split in ("single", "mixed") for rule in rules}
+    figures = Card.read(tmp_path).figures
+    assert expected <= set(figures) and all(0 <= figures[name] <= 1 for name in expected)
+    assert all(figures[f"{s} IoU, selfmask, best query"] >= figures[f"{s} IoU, selfmask"] for s in ("single", "mixed"))
+    assert len((tmp_path / "voted" / "masks.jsonl").read_text().splitlines()) == 3
+    again = run("--out", tmp_path, *asked)
+    assert again.exit_code == 0 and json.loads((tmp_path / "card.json").read_text())["figures"] == figures

@@ -22,7 +22,7 @@ from annofree.formats.coco import CocoFile
 from annofree.methods.catalogue import Models
 from annofree.protocols import Embedding
 from annofree.structures import FeatureMap, Image, Vocabulary
-from annofree.testing.fakes import FakeClip, FakeSam
+from annofree.testing.fakes import FakeClip, FakeSam, FakeZutis
 
 VALIDATION = Path(__file__).parents[2] / "examples" / "validation"
 
@@ -182,6 +182,55 @@ def test_missing_pictures_are_named(tmp_path: Path) -> None:
 def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"to have a name of its own, got 'coarse', 'zip' twice"):
         Recipe.read(written(tmp_path, HEAD + RUNS + RUNS))
+
+
+def test_a_run_asks_and_scores_the_names_it_gives(tmp_path: Path) -> None:
+    runs = """
+[[run]]
+name = "all"
+method = "maskclip"
+
+[[run]]
+name = "two"
+method = "maskclip"
+names = ["elephant", "orange"]
+"""
+    found: dict[str, CocoFile] = {}
+    recipe = Recipe.read(written(tmp_path, HEAD + runs))
+    figures = reproduce(recipe, limit=2, on_progress=lambda *_: None, on_found=found.__setitem__)
+    assert [row["name"] for row in found["two"].categories] == ["elephant", "orange"]
+    assert {a["category_id"] for a in found["two"].annotations} <= {row["id"] for row in found["two"].categories}
+    assert len(found["all"].categories) == 65 and figures["all"].keys() == figures["two"].keys()
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ('names = ["elefant"]', "unknown category 'elefant'"),
+        ('names = ["orange"]\ntask = "semantic"', "expected names of a run of instances alone"),
+        ('parts = { sam = "sam-b" }', "unknown part in the run 'one' 'sam'"),
+        ('parts = { zutis = "made/best" }', "expected of made/... a zutis that was made before the run 'one'"),
+        ('parts = { clip = "tiny-klip" }', "unknown model 'tiny-klip'|unknown .*'tiny-klip'"),
+    ],
+)
+def test_names_and_parts_that_are_not_there_are_refused(tmp_path: Path, run: str, message: str) -> None:
+    recipe = Recipe.read(written(tmp_path, f'{HEAD}[[run]]\nname = "one"\nmethod = "maskclip"\n{run}\n'))
+    with pytest.raises(InputError, match=message):
+        reproduce(recipe, limit=1, on_progress=lambda *_: None)
+
+
+def test_a_run_takes_a_part_that_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Path, str]] = []
+
+    def loaded(place: Path, device: str) -> FakeZutis:
+        asked.append((place, device))
+        return FakeZutis()
+
+    monkeypatch.setattr("annofree.evaluation.recipes.load_zutis", loaded)
+    monkeypatch.setattr(Models, "clip", FakeClip())
+    run = '[[run]]\nname = "one"\nmethod = "zutis"\nparts = { zutis = "made/best" }\n'
+    figures = reproduce(Recipe.read(written(tmp_path, HEAD + run)), limit=1, made=tmp_path, on_progress=lambda *_: None)
+    assert asked == [(tmp_path / "best", "cpu")] and "all AP" in figures["one"]
 
 
 def test_figures_of_perfect_predictions() -> None:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from annofree.datasets.coco_object import coco_instances
+from annofree.datasets.unseen import only as only_of
 from annofree.errors import InputError, unknown_name
 from annofree.evaluation.answers import Answers, Figures, InstanceAnswers, LabelAnswers, figures_of
 from annofree.evaluation.running import truth_images
 from annofree.evaluation.sharing import shared
 from annofree.features.controls import Control, controlled
+from annofree.features.zutis_weights import load_zutis
 from annofree.formats.coco import CocoFile
 from annofree.methods.catalogue import Models, build, entry_of
 from annofree.methods.models import OBJECTNESS_ROLES
@@ -25,12 +27,18 @@ from annofree.structures import Vocabulary
 
 __all__ = ["Figures", "Recipe", "Run", "figures_of", "reproduce"]
 
+_MADE = "made/"
+_PARTS = ("clip", "zutis")
+
 
 @dataclass(frozen=True)
 class Run:
     """One line of a recipe: what is run, and ``expected`` figures in percent by name, such as ``plain AP``.
 
     ``control`` replaces CLIP's boundary features; ``task`` is instance or semantic; ``objectness`` where a method asks for it.
+    ``parts`` takes other models than the recipe's, by role: ``clip`` by the name of its card, ``zutis`` by the name of its card
+    or as ``made/NAME``, the folder of what the recipe made first.  ``names`` are those asked and scored, of instances alone;
+    all names of the truth where none are given.
     """
 
     name: str
@@ -41,11 +49,16 @@ class Run:
     task: str = "instance"
     objectness: str = "found"
     expected: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment: paths are relative to its file; ``tolerance`` in points of percent; ``limit`` pictures a group."""
+    """An experiment: paths are relative to its file; ``tolerance`` in points of percent; ``limit`` pictures a group.
+
+    ``make`` tells what has to be made before, and which of its figures are ``expected``.
+    """
 
     title: str
     world: str
@@ -59,13 +72,14 @@ class Recipe:
     group_by: str
     runs: tuple[Run, ...]
     limit: int | None = None
+    make: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
         """Read a recipe; raises InputError when it is not there, not TOML, or has other fields than a recipe has."""
         try:
             data = tomllib.loads(path.read_text(encoding="utf-8"))
-            runs = tuple(Run(**run) for run in data.pop("run", []))
+            runs = tuple(Run(**{**run, "names": tuple(run.get("names", ()))}) for run in data.pop("run", []))
             here = path.parent
             places = {key: here / data.pop(key) for key in ("truth", "images")}
             _check_names([run.name for run in runs], path)
@@ -87,12 +101,14 @@ def reproduce(
     *,
     limit: int | None = None,
     only: Sequence[str] = (),
+    made: Path | None = None,
     on_progress: Callable[[int, int], None],
     on_found: Callable[[str, CocoFile], None] = lambda name, found: None,
 ) -> dict[str, Figures]:
     """Run a recipe and return its figures by run, in percent.
 
-    ``limit`` takes the first pictures of each group only, ``only`` some runs.
+    ``limit`` takes the first pictures of each group only, ``only`` some runs; ``made`` is the folder of models that were made
+    for it.
     """
     known = [run.name for run in recipe.runs]
     for name in only:
@@ -101,9 +117,10 @@ def reproduce(
     whole = CocoFile.read(recipe.truth)
     truth = _limited(whole, recipe.group_by, limit or recipe.limit)
     runs = [run for run in recipe.runs if not only or run.name in only]
-    vocabulary = Vocabulary.of([row["name"] for row in truth.categories])
-    methods = _methods(recipe, runs, vocabulary)
-    answers = {run.name: _answers(recipe, run, truth, [row["id"] for row in whole.images]) for run in runs}
+    truths = {run.name: only_of(truth, run.names) if run.names else truth for run in runs}
+    vocabularies = {name: Vocabulary.of([row["name"] for row in t.categories]) for name, t in truths.items()}
+    methods = _methods(recipe, runs, Vocabulary.of([row["name"] for row in truth.categories]), made)
+    answers = {run.name: _answers(recipe, run, truths[run.name], [row["id"] for row in whole.images]) for run in runs}
     images = {row["id"]: row for row in truth.images}
     pictures = truth_images(truth, recipe.images)
     for done, (image_id, image) in enumerate(pictures):
@@ -111,11 +128,12 @@ def reproduce(
         encodings: dict[Any, Any] = {}
         for run in runs:
             method = methods[run.name]
-            key = (run.control, run.objectness, getattr(method, "encoding_key", run.name))
+            parts = tuple(sorted(run.parts.items()))
+            key = (run.control, run.objectness, parts, getattr(method, "encoding_key", run.name))
             if key not in encodings:
                 encodings[key] = method.encode([image])[0]
             ask = method.semantic if run.task == "semantic" else method.instances
-            answers[run.name].add(images[image_id], ask(encodings[key], vocabulary))
+            answers[run.name].add(images[image_id], ask(encodings[key], vocabularies[run.name]))
     on_progress(len(pictures), len(pictures))
     for name, answer in answers.items():
         if isinstance(answer, InstanceAnswers):
@@ -143,28 +161,43 @@ def _limited(truth: CocoFile, group_by: str, limit: int | None) -> CocoFile:
     return CocoFile(kept, truth.categories, [a for a in truth.annotations if a["image_id"] in ids], truth.info)
 
 
-def _methods(recipe: Recipe, runs: Sequence[Run], vocabulary: Vocabulary) -> dict[str, Any]:
+def _methods(recipe: Recipe, runs: Sequence[Run], vocabulary: Vocabulary, made: Path | None) -> dict[str, Any]:
     """Build the method of each run; the models are shared, so that each looks at a picture once."""
     models = Models(recipe.models, "cpu", objectness="none")
-    parts: dict[tuple[str, str], Any] = {}
+    parts: dict[tuple[str, ...], Any] = {}
 
-    def once(part: str, how: str, make: Callable[[], Any]) -> Any:
-        if (part, how) not in parts:
-            parts[part, how] = shared(make())
-        return parts[part, how]
+    def once(make: Callable[[], Any], *how: str) -> Any:
+        if how not in parts:
+            parts[how] = shared(make())
+        return parts[how]
 
     def equipped(run: Run) -> Models:
-        entry = entry_of(run.method, run.variant)
-        having = {"clip": once("clip", run.control or "", lambda: _controlled(models.clip, run.control))}
+        entry, own = entry_of(run.method, run.variant), _own(models, run, made)
+        clip, objectness = run.parts.get("clip", ""), run.objectness
+        having = {"clip": once(lambda: _controlled(own.clip, run.control), "clip", clip, run.control or "")}
+        if "zutis" in entry.needs:
+            having["zutis"] = once(lambda: own.zutis, "zutis", run.parts.get("zutis", ""))
         if "sam" in entry.needs:
-            having["sam"] = once("sam", "", lambda: models.sam)
-        if entry.objectness and run.objectness != "none":
-            having["objectness"] = once("objectness", run.objectness, lambda: _objectness(models, run.objectness, vocabulary))
+            having["sam"] = once(lambda: own.sam, "sam")
+        if entry.objectness and objectness != "none":
+            having["objectness"] = once(lambda: _objectness(models, objectness, vocabulary), "objectness", objectness)
         return models.having(**having)
 
     for run in runs:
         _check(run)
     return {run.name: build(run.method, equipped(run), run.variant, run.settings) for run in runs}
+
+
+def _own(models: Models, run: Run, made: Path | None) -> Models:
+    """The models of a recipe, with the other parts that a run names."""
+    cards = {role: name for role, name in run.parts.items() if not name.startswith(_MADE)}
+    own = models.using(**cards) if cards else models
+    folders = {role: name.removeprefix(_MADE) for role, name in run.parts.items() if name.startswith(_MADE)}
+    if not folders:
+        return own
+    if made is None or set(folders) != {"zutis"}:
+        raise InputError(f"expected of {_MADE}... a zutis that was made before the run {run.name!r}, got {dict(run.parts)}")
+    return own.having(zutis=load_zutis(made / folders["zutis"], own.device))
 
 
 def _check(run: Run) -> None:
@@ -173,6 +206,10 @@ def _check(run: Run) -> None:
         raise unknown_name("control", run.control, get_args(Control))
     if run.objectness not in OBJECTNESS_ROLES:
         raise unknown_name("objectness source", run.objectness, OBJECTNESS_ROLES)
+    if run.names and run.task != "instance":
+        raise InputError(f"expected names of a run of instances alone, got them in {run.name!r}, whose task is {run.task}")
+    if strange := set(run.parts) - set(_PARTS):
+        raise unknown_name(f"part in the run {run.name!r}", min(strange), _PARTS)
     tasks = entry_of(run.method, run.variant).tasks
     if run.task not in tasks:
         raise InputError(f"expected a task that {run.method} has ({', '.join(tasks)}), got {run.task!r}")

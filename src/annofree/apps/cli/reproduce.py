@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["reproduce"]
 
+_MAKING = "what was made"
+
 # What is shown of each run, where any run has it.
 _SHOWN = (
     "plain AP",
@@ -39,21 +41,35 @@ _SHOWN = (
 
 def reproduce(
     recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/emoji/zip.toml.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="Write figures and predictions to this folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write figures, predictions and what is made to this folder; a run stopped there goes on."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(help="Take only the first N pictures of each group; compares nothing.", min=1)
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Take only this run; may be given several times.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="For a paper's recipe: the folder of its data sets.", envvar="ANNOFREE_DATA")
+    ] = None,
+    device: Annotated[str, typer.Option(help="For a paper's recipe: auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Measure a recipe again and print its figures; exit code 1 when one is off by more than the tolerance.
 
-    The recipe of a bundled model examines that model, which needs the emoji font; its command trains it anew.
+    The recipe of a bundled model examines that model, which needs the emoji font; its command trains it anew.  A recipe that
+    makes something first, such as recipes/emoji/zutis.toml, makes it in --out, or in reproduced/ and the recipe's name.  The
+    recipe of a paper, such as recipes/zutis/coco-20k.toml, says which data sets it needs, and where in --data they have to be.
     """
+    from annofree.apps.cli.reproduce_published import reproduce_published
+    from annofree.evaluation.published import is_published
     from annofree.formats.files import make_folder
 
     if out is not None:
         make_folder(out)
-    off = _model(recipe, out) if _is_model(recipe) else _runs(recipe, out, limit, only)
+    if is_published(recipe):
+        off = reproduce_published(recipe, data, out, limit, only or [], device)
+    else:
+        off = _model(recipe, out) if _is_model(recipe) else _runs(recipe, out, limit, only)
     for line in off:
         print(f"off: {line}")
     raise typer.Exit(1 if off else 0)
@@ -87,15 +103,27 @@ def _runs(recipe: Path, out: Path | None, limit: int | None, only: list[str] | N
     from annofree.evaluation.recipes import reproduce as measured
 
     plan = Recipe.read(recipe)
+    out = out or (Path("reproduced") / recipe.stem if plan.make else None)
     started = time.monotonic()
+    stages = _made(plan, out) if out is not None and plan.make else {}
     with progress("pictures") as show:
-        figures = measured(plan, limit=limit, only=only or (), on_progress=show, on_found=_keeper(out))
+        figures = measured(plan, limit=limit, only=only or (), made=out, on_progress=show, on_found=_keeper(out))
     minutes = (time.monotonic() - started) / 60
     _show(plan, figures, minutes)
     if out is not None:
-        _write(out, recipe, figures, minutes)
+        _write(out, recipe, {**({_MAKING: stages} if stages else {}), **figures}, minutes)
+    off = _missed(_MAKING, plan.make.get("expected", {}), stages, plan.tolerance)
     expected = [] if limit or only else plan.runs
-    return [line for r in expected for line in _missed(r.name, r.expected, figures[r.name], plan.tolerance)]
+    return off + [line for r in expected for line in _missed(r.name, r.expected, figures[r.name], plan.tolerance)]
+
+
+def _made(plan: Recipe, out: Path) -> Figures:
+    """Make what a recipe needs before it measures; returns the figures of the stages."""
+    from annofree.apps.making import making_of
+    from annofree.formats.files import make_folder
+
+    make_folder(out)
+    return making_of(plan.make).make(out, progress)
 
 
 def _keeper(out: Path | None) -> Any:

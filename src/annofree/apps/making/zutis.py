@@ -1,0 +1,165 @@
+"""ZUTIS from nothing but pictures and names, in the emoji world: draw, index, retrieve, mask, train.
+
+Pictures are drawn with their truth, which is read for nothing but the figures: how many of the pictures that a name retrieved
+show it, and how well the masks fit what is there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import mask as coco_mask
+
+from annofree.datasets.archive import Archive, MaskWriter, read_masks
+from annofree.datasets.archive_sheets import write_sheets
+from annofree.datasets.emoji_files import write_scenes
+from annofree.datasets.emoji_world import CATEGORIES, Split, World
+from annofree.datasets.index_shards import Index
+from annofree.datasets.index_writing import build_index
+from annofree.datasets.retrieval import retrieve
+from annofree.datasets.sources import Source
+from annofree.errors import InputError
+from annofree.evaluation.answers import Figures
+from annofree.formats.coco import CocoFile
+from annofree.methods.models import Models
+from annofree.protocols import Objectness
+from annofree.running.masking import Refine, mask_archive
+from annofree.structures import RLE, BoolArray, Vocabulary
+from annofree.training.zutis import train_zutis
+from annofree.training.zutis_recipe import ZutisRecipe
+
+__all__ = ["Show", "ZutisMaking", "archive_figures", "mask_figures"]
+
+Show = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+"""Opens a display of progress, given what is counted."""
+
+_MIX: dict[Split, float] = {"single": 0.8, "mixed": 0.2}
+
+
+@dataclass(frozen=True)
+class ZutisMaking:
+    """What is made, in this order.
+
+    ``pictures`` of ``side`` px from ``seed``, four in five of a single object, the rest of several; their index by the CLIP of
+    ``models``; the best ``k`` of each name; a mask of each by the objectness ``by`` of ``models``, drawn to edges as ``refine``
+    says; and one network for each table of ``train``, by name: fields of ``ZutisRecipe`` over those of ``common``.
+
+    Raises InputError without a network to train.
+    """
+
+    pictures: int
+    k: int
+    train: Mapping[str, Mapping[str, Any]]
+    common: Mapping[str, Any] = field(default_factory=dict)
+    side: int = 256
+    seed: int = 0
+    models: str = "tiny"
+    by: str = "found"
+    refine: Refine = "none"
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise InputError("expected a network to train in the recipe, as [make.train.NAME], got none")
+
+    def make(self, out: Path, show: Show, say: Callable[[str], None] = print) -> Figures:
+        """Make all of it in a folder, or go on where it stopped, and return the figures of the stages."""
+        started = time.monotonic()
+        archive, figures = self._archive(out, show)
+        figures |= self._masks(archive, out, show)
+        say("; ".join(f"{name} {value}" for name, value in figures.items()))
+        for name, own in self.train.items():
+            fields = {**self.common, **own, "archive": out / "archive", "out": out / name, "name": name, "world": "emoji"}
+            with show(f"steps of {name}") as shown:
+                train_zutis(ZutisRecipe(**fields), on_progress=shown, say=say)
+        return figures | {"minutes to make": round((time.monotonic() - started) / 60, 1)}
+
+    def _archive(self, out: Path, show: Show) -> tuple[Archive, Figures]:
+        """Draw pictures, unless they are there, index them and retrieve those of each name."""
+        if not (out / "world" / "truth.json").exists():
+            self._draw(out / "world", show)
+        if not (out / "archive" / "archive.json").exists():
+            clip = Models(self.models, "cpu", objectness="none").clip
+            with show("pictures indexed") as shown:
+                build_index(Source([out / "world" / "images"]), out / "index", clip, on_progress=shown)
+            with show("embeddings searched") as shown:
+                names = Vocabulary.of(list(CATEGORIES.values()))
+                archive = retrieve(Index.open(out / "index"), clip, names, self.k, on_progress=shown)
+            archive.write(out / "archive")
+            write_sheets(archive, out / "archive" / "sheets")
+        archive = Archive.read(out / "archive")
+        return archive, archive_figures(archive, CocoFile.read(out / "world" / "truth.json"))
+
+    def _draw(self, out: Path, show: Show) -> None:
+        counts = {split: round(share * self.pictures) for split, share in _MIX.items()}
+        world, done = World(), 0
+
+        with show("pictures drawn") as shown:
+
+            def scenes() -> Any:
+                nonlocal done
+                for split, count in counts.items():
+                    for index, scene in enumerate(world.scenes(count, self.seed, split, self.side)):
+                        done += 1
+                        shown(done, self.pictures)
+                        yield f"{split}-{index:05d}", scene
+
+            write_scenes(scenes(), out, f"annofree emoji world, pictures to retrieve from, seed {self.seed}")
+
+    def _masks(self, archive: Archive, out: Path, show: Show) -> Figures:
+        source = self._source()
+        about = {"by": self.by, "refine": self.refine, "model": source.provenance}
+        with MaskWriter(out / "archive", about) as writer, show("masks") as shown:
+            mask_archive(archive, writer, source, refine=self.refine, on_progress=shown)
+        return mask_figures(archive, out / "archive", CocoFile.read(out / "world" / "truth.json"))
+
+    def _source(self) -> Objectness:
+        source = Models(self.models, "cpu", objectness=self.by).objectness
+        if source is None:
+            raise InputError("expected an objectness that masks pictures, such as found, got none")
+        return source
+
+
+def archive_figures(archive: Archive, truth: CocoFile) -> Figures:
+    """How many of the pictures that a name retrieved show it, over all members, in percent, and how many pictures there are."""
+    names = {row["id"]: row["name"] for row in truth.categories}
+    shown: dict[str, set[str]] = {row["file_name"]: set() for row in truth.images}
+    files = {row["id"]: row["file_name"] for row in truth.images}
+    for row in truth.annotations:
+        shown[files[row["image_id"]]].add(names[row["category_id"]])
+    hits = [name in shown[Path(m.id).name] for name, members in archive.members.items() for m in members]
+    return {"pictures retrieved": float(len(archive)), "retrieval precision": round(100 * float(np.mean(hits)), 2)}
+
+
+def mask_figures(archive: Archive, folder: Path, truth: CocoFile) -> Figures:
+    """Mean IoU of the masks with all objects of their pictures together, and of "everything" with them, in percent."""
+    masks, ids = read_masks(folder), {row["id"]: row["file_name"] for row in truth.images}
+    objects: dict[str, list[RLE]] = {}
+    for row in truth.annotations:
+        objects.setdefault(ids[row["image_id"]], []).append(row["segmentation"])
+    found, whole = [], []
+    for id_ in archive.ids:
+        rles = objects.get(Path(id_).name, [])
+        if id_ in masks and rles:
+            there = np.any([_decoded(rle) for rle in rles], axis=0)
+            found.append(_iou(_decoded(masks[id_].rle), there))
+            whole.append(float(there.mean()))
+    if not found:
+        raise InputError(f"expected masks of pictures whose truth is known in {folder}, got none")
+    return {"mask IoU": round(100 * float(np.mean(found)), 2), "IoU of everything": round(100 * float(np.mean(whole)), 2)}
+
+
+def _decoded(rle: RLE) -> BoolArray:
+    counts = rle["counts"]
+    held = {"size": rle["size"], "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
+    decoded: BoolArray = coco_mask.decode(held).astype(bool)
+    return decoded
+
+
+def _iou(one: BoolArray, other: BoolArray) -> float:
+    return float((one & other).sum() / max(1, (one | other).sum()))

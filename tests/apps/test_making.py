@@ -1,0 +1,152 @@
+"""What recipes make before they measure: the figures of its stages, and all of it in the smallest size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.apps.conftest import Cli
+
+from annofree.apps.making import making_of
+from annofree.apps.making.zutis import archive_figures, mask_figures
+from annofree.datasets.archive import Archive, MaskWriter, Member, PseudoMask
+from annofree.datasets.emoji_world import find_font
+from annofree.errors import InputError, MissingError
+from annofree.formats.coco import CocoFile
+from annofree.structures import Detections
+
+VALIDATION = Path(__file__).parents[2] / "examples" / "validation"
+
+
+def has_font() -> bool:
+    try:
+        find_font()
+    except MissingError:
+        return False
+    return True
+
+
+def truth_of_two() -> CocoFile:
+    """a.jpg: a dog on the left half; b.jpg: a dog on the upper half and a cat on the lower one."""
+    truth = CocoFile.with_categories({1: "dog", 2: "cat"})
+    left, upper = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    left[:, :2], upper[:2] = True, True
+    for name, masks, ids in (("a.jpg", [left], [0]), ("b.jpg", [upper, ~upper], [0, 1])):
+        found = Detections.from_masks(np.stack(masks), ids, [1.0] * len(ids), ["dog", "cat"])
+        truth.add_annotations(found.to_coco(truth.add_image(name, (4, 4)), [1, 2]))
+    return truth
+
+
+ARCHIVE = Archive(
+    ("dog", "cat"),
+    {"dog": (Member("x/a.jpg", 0.9), Member("x/b.jpg", 0.8)), "cat": (Member("x/a.jpg", 0.3), Member("x/b.jpg", 0.2))},
+    {"x/a.jpg": "/x/a.jpg", "x/b.jpg": "/x/b.jpg"},
+)
+
+
+def test_precision_counts_the_members_that_show_their_name() -> None:
+    assert archive_figures(ARCHIVE, truth_of_two()) == {"pictures retrieved": 2.0, "retrieval precision": 75.0}
+
+
+def test_masks_are_compared_with_all_objects_of_a_picture(tmp_path: Path) -> None:
+    quarter = np.zeros((1, 4, 4), bool)
+    quarter[0, :, :1] = True
+    rle = Detections.from_masks(quarter, [0], [1.0], ["thing"]).to_coco(1, [1])[0]["segmentation"]
+    with MaskWriter(tmp_path) as writer:
+        writer.add(PseudoMask("x/a.jpg", rle, 0.5))
+        writer.add(PseudoMask("x/b.jpg", {"size": [4, 4], "counts": "0`0"}, 0.5))  # everything
+    found = mask_figures(ARCHIVE, tmp_path, truth_of_two())
+    assert found == {"mask IoU": 75.0, "IoU of everything": 75.0}  # (1/2 + 1) / 2, and the same by chance
+
+
+def test_masks_of_nothing_known_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected masks of pictures whose truth is known"):
+        mask_figures(ARCHIVE, tmp_path, truth_of_two())
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"what": "zutys"}, "unknown thing to make 'zutys'; did you mean 'zutis'"),
+        ({"what": "zutis", "pictures": 4, "k": 1, "train": {"a": {}}, "colour": 3}, "expected the settings of zutis.*colour"),
+        ({"what": "zutis", "pictures": 4, "k": 1, "train": {}}, "expected a network to train"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(table: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        making_of(table)
+
+
+RECIPE = f"""
+title = "ZUTIS, smallest"
+world = "emoji"
+tier = "S1"
+hardware = "one core"
+minutes = 1
+tolerance = 100
+truth = "{VALIDATION}/truth.json"
+images = "{VALIDATION}/images"
+models = "tiny"
+group_by = "split"
+
+[make]
+what = "zutis"
+pictures = 40
+side = 64
+k = 2
+expected = {{ "retrieval precision" = 50.0 }}
+
+[make.common]
+clip = "tiny-clip-vit"
+steps = 2
+batch = 2
+scenes = {{ crop = 64, images = [1, 2] }}
+network = {{ queries = 4, decoder_heads = 4, decoder_ffn = 16, decoder_layers = 2 }}
+
+[make.train.whole]
+
+[make.train.unseen]
+exclude = ["cat"]
+
+[[run]]
+name = "instances"
+method = "zutis"
+parts = {{ zutis = "made/whole" }}
+
+[[run]]
+name = "label maps"
+task = "semantic"
+method = "zutis"
+parts = {{ zutis = "made/whole" }}
+
+[[run]]
+name = "unseen"
+method = "zutis"
+names = ["cat"]
+parts = {{ zutis = "made/unseen" }}
+
+[[run]]
+name = "MaskCLIP on the same encoder"
+method = "maskclip"
+parts = {{ clip = "tiny-clip-vit" }}
+"""
+
+
+@pytest.mark.skipif(not has_font(), reason="draws, with the Noto Color Emoji font")
+def test_all_of_zutis_in_the_smallest_size(cli: Cli, tmp_path: Path) -> None:
+    recipe = tmp_path / "smallest.toml"
+    recipe.write_text(RECIPE, encoding="utf-8")
+    out = tmp_path / "out"
+    said = cli("reproduce", recipe, "--out", out, "--limit", "1")
+    assert said.code == 0, said.err
+    figures = json.loads((out / "figures.json").read_text())["figures"]
+    assert 0 < figures["what was made"]["retrieval precision"] <= 100
+    assert "all mIoU" in figures["label maps"] and "all AP" in figures["unseen"]
+    assert json.loads((out / "unseen" / "card.json").read_text())["name"] == "unseen"
+    before = (out / "whole" / "model.safetensors").stat().st_mtime_ns
+    again = cli("reproduce", recipe, "--out", out, "--limit", "1", "--only", "instances")
+    assert again.code == 0, again.err
+    assert (out / "whole" / "model.safetensors").stat().st_mtime_ns >= before
+    assert json.loads((out / "figures.json").read_text())["figures"]["instances"] == figures["instances"]

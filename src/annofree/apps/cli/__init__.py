@@ -6,10 +6,15 @@ import sys
 
 import typer
 
+from annofree.apps.cli.convert import convert
 from annofree.apps.cli.doctor import doctor
 from annofree.apps.cli.evaluate import evaluate
+from annofree.apps.cli.export import export
+from annofree.apps.cli.index import index
+from annofree.apps.cli.mask import mask
 from annofree.apps.cli.models import models
 from annofree.apps.cli.reproduce import reproduce
+from annofree.apps.cli.retrieve import retrieve
 from annofree.apps.cli.segment import segment
 from annofree.apps.cli.train import train
 from annofree.apps.cli.world import world
@@ -30,6 +35,11 @@ app = typer.Typer(
 app.command()(segment)
 app.command()(evaluate)
 app.command()(reproduce)
+app.command()(index)
+app.command()(retrieve)
+app.command()(mask)
+app.command()(export)
+app.command()(convert)
 app.command()(doctor)
 app.add_typer(models, name="models")
 app.add_typer(train, name="train")

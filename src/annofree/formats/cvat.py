@@ -1,0 +1,113 @@
+"""CVAT for images 1.1: one XML file, masks as run lengths of their box, row by row, beginning with what is outside."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from annofree.errors import InputError
+from annofree.formats.coco import CocoFile
+from annofree.formats.files import write_json
+from annofree.formats.label_maps import label_colours
+from annofree.formats.pictures import Picture, Thing, file_of, mask_of, names_of, pictures_of
+from annofree.formats.polygons import filled
+from annofree.formats.xml_files import element, read_xml, write_xml
+
+__all__ = ["IMAGES", "read_cvat", "write_cvat"]
+
+IMAGES = "images"
+_XML, _LABELS = "annotations.xml", "labels.json"
+_NOT_SHAPES = ("tag",)
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+def write_cvat(file: CocoFile, out: Path) -> None:
+    """Write ``annotations.xml``, and ``labels.json`` for the raw view of a new task's labels."""
+    names = names_of(file)
+    colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in label_colours(len(names)).tolist()]
+    root = ET.Element("annotations")
+    element(root, "version", "1.1")
+    pictures = pictures_of(file)
+    task = element(element(root, "meta"), "task")
+    for tag, value in (("name", "annofree"), ("size", len(pictures)), ("mode", "annotation")):
+        element(task, tag, value)
+    labels = element(task, "labels")
+    for name, colour in zip(names, colours, strict=True):
+        label = element(labels, "label")
+        for tag, text in (("name", name), ("color", colour), ("type", "any"), ("attributes", "")):
+            element(label, tag, text)
+    for number, picture in enumerate(pictures):
+        _add(root, number, picture)
+    write_xml(out / _XML, root)
+    write_json(
+        out / _LABELS, [{"name": n, "color": c, "attributes": []} for n, c in zip(names, colours, strict=True)], indent=1
+    )
+
+
+def _add(root: ET.Element, number: int, picture: Picture) -> None:
+    height, width = picture.size
+    image = element(root, "image", id=number, name=picture.file_name, width=width, height=height)
+    for z, thing in enumerate(picture.things):
+        common = {"label": thing.name, "source": "auto", "occluded": 0}
+        if thing.rle is None:
+            corners = (f"{v:.2f}" for v in thing.box)
+            element(image, "box", **common, **dict(zip(("xtl", "ytl", "xbr", "ybr"), corners, strict=True)), z_order=z)
+        elif (mask := mask_of(thing.rle)).any():
+            element(image, "mask", **common, **_boxed(mask), z_order=z)
+
+
+def _boxed(mask: BoolArray) -> dict[str, object]:
+    """The attributes of a mask: its box, and its run lengths in it."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    part = mask[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+    changes = np.flatnonzero(np.diff(part.ravel(), prepend=False))
+    runs = np.diff(changes, prepend=0, append=part.size)
+    rle = ", ".join(map(str, runs.tolist()))
+    return {"rle": rle, "left": xs[0], "top": ys[0], "width": part.shape[1], "height": part.shape[0]}
+
+
+def read_cvat(path: Path, images: Path | None = None) -> CocoFile:
+    """Read CVAT for images: masks, boxes and polygons, names as its labels order them.
+
+    Raises InputError for other shapes and for turned boxes, which have no mask, and for the XML of a video.
+    """
+    place = path / _XML if path.is_dir() else path
+    root = read_xml(place, "annotations")
+    if root.find("track") is not None:
+        raise InputError(f"expected CVAT for images in {place}, got CVAT for video; export it as images")
+    names = [label.findtext("name") or "" for label in root.iterfind("meta//labels/label")]
+    return file_of(names, [_picture(image, place) for image in root.findall("image")])
+
+
+def _picture(image: ET.Element, place: Path) -> Picture:
+    size = (int(image.attrib["height"]), int(image.attrib["width"]))
+    shapes = sorted((s for s in image if s.tag not in _NOT_SHAPES), key=lambda shape: int(shape.get("z_order", 0)))
+    return Picture(image.attrib["name"], size, tuple(_thing(shape, size, place) for shape in shapes))
+
+
+def _thing(shape: ET.Element, size: tuple[int, int], place: Path) -> Thing:
+    at = shape.attrib
+    if shape.tag == "mask":
+        return Thing.of_mask(at["label"], _pasted(at, size))
+    if shape.tag == "box" and not float(at.get("rotation", 0)):
+        x0, y0, x1, y1 = (float(at[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
+        return Thing(at["label"], (x0, y0, x1, y1))
+    if shape.tag == "polygon":
+        points: Sequence[list[float]] = [[float(v) for v in pair.split(",")] for pair in at["points"].split(";")]
+        return Thing.of_mask(at["label"], mask_of(filled([points], size)))
+    raise InputError(f"expected masks, upright boxes and polygons in {place}, got <{shape.tag}>; redraw it")
+
+
+def _pasted(at: dict[str, str], size: tuple[int, int]) -> BoolArray:
+    left, top, width, height = (int(at[key]) for key in ("left", "top", "width", "height"))
+    runs = [int(run) for run in at["rle"].split(",")]
+    if sum(runs) != width * height:
+        raise InputError(f"expected run lengths that add up to {width} x {height} pixels, got {sum(runs)}")
+    mask = np.zeros(size, bool)
+    mask[top : top + height, left : left + width] = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
+    return mask

@@ -1,0 +1,157 @@
+"""Masks as polygons and back, exact to the pixel.
+
+Rings run along pixel edges, so their corners are whole numbers from 0 to W and 0 to H, and COCO's rasteriser gives back
+the very mask.  Pixels that touch at a corner only are separate parts; holes that do are one.  A polygon that has to hold
+holes or several parts joins their rings by bridges: lines walked there and back, which enclose nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+from faster_coco_eval import mask as coco_mask
+from PIL import ImageDraw
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+__all__ = ["Ring", "bridged", "drawn", "filled", "inset", "part_polygons", "rings"]
+
+BoolArray = npt.NDArray[np.bool_]
+Points = npt.NDArray[np.int64]
+
+_FEW = 64  # rings
+
+
+@dataclass(frozen=True, eq=False)
+class Ring:
+    """A closed outline: ``points`` (n, 2) x y, turning by a right angle at each; clockwise as seen, holes too.
+
+    ``part`` numbers the connected part, from 1, that it bounds.
+    """
+
+    points: Points
+    hole: bool
+    part: int
+
+
+def rings(mask: BoolArray) -> list[Ring]:
+    """Trace the outlines of a mask (H, W) along its pixels' edges; outer rings come before holes.
+
+    >>> [ring.points.tolist() for ring in rings(np.array([[False, True]]))]
+    [[[1, 0], [2, 0], [2, 1], [1, 1]]]
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not rows.size:
+        return []
+    top, left = int(rows[0]), int(columns[0])
+    cropped = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    labels: npt.NDArray[np.int32] = np.asarray(ndimage.label(cropped)[0], np.int32)
+    found = [_ring(points, cropped, labels) for points in _loops(*_corners(cropped))]
+    moved = [Ring(ring.points + np.array([left, top]), ring.hole, ring.part) for ring in found]
+    return sorted(moved, key=lambda ring: ring.hole)
+
+
+def _ring(points: Points, mask: BoolArray, labels: npt.NDArray[np.int32]) -> Ring:
+    """Tell a hole by the pixel below and right of the ring's first corner, the topmost of its leftmost."""
+    x, y = points[0]
+    hole = not mask[y, x]
+    return Ring(points, hole, int(labels[y - 1, x] if hole else labels[y, x]))
+
+
+def _corners(mask: BoolArray) -> tuple[Points, Points]:
+    """Where outlines turn: x y of each corner, and its rank (n, 2) among those of its place along the row and the column.
+
+    A place where two pixels touch crosswise is two corners, one of each pixel.
+    """
+    padded = np.pad(mask, 1).astype(np.int8)
+    a, b, c, d = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    single = (a + b + c + d) % 2 == 1
+    falling, rising = (a == d) & (b == c) & (a > b), (a == d) & (b == c) & (b > a)
+    groups = [(single, (0, 0)), (falling, (0, 0)), (falling, (1, 1)), (rising, (0, 1)), (rising, (1, 0))]
+    places = [np.argwhere(where)[:, ::-1] for where, _ in groups]
+    ranks = [np.tile(np.array(rank), (len(p), 1)) for p, (_, rank) in zip(places, groups, strict=True)]
+    return np.concatenate(places), np.concatenate(ranks)
+
+
+def _loops(places: Points, ranks: Points) -> list[Points]:
+    """Walk from corner to corner, along its row, then along its column: neighbours in each are joined two by two."""
+    x, y = places.T
+    across = _partners(np.lexsort((ranks[:, 0], x, y)))
+    down = _partners(np.lexsort((ranks[:, 1], y, x)))
+    left = np.ones(len(places), bool)
+    loops = []
+    for start in np.lexsort((x, y)).tolist():
+        if not left[start]:
+            continue
+        walk, at = [], start
+        while left[at]:
+            other = across[at]
+            walk += [at, other]
+            left[at] = left[other] = False
+            at = down[other]
+        loops.append(_clockwise(places[walk]))
+    return loops
+
+
+def _partners(order: Points) -> list[int]:
+    partners = np.empty(len(order), np.int64)
+    partners[order[0::2]], partners[order[1::2]] = order[1::2], order[0::2]
+    return list(partners.tolist())
+
+
+def _clockwise(points: Points) -> Points:
+    """Start at the topmost corner, the leftmost of these, and go right."""
+    points = np.roll(points, -int(np.lexsort((points[:, 0], points[:, 1]))[0]), axis=0)
+    return points if points[1, 1] == points[0, 1] else np.concatenate([points[:1], points[:0:-1]])
+
+
+def part_polygons(mask: BoolArray) -> list[Points]:
+    """Return one polygon (n, 2) a part of a mask, its holes bridged."""
+    found = rings(mask)
+    parts = dict.fromkeys(ring.part for ring in found)
+    return [bridged([ring for ring in found if ring.part == part]) for part in parts]
+
+
+def bridged(found: Sequence[Ring]) -> Points:
+    """Join rings to one polygon (n, 2): each next one by a bridge between its nearest corner and one before it."""
+    outline = known = found[0].points
+    tree = cKDTree(known)
+    for count, ring in enumerate(found[1:]):
+        if count and (count < _FEW or len(outline) > 1.5 * len(known)):  # a new tree for each would take long for thousands
+            known = outline
+            tree = cKDTree(known)
+        distances, nearest = (np.asarray(answer) for answer in tree.query(ring.points))
+        here = int(np.argmin(distances))
+        there = int(np.flatnonzero((outline == known[nearest[here]]).all(1))[0])
+        tour = np.concatenate([ring.points[here:], ring.points[: here + 1]])
+        outline = np.concatenate([outline[: there + 1], tour, outline[there:]])
+    return outline
+
+
+def inset(ring: Ring) -> Points:
+    """Move an outer ring from its pixels' edges to their centres, (n, 2) as indices of pixels.
+
+    That is the outline for programs that paint the pixels under a polygon's line too.
+    """
+    onward = np.sign(np.roll(ring.points, -1, axis=0) - ring.points)
+    inward = np.stack([-onward[:, 1], onward[:, 0]], axis=1)
+    return np.asarray((2 * ring.points + inward + np.roll(inward, 1, axis=0) - 1) // 2, np.int64)
+
+
+def filled(polygons: Sequence[npt.ArrayLike], size: tuple[int, int]) -> dict[str, Any]:
+    """Fill polygons (n, 2) as COCO does, corners on pixel edges, and return their union as compressed run lengths."""
+    flat = [np.asarray(polygon, float).ravel().tolist() for polygon in polygons]
+    merged: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(flat, *size))
+    return merged
+
+
+def drawn(polygon: npt.ArrayLike, size: tuple[int, int]) -> BoolArray:
+    """Fill a polygon (n, 2) together with its line as Pillow does, corners on pixel centres: a mask (H, W)."""
+    canvas = PIL.Image.new("1", (size[1], size[0]))
+    ImageDraw.Draw(canvas).polygon([tuple(point) for point in np.asarray(polygon, float).tolist()], fill=1, outline=1)
+    return np.asarray(canvas, bool)

@@ -19,7 +19,7 @@ from annofree.methods.models import Models
 from annofree.ops.spectral import clusters, eigenvectors, winner
 from annofree.structures import FeatureMap, Image
 
-__all__ = ["SOURCES", "SpectralVoter", "Vote", "Voting", "colours", "cut_masks", "voter_named"]
+__all__ = ["SOURCES", "SpectralVoter", "Vote", "Voting", "colours", "cut_masks", "voted", "voter_named"]
 
 Source = Callable[[Sequence[Image]], list[FeatureMap]]
 """Anything that gives features (D, h, w) an image."""
@@ -139,6 +139,11 @@ SOURCES: Mapping[str, Callable[[Models], Source]] = {
     "colour": lambda models: colours,
 }
 """Sources by name: DINO's keys, a CLIP's boundary features (conv4 of a ResNet) and its own tokens, and plain colour."""
+
+
+def voted(models: Models) -> SpectralVoter:
+    """The vote of a preset's DINO, its CLIP's boundary features and plain colour, on at most 1024 cells a source."""
+    return voter_named(("dino", "boundaries", "colour"), models, Voting(most=1024))
 
 
 def voter_named(names: Sequence[str], models: Models, settings: Voting | None = None) -> SpectralVoter:

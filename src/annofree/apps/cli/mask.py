@@ -25,7 +25,7 @@ _RELEASED = "selfmask-nq20"
 def mask(
     archive: Annotated[Path, typer.Argument(help="The folder that `annofree retrieve` wrote.", show_default=False)],
     by: Annotated[
-        Literal["selfmask", "found", "found-bkg", "tokencut"], typer.Option(help="What says where the thing is.")
+        Literal["selfmask", "found", "found-bkg", "tokencut", "voted"], typer.Option(help="What says where the thing is.")
     ] = "selfmask",
     models: Annotated[
         str, typer.Option(help="The preset that has DINO and the saliency head, as `annofree models list` has them.")
@@ -79,6 +79,10 @@ def _source(by: str, models: str, weights: Path | None, side: int | None, device
         return _selfmask(weights, side, device_named(device))
     if weights is not None or side is not None:
         raise InputError(f"expected --weights and --side with --by selfmask only, got them with {by}; leave them out")
+    if by == "voted":
+        from annofree.training.spectral_voting import voted
+
+        return voted(Models(models, device))
     source = Models(models, device, objectness=by).objectness
     assert source is not None  # noqa: S101
     return source

@@ -31,6 +31,7 @@ from annofree.methods.models import Models
 from annofree.protocols import Objectness
 from annofree.running.masking import Refine, mask_archive
 from annofree.structures import RLE, BoolArray, Vocabulary
+from annofree.training.spectral_voting import voted
 from annofree.training.zutis import train_zutis
 from annofree.training.zutis_recipe import ZutisRecipe
 
@@ -47,8 +48,9 @@ class ZutisMaking:
     """What is made, in this order.
 
     ``pictures`` of ``side`` px from ``seed``, four in five of a single object, the rest of several; their index by the CLIP of
-    ``models``; the best ``k`` of each name; a mask of each by the objectness ``by`` of ``models``, drawn to edges as ``refine``
-    says; and one network for each table of ``train``, by name: fields of ``ZutisRecipe`` over those of ``common``.
+    ``models``; the best ``k`` of each name; a mask of each, ``by`` an objectness of ``models`` or the one that is ``voted``,
+    drawn to edges as ``refine`` says; and one network for each table of ``train``, by name: fields of ``ZutisRecipe`` over
+    those of ``common``.
 
     Raises InputError without a network to train.
     """
@@ -119,6 +121,8 @@ class ZutisMaking:
         return mask_figures(archive, out / "archive", CocoFile.read(out / "world" / "truth.json"))
 
     def _source(self) -> Objectness:
+        if self.by == "voted":
+            return voted(Models(self.models, "cpu"))
         source = Models(self.models, "cpu", objectness=self.by).objectness
         if source is None:
             raise InputError("expected an objectness that masks pictures, such as found, got none")

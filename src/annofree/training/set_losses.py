@@ -1,0 +1,173 @@
+"""What a set of mask proposals is worth beside a set of instances, and label maps beside cosines: ZUTIS's two losses.
+
+B images, L decoder layers, Q proposals, N instances (of one image), M matched pairs, P pixels, D embedding, K classes.
+
+Proposals are matched to instances one to one, at each layer by itself, such that dice plus cross-entropy is least, as in DETR;
+only matched proposals are then told anything.  Sources: ZUTIS (Shin et al., CVPRW 2023), equation 3, and its official code,
+which sums over instances and layers, divides by the images only, and has no "no object" term and no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+from annofree.errors import InputError
+
+__all__ = ["Pairs", "SetLoss", "matched", "pairwise_bce", "pairwise_cost", "pairwise_dice", "semantic_loss", "set_loss"]
+
+_LEAST_LOG = -100.0  # torch's own bound in binary cross-entropy: a proposal of exactly 0 or 1 costs no infinity
+
+
+class Pairs(NamedTuple):
+    """Who was matched to whom, as indices (M) each: ``images``, ``layers``, ``proposals``, ``instances`` within their image."""
+
+    images: Tensor
+    layers: Tensor
+    proposals: Tensor
+    instances: Tensor
+
+
+class SetLoss(NamedTuple):
+    """The two parts of the mask loss, scalars."""
+
+    dice: Tensor
+    bce: Tensor
+
+
+def pairwise_dice(proposals: Tensor, instances: Tensor) -> Tensor:
+    """One minus the dice coefficient of each pair, (Q, N), of proposals (Q, P) in 0 .. 1 and instances (N, P) of 0 and 1.
+
+    One is added to numerator and denominator, so that two empty masks agree.
+
+    >>> pairwise_dice(torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]))
+    tensor([[0.2500, 0.0000]])
+    """
+    both = proposals @ instances.T
+    return 1 - (2 * both + 1) / (proposals.sum(1)[:, None] + instances.sum(1)[None] + 1)
+
+
+def pairwise_bce(proposals: Tensor, instances: Tensor) -> Tensor:
+    """Binary cross-entropy of each pair, the mean over pixels, (Q, N): two products in place of Q x N x P numbers.
+
+    Proposals (Q, P) are in 0 .. 1, instances (N, P) of 0 and 1.  Logarithms are bounded at -100, as in torch.
+    """
+    inside = proposals.log().clamp_(min=_LEAST_LOG) @ instances.T
+    outside = proposals.neg().log1p_().clamp_(min=_LEAST_LOG) @ (1 - instances).T
+    return -(inside + outside) / proposals.shape[1]
+
+
+def pairwise_cost(proposals: Tensor, instances: Tensor) -> Tensor:
+    """What matching minimises, (Q, N): dice plus binary cross-entropy, of equal weight."""
+    return pairwise_dice(proposals, instances) + pairwise_bce(proposals, instances)
+
+
+def set_loss(proposals: Tensor, instances: Sequence[Tensor]) -> SetLoss:
+    """Match proposals (B, L, Q, h, w) in 0 .. 1 to each image's instances (N, H, W) bool and sum the loss of the pairs.
+
+    Proposals are brought to the instances' size, bilinear, as probabilities.  Sums run over pairs and layers and are divided
+    by B alone.  An image whose instances are all empty is passed over; beside others, an empty instance takes a proposal and
+    costs something, as in the official code.  Raises InputError where images and their instances do not go together.
+    """
+    _check(proposals, instances)
+    with torch.autocast(proposals.device.type, enabled=False):
+        proposals = proposals.float()
+        pairs = matched(proposals, instances)
+        if not len(pairs.images):
+            nothing = proposals.sum() * 0  # of use to distributed training, where each parameter has to get a gradient
+            return SetLoss(nothing, nothing)
+        truth = _truth(instances, pairs)
+        p = _resized(proposals[pairs.images, pairs.layers, pairs.proposals], _size(truth)).flatten(1)
+        truth = truth.flatten(1)
+        dice = 1 - (2 * (p * truth).sum(1) + 1) / (p.sum(1) + truth.sum(1) + 1)
+        bce = F.binary_cross_entropy(p, truth, reduction="none").mean(1)
+        return SetLoss(dice.sum() / len(proposals), bce.sum() / len(proposals))
+
+
+@torch.no_grad()
+def matched(proposals: Tensor, instances: Sequence[Tensor]) -> Pairs:
+    """Match the proposals (B, L, Q, h, w) of each image and layer to its instances (N, H, W) bool at the least total cost.
+
+    All costs come from the device in one copy, however many images and layers there are.  With more instances than proposals
+    the dearest instances stay alone; where all instances of an image are empty, all do.  Raises InputError for proposals that
+    are not numbers.
+    """
+    most = max((len(i) for i in instances), default=0)
+    costs = proposals.new_zeros(*proposals.shape[:3], most)
+    for image, those in enumerate(instances):
+        if not len(those):
+            continue
+        truth = those.flatten(1).to(proposals)
+        for layer, masks in enumerate(proposals[image]):
+            costs[image, layer, :, : len(those)] = pairwise_cost(_resized(masks, _size(those)).flatten(1), truth)
+        costs[image] += torch.where(truth.any(), 0.0, torch.inf)
+    pairs = _assigned(costs.cpu().numpy(), [len(i) for i in instances])
+    return Pairs(*torch.from_numpy(pairs).to(proposals.device))
+
+
+def _assigned(costs: npt.NDArray[np.float32], counts: Sequence[int]) -> npt.NDArray[np.int64]:
+    """The assignment of each table of ``costs`` (B, L, Q, most), of which an image's first columns count: indices (4, M).
+
+    An image whose costs are infinite has nothing to be matched to.
+    """
+    if np.isnan(costs).any():
+        raise InputError("expected proposals in 0 .. 1, got some that are not numbers; a lower learning rate may help")
+    found = [np.zeros((4, 0), np.int64)]
+    for image, count in enumerate(counts):
+        if not count or np.isinf(costs[image, 0, 0, 0]):
+            continue
+        for layer, table in enumerate(costs[image]):
+            rows, columns = linear_sum_assignment(table[:, :count])
+            found.append(np.stack([np.full_like(rows, image), np.full_like(rows, layer), rows, columns]))
+    return np.concatenate(found, 1)
+
+
+def semantic_loss(
+    features: Tensor, words: Tensor, labels: Tensor, *, ignored: int = 255, counted: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy of raw cosines, without a temperature, to labels (B, H, W): the mean over pixels that are not ``ignored``.
+
+    Features (B, D, h, w) and words (K, D) are unit vectors.  The official code brings the features to the labels' size and
+    then meets the words; both steps are linear, so meeting the words first gives the same for a fraction of the work.
+    ``counted`` is what the sum is divided by, where that is not the number of these pixels (the mean over processes).
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        cosines = torch.einsum("kd,bdhw->bkhw", words.float(), features.float())
+        logits = _resized(cosines, _size(labels))
+        total = F.cross_entropy(logits, labels, ignore_index=ignored, reduction="sum")
+        return total / ((labels != ignored).sum() if counted is None else counted).clamp(min=1)
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (..., h, w) at another size, bilinear; the one before the grid may be missing."""
+    flat = maps if maps.ndim == 4 else maps[:, None]
+    found = F.interpolate(flat, size=size, mode="bilinear", align_corners=False)
+    return found if maps.ndim == 4 else found[:, 0]
+
+
+def _size(maps: Tensor) -> tuple[int, int]:
+    return int(maps.shape[-2]), int(maps.shape[-1])
+
+
+def _truth(instances: Sequence[Tensor], pairs: Pairs) -> Tensor:
+    """The instance of each pair, (M, H, W) float."""
+    starts = np.cumsum([0, *(len(i) for i in instances)])[:-1]
+    at = torch.from_numpy(starts).to(pairs.images.device)[pairs.images] + pairs.instances
+    return torch.cat([i for i in instances if len(i)])[at].to(torch.float32)
+
+
+def _check(proposals: Tensor, instances: Sequence[Tensor]) -> None:
+    if proposals.ndim != 5 or len(proposals) != len(instances):
+        shape = tuple(proposals.shape)
+        raise InputError(f"expected proposals (B, L, Q, h, w) with the instances of B images, got {shape} and {len(instances)}")
+    sizes = {tuple(i.shape[-2:]) for i in instances}
+    if any(i.ndim != 3 for i in instances) or len(sizes) > 1:
+        got = ", ".join(str(tuple(i.shape)) for i in instances)
+        raise InputError(f"expected instances (N, H, W) of one size, got {got}")

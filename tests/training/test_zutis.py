@@ -1,0 +1,473 @@
+import json
+import multiprocessing
+import os
+import shutil
+import socket
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import typer
+from faster_coco_eval import mask as coco_mask
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+from annofree.apps.cli.train_zutis import zutis as command
+from annofree.datasets.archive import Archive, MaskWriter, Member, PseudoMask
+from annofree.errors import InputError
+from annofree.features.clip import Clip
+from annofree.features.weights import Card, bundled, sha256_of
+from annofree.features.zutis_network import ZutisNetwork
+from annofree.features.zutis_weights import load_zutis
+from annofree.methods.zutis import Zutis
+from annofree.structures import Image, Vocabulary
+from annofree.training import zutis_recipe
+from annofree.training.copy_paste import VARIANTS, CopyPaste
+from annofree.training.ranks import Ranks
+from annofree.training.records import read_log
+from annofree.training.zutis import (
+    Lesson,
+    collate,
+    draw,
+    find_clip,
+    fingerprint,
+    new_network,
+    optimiser_of,
+    read_archive,
+    text_features,
+    train_zutis,
+)
+from annofree.training.zutis_recipe import ZutisRecipe
+
+NAMES = ("dog", "cat", "cup")
+COLOURS = {"dog": (200, 40, 40), "cat": (40, 200, 40), "cup": (40, 40, 200)}
+SIDE = 32
+TOML = """
+archive = "archive"
+clip = "clip"
+out = "out"
+steps = 6
+batch = 2
+lr = 1e-3
+encoder_lr = 1e-4
+log_every = 2
+checkpoint_every = 3
+side = 32
+world = "emoji"
+
+[scenes]
+crop = 32
+images = [1, 3]
+
+[network]
+queries = 4
+decoder_layers = 2
+decoder_heads = 4
+decoder_ffn = 16
+mlp_hidden = 16
+"""
+
+
+def write_clip(folder: Path) -> None:
+    """A tiny, random ViT with a text tower that knows the bundled vocabulary."""
+    folder.mkdir()
+    shutil.copy(bundled("tiny-clip") / "vocabulary.json", folder)
+    words = len(json.loads((folder / "vocabulary.json").read_text()))
+    settings = json.loads((bundled("tiny-clip") / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
+    text = {"context_length": 24, "vocab_size": settings["vocab_size"], "width": 16, "heads": 2, "layers": 1}
+    assert words <= settings["vocab_size"]
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "pool_type": "avg"}
+    config: dict[str, Any] = {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text}
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        state = CLIP(**config).state_dict()
+    save_file({k: v.contiguous() for k, v in state.items()}, folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    files = {p.name: sha256_of(p) for p in folder.iterdir()}
+    Card("clip", "open_clip VisionTransformer", "S1", "Apache-2.0", "nothing", "emoji", files).write(folder)
+
+
+def write_archive(folder: Path, masked: tuple[str, ...] = NAMES) -> None:
+    """Three pictures a name, each of a square in the name's colour."""
+    rng = np.random.default_rng(0)
+    members, places = dict[str, tuple[Member, ...]](), dict[str, str]()
+    folder.mkdir()
+    with MaskWriter(folder, {"by": "selfmask", "model": {"tier": "S0"}}) as writer:
+        for name in NAMES:
+            ids = [f"{name}-{i}" for i in range(3)]
+            members[name] = tuple(Member(id_, 0.3) for id_ in ids)
+            for id_ in ids:
+                pixels, mask = rng.integers(90, 130, (40, 36, 3), np.uint8), np.zeros((40, 36), np.uint8)
+                top, left = rng.integers(2, 12, 2)
+                pixels[top : top + 20, left : left + 20], mask[top : top + 20, left : left + 20] = COLOURS[name], 1
+                PIL.Image.fromarray(pixels).save(folder / f"{id_}.png")
+                places[id_] = str(folder / f"{id_}.png")
+                if name in masked:
+                    coded = coco_mask.encode(np.asfortranarray(mask))
+                    rle = {"size": [40, 36], "counts": coded["counts"].decode()}
+                    writer.add(PseudoMask(id_, rle, 0.5 + 0.1 * int(id_[-1])))
+    Archive(NAMES, members, places, {"index": str(folder / "index"), "k": 3}).write(folder)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("zutis")
+    write_clip(folder / "clip")
+    write_archive(folder / "archive")
+    (folder / "recipe.toml").write_text(TOML)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def recipe_of(home: Path, out: Path, **changes: Any) -> ZutisRecipe:
+    return replace(ZutisRecipe.read(home / "recipe.toml", out=out), **changes)
+
+
+def curve(out: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images/s")} for line in read_log(out / "log.jsonl")]
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def trained(home: Path) -> Path:
+    torch.set_num_threads(1)
+    train_zutis(recipe_of(home, home / "trained", sample_every=4), say=quiet)
+    return home / "trained"
+
+
+# The folder
+
+
+def test_a_few_steps_write_a_folder_that_segments(home: Path, trained: Path) -> None:
+    network, clip = load_zutis(trained), Clip(home / "clip")
+    assert network.config.names == NAMES and network.config.queries == 4 and network.side == 32
+    method = Zutis(network, clip)
+    with PIL.Image.open(home / "archive" / "dog-0.png") as picture:
+        image = Image(np.asarray(picture), "dog")
+    labels = method.semantic(image, list(NAMES))
+    assert labels.labels.shape == (40, 36)
+    assert set(method.instances(image, list(NAMES)).class_ids) <= {0, 1, 2}
+
+
+def test_the_card_says_what_it_is_and_the_origins_name_no_place_on_this_machine(home: Path, trained: Path) -> None:
+    card = Card.read(trained)
+    assert (card.kind, card.tier, card.world, card.licence) == ("segmenter", "S1", "emoji", "unknown")
+    assert "9 pictures, retrieved for 3 names, masks by selfmask" in card.trained_on
+    assert card.figures["training steps"] == 6 and card.figures["training scenes"] == 12
+    last = curve(trained)[-1]
+    for name in ("cross-entropy", "dice", "bce"):
+        assert card.figures[f"training {name}"] == last[name]
+    origin = json.loads((trained / "training.json").read_text())
+    assert origin["masks"] == {"count": 9, "by": "selfmask", "model": {"tier": "S0"}}
+    assert origin["archive"]["about"] == {"index": "index", "k": 3}
+    assert origin["recipe"]["lr"] == 1e-3 and origin["clip"]["name"] == "clip"
+    assert str(home) not in (trained / "training.json").read_text() + (trained / "card.json").read_text()
+
+
+def test_curves_and_samples_are_drawn(trained: Path) -> None:
+    with PIL.Image.open(trained / "curves.png") as picture:
+        assert picture.size[0] == 920
+    with PIL.Image.open(trained / "samples" / "000004.png") as picture:
+        assert picture.size == (2 * 512, 4 * 512)  # small scenes are enlarged
+
+
+def test_masks_of_a_higher_tier_raise_that_of_the_card(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "archive", tmp_path / "archive")
+    (tmp_path / "archive" / "masks-about.json").write_text('{"by": "sam", "model": {"name": "S4", "tier": "S2"}}')
+    train_zutis(recipe_of(home, tmp_path / "out", archive=tmp_path / "archive", steps=1), say=quiet)
+    assert Card.read(tmp_path / "out").tier == "S2"
+
+
+# Stopping and going on
+
+
+def test_stopped_at_any_step_it_goes_on_to_the_same_curve(home: Path, trained: Path, tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise StoppedError
+
+    recipe = recipe_of(home, tmp_path)
+    with pytest.raises(StoppedError):
+        train_zutis(recipe, on_progress=stop, say=quiet)
+    assert (tmp_path / "curves.png").exists() and not (tmp_path / "card.json").exists()
+    train_zutis(recipe, say=quiet)
+    assert curve(tmp_path) == curve(trained)
+    ours, theirs = load_zutis(tmp_path).state_dict(), load_zutis(trained).state_dict()
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+
+
+def test_other_settings_or_masks_are_refused(home: Path, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"lr was 0\.001, now 0\.002; go on|lr was 0\.001, now 0\.002\)"):
+        train_zutis(recipe_of(home, trained, lr=2e-3), say=quiet)
+    with pytest.raises(InputError, match=r"data was .* now .*min_quality was 0\.0, now 0\.55"):
+        train_zutis(recipe_of(home, trained, min_quality=0.55), say=quiet)
+    train_zutis(recipe_of(home, trained, workers=0, name="another", log_every=1), say=quiet)  # of no matter to the curve
+    assert Card.read(trained).name == "another"
+
+
+def test_two_processes_learn_what_one_does(home: Path, trained: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+
+    def work(rank: int) -> None:
+        os.environ.update({**meeting, "RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"})
+        train_zutis(recipe, say=quiet)
+
+    both = [multiprocessing.get_context("fork").Process(target=work, args=(rank,)) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    for ours, theirs in zip(curve(tmp_path), curve(trained), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)  # Adam's first steps magnify what rounding leaves of tiny gradients
+    assert Card.read(tmp_path).name == "own-zutis"
+
+
+# What is learned
+
+
+def parts(home: Path, **changes: Any) -> tuple[ZutisRecipe, ZutisNetwork, CopyPaste, Tensor]:
+    recipe = recipe_of(home, home / "nowhere", **changes)
+    archive, masks = read_archive(recipe)
+    scenes = CopyPaste(archive, masks, recipe.scene_settings())
+    local = find_clip(recipe.clip)
+    words = text_features(Clip(local.folder).prompted(recipe.templates), recipe, archive.names)
+    return recipe, new_network(local, archive.names, recipe), scenes, words
+
+
+def gradients(network: ZutisNetwork, loss: Tensor) -> tuple[bool, bool]:
+    """Whether the encoder and whether the rest get any gradient that is not exactly zero."""
+    network.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    own = {id(p) for p in network.encoder.parameters()}
+    given = [(id(p) in own, p.grad is not None and bool(p.grad.any())) for p in network.parameters()]
+    return any(g for mine, g in given if mine), any(g for mine, g in given if not mine)
+
+
+@pytest.mark.parametrize("stop_gradient", [True, False])
+def test_each_loss_reaches_only_what_is_its_own(home: Path, stop_gradient: bool) -> None:
+    _, network, scenes, words = parts(home)
+    network.config = replace(network.config, stop_gradient=stop_gradient)
+    lesson = Lesson(network, words, 255, 1.0, Ranks())
+    batch = collate([draw(scenes, 0, i) for i in range(3)])
+    losses = lesson(network, batch)
+    assert gradients(network, losses["cross-entropy"]) == (True, False)
+    losses = lesson(network, batch)
+    assert gradients(network, losses["dice"] + losses["bce"]) == (not stop_gradient, True)
+
+
+def test_the_losses_are_those_of_the_written_out_step(home: Path) -> None:
+    _, network, scenes, words = parts(home)
+    those = [draw(scenes, 0, i) for i in range(3)]
+    found = Lesson(network, words, 255, 2.0, Ranks())(network, collate(those))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    named, drawn, pixels = torch.zeros(()), torch.zeros(()), 0
+    for scene in those:
+        out = network(((torch.tensor(scene.image) / 255 - mean) / std).permute(2, 0, 1)[None])
+        up = F.interpolate(out.features, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+        logits = torch.einsum("kd,bdhw->bkhw", words, up)
+        labels = torch.from_numpy(scene.semantic)[None]
+        named = named + F.cross_entropy(logits, labels, ignore_index=255, reduction="sum")
+        pixels += int((labels != 255).sum())
+        truth = torch.tensor(scene.instances).float()
+        for masks in F.interpolate(out.masks[0], size=(SIDE, SIDE), mode="bilinear", align_corners=False):
+            pairs = [[_pair(p, g) for g in truth] for p in masks]
+            cost = torch.stack([torch.stack([a + b for a, b in row]) for row in pairs])
+            rows, columns = linear_sum_assignment(cost.detach().numpy())
+            drawn = drawn + cost[rows, columns].sum()
+    torch.testing.assert_close(found["cross-entropy"], named / pixels, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["dice"] + found["bce"], 2 * drawn / 3, rtol=1e-4, atol=1e-5)
+
+
+def _pair(p: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    return 1 - (2 * (p * g).sum() + 1) / (p.sum() + g.sum() + 1), F.binary_cross_entropy(p, g)
+
+
+def test_two_groups_learn_at_their_own_rates_and_all_decay(home: Path) -> None:
+    recipe, network, _, _ = parts(home)
+    decoder, encoder = optimiser_of(network, recipe).param_groups
+    assert (decoder["lr"], encoder["lr"]) == (1e-3, 1e-4)
+    assert decoder["weight_decay"] == encoder["weight_decay"] == 0.05
+    assert {id(p) for p in encoder["params"]} == {id(p) for p in network.encoder.parameters()}
+    assert id(network.encoder.proj) in {id(p) for p in encoder["params"]}
+    assert len(decoder["params"]) + len(encoder["params"]) == len(list(network.parameters()))
+
+
+def test_words_are_bare_names_after_the_background(home: Path) -> None:
+    _, _, _, words = parts(home)
+    clip = Clip(home / "clip").prompted(["{}"])
+    for word, name in zip(words, ("background", *NAMES), strict=True):
+        torch.testing.assert_close(word, clip.words(Vocabulary.from_entries([(name,)]))[0])
+
+
+def test_the_network_follows_from_the_seed_and_leaves_the_callers_generator_alone(home: Path) -> None:
+    before, local = torch.get_rng_state(), find_clip(str(home / "clip"))
+    recipes = [recipe_of(home, home / "nowhere", seed=seed) for seed in (1, 1, 2)]
+    one, two, other = (new_network(local, NAMES, recipe).state_dict() for recipe in recipes)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert not torch.equal(one["query_embed.weight"], other["query_embed.weight"])
+
+
+def test_it_learns(home: Path, tmp_path: Path) -> None:
+    _, before, scenes, words = parts(home)
+    train_zutis(recipe_of(home, tmp_path, steps=20, lr=3e-3, encoder_lr=1e-3), say=quiet)
+    unseen = collate([draw(scenes, 1, i) for i in range(8)])
+    first, last = (Lesson(n, words, 255, 1.0, Ranks())(n, unseen) for n in (before, load_zutis(tmp_path)))
+    assert last["cross-entropy"] < first["cross-entropy"] - 0.02
+    assert last["dice"] + last["bce"] < 0.9 * (first["dice"] + first["bce"])
+
+
+# The archive
+
+
+def test_held_out_names_are_not_learned(home: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, tmp_path, exclude=("cat",), steps=1)
+    archive, _ = read_archive(recipe)
+    assert archive.names == ("dog", "cup") and all(not i.startswith("cat") for i in archive.ids)
+    train_zutis(recipe, say=quiet)
+    assert load_zutis(tmp_path).config.names == ("dog", "cup")
+    with pytest.raises(InputError, match="unknown name to exclude 'cst'; did you mean 'cat'"):
+        read_archive(replace(recipe, exclude=("cst",)))
+    with pytest.raises(InputError, match=r"all 3 of .* are excluded"):
+        read_archive(replace(recipe, exclude=NAMES))
+
+
+def test_what_an_archive_lacks_is_told_with_the_command_that_makes_it(home: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, tmp_path / "out")
+    shutil.copytree(home / "archive", tmp_path / "bare")
+    (tmp_path / "bare" / "masks.jsonl").unlink()
+    with pytest.raises(InputError, match=r"expected masks of the pictures in .*bare, got none; run `annofree mask .*bare`"):
+        read_archive(replace(recipe, archive=tmp_path / "bare"))
+    write_archive(tmp_path / "half", masked=("dog", "cup"))
+    with pytest.raises(InputError, match=r"got none that shows something of 'cat'; run `annofree mask .*half` to its end"):
+        read_archive(replace(recipe, archive=tmp_path / "half"))
+    whole = Archive.read(home / "archive")
+    shutil.copytree(home / "archive", tmp_path / "empty")
+    Archive(NAMES, {**whole.members, "cup": ()}, whole.places).write(tmp_path / "empty")
+    with pytest.raises(InputError, match=r"got none of 'cup'; run `annofree retrieve`"):
+        read_archive(replace(recipe, archive=tmp_path / "empty"))
+    with pytest.raises(InputError, match="make one with `annofree retrieve`"):
+        read_archive(replace(recipe, archive=tmp_path / "nowhere"))
+
+
+def test_masks_of_low_quality_are_left_out(home: Path, tmp_path: Path) -> None:
+    _, masks = read_archive(recipe_of(home, tmp_path, min_quality=0.55))
+    assert {i[-1] for i in masks} == {"1", "2"}
+
+
+def test_the_fingerprint_knows_names_pictures_and_masks(home: Path, tmp_path: Path) -> None:
+    archive, masks = read_archive(recipe_of(home, tmp_path))
+    fewer = {i: m for i, m in masks.items() if i != "dog-0"}
+    without = read_archive(recipe_of(home, tmp_path, exclude=("cat",)))[0]
+    keys = {fingerprint(archive, masks), fingerprint(archive, fewer), fingerprint(without, masks)}
+    assert len(keys) == 3 and fingerprint(archive, dict(reversed(masks.items()))) in keys
+
+
+# The recipe
+
+
+def test_a_recipe_is_read_relative_to_its_file(home: Path) -> None:
+    recipe = ZutisRecipe.read(home / "recipe.toml")
+    assert recipe.archive == home / "archive" and recipe.out == home / "out" and recipe.clip == str(home / "clip")
+    assert recipe.scene_settings() == replace(VARIANTS["default"], crop=32, images=[1, 3])
+    changed = ZutisRecipe.read(home / "recipe.toml", steps=9, out=Path("elsewhere"), archive=None)
+    assert changed.steps == 9 and changed.out == Path("elsewhere") and changed.archive == recipe.archive
+
+
+def test_what_is_not_given_is_as_released() -> None:
+    recipe = ZutisRecipe(Path("archive"), "openai-vit-b-16", Path("out"))
+    assert (recipe.steps, recipe.batch, recipe.lr, recipe.encoder_lr) == (20_000, 8, 5e-5, 5e-6)
+    assert (recipe.weight_decay, recipe.power, recipe.floor, recipe.max_norm) == (0.05, 0.9, 1e-6, 0)
+    assert recipe.scene_settings().crop == 384 and recipe.templates == "name" and not recipe.bf16
+
+
+def test_every_field_is_explained() -> None:
+    explained = ZutisRecipe.__doc__ or ""
+    for f in fields(ZutisRecipe):
+        assert f"``{f.name}``" in explained or f"``[{f.name}]``" in explained, f.name
+    for name in zutis_recipe._NETWORK:
+        assert f"``{name}``" in explained
+
+
+def written(folder: Path, text: str) -> Path:
+    (folder / "recipe.toml").write_text(text)
+    return folder / "recipe.toml"
+
+
+WRONG: Mapping[str, tuple[str, str]] = {
+    "near": ("encoder_rl = 1e-6", "unknown field of the recipe recipe.toml 'encoder_rl'; did you mean 'encoder_lr'"),
+    "network": ("[network]\nquerys = 3", r"unknown setting of \[network\] 'querys'; did you mean 'queries'"),
+    "scenes": ("[scenes]\ncrops = 3", r"unknown setting of \[scenes\] 'crops'; did you mean 'crop'"),
+    "variant": ("[scenes]\nvariant = 'oficial'", r"unknown variant of \[scenes\] 'oficial'; did you mean 'official'"),
+    "kind": ("[scenes]\ncrop = 'wide'", r"expected \[scenes\] as CopyPasteSettings explains them"),
+    "text": ("steps = 'many'", "expected steps as a whole number, got 'many'"),
+    "truth": ("lr = true", "expected lr as a number, got True"),
+    "half": ("batch = 1.5", "expected batch as a whole number"),
+    "zero": ("batch = 0", "expected batch above 0, got 0"),
+    "less": ("weight_decay = -1", "expected weight_decay from 0, got -1"),
+    "single": ("exclude = 'dog'", r"expected exclude as a list of names, got the text 'dog'; write \['dog'\]"),
+    "toml": ("steps = ", "expected TOML in the recipe"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_recipes_say_what_is_wrong(tmp_path: Path, case: str) -> None:
+    text, message = WRONG[case]
+    path = written(tmp_path, f'archive = "a"\nclip = "c"\nout = "o"\n{text}\n')
+    with pytest.raises(InputError, match=message):
+        ZutisRecipe.read(path)
+
+
+def test_recipes_that_are_not_there_or_say_too_little(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"expected a recipe at .*cannot be read: No such file"):
+        ZutisRecipe.read(tmp_path / "none.toml")
+    with pytest.raises(InputError, match="expected clip, out in the recipe"):
+        ZutisRecipe.read(written(tmp_path, 'archive = "a"'))
+
+
+def test_an_unknown_clip_is_told_with_the_nearest(home: Path) -> None:
+    with pytest.raises(InputError, match="did you mean 'openai-vit-b-16'"):
+        find_clip("openai-vit-b16")
+    assert find_clip("tiny").card.name == "tiny-clip"  # a preset's
+
+
+# The command
+
+
+def test_the_command(home: Path, tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(command)
+    arguments = ["--config", str(home / "recipe.toml"), "--out", str(tmp_path / "out"), "--steps", "2"]
+    said = CliRunner().invoke(app, arguments)
+    assert said.exit_code == 0, said.output
+    assert "3 names, 9 pictures; 0 without a mask take no part" in said.output
+    assert "out/card.json: step 2, loss " in said.stdout
+    assert Card.read(tmp_path / "out").figures["training steps"] == 2
+    quietly = CliRunner().invoke(app, [*arguments, "--quiet"])
+    assert quietly.exit_code == 0 and "names" not in quietly.output and "card.json" in quietly.output

@@ -302,7 +302,7 @@ class TestTowerOf:
         ("changes", "said"),
         [
             ({"attentional_pool": True, "attn_pooler_heads": 4}, "an attentional pool"),
-            ({"pool_type": "avg"}, "'avg' pooling"),
+            ({"pool_type": "none"}, "'none' pooling"),
             ({"qk_norm": True}, "CustomResidualAttentionBlock"),
             ({"patch_size": (16, 8)}, r"patches of \(16, 8\) px"),
         ],

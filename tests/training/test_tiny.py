@@ -95,7 +95,7 @@ class TestPools:
         assert not any(s is b for s in pool.scenes for b in before)
 
     def test_the_pool_of_captions_keeps_its_size_and_replaces_the_oldest(self) -> None:
-        pool = tiny_clip._Pool.render(World(), 6, 0, quiet)
+        pool = tiny_clip.Pool.render(World(), 6, 0, quiet)
         before = pool.images.copy()
         assert all(pool.captions)
         pool.refresh(2)

@@ -1,11 +1,11 @@
-"""The DINO and iBOT losses against slow twins, the augmentation, a training of seconds, and the exam of patches."""
+"""The losses against slow twins, what is read in training against Dino, a training of seconds, and the exam of patches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,10 @@ from annofree.features.dino import Dino
 from annofree.features.weights import Card
 from annofree.structures import FeatureMap, Image
 from annofree.training import tiny_dino
-from annofree.training.dino_loss import STUDENT_TEMPERATURE, Head, across_views, cross_entropy, moved, targets
+from annofree.training.dino_loss import attention_loss, ground_cosines, ground_loss, match_loss
+from annofree.training.dino_views import Light, Paster
 from annofree.training.exams_saliency import patch_names, purity, write_untrained
-from annofree.training.tiny_dino import BUDGET, MODEL, new_model, train_tiny_dino, write_tiny_dino
+from annofree.training.tiny_dino import BUDGET, new_model, train_tiny_dino, write_tiny_dino
 
 
 def has_font() -> bool:
@@ -44,136 +45,90 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def softmax(row: list[float]) -> list[float]:
-    high = max(row)
-    powers = [np.exp(v - high) for v in row]
-    return [float(p / sum(powers)) for p in powers]
+def slow_ground_cosines(keys: Tensor, ground: Tensor) -> npt.NDArray[np.float64]:
+    units = keys.double().numpy() / np.linalg.norm(keys.double().numpy(), axis=2, keepdims=True)
+    mean = np.sum([units[b, n] for b, n in np.ndindex(*ground.shape) if ground[b, n] > 0.95], 0)
+    return np.array([[unit @ mean / np.linalg.norm(mean) for unit in view] for view in units])
 
 
-def slow_entropy(student: Tensor, teacher: Tensor) -> float:
-    guess = softmax([v / STUDENT_TEMPERATURE for v in student.tolist()])
-    return float(-sum(t * np.log(g) for t, g in zip(teacher.tolist(), guess, strict=True)))
+def test_the_ground_is_what_points_as_bare_patches_do() -> None:
+    keys, ground = noise(3, 5, 4), torch.tensor([[1.0, 0.97, 0.4, 0.0, 0.9]] * 3)
+    cosines = slow_ground_cosines(keys, ground)
+    np.testing.assert_allclose(ground_cosines(keys, ground), cosines, rtol=1e-5)
+    likely = 1 / (1 + np.exp(-8 * cosines))
+    expected = -np.mean(ground.numpy() * np.log(likely) + (1 - ground.numpy()) * np.log(1 - likely))
+    assert float(ground_loss(keys, ground)) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_the_loss_across_views_is_a_mean_over_pairs_of_different_views() -> None:
-    student, teacher = noise(5, 3, 7) * 0.3, noise(2, 3, 7, seed=1).softmax(-1)
-    expected = [slow_entropy(student[v, b], teacher[g, b]) for g in range(2) for v in range(5) if v != g for b in range(3)]
-    assert float(across_views(student, teacher)) == pytest.approx(float(np.mean(expected)), rel=1e-5)
+def test_attention_belongs_on_what_was_pasted() -> None:
+    attention, ground = noise(3, 2, 4).softmax(2) * 0.8, torch.tensor([[1.0, 0.0, 0.5, 1.0], [0.0] * 4, [1.0, 1.0, 1.0, 0.6]])
+    shares = [sum(a * (1 - g) for a, g in zip(row, ground[b], strict=True)) / sum(row) for b in (0, 1) for row in attention[b]]
+    expected = -np.mean([np.log(float(share)) for share in shares])  # on the third view too little was pasted
+    assert float(attention_loss(attention, ground)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(attention_loss(torch.tensor([[[0.0, 0.7, 0.0, 0.0]]]), ground[:1])) == 0.0
 
 
-def test_the_loss_of_patches_is_a_cross_entropy_each() -> None:
-    student, teacher = noise(4, 7) * 0.3, noise(4, 7, seed=1).softmax(-1)
-    expected = [slow_entropy(s, t) for s, t in zip(student, teacher, strict=True)]
-    np.testing.assert_allclose(cross_entropy(student, teacher).numpy(), expected, rtol=1e-5)
+def test_a_match_is_sought_among_other_pictures_both_ways() -> None:
+    here, there, pictures = noise(5, 4), noise(5, 4, seed=1), [0, 0, 1, 2, 2]
+    cosine = [[float(F.cosine_similarity(h, t, dim=0)) / 0.1 for t in there] for h in here]
+    losses = []
+    for i in range(5):
+        rivals = [j for j in range(5) if j == i or pictures[j] != pictures[i]]
+        both = [cosine[i][j] for j in rivals], [cosine[j][i] for j in rivals]
+        losses += [np.log(np.exp(row).sum()) - cosine[i][i] for row in both]
+    assert float(match_loss(here, there, torch.tensor(pictures))) == pytest.approx(float(np.mean(losses)), rel=1e-4)
 
 
-def test_targets_are_balanced_by_turns() -> None:
-    logits = noise(6, 5) * 0.1
-    shares = [[float(np.exp(v / 0.05)) for v in row] for row in logits.tolist()]
-    for _ in range(3):
-        columns = [sum(row[k] for row in shares) for k in range(5)]
-        shares = [[v / c / 5 for v, c in zip(row, columns, strict=True)] for row in shares]
-        shares = [[v / sum(row) / 6 for v in row] for row in shares]
-    found = targets(logits, 0.05)
-    np.testing.assert_allclose(found.numpy(), 6 * np.array(shares), rtol=1e-4)
-    np.testing.assert_allclose(found.sum(1).numpy(), 1, rtol=1e-5)
+def written(model: torch.nn.Module, out: Path) -> Dino:
+    write_tiny_dino(cast(Any, model), {}, out)
+    return Dino(out, side=64)
 
 
-def test_no_prototype_takes_all() -> None:
-    logits = noise(8, 4) * 0.05
-    logits[:, 2] += 0.9
-    assert (targets(logits, 0.04, rounds=50).sum(0) - 2).abs().max() < 0.2
-    assert targets(logits, 0.04, rounds=0).div(targets(logits, 0.04, rounds=0).sum(1, keepdim=True))[:, 2].min() > 0.99
+def test_training_reads_what_methods_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_dino, "examine_dino", lambda *_: {})
+    model = new_model(1).eval()
+    dino = written(model, tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    with torch.no_grad():
+        keys, attention = tiny_dino._Reader(model).read(torch.tensor(pixels).permute(0, 3, 1, 2) / 255)
+    for picture, own_keys, own_attention in zip(pixels, keys, attention, strict=True):
+        [(found, looked)] = dino.keys_and_attention([Image(picture)])
+        torch.testing.assert_close(own_keys, found.values.flatten(1).T, atol=0.03, rtol=0.03)
+        torch.testing.assert_close(own_attention, looked.values.flatten(1), atol=1e-3, rtol=0.03)
 
 
-def test_targets_survive_logits_at_their_limits() -> None:
-    logits = torch.eye(4) * 2 - 1
-    found = targets(logits, 0.01)
-    torch.testing.assert_close(found, torch.eye(4), atol=1e-4, rtol=0)
+def test_patches_of_two_views_are_matched_where_they_are_the_same_spot() -> None:
+    ground = torch.zeros(2, 16)
+    ground[:, :8] = 1
+    keys = noise(2, 16, 6)
+    centres = F.affine_grid(torch.eye(2, 3)[None], [1, 1, 4, 4], align_corners=False).reshape(1, -1, 2)
+    places = (centres * torch.tensor([-1.0, 1.0])).repeat(2, 1, 1)  # the second view is mirrored, then a row leaves it
+    mirrored = keys.view(2, 4, 4, 6).flip(2).reshape(2, 16, 6)
+    pictures = torch.tensor([0] * 8 + [1] * 8)
+    expected = match_loss(keys[:, 8:].flatten(0, 1), keys[:, 8:].flatten(0, 1), pictures)
+    torch.testing.assert_close(tiny_dino._matched(keys, mirrored, places, ground), expected)
+    places[:, 12:] += 1
+    expected = match_loss(keys[:, 8:12].flatten(0, 1), keys[:, 8:12].flatten(0, 1), pictures[::2])
+    torch.testing.assert_close(tiny_dino._matched(keys, mirrored, places, ground), expected)
 
 
-def test_a_head_gives_cosines_with_prototypes_which_may_be_frozen() -> None:
-    torch.manual_seed(0)
-    head = Head(6, 9, hidden=8, bottleneck=4)
-    x = noise(5, 6)
-    inner, prototypes = head.mlp(x).detach(), head.prototypes.detach()
-    np.testing.assert_allclose([inner.mean(0), inner.var(0, correction=0)], [[0] * 4, [1] * 4], atol=1e-5)
-    expected = [[float(F.cosine_similarity(i, p, dim=0)) for p in prototypes] for i in inner]
-    np.testing.assert_allclose(head(x).detach().numpy(), expected, atol=1e-6)
-    torch.autograd.backward(head(x, frozen=True).square().sum())
-    assert head.prototypes.grad is None and all(p.grad is not None for p in head.mlp.parameters())
-    torch.autograd.backward(head(x).square().sum())
-    assert head.prototypes.grad is not None and head.prototypes.grad.abs().sum() > 0
-
-
-def test_a_teacher_moves_towards_its_student() -> None:
-    teacher, student = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    expected = [0.9 * t + 0.1 * s for t, s in zip(teacher.parameters(), student.parameters(), strict=True)]
-    moved(teacher, student, 0.9)
-    for found, wanted in zip(teacher.parameters(), expected, strict=True):
-        torch.testing.assert_close(found, wanted)
-
-
-def test_colours_turn_about_grey() -> None:
-    one, zero = torch.ones(1), torch.zeros(1)
-    torch.testing.assert_close(tiny_dino._colour_matrices(one, zero)[0], torch.eye(3), atol=1e-6, rtol=0)
-    torch.testing.assert_close(tiny_dino._colour_matrices(zero, one)[0], torch.full((3, 3), 1 / 3))
-    turned = tiny_dino._colour_matrices(one * 1.3, one * 0.7)[0]
-    torch.testing.assert_close(turned @ torch.ones(3), torch.ones(3))
-    third = tiny_dino._colour_matrices(one, one * 2 * np.pi / 3)[0]  # red to green to blue
-    torch.testing.assert_close(third, torch.tensor([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]), atol=1e-6, rtol=0)
-
-
-def test_views_come_from_their_picture_and_from_the_generator() -> None:
-    augment = tiny_dino._Augment(torch.Generator().manual_seed(3))
-    ramp = torch.linspace(0, 1, 32).expand(64, 3, 32, 32)
-    crops = augment.cropped(ramp, 16, (0.2, 1.0))
-    assert crops.shape == (64, 3, 16, 16) and crops.min() >= 0 and crops.max() <= 1
-    slope = (crops[:, 0, 0, -1] - crops[:, 0, 0, 0]).numpy()
-    assert 0.3 < (slope < 0).mean() < 0.7, "half of the crops are flipped"
-    assert np.ptp(np.abs(slope)) > 0.3, "crops are of several sizes"
-    assert (crops[:, :, :, 3] - crops[:, :, :1, 3]).abs().max() < 1e-4, "a crop is upright"
-    views = [tiny_dino._Augment(torch.Generator().manual_seed(3)).lit(ramp) for _ in range(2)]
-    assert torch.equal(*views) and not torch.equal(augment.lit(ramp), views[0])
-
-
-def test_clouds_are_added_alike_to_whatever_is_in_a_view() -> None:
-    plain = torch.full((40, 3, 32, 32), 0.5)
-    shaped = plain.clone()
-    shaped[:, :, 8:20, 8:20] += 0.05
-    clouded, other = (tiny_dino._Augment(torch.Generator().manual_seed(0)).clouded(x * 0.1 + 0.45) for x in (plain, shaped))
-    inside = (clouded > 0) & (clouded < 1) & (other > 0) & (other < 1)
-    torch.testing.assert_close((other - clouded)[inside], 0.1 * (shaped - plain)[inside], atol=1e-5, rtol=0)
-    reach = (clouded - 0.5).abs().amax((1, 2, 3))
-    assert float(reach.max()) <= 0.6 and float(reach.min()) < 0.15 < 0.3 < float(reach.max()), "some are thick, some thin"
-
-
-def test_half_of_the_views_hide_some_of_their_patches() -> None:
-    masks = tiny_dino._Augment(torch.Generator().manual_seed(0)).masks(200, 12)
-    share = masks.float().mean((1, 2))
-    assert 0.4 < float((share == 0).float().mean()) < 0.6
-    assert float(share.max()) <= 0.5 and float(share[share > 0].min()) > 0.08
-    pixels = noise(200, 3, 96, 96)
-    hidden = tiny_dino._hidden(pixels, masks)
-    assert torch.equal((hidden == 0).all(1)[:, ::8, ::8], masks)
-    assert torch.equal(hidden[~masks.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None].expand_as(hidden)],
-                       pixels[~masks.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None].expand_as(pixels)])  # fmt: skip
-
-
-def test_a_step_teaches_the_student_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny_dino, "MODEL", MODEL | {"depth": 1})
-    pair, augment = tiny_dino._Pair(0), tiny_dino._Augment(torch.Generator().manual_seed(0))
-    before = {name: value.clone() for name, value in pair.teacher.state_dict().items()}
-    loss = tiny_dino._step(pair, torch.rand(6, 3, 64, 64), 32, augment, 0.5, "cpu")
-    torch.autograd.backward(loss)
-    assert float(loss.detach()) == pytest.approx(2 * np.log(512), rel=0.5)
-    assert all(p.grad is not None for p in pair.student.parameters())
-    assert all(p.grad is None for p in pair.teacher.parameters())
-    assert all(torch.equal(before[name], value) for name, value in pair.teacher.state_dict().items())
-    pair.student.get_parameter("0.norm.weight").data += 1
-    tiny_dino._step(pair, torch.rand(6, 3, 64, 64), 32, augment, 0.5, "cpu")
-    keep = 1 - (1 - tiny_dino._MOMENTUM) / 2
-    torch.testing.assert_close(pair.teacher.get_parameter("0.norm.weight").data, torch.full((128,), 2 - keep))
+def test_attention_goes_to_what_is_pasted_after_some_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calm windows are dark and busy ones bright."""
+    monkeypatch.setattr(tiny_dino, "MODEL", tiny_dino.MODEL | {"depth": 1})
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.full((8, 3, 128, 128), 20, dtype=torch.uint8)
+    pictures[:, :, :, 64:] = torch.randint(150, 255, (8, 3, 128, 64), generator=generator, dtype=torch.uint8)
+    paster, reader = Paster(pictures, generator), tiny_dino._Reader(new_model(0))
+    watched = paster.pairs(8, 64)
+    optimiser = torch.optim.AdamW(reader.parameters(), lr=3e-3)
+    before = tiny_dino._progress(reader, watched, "cpu")
+    for _ in range(10):
+        optimiser.zero_grad()
+        torch.autograd.backward(tiny_dino._loss(reader, paster.pairs(4, 64), Light(generator), "cpu"))
+        optimiser.step()
+    after = tiny_dino._progress(reader, watched, "cpu")
+    assert before["attention to pasted"] < 0.3 and after["attention to pasted"] > 0.8
+    assert after["told apart"] > 0.95
 
 
 def test_what_is_written_is_what_was_trained_at_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +158,7 @@ def test_an_untrained_twin_has_the_same_shape_and_other_weights(tmp_path: Path, 
 
 @drawing
 def test_a_training_of_seconds_writes_a_model_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny_dino, "_SIZES", (32, 48))
+    monkeypatch.setattr(tiny_dino, "_VIEW", 32)
     said: list[str] = []
     budget = replace(BUDGET, samples=24, batch=8)
     figures = train_tiny_dino(tmp_path, budget, pool_size=12, exam_size=3, say=said.append)
@@ -212,8 +167,9 @@ def test_a_training_of_seconds_writes_a_model_that_is_read(tmp_path: Path, monke
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"]
     [keys] = Dino(tmp_path).keys([Image(np.zeros((64, 64, 3), np.uint8))])
     assert keys.values.shape == (128, 16, 16)
-    assert any(not torch.equal(value, state[name.replace("student", "teacher")]) for name, value in state.items())
-    assert "undecided" in said[-1]
+    projection = "blocks.3.attn.qkv.weight"
+    assert not torch.equal(state[f"model.{projection}"][128:256], new_model().state_dict()[projection][128:256])
+    assert "told apart" in said[-1]
 
 
 class OfClasses:

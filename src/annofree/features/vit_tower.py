@@ -41,8 +41,16 @@ class VitTower:
         self.dimension = int(visual.proj.shape[1])
 
     def whole(self, x: Tensor) -> Tensor:
-        """The embedding of each picture, (B, D), not normalised: the class token's."""
-        return self._projected(self._last(x)[:, 0])
+        """The embedding of each picture, (B, D), not normalised: the class token's, or the mean of the patches'.
+
+        The tower was trained with one or the other; its last LayerNorm comes before the mean, or after it.
+        """
+        tokens = self._last(x)
+        if self.visual.pool_type == "tok":
+            return self._projected(tokens[:, 0])
+        if self.visual.final_ln_after_pool:
+            return self._projected(tokens[:, 1:].mean(1))
+        return self._projected(tokens[:, 1:]).mean(1)
 
     def tokens(self, x: Tensor, path: DensePath) -> Tensor:
         """Text-aligned features of the class token and of each patch, (B, 1 + N, D), not normalised.
@@ -132,11 +140,11 @@ class VitTower:
 
 
 def _check_plain(visual: VisionTransformer) -> None:
-    """Raise InputError for what is no plain CLIP ViT: other pools, other blocks, patches that are not square."""
+    """Raise InputError for what is no plain CLIP ViT: attentional or no pools, other blocks, patches that are not square."""
     said = "expected a plain CLIP ViT with a class token, got one with "
     if visual.attn_pool is not None:
         raise InputError(said + "an attentional pool")
-    if visual.pool_type != "tok":
+    if visual.pool_type not in ("tok", "avg"):
         raise InputError(said + f"{visual.pool_type!r} pooling")
     other = [type(b).__name__ for b in visual.transformer.resblocks if type(b) is not ResidualAttentionBlock]
     if other:

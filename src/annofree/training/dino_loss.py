@@ -1,81 +1,55 @@
-"""What DINO and iBOT minimise: a student's cross-entropy to the balanced, sharpened outputs of its own moving average.
+"""What the tiny DINO minimises: three losses on the two readings of its last block, keys and the class token's attention.
 
-V views of which the first G are global, B pictures, P masked patches, D embedding, K prototypes.
-Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021; Zhou et al., iBOT, ICLR 2022.
+B views, N patches, D embedding of a key, M matched patches.  ``ground`` (B, N) is the share of a patch that nothing was pasted
+over; it is known because the views are pasted together, and says nothing of what is in the pictures.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Head", "across_views", "cross_entropy", "momentum", "moved", "targets"]
+__all__ = ["attention_loss", "ground_cosines", "ground_loss", "match_loss"]
 
-STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.02
-"""DINO's teacher goes from 0.04 to 0.07; with few steps its targets then flatten until all are the same."""
+_SLOPE = 8.0  # logits for a unit of cosine
+_TEMPERATURE = 0.1  # of matches
+_BARE = 0.95  # ground from which on a patch belongs to the mean
 
 
-class Head(nn.Module):
-    """Three layers to a unit vector, and its cosines with unit prototypes: (N, D) to (N, K).
+def ground_cosines(keys: Tensor, ground: Tensor) -> Tensor:
+    """Cosines (B, N) of keys (B, N, D) with the mean direction of all bare patches of all views."""
+    units = F.normalize(keys, dim=2)
+    return units @ F.normalize(units[ground > _BARE].sum(0), dim=0)
 
-    Before its length is taken each of its numbers is standardised over the batch.  DINO's head for transformers has no such
-    step and needs many epochs to leave the state in which all pictures get almost the same vector; minutes are not enough.
+
+def ground_loss(keys: Tensor, ground: Tensor) -> Tensor:
+    """Cross-entropy of ``ground`` (B, N) to the sign of the cosines of keys (B, N, D) with the ground's mean key.
+
+    One direction serves all views, so that ground is ground in any picture: what TokenCut and FOUND's seed look for inside of
+    one picture, and FOUND's 1 x 1 head across pictures.
     """
-
-    def __init__(self, dimension: int, prototypes: int, hidden: int = 256, bottleneck: int = 64) -> None:
-        super().__init__()
-        layers = nn.Linear(dimension, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
-        # almost no eps: below it, outputs could shrink to nothing after all
-        self.mlp = nn.Sequential(*layers, nn.BatchNorm1d(bottleneck, 1e-12, affine=False, track_running_stats=False))
-        self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, bottleneck), dim=1))
-
-    def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
-        """Return the logits; ``frozen`` gives the prototypes no gradient, as for DINO's first epoch."""
-        prototypes = F.normalize(self.prototypes.detach() if frozen else self.prototypes, dim=1)
-        return F.normalize(self.mlp(x.float()), dim=1) @ prototypes.T
+    return F.binary_cross_entropy_with_logits(_SLOPE * ground_cosines(keys, ground), ground)
 
 
-def momentum(progress: float, first: float) -> float:
-    """How much of itself the teacher keeps at each step: from ``first`` to 1 along a cosine.
+def attention_loss(attention: Tensor, ground: Tensor) -> Tensor:
+    """Mean negative log of the share of attention (B, heads, N) to patches that falls on what was pasted.
 
-    >>> momentum(0.0, 0.99), round(momentum(0.5, 0.99), 4), momentum(1.0, 0.99)
-    (0.99, 0.995, 1.0)
+    Views on which less than one patch in all was pasted are left out.
     """
-    return 1 - (1 - first) * 0.5 * (1 + math.cos(math.pi * progress))
+    share = (attention * (1 - ground)[:, None]).sum(2) / attention.sum(2)
+    there = (1 - ground).sum(1) >= 1
+    return -share[there].clamp(min=1e-4).log().mean()
 
 
-@torch.no_grad()
-def moved(teacher: nn.Module, student: nn.Module, keep: float) -> None:
-    """Move a teacher's parameters towards its student's, keeping the share ``keep`` of its own."""
-    for own, other in zip(teacher.parameters(), student.parameters(), strict=True):
-        own.lerp_(other, 1 - keep)
+def match_loss(here: Tensor, there: Tensor, pictures: Tensor) -> Tensor:
+    """Cross-entropy of finding a pasted patch again, by the cosine of keys (M, D), in another view; both ways.
 
-
-@torch.no_grad()
-def targets(logits: Tensor, temperature: float = TEACHER_TEMPERATURE, rounds: int = 3) -> Tensor:
-    """Distributions (N, K) over prototypes that a teacher's logits mean, such that the batch uses all prototypes alike.
-
-    Columns and rows are brought to equal sums in turn (Sinkhorn and Knopp), which is DINOv2's way of centring: DINO's own, a
-    running mean, follows too slowly when a run has a few thousand steps.  Each row sums to one.
+    Row i of ``here`` and of ``there`` is the same spot; ``pictures`` (M) says what picture it was cut from.  Other spots of the
+    same picture are no mistakes to learn from: they may well look alike.
     """
-    shares = ((logits - logits.max()).float() / temperature).exp().clamp(min=1e-30)
-    for _ in range(rounds):
-        shares /= shares.sum(0, keepdim=True) * shares.shape[1]
-        shares /= shares.sum(1, keepdim=True) * shares.shape[0]
-    return shares * len(shares)
-
-
-def cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
-    """Cross-entropy (...) of student logits (..., K) to a teacher's distributions (..., K)."""
-    return -(teacher * (student.float() / STUDENT_TEMPERATURE).log_softmax(-1)).sum(-1)
-
-
-def across_views(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean cross-entropy of each student view (V, B, K) to each global view of the teacher (G, B, K) but itself."""
-    log_p = (student.float() / STUDENT_TEMPERATURE).log_softmax(-1)
-    pairs = -torch.einsum("gbk,vbk->gv", teacher, log_p) / student.shape[1]
-    other = ~torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)
-    return pairs[other].mean()
+    logits = F.normalize(here, dim=1) @ F.normalize(there, dim=1).T / _TEMPERATURE
+    rows = torch.arange(len(here), device=here.device)
+    same = (pictures[:, None] == pictures) & (rows[:, None] != rows)
+    logits = logits.masked_fill(same, -torch.inf)
+    return (F.cross_entropy(logits, rows) + F.cross_entropy(logits.T, rows)) / 2

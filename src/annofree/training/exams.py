@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional as F
 
 from annofree.datasets.emoji_world import CATEGORIES, Scene, World
 from annofree.errors import InputError, unknown_name
@@ -18,10 +19,12 @@ from annofree.features.sam import Sam
 from annofree.features.weights import bundled
 from annofree.ops.boxes import tight_boxes
 from annofree.structures import Image, Vocabulary
+from annofree.training.exams_saliency import examine_dino, examine_found
 
-__all__ = ["EXAMS", "ModelRecipe", "average_precision", "examine_clip", "examine_sam"]
+__all__ = ["EXAMS", "ModelRecipe", "average_precision", "dense_iou", "examine_clip", "examine_dense_clip", "examine_sam"]
 
 _SEED = 9_000_000
+_BACKGROUND = "background"
 
 
 def average_precision(scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_]) -> float:
@@ -71,6 +74,37 @@ def _presence(clip: Clip, words: torch.Tensor, scene: Scene) -> npt.NDArray[np.f
     return likely
 
 
+def examine_dense_clip(folder: Path, font: Path | None = None, count: int = 300) -> dict[str, float]:
+    """Examine a tiny CLIP as ``examine_clip`` does, and what its dense features say of the scenes of several objects.
+
+    Adds ``dense_iou`` with the names present in each scene, by the path of the card.
+    """
+    many = list(World(font).scenes(count, _SEED + 2, "mixed"))
+    return examine_clip(folder, font, count) | {"dense mIoU, present classes": dense_iou(Clip(folder), many)}
+
+
+def dense_iou(clip: Clip, scenes: Sequence[Scene]) -> float:
+    """Mean IoU over background and classes of dense features, where each pixel takes the likest of the names present.
+
+    The word "background" is scored as a class beside them.  Scores are upsampled bilinearly from the cells; pixels of all
+    scenes are counted together; a class that no scene shows does not count.
+    """
+    ids = np.array([0, *CATEGORIES])
+    words = clip.words(Vocabulary.of([_BACKGROUND, *CATEGORIES.values()]))
+    counts = np.zeros((len(ids), len(ids)), np.int64)
+    for scene in scenes:
+        shown = np.array([0, *(o.category_id for o in scene.objects)])
+        asked = np.flatnonzero(np.isin(ids, shown))
+        [cells] = clip.dense([Image(scene.image)])
+        scores = torch.einsum("kd,dhw->khw", words[asked], cells.values)[None]
+        best = F.interpolate(scores, size=scene.layout.shape, mode="bilinear", align_corners=False)[0].argmax(0)
+        truth = np.searchsorted(ids, shown)[scene.layout]
+        pairs = truth * len(ids) + asked[best.cpu().numpy()]
+        counts += np.bincount(pairs.ravel(), minlength=counts.size).reshape(counts.shape)
+    hits, shown = np.diagonal(counts), counts.sum(1) > 0
+    return float((hits / np.maximum(1, counts.sum(0) + counts.sum(1) - hits))[shown].mean())
+
+
 def examine_sam(folder: Path, font: Path | None = None, count: int = 150) -> dict[str, float]:
     """Examine a tiny SAM on objects of ``count`` unseen scenes of 256 px: mean IoU for exact boxes and for inner points.
 
@@ -108,7 +142,13 @@ def _iou(found: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> npt.NDAr
     return iou
 
 
-EXAMS: dict[str, Callable[[Path, Path | None], dict[str, float]]] = {"tiny-clip": examine_clip, "tiny-sam": examine_sam}
+EXAMS: dict[str, Callable[[Path, Path | None], dict[str, float]]] = {
+    "tiny-clip": examine_clip,
+    "tiny-clip-vit": examine_dense_clip,
+    "tiny-sam": examine_sam,
+    "tiny-dino": examine_dino,
+    "tiny-found": lambda folder, font: examine_found(folder, font, dino=bundled("tiny-dino")),
+}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from annofree.datasets.emoji_world import SPLITS, Scene, World
 from annofree.features.dino import Dino
-from annofree.features.saliency import Found, FoundBackground
+from annofree.features.saliency import Found, FoundBackground, TokenCutMap
 from annofree.features.weights import Card, sha256_of
 from annofree.protocols import Objectness, SelfSupervised
 from annofree.structures import Image
@@ -127,10 +127,15 @@ def examine_found(
     """Examine FOUND's head, trained on the DINO of the folder ``dino``, on ``count`` unseen scenes of each split.
 
     IoU of objectness > 0.5 with the union of all objects, per image and pooled: of the head, of its untrained seed
-    ``found-bkg``, and of ``everything``, which calls each pixel an object.  Raises MissingError without the emoji font.
+    ``found-bkg``, of ``tokencut`` on the same keys, and of ``everything``, which calls each pixel an object.  Raises
+    MissingError without the emoji font.
     """
     model = Dino(dino)
-    rules: dict[str, Objectness] = {"found": Found(model, folder / "model.safetensors"), "found-bkg": FoundBackground(model)}
+    rules: dict[str, Objectness] = {
+        "found": Found(model, folder / "model.safetensors"),
+        "found-bkg": FoundBackground(model),
+        "tokencut": TokenCutMap(model),
+    }
     world = World(font, held_out=0.3)
     figures: dict[str, float] = {}
     for split in SPLITS:

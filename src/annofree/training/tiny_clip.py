@@ -84,8 +84,8 @@ _STOP = frozenset(
 
 
 @dataclass
-class _Pool:
-    """Rendered pictures and captions; ``refresh`` replaces the oldest few."""
+class Pool:
+    """Rendered pictures (N, side, side, 3) and captions; ``refresh`` replaces the oldest few."""
 
     world: World
     rng: np.random.Generator
@@ -94,8 +94,8 @@ class _Pool:
     next: int = 0
 
     @classmethod
-    def render(cls, world: World, size: int, seed: int, say: Callable[[str], None]) -> _Pool:
-        pool = cls(world, np.random.default_rng(seed), np.zeros((size, _SIDE, _SIDE, 3), np.uint8), [""] * size)
+    def render(cls, world: World, size: int, seed: int, say: Callable[[str], None], side: int = _SIDE) -> Pool:
+        pool = cls(world, np.random.default_rng(seed), np.zeros((size, side, side, 3), np.uint8), [""] * size)
         for done in range(0, size, 4096):
             pool.refresh(min(4096, size - done))
             say(f"rendered {min(done + 4096, size)} of {size} pictures")
@@ -104,16 +104,21 @@ class _Pool:
     def refresh(self, count: int) -> None:
         splits = self.rng.choice(list(_MIX), count, p=list(_MIX.values()))
         for split in splits:
-            scene = self.world.scene(self.rng, split, _SIDE)
+            scene = self.world.scene(self.rng, split, self.images.shape[1])
             self.images[self.next], self.captions[self.next] = scene.image, scene.caption
             self.next = (self.next + 1) % len(self.captions)
 
     def draw(self, count: int) -> tuple[Tensor, list[str]]:
-        chosen = self.rng.integers(len(self.captions), size=count)
-        return torch.from_numpy(self.images[chosen]), [self.captions[i] for i in chosen]
+        return self.at(self.pick(count))
+
+    def pick(self, count: int) -> npt.NDArray[np.int64]:
+        return self.rng.integers(len(self.captions), size=count)
+
+    def at(self, rows: npt.NDArray[np.int64]) -> tuple[Tensor, list[str]]:
+        return torch.from_numpy(self.images[rows]), [self.captions[i] for i in rows]
 
 
-def _prepared(images: Tensor, size: int, generator: torch.Generator | None = None) -> Tensor:
+def prepared(images: Tensor, size: int, generator: torch.Generator | None = None) -> Tensor:
     """(B, H, W, 3) uint8 to normalised (B, 3, size, size); a generator adds flips and changes of light."""
     x = images.permute(0, 3, 1, 2).float() / 255
     if generator is not None:
@@ -159,13 +164,16 @@ def encode_names(model: CLIP, tokenizer: Tokenizer, names: list[str]) -> Tensor:
 
 def _batched(scenes: list[Scene], size: int) -> Iterator[Tensor]:
     for start in range(0, len(scenes), 64):
-        yield _prepared(torch.from_numpy(np.stack([s.image for s in scenes[start : start + 64]])), size)
+        yield prepared(torch.from_numpy(np.stack([s.image for s in scenes[start : start + 64]])), size)
 
 
-class _Exam:
-    """Unseen scenes: single objects with looks seen and kept out, and scenes of several objects."""
+class Exam:
+    """Unseen scenes: single objects with looks seen and kept out, and scenes of several objects; ``encode`` sees them."""
 
-    def __init__(self, font: Path | None, seed: int, count: int) -> None:
+    def __init__(
+        self, font: Path | None, seed: int, count: int, encode: Callable[[CLIP, Tensor], Tensor] = encode_image
+    ) -> None:
+        self.encode = encode
         seen, new = World(font), World(font, held_out=1.0)
         self.single = list(seen.scenes(count, seed, "single", _SIDE))
         kept = {i for i, looks in new.sprites.items() if any(s.held_out for s in looks)}
@@ -180,10 +188,10 @@ class _Exam:
         names = encode_names(model, tokenizer, list(CATEGORIES.values()))
         top1 = []
         for scenes in (self.single, self.new):
-            found = torch.cat([encode_image(model, x.to(names)) @ names.T for x in _batched(scenes, _SIDE)]).cpu()
+            found = torch.cat([self.encode(model, x.to(names)) @ names.T for x in _batched(scenes, _SIDE)]).cpu()
             truth = [s.objects[0].category_id for s in scenes if s.objects]
             top1.append(float((ids[found.argmax(1).numpy()][[bool(s.objects) for s in scenes]] == truth).mean()))
-        scores = torch.cat([encode_image(model, x.to(names)) @ names.T for x in _batched(self.many, _SIDE)]).cpu().numpy()
+        scores = torch.cat([self.encode(model, x.to(names)) @ names.T for x in _batched(self.many, _SIDE)]).cpu().numpy()
         present = np.array([[i in {o.category_id for o in s.objects} for i in ids] for s in self.many])
         by_class = [average_precision(scores[:, k], present[:, k]) for k in range(len(ids))]
         by_scene = [average_precision(a, b) for a, b in zip(scores, present, strict=True)]
@@ -217,19 +225,19 @@ def train_tiny_clip(
     """
     torch.manual_seed(seed)
     world = World(font)
-    pool = _Pool.render(world, pool_size, seed, say)
+    pool = Pool.render(world, pool_size, seed, say)
     vocabulary = vocabulary_of([*pool.captions, *CATEGORIES.values(), *(t.format("") for t in USE["templates"])])
     tokenizer = Tokenizer(MODEL["text_cfg"]["context_length"], vocabulary)
     config = MODEL | {"text_cfg": MODEL["text_cfg"] | {"vocab_size": tokenizer.size}}
     model = CLIP(**config).to(device=device, memory_format=torch.channels_last).train()
-    exam = _Exam(font, seed=7_000_000 + seed, count=exam_size)
+    exam = Exam(font, seed=7_000_000 + seed, count=exam_size)
     generator = torch.Generator().manual_seed(seed)
 
     def loss_of(progress: float) -> Tensor:
         pool.refresh(max(1, budget.batch // 12))
         images, captions = pool.draw(budget.batch)
         size = int(pool.rng.choice(_SIZES, p=_SIZE_ODDS))
-        x = _prepared(images, size, generator).to(device)
+        x = prepared(images, size, generator).to(device)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             image, text = encode_image(model, x), model.encode_text(tokenizer(captions).to(device))
         scale = model.logit_scale.exp().clamp(max=100)
@@ -241,7 +249,7 @@ def train_tiny_clip(
     return write_tiny_clip(model, tokenizer, figures, out, calibration, font=font, exam_size=exam_size)
 
 
-def _presence(clip: Clip, scenes: list[Scene]) -> list[float]:
+def fitted_presence(clip: Clip, scenes: list[Scene]) -> list[float]:
     """Fit a logistic from the evidence for a name to whether a caption has it: two weights and an offset."""
     vocabulary = Vocabulary.of(list(CATEGORIES.values()))
     words = clip.words(vocabulary)
@@ -278,15 +286,6 @@ def write_tiny_clip(
 
     ``training`` tells how far it got: samples, minutes, loss.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    model = model.eval()
-    config = MODEL | {"text_cfg": MODEL["text_cfg"] | {"vocab_size": tokenizer.size}}
-    preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
-    write_json(out / "open_clip_config.json", {"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
-    write_json(out / "vocabulary.json", tokenizer.vocabulary)
-    state = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
-    write_atomic(out / "open_clip_model.safetensors", lambda p: save_file(state, p))
-    files = ("open_clip_config.json", "vocabulary.json", "open_clip_model.safetensors")
     card = Card(
         name="tiny-clip",
         family="open_clip ModifiedResNet",
@@ -296,13 +295,38 @@ def write_tiny_clip(
         kind="clip",
         trained_on="captions of rendered scenes of the emoji world",
         world="emoji",
-        files={name: sha256_of(out / name) for name in files},
+        files=save_clip(model, tokenizer, MODEL, out),
         use=USE,
     )
+    return finish_card(card, training, out, calibration, lambda folder: examine_clip(folder, font, exam_size))
+
+
+def save_clip(model: CLIP, tokenizer: Tokenizer, config: dict[str, Any], out: Path) -> dict[str, str]:
+    """Write a model folder without its card, the weights in fp16; return the SHA-256 of its files."""
+    out.mkdir(parents=True, exist_ok=True)
+    model = model.eval()
+    config = config | {"text_cfg": config["text_cfg"] | {"vocab_size": tokenizer.size}}
+    preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
+    write_json(out / "open_clip_config.json", {"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
+    write_json(out / "vocabulary.json", tokenizer.vocabulary)
+    state = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
+    write_atomic(out / "open_clip_model.safetensors", lambda p: save_file(state, p))
+    files = ("open_clip_config.json", "vocabulary.json", "open_clip_model.safetensors")
+    return {name: sha256_of(out / name) for name in files}
+
+
+def finish_card(
+    card: Card,
+    training: dict[str, float],
+    out: Path,
+    calibration: list[Scene],
+    examine: Callable[[Path], dict[str, float]],
+) -> dict[str, float]:
+    """Fit the presence of names on scenes, examine the folder, write both into its card, and return the exam's figures."""
     card.write(out)
-    card = replace(card, use=USE | {"presence": _presence(Clip(out), calibration)})
+    card = replace(card, use={**card.use, "presence": fitted_presence(Clip(out), calibration)})
     card.write(out)
-    figures = examine_clip(out, font, exam_size)
+    figures = examine(out)
     replace(card, figures=_effort(training) | figures).write(out)
     return figures
 

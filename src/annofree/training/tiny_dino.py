@@ -1,150 +1,61 @@
 """The bundled tiny DINO: timm's VisionTransformer, trained on pictures of the emoji world alone, without any label.
 
-Self-distillation over crops (DINO) teaches the class token, and a loss on masked patches (iBOT), by another head, the patches.
-Captions, masks and names of the scenes are never read: supervision tier S0.
+It has DINO's layout and stands in DINO's place, but is taught otherwise: DINO's own loss needs far more than minutes on one
+core.  Blobs cut from pictures are pasted on others; the last block's keys learn to tell ground from what was pasted and to find
+a pasted patch again in another view, and its class token to attend to what was pasted.  What follows that reading in the last
+block is not trained.  Captions, masks and names of the scenes are never read: supervision tier S0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import timm
 import torch
 from safetensors.torch import save_file
 from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from annofree.datasets.emoji_world import Split, World
 from annofree.features.weights import Card, sha256_of
 from annofree.formats.files import write_atomic, write_json
-from annofree.training.dino_loss import TEACHER_TEMPERATURE, Head, across_views, cross_entropy, momentum, moved, targets
+from annofree.training.dino_loss import attention_loss, ground_cosines, ground_loss, match_loss
+from annofree.training.dino_views import Light, Pairs, Paster
 from annofree.training.exams_saliency import examine_dino
 from annofree.training.loop import Budget, fit
 
 __all__ = ["ARCHITECTURE", "BUDGET", "MODEL", "POOL", "USE", "new_model", "train_tiny_dino", "write_tiny_dino"]
 
 ARCHITECTURE = "vit_small_patch8_224"
-MODEL: dict[str, Any] = {"img_size": 96, "embed_dim": 128, "depth": 5, "num_heads": 4}
-"""timm's arguments: patches of 8 px, a tenth of ViT-S/8's multiplications for a picture of the same size."""
+MODEL: dict[str, Any] = {"img_size": 64, "embed_dim": 128, "depth": 4, "num_heads": 4}
+"""timm's arguments: patches of 8 px, few and narrow layers."""
 USE: dict[str, Any] = {"side": 128, "positions": "bicubic-antialias"}
-"""How the card says that the model is best used; positions are resized as in training."""
+"""How the card says that the model is best used; positions are resized as timm does."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-BUDGET = Budget(samples=400_000, minutes=35, batch=48, lr=1.5e-3, weight_decay=0.04, warmup=0.08)
+BUDGET = Budget(samples=24_000, minutes=20, batch=32, lr=1.5e-3, weight_decay=0.04, warmup=0.05)
 
-POOL = 8_000
+POOL = 3_000
 """Pictures rendered ahead."""
 
 _SIDE = 128  # px of a rendered picture
-_MIX: dict[Split, float] = {"plain": 0.3, "touching": 0.1, "mixed": 0.3, "single": 0.3}
-_SIZES, _SIZE_ODDS = (64, 96), (0.8, 0.2)  # px of a global crop; a local one has half
-_GLOBAL, _LOCAL = (0.4, 1.0), (0.08, 0.4)  # area of a crop
-_LOCALS = 4
-_PROTOTYPES = 512
-_MOMENTUM = 0.985
-_FROZEN = 0.05  # of a run, in which the prototypes stay as they are
+_MIX: dict[Split, float] = {"mixed": 0.5, "plain": 0.25, "touching": 0.1, "single": 0.15}
+_VIEW = 64  # px: a view shows things as large as a picture of USE's side does
+_ATTENTION, _MATCH = 0.2, 0.1  # weights of two losses; the ground's is 1
 
 
-@dataclass
-class _Pool:
-    """Rendered pictures (N, H, W, 3); ``refresh`` replaces the oldest few."""
-
-    world: World
-    rng: np.random.Generator
-    images: npt.NDArray[np.uint8]
-    next: int = 0
-
-    @classmethod
-    def render(cls, world: World, size: int, seed: int, say: Callable[[str], None]) -> _Pool:
-        pool = cls(world, np.random.default_rng(seed), np.zeros((size, _SIDE, _SIDE, 3), np.uint8))
-        for done in range(0, size, 4000):
-            pool.refresh(min(4000, size - done))
-            say(f"rendered {min(done + 4000, size)} of {size} pictures")
-        return pool
-
-    def refresh(self, count: int) -> None:
-        for split in self.rng.choice(list(_MIX), count, p=list(_MIX.values())):
-            self.images[self.next] = self.world.scene(self.rng, split, _SIDE).image
-            self.next = (self.next + 1) % len(self.images)
-
-    def draw(self, count: int) -> Tensor:
-        """Pictures (count, 3, H, W) in 0 .. 1."""
-        chosen = self.images[self.rng.integers(len(self.images), size=count)]
-        return torch.from_numpy(chosen).permute(0, 3, 1, 2).float() / 255
-
-
-@dataclass(frozen=True)
-class _Augment:
-    """Random crops in random colours; everything random comes from one generator."""
-
-    generator: torch.Generator
-
-    def between(self, low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=self.generator)
-
-    def lit(self, x: Tensor) -> Tensor:
-        """Each picture (B, 3, H, W) in another light: normalised."""
-        x = self.blurred(self.clouded(self.coloured(x)))
-        return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-
-    def cropped(self, images: Tensor, size: int, area: tuple[float, float]) -> Tensor:
-        """Resized crops of a share ``area`` of each picture, 3:4 to 4:3, half of them flipped."""
-        share, ratio = self.between(*area, len(images)), self.between(-0.28, 0.28, len(images)).exp()
-        extent = torch.stack([(share * ratio).sqrt(), (share / ratio).sqrt()], 1).clamp(max=1)
-        centre = self.between(-1, 1, len(images), 2) * (1 - extent)
-        flip = torch.where(self.between(0, 1, len(images)) < 0.5, -1.0, 1.0)
-        theta = torch.diag_embed(extent * torch.stack([flip, torch.ones_like(flip)], 1))
-        grid = F.affine_grid(torch.cat([theta, centre[..., None]], 2), [len(images), 3, size, size], align_corners=False)
-        return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-    def coloured(self, x: Tensor) -> Tensor:
-        """Other brightness, contrast, saturation and hue, a tenth without colour."""
-        count = len(x)
-        mean = x.mean((1, 2, 3), keepdim=True)
-        x = mean + self.between(0.7, 1.3, count, 1, 1, 1) * (x - mean)
-        saturation = self.between(0.6, 1.4, count) * (self.between(0, 1, count) > 0.1)
-        turn = _colour_matrices(saturation, self.between(-0.6, 0.6, count))
-        x = torch.einsum("bij,bjhw->bihw", turn, x) * self.between(0.7, 1.3, count, 1, 1, 1)
-        return x.clamp(0, 1)
-
-    def clouded(self, x: Tensor) -> Tensor:
-        """Clouds of light of many colours, broad and fine, other ones in each view.
-
-        They leave shapes as they are and make a background's own colour and grain no sign of the picture that it is from:
-        otherwise the class token looks at backgrounds, which fill most of a scene, and not at things.
-        """
-        count, size = len(x), x.shape[-1]
-        broad, fine = (
-            F.interpolate(self.between(-1, 1, count, 3, cells, cells), size=(size, size), mode="bilinear")
-            for cells in (3, size // 4)
-        )
-        return (x + self.between(0, 0.6, count, 1, 1, 1) * (0.7 * broad + 0.3 * fine)).clamp(0, 1)
-
-    def blurred(self, x: Tensor) -> Tensor:
-        """Half of the pictures, mixed to some degree with their mean over 3 x 3 px."""
-        soft = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
-        return x + self.between(-1, 1, len(x), 1, 1, 1).clamp(min=0) * (soft - x)
-
-    def masks(self, count: int, cells: int) -> Tensor:
-        """Patches to hide (count, cells, cells) bool: connected blobs over 10 to 50 % of half of the views."""
-        noise = F.interpolate(self.between(0, 1, count, 1, 4, 4), size=(cells, cells), mode="bicubic")[:, 0].flatten(1)
-        hidden = self.between(0.1, 0.5, count) * (self.between(0, 1, count) < 0.5)
-        rank = noise.argsort(1).argsort(1)
-        return (rank < (hidden * cells**2).long()[:, None]).view(count, cells, cells)
-
-
-def _colour_matrices(saturation: Tensor, hue: Tensor) -> Tensor:
-    """Matrices (B, 3, 3) that turn colours by ``hue`` radians about grey and stretch them from grey by ``saturation``."""
-    grey = torch.full((3, 3), 1 / 3)
-    side = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5
-    cos, sin = hue.cos()[:, None, None], hue.sin()[:, None, None]
-    return grey + saturation[:, None, None] * (cos * (torch.eye(3) - grey) + sin * side)
+def _rendered(world: World, count: int, seed: int) -> Tensor:
+    """Pictures (count, 3, H, W) uint8."""
+    rng = np.random.default_rng(seed)
+    splits = rng.choice(list(_MIX), count, p=list(_MIX.values()))
+    images = np.stack([world.scene(rng, split, _SIDE).image for split in splits])
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def new_model(seed: int = 0) -> VisionTransformer:
@@ -157,64 +68,62 @@ def new_model(seed: int = 0) -> VisionTransformer:
     return model
 
 
-class _Pair(nn.Module):
-    """A student and its teacher, each a transformer, a head for class tokens and one for patches."""
+class _Reader(nn.Module):
+    """The keys (B, N, D) of the last block's patches, and its class token's attention to them (B, heads, N).
 
-    student: nn.ModuleList
-    teacher: nn.ModuleList
+    Weights are kept in float32 and used in bfloat16, which on a CPU is faster than autocasting layer by layer.
+    """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, model: VisionTransformer) -> None:
         super().__init__()
-        self.student, self.teacher = (nn.ModuleList([new_model(seed), _new_head(), _new_head()]) for _ in range(2))
-        self.teacher.load_state_dict(self.student.state_dict())
-        self.teacher.requires_grad_(False)
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        blocks: list[Any] = list(self.model.blocks.children())
+        x = self.model._pos_embed(self.model.patch_embed(pixels))
+        for block in blocks[:-1]:
+            x = block(x)
+        last = blocks[-1]
+        q, k, _ = last.attn.qkv(last.norm1(x)).float().chunk(3, 2)
+        asked, heads = (t.reshape(*t.shape[:2], last.attn.num_heads, -1) for t in (q[:, :1], k))
+        row = torch.einsum("bqhd,bnhd->bhn", asked, heads) * last.attn.scale
+        return k[:, 1:], row.softmax(2)[:, :, 1:]
+
+    def read(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Read pictures (B, 3, H, W) in 0 .. 1."""
+        mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (MEAN, STD))
+        weights = {name: value.bfloat16() for name, value in self.named_parameters()}
+        keys, attention = functional_call(self, weights, (((pixels - mean) / std).bfloat16(),))
+        return keys, attention
 
 
-def _new_head() -> Head:
-    return Head(MODEL["embed_dim"], _PROTOTYPES)
+def _loss(reader: _Reader, pairs: Pairs, light: Light, device: str) -> Tensor:
+    """The three losses of a batch of pairs, weighted."""
+    cells = pairs.pixels.shape[-1] // 8
+    ground = pairs.ground(cells).to(device)
+    keys, attention = reader.read(light(pairs.pixels.flatten(0, 1)).to(device))
+    told, seen = ground_loss(keys, ground.flatten(0, 1)), attention_loss(attention, ground.flatten(0, 1))
+    first, second = keys.chunk(2)
+    return told + _ATTENTION * seen + _MATCH * _matched(first, second, pairs.places(cells).to(device), ground[0])
 
 
-def _tokens(model: nn.Module, pixels: Tensor) -> Tensor:
-    """Normed tokens (B, 1 + h * w, D) of normalised pixels."""
-    with torch.autocast(pixels.device.type, torch.bfloat16):
-        tokens: Tensor = cast(VisionTransformer, model).forward_features(pixels)
-    return tokens
-
-
-def _hidden(pixels: Tensor, masks: Tensor) -> Tensor:
-    """Paint the masked patches in the mean colour."""
-    patch = pixels.shape[-1] // masks.shape[-1]
-    painted: Tensor = pixels.masked_fill(masks.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None], 0.0)
-    return painted
-
-
-def _step(pair: _Pair, images: Tensor, size: int, augment: _Augment, progress: float, device: str) -> Tensor:
-    """Loss of a batch of pictures (B, 3, H, W); the teacher first moves to what the student has become."""
-    moved(pair.teacher, pair.student, momentum(progress, _MOMENTUM))
-    crops = torch.cat([augment.cropped(images, size, _GLOBAL) for _ in range(2)])
-    wide = augment.lit(crops).to(device)
-    near = augment.lit(torch.cat([augment.cropped(images, size // 2, _LOCAL) for _ in range(_LOCALS)])).to(device)
-    masks = augment.masks(len(wide), size // 8).to(device)
-    chosen, frozen = masks.flatten(1), progress < _FROZEN
-    (student, read, read_patches), (teacher, told, told_patches) = pair.student, pair.teacher
-    with torch.no_grad():
-        seen = _tokens(teacher, wide)
-        whole = targets(told(seen[:, 0])).view(2, len(images), -1)
-        parts = targets(told_patches(seen[:, 1:][chosen]))
-    guessed = _tokens(student, _hidden(wide, masks))
-    classes = torch.cat([guessed[:, 0], _tokens(student, near)[:, 0]])
-    views = read(classes, frozen).view(2 + _LOCALS, len(images), -1)
-    return across_views(views, whole) + cross_entropy(read_patches(guessed[:, 1:][chosen], frozen), parts).mean()
+def _matched(first: Tensor, second: Tensor, places: Tensor, ground: Tensor) -> Tensor:
+    """The match loss of the first view's pasted patches that the second shows as well; keys are (B, h * w, D)."""
+    cells = int(places.shape[1] ** 0.5)
+    maps = second.transpose(1, 2).reshape(len(second), -1, cells, cells)
+    there = F.grid_sample(maps, places[:, :, None], mode="bilinear", align_corners=False)[..., 0].transpose(1, 2)
+    shown = (ground < 0.5) & (places.abs() <= 1 - 1 / cells).all(2)
+    return match_loss(first[shown], there[shown], shown.nonzero()[:, 0])
 
 
 @torch.inference_mode()
-def _health(pair: _Pair, images: Tensor, device: str) -> dict[str, float]:
-    """Signs of collapse, each in 0 .. 1: how undecided the teacher is, and over how many prototypes it spreads pictures."""
-    model, head, _ = pair.teacher
-    pixels = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-    p = (head(_tokens(model, pixels.to(device))[:, 0]) / TEACHER_TEMPERATURE).softmax(1)
-    undecided, spread = (-(q * q.clamp(min=1e-9).log()).sum(-1).mean() / np.log(p.shape[1]) for q in (p, p.mean(0)))
-    return {"undecided": float(undecided), "spread": float(spread)}
+def _progress(reader: _Reader, pairs: Pairs, device: str) -> dict[str, float]:
+    """How many patches of watched views are told apart, and how much attention goes to what was pasted."""
+    ground = pairs.ground(pairs.pixels.shape[-1] // 8).flatten(0, 1).to(device)
+    keys, attention = reader.read(pairs.pixels.flatten(0, 1).to(device))
+    right = (ground_cosines(keys, ground) > 0) == (ground > 0.5)
+    pasted = (attention * (1 - ground)[:, None]).sum(2) / attention.sum(2)
+    return {"told apart": float(right.float().mean()), "attention to pasted": float(pasted.mean())}
 
 
 def train_tiny_dino(
@@ -229,24 +138,25 @@ def train_tiny_dino(
     say: Callable[[str], None] = print,
     every_minutes: float = 5.0,
 ) -> dict[str, float]:
-    """Render, train, examine and write the tiny DINO to ``out`` in timm's layout: the teacher's transformer.
+    """Render, train, examine and write the tiny DINO to ``out`` in timm's layout.
 
-    Returns the figures of ``examine_dino`` on ``exam_size`` scenes of other seeds.  Raises MissingError without the emoji font.
+    A sample of the budget is a pair of views.  Returns the figures of ``examine_dino`` on ``exam_size`` scenes of other seeds.
+    Raises MissingError without the emoji font.
     """
-    pool = _Pool.render(World(font), pool_size, seed, say)
-    pair = _Pair(seed).to(device).train()
-    augment = _Augment(torch.Generator().manual_seed(seed))
-    watched = pool.draw(min(256, pool_size))
-
-    def loss_of(progress: float) -> Tensor:
-        pool.refresh(max(1, budget.batch // 12))
-        size = int(pool.rng.choice(_SIZES, p=_SIZE_ODDS))
-        return _step(pair, pool.draw(budget.batch), size, augment, progress, device)
-
+    images = _rendered(World(font), pool_size, seed)
+    say(f"rendered {pool_size} pictures")
+    model, generator = new_model(seed).to(device), torch.Generator().manual_seed(seed)
+    reader, paster, light = _Reader(model), Paster(images, generator), Light(generator)
+    watched = paster.pairs(64, _VIEW)
     figures = fit(
-        pair, loss_of, budget, out, measure=lambda: _health(pair, watched, device), say=say, every_minutes=every_minutes
+        reader,
+        lambda _: _loss(reader, paster.pairs(budget.batch, _VIEW), light, device),
+        budget,
+        out,
+        measure=lambda: _progress(reader, watched, device),
+        say=say,
+        every_minutes=every_minutes,
     )
-    model = cast(VisionTransformer, pair.teacher[0])
     return write_tiny_dino(model, figures, out, font=font, exam_size=exam_size)
 
 

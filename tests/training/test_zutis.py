@@ -35,6 +35,7 @@ from annofree.training.copy_paste import VARIANTS, CopyPaste
 from annofree.training.ranks import Ranks
 from annofree.training.records import read_log
 from annofree.training.zutis import (
+    Batch,
     Lesson,
     collate,
     draw,
@@ -279,6 +280,15 @@ def test_each_loss_reaches_only_what_is_its_own(home: Path, stop_gradient: bool)
     assert gradients(network, losses["cross-entropy"]) == (True, False)
     losses = lesson(network, batch)
     assert gradients(network, losses["dice"] + losses["bce"]) == (not stop_gradient, True)
+
+
+def test_a_stride_compares_every_so_many_pixels(home: Path) -> None:
+    _, network, scenes, words = parts(home)
+    batch = collate([draw(scenes, 0, i) for i in range(3)])
+    coarse = Batch(batch.pixels, batch.labels[:, 1::3, 1::3], [i[:, 1::3, 1::3] for i in batch.instances])
+    strided, whole = Lesson(network, words, 255, 1.0, Ranks(), stride=3), Lesson(network, words, 255, 1.0, Ranks())
+    for name, loss in strided(network, batch).items():
+        assert loss.item() == pytest.approx(whole(network, coarse)[name].item(), rel=1e-6)
 
 
 def test_the_losses_are_those_of_the_written_out_step(home: Path) -> None:

@@ -55,21 +55,27 @@ class Batch(NamedTuple):
 
 
 class Lesson:
-    """Gives the losses of a network on a batch; ``words`` (K, D) are the text features of the background and the names."""
+    """Gives the losses of a network on a batch; ``words`` (K, D) are the text features of the background and the names.
 
-    def __init__(self, network: ZutisNetwork, words: Tensor, ignored: int, mask_weight: float, ranks: Ranks) -> None:
+    They are compared at every ``stride``-th px of a scene, down and across.
+    """
+
+    def __init__(
+        self, network: ZutisNetwork, words: Tensor, ignored: int, mask_weight: float, ranks: Ranks, stride: int = 1
+    ) -> None:
         self.words, self.ignored, self.mask_weight, self.ranks = words, ignored, mask_weight, ranks
+        self._seen = (..., slice(stride // 2, None, stride), slice(stride // 2, None, stride))
         self.mean, self.std = (torch.tensor(v, device=ranks.device).view(3, 1, 1) for v in _statistics(network))
 
     def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy, and the two parts of the mask loss; means over all scenes of a step, whoever has them."""
         device = self.ranks.device
         pixels = (batch.pixels.to(device, non_blocking=True).float() / 255 - self.mean) / self.std
-        labels = batch.labels.to(device, non_blocking=True).long()
+        labels = batch.labels[self._seen].to(device, non_blocking=True).long()
         found = network(pixels)
         counted = self.ranks.mean((labels != self.ignored).sum().float())
         named = semantic_loss(found.features, self.words, labels, ignored=self.ignored, counted=counted)
-        drawn = set_loss(found.masks, [i.to(device, non_blocking=True) for i in batch.instances])
+        drawn = set_loss(found.masks, [i[self._seen].to(device, non_blocking=True) for i in batch.instances])
         return {"cross-entropy": named, "dice": self.mask_weight * drawn.dice, "bce": self.mask_weight * drawn.bce}
 
 
@@ -116,7 +122,8 @@ def train_zutis(
         scenes = CopyPaste(archive, masks, recipe.scene_settings(), memory=_MEMORY // max(1, recipe.workers))
         network = new_network(local, archive.names, recipe).to(ranks.device)
         clip = Clip(local.folder, ranks.device, card=local.card).prompted(recipe.templates)
-        lesson = Lesson(network, text_features(clip, recipe, archive.names), scenes.settings.ignored, recipe.mask_weight, ranks)
+        words = recipe.logit_scale * text_features(clip, recipe, archive.names)
+        lesson = Lesson(network, words, scenes.settings.ignored, recipe.mask_weight, ranks, recipe.stride)
         watch = _watch(recipe, on_progress, lambda step, model: draw_samples(network, clip, recipe, scenes, step))
         schedule = Poly(recipe.power, recipe.floor)
         course = Course(recipe.steps, recipe.batch, schedule, recipe.seed, recipe.bf16, recipe.max_norm or None)

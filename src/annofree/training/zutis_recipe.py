@@ -57,6 +57,8 @@ class ZutisRecipe:
     - ``lr`` of the decoder, its queries and the two small networks, ``encoder_lr`` of the ViT, ``weight_decay`` of all.
     - ``power`` of the schedule, (1 - step / steps) ** power, and ``floor``, below which no learning rate falls.
     - ``mask_weight``: of the mask loss; under AdamW, and with ``stop_gradient``, it hardly matters.
+    - ``logit_scale``: what cosines are multiplied by in the cross-entropy; 1 as released, which is slow to tell names apart.
+    - ``stride``: truth and maps are compared at every so-many-th px, down and across; 1 as released, more is quicker.
     - ``max_norm``: a bound on the gradient's norm; 0 for none, as released.
     - ``seed`` of the weights and the scenes.
     - ``bf16``: whether to compute in half precision; losses and weights stay in full.
@@ -89,6 +91,8 @@ class ZutisRecipe:
     power: float = 0.9
     floor: float = 1e-6
     mask_weight: float = 1.0
+    logit_scale: float = 1.0
+    stride: int = 1
     max_norm: float = 0.0
     seed: int = 0
     bf16: bool = False
@@ -112,7 +116,7 @@ class ZutisRecipe:
             raise InputError(f"expected exclude as a list of names, got the text {self.exclude!r}; write [{self.exclude!r}]")
         for f in fields(self):
             _check_type(f.name, getattr(self, f.name), str(f.type))
-        for name in ("steps", "batch", "lr", "log_every", "checkpoint_every"):
+        for name in ("steps", "batch", "lr", "logit_scale", "stride", "log_every", "checkpoint_every"):
             if getattr(self, name) <= 0:
                 raise InputError(f"expected {name} above 0, got {getattr(self, name)}")
         _check_names("setting of [network]", self.network, _NETWORK)

@@ -131,7 +131,7 @@ def test_a_folder_of_pictures(cli: Cli, fakes: list[dict[str, str]], photos: Pat
     assert fakes == [{"method": "zip", "models": "fast", "variant": "paper", "device": "cpu"}]
     assert "11 instances in 8 pictures" in said.out
     assert f"{out}/annotations.json, {out}/overlays" in said.out
-    assert sorted(p.name for p in out.rglob("*") if p.is_file()) == sorted(
+    assert sorted(p.name for p in out.rglob("*") if p.is_file() and p.parent.name != "shards") == sorted(
         [*(f"{n}.jpg" for n in range(8)), "annotations.json", "run.json"]
     )
     coco = read(out / "annotations.json")
@@ -230,14 +230,21 @@ def test_a_picture_on_which_the_method_fails_is_named(
     assert len(read(tmp_path / "out" / "annotations.json")["images"]) == 7
 
 
-def test_what_was_done_before_ctrl_c_is_kept(cli: Cli, monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path) -> None:
+def test_what_was_done_before_ctrl_c_is_kept_for_the_same_command(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path
+) -> None:
     monkeypatch.setattr(Exploding, "problem", KeyboardInterrupt())
     monkeypatch.setattr(annofree.methods.catalogue, "load", lambda *_, **__: Exploding(FakeClip(), FakeSam()))
-    said = cli("segment", photos, "--classes", ALL, "--out", tmp_path / "out")
+    command = ("segment", photos, "--classes", ALL, "--batch-size", 1, "--out", tmp_path / "out")
+    said = cli(*command)
     assert said.code == 130
     assert said.err.endswith("annofree: stopped; what was done is kept\n")
-    assert [row["file_name"] for row in read(tmp_path / "out" / "annotations.json")["images"]] == ["0.png"]
-    assert read(tmp_path / "out" / "run.json")["timings"] == {"images": 1}
+    assert not (tmp_path / "out" / "annotations.json").exists()
+    monkeypatch.setattr(Exploding, "problem", RuntimeError("no memory"))
+    again = cli(*command)
+    assert "note: going on: 1 of 8 pictures are done\n" in again.err and again.code == 1
+    names = [row["file_name"] for row in read(tmp_path / "out" / "annotations.json")["images"]]
+    assert names == [f"{n}.png" for n in range(8) if n != 1]
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path) -> None:
@@ -559,7 +566,10 @@ def test_wrong_worlds_are_refused(cli: Cli, tmp_path: Path) -> None:
 
 # Help
 
-COMMANDS = ["", "segment", "evaluate", "reproduce", "train", "train tiny-clip", "train tiny-sam", "world", "world emoji"]
+COMMANDS = [
+    *("", "segment", "relabel", "merge", "evaluate", "reproduce", "index", "retrieve", "mask", "export", "convert"),
+    *("train", "train tiny-clip", "train tiny-sam", "train zutis", "train selfmask", "world", "world emoji"),
+]
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])

@@ -14,7 +14,9 @@ from annofree.errors import InputError
 from annofree.formats.label_maps import ClassList, read_label_map
 from annofree.formats.legend import draw_label_map
 from annofree.formats.panoptic import PanopticFile
+from annofree.formats.run_finals import mean_shares
 from annofree.formats.run_folder import RunFolder
+from annofree.formats.run_names import ResultNames
 from annofree.structures import VOID, Detections, Image, LabelMap
 
 PICTURE = Image(np.full((40, 60, 3), 90, np.uint8))
@@ -34,14 +36,25 @@ def files_in(folder: Path) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_run_leaves_annotations_overlays_and_settings(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path / "new" / "out", ["cat", "dog"], root=tmp_path / "photos")
-    folder.add(tmp_path / "photos" / "sub" / "a.png", PICTURE, one_dog())
-    folder.finish({"method": "zip"})
+def results(out: Path, given: dict[str, dict[str, Any]], image: Image = PICTURE, **more: Any) -> RunFolder:
+    """A run folder with what was found in some pictures, by id."""
+    folder = RunFolder.create(out, more.pop("names", ["cat", "dog"]), **more)
+    names = ResultNames(given)
+    rows = [folder.record(names.of(id_), image.size, image, **found) for id_, found in given.items()]
+    folder.finish(lambda: rows, {"method": "zip"}, shares=mean_shares(lambda: rows))
+    return folder
 
+
+def dogs(*ids: str) -> dict[str, dict[str, Any]]:
+    return {id_: {"detections": one_dog()} for id_ in ids}
+
+
+def test_a_run_leaves_annotations_overlays_and_settings(tmp_path: Path) -> None:
+    folder = results(tmp_path / "new" / "out", dogs("sub/a.png"))
     assert files_in(folder.out) == {"annotations.json", "run.json", "overlays/sub/a.jpg"}
     assert read(folder.out / "run.json") == {"method": "zip"}
     coco = read(folder.out / "annotations.json")
+    assert list(coco) == ["info", "images", "categories", "annotations"]
     assert coco["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
     assert coco["images"] == [
         {"id": 1, "file_name": "sub/a.png", "height": 40, "width": 60, "overlay": "overlays/sub/a.jpg"},
@@ -53,71 +66,85 @@ def test_a_run_leaves_annotations_overlays_and_settings(tmp_path: Path) -> None:
         assert overlay.size == (540, 360)
 
 
+def test_the_file_is_what_json_writes_of_it_at_once(tmp_path: Path) -> None:
+    results(tmp_path, dogs("a.png", "ü b.png", "c.png"), tasks=["instance", "panoptic"])
+    for name in ("annotations.json", "panoptic.json"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert text == json.dumps(json.loads(text), ensure_ascii=False) + "\n"
+    coco = read(tmp_path / "annotations.json")
+    assert [(row["id"], row["image_id"]) for row in coco["annotations"]] == [(1, 1), (2, 2), (3, 3)]
+
+
 def test_the_coco_api_reads_what_was_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = RunFolder.create(tmp_path, ["cat", "dog"])
-    folder.add(Path("a.png"), PICTURE, one_dog())
-    folder.finish({})
+    results(tmp_path, dogs("a.png"))
     coco = COCO(str(tmp_path / "annotations.json"))
     capsys.readouterr()
     # by overlap: pycocotools' own decoding warns under this NumPy
     assert coco_mask.iou([coco.annToRLE(coco.anns[1])], list(one_dog().rles), [0]).tolist() == [[1.0]]
 
 
-def test_what_was_done_before_an_interruption_is_kept(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path, ["cat", "dog"])
-    with pytest.raises(KeyboardInterrupt):
-        try:
-            folder.add(Path("a.png"), PICTURE, one_dog())
-            raise KeyboardInterrupt
-        finally:
-            folder.finish({"complete": False})
-    assert len(read(tmp_path / "annotations.json")["annotations"]) == 1
+def test_failed_pictures_are_passed_over_and_listed(tmp_path: Path) -> None:
+    folder, names = RunFolder.create(tmp_path, ["cat", "dog"]), ResultNames(["a.png", "\udcff.png"])
+    rows = [{"failed": "torn", "n": 0}, folder.record(names.of("a.png"), (40, 60), detections=one_dog())]
+    folder.finish(lambda: rows, {}, [{"id": "\udcff.png", "reason": "torn"}])
+    assert read(tmp_path / "quarantine.json") == [{"id": "\udcff.png", "reason": "torn"}]
+    assert [row["id"] for row in read(tmp_path / "annotations.json")["images"]] == [1]
+    folder.finish(lambda: rows[1:], {})
+    assert not (tmp_path / "quarantine.json").exists()
 
 
 def test_a_run_that_found_no_picture_to_finish_still_says_what_was_asked(tmp_path: Path) -> None:
-    RunFolder.create(tmp_path, ["cat", "dog"]).finish({})
+    results(tmp_path, {})
     assert read(tmp_path / "annotations.json")["categories"][1] == {"id": 2, "name": "dog"}
 
 
-def test_annotations_are_kept_even_if_the_settings_cannot_be_written(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path, ["cat", "dog"])
-    folder.add(Path("a.png"), PICTURE, one_dog())
-    with pytest.raises(TypeError):
-        folder.finish({"out": tmp_path})
-    assert files_in(tmp_path) == {"annotations.json", "overlays/a.jpg"}
+def test_overlays_are_left_out_where_there_is_no_picture_or_none_are_asked_for(tmp_path: Path) -> None:
+    results(tmp_path, {"a.png": {"detections": one_dog(), "labels": labelled()}}, tasks=["instance"], overlays=False)
+    assert not [f for f in files_in(tmp_path) if f.startswith("overlays")]
+    assert "overlay" not in read(tmp_path / "annotations.json")["images"][0]
 
 
-@pytest.mark.parametrize("names", [("a.jpg", "a.png", "a.JPG"), ("a.png", "a.png", "a.png"), ("x/a.png", "y/a.png", "z/a.png")])
+@pytest.mark.parametrize(
+    "names", [("a.jpg", "a.png", "a.JPG"), ("a.png", "./a.png", "A.png"), ("x/a.png", "y/a.png", "z/a.png")]
+)
 def test_pictures_of_one_stem_keep_an_overlay_each(tmp_path: Path, names: tuple[str, ...]) -> None:
-    folder = RunFolder.create(tmp_path, ["cat", "dog"])
-    for name in names:
-        folder.add(Path(name), PICTURE, one_dog())
-    folder.finish({})
+    results(tmp_path, dogs(*names))
     rows = read(tmp_path / "annotations.json")["images"]
     assert [row["file_name"] for row in rows] == list(names)
     assert len({row["overlay"].lower() for row in rows}) == len(names)
     assert {row["overlay"] for row in rows} == {f for f in files_in(tmp_path) if f.startswith("overlays/")}
 
 
-@pytest.mark.parametrize("name", ["../../a.png", "/elsewhere/a.png"])
-@pytest.mark.parametrize("with_root", [True, False])
-def test_overlays_stay_in_their_folder(tmp_path: Path, name: str, with_root: bool) -> None:
-    folder = RunFolder.create(tmp_path / "out", ["cat", "dog"], root=tmp_path / "photos" if with_root else None)
-    folder.add(Path(name), PICTURE, one_dog())
-    assert files_in(tmp_path) == {"out/overlays/a.jpg"}
+@pytest.mark.parametrize("name", ["../../a.png", "/elsewhere/a.png", "../.a.png"])
+def test_overlays_stay_in_their_folder_and_in_sight(tmp_path: Path, name: str) -> None:
+    results(tmp_path / "out", dogs(name))
+    assert {f for f in files_in(tmp_path) if not f.endswith(".json")} == {"out/overlays/a.jpg"}
+
+
+def test_a_folder_that_is_called_as_a_result_is_no_obstacle(tmp_path: Path) -> None:
+    results(tmp_path, dogs("a.png", "a.jpg/b.png", "a.jpg/c.jpg/d.e.png", "a.jpg/c.png"))
+    rows = read(tmp_path / "annotations.json")["images"]
+    assert {row["overlay"] for row in rows} == {f for f in files_in(tmp_path) if f.startswith("overlays/")}
+    assert len(rows) == 4
 
 
 def test_names_that_are_long_or_not_unicode_do_no_harm(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path, ["cat", "dog"])
-    folder.add(Path("橙" * 80 + ".png"), PICTURE, one_dog())
-    folder.add(Path("\udcff.png"), PICTURE, one_dog())
-    folder.finish({})
-    assert [row["file_name"] for row in read(tmp_path / "annotations.json")["images"]] == ["橙" * 80 + ".png", "\ufffd.png"]
+    results(tmp_path, dogs("橙" * 80 + ".png", "\udcff.png", "line\nfeed.png"))
+    named = [row["file_name"] for row in read(tmp_path / "annotations.json")["images"]]
+    assert named == ["橙" * 80 + ".png", "\ufffd.png", "line\nfeed.png"]
+
+
+def test_names_depend_on_the_pictures_and_not_on_what_became_of_them() -> None:
+    ids = ["a.png", "a.jpg", "x/a.png", "a:b.png"]
+    names = ResultNames(ids)
+    assert [names.of(id_) for id_ in ids] == [ResultNames(ids).of(id_) for id_ in ids]
+    assert [names.of(id_).stem for id_ in ids] == ["a", "a.jpg", "x/a", "a:b"]
+    assert names.of("a:b.png").portable == "a_b"
 
 
 def test_a_picture_longer_than_a_jpeg_can_be_gets_a_smaller_overlay(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path, ["cat"])
-    folder.add(Path("wide.png"), Image(np.zeros((2, 70_000, 3), np.uint8)), Detections.none((2, 70_000), ["cat"]))
+    wide = Image(np.zeros((2, 70_000, 3), np.uint8))
+    results(tmp_path, {"wide.png": {"detections": Detections.none((2, 70_000), ["cat"])}}, wide, names=["cat"])
     with PIL.Image.open(tmp_path / "overlays" / "wide.jpg") as overlay:
         assert overlay.width == 65_500
 
@@ -139,10 +166,12 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(tmp_path:
         RunFolder.create(tmp_path, ["cat"])
 
 
-def test_detections_of_other_classes_are_refused(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path, ["dog"])
+def test_names_that_were_not_asked_for_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\['dog'\], got \['cat', 'dog'\]"):
-        folder.add(Path("a.png"), PICTURE, one_dog())
+        results(tmp_path, dogs("a.png"), names=["dog"])
+    with pytest.raises(InputError, match=r"label maps of the classes \['cat'\], got \['dog'\] too"):
+        results(tmp_path, {"a.png": {"labels": labelled()}}, names=["cat"])
+    assert files_in(tmp_path) == set()
 
 
 # Label maps and panoptic maps
@@ -164,15 +193,15 @@ def segmented(id_: int = 1) -> tuple[Any, list[dict[str, Any]]]:
     return segments, [{"id": id_, "category_id": 2, "area": 200, "bbox": [30, 10, 20, 10], "iscrowd": 0, "score": 0.75}]
 
 
-def folder_of(tmp_path: Path, *tasks: str) -> RunFolder:
-    return RunFolder.create(tmp_path / "out", ["cat", "dog"], root=tmp_path, tasks=tasks, stuff=["cat"])
+def everything(name: str, k: int = 1) -> dict[str, dict[str, Any]]:
+    return {name: {"detections": one_dog(), "labels": labelled(20), "segments": segmented(k)}}
+
+
+ALL = ("instance", "semantic", "panoptic")
 
 
 def test_all_tasks_leave_their_files(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "instance", "semantic", "panoptic")
-    picture = tmp_path / "sub" / "a.png"
-    folder.add_answers(picture, PICTURE, detections=one_dog(), labels=labelled(), segments=segmented())
-    folder.finish({"shares": folder.shares()})
+    folder = results(tmp_path / "out", everything("sub/a.png"), tasks=ALL, stuff=["cat"])
     assert files_in(folder.out) == {
         "run.json",
         "annotations.json",
@@ -184,6 +213,9 @@ def test_all_tasks_leave_their_files(tmp_path: Path) -> None:
         "panoptic.json",
         "panoptic/sub/a.png",
     }
+    assert {path.relative_to(folder.out).as_posix() for path in folder.written} == {
+        f for f in files_in(folder.out) if f.endswith((".jpg", ".png")) or "classes" in f
+    }
     (row,) = read(folder.out / "annotations.json")["images"]
     assert row == {
         "id": 1,
@@ -194,7 +226,6 @@ def test_all_tasks_leave_their_files(tmp_path: Path) -> None:
         "labels": "labels/sub/a.png",
         "panoptic": "panoptic/sub/a.png",
     }
-    assert (folder.images, folder.instances) == (1, 1)
     file = PanopticFile.read(folder.out / "panoptic.json")
     assert [(c["id"], c["name"], c["isthing"]) for c in file.categories] == [(1, "cat", 0), (2, "dog", 1)]
     assert np.array_equal(file.segments(file.annotations[0]), segmented()[0])
@@ -202,13 +233,11 @@ def test_all_tasks_leave_their_files(tmp_path: Path) -> None:
 
 
 def test_label_maps_are_read_as_they_were(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "semantic")
-    for share, name in ((20, "a.png"), (40, "b.png")):
-        folder.add_answers(tmp_path / name, PICTURE, labels=labelled(share))
-    folder.finish({})
+    shares = {"a.png": 20, "b.png": 40}
+    folder = results(tmp_path, {name: {"labels": labelled(k)} for name, k in shares.items()}, tasks=["semantic"])
     classes = ClassList.read(folder.out / "labels")
     assert classes == ClassList(LABELS, 0, 255)
-    for share, name in ((20, "a.png"), (40, "b.png")):
+    for name, share in shares.items():
         found = read_label_map(folder.out / "labels" / name, classes)
         assert np.array_equal(found.labels, labelled(share).labels)
     sheet = draw_label_map(PICTURE, labelled(20))
@@ -218,30 +247,25 @@ def test_label_maps_are_read_as_they_were(tmp_path: Path) -> None:
 
 
 def test_only_what_was_asked_for_is_written(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "semantic")
-    folder.add_answers(tmp_path / "a.png", PICTURE, labels=labelled(), segments=segmented())
-    folder.finish({})
-    assert files_in(folder.out) == {
+    results(tmp_path, {"a.png": {"labels": labelled(), "segments": segmented()}}, tasks=["semantic"])
+    assert files_in(tmp_path) == {
         "run.json",
         "labels/classes.json",
         "labels/shares.json",
         "labels/a.png",
         "overlays-semantic/a.jpg",
     }
-    assert (folder.images, folder.instances) == (1, 0)
 
 
 def test_shares_are_means_over_the_pictures(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "semantic")
-    assert folder.shares() == {}
-    for share, name in ((10, "a.png"), (40, "b.png")):
-        folder.add_answers(tmp_path / name, PICTURE, labels=labelled(share))
+    assert mean_shares(list) == {}
+    results(tmp_path, {"a.png": {"labels": labelled(10)}, "b.png": {"labels": labelled(40)}}, tasks=["semantic"])
     seen = 59 / 60  # one column of 60 is void
-    assert folder.shares() == pytest.approx({"dog": seen * (0.25 + 1) / 2, "background": seen * 0.75 / 2})
-    assert list(folder.shares()) == ["dog", "background"]
-    folder.finish({})
-    written = read(folder.out / "labels" / "shares.json")
-    assert written["mean"] == folder.shares()
+    text = (tmp_path / "labels" / "shares.json").read_text(encoding="utf-8")
+    written = json.loads(text)
+    assert text == json.dumps(written, indent=2) + "\n"
+    assert written["mean"] == pytest.approx({"dog": seen * (0.25 + 1) / 2, "background": seen * 0.75 / 2})
+    assert list(written["mean"]) == ["dog", "background"]
     assert written["pictures"] == {
         "a": pytest.approx({"background": seen * 0.75, "dog": seen * 0.25}),
         "b": pytest.approx({"dog": seen}),
@@ -249,18 +273,16 @@ def test_shares_are_means_over_the_pictures(tmp_path: Path) -> None:
 
 
 def test_nothing_done_leaves_nothing_but_what_was_asked(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "semantic", "panoptic")
-    folder.finish({})
-    assert files_in(folder.out) == {"run.json", "panoptic.json"}
-    assert PanopticFile.read(folder.out / "panoptic.json").annotations == []
+    results(tmp_path, {}, tasks=["semantic", "panoptic"])
+    assert files_in(tmp_path) == {"run.json", "panoptic.json"}
+    assert PanopticFile.read(tmp_path / "panoptic.json").annotations == []
 
 
 def test_many_names_are_written_in_16_bits(tmp_path: Path) -> None:
     names = tuple(f"thing {k}" for k in range(300))
-    folder = RunFolder.create(tmp_path, names, tasks=["semantic"])
     labels = np.tile(np.arange(60, dtype=np.int32) * 5, (40, 1))
     labels[0] = VOID
-    folder.add_answers(Path("a.png"), PICTURE, labels=LabelMap(labels, names))
+    results(tmp_path, {"a.png": {"labels": LabelMap(labels, names)}}, names=names, tasks=["semantic"])
     with PIL.Image.open(tmp_path / "labels" / "a.png") as picture:
         assert picture.mode == "I;16"
     classes = ClassList.read(tmp_path / "labels")
@@ -272,17 +294,18 @@ def test_many_names_are_written_in_16_bits(tmp_path: Path) -> None:
     "names",
     [
         ("a.jpg", "a.png", "A.JPG"),
-        ("x/a.png", "x/a.png", "y/a.png"),
+        ("x/a.png", "x/./a.png", "y/a.png"),
         ("1:2.png", "1_2.png", "1:2.jpg", "1_2-2.png"),
         ("a\\b.png", "a_b.png", "a/b.png"),
         ("v1.0/a.b.png", "v1.0/a.c.png", "v1.0.png"),
+        ("t.tar::a.png", "t.tar::b/../a.png", "t.tar::/a.png"),
     ],
 )
 def test_pictures_of_one_stem_keep_their_own_maps(tmp_path: Path, names: tuple[str, ...]) -> None:
-    folder = folder_of(tmp_path, "instance", "semantic", "panoptic")
-    for k, name in enumerate(names, 1):
-        folder.add_answers(tmp_path / name, PICTURE, detections=one_dog(), labels=labelled(k), segments=segmented(k))
-    folder.finish({})
+    found = {
+        name: {"detections": one_dog(), "labels": labelled(k), "segments": segmented(k)} for k, name in enumerate(names, 1)
+    }
+    folder = results(tmp_path / "out", found, tasks=ALL)
     rows = read(folder.out / "annotations.json")["images"]
     assert [row["file_name"] for row in rows] == list(names)
     for key, place in (("overlay", "overlays/"), ("labels", "labels/"), ("panoptic", "panoptic/")):
@@ -293,20 +316,3 @@ def test_pictures_of_one_stem_keep_their_own_maps(tmp_path: Path, names: tuple[s
     for k, row in enumerate(rows, 1):
         assert np.array_equal(read_label_map(folder.out / row["labels"], classes).labels, labelled(k).labels)
         assert file.segments(maps[row["panoptic"]]).max() == k
-
-
-def test_maps_of_pictures_elsewhere_stay_in_the_folder(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path / "out", ["cat", "dog"], tasks=["semantic", "panoptic"])
-    folder.add_answers(Path("/elsewhere/a.png"), PICTURE, labels=labelled(), segments=segmented())
-    folder.add_answers(Path("../../a.png"), PICTURE, labels=labelled(), segments=segmented())
-    folder.finish({})
-    maps = {f for f in files_in(tmp_path) if f.endswith(".png") and "panoptic" in f}
-    assert maps == {"out/panoptic/a.png", "out/panoptic/a.png.png"}
-    assert {f for f in files_in(tmp_path) if not f.startswith("out/")} == set()
-
-
-def test_detections_beside_labels_have_the_classes_of_the_folder(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "instance", "semantic")
-    with pytest.raises(InputError, match=r"expected detections of the classes \['cat', 'dog'\]"):
-        folder.add_answers(tmp_path / "a.png", PICTURE, detections=one_dog(("cat", "hound")), labels=labelled())
-    assert files_in(folder.out) == set()

@@ -1,3 +1,4 @@
+import gc
 import threading
 import time
 import warnings
@@ -11,21 +12,19 @@ import PIL.Image
 import pytest
 import torch
 
-from annofree.datasets import folder
+from annofree.datasets import sources
+from annofree.datasets.folder import pillow_quiet
 from annofree.errors import ImageError, InputError, MissingError
-from annofree.running import local
-from annofree.running.local import Timings, run
-from annofree.structures import Detections, Image, Vocabulary
-
-DOGS = Vocabulary.of("dog")
+from annofree.running.local import Clock, Encoders, Timings, attempt
+from annofree.structures import Image
 
 
 @dataclass
 class Stub:
-    """A method that finds nothing, and raises ``problem`` at pictures of width 13: in ``encode`` or in ``instances``."""
+    """A method that raises ``problem`` at pictures of width 13, and at more than ``most`` pictures."""
 
     problem: BaseException | None = None
-    at: str = "encode"
+    most: int = 99
     batches: list[list[str]] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -34,16 +33,14 @@ class Stub:
 
     def encode(self, images: Sequence[Image]) -> list[Any]:
         self.batches.append([Path(i.id).name for i in images])
+        if len(images) > self.most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         for image in images:
-            self.trip("encode", image)
+            self.trip(image)
         return list(images)
 
-    def instances(self, image: Any, classes: Any) -> Detections:
-        self.trip("instances", image)
-        return Detections.none(image.size, classes.names)
-
-    def trip(self, at: str, image: Image) -> None:
-        if self.problem and at == self.at and image.size[1] == 13:
+    def trip(self, image: Image) -> None:
+        if self.problem and image.size[1] == 13:
             raise self.problem
 
 
@@ -51,18 +48,18 @@ class Stub:
 class Record:
     done: list[str] = field(default_factory=list)
     failed: dict[str, Exception] = field(default_factory=dict)
-    progress: list[tuple[int, int]] = field(default_factory=list)
+    less: list[int] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
 
-    def go(self, method: Stub, paths: Sequence[Path], **more: Any) -> Timings:
-        return run(
-            method,
-            paths,
-            DOGS,
-            on_result=lambda path, image, found: self.done.append(path.name),
-            on_failure=lambda path, problem: self.failed.update({path.name: problem}),
-            on_progress=lambda done, total: self.progress.append((done, total)),
-            **more,
-        )
+    def go(self, method: Any, paths: Sequence[Path], batch_size: int = 4) -> None:
+        feed = Encoders(method, batch_size, 2, self.clock, self.less.append)
+        with pillow_quiet():
+            for batch in feed.batches([(k, path.name, str(path)) for k, path in enumerate(paths)]):
+                for one in batch:
+                    if one.problem:
+                        self.failed[one.id] = one.problem
+                    else:
+                        self.done.append(one.id)
 
 
 def pictures(folder: Path, count: int, guilty: Sequence[int] = (), broken: Sequence[int] = ()) -> list[Path]:
@@ -76,34 +73,44 @@ def pictures(folder: Path, count: int, guilty: Sequence[int] = (), broken: Seque
 
 def test_every_picture_is_handed_on_in_order_and_in_batches(tmp_path: Path) -> None:
     record, method = Record(), Stub()
-    timings = record.go(method, pictures(tmp_path, 5), batch_size=2)
+    record.go(method, pictures(tmp_path, 5), batch_size=2)
     assert record.done == ["0.png", "1.png", "2.png", "3.png", "4.png"]
     assert method.batches == [["0.png", "1.png"], ["2.png", "3.png"], ["4.png"]]
-    assert record.progress == [(k, 5) for k in range(1, 6)]
-    assert (timings.images, timings.failed) == (5, 0)
-    assert 0 < timings.seconds_encode <= timings.seconds_total and timings.seconds_read > 0
-    assert timings.images_per_second == 5 / timings.seconds_total
+    assert record.clock.seconds["encode"] > 0 and record.clock.seconds["read"] > 0
 
 
 def test_a_bad_picture_is_named_and_the_rest_of_its_batch_goes_on(tmp_path: Path) -> None:
-    record = Record()
-    timings = record.go(Stub(), pictures(tmp_path, 5, broken=[1, 4]), batch_size=4)
-    assert record.done == ["0.png", "2.png", "3.png"]
+    record, method = Record(), Stub()
+    record.go(method, pictures(tmp_path, 6, broken=[1, 4]), batch_size=4)
+    assert record.done == ["0.png", "2.png", "3.png", "5.png"]
+    assert method.batches == [["0.png", "2.png", "3.png"], ["5.png"]]  # cut by place, whatever can be read
     assert set(record.failed) == {"1.png", "4.png"}
     assert all(isinstance(problem, ImageError) for problem in record.failed.values())
-    assert (timings.images, timings.failed, record.progress[-1]) == (3, 2, (5, 5))
 
 
-@pytest.mark.parametrize("at", ["encode", "instances"])
 @pytest.mark.parametrize("problem", [InputError("no"), RuntimeError("no"), torch.cuda.OutOfMemoryError("no"), MemoryError()])
-def test_only_the_guilty_picture_fails(tmp_path: Path, problem: Exception, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_guilty_picture_fails(tmp_path: Path, problem: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     emptied: list[int] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
     record = Record()
-    record.go(Stub(problem, at), pictures(tmp_path, 4, guilty=[2]), batch_size=3)
+    record.go(Stub(problem), pictures(tmp_path, 4, guilty=[2]), batch_size=3)
     assert record.done == ["0.png", "1.png", "3.png"]
     assert record.failed == {"2.png": problem}
     assert bool(emptied) == isinstance(problem, torch.cuda.OutOfMemoryError)
+
+
+def test_batches_are_halved_where_memory_runs_out_and_stay_so(tmp_path: Path) -> None:
+    record, method = Record(), Stub(most=2)
+    record.go(method, pictures(tmp_path, 12), batch_size=8)
+    assert len(record.done) == 12 and not record.failed
+    assert record.less == [4, 2]
+    assert [len(batch) for batch in method.batches] == [8, 4, 2, 2, 2, 2, 2, 2]
+
+
+def test_where_one_picture_is_too_much_it_is_named(tmp_path: Path) -> None:
+    record = Record()
+    record.go(Stub(MemoryError("big")), pictures(tmp_path, 4, guilty=[3]), batch_size=4)
+    assert (record.done, list(record.failed), record.less) == (["0.png", "1.png", "2.png"], ["3.png"], [2, 1])
 
 
 def test_a_kept_failure_does_not_keep_tensors(tmp_path: Path) -> None:
@@ -117,26 +124,27 @@ def test_a_kept_failure_does_not_keep_tensors(tmp_path: Path) -> None:
     assert not held
 
 
-@pytest.mark.parametrize("at", ["encode", "instances"])
-@pytest.mark.parametrize(
-    "problem",
-    [TypeError(), AttributeError(), KeyError(), NotImplementedError(), RecursionError(), MissingError(), KeyboardInterrupt()],
-)
-def test_what_no_picture_is_to_blame_for_ends_the_run(tmp_path: Path, problem: BaseException, at: str) -> None:
+OURS = [TypeError(), AttributeError(), KeyError(), NotImplementedError(), RecursionError(), MissingError(), KeyboardInterrupt()]
+
+
+@pytest.mark.parametrize("problem", OURS)
+def test_what_no_picture_is_to_blame_for_ends_the_work(tmp_path: Path, problem: BaseException) -> None:
     record, before = Record(), list(warnings.filters)
     with pytest.raises(type(problem)):
-        record.go(Stub(problem, at), pictures(tmp_path, 6, guilty=[0]), batch_size=2)
+        record.go(Stub(problem), pictures(tmp_path, 6, guilty=[0]), batch_size=2)
     assert not record.failed
     assert list(warnings.filters) == before
+    gc.collect()
     assert not [t for t in threading.enumerate() if t.name.startswith("annofree-read")]
 
 
-def test_what_a_callback_raises_ends_the_run(tmp_path: Path) -> None:
-    def full(*_: object) -> None:
-        raise RuntimeError("disk full")
+@pytest.mark.parametrize("problem", OURS)
+def test_an_attempt_lets_through_what_no_picture_is_to_blame_for(problem: BaseException) -> None:
+    def do() -> None:
+        raise problem
 
-    with pytest.raises(RuntimeError, match="disk full"):
-        run(Stub(), pictures(tmp_path, 2), DOGS, on_result=full, on_failure=lambda path, problem: None)
+    with pytest.raises(type(problem)):
+        attempt(Clock(), "instances", do)
 
 
 def test_too_few_encodings_are_a_bug_of_the_method(tmp_path: Path) -> None:
@@ -144,35 +152,40 @@ def test_too_few_encodings_are_a_bug_of_the_method(tmp_path: Path) -> None:
         def encode(self, images: Sequence[Image]) -> list[Any]:
             return list(images[1:])
 
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="expected 3 encodings of as many pictures, got 2"):
         Record().go(Forgetful(), pictures(tmp_path, 3))
 
 
 def test_the_next_batch_is_read_while_the_method_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    original = folder.decode_image
+    original = sources.read_place
 
-    def noted(path: Path) -> Image:
+    def noted(place: str, id: str | None = None) -> Image:  # noqa: A002
         assert threading.current_thread() is not threading.main_thread()
-        read.append(path.name)
-        return original(path)
+        read.append(place)
+        return original(place, id)
 
     class Patient(Stub):
         def encode(self, images: Sequence[Image]) -> list[Any]:
-            wanted = min(len(self.batches) + 2, 3)
+            wanted = min(2 * len(self.batches) + 4, 6)
             for _ in range(500):
                 if len(read) >= wanted:
                     break
                 time.sleep(0.01)
-            assert len(read) == wanted  # one ahead, and never two: memory
+            assert len(read) == wanted  # a batch ahead, and never two: memory
             return super().encode(images)
 
-    monkeypatch.setattr(local, "decode_image", noted)
-    assert Record().go(Patient(), pictures(tmp_path, 3), batch_size=1).images == 3
+    monkeypatch.setattr(sources, "read_place", noted)
+    record = Record()
+    record.go(Patient(), pictures(tmp_path, 6), batch_size=2)
+    assert len(record.done) == 6
 
 
-def test_no_pictures_and_no_batch(tmp_path: Path) -> None:
-    timings = Record().go(Stub(), [])
-    assert (timings.images, timings.failed, timings.images_per_second) == (0, 0, 0.0)
-    with pytest.raises(InputError, match="at least 1, got 0"):
-        Record().go(Stub(), pictures(tmp_path, 1), batch_size=0)
+def test_no_pictures_no_batch_and_no_threads(tmp_path: Path) -> None:
+    record = Record()
+    record.go(Stub(), [])
+    assert not record.done
+    assert Timings().images_per_second == 0.0
+    for wrong in ((0, 1), (1, 0)):
+        with pytest.raises(InputError, match="at least 1, got 0"):
+            Encoders(Stub(), *wrong)

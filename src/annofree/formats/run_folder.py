@@ -4,60 +4,53 @@ OUT
 ├── run.json          settings, models, versions, timings
 ├── annotations.json  instances (COCO), drawn in overlays/
 ├── labels/           label maps: PNG, classes.json, shares.json; drawn in overlays-semantic/
-└── panoptic.json     panoptic maps (COCO), their PNGs in panoptic/
+├── panoptic.json     panoptic maps (COCO), their PNGs in panoptic/
+├── quarantine.json   pictures that gave no result, and why
+└── shards/           what a run that was stopped goes on from
 """
 
 from __future__ import annotations
 
-import os
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.coco import CocoFile
 from annofree.formats.files import make_folder, write_atomic, write_json
 from annofree.formats.label_maps import ClassList, write_label_map
 from annofree.formats.legend import draw_label_map
 from annofree.formats.overlay import draw_overlay
 from annofree.formats.panoptic import PanopticFile
+from annofree.formats.run_finals import Row, Rows, write_annotations, write_panoptic, write_shares
+from annofree.formats.run_names import ResultName
 from annofree.structures import Detections, Image, LabelMap
 
 __all__ = ["RunFolder"]
 
 _LONGEST_SIDE = 65_500  # px, the most that a JPEG can hold
-_LONGEST_NAME = 150  # bytes; file systems take 255, and room is needed for endings
-_NOT_PORTABLE = str.maketrans(":\\", "__")
 
 
 @dataclass
 class RunFolder:
-    """An output folder: overlays are written as they come, the rest by ``finish``, best called in a ``finally``.
+    """An output folder: ``record`` writes the files of one picture, ``finish`` those of all.
 
-    ``names`` are the classes asked for, whose category ids count from 1; ``root`` is the folder that file names are
-    relative to, without which they stay as given; ``tasks`` are what will be added, ``stuff`` the names that are no things.
+    ``names`` are the classes asked for, whose category ids count from 1; ``tasks`` are what is recorded, ``stuff`` the names
+    that are no things.  Without ``overlays`` nothing is drawn.  ``written`` has the files since it was last emptied.
     """
 
     out: Path
     names: tuple[str, ...]
-    root: Path | None = None
     tasks: tuple[str, ...] = ("instance",)
     stuff: tuple[str, ...] = ()
-    _coco: CocoFile = field(init=False)
-    _panoptic: PanopticFile | None = field(init=False, default=None)
+    overlays: bool = True
+    written: list[Path] = field(default_factory=list)
     _classes: ClassList | None = field(init=False, default=None)
-    _shares: dict[str, dict[str, float]] = field(init=False, default_factory=dict)
-    _taken: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        categories = dict(enumerate(self.names, 1))
-        self._coco = CocoFile.with_categories(categories)
-        if "panoptic" in self.tasks:
-            self._panoptic = PanopticFile.start(self.out / "panoptic.json", categories, self.stuff)
 
     @classmethod
     def create(
@@ -65,9 +58,9 @@ class RunFolder:
         out: Path,
         names: Sequence[str],
         *,
-        root: Path | None = None,
         tasks: Sequence[str] = ("instance",),
         stuff: Sequence[str] = (),
+        overlays: bool = True,
     ) -> RunFolder:
         """Make the folder, with its parents; raises InputError when it is a file or cannot be written to."""
         try:
@@ -82,110 +75,108 @@ class RunFolder:
             raise InputError(
                 f"expected a folder that can be written to, but {out} cannot: {problem.strerror}; choose another --out"
             ) from None
-        return cls(out, tuple(names), root, tuple(tasks), tuple(stuff))
+        return cls(out, tuple(names), tuple(tasks), tuple(stuff), overlays)
 
-    def add(self, path: Path, image: Image, detections: Detections) -> None:
-        """Write the overlay of one picture and keep its annotations; raises InputError if they were named otherwise."""
-        self.add_answers(path, image, detections=detections)
-
-    def add_answers(
+    def record(
         self,
-        path: Path,
-        image: Image,
+        name: ResultName,
+        size: tuple[int, int],
+        image: Image | None = None,
         *,
         detections: Detections | None = None,
         labels: LabelMap | None = None,
         segments: tuple[Any, Sequence[Mapping[str, Any]]] | None = None,
-    ) -> None:
-        """Write what was found in one picture: instances, a label map, a panoptic map (H, W) with its segments_info.
+    ) -> Row:
+        """Write the files of one picture of ``size`` (H, W) and return its row: what ``finish`` needs to know of it.
 
-        Raises InputError for instances of other classes than the folder's.
+        There may be instances, a label map, and a panoptic map (H, W) with its segments_info; overlays are drawn on ``image``
+        where there is one.  Raises InputError for names that were not asked for.
         """
+        self._check(detections, labels)
+        drawn = image if self.overlays else None
+        row: Row = {"image": {"file_name": name.file_name, "height": size[0], "width": size[1]}}
+        if detections is not None:
+            row["annotations"] = detections.to_coco(0)
+            if drawn is not None:
+                row["image"]["overlay"] = self._drawn(f"overlays/{name.stem}.jpg", draw_overlay(drawn, detections))
+        if labels is not None:
+            row["shares"] = labels.shares()
+            row["image"]["labels"] = self._labelled(name.stem, labels)
+            if drawn is not None:
+                self._drawn(f"overlays-semantic/{name.stem}.jpg", draw_label_map(drawn, labels))
+        if segments is not None and "panoptic" in self.tasks:
+            row["panoptic"] = self._panoptic(f"{name.portable}.png", segments)
+            row["image"]["panoptic"] = f"panoptic/{name.portable}.png"
+        return row
+
+    def finish(
+        self,
+        rows: Rows,
+        run: Mapping[str, Any],
+        failed: Sequence[Mapping[str, str]] = (),
+        shares: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write the files of all pictures, and last ``run`` as run.json; the same rows give the same bytes.
+
+        ``failed`` are the pictures that gave no result: id and reason; ``shares`` the mean shares of the names in label maps.
+        """
+        if "instance" in self.tasks:
+            write_annotations(self.out / "annotations.json", self.names, rows)
+        if shares:
+            write_shares(self.out / "labels" / "shares.json", shares, rows)
+        if "panoptic" in self.tasks:
+            write_panoptic(self.out / "panoptic.json", self._panoptic_file().categories, rows)
+        self._quarantine(failed)
+        write_json(self.out / "run.json", dict(run), indent=2)
+
+    def _quarantine(self, failed: Sequence[Mapping[str, str]]) -> None:
+        place = self.out / "quarantine.json"
+        text = json.dumps(list(failed), indent=1) + "\n"  # ASCII, for ids need not be valid Unicode
+        if failed:
+            write_atomic(place, lambda temporary: temporary.write_text(text, encoding="ascii"))
+        else:
+            place.unlink(missing_ok=True)
+
+    def _check(self, detections: Detections | None, labels: LabelMap | None) -> None:
         if detections is not None and detections.names != self.names:
             raise InputError(f"expected detections of the classes {list(self.names)}, got {list(detections.names)}")
-        name = self._name_of(path)
-        stem = self._free_stem(name if self.root else PurePosixPath(name.name))
-        extra = {}
-        if detections is not None:
-            extra["overlay"] = self._drawn(f"overlays/{stem}.jpg", draw_overlay(image, detections))
-        if labels is not None:
-            extra["labels"] = self._labelled(stem, image, labels)
-        if segments is not None and self._panoptic is not None:
-            name_of_map = self._portable(stem) + ".png"
-            self._panoptic.add(name_of_map, *segments)
-            extra["panoptic"] = f"panoptic/{name_of_map}"
-        image_id = self._coco.add_image(str(name), image.size, **extra)
-        self._coco.add_annotations(detections.to_coco(image_id) if detections is not None else [])
+        own = {name for k, name in enumerate(labels.names) if k != labels.background} if labels is not None else set()
+        if not own <= set(self.names):
+            raise InputError(f"expected label maps of the classes {list(self.names)}, got {sorted(own - set(self.names))} too")
 
     def _drawn(self, place: str, picture: PIL.Image.Image) -> str:
-        make_folder((self.out / place).parent)
-        write_atomic(self.out / place, lambda temporary: _save(temporary, picture))
+        path = self._place(place)
+        write_atomic(path, lambda temporary: temporary.write_bytes(_jpeg(picture)))
         return place
 
-    def _labelled(self, stem: str, image: Image, labels: LabelMap) -> str:
-        place = self.out / "labels" / f"{stem}.png"
-        make_folder(place.parent)
+    def _labelled(self, stem: str, labels: LabelMap) -> str:
         if self._classes is None:
             self._classes = ClassList.of(labels)
             self._classes.write(self.out / "labels")
-        write_label_map(place, labels)
-        self._shares[stem] = labels.shares()
-        self._drawn(f"overlays-semantic/{stem}.jpg", draw_label_map(image, labels))
+            self._place("labels/classes.json")
+        write_label_map(self._place(f"labels/{stem}.png"), labels)
         return f"labels/{stem}.png"
 
-    @property
-    def images(self) -> int:
-        """Pictures added so far."""
-        return len(self._coco.images)
+    def _panoptic(self, png: str, segments: tuple[Any, Sequence[Mapping[str, Any]]]) -> list[Row]:
+        file = self._panoptic_file()
+        file.add(png, *segments)
+        self._place(f"panoptic/{png}")
+        return [{k: v for k, v in rows[0].items() if k not in ("id", "image_id")} for rows in (file.images, file.annotations)]
 
-    @property
-    def instances(self) -> int:
-        """Instances added so far."""
-        return len(self._coco.annotations)
+    def _panoptic_file(self) -> PanopticFile:
+        return PanopticFile.start(self.out / "panoptic.json", dict(enumerate(self.names, 1)), self.stuff)
 
-    def shares(self) -> dict[str, float]:
-        """The mean part of a picture that each name of the label maps has, the largest first."""
-        sums: dict[str, float] = {}
-        for of_one in self._shares.values():
-            for name, share in of_one.items():
-                sums[name] = sums.get(name, 0.0) + share / len(self._shares)
-        return dict(sorted(sums.items(), key=lambda item: -item[1]))
-
-    def finish(self, run: Mapping[str, Any]) -> None:
-        """Write the JSON files with all that was added so far, and ``run`` as run.json; may be called again."""
-        if "instance" in self.tasks:
-            self._coco.write(self.out / "annotations.json")
-        if self._shares:
-            write_json(self.out / "labels" / "shares.json", {"mean": self.shares(), "pictures": self._shares}, indent=2)
-        if self._panoptic is not None:
-            self._panoptic.write()
-        write_json(self.out / "run.json", dict(run), indent=2)
-
-    def _portable(self, stem: str) -> str:
-        """Name panoptic maps without the signs that some systems read as parts of a path; the file refuses those."""
-        safe = stem.translate(_NOT_PORTABLE)
-        return stem if safe == stem else self._free_stem(PurePosixPath(f"{safe}.png"))
-
-    def _name_of(self, path: Path) -> PurePosixPath:
-        place = path.parent.resolve() / path.name
-        if self.root and place.is_relative_to(self.root.resolve()):
-            path = place.relative_to(self.root.resolve())
-        # A name that is not valid Unicode cannot stand in a JSON file.
-        return PurePosixPath(os.fsencode(path.as_posix()).decode("utf-8", "replace"))
-
-    def _free_stem(self, name: PurePosixPath) -> str:
-        """Name results after their picture: a; if that is taken, by a.png say, then a.webp, a-2, a-3."""
-        if name.is_absolute() or ".." in name.parts:
-            name = PurePosixPath(name.name)
-        stem = name.stem.encode()[:_LONGEST_NAME].decode("utf-8", "ignore")
-        candidates = [stem, f"{stem}{name.suffix}", *(f"{stem}-{k}" for k in range(2, len(self._taken) + 3))]
-        places = [str(name.parent / candidate) for candidate in candidates]
-        free = next(p for p in places if p.casefold() not in self._taken)  # some file systems take a.jpg for A.jpg
-        self._taken.add(free.casefold())
-        return free
+    def _place(self, place: str) -> Path:
+        path = self.out / place
+        make_folder(path.parent)
+        self.written.append(path)
+        return path
 
 
-def _save(path: Path, picture: PIL.Image.Image) -> None:
+def _jpeg(picture: PIL.Image.Image) -> bytes:
+    """Encode in memory, for a full disk then says so, which Pillow's own writing does not."""
     if max(picture.size) > _LONGEST_SIDE:
         picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    picture.save(path, quality=92, subsampling=0)  # chroma at full size, or contours and tags fray
+    file = BytesIO()
+    picture.save(file, "JPEG", quality=92, subsampling=0)  # chroma at full size, or contours and tags fray
+    return file.getvalue()

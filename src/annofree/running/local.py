@@ -1,33 +1,41 @@
-"""One method over many pictures on this machine: read ahead, go on after a bad picture, keep the time."""
+"""Many pictures through one method on this machine: read ahead, go on after a bad picture, keep the time.
+
+    ids -> read in threads, a batch ahead -> encoded, a batch at a time -> asked, one by one
+
+Batches are cut by place in the list, so that a run that goes on at one has the very batches of a run that was never stopped.
+"""
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import torch
 
-from annofree.datasets.folder import decode_image, pillow_quiet
+from annofree.datasets.sources import read_pictures
 from annofree.errors import AnnofreeError, ImageError, InputError, MissingError
-from annofree.structures import Image, Vocabulary
+from annofree.structures import Image
 
-__all__ = ["Timings", "run"]
+__all__ = ["Clock", "Encoded", "Encoder", "Encoders", "Entry", "Timings", "attempt"]
 
 T = TypeVar("T")
+
+Entry = tuple[int, str, str]
+"""A picture to come: its number among all, its id, and its place."""
+
+_NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True)
 class Timings:
     """How many pictures a run finished and failed, and the seconds it took.
 
-    ``seconds_read`` is spent in the background while the method works, so the parts may sum to more than the total.
+    ``seconds_read`` is spent waiting for pictures that were not read yet.
 
     >>> Timings(images=6, failed=1, seconds_total=3.0).images_per_second
     2.0
@@ -43,7 +51,7 @@ class Timings:
     @property
     def images_per_second(self) -> float:
         """Finished pictures a second of the whole run, 0 when there are none."""
-        return self.images / self.seconds_total if self.images else 0.0
+        return self.images / self.seconds_total if self.images and self.seconds_total else 0.0
 
     def as_dict(self) -> dict[str, float]:
         """All of it, rounded to milliseconds, as run.json holds it."""
@@ -58,70 +66,28 @@ class Encoder(Protocol):
         ...
 
 
-def run(
-    method: Encoder,
-    paths: Sequence[Path],
-    vocabulary: Vocabulary,
-    *,
-    batch_size: int = 4,
-    ask: Callable[[Any, Vocabulary], Any] | None = None,
-    on_result: Callable[[Path, Image, Any], None],
-    on_failure: Callable[[Path, Exception], None],
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Timings:
-    """Ask a method for a vocabulary in many pictures, and hand each answer to ``on_result`` as soon as it is there.
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What became of a picture so far: its ``encoding``, or the ``problem`` with it; the ``image`` where it was read."""
 
-    ``ask`` gets an encoding and the vocabulary; unless given, it is the method's ``instances``.
-    Pictures are read one batch ahead in a background thread and encoded ``batch_size`` at a time.  One that cannot be
-    read, or on which the method fails, goes to ``on_failure`` and the others go on; ``on_progress`` gets the pictures
-    dealt with and their number.  The callbacks run in the caller's thread, and what they raise ends the run, as do
-    programming errors, MissingError and Ctrl-C.  Raises InputError for a batch size below 1.
-    """
-    if batch_size < 1:
-        raise InputError(f"expected a batch size of at least 1, got {batch_size}")
-    ask = ask or method.instances  # type: ignore[attr-defined]
-    job = _Job(method, ask, vocabulary, len(paths), on_result, on_failure, on_progress)
-    with job.clock.of("total"), pillow_quiet(), ThreadPoolExecutor(1, thread_name_prefix="annofree-read") as reader:
-        batches = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
-        for images, failures in _one_ahead(reader, batches, job.clock):
-            for path, problem in failures:
-                job.fail(path, problem)
-            job.process(images)
-    return job.timings
+    number: int
+    id: str
+    place: str
+    size: tuple[int, int] = (0, 0)
+    image: Image | None = None
+    encoding: Any = None
+    problem: Exception | None = None
 
 
-_Read = tuple[list[tuple[Path, Image]], list[tuple[Path, ImageError]]]
+class Clock:
+    """Seconds spent in each part of the work."""
 
-
-def _one_ahead(reader: Executor, batches: Sequence[Sequence[Path]], clock: _Clock) -> Iterator[_Read]:
-    """Yield each batch when it is read, while the next is being read."""
-    coming: deque[Future[_Read]] = deque()
-    for batch in batches:
-        coming.append(reader.submit(_read, batch, clock))
-        if len(coming) > 1:
-            yield coming.popleft().result()
-    while coming:
-        yield coming.popleft().result()
-
-
-def _read(paths: Sequence[Path], clock: _Clock) -> _Read:
-    images: list[tuple[Path, Image]] = []
-    failures: list[tuple[Path, ImageError]] = []
-    with clock.of("read"):
-        for path in paths:
-            try:
-                images.append((path, decode_image(path)))
-            except ImageError as problem:
-                failures.append((path, problem))
-    return images, failures
-
-
-class _Clock:
     def __init__(self) -> None:
-        self.seconds = {"total": 0.0, "read": 0.0, "encode": 0.0, "instances": 0.0}
+        self.seconds = {"read": 0.0, "encode": 0.0, "instances": 0.0}
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
+        """Count what happens within for a part."""
         start = time.perf_counter()
         try:
             yield
@@ -130,70 +96,94 @@ class _Clock:
 
 
 @dataclass
-class _Job:
+class Encoders:
+    """Reads and encodes pictures, ``batch_size`` at a time, while ``threads`` threads read the next batch.
+
+    Where memory runs out, batches are halved, for good, down to one picture, which then is to blame.  Where anything else goes
+    wrong with a batch, its pictures are encoded one by one, so that only the guilty one fails.  Programming errors,
+    MissingError and Ctrl-C end the work.  Raises InputError for a batch size or a number of threads below 1.
+    """
+
     method: Encoder
-    ask: Callable[[Any, Vocabulary], Any]
-    vocabulary: Vocabulary
-    total: int
-    on_result: Callable[[Path, Image, Any], None]
-    on_failure: Callable[[Path, Exception], None]
-    on_progress: Callable[[int, int], None] | None
-    clock: _Clock = field(default_factory=_Clock)
-    images: int = 0
-    failed: int = 0
+    batch_size: int = 4
+    threads: int = 4
+    clock: Clock = field(default_factory=Clock)
+    on_less: Callable[[int], None] = lambda size: None
+    _most: int = field(init=False)
 
-    @property
-    def timings(self) -> Timings:
-        return Timings(self.images, self.failed, **{f"seconds_{part}": s for part, s in self.clock.seconds.items()})
+    def __post_init__(self) -> None:
+        for what, value in (("batch size", self.batch_size), ("number of threads", self.threads)):
+            if value < 1:
+                raise InputError(f"expected a {what} of at least 1, got {value}")
+        self._most = self.batch_size
 
-    def process(self, batch: Sequence[tuple[Path, Image]]) -> None:
-        """Encode a batch at once or, should that fail, one by one, so that only the guilty picture fails."""
-        if not batch:
-            return
-        encodings = self._try("encode", lambda: self.method.encode([image for _, image in batch]))
-        if not isinstance(encodings, Exception):
-            for (path, image), encoding in zip(batch, encodings, strict=True):
-                self.finish(path, image, encoding)
-        elif len(batch) == 1:
-            self.fail(batch[0][0], encodings)
-        else:
-            for one in batch:
-                self.process([one])
+    def batches(self, entries: Sequence[Entry]) -> Iterator[list[Encoded]]:
+        """What became of some pictures, batch by batch, in order; enter ``pillow_quiet`` around this.
 
-    def finish(self, path: Path, image: Image, encoding: Any) -> None:
-        """Ask one encoding, and hand on what was found."""
-        found = self._try("instances", lambda: self.ask(encoding, self.vocabulary))
-        if isinstance(found, Exception):
-            self.fail(path, found)
-            return
-        self.on_result(path, image, found)
-        self.images += 1
-        self._progress()
+        Two batches are in memory: one at work, and the next.
+        """
+        places = ((id_, place) for _, id_, place in entries)
+        with closing(_closable(read_pictures(places, self.threads, ahead=self.batch_size + 1))) as pictures:
+            for start in range(0, len(entries), self.batch_size):
+                with self.clock.of("read"):
+                    read = [picture for _, _, picture in islice(pictures, self.batch_size)]
+                yield self._encoded(entries[start : start + self.batch_size], read)
 
-    def fail(self, path: Path, problem: Exception) -> None:
-        """Hand on what went wrong with one picture."""
-        self.on_failure(path, problem)
-        self.failed += 1
-        self._progress()
+    def _encoded(self, entries: Sequence[Entry], pictures: Sequence[Image | ImageError]) -> list[Encoded]:
+        encodings = iter(self._tried([picture for picture in pictures if isinstance(picture, Image)]))
+        return [_outcome(e, p, next(encodings) if isinstance(p, Image) else p) for e, p in zip(entries, pictures, strict=True)]
 
-    def _try(self, part: str, do: Callable[[], T]) -> T | Exception:
-        """Return what ``do`` returns or, where the picture may be to blame, what it raises."""
-        try:
-            with self.clock.of(part):
-                return _settled(do())
-        except (MissingError, NotImplementedError, RecursionError):
-            raise  # the same for every picture
-        except (AnnofreeError, RuntimeError, MemoryError) as problem:
-            # Frames hold tensors; a kept exception would keep the memory that the next attempt needs.
-            traceback.clear_frames(problem.__traceback__)
-            failure = problem
-        if isinstance(failure, torch.cuda.OutOfMemoryError):
-            torch.cuda.empty_cache()
-        return failure
+    def _tried(self, images: Sequence[Image]) -> list[Any]:
+        """An encoding or a problem an image, in order."""
+        if not images:
+            return []
+        step = self._most  # may shrink on the way
+        if len(images) > step:
+            return [one for i in range(0, len(images), step) for one in self._tried(images[i : i + step])]
+        found = attempt(self.clock, "encode", lambda: list(self.method.encode(images)))
+        if not isinstance(found, Exception):
+            if len(found) != len(images):
+                raise ValueError(f"expected {len(images)} encodings of as many pictures, got {len(found)}")
+            return found
+        if len(images) == 1:
+            return [found]
+        if not _is_out_of_memory(found):
+            return [one for image in images for one in self._tried([image])]
+        self._most = max(1, len(images) // 2)
+        self.on_less(self._most)
+        return self._tried(images)
 
-    def _progress(self) -> None:
-        if self.on_progress:
-            self.on_progress(self.images + self.failed, self.total)
+
+def _closable(pictures: Iterator[T]) -> Generator[T, None, None]:
+    yield from pictures
+
+
+def _outcome(entry: Entry, picture: Image | ImageError, found: Any) -> Encoded:
+    image = picture if isinstance(picture, Image) else None
+    what: dict[str, Any] = {"problem" if isinstance(found, Exception) else "encoding": found}
+    return Encoded(*entry, size=image.size if image else (0, 0), image=image, **what)
+
+
+def attempt(clock: Clock, part: str, do: Callable[[], T]) -> T | Exception:
+    """Return what ``do`` returns or, where the picture may be to blame, what it raises."""
+    try:
+        with clock.of(part):
+            return _settled(do())
+    except (MissingError, NotImplementedError, RecursionError):
+        raise  # the same for every picture
+    except (AnnofreeError, RuntimeError, MemoryError) as problem:
+        # Frames hold tensors; a kept exception would keep the memory that the next attempt needs.
+        traceback.clear_frames(problem.__traceback__)
+        failure = problem
+    if isinstance(failure, torch.cuda.OutOfMemoryError):
+        torch.cuda.empty_cache()
+    return failure
+
+
+def _is_out_of_memory(problem: Exception) -> bool:
+    if isinstance(problem, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(problem, RuntimeError) and any(words in str(problem).lower() for words in _NO_ROOM)
 
 
 def _settled(value: T) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +57,11 @@ class Tasks:
         said = [method.provenance for method in self.methods]
         return said[0] if len(said) == 1 else {"methods": said}
 
+    @property
+    def encoding_key(self) -> list[str]:
+        """Runs whose keys are equal have the same encodings: models, and settings that matter before a name is heard."""
+        return [f"{_key(method)}, {_models(method)}" for method in self.methods]
+
     def remarks(self, classes: Any) -> list[str]:
         """What a person should know before trusting the answers."""
         return list(dict.fromkeys(remark for method in self.methods for remark in method.remarks(classes)))
@@ -72,3 +78,12 @@ class Tasks:
         if "panoptic" in self.wanted and found is not None and labels is not None:
             joined = panoptic(found, labels, self.policy, stuff=self.stuff)
         return Answer(found if "instance" in self.wanted else None, labels if "semantic" in self.wanted else None, joined)
+
+
+def _key(method: Any) -> str:
+    """Its own word where it has one, for most settings matter only once names are heard."""
+    return repr(getattr(method, "encoding_key", method.provenance))
+
+
+def _models(method: Any) -> str:
+    return json.dumps(method.provenance.get("models", []), sort_keys=True)

@@ -12,7 +12,9 @@ from annofree.apps.cli.evaluate import evaluate
 from annofree.apps.cli.export import export
 from annofree.apps.cli.index import index
 from annofree.apps.cli.mask import mask
+from annofree.apps.cli.merge import merge
 from annofree.apps.cli.models import models
+from annofree.apps.cli.relabel import relabel
 from annofree.apps.cli.reproduce import reproduce
 from annofree.apps.cli.retrieve import retrieve
 from annofree.apps.cli.segment import segment
@@ -33,6 +35,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(segment)
+app.command()(relabel)
+app.command()(merge)
 app.command()(evaluate)
 app.command()(reproduce)
 app.command()(index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from annofree.running.tasks import Tasks
     from annofree.structures import Vocabulary
 
-__all__ = ["DEFAULTS", "Plan", "stuff_names", "wanted_tasks"]
+__all__ = ["DEFAULTS", "Plan", "negative_names", "stuff_names", "wanted_tasks"]
 
 DEFAULTS = {"instance": "zip", "semantic": "clip_diy"}
 """Who does a task that no method was named for."""
@@ -30,6 +31,7 @@ class Plan:
     objectness: str
     device: str
     stuff: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
 
     def named(self) -> dict[str, str]:
         """The method of each task that is needed: of the named ones, those that can do least choose first.
@@ -60,6 +62,15 @@ class Plan:
             return InputError(f"expected methods with a task each, but {busy}, so {name} is left with none")
         return InputError(f"expected a method for {', '.join(self.wanted)}, but {name} does {does}; ask for --task {does}")
 
+    def asked(self) -> dict[str, Any]:
+        """What has to be asked again for a run to go on, beside classes, tasks and stuff."""
+        own = {"method": self.method, "models": self.models, "variant": self.variant, "objectness": self.objectness}
+        return own | {"methods": self.named(), "negatives": list(self.negatives)}
+
+    def told(self) -> dict[str, Any]:
+        """What run.json says of it."""
+        return {**self.asked(), "tasks": list(self.wanted), "stuff": list(self.stuff)}
+
     def cards(self) -> list[Card]:
         """The cards of the models that the methods need, and of no others; raises InputError as ``named`` does."""
         from annofree.features.presets import preset_named
@@ -83,6 +94,7 @@ class Plan:
 
         self._check_objectness()
         who = self.named()
+        self._check_negatives(who.values())
         loaded = {name: self._loaded(name, vocabulary) for name in dict.fromkeys(who.values())}
         parts = {task: loaded[name] for task, name in who.items()}
         return Tasks(self.wanted, parts.get("instance"), parts.get("semantic"), self.stuff)
@@ -90,14 +102,48 @@ class Plan:
     def _loaded(self, name: str, vocabulary: Vocabulary) -> Any:
         from annofree.methods.catalogue import entry_of, load
 
-        variant = self.variant if name in (self._names or [name])[:1] else "default"
+        variant = self._variant_of(name)
         entry = entry_of(name, variant)
+        changes = self._against(name)
         if entry.objectness and self.objectness == "instances":
-            return self._on_instances(name, variant, vocabulary)
+            return self._on_instances(name, variant, vocabulary, changes)
+        if changes:
+            return self._changed(name, variant, changes)
         asked = {"objectness": self.objectness} if entry.objectness else {}
         return load(name, models=self.models, variant=variant, device=self.device, **asked)
 
-    def _on_instances(self, name: str, variant: str, vocabulary: Vocabulary) -> Any:
+    def _variant_of(self, name: str) -> str:
+        return self.variant if name in (self._names or [name])[:1] else "default"
+
+    def _check_negatives(self, names: Collection[str]) -> None:
+        """Refuse negatives where no method weighs names against each other."""
+        if self.negatives and not any(self._against(name) for name in names):
+            raise InputError(
+                f"--negatives compete with the names for a pixel, and {' and '.join(dict.fromkeys(names))} judges each name by "
+                "itself, or tells the background without words; leave them out, or take a method such as clip_diy or zutis"
+            )
+
+    def _against(self, name: str) -> dict[str, Any]:
+        """What to change in a method's settings so that negatives are words of its background; nothing where it has none."""
+        from annofree.clues.background import Background
+        from annofree.methods.catalogue import entry_of
+
+        variant = self._variant_of(name)
+        own = getattr(entry_of(name, variant).variants.get(variant), "background", None)
+        if not self.negatives or not own:
+            return {}
+        if isinstance(own, Background):
+            return {"background": {"words": (*own.words, *self.negatives)}} if own.rule == "words" else {}
+        return {"background": (*own, *self.negatives)}
+
+    def _changed(self, name: str, variant: str, changes: dict[str, Any]) -> Any:
+        from annofree.methods.catalogue import Models, build, entry_of
+
+        parts = Models(self.models, self.device, objectness=self.objectness)
+        parts.fetch(entry_of(name, variant).roles(parts))
+        return build(name, parts, variant, changes)
+
+    def _on_instances(self, name: str, variant: str, vocabulary: Vocabulary, changes: dict[str, Any]) -> Any:
         """Build a method whose objectness is what Zip finds of the names that may be things."""
         from annofree.methods.catalogue import Models, build, entry_of
         from annofree.structures import Vocabulary
@@ -106,7 +152,7 @@ class Plan:
         parts.fetch(entry_of(name).roles(parts))
         things = [words for words in vocabulary.synonyms if words[0] not in self.stuff and not _is_background(words[0])]
         asked = Vocabulary.from_entries(things or vocabulary.synonyms)
-        return build(name, parts.having(segmenter=build("zip", parts), classes=asked), variant)
+        return build(name, parts.having(segmenter=build("zip", parts), classes=asked), variant, changes)
 
 
 def wanted_tasks(task: str) -> tuple[str, ...]:
@@ -128,6 +174,17 @@ def stuff_names(stuff: str | None, vocabulary: Vocabulary) -> tuple[str, ...]:
             raise unknown_name("stuff among the classes", name, vocabulary.names)
         if _is_background(name):
             raise InputError(f"expected stuff with a name of its own, got {name!r}, which is no segment; leave it out")
+    return names
+
+
+def negative_names(negatives: str | None, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Read names that compete joined by commas; raises InputError for one that is asked for, and for an empty one."""
+    names = tuple(dict.fromkeys(" ".join(part.split()) for part in negatives.split(","))) if negatives else ()
+    for name in names:
+        if not name:
+            raise InputError(f"a name is empty among the negatives {negatives!r}; remove the extra comma")
+        if name.lower() in {known.lower() for known in vocabulary.names}:
+            raise InputError(f"expected negatives apart from the classes, got {name!r} as both; choose one")
     return names
 
 

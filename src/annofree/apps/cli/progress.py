@@ -46,7 +46,8 @@ def _lines(what: str) -> Callable[[int, int], None]:
         if done < total and now - last < _SECONDS_BETWEEN_LINES:
             return
         last = now
-        left = (now - started) / done * (total - done) if done else 0.0
-        print(f"{what}: {done} of {total}, {left:.0f} s left", file=sys.stderr, flush=True)
+        rate = done / (now - started) if now > started else 0.0
+        left = (total - done) / rate if rate else 0.0
+        print(f"{what}: {done} of {total}, {rate:.1f} a second, {left:.0f} s left", file=sys.stderr, flush=True)
 
     return show

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from annofree.apps.cli.progress import progress
-from annofree.apps.cli.segment import _vocabulary as vocabulary_of
+from annofree.apps.cli.segment import vocabulary_of
 from annofree.errors import InputError
 
 if TYPE_CHECKING:

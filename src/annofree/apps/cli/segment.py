@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from annofree.apps.cli.plan import Plan, stuff_names, wanted_tasks
+from annofree.apps.cli.plan import Plan, negative_names, stuff_names, wanted_tasks
 from annofree.apps.cli.progress import progress
 from annofree.errors import InputError
 
 if TYPE_CHECKING:
-    from annofree.running.tasks import Answer
-    from annofree.structures import Image, Vocabulary
+    from annofree.running.requests import Ears, Request
+    from annofree.running.runs import Run
+    from annofree.running.tasks import Tasks
+    from annofree.structures import Vocabulary
 
-__all__ = ["segment"]
+__all__ = ["about_run", "already_done", "ears", "segment", "tell", "vocabulary_of"]
 
 
 def segment(
     inputs: Annotated[
-        list[Path], typer.Argument(help="Pictures, or folders of pictures.", metavar="INPUT...", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Pictures, folders of them, quoted globs, .txt lists of paths, tars, file:// URLs.",
+            metavar="INPUT...",
+            show_default=False,
+        ),
     ],
     classes: Annotated[str | None, typer.Option(help='Names, such as "dog, cat: kitten | tabby, traffic light".')] = None,
     classes_file: Annotated[Path | None, typer.Option(help="A text file with one such name a line.")] = None,
@@ -43,7 +53,18 @@ def segment(
         str, typer.Option(help="What to find: instance, semantic, panoptic, or several joined by commas.")
     ] = "instance",
     stuff: Annotated[str | None, typer.Option(help="For panoptic: which of the names are no things, such as sky.")] = None,
-    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("out"),
+    negatives: Annotated[
+        str | None, typer.Option(help="Names that compete with the classes for pixels but are never told, such as wall, floor.")
+    ] = None,
+    min_score: Annotated[float, typer.Option(help="Leave out instances that score less.", min=0, max=1)] = 0.0,
+    out: Annotated[Path, typer.Option(help="The folder to write to; the same command goes on there.")] = Path("out"),
+    fresh: Annotated[bool, typer.Option(help="Throw away the run in the folder, and start anew.")] = False,
+    retry: Annotated[bool, typer.Option(help="Try pictures that failed once more.")] = False,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Do one of N parts: of every N stretches of 64 pictures or so, the I-th.")
+    ] = None,
+    overlays: Annotated[bool, typer.Option(help="Draw what was found over the pictures.")] = True,
+    keep_encodings: Annotated[bool, typer.Option(help="Keep what `annofree relabel` needs to ask for other names.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     batch_size: Annotated[int, typer.Option(help="Pictures encoded at once.", min=1)] = 4,
     limit: Annotated[int | None, typer.Option(help="Take only the first N pictures.", min=1)] = None,
@@ -56,19 +77,57 @@ def segment(
 ) -> None:
     """Find the named things in pictures; write run.json, annotations.json (COCO), labels/ or panoptic.json, and overlays.
 
-    Exit code 0: all done; 1: some pictures failed and are named; 2: the call was wrong.
+    Stopped at any moment, the same command goes on. Exit code 0: all done; 1: some pictures failed and are named, in
+    quarantine.json too; 2: the call was wrong.
     """
-    vocabulary = _vocabulary(classes, classes_file)
-    plan = Plan(wanted_tasks(task), method, variant, models, objectness, device, stuff_names(stuff, vocabulary))
+    vocabulary = vocabulary_of(classes, classes_file)
+    others = stuff_names(stuff, vocabulary), negative_names(negatives, vocabulary)
+    plan = Plan(wanted_tasks(task), method, variant, models, objectness, device, *others)
     if plan.stuff and "panoptic" not in plan.wanted:
         raise InputError(f"expected --stuff with --task panoptic only, got it with {task}; leave it out")
+    if keep_encodings and "clip_diy" in plan.named().values() and objectness == "instances":
+        raise InputError("--keep-encodings keeps what depends on no name, and --objectness instances does; choose another")
     _prepare(plan, max_tier, licence, quiet or as_json)
-    summary = _segment(inputs, vocabulary, plan, out, batch_size, limit, quiet or as_json)
+    from annofree.methods.models import device_named
+    from annofree.running.inputs import source_of
+    from annofree.running.requests import Request, stretch_of
+
+    source = source_of(inputs, exclude=out)
+    request = Request(
+        out,
+        list(islice(source.ids(), limit)),
+        source.root,
+        vocabulary,
+        plan.asked(),
+        plan.wanted,
+        plan.stuff,
+        _part(shard),
+        stretch_of(batch_size),
+        min_score,
+        overlays,
+        keep_encodings,
+        device_named(device),
+    )
+    summary = _segment(request, plan, batch_size, fresh, retry, quiet or as_json)
+    tell(summary, plan.wanted, out, as_json, quiet)
+
+
+def tell(summary: dict[str, Any], wanted: tuple[str, ...], out: Path, as_json: bool, quiet: bool) -> None:
+    """Print what was done, and end with code 1 where pictures failed."""
     if as_json:
         print(json.dumps(summary, indent=2))
     elif not quiet:
-        print(_told(summary, plan.wanted, out))
+        print(_told(summary, wanted, out))
     raise typer.Exit(1 if summary["failed"] else 0)
+
+
+def _part(shard: str | None) -> tuple[int, int]:
+    if shard is None:
+        return 1, 1
+    i, slash, n = shard.partition("/")
+    if not (slash and i.isdecimal() and n.isdecimal()):
+        raise InputError(f"expected --shard as a part of all, such as 1/4, got {shard!r}")
+    return int(i), int(n)
 
 
 def _prepare(plan: Plan, max_tier: str | None, licence: str | None, quiet: bool) -> None:
@@ -82,7 +141,8 @@ def _prepare(plan: Plan, max_tier: str | None, licence: str | None, quiet: bool)
         silence()
 
 
-def _vocabulary(classes: str | None, classes_file: Path | None) -> Vocabulary:
+def vocabulary_of(classes: str | None, classes_file: Path | None) -> Vocabulary:
+    """Read the names from the one option or the other; raises InputError for neither, both, and names that do not serve."""
     from annofree.structures import Vocabulary
 
     if (classes is None) == (classes_file is None):
@@ -115,72 +175,57 @@ def _told(summary: dict[str, Any], wanted: tuple[str, ...], out: Path) -> str:
     return "\n".join(lines)
 
 
-def _segment(
-    inputs: list[Path],
-    vocabulary: Vocabulary,
-    plan: Plan,
-    out: Path,
-    batch_size: int,
-    limit: int | None,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Run the tasks over the pictures; whatever happens, what was done is written."""
-    from annofree.datasets.folder import common_folder, find_images
-    from annofree.formats.run_folder import RunFolder
-    from annofree.running.local import run
+def _segment(request: Request, plan: Plan, batch_size: int, fresh: bool, retry: bool, quiet: bool) -> dict[str, Any]:
+    """Go on with the run, unless all is done."""
+    from annofree.running.local import Encoders
+    from annofree.running.runs import Run
 
-    paths = find_images(inputs, exclude=out)[:limit]
-    tasks = plan.tasks(vocabulary)
-    folder = RunFolder.create(out, vocabulary.names, root=common_folder(inputs), tasks=plan.wanted, stuff=plan.stuff)
-    remarks = tasks.remarks(vocabulary)
-    for remark in remarks if not quiet else []:
-        print(f"note: {remark}", file=sys.stderr)
-    failed: dict[str, str] = {}
+    with progress("pictures", quiet) as show:
+        run = Run(request, ears(show, quiet))
+        if not fresh and run.check() and not retry:
+            return already_done(run, quiet)
+        tasks = plan.tasks(request.vocabulary)
+        remarks = tasks.remarks(request.vocabulary)
 
-    def fail(path: Path, problem: Exception) -> None:
-        why = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        failed[str(path)] = why if str(path) in why else f"{path}: {why}"
-        print(f"failed: {failed[str(path)]}", file=sys.stderr)
+        def less(size: int) -> None:
+            run.ears.note(f"memory ran out; from now on at most {size} pictures are encoded at once")
 
-    def keep(path: Path, image: Image, answer: Answer) -> None:
-        joined = answer.panoptic
-        segments = None if joined is None else (joined.segments, joined.to_coco())
-        folder.add_answers(path, image, detections=answer.detections, labels=answer.labels, segments=segments)
+        feed = Encoders(tasks, batch_size, min(8, max(2, os.cpu_count() or 2)), on_less=less)
+        settings = plan.told() | {"classes": [list(s) for s in request.vocabulary.synonyms], "batch_size": batch_size}
+        about = about_run(request, settings, tasks, remarks)
+        return run.go(tasks, feed, about, fresh=fresh, retry=retry)
 
-    settings = {
-        "classes": [list(s) for s in vocabulary.synonyms],
-        "batch_size": batch_size,
-        "models": plan.models,
-        "variant": plan.variant,
-        "tasks": list(plan.wanted),
-        "methods": plan.named(),
-        "stuff": list(plan.stuff),
-    }
-    summary: dict[str, Any] = {
-        "settings": settings,
+
+def ears(show: Callable[[int, int], None], quiet: bool) -> Ears:
+    """Tell failures, always, and notes and progress, unless quiet, on the error stream."""
+    from annofree.running.requests import Ears
+
+    def note(text: str) -> None:
+        if not quiet:
+            print(f"note: {text}", file=sys.stderr)
+
+    return Ears(lambda _, why: print(f"failed: {why}", file=sys.stderr), show, note)
+
+
+def already_done(run: Run, quiet: bool) -> dict[str, Any]:
+    """Say that a run is complete, and which pictures it could not do; returns its run.json."""
+    summary = run.summary()
+    run.ears.note(f"the run in {run.request.out} is complete; --fresh makes it anew")
+    for why in summary["failed"].values():
+        print(f"failed: {why}", file=sys.stderr)
+    return summary
+
+
+def about_run(request: Request, settings: dict[str, Any], tasks: Tasks, remarks: list[str]) -> dict[str, Any]:
+    """What run.json says of a run beside its results."""
+    more = {"min_score": request.min_score, "shard": "{}/{}".format(*request.part), "encodings": request.keep}
+    return {
+        "command": sys.argv,
+        "settings": settings | more,
         "provenance": tasks.provenance,
         "remarks": remarks,
         "versions": _versions(),
     }
-    timings: dict[str, float] = {}
-    try:
-        with progress("pictures", quiet) as show:
-            timings = run(
-                tasks,
-                paths,
-                vocabulary,
-                batch_size=batch_size,
-                ask=tasks.answer,
-                on_result=keep,
-                on_failure=fail,
-                on_progress=show,
-            ).as_dict()
-    finally:
-        summary |= {"timings": timings or {"images": folder.images}, "failed": failed, "instances": folder.instances}
-        if "semantic" in plan.wanted:
-            summary["shares"] = folder.shares()
-        folder.finish(summary)
-    return summary
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,180 @@
+"""Kill a run at random moments, go on, and compare what it leaves with what a run that was never disturbed leaves.
+
+    uv run python benchmarks/kills.py --kills 200 --images 1000 --overlays
+
+Each attempt is a fork of this process, killed with SIGKILL after a random while, most of them at work, some as they begin or
+as they write the results.  When a run gets to its end its files are compared, byte for byte, and the next begins.  The method
+knows flat colours and costs nothing, so that all the time goes into what is tested: reading, writing, going on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from annofree.formats.run_shards import Shards
+from annofree.running.inputs import source_of
+from annofree.running.local import Encoders
+from annofree.running.requests import Request
+from annofree.running.runs import Run
+from annofree.running.tasks import TASKS, Tasks
+from annofree.structures import Detections, Image, LabelMap, Vocabulary
+
+NAMES = ("red", "green", "blue")
+OF_A_SESSION = ("run.json", "shards/")  # timings, and how the work fell into shards
+
+
+@dataclass(frozen=True, eq=False)
+class ColourEncoding:
+    """Which colour each pixel has most of, (H, W) uint8; 3 where it is dark."""
+
+    colours: npt.NDArray[np.uint8]
+
+
+class Colours:
+    """A method that finds red, green and blue."""
+
+    provenance: dict[str, Any] = {"method": "colours", "models": []}  # noqa: RUF012
+
+    def remarks(self, classes: Any) -> list[str]:
+        """Nothing to remark."""
+        return []
+
+    def encode(self, images: Sequence[Image]) -> list[ColourEncoding]:
+        """Look at each pixel."""
+        return [ColourEncoding(np.where(i.pixels.max(2) > 99, i.pixels.argmax(2), 3).astype(np.uint8)) for i in images]
+
+    def instances(self, image: Any, classes: Any) -> Detections:
+        """All pixels of a colour are one thing."""
+        masks = np.stack([image.colours == NAMES.index(name) for name in classes.names])
+        return Detections.from_masks(masks, range(len(masks)), masks.mean((1, 2)), classes.names)
+
+    def semantic(self, image: Any, classes: Any) -> LabelMap:
+        """The colour of each pixel."""
+        place = {NAMES.index(name): 1 + k for k, name in enumerate(classes.names)}
+        labels = np.array([place.get(k, 0) for k in range(4)], np.int32)[image.colours]
+        return LabelMap(labels, ("background", *classes.names), 0)
+
+
+def draw_pictures(folder: Path, count: int, seed: int = 0) -> None:
+    """Write small pictures of coloured boxes in folders, every fiftieth torn, every seventieth oddly named."""
+    rng = np.random.default_rng(seed)
+    for k in range(count):
+        pixels = np.zeros((16, 24, 3), np.uint8)
+        for channel in range(3):
+            y, x = rng.integers(0, 12, 2)
+            pixels[y : y + 6, x : x + 9, channel] = rng.integers(100, 255)
+        place = folder / f"{k % 7}" / (f"it's {k}\n☃.png" if k % 70 == 5 else f"{k:04}.png")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(pixels).save(place)
+        if k % 50 == 9:
+            place.write_bytes(place.read_bytes()[:-30])
+
+
+def one_run(pictures: Path, out: Path, *, stretch: int = 8, overlays: bool = False, keep: bool = True) -> None:
+    """Begin a run or go on with it: all tasks, in shards of ``stretch``."""
+    source, method = source_of([pictures], out), Colours()
+    ids, words, settings = list(source.ids()), Vocabulary.of(NAMES), {"method": "colours"}
+    request = Request(out, ids, source.root, words, settings, TASKS, ("blue",), stretch=stretch, overlays=overlays, keep=keep)
+    run = Run(request)
+    if not run.check():
+        tasks = Tasks(TASKS, method, method, ("blue",))
+        run.go(tasks, Encoders(tasks, 4, 2), {"settings": settings})
+
+
+def digest(out: Path) -> dict[str, str]:
+    """The hash of each result of a run; of what is half-written, too."""
+    files = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
+    results = {name: path for name, path in files.items() if not name.startswith(OF_A_SESSION) or "/." in name}
+    kept = {name: path for name, path in results.items() if not name.startswith("encodings/")}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in kept.items()}
+
+
+def in_a_fork(work: Callable[[], None], seconds: float | None = None) -> bool:
+    """Do work in a fork of this process, and kill it after a while; tells whether it was killed."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException as problem:
+            print(f"in the fork: {type(problem).__name__}: {problem}", file=sys.stderr)
+        finally:
+            os._exit(code)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
+        raise SystemExit("expected a run to end well or to be killed, but it failed")
+    return os.WIFSIGNALED(status)
+
+
+def killed_runs(folder: Path, kills: int, images: int, seed: int = 0, **how: Any) -> dict[str, Any]:
+    """Kill ``kills`` times and compare every run that got to its end; says how far runs were, and whose files differ."""
+    rng, pictures = random.Random(seed), folder / "pictures"
+    draw_pictures(pictures, images, seed)
+    start = time.perf_counter()
+    in_a_fork(lambda: one_run(pictures, folder / "undisturbed", **how))
+    whole, taken = time.perf_counter() - start, 0
+    expected, found = digest(folder / "undisturbed"), list[list[str]]()
+    shards = len(Shards(folder / "undisturbed").whole())
+    where: Counter[str] = Counter()
+    while taken < kills or not found:
+        out = folder / f"killed-{len(found)}"
+        while in_a_fork(lambda out=out: one_run(pictures, out, **how), rng.uniform(0, whole / 3) if taken < kills else None):  # type: ignore[misc]
+            taken += 1
+            done = len(Shards(out).whole())
+            where["before the first shard" if not done else "among the shards" if done < shards else "at the results"] += 1
+        got = digest(out)
+        found.append(sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name)))
+    failed = len(json.loads((folder / "undisturbed" / "quarantine.json").read_text(encoding="ascii")))
+    return {
+        "kills": taken,
+        "runs": len(found),
+        "killed": dict(where),
+        "files": len(expected),
+        "failed": failed,
+        "differ": found,
+        "seconds": round(whole, 3),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line, kill, and tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stretch", type=int, default=8, help="pictures a shard")
+    parser.add_argument("--overlays", action="store_true", help="draw overlays too, which takes most of the time")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        found = killed_runs(Path(folder), asked.kills, asked.images, asked.seed, stretch=asked.stretch, overlays=asked.overlays)
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(found))
+    if any(found["differ"]):
+        raise SystemExit("expected the very files of an undisturbed run")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""``annofree relabel``: another class list for a run that kept its encodings; nothing is encoded again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from annofree.apps.cli.plan import Plan, negative_names, stuff_names
+from annofree.apps.cli.progress import progress
+from annofree.apps.cli.segment import about_run, already_done, ears, tell, vocabulary_of
+
+if TYPE_CHECKING:
+    from annofree.running.requests import Request
+
+__all__ = ["relabel"]
+
+
+def relabel(
+    run: Annotated[Path, typer.Argument(help="The folder of a run with --keep-encodings.", metavar="RUN", show_default=False)],
+    classes: Annotated[str | None, typer.Option(help='Names, such as "dog, cat: kitten | tabby, traffic light".')] = None,
+    classes_file: Annotated[Path | None, typer.Option(help="A text file with one such name a line.")] = None,
+    stuff: Annotated[str | None, typer.Option(help="For panoptic: which of the names are no things, such as sky.")] = None,
+    negatives: Annotated[
+        str | None, typer.Option(help="Names that compete with the classes for pixels but are never told, such as wall, floor.")
+    ] = None,
+    min_score: Annotated[float, typer.Option(help="Leave out instances that score less.", min=0, max=1)] = 0.0,
+    out: Annotated[Path, typer.Option(help="Another folder to write to; the same command goes on with what is there.")] = Path(
+        "relabelled"
+    ),
+    fresh: Annotated[bool, typer.Option(help="Throw away the run in the folder, and start anew.")] = False,
+    overlays: Annotated[bool, typer.Option(help="Draw what was found over the pictures, which are read for it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON instead of words.")] = False,
+    quiet: Annotated[bool, typer.Option(help="Print nothing but errors.")] = False,
+) -> None:
+    """Ask a run for other names, with its methods, models and tasks; the results are those of a new run, up to fp16.
+
+    Pictures that the run could not do stay in quarantine. Exit code 0: all done; 1: some pictures failed and are named; 2: the
+    call was wrong.
+    """
+    from annofree.errors import InputError
+    from annofree.formats.run_shards import Shards
+    from annofree.running.relabelling import asked_of, part_of
+    from annofree.running.requests import Request
+
+    vocabulary = vocabulary_of(classes, classes_file)
+    settings = asked_of(run)
+    if out.resolve() == run.resolve():
+        raise InputError(f"expected another folder to write to than {run}, which has the encodings; choose another --out")
+    asked = settings["asked"]
+    more = stuff_names(stuff, vocabulary), negative_names(negatives, vocabulary)
+    device = "auto" if settings["device"] != "cpu" else "cpu"
+    plan = Plan(tuple(asked["tasks"]), asked["method"], asked["variant"], asked["models"], asked["objectness"], device, *more)
+    request = Request(
+        out,
+        Shards(run).ids(),
+        Path(asked["root"]),
+        vocabulary,
+        plan.asked() | {"relabelled": str(run.resolve())},
+        plan.wanted,
+        plan.stuff,
+        part_of(settings),
+        settings["stretch"],
+        min_score,
+        overlays,
+    )
+    summary = _relabel(run, request, plan, fresh, quiet or as_json)
+    tell(summary, plan.wanted, out, as_json, quiet)
+
+
+def _relabel(folder: Path, request: Request, plan: Plan, fresh: bool, quiet: bool) -> dict[str, Any]:
+    from annofree.methods.models import device_named
+    from annofree.running.relabelling import Kept
+    from annofree.running.runs import Run
+
+    with progress("pictures", quiet) as show:
+        run = Run(request, ears(show, quiet))
+        if not fresh and run.check():
+            return already_done(run, quiet)
+        tasks = plan.tasks(request.vocabulary)
+        remarks = tasks.remarks(request.vocabulary)
+        feed = Kept(folder, tasks, request.overlays, device_named(plan.device))
+        settings = plan.told() | {"classes": [list(s) for s in request.vocabulary.synonyms], "relabelled": str(folder)}
+        return run.go(tasks, feed, about_run(request, settings, tasks, remarks), fresh=fresh)

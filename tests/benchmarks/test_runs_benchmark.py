@@ -1,0 +1,56 @@
+"""The benchmarks of runs run over a few small pictures, and what they tell is measured."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import PIL.Image
+import pytest
+
+FILE = Path(__file__).parents[2] / "benchmarks" / "runs.py"
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("runs_benchmark", FILE)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "runs_benchmark", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("part", "ways"),
+    [
+        ("speed", ["bare", "runner", "runner with overlays"]),
+        ("decoding", ["loop", "runner"]),
+        ("names", ["new run", "other names"]),
+    ],
+)
+def test_ratios_are_of_what_was_timed(
+    benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str, ways: list[str]
+) -> None:
+    written = tmp_path / "said.json"
+    benchmark.main([part, "--small", "--method", "glance", "--json", str(written)])
+    said = json.loads(capsys.readouterr().out)
+    assert said == json.loads(written.read_text(encoding="utf-8"))
+    assert list(said["times_as_fast"]) == ways and said["base"] == ways[0]
+    (base,) = said["seconds"][ways[0]]
+    for way in ways:
+        (seconds,) = said["seconds"][way]
+        assert 0 < seconds < 60
+        assert said["times_as_fast"][way]["ratio"] == pytest.approx(base / seconds, rel=0.1, abs=1e-3)
+
+
+def test_memory_is_plotted(benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    benchmark.main(["memory", "--small", "--images", "20", "--plot", str(tmp_path / "memory.png")])
+    said = json.loads(capsys.readouterr().out)
+    assert said["images"] == 20 and 10 < said["megabytes_then"] < 10_000 and 0 <= said["growth_megabytes"] < 200
+    with PIL.Image.open(tmp_path / "memory.png") as plot:
+        assert plot.width > 400

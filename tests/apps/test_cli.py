@@ -567,7 +567,8 @@ def test_wrong_worlds_are_refused(cli: Cli, tmp_path: Path) -> None:
 # Help
 
 COMMANDS = [
-    *("", "segment", "relabel", "merge", "evaluate", "reproduce", "index", "retrieve", "mask", "export", "convert"),
+    *("", "segment", "relabel", "merge", "evaluate", "reproduce", "index", "retrieve", "mask"),
+    *("export", "convert", "report", "review"),
     *("train", "train tiny-clip", "train tiny-sam", "train zutis", "train selfmask", "world", "world emoji"),
 ]
 

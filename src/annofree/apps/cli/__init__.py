@@ -15,8 +15,10 @@ from annofree.apps.cli.mask import mask
 from annofree.apps.cli.merge import merge
 from annofree.apps.cli.models import models
 from annofree.apps.cli.relabel import relabel
+from annofree.apps.cli.report import report
 from annofree.apps.cli.reproduce import reproduce
 from annofree.apps.cli.retrieve import retrieve
+from annofree.apps.cli.review import review
 from annofree.apps.cli.segment import segment
 from annofree.apps.cli.train import train
 from annofree.apps.cli.world import world
@@ -42,6 +44,8 @@ app.command()(reproduce)
 app.command()(index)
 app.command()(retrieve)
 app.command()(mask)
+app.command()(report)
+app.command()(review)
 app.command()(export)
 app.command()(convert)
 app.command()(doctor)

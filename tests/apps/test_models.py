@@ -16,12 +16,13 @@ from tests.apps.conftest import Cli, Said
 import annofree.methods.catalogue
 from annofree.apps.cli.models_page import page
 from annofree.features.presets import DEFAULT, presets
-from annofree.features.weights import known_cards
+from annofree.features.weights import BUNDLED, known_cards
 from annofree.methods.zip import Zip
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.hub_cache import write_snapshot
 
 ROOT = Path(__file__).parents[2]
+TINY = ["tiny-clip", "tiny-sam", "tiny-dino", "tiny-found", "tiny-zutis"]  # by role
 FILES = {"config.json": b'{"model_type": "sam"}', "model.safetensors": save({"w": np.ones(4, np.float32)})}
 
 
@@ -47,7 +48,7 @@ def test_list_shows_every_model_and_preset(cli: Cli) -> None:
     for name, card in known_cards().items():
         (line,) = (line for line in said.out.splitlines() if f"│ {name} " in line)
         assert card.kind in line and card.tier in line and card.licence in line
-        assert line.split("│")[-2].strip() == ("yes" if name in ("tiny-clip", "tiny-sam", "sam-b") else "no")
+        assert line.split("│")[-2].strip() == ("yes" if name in (*BUNDLED, "sam-b") else "no")
     assert "preset fast: openai-vit-b-16 + openai-rn50 + sam2.1-tiny" in said.out
 
 
@@ -76,12 +77,12 @@ def test_show(cli: Cli) -> None:
     assert details["pinned"] == f"{'c' * 40} (since its first fetch)" and len(details["files"]["config.json"]) == 64
     paper = cli("models", "show", "paper").out
     assert paper.startswith(f"paper: {presets()['paper'].about}\n") and "name: sam-b" in paper
-    assert [m["name"] for m in json.loads(cli("models", "show", "tiny", "--json").out)["models"]] == ["tiny-clip", "tiny-sam"]
+    assert [m["name"] for m in json.loads(cli("models", "show", "tiny", "--json").out)["models"]] == TINY
 
 
 def test_pull(cli: Cli, cache: Path) -> None:
     assert cli("models", "pull", "sam-b", "tiny") == Said(
-        0, f"sam-b: {cache}\n" + "".join(f"{n}: {ROOT}/src/annofree/assets/{n}\n" for n in ("tiny-clip", "tiny-sam")), ""
+        0, f"sam-b: {cache}\n" + "".join(f"{n}: {ROOT}/src/annofree/assets/{n}\n" for n in TINY), ""
     )
     assert_refused(cli("models", "pull", "sam-h"), "not on this machine: sam-h (about 2.6 GB), and HF_HUB_OFFLINE is set")
     assert_refused(cli("models", "pull", "--renew", "sam-b"), "cannot renew sam-b: HF_HUB_OFFLINE is set")
@@ -91,7 +92,7 @@ def test_pull(cli: Cli, cache: Path) -> None:
 def test_verify(cli: Cli, cache: Path) -> None:
     said = cli("models", "verify")
     assert said.code == 0
-    assert [line.split(":")[0] for line in said.out.splitlines()] == ["tiny-clip", "tiny-sam", "sam-b"]
+    assert [line.split(":")[0] for line in said.out.splitlines()] == [*BUNDLED, "sam-b"]
     assert cli("models", "verify", "sam-h") == Said(1, "sam-h: not on this machine\n", "")
     (cache / "config.json").unlink()
     (cache / "config.json").write_bytes(b"{}")

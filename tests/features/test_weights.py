@@ -105,8 +105,12 @@ def test_bad_cards_are_refused(card: Card, changes: dict[str, Any], message: str
 
 
 _KINDS = {
-    **{"tiny-clip": "clip", "tiny-clip-vit": "clip", "tiny-sam": "sam"},
-    **{"tiny-dino": "dino", "tiny-found": "saliency", "tiny-zutis": "segmenter"},
+    "tiny-clip": "clip",
+    "tiny-clip-vit": "clip",
+    "tiny-sam": "sam",
+    "tiny-dino": "dino",
+    "tiny-found": "saliency",
+    "tiny-zutis": "segmenter",
 }
 
 

@@ -34,7 +34,10 @@ needs_font = pytest.mark.skipif(not has_font(), reason="drawing emoji needs the 
 def test_each_bundled_model_has_a_recipe_whose_card_holds_its_figures(model: str) -> None:
     recipe = ModelRecipe.read(RECIPES / f"{model}.toml")
     assert recipe.model == model
-    assert recipe.command.startswith(f"annofree train {model} ")
+    assert recipe.command.split()[:2] == ["annofree", "train"] and recipe.command.split()[2] in (
+        model,
+        model.removeprefix("tiny-"),
+    )
     assert recipe.expected
 
 

@@ -125,6 +125,8 @@ def test_two_processes_learn_from_halves_what_one_learns_from_the_whole(tmp_path
 def test_ctrl_c_finishes_the_step_and_keeps_it(tmp_path: Path) -> None:
     run(tmp_path / "whole")
 
+    before = signal.getsignal(signal.SIGINT)
+
     def press(done: int, total: int) -> None:
         if done == 4:
             signal.raise_signal(signal.SIGINT)
@@ -136,7 +138,7 @@ def test_ctrl_c_finishes_the_step_and_keeps_it(tmp_path: Path) -> None:
     assert len(state["losses"]) == 1  # of step 5, which no line tells of yet
     run(tmp_path / "torn")
     assert curve(tmp_path / "torn") == curve(tmp_path / "whole")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:

@@ -17,8 +17,6 @@ import argparse
 import copy
 import json
 import platform
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +35,7 @@ from annofree.methods.clip_diy import VARIANTS, ClipDiy, ClipDiyEncoding
 from annofree.ops.grids import nearest
 from annofree.protocols import DensePath
 from annofree.structures import FeatureMap, Image, IntArray, Vocabulary
+from annofree.testing.timing import Spread, seconds
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SIZE = (375, 500)  # px, of a common photograph in VOC
@@ -216,26 +215,6 @@ def half_agreement(clip: RandomClip, images: Sequence[Image]) -> float:
 
 
 # the clock
-
-
-class Spread(NamedTuple):
-    """Median, least and greatest of several repeats."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        return cls(statistics.median(values), min(values), max(values))
-
-
-def seconds(work: Callable[[], object], device: str) -> float:
-    start = time.perf_counter()
-    work()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def timings(clip: RandomClip, images: Sequence[Image], classes: int, repeats: int) -> dict[str, list[float]]:

@@ -16,13 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +32,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from annofree.datasets.archive import Archive, Member, PseudoMask
 from annofree.datasets.folder import find_images
+from annofree.testing.timing import Spread
 from annofree.training.augmentations import Light
 from annofree.training.copy_paste import VARIANTS, CopyPaste, CopyPasteSettings, PastedScene, PictureDraw, SceneDraw
 
@@ -157,18 +157,6 @@ def agreement(material: Material, how: CopyPasteSettings, draws: Sequence[SceneD
 
 
 # the clock
-
-
-class Spread(NamedTuple):
-    """Median, least and greatest of several repeats."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        return cls(statistics.median(values), min(values), max(values))
 
 
 def timings(material: Material, how: CopyPasteSettings, draws: Sequence[SceneDraw], repeats: int) -> dict[str, list[float]]:

@@ -16,15 +16,13 @@ import json
 import os
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -47,6 +45,7 @@ from annofree.features.weights import Card, known_cards
 from annofree.methods.models import device_named
 from annofree.ops.grids import fitted_size
 from annofree.structures import Image
+from annofree.testing.timing import Spread, seconds
 
 SIZE = (480, 640)  # px, of a common photograph in COCO
 PRESETS = ("fast", "paper", "best")
@@ -203,27 +202,6 @@ JOBS: dict[Role, Callable[[Part, str, torch.dtype, bool], Job]] = {
 }
 
 # the clock
-
-
-class Spread(NamedTuple):
-    """Median, least and greatest of several repeats."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        return cls(statistics.median(values), min(values), max(values))
-
-
-def seconds(work: Callable[[], object], device: str) -> float:
-    """Time some work, up to the moment at which the device has done it."""
-    start = time.perf_counter()
-    work()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def matmul_limit(device: str, dtype: torch.dtype, small: bool) -> float:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -19,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.ops.pamr import DILATIONS, pamr
+from annofree.testing.timing import Spread, seconds
 
 _AROUND = [k for k in range(9) if k != 4]
 
@@ -42,13 +41,8 @@ def obvious(image: Tensor, maps: Tensor, iterations: int = 10) -> Tensor:
     return maps
 
 
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def typical(work: Callable[[], object], repeats: int) -> float:
+    return Spread.of([seconds(work) for _ in range(repeats)]).median
 
 
 def main() -> None:
@@ -60,7 +54,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     image, maps = (torch.rand(k, *asked.size, generator=generator) for k in (3, asked.classes))
     torch.testing.assert_close(pamr(image, maps), obvious(image, maps), atol=1e-5, rtol=0)
-    ours, theirs = (seconds(lambda way=way: way(image, maps), asked.repeats) for way in (pamr, obvious))  # type: ignore[misc]
+    ours, theirs = (typical(lambda way=way: way(image, maps), asked.repeats) for way in (pamr, obvious))  # type: ignore[misc]
     cells = asked.classes * asked.size[0] * asked.size[1] * 4
     print(
         json.dumps(

@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +34,7 @@ from annofree.ops.grids import nearest, resized
 from annofree.protocols import Embedding, Masker, VisionLanguage
 from annofree.structures import BoolArray, FeatureMap, IntArray, Vocabulary
 from annofree.testing.obvious_zip import obvious_boxes, obvious_fragments, obvious_instances
+from annofree.testing.timing import Spread, seconds
 
 CLUSTERS = 20
 PIXELS_A_CELL = 4  # RN50x64 has stride 16, but sees the image enlarged: 128 x 128 cells for 512 x 512 pixels
@@ -199,24 +198,6 @@ def our_found(coarse: Coarse, name: int, grid: tuple[int, int]) -> Found:
 
 
 # the clock
-
-
-class Spread(NamedTuple):
-    """Median, least and greatest of several repeats."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        return cls(statistics.median(values), min(values), max(values))
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def timings(scene: Scene, measured: int, repeats: int) -> dict[str, list[float]]:

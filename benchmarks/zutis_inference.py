@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from annofree.features.zutis_network import ZutisConfig, ZutisNetwork, unit_map
 from annofree.methods.zutis import Zutis, ZutisEncoding
 from annofree.structures import Image, Vocabulary
 from annofree.testing.fakes import FakeClip
+from annofree.testing.timing import Spread, seconds
 
 NARROW: dict[str, Any] = {
     "width": 32,
@@ -71,16 +71,9 @@ def paper_order(network: ZutisNetwork, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return units, masks.view(*masks.shape[:2], *grid)
 
 
-def seconds(work: Callable[[], Any], device: str, repeats: int) -> float:
-    """The median time of some work, after once for warmth."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        work()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times[1:]))
+def typical(work: Callable[[], Any], device: str, repeats: int) -> float:
+    """The median seconds of some work, after once for warmth."""
+    return Spread.of([seconds(work, device) for _ in range(repeats + 1)][1:]).median
 
 
 def smooth(encoding: ZutisEncoding) -> ZutisEncoding:
@@ -113,7 +106,7 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
         "network": (lambda: network(pixels, every_layer=False), 1),
         "network, paper's order": (lambda: paper_order(network, pixels), 1),
     }
-    times = {part: seconds(work, asked.device, asked.repeats) / count for part, (work, count) in parts.items()}
+    times = {part: typical(work, asked.device, asked.repeats) / count for part, (work, count) in parts.items()}
     machine = {"threads": torch.get_num_threads(), "cores": os.cpu_count(), "load": os.getloadavg()[1]}
     return {"seconds_a_picture": times, "apart": apart, "parameters": sum(map(torch.numel, network.parameters()))} | machine
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
+from annofree.testing.timing import Spread
 from annofree.training.set_losses import semantic_loss, set_loss
 
 TARGET = 2.0
@@ -156,18 +156,6 @@ def compared(inputs: Inputs, repeats: int, clock: Clock) -> dict[str, dict[str, 
                 seconds[part][way].append(found.seconds)
     together = {way: [sum(s) for s in zip(*(seconds[part][way] for part in ways), strict=True)] for way in ("ours", "official")}
     return {**seconds, "together": together}
-
-
-class Spread(NamedTuple):
-    """Median, least and greatest of several repeats."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        return cls(statistics.median(values), min(values), max(values))
 
 
 def ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, Spread]:

@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from pycocotools import mask as coco_mask
+from tests.drawing import drawing
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from annofree.datasets import emoji_world
@@ -24,17 +25,6 @@ MANY = {
     "broccoli": "broccoli",
 }  # fmt: skip
 NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
-
-
-def has_font() -> bool:
-    try:
-        find_font()
-    except MissingError:
-        return False
-    return True
-
-
-drawing = pytest.mark.skipif(not has_font(), reason="draws scenes: needs the Noto Color Emoji font")
 
 
 @cache

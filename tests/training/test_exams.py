@@ -8,26 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from tests.drawing import drawing
 from torch import Tensor
 
-from annofree.datasets.emoji_world import CATEGORIES, Scene, SceneObject, find_font
-from annofree.errors import InputError, MissingError
+from annofree.datasets.emoji_world import CATEGORIES, Scene, SceneObject
+from annofree.errors import InputError
 from annofree.features.weights import bundled
 from annofree.structures import FeatureMap, Image, Vocabulary
 from annofree.training.exams import EXAMS, ModelRecipe, average_precision, dense_iou, examine_clip, examine_sam
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "emoji"
-
-
-def has_font() -> bool:
-    try:
-        find_font()
-    except MissingError:
-        return False
-    return True
-
-
-needs_font = pytest.mark.skipif(not has_font(), reason="drawing emoji needs the Noto Color Emoji font")
 
 
 @pytest.mark.parametrize("model", EXAMS)
@@ -108,7 +98,7 @@ class TestDenseIou:
         assert dense_iou(clip, SCENES[:1]) == pytest.approx(background / 3)
 
 
-@needs_font
+@drawing
 def test_the_bundled_clip_names_and_the_bundled_sam_draws() -> None:
     named = examine_clip(bundled("tiny-clip"), count=24)
     drawn = examine_sam(bundled("tiny-sam"), count=6)

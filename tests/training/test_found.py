@@ -11,10 +11,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from tests.drawing import drawing
 from torch import Tensor, nn
 
-from annofree.datasets.emoji_world import SPLITS, World, find_font
-from annofree.errors import InputError, MissingError
+from annofree.datasets.emoji_world import SPLITS, World
+from annofree.errors import InputError
 from annofree.features.dino import Dino
 from annofree.features.saliency import found_head
 from annofree.features.weights import Card
@@ -24,17 +25,6 @@ from annofree.training.exams_saliency import overlap
 from annofree.training.found import BUDGET, found_loss, refined_patches, train_found
 from annofree.training.found import _Lesson as Lesson
 from annofree.training.tiny_dino import new_model, write_tiny_dino
-
-
-def has_font() -> bool:
-    try:
-        find_font()
-    except MissingError:
-        return False
-    return True
-
-
-drawing = pytest.mark.skipif(not has_font(), reason="draws scenes: needs the Noto Color Emoji font")
 
 
 def slow_entropy(logits: Tensor, target: Tensor) -> float:

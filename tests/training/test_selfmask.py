@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 import typer
+from tests.drawing import drawing
 from typer.testing import CliRunner
 
 from annofree.apps.cli.train_selfmask import selfmask
 from annofree.datasets.archive import read_masks
-from annofree.datasets.emoji_world import find_font
-from annofree.errors import ImageError, InputError, MissingError
+from annofree.errors import ImageError, InputError
 from annofree.features.selfmask import SelfMask, load_selfmask
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork, SelfMaskOutput
 from annofree.features.weights import Card
@@ -35,17 +35,6 @@ from annofree.training.selfmask import (
 from annofree.training.selfmask_losses import dice_losses, ranking_loss, selfmask_losses
 from annofree.training.spectral_voting import SpectralVoter, Voting, colours
 from annofree.training.tiny_dino import new_model, write_tiny_dino
-
-
-def has_font() -> bool:
-    try:
-        find_font()
-    except MissingError:
-        return False
-    return True
-
-
-drawing = pytest.mark.skipif(not has_font(), reason="draws scenes: needs the Noto Color Emoji font")
 
 SMALL = replace(
     TINY, model_args={"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 2}, layers=2, heads=2, ffn=32, queries=4

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.drawing import drawing
 from torch.nn import functional as F
 
-from annofree.datasets.emoji_world import CATEGORIES, World, find_font
+from annofree.datasets.emoji_world import CATEGORIES, World
 from annofree.errors import MissingError
 from annofree.features.clip import Clip
 from annofree.features.sam import Sam
@@ -17,17 +18,6 @@ from annofree.training.exams import average_precision
 from annofree.training.loop import Budget
 from annofree.training.tiny_clip import contrastive_loss, train_tiny_clip
 from annofree.training.tiny_sam import train_tiny_sam
-
-
-def has_font() -> bool:
-    try:
-        find_font()
-    except MissingError:
-        return False
-    return True
-
-
-drawing = pytest.mark.skipif(not has_font(), reason="draws scenes: needs the Noto Color Emoji font")
 
 
 def quiet(_: str) -> None:

@@ -11,12 +11,13 @@ import pytest
 import torch
 import typer
 from safetensors.torch import load_file
+from tests.drawing import drawing
 from torch import Tensor
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from annofree.apps.cli.train_tiny_clip_vit import tiny_clip_vit as command
-from annofree.datasets.emoji_world import CATEGORIES, World, find_font
+from annofree.datasets.emoji_world import CATEGORIES, World
 from annofree.errors import MissingError
 from annofree.features.clip import Clip
 from annofree.features.clip_model import WEIGHTS
@@ -38,17 +39,6 @@ from annofree.training.tiny_clip_vit import (
     train_tiny_clip_vit,
     write_tiny_clip_vit,
 )
-
-
-def has_font() -> bool:
-    try:
-        find_font()
-    except MissingError:
-        return False
-    return True
-
-
-drawing = pytest.mark.skipif(not has_font(), reason="draws scenes: needs the Noto Color Emoji font")
 
 
 def quiet(_: str) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from tests.drawing import drawing
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.datasets.emoji_world import Scene, SceneObject, find_font
-from annofree.errors import MissingError
+from annofree.datasets.emoji_world import Scene, SceneObject
 from annofree.features.dino import Dino
 from annofree.features.weights import Card
 from annofree.structures import FeatureMap, Image
@@ -24,17 +24,6 @@ from annofree.training.dino_loss import attention_loss, ground_cosines, ground_l
 from annofree.training.dino_views import Light, Paster
 from annofree.training.exams_saliency import patch_names, purity, write_untrained
 from annofree.training.tiny_dino import BUDGET, new_model, train_tiny_dino, write_tiny_dino
-
-
-def has_font() -> bool:
-    try:
-        find_font()
-    except MissingError:
-        return False
-    return True
-
-
-drawing = pytest.mark.skipif(not has_font(), reason="draws scenes: needs the Noto Color Emoji font")
 
 
 def quiet(_: str) -> None:

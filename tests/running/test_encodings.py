@@ -17,10 +17,12 @@ from annofree.errors import InputError
 from annofree.methods.catalogue import METHODS, Models, build
 from annofree.methods.clip_diy import VARIANTS as CLIP_DIY
 from annofree.methods.clip_diy import ClipDiy
+from annofree.methods.detector import Detector, Origin
 from annofree.methods.zutis import Zutis
 from annofree.running.encodings import EncodingFile, kinds_of, pack, write_encodings
 from annofree.running.tasks import Tasks
 from annofree.structures import Image
+from annofree.testing.fake_detector import FakeDetector
 from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam, FakeZutis
 from annofree.testing.paper_world import NAMES, scenes
 
@@ -32,6 +34,8 @@ def on_fakes(method: str, variant: str = "default") -> Any:
         return ClipDiy(FakeClip(), FakeObjectness(), replace(CLIP_DIY[variant], side=16, canvas=64, scales=(0, 1)))
     if method == "zutis":
         return Zutis(FakeZutis(), FakeClip())
+    if method == "detector":
+        return Detector(FakeDetector(), Origin(FakeDetector.names, {}), variant)
     return build(method, Models("tiny", "cpu", objectness="none").having(clip=FakeClip(), sam=FakeSam()), variant)
 
 

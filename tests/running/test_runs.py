@@ -266,7 +266,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on(
 
     whole = files.write_atomic
     with monkeypatch.context() as patch:
-        for module in (label_maps, panoptic, run_shards, run_folder, run_finals):
+        for module in (files, label_maps, panoptic, run_shards, run_folder, run_finals):
             patch.setattr(module, "write_atomic", full)
         words = "Input/output error" if number == errno.EIO else "the disk is full"
         with pytest.raises(InputError, match=f"results cannot be written to .*{words}.*the same command goes on"):

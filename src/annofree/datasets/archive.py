@@ -22,7 +22,7 @@ from typing import Any
 
 from annofree.datasets.sources import read_place
 from annofree.errors import InputError
-from annofree.formats.files import make_folder, write_atomic
+from annofree.formats.files import make_folder, write_json
 from annofree.structures import RLE, Image
 
 __all__ = ["Archive", "MaskWriter", "Member", "PseudoMask", "read_masks"]
@@ -95,9 +95,7 @@ class Archive:
             "places": self.places,
             "about": self.about,
         }
-        # In ASCII, for the names of files need not be valid Unicode.
-        text = json.dumps(held, allow_nan=False) + "\n"
-        write_atomic(folder / "archive.json", lambda temporary: temporary.write_text(text, encoding="ascii"))
+        write_json(folder / "archive.json", held, ascii_only=True)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -218,5 +216,4 @@ def _keep_about(path: Path, about: dict[str, Any], *, new: bool) -> None:
             told = "; ".join(f"{key} was {before.get(key)!r}, now {about.get(key)!r}" for key in other)
             raise InputError(f"the masks in {path.parent} were made otherwise: {told}; delete masks.jsonl, or ask as before")
         return
-    text = json.dumps(about, indent=2) + "\n"
-    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="ascii"))
+    write_json(path, about, indent=2, ascii_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, zip_longest
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,8 @@ from annofree.datasets.folder import pillow_quiet
 from annofree.datasets.index_shards import FORMAT, embeddings_name, ids_name, read_manifest
 from annofree.datasets.sources import Source, read_pictures
 from annofree.errors import ImageError, InputError
-from annofree.formats.files import make_folder, write_atomic
+from annofree.formats.differences import differences, first_change
+from annofree.formats.files import make_folder, write_atomic, write_json
 from annofree.structures import FloatArray, Image
 
 __all__ = ["build_index"]
@@ -89,7 +90,7 @@ def build_index(
             rows.append(len(held["ids"]))
             failed |= held["failed"]
     manifest = settings | {"complete": True, "inputs": total, "rows": sum(rows), "shards": rows, "failed": failed}
-    _write_json(folder / "manifest.json", manifest, indent=1)
+    write_json(folder / "manifest.json", manifest, indent=1, ascii_only=True)
     return manifest
 
 
@@ -127,7 +128,7 @@ class _Work:
         held = {"ids": kept, "failed": dict(sorted(failed.items()))}
         if kept:
             write_atomic(self.folder / embeddings_name(number), lambda path: _save(path, np.concatenate(blocks)))
-        _write_json(self.folder / ids_name(number), held)
+        write_json(self.folder / ids_name(number), held, ascii_only=True)
         return held
 
     def _batches(self, ids: list[str]) -> Iterator[tuple[list[Image], dict[str, str]]]:
@@ -173,12 +174,6 @@ def _save(path: Path, vectors: npt.NDArray[np.float16]) -> None:
         np.save(file, vectors, allow_pickle=False)
 
 
-def _write_json(path: Path, value: object, indent: int | None = None) -> None:
-    """Write JSON in ASCII, whole or not at all; the names of files need not be valid Unicode."""
-    text = json.dumps(value, indent=indent, allow_nan=False) + "\n"
-    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="ascii"))
-
-
 def _held(path: Path, ids: list[str]) -> dict[str, Any] | None:
     """What a shard that is there holds, None where it is not; raises InputError for one of other inputs."""
     if not path.exists():
@@ -209,20 +204,12 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
     """Write a manifest that says that the index is not complete, or check that the one there is of the same settings."""
     path = folder / "manifest.json"
     if not path.exists():
-        _write_json(path, settings | {"complete": False}, indent=1)
+        write_json(path, settings | {"complete": False}, indent=1, ascii_only=True)
         return
     before = read_manifest(folder)
-    other = list(_differences({key: before.get(key) for key in settings}, settings))
+    other = list(differences({key: before.get(key) for key in settings}, settings))
     if other:
         raise InputError(f"the index in {folder} is another's: {'; '.join(other)}; ask as before, or give another --out")
-
-
-def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}):
-            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif before != now:
-        yield f"{name} was {before!r}, now it is {now!r}"
 
 
 def _keep_inputs(path: Path, ids: Iterable[str]) -> int:
@@ -245,16 +232,12 @@ def _keep_inputs(path: Path, ids: Iterable[str]) -> int:
 
 
 def _compare(path: Path, ids: Iterable[str]) -> int:
-    total = 0
     with path.open(encoding="ascii") as lines:
-        for total, (before, now) in enumerate(zip_longest(map(json.loads, lines), ids), start=1):
-            if before != now:
-                change = f"{now} is new" if before is None else f"{before} is gone" if now is None else f"{before} is now {now}"
-                raise InputError(
-                    f"the index in {path.parent} is of other pictures: number {total}, {change}; "
-                    "give those of before, or another --out"
-                )
-    return total
+        change = first_change(map(json.loads, lines), ids)
+    if change:
+        raise InputError(f"the index in {path.parent} is of other pictures: {change}; give those of before, or another --out")
+    with path.open(encoding="ascii") as lines:
+        return sum(1 for _ in lines)
 
 
 def _stretches(path: Path, size: int) -> Iterator[list[str]]:

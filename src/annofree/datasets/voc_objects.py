@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faster_coco_eval import mask as coco_mask
 
 from annofree.datasets.names import VOC_NAMES
 from annofree.datasets.voc import voc
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.formats.label_maps import read_indices
+from annofree.formats.pictures import Picture, Thing, file_of
 
 __all__ = ["voc_objects"]
 
@@ -28,29 +28,21 @@ def voc_objects(folder: Path, split: str = "val") -> CocoFile:
 
     Raises InputError when files are missing, and for maps that do not agree.
     """
-    file = CocoFile.with_categories(dict(enumerate(VOC_NAMES, 1)))
+    pictures = []
     for sample in voc(folder, split):
         assert sample.image is not None  # noqa: S101 -- VOC has all pictures
         objects = read_indices(sample.image.parent.parent / "SegmentationObject" / f"{sample.id}.png")
         classes = sample.read()
         if objects.shape != classes.shape:
             raise InputError(f"expected two maps of one size for {sample.id}, got {objects.shape} and {classes.shape}")
-        image_id = file.add_image(sample.image.name, (objects.shape[0], objects.shape[1]))
         numbers = np.unique(objects[(objects != 0) & (objects != _BORDER)])
-        file.add_annotations([_row(image_id, objects == n, classes, f"{n} of {sample.id}") for n in numbers.tolist()])
-    return file
+        things = tuple(_thing(objects == n, classes, f"{n} of {sample.id}") for n in numbers.tolist())
+        pictures.append(Picture(sample.image.name, (objects.shape[0], objects.shape[1]), things))
+    return file_of(VOC_NAMES, pictures)
 
 
-def _row(image_id: int, mask: Any, classes: Any, what: str) -> dict[str, Any]:
+def _thing(mask: Any, classes: Any, what: str) -> Thing:
     found = np.unique(classes[mask])
     if len(found) != 1 or found[0] < 1:
         raise InputError(f"expected one class of 1 to {len(VOC_NAMES)} in object {what}, got {found.tolist()}")
-    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {
-        "image_id": image_id,
-        "category_id": int(found[0]),
-        "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
-        "bbox": coco_mask.toBbox(rle).tolist(),
-        "area": int(mask.sum()),
-        "iscrowd": 0,
-    }
+    return Thing.of_mask(VOC_NAMES[int(found[0]) - 1], mask)

@@ -14,10 +14,15 @@ from annofree.evaluation.separation import Separation
 from annofree.formats.coco import CocoFile
 from annofree.structures import Detections, LabelMap
 
-__all__ = ["Answers", "Figures", "InstanceAnswers", "LabelAnswers", "figures_of"]
+__all__ = ["Answers", "Figures", "InstanceAnswers", "LabelAnswers", "figures_of", "percent"]
 
 Figures = dict[str, float | None]
 """Percent by names such as ``plain AP`` or ``all mIoU``."""
+
+
+def percent(value: float | None) -> float | None:
+    """Return a share in percent, to two decimals; None stays None."""
+    return None if value is None else round(100 * value, 2)
 
 
 class Answers(Protocol):
@@ -74,7 +79,7 @@ class LabelAnswers:
         for group, scorer in sorted(self._scorers.items(), key=lambda item: item[0] == "all"):
             s = scorer.scores()
             named = {"mIoU": s.mean_iou, "mIoU of things": s.mean_iou_things, "pixel accuracy": s.pixel_accuracy}
-            figures |= {f"{group} {name}": _percent(value) for name, value in named.items()}
+            figures |= {f"{group} {name}": percent(value) for name, value in named.items()}
         return figures
 
 
@@ -96,10 +101,6 @@ def _named(view: str, scores: InstanceScores | Separation) -> Figures:
         view, f"{view.replace(' masks', '').replace(' separation', '')} "
     )
     if isinstance(scores, Separation):
-        return {f"{prefix}separated": _percent(scores.rate)}
+        return {f"{prefix}separated": percent(scores.rate)}
     values = {"AP": scores.ap, "AP50": scores.ap50, "AP75": scores.ap75, "AR10": scores.ar10, "AR100": scores.ar100}
-    return {f"{prefix}{name}": _percent(value) for name, value in values.items()}
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else round(100 * value, 2)
+    return {f"{prefix}{name}": percent(value) for name, value in values.items()}

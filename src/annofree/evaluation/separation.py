@@ -21,13 +21,13 @@ from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
-from faster_coco_eval.core.mask import decode
 from pycocotools import mask as coco_mask
 from scipy.ndimage import binary_dilation
 
 from annofree.evaluation.predictions import Row, View, image_sizes, mask_rle, match_predictions
 from annofree.formats.coco import CocoFile
-from annofree.structures import RLE, BoolArray
+from annofree.formats.pictures import mask_of
+from annofree.structures import RLE
 
 __all__ = ["Separation", "evaluate_separation"]
 
@@ -119,15 +119,9 @@ def _masks_near(a: RLE, b: RLE, box: npt.NDArray[np.int64]) -> bool:
     """Whether mask a, of the given box, grown by the reach meets mask b; only a's surroundings are looked at."""
     x, y, w, h = (int(v) for v in box)
     window = slice(max(0, y - _REACH), y + h + _REACH), slice(max(0, x - _REACH), x + w + _REACH)
-    first, second = (_decoded(rle)[window] for rle in (a, b))
+    first, second = (mask_of(rle)[window] for rle in (a, b))
     grown = binary_dilation(first, np.ones((2 * _REACH + 1, 2 * _REACH + 1), bool))
     return bool(np.any(grown & second))
-
-
-def _decoded(rle: RLE) -> BoolArray:
-    # pycocotools 2.0.11 decodes with a DeprecationWarning under numpy 2; this decoder does without.
-    mask: npt.NDArray[np.uint8] = decode(rle)
-    return mask.astype(bool)
 
 
 def _overlaps(

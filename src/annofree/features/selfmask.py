@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,7 +22,8 @@ from annofree.features.pictures import by_size, pixels_of
 from annofree.features.sam_inputs import read_json
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork
 from annofree.features.weights import Card, sha256_of
-from annofree.formats.files import write_atomic, write_json
+from annofree.formats.files import write_json
+from annofree.formats.tensor_files import write_half
 from annofree.ops.grids import fitted_size, resized
 from annofree.structures import Image
 
@@ -55,8 +56,7 @@ def save_selfmask(network: SelfMaskNetwork, folder: Path) -> None:
     """Write ``config.json`` and ``model.safetensors`` (fp16), as ``load_selfmask`` reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", asdict(network.config), indent=2)
-    state = {k: v.detach().cpu().half().contiguous() for k, v in network.state_dict().items()}
-    write_atomic(folder / "model.safetensors", lambda p: save_file(state, p, metadata={"format": "pt"}))
+    write_half(folder / "model.safetensors", network.state_dict())
 
 
 def _weights(path: Path) -> Path:

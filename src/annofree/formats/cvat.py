@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.formats.coco import CocoFile
+from annofree.formats.class_colours import hexadecimal
 from annofree.formats.files import write_json
 from annofree.formats.label_maps import label_colours
-from annofree.formats.pictures import Picture, Thing, file_of, mask_of, names_of, pictures_of
+from annofree.formats.pictures import Picture, Pictures, Thing, mask_of, names_of
 from annofree.formats.polygons import filled
-from annofree.formats.xml_files import element, read_xml, write_xml
+from annofree.formats.xml_files import element, stream_xml, write_xml_stream
 
 __all__ = ["IMAGES", "read_cvat", "write_cvat"]
 
@@ -26,32 +26,29 @@ _NOT_SHAPES = ("tag",)
 BoolArray = npt.NDArray[np.bool_]
 
 
-def write_cvat(file: CocoFile, out: Path) -> None:
+def write_cvat(file: Pictures, out: Path) -> None:
     """Write ``annotations.xml``, and ``labels.json`` for the raw view of a new task's labels."""
     names = names_of(file)
-    colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in label_colours(len(names)).tolist()]
+    colours = [hexadecimal(colour) for colour in label_colours(len(names)).tolist()]
     root = ET.Element("annotations")
     element(root, "version", "1.1")
-    pictures = pictures_of(file)
     task = element(element(root, "meta"), "task")
-    for tag, value in (("name", "annofree"), ("size", len(pictures)), ("mode", "annotation")):
+    for tag, value in (("name", "annofree"), ("size", sum(1 for _ in file)), ("mode", "annotation")):
         element(task, tag, value)
     labels = element(task, "labels")
     for name, colour in zip(names, colours, strict=True):
         label = element(labels, "label")
         for tag, text in (("name", name), ("color", colour), ("type", "any"), ("attributes", "")):
             element(label, tag, text)
-    for number, picture in enumerate(pictures):
-        _add(root, number, picture)
-    write_xml(out / _XML, root)
+    write_xml_stream(out / _XML, root, (_image(number, picture) for number, picture in enumerate(file)))
     write_json(
         out / _LABELS, [{"name": n, "color": c, "attributes": []} for n, c in zip(names, colours, strict=True)], indent=1
     )
 
 
-def _add(root: ET.Element, number: int, picture: Picture) -> None:
+def _image(number: int, picture: Picture) -> ET.Element:
     height, width = picture.size
-    image = element(root, "image", id=number, name=picture.file_name, width=width, height=height)
+    image = element(ET.Element("annotations"), "image", id=number, name=picture.file_name, width=width, height=height)
     for z, thing in enumerate(picture.things):
         common = {"label": thing.name, "source": "auto", "occluded": 0}
         if thing.rle is None:
@@ -59,6 +56,7 @@ def _add(root: ET.Element, number: int, picture: Picture) -> None:
             element(image, "box", **common, **dict(zip(("xtl", "ytl", "xbr", "ybr"), corners, strict=True)), z_order=z)
         elif (mask := mask_of(thing.rle)).any():
             element(image, "mask", **common, **_boxed(mask), z_order=z)
+    return image
 
 
 def _boxed(mask: BoolArray) -> dict[str, object]:
@@ -71,17 +69,24 @@ def _boxed(mask: BoolArray) -> dict[str, object]:
     return {"rle": rle, "left": xs[0], "top": ys[0], "width": part.shape[1], "height": part.shape[0]}
 
 
-def read_cvat(path: Path, images: Path | None = None) -> CocoFile:
+def read_cvat(path: Path, images: Path | None = None) -> Pictures:
     """Read CVAT for images: masks, boxes and polygons, names as its labels order them.
 
     Raises InputError for other shapes and for turned boxes, which have no mask, and for the XML of a video.
     """
     place = path / _XML if path.is_dir() else path
-    root = read_xml(place, "annotations")
-    if root.find("track") is not None:
-        raise InputError(f"expected CVAT for images in {place}, got CVAT for video; export it as images")
-    names = [label.findtext("name") or "" for label in root.iterfind("meta//labels/label")]
-    return file_of(names, [_picture(image, place) for image in root.findall("image")])
+    heads = (one for one in stream_xml(place, "annotations") if one.tag in ("meta", "image", "track"))
+    meta = next(heads, ET.Element("meta"))
+    names = [label.findtext("name") or "" for label in meta.iterfind(".//labels/label")]
+    return Pictures.named(names, lambda: _pictures(place))
+
+
+def _pictures(place: Path) -> Iterator[Picture]:
+    for one in stream_xml(place, "annotations"):
+        if one.tag == "track":
+            raise InputError(f"expected CVAT for images in {place}, got CVAT for video; export it as images")
+        if one.tag == "image":
+            yield _picture(one, place)
 
 
 def _picture(image: ET.Element, place: Path) -> Picture:

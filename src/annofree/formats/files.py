@@ -34,7 +34,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: object, indent: int | None = None) -> None:
-    """Write a value as JSON, whole or not at all."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+def write_json(path: Path, value: object, indent: int | None = None, *, ascii_only: bool = False) -> None:
+    """Write a value as JSON, whole or not at all; in ASCII where it has names of files, which need not be valid Unicode."""
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only, allow_nan=False) + "\n"
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -8,7 +8,6 @@ A word is a byte here, and a pixel four equal ones (red, green, blue, alpha), ro
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -19,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.formats.coco import CocoFile
-from annofree.formats.files import write_json
+from annofree.formats.class_colours import hexadecimal
+from annofree.formats.coco_stream import stream_list
+from annofree.formats.json_stream import write_list
 from annofree.formats.label_maps import label_colours
-from annofree.formats.pictures import Picture, Thing, file_of, mask_of, names_of, pictures_of
+from annofree.formats.pictures import Picture, Pictures, Thing, mask_of, names_of
 from annofree.formats.polygons import filled
 from annofree.formats.xml_files import element, read_xml, write_xml
 
@@ -115,16 +115,15 @@ class _Bits:
         return np.asarray(self._bits[begin : self._at].reshape(count, length) @ (1 << np.arange(length)[::-1]), np.int64)
 
 
-def write_label_studio(file: CocoFile, out: Path) -> None:
+def write_label_studio(file: Pictures, out: Path) -> None:
     """Write ``tasks.json``, a task a picture with its prediction, and ``label_config.xml`` for the project.
 
     ``model_version`` is taken from the file's info.
     """
     names = names_of(file)
     version = str(file.info.get("model_version", "annofree"))
-    pictures = pictures_of(file)
-    write_json(out / _TASKS, [_task(picture, version) for picture in pictures])
-    boxes = any(thing.rle is None for picture in pictures for thing in picture.things)
+    write_list(out / _TASKS, (_task(picture, version) for picture in file))
+    boxes = any(thing.rle is None for picture in file for thing in picture.things)
     write_xml(out / _CONFIG, _config(names, ["brushlabels", *(["rectanglelabels"] if boxes else [])]), declaration=False)
 
 
@@ -134,7 +133,7 @@ def _config(names: Sequence[str], kinds: Sequence[str]) -> ET.Element:
     for kind in kinds:
         tag = element(root, _KINDS[kind], name=_FROM[kind], toName="image")
         for name, colour in zip(names, label_colours(len(names)).tolist(), strict=True):
-            element(tag, "Label", value=name, background="#{:02x}{:02x}{:02x}".format(*colour))
+            element(tag, "Label", value=name, background=hexadecimal(colour))
     return root
 
 
@@ -173,26 +172,21 @@ def _value(thing: Thing, size: tuple[int, int]) -> dict[str, Any]:
     return {"x": x0 * across, "y": y0 * down, "width": (x1 - x0) * across, "height": (y1 - y0) * down, "rotation": 0}
 
 
-def read_label_studio(path: Path, images: Path | None = None) -> CocoFile:
+def read_label_studio(path: Path, images: Path | None = None) -> Pictures:
     """Read tasks, exported as JSON or written here: annotations where a task has any, else its first prediction.
 
     Brushes, rectangles and polygons are read, choices and texts are none of ours; other shapes raise InputError.
     """
     place = path / _TASKS if path.is_dir() else path
-    try:
-        tasks = json.loads(place.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise InputError(f"expected Label Studio's tasks at {place}, but it cannot be read: {problem.strerror}") from None
-    except ValueError as problem:
-        raise InputError(f"expected Label Studio's tasks in {place}, but it is not JSON: {problem}") from None
-    if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
-        raise InputError(f"expected a list of tasks with data in {place}; export as JSON, not as JSON-MIN")
     config = place.with_name(_CONFIG)
     tags = read_xml(config, "View").iter("Label") if config.is_file() else []
-    return file_of([tag.get("value", "") for tag in tags], [_picture(task, place) for task in tasks])
+    names = [tag.get("value", "") for tag in tags]
+    return Pictures.named(names, lambda: (_picture(task, place) for task in stream_list(place)))
 
 
 def _picture(task: dict[str, Any], place: Path) -> Picture:
+    if "data" not in task:
+        raise InputError(f"expected a list of tasks with data in {place}; export as JSON, not as JSON-MIN")
     data, answers = task["data"], task.get("annotations") or task.get("predictions") or [{}]
     results = [r for r in answers[0].get("result", []) if r.get("type") in (*_KINDS, *_SHAPES)]
     size = next(((r["original_height"], r["original_width"]) for r in results), (data.get("height"), data.get("width")))

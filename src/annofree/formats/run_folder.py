@@ -11,7 +11,6 @@ OUT
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -131,9 +130,8 @@ class RunFolder:
 
     def _quarantine(self, failed: Sequence[Mapping[str, str]]) -> None:
         place = self.out / "quarantine.json"
-        text = json.dumps(list(failed), indent=1) + "\n"  # ASCII, for ids need not be valid Unicode
         if failed:
-            write_atomic(place, lambda temporary: temporary.write_text(text, encoding="ascii"))
+            write_json(place, list(failed), indent=1, ascii_only=True)
         else:
             place.unlink(missing_ok=True)
 

@@ -17,14 +17,14 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TextIO
 
 from annofree.errors import InputError
+from annofree.formats.differences import first_change
 from annofree.formats.files import make_folder, write_atomic
 
-__all__ = ["RESULTS", "Row", "Shard", "Shards", "differences", "settle"]
+__all__ = ["RESULTS", "Row", "Shard", "Shards", "settle"]
 
 Row = dict[str, Any]
 
@@ -62,6 +62,16 @@ class Shards:
     def begun(self) -> bool:
         """Whether there is a run to go on with."""
         return (self.folder / "settings.json").exists() and (self.folder / "inputs.txt").exists()
+
+    def need_begun(self) -> None:
+        """Raise InputError where there is no run."""
+        if not self.begun:
+            raise InputError(f"expected the folder of a run, and {self.out} is none; give what --out was")
+
+    def need_complete(self) -> None:
+        """Raise InputError where the results of the run are not written yet."""
+        if not self.complete:
+            raise InputError(f"the run in {self.out} is not complete; give its command again first, which goes on with it")
 
     def lock(self) -> None:
         """Keep other processes out until this one ends or calls ``unlock``."""
@@ -109,11 +119,8 @@ class Shards:
 
     def compare(self, ids: Iterable[str]) -> str | None:
         """Tell how the pictures are others than those of the run; None where they are the same."""
-        for number, (before, now) in enumerate(zip_longest(self.ids(), ids), start=1):
-            if before != now:
-                change = f"{now} is new" if before is None else f"{before} is gone" if now is None else f"{before} is now {now}"
-                return f"of the pictures number {number}, {change}"
-        return None
+        change = first_change(self.ids(), ids)
+        return change and f"of the pictures {change}"
 
     def whole(self) -> dict[int, Shard]:
         """The shards that are whole, by number: of two lines on one shard the later counts, and no file may be torn."""
@@ -201,19 +208,6 @@ class Shards:
         for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
             if line.endswith(b"\n"):  # else the last, torn
                 yield json.loads(line)
-
-
-def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Say in words where two values as JSON holds them differ.
-
-    >>> list(differences({"a": {"b": 1}}, {"a": {"b": 2}}))
-    ['a.b was 1, now it is 2']
-    """
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}):
-            yield from differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif before != now:
-        yield f"{name} was {before!r}, now it is {now!r}"
 
 
 def settle(paths: Iterable[Path]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from annofree.errors import InputError
 from annofree.formats.coco_stream import stream_coco
 
-__all__ = ["BINS", "ClassCount", "Crop", "PictureCount", "RunSummary", "pictures_root", "quarantined", "read_json"]
+__all__ = ["BINS", "ClassCount", "Crop", "PictureCount", "RunSummary", "pictures_root", "quarantined", "read_about"]
 
 BINS = 20
 """Bins of the score histograms, from 0 to 1."""
@@ -97,9 +97,7 @@ class RunSummary:
 
         Raises InputError when it is no run, or when its files are damaged.
         """
-        about = read_json(run / "run.json")
-        if not isinstance(about, dict):
-            raise InputError(f"expected the folder of a run, with run.json in it, at {run}; give what segment --out was given")
+        about = read_about(run)
         annotations = run / "annotations.json"
         summary = cls(about, quarantine=quarantined(run, about), has_instances=annotations.is_file())
         shares = read_json(run / "labels" / "shares.json")
@@ -179,6 +177,14 @@ def read_json(path: Path) -> Any:
         raise InputError(f"expected a readable file at {path}: {problem.strerror}") from None
     except ValueError as problem:
         raise InputError(f"expected JSON in {path}, but it is damaged: {problem}") from None
+
+
+def read_about(run: Path) -> dict[str, Any]:
+    """Return what run.json says of a run; raises InputError for any other folder."""
+    about = read_json(run / "run.json")
+    if not isinstance(about, dict):
+        raise InputError(f"expected the folder of a run, with run.json in it, at {run}; give what segment --out was given")
+    return about
 
 
 def pictures_root(run: Path) -> Path | None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
-import numpy as np
-from faster_coco_eval import mask as coco_mask
 from torch import Tensor
 
 from annofree.datasets.archive import Archive, MaskWriter, PseudoMask
@@ -18,6 +16,7 @@ from annofree.datasets.sources import read_pictures
 from annofree.errors import AnnofreeError, MissingError
 from annofree.features.saliency import TokenCutMap
 from annofree.features.selfmask import SelfMask
+from annofree.formats.pictures import rle_of
 from annofree.ops.grids import fitted_size, resized
 from annofree.ops.pamr import refined
 from annofree.protocols import Objectness
@@ -127,5 +126,4 @@ def _pseudo_mask(image: Image, soft: Tensor, objectness: float | None, source: O
     mask = soft > (soft.mean() if isinstance(source, TokenCutMap) else 0.5)
     quality = contrast(soft, mask) if objectness is None else round(objectness, 6)
     drawn = refined_mask(image, mask) if refine == "pamr" and bool(mask.any()) else mask
-    rle = coco_mask.encode(np.asfortranarray(drawn.numpy().astype(np.uint8)))
-    return PseudoMask(image.id, rle, quality if bool(drawn.any()) else 0.0)
+    return PseudoMask(image.id, rle_of(drawn.numpy()), quality if bool(drawn.any()) else 0.0)

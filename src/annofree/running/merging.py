@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
+from annofree.formats.differences import differences
 from annofree.formats.files import make_folder, write_atomic
 from annofree.formats.run_folder import RunFolder
-from annofree.formats.run_shards import Row, Shard, Shards, differences, settle
+from annofree.formats.run_shards import Row, Shard, Shards, settle
 from annofree.running.requests import encodings_file
 from annofree.running.runs import finish
 from annofree.running.work import writing
@@ -56,10 +57,8 @@ def merge(parts: Sequence[Path], out: Path, *, on_progress: Callable[[int, int],
 
 def _complete(part: Path) -> Shards:
     shards = Shards(part)
-    if not shards.begun:
-        raise InputError(f"expected the folder of a run, and {part} is none; give what --out was")
-    if not shards.complete:
-        raise InputError(f"the run in {part} is not complete; give its command again first, which goes on with it")
+    shards.need_begun()
+    shards.need_complete()
     return shards
 
 

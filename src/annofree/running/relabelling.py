@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from annofree.datasets.sources import read_place
 from annofree.errors import ImageError, InputError
 from annofree.formats.run_shards import Row, Shard, Shards
-from annofree.running.encodings import EncodingFile, kinds_of
+from annofree.running.encodings import EncodingFile
 from annofree.running.local import Clock, Encoded, Entry
 from annofree.running.requests import encodings_file
 from annofree.running.tasks import Tasks
-from annofree.structures import Image
+from annofree.structures import Image, Vocabulary
 
 __all__ = ["Kept", "asked_of", "part_of"]
 
@@ -43,13 +43,27 @@ class Kept:
         self._shards = Shards(self.folder)
         self._whole = list(self._shards.whole().values())
         self._firsts = [next(self._shards.rows_of(shard))["n"] for shard in self._whole]
-        self._kinds = {name: kind for method in self.tasks.methods for name, kind in kinds_of(method).items()}
+        self._kinds = self.tasks.encoding_kinds
         self._open: tuple[int, EncodingFile, dict[int, Row]] | None = None
 
     def batches(self, entries: Sequence[Entry]) -> Iterator[list[Encoded]]:
         """The encodings, or why there is none."""
         for start in range(0, len(entries), self.batch_size):
             yield [self._read(*entry) for entry in entries[start : start + self.batch_size]]
+
+    def encodings(self) -> Iterator[Any]:
+        """What was kept of each picture that could be encoded, one at a time: one encoding a method."""
+        for index in range(len(self._whole)):
+            file, rows = self._shard(index)
+            yield from (file.read(row["id"]) for row in rows.values() if "failed" not in row)
+
+    def calibrated(self, vocabulary: Vocabulary) -> Tasks:
+        """Return the tasks with presence set against that in the folder; raises InputError for methods that gate no class."""
+        method = self.tasks.instances
+        calibrate = getattr(method, "calibrated", None)
+        if calibrate is None:
+            raise InputError("expected a method that asks whether a class is in a picture at all, such as zip; leave it out")
+        return replace(self.tasks, instances=calibrate((encoding[0] for encoding in self.encodings()), vocabulary))
 
     def _read(self, number: int, id_: str, place: str) -> Encoded:
         with self.clock.of("read"):
@@ -75,13 +89,11 @@ class Kept:
 def asked_of(folder: Path) -> dict[str, Any]:
     """What a complete run that kept its encodings was asked for; raises InputError for any other folder."""
     shards = Shards(folder)
-    if not shards.begun:
-        raise InputError(f"expected the folder of a run, and {folder} is none; give what --out was")
+    shards.need_begun()
     settings = shards.settings()
     if not settings["asked"]["encodings"]:
         raise InputError(f"the run in {folder} kept no encodings; make it again with --keep-encodings")
-    if not shards.complete:
-        raise InputError(f"the run in {folder} is not complete; give its command again first, which goes on with it")
+    shards.need_complete()
     return settings
 
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from annofree.errors import InputError
+from annofree.formats.differences import differences
 from annofree.formats.run_finals import mean_shares
 from annofree.formats.run_folder import RunFolder
-from annofree.formats.run_shards import Shard, Shards, differences, settle
+from annofree.formats.run_shards import Shard, Shards, settle
 from annofree.running.local import Timings
 from annofree.running.requests import Ears, Feed, Request
 from annofree.running.tasks import Tasks

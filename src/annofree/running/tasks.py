@@ -7,9 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from annofree.detections.overlaps import Overlaps
 from annofree.detections.panoptic import PanopticMap, PanopticSettings, panoptic
 from annofree.errors import InputError
 from annofree.protocols import Segmenter, SemanticSegmenter
+from annofree.running.encodings import kinds_of
 from annofree.structures import Detections, Image, LabelMap, Vocabulary
 
 __all__ = ["TASKS", "Answer", "Tasks"]
@@ -30,8 +32,9 @@ class Answer:
 class Tasks:
     """What is asked of each picture, and whom: ``instances`` finds things, ``semantic`` names pixels; they may be one.
 
-    ``wanted`` are some of TASKS; ``stuff`` the names that are no things, for panoptic maps.  Raises InputError where a task has
-    nobody who can do it.
+    ``wanted`` are some of TASKS; ``stuff`` the names that are no things, for panoptic maps; ``overlaps`` says
+    which of two instances that overlap stays, before anything is made of them.  Raises InputError where a task has nobody who
+    can do it.
     """
 
     wanted: tuple[str, ...]
@@ -39,6 +42,7 @@ class Tasks:
     semantic: SemanticSegmenter | None = None
     stuff: Collection[str] = ()
     policy: PanopticSettings = field(default_factory=PanopticSettings)
+    overlaps: Overlaps = field(default_factory=Overlaps)
 
     def __post_init__(self) -> None:
         for task in self.wanted:
@@ -62,6 +66,11 @@ class Tasks:
         """Runs whose keys are equal have the same encodings: models, and settings that matter before a name is heard."""
         return [f"{_key(method)}, {_models(method)}" for method in self.methods]
 
+    @property
+    def encoding_kinds(self) -> dict[str, type]:
+        """The classes of the methods' encodings, by name."""
+        return {name: kind for method in self.methods for name, kind in kinds_of(method).items()}
+
     def remarks(self, classes: Any) -> list[str]:
         """What a person should know before trusting the answers."""
         return list(dict.fromkeys(remark for method in self.methods for remark in method.remarks(classes)))
@@ -72,7 +81,9 @@ class Tasks:
 
     def answer(self, encoding: tuple[Any, ...], vocabulary: Vocabulary) -> Answer:
         """Do all that is wanted for one picture."""
-        found = self.instances.instances(encoding[0], vocabulary) if self.instances is not None else None
+        found = None
+        if self.instances is not None:
+            found = self.overlaps.settled(self.instances.instances(encoding[0], vocabulary))
         labels = self.semantic.semantic(encoding[-1], vocabulary) if self.semantic is not None else None
         joined = None
         if "panoptic" in self.wanted and found is not None and labels is not None:

@@ -17,7 +17,7 @@ from annofree.formats.files import make_folder
 from annofree.formats.run_folder import RunFolder
 from annofree.formats.run_names import ResultNames
 from annofree.formats.run_shards import Row, Shards, settle
-from annofree.running.encodings import EncodingFile, Packed, kinds_of, pack, write_encodings
+from annofree.running.encodings import EncodingFile, Packed, pack, write_encodings
 from annofree.running.local import Encoded, Entry, attempt
 from annofree.running.requests import Ears, Feed, Request, encodings_file
 from annofree.running.tasks import Answer, Tasks
@@ -75,7 +75,7 @@ class Work:
     def _redo(self, shard: int, numbers: list[int], kept: list[Row]) -> None:
         rows = list(kept)
         if self.request.keep and kept:
-            file = EncodingFile(encodings_file(self.request.out, shard), self._kinds())
+            file = EncodingFile(encodings_file(self.request.out, shard), self.tasks.encoding_kinds)
             self.packed = {row["id"]: pack(file.read(row["id"])) for row in kept}
         for batch in self.feed.batches(self._entries(numbers)):
             rows += [self._row(encoded) for encoded in batch]
@@ -157,9 +157,6 @@ class Work:
             if need > free:
                 raise InputError(f"{each}, but only {_size(free)} are free; make room, or run without --keep-encodings")
         return packed
-
-    def _kinds(self) -> dict[str, type]:
-        return {name: kind for method in self.tasks.methods for name, kind in kinds_of(method).items()}
 
     def _close(self, shard: int, rows: list[Row]) -> None:
         """Put a shard and all that belongs to it on the disk, the manifest's line last."""

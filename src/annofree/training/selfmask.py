@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import torch
-from faster_coco_eval import mask as coco_mask
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -28,6 +27,7 @@ from annofree.features.sam_inputs import read_json
 from annofree.features.selfmask import save_selfmask
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork
 from annofree.features.weights import Card, sha256_of
+from annofree.formats.pictures import mask_of, rle_of
 from annofree.structures import Image
 from annofree.training.augmentations import draw_light
 from annofree.training.ranks import Ranks
@@ -122,8 +122,7 @@ def vote_masks(
                 except ImageError as problem:
                     failed[name] = str(problem)
                     continue
-                rle = coco_mask.encode(np.asfortranarray(vote.mask.numpy().astype(np.uint8)))
-                writer.add(PseudoMask(name, rle, vote.agreement))
+                writer.add(PseudoMask(name, rle_of(vote.mask.numpy()), vote.agreement))
             on_progress(done, len(pictures))
     return failed
 
@@ -154,7 +153,7 @@ class _Lessons:
             raise InputError("expected at least one picture with a mask to learn from, got none; see why they failed")
         self.changes, self.seed = changes, seed
         self.pixels = np.stack([_squashed(pictures[name]().pixels, changes.side) for name in known])
-        self.masks = np.stack([_squashed(_decoded(masks[name]), changes.side) for name in known])
+        self.masks = np.stack([_squashed(mask_of(masks[name].rle).astype(np.uint8), changes.side) for name in known])
 
     def __call__(self, number: int) -> tuple[Bytes, Bytes]:
         rng = np.random.default_rng([self.seed, number])
@@ -166,13 +165,6 @@ def _squashed(pixels: Bytes, side: int) -> Bytes:
     """A picture (H, W, 3), bilinear, or a mask (H, W), nearest, as a square."""
     how = PIL.Image.Resampling.BILINEAR if pixels.ndim == 3 else PIL.Image.Resampling.NEAREST
     return np.asarray(PIL.Image.fromarray(pixels).resize((side, side), how))
-
-
-def _decoded(mask: PseudoMask) -> Bytes:
-    counts = mask.rle["counts"]
-    rle = {"size": mask.rle["size"], "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
-    decoded: Bytes = coco_mask.decode(rle)
-    return decoded
 
 
 def _collated(lessons: Sequence[tuple[Bytes, Bytes]]) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from annofree.errors import InputError, unknown_name
 from annofree.methods.models import Models
 from annofree.ops.spectral import clusters, eigenvectors, winner
+from annofree.protocols import Objectness
 from annofree.structures import FeatureMap, Image
 
-__all__ = ["SOURCES", "SpectralVoter", "Vote", "Voting", "colours", "cut_masks", "voted", "voter_named"]
+__all__ = ["SOURCES", "SpectralVoter", "Vote", "Voting", "colours", "cut_masks", "source_named", "voted", "voter_named"]
 
 Source = Callable[[Sequence[Image]], list[FeatureMap]]
 """Anything that gives features (D, h, w) an image."""
@@ -139,6 +140,19 @@ SOURCES: Mapping[str, Callable[[Models], Source]] = {
     "colour": lambda models: colours,
 }
 """Sources by name: DINO's keys, a CLIP's boundary features (conv4 of a ResNet) and its own tokens, and plain colour."""
+
+
+def source_named(by: str, models: str, device: str = "auto") -> Objectness:
+    """Load what masks pictures, of a preset's models: the sources that vote, ``voted``, or an objectness by its name.
+
+    Raises InputError for an unknown name and for ``none``, and what the models raise.
+    """
+    if by == "voted":
+        return voted(Models(models, device))
+    source = Models(models, device, objectness=by).objectness
+    if source is None:
+        raise InputError("expected an objectness that masks pictures, such as found, got none")
+    return source
 
 
 def voted(models: Models) -> SpectralVoter:

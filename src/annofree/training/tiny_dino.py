@@ -16,7 +16,6 @@ from typing import Any, cast
 import numpy as np
 import timm
 import torch
-from safetensors.torch import save_file
 from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -25,7 +24,8 @@ from torch.nn import functional as F
 
 from annofree.datasets.emoji_world import Split, World
 from annofree.features.weights import Card, sha256_of
-from annofree.formats.files import write_atomic, write_json
+from annofree.formats.files import write_json
+from annofree.formats.tensor_files import write_half
 from annofree.training.dino_loss import attention_loss, ground_cosines, ground_loss, match_loss
 from annofree.training.dino_views import Light, Pairs, Paster
 from annofree.training.exams_saliency import examine_dino
@@ -169,8 +169,7 @@ def write_tiny_dino(
     """
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "config.json", {"architecture": ARCHITECTURE, "model_args": MODEL, "mean": MEAN, "std": STD}, indent=2)
-    state = {k: v.detach().cpu().half().contiguous() for k, v in model.state_dict().items()}
-    write_atomic(out / "model.safetensors", lambda p: save_file(state, p, metadata={"format": "pt"}))
+    write_half(out / "model.safetensors", model.state_dict())
     card = Card(
         name="tiny-dino",
         family="timm VisionTransformer",

@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import Sam2Config, Sam2Model
 
 from annofree.datasets.emoji_world import Scene, Split, World
 from annofree.features.weights import Card, sha256_of
-from annofree.formats.files import write_atomic
+from annofree.formats.tensor_files import write_half
 from annofree.ops.boxes import tight_boxes
 from annofree.training.exams import examine_sam
 from annofree.training.loop import Budget, fit
@@ -285,8 +284,7 @@ def write_tiny_sam(
     """
     out.mkdir(parents=True, exist_ok=True)
     config().save_pretrained(out)
-    state = {k: v.half().contiguous() for k, v in model.state_dict().items()}
-    write_atomic(out / "model.safetensors", lambda p: save_file(state, p, metadata={"format": "pt"}))
+    write_half(out / "model.safetensors", model.state_dict())
     card = Card(
         name="tiny-sam",
         family="transformers Sam2Model",

@@ -73,19 +73,14 @@ def _told(name: str, why: str) -> None:
 
 def _source(by: str, models: str, weights: Path | None, side: int | None, device: str) -> Objectness:
     """Load what says where things are."""
-    from annofree.methods.models import Models, device_named
+    from annofree.methods.models import device_named
+    from annofree.training.spectral_voting import source_named
 
     if by == "selfmask":
         return _selfmask(weights, side, device_named(device))
     if weights is not None or side is not None:
         raise InputError(f"expected --weights and --side with --by selfmask only, got them with {by}; leave them out")
-    if by == "voted":
-        from annofree.training.spectral_voting import voted
-
-        return voted(Models(models, device))
-    source = Models(models, device, objectness=by).objectness
-    assert source is not None  # noqa: S101
-    return source
+    return source_named(by, models, device)
 
 
 def _selfmask(weights: Path | None, side: int | None, device: str) -> Objectness:
@@ -124,18 +119,18 @@ def _write_sheets(pictures: Archive, folder: Path, count: int) -> None:
 def _thumbnail(pictures: Archive, found: PseudoMask, name: str) -> Thumbnail:
     """A picture with its mask."""
     import numpy as np
-    from faster_coco_eval import mask as coco_mask
 
     from annofree.errors import ImageError
     from annofree.formats.contact_sheet import Thumbnail
     from annofree.formats.overlay import draw_overlay
+    from annofree.formats.pictures import mask_of
     from annofree.structures import Detections, Image
 
     try:
         image = pictures.open(found.id)
     except ImageError:
         return Thumbnail(None, found.id)  # it was there when it was masked
-    decoded = coco_mask.decode({**found.rle, "counts": found.rle["counts"].encode("ascii")}).astype(bool)
+    decoded = mask_of(found.rle)
     if decoded.shape != image.size:
         return Thumbnail(image, f"{found.quality:.2f}, of another size")
     drawn = draw_overlay(image, Detections.from_masks(decoded[None], [0], [found.quality], [name]))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from annofree.apps.cli.figures import keeper, missed, write_figures
 from annofree.apps.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def _model(recipe: Path, out: Path | None) -> list[str]:
     for name, value in figures.items():
         print(f"  {name}: {value:.1f}")
     if out is not None:
-        _write(out, recipe, {plan.model: figures}, (time.monotonic() - started) / 60)
-    return _missed(plan.model, plan.expected, figures, plan.tolerance)
+        write_figures(out, recipe, {plan.model: figures}, (time.monotonic() - started) / 60)
+    return missed(plan.model, plan.expected, figures, plan.tolerance)
 
 
 def _runs(recipe: Path, out: Path | None, limit: int | None, only: list[str] | None) -> list[str]:
@@ -107,14 +107,14 @@ def _runs(recipe: Path, out: Path | None, limit: int | None, only: list[str] | N
     started = time.monotonic()
     stages = _made(plan, out) if out is not None and plan.make else {}
     with progress("pictures") as show:
-        figures = measured(plan, limit=limit, only=only or (), made=out, on_progress=show, on_found=_keeper(out))
+        figures = measured(plan, limit=limit, only=only or (), made=out, on_progress=show, on_found=keeper(out))
     minutes = (time.monotonic() - started) / 60
     _show(plan, figures, minutes)
     if out is not None:
-        _write(out, recipe, {**({_MAKING: stages} if stages else {}), **figures}, minutes)
-    off = _missed(_MAKING, plan.make.get("expected", {}), stages, plan.tolerance)
+        write_figures(out, recipe, {**({_MAKING: stages} if stages else {}), **figures}, minutes)
+    off = missed(_MAKING, plan.make.get("expected", {}), stages, plan.tolerance)
     expected = [] if limit or only else plan.runs
-    return off + [line for r in expected for line in _missed(r.name, r.expected, figures[r.name], plan.tolerance)]
+    return off + [line for r in expected for line in missed(r.name, r.expected, figures[r.name], plan.tolerance)]
 
 
 def _made(plan: Recipe, out: Path) -> Figures:
@@ -124,14 +124,6 @@ def _made(plan: Recipe, out: Path) -> Figures:
 
     make_folder(out)
     return making_of(plan.make).make(out, progress)
-
-
-def _keeper(out: Path | None) -> Any:
-    def keep(name: str, found: Any) -> None:
-        if out is not None:
-            found.write(out / f"{''.join(c if c.isalnum() else '-' for c in name)}.json")
-
-    return keep
 
 
 def _show(plan: Recipe, figures: dict[str, Figures], minutes: float) -> None:
@@ -150,15 +142,3 @@ def _show(plan: Recipe, figures: dict[str, Figures], minutes: float) -> None:
         for run, values in rows.items():
             table.add_row(run, *("-" if values.get(n) is None else f"{values[n]:.1f}" for n in shown))
         Console(width=None if Console().is_terminal else 180).print(table)
-
-
-def _write(out: Path, recipe: Path, figures: dict[str, Figures], minutes: float) -> None:
-    from annofree.formats.files import write_json
-
-    write_json(out / "figures.json", {"recipe": recipe.name, "minutes": round(minutes, 2), "figures": figures}, indent=2)
-
-
-def _missed(what: str, expected: Mapping[str, float], figures: Figures, tolerance: float) -> list[str]:
-    """Name every expected figure that was missed by more than the tolerance."""
-    off = [name for name, value in expected.items() if abs((figures.get(name) or 0.0) - value) > tolerance]
-    return [f"{what}: {name} is {figures.get(name)}, expected {expected[name]} +- {tolerance}" for name in off]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from annofree.apps.cli.figures import keeper, missed, write_figures
 from annofree.apps.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -23,19 +24,18 @@ def reproduce_published(
 
     Only figures that the recipe expects can be off, and none where ``limit`` leaves pictures out.
     """
-    from annofree.apps.cli.reproduce import _keeper, _missed, _write
     from annofree.evaluation.published import PublishedRecipe
 
     plan = PublishedRecipe.read(recipe)
     started = time.monotonic()
     with progress("pictures") as show:
-        figures = plan.measure(data, device=device, limit=limit, only=only, on_progress=show, on_found=_keeper(out))
+        figures = plan.measure(data, device=device, limit=limit, only=only, on_progress=show, on_found=keeper(out))
     minutes = (time.monotonic() - started) / 60
     _show(plan, figures, minutes)
     if out is not None:
-        _write(out, recipe, figures, minutes)
+        write_figures(out, recipe, figures, minutes)
     compared = [] if limit else plan.chosen(only)
-    return [line for run in compared for line in _missed(run.name, run.expected, figures[run.name], plan.tolerance)]
+    return [line for run in compared for line in missed(run.name, run.expected, figures[run.name], plan.tolerance)]
 
 
 def _show(plan: PublishedRecipe, figures: dict[str, Figures], minutes: float) -> None:

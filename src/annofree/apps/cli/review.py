@@ -50,11 +50,9 @@ def review(
     a run can. Exit code 0: written; 2: the call was wrong.
     """
     from annofree.evaluation.review import rank, things_by_name, write_review
-    from annofree.formats.run_summary import read_json
+    from annofree.formats.run_summary import read_about
 
-    about = read_json(run / "run.json")
-    if not isinstance(about, dict):
-        raise InputError(f"expected the folder of a run, with run.json in it, at {run}; give what segment --out was given")
+    about = read_about(run)
     least = max(min_score, float((about.get("settings") or {}).get("min_score") or 0.0))
     with progress("pictures", quiet) as show:
         again = _look(look, run, about, images, device, least) if look is not None else None

@@ -276,3 +276,12 @@ def test_importing_changes_nothing() -> None:
     before = state()
     importlib.reload(folder)
     assert state() == before
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 20000), (20000, 3), (90, 1700)])
+def test_strips_hold_every_pixel(size: tuple[int, int], tmp_path: Path) -> None:
+    """Pictures are copied strip by strip: wide ones, tall ones and such as end within a strip."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    PIL.Image.fromarray(pixels).save(tmp_path / "p.png")
+    read = read_image(tmp_path / "p.png").pixels
+    assert np.array_equal(read, pixels) and read.flags.owndata and read.flags.writeable

@@ -4,7 +4,8 @@ import PIL.Image
 import pytest
 
 from annofree.errors import InputError
-from annofree.formats.overlay import draw_overlay
+from annofree.formats.class_colours import PALETTE, class_colour
+from annofree.formats.overlay import _ink, draw_overlay
 from annofree.structures import Detections, Image
 
 
@@ -43,10 +44,10 @@ def test_the_same_input_gives_the_same_output() -> None:
 
 @pytest.mark.parametrize("gap", [0, 1])
 def test_neighbours_of_one_class_differ_in_colour(gap: int) -> None:
-    boxes = [(x, y, x + 40 - gap, y + 40 - gap) for y in range(40, 240, 40) for x in range(40, 400, 40)]
-    picture = draw_overlay(*scene((600, 600), boxes))
-    for x0, y0, _, _ in boxes:
-        here, right, below = (colour_at(picture, x, y) for x, y in ((x0 + 20, y0 + 30), (x0 + 60, y0 + 30), (x0 + 20, y0 + 70)))
+    boxes = [(x, y, x + 100 - gap, y + 100 - gap) for y in range(100, 600, 100) for x in range(100, 900, 100)]
+    picture = draw_overlay(*scene((700, 1000), boxes))
+    for x, y in ((x0 + 60, y0 + 50) for x0, y0, _, _ in boxes):  # tags of all boxes stay clear of these
+        here, right, below = (colour_at(picture, *place) for place in ((x, y), (x + 100, y), (x, y + 100)))
         for there in (right, below):
             assert (there == 128).all() or abs(here - there).sum() > 15
 
@@ -56,6 +57,33 @@ def test_colours_stay_when_weaker_detections_come_and_go() -> None:
     all_of_them, first_two = draw_overlay(image, found), draw_overlay(image, found[:2])
     for x, y in ((120, 150), (300, 150)):
         assert (colour_at(all_of_them, x, y) == colour_at(first_two, x, y)).all()
+
+
+def test_a_class_has_its_colour_in_every_picture_whatever_else_is_found() -> None:
+    boxes = [(100, 100, 300, 300), (310, 100, 500, 300), (100, 350, 300, 500)]
+    image, found = scene((600, 800), boxes)
+    names = ("elephant", "orange", "dog")
+    mixed = Detections.from_masks(found.masks, [1, 1, 0], found.scores, names)
+    alone = Detections.from_masks(found.masks[[2]], [0], [0.3], ["elephant"])
+    for picture, name, (x0, _, x1, y1) in (
+        (draw_overlay(image, mixed), "orange", boxes[0]),
+        (draw_overlay(image, mixed), "orange", boxes[1]),
+        (draw_overlay(image, mixed), "elephant", boxes[2]),
+        (draw_overlay(image, alone), "elephant", boxes[2]),
+    ):
+        assert abs(colour_at(picture, (x0 + x1) // 2, y1 - 1) - class_colour(name)).max() <= 2
+    first, second = (colour_at(draw_overlay(image, mixed), x, 200) for x in (200, 400))
+    assert abs(first - second).sum() > 30  # two of one class side by side: another shade
+
+
+def test_tags_can_be_read() -> None:
+    def luminance(colour: tuple[int, ...]) -> float:
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in np.array(colour) / 255]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    for colour in PALETTE:
+        low, high = sorted((luminance(colour), luminance(_ink(colour))))
+        assert (high + 0.05) / (low + 0.05) > 4.5  # WCAG 2, level AA
 
 
 def test_a_small_picture_is_enlarged_by_a_whole_factor() -> None:

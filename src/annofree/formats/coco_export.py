@@ -2,42 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from faster_coco_eval import mask as coco_mask
 
 from annofree.formats.coco import CocoFile
-from annofree.formats.pictures import Picture, Thing, mask_of, pictures_of
+from annofree.formats.coco_pictures import coco_pictures
+from annofree.formats.json_stream import write_lists
+from annofree.formats.pictures import Picture, Pictures, Thing, mask_of, pictures_of
 from annofree.formats.polygons import part_polygons
 
-__all__ = ["ANNOTATIONS", "read_coco", "write_coco", "write_coco_polygons"]
+__all__ = ["ANNOTATIONS", "read_coco", "stream_annotations", "write_coco", "write_coco_polygons"]
 
 ANNOTATIONS = "annotations.json"
 
 
-def write_coco(file: CocoFile, out: Path) -> None:
+def write_coco(pictures: Pictures, out: Path) -> None:
     """Write ``annotations.json`` with masks as compressed run lengths, counts as text."""
-    _written(file, pictures_of(file), polygons=False).write(out / ANNOTATIONS)
+    _write(pictures, out, polygons=False)
 
 
-def write_coco_polygons(file: CocoFile, out: Path) -> None:
+def write_coco_polygons(pictures: Pictures, out: Path) -> None:
     """Write ``annotations.json`` with masks as polygons, one a connected part, holes bridged; crowds stay run lengths.
 
     Polygons run along pixel edges, so that COCO's own rasteriser gives back the very mask, holes included.
     """
-    _written(file, pictures_of(file), polygons=True).write(out / ANNOTATIONS)
+    _write(pictures, out, polygons=True)
 
 
-def _written(file: CocoFile, pictures: list[Picture], polygons: bool) -> CocoFile:
-    things = {image["id"]: iter(p.things) for image, p in zip(file.images, pictures, strict=True)}
-    rows = [_row(dict(row), next(things[row["image_id"]]), polygons) for row in file.annotations]
-    categories = [{"supercategory": "thing", **category} for category in file.categories]
-    images = [{k: v for k, v in image.items() if k not in _PLACES} for image in file.images]
-    return CocoFile(images, categories, rows, file.info)
+def _write(pictures: Pictures, out: Path, polygons: bool) -> None:
+    """Images and annotations keep their ids and whatever else they have; those that have none are numbered from 1."""
+    ids = {category["name"]: category["id"] for category in pictures.categories}
+    lists: dict[str, Iterable[Any]] = {
+        "images": (_image(picture, number) for number, picture in enumerate(pictures, 1)),
+        "categories": [{"supercategory": "thing", **category} for category in pictures.categories],
+        "annotations": _annotations(pictures, ids, polygons),
+    }
+    write_lists(out / ANNOTATIONS, lists, pictures.info)
 
 
 _PLACES = ("overlay", "labels", "panoptic")  # of files in a run's folder, which do not come along
+
+
+def _image(picture: Picture, number: int) -> dict[str, Any]:
+    row = {k: v for k, v in (picture.row or {}).items() if k not in _PLACES}
+    named = {"file_name": picture.file_name, "height": picture.size[0], "width": picture.size[1]}
+    return {"id": number, **row, **named}
+
+
+def _annotations(pictures: Pictures, ids: Mapping[str, Any], polygons: bool) -> Iterator[dict[str, Any]]:
+    number = 0
+    for at, picture in enumerate(pictures, 1):
+        for thing in picture.things:
+            number += 1
+            image_id = (picture.row or {}).get("id", at)
+            own = {"id": number, "image_id": image_id, "category_id": ids.get(thing.name)}
+            own |= {} if thing.score is None else {"score": thing.score}
+            yield _row(own | dict(thing.row or {}), thing, polygons)
 
 
 def _row(row: dict[str, Any], thing: Thing, polygons: bool) -> dict[str, Any]:
@@ -58,3 +81,8 @@ def read_coco(path: Path, images: Path | None = None) -> CocoFile:
     file = CocoFile.read(path / ANNOTATIONS if path.is_dir() else path)
     pictures_of(file)  # raises for what the file says of no picture or category
     return file
+
+
+def stream_annotations(path: Path, images: Path | None = None) -> Pictures:
+    """Read the same, picture by picture."""
+    return coco_pictures(path / ANNOTATIONS if path.is_dir() else path)

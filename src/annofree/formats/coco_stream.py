@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from annofree.errors import InputError
 
-__all__ = ["stream_coco"]
+__all__ = ["stream_coco", "stream_list"]
 
 _CHUNK = 1 << 20  # characters read at once
 _LONGEST = 1 << 28  # characters of one row; more is no row
@@ -30,13 +31,29 @@ def stream_coco(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     ...     list(stream_coco(place))
     [('images', {'id': 1})]
     """
+    with _read(path, "COCO JSON") as reader:
+        yield from reader.rows()
+
+
+def stream_list(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield every object of a file that is one list; raises InputError as ``stream_coco`` does, and for what is no object."""
+    with _read(path, "a JSON list of objects") as reader:
+        for row in reader.elements():
+            if not isinstance(row, dict):
+                raise ValueError(f"got {type(row).__name__} in it")
+            yield row
+
+
+@contextmanager
+def _read(path: Path, what: str) -> Iterator[_Reader]:
+    """Open a file for reading, and say in a line why it cannot be read."""
     try:
         with path.open(encoding="utf-8") as file:
-            yield from _Reader(file).rows()
+            yield _Reader(file)
     except OSError as problem:
-        raise InputError(f"expected a COCO JSON file at {path}, but it cannot be read: {problem.strerror}") from None
-    except ValueError as problem:
-        raise InputError(f"expected COCO JSON in {path}, but it is damaged or something else: {problem}") from None
+        raise InputError(f"expected {what} at {path}, but it cannot be read: {problem.strerror}") from None
+    except (ValueError, RecursionError) as problem:
+        raise InputError(f"expected {what} in {path}, but it is damaged or something else: {problem}") from None
 
 
 class _Reader:
@@ -51,18 +68,16 @@ class _Reader:
             key = self._value()
             self._take(":")
             if self._peek() == "[":
-                yield from ((str(key), row) for row in self._elements())
+                yield from ((str(key), row) for row in self.elements() if isinstance(row, dict))
             else:
                 self._value()
             if self._peek() != "}":
                 self._take(",")
 
-    def _elements(self) -> Iterator[dict[str, Any]]:
+    def elements(self) -> Iterator[Any]:
         self._take("[")
         while self._peek() != "]":
-            row = self._value()
-            if isinstance(row, dict):
-                yield row
+            yield self._value()
             if self._peek() != "]":
                 self._take(",")
         self._take("]")

@@ -8,21 +8,24 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from annofree.errors import InputError, unknown_name
 from annofree.formats import cvat, label_studio, voc_xml, yolo
 from annofree.formats.coco import CocoFile
-from annofree.formats.coco_export import read_coco, write_coco, write_coco_polygons
+from annofree.formats.coco_export import read_coco, stream_annotations, write_coco, write_coco_polygons
+from annofree.formats.coco_pictures import coco_pictures
 from annofree.formats.fidelity import Fidelity, compare
 from annofree.formats.files import make_folder
 from annofree.formats.index_png import read_index_pngs, write_index_pngs
 from annofree.formats.labelme import read_labelme, write_labelme
+from annofree.formats.pictures import Picture, Pictures
 
-__all__ = ["FORMATS", "Format", "Images", "export", "format_named", "read"]
+__all__ = ["FORMATS", "Format", "Images", "export", "format_named", "read", "read_run"]
 
 Images = Literal["none", "copy", "link"]
 
@@ -33,24 +36,32 @@ _REPORT = "fidelity.json"
 class Format:
     """One format: how it is written to a folder and read from a path, and where its pictures go.
 
-    ``by_stem`` says that a picture's files are found by its name without ending; ``crowds`` that it can hold regions that
-    are not scored.
+    Both go picture by picture; ``whole`` reads a file at once where that keeps more of it.  ``by_stem`` says that a picture's
+    files are found by its name without ending; ``crowds`` that it can hold regions that are not scored.
     """
 
     name: str
     about: str
-    write: Callable[[CocoFile, Path], None]
-    read: Callable[[Path, Path | None], CocoFile]
+    write: Callable[[Pictures, Path], None]
+    read: Callable[[Path, Path | None], Pictures]
     images: str = "images"
     by_stem: bool = False
     crowds: bool = False
+    whole: Callable[[Path, Path | None], CocoFile] | None = None
 
 
 FORMATS: Mapping[str, Format] = {
     format_.name: format_
     for format_ in (
-        Format("coco", "COCO instances, masks as run lengths", write_coco, read_coco, crowds=True),
-        Format("coco-polygons", "COCO instances, masks as polygons", write_coco_polygons, read_coco, crowds=True),
+        Format("coco", "COCO instances, masks as run lengths", write_coco, stream_annotations, crowds=True, whole=read_coco),
+        Format(
+            "coco-polygons",
+            "COCO instances, masks as polygons",
+            write_coco_polygons,
+            stream_annotations,
+            crowds=True,
+            whole=read_coco,
+        ),
         Format("yolo-seg", "YOLO segmentation", yolo.write_yolo_masks, yolo.read_yolo, yolo.IMAGES, by_stem=True),
         Format("yolo-det", "YOLO detection, boxes only", yolo.write_yolo_boxes, yolo.read_yolo, yolo.IMAGES, by_stem=True),
         Format("voc", "Pascal VOC, XML and PNGs", voc_xml.write_voc, voc_xml.read_voc, voc_xml.IMAGES, True, True),
@@ -84,8 +95,28 @@ def read(name: str, path: Path, images: Path | None = None) -> CocoFile:
     format_ = format_named(name)
     if not path.exists():
         raise InputError(f"expected {format_.about} at {path}, and there is nothing; check the path")
+    with _understood(format_, path):
+        return format_.whole(path, images) if format_.whole else format_.read(path, images).gathered()
+
+
+def read_run(path: Path, info: Mapping[str, Any]) -> Pictures:
+    """Read the annotations of a run picture by picture; ``info`` says what made them.  Raises InputError as ``read`` does."""
+    format_ = FORMATS["coco"]
+    with _understood(format_, path):
+        pictures = coco_pictures(path, info)
+    return replace(pictures, each=lambda: _understood_each(format_, path, pictures))
+
+
+def _understood_each(format_: Format, path: Path, pictures: Pictures) -> Iterator[Picture]:
+    with _understood(format_, path):
+        yield from pictures
+
+
+@contextmanager
+def _understood(format_: Format, path: Path) -> Iterator[None]:
+    """Say in a line why a file cannot be read."""
     try:
-        return format_.read(path, images)
+        yield
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError, RecursionError) as problem:
@@ -93,19 +124,24 @@ def read(name: str, path: Path, images: Path | None = None) -> CocoFile:
         raise InputError(f"expected {format_.about} at {path}, but it is something else or damaged ({why})") from None
 
 
-def export(file: CocoFile, name: str, out: Path, *, images: Images = "none", image_root: Path | None = None) -> Fidelity:
+def export(
+    file: CocoFile | Pictures, name: str, out: Path, *, images: Images = "none", image_root: Path | None = None
+) -> Fidelity:
     """Write a file to a folder in a format, read it back, and report what was lost; the same is in ``fidelity.json``.
 
-    ``images`` copies or links the pictures of ``image_root`` to where the format wants them.  Raises InputError for an
-    unknown format, a folder that is not empty, missing pictures, and names that the format cannot hold; then nothing is
-    written.
+    ``Pictures`` are gone through one by one, several times; their names alone stay in memory.  ``images`` copies or links the
+    pictures of ``image_root`` to where the format wants them.  Raises InputError for an unknown format, a folder that is not
+    empty, missing pictures, and names that the format cannot hold; then nothing is written.
     """
     format_ = format_named(name)
     _check(out, images, image_root)
-    kept, crowds = _without_crowds(file) if not format_.crowds else (file, 0)
+    given = file if isinstance(file, Pictures) else Pictures.of(file)
+    kept, crowds = _without_crowds(given) if not format_.crowds else (given, 0)
+    before = [picture.file_name for picture in given]
+    places = dict(zip(before, before, strict=True))
     if images != "none" or not name.startswith("coco"):
-        kept = _portable(kept, format_)
-    places = {str(a["file_name"]): str(b["file_name"]) for a, b in zip(file.images, kept.images, strict=True)}
+        now = _portable(before, format_)
+        places, kept = dict(zip(before, now, strict=True)), _renamed(kept, now)
     out = out.resolve()
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as temporary:
@@ -114,7 +150,7 @@ def export(file: CocoFile, name: str, out: Path, *, images: Images = "none", ima
             if images != "none" and image_root is not None:
                 _place(places, image_root, folder / format_.images, images)
             format_.write(kept, folder)
-            report = compare(name, kept, read(name, folder))
+            report = compare(name, kept, format_.read(folder, None), by_stem=format_.by_stem)
             report.crowds_left_out = crowds
             report.pictures_renamed = {old: new for old, new in places.items() if old != new}
             report.write(folder / _REPORT)
@@ -139,15 +175,24 @@ def _check(out: Path, images: str, image_root: Path | None) -> None:
         raise InputError(f"expected a folder that can be written to, but {out.parent} cannot; choose another --out")
 
 
-def _without_crowds(file: CocoFile) -> tuple[CocoFile, int]:
-    rows = [row for row in file.annotations if not row.get("iscrowd")]
-    return replace(file, annotations=rows), len(file.annotations) - len(rows)
+def _without_crowds(pictures: Pictures) -> tuple[Pictures, int]:
+    def change(picture: Picture) -> Picture:
+        return replace(picture, things=tuple(thing for thing in picture.things if not thing.crowd))
+
+    return pictures.changed(change), sum(thing.crowd for picture in pictures for thing in picture.things)
 
 
-def _portable(file: CocoFile, format_: Format) -> CocoFile:
+def _portable(names: Iterable[str], format_: Format) -> list[str]:
     """Name pictures so that they stay in their folder, no two take the same files, and YOLO finds their labels."""
     taken = set() if format_.images else {PurePosixPath(_REPORT).stem}
-    return replace(file, images=[{**i, "file_name": _free(str(i["file_name"]), format_.by_stem, taken)} for i in file.images])
+    return [_free(name, format_.by_stem, taken) for name in names]
+
+
+def _renamed(pictures: Pictures, names: list[str]) -> Pictures:
+    def each() -> Iterator[Picture]:
+        return (replace(picture, file_name=name) for picture, name in zip(pictures, names, strict=True))
+
+    return replace(pictures, each=each)
 
 
 def _free(name: str, by_stem: bool, taken: set[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from annofree.formats.coco import CocoFile
 from annofree.formats.files import write_json
-from annofree.formats.pictures import Picture, Thing, names_of, pictures_of
+from annofree.formats.pictures import Picture, Pictures, Thing, names_of
 
 __all__ = ["Fidelity", "compare"]
 
@@ -101,39 +102,74 @@ class Fidelity:
         write_json(path, {"losses": self.losses, **asdict(self)}, indent=2)
 
 
-def compare(format: str, before: CocoFile, after: CocoFile) -> Fidelity:  # noqa: A002 -- the word for it
-    """Compare a file with what was read back, pictures by name, objects by their overlap.
+def compare(
+    format: str,  # noqa: A002 -- the word for it
+    before: CocoFile | Pictures,
+    after: CocoFile | Pictures,
+    *,
+    by_stem: bool = False,
+) -> Fidelity:
+    """Compare what was written with what was read back, pictures by name, objects by their overlap.
 
-    Pictures are also found by their name without ending, for some formats keep no more.
+    Where a format keeps no more, ``by_stem`` finds pictures by their name without ending.  Pictures are read one by one as
+    long as both sides come in much the same order; those that come too early wait in memory.
     """
-    report = Fidelity(format)
-    back = pictures_of(after)
-    exact, rough = {p.file_name: p for p in back}, {_stem(p): p for p in back}
-    overlaps: list[float] = []
-    for picture in pictures_of(before):
-        other = exact.get(picture.file_name) or rough.get(_stem(picture))
+    report, overlaps = Fidelity(format), array("d")
+    first, second = (side if isinstance(side, Pictures) else Pictures.of(side) for side in (before, after))
+    back = _Back(second, by_stem)
+    for picture in first:
+        other = back.of(picture)
         report.pictures += 1
         report.objects += len(picture.things)
         if other is None:
             report.pictures_lost.append(picture.file_name)
         _compare(report, picture, other.things if other else (), overlaps)
+        report.changes = _worst(report.changes, at_most=100 * _MOST_NAMED)
     if overlaps:
         report.mask_iou = {"mean": float(np.mean(overlaps)), "min": min(overlaps)}
-    report.classes_lost = sorted(set(names_of(before)) - set(names_of(after)))
-    report.category_ids_changed = _ids(before) != {k: v for k, v in _ids(after).items() if k in _ids(before)}
-    report.changes = sorted(report.changes, key=lambda change: change["iou"])[:_MOST_NAMED]
+    report.classes_lost = sorted(set(names_of(first)) - set(back.ids))
+    report.category_ids_changed = _ids(first) != {k: v for k, v in back.ids.items() if k in _ids(first)}
+    report.changes = _worst(report.changes, at_most=_MOST_NAMED)
     return report
+
+
+class _Back:
+    """What was read back, picture by picture; ``ids`` are those of the categories seen so far, by name."""
+
+    def __init__(self, pictures: Pictures, by_stem: bool) -> None:
+        names_of(pictures)  # raises where two share one
+        self.ids, self._by_stem = _ids(pictures), by_stem
+        self._coming, self._early = iter(pictures), dict[str, Picture]()
+
+    def of(self, picture: Picture) -> Picture | None:
+        """The same picture, None where there is none."""
+        key = self._key(picture)
+        while key not in self._early and (other := next(self._coming, None)) is not None:
+            for thing in other.things:
+                self.ids.setdefault(thing.name, len(self.ids) + 1)
+            self._early[self._key(other)] = other
+        return self._early.pop(key, None)
+
+    def _key(self, picture: Picture) -> str:
+        return _stem(picture) if self._by_stem else picture.file_name
+
+
+def _worst(changes: list[dict[str, Any]], at_most: int) -> list[dict[str, Any]]:
+    """Those that changed the most, of equals the first, once there are more than so many."""
+    if at_most > _MOST_NAMED and len(changes) <= at_most:
+        return changes
+    return sorted(changes, key=lambda change: change["iou"])[:_MOST_NAMED]
 
 
 def _stem(picture: Picture) -> str:
     return str(PurePosixPath(picture.file_name).with_suffix(""))
 
 
-def _ids(file: CocoFile) -> dict[str, int]:
+def _ids(file: Pictures) -> dict[str, int]:
     return {str(category["name"]): category["id"] for category in file.categories}
 
 
-def _compare(report: Fidelity, picture: Picture, others: Sequence[Thing], overlaps: list[float]) -> None:
+def _compare(report: Fidelity, picture: Picture, others: Sequence[Thing], overlaps: array[float]) -> None:
     """Add one picture's objects to the report."""
     table = _overlap(picture.things, others)
     same = np.array([[a.name == b.name for b in others] for a in picture.things]).reshape(table.shape)
@@ -154,7 +190,7 @@ def _compare(report: Fidelity, picture: Picture, others: Sequence[Thing], overla
             report.changes.append({"file_name": picture.file_name, "object": k, "name": thing.name, "iou": iou})
 
 
-def _found(report: Fidelity, thing: Thing, other: Thing, iou: float, overlaps: list[float]) -> float:
+def _found(report: Fidelity, thing: Thing, other: Thing, iou: float, overlaps: array[float]) -> float:
     """Add an object that was found again; returns the overlap of the masks, or of the boxes where it had no mask."""
     report.found += 1
     report.renamed += thing.name != other.name

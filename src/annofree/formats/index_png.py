@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from glob import escape
 from pathlib import Path, PurePosixPath
 
@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.formats.coco import CocoFile
 from annofree.formats.files import make_folder
 from annofree.formats.label_maps import CLASSES_FILE, ClassList, read_label_map, write_label_map
-from annofree.formats.pictures import Picture, Thing, file_of, mask_of, names_of, painted_order, pictures_of
+from annofree.formats.pictures import Picture, Pictures, Thing, mask_of, names_of, painted_order
 from annofree.structures import LabelMap
 
 __all__ = ["class_map", "read_index_pngs", "stacked", "with_background", "write_index_pngs"]
@@ -21,11 +20,11 @@ __all__ = ["class_map", "read_index_pngs", "stacked", "with_background", "write_
 LABELS = "labels"
 
 
-def write_index_pngs(file: CocoFile, out: Path) -> None:
+def write_index_pngs(file: Pictures, out: Path) -> None:
     """Write ``labels/``: a palette PNG a picture, 0 for background, and ``classes.json``."""
     names = with_background(names_of(file))
     ClassList.of(LabelMap(np.zeros((1, 1), np.int32), names, 0)).write(out / LABELS)
-    for picture in pictures_of(file):
+    for picture in file:
         place = out / LABELS / PurePosixPath(picture.file_name).with_suffix(".png")
         make_folder(place.parent)
         write_label_map(place, class_map(picture, names))
@@ -59,7 +58,7 @@ def with_background(names: tuple[str, ...]) -> tuple[str, ...]:
     return (title, *names)
 
 
-def read_index_pngs(path: Path, images: Path | None = None) -> CocoFile:
+def read_index_pngs(path: Path, images: Path | None = None) -> Pictures:
     """Read a folder of index PNGs: each class but the background is one thing a picture, for the pixels tell no more.
 
     Pictures are named as in ``images``, without it like the PNGs.  Raises InputError when there is no ``classes.json``.
@@ -69,8 +68,11 @@ def read_index_pngs(path: Path, images: Path | None = None) -> CocoFile:
     places = sorted(folder.rglob("*.png"))
     if not places:
         raise InputError(f"expected index PNGs in {folder}, and there are none")
-    pictures = [_picture(place, _name(place.relative_to(folder), images), classes) for place in places]
-    return file_of((n for k, n in enumerate(classes.names) if k != classes.background), pictures)
+
+    def each() -> Iterator[Picture]:
+        return (_picture(place, _name(place.relative_to(folder), images), classes) for place in places)
+
+    return Pictures.named((n for k, n in enumerate(classes.names) if k != classes.background), each)
 
 
 def _name(png: Path, images: Path | None) -> str:

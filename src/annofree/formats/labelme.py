@@ -19,9 +19,8 @@ import numpy.typing as npt
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.coco import CocoFile
 from annofree.formats.files import make_folder, write_atomic, write_json
-from annofree.formats.pictures import Picture, Thing, file_of, mask_of, names_of, pictures_of
+from annofree.formats.pictures import Picture, Pictures, Thing, mask_of, names_of
 from annofree.formats.polygons import drawn, inset, rings
 
 __all__ = ["read_labelme", "write_labelme"]
@@ -33,10 +32,10 @@ _LABELS = "labels.txt"
 _FEWEST = 3  # corners
 
 
-def write_labelme(file: CocoFile, out: Path) -> None:
+def write_labelme(file: Pictures, out: Path) -> None:
     """Write a JSON file a picture, and ``labels.txt`` with the names, one a line."""
     names = names_of(file)
-    for picture in pictures_of(file):
+    for picture in file:
         name = PurePosixPath(picture.file_name)
         place = out / name.with_suffix(".json")
         make_folder(place.parent)
@@ -93,7 +92,7 @@ def _png(mask: BoolArray) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def read_labelme(path: Path, images: Path | None = None) -> CocoFile:
+def read_labelme(path: Path, images: Path | None = None) -> Pictures:
     """Read the JSON files of a folder: polygons, masks and rectangles.
 
     Polygons and masks of one label and ``group_id`` are one thing.  Raises InputError for circles, lines and points, which
@@ -104,7 +103,7 @@ def read_labelme(path: Path, images: Path | None = None) -> CocoFile:
         raise InputError(f"expected LabelMe's JSON files in {path}, and there are none")
     labels = path / _LABELS
     names = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
-    return file_of((n for n in names if n), [_picture(place, path) for place in places])
+    return Pictures.named((n for n in names if n), lambda: (_picture(place, path) for place in places))
 
 
 def _data(place: Path) -> Any:

@@ -1,7 +1,8 @@
 """A picture with what was found drawn over it, for people to look at.
 
-Each instance has a tint, a contour, a thin box and a small tag with its name and score.  Colours are dealt out so that
-instances whose boxes meet never share one, whatever their class.
+Each instance has a tint, a contour, a thin box and a small tag with its name and score.  Contour, box and tag have the colour
+of the class, the same in every picture and run; the tint is that colour, or a lighter or darker one where another instance of
+the same colour is near.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import PIL.Image
 from PIL import ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from annofree.errors import InputError
+from annofree.formats.class_colours import class_colour
 from annofree.structures import Detections, Image
 
 __all__ = ["draw_overlay"]
@@ -19,21 +21,8 @@ __all__ = ["draw_overlay"]
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]
 
-# Twelve hues that are told apart at a glance, neighbours in the list the furthest from each other.
-_PALETTE: tuple[Colour, ...] = (
-    (255, 77, 77),
-    (38, 145, 255),
-    (255, 194, 26),
-    (155, 92, 255),
-    (18, 184, 120),
-    (255, 95, 190),
-    (166, 217, 26),
-    (84, 84, 235),
-    (255, 128, 32),
-    (25, 200, 230),
-    (176, 98, 52),
-    (0, 128, 128),
-)
+# Towards white, or black where negative: what tells instances of one colour apart that lie side by side.
+_SHADES = (0.0, 0.5, -0.4, 0.75, -0.65)
 _TINT = 0.45
 _SHORTEST = 512  # px; smaller pictures are enlarged, for no font is legible on them
 _LONGEST_NAME = 28  # characters
@@ -57,11 +46,12 @@ def draw_overlay(image: Image, detections: Detections, min_score: float = 0.0, l
     width, height = image.size[1] * factor, image.size[0] * factor
     canvas = PIL.Image.fromarray(image.pixels).resize((width, height), PIL.Image.Resampling.BICUBIC)
     boxes = [_outward(box) for box in (shown.boxes * factor).tolist()]
-    colours = _deal_colours(boxes, gap=max(width, height) // 50)
+    colours = [class_colour(name) for name in shown.labels]
+    tints = _tints(boxes, colours, gap=max(width, height) // 50)
     line = max(2, round(max(width, height) / 450))
     for i in reversed(range(len(shown))):  # the strongest end on top
         shape, at = _shape(shown[i : i + 1], factor, margin=math.ceil(3 * line / factor))
-        _draw_mask(canvas, shape, at, colours[i], line)
+        _draw_mask(canvas, shape, at, colours[i], tints[i], line)
         ImageDraw.Draw(canvas).rectangle(_inside(boxes[i]), outline=colours[i], width=max(1, line // 2))
     _draw_tags(canvas, boxes, colours, [_text(n, s) for n, s in zip(shown.labels, shown.scores.tolist(), strict=True)])
     return canvas
@@ -76,28 +66,34 @@ def _inside(box: Box) -> Box:
     return box[0], box[1], max(box[0], box[2] - 1), max(box[1], box[3] - 1)
 
 
-def _deal_colours(boxes: list[Box], gap: int) -> list[Colour]:
-    """Give each box the next colour of the palette that no box within ``gap`` px of it has."""
-    colours: list[Colour] = []
+def _tints(boxes: list[Box], colours: list[Colour], gap: int) -> list[Colour]:
+    """Give each box the first shade of its colour that no box of that colour within ``gap`` px has; in a crowd, the rarest."""
+    chosen: list[int] = []
     for i, box in enumerate(boxes):
         grown = (box[0] - gap, box[1] - gap, box[2] + gap, box[3] + gap)
-        taken = [c for other, c in zip(boxes, colours, strict=False) if _shared(grown, other)]
-        order = [_PALETTE[(i + k) % len(_PALETTE)] for k in range(len(_PALETTE))]
-        colours.append(min(order, key=taken.count))  # the first unused one; in a crowd, the least used
-    return colours
+        near = [chosen[k] for k in range(i) if colours[k] == colours[i] and _shared(grown, boxes[k])]
+        chosen.append(min(range(len(_SHADES)), key=near.count))
+    return [_shaded(colour, _SHADES[shade]) for colour, shade in zip(colours, chosen, strict=True)]
+
+
+def _shaded(colour: Colour, amount: float) -> Colour:
+    red, green, blue = (round(v + abs(amount) * ((255 if amount > 0 else 0) - v)) for v in colour)
+    return red, green, blue
 
 
 def _shared(a: Box, b: Box) -> int:
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def _draw_mask(canvas: PIL.Image.Image, shape: PIL.Image.Image, at: tuple[int, int], colour: Colour, line: int) -> None:
+def _draw_mask(
+    canvas: PIL.Image.Image, shape: PIL.Image.Image, at: tuple[int, int], colour: Colour, tint: Colour, line: int
+) -> None:
     """Tint a mask (0 or 255) placed ``at`` x y, with its contour just inside it and a soft dark edge outside."""
     blurred = shape.filter(ImageFilter.GaussianBlur(line))
     # On a straight edge the blur reaches 84 % one sigma inside it, so the contour is ``line`` px wide there.
     contour = ImageChops.darker(shape, blurred.point(lambda v: 255 * (v < 214)))
     canvas.paste((0, 0, 0), at, ImageChops.subtract(blurred, shape))
-    canvas.paste(colour, at, shape.point(lambda v: v * _TINT))
+    canvas.paste(tint, at, shape.point(lambda v: v * _TINT))
     canvas.paste(colour, at, contour.filter(ImageFilter.GaussianBlur(0.6)))
 
 
@@ -140,6 +136,7 @@ def _text(name: str, score: float) -> str:
 
 
 def _ink(colour: Colour) -> Colour:
-    """Black or white, whichever stands out on a colour (Rec. 601 luma)."""
-    red, green, blue = colour
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+    """Black or white, whichever stands out more on a colour, by the contrast ratio of WCAG 2."""
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in colour)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return (0, 0, 0) if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else (255, 255, 255)

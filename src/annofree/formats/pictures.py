@@ -5,8 +5,8 @@ A ``CocoFile`` is the hub that every reader gives and every writer takes; this i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,20 @@ from faster_coco_eval import mask as coco_mask
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 
-__all__ = ["Picture", "Thing", "box_of", "file_of", "mask_of", "names_of", "painted_order", "pictures_of", "rle_of"]
+__all__ = [
+    "Picture",
+    "Pictures",
+    "Thing",
+    "box_of",
+    "file_of",
+    "mask_of",
+    "names_of",
+    "not_listed",
+    "painted_order",
+    "pictures_of",
+    "rle_of",
+    "thing_of",
+]
 
 RLE = dict[str, Any]
 Box = tuple[float, float, float, float]
@@ -29,7 +42,8 @@ _FEWEST_NUMBERS = 6  # of a polygon; four would be taken for a box
 class Thing:
     """One object: its class ``name``, ``box`` x0 y0 x1 y1 px end-exclusive, ``rle`` (counts as bytes, None without a mask).
 
-    ``score`` is None in ground truth; ``crowd`` marks a region of many that is not scored.
+    ``score`` is None in ground truth; ``crowd`` marks a region of many that is not scored; ``row`` is the annotation that it
+    was read from, None where there was none.
     """
 
     name: str
@@ -37,6 +51,7 @@ class Thing:
     rle: RLE | None = None
     score: float | None = None
     crowd: bool = False
+    row: Mapping[str, Any] | None = None
 
     @classmethod
     def of_mask(cls, name: str, mask: BoolArray, score: float | None = None, crowd: bool = False) -> Thing:
@@ -47,11 +62,46 @@ class Thing:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One picture: ``file_name`` with forward slashes, ``size`` (H, W), and the ``things`` in it."""
+    """One picture: ``file_name`` with forward slashes, ``size`` (H, W), the ``things`` in it, the ``row`` it was read from."""
 
     file_name: str
     size: tuple[int, int]
     things: tuple[Thing, ...] = ()
+    row: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Pictures with what is in them, read one at a time, from the first one on as often as they are gone through.
+
+    ``categories`` as COCO has them; names that only things have are not among them.
+    """
+
+    categories: Sequence[Mapping[str, Any]]
+    each: Callable[[], Iterable[Picture]]
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, file: CocoFile) -> Pictures:
+        """Those of a file in memory."""
+        pictures = pictures_of(file)
+        return cls(file.categories, lambda: pictures, file.info)
+
+    @classmethod
+    def named(cls, names: Iterable[str], each: Callable[[], Iterable[Picture]]) -> Pictures:
+        """With categories numbered from 1 as ``names`` has them."""
+        return cls([{"id": k, "name": name} for k, name in enumerate(dict.fromkeys(names), 1)], each)
+
+    def __iter__(self) -> Iterator[Picture]:
+        return iter(self.each())
+
+    def changed(self, change: Callable[[Picture], Picture]) -> Pictures:
+        """The same with each picture changed, when its turn comes."""
+        return replace(self, each=lambda: map(change, self.each()))
+
+    def gathered(self) -> CocoFile:
+        """All of them, in memory."""
+        return file_of(names_of(self), self)
 
 
 def rle_of(mask: BoolArray) -> RLE:
@@ -61,7 +111,7 @@ def rle_of(mask: BoolArray) -> RLE:
 
 
 def mask_of(rle: RLE) -> BoolArray:
-    """Decode compressed run lengths to a mask (H, W)."""
+    """Decode compressed run lengths, counts as bytes or str, to a mask (H, W)."""
     return np.asarray(coco_mask.decode([rle])[..., 0], bool)
 
 
@@ -77,7 +127,7 @@ def painted_order(things: Sequence[Thing]) -> list[int]:
     return sorted(range(len(things)), key=lambda i: (things[i].score or 0.0, -areas[i]))
 
 
-def names_of(file: CocoFile) -> tuple[str, ...]:
+def names_of(file: CocoFile | Pictures) -> tuple[str, ...]:
     """Return the category names in order; raises InputError when two categories share one."""
     names = tuple(str(category["name"]) for category in file.categories)
     doubled = sorted({name for name in names if names.count(name) > 1})
@@ -96,15 +146,22 @@ def pictures_of(file: CocoFile) -> list[Picture]:
     sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in file.images}
     things: dict[Any, list[Thing]] = {id_: [] for id_ in sizes}
     for row in file.annotations:
-        image, category = row["image_id"], row["category_id"]
-        if image not in sizes or category not in names:
-            what = f"image {image}" if image not in sizes else f"category {category}"
-            raise InputError(f"annotation {row.get('id')} is of {what}, which the file does not list; add it or leave it out")
-        things[image].append(_thing(row, names[category], sizes[image]))
-    return [Picture(str(i["file_name"]), sizes[i["id"]], tuple(things[i["id"]])) for i in file.images]
+        if row["image_id"] not in sizes:
+            raise not_listed(row, "image")
+        things[row["image_id"]].append(thing_of(row, names, sizes[row["image_id"]]))
+    return [Picture(str(i["file_name"]), sizes[i["id"]], tuple(things[i["id"]]), i) for i in file.images]
 
 
-def _thing(row: Mapping[str, Any], name: str, size: tuple[int, int]) -> Thing:
+def not_listed(row: Mapping[str, Any], what: str) -> InputError:
+    """What to say of an annotation whose image or category is not in the file."""
+    which = f"{what} {row[f'{what}_id']}"
+    return InputError(f"annotation {row.get('id')} is of {which}, which the file does not list; add it or leave it out")
+
+
+def thing_of(row: Mapping[str, Any], names: Mapping[Any, str], size: tuple[int, int]) -> Thing:
+    """Read an annotation of a picture of ``size`` (H, W); ``names`` are those of the categories by id."""
+    if row["category_id"] not in names:
+        raise not_listed(row, "category")
     rle = _rle_of_row(row, size)
     if row.get("bbox"):
         x, y, width, height = (float(v) for v in row["bbox"])
@@ -114,7 +171,8 @@ def _thing(row: Mapping[str, Any], name: str, size: tuple[int, int]) -> Thing:
     else:
         raise InputError(f"expected a bbox or a segmentation in annotation {row.get('id')}, got neither")
     score = row.get("score")
-    return Thing(name, box, rle, None if score is None else float(score), bool(row.get("iscrowd", 0)))
+    crowd = bool(row.get("iscrowd", 0))
+    return Thing(names[row["category_id"]], box, rle, None if score is None else float(score), crowd, row)
 
 
 def _rle_of_row(row: Mapping[str, Any], size: tuple[int, int]) -> RLE | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from annofree.formats.files import write_atomic
+from annofree.formats.json_stream import write_lists
 
 __all__ = ["Rows", "mean_shares", "write_annotations", "write_panoptic", "write_shares"]
 
@@ -24,12 +25,12 @@ def write_annotations(path: Path, names: Sequence[str], rows: Rows) -> None:
     """Write COCO instances: pictures with what was found in them, whole or not at all."""
     categories = [{"id": k, "name": name} for k, name in enumerate(names, 1)]
     lists = {"images": _images(rows), "categories": categories, "annotations": _annotations(rows)}
-    _write(path, lists)
+    write_lists(path, lists)
 
 
 def write_panoptic(path: Path, categories: Sequence[Mapping[str, Any]], rows: Rows) -> None:
     """Write a COCO panoptic file; its PNGs are there already."""
-    _write(path, {"images": _panoptic(rows, 0), "annotations": _panoptic(rows, 1), "categories": categories})
+    write_lists(path, {"images": _panoptic(rows, 0), "annotations": _panoptic(rows, 1), "categories": categories})
 
 
 def mean_shares(rows: Rows) -> dict[str, float]:
@@ -79,24 +80,6 @@ def _panoptic(rows: Rows, part: int) -> Iterator[Row]:
 
 def _done(rows: Rows) -> Iterator[Row]:
     return (row for row in rows() if "failed" not in row)
-
-
-def _write(path: Path, lists: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write('{"info": {}')
-            for key, values in lists.items():
-                file.write(f', "{key}": [')
-                _write_values(file, values)
-                file.write("]")
-            file.write("}\n")
-
-    write_atomic(path, write)
-
-
-def _write_values(file: TextIO, values: Iterable[Mapping[str, Any]]) -> None:
-    for number, value in enumerate(values):
-        file.write((", " if number else "") + _json(value))
 
 
 def _json(value: Any) -> str:

@@ -22,7 +22,6 @@ import numpy.typing as npt
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.coco import CocoFile
 from annofree.formats.files import make_folder, write_atomic
 from annofree.formats.index_png import class_map, stacked, with_background
 from annofree.formats.label_maps import (
@@ -33,7 +32,7 @@ from annofree.formats.label_maps import (
     read_indices,
     write_label_map,
 )
-from annofree.formats.pictures import Picture, Thing, file_of, names_of, pictures_of, rle_of
+from annofree.formats.pictures import Picture, Pictures, Thing, names_of, rle_of
 from annofree.formats.xml_files import element, read_xml, write_xml
 from annofree.structures import LabelMap
 
@@ -46,14 +45,15 @@ _VOID = 255
 Box = tuple[float, float, float, float]
 
 
-def write_voc(file: CocoFile, out: Path) -> None:
+def write_voc(file: Pictures, out: Path) -> None:
     """Write boxes, class and object PNGs; from the 255th object of a picture on there are boxes only."""
     names = with_background(names_of(file))
     ClassList.of(LabelMap(np.zeros((1, 1), np.int32), names, 0)).write(out / _CLASSES)
-    pictures = pictures_of(file)
-    for picture in pictures:
+    listed: list[str] = []
+    for picture in file:
         _write(picture, names, out)
-    stems = "".join(f"{PurePosixPath(p.file_name).with_suffix('')}\n" for p in pictures)
+        listed.append(f"{PurePosixPath(picture.file_name).with_suffix('')}\n")
+    stems = "".join(listed)
     for kind in ("Main", "Segmentation"):
         make_folder(out / "ImageSets" / kind)
         write_atomic(out / "ImageSets" / kind / "train.txt", lambda temporary: temporary.write_text(stems, encoding="utf-8"))
@@ -106,7 +106,7 @@ def voc_box(box: Sequence[float]) -> tuple[int, int, int, int]:
     return x0 + 1, y0 + 1, max(x1, x0 + 1), max(y1, y0 + 1)
 
 
-def read_voc(path: Path, images: Path | None = None) -> CocoFile:
+def read_voc(path: Path, images: Path | None = None) -> Pictures:
     """Read the XML files of a folder, with masks where there is an object PNG; ``difficult`` objects become crowds.
 
     Names are in the order of ``SegmentationClass/classes.json``, else as they come.
@@ -118,7 +118,7 @@ def read_voc(path: Path, images: Path | None = None) -> CocoFile:
     if (path / _CLASSES / CLASSES_FILE).is_file():
         classes = ClassList.read(path / _CLASSES)
         names = [name for k, name in enumerate(classes.names) if k != classes.background]
-    return file_of(names, [_read(place, path) for place in places])
+    return Pictures.named(names, lambda: (_read(place, path) for place in places))
 
 
 def _read(place: Path, path: Path) -> Picture:

@@ -22,9 +22,10 @@ import PIL.Image
 import yaml  # type: ignore[import-untyped]
 
 from annofree.errors import InputError
-from annofree.formats.coco import CocoFile
-from annofree.formats.files import make_folder, write_atomic, write_json
-from annofree.formats.pictures import Picture, Thing, box_of, file_of, mask_of, names_of, pictures_of
+from annofree.formats.coco_stream import stream_list
+from annofree.formats.files import make_folder, write_atomic
+from annofree.formats.json_stream import write_list
+from annofree.formats.pictures import Picture, Pictures, Thing, box_of, mask_of, names_of
 from annofree.formats.polygons import bridged, filled, rings
 
 __all__ = ["IMAGES", "image_size", "read_yolo", "write_yolo_boxes", "write_yolo_masks"]
@@ -38,28 +39,31 @@ _ORIENTATION, _ON_ITS_SIDE = 0x0112, 5
 Line = Callable[[Thing, tuple[int, int]], Sequence[float] | None]
 
 
-def write_yolo_masks(file: CocoFile, out: Path) -> None:
+def write_yolo_masks(file: Pictures, out: Path) -> None:
     """Write a segmentation data set; parts and holes of an object are joined by bridges, for it has one line."""
     _write(file, out, _polygon)
 
 
-def write_yolo_boxes(file: CocoFile, out: Path) -> None:
+def write_yolo_boxes(file: Pictures, out: Path) -> None:
     """Write a detection data set: boxes only."""
     _write(file, out, _centred)
 
 
-def _write(file: CocoFile, out: Path, numbers: Line) -> None:
+def _write(file: Pictures, out: Path, numbers: Line) -> None:
     names = names_of(file)
-    sizes = []
-    for picture in pictures_of(file):
+    write_list(out / _PICTURES, _written(file, names, out, numbers))
+    _write_text(out / "data.yaml", _yaml(names))
+
+
+def _written(file: Pictures, names: Sequence[str], out: Path, numbers: Line) -> Iterator[dict[str, Any]]:
+    """Write the label files, and give what ``pictures.json`` says of each."""
+    for picture in file:
         lines = [_line(names.index(t.name), numbers(t, picture.size)) for t in picture.things]
         text = "".join(line for line in lines if line)
         place = out / LABELS / PurePosixPath(picture.file_name).with_suffix(".txt")
         make_folder(place.parent)
         _write_text(place, text)
-        sizes.append({"file_name": picture.file_name, "height": picture.size[0], "width": picture.size[1]})
-    write_json(out / _PICTURES, sizes)
-    _write_text(out / "data.yaml", _yaml(names))
+        yield {"file_name": picture.file_name, "height": picture.size[0], "width": picture.size[1]}
 
 
 def _write_text(place: Path, text: str) -> None:
@@ -98,7 +102,7 @@ def _yaml(names: Sequence[str]) -> str:
     return f"{about}train: {IMAGES}\nval: {IMAGES}\nnames:\n{listed}"
 
 
-def read_yolo(path: Path, images: Path | None = None) -> CocoFile:
+def read_yolo(path: Path, images: Path | None = None) -> Pictures:
     """Read a detection or segmentation data set: its ``data.yaml`` or the folder with it.
 
     Sizes come from ``pictures.json``, else from the pictures, in ``images`` or where data.yaml says.  Raises InputError
@@ -107,11 +111,13 @@ def read_yolo(path: Path, images: Path | None = None) -> CocoFile:
     place = path / "data.yaml" if path.is_dir() else path
     data = _data(place)
     names = _names(data.get("names"), place)
-    pictures = [
-        Picture(name, size, tuple(_things(labels, names, size)))
-        for name, size, labels in (_listed(place.parent) or _found(place.parent, data, images))
-    ]
-    return file_of(names.values(), pictures)
+
+    def each() -> Iterator[Picture]:
+        listed = (place.parent / _PICTURES).is_file()
+        places = _listed(place.parent) if listed else _found(place.parent, data, images)
+        return (Picture(name, size, tuple(_things(labels, names, size))) for name, size, labels in places)
+
+    return Pictures.named(names.values(), each)
 
 
 def _data(place: Path) -> dict[str, Any]:
@@ -134,15 +140,11 @@ def _names(given: Any, place: Path) -> dict[int, str]:
     return {k: str(given[k]) for k in sorted(given)}
 
 
-def _listed(folder: Path) -> list[tuple[str, tuple[int, int], Path]]:
+def _listed(folder: Path) -> Iterator[tuple[str, tuple[int, int], Path]]:
     """What ``pictures.json`` lists: name, size and label file."""
-    if not (folder / _PICTURES).is_file():
-        return []
-    rows = json.loads((folder / _PICTURES).read_text(encoding="utf-8"))
-    return [
-        (r["file_name"], (r["height"], r["width"]), folder / LABELS / PurePosixPath(r["file_name"]).with_suffix(".txt"))
-        for r in rows
-    ]
+    for row in stream_list(folder / _PICTURES):
+        name = PurePosixPath(row["file_name"])
+        yield str(name), (row["height"], row["width"]), folder / LABELS / name.with_suffix(".txt")
 
 
 def _found(folder: Path, data: dict[str, Any], images: Path | None) -> Iterator[tuple[str, tuple[int, int], Path]]:

@@ -11,7 +11,7 @@ import typer
 from annofree.errors import InputError
 
 if TYPE_CHECKING:
-    from annofree.formats.coco import CocoFile
+    from annofree.formats.pictures import Pictures
 
 __all__ = ["export"]
 
@@ -41,17 +41,15 @@ def export(
     print(f"{report.table()}\nwritten: {out}")
 
 
-def _instances(run: Path) -> CocoFile:
+def _instances(run: Path) -> Pictures:
     """The annotations of a run, with the name of what made them."""
-    from annofree.formats.exporting import read
+    from annofree.formats.exporting import read_run
 
     place = run / "annotations.json"
     if not place.is_file():
         hint = "; its label maps in labels/ are index PNGs as they are" if (run / "labels").is_dir() else ""
         raise InputError(f"expected the instances of a run at {place}, and there are none{hint}; run --task instance first")
-    file = read("coco", place)
-    file.info = {**file.info, "model_version": _model_version(run / "run.json")}
-    return file
+    return read_run(place, {"model_version": _model_version(run / "run.json")})
 
 
 def _model_version(place: Path) -> str:

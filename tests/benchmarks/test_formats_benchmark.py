@@ -1,0 +1,42 @@
+"""The benchmark of the formats, small: what is lossless scores 100, what is not says so, and a run can be exported."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FILE = Path(__file__).parents[2] / "benchmarks" / "formats.py"
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("formats_benchmark", FILE)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "formats_benchmark", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_round_trip_of_the_bundled_scenes(
+    benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    benchmark.main(["--small", "--json", str(tmp_path / "f.json")])
+    found = json.loads((tmp_path / "f.json").read_text())
+    for name in ("coco", "coco-polygons", "yolo-seg", "labelme", "label-studio", "cvat"):
+        assert found[name]["ap"] == 1.0 and found[name]["least_mask_iou"] == 1.0, name
+    assert found["coco"]["losses"] == [] and found["yolo-det"]["of"] == "boxes" and found["yolo-det"]["ap"] > 0.99
+    assert 0 < found["png"]["ap"] < 1 and found["png"]["losses"]
+    printed = capsys.readouterr().out
+    assert "coco             100.0  masks      1.000  nothing\n" in printed
+
+
+def test_a_made_up_run_is_exported(benchmark: ModuleType, tmp_path: Path) -> None:
+    benchmark.made_up_run(tmp_path / "run", 70)
+    took = benchmark.exported(tmp_path / "run", "cvat", tmp_path / "cvat")
+    assert took["peak_megabytes"] > 1
+    report = json.loads((tmp_path / "cvat" / "fidelity.json").read_text())
+    assert (report["pictures"], report["objects"], report["exact"]) == (70, 350, 350)

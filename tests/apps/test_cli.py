@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -17,12 +16,11 @@ import PIL.Image
 import pytest
 from pycocotools.coco import COCO
 from tests.apps.conftest import Cli, Said
+from tests.drawing import drawing
 
 import annofree.evaluation.recipes
 import annofree.methods.catalogue
 from annofree.apps.cli import main
-from annofree.datasets.emoji_world import find_font
-from annofree.errors import MissingError
 from annofree.evaluation.recipes import Figures
 from annofree.formats.coco import CocoFile
 from annofree.methods.zip import Zip, ZipEncoding
@@ -40,8 +38,9 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """Put Zip on the fakes in the place of every method; what was asked for is recorded."""
     asked: list[dict[str, str]] = []
 
-    def load(method: str, *, models: str, variant: str, device: str) -> Zip:
+    def load(method: str, *, models: str, variant: str, device: str, precision: str = "float32") -> Zip:
         asked.append({"method": method, "models": models, "variant": variant, "device": device})
+        assert precision == "float32"
         return Zip(FakeClip(), FakeSam(), variant)
 
     monkeypatch.setattr(annofree.methods.catalogue, "load", load)
@@ -533,12 +532,8 @@ def test_wrong_recipes_are_refused(cli: Cli, recipe: Path, tmp_path: Path) -> No
 
 # World
 
-with contextlib.suppress(MissingError):
-    FONT: Path | None = None
-    FONT = find_font()
 
-
-@pytest.mark.skipif(FONT is None, reason="needs the Noto Color Emoji font")
+@drawing
 @COCO_DECODES
 def test_a_world_is_drawn(cli: Cli, tmp_path: Path) -> None:
     said = cli("world", "emoji", "--out", tmp_path / "w", "--scenes", 2, "--split", "touching", "--side", 96, "--seed", 5)

@@ -134,7 +134,8 @@ def test_add_a_folder(cli: Cli, tmp_path: Path) -> None:
 def fakes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
 
-    def load(method: str, *, models: str, variant: str, device: str) -> Zip:
+    def load(method: str, *, models: str, variant: str, device: str, precision: str = "float32") -> Zip:
+        assert precision == "float32"
         asked.append(models)
         return Zip(FakeClip(), FakeSam(), variant)
 

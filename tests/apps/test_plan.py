@@ -118,7 +118,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
-BASE = {"models": "tiny", "device": "cpu", "variant": "default"}
+BASE = {"models": "tiny", "device": "cpu", "variant": "default", "precision": "float32"}
 
 
 def test_only_what_is_needed_is_loaded(asked: list[dict[str, Any]]) -> None:

@@ -101,9 +101,13 @@ def test_other_settings_are_refused_and_fresh_starts_anew(cli: Cli, fakes: None,
         (["--min-score", "0.9"], "min_score was 0.0, now it is 0.9"),
         (["--limit", "3"], "of the pictures number 4, 3.png is gone"),
         (["--task", "instance,semantic"], "tasks was ['instance']"),
+        (["--precision", "bfloat16"], "precision was 'float32', now it is 'bfloat16'"),
+        (["--precision", "bfloat"], "unknown precision 'bfloat'; did you mean 'bfloat16' or"),
+        (["--overlaps", "within=0.5"], "overlaps was None, now it is {'within': 0.5,"),
     ):
         said = cli(*command, *change)
-        assert said.code == 2 and words in said.err and "--fresh" in said.err and said.err.count("\n") == 1
+        assert said.code == 2 and words in said.err and said.err.count("\n") == 1
+        assert ("--fresh" in said.err) == ("unknown" not in words)
     assert cli(*command, "--variant", "paper", "--fresh").code == 0
     run = read(tmp_path / "out" / "run.json")
     assert run["settings"]["variant"] == "paper" and run["command"][1] == "segment"
@@ -292,10 +296,72 @@ def test_negatives_compete_and_are_never_told(cli: Cli, photos: Path, tmp_path: 
         assert read(out / "labels" / "classes.json")["names"] == ["background", "apple"]
         assert read(out / "run.json")["settings"]["negatives"] == others.split(", ")
     for wrong, words in (
-        (["--negatives", "wall"], "--negatives compete with the names for a pixel, and zip"),
+        (
+            ["--negatives", "wall", "--method", "maskclip", "--variant", "official"],
+            "and maskclip takes none, or tells the back",
+        ),
         (["--negatives", "Apple", "--method", "maskclip"], "expected negatives apart from the classes, got 'Apple'"),
         (["--negatives", "wall,,", "--method", "maskclip"], "a name is empty among the negatives"),
     ):
         said = cli("segment", photos, "--classes", "apple", "--models", "tiny", "--out", tmp_path / "no", *wrong)
         assert said.code == 2 and words in said.err
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("method", ["zip", "sam_clip"])
+def test_negatives_of_methods_that_draw_things(
+    method: str, cli: Cli, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for apples alone, a word that CLIP knows for the same colour takes them away; others take nothing."""
+    for name, part in FAKE_PARTS.items():
+        monkeypatch.setattr(Models, name, part)
+    monkeypatch.setattr(Models, "fetch", lambda self, roles: None)
+    command = ("segment", photos, "--classes", "apple, car", "--method", method, "--models", "tiny", "--device", "cpu", "--out")
+    assert cli(*command, tmp_path / "plain").code == 0
+    assert cli(*command, tmp_path / "others", "--negatives", ", ".join({*NAMES} - {"apple", "car"})).code == 0
+    plain, others = (read(tmp_path / out / "annotations.json") for out in ("plain", "others"))
+    real = sum(s.names.count("apple") + s.names.count("car") for s in scenes())
+    assert len(others["annotations"]) == real and len(plain["annotations"]) >= real
+    assert [row["name"] for row in others["categories"]] == ["apple", "car"]
+    assert read(tmp_path / "others" / "run.json")["provenance"]["settings"]["negatives"]
+
+
+def test_overlaps_are_settled_as_asked(cli: Cli, fakes: None, photos: Path, tmp_path: Path) -> None:
+    command = (
+        "segment",
+        photos,
+        "--classes",
+        ALL,
+        "--method",
+        "sam_clip",
+        "--quiet",
+        "--keep-encodings",
+        "--limit",
+        2,
+        "--out",
+    )
+    assert cli(*command, tmp_path / "all", "--variant", "paper").code == 0
+    assert cli(*command, tmp_path / "one", "--variant", "paper", "--overlaps", "within=0.9").code == 0
+    every, one = (read(tmp_path / out / "annotations.json")["annotations"] for out in ("all", "one"))
+    assert 0 < len(one) < len(every)
+    assert ask("relabel", tmp_path / "all", "--classes", ALL, "--overlaps", "within=0.9", "--out", tmp_path / "o").code == 0
+    again = read(tmp_path / "o" / "annotations.json")["annotations"]
+    assert [row["segmentation"] for row in again] == [row["segmentation"] for row in one]
+    assert read(tmp_path / "o" / "run.json")["settings"]["overlaps"]["within"] == 0.9
+
+
+def test_presence_is_set_against_the_folder(cli: Cli, fakes: None, photos: Path, tmp_path: Path) -> None:
+    few = ("segment", photos, "--classes", ALL, "--quiet", "--keep-encodings", "--out")
+    assert cli(*few, tmp_path / "few").code == 0
+    again = ("--classes", ALL, "--presence", "folder", "--out")
+    assert "20 pictures or more" in ask("relabel", tmp_path / "few", *again, tmp_path / "no").err
+    assert "unknown way to tell presence" in ask("relabel", tmp_path / "few", *again, tmp_path / "no", "--presence", "x").err
+    for k, path in enumerate([path for path in sorted(photos.iterdir()) for _ in range(2)]):
+        (photos / f"again-{k}.png").write_bytes(path.read_bytes())
+    assert cli(*few, tmp_path / "many").code == 0
+    assert ask("relabel", tmp_path / "many", *again, tmp_path / "folder").code == 0
+    run, kept = read(tmp_path / "folder" / "run.json"), read(tmp_path / "many" / "annotations.json")["annotations"]
+    assert set(run["provenance"]["presence_levels"]) == set(NAMES) and run["settings"]["presence"] == "folder"
+    found = read(tmp_path / "folder" / "annotations.json")["annotations"]
+    masks = [sorted((row["image_id"], row["segmentation"]["counts"]) for row in rows) for rows in (found, kept)]
+    assert masks[0] == masks[1] and masks[0]

@@ -16,7 +16,7 @@ from torch import Tensor
 from annofree.errors import InputError, unknown_name
 from annofree.structures import LabelMap, Vocabulary
 
-__all__ = ["BACKGROUND", "Asked", "Background"]
+__all__ = ["BACKGROUND", "Asked", "Background", "with_negatives"]
 
 BACKGROUND = "background"
 """The name, in any capitals, that means none of the others when a person lists it among the names."""
@@ -95,3 +95,14 @@ class Background:
             told = values if self.rule == "threshold" or objectness is None else objectness
             labels[told.to(labels.device) < self.threshold] = asked.background
         return LabelMap(labels.cpu().numpy().astype(np.int32), asked.names, asked.background)
+
+
+def with_negatives(vocabulary: Vocabulary, negatives: Iterable[str]) -> Vocabulary:
+    """Put names that only compete after the classes; a class is no negative, whatever its capitals.
+
+    >>> with_negatives(Vocabulary.of("dog, cat: kitten"), ["wall", "Dog"]).names
+    ('dog', 'cat', 'wall')
+    """
+    known = {name.lower() for name in vocabulary.names}
+    others = [name for name in dict.fromkeys(negatives) if name.lower() not in known]
+    return Vocabulary((*vocabulary.names, *others), (*vocabulary.synonyms, *((name,) for name in others)))

@@ -7,7 +7,7 @@ from pycocotools import mask as coco_mask
 
 from annofree.structures import Detections
 
-__all__ = ["suppressed"]
+__all__ = ["suppressed", "unclaimed"]
 
 
 def suppressed(detections: Detections, *, within: float = 1.0, across: float = 1.0, inside: float = 1.0) -> Detections:
@@ -37,3 +37,17 @@ def suppressed(detections: Detections, *, within: float = 1.0, across: float = 1
         if not clash[candidate, kept].any():
             kept.append(candidate)
     return detections[np.array(kept)]
+
+
+def unclaimed(detections: Detections, others: Detections, above: float) -> Detections:
+    """Drop what a stronger one of ``others`` covers by a mask IoU above ``above``; of equal scores the detection stays.
+
+    >>> full = np.ones((1, 2, 2), bool)
+    >>> cat, wall = Detections.from_masks(full, [0], [0.5], ["cat"]), Detections.from_masks(full, [0], [0.6], ["wall"])
+    >>> len(unclaimed(cat, wall, 0.5)), len(unclaimed(wall, cat, 0.5))
+    (0, 1)
+    """
+    if not len(detections) or not len(others):
+        return detections
+    covered = np.asarray(coco_mask.iou(list(detections.rles), list(others.rles), [0] * len(others))) > above
+    return detections[np.flatnonzero(~(covered & (others.scores[None] > detections.scores[:, None])).any(1))]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+from annofree.clues.background import with_negatives
 from annofree.errors import unknown_name
 from annofree.ops.boxes import tight_boxes
 from annofree.protocols import Embedding, Masker, VisionLanguage
@@ -37,6 +38,7 @@ class SamClipSettings:
     ``pooled``: name all boxes from one pass by RoIAlign (appendix A.2), or from each crop.
     ``min_likeness``: a mask whose nearest name has a lower cosine than this has no name.
     ``most``: detections a picture, the strongest.
+    ``negatives``: names that compete with the classes for each mask and are never told (ours).
     """
 
     points: int = 32
@@ -46,6 +48,7 @@ class SamClipSettings:
     pooled: bool = True
     min_likeness: float = 0.0
     most: int = 100
+    negatives: tuple[str, ...] = ()
 
 
 VARIANTS: Mapping[str, SamClipSettings] = MappingProxyType(
@@ -88,7 +91,7 @@ class SamClip:
 
     def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
         """What a person should know before trusting the answer for these names."""
-        return self.clip.remarks(Vocabulary.of(classes))
+        return self.clip.remarks(with_negatives(Vocabulary.of(classes), self.settings.negatives))
 
     def encode(self, images: Sequence[Image]) -> list[SamClipEncoding]:
         """Draw all masks of each image and look at them with CLIP."""
@@ -98,12 +101,13 @@ class SamClip:
         """Name each mask by its likeliest class; the score is the geometric mean of CLIP's and SAM's (Zip, section 1)."""
         vocabulary = Vocabulary.of(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
-        words = self.clip.words(vocabulary)
+        words = self.clip.words(with_negatives(vocabulary, self.settings.negatives))
         # each name by its own cosine, so that asking for more names changes no score
         best, ids = (encoding.features @ words.T).clamp(min=0).max(1)
         scores = (best * encoding.quality).sqrt()
         order = torch.argsort(scores, descending=True, stable=True)
         named = (best > 0) & (best >= self.settings.min_likeness)  # unlike every name, the first of the list would win
+        named &= ids < len(vocabulary)
         order = order[named[order]][: self.settings.most]
         masks = encoding.masks[order.cpu().numpy()]
         return Detections.from_masks(masks, ids[order].cpu().numpy(), scores[order].cpu().numpy(), vocabulary.names)

@@ -9,6 +9,7 @@ prompts.  K classes, N fragments or instances, h w cells of the boundary map, H 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
@@ -20,10 +21,12 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from annofree.clues.background import with_negatives
+from annofree.clues.presence import folder_levels, levelled
 from annofree.clues.similarity import activation, cosine_clues, official_active
 from annofree.detections.merging import alone, fragment_sums, joined, official_kept, paper_kept, regions_of
 from annofree.detections.prompting import Prompting, SecondPrompt, drawn
-from annofree.detections.suppression import suppressed
+from annofree.detections.suppression import suppressed, unclaimed
 from annofree.errors import unknown_name
 from annofree.fragments.clusters import Seeding, fragments_of
 from annofree.ops.grids import nearest, resized
@@ -57,6 +60,8 @@ class ZipSettings:
     ``inside``: the part of an instance above which it goes when it lies in a stronger one of its class (ours; 1 keeps all).
     ``swapped_scale``: the demo's slip of scaling x by H / h and y by W / w.
     ``most``: instances a picture, the strongest.
+    ``negatives``: names that are looked for, too, and never told: an instance goes where a stronger one of theirs covers it by
+    a mask IoU above ``against`` (ours).
     """
 
     instances: Literal["fragments", "both", "clue"] = "fragments"
@@ -76,6 +81,8 @@ class ZipSettings:
     inside: float = 1.0
     swapped_scale: bool = False
     most: int = 100
+    negatives: tuple[str, ...] = ()
+    against: float = 0.5
 
 
 VARIANTS: Mapping[str, ZipSettings] = MappingProxyType(
@@ -137,11 +144,24 @@ class Zip:
             raise unknown_name("variant of zip", settings, VARIANTS)
         self.clip, self.sam = clip, sam
         self.settings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self._levels: Mapping[str, float] = {}
+
+    def calibrated(self, encodings: Iterable[ZipEncoding], classes: str | Iterable[str] | Vocabulary) -> Zip:
+        """Return this method with the presence of each class set against that in a folder, given by its encodings.
+
+        See ``clues/presence.py``; ours.  Raises InputError for too few pictures.
+        """
+        vocabulary, twin = Vocabulary.of(classes), copy.copy(self)
+        words = self.clip.words(vocabulary)
+        levels = folder_levels(self.clip.presence(e.whole, e.tokens, words) for e in encodings)
+        twin._levels = dict(zip(vocabulary.names, levels.tolist(), strict=True))
+        return twin
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Method, settings, and the models with their hashes and tiers."""
-        return {"method": "zip", "settings": asdict(self.settings), "models": [self.clip.provenance, self.sam.provenance]}
+        own = {"method": "zip", "settings": asdict(self.settings), "models": [self.clip.provenance, self.sam.provenance]}
+        return own | ({"presence_levels": dict(self._levels)} if self._levels else {})
 
     @property
     def encoding_key(self) -> tuple[Any, ...]:
@@ -150,7 +170,7 @@ class Zip:
 
     def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
         """What a person should know before trusting the answer for these names."""
-        return self.clip.remarks(Vocabulary.of(classes))
+        return self.clip.remarks(with_negatives(Vocabulary.of(classes), self.settings.negatives))
 
     def encode(self, images: Sequence[Image]) -> list[ZipEncoding]:
         """Do all that needs no class name; one encoding an image, in order."""
@@ -166,6 +186,15 @@ class Zip:
         """Find the instances of some classes in an image, or in an encoding of it."""
         vocabulary = Vocabulary.of(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        found = self._found(encoding, vocabulary)
+        if not self.settings.negatives or not len(found):
+            return found
+        rest = with_negatives(vocabulary, self.settings.negatives).synonyms[len(vocabulary) :]
+        others = self._found(encoding, Vocabulary.from_entries(rest)) if rest else found[:0]
+        return unclaimed(found, others, self.settings.against)
+
+    def _found(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Detections:
+        """The instances of some names, whatever the negatives are."""
         coarse = self.coarse(encoding, vocabulary)
         masks, quality = self._masks(encoding, coarse)
         ids, scores = coarse.class_ids.cpu().numpy(), coarse.scores.cpu().numpy()
@@ -178,6 +207,8 @@ class Zip:
         """Find the instances on the cells of the boundary map, before SAM."""
         words = self.clip.words(vocabulary)
         presence = self.clip.presence(encoding.whole, encoding.tokens, words)
+        if self._levels:
+            presence = levelled(presence, torch.tensor([self._levels.get(name, 0.0) for name in vocabulary.names]))
         asked = torch.nonzero(presence >= self.settings.presence)[:, 0]
         if not len(asked):
             return Coarse(*(presence.new_zeros(0, *shape) for shape in (encoding.grid, (4,), (), ())))

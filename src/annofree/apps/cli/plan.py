@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
+    from annofree.detections.overlaps import Overlaps
     from annofree.features.weights import Card
     from annofree.methods.catalogue import Entry
+    from annofree.methods.models import Models
     from annofree.running.tasks import Tasks
     from annofree.structures import Vocabulary
 
-__all__ = ["DEFAULTS", "Plan", "negative_names", "stuff_names", "wanted_tasks"]
+__all__ = ["DEFAULTS", "OVERLAPS", "Plan", "negative_names", "precision_named", "stuff_names", "wanted_tasks"]
 
 DEFAULTS = {"instance": "zip", "semantic": "clip_diy"}
 """Who does a task that no method was named for."""
+
+OVERLAPS = (
+    "Which of two instances that overlap stays, such as within=0.5, across=0.8, inside=0.9, inside-across=0.95, prefer=whole; "
+    "else as the method leaves them."
+)
+"""The help of --overlaps."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,8 @@ class Plan:
     device: str
     stuff: tuple[str, ...]
     negatives: tuple[str, ...] = ()
+    precision: str = "float32"
+    overlaps: Overlaps | None = None
 
     def named(self) -> dict[str, str]:
         """The method of each task that is needed: of the named ones, those that can do least choose first.
@@ -64,7 +74,13 @@ class Plan:
 
     def asked(self) -> dict[str, Any]:
         """What has to be asked again for a run to go on, beside classes, tasks and stuff."""
-        own = {"method": self.method, "models": self.models, "variant": self.variant, "objectness": self.objectness}
+        own: dict[str, Any] = {
+            "method": self.method,
+            "models": self.models,
+            "variant": self.variant,
+            "objectness": self.objectness,
+        }
+        own |= {"precision": self.precision, "overlaps": None if self.overlaps is None else asdict(self.overlaps)}
         return own | {"methods": self.named(), "negatives": list(self.negatives)}
 
     def told(self) -> dict[str, Any]:
@@ -80,7 +96,8 @@ class Plan:
         self._check_objectness()
         entries = [entry_of(name) for name in self.named().values()]
         roles = {role for e in entries for role in (*e.needs, *(OBJECTNESS_ROLES[self.objectness] if e.objectness else ()))}
-        return [card for role, card in preset_named(self.models).cards().items() if role in roles]
+        own = [card for e in entries for card in e.cards]
+        return own + [card for role, card in preset_named(self.models).cards().items() if role in roles]
 
     def _check_objectness(self) -> None:
         from annofree.methods.models import OBJECTNESS_ROLES
@@ -90,6 +107,7 @@ class Plan:
 
     def tasks(self, vocabulary: Vocabulary) -> Tasks:
         """Load what the tasks need; the variant is that of the method named first, or of all where none is named."""
+        from annofree.detections.overlaps import Overlaps
         from annofree.running.tasks import Tasks
 
         self._check_objectness()
@@ -97,7 +115,8 @@ class Plan:
         self._check_negatives(who.values())
         loaded = {name: self._loaded(name, vocabulary) for name in dict.fromkeys(who.values())}
         parts = {task: loaded[name] for task, name in who.items()}
-        return Tasks(self.wanted, parts.get("instance"), parts.get("semantic"), self.stuff)
+        policy = self.overlaps or Overlaps()
+        return Tasks(self.wanted, parts.get("instance"), parts.get("semantic"), self.stuff, overlaps=policy)
 
     def _loaded(self, name: str, vocabulary: Vocabulary) -> Any:
         from annofree.methods.catalogue import entry_of, load
@@ -107,10 +126,9 @@ class Plan:
         changes = self._against(name)
         if entry.objectness and self.objectness == "instances":
             return self._on_instances(name, variant, vocabulary, changes)
-        if changes:
-            return self._changed(name, variant, changes)
-        asked = {"objectness": self.objectness} if entry.objectness else {}
-        return load(name, models=self.models, variant=variant, device=self.device, **asked)
+        asked: dict[str, Any] = {"objectness": self.objectness} if entry.objectness else {}
+        asked |= {"settings": changes} if changes else {}
+        return load(name, models=self.models, variant=variant, device=self.device, precision=self.precision, **asked)
 
     def _variant_of(self, name: str) -> str:
         return self.variant if name in (self._names or [name])[:1] else "default"
@@ -119,40 +137,50 @@ class Plan:
         """Refuse negatives where no method weighs names against each other."""
         if self.negatives and not any(self._against(name) for name in names):
             raise InputError(
-                f"--negatives compete with the names for a pixel, and {' and '.join(dict.fromkeys(names))} judges each name by "
-                "itself, or tells the background without words; leave them out, or take a method such as clip_diy or zutis"
+                f"--negatives compete with the names, and {' and '.join(dict.fromkeys(names))} takes none, or tells the "
+                "background without words; leave them out, or take a method such as zip, clip_diy or zutis"
             )
 
     def _against(self, name: str) -> dict[str, Any]:
-        """What to change in a method's settings so that negatives are words of its background; nothing where it has none."""
+        """What to change in a method's settings so that negatives compete; nothing where they cannot."""
         from annofree.clues.background import Background
         from annofree.methods.catalogue import entry_of
 
         variant = self._variant_of(name)
-        own = getattr(entry_of(name, variant).variants.get(variant), "background", None)
+        settings = entry_of(name, variant).variants.get(variant)
+        if self.negatives and hasattr(settings, "negatives"):
+            return {"negatives": self.negatives}
+        own = getattr(settings, "background", None)
         if not self.negatives or not own:
             return {}
         if isinstance(own, Background):
             return {"background": {"words": (*own.words, *self.negatives)}} if own.rule == "words" else {}
         return {"background": (*own, *self.negatives)}
 
-    def _changed(self, name: str, variant: str, changes: dict[str, Any]) -> Any:
-        from annofree.methods.catalogue import Models, build, entry_of
+    def _parts(self, objectness: str) -> Models:
+        from annofree.methods.models import Models
 
-        parts = Models(self.models, self.device, objectness=self.objectness)
-        parts.fetch(entry_of(name, variant).roles(parts))
-        return build(name, parts, variant, changes)
+        return Models(self.models, self.device, objectness=objectness, precision=self.precision)
 
     def _on_instances(self, name: str, variant: str, vocabulary: Vocabulary, changes: dict[str, Any]) -> Any:
         """Build a method whose objectness is what Zip finds of the names that may be things."""
-        from annofree.methods.catalogue import Models, build, entry_of
+        from annofree.methods.catalogue import build, entry_of
         from annofree.structures import Vocabulary
 
-        parts = Models(self.models, self.device, objectness="instances")
+        parts = self._parts("instances")
         parts.fetch(entry_of(name).roles(parts))
         things = [words for words in vocabulary.synonyms if words[0] not in self.stuff and not _is_background(words[0])]
         asked = Vocabulary.from_entries(things or vocabulary.synonyms)
         return build(name, parts.having(segmenter=build("zip", parts), classes=asked), variant, changes)
+
+
+def precision_named(name: str) -> str:
+    """Return a precision that models can compute in; raises InputError for others."""
+    from annofree.methods.models import PRECISIONS
+
+    if name not in PRECISIONS:
+        raise unknown_name("precision", name, PRECISIONS)
+    return name
 
 
 def wanted_tasks(task: str) -> tuple[str, ...]:

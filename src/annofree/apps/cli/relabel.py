@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from annofree.apps.cli.plan import Plan, negative_names, stuff_names
+from annofree.apps.cli.plan import OVERLAPS, Plan, negative_names, stuff_names
 from annofree.apps.cli.progress import progress
 from annofree.apps.cli.segment import about_run, already_done, ears, tell, vocabulary_of
 
@@ -23,8 +23,16 @@ def relabel(
     classes_file: Annotated[Path | None, typer.Option(help="A text file with one such name a line.")] = None,
     stuff: Annotated[str | None, typer.Option(help="For panoptic: which of the names are no things, such as sky.")] = None,
     negatives: Annotated[
-        str | None, typer.Option(help="Names that compete with the classes for pixels but are never told, such as wall, floor.")
+        str | None, typer.Option(help="Names that compete with the classes but are never told, such as wall, floor.")
     ] = None,
+    overlaps: Annotated[str | None, typer.Option(help=OVERLAPS)] = None,
+    presence: Annotated[
+        str,
+        typer.Option(
+            help="How to tell whether a class is in a picture at all: fixed, or folder, against all pictures, for many "
+            "names of which each is in few."
+        ),
+    ] = "fixed",
     min_score: Annotated[float, typer.Option(help="Leave out instances that score less.", min=0, max=1)] = 0.0,
     out: Annotated[Path, typer.Option(help="Another folder to write to; the same command goes on with what is there.")] = Path(
         "relabelled"
@@ -39,11 +47,14 @@ def relabel(
     Pictures that the run could not do stay in quarantine. Exit code 0: all done; 1: some pictures failed and are named; 2: the
     call was wrong.
     """
-    from annofree.errors import InputError
+    from annofree.detections.overlaps import Overlaps
+    from annofree.errors import InputError, unknown_name
     from annofree.formats.run_shards import Shards
     from annofree.running.relabelling import asked_of, part_of
     from annofree.running.requests import Request
 
+    if presence not in ("fixed", "folder"):
+        raise unknown_name("way to tell presence", presence, ("fixed", "folder"))
     vocabulary = vocabulary_of(classes, classes_file)
     settings = asked_of(run)
     if out.resolve() == run.resolve():
@@ -51,13 +62,23 @@ def relabel(
     asked = settings["asked"]
     more = stuff_names(stuff, vocabulary), negative_names(negatives, vocabulary)
     device = "auto" if settings["device"] != "cpu" else "cpu"
-    plan = Plan(tuple(asked["tasks"]), asked["method"], asked["variant"], asked["models"], asked["objectness"], device, *more)
+    plan = Plan(
+        tuple(asked["tasks"]),
+        asked["method"],
+        asked["variant"],
+        asked["models"],
+        asked["objectness"],
+        device,
+        *more,
+        precision=asked.get("precision", "float32"),
+        overlaps=Overlaps.of(overlaps) if overlaps else None,
+    )
     request = Request(
         out,
         Shards(run).ids(),
         Path(asked["root"]),
         vocabulary,
-        plan.asked() | {"relabelled": str(run.resolve())},
+        plan.asked() | {"relabelled": str(run.resolve()), "presence": presence},
         plan.wanted,
         plan.stuff,
         part_of(settings),
@@ -81,5 +102,11 @@ def _relabel(folder: Path, request: Request, plan: Plan, fresh: bool, quiet: boo
         tasks = plan.tasks(request.vocabulary)
         remarks = tasks.remarks(request.vocabulary)
         feed = Kept(folder, tasks, request.overlays, device_named(plan.device))
-        settings = plan.told() | {"classes": [list(s) for s in request.vocabulary.synonyms], "relabelled": str(folder)}
+        if request.settings["presence"] == "folder":
+            tasks = feed.calibrated(request.vocabulary)
+        settings = plan.told() | {
+            "classes": [list(s) for s in request.vocabulary.synonyms],
+            "relabelled": str(folder),
+            "presence": request.settings["presence"],
+        }
         return run.go(tasks, feed, about_run(request, settings, tasks, remarks), fresh=fresh)

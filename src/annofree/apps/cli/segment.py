@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from annofree.apps.cli.plan import Plan, negative_names, stuff_names, wanted_tasks
+from annofree.apps.cli.plan import OVERLAPS, Plan, negative_names, precision_named, stuff_names, wanted_tasks
 from annofree.apps.cli.progress import progress
 from annofree.errors import InputError
 
@@ -54,8 +54,9 @@ def segment(
     ] = "instance",
     stuff: Annotated[str | None, typer.Option(help="For panoptic: which of the names are no things, such as sky.")] = None,
     negatives: Annotated[
-        str | None, typer.Option(help="Names that compete with the classes for pixels but are never told, such as wall, floor.")
+        str | None, typer.Option(help="Names that compete with the classes but are never told, such as wall, floor.")
     ] = None,
+    overlaps: Annotated[str | None, typer.Option(help=OVERLAPS)] = None,
     min_score: Annotated[float, typer.Option(help="Leave out instances that score less.", min=0, max=1)] = 0.0,
     out: Annotated[Path, typer.Option(help="The folder to write to; the same command goes on there.")] = Path("out"),
     fresh: Annotated[bool, typer.Option(help="Throw away the run in the folder, and start anew.")] = False,
@@ -66,6 +67,9 @@ def segment(
     overlays: Annotated[bool, typer.Option(help="Draw what was found over the pictures.")] = True,
     keep_encodings: Annotated[bool, typer.Option(help="Keep what `annofree relabel` needs to ask for other names.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="What CLIP's image tower computes in: float32, bfloat16 or float16.")
+    ] = "float32",
     batch_size: Annotated[int, typer.Option(help="Pictures encoded at once.", min=1)] = 4,
     limit: Annotated[int | None, typer.Option(help="Take only the first N pictures.", min=1)] = None,
     max_tier: Annotated[str | None, typer.Option(help="Refuse models of more supervision than S0, S1, S2 or S3.")] = None,
@@ -80,9 +84,12 @@ def segment(
     Stopped at any moment, the same command goes on. Exit code 0: all done; 1: some pictures failed and are named, in
     quarantine.json too; 2: the call was wrong.
     """
+    from annofree.detections.overlaps import Overlaps
+
     vocabulary = vocabulary_of(classes, classes_file)
     others = stuff_names(stuff, vocabulary), negative_names(negatives, vocabulary)
-    plan = Plan(wanted_tasks(task), method, variant, models, objectness, device, *others)
+    policy = Overlaps.of(overlaps) if overlaps else None
+    plan = Plan(wanted_tasks(task), method, variant, models, objectness, device, *others, precision_named(precision), policy)
     if plan.stuff and "panoptic" not in plan.wanted:
         raise InputError(f"expected --stuff with --task panoptic only, got it with {task}; leave it out")
     if keep_encodings and "clip_diy" in plan.named().values() and objectness == "instances":

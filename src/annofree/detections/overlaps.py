@@ -1,0 +1,124 @@
+"""Which of two instances that overlap stays: a policy that a person states, whatever the method does by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from annofree.errors import InputError, unknown_name
+from annofree.structures import Detections
+
+__all__ = ["Overlaps", "Prefer"]
+
+BoolArray = npt.NDArray[np.bool_]
+
+Prefer = Literal["strong", "whole", "part"]
+"""Of two instances of which one lies in the other, who stays: the higher score, the larger, or the smaller one."""
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """How much two instances may overlap; 1 allows all, which is the default.
+
+    Twins first: from the strongest down, an instance goes when its mask IoU with a kept one is above ``within`` (of its class)
+    or ``across`` (of another).  Then nests, of what is left: where more than ``inside`` (of one class) or ``inside_across``
+    (of two) of the smaller mask lies in the larger one, ``prefer`` says which of the two stays.
+
+    Raises InputError for numbers outside of 0 .. 1 and for another preference.
+    """
+
+    within: float = 1.0
+    across: float = 1.0
+    inside: float = 1.0
+    inside_across: float = 1.0
+    prefer: Prefer = "strong"
+
+    def __post_init__(self) -> None:
+        for name in _PARTS:
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"expected {name.replace('_', '-')} from 0 to 1, got {getattr(self, name)}")
+        if self.prefer not in get_args(Prefer):
+            raise unknown_name("preference", self.prefer, get_args(Prefer))
+
+    @classmethod
+    def of(cls, text: str | None) -> Overlaps:
+        """Read a policy as a person writes it; nothing written allows all.
+
+        >>> Overlaps.of("within=0.5, inside-across=0.9, prefer=whole")
+        Overlaps(within=0.5, across=1.0, inside=1.0, inside_across=0.9, prefer='whole')
+        """
+        given = dict(_pair(part) for part in text.split(",")) if text and text.strip() else {}
+        values = {name: _number(name, value) if name in _PARTS else value for name, value in given.items()}
+        return cls(**values)  # type: ignore[arg-type]  # it checks
+
+    def settled(self, detections: Detections) -> Detections:
+        """Drop what overlaps too much; the rest stays in its order.
+
+        >>> full, half = np.ones((2, 2), bool), np.array([[1, 1], [0, 0]], bool)
+        >>> both = Detections.from_masks(np.stack([full, half]), [0, 0], [0.8, 0.9], ["cat"])
+        >>> [Overlaps(inside=0.9, prefer=p).settled(both).areas.tolist() for p in ("strong", "whole", "part")]
+        [[2], [4], [2]]
+        """
+        if len(detections) > 1 and min(self.within, self.across) < 1:
+            detections = detections[_kept(self._twins(detections), range(len(detections)))]
+        if len(detections) > 1 and min(self.inside, self.inside_across) < 1:
+            detections = detections[_kept(self._nests(detections), self._order(detections))]
+        return detections
+
+    def _twins(self, found: Detections) -> BoolArray:
+        return _overlap(found, crowd=False) > np.where(_same(found), self.within, self.across)
+
+    def _nests(self, found: Detections) -> BoolArray:
+        part = _overlap(found, crowd=True)
+        return np.maximum(part, part.T) > np.where(_same(found), self.inside, self.inside_across)
+
+    def _order(self, found: Detections) -> Sequence[int]:
+        """Who is asked first, and stays."""
+        if self.prefer == "strong":
+            return range(len(found))
+        areas = -found.areas if self.prefer == "whole" else found.areas
+        return np.argsort(areas, kind="stable").tolist()  # type: ignore[no-any-return]
+
+
+_PARTS = ("within", "across", "inside", "inside_across")
+
+
+def _pair(part: str) -> tuple[str, str]:
+    name, equals, value = part.partition("=")
+    known, name = [f.name for f in fields(Overlaps)], name.strip().replace("-", "_")
+    if name not in known:
+        raise unknown_name("part of a policy for overlaps", name.replace("_", "-"), [k.replace("_", "-") for k in known])
+    if not equals:
+        raise InputError(f"expected a value for {name.replace('_', '-')}, such as within=0.5, got {part.strip()!r}")
+    return name, value.strip()
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise InputError(f"expected {name.replace('_', '-')} as a number from 0 to 1, got {value!r}") from None
+
+
+def _overlap(found: Detections, crowd: bool) -> npt.NDArray[np.float64]:
+    """The mask IoU of each pair (N, N); with ``crowd`` the part of the first in the second, as COCO divides for crowds."""
+    rles = list(found.rles)
+    return np.asarray(coco_mask.iou(rles, rles, [int(crowd)] * len(rles)), np.float64)
+
+
+def _same(found: Detections) -> BoolArray:
+    return np.asarray(found.class_ids[:, None] == found.class_ids[None])
+
+
+def _kept(clash: BoolArray, order: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Who is left when each, in ``order``, goes that clashes with one that was kept."""
+    kept: list[int] = []
+    for candidate in order:
+        if not clash[candidate, kept].any():
+            kept.append(candidate)
+    return np.sort(np.array(kept, np.int64))

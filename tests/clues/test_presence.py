@@ -1,0 +1,56 @@
+"""Presence set against a folder: names that are liked too well come down, the rest stays as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from annofree.clues.presence import FEWEST, folder_levels, levelled
+from annofree.errors import InputError
+from annofree.methods.zip import Zip
+from annofree.structures import Vocabulary
+from annofree.testing.fakes import FakeClip, FakeSam
+from annofree.testing.paper_world import NAMES, scenes
+
+
+def test_a_bias_of_names_is_taken_off() -> None:
+    generator = torch.Generator().manual_seed(0)
+    fair = torch.randn(400, 5, generator=generator) - 3
+    bias = torch.tensor([2.0, -1.0, 0.0, 0.5, -1.5])  # sums to 0, so the level of all stays
+    levels = folder_levels(torch.sigmoid(fair + bias))
+    assert torch.allclose(levels, bias, atol=0.25) and abs(float(levels.sum())) < 1e-5
+    assert torch.allclose(levelled(torch.sigmoid(fair + bias), levels), torch.sigmoid(fair - (levels - bias)), atol=1e-4)
+
+
+def test_sure_presences_stay_finite() -> None:
+    levels = folder_levels([torch.tensor([0.0, 1.0])] * FEWEST)
+    assert torch.isfinite(levels).all() and torch.isfinite(levelled(torch.tensor([1.0, 0.0]), levels)).all()
+
+
+def test_few_pictures_say_nothing() -> None:
+    with pytest.raises(InputError, match=f"expected {FEWEST} pictures or more .* got 19"):
+        folder_levels([torch.tensor([0.5, 0.5])] * 19)
+
+
+class Fond(FakeClip):
+    """Likes the first name in every picture a little."""
+
+    def presence(self, whole, tokens, words):  # type: ignore[no-untyped-def]
+        real = super().presence(whole, tokens, words)
+        liked = torch.where(torch.arange(len(real)) == 0, 0.1, 0.001)
+        return torch.maximum(0.9 * real, liked)
+
+
+def test_zip_passes_over_a_name_that_it_likes_everywhere() -> None:
+    plain = Zip(Fond(), FakeSam())
+    encodings = plain.encode([scene.image for scene in scenes()])
+    folder = plain.calibrated((encodings * FEWEST)[: 5 * len(encodings)], NAMES)
+    words, gate = plain.clip.words(Vocabulary.of(NAMES)), plain.settings.presence
+    levels = torch.tensor([folder.provenance["presence_levels"][name] for name in NAMES])
+    for scene, encoding in zip(scenes(), encodings, strict=True):
+        presence = plain.clip.presence(encoding.whole, encoding.tokens, words)
+        assert presence[0] >= gate
+        assert (levelled(presence, levels)[0] >= gate) == (NAMES[0] in scene.names)
+        assert sorted(folder.instances(encoding, NAMES).labels) == sorted(scene.names)
+    assert folder.encoding_key == plain.encoding_key
+    assert set(folder.provenance["presence_levels"]) == set(NAMES) and "presence_levels" not in plain.provenance

@@ -1,0 +1,126 @@
+"""Policies for overlaps against a plain loop over pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from annofree.detections.overlaps import Overlaps
+from annofree.detections.suppression import suppressed, unclaimed
+from annofree.errors import InputError
+from annofree.structures import Detections
+
+Masks = npt.NDArray[np.bool_]
+
+
+def found_of(seed: int, count: int = 24) -> Detections:
+    rng, masks = np.random.default_rng(seed), np.zeros((count, 20, 30), bool)
+    for mask in masks:
+        y, x = rng.integers(0, 14), rng.integers(0, 22)
+        mask[y : y + rng.integers(2, 14), x : x + rng.integers(2, 16)] = True
+    return Detections.from_masks(masks, rng.integers(0, 3, count), rng.random(count, np.float32), ["a", "b", "c"])
+
+
+def loop(found: Detections, policy: Overlaps) -> list[int]:
+    """What is left, pair by pair and pixel by pixel."""
+    masks, ids = found.masks, found.class_ids
+
+    def twins(i: int, j: int) -> bool:
+        limit = policy.within if ids[i] == ids[j] else policy.across
+        return bool((masks[i] & masks[j]).sum() > limit * (masks[i] | masks[j]).sum())
+
+    def nested(i: int, j: int) -> bool:
+        limit = policy.inside if ids[i] == ids[j] else policy.inside_across
+        return bool((masks[i] & masks[j]).sum() > limit * min(masks[i].sum(), masks[j].sum()))
+
+    first: list[int] = []
+    for i in range(len(found)):
+        if not any(twins(i, j) for j in first):
+            first.append(i)
+    if policy.prefer != "strong":
+        first.sort(key=lambda i: (-1 if policy.prefer == "whole" else 1) * int(masks[i].sum()))
+    left: list[int] = []
+    for i in first:
+        if not any(nested(i, j) for j in left):
+            left.append(i)
+    return sorted(left)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "within=0.4",
+        "across=0.3",
+        "within=0.5, across=0.7",
+        "inside=0.8",
+        "inside=0.8, prefer=whole",
+        "inside-across=0.6, prefer=part",
+        "within=0.5, across=0.8, inside=0.7, inside-across=0.9, prefer=whole",
+        "within=0, across=0, inside=0, inside-across=0",
+    ],
+)
+def test_what_a_loop_leaves(seed: int, text: str) -> None:
+    found, policy = found_of(seed), Overlaps.of(text)
+    settled = policy.settled(found)
+    assert np.array_equal(settled.masks, found.masks[loop(found, policy)])
+    assert (np.diff(settled.scores) <= 0).all()
+    if text in ("within=0.4", "across=0.3", "within=0.5, across=0.7"):
+        assert 0 < len(settled) < len(found) or "," in text
+        assert settled.rles == suppressed(found, within=policy.within, across=policy.across).rles
+
+
+def nest() -> Detections:
+    """A whole of 0.6, a part in it of 0.9 of the same class, and one of 0.5 of another."""
+    masks = np.zeros((3, 8, 8), bool)
+    masks[0, :6, :6], masks[1, :2, :2], masks[2, 3:5, 3:5] = True, True, True
+    return Detections.from_masks(masks, [0, 0, 1], [0.6, 0.9, 0.5], ["person", "hat"])
+
+
+@pytest.mark.parametrize(
+    ("text", "areas"),
+    [
+        ("inside=0.9", [4, 4]),
+        ("inside=0.9, prefer=whole", [36, 4]),
+        ("inside=0.9, prefer=part", [4, 4]),
+        ("inside-across=0.9", [4, 36]),
+        ("inside-across=0.9, prefer=part", [4, 4]),
+        ("inside=0.9, inside-across=0.9, prefer=whole", [36]),
+    ],
+)
+def test_parts_and_wholes(text: str, areas: list[int]) -> None:
+    assert Overlaps.of(text).settled(nest()).areas.tolist() == areas
+
+
+def test_few_or_no_instances_are_left_alone() -> None:
+    policy = Overlaps(0, 0, 0, 0)
+    assert len(policy.settled(nest()[:1])) == 1 and len(policy.settled(nest()[:0])) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("withn=0.5", r"unknown part of a policy for overlaps 'withn'; did you mean 'within'\?"),
+        ("within", r"expected a value for within, such as within=0.5, got 'within'"),
+        ("inside-across=much", r"expected inside-across as a number from 0 to 1, got 'much'"),
+        ("inside_across=1.5", r"expected inside-across from 0 to 1, got 1.5"),
+        ("within=nan", r"expected within from 0 to 1, got nan"),
+        ("prefer=wholes", r"unknown preference 'wholes'; did you mean 'whole'\?"),
+        ("within=0.5,", r"unknown part of a policy for overlaps ''"),
+    ],
+)
+def test_what_is_no_policy(text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Overlaps.of(text)
+
+
+def test_a_stronger_negative_claims_what_it_covers() -> None:
+    found = nest()
+    wall = Detections.from_masks(found.masks[[1]], [0], [0.7], ["wall"])  # where the whole is
+    assert unclaimed(found, wall, 0.5).areas.tolist() == [4, 4]
+    assert unclaimed(found, wall, 1.0).areas.tolist() == [4, 36, 4]
+    weak = Detections.from_masks(found.masks[[1]], [0], [0.6], ["wall"])
+    assert len(unclaimed(found, weak, 0.5)) == 3
+    assert unclaimed(found, wall[:0], 0.5) is found

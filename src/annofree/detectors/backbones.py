@@ -1,0 +1,172 @@
+"""Where a detector's features come from: a ResNet, torchvision's or CLIP's, and a pyramid over its four stages.
+
+    picture -> stem -> layer1 .. layer4 -> FPN -> five levels of strides 4, 8, 16, 32 and 64
+
+Feature pyramid: Lin et al., CVPR 2017.  Norms within the pyramid: as in CutLER's detector.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from torch import Tensor, nn
+from torchvision.models import resnet
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from annofree.detectors.config import DetectorConfig
+from annofree.errors import InputError
+
+__all__ = ["LEVELS", "STRIDES", "Backbone", "Initialised", "check_norm", "initialise"]
+
+LEVELS = ("0", "1", "2", "3")
+"""The levels of the pyramid that boxes are read from; the coarsest, ``pool``, makes proposals only."""
+STRIDES = (4, 8, 16, 32)
+"""Of those levels, in px."""
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_GROUPS = 32  # Wu & He, ECCV 2018
+
+
+class Backbone(nn.Module):
+    """Maps normalised pictures (B, 3, H, W), sides multiples of 32, to levels (B, C, H/s, W/s) by name, finest first.
+
+    ``body`` has the keys of torchvision's ResNets, or of open_clip's ModifiedResNet, without what makes one answer of a map.
+    """
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.body = _clip_body(config) if config.backbone == "clip-resnet" else _body(config)
+        _swap_norms(self.body, _norm(config.norm))
+        body: Any = self.body
+        deepest = body.layer4[-1]
+        last = deepest.conv3 if hasattr(deepest, "conv3") else deepest.conv2
+        widths = [last.out_channels // 2**i for i in (3, 2, 1, 0)]
+        norm = None if config.norm == "frozen" else _norm(config.norm)  # a frozen norm without statistics does nothing
+        self.fpn = FeaturePyramidNetwork(widths, config.channels, LastLevelMaxPool(), norm)
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the levels, in float32 also where the convolutions ran in half precision."""
+        body: Any = self.body
+        x, stages = body.stem(pixels), {}
+        for name, stage in zip(LEVELS, (body.layer1, body.layer2, body.layer3, body.layer4), strict=True):
+            x = stages[name] = stage(x)
+        return {name: level.float() for name, level in self.fpn(stages).items()}
+
+
+class _ResNet(resnet.ResNet):  # type: ignore[misc]
+    def stem(self, x: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to a fourth of the size."""
+        pooled: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return pooled
+
+
+def _body(config: DetectorConfig) -> nn.Module:
+    kinds: dict[str, tuple[type[nn.Module], list[int]]] = {
+        "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
+        "resnet34": (resnet.BasicBlock, [3, 4, 6, 3]),
+        "resnet50": (resnet.Bottleneck, [3, 4, 6, 3]),
+        "resnet101": (resnet.Bottleneck, [3, 4, 23, 3]),
+    }
+    body: nn.Module = _ResNet(*kinds[config.backbone])
+    del body.fc, body.avgpool
+    return body
+
+
+def _clip_body(config: DetectorConfig) -> nn.Module:
+    body: nn.Module = ModifiedResNet(list(config.layers), output_dim=1, heads=1, image_size=32, width=config.width)
+    del body.attnpool
+    return body
+
+
+# norms
+
+
+def _norm(kind: str) -> Callable[[int], nn.Module]:
+    makers: dict[str, Callable[[int], nn.Module]] = {
+        "frozen": FrozenBatchNorm2d,
+        "batch": nn.BatchNorm2d,
+        "sync": nn.SyncBatchNorm,
+        "group": _group_norm,
+    }
+    return makers[kind]
+
+
+def _group_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
+
+
+def _swap_norms(module: nn.Module, norm: Callable[[int], nn.Module]) -> None:
+    """Put another norm in the place of each batch norm, with its scale, for some start from zero."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            other = norm(child.num_features)
+            other.load_state_dict({k: v for k, v in child.state_dict().items() if k in other.state_dict()})
+            setattr(module, name, other)
+        else:
+            _swap_norms(child, norm)
+
+
+def check_norm(norm: str, device: str) -> None:
+    """Raise InputError where statistics cannot be taken over all processes: ``sync`` on several processes without GPUs.
+
+    One process alone has all pictures, so that ``sync`` is ``batch`` there.
+    """
+    spread = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if norm == "sync" and spread and torch.distributed.get_world_size() > 1 and not device.startswith("cuda"):
+        raise InputError("expected GPUs for norm = 'sync' in several processes, got the CPU; choose norm = 'group' or 'frozen'")
+
+
+# weights to start from
+
+
+class Initialised(NamedTuple):
+    """Which weights a network took: ``loaded`` of its own, ``left_out`` of the source, ``fresh`` of its own that it kept."""
+
+    loaded: tuple[str, ...]
+    left_out: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+    def __str__(self) -> str:
+        out = sorted(
+            {".".join(name.split(".")[:2]) if name.startswith("visual.") else name.split(".")[0] for name in self.left_out}
+        )
+        said = f"took {len(self.loaded)} weights"
+        return f"{said}, left out {', '.join(out[:8])}{' ...' if len(out) > 8 else ''}" if out else said
+
+
+def initialise(network: nn.Module, state: Mapping[str, Tensor]) -> Initialised:
+    """Load the ResNet of a detector from a state dict of torchvision, DINO or CLIP, in place.
+
+    Names may stand behind a prefix, such as ``visual.`` or ``module.backbone.``; what is no part of the ResNet is left out,
+    and so are running statistics where the norm has none.  Raises InputError where a weight lacks or has another shape.
+    """
+    body: nn.Module = network.backbone.body  # type: ignore[union-attr, assignment]
+    prefix = _prefix(state)
+    given = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    wanted = body.state_dict()
+    lacking = sorted(n for n in wanted.keys() - given.keys() if not n.endswith("num_batches_tracked"))
+    shapes = [n for n in wanted if n in given and given[n].shape != wanted[n].shape]
+    for said, names in (("lack", lacking), ("have another shape at", shapes)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise InputError(
+                f"expected the weights of the detector's ResNet, but those given {said} {', '.join(names[:3])}{more}; "
+                "do backbone, layers and width fit?"
+            )
+    taken = {name: given[name] for name in wanted if name in given}
+    body.load_state_dict(taken, strict=False)
+    out = tuple(sorted(name for name in state if name.removeprefix(prefix) not in taken or not name.startswith(prefix)))
+    fresh = tuple(name for name in network.state_dict() if not name.startswith("backbone.body."))
+    return Initialised(tuple(f"backbone.body.{name}" for name in taken), out, fresh)
+
+
+def _prefix(state: Mapping[str, Tensor]) -> str:
+    """What stands before the names of a ResNet: before its first convolution, which lies in no layer."""
+    found = sorted((n.removesuffix("conv1.weight") for n in state if n.endswith("conv1.weight") and "layer" not in n), key=len)
+    if not found:
+        raise InputError("expected the state dict of a ResNet, got one without conv1.weight")
+    return found[0]

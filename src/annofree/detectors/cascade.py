@@ -1,0 +1,114 @@
+"""Cascade Mask R-CNN (Cai & Vasconcelos, CVPR 2018 and TPAMI 2019), as the papers' detectors are set up.
+
+    proposals -> stage 1 (IoU 0.5) -> moved boxes -> stage 2 (0.6) -> moved boxes -> stage 3 (0.7) -> boxes
+                 scores ------------- averaged with ------- scores ------------------- scores
+    training: masks of stage 1's boxes on objects;  use: masks of the last boxes
+
+Boxes are moved whatever their name.  Each stage sends a third of its gradient into the pyramid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from annofree.detectors.cascade_heads import BoxStage, MaskHead, mask_loss, scaled_gradient
+from annofree.detectors.config import DetectorConfig, Target
+from annofree.detectors.matching import Lesson, box_loss, class_loss, drop_weights, lesson, sample
+from annofree.detectors.pooling import read_boxes
+from annofree.detectors.regions import Located, RegionNetwork, best
+
+__all__ = ["IOUS", "WEIGHTS", "Cascade"]
+
+IOUS = (0.5, 0.6, 0.7)
+"""From which overlap with an object a box is on it, stage by stage."""
+WEIGHTS = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
+"""What deltas of x, y, width and height are multiplied with, stage by stage."""
+
+
+class Cascade(RegionNetwork):
+    """Three box heads, each taught by the boxes of the one before, and a mask head."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__(config)
+        self.stages: Sequence[BoxStage] = nn.ModuleList([BoxStage(config, weights) for weights in WEIGHTS])  # type: ignore[assignment]
+        self.mask = MaskHead(config)
+
+    def losses(
+        self,
+        levels: Mapping[str, Tensor],
+        proposals: Sequence[Tensor],
+        sizes: Sequence[tuple[int, int]],
+        targets: Sequence[Target],
+    ) -> dict[str, Tensor]:
+        """Return the losses of classes and boxes of each stage, and of masks.
+
+        Boxes are drawn once, from proposals and the objects' own boxes; later stages learn from the same ones, moved and
+        matched anew (detectron2).
+        """
+        names, losses = len(self.config.names), dict[str, Tensor]()
+        taught = first = [self._first(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+        for i, stage in enumerate(self.stages, 1):
+            boxes, labels = [one.boxes for one in taught], torch.cat([one.labels for one in taught])
+            logits, deltas = self._look(stage, levels, boxes)
+            moved = _each(stage, boxes, deltas, sizes)
+            losses[f"loss_class_{i}"] = class_loss(logits, labels, self._weights(moved, targets))
+            losses[f"loss_box_{i}"] = box_loss(deltas, taught, names, stage.encode)
+            if i < len(IOUS):
+                taught = [lesson(_solid(b), target, IOUS[i], names) for b, target in zip(moved, targets, strict=True)]
+        return losses | {"loss_mask": self._mask_loss(levels, first, targets)}
+
+    def answers(
+        self, levels: Mapping[str, Tensor], proposals: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> list[Located]:
+        """Look into proposals three times; boxes are the last ones, scores the mean over the stages."""
+        boxes, scores = list(proposals), list[Tensor]()
+        counts = [some.shape[0] for some in boxes]
+        for stage in self.stages:
+            logits, deltas = self._look(stage, levels, boxes)
+            boxes = _each(stage, boxes, deltas, sizes)
+            scores.append(logits.softmax(1))
+        mean = torch.split(torch.stack(scores).mean(0)[:, :-1], counts)
+        kept = [best(b, s, self.config) for b, s in zip(boxes, mean, strict=True)]
+        masks = self._masks(levels, [b for b, _, _ in kept], torch.cat([labels for _, _, labels in kept]))
+        parts = torch.split(masks.sigmoid(), [b.shape[0] for b, _, _ in kept])
+        return [Located(b, s, labels, m) for (b, s, labels), m in zip(kept, parts, strict=True)]
+
+    def _first(self, boxes: Tensor, target: Target) -> Lesson:
+        names, how = len(self.config.names), self.config
+        taught = lesson(torch.cat([boxes, target.boxes.to(boxes)]), target, IOUS[0], names)
+        return sample(taught, names, how.roi_batch, how.roi_positive)
+
+    def _look(self, stage: BoxStage, levels: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        how = self.config
+        pooled = read_boxes(levels, boxes, how.box_pool, how.roi_scale, how.sampling)
+        logits, deltas = stage(scaled_gradient(pooled, 1 / len(self.stages)))
+        return logits, deltas
+
+    def _masks(self, levels: Mapping[str, Tensor], boxes: Sequence[Tensor], labels: Tensor) -> Tensor:
+        how = self.config
+        return self.mask.chosen(read_boxes(levels, boxes, how.mask_pool, how.roi_scale, how.sampling), labels)
+
+    def _mask_loss(self, levels: Mapping[str, Tensor], taught: Sequence[Lesson], targets: Sequence[Target]) -> Tensor:
+        on = [one.only(one.labels < len(self.config.names)) for one in taught]
+        logits = self._masks(levels, [one.boxes for one in on], torch.cat([one.labels for one in on]))
+        return mask_loss(logits, on, targets)
+
+    def _weights(self, moved: Sequence[Tensor], targets: Sequence[Target]) -> Tensor | None:
+        iou = self.config.drop_loss
+        if iou is None:
+            return None
+        return torch.cat([drop_weights(boxes, target, iou) for boxes, target in zip(moved, targets, strict=True)])
+
+
+def _each(stage: BoxStage, boxes: Sequence[Tensor], deltas: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """The boxes of each picture after their deltas, which are those of all pictures."""
+    parts = torch.split(deltas, [some.shape[0] for some in boxes])
+    return [stage.moved(b, d, size) for b, d, size in zip(boxes, parts, sizes, strict=True)]
+
+
+def _solid(boxes: Tensor) -> Tensor:
+    """Those with an area: others teach nothing, and their deltas have no end."""
+    return boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]

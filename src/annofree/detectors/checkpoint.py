@@ -1,0 +1,114 @@
+"""Detectors to files and back: a folder with ``detector.json``, which says what the network is, and its weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from annofree.detectors.backbones import Initialised
+from annofree.detectors.config import DetectorConfig, DetectorNetwork, build
+from annofree.errors import InputError, MissingError
+from annofree.formats.files import make_folder, write_atomic, write_json
+
+__all__ = ["CONFIG", "WEIGHTS", "load_detector", "read_config", "read_state", "save_detector", "transfer"]
+
+CONFIG, WEIGHTS = "detector.json", "model.safetensors"
+_INNER = ("state_dict", "model", "teacher", "network")
+
+
+def save_detector(network: DetectorNetwork, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write a detector into a folder, each file whole or not at all.
+
+    Weights of two axes and more are written in ``dtype``; the rest, biases and norms, which are few, as they are: running
+    variances may lie beyond what half precision can hold.
+    """
+    make_folder(folder)
+    state = {name: _kept(value.detach().cpu(), dtype) for name, value in network.state_dict().items()}
+    write_atomic(folder / WEIGHTS, lambda temporary: save_file(state, temporary))
+    write_json(folder / CONFIG, asdict(network.config), indent=2)
+
+
+def _kept(value: Tensor, dtype: torch.dtype) -> Tensor:
+    # a copy, for safetensors takes no two names of one memory
+    return value.to(dtype if value.is_floating_point() and value.ndim > 1 else value.dtype, copy=True).contiguous()
+
+
+def load_detector(folder: Path, device: str = "cpu") -> DetectorNetwork:
+    """Load a detector for use, in float32 and evaluation mode.
+
+    Raises MissingError where there is none, InputError for files that do not fit together.
+    """
+    network = build(read_config(folder))
+    state = read_state(folder / WEIGHTS)
+    wanted = network.state_dict()
+    for said, names in (
+        ("lack", wanted.keys() - state.keys()),
+        ("also hold", state.keys() - wanted.keys()),
+        ("have another shape at", {n for n in wanted if n in state and wanted[n].shape != state[n].shape}),
+    ):
+        if names:
+            few = ", ".join(sorted(names)[:3])
+            raise InputError(f"expected the weights of {folder / CONFIG}, but {folder / WEIGHTS} {said} {few}; save it again")
+    network.load_state_dict(state, strict=True)
+    return network.eval().requires_grad_(False).to(device)
+
+
+def read_config(folder: Path) -> DetectorConfig:
+    """Read what the detector of a folder is; raises MissingError where there is none, InputError when it cannot be read."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise MissingError(f"expected a detector's folder with {CONFIG} at {folder}; there is none, train one first")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return DetectorConfig.of(values)
+    except InputError as problem:
+        raise InputError(f"{path}: {problem}") from None
+    except (ValueError, TypeError, AttributeError) as problem:
+        raise InputError(f"expected the configuration of a detector in {path}: {problem}") from None
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from safetensors, or from a .pt or .pth file, without running code; one within others is found.
+
+    Of a self-supervised checkpoint, that is the teacher.  Raises MissingError where there is none, InputError when it cannot
+    be read.
+    """
+    if not path.is_file():
+        raise MissingError(f"expected weights at {path}; there are none, train or fetch them first")
+    held: Any
+    try:
+        held = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as problem:
+        raise InputError(f"expected safetensors in {path}: {problem}") from None
+    except Exception as problem:  # a pickle that is broken or holds more than tensors fails in many ways
+        raise InputError(f"expected tensors alone in {path}: {str(problem).splitlines()[0]}") from None
+    while isinstance(held, Mapping) and (inner := next((n for n in _INNER if isinstance(held.get(n), Mapping)), None)):
+        held = held[inner]
+    if not isinstance(held, Mapping) or not held or not all(isinstance(v, Tensor) for v in held.values()):
+        raise InputError(f"expected a state dict of tensors in {path}, got something else")
+    return dict(held)
+
+
+def transfer(network: DetectorNetwork, state: Mapping[str, Tensor]) -> Initialised:
+    """Load the weights of another detector wherever name and shape fit, in place; what predicts other names starts fresh.
+
+    Raises InputError when the backbone does not fit whole, for then it is another network.
+    """
+    wanted = network.state_dict()
+    taken = {name: state[name] for name in wanted if name in state and state[name].shape == wanted[name].shape}
+    fresh = tuple(name for name in wanted if name not in taken)
+    backbone = [name for name in fresh if name.startswith("backbone.")]
+    if backbone or not taken:
+        raise InputError(
+            f"expected the weights of a detector with the same backbone, but {(backbone or ['all'])[0]} does not fit"
+        )
+    network.load_state_dict(taken, strict=False)
+    return Initialised(tuple(taken), tuple(sorted(state.keys() - taken.keys())), fresh)

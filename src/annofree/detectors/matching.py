@@ -1,0 +1,97 @@
+"""Which proposal is which object: what the heads of a detector over regions are taught.
+
+N proposals and M objects of one picture, K names; the label K says that there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed
+from torch.nn import functional as F
+from torchvision.ops import box_iou
+
+from annofree.detectors.config import Target
+
+__all__ = ["Lesson", "box_loss", "class_loss", "drop_weights", "lesson", "mean_count", "sample"]
+
+
+class Lesson(NamedTuple):
+    """What the proposals of one picture should be seen as.
+
+    ``boxes`` (N, 4); ``labels`` (N) int64 from 0 to K, K for nothing; ``matched`` (N) int64, the object of the greatest
+    overlap, 0 where there are no objects; ``goals`` (N, 4), its box, or the proposal's own where there are none.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    matched: Tensor
+    goals: Tensor
+
+    def only(self, keep: Tensor) -> Lesson:
+        """Select proposals by indices or a boolean mask."""
+        return Lesson(*(part[keep] for part in self))
+
+
+def lesson(boxes: Tensor, target: Target, iou: float, names: int) -> Lesson:
+    """Match proposals (N, 4) to the objects they overlap most, by an IoU of ``iou`` or more; of equal ones to the first."""
+    if not len(target.boxes):
+        nothing = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+        return Lesson(boxes, nothing + names, nothing, boxes)
+    overlap, matched = box_iou(boxes, target.boxes).max(1)
+    labels = torch.where(overlap >= iou, target.labels[matched], names)
+    return Lesson(boxes, labels, matched, target.boxes[matched])
+
+
+def sample(taught: Lesson, names: int, count: int, positive: float) -> Lesson:
+    """Draw up to ``count`` proposals, a part ``positive`` of them on objects at most; nothing fills in for lacking others."""
+    on = torch.where(taught.labels < names)[0]
+    off = torch.where(taught.labels == names)[0]
+    some = _drawn(on, min(len(on), int(count * positive)))
+    return taught.only(torch.cat([some, _drawn(off, min(len(off), count - len(some)))]))
+
+
+def _drawn(indices: Tensor, count: int) -> Tensor:
+    # all of them stay in their order, so that nothing is drawn where there is nothing to choose
+    return indices if count == len(indices) else indices[torch.randperm(len(indices), device=indices.device)[:count]]
+
+
+def class_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy of logits (N, K + 1), each times its weight, divided by the number of all proposals."""
+    each = F.cross_entropy(logits, labels, reduction="none")
+    return (each if weights is None else each * weights).sum() / mean_count(labels)
+
+
+def box_loss(deltas: Tensor, taught: Sequence[Lesson], names: int, encode: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """L1 distance of deltas (N, 4) to those to the matched boxes, of proposals on objects, by the number of all proposals.
+
+    ``encode(goals, boxes)`` gives deltas.  Dividing by all of them weighs every object alike (detectron2).
+    """
+    labels, boxes, goals = (torch.cat([getattr(one, part) for one in taught]) for part in ("labels", "boxes", "goals"))
+    on = torch.where(labels < names)[0]
+    apart = (deltas[on] - encode(goals[on], boxes[on])).abs().sum()
+    loss: Tensor = apart / mean_count(labels)
+    return loss
+
+
+def drop_weights(boxes: Tensor, target: Target, iou: float) -> Tensor:
+    """0 for each box (N, 4) whose IoU with every object is ``iou`` or less, else 1 (CutLER's DropLoss).
+
+    What no pseudo-label marks may be an object all the same.  A picture without any gives 1 throughout: it has no object to
+    go by, and would teach nothing.
+    """
+    if not len(target.boxes):
+        return boxes.new_ones(len(boxes))
+    kept: Tensor = box_iou(boxes, target.boxes).amax(1) > iou
+    return kept.to(boxes.dtype)
+
+
+def mean_count(items: Tensor) -> Tensor:
+    """How many items there are, the mean over processes, at least 1: divided by it, no item counts more than another."""
+    count = torch.tensor(float(len(items)), device=items.device)
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(count)
+        count /= distributed.get_world_size()
+    return count.clamp(min=1)

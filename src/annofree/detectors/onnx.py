@@ -1,0 +1,212 @@
+"""Detectors as ONNX files, which run where neither this project nor PyTorch is.
+
+    pixels (3, H, W) float32 RGB in 0 .. 1, of any size   -> normalised and padded inside -> boxes (N, 4) px of those pixels,
+    brought to ``side`` and ``longest`` by the caller        scores (N), labels (N) int64, masks (N, M, M) within the boxes
+
+A file is written only when onnxruntime gives the same answers as PyTorch does.  Names, sizes and what else a caller needs are
+in its metadata, each value as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from annofree.detectors.config import DetectorNetwork
+from annofree.detectors.pictures import STRIDE, normalised, resized, working_size
+from annofree.detectors.regions import RegionNetwork
+from annofree.errors import InputError, MissingError
+from annofree.formats.files import write_atomic
+
+__all__ = ["OPSET", "TOLERANCE", "Agreement", "compared", "export_onnx", "noise_pictures"]
+
+OPSET = 18
+"""Of ONNX's operators; RoIAlign with aligned pixels needs 16."""
+TOLERANCE: Mapping[str, float] = MappingProxyType({"boxes": 0.1, "scores": 1e-3, "masks": 1e-2})
+"""How far boxes (px), scores and masks (probabilities) may be from PyTorch's."""
+
+_OUTPUTS = ("boxes", "scores", "labels", "masks")
+_COARSE = 8  # cells a side of a picture of noise
+
+Answers = Sequence[npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The largest differences between a file's answers and the network's own: boxes in px, scores, masks.
+
+    They are over ``answers`` in ``pictures``; a difference is infinite where one side lacks an answer.
+    """
+
+    pictures: int = 0
+    answers: int = 0
+    differences: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(TOLERANCE, 0.0))
+
+    @property
+    def holds(self) -> bool:
+        """Whether all differences are within ``TOLERANCE``."""
+        return all(self.differences[name] <= most for name, most in TOLERANCE.items())
+
+    def joined(self, other: Agreement) -> Agreement:
+        """Both together."""
+        worst = {name: max(value, other.differences[name]) for name, value in self.differences.items()}
+        return Agreement(self.pictures + other.pictures, self.answers + other.answers, worst)
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{name} {value:.1g} (at most {TOLERANCE[name]:g})" for name, value in self.differences.items())
+        return f"{self.answers} answers in {self.pictures} pictures, largest differences: {told}"
+
+
+def export_onnx(
+    network: DetectorNetwork, path: Path, pictures: Sequence[Tensor], about: Mapping[str, Any] | None = None
+) -> Agreement:
+    """Write a detector to an ONNX file that takes pictures of any size, and say how well it agrees with PyTorch.
+
+    ``pictures`` (3, H, W) float in 0 .. 1 of several sizes are what both are asked; ``about`` (licence, name, version ...) goes
+    into the metadata.  The file is written whole, or not at all where answers differ by more than ``TOLERANCE``.
+
+    Raises InputError for a Mask2Former, whose attention cannot be exported for more than one size, for a network that is in
+    training mode or not on the CPU, and where answers differ; MissingError without onnx and onnxruntime.
+    """
+    if not isinstance(network, RegionNetwork):
+        raise InputError(f"expected a cascade or mask_rcnn to export to ONNX, got {network.config.kind}; train one of those")
+    if network.training or network.device != "cpu":
+        raise InputError("expected a detector in evaluation mode on the CPU to export; load it with load_detector(folder)")
+    onnx, runtime = _needed("onnx"), _needed("onnxruntime")
+    graph, found = _Graph(network).eval(), Agreement()
+
+    def write(temporary: Path) -> None:
+        nonlocal found
+        _trace(graph, temporary)
+        model = onnx.load(temporary)
+        onnx.helper.set_model_props(model, _metadata(network, about or {}))
+        onnx.checker.check_model(model)
+        onnx.save(model, temporary)
+        found = _agreement(graph, runtime, temporary, pictures)
+        if not found.holds:
+            raise InputError(
+                f"expected the answers of PyTorch from the ONNX file, but they differ, so none is written: {found}"
+            )
+
+    write_atomic(path, write)
+    return found
+
+
+def _needed(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise MissingError(f"export to ONNX needs {name}, which is not installed; install annofree[onnx]") from None
+
+
+class _Graph(nn.Module):
+    """A network as a function of the pixels of one picture, at the size that it is read."""
+
+    def __init__(self, network: RegionNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """From pixels (3, H, W) to boxes, scores, labels and masks."""
+        config = self.network.config
+        plain = normalised(pixels, config.mean, config.std)
+        height, width = plain.shape[1], plain.shape[2]  # numbers of the graph, not of this picture
+        located = self.network.locate(F.pad(plain, (0, -width % STRIDE, 0, -height % STRIDE)), (height, width))
+        return located.boxes, located.scores, located.labels, located.masks
+
+    def read(self, picture: Tensor) -> Tensor:
+        """A picture (3, H, W) at the size that it is read."""
+        config = self.network.config
+        return resized(picture, working_size((picture.shape[1], picture.shape[2]), config.side, config.longest))
+
+
+def _trace(graph: _Graph, path: Path) -> None:
+    """Write the graph of one run; what its warnings are about, constants in the place of numbers, the comparison finds."""
+    config = graph.network.config
+    axes = {"pixels": {1: "height", 2: "width"}, **{name: {0: "answers"} for name in _OUTPUTS}}
+    example = graph.read(noise_pictures([(config.side, config.side * 5 // 4)])[0])
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph,
+            (example,),
+            path,
+            dynamo=False,  # the newer exporter needs sizes that do not depend on what is found
+            opset_version=OPSET,
+            input_names=["pixels"],
+            output_names=list(_OUTPUTS),
+            dynamic_axes=axes,
+        )
+
+
+def _metadata(network: DetectorNetwork, about: Mapping[str, Any]) -> dict[str, str]:
+    config = network.config
+    own: dict[str, Any] = {"kind": config.kind, "names": config.names, "side": config.side, "longest": config.longest}
+    own |= {"mean": config.mean, "std": config.std, "normalised": "inside", "resized": "bilinear, antialiased, by the caller"}
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in {**about, **own}.items()}
+
+
+def _agreement(graph: _Graph, runtime: Any, path: Path, pictures: Sequence[Tensor]) -> Agreement:
+    found, floor = Agreement(), graph.network.config.score_floor
+    for picture, theirs in zip(pictures, _answers(runtime, path, map(graph.read, pictures)), strict=True):
+        with torch.inference_mode():
+            ours = [part.numpy() for part in graph(graph.read(picture))]
+        found = found.joined(compared(ours, theirs, floor))
+    return found
+
+
+def _answers(runtime: Any, path: Path, pictures: Iterable[Tensor]) -> list[Answers]:
+    """Run the file on pictures as they are read; raises InputError where onnxruntime cannot."""
+    try:
+        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return [session.run(list(_OUTPUTS), {"pixels": pixels.numpy()}) for pixels in pictures]
+    except Exception as problem:  # onnxruntime's errors have no common class but this
+        raise InputError(f"expected an ONNX file that onnxruntime runs at every size, but it does not: {problem}") from None
+
+
+def compared(ours: Answers, theirs: Answers, floor: float) -> Agreement:
+    """Hold the answers (boxes, scores, labels, masks) of one picture against others, each with the nearest of its label.
+
+    Answers whose score is hardly above ``floor``, or above the weakest, may be on one side alone: they are cut off by a hair.
+
+    >>> one = [np.zeros((1, 4)), np.ones(1), np.zeros(1), np.ones((1, 2, 2))]
+    >>> compared(one, [one[0] + 0.5, *one[1:]], 0.0).differences
+    {'boxes': 0.5, 'scores': 0.0, 'masks': 0.0}
+    """
+    differences = dict.fromkeys(TOLERANCE, 0.0)
+    for left, right in ((ours, theirs), (theirs, ours)):
+        least = max(floor, float(min(left[1], default=0.0)) if len(left[1]) > 1 else 0.0) + TOLERANCE["scores"]
+        for i in np.flatnonzero(left[1] > least):
+            for name, value in _nearest(left, int(i), right).items():
+                differences[name] = max(differences[name], value)
+    return Agreement(1, len(ours[1]), differences)
+
+
+def _nearest(left: Answers, i: int, right: Answers) -> dict[str, float]:
+    """How far one answer is from the nearest of its label on the other side."""
+    same = np.flatnonzero(right[2] == left[2][i])
+    if not len(same):
+        return dict.fromkeys(TOLERANCE, np.inf)
+    boxes = np.abs(right[0][same] - left[0][i]).max(1)
+    j = same[boxes.argmin()]
+    scores, masks = abs(right[1][j] - left[1][i]), np.abs(right[3][j] - left[3][i]).max()
+    return {"boxes": float(boxes.min()), "scores": float(scores), "masks": float(masks)}
+
+
+def noise_pictures(sizes: Sequence[tuple[int, int]], seed: int = 0) -> list[Tensor]:
+    """Coloured clouds (3, H, W) of the sizes, for a check without pictures; a trained detector may find nothing in them."""
+    source = torch.Generator().manual_seed(seed)
+    coarse = [torch.rand(1, 3, _COARSE, _COARSE, generator=source) for _ in sizes]
+    return [F.interpolate(c, size=size, mode="bilinear")[0] for c, size in zip(coarse, sizes, strict=True)]

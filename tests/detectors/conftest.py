@@ -1,0 +1,59 @@
+"""A detector small enough to learn within seconds, and a scene to learn."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from annofree.detectors.config import DetectorConfig, Target
+
+Scene = tuple[Tensor, Target]
+
+TINY: dict[str, Any] = {
+    "names": ("disc", "bar"),
+    "backbone": "clip-resnet",
+    "layers": (1, 1, 1, 1),
+    "width": 16,
+    "norm": "group",
+    "side": 64,
+    "longest": 96,
+    "channels": 16,
+    "fc": 32,
+    "mask_convs": 1,
+    "anchors": (8, 16, 32, 64, 96),
+    "roi_scale": 40,
+    "rpn_before": (200, 100),
+    "rpn_after": (60, 40),
+    "roi_batch": 32,
+    "sampling": 2,
+}
+
+
+@pytest.fixture
+def tiny() -> Callable[..., DetectorConfig]:
+    """Makes the configuration of a small detector, with changes."""
+    return lambda kind="cascade", **changes: DetectorConfig(kind=kind, **{**TINY, **changes})
+
+
+def nothing(size: tuple[int, int]) -> Target:
+    return Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, *size, dtype=torch.bool))
+
+
+@pytest.fixture
+def empty() -> Callable[[tuple[int, int]], Target]:
+    """The target of a picture of a size with nothing in it."""
+    return nothing
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """A red disc and a blue bar on grey, 64 x 80 px."""
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(80), indexing="ij")
+    masks = torch.stack([(y - 26) ** 2 + (x - 24) ** 2 < 16**2, (y >= 38) & (y < 54) & (x >= 40) & (x < 72)])
+    pixels = torch.full((3, 64, 80), 0.5)
+    for mask, colour in zip(masks, ((0.9, 0.1, 0.1), (0.1, 0.1, 0.9)), strict=True):
+        pixels[:, mask] = torch.tensor(colour)[:, None]
+    boxes = torch.tensor([[9.0, 11, 40, 42], [40, 38, 72, 54]])
+    return pixels, Target(boxes, torch.tensor([0, 1]), masks)

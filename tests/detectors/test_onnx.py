@@ -1,0 +1,209 @@
+"""Detectors as ONNX files; what needs onnxruntime is skipped where it is not installed."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from annofree.apps.cli.export_model import export_model
+from annofree.detectors.checkpoint import save_detector
+from annofree.detectors.config import DetectorConfig, DetectorNetwork, Found, build
+from annofree.detectors.onnx import OPSET, TOLERANCE, Agreement, compared, export_onnx, noise_pictures
+from annofree.errors import InputError, MissingError
+from annofree.features.weights import Card
+
+Configs = Callable[..., DetectorConfig]
+SIZES = [(64, 80), (50, 90), (130, 64), (64, 64), (40, 33)]
+EXAMPLE = Path(__file__).parents[2] / "examples" / "run_onnx.py"
+
+
+def untrained(config: DetectorConfig) -> DetectorNetwork:
+    """A network whose answers are many and differ from picture to picture."""
+    torch.manual_seed(0)
+    network = build(config).eval().requires_grad_(False)
+    for name, weight in network.named_parameters():
+        if "score" in name and weight.ndim > 1:
+            weight.mul_(30)
+    return network
+
+
+def answers(*rows: tuple[float, float, int]) -> list[np.ndarray[Any, Any]]:
+    """Boxes at x, with a score and a label each, and masks of one half."""
+    boxes = np.array([[x, 0, x + 10, 10] for x, _, _ in rows], np.float32).reshape(-1, 4)
+    scores, labels = np.array([s for _, s, _ in rows], np.float32), np.array([k for _, _, k in rows], np.int64)
+    return [boxes, scores, labels, np.full((len(rows), 4, 4), 0.5, np.float32)]
+
+
+# Comparison
+
+
+def test_answers_are_held_against_the_nearest_of_their_label() -> None:
+    ours = answers((0, 0.9, 0), (0, 0.8, 1), (50, 0.7, 0), (90, 0.1, 0))
+    theirs = answers((50.02, 0.7, 0), (0, 0.9, 0), (0, 0.8005, 1), (90, 0.1, 0))
+    found = compared(ours, theirs, 0.0)
+    assert found.differences == pytest.approx({"boxes": 0.02, "scores": 5e-4, "masks": 0}, abs=1e-5)
+    assert found.holds and found.answers == 4
+    assert not compared(ours, answers((50.2, 0.7, 0), (0, 0.9, 0), (0, 0.8, 1)), 0.0).holds
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_an_answer_of_one_side_alone_is_refused_unless_it_is_cut_off_by_a_hair(swap: bool) -> None:
+    full, fewer = answers((0, 0.9, 0), (50, 0.8, 1), (90, 0.3, 1)), answers((0, 0.9, 0), (90, 0.3, 1))
+    pair = (fewer, full) if swap else (full, fewer)
+    assert compared(*pair, 0.0).differences["boxes"] == pytest.approx(40)
+    assert np.isinf(compared(answers((0, 0.9, 0)), answers(), 0.0).differences["scores"])
+    hair = answers((0, 0.9, 0), (90, 0.0504, 1)), answers((0, 0.9, 0))
+    assert compared(*(hair[::-1] if swap else hair), 0.05).holds
+
+
+def test_agreements_are_joined_by_the_worst() -> None:
+    joined = Agreement(1, 3, {"boxes": 0.0, "scores": 1e-4, "masks": 0.0}).joined(
+        Agreement(1, 2, {"boxes": 0.01, "scores": 0.0, "masks": 0.0})
+    )
+    assert (joined.pictures, joined.answers, joined.holds) == (2, 5, True)
+    assert str(joined).startswith("5 answers in 2 pictures, largest differences: boxes 0.01 (at most 0.1), scores 0.0001")
+    assert not Agreement(1, 1, {**dict.fromkeys(TOLERANCE, 0.0), "masks": 0.02}).holds
+
+
+def test_noise_is_the_same_each_time_and_differs_between_pictures() -> None:
+    first, second = noise_pictures([(20, 30), (20, 30)])
+    assert first.shape == (3, 20, 30) and 0 <= float(first.min()) < float(first.max()) <= 1
+    assert torch.equal(first, noise_pictures([(20, 30)])[0]) and not torch.equal(first, second)
+
+
+# Refusals
+
+
+class Queries(DetectorNetwork):
+    """Stands for a network without proposed regions, as Mask2Former is; it has its configuration alone."""
+
+    def forward(self, pixels: Any, targets: Any) -> dict[str, torch.Tensor]:
+        raise AssertionError
+
+    def detect(self, pixels: Any) -> list[Found]:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("absent", ["onnx", "onnxruntime"])
+def test_without_the_extra_it_is_named(tiny: Configs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str) -> None:
+    monkeypatch.setitem(sys.modules, absent, None)
+    with pytest.raises(MissingError, match=r"not installed; install annofree\[onnx\]"):
+        export_onnx(untrained(tiny()), tmp_path / "m.onnx", [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported_is_refused(tiny: Configs, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a cascade or mask_rcnn to export to ONNX, got mask2former"):
+        export_onnx(Queries(tiny("mask2former")).eval(), tmp_path / "m.onnx", [])
+    with pytest.raises(InputError, match="in evaluation mode on the CPU"):
+        export_onnx(untrained(tiny()).train(), tmp_path / "m.onnx", [])
+
+
+# Command
+
+app = typer.Typer()
+app.command()(export_model)
+
+
+def said(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_wrong_calls_are_refused(tmp_path: Path) -> None:
+    wrong = said(tmp_path, "--out", tmp_path / "model.pt").exception
+    assert isinstance(wrong, InputError) and re.search(r"ends in \.onnx, got .*model\.pt; name it .*model\.onnx", str(wrong))
+    assert isinstance(said(tmp_path, "--out", tmp_path / "model.onnx").exception, MissingError)
+
+
+# With onnxruntime
+
+
+def example() -> Any:
+    spec = spec_from_file_location("run_onnx", EXAMPLE)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules["run_onnx"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("kind", ["cascade", "mask_rcnn"])
+def test_the_file_answers_as_pytorch_does_at_any_size(tiny: Configs, tmp_path: Path, kind: str) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    network, path = untrained(tiny(kind, score_floor=0.0)), tmp_path / "m.onnx"
+    found = export_onnx(network, path, noise_pictures(SIZES), {"licence": "CC-BY-4.0"})
+    assert found.holds and found.pictures == len(SIZES) and found.answers > 20, found
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    counts = {len(session.run(None, {"pixels": p.numpy()})[0]) for p in noise_pictures(SIZES)}
+    assert len(counts) > 1  # sizes of answers are not those of the picture that was traced
+    about = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
+    assert (about["names"], about["side"], about["longest"], about["licence"]) == (["disc", "bar"], 64, 96, "CC-BY-4.0")
+    assert about["mean"] == list(network.config.mean) and about["std"] == list(network.config.std)
+
+
+def test_nothing_found_is_an_answer_too(tiny: Configs, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    found = export_onnx(untrained(tiny(score_floor=0.999)), tmp_path / "m.onnx", noise_pictures(SIZES[:2]))
+    assert found.holds and found.answers == 0
+
+
+def without_answers(graph: object, path: Path) -> None:
+    """Write a model that finds nothing in any picture."""
+    onnx: Any = import_module("onnx")
+    make, kinds = onnx.helper, onnx.TensorProto
+    shapes = {"boxes": (0, 4), "scores": (0,), "labels": (0,), "masks": (0, 28, 28)}
+    types = {name: kinds.INT64 if name == "labels" else kinds.FLOAT for name in shapes}
+    nodes = [make.make_node("Constant", [], [n], value=make.make_tensor(n, types[n], shape, [])) for n, shape in shapes.items()]
+    outputs = [make.make_tensor_value_info(n, types[n], shape) for n, shape in shapes.items()]
+    pixels = make.make_tensor_value_info("pixels", kinds.FLOAT, (3, "height", "width"))
+    whole = make.make_graph(nodes, "nothing", [pixels], outputs)
+    onnx.save(make.make_model(whole, ir_version=8, opset_imports=[make.make_opsetid("", OPSET)]), path)
+
+
+def test_a_file_that_differs_is_not_written(tiny: Configs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("annofree.detectors.onnx._trace", without_answers)
+    with pytest.raises(InputError, match=r"but they differ, so none is written: .* boxes inf"):
+        export_onnx(untrained(tiny(score_floor=0.0)), tmp_path / "m.onnx", noise_pictures(SIZES[:1]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_a_file_that_the_example_runs(tiny: Configs, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    network, folder = untrained(tiny(score_floor=0.0)), tmp_path / "checkpoint"
+    save_detector(network, folder, torch.float32)
+    card = Card(
+        name="small", kind="segmenter", family="Detector", tier="S2", licence="MIT", code_licence="Apache-2.0",
+        trained_on="nothing", world="noise", files={}, figures={}, parameters=1, preprocessing={},
+    )  # fmt: skip
+    card.write(folder)
+    pixels = (noise_pictures([(70, 100)])[0] * 255).byte()
+    PIL.Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+    done = said(folder, "--out", tmp_path / "made" / "m.onnx", "--check", tmp_path / "a.png")
+    assert done.exit_code == 0, done.exception
+    assert "checked against PyTorch on" in done.output and "answers in 1 pictures" in done.output
+    detector = example().OnnxDetector(str(tmp_path / "made" / "m.onnx"))
+    assert (detector.about["name"], detector.about["licence"], detector.about["world"]) == ("small", "MIT", "noise")
+    picture = PIL.Image.open(tmp_path / "a.png")
+    (truth,) = network.detect([pixels / 255])
+    surest = detector.find(picture, float(truth.scores[4]) - 1e-4)[:3]
+    for thing in surest:  # Pillow rounds to whole values where PyTorch does not
+        near = (truth.boxes - torch.from_numpy(thing.box)).abs().amax(1).argmin()
+        assert float((truth.boxes[near] - torch.from_numpy(thing.box)).abs().max()) < 0.5
+        both = thing.mask & truth.masks[near].numpy()
+        assert both.sum() >= 0.9 * (thing.mask | truth.masks[near].numpy()).sum()
+    assert len(surest) == 3
+    assert example().drawn(picture, surest).size == picture.size

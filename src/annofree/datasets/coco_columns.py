@@ -1,0 +1,152 @@
+"""A COCO instance file read row by row into columns, with a fixed share of its pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import mask as coco_mask
+
+from annofree.errors import InputError
+from annofree.formats.coco import CocoFile
+from annofree.formats.coco_stream import stream_coco
+from annofree.formats.pictures import Thing, names_of, pictures_of
+from annofree.structures import FloatArray, IntArray
+
+__all__ = ["CocoReading", "Columns"]
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """All instances (M) in the order of the file, ``masks`` as the counts of run lengths.
+
+    ``order`` (M) sorts them by picture; ``firsts`` (P + 1) says where in it each picture begins, and the last ends.
+    """
+
+    masks: list[bytes]
+    class_ids: IntArray
+    scores: FloatArray
+    order: IntArray
+    firsts: IntArray
+
+    def of(self, index: int) -> IntArray:
+        """Which are of a picture."""
+        return self.order[self.firsts[index] : self.firsts[index + 1]]
+
+
+@dataclass
+class CocoReading:
+    """A COCO file on its way in: ``ids`` are the file names of the chosen pictures; lists have an entry for each instance.
+
+    Raises InputError for a file without pictures or masks, with rows that are damaged, and with two pictures of one name.
+    """
+
+    path: Path
+    fraction: float
+    seed: int
+    images: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    categories: dict[int, dict[str, Any]] = field(default_factory=dict)
+    places: dict[Any, int] = field(default_factory=dict)  # of the chosen pictures, by id
+    ids: list[str] = field(default_factory=list)
+    masks: list[bytes] = field(default_factory=list)
+    owners: array[int] = field(default_factory=lambda: array("q"))
+    category_ids: array[int] = field(default_factory=lambda: array("q"))
+    scores: array[float] = field(default_factory=lambda: array("f"))
+    left_out: dict[str, int] = field(default_factory=lambda: {"crowd": 0, "no mask": 0})
+
+    def __post_init__(self) -> None:
+        try:
+            self._read()
+        except (KeyError, TypeError, ValueError) as problem:
+            if isinstance(problem, InputError):
+                raise
+            raise InputError(f"expected COCO instances in {self.path}, but a row is damaged or lacks {problem}") from None
+        if not self.ids:
+            raise InputError(f"expected pictures in {self.path}, found none; is it a COCO instance file?")
+        if not self.masks and self.left_out["no mask"]:
+            raise InputError(f"expected masks in {self.path}, but none of its {self.left_out['no mask']} annotations has one")
+
+    def _read(self) -> None:
+        waiting = False
+        for kind, row in stream_coco(self.path):
+            if kind == "images":
+                self.images[row["id"]] = row
+            elif kind == "categories":
+                self.categories[int(row["id"])] = row
+            elif kind == "annotations" and not (waiting := waiting or not self.images):
+                self._annotation(row)
+        self._choose()
+        if waiting:  # a file that has its pictures last is read twice
+            for kind, row in stream_coco(self.path):
+                if kind == "annotations":
+                    self._annotation(row)
+
+    def _choose(self) -> None:
+        """Rank the pictures by hash and take the first."""
+        if self.ids or not self.images:
+            return
+        names = {id_: str(row["file_name"]) for id_, row in self.images.items()}
+        if len(set(names.values())) != len(names):
+            raise InputError(f"expected each picture once in {self.path}, but two have one file_name; leave one out")
+        ranked = sorted(names, key=lambda id_: (hashlib.sha256(f"{self.seed}:{names[id_]}".encode()).digest(), names[id_]))
+        chosen = ranked[: max(1, round(self.fraction * len(ranked)))]
+        chosen.sort(key=lambda id_: names[id_])
+        self.places = {id_: place for place, id_ in enumerate(chosen)}
+        self.ids = [names[id_] for id_ in chosen]
+
+    def _annotation(self, row: dict[str, Any]) -> None:
+        self._choose()
+        image = self.images.get(row["image_id"])
+        if image is None:
+            raise InputError(f"annotation {row.get('id')} of {self.path} is of image {row['image_id']}, which it does not list")
+        if row["image_id"] not in self.places:
+            return
+        thing = _thing(image, row)
+        if thing.crowd:
+            self.left_out["crowd"] += 1
+        elif thing.rle is None or not coco_mask.area([thing.rle])[0]:
+            self.left_out["no mask"] += 1
+        else:
+            self.masks.append(thing.rle["counts"])
+            self.owners.append(self.places[row["image_id"]])
+            self.category_ids.append(int(row["category_id"]))
+            self.scores.append(1.0 if thing.score is None else thing.score)
+
+    def names(self) -> tuple[str, ...]:
+        """The classes, in the order of their categories' ids."""
+        return names_of(CocoFile(categories=[self.categories[k] for k in sorted(self.categories)]))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What the file says of each chosen picture."""
+        return [self.images[id_] for id_ in self.places]
+
+    def counts(self) -> IntArray:
+        """Instances of each chosen picture."""
+        return np.bincount(np.array(self.owners, np.int64), minlength=len(self.ids)).astype(np.int64)
+
+    def columns(self, agnostic: bool) -> Columns:
+        """All instances, of one class if ``agnostic``, sorted by picture."""
+        firsts = np.concatenate([[0], np.cumsum(self.counts())]).astype(np.int64)
+        order = np.argsort(np.array(self.owners, np.int64), kind="stable").astype(np.int64)
+        return Columns(self.masks, self._class_ids(agnostic), np.array(self.scores, np.float32), order, firsts)
+
+    def _class_ids(self, agnostic: bool) -> IntArray:
+        """Number the classes from 0 in the order of their categories' ids."""
+        given, known = np.array(self.category_ids, np.int64), np.array(sorted(self.categories), np.int64)
+        strange = sorted(set(given.tolist()) - set(known.tolist()))
+        if strange:
+            raise InputError(f"an annotation of {self.path} is of category {strange[0]}, which it does not list; add it")
+        return np.zeros(len(given), np.int64) if agnostic else np.searchsorted(known, given).astype(np.int64)
+
+
+def _thing(image: dict[str, Any], row: dict[str, Any]) -> Thing:
+    """Read one annotation as the formats do: polygons and both kinds of run lengths.
+
+    The name and the box are left open: categories may come later in the file, and boxes are those of the masks.
+    """
+    category = {"id": row["category_id"], "name": ""}
+    return pictures_of(CocoFile([image], [category], [{**row, "bbox": [0.0, 0.0, 0.0, 0.0]}]))[0].things[0]

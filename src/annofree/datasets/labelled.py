@@ -1,0 +1,167 @@
+"""Pictures with named instances to learn from: any COCO instance file, or what ``annofree pseudo-label`` wrote.
+
+Pictures stand in the order of their file names, whatever the order of the file.  A share of them is a fixed one: pictures
+are ranked by a hash of the seed and their file name, and the first are taken, so that 1 % lies within 5 %, and a picture that
+comes or goes moves no other.  These are not the splits that papers published; such a file of its own is read like any other.
+
+Conventions: P pictures, N instances of one; class ids index ``names``; masks stay run lengths until a picture is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from faster_coco_eval import mask as coco_mask
+
+from annofree.datasets.coco_columns import CocoReading, Columns
+from annofree.datasets.sources import read_place
+from annofree.errors import InputError
+from annofree.structures import BoolArray, Detections, FloatArray, Image, IntArray
+
+__all__ = ["AGNOSTIC", "Example", "Labelled", "info_of", "labels_file"]
+
+AGNOSTIC = "object"
+"""What all things are called where names do not count."""
+
+_HEADS = (1 << 16, 1 << 26)  # characters within which a file's info is looked for
+
+
+class Example(NamedTuple):
+    """An opened picture: ``image`` (H, W, 3) uint8, ``masks`` (N, H, W) bool, tight ``boxes`` (N, 4) float32, ``class_ids``
+    (N) int64 and ``scores`` (N) float32, 1 in ground truth.
+    """
+
+    image: npt.NDArray[np.uint8]
+    masks: BoolArray
+    boxes: FloatArray
+    class_ids: IntArray
+    scores: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Pictures with instances of ``names`` (K).
+
+    ``ids`` (P): file names below ``root``, sorted; ``sizes`` (P, 2) int64 (H, W); ``counts`` (P) int64 instances of each;
+    ``repeats`` (P) float32: how often a picture is to be seen, 1 unless the file has its own ``repeat``.  ``left_out`` counts
+    the annotations that take no part: crowds, and those without a mask or with an empty one.
+    """
+
+    names: tuple[str, ...]
+    ids: tuple[str, ...]
+    root: Path
+    sizes: IntArray
+    repeats: FloatArray
+    counts: IntArray
+    left_out: Mapping[str, int]
+    _columns: Columns = field(repr=False)
+
+    @classmethod
+    def read(
+        cls, labels: Path, images: Path | None = None, *, agnostic: bool = False, fraction: float = 1.0, seed: int = 42
+    ) -> Labelled:
+        """Read a COCO file, or the folder of ``annofree pseudo-label``, whose info says where the pictures are.
+
+        ``images`` is the folder that file names count from; with ``agnostic`` every name becomes "object"; of the pictures
+        the share ``fraction`` is taken, at least one, by ``seed``.  Masks may be polygons or run lengths.  Raises InputError
+        for files that cannot be read or hold no pictures or no masks, and for a fraction outside 0 .. 1.
+        """
+        if not 0 < fraction <= 1:
+            raise InputError(f"expected a share of the pictures over 0, up to 1, got {fraction:g}")
+        path = labels_file(labels)
+        root = images if images is not None else _root(path)
+        if not root.is_dir():
+            raise InputError(f"expected the folder of the pictures at {root}, and there is none; name it as the images")
+        file = CocoReading(path, fraction, seed)
+        rows, columns, counts = file.rows(), file.columns(agnostic), file.counts()
+        sizes = np.array([(row["height"], row["width"]) for row in rows], np.int64).reshape(-1, 2)
+        repeats = np.array([row.get("repeat", 1.0) for row in rows], np.float32)
+        names = (AGNOSTIC,) if agnostic else file.names()
+        return cls(names, tuple(file.ids), root, sizes, repeats, counts, file.left_out, columns)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def open(self, index: int) -> Example:
+        """Read a picture and decode its masks.
+
+        Raises ImageError for a picture that cannot be read, InputError for one of another size than its masks.
+        """
+        image, truth = self.picture(index), self.instances(index)
+        if image.size != truth.size:
+            raise InputError(
+                f"expected {image.id} to be of the size (H, W) {truth.size} that its labels have, got {image.size}; "
+                "name the folder that has the labelled pictures"
+            )
+        return Example(image.pixels, truth.masks, truth.boxes, truth.class_ids, truth.scores)
+
+    def picture(self, index: int) -> Image:
+        """Read a picture alone."""
+        return read_place(f"{self.root}/{self.ids[index]}", self.ids[index])
+
+    def instances(self, index: int) -> Detections:
+        """The instances of a picture alone, masks as run lengths, in the order of the file."""
+        chosen, size = self._columns.of(index), self._size(index)
+        rles = tuple({"size": list(size), "counts": self._columns.masks[i]} for i in chosen)
+        xywh = coco_mask.toBbox(list(rles)).reshape(-1, 4) if rles else np.zeros((0, 4))
+        boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32)
+        return Detections(size, self.names, self._columns.class_ids[chosen], self._columns.scores[chosen], boxes, rles)
+
+    def fingerprint(self) -> str:
+        """Tell these labels from others: pictures, sizes, repeats, names and every mask, in 16 hex digits."""
+        digest = hashlib.sha256(json.dumps([self.names, self.ids]).encode())
+        for values in (self.sizes, self.repeats, self.counts):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        for index in range(len(self)):
+            for i in self._columns.of(index):
+                digest.update(b"%d %d " % (self._columns.class_ids[i], len(self._columns.masks[i])) + self._columns.masks[i])
+        return digest.hexdigest()[:16]
+
+    def _size(self, index: int) -> tuple[int, int]:
+        height, width = self.sizes[index].tolist()
+        return height, width
+
+
+def labels_file(labels: Path) -> Path:
+    """Return the COCO file that is meant: ``labels`` itself, or labels.json in it."""
+    if labels.is_dir() and not (labels / "labels.json").is_file():
+        raise InputError(f"expected labels.json in {labels}, which `annofree pseudo-label` writes, or name a COCO JSON file")
+    return labels / "labels.json" if labels.is_dir() else labels
+
+
+def info_of(path: Path) -> dict[str, Any]:
+    """Return the info that a COCO file begins with, {} where it begins with something else, without reading the rest.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     place = Path(folder) / "a.json"
+    ...     _ = place.write_text('{"info": {"by": "me"}, "images": []}')
+    ...     info_of(place)
+    {'by': 'me'}
+    """
+    for length in _HEADS:
+        try:
+            with path.open(encoding="utf-8") as file:
+                head = file.read(length).removeprefix("{").lstrip()
+            if head.startswith('"info":'):
+                info, _ = json.JSONDecoder().raw_decode(head.removeprefix('"info":').lstrip())
+                return dict(info) if isinstance(info, dict) else {}
+        except OSError as problem:
+            raise InputError(f"expected a COCO JSON file at {path}, but it cannot be read: {problem.strerror}") from None
+        except ValueError:
+            continue  # longer than this, or damaged, which reading the lists will tell
+    return {}
+
+
+def _root(path: Path) -> Path:
+    told = info_of(path).get("images")
+    if not isinstance(told, str):
+        raise InputError(f"expected the folder that the file names of {path} count from, for it does not say; name the images")
+    return Path(told)

@@ -1,0 +1,230 @@
+"""The rules by which found things become labels to learn from, on detections and on flat lists of scores.
+
+Nothing here reads or writes, and no mask is decoded.  Conventions: N instances of one picture, M of all, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import mask as coco_mask
+
+from annofree.datasets.labelled import AGNOSTIC
+from annofree.detections.suppression import suppressed
+from annofree.errors import InputError, unknown_name
+from annofree.structures import RLE, BoolArray, Detections, FloatArray, IntArray
+
+__all__ = [
+    *("ByClass", "LabelRules", "agnostic", "capped", "joined_names", "merged", "renumbered", "repeat_factors", "selected"),
+    *("share_floors", "without_fragments"),
+]
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """A number for all classes, and others for ``named`` ones.
+
+    >>> ByClass.of(["0.3", "dog=0.5"], 0.0)
+    ByClass(usual=0.3, named={'dog': 0.5})
+    """
+
+    usual: float
+    named: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: list[str], usual: float) -> ByClass:
+        """Read "0.3" and "NAME=0.5", the last one of a name counting; raises InputError for anything else."""
+        named: dict[str, float] = {}
+        for text in given:
+            name, sign, value = text.rpartition("=")
+            try:
+                number = float(value)
+            except ValueError:
+                raise InputError(f'expected a number, or a name and a number such as "dog=0.5", got {text!r}') from None
+            if not 0 <= number <= 1:
+                raise InputError(f"expected a number from 0 to 1, got {number:g} in {text!r}")
+            if sign:
+                named[name] = number
+            else:
+                usual = number
+        return cls(usual, named)
+
+    def values(self, names: tuple[str, ...]) -> FloatArray:
+        """The number of each class (K); raises InputError for a name that is none of the classes."""
+        for name in self.named:
+            if name not in names:
+                raise unknown_name("class", name, names)
+        return np.array([self.named.get(name, self.usual) for name in names], np.float32)
+
+    def plain(self) -> float | dict[str, Any]:
+        """As JSON has it: the one number, or all with their names."""
+        return {"usual": self.usual, "named": dict(self.named)} if self.named else self.usual
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """What becomes of found things, in this order.
+
+    ``min_score``: least score; ``keep``: the best share of a class.  With ``agnostic`` all are then called "object".
+    ``min_area``: fewest px.  Of two with more mask IoU than ``within`` (of one class) or ``across`` (of different classes) the
+    stronger stays; of one that lies by more than ``inside`` in a bigger one of its class, the bigger.  ``most`` in a picture
+    and ``per_class`` in all stay, the best; None for no limit.  Pictures without things are left out with ``drop_empty``.
+    A class in fewer than the part ``rare`` of all pictures makes them repeat, as ``repeat_factors`` has it.  Of earlier labels
+    those stay whose mask IoU with every new one is under ``earlier``.  1 as a limit of overlap allows all.
+
+    Raises InputError for numbers outside their range.
+    """
+
+    min_score: ByClass = ByClass(0.0)
+    keep: ByClass = ByClass(1.0)
+    agnostic: bool = False
+    min_area: int = 1
+    within: float = 0.5
+    across: float = 1.0
+    inside: float = 0.9
+    most: int | None = None
+    per_class: int | None = None
+    drop_empty: bool = False
+    rare: float = 0.0
+    earlier: float = 0.5
+
+    def __post_init__(self) -> None:
+        shares = {
+            "within": self.within,
+            "across": self.across,
+            "inside": self.inside,
+            "rare": self.rare,
+            "earlier": self.earlier,
+        }
+        wrong = [f"{name} {value:g}" for name, value in shares.items() if not 0 <= value <= 1]
+        counts = {"min_area": self.min_area, "most": self.most, "per_class": self.per_class}
+        wrong += [f"{name} {value}" for name, value in counts.items() if value is not None and value < 1]
+        if wrong:
+            raise InputError(f"expected shares from 0 to 1 and counts from 1, got {', '.join(wrong)}")
+
+    def settings(self) -> dict[str, Any]:
+        """As plain values by name; a number for all classes is that number."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value.plain() if isinstance(value, ByClass) else value for name, value in values.items()}
+
+
+def selected(found: Detections, floors: FloatArray, rules: LabelRules) -> tuple[Detections, dict[str, int]]:
+    """Apply the rules for one picture to what was found in it; tells how many each of them dropped.
+
+    ``floors`` (K) are the least scores of the classes, from ``min_score`` and ``keep``.
+
+    >>> two = Detections.from_masks(np.ones((2, 2, 2), bool), [0, 0], [0.9, 0.4], ["dog"])
+    >>> selected(two, np.array([0.3], np.float32), LabelRules())[1]
+    {'score': 0, 'area': 0, 'duplicate': 1, 'fragment': 0, 'most': 0}
+    """
+    steps: Mapping[str, Callable[[Detections], Detections]] = {
+        "score": lambda d: _named(d[d.scores >= floors[d.class_ids]], rules.agnostic),
+        "area": lambda d: d[d.areas >= rules.min_area],
+        "duplicate": lambda d: suppressed(d, within=rules.within, across=rules.across),
+        "fragment": lambda d: without_fragments(d, rules.inside),
+        "most": lambda d: d[: rules.most],
+    }
+    dropped = {}
+    for name, step in steps.items():
+        before, found = len(found), step(found)
+        dropped[name] = before - len(found)
+    return found, dropped
+
+
+def _named(found: Detections, alike: bool) -> Detections:
+    return agnostic(found) if alike else found
+
+
+def agnostic(found: Detections) -> Detections:
+    """The same things, all called "object"."""
+    return replace(found, names=(AGNOSTIC,), class_ids=np.zeros_like(found.class_ids))
+
+
+def without_fragments(found: Detections, inside: float) -> Detections:
+    """Drop what lies by more than the part ``inside`` of itself in a bigger one of its class; of equals the first stays.
+
+    It is the intersection over the smaller area, whichever scores more: a leg goes, its elephant stays.
+
+    >>> whole, leg = np.ones((4, 4), bool), np.eye(4, dtype=bool)
+    >>> both = Detections.from_masks(np.stack([leg, whole]), [0, 0], [0.9, 0.5], ["elephant"])
+    >>> without_fragments(both, 0.9).scores.tolist(), len(without_fragments(both, 1.0))
+    ([0.5], 2)
+    """
+    if len(found) < 2 or inside >= 1:
+        return found
+    rles, areas, order = list(found.rles), found.areas, np.arange(len(found))
+    # against a crowd, the API gives the part of the first that the second covers
+    parts = np.asarray(coco_mask.iou(rles, rles, [1] * len(found)))
+    same = found.class_ids[:, None] == found.class_ids[None]
+    bigger = (areas[None] > areas[:, None]) | ((areas[None] == areas[:, None]) & (order[None] < order[:, None]))
+    return found[~(same & bigger & (parts > inside)).any(1)]
+
+
+def merged(new: Detections, old: Detections, most: float = 0.5) -> Detections:
+    """Add to new labels those old ones whose mask IoU with every new one is under ``most``, whatever the classes.
+
+    This is the rule of CutLER's self-training.  Both have the same names.  The order is by falling score.
+    """
+    if len(new) and len(old):
+        ious = np.asarray(coco_mask.iou(list(old.rles), list(new.rles), [0] * len(new)))
+        old = old[ious.max(1) < most]
+    rles: tuple[RLE, ...] = (*new.rles, *old.rles)
+    class_ids, scores = np.concatenate([new.class_ids, old.class_ids]), np.concatenate([new.scores, old.scores])
+    both = Detections(new.size, new.names, class_ids, scores, np.concatenate([new.boxes, old.boxes]), rles)
+    return both[np.argsort(-both.scores, kind="stable")]
+
+
+def joined_names(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of both, each once."""
+    return tuple(dict.fromkeys((*first, *second)))
+
+
+def renumbered(found: Detections, names: tuple[str, ...]) -> Detections:
+    """The same things with class ids into ``names``, which has all of theirs."""
+    places = np.array([names.index(name) for name in found.names], np.int64)
+    return replace(found, names=names, class_ids=places[found.class_ids])
+
+
+def share_floors(class_ids: IntArray, scores: FloatArray, shares: FloatArray) -> FloatArray:
+    """The least score (K) within the best ``shares`` (K) of each class among ``scores`` (M); what scores equal stays too.
+
+    >>> share_floors(np.zeros(4, np.int64), np.array([0.1, 0.9, 0.4, 0.6], np.float32), np.array([0.5], np.float32)).round(1)
+    array([0.6], dtype=float32)
+    """
+    floors = np.zeros(len(shares), np.float32)
+    for k, share in enumerate(shares.tolist()):
+        own = np.sort(scores[class_ids == k])[::-1]
+        count = int(np.ceil(share * len(own) - 1e-6))
+        floors[k] = 0.0 if not len(own) else own[count - 1] if count else np.inf
+    return floors
+
+
+def capped(class_ids: IntArray, scores: FloatArray, most: int | None) -> BoolArray:
+    """Which of all instances (M) are among the ``most`` best of their class; of equals the first.
+
+    >>> capped(np.array([0, 0, 1, 0]), np.array([0.2, 0.9, 0.1, 0.9], np.float32), 2).tolist()
+    [False, True, True, True]
+    """
+    if most is None:
+        return np.ones(len(scores), bool)
+    order = np.lexsort((np.arange(len(scores)), -scores, class_ids))
+    sorted_ids = class_ids[order]
+    ranks = np.arange(len(order)) - np.searchsorted(sorted_ids, sorted_ids)
+    kept = np.zeros(len(scores), bool)
+    kept[order[ranks < most]] = True
+    return kept
+
+
+def repeat_factors(pictures_with: IntArray, pictures: int, rare: float) -> FloatArray:
+    """How often a picture of each class (K) is to be seen: max(1, sqrt(rare / f)), f the part of all pictures that have it.
+
+    A picture repeats as its rarest class does.  Repeat factor sampling of Gupta et al., LVIS, CVPR 2019, section 4.
+
+    >>> repeat_factors(np.array([1, 50, 0]), 100, rare=0.04).tolist()
+    [2.0, 1.0, 1.0]
+    """
+    share = np.where(pictures_with > 0, pictures_with / max(1, pictures), 1.0)
+    return np.maximum(1.0, np.sqrt(rare / share)).astype(np.float32)

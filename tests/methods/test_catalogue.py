@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, cast
@@ -29,10 +30,12 @@ from annofree.fragments.clusters import Seeding
 from annofree.methods import catalogue
 from annofree.methods import models as models_module
 from annofree.methods.catalogue import METHODS, TASKS, Entry, Models, build, changed, load
+from annofree.methods.detector import Origin
 from annofree.methods.sam_clip import VARIANTS as SAM_CLIP_VARIANTS
 from annofree.methods.sam_clip import SamClip
 from annofree.methods.zip import Zip, ZipSettings
 from annofree.structures import Image, Vocabulary
+from annofree.testing.fake_detector import FakeDetector
 from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam, FakeZutis
 from annofree.testing.hub_cache import write_snapshot
 
@@ -48,7 +51,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def made(method: str, variant: str = "default", changes: Any = None) -> Any:
     models = Models("tiny", "cpu", objectness="none")
-    fakes = {"clip": FakeClip(), "sam": FakeSam(), "zutis": FakeZutis(), "objectness": FakeObjectness()}
+    detector = FakeDetector(), Origin(FakeDetector.names, {"name": "fake-detector"})
+    fakes = {"clip": FakeClip(), "sam": FakeSam(), "zutis": FakeZutis(), "objectness": FakeObjectness(), "detector": detector}
     return build(method, models.having(**fakes), variant, changes)
 
 
@@ -79,9 +83,10 @@ def test_a_preset_is_loaded_ready_to_use() -> None:
         ),
         ({"models": "tinny"}, r"unknown models preset 'tinny'; did you mean 'tiny'\?"),
         ({"device": "gpu"}, r"expected a device such as auto, cpu or cuda, got 'gpu': "),
+        ({"models": "tiny", "settings": {"prompt": "none"}}, r"unknown setting 'prompt'; did you mean 'prompting'"),
     ],
 )
-def test_unknown_names_are_refused_with_the_nearest(given: dict[str, str], message: str) -> None:
+def test_unknown_names_are_refused_with_the_nearest(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as refusal:
         load(**given)
     assert "\n" not in str(refusal.value)
@@ -266,6 +271,11 @@ def test_changes_apply_to_the_variant() -> None:
     method = made("zip", "official", {"min_area": 7, "seeding": {"init": "semantic"}})
     assert isinstance(method, Zip)
     assert (method.settings.min_area, method.settings.seeding.init, method.settings.selection) == (7, "semantic", "official")
+
+
+def test_settings_are_changed_as_a_method_is_loaded() -> None:
+    method = load("sam_clip", models="tiny", variant="crops", device="cpu", settings={"most": 7})
+    assert method.settings == replace(SAM_CLIP_VARIANTS["crops"], most=7) != SAM_CLIP_VARIANTS["crops"]
 
 
 # Methods of other packages

@@ -21,8 +21,10 @@ from annofree.features.weights import Card
 from annofree.methods import models as models_module
 from annofree.methods.catalogue import METHODS, build
 from annofree.methods.clip_diy import OBJECTNESS
+from annofree.methods.detector import Origin
 from annofree.methods.models import OBJECTNESS_ROLES, Models, device_named
 from annofree.structures import Image, Vocabulary
+from annofree.testing.fake_detector import FakeDetector
 from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness, FakeSam, FakeZutis
 from annofree.testing.paper_world import NAMES, scenes
 
@@ -115,9 +117,10 @@ def test_every_method_says_what_it_needs(fetched: list[list[str]], method: str) 
     roles = {source: set(entry.roles(Models(WHOLE, "cpu", objectness=source))) for source in OBJECTNESS_ROLES}
     for source, own in roles.items():
         assert own == {*entry.needs, *(OBJECTNESS_ROLES[source] if entry.objectness else ())}
-    models = Models(WHOLE, "cpu", objectness="none").having(clip=FakeClip(), sam=FakeSam(), zutis=FakeZutis())
-    build(method, models)
-    assert not any(fetched)  # with CLIP, SAM and ZUTIS at hand nothing else is needed
+    detector = FakeDetector(), Origin(FakeDetector.names, {})
+    models = Models(WHOLE, "cpu", objectness="none")
+    build(method, models.having(clip=FakeClip(), sam=FakeSam(), zutis=FakeZutis(), detector=detector))
+    assert not any(fetched)  # with CLIP, SAM, ZUTIS and a detector at hand nothing else is needed
 
 
 def test_replaced_parts_leave_the_original_as_it_is() -> None:

@@ -17,8 +17,8 @@ __all__ = ["DEFAULT", "ROLES", "Preset", "Role", "preset_named", "presets"]
 
 DEFAULT = "fast"
 """The preset of ``annofree segment`` and ``annofree.load``."""
-Role = Literal["clip", "boundaries", "sam", "dino", "saliency", "zutis"]
-ROLES: tuple[Role, ...] = ("clip", "boundaries", "sam", "dino", "saliency", "zutis")
+Role = Literal["clip", "boundaries", "sam", "dino", "saliency", "zutis", "detector"]
+ROLES: tuple[Role, ...] = ("clip", "boundaries", "sam", "dino", "saliency", "zutis", "detector")
 _EXAMPLE = "openai-rn50x64+openai-vit-b-16+sam-b"
 
 
@@ -27,8 +27,9 @@ class Preset:
     """Models by role, each the name of a card.
 
     ``clip`` gives the clues, and the boundaries too unless ``boundaries`` names a second CLIP for them; ``sam`` draws;
-    ``dino`` and ``saliency``, a head on it, are there for methods that ask for them, and so is ``zutis``, a network trained in
-    the text space of ``clip``.  ``use`` sets a role's model otherwise than its card does.
+    ``dino`` and ``saliency``, a head on it, are there for methods that ask for them, and so are ``zutis``, a network trained
+    in the text space of ``clip``, and ``detector``, one that finds the names it was trained on and needs no other model.
+    ``use`` sets a role's model otherwise than its card does.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Preset:
     dino: str | None = None
     saliency: str | None = None
     zutis: str | None = None
+    detector: str | None = None
     about: str = ""
     use: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -72,7 +74,9 @@ def preset_named(spec: str) -> Preset:
     by_kind: dict[str, list[Card]] = {}
     for card in map(card_named, parts):
         by_kind.setdefault(card.kind, []).append(card)
-    clips, sams, *others = (by_kind.pop(kind, []) for kind in ("clip", "sam", "dino", "saliency", "segmenter"))
+    trained = by_kind.pop("segmenter", [])
+    by_kind |= {"detector": [c for c in trained if _is_detector(c)], "zutis": [c for c in trained if not _is_detector(c)]}
+    clips, sams, *others = (by_kind.pop(kind, []) for kind in ("clip", "sam", "dino", "saliency", "zutis", "detector"))
     if by_kind or len(sams) != 1 or len(clips) not in (1, 2) or any(len(found) > 1 for found in others):
         held = ", ".join(f"{card_named(part).kind or 'of no kind'} {part}" for part in parts)
         raise InputError(
@@ -80,8 +84,12 @@ def preset_named(spec: str) -> Preset:
             f"got {held}"
         )
     clip, boundaries = _roles(clips)
-    dino, head, trained = (found[0].name if found else None for found in others)
-    return Preset(spec, clip, sams[0].name, boundaries, dino, head, trained, "put together by hand")
+    dino, head, zutis, detector = (found[0].name if found else None for found in others)
+    return Preset(spec, clip, sams[0].name, boundaries, dino, head, zutis, detector, "put together by hand")
+
+
+def _is_detector(card: Card) -> bool:
+    return card.family.startswith("Detector ")
 
 
 def _refuse_alone(spec: str) -> None:

@@ -1,4 +1,4 @@
-"""From names to methods: ``load("zip", models="fast")``.
+"""From names to methods: ``load("zip", models="fast")``; and from folders, for a detector that was trained is a method, too.
 
 Other packages add methods through the entry-point group ``annofree.methods``, each an ``Entry`` or a function of models and
 settings; a name taken twice is an error.
@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annofree.errors import InputError, unknown_name
 from annofree.features.presets import DEFAULT, Role
-from annofree.methods import clip_diy, clip_surgery, maskclip, patch_cosine, sam_clip, zutis
+from annofree.features.weights import Card
+from annofree.methods import clip_diy, clip_surgery, detector, maskclip, patch_cosine, sam_clip, zutis
 from annofree.methods import zip as zip_
 from annofree.methods.models import OBJECTNESS_ROLES, Models
 from annofree.protocols import Segmenter, SemanticSegmenter
@@ -33,7 +35,8 @@ _CLIP_SAM: tuple[Role, ...] = ("clip", "boundaries", "sam")
 class Entry:
     """One method: how it is built of models and settings, its variants, the roles of the models it needs, what it answers.
 
-    Models of the roles that it ``needs`` are fetched at once, before it is built; others when it asks for them.
+    Models of the roles that it ``needs`` are fetched at once, before it is built; others when it asks for them.  ``cards`` are
+    those of weights that it brings itself.
     """
 
     build: Callable[[Models, Any], Any]
@@ -41,6 +44,7 @@ class Entry:
     needs: tuple[Role, ...] = _CLIP_SAM
     tasks: tuple[Task, ...] = ("instance",)
     objectness: bool = False
+    cards: tuple[Card, ...] = ()
 
     def roles(self, models: Models) -> tuple[Role, ...]:
         """The roles of the models it needs, those of the objectness among them."""
@@ -59,6 +63,7 @@ METHODS: dict[str, Entry] = {
     "clip_surgery": Entry(lambda m, s: clip_surgery.ClipSurgery(m.clip, s), clip_surgery.VARIANTS, _CLIP, _BOTH),
     "patch_cosine": Entry(lambda m, s: patch_cosine.PatchCosine(m.clip, s), patch_cosine.VARIANTS, _CLIP, _BOTH),
     "zutis": Entry(lambda m, s: zutis.Zutis(m.zutis, m.clip, s), zutis.VARIANTS, ("clip", "zutis"), _BOTH),
+    "detector": Entry(lambda m, s: detector.Detector(*m.detector, s), detector.VARIANTS, ("detector",)),
 }
 """Method name to its entry."""
 
@@ -75,13 +80,32 @@ def methods() -> dict[str, Entry]:
 
 
 def entry_of(method: str, variant: str = "default") -> Entry:
-    """Return the entry of a method that has a variant; raises InputError that names the nearest known ones."""
+    """Return the entry of a method, by its name or the folder of a detector, that has a variant.
+
+    Raises InputError that names the nearest known ones.
+    """
     known = methods()
-    if method not in known:
-        raise unknown_name("method", method, known)
-    if known[method].variants and variant not in known[method].variants:
-        raise unknown_name(f"variant of {method}", variant, known[method].variants)
-    return known[method]
+    entry = known[method] if method in known else _trained(method, known)
+    if entry.variants and variant not in entry.variants:
+        raise unknown_name(f"variant of {method}", variant, entry.variants)
+    return entry
+
+
+def _trained(method: str, known: Mapping[str, Entry]) -> Entry:
+    """The entry of the detector in a folder, which needs no other model; refuses what is neither folder nor name."""
+    folder = Path(method)
+    if (folder / "detector.json").is_file():
+        return Entry(
+            lambda m, s: detector.Detector(*detector.open_detector(folder, m.device), s),
+            detector.VARIANTS,
+            needs=(),
+            cards=(detector.card_of(folder),),
+        )
+    if method and (folder.is_dir() or method != folder.name):
+        raise InputError(
+            f"expected a method's name, or a folder with detector.json as `annofree train detector` writes it, got {method}"
+        )
+    raise unknown_name("method", method, known)
 
 
 def build(method: str, models: Models, variant: str = "default", changes: Mapping[str, Any] | None = None) -> Any:
@@ -129,14 +153,17 @@ def load(
     device: str = "auto",
     objectness: str = "found",
     precision: str = "float32",
+    settings: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Make a method ready to use, by name; ``objectness`` is the source of the map that says where things are, for CLIP-DIY,
-    and ``precision`` what CLIP's image tower computes in.
+    """Make a method ready to use, by name or by the folder of a trained detector.
 
-    What is not on this machine is downloaded first.  Raises InputError for an unknown method, variant, preset, model, device
-    or source, and names the nearest known one; MissingError when weights are neither here nor to be had.
+    ``objectness`` is the source of the map that says where things are, for CLIP-DIY, ``precision`` what CLIP's image tower
+    computes in, and ``settings`` replace those of the variant by name, nested ones too.
+
+    What is not on this machine is downloaded first.  Raises InputError for an unknown method, variant, preset, model, device,
+    source or setting, and names the nearest known one; MissingError when weights are neither here nor to be had.
     """
     entry = entry_of(method, variant)
     parts = Models(models, device, objectness=objectness, precision=precision)
     parts.fetch(entry.roles(parts))
-    return build(method, parts, variant)
+    return build(method, parts, variant, settings)

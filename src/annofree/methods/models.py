@@ -16,6 +16,7 @@ from annofree.features.hub import Local, fetch, present
 from annofree.features.presets import DEFAULT, Role, preset_named
 from annofree.features.weights import Card
 from annofree.methods.clip_diy import Parts, objectness_by_name
+from annofree.methods.detector import Finder, Origin
 from annofree.methods.zutis import Proposer
 from annofree.protocols import Masker, Objectness, Segmenter, SelfSupervised, VisionLanguage
 
@@ -37,6 +38,7 @@ _EXAMPLES: dict[Role, tuple[str, str]] = {
     "dino": ("a DINO", "dino-vit-s-8"),
     "saliency": ("a saliency head", "found"),
     "zutis": ("a trained segmenter", "zutis-vit-b-16"),
+    "detector": ("a trained detector", ""),
 }
 """What a role that not every preset has is called, and a model for it."""
 
@@ -77,7 +79,7 @@ class Models:
         self.classes: Any = "object"
 
     def having(self, **parts: Any) -> Models:
-        """Return these models with some parts in the place of their own: clip, sam, dino, zutis, objectness, source, ..."""
+        """Return these models with some parts in the place of their own: clip, sam, dino, zutis, detector, objectness, ..."""
         twin = copy.copy(self)
         if parts.keys() & {"dino", "segmenter", "classes", "source"}:
             vars(twin).pop("objectness", None)  # it is made of these
@@ -136,6 +138,14 @@ class Models:
         return load_zutis(local.folder, self.device, card=local.card)
 
     @cached_property
+    def detector(self) -> tuple[Finder, Origin]:
+        """The network that was trained on names, and what it is."""
+        from annofree.methods.detector import open_detector
+
+        local = self._need("detector")["detector"]
+        return open_detector(local.folder, self.device, local.card)
+
+    @cached_property
     def objectness(self) -> Objectness | None:
         """Where things are, by the source that was chosen; None for the source ``none``."""
         roles = OBJECTNESS_ROLES.get(self.source, ())
@@ -150,6 +160,11 @@ class Models:
         lacking = [role for role in wanted if getattr(self.preset, role) is None]
         if lacking:
             what = " and ".join(_EXAMPLES[role][0] for role in lacking)
+            if "detector" in lacking:
+                raise InputError(
+                    f"expected models with {what}, got {self.preset.name}, which has none; train one with `annofree train "
+                    "detector`, and give its folder as the method"
+                )
             if "zutis" in lacking:  # no other model makes up for it: it has to fit the CLIP
                 raise InputError(f"expected models with {what}, such as the preset {DEFAULT}, got {self.preset.name}")
             spec = "+".join([*(card.name for card in self.preset.cards().values()), *(_EXAMPLES[r][1] for r in lacking)])

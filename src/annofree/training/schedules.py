@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Cosine", "Poly", "Schedule", "Stairs"]
+__all__ = ["Cosine", "Poly", "Schedule", "Stairs", "Warmed"]
 
 
 class Schedule(Protocol):
@@ -68,3 +68,22 @@ class Stairs:
         """Return the learning rate of this step."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         return lr * rise * self.factor ** sum(step >= at for at in self.at)
+
+
+@dataclass(frozen=True)
+class Warmed:
+    """Another schedule, reached in a straight line from ``factor`` of it over the first ``warmup`` steps, as detectron2 has it.
+
+    >>> schedule = Warmed(Stairs(at=(4,), factor=0.2), warmup=2, factor=0.1)
+    >>> [round(schedule(1.0, step, 10), 3) for step in (0, 1, 2, 3, 4)]
+    [0.1, 0.55, 1.0, 1.0, 0.2]
+    """
+
+    then: Schedule
+    warmup: int = 1000
+    factor: float = 0.001
+
+    def __call__(self, lr: float, step: int, steps: int) -> float:
+        """Return the learning rate of this step."""
+        gone = min(1.0, step / self.warmup) if self.warmup else 1.0
+        return self.then(lr, step, steps) * (self.factor + (1 - self.factor) * gone)

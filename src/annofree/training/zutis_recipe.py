@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError, unknown_name
 from annofree.training.copy_paste import VARIANTS, CopyPasteSettings
+from annofree.training.recipe_checks import check_above_zero, check_names, check_types, read_fields
 
 __all__ = ["ZutisRecipe"]
 
@@ -18,14 +18,6 @@ _PATHS = ("archive", "out")
 _NOT_OF_THE_CURVE = {
     *("archive", "clip", "out", "name", "licence", "world", "side"),
     *("log_every", "checkpoint_every", "sample_every", "workers", "tensorboard"),
-}
-
-_TYPES: Mapping[str, tuple[str, Any]] = {
-    "int": ("a whole number", int),
-    "float": ("a number", (int, float)),
-    "bool": ("true or false", bool),
-    "str": ("a text", str),
-    "Mapping[str, Any]": ("a table", Mapping),
 }
 
 
@@ -114,12 +106,9 @@ class ZutisRecipe:
             object.__setattr__(self, name, value if isinstance(value, str) else tuple(value))
         if isinstance(self.exclude, str):
             raise InputError(f"expected exclude as a list of names, got the text {self.exclude!r}; write [{self.exclude!r}]")
-        for f in fields(self):
-            _check_type(f.name, getattr(self, f.name), str(f.type))
-        for name in ("steps", "batch", "lr", "logit_scale", "stride", "log_every", "checkpoint_every"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"expected {name} above 0, got {getattr(self, name)}")
-        _check_names("setting of [network]", self.network, _NETWORK)
+        check_types(self)
+        check_above_zero(self, ("steps", "batch", "lr", "logit_scale", "stride", "log_every", "checkpoint_every"))
+        check_names("setting of [network]", self.network, _NETWORK)
         self.scene_settings()
 
     @classmethod
@@ -128,17 +117,7 @@ class ZutisRecipe:
 
         Raises InputError when it is not there, not TOML, lacks a field or has one that there is not, with the nearest names.
         """
-        try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as problem:
-            raise InputError(f"expected a recipe at {path}, but it cannot be read: {problem.strerror}") from None
-        except ValueError as problem:  # not UTF-8 and not TOML are both one
-            raise InputError(f"expected TOML in the recipe {path}: {problem}") from None
-        _check_names(f"field of the recipe {path.name}", data, [f.name for f in fields(cls)])
-        held: dict[str, Any] = dict(data)
-        for name in _PATHS:
-            if isinstance(held.get(name), str):
-                held[name] = path.parent / held[name]
+        held = read_fields(path, cls, _PATHS)
         if isinstance(clip := held.get("clip"), str) and (path.parent / clip).is_dir():
             held["clip"] = str(path.parent / clip)
         held |= {name: value for name, value in changes.items() if value is not None}
@@ -152,7 +131,7 @@ class ZutisRecipe:
         variant = held.pop("variant", "default")
         if variant not in VARIANTS:
             raise unknown_name("variant of [scenes]", str(variant), VARIANTS)
-        _check_names("setting of [scenes]", held, [*(f.name for f in fields(CopyPasteSettings)), "variant"])
+        check_names("setting of [scenes]", held, [*(f.name for f in fields(CopyPasteSettings)), "variant"])
         try:
             return replace(VARIANTS[variant], **held)
         except TypeError as problem:  # text where a number belongs
@@ -161,21 +140,3 @@ class ZutisRecipe:
     def of_the_curve(self) -> dict[str, Any]:
         """The fields that shape what is learned."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_OF_THE_CURVE}
-
-
-def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
-    known = list(known)
-    for name in given:
-        if name not in known:
-            raise unknown_name(kind, name, known)
-
-
-def _check_type(name: str, value: Any, annotation: str) -> None:
-    """Refuse a value that TOML gave another type than the field has; whole numbers are numbers, truth values are not."""
-    if annotation not in _TYPES:
-        return
-    what, types = _TYPES[annotation]
-    if not isinstance(value, types) or (isinstance(value, bool) and annotation != "bool"):
-        raise InputError(f"expected {name} as {what}, got {value!r}")
-    if annotation in ("int", "float") and not value >= 0:
-        raise InputError(f"expected {name} from 0, got {value}")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from annofree.methods.zutis import VARIANTS, Zutis
 from annofree.protocols import VisionLanguage
 from annofree.structures import Detections, Image
 from annofree.training.copy_paste import CopyPaste
+from annofree.training.origins import portable, tiers
 from annofree.training.zutis_recipe import ZutisRecipe
 
 __all__ = ["ORIGIN", "SAMPLES", "draw_samples", "write_zutis"]
@@ -51,7 +51,7 @@ def write_zutis(
         name=recipe.name,
         kind="segmenter",
         family="ZUTIS ViT",
-        tier=max(_tiers([origin, "S1"])),  # a CLIP is S1 at least
+        tier=max(tiers([origin, "S1"])),  # a CLIP is S1 at least
         licence=recipe.licence,
         code_licence="Apache-2.0",
         trained_on=f"copy-paste scenes of {len(archive.ids)} pictures, retrieved for {len(archive.names)} names, masks by {by}",
@@ -76,34 +76,11 @@ def _origin(recipe: ZutisRecipe, archive: Archive, masks: Mapping[str, PseudoMas
     """All that the network was made of, without the places that it lay in."""
     about = recipe.archive / "masks-about.json"
     return {
-        "clip": _portable(dict(clip)),
-        "archive": _portable({"names": archive.names, "pictures": len(archive.ids), "about": archive.about}),
-        "masks": {"count": len(masks), **_portable(json.loads(about.read_text("utf-8")) if about.is_file() else {})},
-        "recipe": _portable({k: v for k, v in asdict(recipe).items() if k not in ("archive", "out", "clip")}),
+        "clip": portable(dict(clip)),
+        "archive": portable({"names": archive.names, "pictures": len(archive.ids), "about": archive.about}),
+        "masks": {"count": len(masks), **portable(json.loads(about.read_text("utf-8")) if about.is_file() else {})},
+        "recipe": portable({k: v for k, v in asdict(recipe).items() if k not in ("archive", "out", "clip")}),
     }
-
-
-def _portable(value: Any) -> Any:
-    """A value for JSON in which absolute paths are names of files."""
-    if isinstance(value, Mapping):
-        return {str(k): _portable(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_portable(v) for v in value]
-    if isinstance(value, PurePath) or (isinstance(value, str) and PurePath(value).is_absolute()):
-        return PurePath(value).name
-    return value
-
-
-def _tiers(value: Any) -> Iterator[str]:
-    """The supervision tiers that are named anywhere in provenance."""
-    if isinstance(value, str) and len(value) == 2 and value[0] == "S" and value[1].isdigit():
-        yield value
-    elif isinstance(value, Mapping):
-        for name, held in value.items():
-            yield from _tiers(held) if not isinstance(held, str) or name == "tier" else ()
-    elif isinstance(value, (list, tuple)):
-        for held in value:
-            yield from _tiers(held)
 
 
 def draw_samples(network: ZutisNetwork, clip: VisionLanguage, recipe: ZutisRecipe, scenes: CopyPaste, step: int) -> None:

@@ -10,10 +10,13 @@ from annofree.apps.cli.convert import convert
 from annofree.apps.cli.doctor import doctor
 from annofree.apps.cli.evaluate import evaluate
 from annofree.apps.cli.export import export
+from annofree.apps.cli.export_model import export_model
+from annofree.apps.cli.finetune import finetune
 from annofree.apps.cli.index import index
 from annofree.apps.cli.mask import mask
 from annofree.apps.cli.merge import merge
 from annofree.apps.cli.models import models
+from annofree.apps.cli.pseudo_label import pseudo_label
 from annofree.apps.cli.relabel import relabel
 from annofree.apps.cli.report import report
 from annofree.apps.cli.reproduce import reproduce
@@ -44,6 +47,9 @@ app.command()(reproduce)
 app.command()(index)
 app.command()(retrieve)
 app.command()(mask)
+app.command()(pseudo_label)
+app.command()(finetune)
+app.command()(export_model)
 app.command()(report)
 app.command()(review)
 app.command()(export)

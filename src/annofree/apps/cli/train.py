@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from annofree.apps.cli.train_detector import detector
 from annofree.apps.cli.train_selfmask import selfmask
 from annofree.apps.cli.train_tiny_clip_vit import tiny_clip_vit
 from annofree.apps.cli.train_zutis import zutis
@@ -18,6 +19,7 @@ train = typer.Typer(help="Train models; the bundled tiny ones were made by these
 train.command()(tiny_clip_vit)
 train.command()(selfmask)
 train.command()(zutis)
+train.command()(detector)
 
 _Out = Annotated[Path, typer.Option(help="The folder to write the model to; a run stopped there goes on.")]
 _Minutes = Annotated[float | None, typer.Option(help="Stop after this many minutes.", min=0.01)]

@@ -1,0 +1,228 @@
+"""A trained detector as a method: boxes and masks of the names that it learned, all found at once, then those asked for told.
+
+    picture -> network -> scored masks of all names that it knows --> those of the names asked for
+
+What it finds depends on no name that is asked, so it is done once, in ``encode``, and kept as run lengths.  N things found,
+K names asked for, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from faster_coco_eval import mask as coco_mask
+from torch import Tensor
+
+from annofree.detections.suppression import suppressed
+from annofree.detectors.config import OBJECT
+from annofree.errors import InputError, unknown_name
+from annofree.features.weights import Card, sha256_of
+from annofree.structures import Detections, FloatArray, Image, IntArray, Vocabulary
+
+__all__ = [
+    *("VARIANTS", "Detector", "DetectorEncoding", "DetectorSettings", "Finder", "Origin", "Things"),
+    *("card_of", "open_detector"),
+]
+
+_LISTED = 12  # names that a remark lists
+
+
+class Things(Protocol):
+    """N things that a network found: ``labels`` (N) into its names, ``scores`` (N) and ``masks`` (N, H, W) bool."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Which of the network's names each is."""
+        ...
+
+    @property
+    def scores(self) -> Tensor:
+        """How sure it is, in 0 .. 1."""
+        ...
+
+    @property
+    def masks(self) -> Tensor:
+        """What belongs to each."""
+        ...
+
+
+class Finder(Protocol):
+    """A network that finds things of the names that it was trained on, as those of ``annofree.detectors`` do."""
+
+    def detect(self, pixels: list[Tensor]) -> Sequence[Things]:
+        """What is found in each picture (3, H, W) in 0 .. 1, strongest first, labels into the names."""
+        ...
+
+
+class Origin(NamedTuple):
+    """The ``names`` that a network knows, what its ``weights`` are (name, hashes, tier, licence), and its ``device``."""
+
+    names: tuple[str, ...]
+    weights: Mapping[str, Any]
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """What may be chosen once a network has looked.
+
+    ``min_score``: what scores less is left out; ``most``: of the rest, the strongest.  ``within``, ``across`` and ``inside``
+    are the mask IoU of two of one name, that of two of different names, and the part of a mask in a stronger one of its name
+    above which the weaker goes; 1 keeps all.  The network has suppressed by its boxes already.
+    """
+
+    min_score: float = 0.05
+    most: int = 100
+    within: float = 1.0
+    across: float = 1.0
+    inside: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.min_score <= 1 and self.most >= 1):
+            raise InputError(f"expected min_score in 0 .. 1 and most from 1, got {self.min_score} and {self.most}")
+
+
+VARIANTS: Mapping[str, DetectorSettings] = MappingProxyType(
+    {"default": DetectorSettings(), "all": DetectorSettings(min_score=0.0), "apart": DetectorSettings(across=0.8, inside=0.8)}
+)
+"""``all`` keeps everything, as average precision wants it; ``apart`` gives a thing one name, and no part of it another mask."""
+
+
+@dataclass(frozen=True, eq=False)
+class DetectorEncoding:
+    """All that was found in a picture of ``size`` (H, W), strongest first.
+
+    ``labels`` (N) int64 into the names of the network, ``scores`` (N) float32, and ``counts`` (N), the masks as COCO's
+    compressed run lengths.
+    """
+
+    size: tuple[int, int]
+    labels: Tensor
+    scores: Tensor
+    counts: tuple[str, ...]
+
+
+class Detector:
+    """Names in, those of a trained ``network``'s instances out; ``origin`` says which names it knows.
+
+    A network that knows "object" alone tells no names apart: it gives all that it finds the one name that is asked for.
+    Raises InputError for an unknown variant.
+    """
+
+    def __init__(self, network: Finder, origin: Origin, settings: DetectorSettings | str = "default") -> None:
+        if isinstance(settings, str) and settings not in VARIANTS:
+            raise unknown_name("variant of detector", settings, VARIANTS)
+        self.settings: DetectorSettings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self.network, self.origin = network, origin
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Method, settings, and the network with its hashes, tier and names."""
+        model = {**self.origin.weights, "trained_on": list(self.origin.names)}
+        return {"method": "detector", "settings": asdict(self.settings), "models": [model]}
+
+    @property
+    def encoding_key(self) -> tuple[str, ...]:
+        """Two of these on the same network can share an encoding: no setting matters before names are asked."""
+        return ("detector",)
+
+    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+        """Say which of these names it was not trained on, and the nearest that it was.
+
+        Raises InputError where a network that tells no names apart is asked for several.
+        """
+        vocabulary = Vocabulary.of(classes)
+        known = set(self._asked(vocabulary))
+        if self.origin.names == (OBJECT,) and vocabulary.names != (OBJECT,):
+            return [f"the detector tells no names apart: whatever it finds is called {vocabulary.names[0]!r}"]
+        return [self._unknown(name) for k, name in enumerate(vocabulary.names) if k not in known]
+
+    def encode(self, images: Sequence[Image]) -> list[DetectorEncoding]:
+        """Run the network; one encoding an image, in order."""
+        if not images:
+            return []
+        pixels = [torch.tensor(image.pixels, device=self.origin.device).permute(2, 0, 1).float() / 255 for image in images]
+        with torch.inference_mode():
+            return [self._encoding(found) for found in self.network.detect(pixels)]
+
+    def _encoding(self, found: Things) -> DetectorEncoding:
+        masks, labels, scores = (part.cpu().numpy() for part in (found.masks, found.labels, found.scores))
+        kept = Detections.from_masks(masks, labels, np.clip(scores, 0, 1), self.origin.names)
+        counts = tuple(rle["counts"].decode("ascii") for rle in kept.rles)
+        return DetectorEncoding(kept.size, torch.from_numpy(kept.class_ids), torch.from_numpy(kept.scores), counts)
+
+    def instances(self, image: Image | DetectorEncoding, classes: str | Iterable[str] | Vocabulary) -> Detections:
+        """Tell what was found of these names in an image, or in an encoding of it; nothing of a name that it does not know.
+
+        Raises InputError as ``remarks`` does.
+        """
+        vocabulary = Vocabulary.of(classes)
+        asked = np.array(self._asked(vocabulary), np.int64)
+        encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        ids, scores, s = asked[encoding.labels.numpy()], encoding.scores.numpy(), self.settings
+        found = _detections(encoding, ids, scores, vocabulary.names)[(ids >= 0) & (scores >= s.min_score)]
+        return suppressed(found, within=s.within, across=s.across, inside=s.inside)[: s.most]
+
+    def _asked(self, vocabulary: Vocabulary) -> list[int]:
+        """For each name of the network which of the names asked for it is, by any of their words, -1 for none."""
+        own = self.origin.names
+        words = {_plain(word): k for k, entry in reversed(list(enumerate(vocabulary.synonyms))) for word in entry}
+        if own == (OBJECT,):
+            if len(vocabulary) > 1:
+                raise InputError(
+                    f"expected one name, such as {OBJECT}, for this detector tells none apart, got {len(vocabulary)}; ask "
+                    "for one, or train a detector on labels with names"
+                )
+            return [0]
+        return [words.get(_plain(name), -1) for name in own]
+
+    def _unknown(self, name: str) -> str:
+        own = {_plain(known): known for known in self.origin.names}
+        near = [repr(own[word]) for word in get_close_matches(_plain(name), own, n=3, cutoff=0.5)]
+        listed = ", ".join(self.origin.names[:_LISTED]) + (", ..." if len(own) > _LISTED else "")
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {listed}"
+        return f"the detector was not trained on {name!r} and finds none; {hint}"
+
+
+def _plain(word: str) -> str:
+    return " ".join(word.lower().split())
+
+
+def _detections(encoding: DetectorEncoding, ids: IntArray, scores: FloatArray, names: tuple[str, ...]) -> Detections:
+    """All things as detections, with the box around each mask."""
+    rles = tuple({"size": list(encoding.size), "counts": counts.encode("ascii")} for counts in encoding.counts)
+    xywh = coco_mask.toBbox(list(rles)).reshape(-1, 4)
+    boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32)
+    return Detections(encoding.size, names, ids, scores, boxes, rles)
+
+
+def card_of(folder: Path) -> Card:
+    """The card of a detector's folder; one without a card may be anybody's, and of a person's labels."""
+    if (folder / "card.json").is_file():
+        return Card.parse(folder / "card.json")
+    return Card("unknown-detector", "Detector", "S4", "unknown", "unknown", "unknown", {}, kind="segmenter")
+
+
+def open_detector(folder: Path, device: str = "cpu", card: Card | None = None) -> tuple[Finder, Origin]:
+    """Load the network of a folder with detector.json; ``card`` says what it is, where the folder has no card.json.
+
+    Raises MissingError where there is none, InputError where it cannot be read or is not what its card says.
+    """
+    from annofree.detectors.checkpoint import load_detector
+
+    known = card or (Card.read(folder) if (folder / "card.json").is_file() else None)
+    network = load_detector(folder, device)
+    weights = known.provenance() if known else _unnamed(folder)
+    return network, Origin(tuple(network.config.names), weights, device)
+
+
+def _unnamed(folder: Path) -> dict[str, Any]:
+    hashes = {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
+    return {"name": folder.resolve().name, "sha256": hashes}

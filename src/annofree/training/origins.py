@@ -1,0 +1,40 @@
+"""What a trained model says of where it comes from: no place on a machine, and the supervision that went into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+__all__ = ["portable", "tiers"]
+
+
+def portable(value: Any) -> Any:
+    """A value for JSON in which absolute paths are names of files.
+
+    >>> portable({"from": "/data/run", "names": ("a", "b")})
+    {'from': 'run', 'names': ['a', 'b']}
+    """
+    if isinstance(value, Mapping):
+        return {str(k): portable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [portable(v) for v in value]
+    if isinstance(value, PurePath) or (isinstance(value, str) and PurePath(value).is_absolute()):
+        return PurePath(value).name
+    return value
+
+
+def tiers(value: Any) -> Iterator[str]:
+    """The supervision tiers that are named anywhere in provenance.
+
+    >>> sorted(tiers({"models": [{"name": "S2", "tier": "S1"}, {"tier": "S0"}]}))
+    ['S0', 'S1']
+    """
+    if isinstance(value, str) and len(value) == 2 and value[0] == "S" and value[1].isdigit():
+        yield value
+    elif isinstance(value, Mapping):
+        for name, held in value.items():
+            yield from tiers(held) if not isinstance(held, str) or name == "tier" else ()
+    elif isinstance(value, (list, tuple)):
+        for held in value:
+            yield from tiers(held)

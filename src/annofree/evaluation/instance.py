@@ -11,16 +11,31 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
 from pycocotools import mask as coco_mask
 
+from annofree.errors import unknown_name
 from annofree.evaluation.predictions import Row, View, image_sizes, mask_rle, match_predictions
 from annofree.formats.coco import CocoFile
+from annofree.structures import IntArray
 
-__all__ = ["InstanceScores", "IouType", "evaluate_instances"]
+__all__ = ["IOUS", "RECALLS", "Counted", "InstanceScores", "IouType", "count_instances", "evaluate_instances"]
 
 IouType = Literal["segm", "bbox"]
+Values = npt.NDArray[np.float64]
 Sizes = dict[int, tuple[int, int]]
+
+IOUS: Values = np.linspace(0.5, 0.95, 10)
+"""The IoUs (T) that a prediction has to reach."""
+
+RECALLS: Values = np.linspace(0.0, 1.0, 101)
+"""The recalls (R) at which precision is read."""
+
+_IOU_50, _IOU_75 = 0, 5
+_SIZES = ("all", "small", "medium", "large")
+_LIMITS = (1, 10, 100)  # of detections a picture and class
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,47 @@ class InstanceScores:
 _NUMBERS = tuple(field.name for field in fields(InstanceScores))[:12]
 
 
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """What the COCO protocol counts, before any mean: T IoUs, R recalls, K classes, A sizes, M limits of detections.
+
+    ``names`` (K) in the order of their ids; ``precision`` (T, R, K, A, M) and ``recall`` (T, K, A, M) are -1 where there is
+    no truth.  Sizes are all, small, medium, large, limits 1, 10 and 100.  ``n_truth`` (K) is without crowds.
+    """
+
+    names: tuple[str, ...]
+    precision: Values
+    recall: Values
+    n_images: int
+    n_truth: IntArray
+    n_predictions: IntArray
+
+    def scores(self, names: Collection[str] | None = None) -> InstanceScores:
+        """Take the means over all classes, or over those named; raises InputError for a name that was not counted."""
+        for name in names or ():
+            if name not in self.names:
+                raise unknown_name("class", name, self.names)
+        chosen = np.array([names is None or name in names for name in self.names], bool)
+        ap, ar = self.precision[:, :, chosen], self.recall[:, chosen]
+        numbers = [_mean(ap[..., 0, -1]), *(_mean(ap[i, :, :, 0, -1]) for i in (_IOU_50, _IOU_75))]
+        numbers += [_mean(ap[..., size, -1]) for size in range(1, len(_SIZES))]
+        numbers += [_mean(ar[..., 0, limit]) for limit in range(len(_LIMITS))]
+        numbers += [_mean(ar[..., size, -1]) for size in range(1, len(_SIZES))]
+        n_truth, n_predictions = (int(counts[chosen].sum()) for counts in (self.n_truth, self.n_predictions))
+        named = dict(zip(_NUMBERS, numbers, strict=True))
+        return InstanceScores(**named, n_images=self.n_images, n_truth=n_truth, n_predictions=n_predictions)
+
+    def by_class(self) -> dict[str, InstanceScores]:
+        """Return the scores of each class that has truth or predictions, by name."""
+        any_ = self.n_truth + self.n_predictions > 0
+        return {name: self.scores([name]) for name, counts in zip(self.names, any_, strict=True) if counts}
+
+
+def _mean(values: Values) -> float | None:
+    counted = values[values > -1]
+    return float(counted.mean()) if counted.size else None
+
+
 def evaluate_instances(
     truth: CocoFile,
     predictions: CocoFile | Sequence[Row],
@@ -81,16 +137,43 @@ def evaluate_instances(
     >>> evaluate_instances(truth, [{**row, "score": 0.9}], iou_type="bbox").ap50
     1.0
     """
+    return count_instances(truth, predictions, view=view, iou_type=iou_type, image_ids=image_ids).scores()
+
+
+def count_instances(
+    truth: CocoFile,
+    predictions: CocoFile | Sequence[Row],
+    *,
+    view: View = "class-aware",
+    iou_type: IouType = "segm",
+    image_ids: Collection[int] | None = None,
+) -> Counted:
+    """Count once what scores of all classes, of some and of each are means of; arguments and errors of ``evaluate_instances``.
+
+    >>> truth = CocoFile.with_categories({1: "dog", 2: "cat"})
+    >>> row = {"image_id": truth.add_image("a.jpg", (40, 40)), "category_id": 1, "bbox": [0, 0, 20, 20]}
+    >>> truth.add_annotations([row, {**row, "category_id": 2}])
+    >>> counted = count_instances(truth, [{**row, "score": 0.9}], iou_type="bbox")
+    >>> counted.scores().ap50, counted.scores(["dog"]).ap50
+    (0.5, 1.0)
+    """
     matched = match_predictions(truth, predictions, view)
     sizes = image_sizes(truth, image_ids)
     real = [_truth_row(row, i, sizes, view, iou_type) for i, row in enumerate(truth.annotations, 1) if row["image_id"] in sizes]
     said = [_prediction_row(row, i, sizes, view, iou_type) for i, row in enumerate(matched, 1) if row["image_id"] in sizes]
-    categories = truth.categories if view == "class-aware" else [{"id": 1, "name": "object"}]
+    rows = truth.categories if view == "class-aware" else [{"id": 1, "name": "object"}]
+    categories = sorted(rows, key=lambda row: row["id"])
     images = [image for image in truth.images if image["id"] in sizes]
-    solid = sum(not row["iscrowd"] for row in real)
-    numbers = _twelve(images, categories, real, said, iou_type) if solid else [None] * 12
-    named = dict(zip(_NUMBERS, numbers, strict=True))
-    return InstanceScores(**named, n_images=len(images), n_truth=solid, n_predictions=len(said))
+    solid = [row for row in real if not row["iscrowd"]]
+    precision, recall = _counts(images, categories, real if solid else [], said, iou_type)
+    truths, answers = (_per_class(rows, categories) for rows in (solid, said))
+    return Counted(tuple(str(row["name"]) for row in categories), precision, recall, len(images), truths, answers)
+
+
+def _per_class(rows: Sequence[Row], categories: Sequence[Row]) -> IntArray:
+    """How many rows each category has, (K)."""
+    place = {row["id"]: k for k, row in enumerate(categories)}
+    return np.bincount([place[row["category_id"]] for row in rows], minlength=len(categories)).astype(np.int64)
 
 
 def _truth_row(row: Row, number: int, sizes: Sizes, view: View, iou_type: IouType) -> dict[str, Any]:
@@ -119,15 +202,19 @@ def _box(row: Row, sizes: Sizes) -> list[float]:
     return [float(v) for v in box]
 
 
-def _twelve(
+def _counts(
     images: list[dict[str, Any]],
     categories: list[dict[str, Any]],
     truth: list[dict[str, Any]],
     predictions: list[dict[str, Any]],
     iou_type: IouType,
-) -> list[float | None]:
-    """COCO's twelve numbers in COCO's order, its -1 for "nothing to score" as None."""
+) -> tuple[Values, Values]:
+    """Precision (T, R, K, A, M) and recall (T, K, A, M) by the engine, which is not asked about no truth at all."""
+    kinds = len(categories), len(_SIZES), len(_LIMITS)
+    if not truth:
+        return np.full((len(IOUS), len(RECALLS), *kinds), -1.0), np.full((len(IOUS), *kinds), -1.0)
     sides = [COCO({"images": images, "categories": categories, "annotations": rows}) for rows in (truth, predictions)]
     engine = COCOeval_faster(*sides, iou_type)
-    engine.run()
-    return [None if value < 0 else float(value) for value in engine.stats[:12]]
+    engine.evaluate()
+    engine.accumulate()
+    return np.asarray(engine.eval["precision"], np.float64), np.asarray(engine.eval["recall"], np.float64)

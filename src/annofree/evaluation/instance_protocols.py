@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from annofree.datasets.coco20k import coco20k
+from annofree.datasets.coco_ovd import BASE_48, NOVEL_17, coco_48_17
 from annofree.datasets.folder import read_image
 from annofree.datasets.names import VOC_SPELLINGS
 from annofree.datasets.unseen import UNSEEN_15, only
 from annofree.datasets.voc_objects import voc_objects
 from annofree.errors import unknown_name
-from annofree.evaluation.instance import InstanceScores, evaluate_instances
+from annofree.evaluation.instance import InstanceScores, IouType, count_instances, evaluate_instances
 from annofree.evaluation.predictions import View
 from annofree.formats.coco import CocoFile
 from annofree.protocols import Segmenter
@@ -30,7 +31,8 @@ class InstanceProtocol:
 
     ``open`` reads the truth from the places that ``needs`` names and ``split``; ``images`` is the folder of its pictures, as
     the name of a place and a folder in it.  ``scored`` are the categories that count, all where it is None; ``asked`` says
-    whether a method is asked for those alone or for all, ``spellings`` in which words.
+    whether a method is asked for those alone or for all, ``spellings`` in which words.  ``groups`` are scored apart too;
+    ``iou_type`` says whether masks or boxes are held against the truth.
     """
 
     name: str
@@ -41,6 +43,8 @@ class InstanceProtocol:
     scored: tuple[str, ...] | None = None
     asked: Literal["scored", "all"] = "scored"
     spellings: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    iou_type: IouType = "segm"
 
     def truth(self, places: Places, split: str | None = None, limit: int | None = None) -> CocoFile:
         """Read the truth, of its first ``limit`` pictures if need be; raises InputError when files are missing."""
@@ -74,10 +78,17 @@ class InstanceProtocol:
         return found
 
     def scores(self, truth: CocoFile, found: CocoFile) -> dict[View, InstanceScores]:
-        """Score masks, class-aware and class-agnostic; the latter is the same detections as one class."""
+        """Score masks or boxes, class-aware and class-agnostic; the latter is the same detections as one class."""
         views: Sequence[View] = ("class-aware", "class-agnostic")
         counted = self.counted(truth)
-        return {view: evaluate_instances(counted, found.annotations, view=view) for view in views}
+        return {view: evaluate_instances(counted, found.annotations, view=view, iou_type=self.iou_type) for view in views}
+
+    def group_scores(self, truth: CocoFile, found: CocoFile) -> dict[str, InstanceScores]:
+        """Score the classes of each group, class-aware; no answers where the protocol has no groups."""
+        if not self.groups:
+            return {}
+        counted = count_instances(self.counted(truth), found.annotations, iou_type=self.iou_type)
+        return {name: counted.scores(names) for name, names in self.groups.items()}
 
 
 def _coco(places: Places, split: str | None) -> CocoFile:
@@ -86,6 +97,10 @@ def _coco(places: Places, split: str | None) -> CocoFile:
 
 def _coco20k(places: Places, split: str | None) -> CocoFile:
     return coco20k(places["truth"], places["list"])
+
+
+def _coco_48_17(places: Places, split: str | None) -> CocoFile:
+    return coco_48_17(CocoFile.read(places["truth"]))
 
 
 def _voc(places: Places, split: str | None) -> CocoFile:
@@ -108,6 +123,13 @@ INSTANCE_PROTOCOLS: Mapping[str, InstanceProtocol] = {
             _OF_20K,
             scored=UNSEEN_15,
             asked="all",
+        ),
+        InstanceProtocol(
+            "coco-48-17",
+            "COCO's boxes, 48 base and 17 novel classes asked for together, in pictures that have any of them (OVR-CNN)",
+            _coco_48_17,
+            groups={"novel": NOVEL_17, "base": BASE_48},
+            iou_type="bbox",
         ),
         InstanceProtocol(
             "voc-objects",

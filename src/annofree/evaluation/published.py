@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError, MissingError, unknown_name
-from annofree.evaluation.answers import Figures
+from annofree.evaluation.answers import Figures, percent
 from annofree.evaluation.instance import InstanceScores
 from annofree.evaluation.instance_protocols import INSTANCE_PROTOCOLS, instance_protocol
 from annofree.evaluation.semantic import SemanticScores
@@ -24,11 +24,14 @@ from annofree.features.weights import sha256_of
 from annofree.features.zutis_weights import load_zutis
 from annofree.formats.coco import CocoFile
 from annofree.methods.catalogue import Models, build, changed, entry_of
+from annofree.methods.detector import open_detector
 
 __all__ = ["DATA_VARIABLE", "Place", "PublishedRecipe", "PublishedRun", "is_published"]
 
 DATA_VARIABLE = "ANNOFREE_DATA"
 """The environment variable that names the folder of data sets."""
+
+_OPENERS: Mapping[str, Callable[[Path, str], Any]] = {"zutis": load_zutis, "detector": open_detector}
 
 Progress = Callable[[int, int], None]
 
@@ -168,9 +171,10 @@ class PublishedRecipe:
     def _method(self, run: PublishedRun, places: Mapping[str, Path], device: str) -> Any:
         models = Models(run.models or self.models, device, objectness=run.objectness)
         roles = entry_of(run.method, run.variant).roles(models)
-        models.fetch(role for role in roles if not (run.weights and role == "zutis"))
+        models.fetch(role for role in roles if not (run.weights and role in _OPENERS))
         if run.weights:
-            models = models.having(zutis=load_zutis(places[run.weights], models.device))
+            role = next(role for role in roles if role in _OPENERS)
+            models = models.having(**{role: _OPENERS[role](places[run.weights], models.device)})
         return build(run.method, models, run.variant, run.settings)
 
 
@@ -201,12 +205,14 @@ def _instances(
     figures: Figures = {}
     for view, scores in rules.scores(truth, found).items():
         figures |= {f"all {'' if view == 'class-aware' else f'{view} '}{name}": v for name, v in _of_instances(scores).items()}
+    for group, scores in rules.group_scores(truth, found).items():
+        figures |= {f"{group} {name}": v for name, v in _of_instances(scores).items()}
     return figures, found
 
 
 def _of_instances(scores: InstanceScores) -> Figures:
     values = {"AP": scores.ap, "AP50": scores.ap50, "AP75": scores.ap75, "AR100": scores.ar100}
-    return {name: _percent(value) for name, value in values.items()}
+    return {name: percent(value) for name, value in values.items()}
 
 
 def _labels(run: PublishedRun, method: Any, places: Mapping[str, Path], limit: int | None, on_progress: Progress) -> Figures:
@@ -224,8 +230,4 @@ def _of_labels(scores: SemanticScores) -> Figures:
     if len(scores.iou) == 2:
         (thing,) = (name for name in scores.iou if name != "background")
         values |= {f"IoU of {thing}": scores.iou[thing], f"IoU of {thing} per picture": scores.iou_per_image[thing]}
-    return {f"all {name}": _percent(value) for name, value in values.items()}
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else round(100 * value, 2)
+    return {f"all {name}": percent(value) for name, value in values.items()}

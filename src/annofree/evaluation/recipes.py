@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -22,13 +23,16 @@ from annofree.features.controls import Control, controlled
 from annofree.features.zutis_weights import load_zutis
 from annofree.formats.coco import CocoFile
 from annofree.methods.catalogue import Models, build, entry_of
+from annofree.methods.detector import open_detector
 from annofree.methods.models import OBJECTNESS_ROLES
 from annofree.structures import Vocabulary
 
 __all__ = ["Figures", "Recipe", "Run", "figures_of", "reproduce"]
 
 _MADE = "made/"
-_PARTS = ("clip", "zutis")
+_PARTS = ("clip", "zutis", "detector")
+_OPENERS: dict[str, Callable[[Path, str], Any]] = {"zutis": load_zutis, "detector": open_detector}
+"""How what a recipe made is opened, by role."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,9 @@ class Run:
     """One line of a recipe: what is run, and ``expected`` figures in percent by name, such as ``plain AP``.
 
     ``control`` replaces CLIP's boundary features; ``task`` is instance or semantic; ``objectness`` where a method asks for it.
-    ``parts`` takes other models than the recipe's, by role: ``clip`` by the name of its card, ``zutis`` by the name of its card
-    or as ``made/NAME``, the folder of what the recipe made first.  ``names`` are those asked and scored, of instances alone;
-    all names of the truth where none are given.
+    ``parts`` takes other models than the recipe's, by role: ``clip`` by the name of its card, ``zutis`` and ``detector`` by the
+    name of theirs or as ``made/NAME``, the folder of what the recipe made first.  ``names`` are those asked and scored, of
+    instances alone; all names of the truth where none are given.
     """
 
     name: str
@@ -175,8 +179,9 @@ def _methods(recipe: Recipe, runs: Sequence[Run], vocabulary: Vocabulary, made: 
         entry, own = entry_of(run.method, run.variant), _own(models, run, made)
         clip, objectness = run.parts.get("clip", ""), run.objectness
         having = {"clip": once(lambda: _controlled(own.clip, run.control), "clip", clip, run.control or "")}
-        if "zutis" in entry.needs:
-            having["zutis"] = once(lambda: own.zutis, "zutis", run.parts.get("zutis", ""))
+        for role in _OPENERS:
+            if role in entry.needs:
+                having[role] = once(partial(getattr, own, role), role, run.parts.get(role, ""))
         if "sam" in entry.needs:
             having["sam"] = once(lambda: own.sam, "sam")
         if entry.objectness and objectness != "none":
@@ -195,9 +200,10 @@ def _own(models: Models, run: Run, made: Path | None) -> Models:
     folders = {role: name.removeprefix(_MADE) for role, name in run.parts.items() if name.startswith(_MADE)}
     if not folders:
         return own
-    if made is None or set(folders) != {"zutis"}:
-        raise InputError(f"expected of {_MADE}... a zutis that was made before the run {run.name!r}, got {dict(run.parts)}")
-    return own.having(zutis=load_zutis(made / folders["zutis"], own.device))
+    if made is None or not set(folders) <= set(_OPENERS):
+        what = " or a ".join(_OPENERS)
+        raise InputError(f"expected of {_MADE}... a {what} that was made before the run {run.name!r}, got {dict(run.parts)}")
+    return own.having(**{role: _OPENERS[role](made / name, own.device) for role, name in folders.items()})
 
 
 def _check(run: Run) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from annofree.apps.cli.evaluate_classes import class_scores, group_scores, of_truth, split_truth, write_page
 from annofree.apps.cli.plan import DEFAULTS
 from annofree.apps.cli.progress import progress
 from annofree.errors import InputError, unknown_name
@@ -34,6 +35,17 @@ def evaluate(
     task: Annotated[str, typer.Option(help="Score instances or label maps: instance or semantic.")] = "instance",
     protocol: Annotated[str, typer.Option(help="Semantic: whose rules, for example voc21 or clip-diy-coco.")] = "default",
     split: Annotated[str | None, typer.Option(help="Semantic: the data set's split, where it has several.")] = None,
+    novel: Annotated[
+        str | None, typer.Option(help="Instances: score these names and all others apart too; coco-17 for COCO's 17 and 48.")
+    ] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Instances: score each class apart too.")] = False,
+    page: Annotated[
+        Path | None, typer.Option(help="Instances: write curves and the worst mistakes as a page to this folder.")
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="With --page and --predictions: the folder of the truth's pictures, to cut mistakes from."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file.")] = None,
 ) -> None:
     """Score instances (AP, AR, separation of touching pairs) or, with --task semantic, label maps (mIoU by a protocol)."""
@@ -44,8 +56,9 @@ def evaluate(
         raise unknown_name("task", task, ("instance", "semantic"))
     method = method or DEFAULTS[task]
     if task == "semantic":
-        if by is not None:
-            raise InputError("expected no --by with --task semantic; leave it out")
+        for option, given in {"--by": by, "--novel": novel, "--per-class": per_class or None, "--page": page}.items():
+            if given is not None:
+                raise InputError(f"expected no {option} with --task semantic; leave it out")
         _refuse_folder(out)
         _semantic(truth, images, predictions, protocol, split, method, variant, models, objectness, device, out)
         return
@@ -56,14 +69,24 @@ def evaluate(
     _refuse_folder(out)
     if out is not None:
         make_folder(out.parent)
-    known = CocoFile.read(truth)
+    if pictures is not None and (page is None or predictions is None):
+        raise InputError("expected --pictures with --page and --predictions only; leave it out")
+    whole = CocoFile.read(truth)
+    known, apart = split_truth(whole, novel)
     found: Any
     if predictions is not None:
-        found, about = _read(predictions, known)
+        found, about = _read(predictions, whole)
+        found = of_truth(found, known)
     else:
         found, about = _run(known, images, method, variant, models, device)
-    results = {group: _scores(known, found, ids) for group, ids in _groups(known, by).items()}
+    results = {
+        group: {**_scores(known, found, ids), **group_scores(known, found, ids, apart)}
+        for group, ids in _groups(known, by).items()
+    }
+    results |= {"classes": class_scores(known, found)} if per_class else {}
     _show(results)
+    if page is not None:
+        print(f"written: {write_page(page, known, found, pictures or images, apart)}")
     if out is not None:
         from annofree.evaluation.report import to_json_dict
         from annofree.formats.files import write_json
@@ -96,7 +119,7 @@ def _semantic(
     from annofree.methods.catalogue import entry_of, load
 
     def load_method() -> Any:
-        asked = {"objectness": objectness} if entry_of(method, variant).objectness else {}
+        asked: dict[str, Any] = {"objectness": objectness} if entry_of(method, variant).objectness else {}
         return load(method, models=models, variant=variant, device=device, **asked)
 
     evaluate_semantic(truth, images, predictions, protocol, split, load_method, out)

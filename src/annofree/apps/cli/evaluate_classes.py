@@ -1,0 +1,76 @@
+"""What ``annofree evaluate`` says beyond means over all classes: of novel and base ones, of each, and on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from annofree.errors import InputError
+
+if TYPE_CHECKING:
+    from annofree.evaluation.instance import InstanceScores
+    from annofree.formats.coco import CocoFile
+
+__all__ = ["COCO_17", "class_scores", "group_scores", "of_truth", "split_truth", "write_page"]
+
+Groups = Mapping[str, Collection[str]]
+
+COCO_17 = "coco-17"
+
+
+def split_truth(truth: CocoFile, novel: str | None) -> tuple[CocoFile, dict[str, tuple[str, ...]]]:
+    """Return the truth that counts, and the novel and base names: those given and all others, or COCO's 17 and 48."""
+    from annofree.datasets.coco_ovd import BASE_48, NOVEL_17, coco_48_17
+    from annofree.datasets.unseen import only
+    from annofree.structures import Vocabulary
+
+    if novel is None:
+        return truth, {}
+    if novel == COCO_17:
+        return coco_48_17(truth), {"novel": NOVEL_17, "base": BASE_48}
+    names = Vocabulary.of(novel).names
+    only(truth, names)  # raises for a name that is not there
+    rest = tuple(str(row["name"]) for row in truth.categories if row["name"] not in names)
+    return truth, {"novel": names, "base": rest}
+
+
+def of_truth(rows: Sequence[dict[str, Any]], truth: CocoFile) -> list[dict[str, Any]]:
+    """Keep the predictions that are of the truth's pictures and classes."""
+    images, classes = ({row["id"] for row in part} for part in (truth.images, truth.categories))
+    return [row for row in rows if row["image_id"] in images and row["category_id"] in classes]
+
+
+def group_scores(truth: CocoFile, found: Any, ids: list[int] | None, groups: Groups) -> dict[str, InstanceScores]:
+    """Score masks and boxes of each group of classes, class-aware."""
+    from annofree.evaluation.instance import IouType, count_instances
+
+    scores: dict[str, InstanceScores] = {}
+    kinds: dict[str, IouType] = {"masks": "segm", "boxes": "bbox"}
+    for kind, iou_type in kinds.items() if groups else ():
+        counted = count_instances(truth, found, iou_type=iou_type, image_ids=ids)
+        scores |= {f"{group} {kind}": counted.scores(names) for group, names in groups.items()}
+    return scores
+
+
+def class_scores(truth: CocoFile, found: Any) -> dict[str, InstanceScores]:
+    """Score the masks of each class, of all pictures."""
+    from annofree.evaluation.instance import count_instances
+
+    return count_instances(truth, found).by_class()
+
+
+def write_page(out: Path, truth: CocoFile, found: Any, pictures: Path | None, groups: Groups) -> Path:
+    """Write curves, classes and the worst mistakes, of masks, as a page; crops are cut from the folder ``pictures``."""
+    from annofree.apps.cli.report import opener
+    from annofree.evaluation.instance import count_instances
+    from annofree.evaluation.mistakes import find_mistakes
+    from annofree.evaluation.mistakes_page import write_mistakes_page
+
+    if pictures is not None and not pictures.is_dir():
+        raise InputError(f"expected the folder of the truth's pictures, got {pictures}; check --pictures")
+    counted, found_out = count_instances(truth, found), find_mistakes(truth, found)
+    scores = {name: counted.scores(names) for name, names in groups.items()}
+    opened = None if pictures is None else opener(pictures)
+    title = f"{sum(counted.n_predictions):,} answers on {counted.n_images:,} pictures"
+    return write_mistakes_page(out, truth, counted, found_out, title=title, groups=scores, picture=opened)

@@ -8,24 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.apps.conftest import Cli
+from tests.drawing import drawing
 
 from annofree.apps.making import making_of
 from annofree.apps.making.zutis import archive_figures, mask_figures
 from annofree.datasets.archive import Archive, MaskWriter, Member, PseudoMask
-from annofree.datasets.emoji_world import find_font
-from annofree.errors import InputError, MissingError
+from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.structures import Detections
 
 VALIDATION = Path(__file__).parents[2] / "examples" / "validation"
-
-
-def has_font() -> bool:
-    try:
-        find_font()
-    except MissingError:
-        return False
-    return True
 
 
 def truth_of_two() -> CocoFile:
@@ -134,7 +126,7 @@ parts = {{ clip = "tiny-clip-vit" }}
 """
 
 
-@pytest.mark.skipif(not has_font(), reason="draws, with the Noto Color Emoji font")
+@drawing
 def test_all_of_zutis_in_the_smallest_size(cli: Cli, tmp_path: Path) -> None:
     recipe = tmp_path / "smallest.toml"
     recipe.write_text(RECIPE, encoding="utf-8")

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from annofree.apps.making.self_training import SelfTrainingMaking
 from annofree.apps.making.zutis import ZutisMaking
 from annofree.errors import InputError, unknown_name
 
 __all__ = ["MAKINGS", "making_of"]
 
-MAKINGS = {"zutis": ZutisMaking}
+MAKINGS: dict[str, type[SelfTrainingMaking] | type[ZutisMaking]] = {"self_training": SelfTrainingMaking, "zutis": ZutisMaking}
 """What can be made, by the word ``what`` of a recipe's table ``make``."""
 
 
-def making_of(table: Mapping[str, Any]) -> ZutisMaking:
+def making_of(table: Mapping[str, Any]) -> SelfTrainingMaking | ZutisMaking:
     """Read a recipe's table ``make``: ``what`` is made, its settings, and the figures ``expected`` of it.
 
     Raises InputError for what cannot be made and for settings that it does not have.

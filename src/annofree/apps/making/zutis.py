@@ -7,18 +7,16 @@ show it, and how well the masks fit what is there.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faster_coco_eval import mask as coco_mask
 
+from annofree.apps.making.scenes import Show, drawn_scenes
 from annofree.datasets.archive import Archive, MaskWriter, read_masks
 from annofree.datasets.archive_sheets import write_sheets
-from annofree.datasets.emoji_files import write_scenes
-from annofree.datasets.emoji_world import CATEGORIES, Split, World
+from annofree.datasets.emoji_world import CATEGORIES, Split
 from annofree.datasets.index_shards import Index
 from annofree.datasets.index_writing import build_index
 from annofree.datasets.retrieval import retrieve
@@ -26,18 +24,15 @@ from annofree.datasets.sources import Source
 from annofree.errors import InputError
 from annofree.evaluation.answers import Figures
 from annofree.formats.coco import CocoFile
+from annofree.formats.pictures import mask_of
 from annofree.methods.models import Models
-from annofree.protocols import Objectness
 from annofree.running.masking import Refine, mask_archive
 from annofree.structures import RLE, BoolArray, Vocabulary
-from annofree.training.spectral_voting import voted
+from annofree.training.spectral_voting import source_named
 from annofree.training.zutis import train_zutis
 from annofree.training.zutis_recipe import ZutisRecipe
 
-__all__ = ["Show", "ZutisMaking", "archive_figures", "mask_figures"]
-
-Show = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-"""Opens a display of progress, given what is counted."""
+__all__ = ["ZutisMaking", "archive_figures", "mask_figures"]
 
 _MIX: dict[Split, float] = {"single": 0.8, "mixed": 0.2}
 
@@ -70,8 +65,11 @@ class ZutisMaking:
 
     def make(self, out: Path, show: Show, say: Callable[[str], None] = print) -> Figures:
         """Make all of it in a folder, or go on where it stopped, and return the figures of the stages."""
-        archive, figures = self._archive(out, show)
-        figures |= self._masks(archive, out, show)
+        counts = {split: round(share * self.pictures) for split, share in _MIX.items()}
+        truth = drawn_scenes(out / "world", counts, self.side, self.seed, "pictures to retrieve from", show)
+        archive = self._archive(out, show)
+        self._masks(archive, out / "archive", show)
+        figures = archive_figures(archive, truth) | mask_figures(archive, out / "archive", truth)
         say("; ".join(f"{name} {value}" for name, value in figures.items()))
         for name, own in self.train.items():
             fields = {**self.common, **own, "archive": out / "archive", "out": out / name, "name": name, "world": "emoji"}
@@ -79,10 +77,8 @@ class ZutisMaking:
                 train_zutis(ZutisRecipe(**fields), on_progress=shown, say=say)
         return figures
 
-    def _archive(self, out: Path, show: Show) -> tuple[Archive, Figures]:
-        """Draw pictures, unless they are there, index them and retrieve those of each name."""
-        if not (out / "world" / "truth.json").exists():
-            self._draw(out / "world", show)
+    def _archive(self, out: Path, show: Show) -> Archive:
+        """Index the pictures and retrieve those of each name, unless that is done."""
         if not (out / "archive" / "archive.json").exists():
             clip = Models(self.models, "cpu", objectness="none").clip
             with show("pictures indexed") as shown:
@@ -92,39 +88,13 @@ class ZutisMaking:
                 archive = retrieve(Index.open(out / "index"), clip, names, self.k, on_progress=shown)
             archive.write(out / "archive")
             write_sheets(archive, out / "archive" / "sheets")
-        archive = Archive.read(out / "archive")
-        return archive, archive_figures(archive, CocoFile.read(out / "world" / "truth.json"))
+        return Archive.read(out / "archive")
 
-    def _draw(self, out: Path, show: Show) -> None:
-        counts = {split: round(share * self.pictures) for split, share in _MIX.items()}
-        world, done = World(), 0
-
-        with show("pictures drawn") as shown:
-
-            def scenes() -> Any:
-                nonlocal done
-                for split, count in counts.items():
-                    for index, scene in enumerate(world.scenes(count, self.seed, split, self.side)):
-                        done += 1
-                        shown(done, self.pictures)
-                        yield f"{split}-{index:05d}", scene
-
-            write_scenes(scenes(), out, f"annofree emoji world, pictures to retrieve from, seed {self.seed}")
-
-    def _masks(self, archive: Archive, out: Path, show: Show) -> Figures:
-        source = self._source()
+    def _masks(self, archive: Archive, folder: Path, show: Show) -> None:
+        source = source_named(self.by, self.models, "cpu")
         about = {"by": self.by, "refine": self.refine, "model": source.provenance}
-        with MaskWriter(out / "archive", about) as writer, show("masks") as shown:
+        with MaskWriter(folder, about) as writer, show("masks") as shown:
             mask_archive(archive, writer, source, refine=self.refine, on_progress=shown)
-        return mask_figures(archive, out / "archive", CocoFile.read(out / "world" / "truth.json"))
-
-    def _source(self) -> Objectness:
-        if self.by == "voted":
-            return voted(Models(self.models, "cpu"))
-        source = Models(self.models, "cpu", objectness=self.by).objectness
-        if source is None:
-            raise InputError("expected an objectness that masks pictures, such as found, got none")
-        return source
 
 
 def archive_figures(archive: Archive, truth: CocoFile) -> Figures:
@@ -148,19 +118,12 @@ def mask_figures(archive: Archive, folder: Path, truth: CocoFile) -> Figures:
     for id_ in archive.ids:
         rles = objects.get(Path(id_).name, [])
         if id_ in masks and rles:
-            there = np.any([_decoded(rle) for rle in rles], axis=0)
-            found.append(_iou(_decoded(masks[id_].rle), there))
+            there = np.any([mask_of(rle) for rle in rles], axis=0)
+            found.append(_iou(mask_of(masks[id_].rle), there))
             whole.append(float(there.mean()))
     if not found:
         raise InputError(f"expected masks of pictures whose truth is known in {folder}, got none")
     return {"mask IoU": round(100 * float(np.mean(found)), 2), "IoU of everything": round(100 * float(np.mean(whole)), 2)}
-
-
-def _decoded(rle: RLE) -> BoolArray:
-    counts = rle["counts"]
-    held = {"size": rle["size"], "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
-    decoded: BoolArray = coco_mask.decode(held).astype(bool)
-    return decoded
 
 
 def _iou(one: BoolArray, other: BoolArray) -> float:

@@ -1,0 +1,147 @@
+"""Self-training in the emoji world: draw, let a method label, choose labels, train detectors, tune on a few of a person's.
+
+Pictures are drawn with their truth.  That of the pictures that the method labels is read for the figures alone; that of others
+stands for a person's labels, of which ``tune`` takes shares.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import mask as coco_mask
+
+from annofree.apps.making.scenes import Show, drawn_scenes
+from annofree.datasets.emoji_world import CATEGORIES, SPLITS
+from annofree.datasets.labelled import Labelled
+from annofree.errors import InputError
+from annofree.evaluation.answers import Figures
+from annofree.methods.catalogue import load
+from annofree.running.inputs import source_of
+from annofree.running.local import Encoders
+from annofree.running.requests import Ears, Request, stretch_of
+from annofree.running.runs import Run
+from annofree.running.tasks import Tasks
+from annofree.structures import Detections, Vocabulary
+from annofree.training.detector import train_detector
+from annofree.training.detector_recipe import DetectorRecipe
+from annofree.training.label_rules import ByClass, LabelRules
+from annofree.training.pseudo_labels import pseudo_label
+
+__all__ = ["SelfTrainingMaking", "label_figures"]
+
+_BATCH = 4
+_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class SelfTrainingMaking:
+    """What is made, in this order.
+
+    ``scenes`` pictures of each split, of ``side`` px, from ``seed``; what ``method`` of ``models`` finds of all names in them;
+    the labels that ``rules`` leave, fields of ``LabelRules``; and a detector for each table of ``train``, by name: fields of
+    ``DetectorRecipe`` over those of ``common``.  Then ``labelled`` other pictures of each split, with their truth, and a
+    detector for each table of ``tune``, by name: fields of ``DetectorRecipe`` over those of ``common`` and of ``tuning``, whose
+    ``initial`` may be a detector that was made before, as ``made/NAME``.
+
+    Raises InputError without a detector to train.
+    """
+
+    scenes: int
+    train: Mapping[str, Mapping[str, Any]]
+    common: Mapping[str, Any] = field(default_factory=dict)
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    tune: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    labelled: int = 0
+    side: int = 256
+    seed: int = 0
+    method: str = "zip"
+    models: str = "tiny"
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise InputError("expected a detector to train in the recipe, as [make.train.NAME], got none")
+        if self.tune and self.labelled < 1:
+            raise InputError("expected labelled pictures in the recipe, as labelled = 100, for what is tuned; got none")
+
+    def make(self, out: Path, show: Show, say: Callable[[str], None] = print) -> Figures:
+        """Make all of it in a folder, or go on where it stopped, and return the figures of the labels."""
+        counts = dict.fromkeys(SPLITS, self.scenes)
+        drawn_scenes(out / "world", counts, self.side, self.seed, "pictures that nobody labelled", show)
+        if not (out / "labels" / "labels.json").exists():
+            self._label(out, show)
+        figures = label_figures(out / "labels", out / "world" / "truth.json")
+        say("; ".join(f"{name} {value}" for name, value in figures.items()))
+        for name, own in self.train.items():
+            self._train(out, name, {"labels": out / "labels", **own}, show, say)
+        if self.tune:
+            counts = dict.fromkeys(SPLITS, self.labelled)
+            drawn_scenes(out / "labelled", counts, self.side, self.seed + 1, "pictures that a person labelled", show)
+        given = {"labels": out / "labelled" / "truth.json", "images": out / "labelled" / "images"}
+        for name, own in self.tune.items():
+            self._train(out, name, {**given, **self.tuning, **own}, show, say)
+        return figures
+
+    def _label(self, out: Path, show: Show) -> None:
+        """Ask the method, and choose labels among what it says."""
+        method, source = load(self.method, models=self.models), source_of([out / "world" / "images"], out / "run")
+        tasks, names = Tasks(("instance",), method), Vocabulary.of(list(CATEGORIES.values()))
+        settings = {"method": self.method, "models": self.models}
+        request = Request(
+            out / "run", list(source.ids()), source.root, names, settings, stretch=stretch_of(_BATCH), overlays=False
+        )
+        with show("pictures labelled") as shown:
+            run = Run(request, Ears(progress=shown))
+            if not run.check():
+                run.go(
+                    tasks, Encoders(tasks, _BATCH, os.cpu_count() or 2), {"settings": settings, "provenance": tasks.provenance}
+                )
+        with show("pictures whose labels are chosen") as shown:
+            pseudo_label(out / "run", out / "labels", rules_of(self.rules), on_progress=shown)
+
+    def _train(self, out: Path, name: str, own: Mapping[str, Any], show: Show, say: Callable[[str], None]) -> None:
+        fields = {**self.common, **own, "out": out / name, "name": name, "world": "emoji"}
+        if str(fields.get("initial", "")).startswith("made/"):
+            fields["initial"] = str(out / fields["initial"].removeprefix("made/"))
+        if (out / name / "detector.json").exists():
+            return
+        with show(f"steps of {name}") as shown:
+            train_detector(DetectorRecipe(**fields), on_progress=shown, say=say)
+
+
+def rules_of(given: Mapping[str, Any]) -> LabelRules:
+    """Read rules from plain values; the least score and the share that is kept are numbers for all classes."""
+    values: dict[str, Any] = {k: ByClass(float(v)) if k in ("min_score", "keep") else v for k, v in given.items()}
+    return LabelRules(**values)
+
+
+def label_figures(labels: Path, truth: Path) -> Figures:
+    """How many labels are right, at mask IoU 0.5 with a thing of their name, and how many things have one, in percent."""
+    found, there = Labelled.read(labels), Labelled.read(truth, truth.parent / "images")
+    places = {id_: place for place, id_ in enumerate(there.ids)}
+    right = told = 0
+    for place, id_ in enumerate(found.ids):
+        ours, theirs = found.instances(place), there.instances(places[id_])
+        told, right = told + len(ours), right + _right(ours, theirs)
+    everything = int(there.counts.sum())
+    precision, recall = 100 * right / max(1, told), 100 * right / max(1, everything)
+    return {"labels": float(told), "label precision": round(precision, 2), "label recall": round(recall, 2)}
+
+
+def _right(ours: Detections, theirs: Detections) -> int:
+    """How many pairs of a label and a thing there are, strongest label first, none in two pairs."""
+    if not len(ours) or not len(theirs):
+        return 0
+    named = np.array(ours.labels)[:, None] == np.array(theirs.labels)[None]
+    ious = coco_mask.iou(list(ours.rles), list(theirs.rles), [0] * len(theirs)) * named
+    pairs = 0
+    for row in np.argsort(-ours.scores, kind="stable"):
+        best = int(ious[row].argmax())
+        if ious[row, best] >= _IOU:
+            pairs, ious[:, best] = pairs + 1, 0.0
+    return pairs

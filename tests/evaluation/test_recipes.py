@@ -14,7 +14,7 @@ import torch
 
 from annofree.datasets.folder import read_image
 from annofree.errors import InputError
-from annofree.evaluation.recipes import Recipe, Run, figures_of, reproduce
+from annofree.evaluation.recipes import _OPENERS, Recipe, Run, figures_of, reproduce
 from annofree.evaluation.sharing import shared
 from annofree.features.clip import Clip
 from annofree.features.sam import Sam
@@ -209,7 +209,7 @@ names = ["elephant", "orange"]
         ('names = ["elefant"]', "unknown category 'elefant'"),
         ('names = ["orange"]\ntask = "semantic"', "expected names of a run of instances alone"),
         ('parts = { sam = "sam-b" }', "unknown part in the run 'one' 'sam'"),
-        ('parts = { zutis = "made/best" }', "expected of made/... a zutis that was made before the run 'one'"),
+        ('parts = { zutis = "made/best" }', "expected of made/... a zutis or a detector that was made before the run 'one'"),
         ('parts = { clip = "tiny-klip" }', "unknown model 'tiny-klip'|unknown .*'tiny-klip'"),
     ],
 )
@@ -226,7 +226,7 @@ def test_a_run_takes_a_part_that_was_made(tmp_path: Path, monkeypatch: pytest.Mo
         asked.append((place, device))
         return FakeZutis()
 
-    monkeypatch.setattr("annofree.evaluation.recipes.load_zutis", loaded)
+    monkeypatch.setitem(_OPENERS, "zutis", loaded)
     monkeypatch.setattr(Models, "clip", FakeClip())
     run = '[[run]]\nname = "one"\nmethod = "zutis"\nparts = { zutis = "made/best" }\n'
     figures = reproduce(Recipe.read(written(tmp_path, HEAD + run)), limit=1, made=tmp_path, on_progress=lambda *_: None)

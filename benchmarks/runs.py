@@ -211,7 +211,7 @@ def _plot(seen: Sequence[tuple[int, float]], warm: int, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
     axes.plot([done for done, _ in seen], [mb for _, mb in seen], color="#0072B2")
     axes.axvline(warm, color="#999999", linestyle=":", label="end of the warm-up")
-    axes.set(xlabel="pictures done", ylabel="resident memory (MB)", ylim=(0, None))
+    axes.set(xlabel="pictures done", ylabel="resident memory (MB)", ylim=(0, 1.15 * max(mb for _, mb in seen)))
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)

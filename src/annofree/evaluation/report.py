@@ -28,7 +28,7 @@ _COLUMNS = {
 def as_table(rows: Mapping[str, InstanceScores], title: str) -> Table:
     """Show scores as a table, one line a name: percent with one decimal, '-' where there was nothing to score."""
     table = Table(title=title, caption="percent")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for heading in (*_COLUMNS.values(), "images", "truth", "predicted"):
         table.add_column(heading, justify="right")
     for name, scores in rows.items():

@@ -10,6 +10,7 @@ import typer
 from annofree.apps.cli.evaluate_classes import class_scores, group_scores, of_truth, split_truth, write_page
 from annofree.apps.cli.plan import DEFAULTS
 from annofree.apps.cli.progress import progress
+from annofree.apps.cli.tables import console
 from annofree.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -162,15 +163,13 @@ def _scores(truth: CocoFile, found: Any, ids: list[int] | None) -> Any:
 
 
 def _show(results: dict[str, Any]) -> None:
-    from rich.console import Console
-
     from annofree.evaluation.instance import InstanceScores
     from annofree.evaluation.report import as_table
 
-    console = Console()
+    screen = console()
     for group, scores in results.items():
-        console.print(as_table({n: s for n, s in scores.items() if isinstance(s, InstanceScores)}, group))
+        screen.print(as_table({n: s for n, s in scores.items() if isinstance(s, InstanceScores)}, group))
         for name, s in scores.items():
             if not isinstance(s, InstanceScores):
                 rate = "-" if s.rate is None else f"{100 * s.rate:.1f} %"
-                console.print(f"{name}: {s.separated} of {s.pairs} touching same-class pairs, {rate}")
+                screen.print(f"{name}: {s.separated} of {s.pairs} touching same-class pairs, {rate}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annofree.apps.cli.progress import progress
+from annofree.apps.cli.tables import console
 from annofree.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,15 +53,13 @@ def evaluate_semantic(
 
 
 def _show(result: SemanticResult) -> None:
-    from rich.console import Console
-
     from annofree.evaluation.semantic_report import class_table, semantic_table
 
-    console = Console()
+    screen = console()
     rules = result.about["protocol"]
-    console.print(f"{result.about['dataset']}, protocol {rules['name']}: {rules['about']}")
-    console.print(class_table(result.scores, "classes"))
-    console.print(semantic_table({"all": result.scores}, result.about["dataset"]))
+    screen.print(f"{result.about['dataset']}, protocol {rules['name']}: {rules['about']}")
+    screen.print(class_table(result.scores, "classes"))
+    screen.print(semantic_table({"all": result.scores}, result.about["dataset"]))
 
 
 def _write(result: SemanticResult, out: Path) -> None:

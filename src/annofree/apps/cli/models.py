@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from annofree.apps.cli.tables import console
 from annofree.errors import AnnofreeError, InputError
 
 if TYPE_CHECKING:
@@ -192,18 +193,17 @@ def _text(value: Any) -> str:
 
 
 def _table(cards: list[Card]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from annofree.features.presets import presets
     from annofree.features.weights import size_text
 
-    console = Console(width=None if Console().is_terminal else 140, markup=False, highlight=False)
+    screen = console(140, markup=False, highlight=False)
     table = Table("name", "kind", "tier", "licence", "size", "here")
     for row in map(_summary, cards):
         terms = f"{row['licence']}{', terms to accept' if row['gate'] == 'terms' else ''}"
         cells = (row["name"], row["kind"], row["tier"], terms, size_text(row["size"]), "yes" if row["present"] else "no")
         table.add_row(*cells)
-    console.print(table)
+    screen.print(table)
     for name, preset in presets().items():
-        console.print(f"preset {name}: {' + '.join(card.name for card in preset.cards().values())}")
+        screen.print(f"preset {name}: {' + '.join(card.name for card in preset.cards().values())}")

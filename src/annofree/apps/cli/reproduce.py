@@ -11,6 +11,7 @@ import typer
 
 from annofree.apps.cli.figures import keeper, missed, write_figures
 from annofree.apps.cli.progress import progress
+from annofree.apps.cli.tables import console
 
 if TYPE_CHECKING:
     from annofree.evaluation.recipes import Figures, Recipe
@@ -128,7 +129,6 @@ def _made(plan: Recipe, out: Path) -> Figures:
 
 def _show(plan: Recipe, figures: dict[str, Figures], minutes: float) -> None:
     """Print a table for the runs of each task."""
-    from rich.console import Console
     from rich.table import Table
 
     tasks = {run.name: run.task for run in plan.runs}
@@ -141,4 +141,4 @@ def _show(plan: Recipe, figures: dict[str, Figures], minutes: float) -> None:
             table.add_column(name, justify="right")
         for run, values in rows.items():
             table.add_row(run, *("-" if values.get(n) is None else f"{values[n]:.1f}" for n in shown))
-        Console(width=None if Console().is_terminal else 180).print(table)
+        console().print(table)

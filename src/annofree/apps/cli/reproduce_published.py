@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from annofree.apps.cli.figures import keeper, missed, write_figures
 from annofree.apps.cli.progress import progress
+from annofree.apps.cli.tables import console
 
 if TYPE_CHECKING:
     from annofree.evaluation.answers import Figures
@@ -39,7 +40,6 @@ def reproduce_published(
 
 
 def _show(plan: PublishedRecipe, figures: dict[str, Figures], minutes: float) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     runs = [run for run in plan.runs if run.name in figures]
@@ -50,8 +50,8 @@ def _show(plan: PublishedRecipe, figures: dict[str, Figures], minutes: float) ->
         table.add_column(name, justify="right")
     for run in runs:
         table.add_row(run.name, *(_cell(run, name, figures[run.name].get(name)) for name in shown))
-    console = Console()
-    (console if console.is_terminal else Console(width=180)).print(table)
+    screen = console()
+    screen.print(table)
     for run in runs:
         if run.note:
             print(f"{run.name}: {run.note}")

@@ -44,8 +44,8 @@ class SelfTrainingMaking:
 
     ``scenes`` pictures of each split, of ``side`` px, from ``seed``; what ``method`` of ``models`` finds of all names in them;
     the labels that ``rules`` leave, fields of ``LabelRules``; and a detector for each table of ``train``, by name: fields of
-    ``DetectorRecipe`` over those of ``common``.  Then ``labelled`` other pictures of each split, with their truth, and a
-    detector for each table of ``tune``, by name: fields of ``DetectorRecipe`` over those of ``common`` and of ``tuning``, whose
+    ``DetectorRecipe`` over those of ``common``, in tables within them, too.  Then ``labelled`` other pictures of each split,
+    with their truth, and a detector for each table of ``tune``, by name, over those of ``common`` and of ``tuning``; its
     ``initial`` may be a detector that was made before, as ``made/NAME``.
 
     Raises InputError without a detector to train.
@@ -84,7 +84,7 @@ class SelfTrainingMaking:
             drawn_scenes(out / "labelled", counts, self.side, self.seed + 1, "pictures that a person labelled", show)
         given = {"labels": out / "labelled" / "truth.json", "images": out / "labelled" / "images"}
         for name, own in self.tune.items():
-            self._train(out, name, {**given, **self.tuning, **own}, show, say)
+            self._train(out, name, over({**given, **self.tuning}, own), show, say)
         return figures
 
     def _label(self, out: Path, show: Show) -> None:
@@ -105,13 +105,23 @@ class SelfTrainingMaking:
             pseudo_label(out / "run", out / "labels", rules_of(self.rules), on_progress=shown)
 
     def _train(self, out: Path, name: str, own: Mapping[str, Any], show: Show, say: Callable[[str], None]) -> None:
-        fields = {**self.common, **own, "out": out / name, "name": name, "world": "emoji"}
+        fields = {**over(self.common, own), "out": out / name, "name": name, "world": "emoji"}
         if str(fields.get("initial", "")).startswith("made/"):
             fields["initial"] = str(out / fields["initial"].removeprefix("made/"))
         if (out / name / "detector.json").exists():
             return
         with show(f"steps of {name}") as shown:
             train_detector(DetectorRecipe(**fields), on_progress=shown, say=say)
+
+
+def over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay fields over others; of a table within them, too, only what is named is replaced.
+
+    >>> over({"lr": 1, "network": {"kind": "cascade", "fc": 8}}, {"network": {"kind": "mask_rcnn"}})
+    {'lr': 1, 'network': {'kind': 'mask_rcnn', 'fc': 8}}
+    """
+    tables = {k: over(common[k], v) for k, v in own.items() if isinstance(v, Mapping) and isinstance(common.get(k), Mapping)}
+    return {**common, **own, **tables}
 
 
 def rules_of(given: Mapping[str, Any]) -> LabelRules:

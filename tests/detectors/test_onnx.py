@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -93,7 +93,7 @@ class Queries(DetectorNetwork):
     def forward(self, pixels: Any, targets: Any) -> dict[str, torch.Tensor]:
         raise AssertionError
 
-    def detect(self, pixels: Any) -> list[Found]:
+    def find(self, pictures: Sequence[torch.Tensor], sizes: Sequence[tuple[int, int]]) -> list[Found]:
         raise AssertionError
 
 

@@ -14,7 +14,7 @@ import torch
 
 from annofree.datasets.folder import read_image
 from annofree.errors import InputError
-from annofree.evaluation.recipes import _OPENERS, Recipe, Run, figures_of, reproduce
+from annofree.evaluation.recipes import OPENERS, Recipe, Run, figures_of, reproduce
 from annofree.evaluation.sharing import shared
 from annofree.features.clip import Clip
 from annofree.features.sam import Sam
@@ -226,7 +226,7 @@ def test_a_run_takes_a_part_that_was_made(tmp_path: Path, monkeypatch: pytest.Mo
         asked.append((place, device))
         return FakeZutis()
 
-    monkeypatch.setitem(_OPENERS, "zutis", loaded)
+    monkeypatch.setitem(OPENERS, "zutis", loaded)
     monkeypatch.setattr(Models, "clip", FakeClip())
     run = '[[run]]\nname = "one"\nmethod = "zutis"\nparts = { zutis = "made/best" }\n'
     figures = reproduce(Recipe.read(written(tmp_path, HEAD + run)), limit=1, made=tmp_path, on_progress=lambda *_: None)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import socket
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,6 +14,7 @@ import pytest
 import torch
 import typer
 from safetensors.torch import save_file
+from tests.training.two_processes import by_two_processes
 from torch import nn
 from typer.testing import CliRunner
 
@@ -225,20 +223,7 @@ def test_other_settings_or_labels_are_refused(home: Path, trained: Path) -> None
 
 def test_two_processes_learn_what_one_does(home: Path, trained: Path, tmp_path: Path) -> None:
     recipe = recipe_of(home, tmp_path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-
-    def work(rank: int) -> None:
-        os.environ.update({**meeting, "RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"})
-        train_detector(recipe, say=quiet)
-
-    both = [multiprocessing.get_context("fork").Process(target=work, args=(rank,)) for rank in (0, 1)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(60)
-    assert [process.exitcode for process in both] == [0, 0]
+    by_two_processes(lambda: train_detector(recipe, say=quiet))
     for ours, theirs in zip(curve(tmp_path), curve(trained), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)  # every anchor and box is learned from, so none is drawn
 

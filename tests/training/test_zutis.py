@@ -1,8 +1,5 @@
 import json
-import multiprocessing
-import os
 import shutil
-import socket
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,6 +14,7 @@ from faster_coco_eval import mask as coco_mask
 from open_clip.model import CLIP
 from safetensors.torch import save_file
 from scipy.optimize import linear_sum_assignment
+from tests.training.two_processes import by_two_processes
 from torch import Tensor
 from torch.nn import functional as F
 from typer.testing import CliRunner
@@ -230,20 +228,7 @@ def test_other_settings_or_masks_are_refused(home: Path, trained: Path, tmp_path
 
 def test_two_processes_learn_what_one_does(home: Path, trained: Path, tmp_path: Path) -> None:
     recipe = recipe_of(home, tmp_path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-
-    def work(rank: int) -> None:
-        os.environ.update({**meeting, "RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"})
-        train_zutis(recipe, say=quiet)
-
-    both = [multiprocessing.get_context("fork").Process(target=work, args=(rank,)) for rank in (0, 1)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join(60)
-    assert [process.exitcode for process in both] == [0, 0]
+    by_two_processes(lambda: train_zutis(recipe, say=quiet))
     for ours, theirs in zip(curve(tmp_path), curve(trained), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)  # Adam's first steps magnify what rounding leaves of tiny gradients
     assert Card.read(tmp_path).name == "own-zutis"

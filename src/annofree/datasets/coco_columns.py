@@ -14,7 +14,7 @@ from faster_coco_eval import mask as coco_mask
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.formats.coco_stream import stream_coco
-from annofree.formats.pictures import Thing, names_of, pictures_of
+from annofree.formats.pictures import names_of, thing_of
 from annofree.structures import FloatArray, IntArray
 
 __all__ = ["CocoReading", "Columns"]
@@ -105,7 +105,9 @@ class CocoReading:
             raise InputError(f"annotation {row.get('id')} of {self.path} is of image {row['image_id']}, which it does not list")
         if row["image_id"] not in self.places:
             return
-        thing = _thing(image, row)
+        size = (int(image["height"]), int(image["width"]))
+        # the name and the box are left open: categories may come later in the file, and boxes are those of the masks
+        thing = thing_of({**row, "bbox": [0.0] * 4}, {row["category_id"]: ""}, size)
         if thing.crowd:
             self.left_out["crowd"] += 1
         elif thing.rle is None or not coco_mask.area([thing.rle])[0]:
@@ -141,12 +143,3 @@ class CocoReading:
         if strange:
             raise InputError(f"an annotation of {self.path} is of category {strange[0]}, which it does not list; add it")
         return np.zeros(len(given), np.int64) if agnostic else np.searchsorted(known, given).astype(np.int64)
-
-
-def _thing(image: dict[str, Any], row: dict[str, Any]) -> Thing:
-    """Read one annotation as the formats do: polygons and both kinds of run lengths.
-
-    The name and the box are left open: categories may come later in the file, and boxes are those of the masks.
-    """
-    category = {"id": row["category_id"], "name": ""}
-    return pictures_of(CocoFile([image], [category], [{**row, "bbox": [0.0, 0.0, 0.0, 0.0]}]))[0].things[0]

@@ -50,11 +50,15 @@ class Backbone(nn.Module):
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return the levels, in float32 also where the convolutions ran in half precision."""
+        return {name: level.float() for name, level in self.fpn(self.stages(pixels)).items()}
+
+    def stages(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the four stages of the ResNet, finest first."""
         body: Any = self.body
         x, stages = body.stem(pixels), {}
         for name, stage in zip(LEVELS, (body.layer1, body.layer2, body.layer3, body.layer4), strict=True):
             x = stages[name] = stage(x)
-        return {name: level.float() for name, level in self.fpn(stages).items()}
+        return stages
 
 
 class _ResNet(resnet.ResNet):  # type: ignore[misc]

@@ -6,17 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from annofree.detectors.backbones import Initialised
 from annofree.detectors.config import DetectorConfig, DetectorNetwork, build
 from annofree.errors import InputError, MissingError
 from annofree.formats.files import make_folder, write_atomic, write_json
+from annofree.formats.tensor_files import read_tensors
 
 __all__ = ["CONFIG", "WEIGHTS", "load_detector", "read_config", "read_state", "save_detector", "transfer"]
 
@@ -83,13 +82,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise MissingError(f"expected weights at {path}; there are none, train or fetch them first")
-    held: Any
-    try:
-        held = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as problem:
-        raise InputError(f"expected safetensors in {path}: {problem}") from None
-    except Exception as problem:  # a pickle that is broken or holds more than tensors fails in many ways
-        raise InputError(f"expected tensors alone in {path}: {str(problem).splitlines()[0]}") from None
+    held = read_tensors(path)
     while isinstance(held, Mapping) and (inner := next((n for n in _INNER if isinstance(held.get(n), Mapping)), None)):
         held = held[inner]
     if not isinstance(held, Mapping) or not held or not all(isinstance(v, Tensor) for v in held.values()):

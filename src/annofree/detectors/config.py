@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from annofree.detectors.pictures import resized, working_size
 from annofree.errors import InputError, unknown_name
 
 __all__ = ["BACKBONES", "KINDS", "NORMS", "OBJECT", "DetectorConfig", "DetectorNetwork", "Found", "Target", "build"]
@@ -19,6 +21,7 @@ __all__ = ["BACKBONES", "KINDS", "NORMS", "OBJECT", "DetectorConfig", "DetectorN
 KINDS = ("cascade", "mask_rcnn", "mask2former")
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "clip-resnet")
 NORMS = ("frozen", "batch", "sync", "group")
+_BATCH = 8  # pictures at once
 OBJECT = "object"
 """The one name of a class-agnostic detector."""
 
@@ -179,8 +182,28 @@ class DetectorNetwork(nn.Module, ABC):
         """Name the losses, whose sum is minimised; for training, at the size the pictures come in."""
 
     @abstractmethod
+    def find(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Found]:
+        """Find things in pictures of one working size; answers are in px of pictures of ``sizes``."""
+
+    @torch.inference_mode()
     def detect(self, pixels: Sequence[Tensor]) -> list[Found]:
-        """Find things, at the size of the configuration; answers are in px of the given pictures."""
+        """Find things, at the size of the configuration; answers are in px of the given pictures.
+
+        Pictures of one working size are read together, so that what is found does not depend on the others.  Raises
+        InputError in training mode.
+        """
+        if self.training:
+            raise InputError("expected a detector in evaluation mode to find things; call eval() first")
+        sizes = [(p.shape[1], p.shape[2]) for p in pixels]
+        read = [working_size(size, self.config.side, self.config.longest) for size in sizes]
+        found: dict[int, Found] = {}
+        for size in dict.fromkeys(read):
+            same = [i for i, other in enumerate(read) if other == size]
+            for start in range(0, len(same), _BATCH):
+                some = same[start : start + _BATCH]
+                pictures = [resized(pixels[i].to(self.device), size) for i in some]
+                found.update(zip(some, self.find(pictures, [sizes[i] for i in some]), strict=True))
+        return [found[i] for i in range(len(pixels))]
 
     @property
     def device(self) -> str:

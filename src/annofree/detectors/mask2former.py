@@ -19,16 +19,15 @@ from torchvision.ops import masks_to_boxes
 from transformers import Mask2FormerConfig
 from transformers.models.mask2former import modeling_mask2former as parts
 
-from annofree.detectors.backbones import LEVELS, Backbone, check_norm
+from annofree.detectors.backbones import Backbone, check_norm
 from annofree.detectors.config import DetectorConfig, DetectorNetwork, Found, Target
 from annofree.detectors.matching import mean_count
-from annofree.detectors.pictures import batch, normalised, resized, working_size
+from annofree.detectors.pictures import batch, normalised
 from annofree.detectors.regions import check_targets
 from annofree.errors import InputError
 
 __all__ = ["Mask2Former", "best_queries", "transformers_config"]
 
-_BATCH = 8  # pictures at once
 _GROUPS = 32  # of the group norms in the pixel decoder
 _CELL = 4  # px, of the map that masks are read from
 _POINTS = 112**2  # that masks are compared at, the paper's, at 1024 px
@@ -59,25 +58,14 @@ class Mask2Former(DetectorNetwork):
         masks = [_padded(t.masks.to(inputs), (inputs.shape[2], inputs.shape[3])) for t in targets]
         return self.heads.losses(self.backbone(inputs), masks, [t.labels.to(inputs.device) for t in targets])
 
-    @torch.inference_mode()
-    def detect(self, pixels: Sequence[Tensor]) -> list[Found]:
-        """Find things in pictures (3, H, W) in 0 .. 1; see ``DetectorNetwork``.
+    def find(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Found]:
+        """Find things in pictures of one working size; see ``DetectorNetwork``.
 
-        A score is the probability of the name times the mean one over the mask.  Pictures of one working size are read
-        together, so that what is found does not depend on the others.  Raises InputError in training mode.
+        A score is the probability of the name times the mean one over the mask.
         """
-        if self.training:
-            raise InputError("expected a detector in evaluation mode to find things; call eval() first")
-        sizes = [working_size((p.shape[1], p.shape[2]), self.config.side, self.config.longest) for p in pixels]
-        found: dict[int, Found] = {}
-        for size in dict.fromkeys(sizes):
-            same = [i for i, other in enumerate(sizes) if other == size]
-            for start in range(0, len(same), _BATCH):
-                some = same[start : start + _BATCH]
-                logits, masks = self.queries(self._read([resized(pixels[i].to(self.device), size) for i in some]))
-                for i, one, of_one in zip(some, logits, masks, strict=True):
-                    found[i] = best_queries(one, of_one, size, (pixels[i].shape[1], pixels[i].shape[2]), self.config)
-        return [found[i] for i in range(len(pixels))]
+        logits, masks = self.queries(self._read(pictures))
+        each = zip(logits, masks, pictures, sizes, strict=True)
+        return [best_queries(one, of_one, (p.shape[1], p.shape[2]), size, self.config) for one, of_one, p, size in each]
 
     def queries(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Answer a batch (B, 3, H, W), normalised, its sides multiples of 32, with the logits of Q queries.
@@ -127,12 +115,7 @@ class _Stages(Backbone):
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return the stages, in float32 also where the convolutions ran in half precision."""
-        body: Any = self.body
-        x, stages = body.stem(pixels), {}
-        for name, stage in zip(LEVELS, (body.layer1, body.layer2, body.layer3, body.layer4), strict=True):
-            x = stage(x)
-            stages[name] = x.float()
-        return stages
+        return {name: stage.float() for name, stage in self.stages(pixels).items()}
 
 
 class _Criterion(parts.Mask2FormerLoss):  # type: ignore[misc]

@@ -16,13 +16,12 @@ from torchvision.ops import batched_nms
 from annofree.detectors.backbones import Backbone, check_norm
 from annofree.detectors.config import DetectorConfig, DetectorNetwork, Found, Target
 from annofree.detectors.pasting import paste
-from annofree.detectors.pictures import batch, normalised, resized, working_size
+from annofree.detectors.pictures import batch, normalised
 from annofree.detectors.proposals import Proposals
 from annofree.errors import InputError
 
 __all__ = ["Located", "RegionNetwork", "best", "check_targets"]
 
-_BATCH = 8  # pictures at once
 _LEAST = 1e-2  # px, of a side of a box
 
 
@@ -76,25 +75,11 @@ class RegionNetwork(DetectorNetwork):
         proposals, losses = self.rpn.propose(inputs, sizes, levels, targets)
         return {**losses, **self.losses(levels, proposals, sizes, targets)}
 
-    @torch.inference_mode()
-    def detect(self, pixels: Sequence[Tensor]) -> list[Found]:
-        """Find things in pictures (3, H, W) in 0 .. 1; see ``DetectorNetwork``.
-
-        Pictures of one working size are read together, so that what is found does not depend on the others.  Raises
-        InputError in training mode.
-        """
-        if self.training:
-            raise InputError("expected a detector in evaluation mode to find things; call eval() first")
-        sizes = [working_size((p.shape[1], p.shape[2]), self.config.side, self.config.longest) for p in pixels]
-        found: dict[int, Found] = {}
-        for size in dict.fromkeys(sizes):
-            same = [i for i, other in enumerate(sizes) if other == size]
-            for start in range(0, len(same), _BATCH):
-                some = same[start : start + _BATCH]
-                inputs, shapes = self._read([resized(pixels[i].to(self.device), size) for i in some])
-                for i, one in zip(some, self.locate_all(inputs, shapes), strict=True):
-                    found[i] = _found(one, size, (pixels[i].shape[1], pixels[i].shape[2]))
-        return [found[i] for i in range(len(pixels))]
+    def find(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Found]:
+        """Find things in pictures of one working size; see ``DetectorNetwork``."""
+        inputs, shapes = self._read(pictures)
+        located = zip(self.locate_all(inputs, shapes), shapes, sizes, strict=True)
+        return [_found(one, read, size) for one, read, size in located]
 
     def locate(self, picture: Tensor, size: tuple[int, int] | None = None) -> Located:
         """Find things in one picture (3, H, W), normalised, its sides multiples of 32; tensor operations alone.

@@ -17,21 +17,18 @@ from annofree.errors import InputError, MissingError, unknown_name
 from annofree.evaluation.answers import Figures, percent
 from annofree.evaluation.instance import InstanceScores
 from annofree.evaluation.instance_protocols import INSTANCE_PROTOCOLS, instance_protocol
+from annofree.evaluation.recipes import OPENERS
 from annofree.evaluation.semantic import SemanticScores
 from annofree.evaluation.semantic_protocols import PROTOCOLS, semantic_protocol
 from annofree.evaluation.semantic_running import score_method
 from annofree.features.weights import sha256_of
-from annofree.features.zutis_weights import load_zutis
 from annofree.formats.coco import CocoFile
 from annofree.methods.catalogue import Models, build, changed, entry_of
-from annofree.methods.detector import open_detector
 
 __all__ = ["DATA_VARIABLE", "Place", "PublishedRecipe", "PublishedRun", "is_published"]
 
 DATA_VARIABLE = "ANNOFREE_DATA"
 """The environment variable that names the folder of data sets."""
-
-_OPENERS: Mapping[str, Callable[[Path, str], Any]] = {"zutis": load_zutis, "detector": open_detector}
 
 Progress = Callable[[int, int], None]
 
@@ -171,10 +168,10 @@ class PublishedRecipe:
     def _method(self, run: PublishedRun, places: Mapping[str, Path], device: str) -> Any:
         models = Models(run.models or self.models, device, objectness=run.objectness)
         roles = entry_of(run.method, run.variant).roles(models)
-        models.fetch(role for role in roles if not (run.weights and role in _OPENERS))
+        models.fetch(role for role in roles if not (run.weights and role in OPENERS))
         if run.weights:
-            role = next(role for role in roles if role in _OPENERS)
-            models = models.having(**{role: _OPENERS[role](places[run.weights], models.device)})
+            role = next(role for role in roles if role in OPENERS)
+            models = models.having(**{role: OPENERS[role](places[run.weights], models.device)})
         return build(run.method, models, run.variant, run.settings)
 
 

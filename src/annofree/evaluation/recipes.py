@@ -27,12 +27,12 @@ from annofree.methods.detector import open_detector
 from annofree.methods.models import OBJECTNESS_ROLES
 from annofree.structures import Vocabulary
 
-__all__ = ["Figures", "Recipe", "Run", "figures_of", "reproduce"]
+__all__ = ["OPENERS", "Figures", "Recipe", "Run", "figures_of", "reproduce"]
 
 _MADE = "made/"
 _PARTS = ("clip", "zutis", "detector")
-_OPENERS: dict[str, Callable[[Path, str], Any]] = {"zutis": load_zutis, "detector": open_detector}
-"""How what a recipe made is opened, by role."""
+OPENERS: dict[str, Callable[[Path, str], Any]] = {"zutis": load_zutis, "detector": open_detector}
+"""How a network that was trained is opened, by its role; the arguments are its folder and the device."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _methods(recipe: Recipe, runs: Sequence[Run], vocabulary: Vocabulary, made: 
         entry, own = entry_of(run.method, run.variant), _own(models, run, made)
         clip, objectness = run.parts.get("clip", ""), run.objectness
         having = {"clip": once(lambda: _controlled(own.clip, run.control), "clip", clip, run.control or "")}
-        for role in _OPENERS:
+        for role in OPENERS:
             if role in entry.needs:
                 having[role] = once(partial(getattr, own, role), role, run.parts.get(role, ""))
         if "sam" in entry.needs:
@@ -200,10 +200,10 @@ def _own(models: Models, run: Run, made: Path | None) -> Models:
     folders = {role: name.removeprefix(_MADE) for role, name in run.parts.items() if name.startswith(_MADE)}
     if not folders:
         return own
-    if made is None or not set(folders) <= set(_OPENERS):
-        what = " or a ".join(_OPENERS)
+    if made is None or not set(folders) <= set(OPENERS):
+        what = " or a ".join(OPENERS)
         raise InputError(f"expected of {_MADE}... a {what} that was made before the run {run.name!r}, got {dict(run.parts)}")
-    return own.having(**{role: _OPENERS[role](made / name, own.device) for role, name in folders.items()})
+    return own.having(**{role: OPENERS[role](made / name, own.device) for role, name in folders.items()})
 
 
 def _check(run: Run) -> None:

@@ -6,17 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from annofree.errors import InputError, MissingError
 from annofree.features.weights import Card, sha256_of
 from annofree.features.zutis_network import ZutisConfig, ZutisNetwork, fill
 from annofree.formats.files import make_folder, write_atomic, write_json
+from annofree.formats.tensor_files import read_tensors
 
 __all__ = ["CONFIG", "WEIGHTS", "config_of", "load_zutis", "save_zutis"]
 
@@ -97,13 +96,7 @@ def _state(path: Path) -> dict[str, Tensor]:
     """The weights of a file, by the names that the network has."""
     if not path.is_file():
         raise MissingError(f"expected the weights of a ZUTIS network at {path}; there are none, train or fetch it first")
-    held: Any
-    try:
-        held = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as problem:
-        raise InputError(f"expected safetensors in {path}: {problem}") from None
-    except Exception as problem:  # a pickle that is broken or holds more than tensors fails in many ways
-        raise InputError(f"expected tensors alone in {path}: {str(problem).splitlines()[0]}") from None
+    held = read_tensors(path)
     while isinstance(held, Mapping) and len(held) == 1 and isinstance(inner := next(iter(held.values())), Mapping):
         held = inner
     if not isinstance(held, Mapping) or not all(isinstance(v, Tensor) for v in held.values()):

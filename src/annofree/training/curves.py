@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ from PIL import ImageDraw, ImageFont
 
 from annofree.errors import InputError
 from annofree.formats.files import write_atomic
-from annofree.training.records import read_log
+from annofree.training.records import LOG, read_log
 
-__all__ = ["draw_curves", "plot_log", "smoothed", "ticks"]
+__all__ = ["CURVES", "draw_curves", "plot_log", "plotted", "smoothed", "ticks"]
+
+CURVES = "curves.png"
+"""The picture of the curves in a training's folder."""
 
 Values = npt.NDArray[np.float64]
 
@@ -25,6 +29,16 @@ _SMALL, _LARGE = 12, 14  # px of letters
 _INK, _GRID, _FAINT, _STRONG = (60, 60, 60), (228, 228, 228), (170, 200, 230), (20, 90, 170)
 _COLUMNS = 2
 _NO_CURVES = ("step", "seconds")
+
+
+@contextmanager
+def plotted(folder: Path, first: bool = True) -> Iterator[None]:
+    """Draw the curves of a training in ``folder`` when it ends, also when it was stopped; the ``first`` process does it."""
+    try:
+        yield
+    finally:
+        if first and read_log(folder / LOG):
+            plot_log(folder / LOG, folder / CURVES)
 
 
 def plot_log(log: Path, picture: Path) -> None:

@@ -21,18 +21,16 @@ from annofree.datasets.labelled import Labelled
 from annofree.detectors.backbones import check_norm
 from annofree.detectors.config import DetectorNetwork, Target
 from annofree.errors import InputError, unknown_name
-from annofree.training.curves import plot_log
+from annofree.training.curves import plotted
 from annofree.training.detection_scenes import DetectionScenes
 from annofree.training.detector_recipe import DetectorRecipe
 from annofree.training.detector_start import class_layers, start
 from annofree.training.detector_writing import draw_samples, write_detector
 from annofree.training.ranks import started
-from annofree.training.records import LOG, read_log
 from annofree.training.trainer import Course, Watch, train
 
-__all__ = ["CURVES", "Batch", "Draw", "collate", "losses_of", "optimiser_of", "read_labels", "train_detector"]
+__all__ = ["Batch", "Draw", "collate", "losses_of", "optimiser_of", "read_labels", "train_detector"]
 
-CURVES = "curves.png"
 _MEMORY = 1 << 30  # bytes of decoded pictures, over all workers
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -144,29 +142,19 @@ def train_detector(
         network, said, origin = start(recipe, names)
         check_norm(network.config.norm, ranks.device)
         network.to(ranks.device)
-        watch = _watch(recipe, on_progress, lambda step, model: draw_samples(model, labelled, names, recipe, step))
+        watch = Watch.of(recipe, on_progress, lambda step, model: draw_samples(model, labelled, names, recipe, step))
         course = Course(
             recipe.steps, recipe.batch, recipe.schedule, recipe.seed, recipe.bf16, recipe.max_norm or None, recipe.ema or None
         )
         about = {**recipe.of_the_curve(), "data": labelled.fingerprint(), "initial": origin.get("sha256")}
         if ranks.first:
             say(f"{len(names)} names, {len(labelled)} pictures with {int(labelled.counts.sum())} things; {said}")
-        try:
+        with plotted(recipe.out, ranks.first):
             trained = train(
                 network, optimiser_of(network, recipe), partial(losses_of, device=ranks.device),
                 Draw(scenes, recipe.seed, ids), course, recipe.out,
                 collate=collate, watch=watch, ranks=ranks, about=about,
             )  # fmt: skip
-        finally:
-            if ranks.first and read_log(recipe.out / LOG):
-                plot_log(recipe.out / LOG, recipe.out / CURVES)
         if ranks.first:
             write_detector(trained.averaged or network, recipe, labelled, origin, trained.figures)
     return trained.figures
-
-
-def _watch(
-    recipe: DetectorRecipe, on_progress: Callable[[int, int], None], on_sample: Callable[[int, nn.Module], None]
-) -> Watch:
-    names = ("log_every", "checkpoint_every", "sample_every", "workers", "tensorboard")
-    return Watch(**{name: getattr(recipe, name) for name in names}, on_sample=on_sample, on_progress=on_progress)

@@ -18,7 +18,7 @@ from annofree.formats.files import make_folder, write_atomic, write_json
 from annofree.formats.overlay import draw_overlay
 from annofree.methods.detector import Detector, DetectorSettings, Origin
 from annofree.training.detector_recipe import DetectorRecipe
-from annofree.training.origins import portable, tiers
+from annofree.training.origins import portable, spent, tiers
 
 __all__ = ["ORIGIN", "SAMPLES", "draw_samples", "write_detector"]
 
@@ -62,9 +62,7 @@ def _family(config: DetectorConfig) -> str:
 
 
 def _figures(recipe: DetectorRecipe, figures: Mapping[str, float]) -> dict[str, float]:
-    found: dict[str, float] = {"training steps": recipe.steps, "training scenes": recipe.steps * recipe.batch}
-    if "seconds" in figures:
-        found["training minutes"] = round(figures["seconds"] / 60, 1)
+    found = spent(recipe.steps, recipe.batch, figures)
     return found | ({"training loss": figures["loss"]} if "loss" in figures else {})
 
 

@@ -1,4 +1,4 @@
-"""What a trained model says of where it comes from: no place on a machine, and the supervision that went into it."""
+"""What a trained model says of where it comes from: no place on a machine, what it took, the supervision that went into it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["portable", "tiers"]
+__all__ = ["portable", "spent", "tiers"]
 
 
 def portable(value: Any) -> Any:
@@ -22,6 +22,16 @@ def portable(value: Any) -> Any:
     if isinstance(value, PurePath) or (isinstance(value, str) and PurePath(value).is_absolute()):
         return PurePath(value).name
     return value
+
+
+def spent(steps: int, batch: int, figures: Mapping[str, float]) -> dict[str, float]:
+    """The figures of a card that tell what a training took; minutes where the last line of its log, ``figures``, has seconds.
+
+    >>> spent(10, 4, {"seconds": 90.0})
+    {'training steps': 10, 'training scenes': 40, 'training minutes': 1.5}
+    """
+    minutes = {"training minutes": round(figures["seconds"] / 60, 1)} if "seconds" in figures else {}
+    return {"training steps": steps, "training scenes": steps * batch, **minutes}
 
 
 def tiers(value: Any) -> Iterator[str]:

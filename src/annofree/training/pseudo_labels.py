@@ -6,18 +6,18 @@ masks; those of earlier labels, where they are merged in, stay run lengths.
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from annofree.datasets.labelled import AGNOSTIC, Labelled, info_of, labels_file
 from annofree.errors import InputError
-from annofree.formats.files import make_folder, write_atomic
+from annofree.formats.files import make_folder
+from annofree.formats.json_stream import write_lists
 from annofree.structures import BoolArray, Detections, FloatArray, IntArray
 from annofree.training.label_rules import (
     LabelRules,
@@ -72,7 +72,7 @@ def pseudo_label(
         least = {name: round(f, 6) for name, f in zip(source.names, floors.tolist(), strict=True) if np.isfinite(f)}
         info = _info(source, rules, counts, earlier) | {"min_scores": least, "classes": tally.table(names, source)}
         factors = repeat_factors(tally.pictures, tally.total, rules.rare)
-        write_atomic(out / "labels.json", lambda path: _write(path, info, names, final, factors))
+        _write(out / "labels.json", info, names, final, factors)
         drawn = LabelSheet(source.root, sheet, tally.with_any)
         drawn.draw(final)
     drawn.save(out / "sheet.jpg", f"{tally.instances.sum()} labels in {tally.total} pictures")
@@ -220,21 +220,13 @@ def _info(source: StoredRun, rules: LabelRules, counts: Mapping[str, int], earli
 
 def _write(path: Path, info: Mapping[str, Any], names: tuple[str, ...], labels: Spool, factors: FloatArray) -> None:
     """Write a COCO file row by row, the info first."""
-    categories = [{"id": k, "name": name} for k, name in enumerate(names, 1)]
     annotations = (row for id_, (_, found) in enumerate(labels, 1) for row in found.to_coco(id_))
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write('{"info": ' + json.dumps(info, ensure_ascii=False))
-        _write_list(file, "images", (_image(id_, one, factors) for id_, one in enumerate(labels, 1)))
-        _write_list(file, "categories", categories)
-        _write_list(file, "annotations", ({"id": number, **row} for number, row in enumerate(annotations, 1)))
-        file.write("}\n")
-
-
-def _write_list(file: TextIO, key: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    file.write(f', "{key}": [')
-    for number, row in enumerate(rows):
-        file.write((", " if number else "") + json.dumps(row, ensure_ascii=False, allow_nan=False))
-    file.write("]")
+    lists = {
+        "images": (_image(id_, one, factors) for id_, one in enumerate(labels, 1)),
+        "categories": [{"id": k, "name": name} for k, name in enumerate(names, 1)],
+        "annotations": ({"id": number, **row} for number, row in enumerate(annotations, 1)),
+    }
+    write_lists(path, lists, info)
 
 
 def _image(id_: int, labels: RunLabels, factors: FloatArray) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 
 from annofree.errors import InputError
-from annofree.formats.coco import CocoFile
 from annofree.formats.coco_stream import stream_coco
-from annofree.formats.pictures import Thing, pictures_of
+from annofree.formats.pictures import Thing, thing_of
 from annofree.formats.run_summary import PictureCount, RunSummary, pictures_root
 from annofree.structures import Detections
 
@@ -72,11 +71,8 @@ class StoredRun:
 
     def _found(self, picture: PictureCount, rows: list[dict[str, Any]]) -> RunLabels:
         """Only the categories that a picture has are looked at: a vocabulary may have thousands."""
-        height, width = picture.size
-        used = [{"id": k, "name": self.summary.classes[k].name} for k in sorted({row["category_id"] for row in rows})]
-        id_ = rows[0]["image_id"] if rows else 0
-        image = {"id": id_, "file_name": picture.file_name, "height": height, "width": width}
-        things = pictures_of(CocoFile([image], used, rows))[0].things
+        used = {row["category_id"]: self.summary.classes[row["category_id"]].name for row in rows}
+        things = [thing_of(row, used, picture.size) for row in rows]
         return RunLabels(picture.file_name, _detections(picture.size, self.names, things))
 
 

@@ -48,6 +48,12 @@ class Watch:
     on_sample: Callable[[int, nn.Module], None] = lambda step, model: None
     on_progress: Callable[[int, int], None] = lambda done, total: None
 
+    @classmethod
+    def of(cls, recipe: Any, on_progress: Callable[[int, int], None], on_sample: Callable[[int, nn.Module], None]) -> Watch:
+        """As the fields of a recipe, by the same names, have it."""
+        names = ("log_every", "checkpoint_every", "sample_every", "workers", "tensorboard")
+        return cls(**{name: getattr(recipe, name) for name in names}, on_sample=on_sample, on_progress=on_progress)
+
 
 @dataclass(frozen=True)
 class Trained:

@@ -28,9 +28,8 @@ from annofree.features.weights import Card
 from annofree.features.zutis_network import ZutisNetwork
 from annofree.structures import Vocabulary
 from annofree.training.copy_paste import CopyPaste, PastedScene
-from annofree.training.curves import plot_log
+from annofree.training.curves import plotted
 from annofree.training.ranks import Ranks, started
-from annofree.training.records import LOG, read_log
 from annofree.training.schedules import Poly
 from annofree.training.set_losses import semantic_loss, set_loss
 from annofree.training.trainer import Course, Watch, train
@@ -38,11 +37,10 @@ from annofree.training.zutis_recipe import ZutisRecipe
 from annofree.training.zutis_writing import draw_samples, write_zutis
 
 __all__ = [
-    *("CURVES", "Batch", "Lesson", "collate", "draw", "find_clip", "fingerprint", "new_network", "optimiser_of"),
+    *("Batch", "Lesson", "collate", "draw", "find_clip", "fingerprint", "new_network", "optimiser_of"),
     *("read_archive", "text_features", "train_zutis"),
 ]
 
-CURVES = "curves.png"
 _MEMORY = 1 << 30  # bytes of decoded pictures, over all workers
 
 
@@ -124,20 +122,17 @@ def train_zutis(
         clip = Clip(local.folder, ranks.device, card=local.card).prompted(recipe.templates)
         words = recipe.logit_scale * text_features(clip, recipe, archive.names)
         lesson = Lesson(network, words, scenes.settings.ignored, recipe.mask_weight, ranks, recipe.stride)
-        watch = _watch(recipe, on_progress, lambda step, model: draw_samples(network, clip, recipe, scenes, step))
+        watch = Watch.of(recipe, on_progress, lambda step, model: draw_samples(network, clip, recipe, scenes, step))
         schedule = Poly(recipe.power, recipe.floor)
         course = Course(recipe.steps, recipe.batch, schedule, recipe.seed, recipe.bf16, recipe.max_norm or None)
         about = {**recipe.of_the_curve(), "data": fingerprint(archive, masks), "clip": local.card.provenance()["sha256"]}
         if ranks.first:
             say(_remark(archive, scenes))
-        try:
+        with plotted(recipe.out, ranks.first):
             trained = train(
                 network, optimiser_of(network, recipe), lesson, partial(draw, scenes, recipe.seed), course, recipe.out,
                 collate=collate, watch=watch, ranks=ranks, about=about,
             )  # fmt: skip
-        finally:
-            if ranks.first and read_log(recipe.out / LOG):
-                plot_log(recipe.out / LOG, recipe.out / CURVES)
         if ranks.first:
             write_zutis(network, recipe, archive, masks, clip.provenance, trained.figures)
     return trained.figures
@@ -152,11 +147,6 @@ def text_features(clip: Clip, recipe: ZutisRecipe, names: tuple[str, ...]) -> Te
     """The unit text features (K, D) of the background and of names, which may be trained against."""
     words = clip.words(Vocabulary.from_entries((name,) for name in (recipe.background, *names)))
     return words.clone()  # read in inference mode
-
-
-def _watch(recipe: ZutisRecipe, on_progress: Callable[[int, int], None], on_sample: Callable[[int, nn.Module], None]) -> Watch:
-    names = ("log_every", "checkpoint_every", "sample_every", "workers", "tensorboard")
-    return Watch(**{name: getattr(recipe, name) for name in names}, on_sample=on_sample, on_progress=on_progress)
 
 
 def read_archive(recipe: ZutisRecipe) -> tuple[Archive, dict[str, PseudoMask]]:

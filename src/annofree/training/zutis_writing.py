@@ -20,7 +20,7 @@ from annofree.methods.zutis import VARIANTS, Zutis
 from annofree.protocols import VisionLanguage
 from annofree.structures import Detections, Image
 from annofree.training.copy_paste import CopyPaste
-from annofree.training.origins import portable, tiers
+from annofree.training.origins import portable, spent, tiers
 from annofree.training.zutis_recipe import ZutisRecipe
 
 __all__ = ["ORIGIN", "SAMPLES", "draw_samples", "write_zutis"]
@@ -66,9 +66,7 @@ def write_zutis(
 
 
 def _figures(recipe: ZutisRecipe, figures: Mapping[str, float]) -> dict[str, float]:
-    found: dict[str, float] = {"training steps": recipe.steps, "training scenes": recipe.steps * recipe.batch}
-    if "seconds" in figures:
-        found["training minutes"] = round(figures["seconds"] / 60, 1)
+    found = spent(recipe.steps, recipe.batch, figures)
     return found | {f"training {name}": figures[name] for name in _KEPT if name in figures}
 
 

@@ -38,15 +38,17 @@ def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], No
 
 def _lines(what: str) -> Callable[[int, int], None]:
     started = time.monotonic()
-    last = started
+    last, first = started, None
 
     def show(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, first
         now = time.monotonic()
+        first = first or (done, now)  # what an earlier run did is no part of this one's rate
         if done < total and now - last < _SECONDS_BETWEEN_LINES:
             return
         last = now
-        rate = done / (now - started) if now > started else 0.0
+        before, since = first if done > first[0] else (0, started)
+        rate = (done - before) / (now - since) if now > since else 0.0
         left = (total - done) / rate if rate else 0.0
         print(f"{what}: {done} of {total}, {rate:.1f} a second, {left:.0f} s left", file=sys.stderr, flush=True)
 

@@ -12,21 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from faster_coco_eval import mask as coco_mask
-
 from annofree.apps.making.scenes import Show, drawn_scenes
 from annofree.datasets.emoji_world import CATEGORIES, SPLITS
-from annofree.datasets.labelled import Labelled
 from annofree.errors import InputError
 from annofree.evaluation.answers import Figures
+from annofree.evaluation.mistakes import find_mistakes
+from annofree.formats.coco import CocoFile
 from annofree.methods.catalogue import load
 from annofree.running.inputs import source_of
 from annofree.running.local import Encoders
 from annofree.running.requests import Ears, Request, stretch_of
 from annofree.running.runs import Run
 from annofree.running.tasks import Tasks
-from annofree.structures import Detections, Vocabulary
+from annofree.structures import Vocabulary
 from annofree.training.detector import train_detector
 from annofree.training.detector_recipe import DetectorRecipe
 from annofree.training.label_rules import ByClass, LabelRules
@@ -35,7 +33,6 @@ from annofree.training.pseudo_labels import pseudo_label
 __all__ = ["SelfTrainingMaking", "label_figures"]
 
 _BATCH = 4
-_IOU = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,12 +70,13 @@ class SelfTrainingMaking:
         """Make all of it in a folder, or go on where it stopped, and return the figures of the labels."""
         counts = dict.fromkeys(SPLITS, self.scenes)
         drawn_scenes(out / "world", counts, self.side, self.seed, "pictures that nobody labelled", show)
-        if not (out / "labels" / "labels.json").exists():
+        labels = out / "labels"
+        if not (labels / "labels.json").exists():
             self._label(out, show)
-        figures = label_figures(out / "labels", out / "world" / "truth.json")
+        figures = label_figures(labels / "labels.json", out / "world" / "truth.json")
         say("; ".join(f"{name} {value}" for name, value in figures.items()))
         for name, own in self.train.items():
-            self._train(out, name, {"labels": out / "labels", **own}, show, say)
+            self._train(out, name, {"labels": labels, **own}, show, say)
         if self.tune:
             counts = dict.fromkeys(SPLITS, self.labelled)
             drawn_scenes(out / "labelled", counts, self.side, self.seed + 1, "pictures that a person labelled", show)
@@ -132,26 +130,7 @@ def rules_of(given: Mapping[str, Any]) -> LabelRules:
 
 def label_figures(labels: Path, truth: Path) -> Figures:
     """How many labels are right, at mask IoU 0.5 with a thing of their name, and how many things have one, in percent."""
-    found, there = Labelled.read(labels), Labelled.read(truth, truth.parent / "images")
-    places = {id_: place for place, id_ in enumerate(there.ids)}
-    right = told = 0
-    for place, id_ in enumerate(found.ids):
-        ours, theirs = found.instances(place), there.instances(places[id_])
-        told, right = told + len(ours), right + _right(ours, theirs)
-    everything = int(there.counts.sum())
-    precision, recall = 100 * right / max(1, told), 100 * right / max(1, everything)
+    found, there = CocoFile.read(labels), CocoFile.read(truth)
+    told, real, right = len(found.annotations), len(there.annotations), find_mistakes(there, found).right
+    precision, recall = 100 * right / max(1, told), 100 * right / max(1, real)
     return {"labels": float(told), "label precision": round(precision, 2), "label recall": round(recall, 2)}
-
-
-def _right(ours: Detections, theirs: Detections) -> int:
-    """How many pairs of a label and a thing there are, strongest label first, none in two pairs."""
-    if not len(ours) or not len(theirs):
-        return 0
-    named = np.array(ours.labels)[:, None] == np.array(theirs.labels)[None]
-    ious = coco_mask.iou(list(ours.rles), list(theirs.rles), [0] * len(theirs)) * named
-    pairs = 0
-    for row in np.argsort(-ours.scores, kind="stable"):
-        best = int(ious[row].argmax())
-        if ious[row, best] >= _IOU:
-            pairs, ious[:, best] = pairs + 1, 0.0
-    return pairs

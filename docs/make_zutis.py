@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+from pages import fill, table, text
 
 from annofree.datasets.archive import Archive
 from annofree.datasets.archive_sheets import write_sheets
@@ -26,29 +27,17 @@ PAGE, CURVES, SAMPLES = (
     HERE / "methods" / "zutis-curves.png",
     HERE / "methods" / "zutis-archive.jpg",
 )
-BEGIN, END = "<!-- numbers: docs/make_zutis.py -->", "<!-- end of numbers -->"
+BEGIN = "<!-- numbers: docs/make_zutis.py -->"
 MADE = "what was made"
 INSTANCES = ("plain AP", "touching AP", "cluttered AP", "all AP", "all AP50", "all AR100", "all class-agnostic AP")
 PIXELS = ("plain mIoU", "touching mIoU", "cluttered mIoU", "all mIoU", "all mIoU of things", "all pixel accuracy")
 
 
-def table(figures: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Lay out the runs that have the last of some figures as a Markdown table."""
-    rows = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for run, values in figures.items():
-        if columns[-1] in values and run != MADE:
-            rows.append(f"| {run} | " + " | ".join(_text(values.get(name)) for name in columns) + " |")
-    return "\n".join(rows)
-
-
-def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
-
-
 def numbers(record: Mapping[str, Any]) -> str:
     """Everything that was measured, as Markdown."""
-    figures, made = record["figures"], record["figures"][MADE]
-    stages = ["| stage | |", "|---|---|", *(f"| {name} | {_text(value)} |" for name, value in made.items())]
+    figures, made = dict(record["figures"]), record["figures"][MADE]
+    del figures[MADE]
+    stages = ["| stage | |", "|---|---|", *(f"| {k} | {text(v)} |" for k, v in made.items())]
     return "\n\n".join(
         [
             "\n".join(stages),
@@ -58,12 +47,6 @@ def numbers(record: Mapping[str, Any]) -> str:
             table(figures, PIXELS),
         ]
     )
-
-
-def fill(page: str, text: str) -> str:
-    """Put text between the two marks of a page."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}"
 
 
 def archive_picture(folder: Path, names: Sequence[str]) -> PIL.Image.Image:
@@ -85,8 +68,7 @@ def main() -> None:
     parser.add_argument("--names", nargs="*", default=["elephant", "pizza", "cup"], help="whose archives are shown")
     asked = parser.parse_args()
     record = json.loads((asked.made / "figures.json").read_text(encoding="utf-8"))
-    page = fill(PAGE.read_text(encoding="utf-8"), numbers(record))
-    write_atomic(PAGE, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    fill(PAGE, BEGIN, numbers(record))
     plot_log(asked.made / "tiny-zutis" / "log.jsonl", CURVES)
     sheet = archive_picture(asked.made / "archive", asked.names)
     write_atomic(SAMPLES, lambda temporary: sheet.save(temporary, format="JPEG", quality=85))

@@ -1,0 +1,129 @@
+"""Fill the numbers of docs/methods/detectors.md, and draw its pictures, from what `annofree reproduce` left.
+
+uv run annofree reproduce recipes/emoji/self_training.toml --out reproduced/self_training
+uv run python docs/make_detectors.py reproduced/self_training
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import PIL.Image
+from pages import fill, table, text
+
+from annofree.datasets.folder import read_image
+from annofree.formats.coco import CocoFile
+from annofree.formats.files import write_atomic
+from annofree.formats.overlay import draw_overlay
+from annofree.methods.catalogue import load
+from annofree.training.curves import plot_log
+
+HERE = Path(__file__).parent
+RECIPE = HERE.parent / "recipes" / "emoji" / "self_training.toml"
+PAGE = HERE / "methods" / "detectors.md"
+SHARES, CURVES, BESIDE = (HERE / "methods" / f"detectors-{name}" for name in ("shares.png", "curves.png", "beside.jpg"))
+BEGIN = "<!-- numbers: docs/make_detectors.py -->"
+MADE = "what was made"
+TEACHER, STUDENT = "Zip, the teacher", "Cascade Mask R-CNN"
+FIGURES = ("plain AP", "touching AP", "cluttered AP", "all AP", "all AP50", "all AR100", "all class-agnostic AP")
+
+Runs = Mapping[str, Mapping[str, float]]
+Lines = dict[bool, dict[float, float]]
+"""AP all by the share of a person's labels, apart for what was self-trained first (True) and what was not."""
+
+
+def shares(recipe: Mapping[str, Any], figures: Runs) -> Lines:
+    """Gather how good each tuned detector is."""
+    lines: Lines = {True: {}, False: {}}
+    tables = {f"made/{name}": table for name, table in recipe["make"]["tune"].items()}
+    for run in recipe["run"]:
+        tuned = tables.get(run.get("parts", {}).get("detector"))
+        if tuned is not None and run["name"] in figures:
+            lines["initial" in tuned][100 * tuned["fraction"]] = figures[run["name"]]["all AP"]
+    return lines
+
+
+def draw_shares(lines: Lines, figures: Runs, labelled: int, picture: Path) -> None:
+    """Plot AP over the share of labels, and what there is without any."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.2), dpi=120, layout="constrained")
+    for trained, values in lines.items():
+        name = "initialised from self-training" if trained else "from CLIP's ResNet alone"
+        axes.plot(list(values), list(values.values()), marker="o", label=name)
+    for run, style in ((STUDENT, "--"), (TEACHER, ":")):
+        label = f"{run}, no label of a person" if run == TEACHER else "self-trained, no label of a person"
+        axes.axhline(figures[run]["all AP"], color="grey", linestyle=style, label=label)
+    axes.set_xscale("log")
+    axes.set_xticks(list(lines[True]), [f"{share:g} %\n{share / 100 * labelled:.0f}" for share in lines[True]], minor=False)
+    axes.minorticks_off()
+    axes.set(xlabel=f"share and number of {labelled} labelled pictures", ylabel="mask AP, all splits, emoji", ylim=(0, None))
+    axes.grid(color="0.9")
+    axes.legend(loc="upper left")
+    write_atomic(picture, lambda temporary: figure.savefig(temporary, format="png"))
+
+
+def draw_beside(made: Path, ids: Sequence[int], picture: Path) -> None:
+    """Draw what the teacher finds in validation scenes over what the student finds, at half of an overlay's size."""
+    recipe = tomllib.loads(RECIPE.read_text(encoding="utf-8"))
+    truth = CocoFile.read(RECIPE.parent / recipe["truth"])
+    names = [row["name"] for row in truth.categories]
+    methods = [load("zip", models="tiny"), load(str(made / "tiny-detector"), models="tiny")]
+    files = {row["id"]: RECIPE.parent / recipe["images"] / row["file_name"] for row in truth.images}
+    columns = []
+    for image in (read_image(files[id_]) for id_ in ids):
+        found = [method.instances(method.encode([image])[0], names) for method in methods]
+        columns.append(np.concatenate([np.asarray(draw_overlay(image, each, min_score=0.4)) for each in found]))
+    whole = PIL.Image.fromarray(np.concatenate(columns, axis=1))
+    whole = whole.resize((whole.width // 2, whole.height // 2), PIL.Image.Resampling.LANCZOS)
+    write_atomic(picture, lambda temporary: whole.save(temporary, format="JPEG", quality=88))
+
+
+def numbers(figures: Runs, lines: Lines) -> str:
+    """Everything that was measured, as Markdown."""
+    runs = {name: values for name, values in figures.items() if name != MADE}
+    teacher, student = figures[TEACHER], figures[STUDENT]
+    ratios = [f"{name} × {student[name] / teacher[name]:.2f}" for name in ("all AP", "all class-agnostic AP")]
+    rows = ["| share of labels | from self-training | from scratch | gap |", "|---|---|---|---|"]
+    for share, value in lines[True].items():
+        other = lines[False].get(share)
+        gap = None if other is None else value - other
+        rows.append(f"| {share:g} % | {text(value)} | {text(other)} | {text(gap)} |")
+    made = "; ".join(f"{name} {value:g}" for name, value in figures[MADE].items())
+    return "\n\n".join(
+        [
+            f"Labels that Zip gave (percent, mask IoU 0.5, by name): {made}.",
+            f"The student over its teacher: {'; '.join(ratios)}.",
+            table(runs, FIGURES),
+            "AP of all splits by the share of a person's labels:",
+            "\n".join(rows),
+        ]
+    )
+
+
+def main() -> None:
+    """Write the page and its pictures."""
+    parser = argparse.ArgumentParser(description="Fill docs/methods/detectors.md from a reproduced recipe.")
+    parser.add_argument("made", type=Path, help="the folder that annofree reproduce wrote")
+    parser.add_argument("--pictures", nargs="*", type=int, default=[3, 55, 72, 120], help="validation scenes that are shown")
+    asked = parser.parse_args()
+    recipe = tomllib.loads(RECIPE.read_text(encoding="utf-8"))
+    figures = json.loads((asked.made / "figures.json").read_text(encoding="utf-8"))["figures"]
+    lines = shares(recipe, figures)
+    draw_shares(lines, figures, 3 * recipe["make"]["labelled"], SHARES)
+    plot_log(asked.made / "tiny-detector" / "log.jsonl", CURVES)
+    draw_beside(asked.made, asked.pictures, BESIDE)
+    fill(PAGE, BEGIN, numbers(figures, lines))
+    print(f"{PAGE}, {SHARES.name}, {CURVES.name}, {BESIDE.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,7 @@ from annofree.detectors.regions import RegionNetwork
 from annofree.errors import InputError, MissingError
 from annofree.formats.files import write_atomic
 
-__all__ = ["OPSET", "TOLERANCE", "Agreement", "compared", "export_onnx", "noise_pictures"]
+__all__ = ["OPSET", "TOLERANCE", "Agreement", "Graph", "compared", "export_onnx", "noise_pictures"]
 
 OPSET = 18
 """Of ONNX's operators; RoIAlign with aligned pixels needs 16."""
@@ -85,7 +85,7 @@ def export_onnx(
     if network.training or network.device != "cpu":
         raise InputError("expected a detector in evaluation mode on the CPU to export; load it with load_detector(folder)")
     onnx, runtime = _needed("onnx"), _needed("onnxruntime")
-    graph, found = _Graph(network).eval(), Agreement()
+    graph, found = Graph(network).eval(), Agreement()
 
     def write(temporary: Path) -> None:
         nonlocal found
@@ -111,7 +111,7 @@ def _needed(name: str) -> Any:
         raise MissingError(f"export to ONNX needs {name}, which is not installed; install annofree[onnx]") from None
 
 
-class _Graph(nn.Module):
+class Graph(nn.Module):
     """A network as a function of the pixels of one picture, at the size that it is read."""
 
     def __init__(self, network: RegionNetwork) -> None:
@@ -119,7 +119,7 @@ class _Graph(nn.Module):
         self.network = network
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """From pixels (3, H, W) to boxes, scores, labels and masks."""
+        """From pixels (3, H, W), as ``read`` gives them, to boxes (N, 4), scores, labels (N) and masks (N, M, M)."""
         config = self.network.config
         plain = normalised(pixels, config.mean, config.std)
         height, width = plain.shape[1], plain.shape[2]  # numbers of the graph, not of this picture
@@ -132,7 +132,7 @@ class _Graph(nn.Module):
         return resized(picture, working_size((picture.shape[1], picture.shape[2]), config.side, config.longest))
 
 
-def _trace(graph: _Graph, path: Path) -> None:
+def _trace(graph: Graph, path: Path) -> None:
     """Write the graph of one run; what its warnings are about, constants in the place of numbers, the comparison finds."""
     config = graph.network.config
     axes = {"pixels": {1: "height", 2: "width"}, **{name: {0: "answers"} for name in _OUTPUTS}}
@@ -158,7 +158,7 @@ def _metadata(network: DetectorNetwork, about: Mapping[str, Any]) -> dict[str, s
     return {key: json.dumps(value, ensure_ascii=False) for key, value in {**about, **own}.items()}
 
 
-def _agreement(graph: _Graph, runtime: Any, path: Path, pictures: Sequence[Tensor]) -> Agreement:
+def _agreement(graph: Graph, runtime: Any, path: Path, pictures: Sequence[Tensor]) -> Agreement:
     found, floor = Agreement(), graph.network.config.score_floor
     for picture, theirs in zip(pictures, _answers(runtime, path, map(graph.read, pictures)), strict=True):
         with torch.inference_mode():

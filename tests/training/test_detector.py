@@ -477,6 +477,11 @@ def test_the_schedule_is_that_of_the_share(
     assert short.lr == pytest.approx(lr / 4) and tuning(trained, Path("a"), Path("b"), batch=4, lr=0.7).lr == 0.7
 
 
+def test_a_persons_labels_are_all_there_so_nothing_is_dropped(trained: Path) -> None:
+    recipe = tuning(trained, Path("labels"), Path("out"))
+    assert recipe.network == {"drop_loss": 0.0}
+
+
 def test_scenes_are_scaled_to_the_detector(trained: Path) -> None:
     settings = tuning(trained, Path("labels"), Path("out")).scene_settings()
     assert settings.sides == (38, 40, 42, 44, 46, 48) and settings.longest == 80 and settings.copy_paste == 0

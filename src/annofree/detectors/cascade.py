@@ -98,7 +98,7 @@ class Cascade(RegionNetwork):
 
     def _weights(self, moved: Sequence[Tensor], targets: Sequence[Target]) -> Tensor | None:
         iou = self.config.drop_loss
-        if iou is None:
+        if not iou:
             return None
         return torch.cat([drop_weights(boxes, target, iou) for boxes, target in zip(moved, targets, strict=True)])
 

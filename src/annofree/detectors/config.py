@@ -70,7 +70,7 @@ class DetectorConfig:
     ``rpn_batch`` anchors and ``roi_batch`` boxes, ``roi_positive`` of them on objects, are learned from in each picture.
     ``roi_scale`` is the side of a box in px that is read on the level of stride 16.  ``sampling`` points a bin and axis, 0 for
     one a cell.  ``fc`` width of the box heads, ``mask_convs`` of the mask head, ``box_pool`` and ``mask_pool`` cells a side.
-    ``drop_loss``: the IoU with all (pseudo-)labels up to which a box of the cascade teaches no class, None for off (CutLER).
+    ``drop_loss``: the IoU with all pseudo-labels up to which a box of the cascade teaches no class, 0 for off (CutLER).
 
     Mask2Former: ``queries``, ``pixel_layers`` of its pixel decoder, ``query_layers``, ``heads`` and ``ffn`` of the other one.
 
@@ -104,7 +104,7 @@ class DetectorConfig:
     mask_convs: int = 4
     box_pool: int = 7
     mask_pool: int = 14
-    drop_loss: float | None = None
+    drop_loss: float = 0.0
     queries: int = 100
     pixel_layers: int = 6
     query_layers: int = 10
@@ -163,7 +163,7 @@ class DetectorConfig:
             raise InputError(f"expected ratios and std of a detector above 0, got {self.ratios!r} and {self.std!r}")
         for name in ("rpn_nms", "roi_positive", "score_floor", "nms", "drop_loss"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
+            if not 0 <= value <= 1:
                 raise InputError(f"expected {name} of a detector in 0 .. 1, got {value!r}")
 
 

@@ -22,7 +22,7 @@ from annofree.formats.files import write_json
 
 __all__ = ["BUNDLED", "KINDS", "PICKLES", "TIERS", "Card", "bundled", "bundled_card", "known_cards", "sha256_of", "size_text"]
 
-BUNDLED = ("tiny-clip", "tiny-clip-vit", "tiny-sam", "tiny-dino", "tiny-found", "tiny-zutis")
+BUNDLED = ("tiny-clip", "tiny-clip-vit", "tiny-sam", "tiny-dino", "tiny-found", "tiny-zutis", "tiny-detector")
 """The models that come with the package."""
 KINDS = ("clip", "sam", "dino", "saliency", "segmenter")
 TIERS: Mapping[str, str] = {

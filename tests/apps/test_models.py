@@ -22,7 +22,7 @@ from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.hub_cache import write_snapshot
 
 ROOT = Path(__file__).parents[2]
-TINY = ["tiny-clip", "tiny-sam", "tiny-dino", "tiny-found", "tiny-zutis"]  # by role
+TINY = ["tiny-clip", "tiny-sam", "tiny-dino", "tiny-found", "tiny-zutis", "tiny-detector"]  # by role
 FILES = {"config.json": b'{"model_type": "sam"}', "model.safetensors": save({"w": np.ones(4, np.float32)})}
 
 

@@ -111,6 +111,7 @@ _KINDS = {
     "tiny-dino": "dino",
     "tiny-found": "saliency",
     "tiny-zutis": "segmenter",
+    "tiny-detector": "segmenter",
 }
 
 

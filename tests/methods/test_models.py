@@ -197,7 +197,7 @@ def test_models_without_a_part_are_refused_with_those_that_have_it(
 
 def test_a_preset_is_proposed_as_its_models() -> None:
     models = Models("tiny", "cpu", objectness="tokencut")
-    bare = models.having(preset=replace(models.preset, dino=None, saliency=None, zutis=None))
+    bare = models.having(preset=replace(models.preset, dino=None, saliency=None, zutis=None, detector=None))
     with pytest.raises(
         InputError, match=r"expected models with a DINO, such as tiny-clip\+tiny-sam\+dino-vit-s-8, got tiny; or"
     ):

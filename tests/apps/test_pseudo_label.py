@@ -45,12 +45,14 @@ def test_a_table_of_what_stays(run: Path, tmp_path: Path) -> None:
     said = call(run, "--out", tmp_path / "out", "--min-score", "0.3", "--min-score", "cat=0.4", "--inside", "1")
     assert said.exit_code == 0
     lines = said.output.splitlines()
-    assert [line.split() for line in lines[-5:-2]] == [
+    assert [line.split() for line in lines[-7:-4]] == [
         ["class", "found", "labels", "pictures", "min", "score"],
         ["dog", "2", "1", "1", "0.300"],
         ["cat", "1", "1", "1", "0.400"],
     ]
-    assert lines[-2] == "3 found, 2 kept; dropped: 1 by score"
+    assert lines[-4] == "3 found, 2 kept; dropped: 1 by score"
+    assert lines[-3] == "no label of 1 of 3 names, so none of these is learned: cow"
+    assert "--per-class" in lines[-2]
     assert lines[-1] == f"written: {tmp_path / 'out' / 'labels.json'}; look at {tmp_path / 'out' / 'sheet.jpg'}"
     assert json.loads((tmp_path / "out" / "labels.json").read_text())["info"]["rules"]["inside"] == 1.0
 

@@ -89,7 +89,7 @@ def pseudo_label(
 
 
 def _table(info: Mapping[str, Any]) -> str:
-    """A line a class that anything was found of, and what each rule dropped."""
+    """A line a class that anything was found of, what each rule dropped, and the names that are left without a label."""
     rows = [
         (name, f"{row['found']}", f"{row['labels']}", f"{row['pictures']}", _least(info["min_scores"], name))
         for name, row in info["classes"].items()
@@ -106,6 +106,10 @@ def _table(info: Mapping[str, Any]) -> str:
     lines.append(f"{counts['found']} found, {counts['kept']} kept; dropped: {', '.join(dropped) or 'none'}")
     if "earlier" in info:
         lines.append(f"earlier labels: {counts['earlier']} stay, {counts['earlier_gone']} go")
+    if without := [name for name, row in info["classes"].items() if not row["labels"]]:
+        few = ", ".join(without[:_FEW]) + (" ..." if len(without) > _FEW else "")
+        lines.append(f"no label of {len(without)} of {len(info['classes'])} names, so none of these is learned: {few}")
+        lines.append("a lower --min-score with --per-class gives each name its best ones")
     return "\n".join(lines)
 
 
@@ -113,4 +117,5 @@ def _least(scores: Mapping[str, float], name: str) -> str:
     return f"{scores[name]:.3f}" if name in scores else ""
 
 
+_FEW = 8  # names of those without a label
 _DROPS = ("score", "area", "duplicate", "fragment", "most", "per_class")

@@ -139,3 +139,11 @@ def test_all_of_self_training_in_the_smallest_size(cli: Cli, tmp_path: Path) -> 
     assert again.code == 0, again.err
     assert [path.stat().st_mtime_ns for path in sorted(out.rglob("*.safetensors"))] == made
     assert json.loads((out / "figures.json").read_text())["figures"]["student"] == figures["student"]
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_made(cli: Cli, tmp_path: Path) -> None:
+    recipe = tmp_path / "smallest.toml"
+    recipe.write_text(RECIPE, encoding="utf-8")
+    said = cli("reproduce", recipe, "--out", tmp_path / "out", "--device", "moon")
+    assert said.code == 2 and "expected a device such as auto, cpu or cuda, got 'moon'" in said.err
+    assert not list((tmp_path / "out").iterdir())

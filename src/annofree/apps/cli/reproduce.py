@@ -53,7 +53,7 @@ def reproduce(
     data: Annotated[
         Path | None, typer.Option(help="For a paper's recipe: the folder of its data sets.", envvar="ANNOFREE_DATA")
     ] = None,
-    device: Annotated[str, typer.Option(help="For a paper's recipe: auto, cpu, cuda, ...")] = "auto",
+    device: Annotated[str, typer.Option(help="For what is made, and for a paper's recipe: auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Measure a recipe again and print its figures; exit code 1 when one is off by more than the tolerance.
 
@@ -70,7 +70,7 @@ def reproduce(
     if is_published(recipe):
         off = reproduce_published(recipe, data, out, limit, only or [], device)
     else:
-        off = _model(recipe, out) if _is_model(recipe) else _runs(recipe, out, limit, only)
+        off = _model(recipe, out) if _is_model(recipe) else _runs(recipe, out, limit, only, device)
     for line in off:
         print(f"off: {line}")
     raise typer.Exit(1 if off else 0)
@@ -98,7 +98,7 @@ def _model(recipe: Path, out: Path | None) -> list[str]:
     return missed(plan.model, plan.expected, figures, plan.tolerance)
 
 
-def _runs(recipe: Path, out: Path | None, limit: int | None, only: list[str] | None) -> list[str]:
+def _runs(recipe: Path, out: Path | None, limit: int | None, only: list[str] | None, device: str) -> list[str]:
     """Run all runs of a recipe; returns what is off."""
     from annofree.evaluation.recipes import Recipe
     from annofree.evaluation.recipes import reproduce as measured
@@ -106,7 +106,7 @@ def _runs(recipe: Path, out: Path | None, limit: int | None, only: list[str] | N
     plan = Recipe.read(recipe)
     out = out or (Path("reproduced") / recipe.stem if plan.make else None)
     started = time.monotonic()
-    stages = _made(plan, out) if out is not None and plan.make else {}
+    stages = _made(plan, out, device) if out is not None and plan.make else {}
     with progress("pictures") as show:
         figures = measured(plan, limit=limit, only=only or (), made=out, on_progress=show, on_found=keeper(out))
     minutes = (time.monotonic() - started) / 60
@@ -118,13 +118,14 @@ def _runs(recipe: Path, out: Path | None, limit: int | None, only: list[str] | N
     return off + [line for r in expected for line in missed(r.name, r.expected, figures[r.name], plan.tolerance)]
 
 
-def _made(plan: Recipe, out: Path) -> Figures:
+def _made(plan: Recipe, out: Path, device: str) -> Figures:
     """Make what a recipe needs before it measures; returns the figures of the stages."""
     from annofree.apps.making import making_of
     from annofree.formats.files import make_folder
+    from annofree.methods.models import device_named
 
     make_folder(out)
-    return making_of(plan.make).make(out, progress)
+    return making_of(plan.make).make(out, progress, device_named(device))
 
 
 def _show(plan: Recipe, figures: dict[str, Figures], minutes: float) -> None:

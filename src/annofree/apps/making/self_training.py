@@ -66,28 +66,31 @@ class SelfTrainingMaking:
         if self.tune and self.labelled < 1:
             raise InputError("expected labelled pictures in the recipe, as labelled = 100, for what is tuned; got none")
 
-    def make(self, out: Path, show: Show, say: Callable[[str], None] = print) -> Figures:
+    def make(self, out: Path, show: Show, device: str = "cpu", say: Callable[[str], None] = print) -> Figures:
         """Make all of it in a folder, or go on where it stopped, and return the figures of the labels."""
         counts = dict.fromkeys(SPLITS, self.scenes)
         drawn_scenes(out / "world", counts, self.side, self.seed, "pictures that nobody labelled", show)
         labels = out / "labels"
         if not (labels / "labels.json").exists():
-            self._label(out, show)
+            self._label(out, show, device)
         figures = label_figures(labels / "labels.json", out / "world" / "truth.json")
         say("; ".join(f"{name} {value}" for name, value in figures.items()))
         for name, own in self.train.items():
-            self._train(out, name, {"labels": labels, **own}, show, say)
+            self._train(out, name, {"labels": labels, **own}, show, device, say)
         if self.tune:
             counts = dict.fromkeys(SPLITS, self.labelled)
             drawn_scenes(out / "labelled", counts, self.side, self.seed + 1, "pictures that a person labelled", show)
         given = {"labels": out / "labelled" / "truth.json", "images": out / "labelled" / "images"}
         for name, own in self.tune.items():
-            self._train(out, name, over({**given, **self.tuning}, own), show, say)
+            self._train(out, name, over({**given, **self.tuning}, own), show, device, say)
         return figures
 
-    def _label(self, out: Path, show: Show) -> None:
+    def _label(self, out: Path, show: Show, device: str) -> None:
         """Ask the method, and choose labels among what it says."""
-        method, source = load(self.method, models=self.models), source_of([out / "world" / "images"], out / "run")
+        method, source = (
+            load(self.method, models=self.models, device=device),
+            source_of([out / "world" / "images"], out / "run"),
+        )
         tasks, names = Tasks(("instance",), method), Vocabulary.of(list(CATEGORIES.values()))
         settings = {"method": self.method, "models": self.models}
         request = Request(
@@ -102,14 +105,14 @@ class SelfTrainingMaking:
         with show("pictures whose labels are chosen") as shown:
             pseudo_label(out / "run", out / "labels", rules_of(self.rules), on_progress=shown)
 
-    def _train(self, out: Path, name: str, own: Mapping[str, Any], show: Show, say: Callable[[str], None]) -> None:
+    def _train(self, out: Path, name: str, own: Mapping[str, Any], show: Show, device: str, say: Callable[[str], None]) -> None:
         fields = {**over(self.common, own), "out": out / name, "name": name, "world": "emoji"}
         if str(fields.get("initial", "")).startswith("made/"):
             fields["initial"] = str(out / fields["initial"].removeprefix("made/"))
         if (out / name / "detector.json").exists():
             return
         with show(f"steps of {name}") as shown:
-            train_detector(DetectorRecipe(**fields), on_progress=shown, say=say)
+            train_detector(DetectorRecipe(**fields), device=device, on_progress=shown, say=say)
 
 
 def over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,24 +63,24 @@ class ZutisMaking:
         if not self.train:
             raise InputError("expected a network to train in the recipe, as [make.train.NAME], got none")
 
-    def make(self, out: Path, show: Show, say: Callable[[str], None] = print) -> Figures:
+    def make(self, out: Path, show: Show, device: str = "cpu", say: Callable[[str], None] = print) -> Figures:
         """Make all of it in a folder, or go on where it stopped, and return the figures of the stages."""
         counts = {split: round(share * self.pictures) for split, share in _MIX.items()}
         truth = drawn_scenes(out / "world", counts, self.side, self.seed, "pictures to retrieve from", show)
-        archive = self._archive(out, show)
-        self._masks(archive, out / "archive", show)
+        archive = self._archive(out, show, device)
+        self._masks(archive, out / "archive", show, device)
         figures = archive_figures(archive, truth) | mask_figures(archive, out / "archive", truth)
         say("; ".join(f"{name} {value}" for name, value in figures.items()))
         for name, own in self.train.items():
             fields = {**self.common, **own, "archive": out / "archive", "out": out / name, "name": name, "world": "emoji"}
             with show(f"steps of {name}") as shown:
-                train_zutis(ZutisRecipe(**fields), on_progress=shown, say=say)
+                train_zutis(ZutisRecipe(**fields), device=device, on_progress=shown, say=say)
         return figures
 
-    def _archive(self, out: Path, show: Show) -> Archive:
+    def _archive(self, out: Path, show: Show, device: str) -> Archive:
         """Index the pictures and retrieve those of each name, unless that is done."""
         if not (out / "archive" / "archive.json").exists():
-            clip = Models(self.models, "cpu", objectness="none").clip
+            clip = Models(self.models, device, objectness="none").clip
             with show("pictures indexed") as shown:
                 build_index(Source([out / "world" / "images"]), out / "index", clip, on_progress=shown)
             with show("embeddings searched") as shown:
@@ -90,8 +90,8 @@ class ZutisMaking:
             write_sheets(archive, out / "archive" / "sheets")
         return Archive.read(out / "archive")
 
-    def _masks(self, archive: Archive, folder: Path, show: Show) -> None:
-        source = source_named(self.by, self.models, "cpu")
+    def _masks(self, archive: Archive, folder: Path, show: Show, device: str) -> None:
+        source = source_named(self.by, self.models, device)
         about = {"by": self.by, "refine": self.refine, "model": source.provenance}
         with MaskWriter(folder, about) as writer, show("masks") as shown:
             mask_archive(archive, writer, source, refine=self.refine, on_progress=shown)

@@ -76,12 +76,12 @@ def draw_beside(made: Path, ids: Sequence[int], picture: Path) -> None:
     recipe = tomllib.loads(RECIPE.read_text(encoding="utf-8"))
     truth = CocoFile.read(RECIPE.parent / recipe["truth"])
     names = [row["name"] for row in truth.categories]
-    methods = [load("zip", models="tiny"), load(str(made / "tiny-detector"), models="tiny")]
+    methods = {load("zip", models="tiny"): 0.4, load(str(made / "tiny-detector"), models="tiny"): 0.2}  # with the least score
     files = {row["id"]: RECIPE.parent / recipe["images"] / row["file_name"] for row in truth.images}
     columns = []
     for image in (read_image(files[id_]) for id_ in ids):
-        found = [method.instances(method.encode([image])[0], names) for method in methods]
-        columns.append(np.concatenate([np.asarray(draw_overlay(image, each, min_score=0.4)) for each in found]))
+        found = {method.instances(method.encode([image])[0], names): least for method, least in methods.items()}
+        columns.append(np.concatenate([np.asarray(draw_overlay(image, each, least)) for each, least in found.items()]))
     whole = PIL.Image.fromarray(np.concatenate(columns, axis=1))
     whole = whole.resize((whole.width // 2, whole.height // 2), PIL.Image.Resampling.LANCZOS)
     write_atomic(picture, lambda temporary: whole.save(temporary, format="JPEG", quality=88))

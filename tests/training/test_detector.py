@@ -477,9 +477,9 @@ def test_the_schedule_is_that_of_the_share(
     assert short.lr == pytest.approx(lr / 4) and tuning(trained, Path("a"), Path("b"), batch=4, lr=0.7).lr == 0.7
 
 
-def test_a_persons_labels_are_all_there_so_nothing_is_dropped(trained: Path) -> None:
+def test_nothing_is_dropped_of_a_persons_labels_and_gradients_are_bounded(trained: Path) -> None:
     recipe = tuning(trained, Path("labels"), Path("out"))
-    assert recipe.network == {"drop_loss": 0.0}
+    assert recipe.network == {"drop_loss": 0.0} and recipe.max_norm == 1
 
 
 def test_scenes_are_scaled_to_the_detector(trained: Path) -> None:

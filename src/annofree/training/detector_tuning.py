@@ -63,8 +63,9 @@ def tuning(
 
     Steps, decay and warm-up are those of the least share in ``SCHEDULES`` that is no smaller, drawn out or pressed together to
     ``steps``.  The last layers learn faster; scenes are scaled to the detector's side, without copy-paste.  DropLoss is off:
-    what a person left unmarked is none of the objects.  ``lr`` is in proportion to the batch unless it is given; ``more`` are
-    other fields of the recipe.
+    what a person left unmarked is none of the objects.  The gradient's norm is bounded by 1, which is ours: the rates break
+    a small detector within the few steps that a short warm-up leaves.  ``lr`` is in proportion to the batch unless it is given;
+    ``more`` are other fields of the recipe.
 
     Raises MissingError without a detector, InputError for a share outside 0 .. 1.
     """
@@ -75,7 +76,7 @@ def tuning(
     rate = (0.04 if small else 0.02) * batch / _BATCH if lr is None else lr
     recipe = DetectorRecipe(
         labels, out, initial=str(checkpoint), fraction=fraction, batch=batch, lr=rate, head_rate=4.0 if small else 2.0,
-        steps=plan.steps, decay_at=plan.decay_at, gamma=0.1, warmup=plan.warmup, weight_decay=1e-4,
+        steps=plan.steps, decay_at=plan.decay_at, gamma=0.1, warmup=plan.warmup, weight_decay=1e-4, max_norm=1.0,
         network={"drop_loss": 0.0}, scenes=_scenes(read_config(checkpoint).side), **more,
     )  # fmt: skip
     return recipe if steps is None else recipe.lasting(steps)

@@ -16,7 +16,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import PIL.Image
-from pages import fill, table, text
+from pages import INSTANCES, MADE, fill, table, text
 
 from annofree.datasets.folder import read_image
 from annofree.formats.coco import CocoFile
@@ -30,9 +30,7 @@ RECIPE = HERE.parent / "recipes" / "emoji" / "self_training.toml"
 PAGE = HERE / "methods" / "detectors.md"
 SHARES, CURVES, BESIDE = (HERE / "methods" / f"detectors-{name}" for name in ("shares.png", "curves.png", "beside.jpg"))
 BEGIN = "<!-- numbers: docs/make_detectors.py -->"
-MADE = "what was made"
 TEACHER, STUDENT = "Zip, the teacher", "Cascade Mask R-CNN"
-FIGURES = ("plain AP", "touching AP", "cluttered AP", "all AP", "all AP50", "all AR100", "all class-agnostic AP")
 
 Runs = Mapping[str, Mapping[str, float]]
 Lines = dict[bool, dict[float, float]]
@@ -71,9 +69,8 @@ def draw_shares(lines: Lines, figures: Runs, labelled: int, picture: Path) -> No
     write_atomic(picture, lambda temporary: figure.savefig(temporary, format="png"))
 
 
-def draw_beside(made: Path, ids: Sequence[int], picture: Path) -> None:
+def draw_beside(recipe: Mapping[str, Any], made: Path, ids: Sequence[int], picture: Path) -> None:
     """Draw what the teacher finds in validation scenes over what the student finds, at half of an overlay's size."""
-    recipe = tomllib.loads(RECIPE.read_text(encoding="utf-8"))
     truth = CocoFile.read(RECIPE.parent / recipe["truth"])
     names = [row["name"] for row in truth.categories]
     methods = {load("zip", models="tiny"): 0.4, load(str(made / "tiny-detector"), models="tiny"): 0.2}  # with the least score
@@ -102,7 +99,7 @@ def numbers(figures: Runs, lines: Lines) -> str:
         [
             f"Labels that Zip gave (percent, mask IoU 0.5, by name): {made}.",
             f"The student over its teacher: {'; '.join(ratios)}.",
-            table(runs, FIGURES),
+            table(runs, INSTANCES),
             "AP of all splits by the share of a person's labels:",
             "\n".join(rows),
         ]
@@ -120,7 +117,7 @@ def main() -> None:
     lines = shares(recipe, figures)
     draw_shares(lines, figures, 3 * recipe["make"]["labelled"], SHARES)
     plot_log(asked.made / "tiny-detector" / "log.jsonl", CURVES)
-    draw_beside(asked.made, asked.pictures, BESIDE)
+    draw_beside(recipe, asked.made, asked.pictures, BESIDE)
     fill(PAGE, BEGIN, numbers(figures, lines))
     print(f"{PAGE}, {SHARES.name}, {CURVES.name}, {BESIDE.name}")
 

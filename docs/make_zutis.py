@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from pages import fill, table, text
+from pages import INSTANCES, MADE, fill, table, text
 
 from annofree.datasets.archive import Archive
 from annofree.datasets.archive_sheets import write_sheets
@@ -28,15 +28,13 @@ PAGE, CURVES, SAMPLES = (
     HERE / "methods" / "zutis-archive.jpg",
 )
 BEGIN = "<!-- numbers: docs/make_zutis.py -->"
-MADE = "what was made"
-INSTANCES = ("plain AP", "touching AP", "cluttered AP", "all AP", "all AP50", "all AR100", "all class-agnostic AP")
 PIXELS = ("plain mIoU", "touching mIoU", "cluttered mIoU", "all mIoU", "all mIoU of things", "all pixel accuracy")
 
 
 def numbers(record: Mapping[str, Any]) -> str:
     """Everything that was measured, as Markdown."""
-    figures, made = dict(record["figures"]), record["figures"][MADE]
-    del figures[MADE]
+    figures = dict(record["figures"])
+    made = figures.pop(MADE)
     stages = ["| stage | |", "|---|---|", *(f"| {k} | {text(v)} |" for k, v in made.items())]
     return "\n\n".join(
         [

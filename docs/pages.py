@@ -9,9 +9,13 @@ from typing import Any
 from annofree.errors import InputError
 from annofree.formats.files import write_atomic
 
-__all__ = ["END", "fill", "table", "text"]
+__all__ = ["END", "INSTANCES", "MADE", "fill", "table", "text"]
 
 END = "<!-- end of numbers -->"
+MADE = "what was made"
+"""The name of the making among the runs of figures.json."""
+INSTANCES = ("plain AP", "touching AP", "cluttered AP", "all AP", "all AP50", "all AR100", "all class-agnostic AP")
+"""The figures of instances that pages show."""
 
 
 def table(figures: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -1,25 +1,11 @@
 """The benchmark of CLIP-DIY with a CLIP too small to time: it runs, and both ways give the same."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-
-FILE = Path(__file__).parents[2] / "benchmarks" / "clip_diy.py"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("clip_diy_benchmark", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "clip_diy_benchmark", module)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_both_ways_give_the_same(benchmark: ModuleType) -> None:

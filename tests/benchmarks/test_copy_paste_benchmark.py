@@ -1,8 +1,6 @@
 """The benchmark of copy-paste scenes on few small ones: it runs, and both ways give the same."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -11,18 +9,10 @@ import pytest
 
 from annofree.training.copy_paste import CopyPaste, CopyPasteSettings
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "copy_paste.py"
 
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("copy_paste_benchmark", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "copy_paste_benchmark", module)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "SIZE", (60, 80))
-    return module
+@pytest.fixture(autouse=True)
+def small(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "SIZE", (60, 80))
 
 
 def test_other_scenes_stop_it(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,17 @@
 """The benchmark of detectors on few small pictures: it runs, and says what it measured."""
 
-import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "detectors.py"
 
-
-def test_it_prints_a_table_and_writes_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location("detectors_benchmark", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_it_prints_a_table_and_writes_its_numbers(
+    benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sizes = ["--small", "--side", "64", "--batch", "1", "--objects", "2", "--repeats", "2"]
-    module.main([*sizes, "--json", str(tmp_path / "figures.json")])
+    benchmark.main([*sizes, "--json", str(tmp_path / "figures.json")])
     assert "clip-resnet, 64 x 85 px, 1 at once, cpu" in capsys.readouterr().out
     record = json.loads((tmp_path / "figures.json").read_text())
     assert record["ratios"].keys() == {"train", "use"}

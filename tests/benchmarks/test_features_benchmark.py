@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +20,6 @@ from annofree.features.presets import presets
 from annofree.features.weights import known_cards
 from annofree.structures import Image
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "features.py"
 MODELS = (
     "openai-vit-b-16",
     "openai-rn50",
@@ -32,17 +29,6 @@ MODELS = (
     "sam-b",
     "sam2.1-large",
 )
-
-
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("features_benchmark", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "features_benchmark", module)
-        spec.loader.exec_module(module)
-    return module
 
 
 def picture(height: int, width: int) -> Image:

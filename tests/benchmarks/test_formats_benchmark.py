@@ -1,24 +1,10 @@
 """The benchmark of the formats, small: what is lossless scores 100, what is not says so, and a run can be exported."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-FILE = Path(__file__).parents[2] / "benchmarks" / "formats.py"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("formats_benchmark", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "formats_benchmark", module)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_round_trip_of_the_bundled_scenes(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -16,18 +14,6 @@ from sklearn.metrics import average_precision_score
 from annofree.formats.coco import CocoFile
 from annofree.methods.zip import Zip
 from annofree.testing.fakes import FakeClip, FakeSam
-
-FILE = Path(__file__).parents[2] / "benchmarks" / "presence.py"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("presence_benchmark", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "presence_benchmark", module)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_ranking_is_average_precision_and_what_a_gate_lets_through(benchmark: ModuleType) -> None:

@@ -1,25 +1,11 @@
 """The benchmark of retrieval at a small size: it runs, finds what a sort finds, and stays within its limit."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-
-FILE = Path(__file__).parents[2] / "benchmarks" / "retrieval.py"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("retrieval_benchmark", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "retrieval_benchmark", module)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_it_prints_and_writes_its_figures(benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,6 @@
 """The benchmark of the review at a small size, on the fakes: it measures, keeps answers, and draws."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -15,18 +13,6 @@ from annofree.methods.zip import Zip
 from annofree.structures import Detections
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import NAMES, scenes
-
-FILE = Path(__file__).parents[2] / "benchmarks" / "review.py"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("review_benchmark", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "review_benchmark", module)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_it_measures_keeps_and_draws(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import PIL.Image
 import pytest
-
-FILE = Path(__file__).parents[2] / "benchmarks" / "runs.py"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("runs_benchmark", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "runs_benchmark", module)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(

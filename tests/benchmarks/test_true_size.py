@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import sys
@@ -19,18 +18,7 @@ from annofree.features.sam import Sam
 from annofree.features.weights import known_cards
 from annofree.structures import Image
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "true_size.py"
 SPEC = "openai-rn50+openai-vit-b-16+sam-b"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("true_size_benchmark", FILE)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "true_size_benchmark", module)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -50,8 +50,7 @@ def _show(plan: PublishedRecipe, figures: dict[str, Figures], minutes: float) ->
         table.add_column(name, justify="right")
     for run in runs:
         table.add_row(run.name, *(_cell(run, name, figures[run.name].get(name)) for name in shown))
-    screen = console()
-    screen.print(table)
+    console().print(table)
     for run in runs:
         if run.note:
             print(f"{run.name}: {run.note}")

@@ -85,8 +85,9 @@ def class_map(pixels: npt.NDArray[np.uint8]) -> IntArray:
     >>> class_map(np.array([[[200, 30, 30], [128, 128, 128], [40, 110, 190]]], np.uint8)).tolist()
     [[0, 6, 1]]
     """
-    colours, back = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
-    wide = colours.astype(np.int64)
+    # one number a colour, for whole rows sort twenty times as slowly
+    colours, back = np.unique(pixels.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
+    wide = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1)
     nearest = ((wide[:, None] - _SHADES) ** 2).sum(-1).argmin(1) // 2  # two shades a class
     nearest[np.ptp(wide, axis=1) < _LEAST_CHROMA] = len(NAMES)
     classes: IntArray = nearest[back.reshape(-1)].reshape(pixels.shape[:2])

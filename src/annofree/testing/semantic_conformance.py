@@ -3,6 +3,9 @@
 Give the method the fakes for its encoders and run the checks on the paper world: all of them with
 `check_semantic_segmenter`, or one test a check with ``pytest.mark.parametrize("check", SEMANTIC_CHECKS)``.  Each check takes a
 method as it was built, which tells a background, and raises AssertionError that says what was expected and what came.
+
+On a CPU, a question asked twice has to get the same answer to the pixel.  In a batch, with more names or in another order of
+them, scores differ by rounding, and so may the few pixels where two names tie: as many as `tolerances` allows.
 """
 
 from __future__ import annotations
@@ -18,12 +21,12 @@ from annofree.protocols import SemanticSegmenter
 from annofree.structures import BoolArray, Image, IntArray, LabelMap, Vocabulary
 from annofree.testing.paper_world import NAMES, PaperScene, scenes
 from annofree.testing.requirements import require, require_refused
+from annofree.testing.tolerances import PIXELS
 
 __all__ = ["SEMANTIC_CHECKS", "check_semantic_segmenter"]
 
 _MIN_IOU = 0.8
 _ABSENT = ("zeppelin", "accordion")
-_DIFFERING = 1e-3  # part of the pixels that may change where rounding decides
 
 
 def check_semantic_segmenter(make: Callable[[], SemanticSegmenter], *, min_iou: float = _MIN_IOU) -> None:
@@ -107,7 +110,7 @@ def check_order_of_names(method: SemanticSegmenter) -> None:
 
 
 def check_absent_names(method: SemanticSegmenter) -> None:
-    """Asking for what is not there as well changes no pixel."""
+    """Asking for what is not there as well changes no pixel but by rounding."""
     for scene in scenes():
         encoding = method.encode([scene.image])[0]
         expected = _named(method.semantic(encoding, NAMES))
@@ -137,11 +140,11 @@ def check_encoding_for_image(method: SemanticSegmenter) -> None:
         _require_alike(f"{where}, image for encoding", expected, _named(method.semantic(scene.image, NAMES)))
         for classes in (", ".join(NAMES), list(NAMES), Vocabulary.of(NAMES)):
             found = _named(method.semantic(encoding, classes))
-            _require_alike(f"{where}, names as {type(classes).__name__}", expected, found)
+            _require_same(f"{where}, names as {type(classes).__name__}", expected, found)
 
 
 def check_nothing_changed(method: SemanticSegmenter) -> None:
-    """Pixels stay as they are, an encoding serves twice, and no picture depends on those before it."""
+    """Pixels stay as they are, an encoding serves twice, and no picture depends on those before it: to the pixel."""
     for scene in scenes():
         before, encoding = scene.image.pixels.copy(), method.encode([scene.image])[0]
         first = _named(method.semantic(encoding, NAMES))
@@ -150,8 +153,8 @@ def check_nothing_changed(method: SemanticSegmenter) -> None:
         method.semantic(encoding, _ABSENT)
         where = f"scene {scene.image.id!r}"
         require(np.array_equal(before, scene.image.pixels), f"{where}: the pixels were changed")
-        _require_alike(f"{where}, asked again", first, _named(method.semantic(encoding, NAMES)))
-        _require_alike(f"{where}, seen again", first, _named(method.semantic(scene.image, NAMES)))
+        _require_same(f"{where}, asked again", first, _named(method.semantic(encoding, NAMES)))
+        _require_same(f"{where}, seen again", first, _named(method.semantic(scene.image, NAMES)))
         for name in {*scene.names}:
             overlap = _iou(first[::-1, ::-1] == _code(name), other == _code(name))
             require(overlap > 0.5, f"{where}, upside down: {name!r} is elsewhere")
@@ -212,10 +215,14 @@ def _require_names(where: str, found: LabelMap, names: Sequence[str], background
     require(found.background == background, f"{where}: expected entry {background} as background, got {found.background}")
 
 
-def _require_alike(where: str, expected: IntArray, got: IntArray) -> None:
+def _require_alike(where: str, expected: IntArray, got: IntArray, share: float = PIXELS) -> None:
+    """Compare all pixels, of which this share may differ."""
     require(expected.shape == got.shape, f"{where}: expected a size of {expected.shape}, got {got.shape}")
     part = float((expected != got).mean())
-    require(part <= _DIFFERING, f"{where}: {part:.1%} of the pixels differ")
+    require(part <= share, f"{where}: {part:.1%} of the pixels differ")
+
+
+_require_same = partial(_require_alike, share=0.0)  # where the same question was asked twice
 
 
 def _pictures() -> list[tuple[str, Image]]:

@@ -1,7 +1,7 @@
 """The folder that a run leaves behind.
 
 OUT
-├── run.json          settings, models, versions, timings
+├── run.json          settings, models, versions, environments, timings
 ├── annotations.json  instances (COCO), drawn in overlays/
 ├── labels/           label maps: PNG, classes.json, shares.json; drawn in overlays-semantic/
 ├── panoptic.json     panoptic maps (COCO), their PNGs in panoptic/

@@ -1,4 +1,7 @@
-"""Joining the parts of a run that was dealt out with ``--shard i/n``, as if it had never been divided."""
+"""Joining the parts of a run that was dealt out with ``--shard i/n``, as if it had never been divided.
+
+Files are copied, so parts that were made elsewhere differ from a run on one machine as their numbers do: up to rounding.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +46,8 @@ def merge(parts: Sequence[Path], out: Path, *, on_progress: Callable[[int, int],
     try:
         with writing(out):
             _start(target, settings, ids)
+            for environment in (one for source in sources for one in source.environments):
+                target.made_in(environment)
             for number, (_, source, shard) in enumerate(whole):
                 _copy(source, shard, target, number)
                 if on_progress:

@@ -1,9 +1,11 @@
-"""A run: many pictures into one folder, stopped at any moment, gone on with by the same command, the same bytes at the end.
+"""A run: many pictures into one folder, stopped at any moment, gone on with by the same command.
+
+On the same machine, with the same versions and threads, it ends with the very bytes of a run that was never stopped.
 
     inputs.txt -> a stretch -> batches -> rows, and files of each picture -> shard -> manifest ... -> the files of all
 
 What was done is known by the manifest alone.  A picture that was done in part is done again, and its files are replaced by
-the same.
+the same.  A run may go on elsewhere: up to rounding its results are the same, and run.json lists each environment.
 """
 
 from __future__ import annotations
@@ -115,6 +117,7 @@ def finish(shards: Shards, folder: RunFolder, wanted: Sequence[str], about: Mapp
     shares = mean_shares(rows) if "semantic" in wanted else {}
     run = dict(about) | {
         "timings": _timings(whole).as_dict(),
+        "environments": shards.environments,
         "failed": {row["place"]: row["failed"] for row in failed},
         "instances": sum(shard.about["instances"] for shard in whole),
     }

@@ -13,11 +13,13 @@ from typing import overload
 
 from annofree.datasets.folder import pillow_quiet
 from annofree.errors import InputError
+from annofree.formats.differences import differences
 from annofree.formats.files import make_folder
 from annofree.formats.run_folder import RunFolder
 from annofree.formats.run_names import ResultNames
 from annofree.formats.run_shards import Row, Shards, settle
 from annofree.running.encodings import EncodingFile, Packed, pack, write_encodings
+from annofree.running.environment import environment
 from annofree.running.local import Encoded, Entry, attempt
 from annofree.running.requests import Ears, Feed, Request, encodings_file
 from annofree.running.tasks import Answer, Tasks
@@ -38,6 +40,7 @@ class Work:
         self.packed: dict[str, Packed] = {}
         self.weighed = bool(self.shards.sizes())
         self.done, self.to_do = 0, 0
+        self.environment, self.told = environment(), False
 
     def all(self, retry: bool) -> None:
         """Do torn shards again, then what was never done."""
@@ -47,11 +50,20 @@ class Work:
         self.to_do = sum(len(numbers) for _, numbers, _ in again) + len(rest)
         if done and self.to_do:
             self.ears.note(f"going on: {len(own) - self.to_do} of {len(own)} pictures are done")
+        if self.to_do:
+            self._compare_environments()
         self._mark()
         with pillow_quiet():
             for shard, numbers, rows in again:
                 self._redo(shard, numbers, rows)
             self._new(rest, len(self.shards.sizes()))
+
+    def _compare_environments(self) -> None:
+        """Say where what is left is made otherwise than what was done."""
+        known = self.shards.environments
+        if known and self.environment not in known:
+            others = "; ".join(differences(known[-1], self.environment))
+            self.ears.note(f"the rest is made elsewhere, and its last digits may differ: {others}")
 
     def _own(self) -> list[int]:
         """The numbers of the pictures of this part."""
@@ -169,6 +181,9 @@ class Work:
             if self.request.keep:
                 self._keep(encodings_file(self.request.out, shard), [row["id"] for row in rows if "failed" not in row])
             settle(self.folder.written)
+            if not self.told:
+                self.shards.made_in(self.environment)
+                self.told = True
             self.shards.close(shard, rows, about)
         self.folder.written.clear()
         self.packed.clear()

@@ -84,9 +84,9 @@ def segment(
     Stopped at any moment, the same command goes on. Exit code 0: all done; 1: some pictures failed and are named, in
     quarantine.json too; 2: the call was wrong.
     """
+    vocabulary = vocabulary_of(classes, classes_file)  # before what is heavy, so that a call without names is refused at once
     from annofree.detections.overlaps import Overlaps
 
-    vocabulary = vocabulary_of(classes, classes_file)
     others = stuff_names(stuff, vocabulary), negative_names(negatives, vocabulary)
     policy = Overlaps.of(overlaps) if overlaps else None
     plan = Plan(wanted_tasks(task), method, variant, models, objectness, device, *others, precision_named(precision), policy)
@@ -150,20 +150,25 @@ def _prepare(plan: Plan, max_tier: str | None, licence: str | None, quiet: bool)
 
 def vocabulary_of(classes: str | None, classes_file: Path | None) -> Vocabulary:
     """Read the names from the one option or the other; raises InputError for neither, both, and names that do not serve."""
-    from annofree.structures import Vocabulary
-
     if (classes is None) == (classes_file is None):
         raise InputError(
             'expected either --classes "dog, cat" or --classes-file FILE, got ' + ("neither" if classes is None else "both")
         )
+    names: str | list[str]
     if classes is not None:
-        return Vocabulary.of(classes if classes.strip() else [])
-    assert classes_file is not None  # noqa: S101
-    try:
-        lines = classes_file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise InputError(f"expected a text file of class names at {classes_file}, but it cannot be read: {problem}") from None
-    return Vocabulary.of([line for line in lines if line.strip() and not line.lstrip().startswith("#")])
+        names = classes if classes.strip() else []
+    else:
+        assert classes_file is not None  # noqa: S101
+        try:
+            lines = classes_file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as problem:
+            raise InputError(
+                f"expected a text file of class names at {classes_file}, but it cannot be read: {problem}"
+            ) from None
+        names = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    from annofree.structures import Vocabulary
+
+    return Vocabulary.of(names)
 
 
 def _told(summary: dict[str, Any], wanted: tuple[str, ...], out: Path) -> str:
@@ -225,19 +230,13 @@ def already_done(run: Run, quiet: bool) -> dict[str, Any]:
 
 def about_run(request: Request, settings: dict[str, Any], tasks: Tasks, remarks: list[str]) -> dict[str, Any]:
     """What run.json says of a run beside its results."""
+    from annofree.running.environment import versions
+
     more = {"min_score": request.min_score, "shard": "{}/{}".format(*request.part), "encodings": request.keep}
     return {
         "command": sys.argv,
         "settings": settings | more,
         "provenance": tasks.provenance,
         "remarks": remarks,
-        "versions": _versions(),
+        "versions": versions(),
     }
-
-
-def _versions() -> dict[str, str]:
-    import platform
-    from importlib.metadata import version
-
-    packages = ("annofree", "torch", "torchvision", "open_clip_torch", "transformers", "numpy")
-    return {"python": platform.python_version(), **{p: version(p) for p in packages}}

@@ -1,7 +1,8 @@
 """Making an index of pictures, shard by shard: what was done stays done, whenever the work is stopped.
 
 A shard stands for a fixed stretch of the inputs and is there as soon as its ids are, which are written last.  So the same
-command goes on after a kill at any moment, and ends with the files that an undisturbed run of it writes, byte for byte.
+command goes on after a kill at any moment, and ends with the files that an undisturbed run of it writes: byte for byte on the
+same machine, with the same versions and threads, up to rounding elsewhere.
 Inputs are known by their ids: a picture that is changed in its place after it was embedded is not noticed.
 """
 

@@ -164,9 +164,10 @@ def retrieve(
     """Make an archive: of each name the ``k`` best pictures, or all where there are fewer.
 
     A picture may be in the archives of several names.  ``unique`` drops every row whose embedding, to the last byte, or whose
-    id an earlier row of the index has; without it, copies of a picture under other ids stay, and of rows with one id the best
-    stays.  ``min_score`` drops what fits worse.  The archive's ``about`` says how many were dropped.  ``method`` ``faiss``
-    looks only into the ``probes`` nearest lists of an inverted file and may miss some.
+    id an earlier row of the index has (a copy that was embedded in a batch of another size may differ in a last digit, and
+    stays); without it, copies of a picture under other ids stay, and of rows with one id the best stays.  ``min_score`` drops
+    what fits worse.  The archive's ``about`` says how many were dropped.  ``method`` ``faiss`` looks only into the ``probes``
+    nearest lists of an inverted file and may miss some.
 
     Raises InputError as ``search`` does, for an unknown method, and where a name is left without a picture.
     """

@@ -1,7 +1,7 @@
 """From scores to a label map at full resolution, and from a label map to detections.
 
 K classes, h w cells, H W pixels.  Scores of 500 classes at full resolution are a gigabyte: classes are drawn a few at a
-time and the best so far is kept, with the same result.
+time and the best so far is kept, with the same result but for the rounding of scores: where two tie, either may win.
 """
 
 from __future__ import annotations

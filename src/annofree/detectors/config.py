@@ -189,8 +189,8 @@ class DetectorNetwork(nn.Module, ABC):
     def detect(self, pixels: Sequence[Tensor]) -> list[Found]:
         """Find things, at the size of the configuration; answers are in px of the given pictures.
 
-        Pictures of one working size are read together, so that what is found does not depend on the others.  Raises
-        InputError in training mode.
+        Pictures of one working size are read together, so that what is found does not depend on the others, up to rounding.
+        Raises InputError in training mode.
         """
         if self.training:
             raise InputError("expected a detector in evaluation mode to find things; call eval() first")

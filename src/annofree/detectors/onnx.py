@@ -3,8 +3,8 @@
     pixels (3, H, W) float32 RGB in 0 .. 1, of any size   -> normalised and padded inside -> boxes (N, 4) px of those pixels,
     brought to ``side`` and ``longest`` by the caller        scores (N), labels (N) int64, masks (N, M, M) within the boxes
 
-A file is written only when onnxruntime gives the same answers as PyTorch does.  Names, sizes and what else a caller needs are
-in its metadata, each value as JSON.
+A file is written only when onnxruntime gives the answers that PyTorch gives, within ``TOLERANCE``.  Names, sizes and what else
+a caller needs are in its metadata, each value as JSON.
 """
 
 from __future__ import annotations

@@ -98,7 +98,8 @@ class TextFeatures:
 
     ``encode`` turns a list of texts into (T, D), on any device and of any length; ``model`` is a key that no other weights,
     tokenizer or precision share (see ``fingerprint``); ``cache`` is a folder to keep features in (see ``text_cache``), None
-    keeps them in memory only; at most ``batch`` prompts go into one call of ``encode``.
+    keeps them in memory only; at most ``batch`` prompts go into one call of ``encode``.  What else is in that call
+    changes a feature by no more than rounding.
 
     The cache is a convenience: files that cannot be read are made anew, a folder that cannot be written is passed over,
     and of processes that write at once one wins and the others' names are encoded again when next asked for.

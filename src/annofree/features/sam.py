@@ -35,7 +35,7 @@ __all__ = ["FAMILIES", "Family", "Sam"]
 Floats = npt.NDArray[np.float32]
 
 _PROMPTS_AT_ONCE = 64
-_SMALL = 512  # px; below it the plain attention kernel is the faster one on a CPU, and the same on every machine
+_SMALL = 512  # px; below it plain attention is the faster one on a CPU, and is written in the same steps for every machine
 
 
 @dataclass(frozen=True)

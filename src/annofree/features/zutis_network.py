@@ -148,7 +148,7 @@ class ZutisNetwork(nn.Module):
     def masks(self, tokens: Tensor, every_layer: bool = True) -> Tensor:
         """Mask probabilities (B, L, Q, 2h, 2w) from patch tokens (B, C, h, w), by the config with or without their gradient."""
         kept = tokens.detach() if self.config.stop_gradient else tokens
-        # linear layers and bilinear interpolation commute: fewer cells, then fewer channels, and the same result
+        # linear layers and bilinear interpolation commute: fewer cells, then fewer channels, and the same up to rounding
         first = _finer(_channels_first(self.ffn1.layers[0](_channels_last(kept))))
         grid = (first.shape[-2], first.shape[-1])
         memory = self.ffn1.rest(_channels_last(first).flatten(1, 2))

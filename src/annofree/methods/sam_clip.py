@@ -102,7 +102,7 @@ class SamClip:
         vocabulary = Vocabulary.of(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         words = self.clip.words(with_negatives(vocabulary, self.settings.negatives))
-        # each name by its own cosine, so that asking for more names changes no score
+        # each name by its own cosine, so that asking for more names changes no score but by rounding
         best, ids = (encoding.features @ words.T).clamp(min=0).max(1)
         scores = (best * encoding.quality).sqrt()
         order = torch.argsort(scores, descending=True, stable=True)

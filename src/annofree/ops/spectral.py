@@ -1,8 +1,8 @@
 """Spectral clusters of a picture's cells, and the vote among masks that SelfMask's pseudo-labels are made by (CVPRW 2022).
 
 N cells, D channels, M masks, R restarts, k clusters.  The graph joins any two cells by their cosine, stretched over the picture
-to 0 .. 1.  Its weights have rank D + 1 at most, so its eigenvectors are found exactly from a matrix of that size, however many
-cells there are, and the weights themselves (N, N) are never made.
+to 0 .. 1.  Its weights have rank D + 1 at most, so its eigenvectors are found, up to rounding, from a matrix of that size,
+however many cells there are, and the weights themselves (N, N) are never made.
 """
 
 from __future__ import annotations

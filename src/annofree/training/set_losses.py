@@ -135,7 +135,8 @@ def semantic_loss(
     """Cross-entropy of raw cosines, without a temperature, to labels (B, H, W): the mean over pixels that are not ``ignored``.
 
     Features (B, D, h, w) and words (K, D) are unit vectors.  The official code brings the features to the labels' size and
-    then meets the words; both steps are linear, so meeting the words first gives the same for a fraction of the work.
+    then meets the words; both steps are linear, so meeting the words first gives the same, up to rounding, for a fraction of
+    the work.
     ``counted`` is what the sum is divided by, where that is not the number of these pixels (the mean over processes).
     """
     with torch.autocast(features.device.type, enabled=False):

@@ -92,7 +92,7 @@ class Subject:
 
     def _scaled(self, axes: Axes, box: Box) -> PIL.Image.Image:
         (top, bottom), (left, right) = axes[0].source_span(box[0], box[2]), axes[1].source_span(box[1], box[3])
-        # Pillow weighs pixels beyond its box like any others, so that a part is equal to the part of the whole.
+        # Pillow weighs pixels beyond its box like any others, so that a part is the part of the whole, but for rounding.
         size = box[3] - box[1], box[2] - box[0]
         return self.image.resize(size, PIL.Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 

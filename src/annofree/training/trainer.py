@@ -6,8 +6,8 @@
         one step of the optimiser, at the schedule's learning rates
 
 All that happens follows from the settings and the step: a run that was killed goes on from its last checkpoint with the same
-losses as if it had not been, to the bit where the arithmetic allows (one thread of a CPU), and several processes that share
-each batch learn what one learns from the whole.
+losses as if it had not been, bit for bit on the same machine with one thread of a CPU, and up to rounding elsewhere.  Several
+processes that share each batch learn what one learns from the whole, up to rounding.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def test_what_segment_wrote_is_scored_as_the_method_is(
     assert fakes[-1] == {"method": "maskclip", "models": "tiny", "variant": "default", "device": "auto"}
 
     from_maps, from_method = read(tmp_path / "new" / "maps.json"), read(tmp_path / "method.json")
-    assert from_maps["scores"] == from_method["scores"]
+    assert from_maps["scores"] == from_method["scores"]  # in batches of other sizes: the fakes look at pictures one by one
     rules = semantic_protocol("default")
     result = score_method(on_fakes("maskclip"), coco_instances(truth, photos), rules, lambda done, total: None)
     assert from_method == json.loads(json.dumps(result.to_json_dict()))

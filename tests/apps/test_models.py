@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -171,7 +169,7 @@ def test_the_ledger_refuses_before_anything_is_loaded(cli: Cli, fakes: list[str]
     assert fakes == ["paper"]
 
 
-# The page, and the time that help takes
+# The page
 
 
 def test_the_page_of_models_is_up_to_date(cli: Cli) -> None:
@@ -179,10 +177,3 @@ def test_the_page_of_models_is_up_to_date(cli: Cli) -> None:
     assert written == page() == cli("models", "list", "--markdown").out, "annofree models list --markdown > docs/models.md"
     for name in [*known_cards(), *presets()]:
         assert f"| `{name}` |" in written
-
-
-def test_help_imports_nothing_heavy() -> None:
-    heavy = "{'torch', 'numpy', 'huggingface_hub', 'open_clip', 'transformers', 'timm'}"
-    code = f"import sys, annofree.apps.cli; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -289,7 +289,7 @@ def test_panoptic_maps_go_there_and_back(cli: Cli, fakes: Any, photos: Path, tmp
         segments = file.segments(row)
         assert segments.shape == size
         read_back = PanopticMap.from_coco(segments, row["segments_info"], file.categories)
-        found = on_fakes("zip").instances(read_image(photos / place), ALL)
+        found = on_fakes("zip").instances(read_image(photos / place), ALL)  # fakes look at pictures one by one in any batch
         joined = panoptic(found, labels[place], stuff=["tree", "boat"])
         assert np.array_equal(segments, joined.segments)
         assert read_back.names == joined.names

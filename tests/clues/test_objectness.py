@@ -14,6 +14,7 @@ from annofree.protocols import Objectness
 from annofree.structures import BoolArray, Detections, Image, Vocabulary
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.tolerances import assert_close
 
 
 def some(count: int, scores: list[float]) -> Detections:
@@ -27,7 +28,7 @@ def test_the_map_is_the_weighed_sum_over_its_maximum() -> None:
     for mask, score in zip(found.masks, found.scores, strict=True):
         if score >= np.float32(0.3):
             expected += mask * score
-    np.testing.assert_allclose(instance_map(found).numpy(), expected / expected.max(), atol=1e-6)
+    assert_close(instance_map(found), expected / expected.max())
     assert instance_map(found).max() == 1
 
 

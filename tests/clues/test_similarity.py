@@ -7,6 +7,7 @@ import torch
 
 from annofree.clues.similarity import activation, cosine_clues, official_active
 from annofree.structures import FeatureMap
+from annofree.testing.tolerances import assert_close
 
 
 def test_a_clue_is_the_cosine_less_that_of_the_neutral_text() -> None:
@@ -15,7 +16,7 @@ def test_a_clue_is_the_cosine_less_that_of_the_neutral_text() -> None:
     clues = cosine_clues(tokens, torch.eye(2), torch.tensor([0.25, 0.5]))
     assert (clues.size, clues.meaning) == ((10, 30), "cosine")
     expected = torch.tensor([[[0.05, 0.75, -0.5]], [[0.25, -0.25, 0.5]]])
-    assert torch.allclose(clues.values, expected, atol=1e-6)
+    assert_close(clues.values, expected)
 
 
 def test_the_neutral_text_shifts_all_classes_alike() -> None:
@@ -23,7 +24,7 @@ def test_the_neutral_text_shifts_all_classes_alike() -> None:
     tokens = FeatureMap(torch.randn(8, 3, 5, generator=generator), (30, 50))
     words, neutral = torch.randn(4, 8, generator=generator), torch.randn(8, generator=generator)
     moved = cosine_clues(tokens, words, torch.zeros(8)).values - cosine_clues(tokens, words, neutral).values
-    assert torch.allclose(moved, moved[:1].expand_as(moved), atol=1e-5)
+    assert_close(moved, moved[:1].expand_as(moved))
 
 
 def test_one_class_does_not_depend_on_the_others() -> None:
@@ -32,14 +33,14 @@ def test_one_class_does_not_depend_on_the_others() -> None:
     words, neutral = torch.randn(4, 8, generator=generator), torch.randn(8, generator=generator)
     together = activation(cosine_clues(tokens, words, neutral).values)
     alone = activation(cosine_clues(tokens, words[2:3], neutral).values)
-    assert torch.allclose(together[2:3], alone, atol=1e-5)
+    assert_close(together[2:3], alone)
 
 
 def test_an_activation_runs_from_0_to_1_over_each_map() -> None:
     values = torch.tensor([[[-3.0, -1.0], [1.0, 5.0]], [[0.1, 0.2], [0.3, 0.1]]])
     stretched = activation(values)
-    assert torch.allclose(stretched, torch.tensor([[[0.0, 0.25], [0.5, 1.0]], [[0.0, 0.5], [1.0, 0.0]]]))
-    assert torch.allclose(activation(values * 7 - 2), stretched, atol=1e-6)
+    assert_close(stretched, torch.tensor([[[0.0, 0.25], [0.5, 1.0]], [[0.0, 0.5], [1.0, 0.0]]]))
+    assert_close(activation(values * 7 - 2), stretched)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, -2.0, 1e30])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from skimage.measure import label
+from tests.support.painted import assert_best
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,6 +18,7 @@ from annofree.detections.painting import (
     strongest,
 )
 from annofree.structures import VOID, LabelMap
+from annofree.testing.tolerances import assert_close
 
 
 def scores(count: int, seed: int = 0) -> Tensor:
@@ -39,10 +41,10 @@ def test_a_few_classes_at_a_time_give_what_all_at_once_give(count: int) -> None:
     maps, size, seen = scores(count), (48, 64), list[int]()
     best, values, share = in_parts(maps, size, seen)
     full = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
-    assert torch.equal(best.long(), full.argmax(0))
-    # torch's bilinear differs in the last bit with the number of maps that it is given
-    torch.testing.assert_close(values.float(), full.amax(0), atol=1e-6, rtol=0)
-    torch.testing.assert_close(share.float(), (3 * full).softmax(0).amax(0), atol=1e-5, rtol=1e-4)
+    # torch's bilinear differs in the last bit with the number of maps that it is given: where two classes tie, either may win
+    assert_best(best, full)
+    assert_close(values.float(), full.amax(0))
+    assert_close(share.float(), (3 * full).softmax(0).amax(0))
     assert max(seen) <= 20_000 and sum(seen) == 2 * full.numel()
 
 
@@ -66,7 +68,7 @@ def test_cells_that_cover_a_padded_picture_are_cropped() -> None:
     maps = torch.arange(6.0).view(1, 2, 3)
     drawn = on_pixels(maps, (7, 10), (8, 12))
     full = F.interpolate(maps[None], size=(8, 12), mode="bilinear", align_corners=False)[0]
-    assert torch.equal(drawn, full[:, :7, :10])
+    assert_close(drawn, full[:, :7, :10])
     assert on_pixels(maps, (2, 3)).equal(maps)
 
 
@@ -110,8 +112,8 @@ def test_detections_are_scored_sorted_and_limited() -> None:
     regions, owner = component_regions(LABELS, 8)
     values = torch.arange(12.0).view(3, 4)
     means = region_means(regions, 3, [values, -values])
-    np.testing.assert_allclose(means[:, 0], [(0 + 1 + 5) / 3, (3 + 6) / 2, 11])
-    np.testing.assert_allclose(means[:, 1], -means[:, 0])
+    assert_close(means[:, 0], [(0 + 1 + 5) / 3, (3 + 6) / 2, 11])
+    assert_close(means[:, 1], -means[:, 0])
     found = region_detections(regions, owner, np.array([0.2, 0.9, 0.5], np.float32), LABELS.names)
     assert found.labels == ["dog", "cat", "cat"] and found.scores.tolist() == pytest.approx([0.9, 0.5, 0.2])
     assert np.array_equal(found.masks[0], regions.numpy() == 2)

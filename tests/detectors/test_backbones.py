@@ -1,6 +1,7 @@
 """Backbones: their levels, their norms, and the weights they start from."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from annofree.detectors.backbones import Backbone, check_norm, initialise
 from annofree.detectors.config import DetectorConfig, build
 from annofree.errors import InputError
 from annofree.features.weights import bundled
+from annofree.testing.tolerances import assert_close
 
 Make = Callable[..., DetectorConfig]
 
@@ -52,7 +54,7 @@ def test_sync_is_batch_in_one_process(tiny: Make) -> None:
         torch.manual_seed(0)
         made[norm] = Backbone(tiny(norm=norm)).train()
     pixels = torch.rand(2, 3, 64, 64)
-    torch.testing.assert_close(made["sync"](pixels)["1"], made["batch"](pixels)["1"])
+    assert_close(made["sync"](pixels)["1"], made["batch"](pixels)["1"], depth="network")
 
 
 def test_sync_in_several_processes_needs_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,12 +92,20 @@ def test_its_features_are_clips_own(tiny: Make) -> None:
     pixels = torch.rand(1, 3, 64, 64)
     body = made.backbone.body  # type: ignore[union-attr]
     ours, theirs = (v.layer4(v.layer3(v.layer2(v.layer1(v.stem(pixels))))) for v in (body, visual))  # type: ignore[union-attr, operator]
-    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert_close(ours, theirs, depth="network")
+
+
+@pytest.fixture(scope="module")
+def source() -> nn.Module:
+    """A ResNet-50 of torchvision, with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made: nn.Module = resnet50(weights=None).eval()
+    return made
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "module.backbone."])
-def test_it_starts_from_a_resnet_50_by_torchvisions_or_dinos_names(tiny: Make, prefix: str) -> None:
-    source = resnet50(weights=None).eval()
+def test_it_starts_from_a_resnet_50_by_torchvisions_or_dinos_names(tiny: Make, source: Any, prefix: str) -> None:
     state = {f"{prefix}{name}": value for name, value in source.state_dict().items() if prefix == "" or "fc." not in name}
     other = {"module.head.mlp.0.weight": torch.zeros(3, 3)} if prefix == "module.backbone." else {}
     network = build(tiny(backbone="resnet50", norm="frozen")).eval()
@@ -104,7 +114,7 @@ def test_it_starts_from_a_resnet_50_by_torchvisions_or_dinos_names(tiny: Make, p
     assert set(taken.left_out) == counted | set(other) | ({"fc.weight", "fc.bias"} if prefix == "" else set())
     x = source.maxpool(F.relu(source.bn1(source.conv1(pixels := torch.rand(1, 3, 32, 32)))))
     body = network.backbone.body  # type: ignore[union-attr]
-    torch.testing.assert_close(body.layer1(body.stem(pixels)), source.layer1(x), atol=1e-4, rtol=1e-4)  # type: ignore[union-attr, operator]
+    assert_close(body.layer1(body.stem(pixels)), source.layer1(x), depth="network")  # type: ignore[union-attr, operator]
 
 
 def test_weights_that_do_not_fit_are_refused(tiny: Make) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from annofree.detectors.checkpoint import CONFIG, WEIGHTS, load_detector, read_config, read_state, save_detector, transfer
 from annofree.detectors.config import DetectorConfig, Target, build
 from annofree.errors import InputError, MissingError
+from annofree.testing.tolerances import assert_close
 
 Make = Callable[..., DetectorConfig]
 
@@ -27,8 +28,9 @@ def test_there_and_back(tiny: Make, scene: tuple[Tensor, Target], tmp_path: Path
         kept = value.to(dtype).float() if value.ndim > 1 else value
         assert torch.equal(again.state_dict()[name], kept), name
     ours, theirs = again.detect([scene[0]])[0], network.detect([scene[0]])[0]
-    exact = dtype is torch.float32
-    torch.testing.assert_close(ours.scores[:5], theirs.scores[:5], atol=0 if exact else 5e-3, rtol=0)
+    if dtype is torch.float32:
+        assert torch.equal(ours.scores, theirs.scores)
+    assert_close(ours.scores[:5], theirs.scores[:5], dtype=dtype, depth="network")
 
 
 def test_great_variances_outlive_half_precision(tiny: Make, tmp_path: Path) -> None:

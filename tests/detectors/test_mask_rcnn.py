@@ -9,6 +9,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from annofree.detectors.config import DetectorConfig, build
 from annofree.detectors.mask_rcnn import MaskRcnn
+from annofree.testing.tolerances import assert_close
 
 
 class Body(torch.nn.Module):
@@ -28,6 +29,7 @@ def test_it_finds_what_torchvision_finds(tiny: Callable[..., DetectorConfig]) ->
     config = tiny("mask_rcnn", roi_scale=224, side=64, longest=96, score_floor=0.0, detections=20)
     ours = build(config).eval()
     assert isinstance(ours, MaskRcnn)
+    ours.roi_heads.mask_predictor.mask_fcn_logits.weight.data *= 1000  # masks are neither empty nor full
     theirs = MaskRCNN(
         Body(ours.backbone, config.channels),
         min_size=64,
@@ -47,11 +49,12 @@ def test_it_finds_what_torchvision_finds(tiny: Callable[..., DetectorConfig]) ->
     theirs.rpn.head.load_state_dict(ours.rpn.head.state_dict())
     pixels = torch.rand(3, 64, 96)
     found, with_masks = ours.detect([pixels])[0], theirs([pixels])[0]
-    torch.testing.assert_close(found.boxes, with_masks["boxes"], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found.scores, with_masks["scores"])
+    assert_close(found.boxes, with_masks["boxes"], depth="network")
+    assert_close(found.scores, with_masks["scores"], depth="network")
+    assert found.scores.diff().abs().min() > 1e-5  # far enough apart to come in one order
     assert torch.equal(found.labels, with_masks["labels"] - 1) and len(found.boxes) == 20
     agree = (found.masks == (with_masks["masks"][:, 0] >= 0.5)).float().mean()
-    assert agree > 0.97  # masks are pasted another way, see test_pasting
+    assert agree > 0.99 > 1 - found.masks.float().mean()  # masks are pasted another way, see test_pasting
 
 
 def test_small_pictures_within_much_padding_are_read_at_the_right_place(tiny: Callable[..., DetectorConfig]) -> None:

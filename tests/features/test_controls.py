@@ -6,13 +6,12 @@ from annofree.features.clip import Clip
 from annofree.features.controls import Control, controlled
 from annofree.features.weights import bundled
 from annofree.structures import Image, Vocabulary
+from annofree.testing.tolerances import assert_close
 
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    made = Clip(bundled("tiny-clip"))
-    made._use["boundary_side"] = 128
-    return made
+    return Clip(bundled("tiny-clip"), use={"boundary_side": 128, "boundary_shifts": 2})
 
 
 def picture(height: int, width: int) -> Image:
@@ -27,7 +26,7 @@ def test_colours_are_means_of_cells(clip: Clip) -> None:
     assert found.values.shape == (3, 8, 16) and found.size == (64, 128)
     for i, j in np.ndindex(8, 16):
         cell = image.pixels[8 * i : 8 * i + 8, 8 * j : 8 * j + 8]
-        assert found.values[:, i, j].tolist() == pytest.approx((cell.mean((0, 1)) / 255).tolist(), abs=1e-5)
+        assert_close(found.values[:, i, j], cell.mean((0, 1)) / 255)
 
 
 def test_colours_have_the_grid_of_the_real_features(clip: Clip) -> None:

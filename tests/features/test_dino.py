@@ -16,15 +16,16 @@ from annofree.features.dino import Dino
 from annofree.features.weights import Card, sha256_of
 from annofree.protocols import SelfSupervised
 from annofree.structures import Image
+from annofree.testing.tolerances import assert_close
 
 TINY: dict[str, Any] = {"embed_dim": 24, "depth": 2, "num_heads": 3, "img_size": 48}
 USE: dict[str, Any] = {}
 
 
 def folder_of(root: Path, architecture: str = "vit_small_patch8_224", use: dict[str, Any] = USE, **arguments: Any) -> Path:
-    torch.manual_seed(1)
-    model = timm.create_model(architecture, num_classes=0, **TINY | arguments)
-    with torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)
+        model = timm.create_model(architecture, num_classes=0, **TINY | arguments)
         for key, p in model.named_parameters():
             p.copy_(torch.randn_like(p) * 0.3 + (1.0 if p.ndim == 1 and "norm" in key else 0.0))
     root.mkdir(exist_ok=True)
@@ -91,7 +92,7 @@ def test_pictures_keep_their_size_and_are_padded_with_zeros_after_normalising(ho
     keys, tokens = by_timm(home, F.pad(x, (0, 6, 0, 3)))
     for found, expected in ((dino.keys([image])[0], keys), (dino.tokens([image])[0], tokens)):
         assert (found.values.shape, found.size, found.window) == ((24, 6, 7), (45, 50), (48, 56))
-        torch.testing.assert_close(found.values.flatten(1), expected, atol=1e-4, rtol=1e-4)
+        assert_close(found.values.flatten(1), expected, depth="network")
 
 
 def test_whole_patches_need_no_window(dino: Dino) -> None:
@@ -112,7 +113,7 @@ def test_together_is_as_each_alone_whatever_came_before(dino: Dino) -> None:
     images = [picture(30, 50), picture(64, 48, 1), picture(32, 56, 2), picture(48, 48, 3)]
     alone = [dino.keys([i])[0] for i in images]
     for found, expected in zip(dino.keys(images), alone, strict=True):
-        torch.testing.assert_close(found.values, expected.values, atol=1e-5, rtol=1e-5)
+        assert_close(found.values, expected.values, depth="network")
         assert (found.size, found.window) == (expected.size, expected.window)
 
 
@@ -144,7 +145,7 @@ def test_a_short_side(home: Path) -> None:
     small = F.interpolate(small, size=(64, 128), mode="bicubic", antialias=True).clamp(0, 1)
     exact = Dino(home)
     x, rope = exact._entering((small - 0.5) / 0.2)
-    torch.testing.assert_close(found.values.flatten(1), exact._keys(x)[0], atol=1e-4, rtol=1e-4)
+    assert_close(found.values.flatten(1), exact._keys(x)[0], depth="network")
     assert rope is None and dino.provenance["side"] == 64
 
 

@@ -11,6 +11,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,6 +61,10 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "hub"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "ENDPOINT", "https://huggingface.co")  # whatever HF_ENDPOINT is
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", "https://huggingface.co/{repo_id}/resolve/{revision}/{filename}"
+    )
     monkeypatch.setenv("ANNOFREE_HOME", str(tmp_path / "home"))
     return folder
 
@@ -136,11 +141,14 @@ def test_a_branch_stays_the_commit_it_was(cache: Path) -> None:
     assert local is not None and local.folder == first
 
 
-def test_a_changed_file_is_an_error(cache: Path) -> None:
+@pytest.mark.parametrize(("content", "later"), [(b'{"v": 2}', 10**10), (b'{"v": 22}', 0)], ids=["another time", "another size"])
+def test_a_changed_file_is_an_error(cache: Path, content: bytes, later: int) -> None:
     snapshot = write_snapshot(cache, TOY.hub, FIRST, files(1))
     find(TOY)
+    stat = (snapshot / "config.json").stat()
     (snapshot / "config.json").unlink()
-    (snapshot / "config.json").write_bytes(b'{"v": 2}')
+    (snapshot / "config.json").write_bytes(content)
+    os.utime(snapshot / "config.json", ns=(stat.st_atime_ns, stat.st_mtime_ns + later))  # within one tick of a clock both agree
     refused(lambda: find(TOY), InputError, "is not the file of its first fetch", "models pull --renew toy")
 
 
@@ -538,11 +546,10 @@ def test_what_belongs_to_no_model_in_a_bundle(bundle: Path, monkeypatch: pytest.
     refused(lambda: add_bundle(bundle), InputError, "toy/config.json is there twice")
 
 
-def test_progress_can_be_silenced() -> None:
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
-
-    try:
-        hub_module.silence()
-        assert are_progress_bars_disabled()
-    finally:
-        enable_progress_bars()
+def test_progress_can_be_silenced(monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = import_module("huggingface_hub.utils.tqdm")  # a class of that name hides it
+    monkeypatch.setattr(bars, "HF_HUB_DISABLE_PROGRESS_BARS", None)  # whatever the environment says
+    monkeypatch.setattr(bars, "progress_bar_states", {})
+    assert not bars.are_progress_bars_disabled()
+    hub_module.silence()
+    assert bars.are_progress_bars_disabled()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from annofree.errors import InputError
 from annofree.features.positions import PositionRule, resized_positions
+from annofree.testing.tolerances import assert_close
 
 
 def positions_of(grid: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ def test_by_hand(rule: PositionRule, kernel: Any, plus: float, size: tuple[int, 
     found = resized_positions(positions_of(grid), size, rule, native)
     assert found.shape == (1 + size[0] * size[1], 2)
     assert found[0].tolist() == [7.0, 7.0], "the class token's row is kept"
-    np.testing.assert_allclose(found[1:].reshape(*size, 2).numpy(), by_hand(grid, size, kernel, plus), atol=1e-9)
+    assert_close(found[1:].reshape(*size, 2), by_hand(grid, size, kernel, plus))
 
 
 def test_two_cells_to_four() -> None:
@@ -72,7 +73,7 @@ def test_two_cells_to_four() -> None:
     # at -0.25 the taps are two away, one, and the edge twice: -0.75 * (...) by Keys's kernel
     left = cubic(1.25)
     found = resized_positions(positions, (2, 4), "bicubic")[1:].reshape(2, 4)
-    assert found[0].tolist() == pytest.approx([left, cubic(0.75) + cubic(1.75), cubic(0.25) + cubic(1.25), 1 - left])
+    assert_close(found[0], [left, cubic(0.75) + cubic(1.75), cubic(0.25) + cubic(1.25), 1 - left])
 
 
 @pytest.mark.parametrize("native", [(4, 4), (3, 5)])
@@ -84,7 +85,7 @@ def test_at_the_native_grid(native: tuple[int, int]) -> None:
         assert torch.equal(resized_positions(positions, native, rule, native), positions)
     moved = resized_positions(positions, native, "bicubic+0.1-always", native)
     assert torch.equal(moved[0], positions[0]) and not torch.allclose(moved[1:], positions[1:], atol=1e-3)
-    np.testing.assert_allclose(moved[1:].reshape(*native, 3).numpy(), by_hand(grid, native, cubic, 0.1), atol=1e-9)
+    assert_close(moved[1:].reshape(*native, 3), by_hand(grid, native, cubic, 0.1))
 
 
 def test_a_grid_of_as_many_cells_but_another_shape_is_resized() -> None:

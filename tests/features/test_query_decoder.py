@@ -12,6 +12,7 @@ from transformers.models.detr.modeling_detr import DetrSinePositionEmbedding
 
 from annofree.errors import InputError
 from annofree.features.query_decoder import DecoderLayer, QueryDecoder, sine_positions
+from annofree.testing.tolerances import assert_close
 
 WIDTH, HEADS, FFN = 16, 4, 24
 
@@ -57,9 +58,9 @@ def test_queries_read_as_the_slow_twin_does() -> None:
     found = decoder(queries, memory, positions)
     assert found.shape == (2, 3, 5, WIDTH)
     for one, picture in zip(found, memory, strict=True):
-        assert torch.allclose(one, slow(decoder, queries, picture, positions), atol=2e-5)
+        assert_close(one, slow(decoder, queries, picture, positions), depth="network")
     without = decoder(queries, memory)
-    assert torch.allclose(without[0], slow(decoder, queries, memory[0], torch.zeros(12, WIDTH)), atol=2e-5)
+    assert_close(without[0], slow(decoder, queries, memory[0], torch.zeros(12, WIDTH)), depth="network")
     assert not torch.allclose(without, found, atol=1e-2)
 
 
@@ -68,7 +69,7 @@ def test_a_layer_without_positions_is_torchs() -> None:
     ours = DecoderLayer(WIDTH, HEADS, FFN).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
     x, memory = random(2, 5, WIDTH), random(2, 9, WIDTH, seed=1)
-    assert torch.allclose(ours(x, memory, memory, torch.zeros_like(x)), theirs(x, memory), atol=1e-6)
+    assert_close(ours(x, memory, memory, torch.zeros_like(x)), theirs(x, memory))
 
 
 def test_layers_start_alike_and_are_not_shared() -> None:
@@ -84,7 +85,7 @@ def test_layers_start_alike_and_are_not_shared() -> None:
 def test_positions_are_those_of_detr(grid: tuple[int, int]) -> None:
     theirs = DetrSinePositionEmbedding(num_position_features=24, normalize=True)
     expected = theirs(torch.Size((1, 48, *grid)), "cpu", torch.float32)[0]
-    assert torch.allclose(sine_positions(grid, 48).T.view(48, *grid), expected, atol=1e-5)
+    assert_close(sine_positions(grid, 48).T.view(48, *grid), expected)
 
 
 def test_positions_tell_rows_first() -> None:

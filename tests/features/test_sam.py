@@ -17,6 +17,7 @@ from annofree.features.sam_inputs import Frame
 from annofree.features.weights import Card, bundled
 from annofree.protocols import Embedding
 from annofree.structures import Image
+from annofree.testing.tolerances import assert_close, assert_same_masks, assert_same_pixels
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +64,10 @@ def test_drawing_from_an_embedding_is_the_full_forward_pass(sam: Sam, prompt: st
         )
     logits = F.interpolate(out.pred_masks[0], size=(256, 256), mode="bilinear", align_corners=False)
     assert found.masks.shape == (2, 3 if many else 1, 256, 256) and found.masks.dtype == torch.bool
-    sure = logits.abs() > 1e-3
+    sure = logits.abs() > 1e-3  # they go up to 37, and every layer rounds
     assert torch.equal(found.masks[sure], logits[sure] > 0)
     assert float(sure.float().mean()) > 0.99
-    torch.testing.assert_close(found.quality, out.iou_scores[0], atol=1e-4, rtol=1e-4)
+    assert_close(found.quality, out.iou_scores[0], depth="network")
 
 
 @pytest.mark.parametrize("many", [False, True])
@@ -87,14 +88,14 @@ def test_many_prompts_are_as_each_in_a_smaller_batch(sam: Sam) -> None:
     together = sam.draw(embedding, boxes=b)
     assert together.masks.shape == (131, 1, 48, 64)
     parts = [sam.draw(embedding, boxes=b[s : s + 40]) for s in range(0, 131, 40)]
-    torch.testing.assert_close(together.quality, torch.cat([p.quality for p in parts]), atol=1e-4, rtol=1e-4)
-    differ = (together.masks != torch.cat([p.masks for p in parts])).float().mean()
-    assert float(differ) < 1e-3  # nothing but logits that are zero up to rounding
+    assert_close(together.quality, torch.cat([p.quality for p in parts]), depth="network")
+    # nothing but logits that are zero up to rounding; some masks are of a pixel or two, so not one by one
+    assert_same_pixels(together.masks, torch.cat([p.masks for p in parts]), share=1e-3)
 
 
 def test_large_pictures_are_enlarged_in_smaller_batches(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
     (embedding,) = sam.embed([disc(48, 64, (20, 30), 12)])
-    b = boxes((10, 10, 40, 30), (0, 0, 64, 48), (20, 5, 30, 30), (1, 1, 20, 20), (5, 5, 60, 40))
+    b = boxes((10, 10, 40, 30), (0, 0, 64, 48), (20, 5, 30, 30), (12, 8, 44, 36), (5, 5, 60, 40))
     plain, sizes, enlarge = sam.draw(embedding, boxes=b), [], Frame._enlarged
 
     def watched(frame: Frame, logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -105,7 +106,8 @@ def test_large_pictures_are_enlarged_in_smaller_batches(sam: Sam, monkeypatch: p
     monkeypatch.setattr(Frame, "_enlarged", watched)
     found = sam.draw(embedding, boxes=b)
     assert sizes == [2, 2, 1]
-    assert torch.equal(found.masks, plain.masks)
+    assert int(plain.masks.sum((2, 3)).min()) > 100
+    assert_same_masks(found.masks, plain.masks)
 
 
 def test_coordinates_are_scaled_with_the_picture(sam: Sam) -> None:
@@ -113,10 +115,10 @@ def test_coordinates_are_scaled_with_the_picture(sam: Sam) -> None:
     wide = Embedding((64, 512), square.state)  # the same features, said to be of a picture of 64 x 512
     of_square = sam.draw(square, boxes=boxes((50, 70, 150, 170)), points=points((100, 120)))
     of_wide = sam.draw(wide, boxes=boxes((100, 17.5, 300, 42.5)), points=points((200, 30)))
-    torch.testing.assert_close(of_wide.quality, of_square.quality, atol=1e-5, rtol=1e-5)
+    assert_close(of_wide.quality, of_square.quality, depth="network")
     assert of_wide.masks.shape == (1, 1, 64, 512)
     shrunk = of_square.masks[0, 0][2::4].repeat_interleave(2, 1)
-    assert float((shrunk != of_wide.masks[0, 0]).float().mean()) < 0.02
+    assert float((shrunk != of_wide.masks[0, 0]).float().mean()) < 0.02  # resized otherwise: borders move by part of a pixel
 
 
 @pytest.mark.parametrize(("size", "centre"), [((128, 384), (64.0, 300.0)), ((384, 128), (300.0, 64.0))])
@@ -140,11 +142,9 @@ def test_two_pictures_are_as_each_alone(sam: Sam) -> None:
         assert len(together.state) == len(alone.state)
         for a, b in zip(together.state, alone.state, strict=True):
             assert a.shape == b.shape and len(a) == 1
-            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+            assert_close(a, b, depth="network")
         prompt = boxes((20, 20, 80, 80))
-        torch.testing.assert_close(
-            sam.draw(together, boxes=prompt).quality, sam.draw(alone, boxes=prompt).quality, atol=1e-4, rtol=1e-4
-        )
+        assert_close(sam.draw(together, boxes=prompt).quality, sam.draw(alone, boxes=prompt).quality, depth="network")
 
 
 def test_provenance_says_which_weights(sam: Sam) -> None:
@@ -210,7 +210,7 @@ def test_prompts_of_several_kinds_in_one_call(sam: Sam) -> None:
     assert [len(d.masks) for d in drawn] == [1, 1, 2, 0]
     for found, e, b, p in zip(drawn, embeddings, given_boxes, given_points, strict=True):
         alone = sam.draw(e, boxes=b, points=p, many=True)
-        torch.testing.assert_close(found.quality, alone.quality, atol=1e-4, rtol=1e-4)
+        assert_close(found.quality, alone.quality, depth="network")
         assert found.masks.shape == alone.masks.shape == (len(found.quality), 3, *e.size)
 
 

@@ -22,6 +22,7 @@ from annofree.features.vit_tower import VitTower
 from annofree.features.weights import Card
 from annofree.protocols import DensePath
 from annofree.structures import Image
+from annofree.testing.tolerances import assert_close
 
 PATHS: tuple[DensePath, ...] = ("value", "value+mlp", "surgery", "attention")
 
@@ -43,7 +44,7 @@ def tower_of(seed: int = 0, **changes: Any) -> VitTower:
 @pytest.mark.parametrize("after", [False, True])
 def test_at_the_native_size_the_pooled_feature_is_open_clips(after: bool) -> None:
     tower, x = tower_of(final_ln_after_pool=after), random(3, 3, 64, 64)
-    torch.testing.assert_close(tower.whole(x), tower.visual(x), atol=1e-5, rtol=1e-5)
+    assert_close(tower.whole(x), tower.visual(x), depth="network")
     other = tower_of(pool_type="tok", final_ln_after_pool=after).whole(x)
     assert not torch.allclose(tower.whole(x), other, atol=1e-2)
 
@@ -62,13 +63,13 @@ def test_at_another_size_it_is_open_clips_with_resized_positions() -> None:
     grid = F.interpolate(cells.T.reshape(1, 32, 4, 4), size=(6, 3), mode="bicubic", align_corners=False)
     state["positional_embedding"] = torch.cat([first, grid.flatten(2)[0].T])
     other.load_state_dict(state)
-    torch.testing.assert_close(tower.whole(x), other(x), atol=1e-5, rtol=1e-5)
+    assert_close(tower.whole(x), other(x), depth="network")
 
 
 @pytest.mark.parametrize("size", [(64, 64), (80, 128)])
 def test_the_mean_of_the_attention_path_is_the_pooled_feature(size: tuple[int, int]) -> None:
     tower, x = tower_of(), random(2, 3, *size)
-    torch.testing.assert_close(tower.dense(x, "attention").mean((2, 3)), tower.whole(x), atol=1e-5, rtol=1e-5)
+    assert_close(tower.dense(x, "attention").mean((2, 3)), tower.whole(x), depth="network")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -106,7 +107,7 @@ def test_a_folder_of_such_a_clip_is_read_and_gives_open_clips_features(tmp_path:
     x = (torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25
     with torch.inference_mode():
         expected = model.encode_image(x, normalize=True)
-    torch.testing.assert_close(clip.whole([Image(pixels)]), expected, atol=1e-5, rtol=1e-5)
+    assert_close(clip.whole([Image(pixels)]), expected, depth="network")
     [cells] = clip.dense([Image(pixels)], "attention")
     assert cells.values.shape == (16, 4, 4)
     assert clip.keys([Image(pixels)])[0].values.shape == (32, 4, 4)

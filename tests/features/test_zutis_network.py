@@ -23,6 +23,7 @@ from annofree.features.weights import Card, bundled, sha256_of
 from annofree.features.zutis_network import ZutisConfig, ZutisNetwork, ZutisOutput, unit_map
 from annofree.features.zutis_weights import config_of, load_zutis, save_zutis
 from annofree.structures import Image
+from annofree.testing.tolerances import assert_close
 
 TINY = ZutisConfig(
     width=64,
@@ -114,10 +115,10 @@ def test_the_flow_is_that_of_the_slow_twin(size: tuple[int, int]) -> None:
     cells = (2 * (size[0] // 8), 2 * (size[1] // 8))
     assert [tuple(part.shape) for part in found] == [(2, 20, *cells), (2, *cells), (2, 2, 5, *cells)]
     for one, other in zip(found, expected, strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
+        assert_close(one, other, depth="network")
     assert found.masks.min() < found.masks.max()
     last = network(pixels, every_layer=False)
-    assert torch.equal(last.masks, found.masks[:, -1:])
+    assert_close(last.masks, found.masks[:, -1:], depth="network")  # products of another shape
 
 
 def test_taking_the_mean_of_the_map_is_its_layer_norm() -> None:
@@ -125,9 +126,9 @@ def test_taking_the_mean_of_the_map_is_its_layer_norm() -> None:
     units, lengths = unit_map(projected)
     normed = F.layer_norm(projected, projected.shape[1:], eps=1e-5)
     expected = normed / (normed.norm(dim=1, keepdim=True) + 1e-7)
-    assert (units - expected).abs().max() < 1e-6
+    assert_close(units, expected)
     ratio = lengths / normed.norm(dim=1)
-    assert torch.allclose(ratio[1], ratio[1, 0, 0].expand_as(ratio[1]), rtol=1e-5)  # one scale a picture
+    assert_close(ratio, ratio[:, :1, :1].expand_as(ratio))  # one scale a picture
 
 
 def test_positions_are_moved_at_the_native_size_too() -> None:
@@ -145,7 +146,7 @@ def test_positions_are_moved_at_the_native_size_too() -> None:
 def test_what_is_left_over_beyond_whole_patches_is_not_seen() -> None:
     network, pixels = made(), random(1, 3, 45, 37)
     for one, other in zip(network(pixels), network(pixels[..., :40, :32]), strict=True):
-        assert torch.equal(one, other)
+        assert_close(one, other, depth="network")
 
 
 # Gradients
@@ -181,8 +182,8 @@ def test_half_precision_leaves_features_and_masks_in_full() -> None:
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         half = network(pixels)
     assert {part.dtype for part in half} == {torch.float32}
-    assert torch.allclose(half.features.norm(dim=1), torch.ones(1, 8, 8), atol=1e-5)
-    assert torch.allclose(half.masks, network(pixels).masks, atol=0.05)
+    assert_close(half.features.norm(dim=1), torch.ones(1, 8, 8))
+    assert_close(half.masks, network(pixels).masks, dtype=torch.bfloat16, depth="network")
 
 
 # Pictures
@@ -196,7 +197,7 @@ def test_pictures_of_many_sizes_are_as_each_alone() -> None:
         cells = tuple(2 * max(8, side) // 8 // 2 * 2 for side in image.size)
         assert found.masks.shape == (5, *cells) and found.features.shape == (20, *cells) and found.lengths.shape == cells
         for one, other in zip(found, network.proposals([image])[0], strict=True):
-            assert torch.allclose(one, other, atol=1e-5)
+            assert_close(one, other, depth="network")
     assert network.proposals([]) == []
 
 
@@ -205,7 +206,7 @@ def test_pixels_are_normalised_by_the_configuration() -> None:
     x = torch.from_numpy(image.pixels.astype(np.float32) / 255).permute(2, 0, 1)[None]
     x = (x - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     with torch.inference_mode():
-        assert torch.allclose(network.proposals([image])[0].masks, network(x).masks[0, -1], atol=1e-6)
+        assert_close(network.proposals([image])[0].masks, network(x).masks[0, -1], depth="network")
 
 
 def test_pictures_are_read_at_the_size_asked_for() -> None:
@@ -268,10 +269,13 @@ def test_sizes_that_make_no_network(changes: dict[str, Any], message: str) -> No
 # Files
 
 
-def same(one: ZutisNetwork, other: ZutisNetwork, tolerance: float = 0.0) -> bool:
+def assert_same(one: ZutisNetwork, other: ZutisNetwork, kept: torch.dtype = torch.float32) -> None:
+    """All weights of ``other`` are those of ``one`` as they were ``kept``, and so is what it says of a picture."""
+    weights = other.state_dict()
+    assert all(torch.equal(weights[name], value.to(kept).float()) for name, value in one.state_dict().items())
     with torch.inference_mode():
-        pairs = zip(one(random(1, 3, 40, 32)), other(random(1, 3, 40, 32)), strict=True)
-        return all(torch.allclose(a, b, atol=tolerance, rtol=0) for a, b in pairs)
+        for a, b in zip(other(random(1, 3, 40, 32)), one(random(1, 3, 40, 32)), strict=True):
+            assert_close(a, b, dtype=kept, depth="network")
 
 
 def test_a_folder_holds_the_network(tmp_path: Path) -> None:
@@ -279,7 +283,8 @@ def test_a_folder_holds_the_network(tmp_path: Path) -> None:
     network = made(config)
     save_zutis(network, tmp_path / "made")
     loaded = load_zutis(tmp_path / "made")
-    assert loaded.config == config and same(network, loaded, 5e-3)
+    assert loaded.config == config
+    assert_same(network, loaded, torch.float16)
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     weights = tmp_path / "made" / "model.safetensors"
     assert loaded.provenance == {
@@ -289,7 +294,7 @@ def test_a_folder_holds_the_network(tmp_path: Path) -> None:
     }
     assert weights.stat().st_size < 2.1 * sum(p.numel() for p in network.parameters()) + 20_000
     save_zutis(network, tmp_path / "exact", torch.float32)
-    assert same(network, load_zutis(tmp_path / "exact"))
+    assert_same(network, load_zutis(tmp_path / "exact"))
 
 
 def test_a_card_says_what_the_weights_are(tmp_path: Path) -> None:
@@ -314,7 +319,8 @@ def test_released_weights_tell_their_sizes(tmp_path: Path, layout: str) -> None:
     else:
         save_file(state, path)
     loaded = load_zutis(tmp_path if layout == "folder" else path)
-    assert loaded.config == TINY and same(network, loaded)
+    assert loaded.config == TINY
+    assert_same(network, loaded)
 
 
 @pytest.mark.parametrize("patch", [16, 32])

@@ -222,7 +222,7 @@ def test_the_tower_computes_in_the_precision_asked_for() -> None:
     exact, half = Models("tiny", "cpu").clip, Models("tiny", "cpu", precision="bfloat16").clip
     image = [Image(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))]
     assert half.provenance["dtype"] == "bfloat16" and exact.provenance["dtype"] == "float32"
-    assert 0.99 < float((exact.whole(image) * half.whole(image)).sum()) < 1 - 1e-7
+    assert 0.99 < float((exact.whole(image) * half.whole(image)).sum()) < 1 - 1e-6
 
 
 def test_an_unknown_precision_is_refused() -> None:

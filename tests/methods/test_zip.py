@@ -20,6 +20,7 @@ from annofree.structures import Detections, FeatureMap, Image, Vocabulary
 from annofree.testing.conformance import CHECKS, check_known_answers
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import BACKGROUND, COLOURS, NAMES, PaperScene, scenes
+from annofree.testing.tolerances import assert_close
 
 PAPER = VARIANTS["paper"]
 Check = Callable[[Segmenter], None]
@@ -52,8 +53,9 @@ def paper(size: tuple[int, int], *pieces: tuple[str, Rectangle]) -> Image:
 
 
 def same(one: Detections, other: Detections) -> bool:
+    """To the bit: both are asked for in one way."""
     rles = [[r["counts"] for r in found.rles] for found in (one, other)]
-    return one.labels == other.labels and rles[0] == rles[1] and np.allclose(one.scores, other.scores, atol=1e-6)
+    return one.labels == other.labels and rles[0] == rles[1] and np.array_equal(one.scores, other.scores)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -90,8 +92,8 @@ def test_the_official_scale_is_swapped(size: tuple[int, int]) -> None:
     swapped = coarse_of("official", image).boxes
     assert down != right
     cells = straight / torch.tensor([right, down, right, down])
-    assert torch.allclose(cells, cells.round(), atol=1e-4)
-    assert torch.allclose(swapped, cells * torch.tensor([down, right, down, right]), atol=1e-4)
+    assert_close(cells, cells.round())
+    assert_close(swapped, cells * torch.tensor([down, right, down, right]))
 
 
 @pytest.mark.parametrize(("bottom", "found"), [(48, ["tree", "apple"]), (46, ["tree"])])
@@ -213,7 +215,7 @@ def test_a_joint_score_is_activation_times_presence() -> None:
     alone, joint = (coarse_of(replace(PAPER, presence=0.1, score=s), image, Doubtful()) for s in ("activation", "joint"))
     assert joint.class_ids.tolist() == names  # strongest first
     activation = dict(zip(alone.class_ids.tolist(), alone.scores.tolist(), strict=True))
-    assert joint.scores.tolist() == pytest.approx([0.8 * activation[names[0]], 0.2 * activation[names[1]]], rel=1e-5)
+    assert_close(joint.scores, [0.8 * activation[names[0]], 0.2 * activation[names[1]]])
     assert all(0.9 < value <= 1 for value in activation.values())
 
 

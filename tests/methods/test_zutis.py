@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from tests.support.painted import assert_best
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.detections import painting
+from annofree.detections.painting import strongest
 from annofree.errors import InputError, MissingError
 from annofree.features.store import add_folder
 from annofree.features.weights import Card, sha256_of
@@ -30,6 +33,7 @@ from annofree.testing.conformance import CHECKS
 from annofree.testing.fakes import FakeClip, FakeZutis
 from annofree.testing.paper_world import NAMES, scenes
 from annofree.testing.semantic_conformance import SEMANTIC_CHECKS
+from annofree.testing.tolerances import assert_close, assert_same_masks
 
 EVERY = replace(VARIANTS["official"], nms=1.0, min_score=0.0)
 
@@ -137,18 +141,19 @@ def test_the_score_of_a_proposal(pooled: Any, score: Any, logit_scale: float) ->
     encoding = method.encode([blank()])[0]
     expected = by_hand(encoding, Words().words(Vocabulary.of(["background", *names])), settings)
     kept = sorted(((score, row - 1) for row, score in expected if row > 0 and score > 0), reverse=True)
+    assert all(one - other > 1e-5 for (one, _), (other, _) in pairwise(kept))  # far enough apart to come in one order
     found = method.instances(encoding, names)
     assert found.class_ids.tolist() == [k for _, k in kept]
-    assert np.allclose(found.scores, [s for s, _ in kept], atol=1e-5)
+    assert_close(found.scores, [s for s, _ in kept])
     assert 0 < len(found) < 12  # some are background
 
 
 def test_masks_are_drawn_at_full_size_before_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     masks = Random().proposals([blank()])[0][2]
     drawn = F.interpolate(masks[None], size=(30, 41), mode="bilinear", align_corners=False)[0] > 0.5
-    assert torch.equal(inside_pixels(masks, (30, 41)), drawn)
+    assert_same_masks(inside_pixels(masks, (30, 41)), drawn)
     monkeypatch.setattr(zutis_module, "_AT_ONCE", 3 * 30 * 41)
-    assert torch.equal(inside_pixels(masks, (30, 41)), drawn)
+    assert_same_masks(inside_pixels(masks, (30, 41)), drawn)
     assert inside_pixels(masks[:0], (30, 41)).shape == (0, 30, 41)
 
 
@@ -158,11 +163,12 @@ def test_the_label_map_is_the_best_cosine_of_each_pixel(monkeypatch: pytest.Monk
     encoding = method.encode([blank()])[0]
     words = Words().words(Vocabulary.of(["background", *names]))
     cosines = torch.einsum("dhw,kd->khw", encoding.features, words)
-    expected = F.interpolate(cosines[None], size=(30, 41), mode="bilinear", align_corners=False)[0].argmax(0).numpy()
-    assert np.array_equal(method.semantic(encoding, names).labels, expected)
-    monkeypatch.setattr(painting, "_AT_ONCE", 30 * 41)
-    found = method.semantic(encoding, names)
-    assert np.array_equal(found.labels, expected) and found.names == ("background", *names) and found.background == 0
+    drawn = F.interpolate(cosines[None], size=(30, 41), mode="bilinear", align_corners=False)[0]
+    for at_once in (2**25, 30 * 41):  # all names at once, and one by one
+        monkeypatch.setattr(zutis_module, "strongest", partial(strongest, at_once=at_once))
+        found = method.semantic(encoding, names)
+        assert_best(found.labels, drawn)
+        assert found.names == ("background", *names) and found.background == 0
 
 
 # what may be chosen

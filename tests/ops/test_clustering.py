@@ -7,6 +7,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from annofree.ops.clustering import kmeans, linspace_seeds, plusplus_seeds, random_seeds
+from annofree.testing.tolerances import assert_close
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -40,6 +41,7 @@ def test_kmeans_equals_the_obvious_loop(n: int, channels: int, k: int, iteration
     features = torch.randn(n, channels, generator=generator(n), dtype=torch.float64)
     labels = kmeans(features, features[:k], iterations=iterations)
     assert labels.dtype == torch.int64
+    # no point is within 1e-4 of a tie, and this is double precision
     assert labels.tolist() == naive_kmeans(features, features[:k], iterations).tolist()
 
 
@@ -48,13 +50,13 @@ def test_kmeans_is_as_tight_as_scikit_learn(seed: int) -> None:
     features = torch.randn(400, 4, generator=generator(seed), dtype=torch.float64)
     centres = features[plusplus_seeds(features, 6, generator(seed))]
     theirs = KMeans(6, init=centres.numpy(), n_init=1, max_iter=100, tol=0, algorithm="lloyd").fit(features.numpy())
-    assert inertia(features, kmeans(features, centres, rtol=0, atol=0)) == pytest.approx(theirs.inertia_, rel=1e-9)
+    assert_close(inertia(features, kmeans(features, centres, rtol=0, atol=0)), theirs.inertia_)
 
 
 def test_kmeans_never_gets_looser() -> None:
     features = torch.rand(200, 3, generator=generator(), dtype=torch.float64)
     course = [inertia(features, kmeans(features, features[:8], iterations=i)) for i in range(1, 12)]
-    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(course))
+    assert all(later <= earlier * (1 + 1e-12) for earlier, later in pairwise(course))  # but for the rounding of the sums
     assert course[-1] < course[0]
 
 
@@ -98,7 +100,8 @@ def test_inputs_are_left_alone() -> None:
 
 
 def test_common_offset_changes_nothing() -> None:
-    features = torch.randn(300, 8, generator=generator(4)) + torch.arange(300)[:, None] % 7
+    # the squares are rounded by some 0.002 with the offset, and no point is within 0.1 of a tie
+    features = torch.randn(300, 8, generator=generator(4)) / 2 + torch.arange(300)[:, None] % 7
     expected = kmeans(features.double(), features[:7].double())
     assert kmeans(features + 64, features[:7] + 64).tolist() == expected.tolist()
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.ops.grids import fitted_size, nearest, resized, shifted, stitched
+from annofree.testing.tolerances import assert_close
 
 few = settings(max_examples=60, deadline=None)
 sides = st.integers(1, 9)
@@ -19,7 +20,7 @@ def test_a_fitted_size_is_in_strides_and_keeps_the_aspect(height: int, width: in
     assert all(n % stride == 0 and n >= stride for n in sizes.values())
     assert min(sizes.values()) == short  # a multiple of the stride here
     exact = short * max(height, width) / min(height, width)
-    assert abs(max(sizes.values()) - min(exact, 4 * short)) <= stride / 2
+    assert abs(max(sizes.values()) - min(exact, 4 * short)) <= stride / 2 + 1e-6  # halfway, rounding decides
     if height != width:
         assert (sizes["h"] >= sizes["w"]) == (height > width) or sizes["h"] == sizes["w"]
 
@@ -57,7 +58,7 @@ def test_resized_is_bilinear_between_cell_centres(height: int, width: int, h: in
         x0, x1, u = sample((j + 0.5) * width / w - 0.5, width)
         top = (1 - u) * maps[:, y0, x0] + u * maps[:, y0, x1]
         bottom = (1 - u) * maps[:, y1, x0] + u * maps[:, y1, x1]
-        torch.testing.assert_close(found[:, i, j], (1 - v) * top + v * bottom, atol=1e-5, rtol=1e-5)
+        assert_close(found[:, i, j], (1 - v) * top + v * bottom)
 
 
 def test_resized_to_its_own_size_is_the_same_tensor() -> None:
@@ -99,8 +100,8 @@ def test_stitched_cells_are_evenly_spaced(factor: int) -> None:
     for offset, image in ((0, found[0]), (100, found[1])):
         expected_y = (offset + rows)[:, None].expand(-1, len(columns))
         expected_x = (offset + columns)[None].expand(len(rows), -1)
-        torch.testing.assert_close(image[0][inner, inner], expected_y[inner, inner])
-        torch.testing.assert_close(image[1][inner, inner], expected_x[inner, inner])
+        assert_close(image[0][inner, inner], expected_y[inner, inner])
+        assert_close(image[1][inner, inner], expected_x[inner, inner])
         assert (image[0].diff(dim=0) > 0).all() and (image[1].diff(dim=1) > 0).all()
 
 

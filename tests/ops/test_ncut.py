@@ -8,6 +8,7 @@ from scipy.linalg import eigh
 
 from annofree.ops.ncut import cut_map, joined_cells, oriented, second_eigenvector
 from annofree.structures import FloatArray
+from annofree.testing.tolerances import assert_close
 
 
 def features(count: int, seed: int = 0, kinds: int = 2) -> FloatArray:
@@ -33,12 +34,12 @@ def official(cells: FloatArray, tau: float, eps: float) -> FloatArray:
 @pytest.mark.parametrize("count", [8, 40, 65, 150])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_eigenvector_is_that_of_the_dense_solver(count: int, seed: int) -> None:
-    cells = features(count, seed)
+    cells = features(count, seed)  # no cosine is within 5e-6 of tau
     expected = official(cells, 0.2, 1e-5)
     found = second_eigenvector(joined_cells(cells, 0.2, 1e-5))
     found = found * np.linalg.norm(expected) / np.linalg.norm(found)
     sign = np.sign(found @ expected)
-    np.testing.assert_allclose(sign * found, expected, atol=1e-5 * np.abs(expected).max())
+    assert_close(sign * found, expected, depth="network")
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -49,7 +50,7 @@ def test_the_same_partition_and_the_seed_on_its_side(seed: int) -> None:
     seed_cell = np.abs(expected).argmax()
     side = side if side[seed_cell] else ~side
     vector = oriented(second_eigenvector(joined_cells(cells, 0.2, 1e-5)))
-    assert np.array_equal(vector > vector.mean(), side)
+    assert np.array_equal(vector > vector.mean(), side), "no cell is within a thousandth of the mean"
     soft = cut_map(cells)
     assert soft.dtype == np.float32 and (soft.min(), soft.max()) == (0, 1)
     assert soft[side].min() > soft[~side].max()

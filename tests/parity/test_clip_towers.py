@@ -28,6 +28,7 @@ from annofree.features.vit_tower import VitTower
 from annofree.features.weights import Card
 from annofree.protocols import DensePath
 from annofree.structures import Image, Vocabulary
+from annofree.testing.tolerances import assert_close
 
 VISION: dict[str, dict[str, Any]] = {
     "rn50": {"image_size": 96, "layers": [3, 4, 6, 3], "width": 8, "patch_size": None},
@@ -107,12 +108,6 @@ def picture(size: tuple[int, int], seed: int = 0) -> Image:
     return Image(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8))
 
 
-def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
-    """Equal up to a part of the largest number there is."""
-    assert found.shape == expected.shape
-    assert float((found.double() - expected.double()).abs().max() / expected.double().abs().max()) <= tolerance
-
-
 # Against open_clip
 
 
@@ -121,18 +116,20 @@ def test_pictures_and_texts_are_as_open_clip_encodes_them(folders: Folders, name
     clip, theirs = load(folders(name, quick)), open_clip_of(folders(name, quick))
     x, names = pixels(clip, "native"), ["a photo of a dog.", "traffic light"]
     with torch.inference_mode():
-        assert_close(clip._tower.whole(x), theirs.encode_image(x), 1e-5)
-        assert_close(clip.words(Vocabulary.of(names)), theirs.encode_text(clip._tokenizer(names), normalize=True), 1e-5)
+        assert_close(clip._tower.whole(x), theirs.encode_image(x), depth="network")
+        assert_close(
+            clip.words(Vocabulary.of(names)), theirs.encode_text(clip._tokenizer(names), normalize=True), depth="network"
+        )
 
 
 @pytest.mark.parametrize("name", RESNETS)
 @pytest.mark.parametrize("size", SIZES)
-def test_conv4_is_open_clips_bit_by_bit(folders: Folders, name: str, size: Any) -> None:
+def test_conv4_is_open_clips(folders: Folders, name: str, size: Any) -> None:
     clip = load(folders(name, True))
     v = copy.deepcopy(open_clip_of(folders(name, True)).visual).to(memory_format=torch.channels_last)
     x = pixels(clip, size).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        assert torch.equal(clip._tower.conv4(x), v.layer3(v.layer2(v.layer1(v.stem(x)))))
+        assert_close(clip._tower.conv4(x), v.layer3(v.layer2(v.layer1(v.stem(x)))), depth="network")
 
 
 @pytest.mark.parametrize("name", VISION)
@@ -144,8 +141,8 @@ def test_whole_pictures_are_squashed_normalised_and_encoded(folders: Folders, na
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ([0.48, 0.46, 0.41], [0.27, 0.26, 0.28]))
     with torch.inference_mode():
         expected = theirs.encode_image((x - mean) / std, normalize=True)
-    assert_close(clip.whole([image]), expected, 1e-5)
-    assert_close(clip.squares(x), expected, 1e-5)
+    assert_close(clip.whole([image]), expected, depth="network")
+    assert_close(clip.squares(x), expected, depth="network")
 
 
 # Against slow twins
@@ -261,12 +258,12 @@ def test_dense_paths_of_vits_against_the_slow_twin(folders: Folders, name: str, 
         tokens, keys = twin_vit(twin, x.double(), patch, path)
         with torch.inference_mode():
             dense = clip._tower.dense(x[None], path)[0]
-            assert_close(dense, on_grid(tokens, dense), 2e-5)
+            assert_close(dense, on_grid(tokens, dense), depth="network")
             if path != "surgery":  # whose positions are resized by another rule
-                assert_close(clip._tower.keys(x[None])[0], on_grid(keys, dense), 2e-5)
+                assert_close(clip._tower.keys(x[None])[0], on_grid(keys, dense), depth="network")
             if path in ("surgery", "attention"):
                 assert isinstance(clip._tower, VitTower)
-                assert_close(clip._tower.tokens(x[None], path)[0], tokens, 2e-5)
+                assert_close(clip._tower.tokens(x[None], path)[0], tokens, depth="network")
 
 
 @pytest.mark.parametrize("path", ["value", "surgery", "attention"])
@@ -279,7 +276,7 @@ def test_dense_paths_of_resnets_against_the_slow_twin(folders: Folders, name: st
         x = pixels(clip, size, batch=1)
         with torch.inference_mode():
             cells, dense = clip._tower.layer4(x)[0], clip._tower.dense(x, path)[0]
-            assert_close(dense, on_grid(twin_pool(twin, cells.double(), heads, path), dense), 2e-5)
+            assert_close(dense, on_grid(twin_pool(twin, cells.double(), heads, path), dense), depth="network")
 
 
 @pytest.mark.parametrize("name", VISION)
@@ -292,7 +289,7 @@ def test_maps_of_pictures_are_the_paths_at_unit_length(folders: Folders, name: s
     x = torch.from_numpy(image.pixels).permute(2, 0, 1)[None] / 255
     x = (x - clip._mean.view(3, 1, 1)) / clip._std.view(3, 1, 1)
     with torch.inference_mode():
-        assert_close(found.values, F.normalize(clip._tower.dense(x, path)[0], dim=0), 1e-5)
+        assert_close(found.values, F.normalize(clip._tower.dense(x, path)[0], dim=0), depth="network")
     assert found.size == image.size and found.values.dtype == torch.float32
 
 
@@ -306,14 +303,17 @@ def test_many_pictures_are_as_each_alone_and_leave_no_trace(folders: Folders, na
     images = [picture(size, seed) for seed, size in enumerate([(64, 64), (50, 97), (64, 64), (97, 50), (50, 97)])]
     whole, dense = clip.whole(images), clip.dense(images)
     for image, w, d in zip(images, whole, dense, strict=True):
-        assert_close(w, clip.whole([image])[0], 1e-5)
-        assert_close(d.values, clip.dense([image])[0].values, 1e-4)
+        assert_close(w, clip.whole([image])[0], depth="network")
+        assert_close(d.values, clip.dense([image])[0].values, depth="network")
     after = clip._model.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
 LEAST_COSINE = {torch.bfloat16: 0.9995, torch.float16: 0.99999}
-"""What half precision may turn a unit feature away from its float32 self, on these random towers of full depth."""
+"""What half precision may turn a unit feature away from its float32 self, on these random towers of full depth.
+
+Seen were 2.3e-4 and 3.5e-6 below 1, as much with AVX-512 and AVX2 as without.
+"""
 
 
 @pytest.mark.parametrize("dtype", LEAST_COSINE, ids=str)

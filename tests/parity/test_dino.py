@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from annofree.features.dino import Dino
 from annofree.features.weights import Card
 from annofree.structures import Image
+from annofree.testing.tolerances import assert_close
 
 CARD = Card(name="random", family="none", tier="S0", licence="none", trained_on="nothing", world="none", files={})
 TINY: dict[str, Any] = {"embed_dim": 24, "depth": 3, "num_heads": 2}
@@ -99,7 +100,7 @@ def test_at_the_native_size_all_is_as_timm_has_it(home: Path, name: str) -> None
     for what in ("keys", "attention", "tokens"):
         (found,) = getattr(dino, what)([image])
         assert found.size == image.size and found.window is None and found.values.shape[1:] == (6, 6)
-        torch.testing.assert_close(found.values.flatten(1), expected[what], atol=2e-4, rtol=2e-4)
+        assert_close(found.values.flatten(1), expected[what], depth="network")
 
 
 @pytest.mark.parametrize("name", ["dinov2-reg", "dinov3"])  # those whose rule is timm's own
@@ -108,7 +109,7 @@ def test_other_sizes_as_timm_has_them(home: Path, name: str) -> None:
     image = picture(4 * dino.patch, 9 * dino.patch)
     expected = reference(home, name, normalised(image))
     for what in ("keys", "attention", "tokens"):
-        torch.testing.assert_close(getattr(dino, what)([image])[0].values.flatten(1), expected[what], atol=2e-4, rtol=2e-4)
+        assert_close(getattr(dino, what)([image])[0].values.flatten(1), expected[what], depth="network")
 
 
 def with_positions(home: Path, name: str, x: Tensor, positions: Tensor) -> Tensor:
@@ -146,7 +147,7 @@ def test_position_rules(home: Path, name: str, rule: Any) -> None:
     }
     grid = F.interpolate(grid, **arguments[rule])
     expected = with_positions(home, name, normalised(image), torch.cat([pos[:, :1], grid.flatten(2).transpose(1, 2)], 1))
-    torch.testing.assert_close(dino.keys([image])[0].values.flatten(1), expected, atol=2e-4, rtol=2e-4)
+    assert_close(dino.keys([image])[0].values.flatten(1), expected, depth="network")
     assert Dino(home / name, card=CARD).positions == "bicubic+0.1"
 
 
@@ -155,6 +156,7 @@ def test_position_rules(home: Path, name: str, rule: Any) -> None:
 def test_half_precision_is_near(home: Path, name: str, dtype: torch.dtype) -> None:
     image = picture(50, 70)
     full, half = Dino(home / name, card=CARD), Dino(home / name, card=CARD, dtype=dtype)
+    # of the whole map's length, for attention is made of small numbers; seen were 0.004 and 0.03
     tolerance = 0.01 if dtype == torch.float16 else 0.08
     for what in ("keys", "attention", "tokens"):
         a, b = getattr(full, what)([image])[0].values, getattr(half, what)([image])[0].values

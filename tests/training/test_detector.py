@@ -14,14 +14,14 @@ import pytest
 import torch
 import typer
 from safetensors.torch import save_file
-from tests.training.two_processes import by_two_processes
+from tests.training.two_processes import assert_same_curves, by_two_processes
 from torch import nn
 from typer.testing import CliRunner
 
 from annofree.apps.cli.finetune import finetune
 from annofree.apps.cli.train_detector import detector as command
 from annofree.datasets.labelled import Labelled
-from annofree.detectors.checkpoint import load_detector
+from annofree.detectors.checkpoint import load_detector, save_detector
 from annofree.detectors.config import Target
 from annofree.errors import InputError, MissingError
 from annofree.features.weights import Card
@@ -35,6 +35,8 @@ from annofree.training.detector_start import class_layers, start
 from annofree.training.detector_tuning import SCHEDULES, tuning
 from annofree.training.records import read_log
 from annofree.training.schedules import Poly, Stairs, Warmed
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 NAMES = ("dog", "cat", "cup")
 COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200))
@@ -90,14 +92,6 @@ def write_labels(folder: Path, info: Mapping[str, Any] | None = None) -> None:
     file.write(folder / "labels.json")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("detector")
@@ -112,7 +106,6 @@ def recipe_of(home: Path, out: Path, **changes: Any) -> DetectorRecipe:
 
 @pytest.fixture(scope="module")
 def trained(home: Path) -> Path:
-    torch.set_num_threads(1)
     train_detector(recipe_of(home, home / "trained", sample_every=4), say=quiet)
     return home / "trained"
 
@@ -221,11 +214,19 @@ def test_other_settings_or_labels_are_refused(home: Path, trained: Path) -> None
         train_detector(recipe_of(home, trained, fraction=0.5), say=quiet)
 
 
-def test_two_processes_learn_what_one_does(home: Path, trained: Path, tmp_path: Path) -> None:
-    recipe = recipe_of(home, tmp_path)
-    by_two_processes(lambda: train_detector(recipe, say=quiet))
-    for ours, theirs in zip(curve(tmp_path), curve(trained), strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)  # every anchor and box is learned from, so none is drawn
+def test_two_processes_learn_what_one_does(home: Path, tmp_path: Path) -> None:
+    """Every anchor and box is learned from, so none is drawn, and boxes hardly move, so that rounding decides of none."""
+    recipe = recipe_of(home, tmp_path / "start")
+    every = {"rpn_before": [5000, 5000], "rpn_after": [5000, 5000], "rpn_nms": 1.0, "roi_batch": 5000}
+    network = start(replace(recipe, network={**recipe.network, **every}), NAMES).network
+    for name, weight in network.named_parameters():
+        if "bbox_pred" in name or "move" in name:
+            nn.init.zeros_(weight)
+    save_detector(network, tmp_path / "start")
+    how = {"initial": str(tmp_path / "start"), "network": {}, "steps": 3, "decay_at": (), "warmup": 0, "log_every": 1}
+    train_detector(recipe_of(home, tmp_path / "one", **how), say=quiet)
+    by_two_processes(lambda: train_detector(recipe_of(home, tmp_path / "two", **how), say=quiet))
+    assert_same_curves(curve(tmp_path / "two"), curve(tmp_path / "one"))
 
 
 # What is learned

@@ -20,6 +20,7 @@ from annofree.features.dino import Dino
 from annofree.features.saliency import found_head
 from annofree.features.weights import Card
 from annofree.structures import FeatureMap, Image
+from annofree.testing.tolerances import assert_close
 from annofree.training import tiny_dino
 from annofree.training.exams_saliency import overlap
 from annofree.training.found import BUDGET, found_loss, refined_patches, train_found
@@ -41,7 +42,7 @@ def test_the_loss_is_first_to_the_seed_then_to_the_head_itself(progress: float) 
     logits = torch.randn(2, 3, 4, generator=generator)
     drawn = torch.rand(2, 3, 4, generator=generator) < 0.5
     seeded, taught = slow_entropy(logits, drawn), 1.5 * slow_entropy(logits, drawn) + 4 * slow_entropy(logits, logits > 0)
-    assert float(found_loss(logits, drawn, progress)) == pytest.approx(seeded if progress < 0.9 else taught, rel=1e-5)
+    assert_close(found_loss(logits, drawn, progress), seeded if progress < 0.9 else taught)
 
 
 def half_white(side: int = 64) -> Image:
@@ -152,4 +153,4 @@ def test_overlap_per_image_and_pooled() -> None:
         e = sum(bool(f[at] or t[at]) for at in np.ndindex(*t.shape))
         single.append(b / e)
         both, either = both + b, either + e
-    assert score.per_image == pytest.approx(sum(single) / 3) and score.pooled == pytest.approx(both / either)
+    assert_close([score.per_image, score.pooled], [sum(single) / 3, both / either])

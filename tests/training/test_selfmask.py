@@ -22,6 +22,7 @@ from annofree.features.selfmask import SelfMask, load_selfmask
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork, SelfMaskOutput
 from annofree.features.weights import Card
 from annofree.structures import Image
+from annofree.testing.tolerances import assert_close
 from annofree.training import selfmask as module
 from annofree.training.learner import Course
 from annofree.training.selfmask import (
@@ -36,6 +37,8 @@ from annofree.training.selfmask_losses import dice_losses, ranking_loss, selfmas
 from annofree.training.spectral_voting import SpectralVoter, Voting, colours
 from annofree.training.tiny_dino import new_model, write_tiny_dino
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = replace(
     TINY, model_args={"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 2}, layers=2, heads=2, ffn=32, queries=4
 )
@@ -49,7 +52,7 @@ def test_dice_is_that_of_a_loop() -> None:
     for b, layer, q in np.ndindex(2, 3, 4):
         both = sum(float(p) * float(t) for p, t in zip(masks[b, layer, q].flatten(), truth[b].flatten(), strict=True))
         expected = 1 - (2 * both + 1) / (float(masks[b, layer, q].sum()) + float(truth[b].sum()) + 1)
-        assert float(found[b, layer, q]) == pytest.approx(expected, abs=1e-5)
+        assert_close(found[b, layer, q], expected)
     assert dice_losses(torch.zeros(1, 1, 1, 2, 2), torch.zeros(1, 2, 2)).item() == 0
 
 
@@ -65,7 +68,7 @@ def test_the_ranking_loss_is_that_of_a_loop(order: Any) -> None:
                     wrong = float(objectness[row, worse] - objectness[row, better])
                     costs.append(max(0.0, wrong if order == "paper" else -wrong))
         assert len(costs) == 10
-        assert float(ranking_loss(dice, objectness, order)[row]) == pytest.approx(sum(costs) / 10, abs=1e-6)
+        assert_close(ranking_loss(dice, objectness, order)[row], sum(costs) / 10)
 
 
 def test_a_right_order_costs_nothing_and_a_wrong_one_is_pushed_towards_the_right() -> None:
@@ -87,8 +90,8 @@ def test_losses_are_summed_over_layers_and_queries_and_averaged_over_pictures() 
     losses = selfmask_losses(out, truth)
     cells = truth.view(2, 6, 2, 6, 2).mean((2, 4))
     dice = dice_losses(out.masks, cells)
-    assert float(losses["dice"]) == pytest.approx(float(dice.sum()) / 2, rel=1e-6)
-    assert float(losses["ranking"]) == pytest.approx(float(ranking_loss(dice, out.objectness).sum()) / 2, rel=1e-6)
+    assert_close(losses["dice"], dice.sum() / 2)
+    assert_close(losses["ranking"], ranking_loss(dice, out.objectness).sum() / 2)
 
 
 def scene(seed: int, size: tuple[int, int] = (40, 48)) -> Image:

@@ -51,6 +51,7 @@ def test_the_same_picture_gets_the_same_mask_in_any_company() -> None:
     (one, _), (other, _) = square(), square((4, 40), 16)
     voter = SpectralVoter({"colour": colours, "dino": FakeDino().keys}, FAST)
     together, alone = voter.votes([other, one]), [voter.votes([i])[0] for i in (other, one)]
+    # exactly: each picture is cut by itself, whoever is there
     assert all(torch.equal(a.mask, b.mask) and a.agreement == b.agreement for a, b in zip(together, alone, strict=True))
 
 

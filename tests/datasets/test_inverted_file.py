@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests.datasets.test_retrieval import AXES, VECTORS, index_of, unit
 
 from annofree.datasets.inverted_file import search_inverted_file
 from annofree.datasets.retrieval import retrieve, search
 from annofree.errors import InputError, MissingError
 from annofree.structures import FloatArray, Vocabulary
+from annofree.testing.tolerances import assert_close
 
 
 @pytest.fixture
@@ -31,7 +33,8 @@ def test_all_lists_give_what_the_exact_search_gives(tmp_path: Path, faiss: Any) 
     for _ in range(2):  # made, then mapped
         found = search_inverted_file(index, queries, 20, probes=1000)
         for ours, best in zip(found, exact, strict=True):
-            assert ours.scores.tolist() == pytest.approx(best.scores.tolist(), abs=2e-3)
+            # in float16 its lists cannot tell all vectors apart, so one of the last may be another
+            assert_close(ours.scores, best.scores, dtype=torch.float16)
             assert len(set(ours.rows.tolist()) & set(best.rows.tolist())) >= 19
 
 

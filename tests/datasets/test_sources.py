@@ -1,4 +1,5 @@
 import io
+import os
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,8 +80,10 @@ def test_what_is_given_twice_counts_once(tmp_path: Path) -> None:
 
 def test_a_tar_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "0.tar", {"1.png": png(1)})
+    os.utime(tar, ns=(1, 1))
     assert read_place(f"{tar}::1.png").pixels[0, 0, 0] == 1
-    write_tar(tar, {"longer-name.png": png(9, (50, 40)), "1.png": png(7)})
+    write_tar(tar, {"longer-name.png": png(9, (50, 40)), "1.png": png(7)})  # of the same size, for tars come in blocks
+    os.utime(tar, ns=(2, 2))
     assert read_place(f"{tar}::1.png").pixels[0, 0, 0] == 7
 
 

@@ -26,6 +26,7 @@ from annofree.evaluation.mistakes_page import write_mistakes_page
 from annofree.evaluation.precision_recall import draw_curves, precision_curve
 from annofree.formats.coco import CocoFile
 from annofree.structures import Image
+from annofree.testing.tolerances import assert_close
 
 SIZE = (120, 160)
 NAMES = {9: "cat", 3: "dog", 21: "bus"}  # the order of ids is not that of the file
@@ -79,14 +80,15 @@ def test_counts_curves_and_twelve_numbers_are_those_of_pycocotools(seed: int, io
     truth, said = random_case(seed)
     theirs, ours = oracle(truth, said, iou_type), count_instances(truth, said, iou_type=iou_type)
     assert ours.names == ("dog", "cat", "bus", "never")
-    np.testing.assert_allclose(ours.precision, theirs.eval["precision"], atol=1e-12)
-    np.testing.assert_allclose(ours.recall, theirs.eval["recall"], atol=1e-12)
+    assert_close(ours.precision, theirs.eval["precision"])
+    assert_close(ours.recall, theirs.eval["recall"])
     twelve = [-1.0 if value is None else value for value in astuple(ours.scores())[:12]]
-    assert twelve == pytest.approx(theirs.stats.tolist(), abs=1e-12) and 0 < twelve[0] < 1
+    assert_close(twelve, theirs.stats)
+    assert 0 < twelve[0] < 1
     curve = precision_curve(ours, 0.75)
     assert curve is not None
-    np.testing.assert_allclose(curve, theirs.eval["precision"][5, :, :3, 0, 2].mean(1), atol=1e-12)
-    assert curve.mean() == pytest.approx(ours.scores().ap75)
+    assert_close(curve, theirs.eval["precision"][5, :, :3, 0, 2].mean(1))
+    assert_close(curve.mean(), ours.scores().ap75)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -206,7 +208,7 @@ def test_the_page_shows_the_worst_of_each_class_and_is_replaced_only_by_itself(t
     index = write_mistakes_page(
         out, truth, counted, found, title="Dogs & co", groups=groups, picture=lambda name: Image(pixels)
     )
-    text = index.read_text()
+    text = index.read_text(encoding="utf-8")
     crops = sorted(path.name for path in (out / "crops").iterdir())
     assert len(crops) == 9 == text.count("<img ") and text.count("Largest misses") == 3
     assert (
@@ -216,9 +218,9 @@ def test_the_page_shows_the_worst_of_each_class_and_is_replaced_only_by_itself(t
         and "http://" not in text.replace("w3.org", "")[:200]
     )
     assert "another class, overlapping too little (overlap 0.25)" in text
-    assert (out / "curves.svg").read_text() in text
-    again = write_mistakes_page(out, truth, counted, found, title="again", each=1, classes=1)
-    assert "2 more with fewer mistakes" in again.read_text() and "no picture" in again.read_text()
+    assert (out / "curves.svg").read_text(encoding="utf-8") in text
+    again = write_mistakes_page(out, truth, counted, found, title="again", each=1, classes=1).read_text(encoding="utf-8")
+    assert "2 more with fewer mistakes" in again and "no picture" in again
     assert not list((out / "crops").iterdir())
     (out / "mine.txt").touch()
     with pytest.raises(InputError, match="new or empty folder"):

@@ -18,7 +18,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(ROWS, ROWS, TEXT, st.sampled_from([None, 1]), st.integers(1, 9))
 def test_rows_are_those_of_the_file(
     tmp_path: Path, images: Any, annotations: Any, note: str, indent: int | None, chunk: int

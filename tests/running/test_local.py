@@ -1,10 +1,11 @@
 import gc
+import itertools
 import threading
-import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,11 @@ import torch
 from annofree.datasets import sources
 from annofree.datasets.folder import pillow_quiet
 from annofree.errors import ImageError, InputError, MissingError
+from annofree.running import local
 from annofree.running.local import Clock, Encoders, Timings, attempt
 from annofree.structures import Image
+
+STUCK = 600.0  # seconds after which a wait is a hang, on any machine
 
 
 @dataclass
@@ -71,12 +75,14 @@ def pictures(folder: Path, count: int, guilty: Sequence[int] = (), broken: Seque
     return paths
 
 
-def test_every_picture_is_handed_on_in_order_and_in_batches(tmp_path: Path) -> None:
+def test_every_picture_is_handed_on_in_order_and_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(local, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))  # each look takes a second
     record, method = Record(), Stub()
     record.go(method, pictures(tmp_path, 5), batch_size=2)
     assert record.done == ["0.png", "1.png", "2.png", "3.png", "4.png"]
     assert method.batches == [["0.png", "1.png"], ["2.png", "3.png"], ["4.png"]]
-    assert record.clock.seconds["encode"] > 0 and record.clock.seconds["read"] > 0
+    assert record.clock.seconds == {"read": 3, "encode": 3, "instances": 0}
 
 
 def test_a_bad_picture_is_named_and_the_rest_of_its_batch_goes_on(tmp_path: Path) -> None:
@@ -156,29 +162,42 @@ def test_too_few_encodings_are_a_bug_of_the_method(tmp_path: Path) -> None:
         Record().go(Forgetful(), pictures(tmp_path, 3))
 
 
+class Counted(list[tuple[int, str, str]]):
+    """Pictures to come, and how many of them were taken."""
+
+    taken = 0
+
+    def __iter__(self) -> Iterator[tuple[int, str, str]]:
+        for entry in super().__iter__():
+            self.taken += 1
+            yield entry
+
+
 def test_the_next_batch_is_read_while_the_method_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
+    one_more = threading.Condition()
     original = sources.read_place
 
     def noted(place: str, id: str | None = None) -> Image:  # noqa: A002
         assert threading.current_thread() is not threading.main_thread()
-        read.append(place)
+        with one_more:
+            read.append(place)
+            one_more.notify_all()
         return original(place, id)
 
     class Patient(Stub):
         def encode(self, images: Sequence[Image]) -> list[Any]:
             wanted = min(2 * len(self.batches) + 4, 6)
-            for _ in range(500):
-                if len(read) >= wanted:
-                    break
-                time.sleep(0.01)
-            assert len(read) == wanted  # a batch ahead, and never two: memory
+            assert entries.taken == wanted  # a batch ahead, and never two: memory
+            with one_more:
+                assert one_more.wait_for(lambda: len(read) == wanted, timeout=STUCK)
             return super().encode(images)
 
     monkeypatch.setattr(sources, "read_place", noted)
-    record = Record()
-    record.go(Patient(), pictures(tmp_path, 6), batch_size=2)
-    assert len(record.done) == 6
+    entries = Counted((k, path.name, str(path)) for k, path in enumerate(pictures(tmp_path, 6)))
+    with pillow_quiet():
+        done = [one.id for batch in Encoders(Patient(), 2, 2).batches(entries) for one in batch if not one.problem]
+    assert done == [f"{k}.png" for k in range(6)]
 
 
 def test_no_pictures_no_batch_and_no_threads(tmp_path: Path) -> None:

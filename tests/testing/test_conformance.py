@@ -14,7 +14,7 @@ from annofree.errors import InputError
 from annofree.protocols import Segmenter
 from annofree.structures import BoolArray, Detections, Image, Vocabulary
 from annofree.testing import conformance
-from annofree.testing.conformance import CHECKS, check_known_answers, check_segmenter
+from annofree.testing.conformance import CHECKS, check_batches, check_known_answers, check_segmenter
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import COLOURS, NAMES, scenes
 
@@ -82,6 +82,30 @@ def pieces(mask: BoolArray) -> list[BoolArray]:
 def test_right_methods_pass(make: Callable[[], Segmenter], check: Callable[[Segmenter], None]) -> None:
     assert isinstance(make(), Segmenter)
     check(make())
+
+
+class Rounds(Colours):
+    """In a batch, scores and the edge of each mask are what another order of sums makes of them."""
+
+    loses, off = 1, 1e-5
+
+    def encode(self, images: Sequence[Image]) -> list[Any]:
+        return [(*self.encode_one(image), len(images) > 1) for image in images]
+
+    def instances(self, image: Any, classes: Any) -> Detections:
+        masks, labels, together = self.encode([image])[0] if isinstance(image, Image) else image
+        found = super().instances((masks, labels), classes)
+        if not together:
+            return found
+        drawn = found.masks.copy()
+        for mask in drawn:
+            mask.flat[np.flatnonzero(mask)[: self.loses]] = False
+        scores = found.scores + np.linspace(-self.off, self.off, len(found), dtype=np.float32)
+        return Detections.from_masks(drawn, found.class_ids, scores, found.names)
+
+
+def test_rounding_in_a_batch_is_no_mistake() -> None:
+    check_batches(Rounds())
 
 
 def test_all_checks_are_in_the_suite() -> None:
@@ -170,6 +194,14 @@ class LosesTheLast(Colours):
         return super().encode(images[: max(1, len(images) - 1)])
 
 
+class DrawsLessInBatches(Rounds):
+    loses = 200
+
+
+class ScoresOtherwiseInBatches(Rounds):
+    off = 1e-3
+
+
 class DropsWithEncodings(Colours):
     def instances(self, image: Any, classes: Any) -> Detections:
         found = super().instances(image, classes)
@@ -191,6 +223,18 @@ class WearsOut(Colours):
         if not isinstance(image, Image):
             image[0][:] = False
         return found
+
+
+class Restless(Colours):
+    """Never gives the same answer twice, as one that draws at random without a seed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def instances(self, image: Any, classes: Any) -> Detections:
+        self.count += 1
+        found = super().instances(image, classes)
+        return replace(found, scores=found.scores - np.float32(1e-6 * self.count))
 
 
 class RemembersById(Colours):
@@ -274,9 +318,13 @@ class RemarksInOneText(Colours):
         (SharesScores, "check_absent_classes", "scores differ"),
         (ShufflesBatches, "check_batches", "encoded with others"),
         (LosesTheLast, "check_batches", "encodings of as many images"),
+        (DrawsLessInBatches, "check_batches", "the masks differ"),
+        (ScoresOtherwiseInBatches, "check_batches", "scores differ"),
         (DropsWithEncodings, "check_image_or_encoding", "image for encoding"),
         (PaintsOnPixels, "check_inputs_unchanged", "pixels were changed"),
         (WearsOut, "check_inputs_unchanged", "asked again"),
+        (Restless, "check_inputs_unchanged", "asked again: the scores differ"),
+        (Restless, "check_no_memory", "after another: the scores differ"),
         (LagsBehind, "check_no_memory", "no 'apple' with IoU"),
         (RemembersById, "check_no_memory", "no 'apple' with IoU"),
         (AddsUpPictures, "check_no_memory", "after another"),

@@ -3,7 +3,7 @@
     uv run python benchmarks/startup.py --repeats 15
 
 Each call is a process of its own, the calls in turns; ``nothing`` is a Python that ends at once, which all others contain.
-Processor time is that of the process itself, which a busy machine changes little; wall time is what a person waits.  Medians
+Processor time is that of the process itself, which a busy machine changes less; wall time is what a person waits.  Medians
 of the repeats, with the least and the most; and how many modules are imported, heavy ones by name.
 """
 

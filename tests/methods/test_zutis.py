@@ -275,7 +275,7 @@ def test_a_network_of_ones_own_is_added_and_used(tmp_path: Path) -> None:
     config = ZutisConfig(
         width=64, layers=1, heads=2, patch=16, image_size=32, embed_dim=20, queries=6, decoder_layers=1, decoder_ffn=16
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = ZutisNetwork(config)
     save_zutis(network, tmp_path / "mine")

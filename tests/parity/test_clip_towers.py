@@ -187,7 +187,7 @@ def attended(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     for head in range(heads):
         part = slice(head * width, (head + 1) * width)
         for token in range(len(query)):
-            scores = torch.stack([query[token, part].dot(k) for k in key[:, part]]) * width**-0.5
+            scores = (query[token, part] * key[:, part]).sum(1) * width**-0.5
             weights = scores.exp() / scores.exp().sum()
             out[token, part] = (weights[:, None] * value[:, part]).sum(0)
     return out

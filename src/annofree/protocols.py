@@ -151,10 +151,14 @@ class Embedding:
 
 @dataclass(frozen=True, eq=False)
 class PromptedMasks:
-    """Answers to P prompts: ``masks`` (P, M, H, W) bool and ``quality`` (P, M), the masker's own guess of each IoU."""
+    """Answers to P prompts: ``masks`` (P, M, H, W) bool and ``quality`` (P, M), the masker's own guess of each IoU.
+
+    ``stability`` (P, M), where the masker can tell: the IoU of a mask cut a little higher with the same cut a little lower.
+    """
 
     masks: Tensor
     quality: Tensor
+    stability: Tensor | None = None
 
 
 class Masker(Protocol):

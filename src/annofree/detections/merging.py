@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from annofree.ops.regions import Connectivity, components, without_small
 from annofree.structures import Fragments
 
-__all__ = ["alone", "fragment_sums", "joined", "official_kept", "paper_kept", "regions_of"]
+__all__ = ["alone", "compact", "fragment_sums", "joined", "official_kept", "paper_kept", "regions_of"]
 
 _MOST_COMMON = 20
 
@@ -39,8 +39,12 @@ def paper_kept(
     compact crumbs, which would bridge what it separates.
     """
     mean = fragment_sums(fragments.labels, len(fragments), activation) / fragments.area
-    compact = (_box_area(fragments) <= max_box_ratio * fragments.area) & (fragments.area >= min_cells)
-    return (mean >= min_activation) & compact
+    return (mean >= min_activation) & compact(fragments, max_box_ratio, min_cells)
+
+
+def compact(fragments: Fragments, max_box_ratio: float, min_cells: int) -> Tensor:
+    """Which fragments fill their box and are no crumbs, (N) bool; see ``paper_kept``."""
+    return (_box_area(fragments) <= max_box_ratio * fragments.area) & (fragments.area >= min_cells)
 
 
 def official_kept(fragments: Fragments, active: Tensor) -> Tensor:

@@ -156,7 +156,7 @@ class Sam:
         return [self._answer(*each) for each in zip(logits, quality, (e.size for e in embeddings), strict=True)]
 
     def _answer(self, logits: Tensor, quality: Tensor, size: tuple[int, int]) -> PromptedMasks:
-        return PromptedMasks(self._frame.masks(logits, size), quality.float())
+        return PromptedMasks(self._frame.masks(logits, size), quality.float(), self._frame.stability(logits, size))
 
     def _state(self, found: Any) -> Sequence[Tensor]:
         """What the decoder needs of what an encoder gives; of SAM-HQ's intermediate features only the first."""
@@ -177,7 +177,7 @@ class Sam:
 
 def _nothing(size: tuple[int, int], many: bool) -> PromptedMasks:
     m = 3 if many else 1
-    return PromptedMasks(torch.zeros(0, m, *size, dtype=torch.bool), torch.zeros(0, m))
+    return PromptedMasks(torch.zeros(0, m, *size, dtype=torch.bool), torch.zeros(0, m), torch.zeros(0, m))
 
 
 def _architecture(folder: Path) -> tuple[str, int]:

@@ -108,6 +108,15 @@ class Frame:
         step = max(1, _LOGITS_AT_ONCE // (logits.shape[1] * largest))
         return torch.cat([self._enlarged(piece.float(), size) > 0 for piece in torch.split(logits, step)])
 
+    def stability(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """How little masks hang on where logits (P, M, s, s) are cut, (P, M): the IoU of the cuts at 1 and at -1.
+
+        SAM's stability score with its offset of 1, counted on the low-resolution logits; an empty mask has none, 0.
+        """
+        height, width = (max(1, -(-n * logits.shape[-1] // self.side)) for n in self.inner(size))
+        inner = logits[..., :height, :width].flatten(2)
+        return (inner > 1).sum(2) / (inner > -1).sum(2).clamp(min=1)
+
     def _enlarged(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         if self.fit == "pad":
             height, width = self.inner(size)

@@ -1,0 +1,75 @@
+"""What CLIP sees of a region that has no name yet: pooled from the cells of one pass, or from the region's own cut-out.
+
+N regions, D embedding, h w cells, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from annofree.ops.boxes import tight_boxes
+from annofree.protocols import VisionLanguage
+from annofree.structures import BoolArray, FeatureMap, Image
+
+__all__ = ["cut_out_features", "cut_outs", "pooled_features"]
+
+_GREY = 0.5  # of the blanked outside, near the mean of pictures
+_MARGIN = 1.1  # side of a cut-out over the longer side of the region's box
+_AT_ONCE = 64
+
+
+def pooled_features(tokens: FeatureMap, masks: BoolArray) -> Tensor:
+    """The unit mean (N, D) of the cells of ``tokens`` under each mask (N, H, W), each cell by the part of it that is covered.
+
+    It costs one product, so it can be asked of any mask at any time.  A mask that no cell notices gets zeros.
+
+    >>> tokens = FeatureMap(torch.eye(2).view(2, 1, 2), (2, 4))
+    >>> left = np.zeros((1, 2, 4), bool)
+    >>> left[:, :, :2] = True
+    >>> pooled_features(tokens, left).tolist()
+    [[1.0, 0.0]]
+    """
+    values, grid = tokens.values, tokens.values.shape[-2:]
+    covered = torch.from_numpy(masks).to(values.device)
+    if tokens.window is not None:
+        height, width = tokens.window
+        covered = F.pad(covered, (0, width - covered.shape[-1], 0, height - covered.shape[-2]))
+    parts = [
+        F.interpolate(some[:, None].to(values), size=grid, mode="area")[:, 0].flatten(1)
+        for some in torch.split(covered, _AT_ONCE)
+    ]
+    share = torch.cat(parts) if parts else values.new_zeros(0, grid.numel())
+    return F.normalize(share @ values.flatten(1).T, dim=1)
+
+
+def cut_out_features(clip: VisionLanguage, image: Image, masks: BoolArray) -> Tensor:
+    """One unit feature (N, D) of each mask's cut-out: the square around it with all outside of it blanked."""
+    groups = (masks[start : start + _AT_ONCE] for start in range(0, len(masks), _AT_ONCE))
+    seen = [clip.squares(torch.stack(list(cut_outs(image, some, clip.side)))).cpu() for some in groups]
+    return torch.cat([torch.zeros(0, clip.dimension), *seen])
+
+
+def cut_outs(image: Image, masks: BoolArray, side: int) -> Iterator[Tensor]:
+    """Yield the square around each mask (H, W), a tenth wider than its box, grey outside of the mask, (3, side, side)."""
+    pixels = torch.from_numpy(image.pixels).permute(2, 0, 1)
+    for mask, box in zip(masks, tight_boxes(masks), strict=True):
+        square = _square(pixels, torch.from_numpy(mask), box)
+        yield F.interpolate(square[None], size=(side, side), mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
+
+
+def _square(pixels: Tensor, mask: Tensor, box: npt.NDArray[np.float32]) -> Tensor:
+    x0, y0, x1, y1 = (float(v) for v in box)
+    side = max(4, math.ceil(max(x1 - x0, y1 - y0) * _MARGIN))
+    left, top = math.floor((x0 + x1 - side) / 2), math.floor((y0 + y1 - side) / 2)
+    rows, columns = (slice(max(0, at), min(length, at + side)) for at, length in zip((top, left), mask.shape, strict=True))
+    seen = torch.where(mask[rows, columns], pixels[:, rows, columns].float() / 255, _GREY)
+    canvas = torch.full((3, side, side), _GREY)
+    canvas[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = seen
+    return canvas

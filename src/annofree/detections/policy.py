@@ -1,0 +1,83 @@
+"""From a ranking to an answer: what a method is not sure of, and what it says twice, is not handed to a person.
+
+    ranking -> named again by competition (verification) -> overlaps settled -> floor -> at most so many
+
+AP wants every ranked guess, a person wants the right ones; so methods rank, and a policy decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from torch import Tensor
+
+from annofree.detections.overlaps import Overlaps
+from annofree.detections.verification import Calibration, Naming, geometry, named, signals_of
+from annofree.errors import InputError
+from annofree.structures import Detections, FloatArray
+
+__all__ = ["OutputPolicy", "ranking_signals", "verified"]
+
+
+@dataclass(frozen=True)
+class OutputPolicy:
+    """Which of the ranked detections are the answer; the defaults hand over the ranking as it is.
+
+    Raises InputError for a floor outside of 0 .. 1 and for no detections an image.
+    """
+
+    # whether every candidate is named again, by competition of all names and distractors
+    verify: bool = False
+    # how names compete, where they do
+    naming: Naming = field(default_factory=Naming)
+    # how likely a candidate is right; none: its share times its own score, which is no probability
+    calibration: Calibration | None = None
+    # which of two that overlap stays
+    overlaps: Overlaps = field(default_factory=Overlaps)
+    # the least score that is told
+    floor: float = 0.0
+    # detections an image at most, the strongest
+    most: int = 100
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.floor <= 1 and self.most >= 1):
+            raise InputError(f"expected a floor from 0 to 1 and at least one detection, got {self.floor} and {self.most}")
+
+    def decide(self, ranking: Detections) -> Detections:
+        """Settle overlaps of a ranking that is scored already, then cut it at the floor and at the most.
+
+        >>> full = np.ones((2, 2, 2), bool)
+        >>> twice = Detections.from_masks(full, [0, 0], [0.9, 0.6], ["cat"])
+        >>> len(OutputPolicy(overlaps=Overlaps(within=0.5)).decide(twice)), len(OutputPolicy(floor=0.7).decide(twice))
+        (1, 1)
+        """
+        settled = self.overlaps.settled(ranking)
+        return settled[settled.scores >= self.floor][: self.most]
+
+
+def verified(
+    ranking: Detections, features: Tensor, words: Tensor, presence: Tensor, policy: OutputPolicy, names: Sequence[str]
+) -> Detections:
+    """Name each detection (N) again by its ``features`` (N, D), score it, and drop those that a distractor wins.
+
+    ``words`` (R, D) are the features of the ``names`` asked for, then of the distractors; ``presence`` (R) likewise.
+    """
+    if not len(ranking):
+        return replace(ranking, names=tuple(names))
+    shares = policy.naming.shares(features, words)
+    best, asked = named(shares, len(names))
+    if policy.calibration is None:
+        scores: FloatArray = shares.max(1).values.cpu().numpy() * ranking.scores
+    else:
+        scores = policy.calibration.probability(ranking_signals(ranking, features, words, shares, presence))
+    order = np.argsort(-scores, kind="stable")
+    again = replace(ranking, names=tuple(names), class_ids=best, scores=scores.astype(np.float32))
+    return again[order[asked[order]]]
+
+
+def ranking_signals(ranking: Detections, features: Tensor, words: Tensor, shares: Tensor, presence: Tensor) -> FloatArray:
+    """The signals (N, S) of the detections of a ranking, whose scores stand for their quality."""
+    drawn = np.stack([ranking.scores, np.ones_like(ranking.scores)], 1)
+    return signals_of(features, words, shares, presence, drawn, geometry(ranking.rles, ranking.size))

@@ -1,0 +1,134 @@
+"""Naming masks by competition, and how likely each is right.
+
+Every candidate is named again: all names asked for, and distractors, compete for what CLIP sees of it.  Where a distractor
+wins, there is nothing to tell.  What speaks for a candidate is a small vector of signals, and a logistic of them, fitted on
+scenes whose truth is known, is the probability that mask and name are right.
+
+N candidates, K names asked for, R rows that compete (the K names, then distractors), S signals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from faster_coco_eval import mask as coco_mask
+from torch import Tensor
+
+from annofree.errors import InputError, unknown_name
+from annofree.structures import RLE, FloatArray, IntArray
+
+__all__ = ["SIGNALS", "Calibration", "Naming", "geometry", "named", "signals_of"]
+
+SIGNALS = (
+    "share",  # log of the softmax share of the best row
+    "likeness",  # ten times the cosine with the best row
+    "presence",  # how likely the name is in the image at all, 0 .. 1
+    "quality",  # the masker's or the method's own score, 0 .. 1
+    "stability",  # SAM's stability, 0 .. 1
+    "area",  # log of the part of the image that it covers
+    "area2",  # the square of that
+    "compactness",  # part of its box that it fills
+    "edge",  # whether it touches the edge of the image
+    "agreement",  # log of one more than the candidates that overlap it by an IoU of 0.7
+    "holds",  # log of one more than the smaller ones that lie in it by 0.8
+    "held",  # log of one more than the larger ones that it lies in by 0.8
+    "detector",  # whether a trained detector found it
+    "detector_score",  # its score there, 0 where another proposer drew it
+)
+"""What a logistic may weigh, in order."""
+
+_GEOMETRY = SIGNALS[5:12]
+_SAME, _INSIDE, _SMALLER = 0.7, 0.8, 0.7
+_TINY = 1e-4
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How names compete: the softmax over rows of ``scale`` times the cosines; CLIP's own logit scale is 100."""
+
+    # what cosines are multiplied by before the softmax; released CLIPs learned 100
+    scale: float = 100.0
+
+    def shares(self, features: Tensor, words: Tensor) -> Tensor:
+        """The share of each row (N, R) for features (N, D) and unit words (R, D)."""
+        return (self.scale * features @ words.T).softmax(1)
+
+
+def named(shares: Tensor, count: int) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+    """The best row of each candidate (N), and whether it is one of the ``count`` names asked for, not a distractor.
+
+    >>> named(torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]]), 2)
+    (array([0, 2]), array([ True, False]))
+    """
+    best = shares.argmax(1).cpu().numpy().astype(np.int64)
+    return best, best < count
+
+
+def geometry(rles: Sequence[RLE], size: tuple[int, int]) -> FloatArray:
+    """The signals of masks that hang on no name, from ``area`` on, (N, 7) float32, of an image of ``size`` (H, W)."""
+    if not rles:
+        return np.zeros((0, len(_GEOMETRY)), np.float32)
+    masks, none = list(rles), [0] * len(rles)
+    area = np.asarray(coco_mask.area(masks), np.float64)
+    x, y, w, h = np.asarray(coco_mask.toBbox(masks), np.float64).reshape(-1, 4).T
+    edge = (x <= 1) | (y <= 1) | (x + w >= size[1] - 1) | (y + h >= size[0] - 1)
+    iou = np.asarray(coco_mask.iou(masks, masks, none), np.float64)
+    part = np.asarray(coco_mask.iou(masks, masks, [1] * len(masks)), np.float64)  # of the first in the second
+    agreement = (iou > _SAME).sum(1) - 1
+    smaller = area[None] < _SMALLER * area[:, None]
+    holds = ((part.T > _INSIDE) & smaller).sum(1)
+    held = ((part > _INSIDE) & smaller.T).sum(1)
+    share = np.log(area / (size[0] * size[1]))
+    columns = (share, share**2, area / np.maximum(w * h, 1), edge, np.log1p(agreement), np.log1p(holds), np.log1p(held))
+    return np.stack(columns, 1).astype(np.float32)
+
+
+def signals_of(
+    features: Tensor, words: Tensor, shares: Tensor, presence: Tensor, drawn: FloatArray, shape: FloatArray
+) -> FloatArray:
+    """All signals (N, S) of candidates, each for its best row.
+
+    ``presence`` (R); ``drawn`` (N, 2), quality and stability, or (N, 4) with whether a detector found it and its score there;
+    ``shape`` (N, 7) as ``geometry`` gives it.
+    """
+    share, best = shares.max(1)
+    likeness = 10 * (features * words[best]).sum(1)
+    columns = [(share + _TINY).log(), likeness, presence.to(best.device)[best]]
+    own = torch.stack(columns, 1).cpu().numpy().astype(np.float32)
+    found = drawn[:, 2:] if drawn.shape[1] > 2 else np.zeros((len(drawn), 2), np.float32)
+    return np.concatenate([own, drawn[:, :2], shape, found], 1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A logistic of signals: the probability that a candidate's mask (IoU of 0.5 or more) and name are right.
+
+    Raises InputError for a weight of no signal.
+
+    >>> Calibration({"quality": 2.0}, -1.0).probability(np.zeros((1, 14), np.float32)).tolist()[0].__round__(2)
+    0.27
+    """
+
+    # by the name of the signal; those that are not named weigh nothing
+    weights: Mapping[str, float]
+    # of the logistic
+    offset: float
+    # on what it was fitted, in words, for run.json and the report
+    fitted_on: str = ""
+
+    def __post_init__(self) -> None:
+        for name in self.weights:
+            if name not in SIGNALS:
+                raise unknown_name("signal", name, SIGNALS)
+        if not all(np.isfinite([*self.weights.values(), self.offset])):
+            raise InputError(f"expected finite weights of a calibration, got {dict(self.weights)} and {self.offset}")
+
+    def probability(self, signals: FloatArray) -> FloatArray:
+        """How likely each candidate is right, (N) in 0 .. 1, by its signals (N, S)."""
+        weights = np.array([self.weights.get(name, 0.0) for name in SIGNALS], np.float64)
+        logit = np.asarray(signals, np.float64) @ weights + self.offset
+        return (1 / (1 + np.exp(-logit))).astype(np.float32)

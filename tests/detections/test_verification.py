@@ -1,0 +1,77 @@
+"""Names compete, and a logistic of what speaks for a candidate says how likely it is right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from faster_coco_eval import mask as coco_mask
+
+from annofree.detections.verification import SIGNALS, Calibration, Naming, geometry, named, signals_of
+from annofree.errors import InputError
+from annofree.structures import RLE
+
+
+def rles(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (20, 30)) -> list[RLE]:
+    """Masks that fill boxes x0 y0 x1 y1."""
+    masks = np.zeros((*size, len(boxes)), np.uint8, order="F")
+    for k, (x0, y0, x1, y1) in enumerate(boxes):
+        masks[y0:y1, x0:x1, k] = 1
+    return list(coco_mask.encode(masks))
+
+
+def column(shape: np.ndarray, name: str) -> list[float]:
+    return [round(float(v), 4) for v in shape[:, SIGNALS.index(name) - SIGNALS.index("area")]]
+
+
+def test_shares_are_the_softmax_of_scaled_cosines() -> None:
+    words = torch.eye(3)
+    features = torch.tensor([[0.6, 0.8, 0.0]])
+    expected = torch.tensor([[6.0, 8.0, 0.0]]).softmax(1)
+    torch.testing.assert_close(Naming(10.0).shares(features, words), expected)
+
+
+def test_a_distractor_that_wins_leaves_no_name() -> None:
+    best, asked = named(torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.1, 0.8, 0.1]]), count=2)
+    assert best.tolist() == [0, 2, 1] and asked.tolist() == [True, False, True]
+
+
+def test_geometry_of_masks_in_and_over_each_other() -> None:
+    whole, part, twin, apart = (2, 2, 12, 12), (3, 3, 6, 6), (2, 2, 12, 11), (20, 0, 30, 20)
+    shape = geometry(rles(whole, part, twin, apart), (20, 30))
+    assert column(shape, "area") == [round(float(np.log(a / 600)), 4) for a in (100, 9, 90, 200)]
+    assert column(shape, "compactness") == [1.0, 1.0, 1.0, 1.0]
+    assert column(shape, "edge") == [0.0, 0.0, 0.0, 1.0]
+    assert column(shape, "agreement") == [0.6931, 0.0, 0.6931, 0.0]  # the twins, of each other
+    assert column(shape, "holds") == [0.6931, 0.0, 0.6931, 0.0]  # each twin holds the part
+    assert column(shape, "held") == [0.0, 1.0986, 0.0, 0.0]  # which lies in both
+
+
+def test_geometry_of_nothing() -> None:
+    assert geometry([], (4, 4)).shape == (0, 7)
+
+
+def test_signals_stand_in_their_order() -> None:
+    features, words = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.eye(2)
+    shares = Naming(100.0).shares(features, words)
+    drawn = np.array([[0.9, 0.8, 0.0, 0.0], [0.0, 0.0, 1.0, 0.7]], np.float32)
+    found = signals_of(features, words, shares, torch.tensor([0.25, 0.5]), drawn, np.arange(14, dtype=np.float32).reshape(2, 7))
+    assert found.shape == (2, len(SIGNALS))
+    row = dict(zip(SIGNALS, found[1].tolist(), strict=True))
+    assert row["share"] == pytest.approx(np.log(1 + 1e-4), rel=1e-2) and row["likeness"] == 10.0 and row["presence"] == 0.5
+    assert (row["quality"], row["stability"], row["area"], row["held"]) == (0.0, 0.0, 7.0, 13.0)
+    assert row["detector"] == 1.0 and row["detector_score"] == pytest.approx(0.7)
+
+
+def test_a_logistic_of_named_signals() -> None:
+    signals = np.zeros((2, len(SIGNALS)), np.float32)
+    signals[1, SIGNALS.index("stability")] = 2.0
+    found = Calibration({"stability": 1.5}, -1.0).probability(signals)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp([1.0, -2.0])), rtol=1e-6)
+
+
+def test_bad_calibrations_are_refused() -> None:
+    with pytest.raises(InputError, match=r"qualty.*quality"):
+        Calibration({"qualty": 1.0}, 0.0)
+    with pytest.raises(InputError, match="finite"):
+        Calibration({"quality": float("nan")}, 0.0)

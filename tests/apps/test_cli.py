@@ -39,7 +39,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """Put Zip on the fakes in the place of every method; what was asked for is recorded."""
     asked: list[dict[str, str]] = []
 
-    def load(method: str, *, models: str, variant: str, device: str, precision: str = "float32") -> Zip:
+    def load(method: str, *, models: str, variant: str, device: str, precision: str = "float32", **_: Any) -> Zip:
         asked.append({"method": method, "models": models, "variant": variant, "device": device})
         assert precision == "float32"
         return Zip(FakeClip(), FakeSam(), variant)
@@ -113,9 +113,10 @@ def test_true_models_from_end_to_end(cli: Cli, tmp_path: Path) -> None:
     run = read(out / "run.json")
     assert run["settings"]["classes"][-1] == ["person", "man", "woman"]
     assert (run["settings"]["models"], run["settings"]["variant"]) == ("tiny", "default")
-    assert run["provenance"]["method"] == "zip"
-    assert run["provenance"]["settings"]["prompting"] == "two-step"
-    clip, sam = run["provenance"]["models"]
+    assert run["provenance"]["method"] == "consensus"
+    assert run["provenance"]["policy"]["calibrated"] is True
+    clip, sam, detector = run["provenance"]["models"]
+    assert (detector["name"], detector["tier"]) == ("tiny-detector", "S2")
     assert (clip["name"], clip["tier"], sam["name"], sam["tier"]) == ("tiny-clip", "S1", "tiny-sam", "S2")
     assert all(len(sha) == 64 for model in (clip, sam) for sha in model["sha256"].values())
     assert {"python", "annofree", "torch", "open_clip_torch"} <= run["versions"].keys()

@@ -132,7 +132,7 @@ def test_add_a_folder(cli: Cli, tmp_path: Path) -> None:
 def fakes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
 
-    def load(method: str, *, models: str, variant: str, device: str, precision: str = "float32") -> Zip:
+    def load(method: str, *, models: str, variant: str, device: str, precision: str = "float32", **_: object) -> Zip:
         assert precision == "float32"
         asked.append(models)
         return Zip(FakeClip(), FakeSam(), variant)

@@ -299,7 +299,7 @@ def test_negatives_compete_and_are_never_told(cli: Cli, photos: Path, tmp_path: 
     command = ("segment", photos, "--classes", "apple", "--models", "tiny", "--device", "cpu", "--task", "instance,semantic")
     for method in ("maskclip", "zutis"):
         out = tmp_path / method
-        assert cli(*command, "--method", method, "--negatives", others, "--out", out).code == 0
+        assert cli(*command, "--method", method, "--policy", "all", "--negatives", others, "--out", out).code == 0
         coco, truth = read(out / "annotations.json"), [s for s in scenes() if "apple" in s.names]
         assert {row["id"] for row in coco["categories"]} == {row["category_id"] for row in coco["annotations"]} == {1}
         assert len({row["image_id"] for row in coco["annotations"]}) == len(truth)
@@ -307,7 +307,7 @@ def test_negatives_compete_and_are_never_told(cli: Cli, photos: Path, tmp_path: 
         assert read(out / "run.json")["settings"]["negatives"] == others.split(", ")
     for wrong, words in (
         (
-            ["--negatives", "wall", "--method", "maskclip", "--variant", "official"],
+            ["--negatives", "wall", "--method", "maskclip", "--variant", "official", "--policy", "all"],
             "and maskclip takes none, or tells the back",
         ),
         (["--negatives", "Apple", "--method", "maskclip"], "expected negatives apart from the classes, got 'Apple'"),

@@ -44,8 +44,9 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """Every method on the fakes; what was asked for is recorded."""
     asked: list[dict[str, str]] = []
 
-    def load(method: str, *, models: str, variant: str, device: str, precision: str, **more: str) -> Any:
+    def load(method: str, *, models: str, variant: str, device: str, precision: str, **more: Any) -> Any:
         assert precision == "float32"
+        assert more.pop("policy", "answer") == "answer" and more.pop("distractors", ()) == ()
         asked.append({"method": method, "variant": variant, **more})
         return on_fakes(method, variant)
 

@@ -130,6 +130,8 @@ def test_two_runs_give_the_figures_of_each_group(tmp_path: Path) -> None:
     groups = ("plain", "cluttered", "touching", "all")
     expected = {f"{g} {v}{f}" for g in groups for v in VIEWS for f in FIGURES}
     expected |= {f"{g} {v}separated" for g in groups for v in ("", "class-agnostic ")}
+    answer = ("precision", "recall", "F1", "duplicates", "count error", "calibration error")
+    expected |= {f"{g} {name}" for g in groups for name in answer}
     for run in figures.values():
         assert run.keys() == expected
         assert all(value is None or 0 <= value <= 100 for value in run.values())

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from annofree.detections.proposals import grid_points
 from annofree.errors import InputError
-from annofree.methods.sam_clip import VARIANTS, SamClip, SamClipEncoding, SamClipSettings, grid_points
+from annofree.methods.sam_clip import VARIANTS, SamClip, SamClipEncoding, SamClipSettings
 from annofree.protocols import Embedding, PromptedMasks, Segmenter
 from annofree.structures import BoolArray, Image, Vocabulary
 from annofree.testing.conformance import CHECKS, check_known_answers

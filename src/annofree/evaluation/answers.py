@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from annofree.datasets.semantic import SemanticDataset
+from annofree.evaluation.answer_quality import AnswerScores, evaluate_answer
 from annofree.evaluation.instance import InstanceScores
 from annofree.evaluation.running import scores_of
 from annofree.evaluation.semantic import SemanticScorer
@@ -93,7 +94,18 @@ def figures_of(truth: CocoFile, found: CocoFile, group_by: str) -> Figures:
     for group, image_ids in groups.items():
         for view, scores in scores_of(truth, found, image_ids).items():
             figures |= {f"{group} {name}": value for name, value in _named(view, scores).items()}
+        figures |= {f"{group} {name}": v for name, v in _of_answer(evaluate_answer(truth, found, image_ids=image_ids)).items()}
     return figures
+
+
+def _of_answer(scores: AnswerScores) -> Figures:
+    """What a person gets; all in percent but the count error, which is in instances."""
+    shares = {"precision": scores.precision, "recall": scores.recall, "F1": scores.f1, "duplicates": scores.duplicates}
+    count = None if scores.count_error is None else round(scores.count_error, 3)
+    return {n: percent(v) for n, v in shares.items()} | {
+        "count error": count,
+        "calibration error": percent(scores.calibration_error),
+    }
 
 
 def _named(view: str, scores: InstanceScores | Separation) -> Figures:

@@ -22,7 +22,7 @@ from annofree.evaluation.sharing import shared
 from annofree.features.controls import Control, controlled
 from annofree.features.zutis_weights import load_zutis
 from annofree.formats.coco import CocoFile
-from annofree.methods.catalogue import Models, build, entry_of
+from annofree.methods.catalogue import Models, build, decided, entry_of
 from annofree.methods.detector import open_detector
 from annofree.methods.models import OBJECTNESS_ROLES
 from annofree.structures import Vocabulary
@@ -42,7 +42,8 @@ class Run:
     ``control`` replaces CLIP's boundary features; ``task`` is instance or semantic; ``objectness`` where a method asks for it.
     ``parts`` takes other models than the recipe's, by role: ``clip`` by the name of its card, ``zutis`` and ``detector`` by the
     name of theirs or as ``made/NAME``, the folder of what the recipe made first.  ``names`` are those asked and scored, of
-    instances alone; all names of the truth where none are given.
+    instances alone; all names of the truth where none are given.  ``policy`` says which instances are scored: ``all``, the
+    preset's ``answer``, or changes of that.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Run:
     expected: Mapping[str, float] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    policy: str | Mapping[str, Any] = "all"
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,8 @@ def _methods(recipe: Recipe, runs: Sequence[Run], vocabulary: Vocabulary, made: 
         entry, own = entry_of(run.method, run.variant), _own(models, run, made)
         clip, objectness = run.parts.get("clip", ""), run.objectness
         having = {"clip": once(lambda: _controlled(own.clip, run.control), "clip", clip, run.control or "")}
+        if run.method == "consensus":
+            having["detector"] = once(lambda: own.detector, "detector", run.parts.get("detector", ""))
         for role in OPENERS:
             if role in entry.needs:
                 having[role] = once(partial(getattr, own, role), role, run.parts.get(role, ""))
@@ -188,9 +192,13 @@ def _methods(recipe: Recipe, runs: Sequence[Run], vocabulary: Vocabulary, made: 
             having["objectness"] = once(lambda: _objectness(models, objectness, vocabulary), "objectness", objectness)
         return models.having(**having)
 
+    def made_of(run: Run) -> Any:
+        own = equipped(run)
+        return decided(build(run.method, own, run.variant, run.settings), run.method, own, run.policy)
+
     for run in runs:
         _check(run)
-    return {run.name: build(run.method, equipped(run), run.variant, run.settings) for run in runs}
+    return {run.name: made_of(run) for run in runs}
 
 
 def _own(models: Models, run: Run, made: Path | None) -> Models:

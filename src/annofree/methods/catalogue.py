@@ -6,7 +6,7 @@ settings; a name taken twice is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,12 +16,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from annofree.errors import InputError, unknown_name
 from annofree.features.presets import DEFAULT, Role
 from annofree.features.weights import Card
-from annofree.methods import clip_diy, clip_surgery, detector, maskclip, patch_cosine, sam_clip, zutis
+from annofree.methods import clip_diy, clip_surgery, consensus, detector, maskclip, patch_cosine, sam_clip, zutis
 from annofree.methods import zip as zip_
+from annofree.methods.answers import POLICIES, answering, policy_of
 from annofree.methods.models import OBJECTNESS_ROLES, Models
 from annofree.protocols import Segmenter, SemanticSegmenter
 
-__all__ = ["METHODS", "TASKS", "Entry", "Models", "build", "changed", "entry_of", "load", "methods"]
+__all__ = ["METHODS", "TASKS", "Entry", "Models", "build", "changed", "decided", "entry_of", "load", "methods"]
 
 Task = Literal["instance", "semantic"]
 TASKS: dict[Task, type] = {"instance": Segmenter, "semantic": SemanticSegmenter}
@@ -51,10 +52,22 @@ class Entry:
         return (*self.needs, *(OBJECTNESS_ROLES[models.source] if self.objectness else ()))
 
 
+def _consensus(models: Models, settings: Any) -> Any:
+    """With the detector of the models, where they have one, and the calibration of their preset."""
+    policy = policy_of(models.preset.name, "consensus")
+    if settings.calibration is None:
+        settings = replace(settings, naming=policy.naming, calibration=policy.calibration)
+    if models.preset.detector is None and "detector" not in vars(models):
+        return consensus.Consensus(models.clip, models.sam, settings)
+    network, origin = models.detector
+    return consensus.Consensus(models.clip, models.sam, settings, network, origin.weights)
+
+
 _BOTH: tuple[Task, ...] = ("instance", "semantic")
 
 METHODS: dict[str, Entry] = {
     "zip": Entry(lambda m, s: zip_.Zip(m.clip, m.sam, s), zip_.VARIANTS, _CLIP_SAM),
+    "consensus": Entry(_consensus, consensus.VARIANTS, _CLIP_SAM),
     "sam_clip": Entry(lambda m, s: sam_clip.SamClip(m.clip, m.sam, s), sam_clip.VARIANTS, ("clip", "sam")),
     "clip_diy": Entry(
         lambda m, s: clip_diy.ClipDiy(m.clip, m.objectness, s), clip_diy.VARIANTS, _CLIP, ("semantic",), objectness=True
@@ -154,11 +167,15 @@ def load(
     objectness: str = "found",
     precision: str = "float32",
     settings: Mapping[str, Any] | None = None,
+    policy: str | Mapping[str, Any] = "all",
+    distractors: Sequence[str] = (),
 ) -> Any:
     """Make a method ready to use, by name or by the folder of a trained detector.
 
     ``objectness`` is the source of the map that says where things are, for CLIP-DIY, ``precision`` what CLIP's image tower
-    computes in, and ``settings`` replace those of the variant by name, nested ones too.
+    computes in, and ``settings`` replace those of the variant by name, nested ones too.  ``policy`` says which instances are
+    handed over: ``all`` that are ranked, ``answer``, or changes of the preset's policy by name; ``distractors`` then compete
+    with the names, beside the preset's own.
 
     What is not on this machine is downloaded first.  Raises InputError for an unknown method, variant, preset, model, device,
     source or setting, and names the nearest known one; MissingError when weights are neither here nor to be had.
@@ -166,4 +183,19 @@ def load(
     entry = entry_of(method, variant)
     parts = Models(models, device, objectness=objectness, precision=precision)
     parts.fetch(entry.roles(parts))
-    return build(method, parts, variant, settings)
+    return decided(build(method, parts, variant, settings), method, parts, policy, distractors)
+
+
+def decided(method: Any, name: str, models: Models, policy: str | Mapping[str, Any], distractors: Sequence[str] = ()) -> Any:
+    """A method by its object and name under a policy: ``all``, ``answer``, or changes of the preset's policy.
+
+    A method that finds no instances stays as it is.  Raises InputError for another policy.
+    """
+    if isinstance(policy, str) and policy not in POLICIES:
+        raise unknown_name("policy", policy, POLICIES)
+    if policy == "all" or not isinstance(method, Segmenter):
+        return method
+    changes = {} if isinstance(policy, str) else dict(policy)
+    if "clip" not in entry_of(name).needs:  # whose candidates nobody can look at
+        changes = {"verify": False, "calibration": None, **changes}
+    return answering(method, name, models, changes, distractors)

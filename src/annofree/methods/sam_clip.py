@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from annofree.clues.background import with_negatives
+from annofree.detections.proposals import grid_points
 from annofree.errors import unknown_name
 from annofree.ops.boxes import tight_boxes
 from annofree.protocols import Embedding, Masker, VisionLanguage
@@ -128,14 +129,3 @@ class SamClip:
             kept = nms(torch.from_numpy(tight_boxes(masks[keep])), quality[keep], self.settings.nms)
             keep = keep[kept.numpy()]
         return masks[keep], quality[keep]
-
-
-def grid_points(side: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Points x y (side * side, 2) at the centres of a grid over an image of ``size`` (H, W), row by row.
-
-    >>> grid_points(2, (4, 8)).tolist()
-    [[2.0, 1.0], [6.0, 1.0], [2.0, 3.0], [6.0, 3.0]]
-    """
-    steps = (np.arange(side) + 0.5) / side
-    y, x = np.meshgrid(steps * size[0], steps * size[1], indexing="ij")
-    return np.stack([x.ravel(), y.ravel()], 1).astype(np.float32)

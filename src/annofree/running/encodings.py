@@ -97,9 +97,9 @@ def kinds_of(method: Any) -> dict[str, type]:
 
     Raises InputError where it does not say.
     """
-    said = get_type_hints(type(method).encode).get("return")
     kinds: dict[str, type] = {}
-    _collect(said, kinds)
+    for part in (method, *getattr(method, "parts", ())):
+        _collect(get_type_hints(type(part).encode).get("return"), kinds)
     if not kinds:
         raise InputError(f"encodings of {type(method).__name__} cannot be kept: its encode does not say what it returns")
     return kinds

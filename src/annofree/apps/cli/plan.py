@@ -16,10 +16,23 @@ if TYPE_CHECKING:
     from annofree.running.tasks import Tasks
     from annofree.structures import Vocabulary
 
-__all__ = ["DEFAULTS", "OVERLAPS", "Plan", "negative_names", "precision_named", "stuff_names", "wanted_tasks"]
+__all__ = [
+    "DEFAULTS",
+    "OVERLAPS",
+    "POLICIES",
+    "Plan",
+    "negative_names",
+    "policy_named",
+    "precision_named",
+    "stuff_names",
+    "wanted_tasks",
+]
 
 DEFAULTS = {"instance": "zip", "semantic": "clip_diy"}
 """Who does a task that no method was named for."""
+
+POLICIES = ("answer", "all")
+"""Which instances are told: those of the preset's policy, or the whole ranking."""
 
 OVERLAPS = (
     "Which of two instances that overlap stays, such as within=0.5, across=0.8, inside=0.9, inside-across=0.95, prefer=whole; "
@@ -42,6 +55,7 @@ class Plan:
     negatives: tuple[str, ...] = ()
     precision: str = "float32"
     overlaps: Overlaps | None = None
+    policy: str = "all"
 
     def named(self) -> dict[str, str]:
         """The method of each task that is needed: of the named ones, those that can do least choose first.
@@ -58,7 +72,12 @@ class Plan:
             if not own:
                 raise self._idle(name, entry_of(name), who)
             who |= dict.fromkeys(own, name)
-        return {t: who.get(t, DEFAULTS[t]) for t in needed}
+        return {t: who.get(t) or self._default(t) for t in needed}
+
+    def _default(self, task: str) -> str:
+        from annofree.methods.answers import default_method
+
+        return default_method(self.models) if task == "instance" and self.policy != "all" else DEFAULTS[task]
 
     @property
     def _names(self) -> list[str]:
@@ -81,6 +100,7 @@ class Plan:
             "objectness": self.objectness,
         }
         own |= {"precision": self.precision, "overlaps": None if self.overlaps is None else asdict(self.overlaps)}
+        own |= {"policy": self.policy}
         return own | {"methods": self.named(), "negatives": list(self.negatives)}
 
     def told(self) -> dict[str, Any]:
@@ -128,6 +148,9 @@ class Plan:
             return self._on_instances(name, variant, vocabulary, changes)
         asked: dict[str, Any] = {"objectness": self.objectness} if entry.objectness else {}
         asked |= {"settings": changes} if changes else {}
+        if "instance" in entry.tasks and self.policy != "all":
+            own = {"overlaps": asdict(self.overlaps)} if self.overlaps else None
+            asked |= {"policy": own or self.policy, "distractors": self.negatives}
         return load(name, models=self.models, variant=variant, device=self.device, precision=self.precision, **asked)
 
     def _variant_of(self, name: str) -> str:
@@ -135,7 +158,7 @@ class Plan:
 
     def _check_negatives(self, names: Collection[str]) -> None:
         """Refuse negatives where no method weighs names against each other."""
-        if self.negatives and not any(self._against(name) for name in names):
+        if self.negatives and self.policy == "all" and not any(self._against(name) for name in names):
             raise InputError(
                 f"--negatives compete with the names, and {' and '.join(dict.fromkeys(names))} takes none, or tells the "
                 "background without words; leave them out, or take a method such as zip, clip_diy or zutis"
@@ -180,6 +203,13 @@ def precision_named(name: str) -> str:
 
     if name not in PRECISIONS:
         raise unknown_name("precision", name, PRECISIONS)
+    return name
+
+
+def policy_named(name: str) -> str:
+    """Return a policy; raises InputError for others."""
+    if name not in POLICIES:
+        raise unknown_name("policy", name, POLICIES)
     return name
 
 

@@ -72,6 +72,7 @@ def relabel(
         *more,
         precision=asked.get("precision", "float32"),
         overlaps=Overlaps.of(overlaps) if overlaps else None,
+        policy=asked.get("policy", "all"),
     )
     request = Request(
         out,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,11 @@ _SHOWN = (
     "all mIoU of things",
     "all pixel accuracy",
 )
+_ANSWER = (
+    *("all precision", "all recall", "plain F1", "touching F1", "cluttered F1", "all F1"),
+    *("all duplicates", "all count error", "all calibration error"),
+)
+"""What a person gets: in a table of its own."""
 
 
 def reproduce(
@@ -129,15 +135,25 @@ def _made(plan: Recipe, out: Path, device: str) -> Figures:
 
 
 def _show(plan: Recipe, figures: dict[str, Figures], minutes: float) -> None:
-    """Print a table for the runs of each task."""
-    from rich.table import Table
-
+    """Print the tables for the runs of each task."""
     tasks = {run.name: run.task for run in plan.runs}
     for task in dict.fromkeys(tasks[run] for run in figures):
         rows = {run: values for run, values in figures.items() if tasks[run] == task}
-        table = Table(title=plan.title, caption=f"percent; {plan.world} world; {plan.tier}; {minutes:.1f} min in all")
+        for columns in (_SHOWN, _ANSWER):
+            _table(plan, rows, columns, minutes)
+
+
+def _table(plan: Recipe, rows: dict[str, Figures], columns: Sequence[str], minutes: float) -> None:
+    """Print those of the columns that any run has, if there are any."""
+    from rich.table import Table
+
+    shown = [name for name in columns if any(name in values for values in rows.values())]
+    if shown:
+        table = Table(
+            title=plan.title,
+            caption=f"percent, the count error in instances; {plan.world} world; {plan.tier}; {minutes:.1f} min in all",
+        )
         table.add_column("")
-        shown = [name for name in _SHOWN if any(name in values for values in rows.values())]
         for name in shown:
             table.add_column(name, justify="right")
         for run, values in rows.items():

@@ -110,7 +110,17 @@ def _method(settings: Mapping[str, Any], device: str, vocabulary: Vocabulary) ->
     own = asked is None or asked.split("+")[0].strip() == name  # the variant is that of the method named first
     variant, objectness = settings["variant"] if own else "default", settings.get("objectness") or "found"
     negatives = tuple(settings.get("negatives") or ())
-    plan = Plan(("instance",), name, variant, settings["models"], objectness, device, (), negatives)
+    plan = Plan(
+        ("instance",),
+        name,
+        variant,
+        settings["models"],
+        objectness,
+        device,
+        (),
+        negatives,
+        policy=settings.get("policy", "all"),
+    )
     found = plan.tasks(vocabulary).instances
     assert found is not None  # noqa: S101 -- it is the task that was asked for
     return found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from annofree.apps.cli.plan import OVERLAPS, Plan, negative_names, precision_named, stuff_names, wanted_tasks
+from annofree.apps.cli.plan import OVERLAPS, Plan, negative_names, policy_named, precision_named, stuff_names, wanted_tasks
 from annofree.apps.cli.progress import progress
 from annofree.errors import InputError
 
@@ -56,6 +56,10 @@ def segment(
     negatives: Annotated[
         str | None, typer.Option(help="Names that compete with the classes but are never told, such as wall, floor.")
     ] = None,
+    policy: Annotated[
+        str,
+        typer.Option(help="Which instances are told: answer, those that the models are sure of; all, the whole ranking."),
+    ] = "answer",
     overlaps: Annotated[str | None, typer.Option(help=OVERLAPS)] = None,
     min_score: Annotated[float, typer.Option(help="Leave out instances that score less.", min=0, max=1)] = 0.0,
     out: Annotated[Path, typer.Option(help="The folder to write to; the same command goes on there.")] = Path("out"),
@@ -88,8 +92,19 @@ def segment(
     from annofree.detections.overlaps import Overlaps
 
     others = stuff_names(stuff, vocabulary), negative_names(negatives, vocabulary)
-    policy = Overlaps.of(overlaps) if overlaps else None
-    plan = Plan(wanted_tasks(task), method, variant, models, objectness, device, *others, precision_named(precision), policy)
+    settled = Overlaps.of(overlaps) if overlaps else None
+    plan = Plan(
+        wanted_tasks(task),
+        method,
+        variant,
+        models,
+        objectness,
+        device,
+        *others,
+        precision=precision_named(precision),
+        overlaps=settled,
+        policy=policy_named(policy),
+    )
     if plan.stuff and "panoptic" not in plan.wanted:
         raise InputError(f"expected --stuff with --task panoptic only, got it with {task}; leave it out")
     if keep_encodings and "clip_diy" in plan.named().values() and objectness == "instances":

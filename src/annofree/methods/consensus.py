@@ -1,0 +1,262 @@
+"""Consensus: masks from several proposers, each named by two readings of CLIP, each with the probability that it is right.
+
+    picture -> grid of points -> SAM ------------------.
+            -> conv4_x -> K-means -> boxes -> SAM x 2 --+-> distinct masks -> CLIP: cut out, and pooled from one pass
+            -> a detector, where one was trained ------'        |                          |
+                                                                '-> shape, agreement       '-> names compete -> logistic
+
+This project's own: Zip's fragments, SAM everything and CLIP put together.  All of it but the competition of names depends on
+no name and is done once, in ``encode``; after that a class list costs one matrix product.
+N candidates, K names, R rows that compete, D embedding, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from faster_coco_eval import mask as coco_mask
+from torch import Tensor
+
+from annofree.clues.background import with_negatives
+from annofree.clues.regions import cut_out_features, pooled_features
+from annofree.detections.merging import compact
+from annofree.detections.prompting import drawn
+from annofree.detections.proposals import Proposals, grid_points
+from annofree.detections.suppression import suppressed
+from annofree.detections.verification import Calibration, Naming, geometry, named, signals_of
+from annofree.errors import unknown_name
+from annofree.fragments.clusters import Seeding, fragments_of
+from annofree.protocols import Embedding, Masker, VisionLanguage
+from annofree.structures import BoolArray, Detections, FeatureMap, FloatArray, Fragments, Image, Vocabulary
+
+__all__ = ["VARIANTS", "Consensus", "ConsensusEncoding", "ConsensusSettings", "Finder", "Found"]
+
+Source = Literal["grid", "fragments", "detector"]
+Reading = Literal["cut-out", "pooled"]
+
+
+class Found(Protocol):
+    """N things that a network found: ``scores`` (N) and ``masks`` (N, H, W) bool."""
+
+    @property
+    def scores(self) -> Tensor:
+        """How sure it is, in 0 .. 1."""
+        ...
+
+    @property
+    def masks(self) -> Tensor:
+        """What belongs to each."""
+        ...
+
+
+class Finder(Protocol):
+    """A trained detector, whose names play no part here."""
+
+    def detect(self, pixels: list[Tensor]) -> Sequence[Found]:
+        """What is found in each picture (3, H, W) in 0 .. 1, strongest first."""
+        ...
+
+
+@dataclass(frozen=True)
+class ConsensusSettings:
+    """What may be chosen."""
+
+    # who proposes masks: SAM on a grid of points, SAM on Zip's fragments, a trained detector where the models have one
+    sources: tuple[Source, ...] = ("grid", "detector")
+    # what CLIP sees of a mask, averaged: its cut-out, the cells under it, or both
+    readings: tuple[Reading, ...] = ("cut-out", "pooled")
+    # points a side of the grid; SAM's own is 32
+    points: int = 12
+    # mask IoU above which the weaker of two drawn masks is the same thing
+    same: float = 0.75
+    # drawn masks an image, the strongest by quality times stability
+    candidates: int = 64
+    # part of the image that a mask covers at least and at most
+    least: float = 0.0005
+    largest: float = 0.9
+    # detections with a lower score are no candidates
+    min_detector_score: float = 0.05
+    # how fragments are cut, for the source of that name
+    seeding: Seeding = field(default_factory=lambda: Seeding("semantic"))
+    # cells of a fragment at least, and its box at most over its area (Zip, Eq. 4)
+    min_cells: int = 16
+    max_box_ratio: float = 3.0
+    # how names compete
+    naming: Naming = field(default_factory=Naming)
+    # how likely a candidate is right; none: its share times its quality, uncalibrated
+    calibration: Calibration | None = None
+    # names that compete and are never told
+    negatives: tuple[str, ...] = ()
+    # mask IoU above which the weaker of two instances of one name goes; 1 keeps all
+    within: float = 0.5
+    # detections an image, the strongest
+    most: int = 100
+
+
+VARIANTS: Mapping[str, ConsensusSettings] = MappingProxyType({"default": ConsensusSettings()})
+
+
+@dataclass(frozen=True, eq=False)
+class ConsensusEncoding:
+    """All of a picture of ``size`` (H, W) that needs no class name.
+
+    ``whole`` (D) and ``tokens`` (D, h, w) say what is in it at all; ``counts`` (N) are the candidates' masks as COCO's
+    compressed run lengths, ``features`` (N, D) what CLIP sees of them, ``drawn`` (N, 4) their quality, stability, whether a
+    detector found them and its score, ``shape`` (N, 7) their geometry.
+    """
+
+    size: tuple[int, int]
+    whole: Tensor
+    tokens: FeatureMap
+    counts: tuple[str, ...]
+    features: Tensor
+    drawn: Tensor
+    shape: Tensor
+
+
+class Consensus:
+    """Names in, instances out; ``clip``, ``sam`` and, where there is one, ``detector`` are whatever fits the protocols."""
+
+    def __init__(
+        self,
+        clip: VisionLanguage,
+        sam: Masker,
+        settings: ConsensusSettings | str = "default",
+        detector: Finder | None = None,
+        detector_provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        if isinstance(settings, str) and settings not in VARIANTS:
+            raise unknown_name("variant of consensus", settings, VARIANTS)
+        self.settings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self.clip, self.sam = clip, sam
+        self.detector = detector if "detector" in self.settings.sources else None
+        self._about_detector = dict(detector_provenance or {}) if self.detector is not None else {}
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Method, settings, and the models with their hashes and tiers."""
+        models = [self.clip.provenance, self.sam.provenance]
+        models += [self._about_detector] if self._about_detector else []
+        return {"method": "consensus", "settings": asdict(self.settings), "models": models}
+
+    @property
+    def encoding_key(self) -> tuple[Any, ...]:
+        """Two of these on the same models can share an encoding when their keys are equal."""
+        s = self.settings
+        proposing = s.sources, s.points, s.same, s.candidates, s.least, s.largest, s.min_detector_score
+        return "consensus", *proposing, s.readings, s.seeding, s.min_cells, s.max_box_ratio
+
+    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+        """What a person should know before trusting the answer for these names."""
+        return self.clip.remarks(with_negatives(Vocabulary.of(classes), self.settings.negatives))
+
+    def encode(self, images: Sequence[Image]) -> list[ConsensusEncoding]:
+        """Propose masks and look at each; one encoding an image, in order."""
+        if not images:
+            return []
+        parts = zip(images, self.clip.whole(images), self.clip.dense(images), self.sam.embed(images), strict=True)
+        return [self._encoded(*part) for part in parts]
+
+    def _encoded(self, image: Image, whole: Tensor, tokens: FeatureMap, embedding: Embedding) -> ConsensusEncoding:
+        masks, said = self._candidates(image, tokens, embedding)
+        found = Detections.from_masks(
+            masks, np.zeros(len(masks), np.int64), np.arange(len(masks), 0, -1).astype(np.float32), ["object"]
+        )
+        features = self._features(image, tokens, masks)
+        counts = tuple(rle["counts"].decode("ascii") for rle in found.rles)
+        shape = torch.from_numpy(geometry(found.rles, image.size))
+        return ConsensusEncoding(image.size, whole, tokens, counts, features, torch.from_numpy(said), shape)
+
+    def _candidates(self, image: Image, tokens: FeatureMap, embedding: Embedding) -> tuple[BoolArray, FloatArray]:
+        """Masks (N, H, W), none empty, with what their proposers say of them (N, 4)."""
+        s, proposals = self.settings, list[Proposals]()
+        if "grid" in s.sources:
+            answers = self.sam.draw(embedding, points=grid_points(s.points, image.size), many=True)
+            proposals.append(Proposals.of(answers.masks, answers.quality, answers.stability))
+        if "fragments" in s.sources:
+            proposals.append(self._of_fragments(image, tokens, embedding))
+        masks, said = np.zeros((0, *image.size), bool), np.zeros((0, 4), np.float32)
+        if proposals:
+            own = Proposals.joined(proposals).distinct(s.same, s.candidates, least=s.least, largest=s.largest)
+            none = np.zeros(len(own), np.float32)
+            masks, said = own.masks, np.stack([own.quality, own.stability, none, none], 1)
+        if self.detector is None:
+            return masks, said
+        more, scores = self._detected(image)
+        one, none = np.ones(len(more), np.float32), np.zeros(len(more), np.float32)
+        return np.concatenate([masks, more]), np.concatenate([said, np.stack([none, none, one, scores], 1)])
+
+    def _of_fragments(self, image: Image, tokens: FeatureMap, embedding: Embedding) -> Proposals:
+        """Draw Zip's compact fragments, by their boxes and then the refined boxes and their centres."""
+        s = self.settings
+        pieces = fragments_of(self.clip.boundaries([image])[0], tokens, s.seeding, 4)
+        boxes = _pixels(pieces, compact(pieces, s.max_box_ratio, s.min_cells), image.size)
+        masks, quality = drawn(self.sam, embedding, boxes, "two-step", "box+point")
+        return Proposals(masks, quality, np.ones(len(masks), np.float32))
+
+    def _detected(self, image: Image) -> tuple[BoolArray, FloatArray]:
+        pixels = torch.tensor(image.pixels).permute(2, 0, 1).float() / 255
+        with torch.inference_mode():
+            found = self.detector.detect([pixels])[0] if self.detector is not None else None
+        if found is None:
+            return np.zeros((0, *image.size), bool), np.zeros(0, np.float32)
+        masks, scores = found.masks.cpu().numpy(), found.scores.clamp(0, 1).cpu().numpy().astype(np.float32)
+        keep = (scores >= self.settings.min_detector_score) & masks.any((1, 2))
+        return masks[keep], scores[keep]
+
+    def _features(self, image: Image, tokens: FeatureMap, masks: BoolArray) -> Tensor:
+        """The mean over the readings of what CLIP sees of each mask, (N, D)."""
+        read = {
+            "cut-out": lambda: cut_out_features(self.clip, image, masks),
+            "pooled": lambda: pooled_features(tokens, masks).cpu(),
+        }
+        return torch.stack([read[name]() for name in self.settings.readings]).mean(0)
+
+    def instances(self, image: Image | ConsensusEncoding, classes: str | Iterable[str] | Vocabulary) -> Detections:
+        """Name the candidates for an image, or an encoding of it: the likeliest first, those that no name wins left out."""
+        encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        return self.verified(encoding, Vocabulary.of(classes), self.settings.negatives)
+
+    def verified(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
+        """Name the candidates by competition of some names and distractors; those that a distractor wins are left out."""
+        words = self.clip.words(with_negatives(vocabulary, distractors))
+        shares = self.settings.naming.shares(e.features.to(words), words)
+        best, asked = named(shares, len(vocabulary))
+        if self.settings.calibration is None:
+            scores = shares.max(1).values.cpu().numpy() * self.candidates(e).scores
+        else:
+            scores = self.settings.calibration.probability(self.signals(e, words, shares))
+        order = np.argsort(-scores, kind="stable")
+        found = replace(self.candidates(e), names=vocabulary.names, class_ids=best, scores=scores.astype(np.float32))
+        return suppressed(found[order[asked[order]]], within=self.settings.within)[: self.settings.most]
+
+    def candidates(self, e: ConsensusEncoding) -> Detections:
+        """All candidates, without a name, scored by what their proposers say of them."""
+        quality, stability, _, score = e.drawn.numpy().T
+        scores: FloatArray = np.maximum(quality * stability, score)
+        return _detections(e, np.zeros(len(scores), np.int64), scores, ("object",))
+
+    def signals(self, e: ConsensusEncoding, words: Tensor, shares: Tensor) -> FloatArray:
+        """What speaks for each candidate's best row, (N, S), for the ``shares`` (N, R) of unit ``words`` (R, D)."""
+        presence = self.clip.presence(e.whole, e.tokens, words)
+        return signals_of(e.features.to(words), words, shares, presence, e.drawn.numpy(), e.shape.numpy())
+
+
+def _detections(e: ConsensusEncoding, ids: Any, scores: FloatArray, names: tuple[str, ...]) -> Detections:
+    rles = tuple({"size": list(e.size), "counts": counts.encode("ascii")} for counts in e.counts)
+    xywh = np.asarray(coco_mask.toBbox(list(rles)), np.float32).reshape(-1, 4)
+    boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32)
+    return Detections(e.size, names, ids, scores.astype(np.float32), boxes, rles)
+
+
+def _pixels(pieces: Fragments, keep: Tensor, size: tuple[int, int]) -> FloatArray:
+    """The boxes (N, 4) px of the fragments that are kept."""
+    height, width = pieces.labels.shape
+    scale = np.array([size[1] / width, size[0] / height] * 2, np.float32)
+    boxes: FloatArray = pieces.boxes[keep].cpu().numpy().astype(np.float32) * scale
+    return boxes

@@ -34,8 +34,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     settings.load_profile("annofree")
 
 
-_NUMERIC = ("clues", "detections", "detectors", "features", "fragments", "methods", "ops", "parity", "testing", "training")
-"""The rooms of tests whose results hang on kernels."""
+_NUMERIC = (
+    *("clues", "detections", "detectors", "features", "fragments", "methods", "ops", "parity", "testing"),
+    *("training/test_dino_views.py", "training/test_found.py", "training/test_set_losses.py"),
+    *("training/test_selfmask.py", "training/test_spectral_voting.py", "training/test_zutis.py"),
+)
+"""Tests whose results hang on kernels; those that train the tiny models are long, and run once."""
 
 
 @pytest.hookimpl(tryfirst=True)

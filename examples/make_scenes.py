@@ -5,8 +5,10 @@ uv run python examples/make_scenes.py
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image as PILImage
@@ -48,9 +50,12 @@ def validation() -> Iterator[tuple[str, Scene]]:
 
 
 def main() -> None:
-    """Draw both sets beside this script."""
+    """Draw both sets beside this script, with the truth of the samples apart, for their folder holds pictures alone."""
     here = Path(__file__).parent
     scenes = dict(samples())
+    with TemporaryDirectory() as drawn:
+        write_scenes(scenes.items(), Path(drawn), "annofree emoji world, the sample scenes")
+        shutil.copyfile(Path(drawn) / "truth.json", here / "scenes-truth.json")
     (here / "scenes").mkdir(exist_ok=True)
     for name, scene in scenes.items():
         PILImage.fromarray(scene.image).save(here / "scenes" / f"{name}.jpg", quality=92, subsampling=0)

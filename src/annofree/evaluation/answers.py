@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from annofree.datasets.semantic import SemanticDataset
-from annofree.evaluation.answer_quality import AnswerScores, evaluate_answer
-from annofree.evaluation.instance import InstanceScores
-from annofree.evaluation.running import scores_of
+from annofree.evaluation.answer_quality import AnswerScores
+from annofree.evaluation.running import Score, scores_of
 from annofree.evaluation.semantic import SemanticScorer
 from annofree.evaluation.semantic_running import aligned
 from annofree.evaluation.separation import Separation
@@ -94,7 +93,6 @@ def figures_of(truth: CocoFile, found: CocoFile, group_by: str) -> Figures:
     for group, image_ids in groups.items():
         for view, scores in scores_of(truth, found, image_ids).items():
             figures |= {f"{group} {name}": value for name, value in _named(view, scores).items()}
-        figures |= {f"{group} {name}": v for name, v in _of_answer(evaluate_answer(truth, found, image_ids=image_ids)).items()}
     return figures
 
 
@@ -108,7 +106,9 @@ def _of_answer(scores: AnswerScores) -> Figures:
     }
 
 
-def _named(view: str, scores: InstanceScores | Separation) -> Figures:
+def _named(view: str, scores: Score) -> Figures:
+    if isinstance(scores, AnswerScores):
+        return _of_answer(scores)
     prefix = {"class-aware masks": "", "class-aware separation": "", "class-aware boxes": "box "}.get(
         view, f"{view.replace(' masks', '').replace(' separation', '')} "
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from annofree.datasets.folder import read_image
 from annofree.errors import InputError
+from annofree.evaluation.answer_quality import AnswerScores, evaluate_answer
 from annofree.evaluation.instance import InstanceScores, evaluate_instances
 from annofree.evaluation.predictions import View
 from annofree.evaluation.separation import Separation, evaluate_separation
@@ -14,9 +15,10 @@ from annofree.formats.coco import CocoFile
 from annofree.protocols import Segmenter
 from annofree.structures import Image, Vocabulary
 
-__all__ = ["Scores", "predicted", "scores_of", "truth_images"]
+__all__ = ["Score", "Scores", "predicted", "scores_of", "truth_images"]
 
-Scores = Mapping[str, InstanceScores | Separation]
+Score = InstanceScores | Separation | AnswerScores
+Scores = Mapping[str, Score]
 _VIEWS: tuple[View, ...] = ("class-aware", "class-agnostic")
 
 
@@ -48,13 +50,12 @@ def predicted(
     return found
 
 
-def scores_of(
-    truth: CocoFile, found: CocoFile, image_ids: Sequence[int] | None = None
-) -> dict[str, InstanceScores | Separation]:
-    """Score masks and boxes, class-aware and class-agnostic, and the separation of touching pairs."""
-    scores: dict[str, InstanceScores | Separation] = {}
+def scores_of(truth: CocoFile, found: CocoFile, image_ids: Sequence[int] | None = None) -> dict[str, Score]:
+    """Score masks and boxes, class-aware and class-agnostic, the separation of touching pairs, and all as an answer."""
+    scores: dict[str, Score] = {}
     for view in _VIEWS:
         scores[f"{view} masks"] = evaluate_instances(truth, found, view=view, iou_type="segm", image_ids=image_ids)
         scores[f"{view} boxes"] = evaluate_instances(truth, found, view=view, iou_type="bbox", image_ids=image_ids)
         scores[f"{view} separation"] = evaluate_separation(truth, found, view=view, image_ids=image_ids)
+    scores["answer"] = evaluate_answer(truth, found, image_ids=image_ids)
     return scores

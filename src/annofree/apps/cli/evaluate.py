@@ -164,12 +164,15 @@ def _scores(truth: CocoFile, found: Any, ids: list[int] | None) -> Any:
 
 def _show(results: dict[str, Any]) -> None:
     from annofree.evaluation.instance import InstanceScores
-    from annofree.evaluation.report import as_table
+    from annofree.evaluation.report import as_sentence, as_table
+    from annofree.evaluation.separation import Separation
 
     screen = console()
     for group, scores in results.items():
         screen.print(as_table({n: s for n, s in scores.items() if isinstance(s, InstanceScores)}, group))
         for name, s in scores.items():
-            if not isinstance(s, InstanceScores):
+            if isinstance(s, Separation):
                 rate = "-" if s.rate is None else f"{100 * s.rate:.1f} %"
                 screen.print(f"{name}: {s.separated} of {s.pairs} touching same-class pairs, {rate}")
+            elif not isinstance(s, InstanceScores):
+                screen.print(f"as an answer: {as_sentence(s)}")

@@ -39,7 +39,8 @@ def segment(
     method: Annotated[
         str | None,
         typer.Option(
-            help="The method, or two joined by +, for the tasks each can do; else zip finds things, clip_diy names pixels."
+            help="The method, or two joined by +, for the tasks each can do; else the preset's own for instances "
+            "(consensus with tiny, zip with others), clip_diy for label maps."
         ),
     ] = None,
     variant: Annotated[str, typer.Option(help="How the method is set: default, paper, official, ...")] = "default",

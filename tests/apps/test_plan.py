@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -244,3 +245,13 @@ def test_stuff_that_is_no_class_is_refused_with_the_nearest() -> None:
 def test_the_background_is_no_stuff() -> None:
     with pytest.raises(InputError, match=r"^expected stuff with a name of its own, got 'Background', which is no segment"):
         stuff_names("Background", Vocabulary.of("dog, Background"))
+
+
+def test_negatives_compete_wherever_a_policy_names_instances_again() -> None:
+    asked = plan(method="maskclip", variant="official", negatives=("wall",))
+    with pytest.raises(InputError, match="maskclip takes none"):
+        asked.tasks(WORDS)
+    found: Any = replace(asked, policy="answer").tasks(WORDS).instances
+    assert found.distractors.names[-1] == "wall"
+    with pytest.raises(InputError, match="detector takes none"):
+        plan(method="detector", negatives=("wall",), policy="answer").tasks(WORDS)

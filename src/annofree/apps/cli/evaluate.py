@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from annofree.apps.cli.evaluate_classes import class_scores, group_scores, of_truth, split_truth, write_page
-from annofree.apps.cli.plan import DEFAULTS
+from annofree.apps.cli.plan import DEFAULTS, policy_named
 from annofree.apps.cli.progress import progress
 from annofree.apps.cli.tables import console
 from annofree.errors import InputError, unknown_name
@@ -28,6 +28,9 @@ def evaluate(
     ] = None,
     variant: Annotated[str, typer.Option(help="With --images: how the method is set.")] = "default",
     models: Annotated[str, typer.Option(help="With --images: the preset of models.")] = "tiny",
+    policy: Annotated[
+        str, typer.Option(help="Instances, with --images: score the whole ranking (all), or the answer that segment gives.")
+    ] = "all",
     objectness: Annotated[
         str, typer.Option(help="Semantic, with --images: found, found-bkg, tokencut or none, for clip_diy.")
     ] = "found",
@@ -79,7 +82,7 @@ def evaluate(
         found, about = _read(predictions, whole)
         found = of_truth(found, known)
     else:
-        found, about = _run(known, images, method, variant, models, device)
+        found, about = _run(known, images, method, variant, models, device, policy_named(policy))
     results = {
         group: {**_scores(known, found, ids), **group_scores(known, found, ids, apart)}
         for group, ids in _groups(known, by).items()
@@ -134,13 +137,14 @@ def _read(predictions: Path, truth: CocoFile) -> tuple[Any, dict[str, Any]]:
 
 
 def _run(
-    truth: CocoFile, images: Path | None, method: str, variant: str, models: str, device: str
+    truth: CocoFile, images: Path | None, method: str, variant: str, models: str, device: str, policy: str
 ) -> tuple[Any, dict[str, Any]]:
     from annofree.evaluation.running import predicted, truth_images
     from annofree.methods.catalogue import load
 
     assert images is not None  # noqa: S101
-    segmenter = load(method, models=models, variant=variant, device=device)
+    own: dict[str, Any] = {} if policy == "all" else {"policy": policy}
+    segmenter = load(method, models=models, variant=variant, device=device, **own)
     with progress("pictures") as show:
         return predicted(segmenter, truth_images(truth, images), truth, show), {"provenance": segmenter.provenance}
 

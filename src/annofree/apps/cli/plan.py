@@ -158,11 +158,18 @@ class Plan:
 
     def _check_negatives(self, names: Collection[str]) -> None:
         """Refuse negatives where no method weighs names against each other."""
-        if self.negatives and self.policy == "all" and not any(self._against(name) for name in names):
+        if self.negatives and not any(self._against(name) or self._competes(name) for name in names):
             raise InputError(
                 f"--negatives compete with the names, and {' and '.join(dict.fromkeys(names))} takes none, or tells the "
                 "background without words; leave them out, or take a method such as zip, clip_diy or zutis"
             )
+
+    def _competes(self, name: str) -> bool:
+        """Whether a policy names the method's instances again, so that negatives may win them."""
+        from annofree.methods.catalogue import entry_of
+
+        entry = entry_of(name)
+        return self.policy != "all" and "instance" in entry.tasks and "clip" in entry.needs
 
     def _against(self, name: str) -> dict[str, Any]:
         """What to change in a method's settings so that negatives compete; nothing where they cannot."""

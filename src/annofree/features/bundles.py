@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -76,7 +77,8 @@ def add_bundle(path: Path) -> list[Card]:
             with tarfile.open(path, "r:") as tar:
                 members = list(tar)
                 _refuse_strange(path, members)
-                tar.extractall(scratch, members, filter="data")
+                for member in members:  # by hand: not every Python 3.11 has extraction filters
+                    _unpack(tar, member, Path(scratch) / member.name)
         except (tarfile.TarError, EOFError) as problem:
             raise InputError(f"expected a bundle of models in {path}, but it is damaged or none: {problem}") from None
         except OSError as problem:
@@ -85,6 +87,15 @@ def add_bundle(path: Path) -> list[Card]:
         folders = sorted({m.name.partition("/")[0] for m in members})
         cards = [_checked(path, Path(scratch) / folder) for folder in folders]
         return [keep(card, Path(scratch) / slug(card.name)) for card in cards]
+
+
+def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    """Write a plain file of a tar; of who owned it, its rights and its time nothing is kept."""
+    target.parent.mkdir(exist_ok=True)
+    source = tar.extractfile(member)
+    assert source is not None  # noqa: S101 -- it is a plain file
+    with source, target.open("wb") as file:
+        shutil.copyfileobj(source, file)
 
 
 def _refuse_strange(path: Path, members: Sequence[tarfile.TarInfo]) -> None:

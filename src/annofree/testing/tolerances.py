@@ -117,4 +117,4 @@ def assert_same_pixels(actual: Any, expected: Any, *, share: float = PIXELS) -> 
 def _tensor(value: Any) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return value.detach()
-    return torch.as_tensor(np.asarray(value))
+    return torch.as_tensor(np.array(value))  # a copy, for torch takes no negative strides

@@ -413,7 +413,9 @@ PERFECT = {f"{view} {what}" for view in ("class-aware", "class-agnostic") for wh
 
 
 def assert_perfect(scores: dict[str, Any]) -> None:
-    assert scores.keys() == {*PERFECT, "class-aware separation", "class-agnostic separation"}
+    assert scores.keys() == {*PERFECT, "class-aware separation", "class-agnostic separation", "answer"}
+    answer = scores["answer"]
+    assert answer["precision"] == answer["recall"] == answer["f1"] == 1 and answer["duplicates"] == answer["count_error"] == 0
     assert {name: (scores[name]["ap"], scores[name]["ar100"]) for name in PERFECT} == dict.fromkeys(PERFECT, (1.0, 1.0))
 
 
@@ -423,6 +425,7 @@ def test_what_segment_found_is_scored(cli: Cli, fakes: Any, photos: Path, truth:
     said = cli("evaluate", "--truth", truth, "--predictions", out / "annotations.json", "--out", scores)
     assert (said.code, said.err) == (0, "")
     assert "1 of 1 touching same-class pairs, 100.0 %" in said.out
+    assert "precision 100.0, recall 100.0, F1 100.0, duplicates 0.0 %" in " ".join(said.out.split())
     written = read(scores)
     assert written["predictions"] == "annotations.json"
     assert "maxDets" in written["protocol"]

@@ -7,7 +7,7 @@ neither right nor wrong.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from annofree.evaluation.instance import IouType
 from annofree.evaluation.mistakes import assigned, overlaps_of
-from annofree.evaluation.predictions import Row, image_sizes, match_predictions
+from annofree.evaluation.predictions import Row, by_image, image_sizes, match_predictions
 from annofree.formats.coco import CocoFile
 
 __all__ = ["BINS", "AnswerScores", "calibration_error", "evaluate_answer"]
@@ -87,7 +87,7 @@ def evaluate_answer(
     (0.5, 1.0, 0.5, 1.0)
     """
     sizes = image_sizes(truth, image_ids)
-    real, said = _by_image(truth.annotations), _by_image(match_predictions(truth, predictions))
+    real, said = by_image(truth.annotations), by_image(match_predictions(truth, predictions))
     n_truth = n_duplicates = 0
     scores, right, differences = list[float](), list[bool](), list[int]()
     for image_id, size in sizes.items():
@@ -119,13 +119,6 @@ def calibration_error(scores: npt.NDArray[np.float64], right: npt.NDArray[np.boo
     place = np.clip((np.asarray(scores) * bins).astype(int), 0, bins - 1)
     sums = np.bincount(place, weights=np.asarray(scores) - np.asarray(right, float), minlength=bins)
     return float(np.abs(sums).sum() / len(scores))
-
-
-def _by_image(rows: Sequence[Row]) -> defaultdict[int, list[Row]]:
-    groups: defaultdict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row["image_id"]].append(row)
-    return groups
 
 
 def _matched(

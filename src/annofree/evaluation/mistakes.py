@@ -7,7 +7,7 @@ al., ECCV 2020); of several that fit, the first of ``KINDS`` counts.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from annofree.evaluation.instance import IouType
-from annofree.evaluation.predictions import Row, View, image_sizes, mask_rle, match_predictions
+from annofree.evaluation.predictions import Row, View, by_image, image_sizes, mask_rle, match_predictions
 from annofree.formats.coco import CocoFile
 from annofree.structures import BoolArray, IntArray
 
@@ -99,7 +99,7 @@ def find_mistakes(
     """
     matched = [row for row in match_predictions(truth, predictions, view) if row["score"] >= min_score]
     sizes = image_sizes(truth, image_ids)
-    real, said = _by_picture(truth.annotations), _by_picture(matched)
+    real, said = by_image(truth.annotations), by_image(matched)
     names = {row["id"]: str(row["name"]) for row in truth.categories}
     misses, alarms, right = [], [], 0
     for image_id, size in sizes.items():
@@ -144,13 +144,6 @@ def _shape(row: Row, size: tuple[int, int], iou_type: IouType) -> object:
     if iou_type == "segm":
         return mask_rle(row, size)
     return [float(v) for v in row.get("bbox") or coco_mask.toBbox(mask_rle(row, size))]
-
-
-def _by_picture(rows: Sequence[Row]) -> defaultdict[int, list[Row]]:
-    groups: defaultdict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row["image_id"]].append(row)
-    return groups
 
 
 @dataclass(frozen=True, eq=False)

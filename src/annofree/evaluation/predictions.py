@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,7 +20,7 @@ from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.structures import RLE
 
-__all__ = ["Row", "View", "image_sizes", "mask_rle", "match_predictions", "read_predictions"]
+__all__ = ["Row", "View", "by_image", "image_sizes", "mask_rle", "match_predictions", "read_predictions"]
 
 View = Literal["class-aware", "class-agnostic"]
 """Whether a prediction has to name the class, or only has to find the thing."""
@@ -145,6 +145,14 @@ def _not_in_truth(kind: str, unknown: Sequence[str], known: Sequence[str], shown
 
 def _quoted(names: Sequence[str], shown: int) -> str:
     return ", ".join(map(repr, names[:shown])) + (" ..." if len(names) > shown else "")
+
+
+def by_image(rows: Sequence[Row]) -> defaultdict[int, list[Row]]:
+    """The rows of each image, by its id, in their order; none for an id that no row has."""
+    groups: defaultdict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["image_id"]].append(row)
+    return groups
 
 
 def image_sizes(truth: CocoFile, image_ids: Collection[int] | None = None) -> dict[int, tuple[int, int]]:

@@ -14,7 +14,6 @@ of that blob would otherwise pass for a separation.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -24,7 +23,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 from scipy.ndimage import binary_dilation
 
-from annofree.evaluation.predictions import Row, View, image_sizes, mask_rle, match_predictions
+from annofree.evaluation.predictions import Row, View, by_image, image_sizes, mask_rle, match_predictions
 from annofree.formats.coco import CocoFile
 from annofree.formats.pictures import mask_of
 from annofree.structures import RLE
@@ -79,9 +78,9 @@ def evaluate_separation(
     Separation(pairs=1, separated=1)
     """
     sizes = image_sizes(truth, image_ids)
-    said = _by_image([row for row in match_predictions(truth, predictions, view) if row["score"] >= min_score])
+    said = by_image([row for row in match_predictions(truth, predictions, view) if row["score"] >= min_score])
     total = separated = 0
-    for image_id, real in _by_image(_solid(truth, sizes)).items():
+    for image_id, real in by_image(_solid(truth, sizes)).items():
         masks = [mask_rle(row, sizes[image_id]) for row in real]
         pairs = list(_touching_pairs(real, masks))
         fits = _overlaps(real, masks, said[image_id], sizes[image_id], view) if pairs else np.zeros((0, 0))
@@ -92,13 +91,6 @@ def evaluate_separation(
 
 def _solid(truth: CocoFile, image_ids: Collection[int]) -> list[Row]:
     return [row for row in truth.annotations if row["image_id"] in image_ids and not row.get("iscrowd", 0)]
-
-
-def _by_image(rows: Sequence[Row]) -> defaultdict[int, list[Row]]:
-    groups: defaultdict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row["image_id"]].append(row)
-    return groups
 
 
 def _touching_pairs(rows: Sequence[Row], masks: Sequence[RLE]) -> Iterator[tuple[int, int]]:

@@ -227,12 +227,13 @@ class Consensus:
         words = self.clip.words(with_negatives(vocabulary, distractors))
         shares = self.settings.naming.shares(e.features.to(words), words)
         best, asked = named(shares, len(vocabulary))
+        candidates = self.candidates(e)
         if self.settings.calibration is None:
-            scores = shares.max(1).values.cpu().numpy() * self.candidates(e).scores
+            scores = shares.max(1).values.cpu().numpy() * candidates.scores
         else:
             scores = self.settings.calibration.probability(self.signals(e, words, shares))
         order = np.argsort(-scores, kind="stable")
-        found = replace(self.candidates(e), names=vocabulary.names, class_ids=best, scores=scores.astype(np.float32))
+        found = replace(candidates, names=vocabulary.names, class_ids=best, scores=scores.astype(np.float32))
         return suppressed(found[order[asked[order]]], within=self.settings.within)[: self.settings.most]
 
     def candidates(self, e: ConsensusEncoding) -> Detections:

@@ -5,7 +5,7 @@
 Draws emoji scenes that are neither those of training nor those of validation, asks all names in each, and fits the logistic of
 ``annofree.training.calibration`` on all of them.  What is told of it, and the floor, come from two halves, each scored by the
 fit of the other: precision, recall and F1 of the answer at some floors, and the expected calibration error.  Prints the
-tables of ``src/annofree/assets/answers.toml``.
+tables of ``src/annofree/assets/tuning.toml``.
 """
 
 from __future__ import annotations

@@ -76,6 +76,10 @@ class VisionLanguage(Protocol):
         """How likely each class is to be in a picture at all, (K) in 0 .. 1, each class by itself."""
         ...
 
+    def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+        """What speaks for each class, (K, 2): the whole picture's cosine, and the mean clue of its best cells."""
+        ...
+
     def whole(self, images: Sequence[Image]) -> Tensor:
         """One unit feature an image, (B, D)."""
         ...

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import Tensor
 
-from annofree.clues.distractors import Distractors
+from annofree.clues.distractors import Distractors, Taxonomy
 from annofree.errors import InputError
+from annofree.methods.tuning import policy_of, tuned_distractors
 from annofree.structures import Vocabulary
 from annofree.testing.fakes import FakeClip
 
-LISTED = Distractors(
-    ("dog", "puppy", "animal", "cat", "cup", "mug", "glass"), related=(("dog", "puppy", "animal"), ("cup", "mug"))
-)
+PETS = Taxonomy(kinds={"animal": ("dog", "cat"), "dog": ("puppy",)}, synonyms={"cup": ("mug",)}, parts={"dog": ("paw",)})
+LISTED = Distractors(("dog", "puppy", "animal", "cat", "cup", "glass", "paw"), PETS)
 
 
 @pytest.mark.parametrize(
     ("asked", "left"),
     [
-        ("dog", ("cat", "cup", "mug", "glass")),  # its kinds, and what it is a kind of
-        ("Puppy", ("cat", "cup", "mug", "glass")),
-        ("cat", ("dog", "puppy", "animal", "cup", "mug", "glass")),
-        ("mug, cat", ("dog", "puppy", "animal", "glass")),
-        ("pet: cat | dog", ("cup", "mug", "glass")),  # other words for a name count, too
+        ("dog", ("cat", "cup", "glass", "paw")),  # its kinds, and what it is a kind of; a part of it still competes
+        ("Puppy", ("cat", "cup", "glass", "paw")),
+        ("cat", ("dog", "puppy", "cup", "glass", "paw")),
+        ("mug, cat", ("dog", "puppy", "glass", "paw")),
+        ("pet: cat | dog", ("cup", "glass", "paw")),  # other words for a name count, too
+        ("paw", ("animal", "cat", "cup", "glass")),  # what it is a part of
         ("zebra", LISTED.names),
     ],
 )
@@ -29,15 +32,57 @@ def test_names_asked_for_and_their_kin_are_none(asked: str, left: tuple[str, ...
     assert LISTED.chosen(Vocabulary.of(asked), FakeClip()) == left
 
 
-def test_text_features_tell_who_is_near() -> None:
-    near = Distractors(("apple", "car"), nearest=0.7)
-    assert near.chosen(Vocabulary.of("fruit: apple"), FakeClip()) == ("car",)
-    assert near.chosen(Vocabulary.of("zeppelin"), FakeClip()) == ("apple", "car")
-    # a name whose feature lies between two words is near to both: cosine of 0.71
-    assert near.chosen(Vocabulary.of("thing: ball | car"), FakeClip()) == ("apple",)
+@pytest.mark.parametrize(
+    ("asked", "gone", "stays"),
+    [
+        ("dog", {"puppy", "poodle", "terrier"}, {"cat", "wolf", "fox", "bear"}),
+        ("puppies", {"dog", "puppy"}, {"cat", "kitten", "lamb"}),
+        ("animal", {"dog", "cat", "zebra", "bee", "frog"}, {"car", "tree", "person"}),
+        ("cat", {"kitten", "tabby"}, {"dog", "lion", "tiger"}),
+        ("mug", {"cup", "mug"}, {"bowl", "bottle", "wine glass", "drinking glass"}),
+        ("cup", {"cup", "mug", "drinking glass"}, {"bowl", "bottle", "wine glass"}),
+        ("glass", {"drinking glass", "cup"}, {"bottle", "bowl", "wine glass"}),
+        ("wheel", {"car", "bicycle", "taxi", "truck", "bus"}, {"boat", "ball", "person"}),
+        ("car", {"taxi", "jeep"}, {"truck", "bus", "wheel", "headlight"}),
+        ("mountain bike", {"bicycle"}, {"motorcycle", "mountain", "car"}),
+        ("TV", {"television"}, {"laptop", "monitor"}),
+        ("sofas", {"couch"}, {"chair", "bed"}),
+        ("people", {"man", "woman", "boy"}, {"dog", "statue"}),
+        ("house", {"house"}, {"window", "door", "roof", "tree"}),
+    ],
+)
+def test_the_common_nouns_know_kinds_parts_and_synonyms(asked: str, gone: set[str], stays: set[str]) -> None:
+    common = tuned_distractors("fast")
+    left = set(common.chosen(Vocabulary.of(asked), FakeClip()))
+    assert not left & gone and stays <= left
+
+
+def test_the_common_nouns_are_many_and_no_categories() -> None:
+    names = tuned_distractors("fast").names
+    assert len(names) == len(set(names)) > 400
+    assert {"grass", "sky", "cloud", "wall", "dog", "bird"} <= set(names)
+    assert not {"animal", "vehicle", "furniture", "food"} & set(names)
+    assert policy_of("fast", "zip").presence == 1.0
+
+
+class Stranger(FakeClip):
+    """Its text features: ``near`` lies beside ``zeppelin``, the others lie around both."""
+
+    def words(self, vocabulary: Vocabulary) -> Tensor:
+        places = {"zeppelin": [1.0, 0.0, 0.0], "near": [0.99, 0.14, 0.0]}
+        rows = [places.get(name, [0.5, 0.1 * (k % 5), 0.8]) for k, name in enumerate(vocabulary.names)]
+        return torch.nn.functional.normalize(torch.tensor(rows), dim=1)
+
+
+def test_text_features_tell_who_is_near_a_name_that_is_not_known() -> None:
+    names = ("near", *(f"word {k}" for k in range(40)), "dog", "puppy")
+    listed = Distractors(names, PETS, nearest=2.5)
+    assert listed.chosen(Vocabulary.of("zeppelin"), Stranger()) == names[1:]
+    assert "near" in listed.chosen(Vocabulary.of("dog"), Stranger())  # the taxonomy knows it, and decides alone
+    assert Distractors(names).chosen(Vocabulary.of("zeppelin"), Stranger()) == names
     assert Distractors().chosen(Vocabulary.of("dog"), FakeClip()) == ()
 
 
-def test_a_nearness_beyond_one_is_refused() -> None:
-    with pytest.raises(InputError, match="nearness from 0 to 1"):
-        Distractors(nearest=1.5)
+def test_a_nearness_of_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="nearness above 0"):
+        Distractors(nearest=0.0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from annofree.clues.presence import FEWEST, folder_levels, levelled
+from annofree.clues.presence import FEWEST, folder_levels, levelled, standing_out
 from annofree.errors import InputError
-from annofree.methods.zip import Zip
+from annofree.methods.zip import VARIANTS, Zip
 from annofree.structures import Vocabulary
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import NAMES, scenes
@@ -44,7 +46,7 @@ class Fond(FakeClip):
 
 
 def test_zip_passes_over_a_name_that_it_likes_everywhere() -> None:
-    plain = Zip(Fond(), FakeSam())
+    plain = Zip(Fond(), FakeSam(), replace(VARIANTS["paper"], presence=0.02))
     encodings = plain.encode([scene.image for scene in scenes()])
     folder = plain.calibrated((encodings * FEWEST)[: 5 * len(encodings)], NAMES)
     words, gate = plain.clip.words(Vocabulary.of(NAMES)), plain.settings.presence
@@ -56,3 +58,11 @@ def test_zip_passes_over_a_name_that_it_likes_everywhere() -> None:
         assert sorted(folder.instances(encoding, NAMES).labels) == sorted(scene.names)
     assert folder.encoding_key == plain.encoding_key
     assert set(folder.provenance["presence_levels"]) == set(NAMES) and "presence_levels" not in plain.provenance
+
+
+def test_a_small_thing_stands_out_in_the_cells_alone() -> None:
+    evidence = torch.randn(60, 2, generator=torch.Generator().manual_seed(0)) * 0.02 + torch.tensor([0.2, 0.1])
+    evidence[3, 1], evidence[5, 0] = 0.3, 0.5
+    out = standing_out(evidence)
+    assert out.argsort(descending=True)[:2].tolist() == [5, 3] and (out >= 4).sum() == 2
+    assert torch.isinf(standing_out(evidence[:19])).all()

@@ -14,8 +14,8 @@ from annofree.detections.overlaps import Overlaps
 from annofree.detections.policy import OutputPolicy
 from annofree.errors import InputError
 from annofree.methods.answering import Answering
-from annofree.methods.answers import default_method, policy_of
 from annofree.methods.catalogue import load
+from annofree.methods.tuning import default_method, policy_of
 from annofree.methods.zip import Zip
 from annofree.protocols import Segmenter
 from annofree.running.encodings import kinds_of

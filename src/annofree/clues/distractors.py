@@ -5,8 +5,8 @@ K names asked for, R distractors, D embedding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,40 +15,101 @@ from annofree.errors import InputError
 from annofree.protocols import VisionLanguage
 from annofree.structures import Vocabulary
 
-__all__ = ["Distractors"]
+__all__ = ["Distractors", "Taxonomy"]
+
+Words = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """What is a kind of what, a part of what, and means the same; names in small letters.
+
+    >>> pets = Taxonomy(kinds={"animal": ("dog", "cat"), "dog": ("puppy",)}, parts={"dog": ("paw",)})
+    >>> [sorted(pets.kin(word)) for word in ("dog", "Puppies", "guide dog", "paw", "sofa")]
+    [['animal', 'dog', 'puppy'], ['animal', 'dog', 'puppy'], ['animal', 'dog', 'puppy'], ['dog', 'paw', 'puppy'], []]
+    """
+
+    # the kinds of a thing
+    kinds: Words = field(default_factory=dict)
+    # other words for a thing
+    synonyms: Words = field(default_factory=dict)
+    # what a thing is made of
+    parts: Words = field(default_factory=dict)
+
+    def kin(self, word: str) -> frozenset[str]:
+        """A name and all that an instance of it may be called as well: what it is a kind of, its kinds, what it is a part of.
+
+        None of a word that is not known; of several words, the last one counts then.
+        """
+        found = set[str]()
+        for name in self._named(" ".join(word.lower().split())):
+            wholes = {whole for whole, parts in self.parts.items() if name in parts}
+            found |= {name} | self._above(name) | self._below(name) | wholes
+            found |= {kind for whole in wholes for kind in self._below(whole)}
+        return frozenset(found)
+
+    def _named(self, word: str) -> set[str]:
+        """The names that a word means, by itself, in the singular, or by its last word."""
+        known = {*self.kinds, *self.parts}.union(*self.kinds.values(), *self.parts.values(), self.synonyms)
+        for form in (word, *_singular(word)):
+            meant = {name for name, others in self.synonyms.items() if form in others}
+            if meant or form in known:
+                return meant | ({form} & known)
+        _, blank, last = word.rpartition(" ")
+        return self._named(last) if blank else set()
+
+    def _above(self, name: str) -> set[str]:
+        direct = {above for above, kinds in self.kinds.items() if name in kinds}
+        return direct.union(*(self._above(above) for above in direct))
+
+    def _below(self, name: str) -> set[str]:
+        direct = set(self.kinds.get(name, ()))
+        return direct.union(*(self._below(below) for below in direct))
+
+
+def _singular(word: str) -> list[str]:
+    endings = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""))
+    return [word.removesuffix(many) + one for many, one in endings if word.endswith(many) and len(word) > len(many) + 1]
 
 
 @dataclass(frozen=True)
 class Distractors:
     """Names that compete and are never told, less those that mean much the same as a name asked for.
 
-    Raises InputError for a nearness outside of 0 .. 1.
+    Raises InputError for a nearness that is not above 0.
     """
 
     # the names, of any kind
     names: tuple[str, ...] = ()
-    # groups of names that mean much the same, or of which one is a kind or a part of the other: where one of a group is
-    # asked for, the others are no distractors
-    related: tuple[tuple[str, ...], ...] = ()
-    # cosine of text features from which a distractor is too near to a name asked for; 1 leaves it to the groups
-    nearest: float = 1.0
+    # what goes with a name asked for: the kin of one that is known here
+    taxonomy: Taxonomy = field(default_factory=Taxonomy)
+    # of a name that the taxonomy does not know: the standard deviations by which the cosine of its text feature with a
+    # distractor's lies above those with all distractors, from which that distractor is too near; inf lets all compete
+    nearest: float = float("inf")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.nearest <= 1:
-            raise InputError(f"expected a nearness from 0 to 1, got {self.nearest}")
+        if not self.nearest > 0:
+            raise InputError(f"expected a nearness above 0, got {self.nearest}")
 
     def chosen(self, vocabulary: Vocabulary, clip: VisionLanguage) -> tuple[str, ...]:
         """The distractors for some names, in the order of the list."""
-        asked = {word.lower() for words in vocabulary.synonyms for word in words}
-        kin = {name.lower() for group in self.related if asked & {n.lower() for n in group} for name in group}
-        left = [name for name in self.names if name.lower() not in asked | kin]
-        if self.nearest >= 1 or not left:
+        asked = [word.lower() for words in vocabulary.synonyms for word in words]
+        kin = {word: self.taxonomy.kin(word) for word in asked}
+        gone = set(asked).union(*kin.values())
+        left = [name for name in self.names if name.lower() not in gone]
+        strangers = [word for word in asked if not kin[word]]
+        if self.nearest == float("inf") or not strangers or len(left) < 2:
             return tuple(left)
-        near = _near(clip.words(Vocabulary.of(left)), clip.words(vocabulary), self.nearest)
-        return tuple(name for name, close in zip(left, near, strict=True) if not close)
+        return tuple(self._apart(left, strangers, clip))
+
+    def _apart(self, left: list[str], strangers: Iterable[str], clip: VisionLanguage) -> list[str]:
+        """The names that are not too near to any of some words."""
+        words = clip.words(Vocabulary.from_entries((name,) for name in left))
+        cosines = words @ clip.words(Vocabulary.from_entries((word,) for word in dict.fromkeys(strangers))).T
+        return [name for name, near in zip(left, _near(cosines, self.nearest), strict=True) if not near]
 
 
-def _near(words: Tensor, asked: Tensor, nearest: float) -> Sequence[bool]:
-    """Which words (R, D) have a cosine with one of ``asked`` (K, D) of ``nearest`` or more."""
-    close: Sequence[bool] = torch.any(words @ asked.T >= nearest, dim=1).tolist()
-    return close
+def _near(cosines: Tensor, nearest: float) -> list[bool]:
+    """Which distractors (R) stand out by ``nearest`` deviations in the cosines (R, K) with any name."""
+    deviation = cosines.std(0).clamp(min=1e-6)
+    return torch.any((cosines - cosines.mean(0)) / deviation >= nearest, dim=1).tolist()  # type: ignore[no-any-return]

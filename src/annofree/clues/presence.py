@@ -1,6 +1,6 @@
-"""How likely a class is to be in a picture, set against how likely it is made out to be in a whole folder.
+"""Whether a class is in a picture at all, without labels: set against other names, or against a whole folder.
 
-K classes.  A CLIP that likes a name too well says so of every picture; without labels, that is read off the folder.
+K classes, R names.  A CLIP that likes a name too well says so of every picture; that is read off the folder.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from annofree.errors import InputError
 
-__all__ = ["FEWEST", "folder_levels", "levelled"]
+__all__ = ["FEWEST", "folder_levels", "levelled", "standing_out"]
 
 FEWEST = 20
-"""Pictures below which a mean says little: on the emoji scenes 10 are worse than none, 20 are better."""
+"""Pictures, or names, below which a mean says little: on the emoji scenes 10 pictures are worse than none, 20 are better."""
 
 _LEAST = 1e-6
 
@@ -47,3 +47,22 @@ def levelled(presence: Tensor, levels: Tensor) -> Tensor:
 
 def _logits(presence: Tensor) -> Tensor:
     return torch.logit(presence, _LEAST)
+
+
+def standing_out(evidence: Tensor) -> Tensor:
+    """How far each of R names stands out among them all in a picture, (R), in standard deviations.
+
+    ``evidence`` (R, 2) is what speaks for each: the similarity of the whole picture, and of its best cells; the larger of the
+    two deviations counts, for a small thing shows in the cells alone.  Names that a picture has nothing of lie around 0,
+    whatever the CLIP, so one threshold serves all.  Of fewer than 20 names each stands out without limit: there is nothing to
+    compare.
+
+    >>> evidence = torch.zeros(100, 2)
+    >>> evidence[7, 1] = 0.3
+    >>> [round(float(value), 1) for value in standing_out(evidence)[[0, 7]]]
+    [0.0, 9.9]
+    """
+    if len(evidence) < FEWEST:
+        return torch.full_like(evidence[:, 0], float("inf"))
+    deviation = evidence.std(0).clamp(min=_LEAST)
+    return ((evidence - evidence.mean(0)) / deviation).max(1).values

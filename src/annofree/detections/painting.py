@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from faster_coco_eval import mask as coco_mask
 from scipy import ndimage
 from torch import Tensor
 
+from annofree.errors import InputError
 from annofree.ops.grids import resized
 from annofree.ops.regions import Connectivity, components
 from annofree.structures import BoolArray, Detections, FloatArray, LabelMap
@@ -24,6 +26,7 @@ __all__ = [
     "class_regions",
     "component_regions",
     "confidence",
+    "label_map_of",
     "on_pixels",
     "region_detections",
     "region_means",
@@ -31,6 +34,7 @@ __all__ = [
 ]
 
 _AT_ONCE = 2**25  # values in memory, 128 MiB
+_SURE = 0.98  # no mask is surer than that; ten doubtful ones may outweigh it
 
 
 Draw = Callable[[slice], Tensor]
@@ -130,3 +134,30 @@ def region_detections(
     kept = order[areas[order] >= min_area][:most]
     masks: BoolArray = numbered[None] == numbers[kept][:, None, None]
     return Detections.from_masks(masks, np.asarray(owner, np.int64)[kept], scores[kept], names)
+
+
+def label_map_of(found: Detections, background: int, threshold: float = 0.5) -> LabelMap:
+    """The likeliest name of each pixel, by scored masks that may overlap and may be wrong.
+
+    A pixel has a name with the chance that one of the masks of that name on it, at least, is right, each by its score and by
+    itself (noisy-or); where no name has ``threshold``, it is the entry ``background`` of the names.  Raises InputError for a
+    threshold outside of 0 .. 1.
+
+    >>> left, all_of_it = np.array([[1, 0]], bool), np.array([[1, 1]], bool)
+    >>> masks, names = np.stack([all_of_it, left, left]), ["background", "dog", "cat"]
+    >>> found = Detections.from_masks(masks, [1, 2, 2], [0.6, 0.5, 0.4], names)
+    >>> label_map_of(found, background=0).labels.tolist()
+    [[2, 1]]
+    """
+    if not 0 <= threshold <= 1:
+        raise InputError(f"expected a threshold from 0 to 1, got {threshold}")
+    labels = np.full(found.size, background, np.int32)
+    # logs of the chance that none is right: the least wins
+    least = np.full(found.size, np.log1p(-min(threshold, _SURE)), np.float32)
+    for k in np.unique(found.class_ids).tolist():
+        against = np.zeros(found.size, np.float32)
+        for i in np.flatnonzero(found.class_ids == k).tolist():
+            against += np.float32(np.log1p(-min(float(found.scores[i]), _SURE))) * coco_mask.decode(found.rles[i])
+        wins = against < least
+        labels[wins], least[wins] = k, against[wins]
+    return LabelMap(labels, found.names, background)

@@ -32,6 +32,9 @@ class OutputPolicy:
     verify: bool = False
     # how names compete, where they do
     naming: Naming = field(default_factory=Naming)
+    # standard deviations by which a name stands out among all that compete, in the whole image or in its best cells, from
+    # which it may be in an image at all; what stands out less only competes there.  None: the method decides
+    presence: float | None = None
     # how likely a candidate is right; none: its share times its own score, which is no probability
     calibration: Calibration | None = None
     # which of two that overlap stays

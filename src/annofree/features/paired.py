@@ -61,6 +61,10 @@ class PairedClip:
         """How likely each class is to be in a picture at all, (K) in 0 .. 1."""
         return self.clues.presence(whole, tokens, words)
 
+    def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+        """What speaks for each class, (K, 2): the whole picture's cosine, and the mean clue of its best cells."""
+        return self.clues.evidence(whole, tokens, words)
+
     def whole(self, images: Sequence[Image]) -> Tensor:
         """One unit feature an image, (B, D)."""
         return self.clues.whole(images)

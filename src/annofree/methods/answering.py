@@ -1,6 +1,7 @@
 """A method with an output policy: it answers as a person wants it, and is a method like any other.
 
-    picture -> encode: the method's own, and CLIP's cells -> ranking -> the policy -> answer
+    picture -> encode: the method's own, and CLIP's cells -> who may be there -> ranking -> the policy -> answer
+                                                                              -> label map, less what distractors win
 
 The cells are the method's where it keeps them, so that CLIP looks at a picture once.
 """
@@ -9,20 +10,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from torch import Tensor
 
-from annofree.clues.background import with_negatives
+from annofree.clues.background import BACKGROUND, with_negatives
 from annofree.clues.distractors import Distractors
+from annofree.clues.presence import standing_out
 from annofree.clues.regions import pooled_features
 from annofree.detections.policy import OutputPolicy, verified
 from annofree.errors import InputError
 from annofree.protocols import Segmenter, VisionLanguage
-from annofree.structures import Detections, FeatureMap, Image, LabelMap, Vocabulary
+from annofree.structures import VOID, Detections, FeatureMap, Image, LabelMap, Vocabulary
 
-__all__ = ["Answering", "AnsweringBoth", "Seen", "Verifying"]
+__all__ = ["Answering", "AnsweringBoth", "AnsweringMaps", "Gated", "Labeling", "Seen", "Verifying"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,32 +45,50 @@ class Verifying(Protocol):
         ...
 
 
-class Answering:
-    """A ``method`` whose ranking a ``policy`` decides on; ``clip`` and ``distractors`` serve a policy that verifies.
+@runtime_checkable
+class Labeling(Protocol):
+    """A method of label maps whose names compete with distractors by themselves."""
 
-    A method that names its candidates by competition itself is given the distractors; the candidates of any other are named
-    again by the cells that CLIP sees under them.
-    """
+    def labeled(self, encoding: Any, vocabulary: Vocabulary, distractors: Sequence[str]) -> LabelMap:
+        """The label map for some names; what a distractor wins is background."""
+        ...
+
+
+@runtime_checkable
+class Gated(Protocol):
+    """A method that asks by itself whether a class is in a picture at all."""
+
+    def ungated(self) -> Any:
+        """The method without that gate."""
+        ...
+
+
+class _Deciding:
+    """What is common to all: a ``method``, its ``policy``, and the ``clip`` and ``distractors`` of a policy that verifies."""
 
     def __init__(
-        self, method: Segmenter, policy: OutputPolicy, clip: VisionLanguage | None, distractors: Distractors | None = None
+        self, method: Any, policy: OutputPolicy, clip: VisionLanguage | None, distractors: Distractors | None = None
     ) -> None:
         self.method, self.policy, self.clip = method, policy, clip
         self.distractors = distractors or Distractors()
-        self._own = isinstance(method, Verifying)
-        self._looks = policy.verify and not self._own
+
+    @property
+    def _looks(self) -> bool:
+        """Whether what CLIP sees of a picture is needed beside the method's own encoding."""
+        return self.policy.verify and self.policy.presence is not None
 
     @property
     def provenance(self) -> dict[str, Any]:
         """That of the method, and under ``policy`` how its ranking becomes an answer."""
-        policy = asdict(self.policy) | {"distractors": asdict(self.distractors), "calibrated": self.has_probabilities}
+        competing = {"names": self.distractors.names, "nearest": str(self.distractors.nearest)}
+        policy = asdict(self.policy) | {"distractors": competing, "calibrated": self.has_probabilities}
         return self.method.provenance | {"policy": policy}
 
     @property
     def has_probabilities(self) -> bool:
         """Whether scores are probabilities that were fitted."""
         own = getattr(getattr(self.method, "settings", None), "calibration", None)
-        return (own if self._own else self.policy.calibration) is not None
+        return (own if isinstance(self.method, Verifying) else self.policy.calibration) is not None
 
     @property
     def parts(self) -> tuple[Any, ...]:
@@ -81,8 +102,7 @@ class Answering:
 
     def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
         """What a person should know before trusting the answer for these names."""
-        said = [] if self.has_probabilities else ["the scores are not calibrated: they rank, but are no probabilities"]
-        return [*self.method.remarks(classes), *said]
+        return list(self.method.remarks(classes))
 
     def encode(self, images: Sequence[Image]) -> list[tuple[Any, Seen | None]]:
         """The method's encodings, and what CLIP sees where those do not tell; one an image, in order."""
@@ -92,11 +112,60 @@ class Answering:
         looks = zip(inner, self._clip.whole(images), self._clip.dense(images), strict=True)
         return [(encoding, Seen(whole, tokens)) for encoding, whole, tokens in looks]
 
+    @property
+    def _clip(self) -> VisionLanguage:
+        if self.clip is None:
+            raise InputError("expected a CLIP for a policy that names candidates again, got none; give one, or verify=False")
+        return self.clip
+
+    def _competing(self, seen: Seen | None, vocabulary: Vocabulary) -> tuple[list[int], tuple[str, ...], tuple[str, ...]]:
+        """Of the names asked for, which may be there; who else competes; and who of those may be there."""
+        clip = self._clip
+        others = self.distractors.chosen(vocabulary, clip)
+        if self.policy.presence is None or seen is None:
+            return list(range(len(vocabulary))), others, others
+        rows = with_negatives(vocabulary, others)
+        there = standing_out(clip.evidence(seen.whole, seen.tokens, clip.words(rows))) >= self.policy.presence
+        split = len(vocabulary)
+        present = [k for k in range(split) if there[k]]
+        absent = tuple(name for k, name in enumerate(vocabulary.names) if not there[k])
+        near = tuple(name for name, is_there in zip(rows.names[split:], there[split:].tolist(), strict=True) if is_there)
+        return present, (*others, *absent), near
+
+
+class Answering(_Deciding):
+    """A ``method`` whose ranking a ``policy`` decides on; ``clip`` and ``distractors`` serve a policy that verifies.
+
+    A method that names its candidates by competition itself is given the distractors; the candidates of any other are named
+    again by the cells that CLIP sees under them.
+    """
+
+    method: Segmenter
+
+    @property
+    def _looks(self) -> bool:
+        return self.policy.verify and (self.policy.presence is not None or not isinstance(self.method, Verifying))
+
+    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+        """What a person should know before trusting the answer for these names."""
+        said = [] if self.has_probabilities else ["the scores are not calibrated: they rank, but are no probabilities"]
+        return [*super().remarks(classes), *said]
+
     def instances(self, image: Image | tuple[Any, Seen | None], classes: str | Iterable[str] | Vocabulary) -> Detections:
         """The answer for an image, or for an encoding of it."""
         vocabulary = Vocabulary.of(classes)
         encoding, seen = self.encode([image])[0] if isinstance(image, Image) else image
-        return self.policy.decide(self._ranking(encoding, seen, vocabulary))
+        if not self.policy.verify:
+            return self.policy.decide(self.method.instances(encoding, vocabulary))
+        seen = seen or _seen(encoding)
+        present, others, _ = self._competing(seen, vocabulary)
+        if not present:
+            assert seen is not None  # noqa: S101  # else all names are present
+            return Detections.none(seen.tokens.size, vocabulary.names)
+        asked = _only(vocabulary, present)
+        ranking = self._ranking(encoding, seen, asked, others)
+        ids = np.array(present, np.int64)[ranking.class_ids]
+        return self.policy.decide(replace(ranking, names=vocabulary.names, class_ids=ids))
 
     def calibrated(self, encodings: Iterable[tuple[Any, Seen | None]], classes: str | Iterable[str] | Vocabulary) -> Answering:
         """Return this method with the presence of each class set against that in a folder, as the ranking method does it.
@@ -110,35 +179,57 @@ class Answering:
         twin.method = calibrate((encoding for encoding, _ in encodings), classes)
         return twin
 
-    @property
-    def _clip(self) -> VisionLanguage:
-        if self.clip is None:
-            raise InputError("expected a CLIP for a policy that names candidates again, got none; give one, or verify=False")
-        return self.clip
-
-    def _ranking(self, encoding: Any, seen: Seen | None, vocabulary: Vocabulary) -> Detections:
-        if not self.policy.verify:
-            return self.method.instances(encoding, vocabulary)
-        clip = self._clip
-        distractors = self.distractors.chosen(vocabulary, clip)
+    def _ranking(self, encoding: Any, look: Seen | None, asked: Vocabulary, others: Sequence[str]) -> Detections:
         if isinstance(self.method, Verifying):
-            return self.method.verified(encoding, vocabulary, distractors)
-        ranking, look = self.method.instances(encoding, vocabulary), seen or _seen(encoding)
+            return self.method.verified(encoding, asked, others)
         assert look is not None  # noqa: S101
-        words = clip.words(with_negatives(vocabulary, distractors))
-        presence = clip.presence(look.whole, look.tokens, words)
+        ranking, words = self.method.instances(encoding, asked), self._clip.words(with_negatives(asked, others))
+        presence = self._clip.presence(look.whole, look.tokens, words)
         features = pooled_features(look.tokens, ranking.masks)
-        return verified(ranking, features, words, presence, self.policy, vocabulary.names)
+        return verified(ranking, features, words, presence, self.policy, asked.names)
 
 
-class AnsweringBoth(Answering):
-    """Likewise for a method that makes label maps, too: those are the method's own."""
+class AnsweringMaps(_Deciding):
+    """Likewise for a method of label maps: distractors compete for each pixel, and what they win is background."""
 
     def semantic(self, image: Image | tuple[Any, Seen | None], classes: str | Iterable[str] | Vocabulary) -> LabelMap:
         """The label map of an image, or of an encoding of it."""
-        both: Any = self.method
-        label_map: LabelMap = both.semantic(image if isinstance(image, Image) else image[0], classes)
-        return label_map
+        vocabulary = Vocabulary.of(classes)
+        encoding, seen = self.encode([image])[0] if isinstance(image, Image) else image
+        if not self.policy.verify:
+            own: LabelMap = self.method.semantic(encoding, vocabulary)
+            return own
+        look = seen or _seen(encoding)
+        present, others, near = self._competing(look, vocabulary)
+        if not present:
+            assert look is not None  # noqa: S101  # else all names are present
+            return _renamed(None, look.tokens.size, vocabulary)
+        asked = _only(vocabulary, present)
+        if isinstance(self.method, Labeling):
+            found = self.method.labeled(encoding, asked, others)
+        else:  # a distractor that is not there would cost time and win nothing
+            found = self.method.semantic(encoding, with_negatives(asked, near))
+        return _renamed(found, found.size, vocabulary)
+
+
+class AnsweringBoth(Answering, AnsweringMaps):
+    """Likewise for a method that finds instances and makes label maps, too."""
+
+
+def _only(vocabulary: Vocabulary, present: Sequence[int]) -> Vocabulary:
+    return Vocabulary.from_entries(vocabulary.synonyms[k] for k in present)
+
+
+def _renamed(found: LabelMap | None, size: tuple[int, int], vocabulary: Vocabulary) -> LabelMap:
+    """A label map in the names asked for, background before them where they have none; all other names are background."""
+    listed = next((k for k, name in enumerate(vocabulary.names) if name.lower() == BACKGROUND), None)
+    names = vocabulary.names if listed is not None else (BACKGROUND, *vocabulary.names)
+    background = listed or 0
+    if found is None:
+        return LabelMap(np.full(size, background, np.int32), names, background)
+    place = {name: k for k, name in enumerate(names)}
+    own = [background if k == found.background else place.get(name, background) for k, name in enumerate(found.names)]
+    return LabelMap(np.array([*own, VOID], np.int32)[found.labels], names, background)  # VOID, -1, is the last
 
 
 def _seen(encoding: Any) -> Seen | None:

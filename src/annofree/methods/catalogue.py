@@ -18,8 +18,8 @@ from annofree.features.presets import DEFAULT, Role
 from annofree.features.weights import Card
 from annofree.methods import clip_diy, clip_surgery, consensus, detector, maskclip, patch_cosine, sam_clip, zutis
 from annofree.methods import zip as zip_
-from annofree.methods.answers import POLICIES, answering, policy_of
 from annofree.methods.models import OBJECTNESS_ROLES, Models
+from annofree.methods.tuning import POLICIES, answering, policy_of, tuned
 from annofree.protocols import Segmenter, SemanticSegmenter
 
 __all__ = ["METHODS", "TASKS", "Entry", "Models", "build", "changed", "decided", "entry_of", "load", "methods"]
@@ -67,7 +67,7 @@ _BOTH: tuple[Task, ...] = ("instance", "semantic")
 
 METHODS: dict[str, Entry] = {
     "zip": Entry(lambda m, s: zip_.Zip(m.clip, m.sam, s), zip_.VARIANTS, _CLIP_SAM),
-    "consensus": Entry(_consensus, consensus.VARIANTS, _CLIP_SAM),
+    "consensus": Entry(_consensus, consensus.VARIANTS, _CLIP_SAM, _BOTH),
     "sam_clip": Entry(lambda m, s: sam_clip.SamClip(m.clip, m.sam, s), sam_clip.VARIANTS, ("clip", "sam")),
     "clip_diy": Entry(
         lambda m, s: clip_diy.ClipDiy(m.clip, m.objectness, s), clip_diy.VARIANTS, _CLIP, ("semantic",), objectness=True
@@ -124,6 +124,7 @@ def _trained(method: str, known: Mapping[str, Entry]) -> Entry:
 def build(method: str, models: Models, variant: str = "default", changes: Mapping[str, Any] | None = None) -> Any:
     """Make a method of models at hand; ``changes`` replace settings of the variant by name, nested ones too.
 
+    The variant ``default`` has the settings that were chosen with the models of the preset, where there are any.
     Raises InputError for an unknown method, variant or setting, and names the nearest known one.
     """
     entry = entry_of(method, variant)
@@ -131,7 +132,8 @@ def build(method: str, models: Models, variant: str = "default", changes: Mappin
         if changes:
             raise InputError(f"expected no changed settings for {method}, which has none known here, got {', '.join(changes)}")
         return entry.build(models, variant)
-    return entry.build(models, changed(entry.variants[variant], changes or {}))
+    chosen = tuned(models.preset.name, method).settings if variant == "default" else {}
+    return entry.build(models, changed(changed(entry.variants[variant], chosen), changes or {}))
 
 
 def changed(settings: Any, changes: Mapping[str, Any]) -> Any:
@@ -189,11 +191,11 @@ def load(
 def decided(method: Any, name: str, models: Models, policy: str | Mapping[str, Any], distractors: Sequence[str] = ()) -> Any:
     """A method by its object and name under a policy: ``all``, ``answer``, or changes of the preset's policy.
 
-    A method that finds no instances stays as it is.  Raises InputError for another policy.
+    Raises InputError for another policy.
     """
     if isinstance(policy, str) and policy not in POLICIES:
         raise unknown_name("policy", policy, POLICIES)
-    if policy == "all" or not isinstance(method, Segmenter):
+    if policy == "all":
         return method
     changes = {} if isinstance(policy, str) else dict(policy)
     if "clip" not in entry_of(name).needs:  # whose candidates nobody can look at

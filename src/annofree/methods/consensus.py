@@ -22,9 +22,10 @@ import torch
 from faster_coco_eval import mask as coco_mask
 from torch import Tensor
 
-from annofree.clues.background import with_negatives
+from annofree.clues.background import Background, with_negatives
 from annofree.clues.regions import cut_out_features, pooled_features
 from annofree.detections.merging import compact
+from annofree.detections.painting import label_map_of
 from annofree.detections.prompting import drawn
 from annofree.detections.proposals import Proposals, grid_points
 from annofree.detections.suppression import suppressed
@@ -32,7 +33,7 @@ from annofree.detections.verification import Calibration, Naming, geometry, name
 from annofree.errors import unknown_name
 from annofree.fragments.clusters import Seeding, fragments_of
 from annofree.protocols import Embedding, Masker, VisionLanguage
-from annofree.structures import BoolArray, Detections, FeatureMap, FloatArray, Fragments, Image, Vocabulary
+from annofree.structures import BoolArray, Detections, FeatureMap, FloatArray, Fragments, Image, LabelMap, Vocabulary
 
 __all__ = ["VARIANTS", "Consensus", "ConsensusEncoding", "ConsensusSettings", "Finder", "Found"]
 
@@ -70,12 +71,12 @@ class ConsensusSettings:
     sources: tuple[Source, ...] = ("grid", "detector")
     # what CLIP sees of a mask, averaged: its cut-out, the cells under it, or both
     readings: tuple[Reading, ...] = ("cut-out", "pooled")
-    # points a side of the grid; SAM's own is 32
-    points: int = 12
+    # points a side of the grid (SAM's own)
+    points: int = 32
     # mask IoU above which the weaker of two drawn masks is the same thing
     same: float = 0.75
     # drawn masks an image, the strongest by quality times stability
-    candidates: int = 64
+    candidates: int = 100
     # part of the image that a mask covers at least and at most
     least: float = 0.0005
     largest: float = 0.9
@@ -96,6 +97,8 @@ class ConsensusSettings:
     within: float = 0.5
     # detections an image, the strongest
     most: int = 100
+    # how likely the name of a pixel of a label map is at least; else the pixel is background
+    min_pixel: float = 0.5
 
 
 VARIANTS: Mapping[str, ConsensusSettings] = MappingProxyType({"default": ConsensusSettings()})
@@ -224,6 +227,23 @@ class Consensus:
 
     def verified(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
         """Name the candidates by competition of some names and distractors; those that a distractor wins are left out."""
+        return suppressed(self._named(e, vocabulary, distractors), within=self.settings.within)[: self.settings.most]
+
+    def semantic(self, image: Image | ConsensusEncoding, classes: str | Iterable[str] | Vocabulary) -> LabelMap:
+        """Name each pixel of an image, or of an encoding of it, by all candidates on it; else it is background."""
+        encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        return self.labeled(encoding, Vocabulary.of(classes), self.settings.negatives)
+
+    def labeled(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> LabelMap:
+        """Name each pixel likewise, by competition of some names and distractors."""
+        asked = Background("threshold").asked(vocabulary)
+        found = self._named(e, asked.rows, distractors)
+        ids = np.array(asked.owner, np.int64)[found.class_ids]
+        things = replace(found, names=asked.names, class_ids=ids)[ids != asked.background]
+        return label_map_of(things, asked.background or 0, self.settings.min_pixel)
+
+    def _named(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
+        """The candidates that one of the names wins, the likeliest first."""
         words = self.clip.words(with_negatives(vocabulary, distractors))
         shares = self.settings.naming.shares(e.features.to(words), words)
         best, asked = named(shares, len(vocabulary))
@@ -233,8 +253,9 @@ class Consensus:
         else:
             scores = self.settings.calibration.probability(self.signals(e, words, shares))
         order = np.argsort(-scores, kind="stable")
-        found = replace(candidates, names=vocabulary.names, class_ids=best, scores=scores.astype(np.float32))
-        return suppressed(found[order[asked[order]]], within=self.settings.within)[: self.settings.most]
+        return replace(candidates, names=vocabulary.names, class_ids=best, scores=scores.astype(np.float32))[
+            order[asked[order]]
+        ]
 
     def candidates(self, e: ConsensusEncoding) -> Detections:
         """All candidates, without a name, scored by what their proposers say of them."""

@@ -54,9 +54,9 @@ class SamClipSettings:
 
 VARIANTS: Mapping[str, SamClipSettings] = MappingProxyType(
     {
-        "default": SamClipSettings(points=16, many=True, nms=0.7),
+        "default": SamClipSettings(many=True, nms=0.7),
         "paper": SamClipSettings(),
-        "crops": SamClipSettings(points=16, many=True, nms=0.7, pooled=False),
+        "crops": SamClipSettings(many=True, nms=0.7, pooled=False),
     }
 )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -85,23 +85,16 @@ class ZipSettings:
     against: float = 0.5
 
 
+_PAPER = ZipSettings(seeding=Seeding("semantic"))
+
 VARIANTS: Mapping[str, ZipSettings] = MappingProxyType(
     {
-        "default": ZipSettings(
-            instances="both",
-            seeding=Seeding("semantic", clusters=8, at_least=4, reach=0.3),
-            connectivity=4,
-            min_activation=0.6,
-            min_cells=16,
-            second="box+point",
-            presence=0.02,
-            score="geometric",
-            within=0.5,
-        ),
-        "paper": ZipSettings(seeding=Seeding("semantic")),
+        "default": _PAPER,
+        "paper": _PAPER,
         "official": ZipSettings(selection="official", connectivity=4, min_area=100, prompting="none", swapped_scale=True),
     }
 )
+"""``default`` is what is published, but for what was chosen with the models of a preset (``methods/tuning.py``)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +138,12 @@ class Zip:
         self.clip, self.sam = clip, sam
         self.settings = VARIANTS[settings] if isinstance(settings, str) else settings
         self._levels: Mapping[str, float] = {}
+
+    def ungated(self) -> Zip:
+        """Return this method without its gate: for who decides by other means which classes are in a picture."""
+        twin = copy.copy(self)
+        twin.settings = replace(self.settings, presence=0.0)
+        return twin
 
     def calibrated(self, encodings: Iterable[ZipEncoding], classes: str | Iterable[str] | Vocabulary) -> Zip:
         """Return this method with the presence of each class set against that in a folder, given by its encodings.

@@ -86,6 +86,10 @@ class FakeClip:
         """1 for each class (K) of which ``whole`` (D) holds any, else 0."""
         return (words @ whole > _TRACE).float()
 
+    def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+        """What speaks for each class, (K, 2): the whole picture's cosine, and the mean clue of its best cells."""
+        return torch.stack([words @ whole, (words @ tokens.values.flatten(1)).max(1).values], 1)
+
     def whole(self, images: Sequence[Image]) -> Tensor:
         """One unit feature an image, (B, D) float32: what is in it, by share of area."""
         out = torch.zeros(len(images), _DIMENSION)

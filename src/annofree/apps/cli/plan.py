@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 DEFAULTS = {"instance": "zip", "semantic": "clip_diy"}
-"""Who does a task that no method was named for."""
+"""Who does a task that no method was named for, where the whole ranking is asked for; else the preset says it."""
 
 POLICIES = ("answer", "all")
 """Which instances are told: those of the preset's policy, or the whole ranking."""
@@ -75,9 +75,9 @@ class Plan:
         return {t: who.get(t) or self._default(t) for t in needed}
 
     def _default(self, task: str) -> str:
-        from annofree.methods.answers import default_method
+        from annofree.methods.tuning import default_method
 
-        return default_method(self.models) if task == "instance" and self.policy != "all" else DEFAULTS[task]
+        return default_method(self.models, task) if self.policy != "all" else DEFAULTS[task]
 
     @property
     def _names(self) -> list[str]:
@@ -144,13 +144,13 @@ class Plan:
         variant = self._variant_of(name)
         entry = entry_of(name, variant)
         changes = self._against(name)
+        own = {"overlaps": asdict(self.overlaps)} if self.overlaps and self.policy != "all" else None
+        deciding: dict[str, Any] = {"policy": own or self.policy, "distractors": self.negatives}
         if entry.objectness and self.objectness == "instances":
-            return self._on_instances(name, variant, vocabulary, changes)
+            return self._on_instances(name, variant, vocabulary, changes, deciding)
         asked: dict[str, Any] = {"objectness": self.objectness} if entry.objectness else {}
         asked |= {"settings": changes} if changes else {}
-        if "instance" in entry.tasks and self.policy != "all":
-            own = {"overlaps": asdict(self.overlaps)} if self.overlaps else None
-            asked |= {"policy": own or self.policy, "distractors": self.negatives}
+        asked |= deciding if self.policy != "all" else {}
         return load(name, models=self.models, variant=variant, device=self.device, precision=self.precision, **asked)
 
     def _variant_of(self, name: str) -> str:
@@ -165,11 +165,11 @@ class Plan:
             )
 
     def _competes(self, name: str) -> bool:
-        """Whether a policy names the method's instances again, so that negatives may win them."""
+        """Whether a policy lets names compete, so that negatives may win."""
         from annofree.methods.catalogue import entry_of
 
         entry = entry_of(name)
-        return self.policy != "all" and "instance" in entry.tasks and "clip" in entry.needs
+        return self.policy != "all" and "clip" in entry.needs
 
     def _against(self, name: str) -> dict[str, Any]:
         """What to change in a method's settings so that negatives compete; nothing where they cannot."""
@@ -192,16 +192,19 @@ class Plan:
 
         return Models(self.models, self.device, objectness=objectness, precision=self.precision)
 
-    def _on_instances(self, name: str, variant: str, vocabulary: Vocabulary, changes: dict[str, Any]) -> Any:
+    def _on_instances(
+        self, name: str, variant: str, vocabulary: Vocabulary, changes: dict[str, Any], deciding: dict[str, Any]
+    ) -> Any:
         """Build a method whose objectness is what Zip finds of the names that may be things."""
-        from annofree.methods.catalogue import build, entry_of
+        from annofree.methods.catalogue import build, decided, entry_of
         from annofree.structures import Vocabulary
 
         parts = self._parts("instances")
         parts.fetch(entry_of(name).roles(parts))
         things = [words for words in vocabulary.synonyms if words[0] not in self.stuff and not _is_background(words[0])]
         asked = Vocabulary.from_entries(things or vocabulary.synonyms)
-        return build(name, parts.having(segmenter=build("zip", parts), classes=asked), variant, changes)
+        parts = parts.having(segmenter=build("zip", parts), classes=asked)
+        return decided(build(name, parts, variant, changes), name, parts, **deciding)
 
 
 def precision_named(name: str) -> str:

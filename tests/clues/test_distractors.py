@@ -8,7 +8,7 @@ from torch import Tensor
 
 from annofree.clues.distractors import Distractors, Taxonomy
 from annofree.errors import InputError
-from annofree.methods.tuning import policy_of, tuned_distractors
+from annofree.methods.tuning import distractors_of, policy_of
 from annofree.structures import Vocabulary
 from annofree.testing.fakes import FakeClip
 
@@ -52,13 +52,13 @@ def test_names_asked_for_and_their_kin_are_none(asked: str, left: tuple[str, ...
     ],
 )
 def test_the_common_nouns_know_kinds_parts_and_synonyms(asked: str, gone: set[str], stays: set[str]) -> None:
-    common = tuned_distractors("fast")
+    common = distractors_of("common")
     left = set(common.chosen(Vocabulary.of(asked), FakeClip()))
     assert not left & gone and stays <= left
 
 
 def test_the_common_nouns_are_many_and_no_categories() -> None:
-    names = tuned_distractors("fast").names
+    names = distractors_of("common").names
     assert len(names) == len(set(names)) > 400
     assert {"grass", "sky", "cloud", "wall", "dog", "bird"} <= set(names)
     assert not {"animal", "vehicle", "furniture", "food"} & set(names)

@@ -12,12 +12,14 @@ from annofree.detections.painting import (
     class_regions,
     component_regions,
     confidence,
+    label_map_of,
     on_pixels,
     region_detections,
     region_means,
     strongest,
 )
-from annofree.structures import VOID, LabelMap
+from annofree.errors import InputError
+from annofree.structures import VOID, Detections, LabelMap
 from annofree.testing.tolerances import assert_close
 
 
@@ -127,3 +129,22 @@ def test_no_regions_are_no_detections() -> None:
     assert region_means(regions, 0, [torch.ones(3, 4), torch.ones(3, 4)]).shape == (0, 2)
     found = region_detections(regions, [], np.zeros(0, np.float32), ["cat"])
     assert (len(found), found.size, found.names) == (0, (3, 4), ("cat",))
+
+
+def test_a_pixel_is_named_with_the_chance_that_one_of_its_masks_is_right() -> None:
+    rng = np.random.default_rng(0)
+    masks, ids, scores = rng.random((9, 6, 8)) < 0.5, rng.integers(1, 4, 9), rng.random(9).astype(np.float32)
+    found = Detections.from_masks(masks, ids, scores, ["background", "a", "b", "c"])
+    for threshold in (0.0, 0.4, 0.7, 1.0):
+        labels = label_map_of(found, 0, threshold).labels
+        for y, x in np.ndindex(6, 8):  # pixel by pixel
+            wrong = [
+                np.prod([1 - min(s, 0.98) for m, k, s in zip(masks, ids, scores, strict=True) if k == name and m[y, x]])
+                for name in (1, 2, 3)
+            ]
+            likely = 1 - np.array(wrong)
+            sure = likely.max() > min(threshold, 0.98) + 1e-6
+            assert labels[y, x] == (1 + likely.argmax() if sure else 0)
+    assert label_map_of(found[:0], 0).shares() == {"background": 1.0}
+    with pytest.raises(InputError, match="threshold from 0 to 1"):
+        label_map_of(found, 0, 1.5)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from faster_coco_eval import mask as coco_mask
 
-from annofree.detections.verification import SIGNALS, Calibration, Naming, geometry, named, signals_of
+from annofree.detections.verification import SIGNALS, Calibration, Naming, geometry, named, on_edges, signals_of
 from annofree.errors import InputError
-from annofree.structures import RLE
+from annofree.structures import RLE, Image
 
 
 def rles(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (20, 30)) -> list[RLE]:
@@ -54,13 +54,26 @@ def test_geometry_of_nothing() -> None:
 def test_signals_stand_in_their_order() -> None:
     features, words = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.eye(2)
     shares = Naming(100.0).shares(features, words)
-    drawn = np.array([[0.9, 0.8, 0.0, 0.0], [0.0, 0.0, 1.0, 0.7]], np.float32)
+    drawn = np.array([[0.9, 0.8, 0.0, 0.0, 0.3], [0.0, 0.0, 1.0, 0.7, 0.4]], np.float32)
     found = signals_of(features, words, shares, torch.tensor([0.25, 0.5]), drawn, np.arange(14, dtype=np.float32).reshape(2, 7))
     assert found.shape == (2, len(SIGNALS))
     row = dict(zip(SIGNALS, found[1].tolist(), strict=True))
     assert row["share"] == pytest.approx(np.log(1 + 1e-4), rel=1e-2) and row["likeness"] == 10.0 and row["presence"] == 0.5
     assert (row["quality"], row["stability"], row["area"], row["held"]) == (0.0, 0.0, 7.0, 13.0)
-    assert row["detector"] == 1.0 and row["detector_score"] == pytest.approx(0.7)
+    assert row["detector"] == 1.0 and row["detector_score"] == pytest.approx(0.7) and row["boundary"] == pytest.approx(0.4)
+
+
+def test_a_contour_on_edges_tells_a_whole_thing_from_a_part() -> None:
+    pixels = np.full((60, 80, 3), 40, np.uint8)
+    pixels[10:50, 10:40], pixels[20:40, 60:80] = (200, 30, 30), (30, 30, 200)
+    whole, part, both, at_border, nothing = np.zeros((5, 60, 80), bool)
+    whole[10:50, 10:40], part[10:50, 10:24], at_border[20:40, 60:80] = True, True, True
+    both[10:50, 10:60] = True
+    found = on_edges(Image(pixels), np.stack([whole, part, both, at_border, nothing]))
+    assert found[0] == found[3] == 1.0 and found[4] == 0.0  # the border of the image is no contour
+    assert found[1] < 0.75 and found[2] < 0.75
+    assert on_edges(Image(np.zeros((8, 8, 3), np.uint8)), np.ones((1, 8, 8), bool)).tolist() == [0.0]
+    assert len(on_edges(Image(pixels), np.zeros((0, 60, 80), bool))) == 0
 
 
 def test_a_logistic_of_named_signals() -> None:

@@ -51,8 +51,26 @@ def test_detections_are_candidates_with_their_own_score() -> None:
     image = scenes()[0].image
     own = ConsensusSettings(sources=("detector",))
     encoding = Consensus(FakeClip(), FakeSam(), own, Eye(), {"name": "eye"}).encode([image])[0]
-    assert encoding.drawn.tolist() == [[0.0, 0.0, 1.0, 0.75]]  # the empty one is none
+    assert encoding.drawn[:, :4].tolist() == [[0.0, 0.0, 1.0, 0.75]]  # the empty one is none
     assert len(encoding.counts) == len(encoding.features) == len(encoding.shape) == 1
+
+
+def test_clip_looks_at_the_surest_alone() -> None:
+    image = max(scenes(), key=lambda scene: len(scene.names)).image
+    every, few = (Consensus(FakeClip(), FakeSam(), replace(SETTINGS, seen=n)).encode([image])[0] for n in (64, 2))
+    assert len(few.counts) == len(few.features) == len(few.shape) == 2 < len(every.counts)
+    assert few.counts == every.counts[:2] and torch.equal(few.shape, every.shape[:2])  # beside all that were proposed
+
+
+def test_each_pixel_has_the_likeliest_name_of_its_masks() -> None:
+    for scene in scenes():
+        labels = made().semantic(scene.image, NAMES)
+        assert labels.names == ("background", *NAMES) and labels.background == 0
+        for mask, name in zip(scene.masks, scene.names, strict=True):
+            assert (labels.labels[mask] == 1 + NAMES.index(name)).mean() > 0.9
+        assert (labels.labels[~scene.masks.any(0)] == 0).mean() > 0.9
+        listed = made().semantic(scene.image, [*NAMES, "background"])
+        assert listed.names == (*NAMES, "background") and listed.background == len(NAMES)
 
 
 def test_a_detector_is_asked_only_where_the_settings_say_so() -> None:

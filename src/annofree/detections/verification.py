@@ -16,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from faster_coco_eval import mask as coco_mask
+from scipy import ndimage
 from torch import Tensor
 
 from annofree.errors import InputError, unknown_name
-from annofree.structures import RLE, FloatArray, IntArray
+from annofree.ops.boxes import tight_boxes
+from annofree.structures import RLE, BoolArray, FloatArray, Image, IntArray
 
-__all__ = ["SIGNALS", "Calibration", "Naming", "geometry", "named", "signals_of"]
+__all__ = ["SIGNALS", "Calibration", "Naming", "geometry", "named", "on_edges", "signals_of"]
 
 SIGNALS = (
     "share",  # log of the softmax share of the best row
@@ -38,12 +40,14 @@ SIGNALS = (
     "held",  # log of one more than the larger ones that it lies in by 0.8
     "detector",  # whether a trained detector found it
     "detector_score",  # its score there, 0 where another proposer drew it
+    "boundary",  # part of its contour that lies on an edge of the image
 )
 """What a logistic may weigh, in order."""
 
 _GEOMETRY = SIGNALS[5:12]
 _SAME, _INSIDE, _SMALLER = 0.7, 0.8, 0.7
 _TINY = 1e-4
+_EDGE = 0.25  # of the gradient that 5 % of the image exceed, from which a pixel is on an edge
 
 
 @dataclass(frozen=True)
@@ -87,19 +91,43 @@ def geometry(rles: Sequence[RLE], size: tuple[int, int]) -> FloatArray:
     return np.stack(columns, 1).astype(np.float32)
 
 
+def on_edges(image: Image, masks: BoolArray) -> FloatArray:
+    """The part of the contour of each mask (N, H, W) that lies on an edge of the image, (N) float32 in 0 .. 1.
+
+    A thing ends where the image changes; a part of one, or two that lie together, do not everywhere.  The change is the norm of
+    Sobel's gradient over all channels, smoothed by one pixel, and one pixel beside the contour counts as on it.
+
+    >>> pixels = np.zeros((20, 20, 3), np.uint8)
+    >>> pixels[5:15, 5:15] = 255
+    >>> square, half = (pixels[..., 0] > 0), np.zeros((20, 20), bool)
+    >>> half[5:15, 5:10] = True
+    >>> [round(float(part), 2) for part in on_edges(Image(pixels), np.stack([square, half]))]
+    [1.0, 0.85]
+    """
+    smooth = ndimage.gaussian_filter(image.pixels.astype(np.float32), (1, 1, 0))
+    change = np.sqrt(sum((ndimage.sobel(smooth, axis) ** 2).sum(2) for axis in (0, 1)))
+    edges = ndimage.maximum_filter(change, 3) > _EDGE * max(float(np.percentile(change, 95)), _TINY)
+    parts = np.zeros(len(masks), np.float32)
+    for k, (mask, (x0, y0, x1, y1)) in enumerate(zip(masks, tight_boxes(masks).astype(int).tolist(), strict=True)):
+        around = slice(max(0, y0 - 1), y1 + 1), slice(max(0, x0 - 1), x1 + 1)
+        contour = mask[around] & ~ndimage.binary_erosion(mask[around], border_value=1)  # the image's border is no contour
+        parts[k] = edges[around][contour].mean() if contour.any() else 0.0
+    return parts
+
+
 def signals_of(
     features: Tensor, words: Tensor, shares: Tensor, presence: Tensor, drawn: FloatArray, shape: FloatArray
 ) -> FloatArray:
     """All signals (N, S) of candidates, each for its best row.
 
-    ``presence`` (R); ``drawn`` (N, 2), quality and stability, or (N, 4) with whether a detector found it and its score there;
-    ``shape`` (N, 7) as ``geometry`` gives it.
+    ``presence`` (R); ``drawn`` (N, 2), quality and stability, or (N, 5) with whether a detector found it, its score there, and
+    the ``boundary``; ``shape`` (N, 7) as ``geometry`` gives it.
     """
     share, best = shares.max(1)
     likeness = 10 * (features * words[best]).sum(1)
     columns = [(share + _TINY).log(), likeness, presence.to(best.device)[best]]
     own = torch.stack(columns, 1).cpu().numpy().astype(np.float32)
-    found = drawn[:, 2:] if drawn.shape[1] > 2 else np.zeros((len(drawn), 2), np.float32)
+    found = drawn[:, 2:] if drawn.shape[1] > 2 else np.zeros((len(drawn), 3), np.float32)
     return np.concatenate([own, drawn[:, :2], shape, found], 1).astype(np.float32)
 
 
@@ -109,7 +137,7 @@ class Calibration:
 
     Raises InputError for a weight of no signal.
 
-    >>> Calibration({"quality": 2.0}, -1.0).probability(np.zeros((1, 14), np.float32)).tolist()[0].__round__(2)
+    >>> Calibration({"quality": 2.0}, -1.0).probability(np.zeros((1, len(SIGNALS)), np.float32)).tolist()[0].__round__(2)
     0.27
     """
 

@@ -29,7 +29,7 @@ from annofree.detections.painting import label_map_of
 from annofree.detections.prompting import drawn
 from annofree.detections.proposals import Proposals, grid_points
 from annofree.detections.suppression import suppressed
-from annofree.detections.verification import Calibration, Naming, geometry, named, signals_of
+from annofree.detections.verification import Calibration, Naming, geometry, named, on_edges, signals_of
 from annofree.errors import unknown_name
 from annofree.fragments.clusters import Seeding, fragments_of
 from annofree.protocols import Embedding, Masker, VisionLanguage
@@ -77,6 +77,8 @@ class ConsensusSettings:
     same: float = 0.75
     # drawn masks an image, the strongest by quality times stability
     candidates: int = 100
+    # candidates an image that CLIP looks at, the strongest by what their proposers say
+    seen: int = 64
     # part of the image that a mask covers at least and at most
     least: float = 0.0005
     largest: float = 0.9
@@ -109,8 +111,9 @@ class ConsensusEncoding:
     """All of a picture of ``size`` (H, W) that needs no class name.
 
     ``whole`` (D) and ``tokens`` (D, h, w) say what is in it at all; ``counts`` (N) are the candidates' masks as COCO's
-    compressed run lengths, ``features`` (N, D) what CLIP sees of them, ``drawn`` (N, 4) their quality, stability, whether a
-    detector found them and its score, ``shape`` (N, 7) their geometry.
+    compressed run lengths, ``features`` (N, D) what CLIP sees of them, ``drawn`` (N, 5) their quality, stability, whether a
+    detector found them, its score, and how much of the contour lies on an edge of the image, ``shape`` (N, 7) their geometry
+    among all that were proposed.
     """
 
     size: tuple[int, int]
@@ -152,7 +155,7 @@ class Consensus:
         """Two of these on the same models can share an encoding when their keys are equal."""
         s = self.settings
         proposing = s.sources, s.points, s.same, s.candidates, s.least, s.largest, s.min_detector_score
-        return "consensus", *proposing, s.readings, s.seeding, s.min_cells, s.max_box_ratio
+        return "consensus", *proposing, s.seen, s.readings, s.seeding, s.min_cells, s.max_box_ratio
 
     def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
         """What a person should know before trusting the answer for these names."""
@@ -167,13 +170,13 @@ class Consensus:
 
     def _encoded(self, image: Image, whole: Tensor, tokens: FeatureMap, embedding: Embedding) -> ConsensusEncoding:
         masks, said = self._candidates(image, tokens, embedding)
-        found = Detections.from_masks(
-            masks, np.zeros(len(masks), np.int64), np.arange(len(masks), 0, -1).astype(np.float32), ["object"]
-        )
+        order = np.argsort(-_own_scores(said), kind="stable")
+        shape = geometry(_found(masks).rles, image.size)[order[: self.settings.seen]]
+        masks, said = masks[order[: self.settings.seen]], said[order[: self.settings.seen]]
         features = self._features(image, tokens, masks)
-        counts = tuple(rle["counts"].decode("ascii") for rle in found.rles)
-        shape = torch.from_numpy(geometry(found.rles, image.size))
-        return ConsensusEncoding(image.size, whole, tokens, counts, features, torch.from_numpy(said), shape)
+        counts = tuple(rle["counts"].decode("ascii") for rle in _found(masks).rles)
+        drawn = np.concatenate([said, on_edges(image, masks)[:, None]], 1)
+        return ConsensusEncoding(image.size, whole, tokens, counts, features, torch.from_numpy(drawn), torch.from_numpy(shape))
 
     def _candidates(self, image: Image, tokens: FeatureMap, embedding: Embedding) -> tuple[BoolArray, FloatArray]:
         """Masks (N, H, W), none empty, with what their proposers say of them (N, 4)."""
@@ -259,14 +262,25 @@ class Consensus:
 
     def candidates(self, e: ConsensusEncoding) -> Detections:
         """All candidates, without a name, scored by what their proposers say of them."""
-        quality, stability, _, score = e.drawn.numpy().T
-        scores: FloatArray = np.maximum(quality * stability, score)
+        scores = _own_scores(e.drawn.numpy())
         return _detections(e, np.zeros(len(scores), np.int64), scores, ("object",))
 
     def signals(self, e: ConsensusEncoding, words: Tensor, shares: Tensor) -> FloatArray:
         """What speaks for each candidate's best row, (N, S), for the ``shares`` (N, R) of unit ``words`` (R, D)."""
         presence = self.clip.presence(e.whole, e.tokens, words)
         return signals_of(e.features.to(words), words, shares, presence, e.drawn.numpy(), e.shape.numpy())
+
+
+def _own_scores(said: FloatArray) -> FloatArray:
+    """How sure the proposers are of each candidate, (N), by what they say of it."""
+    quality, stability, _, score = said.T[:4]
+    scores: FloatArray = np.maximum(quality * stability, score)
+    return scores
+
+
+def _found(masks: BoolArray) -> Detections:
+    """Masks (N, H, W) without a name, in their order."""
+    return Detections.from_masks(masks, np.zeros(len(masks), np.int64), np.ones(len(masks), np.float32), ["object"])
 
 
 def _detections(e: ConsensusEncoding, ids: Any, scores: FloatArray, names: tuple[str, ...]) -> Detections:

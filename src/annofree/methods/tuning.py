@@ -22,7 +22,7 @@ from annofree.methods.answering import Answering, AnsweringBoth, AnsweringMaps, 
 from annofree.methods.models import Models
 from annofree.protocols import Segmenter, SemanticSegmenter
 
-__all__ = ["POLICIES", "Tuned", "answering", "default_method", "policy_of", "tuned", "tuned_distractors", "tuned_methods"]
+__all__ = ["POLICIES", "Tuned", "answering", "default_method", "distractors_of", "policy_of", "tuned", "tuned_methods"]
 
 POLICIES = ("answer", "all")
 """``answer``: the policy of the preset; ``all``: the whole ranking as the method gives it."""
@@ -83,22 +83,30 @@ def answering(
 ) -> Any:
     """A method, by its object and its name, with the policy of its preset; ``changes`` as ``policy_of`` takes them.
 
-    ``more`` are distractors beside those of the preset.
+    ``changes`` may name another list of ``distractors``, too: common, emoji or none; ``more`` are some beside them.  Raises
+    InputError for a list that is not known.
     """
-    preset, policy = models.preset.name, policy_of(models.preset.name, name, changes)
+    preset, changes = models.preset.name, dict(changes or {})
+    listed = changes.pop("distractors", _table(preset)["distractors"])
+    policy = policy_of(preset, name, changes)
     kind = _KINDS[isinstance(method, Segmenter), isinstance(method, SemanticSegmenter)]
     if policy.verify and policy.presence is not None and isinstance(method, Gated):
         method = method.ungated()
     if not policy.verify:
         return kind(method, policy, None)
-    return kind(method, policy, models.clip, tuned_distractors(preset, more))
+    return kind(method, policy, models.clip, distractors_of(listed, more))
 
 
-def tuned_distractors(preset: str, more: Sequence[str] = ()) -> Distractors:
-    """The names that compete with those asked for, with the models of a preset, and ``more``."""
-    common = _read("common_nouns.toml")
+def distractors_of(listed: str, more: Sequence[str] = ()) -> Distractors:
+    """A list of names that compete with those asked for: common, emoji or none; and ``more``.
+
+    Raises InputError for a list that is not known.
+    """
+    lists = _read("tuning.toml")["distractors"]
+    if listed not in lists:
+        raise unknown_name("list of distractors", listed, lists)
+    common, table = _read("common_nouns.toml"), lists[listed]
     words = {part: {k: tuple(v) for k, v in common[part].items()} for part in ("kinds", "synonyms", "parts")}
-    table = _read("tuning.toml")["distractors"][_table(preset)["distractors"]]
     names = table["names"] if "names" in table else _common(common)
     return Distractors(tuple(dict.fromkeys([*names, *more])), Taxonomy(**words), table["nearest"])
 

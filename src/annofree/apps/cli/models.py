@@ -49,7 +49,7 @@ def show(
     from annofree.features.presets import presets
 
     known = presets().get(name)
-    about = {"preset": name, "about": known.about, "use": known.use} if known else None
+    about = {"preset": name, "about": known.about, "use": known.use, "settings": _settings(name)} if known else None
     cards = _cards([name])
     if as_json:
         details = [_details(card) for card in cards]
@@ -57,6 +57,8 @@ def show(
         return
     if known:
         print(f"{name}: {known.about}")
+        for method, chosen in _settings(name).items():
+            print(f"settings of {method}: {_text(chosen)}")
     for card in cards:
         print(("\n" if known else "") + "\n".join(f"{key}: {_text(value)}" for key, value in _details(card).items() if value))
 
@@ -149,6 +151,23 @@ def _cards(names: list[str]) -> list[Card]:
         else:
             raise unknown_name("model or preset", name, [*known, *presets()])
     return list(cards.values())
+
+
+def _settings(preset: str) -> dict[str, dict[str, Any]]:
+    """What was chosen with the models of a preset, by method, and on what."""
+    from annofree.methods.tuning import policy_of, tuned, tuned_methods
+
+    methods = {name: (tuned(preset, name), policy_of(preset, name)) for name in tuned_methods(preset)}
+    told = {
+        name: {
+            **own.settings,
+            **({"chosen on": own.chosen_on} if own.chosen_on else {}),
+            "floor": policy.floor,
+            "calibrated on": policy.calibration.fitted_on if policy.calibration else "nothing: scores rank, but are no probabilities",
+        }
+        for name, (own, policy) in methods.items()
+    }
+    return told or {"all methods": {"variant default": "as published; no floor, no calibration, nothing chosen on images"}}
 
 
 def _summary(card: Card) -> dict[str, Any]:

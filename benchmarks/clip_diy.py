@@ -98,6 +98,9 @@ class RandomClip:
     def presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+        raise NotImplementedError
+
     def whole(self, images: Sequence[Image]) -> Tensor:
         raise NotImplementedError
 

@@ -112,4 +112,5 @@ class Distractors:
 def _near(cosines: Tensor, nearest: float) -> list[bool]:
     """Which distractors (R) stand out by ``nearest`` deviations in the cosines (R, K) with any name."""
     deviation = cosines.std(0).clamp(min=1e-6)
-    return torch.any((cosines - cosines.mean(0)) / deviation >= nearest, dim=1).tolist()  # type: ignore[no-any-return]
+    near: list[bool] = torch.any((cosines - cosines.mean(0)) / deviation >= nearest, dim=1).tolist()
+    return near

@@ -82,7 +82,8 @@ class _Deciding:
         """That of the method, and under ``policy`` how its ranking becomes an answer."""
         competing = {"names": self.distractors.names, "nearest": str(self.distractors.nearest)}
         policy = asdict(self.policy) | {"distractors": competing, "calibrated": self.has_probabilities}
-        return self.method.provenance | {"policy": policy}
+        own: dict[str, Any] = self.method.provenance
+        return own | {"policy": policy}
 
     @property
     def has_probabilities(self) -> bool:

@@ -163,7 +163,9 @@ def _settings(preset: str) -> dict[str, dict[str, Any]]:
             **own.settings,
             **({"chosen on": own.chosen_on} if own.chosen_on else {}),
             "floor": policy.floor,
-            "calibrated on": policy.calibration.fitted_on if policy.calibration else "nothing: scores rank, but are no probabilities",
+            "calibrated on": policy.calibration.fitted_on
+            if policy.calibration
+            else "nothing: scores rank, but are no probabilities",
         }
         for name, (own, policy) in methods.items()
     }

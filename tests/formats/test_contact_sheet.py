@@ -61,6 +61,12 @@ def test_long_text_is_cut() -> None:
     assert ink(long, (75, 116, 140, 144)) == 0  # nothing runs into the next column
 
 
+def test_a_color_stands_before_the_title() -> None:
+    sheet = draw_contact_sheet("dog", [], color=GREEN)
+    assert at(sheet, 17, 28) == GREEN and ink(sheet, (34, 0, 230, 50)) > 10
+    assert at(draw_contact_sheet("dog", []), 17, 28) != GREEN
+
+
 def test_the_same_input_gives_the_same_sheet() -> None:
     thumbnails = [Thumbnail(picture(30, 70, RED), "0.5")] * 3
     assert draw_contact_sheet("a", thumbnails).tobytes() == draw_contact_sheet("a", thumbnails).tobytes()

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import PIL.Image
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
 
 from annofree.errors import InputError
+from annofree.formats.lettering import Font, drawable, font_of
+from annofree.ops.palette import Color
 from annofree.structures import Image
 
 __all__ = ["Thumbnail", "draw_contact_sheet"]
@@ -28,8 +30,10 @@ class Thumbnail:
     caption: str
 
 
-def draw_contact_sheet(title: str, thumbnails: Sequence[Thumbnail], *, columns: int = 6, side: int = 160) -> PIL.Image.Image:
-    """Lay pictures out in rows, each whole within a square of ``side`` px, under a title.
+def draw_contact_sheet(
+    title: str, thumbnails: Sequence[Thumbnail], *, columns: int = 6, side: int = 160, color: Color | None = None
+) -> PIL.Image.Image:
+    """Lay pictures out in rows, each whole within a square of ``side`` px, under a title, with a spot of ``color`` before it.
 
     A picture that cannot be read is a crossed square.  Text that does not fit is cut short.  The same input gives the same
     output.  Raises InputError for less than one column, and for squares too small for a line of text.
@@ -39,12 +43,15 @@ def draw_contact_sheet(title: str, thumbnails: Sequence[Thumbnail], *, columns: 
     """
     if columns < 1 or side < 4 * _FONT:
         raise InputError(f"expected at least one column of at least {4 * _FONT} px, got {columns} of {side} px")
-    font, heading = ImageFont.load_default(_FONT), ImageFont.load_default(_FONT + 4)
+    font, heading = font_of(_FONT), font_of(_FONT + 4)
     cell = side + _GAP, side + 2 * _FONT
     rows, top = math.ceil(len(thumbnails) / columns), 4 * _FONT
     sheet = PIL.Image.new("RGB", (columns * cell[0] + _GAP, top + rows * cell[1]), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP, top // 2), _cut(title, sheet.width - 2 * _GAP, heading), fill=_INK, font=heading, anchor="lm")
+    left = _GAP if color is None else 2 * _GAP + _FONT
+    if color is not None:
+        draw.ellipse((_GAP, (top - _FONT) // 2, _GAP + _FONT, (top + _FONT) // 2), fill=color, outline=_FRAME)
+    draw.text((left, top // 2), _cut(title, sheet.width - left - _GAP, heading), fill=_INK, font=heading, anchor="lm")
     for i, thumbnail in enumerate(thumbnails):
         x, y = _GAP + i % columns * cell[0], top + i // columns * cell[1]
         _draw_picture(sheet, draw, thumbnail.image, (x, y, x + side - 1, y + side - 1))
@@ -69,8 +76,8 @@ def _draw_picture(
     sheet.paste(small, (x0 + (side - size[0]) // 2, y0 + (side - size[1]) // 2))
 
 
-def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    text = " ".join(text.split())[:_LONGEST]
+def _cut(text: str, width: int, font: Font) -> str:
+    text = drawable(" ".join(text.split())[:_LONGEST])
     if font.getlength(text) <= width:
         return text
     keep = next((n for n in range(len(text), 0, -1) if font.getlength(text[:n] + "…") <= width), 0)

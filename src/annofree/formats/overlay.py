@@ -1,8 +1,8 @@
 """A picture with what was found drawn over it, for people to look at.
 
-Each instance has a tint, a contour, a thin box and a small tag with its name and score.  Contour, box and tag have the colour
-of the class, the same in every picture and run; the tint is that colour, or a lighter or darker one where another instance of
-the same colour is near.
+Each instance has a tint, a contour, a thin box and a small tag with its name and score.  Contour, box and tag have the color
+of the class, by its place among the names; the tint is that color, or a lighter or darker one where another instance of the
+class is near.  A contour is rimmed in white and that in black, so it is seen on every ground, its own color among them.
 """
 
 from __future__ import annotations
@@ -10,28 +10,40 @@ from __future__ import annotations
 import math
 
 import PIL.Image
-from PIL import ImageChops, ImageDraw, ImageFilter, ImageFont
+from PIL import ImageChops, ImageDraw, ImageFilter
 
 from annofree.errors import InputError
-from annofree.formats.class_colours import class_colour
+from annofree.formats.lettering import shortened
+from annofree.formats.tags import Cover, Tag, Tagging
+from annofree.ops.palette import Color, colors_of
 from annofree.structures import Detections, Image
 
 __all__ = ["draw_overlay"]
 
-Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]
 
-# Towards white, or black where negative: what tells instances of one colour apart that lie side by side.
+# Towards white, or black where negative: what tells instances of one color apart that lie side by side.
 _SHADES = (0.0, 0.5, -0.4, 0.75, -0.65)
-_TINT = 0.45
+_TINT = round(0.45 * 255)
+_PALE = 0.6  # how much of its own color the picture loses under a tint
+
+# By what a mask is after a blur whose sigma is the width of a line, 0 .. 255: half on a straight edge, 84 % one line inside it
+# and 16 % outside.
+_INNER = [255 * (v < 226) for v in range(256)]
+_WHITE = [max(0, min(255, 6 * (v - 45))) for v in range(256)]
+_BLACK = [min(255, 8 * v) for v in range(256)]
+_SOLID = [255 * (v > 127) for v in range(256)]
+_ANY = [255 * (v > 0) for v in range(256)]
+
 _SHORTEST = 512  # px; smaller pictures are enlarged, for no font is legible on them
-_LONGEST_NAME = 28  # characters
+_LETTERS = 13  # px at least
 
 
 def draw_overlay(image: Image, detections: Detections, min_score: float = 0.0, limit: int = 50) -> PIL.Image.Image:
     """Draw the ``limit`` strongest detections that score at least ``min_score`` over their picture.
 
-    A picture whose long side is under 512 px is enlarged by a whole factor first.  The same input gives the same output.
+    Small ones are drawn over large ones.  The picture says how many more there are, and how many tags found no room.  One whose
+    long side is under 512 px is enlarged by a whole factor first.  The same input gives the same output.
     Raises InputError when the detections are of another size than the picture.
 
     >>> import numpy as np
@@ -41,19 +53,17 @@ def draw_overlay(image: Image, detections: Detections, min_score: float = 0.0, l
     """
     if image.size != detections.size:
         raise InputError(f"expected detections of a picture of size {image.size}, got detections of size {detections.size}")
-    shown = detections[detections.scores >= min_score][:limit]
+    kept = detections[detections.scores >= min_score]
+    shown = kept[:limit]
     factor = max(1, math.ceil(_SHORTEST / max(image.size)))
     width, height = image.size[1] * factor, image.size[0] * factor
     canvas = PIL.Image.fromarray(image.pixels).resize((width, height), PIL.Image.Resampling.BICUBIC)
-    boxes = [_outward(box) for box in (shown.boxes * factor).tolist()]
-    colours = [class_colour(name) for name in shown.labels]
-    tints = _tints(boxes, colours, gap=max(width, height) // 50)
-    line = max(2, round(max(width, height) / 450))
-    for i in reversed(range(len(shown))):  # the strongest end on top
-        shape, at = _shape(shown[i : i + 1], factor, margin=math.ceil(3 * line / factor))
-        _draw_mask(canvas, shape, at, colours[i], tints[i], line)
-        ImageDraw.Draw(canvas).rectangle(_inside(boxes[i]), outline=colours[i], width=max(1, line // 2))
-    _draw_tags(canvas, boxes, colours, [_text(n, s) for n, s in zip(shown.labels, shown.scores.tolist(), strict=True)])
+    if len(kept):
+        boxes = [_outward(box) for box in (shown.boxes * factor).tolist()]
+        known = colors_of(detections.names)
+        colors = [known[name] for name in shown.labels]
+        cover = _draw_instances(canvas, shown, boxes, colors, factor)
+        _draw_tags(canvas, shown, boxes, colors, cover, more=len(kept) - len(shown))
     return canvas
 
 
@@ -66,77 +76,99 @@ def _inside(box: Box) -> Box:
     return box[0], box[1], max(box[0], box[2] - 1), max(box[1], box[3] - 1)
 
 
-def _tints(boxes: list[Box], colours: list[Colour], gap: int) -> list[Colour]:
-    """Give each box the first shade of its colour that no box of that colour within ``gap`` px has; in a crowd, the rarest."""
+def _tints(boxes: list[Box], colors: list[Color], gap: int) -> list[Color]:
+    """Give each box the first shade of its color that no box of that color within ``gap`` px has; in a crowd, the rarest."""
     chosen: list[int] = []
     for i, box in enumerate(boxes):
         grown = (box[0] - gap, box[1] - gap, box[2] + gap, box[3] + gap)
-        near = [chosen[k] for k in range(i) if colours[k] == colours[i] and _shared(grown, boxes[k])]
+        near = [chosen[k] for k in range(i) if colors[k] == colors[i] and _meet(grown, boxes[k])]
         chosen.append(min(range(len(_SHADES)), key=near.count))
-    return [_shaded(colour, _SHADES[shade]) for colour, shade in zip(colours, chosen, strict=True)]
+    return [_shaded(color, _SHADES[shade]) for color, shade in zip(colors, chosen, strict=True)]
 
 
-def _shaded(colour: Colour, amount: float) -> Colour:
-    red, green, blue = (round(v + abs(amount) * ((255 if amount > 0 else 0) - v)) for v in colour)
+def _shaded(color: Color, amount: float) -> Color:
+    red, green, blue = (round(v + abs(amount) * ((255 if amount > 0 else 0) - v)) for v in color)
     return red, green, blue
 
 
-def _shared(a: Box, b: Box) -> int:
-    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+def _meet(a: Box, b: Box) -> bool:
+    return min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
 
 
-def _draw_mask(
-    canvas: PIL.Image.Image, shape: PIL.Image.Image, at: tuple[int, int], colour: Colour, tint: Colour, line: int
-) -> None:
-    """Tint a mask (0 or 255) placed ``at`` x y, with its contour just inside it and a soft dark edge outside."""
+class _Layer:
+    """Paint that is laid over a picture at once, so that what is painted twice in it hides no more of the picture."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.paint, self.strength = PIL.Image.new("RGB", size), PIL.Image.new("L", size)
+
+    def add(self, color: Color, at: tuple[int, int], mask: PIL.Image.Image, strength: int = 255) -> None:
+        self.paint.paste(color, at, mask)
+        self.strength.paste(strength, at, mask)
+
+    def lay_over(self, canvas: PIL.Image.Image) -> None:
+        canvas.paste(self.paint, mask=self.strength)
+
+
+def _draw_instances(canvas: PIL.Image.Image, shown: Detections, boxes: list[Box], colors: list[Color], factor: int) -> Cover:
+    """Draw tints, and contours and boxes over all of them, the large first; return what lies where."""
+    line = max(2, min(round(max(canvas.size) / 320), min(canvas.size) // 100))
+    tints = _tints(boxes, colors, gap=max(canvas.size) // 50)
+    tinted, drawn, cover = _Layer(canvas.size), _Layer(canvas.size), Cover(canvas.size[::-1])
+    areas = shown.areas.tolist()
+    for i in sorted(range(len(shown)), key=lambda k: (-areas[k], -k)):
+        mask = PIL.Image.fromarray(shown[i : i + 1].masks[0]).convert("L")
+        cover.add(i, mask, boxes[i])
+        shape, at = _shape(mask, shown.boxes[i].astype(int).tolist(), factor, margin=math.ceil(3 * line / factor))
+        tinted.add(tints[i], at, shape, _TINT)
+        _draw_box(drawn, _inside(boxes[i]), colors[i], max(1, line // 2))
+        _draw_contour(drawn, shape, at, colors[i], line)
+    gray = PIL.Image.blend(canvas, canvas.convert("L").convert("RGB"), _PALE)
+    canvas.paste(gray, mask=tinted.strength.point(_ANY))
+    tinted.lay_over(canvas)
+    drawn.lay_over(canvas)
+    return cover
+
+
+def _draw_box(layer: _Layer, box: Box, color: Color, width: int) -> None:
+    ImageDraw.Draw(layer.paint).rectangle(box, outline=color, width=width)
+    ImageDraw.Draw(layer.strength).rectangle(box, outline=255, width=width)
+
+
+def _draw_contour(layer: _Layer, shape: PIL.Image.Image, at: tuple[int, int], color: Color, line: int) -> None:
+    """Draw the contour of a mask (0 or 255) placed ``at`` x y: color just inside it, white and then black outside."""
     blurred = shape.filter(ImageFilter.GaussianBlur(line))
-    # On a straight edge the blur reaches 84 % one sigma inside it, so the contour is ``line`` px wide there.
-    contour = ImageChops.darker(shape, blurred.point(lambda v: 255 * (v < 214)))
-    canvas.paste((0, 0, 0), at, ImageChops.subtract(blurred, shape))
-    canvas.paste(tint, at, shape.point(lambda v: v * _TINT))
-    canvas.paste(colour, at, contour.filter(ImageFilter.GaussianBlur(0.6)))
+    outside = ImageChops.subtract(blurred, shape)
+    inner = ImageChops.darker(shape, blurred.point(_INNER))
+    layer.add((0, 0, 0), at, outside.point(_BLACK))
+    layer.add((255, 255, 255), at, outside.point(_WHITE))
+    layer.add(color, at, inner.filter(ImageFilter.GaussianBlur(0.6)))
 
 
-def _shape(detection: Detections, factor: int, margin: int) -> tuple[PIL.Image.Image, tuple[int, int]]:
-    """Cut the mask of one detection out with a margin, enlarge it with smooth edges, and say where it goes, x y."""
-    x0, y0, x1, y1 = detection.boxes[0].astype(int).tolist()
+def _shape(mask: PIL.Image.Image, box: list[int], factor: int, margin: int) -> tuple[PIL.Image.Image, tuple[int, int]]:
+    """Cut a mask out with a margin, enlarge it with smooth edges, and say where it goes, x y."""
+    x0, y0, x1, y1 = box
     window = (x0 - margin, y0 - margin, x1 + margin, y1 + margin)
-    piece = PIL.Image.fromarray(detection.masks[0]).convert("L").crop(window)
+    piece = mask.crop(window)
     large = piece.resize((piece.width * factor, piece.height * factor), PIL.Image.Resampling.NEAREST)
     if factor > 1:  # this much blur rounds the stairs of enlarged pixels off, and a lone pixel still survives it
         large = large.filter(ImageFilter.GaussianBlur(0.45 * factor))
-    return large.point(lambda v: 255 * (v > 127)), (window[0] * factor, window[1] * factor)
+    return large.point(_SOLID), (window[0] * factor, window[1] * factor)
 
 
-def _draw_tags(canvas: PIL.Image.Image, boxes: list[Box], colours: list[Colour], texts: list[str]) -> None:
-    draw = ImageDraw.Draw(canvas)
-    size = max(13, max(canvas.size) // 56)
-    font, pad = ImageFont.load_default(size), max(2, size // 4)
-    tags: list[Box] = []
-    for box, text in zip(boxes, texts, strict=True):
-        extent = math.ceil(draw.textlength(text, font)) + 2 * pad, size + 2 * pad
-        tags.append(_free_place(box, extent, canvas.size, tags))
-    for (x0, y0, x1, y1), colour, text in reversed(list(zip(tags, colours, texts, strict=True))):
-        draw.rounded_rectangle((x0, y0, x1 - 1, y1 - 1), radius=pad, fill=colour)
-        draw.text((x0 + pad, (y0 + y1) / 2), text, fill=_ink(colour), font=font, anchor="lm")
-
-
-def _free_place(box: Box, extent: tuple[int, int], size: tuple[int, int], others: list[Box]) -> Box:
-    """Choose the spot at the box where a tag of ``extent`` (width, height) hides the least of the other tags."""
-    (w, h), (x0, y0, x1, y1) = extent, box
-    corners = ((x0, y0 - h), (x0, y0), (x1 - w, y0 - h), (x0, y1 - h), (x1 - w, y1 - h), (x0, y1), (x1 - w, y1))
-    kept = [(max(0, min(x, size[0] - w)), max(0, min(y, size[1] - h))) for x, y in corners]
-    return min(((x, y, x + w, y + h) for x, y in kept), key=lambda tag: sum(_shared(tag, other) for other in others))
-
-
-def _text(name: str, score: float) -> str:
-    name = " ".join(name.split())
-    short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
-    return f"{short} {score:.2f}"
-
-
-def _ink(colour: Colour) -> Colour:
-    """Black or white, whichever stands out more on a colour, by the contrast ratio of WCAG 2."""
-    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in colour)]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return (0, 0, 0) if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else (255, 255, 255)
+def _draw_tags(
+    canvas: PIL.Image.Image, shown: Detections, boxes: list[Box], colors: list[Color], cover: Cover, more: int
+) -> None:
+    """Write names and scores, first for one of each class; then how many have no tag, and how many ``more`` there are."""
+    long, short = max(canvas.size), min(canvas.size)
+    tagging = Tagging(canvas.size[::-1], cover, max(_LETTERS, min(long // 56, short // 20)))
+    labels, scores = shown.labels, shown.scores.tolist()
+    firsts = list({name: i for i, name in reversed(list(enumerate(labels)))}.values())
+    order = sorted(range(len(shown)), key=lambda i: (i not in firsts, i))
+    left = 0
+    for i in order:
+        name = shortened(labels[i])
+        left += not tagging.place(i, Tag(boxes[i], colors[i], (f"{name} {scores[i]:.2f}", name)))
+    said = [f"and {more} more"] * (more > 0) + [f"{left} without a tag"] * (left > 0)
+    if said:
+        tagging.note(", ".join(said))
+    tagging.draw(canvas)

@@ -1,0 +1,64 @@
+"""Letters on pictures, in the one font that is everywhere: the one that Pillow brings."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from functools import lru_cache
+
+from PIL import ImageFont
+
+__all__ = ["Font", "drawable", "extent", "font_of", "padding", "shortened"]
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+_LONGEST_NAME = 28  # characters
+_NOBODY = "\U0010ffff"  # a code without a sign, which every font shows as one that it lacks
+
+
+@lru_cache(maxsize=32)
+def font_of(size: int) -> Font:
+    """Return the font, its letters ``size`` px high."""
+    return ImageFont.load_default(size)
+
+
+def shortened(name: str, longest: int = _LONGEST_NAME) -> str:
+    """Return a name on one line of at most ``longest`` characters, the last of a longer one is "…"; see ``drawable``.
+
+    >>> shortened("a  café at the end of the road", 12)
+    'a cafe at t…'
+    """
+    name = " ".join(name.split())
+    return drawable(name if len(name) <= longest else name[: longest - 1] + "…")
+
+
+def drawable(text: str) -> str:
+    """Return text without the accents that the font lacks; it shows other signs that it lacks as boxes.
+
+    >>> drawable("jalapeño, 橙子")
+    'jalapeno, 橙子'
+    """
+    return "".join(c if c.isascii() else _plain(c) for c in text)
+
+
+@lru_cache(maxsize=4096)
+def _plain(sign: str) -> str:
+    letters = "".join(c for c in unicodedata.normalize("NFKD", sign) if not unicodedata.combining(c))
+    return letters if _lacks(sign) and not any(map(_lacks, letters)) else sign
+
+
+def _lacks(sign: str) -> bool:
+    font = font_of(16)
+    shown, nobody = font.getmask(sign), font.getmask(_NOBODY)
+    return shown.size == nobody.size and bytes(shown) == bytes(nobody)
+
+
+def extent(text: str, font: Font, size: int) -> tuple[int, int]:
+    """Return the width and height of the plate that one line of text of ``size`` px stands on, px."""
+    pad = padding(size)
+    return math.ceil(font.getlength(text)) + 2 * pad, size + 2 * pad
+
+
+def padding(size: int) -> int:
+    """Return how far the edge of a plate is from its text of ``size`` px."""
+    return max(2, size // 4)

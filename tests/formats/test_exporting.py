@@ -26,6 +26,7 @@ from annofree.formats.label_studio import brush_mask, brush_rle
 from annofree.formats.pictures import Picture, Thing, file_of, mask_of, names_of, pictures_of
 from annofree.formats.voc_xml import voc_box
 from annofree.formats.yolo import image_size
+from annofree.ops.palette import hexadecimal, palette
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, with NumPy 2
 
@@ -249,6 +250,9 @@ def test_voc_is_laid_out_so(file: CocoFile, tmp_path: Path) -> None:
         with PIL.Image.open(tmp_path / "out" / kind / "a b/1.png") as image:
             assert image.mode == "P" and np.array_equal(np.asarray(image), dog * ring() + cat * block())
             assert image.getpalette()[3:6] == [128, 0, 0]  # type: ignore[index]
+            voc = np.array(image.getpalette()).reshape(-1, 3)[[5, 15, 20, 255]].tolist()
+            assert kind == "SegmentationClass" or voc == [[128, 0, 128], [192, 128, 128], [0, 64, 128], [224, 224, 192]]
+    assert json.loads((tmp_path / "out/SegmentationClass/classes.json").read_text())["palette"][2] == [0, 128, 0]
     assert (tmp_path / "out/ImageSets/Main/train.txt").read_text() == "a b/1\nü\n"
     assert report.losses == ["2 scores"] and masks(read("voc", tmp_path / "out")) == masks(file)
 
@@ -413,7 +417,7 @@ def test_cvat_is_laid_out_so(file: CocoFile, tmp_path: Path) -> None:
     box = '<box label="cow" source="auto" occluded="0" xtl="2.00" ytl="1.00" xbr="4.50" ybr="2.00" z_order="2" />'
     assert box in text
     labels = json.loads((tmp_path / "out" / "labels.json").read_text())
-    assert labels[1] == {"name": "dog", "color": "#008000", "attributes": []}
+    assert labels[1] == {"name": "dog", "color": hexadecimal(palette(2)[1]), "attributes": []}
     assert [label.findtext("name") for label in ET.fromstring(text).iterfind("meta/task/labels/label")] == ["cat", "dog", "cow"]
 
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from annofree.errors import InputError
 from annofree.formats.label_maps import (
     ClassList,
-    label_colours,
+    label_colors,
     read_indices,
     read_label_map,
     void_index,
     write_label_map,
 )
+from annofree.ops.palette import BACKGROUND_COLOR, palette
 from annofree.structures import VOID, LabelMap
 
 
@@ -69,23 +70,32 @@ def test_a_viewer_shows_the_colours_of_the_names(tmp_path: Path) -> None:
     write_label_map(tmp_path / "a.png", LabelMap(labels, ("background", "dog", "cat"), 0))
     with PIL.Image.open(tmp_path / "a.png") as picture:
         shown = np.asarray(picture.convert("RGB"))[0].tolist()
-    assert shown == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [224, 224, 192]]
+    assert shown == [[0, 0, 0], *map(list, palette(2)), [224, 224, 192]]
 
 
 @pytest.mark.parametrize("count", [1, 21, 254, 255, 256, 500, 5000])
 @pytest.mark.parametrize("background", [None, 0])
 def test_no_two_names_share_a_colour_and_none_has_voids(count: int, background: int | None) -> None:
-    colours = {tuple(c) for c in label_colours(count, background).tolist()}
+    colours = {tuple(c) for c in label_colors([f"class {k}" for k in range(count)], background).tolist()}
     assert len(colours) == count
     assert (224, 224, 192) not in colours
     assert ((0, 0, 0) in colours) == (background is not None)
 
 
-def test_the_colours_of_voc() -> None:
-    """The colours that the data set's own palette gives to aeroplane, bottle, person and tvmonitor."""
-    colours = label_colours(21, background=0).tolist()
-    assert [colours[k] for k in (1, 5, 15, 20)] == [[128, 0, 0], [128, 0, 128], [192, 128, 128], [0, 64, 128]]
-    assert label_colours(3, background=2).tolist() == [[128, 0, 0], [0, 128, 0], [0, 0, 0]]
+def test_the_background_takes_no_color_of_a_name() -> None:
+    first, second = map(list, palette(2))
+    assert label_colors(["background", "dog", "cat"], 0).tolist() == [[0, 0, 0], first, second]
+    assert label_colors(["dog", "background", "cat"], 1).tolist() == [first, [0, 0, 0], second]
+    assert label_colors(["_background", "background", "cat"], 0).tolist() == [[0, 0, 0], list(BACKGROUND_COLOR), first]
+
+
+def test_other_colors_are_written_where_a_format_has_its_own(tmp_path: Path) -> None:
+    own = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+    write_label_map(tmp_path / "a.png", LabelMap(np.array([[0, 1]], np.int32), ("a", "b")), own)
+    with PIL.Image.open(tmp_path / "a.png") as picture:
+        assert np.asarray(picture.convert("RGB"))[0].tolist() == own.tolist()
+    ClassList(("a", "b")).write(tmp_path, own)
+    assert json.loads((tmp_path / "classes.json").read_text())["palette"] == own.tolist()
 
 
 def test_grey_pictures_are_read_too(tmp_path: Path) -> None:
@@ -133,7 +143,7 @@ def test_classes_json_says_it_all(tmp_path: Path) -> None:
         "names": ["background", "dog"],
         "background": 0,
         "void": 255,
-        "palette": [[0, 0, 0], [128, 0, 0]],
+        "palette": [[0, 0, 0], list(palette(1)[0])],
     }
 
 

@@ -3,11 +3,13 @@ import PIL.Image
 import pytest
 
 from annofree.errors import InputError
-from annofree.formats.label_maps import label_colours
+from annofree.formats.label_maps import label_colors
 from annofree.formats.legend import draw_label_map
+from annofree.ops.palette import colors_of
 from annofree.structures import VOID, Image, LabelMap
 
 GREY = 128
+CAT = label_colors(("background", "dog", "cat"), 0)[2].astype(int)
 
 
 def picture(size: tuple[int, int]) -> Image:
@@ -32,16 +34,27 @@ def colours_of(sheet: PIL.Image.Image) -> set[tuple[int, ...]]:
 def test_regions_have_the_colour_of_their_name_and_the_background_is_left_alone() -> None:
     sheet = draw_label_map(picture((600, 800)), halves((600, 800), 0, 2, ("background", "dog", "cat"), 0))
     assert at(sheet, 100, 300) == [GREY] * 3
-    mixed = np.array([GREY] * 3) + 0.55 * (label_colours(3, 0)[2] - np.array([GREY] * 3))
-    assert np.abs(np.array(at(sheet, 700, 300)) - mixed).max() <= 2
-    assert np.abs(np.array(at(sheet, 400, 300)) - label_colours(3, 0)[2]).max() <= 12  # the line just inside the edge
+    assert np.abs(np.array(at(sheet, 700, 300)) - (GREY + CAT) / 2).max() <= 2
+
+
+def test_an_edge_is_white_between_two_lines() -> None:
+    """The color of the region inside, that of the other one or the background's black outside."""
+    for background, other in ((0, (0, 0, 0)), (None, colors_of(["background", "dog"])["background"])):
+        names = ("background", "dog", "cat")
+        labels = halves((600, 800), 0, 2, names, background)
+        ground = Image(np.broadcast_to(CAT.astype(np.uint8), (600, 800, 3)).copy())  # the cat's own color
+        sheet = draw_label_map(ground, labels)
+        cat = label_colors(names, background)[2].astype(int)
+        row = np.asarray(sheet, int)[300, 390:410]
+        assert (np.abs(row[9:11] - 255).max(1) <= 20).all()
+        assert np.abs(row[11:13] - cat).max() <= 20 and np.abs(row[7:9] - other).max() <= 20
 
 
 def test_the_legend_shows_the_colours_of_the_names_that_are_there_and_no_others() -> None:
     names = ("dog", "cat", "bird")
     sheet = draw_label_map(picture((600, 800)), halves((600, 800), 0, 2, names))
     legend = colours_of(sheet.crop((0, 600, sheet.width, sheet.height)))
-    dog, cat, bird = (tuple(c) for c in label_colours(3).tolist())
+    dog, cat, bird = (tuple(c) for c in label_colors(names).tolist())
     assert dog in legend and bird in legend and cat not in legend
 
 
@@ -62,7 +75,7 @@ def test_the_legend_stands_below_wide_pictures_and_beside_tall_ones() -> None:
 def test_a_small_picture_is_enlarged_by_a_whole_factor() -> None:
     sheet = draw_label_map(picture((60, 100)), halves((60, 100), 0, 1, ("dog", "cat"), 0))
     assert sheet.width == 600 and sheet.height > 360
-    assert at(sheet, 299, 100) == [GREY] * 3 and at(sheet, 303, 100) != [GREY] * 3
+    assert at(sheet, 296, 100) == [GREY] * 3 and at(sheet, 303, 100) != [GREY] * 3
 
 
 def test_long_lists_end_with_what_is_left_out() -> None:
@@ -70,8 +83,8 @@ def test_long_lists_end_with_what_is_left_out() -> None:
     names = tuple(f"a rather long name of class number {k}" for k in range(400))
     few, many = (draw_label_map(picture((20, 20)), LabelMap(labels, names), limit=limit) for limit in (5, 60))
     assert few.height < many.height
-    assert tuple(label_colours(400)[4].tolist()) in colours_of(few.crop((0, 520, few.width, few.height)))
-    assert tuple(label_colours(400)[5].tolist()) not in colours_of(few.crop((0, 520, few.width, few.height)))
+    assert tuple(label_colors(names)[4].tolist()) in colours_of(few.crop((0, 520, few.width, few.height)))
+    assert tuple(label_colors(names)[5].tolist()) not in colours_of(few.crop((0, 520, few.width, few.height)))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5000), (5000, 3)])

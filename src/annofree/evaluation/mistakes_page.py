@@ -24,12 +24,12 @@ from annofree.evaluation.instance import Counted, InstanceScores
 from annofree.evaluation.mistakes import KINDS, Mistake, Mistakes
 from annofree.evaluation.precision_recall import draw_curves, precision_curve, sparkline
 from annofree.evaluation.predictions import Row, image_sizes, mask_rle
-from annofree.formats.class_colours import class_colour, hexadecimal
 from annofree.formats.coco import CocoFile
 from annofree.formats.files import make_folder
 from annofree.formats.html_report import Opener
 from annofree.formats.pictures import mask_of
 from annofree.formats.report_charts import plain
+from annofree.ops.palette import BACKGROUND_COLOR, Color, colors_of, hexadecimal
 from annofree.structures import BoolArray
 
 __all__ = ["write_mistakes_page"]
@@ -93,10 +93,10 @@ def write_mistakes_page(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         folder = Path(temporary) / out.name
         (folder / "crops").mkdir(parents=True)
-        curves = draw_curves(counted, title)
+        curves, colors = draw_curves(counted, title), colors_of(str(row["name"]) for row in truth.categories)
         (folder / "curves.svg").write_text(curves, encoding="utf-8")
-        tables = _scores({"all": counted.scores(), **(groups or {})}, counted) + _kinds(mistakes)
-        body = curves + tables + _classes(_Crops.of(truth, folder, picture), mistakes, each, classes)
+        tables = _scores({"all": counted.scores(), **(groups or {})}, counted, colors) + _kinds(mistakes)
+        body = curves + tables + _classes(_Crops.of(truth, folder, picture), mistakes, each, classes, colors)
         (folder / "index.html").write_text(_document(title, body), encoding="utf-8", errors="replace")
         if out.exists():
             shutil.rmtree(out)
@@ -123,12 +123,12 @@ def _document(title: str, body: str) -> str:
     )
 
 
-def _scores(groups: Mapping[str, InstanceScores], counted: Counted) -> str:
+def _scores(groups: Mapping[str, InstanceScores], counted: Counted, colors: Mapping[str, Color]) -> str:
     rows = [_score_row(plain(name), scores, "") for name, scores in groups.items()]
     ranked = sorted(counted.by_class().items(), key=lambda item: -(item[1].ap or 0.0))
     for name, scores in ranked:
-        colour, curve = hexadecimal(class_colour(name)), precision_curve(counted, 0.5, name)
-        rows.append(_score_row(_dot(name), scores, "" if curve is None else sparkline(curve, colour)))
+        color, curve = colors.get(name, BACKGROUND_COLOR), precision_curve(counted, 0.5, name)
+        rows.append(_score_row(_dot(name, color), scores, "" if curve is None else sparkline(curve, hexadecimal(color))))
     heads = ("", *_COLUMNS.values(), "truth", "predicted", "at IoU 0.50")
     return "<h2>Scores</h2>" + _table("In percent; the curves are precision over recall", heads, rows)
 
@@ -163,18 +163,18 @@ def _row(cells: Sequence[str]) -> str:
     return f'<tr><th scope="row">{cells[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>"
 
 
-def _dot(name: str) -> str:
-    return f'<span class="dot" style="background:{hexadecimal(class_colour(name))}"></span><bdi>{plain(name)}</bdi>'
+def _dot(name: str, color: Color) -> str:
+    return f'<span class="dot" style="background:{hexadecimal(color)}"></span><bdi>{plain(name)}</bdi>'
 
 
-def _classes(crops: _Crops, mistakes: Mistakes, each: int, classes: int) -> str:
+def _classes(crops: _Crops, mistakes: Mistakes, each: int, classes: int, colors: Mapping[str, Color]) -> str:
     """The worst mistakes of each class, those with the most first."""
     sides = {"Largest misses": mistakes.misses, "Surest false alarms": mistakes.false_alarms}
     names = [mistake.name for side in sides.values() for mistake in side]
     ranked = sorted(dict.fromkeys(names), key=lambda name: -names.count(name))
     parts = ['<h2>By class</h2><p class="soft">Green is the truth, orange what was said.</p>']
     for name in ranked[:classes]:
-        parts.append(f"<h3>{_dot(name)}</h3>")
+        parts.append(f"<h3>{_dot(name, colors.get(name, BACKGROUND_COLOR))}</h3>")
         for heading, side in sides.items():
             own = [m for m in side if m.name == name]
             figures = "".join(f"<li>{crops.figure(m)}</li>" for m in own[:each])

@@ -8,8 +8,8 @@ import numpy as np
 
 from annofree.errors import InputError
 from annofree.evaluation.instance import IOUS, RECALLS, Counted, Values
-from annofree.formats.class_colours import PALETTE, hexadecimal
 from annofree.formats.report_charts import plain
+from annofree.ops.palette import hexadecimal, palette
 
 __all__ = ["draw_curves", "precision_curve", "sparkline"]
 
@@ -44,8 +44,9 @@ def draw_curves(counted: Counted, title: str, ious: Sequence[float] = _SHOWN_IOU
     """
     known = [(iou, curve) for iou in ious if (curve := precision_curve(counted, iou)) is not None]
     said = "; ".join(f"AP at IoU {iou:.2f} {100 * curve.mean():.1f}" for iou, curve in known) or "no truth"
-    lines = [_line(curve, hexadecimal(PALETTE[i % len(PALETTE)])) for i, (_, curve) in enumerate(known)]
-    keys = [_key(i, f"IoU {iou:.2f}: AP {100 * curve.mean():.1f}") for i, (iou, curve) in enumerate(known)]
+    colors = [hexadecimal(color) for color in palette(len(known))]
+    lines = [_line(curve, color) for (_, curve), color in zip(known, colors, strict=True)]
+    keys = [_key(i, f"IoU {iou:.2f}: AP {100 * curve.mean():.1f}", colors[i]) for i, (iou, curve) in enumerate(known)]
     width, height = _LEFT + _SIDE + _KEY, _TOP + _SIDE + 44
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="curves" viewBox="0 0 {width} {height}" role="img" '
@@ -75,24 +76,23 @@ def _axes() -> str:
     return "".join(parts) + "precision</text>"
 
 
-def _line(curve: Values, colour: str) -> str:
+def _line(curve: Values, color: str) -> str:
     points = " ".join("{:.1f},{:.1f}".format(*_at(r, p)) for r, p in zip(RECALLS, curve, strict=True))
-    return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
+    return f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>'
 
 
-def _key(number: int, text: str) -> str:
+def _key(number: int, text: str, color: str) -> str:
     x, y = _LEFT + _SIDE + 12, _TOP + 12 + 18 * number
-    colour = hexadecimal(PALETTE[number % len(PALETTE)])
     return (
-        f'<rect x="{x}" y="{y - 8}" width="10" height="10" fill="{colour}"/><text x="{x + 16}" y="{y + 1}">{plain(text)}</text>'
+        f'<rect x="{x}" y="{y - 8}" width="10" height="10" fill="{color}"/><text x="{x + 16}" y="{y + 1}">{plain(text)}</text>'
     )
 
 
-def sparkline(curve: Values, colour: str) -> str:
+def sparkline(curve: Values, color: str) -> str:
     """Return a curve as a small SVG for a table, which says nothing that the numbers beside it do not."""
     width, height = _SPARK
     points = " ".join(f"{r * width:.1f},{(1 - p) * (height - 2) + 1:.1f}" for r, p in zip(RECALLS, curve, strict=True))
     return (
         f'<svg class="spark" viewBox="0 0 {width} {height}" aria-hidden="true">'
-        f'<polyline points="{points}" fill="none" stroke="{plain(colour)}" stroke-width="1.5"/></svg>'
+        f'<polyline points="{points}" fill="none" stroke="{plain(color)}" stroke-width="1.5"/></svg>'
     )

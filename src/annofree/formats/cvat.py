@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.formats.class_colours import hexadecimal
 from annofree.formats.files import write_json
-from annofree.formats.label_maps import label_colours
 from annofree.formats.pictures import Picture, Pictures, Thing, mask_of, names_of
 from annofree.formats.polygons import filled
 from annofree.formats.xml_files import element, stream_xml, write_xml_stream
+from annofree.ops.palette import colors_of, hexadecimal
 
 __all__ = ["IMAGES", "read_cvat", "write_cvat"]
 
@@ -29,21 +28,19 @@ BoolArray = npt.NDArray[np.bool_]
 def write_cvat(file: Pictures, out: Path) -> None:
     """Write ``annotations.xml``, and ``labels.json`` for the raw view of a new task's labels."""
     names = names_of(file)
-    colours = [hexadecimal(colour) for colour in label_colours(len(names)).tolist()]
+    colors = {name: hexadecimal(color) for name, color in colors_of(names).items()}
     root = ET.Element("annotations")
     element(root, "version", "1.1")
     task = element(element(root, "meta"), "task")
     for tag, value in (("name", "annofree"), ("size", sum(1 for _ in file)), ("mode", "annotation")):
         element(task, tag, value)
     labels = element(task, "labels")
-    for name, colour in zip(names, colours, strict=True):
+    for name, color in colors.items():
         label = element(labels, "label")
-        for tag, text in (("name", name), ("color", colour), ("type", "any"), ("attributes", "")):
+        for tag, text in (("name", name), ("color", color), ("type", "any"), ("attributes", "")):
             element(label, tag, text)
     write_xml_stream(out / _XML, root, (_image(number, picture) for number, picture in enumerate(file)))
-    write_json(
-        out / _LABELS, [{"name": n, "color": c, "attributes": []} for n, c in zip(names, colours, strict=True)], indent=1
-    )
+    write_json(out / _LABELS, [{"name": n, "color": c, "attributes": []} for n, c in colors.items()], indent=1)
 
 
 def _image(number: int, picture: Picture) -> ET.Element:

@@ -134,7 +134,8 @@ class _Files:
     def _sheet(self, number: int, counted: ClassCount) -> str:
         crops = sorted(counted.best, reverse=True)
         title = f"{counted.name}: the best {len(crops)} of {counted.instances}"
-        sheet = draw_contact_sheet(title, [Thumbnail(self._cut(crop), f"{crop.score:.2f}") for crop in crops])
+        thumbnails = [Thumbnail(self._cut(crop), f"{crop.score:.2f}") for crop in crops]
+        sheet = draw_contact_sheet(title, thumbnails, color=counted.color)
         place = f"sheets/{number:03}.jpg"
         _save(self.folder / place, sheet)
         return place

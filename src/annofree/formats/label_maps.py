@@ -1,6 +1,6 @@
 """Label maps as files: one PNG of class indices a picture, and ``classes.json`` that says what the indices mean.
 
-Up to 255 names are written as 8-bit palette PNGs, void 255, which every viewer shows in colour and every data set tool
+Up to 255 names are written as 8-bit palette PNGs, void 255, which every viewer shows in color and every data set tool
 reads; beyond that as 16-bit grey PNGs, void 65535.  In memory void is -1.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ import PIL.Image
 
 from annofree.errors import InputError
 from annofree.formats.files import make_folder, write_atomic, write_json
+from annofree.ops.palette import Color, colors_of
 from annofree.structures import VOID, LabelMap
 
 __all__ = [
     "CLASSES_FILE",
-    "VOID_COLOUR",
+    "VOID_COLOR",
     "ClassList",
-    "label_colours",
+    "label_colors",
     "read_indices",
     "read_label_map",
     "void_index",
@@ -33,10 +35,9 @@ __all__ = [
 
 CLASSES_FILE = "classes.json"
 _EIGHT_BITS, _SIXTEEN_BITS = 255, 65535
-VOID_COLOUR = (224, 224, 192)
-"""The usual cream of void, VOC's colour of 255, which no name has."""
+VOID_COLOR: Color = (224, 224, 192)
+"""The usual cream of void, VOC's color of 255, which no name has."""
 
-_VOC_VOID, _VOC_LAST = 255, 20
 _DEPTH_AT, _KIND_AT = 24, 25  # bytes of a PNG: bits a value, and 0 for grey
 _SUBSAMPLED = {"1": 1, "L": 255}
 
@@ -67,11 +68,11 @@ class ClassList:
         """Return the list that a label map's file goes with."""
         return cls(label_map.names, label_map.background, void_index(len(label_map.names)))
 
-    def write(self, folder: Path) -> None:
-        """Write ``classes.json`` into a folder, which is made if need be."""
+    def write(self, folder: Path, colors: npt.NDArray[np.uint8] | None = None) -> None:
+        """Write ``classes.json`` into a folder, which is made if need be; ``colors`` as in ``write_label_map``."""
         make_folder(folder)
-        rgb = label_colours(len(self.names), self.background).tolist()
-        about = {"names": self.names, "background": self.background, "void": self.void, "palette": rgb}
+        rgb = label_colors(self.names, self.background) if colors is None else colors
+        about = {"names": self.names, "background": self.background, "void": self.void, "palette": rgb.tolist()}
         write_json(folder / CLASSES_FILE, about, indent=None)
 
     @classmethod
@@ -115,48 +116,37 @@ def void_index(count: int) -> int:
     return _EIGHT_BITS if count <= _EIGHT_BITS else _SIXTEEN_BITS
 
 
-def label_colours(count: int, background: int | None = None) -> npt.NDArray[np.uint8]:
-    """Return one colour a name (count, 3) uint8: Pascal VOC's colours in order, black only for the background.
+def label_colors(names: Sequence[str], background: int | None = None) -> npt.NDArray[np.uint8]:
+    """Return one color a name (K, 3) uint8: that of the run, black for the background, which takes no place in the palette.
 
-    After VOC's own 20 the darkest of its scheme, an eighth, are passed over.  All colours differ, for any number of names,
-    and from void's cream.
-
-    >>> label_colours(3, background=0).tolist()
-    [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
-    >>> label_colours(2).tolist()
-    [[128, 0, 0], [0, 128, 0]]
+    >>> label_colors(["background", "dog"], background=0).tolist(), label_colors(["dog"]).tolist()
+    ([[0, 0, 0], [0, 114, 178]], [[0, 114, 178]])
     """
-    numbers = np.arange(1, 2 * count + 2)
-    order = numbers[(numbers != _VOC_VOID) & ((numbers <= _VOC_LAST) | (numbers % 8 != 0))][:count]
-    if background is not None:
-        order = np.insert(order[: count - 1], background, 0)
-    return _voc_colours(order)
+    known = colors_of(name for k, name in enumerate(names) if k != background)
+    rows = [(0, 0, 0) if k == background else known[name] for k, name in enumerate(names)]
+    return np.array(rows, np.uint8).reshape(-1, 3)
 
 
-def _voc_colours(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """Pascal VOC's colour of each number: its bits dealt to red, green and blue in turn, the lowest to their highest."""
-    bits = (numbers[:, None] >> np.arange(24)) & 1
-    worth = 1 << np.arange(7, -1, -1)
-    return np.asarray(bits.reshape(-1, 8, 3).transpose(0, 2, 1) @ worth, np.uint8)
+def write_label_map(path: Path, label_map: LabelMap, colors: npt.NDArray[np.uint8] | None = None) -> None:
+    """Write a label map as a PNG of indices, whole or not at all; ``ClassList.of`` has the names that belong to it.
 
-
-def write_label_map(path: Path, label_map: LabelMap) -> None:
-    """Write a label map as a PNG of indices, whole or not at all; ``ClassList.of`` has the names that belong to it."""
+    ``colors`` (K, 3) are those that viewers show, without them ``label_colors``.
+    """
     void = void_index(len(label_map.names))
     indices = np.where(label_map.labels == VOID, void, label_map.labels)
     if void == _EIGHT_BITS:
         picture = PIL.Image.fromarray(indices.astype(np.uint8))
-        picture.putpalette(_palette(len(label_map.names), label_map.background))
+        picture.putpalette(_palette(label_colors(label_map.names, label_map.background) if colors is None else colors))
     else:
         picture = PIL.Image.fromarray(indices.astype(np.uint16))
     write_atomic(path, lambda temporary: picture.save(temporary, "PNG"))
 
 
-def _palette(count: int, background: int | None) -> bytes:
-    """256 colours in a row: the names', black, and void's."""
+def _palette(colors: npt.NDArray[np.uint8]) -> bytes:
+    """256 colors in a row: the names', black, and void's."""
     table = np.zeros((256, 3), np.uint8)
-    table[:count] = label_colours(count, background)
-    table[_EIGHT_BITS] = VOID_COLOUR
+    table[: len(colors)] = colors
+    table[_EIGHT_BITS] = VOID_COLOR
     return table.tobytes()
 
 

@@ -18,13 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.formats.class_colours import hexadecimal
 from annofree.formats.coco_stream import stream_list
 from annofree.formats.json_stream import write_list
-from annofree.formats.label_maps import label_colours
 from annofree.formats.pictures import Picture, Pictures, Thing, mask_of, names_of
 from annofree.formats.polygons import filled
 from annofree.formats.xml_files import element, read_xml, write_xml
+from annofree.ops.palette import colors_of, hexadecimal
 
 __all__ = ["IMAGES", "brush_mask", "brush_rle", "read_label_studio", "write_label_studio"]
 
@@ -132,8 +131,8 @@ def _config(names: Sequence[str], kinds: Sequence[str]) -> ET.Element:
     element(root, "Image", name="image", value="$image", zoom="true")
     for kind in kinds:
         tag = element(root, _KINDS[kind], name=_FROM[kind], toName="image")
-        for name, colour in zip(names, label_colours(len(names)).tolist(), strict=True):
-            element(tag, "Label", value=name, background=hexadecimal(colour))
+        for name, color in colors_of(names).items():
+            element(tag, "Label", value=name, background=hexadecimal(color))
     return root
 
 

@@ -5,7 +5,6 @@ A pixel of segment id has R + 256 G + 65536 B = id; 0 is void.  H W pixels.
 
 from __future__ import annotations
 
-import colorsys
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import PIL.Image
 
 from annofree.errors import InputError
 from annofree.formats.files import make_folder, write_atomic, write_json
+from annofree.ops.palette import colors_of
 
 __all__ = ["PanopticFile", "colours_of_ids", "ids_of_colours"]
 
@@ -167,22 +167,17 @@ def _categories(names: Mapping[int, str], stuff: Collection[str]) -> Rows:
     strangers = sorted(set(stuff) - set(names.values()))
     if strangers:
         raise InputError(f"expected stuff to be among the categories, got {', '.join(strangers)}")
+    colors = colors_of(names.values())
     return [
         {
             "id": id_,
             "name": name,
             "isthing": int(name not in stuff),
-            "color": _colour(place),
+            "color": list(colors[name]),
             "supercategory": "stuff" if name in stuff else "thing",
         }
-        for place, (id_, name) in enumerate(names.items())
+        for id_, name in names.items()
     ]
-
-
-def _colour(place: int) -> list[int]:
-    """A colour for the n-th category: hues a golden angle apart, in six shades, so that near ones differ the most."""
-    red, green, blue = colorsys.hsv_to_rgb(place * 0.381966 % 1, 1 - 0.2 * (place % 3), 1 - 0.3 * (place % 2))
-    return [round(255 * value) for value in (red, green, blue)]
 
 
 def _png_name(file_name: str) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from annofree.formats.class_colours import class_colour, hexadecimal
 from annofree.formats.report_charts import bar, histogram, plain
 from annofree.formats.run_summary import ClassCount, PictureCount, RunSummary
+from annofree.ops.palette import Color, hexadecimal
 
 __all__ = ["Figure", "PageParts", "page"]
 
@@ -131,8 +131,8 @@ def _summary(summary: RunSummary) -> str:
     return f'<p class="soft">{plain("; ".join(facts))}</p>{remarks}'
 
 
-def _dot(name: str) -> str:
-    return f'<span class="dot" style="background:{hexadecimal(class_colour(name))}"></span><bdi>{plain(name)}</bdi>'
+def _dot(name: str, color: Color) -> str:
+    return f'<span class="dot" style="background:{hexadecimal(color)}"></span><bdi>{plain(name)}</bdi>'
 
 
 def _table(caption: str, heads: Sequence[str], rows: Iterable[str], numbers: Sequence[int] = ()) -> str:
@@ -158,10 +158,10 @@ def _classes(summary: RunSummary) -> str:
 
 def _class_row(c: ClassCount, most: int) -> str:
     mean = f"{c.scores / c.instances:.2f}" if c.instances else "–"
-    colour = hexadecimal(class_colour(c.name))
+    dot, colour = _dot(c.name, c.color), hexadecimal(c.color)
     chart = histogram(c.bins, f"Scores of {c.name}", colour) if c.instances else ""
     return (
-        f'<tr><th scope="row">{_dot(c.name)}</th><td class="n">{c.instances:,}</td><td>{bar(c.instances / most, colour)}</td>'
+        f'<tr><th scope="row">{dot}</th><td class="n">{c.instances:,}</td><td>{bar(c.instances / most, colour)}</td>'
         f'<td class="n">{c.pictures:,}</td><td class="n">{mean}</td><td>{chart}</td></tr>'
     )
 
@@ -175,8 +175,8 @@ def _scores(summary: RunSummary) -> str:
 
 def _shares(summary: RunSummary) -> str:
     rows = (
-        f'<tr><th scope="row">{_dot(name)}</th><td class="n">{100 * share:.1f} %</td>'
-        f"<td>{bar(share, hexadecimal(class_colour(name)))}</td></tr>"
+        f'<tr><th scope="row">{_dot(name, summary.colors[name])}</th><td class="n">{100 * share:.1f} %</td>'
+        f"<td>{bar(share, hexadecimal(summary.colors[name]))}</td></tr>"
         for name, share in summary.shares.items()
     )
     return _table("The mean part of a picture that each name has", ("Name", "Share", ""), rows, (1,)) if summary.shares else ""
@@ -209,7 +209,7 @@ def _sheet(c: ClassCount, place: str) -> str:
     low, high = min(crop.score for crop in c.best), max(crop.score for crop in c.best)
     alt = plain(f"The best {len(c.best)} of {_number(c.instances, 'instance')} of {c.name}, scores {high:.2f} to {low:.2f}")
     return (
-        f'<details class="sheet"><summary>{_dot(c.name)} ({c.instances:,})</summary>'
+        f'<details class="sheet"><summary>{_dot(c.name, c.color)} ({c.instances:,})</summary>'
         f'<p><img src="{place}" alt="{alt}" loading="lazy"></p></details>'
     )
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.formats.coco_stream import stream_coco
+from annofree.formats.label_maps import CLASSES_FILE
+from annofree.ops.palette import BACKGROUND_COLOR, Color, colors_of
 
 __all__ = ["BINS", "ClassCount", "Crop", "PictureCount", "RunSummary", "pictures_root", "quarantined", "read_about"]
 
@@ -54,7 +56,7 @@ class Crop:
 
 @dataclass
 class ClassCount:
-    """One class: instances, pictures that have any, the sum of scores, their histogram, and the best instances."""
+    """One class: instances, pictures that have any, the sum of scores, their histogram, the best instances, its color."""
 
     name: str
     instances: int = 0
@@ -62,6 +64,7 @@ class ClassCount:
     scores: float = 0.0
     bins: list[int] = field(default_factory=lambda: [0] * BINS)
     best: list[Crop] = field(default_factory=list)
+    color: Color = BACKGROUND_COLOR
     _last: Any = None
 
     def add(self, image_id: int, score: float, crop: Crop, most: int) -> None:
@@ -81,7 +84,8 @@ class ClassCount:
 class RunSummary:
     """All of a run but the masks: pictures and classes by id, ``about`` as run.json has it, and what went wrong, by name.
 
-    ``shares`` are the mean shares of names in label maps; ``has_instances`` is False for a run without them.
+    ``shares`` are the mean shares of names in label maps; ``has_instances`` is False for a run without them; ``colors`` are
+    those of all names, as in the run's overlays and label maps.
     """
 
     about: Mapping[str, Any]
@@ -90,6 +94,7 @@ class RunSummary:
     quarantine: dict[str, str] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
     has_instances: bool = True
+    colors: dict[str, Color] = field(default_factory=dict)
 
     @classmethod
     def read(cls, run: Path, best: int = 24) -> RunSummary:
@@ -104,7 +109,16 @@ class RunSummary:
         summary.shares = dict(shares["mean"]) if isinstance(shares, dict) and isinstance(shares.get("mean"), dict) else {}
         if summary.has_instances:
             summary._count(annotations, best)
+        summary._paint(read_json(run / "labels" / CLASSES_FILE))
         return summary
+
+    def _paint(self, labels: Any) -> None:
+        """Color the names in the order of the run's: that of its categories, without them that of its label maps."""
+        listed = labels.get("names") if isinstance(labels, dict) else None
+        names = [str(name) for name in listed] if isinstance(listed, list) else []
+        self.colors = colors_of([*(c.name for c in self.classes.values()), *names, *self.shares])
+        for counted in self.classes.values():
+            counted.color = self.colors[counted.name]
 
     def _count(self, path: Path, best: int) -> None:
         """Take pictures and categories first, then the annotations, wherever in the file they stand."""

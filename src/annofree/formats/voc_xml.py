@@ -26,9 +26,8 @@ from annofree.formats.files import make_folder, write_atomic
 from annofree.formats.index_png import class_map, stacked, with_background
 from annofree.formats.label_maps import (
     CLASSES_FILE,
-    VOID_COLOUR,
+    VOID_COLOR,
     ClassList,
-    label_colours,
     read_indices,
     write_label_map,
 )
@@ -48,7 +47,7 @@ Box = tuple[float, float, float, float]
 def write_voc(file: Pictures, out: Path) -> None:
     """Write boxes, class and object PNGs; from the 255th object of a picture on there are boxes only."""
     names = with_background(names_of(file))
-    ClassList.of(LabelMap(np.zeros((1, 1), np.int32), names, 0)).write(out / _CLASSES)
+    ClassList.of(LabelMap(np.zeros((1, 1), np.int32), names, 0)).write(out / _CLASSES, _voc_colors(len(names)))
     listed: list[str] = []
     for picture in file:
         _write(picture, names, out)
@@ -64,7 +63,7 @@ def _write(picture: Picture, names: tuple[str, ...], out: Path) -> None:
     for place in places:
         make_folder(place.parent)
     write_xml(places[0].with_suffix(".xml"), _xml(picture), declaration=False)
-    write_label_map(places[1].with_suffix(".png"), class_map(picture, names))
+    write_label_map(places[1].with_suffix(".png"), class_map(picture, names), _voc_colors(len(names)))
     image = _object_png(stacked(picture.things, picture.size))
     write_atomic(places[2].with_suffix(".png"), lambda temporary: image.save(temporary, "PNG"))
 
@@ -72,8 +71,15 @@ def _write(picture: Picture, names: tuple[str, ...], out: Path) -> None:
 def _object_png(objects: npt.NDArray[np.int32]) -> PIL.Image.Image:
     """A palette PNG of objects; those whose number is taken by void have no place in it."""
     image = PIL.Image.fromarray(np.where(objects < _VOID, objects, 0).astype(np.uint8))
-    image.putpalette(np.concatenate([label_colours(_VOID, 0), [VOID_COLOUR]]).astype(np.uint8).tobytes())
+    image.putpalette(np.concatenate([_voc_colors(_VOID), [VOID_COLOR]]).astype(np.uint8).tobytes())
     return image
+
+
+def _voc_colors(count: int) -> npt.NDArray[np.uint8]:
+    """The colors (count, 3) of VOC's PNGs: an index's bits dealt to red, green and blue, the lowest to the highest."""
+    bits = (np.arange(count)[:, None] >> np.arange(24)) & 1
+    worth = 1 << np.arange(7, -1, -1)
+    return np.asarray(bits.reshape(-1, 8, 3).transpose(0, 2, 1) @ worth, np.uint8)
 
 
 def _xml(picture: Picture) -> ET.Element:

@@ -110,14 +110,14 @@ def _write_sheets(pictures: Archive, folder: Path, count: int) -> None:
 
     masks = read_masks(folder)
     make_folder(folder / "sheets")
-    for name, members in pictures.members.items():
-        chosen = [masks[m.id] for m in members if m.id in masks][:count]
-        sheet = draw_contact_sheet(f"{name}: masks and their quality", [_thumbnail(pictures, m, name) for m in chosen])
+    for k, name in enumerate(pictures.names):
+        chosen = [masks[m.id] for m in pictures.members[name] if m.id in masks][:count]
+        sheet = draw_contact_sheet(f"{name}: masks and their quality", [_thumbnail(pictures, m, k) for m in chosen])
         sheet.save(folder / "sheets" / f"masks-{slug(name)}.jpg", quality=90)
 
 
-def _thumbnail(pictures: Archive, found: PseudoMask, name: str) -> Thumbnail:
-    """A picture with its mask."""
+def _thumbnail(pictures: Archive, found: PseudoMask, class_id: int) -> Thumbnail:
+    """A picture with its mask, in the color of its class."""
     import numpy as np
 
     from annofree.errors import ImageError
@@ -133,5 +133,5 @@ def _thumbnail(pictures: Archive, found: PseudoMask, name: str) -> Thumbnail:
     decoded = mask_of(found.rle)
     if decoded.shape != image.size:
         return Thumbnail(image, f"{found.quality:.2f}, of another size")
-    drawn = draw_overlay(image, Detections.from_masks(decoded[None], [0], [found.quality], [name]))
+    drawn = draw_overlay(image, Detections.from_masks(decoded[None], [class_id], [found.quality], pictures.names))
     return Thumbnail(Image(np.asarray(drawn.convert("RGB"))), f"{found.quality:.2f}")

@@ -185,7 +185,7 @@ class Tagging:
         x0, y0, x1, y1 = place
         x, y = self._cover.nearest(number, ((x0 + x1) // 2, (y0 + y1) // 2))
         start = min(max(x, x0 + 3), x1 - 4), min(max(y, y0 + 3), y1 - 4)
-        for wide, tone in ((line + 2, (255, 255, 255)), (line, color)):
+        for wide, tone in ((line + 2 * max(1, line // 2), (255, 255, 255)), (line, color)):
             draw.line((*start, x, y), fill=tone, width=wide)
             reach = wide + 1
             draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=tone)

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: they need no script, follow the colours of the page, and say in words what they show."""
+"""Small charts as inline SVG: they need no script, follow the colors of the page, and say in words what they show."""
 
 from __future__ import annotations
 
@@ -6,11 +6,23 @@ import unicodedata
 from collections.abc import Sequence
 from html import escape
 
-__all__ = ["bar", "histogram", "plain"]
+from markupsafe import Markup
+
+__all__ = ["bar", "histogram", "plain", "visible"]
 
 _BAR, _GAP, _LABELS = 100, 1.5, 16
 _MISSING = "\N{REPLACEMENT CHARACTER}"
 _TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+_BAR_SVG = Markup(
+    '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+    '<rect width="{:.2f}" height="10" rx="1" fill="{}"/></svg>'
+)
+_COLUMN = Markup('<rect x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}" fill="{}"><title>{}</title></rect>')
+_HISTOGRAM = Markup(
+    '<svg class="histogram" viewBox="0 0 200 {height}" role="img" aria-label="{words}">{columns}'
+    '<line x1="0" x2="200" y1="{line}" y2="{line}" stroke="currentColor" stroke-width="1"/>'
+    '<text x="0" y="{text}">{low}</text><text x="200" y="{text}" text-anchor="end">{high}</text></svg>'
+)
 
 
 def plain(text: object) -> str:
@@ -19,7 +31,16 @@ def plain(text: object) -> str:
     >>> plain('<a href="x">')
     '&lt;a href=&quot;x&quot;&gt;'
     """
-    return escape("".join(_MISSING if _unseen(sign) else sign for sign in str(text)), quote=True)
+    return escape(visible(text), quote=True)
+
+
+def visible(text: object) -> str:
+    r"""Return text with what cannot be seen, or turns the direction of what follows, shown as a sign that is missing.
+
+    >>> visible("a\x00b") == "a\ufffdb"
+    True
+    """
+    return "".join(_MISSING if _unseen(sign) else sign for sign in str(text))
 
 
 def _unseen(sign: str) -> bool:
@@ -27,38 +48,35 @@ def _unseen(sign: str) -> bool:
     return unicodedata.category(sign) in ("Cc", "Cs") or unicodedata.bidirectional(sign) in _TURNING
 
 
-def bar(share: float, colour: str) -> str:
+def bar(share: float, color: str) -> Markup:
     """Return a horizontal bar of ``share`` in 0 .. 1; it repeats a number beside it, so screen readers pass over it.
 
     >>> bar(0.5, "#009e73").count("<rect")
     1
     """
-    width = 100 * min(max(share, 0.0), 1.0)
-    return (
-        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect width="{width:.2f}" height="10" rx="1" fill="{plain(colour)}"/></svg>'
-    )
+    return _BAR_SVG.format(100 * min(max(share, 0.0), 1.0), color)
 
 
-def histogram(counts: Sequence[int], about: str, colour: str = "currentColor", *, low: str = "0", high: str = "1") -> str:
+def histogram(counts: Sequence[int], about: str, color: str = "currentColor", *, low: str = "0", high: str = "1") -> Markup:
     """Return the histogram of values in even bins from ``low`` to ``high``; ``about`` says what is counted.
 
     >>> histogram([0, 3], "Scores of dog").count("<rect")
     1
     """
     most, width = max([1, *counts]), 200 / max(1, len(counts))
-    bars = "".join(
-        f'<rect x="{i * width:.2f}" y="{_BAR - n / most * _BAR:.2f}" width="{max(1.0, width - _GAP):.2f}" '
-        f'height="{n / most * _BAR:.2f}" fill="{plain(colour)}"><title>{n}</title></rect>'
+    columns = [
+        _COLUMN.format(i * width, _BAR - n / most * _BAR, max(1.0, width - _GAP), n / most * _BAR, color, n)
         for i, n in enumerate(counts)
         if n
-    )
-    words = plain(f"{about}: {_in_words(counts)}")
-    return (
-        f'<svg class="histogram" viewBox="0 0 200 {_BAR + _LABELS}" role="img" aria-label="{words}">{bars}'
-        f'<line x1="0" x2="200" y1="{_BAR + 0.5}" y2="{_BAR + 0.5}" stroke="currentColor" stroke-width="1"/>'
-        f'<text x="0" y="{_BAR + 13}">{plain(low)}</text>'
-        f'<text x="200" y="{_BAR + 13}" text-anchor="end">{plain(high)}</text></svg>'
+    ]
+    return _HISTOGRAM.format(
+        height=_BAR + _LABELS,
+        words=visible(f"{about}: {_in_words(counts)}"),
+        columns=Markup("").join(columns),
+        line=_BAR + 0.5,
+        text=_BAR + 13,
+        low=low,
+        high=high,
     )
 
 

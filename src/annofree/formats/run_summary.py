@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,81 +10,17 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.formats.coco_stream import stream_coco
-from annofree.formats.label_maps import CLASSES_FILE
-from annofree.ops.palette import BACKGROUND_COLOR, Color, colors_of
+from annofree.formats.run_counts import BINS, ClassCount, Crop, PictureCount
+from annofree.formats.run_maps import pictures_with_maps
 
-__all__ = ["BINS", "ClassCount", "Crop", "PictureCount", "RunSummary", "pictures_root", "quarantined", "read_about"]
-
-BINS = 20
-"""Bins of the score histograms, from 0 to 1."""
-
-
-@dataclass(slots=True)
-class PictureCount:
-    """One picture: how many instances it has, the sum of their scores and of their areas, px; ``overlay`` from the run on."""
-
-    file_name: str
-    size: tuple[int, int]
-    overlay: str = ""
-    instances: int = 0
-    scores: float = 0.0
-    area: float = 0.0
-
-    @property
-    def mean_score(self) -> float:
-        """The mean score of its instances, 0 when there are none."""
-        return self.scores / self.instances if self.instances else 0.0
-
-    @property
-    def covered(self) -> float:
-        """The areas of its instances as a part of the picture; overlaps count twice."""
-        return self.area / max(1, self.size[0] * self.size[1])
-
-
-@dataclass(frozen=True, order=True)
-class Crop:
-    """One instance of a class, to be cut out: its ``score``, its picture's id, its ``box`` x0 y0 x1 y1 px, and its mask as
-    COCO has it, or None.
-    """
-
-    score: float
-    image_id: int
-    box: tuple[float, float, float, float]
-    mask: Any = field(default=None, compare=False)
-
-
-@dataclass
-class ClassCount:
-    """One class: instances, pictures that have any, the sum of scores, their histogram, the best instances, its color."""
-
-    name: str
-    instances: int = 0
-    pictures: int = 0
-    scores: float = 0.0
-    bins: list[int] = field(default_factory=lambda: [0] * BINS)
-    best: list[Crop] = field(default_factory=list)
-    color: Color = BACKGROUND_COLOR
-    _last: Any = None
-
-    def add(self, image_id: int, score: float, crop: Crop, most: int) -> None:
-        """Count one instance; instances come picture by picture."""
-        self.instances += 1
-        self.pictures += image_id != self._last
-        self._last = image_id
-        self.scores += score
-        self.bins[min(BINS - 1, max(0, int(score * BINS)))] += 1
-        if len(self.best) < most:
-            heapq.heappush(self.best, crop)
-        elif most:
-            heapq.heappushpop(self.best, crop)
+__all__ = ["RunSummary", "pictures_root", "quarantined", "read_about"]
 
 
 @dataclass
 class RunSummary:
     """All of a run but the masks: pictures and classes by id, ``about`` as run.json has it, and what went wrong, by name.
 
-    ``shares`` are the mean shares of names in label maps; ``has_instances`` is False for a run without them; ``colors`` are
-    those of all names, as in the run's overlays and label maps.
+    ``shares`` are the mean shares of names in label maps; ``has_instances`` is False for a run without them.
     """
 
     about: Mapping[str, Any]
@@ -94,7 +29,6 @@ class RunSummary:
     quarantine: dict[str, str] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
     has_instances: bool = True
-    colors: dict[str, Color] = field(default_factory=dict)
 
     @classmethod
     def read(cls, run: Path, best: int = 24) -> RunSummary:
@@ -109,16 +43,9 @@ class RunSummary:
         summary.shares = dict(shares["mean"]) if isinstance(shares, dict) and isinstance(shares.get("mean"), dict) else {}
         if summary.has_instances:
             summary._count(annotations, best)
-        summary._paint(read_json(run / "labels" / CLASSES_FILE))
+        else:
+            summary.pictures = dict(enumerate(pictures_with_maps(run, shares), 1))
         return summary
-
-    def _paint(self, labels: Any) -> None:
-        """Color the names in the order of the run's: that of its categories, without them that of its label maps."""
-        listed = labels.get("names") if isinstance(labels, dict) else None
-        names = [str(name) for name in listed] if isinstance(listed, list) else []
-        self.colors = colors_of([*(c.name for c in self.classes.values()), *names, *self.shares])
-        for counted in self.classes.values():
-            counted.color = self.colors[counted.name]
 
     def _count(self, path: Path, best: int) -> None:
         """Take pictures and categories first, then the annotations, wherever in the file they stand."""
@@ -139,7 +66,8 @@ class RunSummary:
 
     def _picture(self, row: Mapping[str, Any]) -> None:
         size = int(row["height"]), int(row["width"])
-        self.pictures[row["id"]] = PictureCount(str(row["file_name"]), size, str(row.get("overlay") or ""))
+        overlay, labels, panoptic = (str(row.get(key) or "") for key in ("overlay", "labels", "panoptic"))
+        self.pictures[row["id"]] = PictureCount(str(row["file_name"]), size, overlay, labels, panoptic)
 
     def _category(self, row: Mapping[str, Any]) -> None:
         self.classes[row["id"]] = ClassCount(str(row["name"]))

@@ -15,7 +15,8 @@ import numpy as np
 from annofree.errors import InputError
 from annofree.formats.coco_stream import stream_coco
 from annofree.formats.pictures import Thing, thing_of
-from annofree.formats.run_summary import PictureCount, RunSummary, pictures_root
+from annofree.formats.run_counts import PictureCount
+from annofree.formats.run_summary import RunSummary, pictures_root
 from annofree.structures import Detections
 
 __all__ = ["RunLabels", "Spool", "StoredRun"]

@@ -15,6 +15,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from tests.support.pages import HOSTILE, Page, assert_strict
 
 from annofree.datasets.coco_ovd import BASE_48, NOVEL_17, coco_48_17
 from annofree.datasets.names import COCO_IDS, COCO_NAMES
@@ -219,8 +220,9 @@ def test_the_page_shows_the_worst_of_each_class_and_is_replaced_only_by_itself(t
     )
     assert "another class, overlapping too little (overlap 0.25)" in text
     assert (out / "curves.svg").read_text(encoding="utf-8") in text
+    assert_strict(Page(text))
     again = write_mistakes_page(out, truth, counted, found, title="again", each=1, classes=1).read_text(encoding="utf-8")
-    assert "2 more with fewer mistakes" in again and "no picture" in again
+    assert "2 more with fewer mistakes" in again and "no image" in again
     assert not list((out / "crops").iterdir())
     (out / "mine.txt").touch()
     with pytest.raises(InputError, match="new or empty folder"):
@@ -241,6 +243,18 @@ def test_the_crop_shows_the_truth_green_and_the_answer_orange(tmp_path: Path) ->
     assert (True, True) in shown.values() and len(shown) == 6  # the largest miss and the surest alarm of three classes
     assert (True, False) in shown.values()  # the cat that nothing was said of
     assert (False, True) in shown.values()  # the bus where nothing is
+
+
+def test_hostile_names_stay_text_on_the_page(tmp_path: Path) -> None:
+    truth = CocoFile.with_categories({1: HOSTILE, 2: "</style><img src=x onerror=y>"})
+    row = {"image_id": truth.add_image(HOSTILE, SIZE), "category_id": 1, **shape(0, 0, 20, 20)}
+    truth.add_annotations([row])
+    said = [{**row, "category_id": 2, "score": 0.5}]
+    found = find_mistakes(truth, said)
+    index = write_mistakes_page(tmp_path / "p", truth, count_instances(truth, said), found, title=HOSTILE)
+    page = Page.read(index)
+    assert_strict(page)
+    assert not page.of("script") and not page.of("img") and '<script>alert("x")</script>' in page.text
 
 
 def coco_of_80() -> CocoFile:

@@ -8,14 +8,14 @@ OUT
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+from markupsafe import Markup
 from PIL import ImageFilter
 from pycocotools import mask as coco_mask
 
@@ -25,11 +25,10 @@ from annofree.evaluation.mistakes import KINDS, Mistake, Mistakes
 from annofree.evaluation.precision_recall import draw_curves, precision_curve, sparkline
 from annofree.evaluation.predictions import Row, image_sizes, mask_rle
 from annofree.formats.coco import CocoFile
-from annofree.formats.files import make_folder
-from annofree.formats.html_report import Opener
+from annofree.formats.page_folder import page_folder
+from annofree.formats.page_images import Opener, save_jpeg
+from annofree.formats.pages import class_colors, render
 from annofree.formats.pictures import mask_of
-from annofree.formats.report_charts import plain
-from annofree.ops.palette import BACKGROUND_COLOR, Color, colors_of, hexadecimal
 from annofree.structures import BoolArray
 
 __all__ = ["write_mistakes_page"]
@@ -37,7 +36,7 @@ __all__ = ["write_mistakes_page"]
 Size = tuple[int, int]
 Window = tuple[int, int, int, int]
 
-_MARK = "annofree evaluate"
+_GENERATOR = "annofree evaluate"
 _CROP = 320  # px of the longer side
 _AROUND = 0.5  # of a box's longer side is left around it
 _TRUE, _SAID = (0, 158, 115), (213, 94, 0)  # told apart with any kind of colour vision
@@ -50,24 +49,6 @@ _COLUMNS = {
     "ap_large": "APl",
     "ar100": "AR100",
 }
-
-_STYLE = """
-:root{color-scheme:light dark;--line:#8886;--soft:#777}
-body{font:1rem/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1.25rem}
-h2{margin-top:2.5rem;border-top:1px solid var(--line);padding-top:.6rem}
-.soft{color:var(--soft)}
-svg.curves{max-width:36rem;width:100%}svg.spark{width:4.5rem;height:1.6rem}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-caption{text-align:left;color:var(--soft)}
-th,td{padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line);text-align:right;font-weight:400}
-th:first-child,td:first-child{text-align:left}
-.dot{display:inline-block;width:.8rem;height:.8rem;border-radius:50%;margin-right:.5rem}
-ul.crops{display:grid;grid-template-columns:repeat(auto-fill,minmax(12rem,1fr));gap:1rem;padding:0;list-style:none}
-figure{margin:0;border:1px solid var(--line);border-radius:.5rem;overflow:hidden}
-figure img{display:block;width:100%;height:auto}
-figcaption{padding:.4rem .6rem;font-size:.85rem;overflow-wrap:anywhere}
-"""
 
 
 def write_mistakes_page(
@@ -88,101 +69,96 @@ def write_mistakes_page(
     mistakes, cut from what ``picture`` opens by file name; without it, or where it raises InputError, only in words.
     ``groups`` are scores of some classes together, by name.  Raises InputError where ``out`` holds something else.
     """
-    _check(out)
-    make_folder(out.parent)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-        folder = Path(temporary) / out.name
-        (folder / "crops").mkdir(parents=True)
-        curves, colors = draw_curves(counted, title), colors_of(str(row["name"]) for row in truth.categories)
+    with page_folder(out, _GENERATOR, ("curves.svg", "crops")) as folder:
+        curves = draw_curves(counted, title)
+        (folder / "crops").mkdir()
         (folder / "curves.svg").write_text(curves, encoding="utf-8")
-        tables = _scores({"all": counted.scores(), **(groups or {})}, counted, colors) + _kinds(mistakes)
-        body = curves + tables + _classes(_Crops.of(truth, folder, picture), mistakes, each, classes, colors)
-        (folder / "index.html").write_text(_document(title, body), encoding="utf-8", errors="replace")
-        if out.exists():
-            shutil.rmtree(out)
-        folder.replace(out)
+        crops = _Crops.of(truth, folder, picture)
+        names = _by_mistakes(mistakes)
+        shown = names[:classes]
+        everyone = list(dict.fromkeys([*counted.names, *names]))
+        text = render(
+            "mistakes.html",
+            generator=_GENERATOR,
+            title=title,
+            names=everyone,
+            index={name: k for k, name in enumerate(everyone)},
+            curves=Markup(curves),  # noqa: S704 -- drawn here, its texts escaped
+            columns=list(_COLUMNS.values()),
+            scores=_scores({"all": counted.scores(), **(groups or {})}, counted),
+            kinds=_kinds(mistakes),
+            right=mistakes.right,
+            classes={name: _sides(crops, mistakes, name, each) for name in shown},
+            left_out=len(names) - len(shown),
+        )
+        (folder / "index.html").write_text(text, encoding="utf-8", errors="replace")
     return out / "index.html"
 
 
-def _check(out: Path) -> None:
-    """Refuse to put a page in the place of anything but an earlier one."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    index = out / "index.html"
-    ours = index.is_file() and f'content="{_MARK}"' in index.read_text(encoding="utf-8", errors="replace")[:2000]
-    if not ours or {path.name for path in out.iterdir()} - {"index.html", "curves.svg", "crops"}:
-        raise InputError(f"expected a new or empty folder, or an earlier page, at {out}; choose another")
+@dataclass(frozen=True)
+class _Scored:
+    """A line of the table of scores: of a class where ``is_class``, else of some together."""
+
+    name: str
+    is_class: bool
+    cells: Sequence[str]
+    curve: Markup
 
 
-def _document(title: str, body: str) -> str:
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="{_MARK}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"script-src 'none'; object-src 'none'; base-uri 'none'\">"
-        f"<title>{plain(title)}</title><style>{_STYLE}</style></head><body><h1>{plain(title)}</h1>{body}</body></html>\n"
-    )
+@dataclass(frozen=True)
+class _Side:
+    """The mistakes of one kind that a class has: those shown, and how many there are."""
+
+    heading: str
+    figures: Sequence[_Figure]
+    count: int
 
 
-def _scores(groups: Mapping[str, InstanceScores], counted: Counted, colors: Mapping[str, Color]) -> str:
-    rows = [_score_row(plain(name), scores, "") for name, scores in groups.items()]
-    ranked = sorted(counted.by_class().items(), key=lambda item: -(item[1].ap or 0.0))
-    for name, scores in ranked:
-        color, curve = colors.get(name, BACKGROUND_COLOR), precision_curve(counted, 0.5, name)
-        rows.append(_score_row(_dot(name, color), scores, "" if curve is None else sparkline(curve, hexadecimal(color))))
-    heads = ("", *_COLUMNS.values(), "truth", "predicted", "at IoU 0.50")
-    return "<h2>Scores</h2>" + _table("In percent; the curves are precision over recall", heads, rows)
+@dataclass(frozen=True)
+class _Figure:
+    """A mistake in words, and its crop: the file beside the page, "" for none, (width, height) px."""
+
+    file_name: str
+    what: str
+    words: str
+    alt: str
+    place: str
+    size: tuple[int, int]
 
 
-def _score_row(name: str, scores: InstanceScores, curve: str) -> str:
+def _scores(groups: Mapping[str, InstanceScores], counted: Counted) -> list[_Scored]:
+    lines = [_Scored(name, False, _cells(scores), Markup("")) for name, scores in groups.items()]
+    colors = class_colors(counted.names)
+    for name, scores in sorted(counted.by_class().items(), key=lambda item: -(item[1].ap or 0.0)):
+        curve = precision_curve(counted, 0.5, name)
+        drawn = "" if curve is None else sparkline(curve, colors[name])
+        lines.append(_Scored(name, True, _cells(scores), Markup(drawn)))  # noqa: S704 -- numbers and a color
+    return lines
+
+
+def _cells(scores: InstanceScores) -> list[str]:
     values = [getattr(scores, field) for field in _COLUMNS]
     cells = ["–" if value is None else f"{100 * value:.1f}" for value in values]
-    return _row([name, *cells, f"{scores.n_truth:,}", f"{scores.n_predictions:,}", curve])
+    return [*cells, f"{scores.n_truth:,}", f"{scores.n_predictions:,}"]
 
 
-def _kinds(mistakes: Mistakes) -> str:
+def _kinds(mistakes: Mistakes) -> list[tuple[str, int, int]]:
+    """What each kind of mistake is called, how many false alarms there are of it, and how many misses; all last."""
     counts = mistakes.counts()
-    rows = [
-        _row([plain(f"{alarm}; missed: {miss}"), f"{counts[kind][0]:,}", f"{counts[kind][1]:,}"])
-        for kind, (alarm, miss) in KINDS.items()
-    ]
-    totals = len(mistakes.false_alarms), len(mistakes.misses)
-    rows.append(_row(["all", *(f"{total:,}" for total in totals)]))
-    caption = f"At one IoU, where {mistakes.right:,} answers are right"
-    return "<h2>Kinds of mistakes</h2>" + _table(caption, ("", "False alarms", "Misses"), rows)
+    rows = [(f"{alarm}; missed: {miss}", *counts[kind]) for kind, (alarm, miss) in KINDS.items()]
+    return [*rows, ("all", len(mistakes.false_alarms), len(mistakes.misses))]
 
 
-def _table(caption: str, heads: Sequence[str], rows: Sequence[str]) -> str:
-    cells = "".join(f'<th scope="col">{plain(head)}</th>' for head in heads)
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{plain(caption)}"><table><caption>{plain(caption)}'
-        f"</caption><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+def _by_mistakes(mistakes: Mistakes) -> list[str]:
+    """The classes with mistakes, those with the most first."""
+    counts = Counter(mistake.name for mistake in (*mistakes.misses, *mistakes.false_alarms))
+    return [name for name, _ in counts.most_common()]
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f'<tr><th scope="row">{cells[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>"
-
-
-def _dot(name: str, color: Color) -> str:
-    return f'<span class="dot" style="background:{hexadecimal(color)}"></span><bdi>{plain(name)}</bdi>'
-
-
-def _classes(crops: _Crops, mistakes: Mistakes, each: int, classes: int, colors: Mapping[str, Color]) -> str:
-    """The worst mistakes of each class, those with the most first."""
+def _sides(crops: _Crops, mistakes: Mistakes, name: str, each: int) -> list[_Side]:
     sides = {"Largest misses": mistakes.misses, "Surest false alarms": mistakes.false_alarms}
-    names = [mistake.name for side in sides.values() for mistake in side]
-    ranked = sorted(dict.fromkeys(names), key=lambda name: -names.count(name))
-    parts = ['<h2>By class</h2><p class="soft">Green is the truth, orange what was said.</p>']
-    for name in ranked[:classes]:
-        parts.append(f"<h3>{_dot(name, colors.get(name, BACKGROUND_COLOR))}</h3>")
-        for heading, side in sides.items():
-            own = [m for m in side if m.name == name]
-            figures = "".join(f"<li>{crops.figure(m)}</li>" for m in own[:each])
-            parts.append(
-                f'<h4>{heading}: {len(own[:each])} of {len(own):,}</h4><ul class="crops">{figures}</ul>' if own else ""
-            )
-    left = len(ranked) - len(ranked[:classes])
-    return "".join(parts) + (f"<p>{left} more with fewer mistakes are left out.</p>" if left else "")
+    own = {heading: [m for m in side if m.name == name] for heading, side in sides.items()}
+    return [_Side(heading, [crops.figure(m) for m in side[:each]], len(side)) for heading, side in own.items() if side]
 
 
 @dataclass
@@ -199,20 +175,20 @@ class _Crops:
     def of(cls, truth: CocoFile, folder: Path, picture: Opener | None) -> _Crops:
         return cls({row["id"]: str(row["file_name"]) for row in truth.images}, image_sizes(truth), folder, picture)
 
-    def figure(self, mistake: Mistake) -> str:
+    def figure(self, mistake: Mistake) -> _Figure:
         file_name, height, width = self.names[mistake.image_id], *self.sizes[mistake.image_id]
         what = f"{mistake.area:.0f} px" if mistake.score is None else f"score {mistake.score:.2f}"
         near = f" (overlap {mistake.overlap:.2f})" if mistake.other is not None else ""
         words = f"{mistake.words}{near}"
         crop = self._cut(mistake, (height, width))
-        image = '<p class="soft">no picture</p>' if crop is None else self._image(crop, f"{mistake.name}: {words}")
-        return f"<figure>{image}<figcaption><bdi>{plain(file_name)}</bdi>, {what}<br>{plain(words)}</figcaption></figure>"
+        place, size = ("", (0, 0)) if crop is None else (self._placed(crop), crop.size)
+        return _Figure(file_name, what, words, f"{mistake.name}: {words}", place, size)
 
-    def _image(self, crop: PIL.Image.Image, alt: str) -> str:
+    def _placed(self, crop: PIL.Image.Image) -> str:
         self.made += 1
         place = f"crops/{self.made:04}.jpg"
-        crop.save(self.folder / place, "JPEG", quality=86)
-        return f'<img src="{place}" alt="{plain(alt)}" width="{crop.width}" height="{crop.height}" loading="lazy">'
+        save_jpeg(self.folder / place, crop)
+        return place
 
     def _cut(self, mistake: Mistake, size: Size) -> PIL.Image.Image | None:
         """The surroundings of a mistake with both sides' outlines; None where the picture cannot be opened."""

@@ -1,6 +1,7 @@
 """``annofree report`` and ``annofree review`` on a run of the fakes, from end to end."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def test_a_run_is_reported(run: Path, tmp_path: Path) -> None:
     done = said("report", run, "--shown", 3, "--crops", 2)
     assert done.exit_code == 0 and done.output == f"written: {run / 'report' / 'index.html'}\n"
     text = (run / "report" / "index.html").read_text()
-    assert "Run of 8 pictures" in text and text.count("<figure>") == 9 and all(name in text for name in NAMES)
+    assert "Run of 8 images" in text and text.count("<figure>") == 8 and all(name in text for name in NAMES)
+    assert "was not found" not in text  # the images of the run are known, and instances are drawn over them
     assert said("report", run, "--out", tmp_path / "r", "--images", tmp_path / "photos").exit_code == 0
     sheets = [(place / "sheets" / "001.jpg").read_bytes() for place in (run / "report", tmp_path / "r")]
     assert sheets[0] != sheets[1]  # two crops, and 24
@@ -77,7 +79,17 @@ def test_a_run_is_reviewed_and_the_review_reported(run: Path) -> None:
     assert done.exit_code == 0 and "riskiest 3 of 8 pictures by score" in done.output
     assert told(run)["worst"][0]["file_name"] == "7.png"  # the empty scene
     assert said("report", run / "review").exit_code == 0
-    assert "Run of 3 pictures" in (run / "review" / "report" / "index.html").read_text()
+    assert "Run of 3 images" in (run / "review" / "report" / "index.html").read_text()
+
+
+def test_the_page_of_a_review_has_its_images_in_its_order(run: Path, tmp_path: Path) -> None:
+    done = said("review", run, "--worst", 5)
+    assert done.exit_code == 0 and f"written: {run / 'review'}/review.html, review.json" in done.output
+    text = (run / "review" / "review.html").read_text()
+    ranked = [line["file_name"] for line in told(run)["worst"]]
+    assert re.findall(r'<bdi class="name">([^<]*)', text) == ranked and "was not found" not in text
+    assert said("review", run, "--worst", 5, "--images", tmp_path / "run").exit_code == 0
+    assert (run / "review" / "review.html").read_text().count("was not found") == 5  # of another folder: the run's drawings
 
 
 def test_looking_again_finds_what_shakes(run: Path, tmp_path: Path) -> None:

@@ -199,11 +199,11 @@ def reasons(ranked: Ranked, by: str) -> list[str]:
     return list(dict.fromkeys(first + [p.reason for p in rest]))[:_REASONS]
 
 
-def write_review(review: Review, run: Path, out: Path) -> None:
+def write_review(review: Review, run: Path, out: Path) -> list[dict[str, Any]]:
     """Write review.json, and the worst pictures as COCO with their overlays, named so that they sort in the order of risk.
 
-    ``out`` is laid out as a run is, so that it can be exported and reported.  Raises InputError when it cannot be made or
-    when it is the run itself.
+    ``out`` is laid out as a run is, so that it can be exported and reported.  Returns the rows of its images, in that order.
+    Raises InputError when it cannot be made or when it is the run itself.
     """
     if out.resolve() == run.resolve():
         raise InputError("expected a folder for the review apart from the run, or its annotations would be lost")
@@ -223,6 +223,7 @@ def write_review(review: Review, run: Path, out: Path) -> None:
         shutil.copyfile(run / "run.json", out / "run.json")
     about = {"by": review.by, "parts": MEANINGS, "min_score": review.min_score, "pictures": review.pictures}
     write_json(out / "review.json", {**about, "not_looked_at": review.unseen, "worst": listed}, indent=1)
+    return file.images
 
 
 def _line(place: int, ranked: Ranked, by: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ _TOLD = 10
 
 def review(
     run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN", show_default=False)],
-    worst: Annotated[int, typer.Option(help="Pictures to list and to write.", min=1)] = 100,
+    worst: Annotated[int, typer.Option(help="Images to list and to write.", min=1)] = 100,
     out: Annotated[Path | None, typer.Option(help="The folder to write to; else review/ in the run.")] = None,
     risk: Annotated[
         str | None, typer.Option(help="What to rank by; else the best that there is: see docs/review.md.", show_default=False)
@@ -39,17 +39,19 @@ def review(
         Path | None, typer.Option(help="Another run of the same pictures, by another method, variant or model.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="For --look: the folder of pictures; else the one that the run was given.")
+        Path | None,
+        typer.Option(help="The folder of images, for the page and for --look; else the one that the run was given."),
     ] = None,
     device: Annotated[str, typer.Option(help="For --look: auto, cpu, cuda, ...")] = "auto",
     quiet: Annotated[bool, typer.Option(help="Print nothing but errors.")] = False,
 ) -> None:
-    """List the pictures of a run that are the likeliest to be wrong, the worst first, without any label.
+    """List the images of a run that are the likeliest to be wrong, the worst first, without any label.
 
-    Writes review.json, with the reasons, and those pictures as COCO with overlays; the folder can be exported and reported as
-    a run can. Exit code 0: written; 2: the call was wrong.
+    Writes review.html, a page to go through with j and k, review.json, with the reasons, and those images as COCO with
+    overlays; the folder can be exported and reported as a run can. Exit code 0: written; 2: the call was wrong.
     """
     from annofree.evaluation.review import rank, things_by_name, write_review
+    from annofree.evaluation.review_page import write_review_page
     from annofree.formats.run_summary import read_about
 
     about = read_about(run)
@@ -59,7 +61,8 @@ def review(
         other = things_by_name(against / "annotations.json", min_score) if against is not None else None
         ranked = rank(run, worst, by=risk, min_score=min_score, look=again, against=other, on_progress=show)
     place = out or run / "review"
-    write_review(ranked, run, place)
+    rows = write_review(ranked, run, place)
+    write_review_page(ranked, run, place, rows, _opened(run, images))
     if not quiet:
         print(_told(ranked, place))
 
@@ -74,7 +77,16 @@ def _told(review: Review, place: Path) -> str:
         lines.append(f"{number:4} {ranked.risk:.2f} {name}: {'; '.join(reasons(ranked, review.by))}")
     lines += [f"... {len(review.worst) - _TOLD} more"] if len(review.worst) > _TOLD else []
     lines += [f"{len(review.unseen)} pictures could not be opened again"] if review.unseen else []
-    return "\n".join([*lines, f"written: {place}/review.json, annotations.json, overlays/"])
+    return "\n".join([*lines, f"written: {place}/review.html, review.json, annotations.json, overlays/"])
+
+
+def _opened(run: Path, images: Path | None) -> Opener | None:
+    """Open the images of a run; None where it is not known where they are, and the page shows overlays."""
+    from annofree.apps.cli.report import opener
+    from annofree.formats.run_summary import pictures_root
+
+    folder = images or pictures_root(run)
+    return None if folder is None else opener(folder)
 
 
 def _look(views: str, run: Path, about: Mapping[str, Any], images: Path | None, device: str, min_score: float) -> Look:

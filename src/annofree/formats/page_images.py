@@ -26,6 +26,8 @@ Opener = Callable[[str], Image]
 """Opens an image of the run by its file name; raises InputError where it cannot."""
 
 _SMALL, _LARGE = 480, 1600  # px of the longer side
+_TOLD = 10  # names in the words that stand for an image
+_MAPS = {"labels": "label map", "panoptic": "panoptic map"}
 _ENOUGH = 1.5  # an image up to this much larger than the small size has no small file
 
 
@@ -75,14 +77,18 @@ class ShownImage:
     @property
     def words(self) -> str:
         """What is in it, for those who do not see it."""
-        told = [f"{count} {name}" for name, count in self.counts]
-        told += [f"{name} {100 * layer:.0f} %" for name, layer in self.shares("labels") if name]
-        more = f" and {len(told) - 12} more" if len(told) > 12 else ""
-        return f"{self.file_name}: {', '.join(told[:12]) or 'nothing found'}{more}"
+        found = _listed([f"{count} {name}" for name, count in self.counts]) or "no instance"
+        shares = {kind: _listed([f"{name} {100 * s:.0f} %" for name, s in self.shares(kind) if name]) for kind in _MAPS}
+        return "; ".join([f"{self.file_name}: {found}", *(f"{_MAPS[kind]}: {told}" for kind, told in shares.items() if told)])
 
     def shares(self, kind: str) -> list[tuple[str, float]]:
         """The names of a map and their parts of the image, the largest first."""
         return [(layer.name, layer.share) for layer in self.layers if layer.kind == kind]
+
+
+def _listed(words: Sequence[str]) -> str:
+    """The first of some words, and how many more there are."""
+    return ", ".join(words[:_TOLD]) + (f" and {len(words) - _TOLD} more" if len(words) > _TOLD else "")
 
 
 @dataclass
@@ -144,7 +150,7 @@ class ImageFiles:
             if ids.shape != size:
                 raise InputError(f"it is of size {ids.shape}")
         except InputError:
-            notes.append({"labels": "its label map cannot be read", "panoptic": "its panoptic map cannot be read"}[kind])
+            notes.append(f"its {_MAPS[kind]} cannot be read")
             return []
         made = layers_of(ids, names, self.colors)
         return [

@@ -21,15 +21,22 @@ def report(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="The folder of pictures, to cut instances from; else that of the run, or its overlays."),
+        typer.Option(help="The folder of images, to draw instances over; else that of the run, or its overlays."),
     ] = None,
-    shown: Annotated[int, typer.Option(help="Pictures shown as best, least sure and emptiest, each.", min=0)] = 12,
+    shown: Annotated[
+        int,
+        typer.Option(
+            help="Images shown as surest, least sure and emptiest, each; a run of up to three times as many is shown whole.",
+            min=0,
+        ),
+    ] = 12,
     crops: Annotated[int, typer.Option(help="Instances shown of each class.", min=1)] = 24,
     sheets: Annotated[int, typer.Option(help="Classes whose instances are shown, the most frequent.", min=0)] = 200,
 ) -> None:
-    """Write a page with a run's counts, scores, best and worst pictures, instances by class, failures and provenance.
+    """Write a page with a run's images and what was found in them, counts, scores, instances by class, failures, provenance.
 
-    It is static and needs no network: open index.html.  Exit code 0: written; 2: the call was wrong, nothing was written.
+    A slider leaves out what scores less, a filter chooses classes, a click enlarges. It needs no network: open index.html.
+    Exit code 0: written; 2: the call was wrong, nothing was written.
     """
     from annofree.formats.html_report import write_report
     from annofree.formats.run_summary import pictures_root

@@ -2,6 +2,7 @@
 (() => {
   const one = (selector, root = document) => root.querySelector(selector);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const MOST_TAGS = 25; // names on an image, of the surest; all are in the list below it
   const thousands = (n) => n.toLocaleString("en-US");
   const counted = (n, noun) => `${thousands(n)} ${noun}${n === 1 ? "" : "s"}`;
 
@@ -12,6 +13,7 @@
     view: one(".view", node),
     name: one(".name", node),
     count: one(".count", node),
+    total: Number(node.dataset.instances ?? 0),
     before: one(".count", node)?.textContent,
     layers: all("img.layer", node),
     chips: all("[data-chip]", node),
@@ -61,7 +63,8 @@
       chip.parentNode.classList.toggle("off", !left[chip.dataset.chip]);
     }
     if (item.count && item.marks.length) {
-      item.count.textContent = n === item.marks.length ? item.before : `${thousands(n)} of ${counted(item.marks.length, "instance")}`;
+      const more = n < item.marks.length || item.total === n ? "" : " or more"; // not all of a crowd are drawn
+      item.count.textContent = filtered && n < item.total ? `${thousands(n)}${more} of ${counted(item.total, "instance")}` : item.before;
     }
     item.node.hidden = filtered && !n;
     return n;
@@ -136,9 +139,11 @@
 
   const untangle = (tags) => {
     const taken = [];
+    const right = stage.firstElementChild.getBoundingClientRect().right;
     const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
     for (const node of tags) {
-      node.style.marginTop = "";
+      node.style.margin = "";
+      node.style.marginLeft = `${Math.min(0, right - node.getBoundingClientRect().right)}px`;
       let box = node.getBoundingClientRect();
       for (let down = 1; down <= 8 && taken.some((other) => meet(other, box)); down += 1) {
         node.style.marginTop = `${down * box.height}px`;
@@ -199,12 +204,14 @@
     one("#large-file").href = item.open.href;
     const marks = item.marks.filter((mark) => !mark.path.classList.contains("off")).reverse();
     one("#large-found").replaceChildren(...marks.map(list));
+    const maps = all(".chips.labels, .chips.panoptic", item.node).map((names) => names.cloneNode(true));
+    one("#large-maps").replaceChildren(...maps);
     stage.append(item.view);
     if (!large.open) large.showModal();
     const drawing = one("svg", item.view);
     if (drawing && !drawing.classList.contains("drawn") && one("#large-names").ariaPressed === "true") {
       const { width, height } = drawing.viewBox.baseVal;
-      for (const mark of marks) tag(mark, item.view, width, height);
+      for (const mark of marks.slice(0, MOST_TAGS)) tag(mark, item.view, width, height);
     }
     fit();
     keep("open", item.node.dataset.item);

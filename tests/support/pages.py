@@ -71,7 +71,10 @@ class Page(HTMLParser):
 
 
 def assert_strict(page: Page) -> None:
-    """Nothing runs or loads but the page's own style, its own script, and the images beside it."""
+    """Nothing runs or loads but the page's own style, its own script, and the images beside it; links within lead somewhere."""
+    ids = [a["id"] for a in page.having("id")]
+    assert len(ids) == len(set(ids))
+    assert {str(a["href"])[1:] for a in page.having("href") if str(a["href"]).startswith("#")} <= set(ids)
     code = [text for kind, text in page.sources if kind == "script" and not text.startswith("{")]
     (style,) = (text for kind, text in page.sources if kind == "style")
     assert page.policy == {

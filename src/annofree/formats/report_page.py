@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +53,9 @@ def rows_of(summary: RunSummary, shown: int) -> list[Row]:
         ids = list(found)[:most]
         return [Row("all", "", "", ids)] if ids else []
     left = dict(found)
-    keys = {
-        "surest": lambda id_: (not left[id_].instances, -left[id_].mean_score),
-        "least": lambda id_: (not left[id_].instances, left[id_].mean_score),
+    keys: dict[str, Callable[[int], Any]] = {
+        "surest": lambda id_: -left[id_].mean_score,
+        "least": lambda id_: left[id_].mean_score,
         "emptiest": lambda id_: (left[id_].instances > 0, left[id_].covered),
     }
     texts = {
@@ -65,7 +65,8 @@ def rows_of(summary: RunSummary, shown: int) -> list[Row]:
     }
     rows = []
     for key, order in keys.items():
-        ids = heapq.nsmallest(shown, left, key=order)
+        compared = (id_ for id_, counted in left.items() if counted.instances or key == "emptiest")
+        ids = heapq.nsmallest(shown, compared, key=order)
         rows.append(Row(key, *texts[key], ids))
         left = {id_: counted for id_, counted in left.items() if id_ not in ids}
     return [row for row in rows if row.ids]

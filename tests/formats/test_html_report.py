@@ -230,7 +230,7 @@ def test_label_maps_and_panoptic_maps_are_layers_a_name(tmp_path: Path) -> None:
         pixels = np.asarray(layer.convert("RGBA"))
     there = pixels[..., 3] > 0
     assert there.sum() == 299 and not there[0, 0] and not there[10:].any()
-    assert "#{:02x}{:02x}{:02x}".format(*pixels[5, 5, :3]) == class_colors(["sky"])["sky"]
+    assert "#{:02x}{:02x}{:02x}".format(*pixels[5, 5, :3]) == class_colors(["dog", "sky"])["sky"]
     assert pixels[5, 5, 3] < pixels[9, 5, 3] < 255  # the image shines through, less at the edge
     words = "a b.png: 1 dog; label map: sky 50 %, dog 17 %; panoptic map: sky 50 %, dog 17 %"
     assert words in {a["alt"] for a in page.of("img")}

@@ -65,9 +65,10 @@ def pixels(path: Path) -> npt.NDArray[np.int64]:
 
 def dots(page: str) -> dict[str, set[str]]:
     """The colors of the dots before each name."""
+    rules = dict(re.findall(r'\[data-class="(\d+)"\]\{--color:(#[0-9a-f]{6})\}', page))
     said: dict[str, set[str]] = {}
-    for color, name in re.findall(r'style="background:(#[0-9a-f]{6})"></span><bdi>([^<]*)</bdi>', page):
-        said.setdefault(name, set()).add(color)
+    for k, name in re.findall(r'data-class="(\d+)"><i class="dot"></i><bdi>([^<]*)</bdi>', page):
+        said.setdefault(name, set()).add(rules[k])
     return said
 
 

@@ -41,9 +41,21 @@ def test_overlaps_are_settled_before_the_floor() -> None:
 def test_names_compete_and_distractors_are_not_told() -> None:
     words = torch.eye(3)  # cat, dog, and a distractor
     features = torch.eye(3)[[1, 2, 0]]
-    found = verified(ranking(0.9, 0.8, 0.7), features, words, torch.ones(3), OutputPolicy(verify=True), ("cat", "dog"))
+    policy = OutputPolicy(verify=True)
+    every = verified(ranking(0.9, 0.8, 0.7), features, words, torch.ones(3), policy, ("cat", "dog", "wall"))
+    assert every.labels == ["dog", "wall", "cat"]
+    found = policy.decide(every, told=2)
     assert found.labels == ["dog", "cat"] and found.names == ("cat", "dog")
     np.testing.assert_allclose(found.scores, [0.9, 0.7], rtol=1e-6)  # share times score
+
+
+def test_a_part_of_what_a_distractor_wins_goes_with_it() -> None:
+    masks = np.zeros((3, 8, 8), bool)
+    masks[0, :6, :6], masks[1, :3, :3], masks[2, 6:, 6:] = True, True, True
+    found = Detections.from_masks(masks, [1, 0, 0], [0.9, 0.8, 0.7], ["cat", "lion"])
+    policy = OutputPolicy(overlaps=Overlaps(within=0.5, across=0.5, inside=0.7, inside_across=0.7))
+    assert policy.decide(found, told=1).scores.tolist() == pytest.approx([0.7])  # the lion's head is no cat
+    assert len(OutputPolicy(floor=0.75).decide(found, told=1)) == 1
 
 
 def test_a_calibrated_score_is_the_probability() -> None:

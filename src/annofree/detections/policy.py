@@ -48,8 +48,10 @@ class OutputPolicy:
         if not (0 <= self.floor <= 1 and self.most >= 1):
             raise InputError(f"expected a floor from 0 to 1 and at least one detection, got {self.floor} and {self.most}")
 
-    def decide(self, ranking: Detections) -> Detections:
+    def decide(self, ranking: Detections, told: int | None = None) -> Detections:
         """Settle overlaps of a ranking that is scored already, then cut it at the floor and at the most.
+
+        The names from ``told`` on are distractors: their instances settle overlaps with the others, and then go.
 
         >>> full = np.ones((2, 2, 2), bool)
         >>> twice = Detections.from_masks(full, [0, 0], [0.9, 0.6], ["cat"])
@@ -57,27 +59,31 @@ class OutputPolicy:
         (1, 1)
         """
         settled = self.overlaps.settled(ranking)
-        return settled[settled.scores >= self.floor][: self.most]
+        settled = settled[settled.scores >= self.floor]
+        if told is not None:
+            settled = replace(settled[settled.class_ids < told], names=settled.names[:told])
+        return settled[: self.most]
 
 
 def verified(
     ranking: Detections, features: Tensor, words: Tensor, presence: Tensor, policy: OutputPolicy, names: Sequence[str]
 ) -> Detections:
-    """Name each detection (N) again by its ``features`` (N, D), score it, and drop those that a distractor wins.
+    """Name each detection (N) again by its ``features`` (N, D), and score it; the likeliest first.
 
-    ``words`` (R, D) are the features of the ``names`` asked for, then of the distractors; ``presence`` (R) likewise.
+    ``words`` (R, D) are the features of all ``names`` that compete, those asked for and then the distractors; ``presence`` (R)
+    likewise.
     """
     if not len(ranking):
         return replace(ranking, names=tuple(names))
     shares = policy.naming.shares(features, words)
-    best, asked = named(shares, len(names))
+    best = named(shares)
     if policy.calibration is None:
         scores: FloatArray = shares.max(1).values.cpu().numpy() * ranking.scores
     else:
         scores = policy.calibration.probability(ranking_signals(ranking, features, words, shares, presence))
     order = np.argsort(-scores, kind="stable")
     again = replace(ranking, names=tuple(names), class_ids=best, scores=scores.astype(np.float32))
-    return again[order[asked[order]]]
+    return again[order]
 
 
 def ranking_signals(ranking: Detections, features: Tensor, words: Tensor, shares: Tensor, presence: Tensor) -> FloatArray:

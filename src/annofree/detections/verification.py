@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from faster_coco_eval import mask as coco_mask
 from scipy import ndimage
@@ -62,14 +61,13 @@ class Naming:
         return (self.scale * features @ words.T).softmax(1)
 
 
-def named(shares: Tensor, count: int) -> tuple[IntArray, npt.NDArray[np.bool_]]:
-    """The best row of each candidate (N), and whether it is one of the ``count`` names asked for, not a distractor.
+def named(shares: Tensor) -> IntArray:
+    """The best row of each candidate, (N), by its shares (N, R).
 
-    >>> named(torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]]), 2)
-    (array([0, 2]), array([ True, False]))
+    >>> named(torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]])).tolist()
+    [0, 2]
     """
-    best = shares.argmax(1).cpu().numpy().astype(np.int64)
-    return best, best < count
+    return shares.argmax(1).cpu().numpy().astype(np.int64)
 
 
 def geometry(rles: Sequence[RLE], size: tuple[int, int]) -> FloatArray:

@@ -41,7 +41,7 @@ class Verifying(Protocol):
     """A method that names its candidates by competition itself."""
 
     def verified(self, encoding: Any, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
-        """The ranking for some names, less what a distractor wins."""
+        """The candidates under the likeliest of some names and distractors, in this order; the likeliest first."""
         ...
 
 
@@ -165,8 +165,9 @@ class Answering(_Deciding):
             return Detections.none(seen.tokens.size, vocabulary.names)
         asked = _only(vocabulary, present)
         ranking = self._ranking(encoding, seen, asked, others)
-        ids = np.array(present, np.int64)[ranking.class_ids]
-        return self.policy.decide(replace(ranking, names=vocabulary.names, class_ids=ids))
+        ids = np.array([*present, *range(len(vocabulary), len(vocabulary) + len(ranking.names))], np.int64)[ranking.class_ids]
+        names = (*vocabulary.names, *ranking.names[len(present) :])
+        return self.policy.decide(replace(ranking, names=names, class_ids=ids), told=len(vocabulary))
 
     def calibrated(self, encodings: Iterable[tuple[Any, Seen | None]], classes: str | Iterable[str] | Vocabulary) -> Answering:
         """Return this method with the presence of each class set against that in a folder, as the ranking method does it.
@@ -184,10 +185,11 @@ class Answering(_Deciding):
         if isinstance(self.method, Verifying):
             return self.method.verified(encoding, asked, others)
         assert look is not None  # noqa: S101
-        ranking, words = self.method.instances(encoding, asked), self._clip.words(with_negatives(asked, others))
+        rows = with_negatives(asked, others)
+        ranking, words = self.method.instances(encoding, asked), self._clip.words(rows)
         presence = self._clip.presence(look.whole, look.tokens, words)
         features = pooled_features(look.tokens, ranking.masks)
-        return verified(ranking, features, words, presence, self.policy, asked.names)
+        return verified(ranking, features, words, presence, self.policy, rows.names)
 
 
 class AnsweringMaps(_Deciding):

@@ -226,11 +226,23 @@ class Consensus:
     def instances(self, image: Image | ConsensusEncoding, classes: str | Iterable[str] | Vocabulary) -> Detections:
         """Name the candidates for an image, or an encoding of it: the likeliest first, those that no name wins left out."""
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
-        return self.verified(encoding, Vocabulary.of(classes), self.settings.negatives)
+        vocabulary = Vocabulary.of(classes)
+        found = self.verified(encoding, vocabulary, self.settings.negatives)
+        asked = replace(found[found.class_ids < len(vocabulary)], names=vocabulary.names)
+        return asked[: self.settings.most]
 
     def verified(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
-        """Name the candidates by competition of some names and distractors; those that a distractor wins are left out."""
-        return suppressed(self._named(e, vocabulary, distractors), within=self.settings.within)[: self.settings.most]
+        """Name the candidates by competition of some names and distractors, in this order; the likeliest first."""
+        rows = with_negatives(vocabulary, distractors)
+        words = self.clip.words(rows)
+        shares = self.settings.naming.shares(e.features.to(words), words)
+        candidates = self.candidates(e)
+        if self.settings.calibration is None:
+            scores = shares.max(1).values.cpu().numpy() * candidates.scores
+        else:
+            scores = self.settings.calibration.probability(self.signals(e, words, shares))
+        again = replace(candidates, names=rows.names, class_ids=named(shares), scores=scores.astype(np.float32))
+        return suppressed(again[np.argsort(-scores, kind="stable")], within=self.settings.within)
 
     def semantic(self, image: Image | ConsensusEncoding, classes: str | Iterable[str] | Vocabulary) -> LabelMap:
         """Name each pixel of an image, or of an encoding of it, by all candidates on it; else it is background."""
@@ -238,27 +250,15 @@ class Consensus:
         return self.labeled(encoding, Vocabulary.of(classes), self.settings.negatives)
 
     def labeled(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> LabelMap:
-        """Name each pixel likewise, by competition of some names and distractors."""
+        """Name each pixel likewise, by competition of some names and distractors, whose pixels are background."""
         asked = Background("threshold").asked(vocabulary)
-        found = self._named(e, asked.rows, distractors)
-        ids = np.array(asked.owner, np.int64)[found.class_ids]
-        things = replace(found, names=asked.names, class_ids=ids)[ids != asked.background]
-        return label_map_of(things, asked.background or 0, self.settings.min_pixel)
-
-    def _named(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
-        """The candidates that one of the names wins, the likeliest first."""
-        words = self.clip.words(with_negatives(vocabulary, distractors))
-        shares = self.settings.naming.shares(e.features.to(words), words)
-        best, asked = named(shares, len(vocabulary))
-        candidates = self.candidates(e)
-        if self.settings.calibration is None:
-            scores = shares.max(1).values.cpu().numpy() * candidates.scores
-        else:
-            scores = self.settings.calibration.probability(self.signals(e, words, shares))
-        order = np.argsort(-scores, kind="stable")
-        return replace(candidates, names=vocabulary.names, class_ids=best, scores=scores.astype(np.float32))[
-            order[asked[order]]
-        ]
+        found = self.verified(e, asked.rows, distractors)
+        owner = np.array([*asked.owner, *range(len(asked.names), len(asked.names) + len(found.names))], np.int64)
+        names = (*asked.names, *found.names[len(asked.rows) :])
+        things = replace(found, names=names, class_ids=owner[found.class_ids])
+        labels = label_map_of(things, asked.background or 0, self.settings.min_pixel).labels
+        labels[labels >= len(asked.names)] = asked.background or 0
+        return LabelMap(labels, asked.names, asked.background or 0)
 
     def candidates(self, e: ConsensusEncoding) -> Detections:
         """All candidates, without a name, scored by what their proposers say of them."""

@@ -19,7 +19,11 @@ def found_of(seed: int, count: int = 24) -> Detections:
     for mask in masks:
         y, x = rng.integers(0, 14), rng.integers(0, 22)
         mask[y : y + rng.integers(2, 14), x : x + rng.integers(2, 16)] = True
-    return Detections.from_masks(masks, rng.integers(0, 3, count), rng.random(count, np.float32), ["a", "b", "c"])
+    ids = rng.integers(0, 3, count)
+    for k in range(0, count - 2, 6):  # two things, and both as one
+        masks[k] = masks[k + 1] | masks[k + 2]
+        ids[k : k + 3] = ids[k]
+    return Detections.from_masks(masks, ids, rng.random(count, np.float32), ["a", "b", "c"])
 
 
 def loop(found: Detections, policy: Overlaps) -> list[int]:
@@ -34,8 +38,23 @@ def loop(found: Detections, policy: Overlaps) -> list[int]:
         limit = policy.inside if ids[i] == ids[j] else policy.inside_across
         return bool((masks[i] & masks[j]).sum() > limit * min(masks[i].sum(), masks[j].sum()))
 
+    def of_pair(j: int, i: int) -> bool:
+        inside = (masks[j] & masks[i]).sum() > 0.8 * masks[j].sum() and 0.15 < masks[j].sum() / masks[i].sum() < 0.75
+        return bool(inside and ids[i] == ids[j] and found.scores[j] >= 0.5 * found.scores[i])
+
+    def two_in_one(i: int) -> bool:
+        parts = [j for j in range(len(found)) if of_pair(j, i)]
+        return any(
+            (masks[a] & masks[b]).sum() < 0.1 * (masks[a] | masks[b]).sum()
+            and masks[a].sum() + masks[b].sum() > policy.pair * masks[i].sum()
+            for a in parts
+            for b in parts
+        )
+
     first: list[int] = []
     for i in range(len(found)):
+        if policy.pair < 1 and two_in_one(i):
+            continue
         if not any(twins(i, j) for j in first):
             first.append(i)
     if policy.prefer != "strong":
@@ -58,6 +77,8 @@ def loop(found: Detections, policy: Overlaps) -> list[int]:
         "inside=0.8",
         "inside=0.8, prefer=whole",
         "inside-across=0.6, prefer=part",
+        "pair=0.5",
+        "pair=0.3, within=0.6, inside=0.8",
         "within=0.5, across=0.8, inside=0.7, inside-across=0.9, prefer=whole",
         "within=0, across=0, inside=0, inside-across=0",
     ],
@@ -124,3 +145,18 @@ def test_a_stronger_negative_claims_what_it_covers() -> None:
     weak = Detections.from_masks(found.masks[[1]], [0], [0.6], ["wall"])
     assert len(unclaimed(found, weak, 0.5)) == 3
     assert unclaimed(found, wall[:0], 0.5) is found
+
+
+def test_two_things_drawn_as_one_are_two() -> None:
+    masks = np.zeros((3, 10, 20), bool)
+    masks[0, :, :], masks[1, 1:9, :9], masks[2, 1:9, 10:] = True, True, True
+    found = Detections.from_masks(masks, [0, 0, 0], [0.9, 0.6, 0.5], ["orange"])
+    assert len(Overlaps(pair=0.6).settled(found)) == 2  # apart, half as strong, and most of it
+    assert len(Overlaps(pair=0.8).settled(found)) == 3
+    weak = Detections.from_masks(masks, [0, 0, 0], [0.9, 0.6, 0.4], ["orange"])
+    other = Detections.from_masks(masks, [0, 0, 1], [0.9, 0.6, 0.5], ["orange", "apple"])
+    assert len(Overlaps(pair=0.6).settled(weak)) == len(Overlaps(pair=0.6).settled(other)) == 3
+
+
+def test_random_scenes_hold_pairs() -> None:
+    assert any(len(Overlaps(pair=0.5).settled(found_of(seed))) < 24 for seed in range(5))

@@ -25,9 +25,11 @@ Prefer = Literal["strong", "whole", "part"]
 class Overlaps:
     """How much two instances may overlap; 1 allows all, which is the default.
 
-    Twins first: from the strongest down, an instance goes when its mask IoU with a kept one is above ``within`` (of its class)
-    or ``across`` (of another).  Then nests, of what is left: where more than ``inside`` (of one class) or ``inside_across``
-    (of two) of the smaller mask lies in the larger one, ``prefer`` says which of the two stays.
+    First what is two things in one: an instance goes when two of its class that lie in it, apart from one another and each at
+    least half as strong, have more than ``pair`` of its area together.  Then twins: from the strongest down, an instance goes
+    when its mask IoU with a kept one is above ``within`` (of its class) or ``across`` (of another).  Then nests, of what is
+    left: where more than ``inside`` (of one class) or ``inside_across`` (of two) of the smaller mask lies in the larger one,
+    ``prefer`` says which of the two stays.
 
     Raises InputError for numbers outside of 0 .. 1 and for another preference.
     """
@@ -36,6 +38,7 @@ class Overlaps:
     across: float = 1.0
     inside: float = 1.0
     inside_across: float = 1.0
+    pair: float = 1.0
     prefer: Prefer = "strong"
 
     def __post_init__(self) -> None:
@@ -50,7 +53,7 @@ class Overlaps:
         """Read a policy as a person writes it; nothing written allows all.
 
         >>> Overlaps.of("within=0.5, inside-across=0.9, prefer=whole")
-        Overlaps(within=0.5, across=1.0, inside=1.0, inside_across=0.9, prefer='whole')
+        Overlaps(within=0.5, across=1.0, inside=1.0, inside_across=0.9, pair=1.0, prefer='whole')
         """
         given = dict(_pair(part) for part in text.split(",")) if text and text.strip() else {}
         values = {name: _number(name, value) if name in _PARTS else value for name, value in given.items()}
@@ -64,11 +67,27 @@ class Overlaps:
         >>> [Overlaps(inside=0.9, prefer=p).settled(both).areas.tolist() for p in ("strong", "whole", "part")]
         [[2], [4], [2]]
         """
+        if len(detections) > 2 and self.pair < 1:
+            detections = detections[np.flatnonzero(~self._two_in_one(detections))]
         if len(detections) > 1 and min(self.within, self.across) < 1:
             detections = detections[_kept(self._twins(detections), range(len(detections)))]
         if len(detections) > 1 and min(self.inside, self.inside_across) < 1:
             detections = detections[_kept(self._nests(detections), self._order(detections))]
         return detections
+
+    def _two_in_one(self, found: Detections) -> BoolArray:
+        """Which instances (N) hold two others of their class."""
+        areas, part = found.areas.astype(np.float64), _overlap(found, crowd=True)
+        size = areas[:, None] / areas[None]  # of the first, by the second's
+        lies_in = _same(found) & (part > _LIES_IN) & (size > _LEAST_OF_PAIR) & (size < _MOST_OF_PAIR)
+        lies_in &= found.scores[:, None] >= _HALF * found.scores[None]
+        apart, both = _overlap(found, crowd=False) < _APART, areas[:, None] + areas[None]
+        return np.array(
+            [
+                (apart[np.ix_(k, k)] & (both[np.ix_(k, k)] > self.pair * area)).any()
+                for area, k in zip(areas, lies_in.T, strict=True)
+            ]
+        )
 
     def _twins(self, found: Detections) -> BoolArray:
         return _overlap(found, crowd=False) > np.where(_same(found), self.within, self.across)
@@ -85,7 +104,8 @@ class Overlaps:
         return np.argsort(areas, kind="stable").tolist()  # type: ignore[no-any-return]
 
 
-_PARTS = ("within", "across", "inside", "inside_across")
+_PARTS = ("within", "across", "inside", "inside_across", "pair")
+_LIES_IN, _LEAST_OF_PAIR, _MOST_OF_PAIR, _HALF, _APART = 0.8, 0.15, 0.75, 0.5, 0.1
 
 
 def _pair(part: str) -> tuple[str, str]:

@@ -39,7 +39,7 @@ def loop(found: Detections, policy: Overlaps) -> list[int]:
         return bool((masks[i] & masks[j]).sum() > limit * min(masks[i].sum(), masks[j].sum()))
 
     def of_pair(j: int, i: int) -> bool:
-        inside = (masks[j] & masks[i]).sum() > 0.8 * masks[j].sum() and 0.15 < masks[j].sum() / masks[i].sum() < 0.75
+        inside = (masks[j] & masks[i]).sum() > 0.8 * masks[j].sum() and 1 / 3 < masks[j].sum() / masks[i].sum() < 0.75
         return bool(inside and ids[i] == ids[j] and found.scores[j] >= 0.5 * found.scores[i])
 
     def two_in_one(i: int) -> bool:

@@ -25,8 +25,8 @@ Prefer = Literal["strong", "whole", "part"]
 class Overlaps:
     """How much two instances may overlap; 1 allows all, which is the default.
 
-    First what is two things in one: an instance goes when two of its class that lie in it, apart from one another and each at
-    least half as strong, have more than ``pair`` of its area together.  Then twins: from the strongest down, an instance goes
+    First what is two things in one: an instance goes when two of its class that lie in it, apart from one another, each at
+    least half as strong and a third as large, have more than ``pair`` of its area together.  Then twins: from the strongest down, an instance goes
     when its mask IoU with a kept one is above ``within`` (of its class) or ``across`` (of another).  Then nests, of what is
     left: where more than ``inside`` (of one class) or ``inside_across`` (of two) of the smaller mask lies in the larger one,
     ``prefer`` says which of the two stays.
@@ -105,7 +105,7 @@ class Overlaps:
 
 
 _PARTS = ("within", "across", "inside", "inside_across", "pair")
-_LIES_IN, _LEAST_OF_PAIR, _MOST_OF_PAIR, _HALF, _APART = 0.8, 0.15, 0.75, 0.5, 0.1
+_LIES_IN, _LEAST_OF_PAIR, _MOST_OF_PAIR, _HALF, _APART = 0.8, 1 / 3, 0.75, 0.5, 0.1
 
 
 def _pair(part: str) -> tuple[str, str]:

@@ -26,10 +26,10 @@ class Overlaps:
     """How much two instances may overlap; 1 allows all, which is the default.
 
     First what is two things in one: an instance goes when two of its class that lie in it, apart from one another, each at
-    least half as strong and a third as large, have more than ``pair`` of its area together.  Then twins: from the strongest down, an instance goes
-    when its mask IoU with a kept one is above ``within`` (of its class) or ``across`` (of another).  Then nests, of what is
-    left: where more than ``inside`` (of one class) or ``inside_across`` (of two) of the smaller mask lies in the larger one,
-    ``prefer`` says which of the two stays.
+    least half as strong and a third as large, have more than ``pair`` of its area together.  Then twins: from the strongest
+    down, an instance goes when its mask IoU with a kept one is above ``within`` (of its class) or ``across`` (of another).
+    Then nests, of what is left: where more than ``inside`` (of one class) or ``inside_across`` (of two) of the smaller mask
+    lies in the larger one, ``prefer`` says which of the two stays.
 
     Raises InputError for numbers outside of 0 .. 1 and for another preference.
     """

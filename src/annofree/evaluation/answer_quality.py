@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from annofree.evaluation.instance import IouType
-from annofree.evaluation.mistakes import assigned, overlaps_of
+from annofree.evaluation.mistakes import assigned
 from annofree.evaluation.predictions import Row, by_image, image_sizes, match_predictions
+from annofree.evaluation.shapes import IouType, Overlaps, overlaps_of
 from annofree.formats.coco import CocoFile
+from annofree.structures import BoolArray
 
-__all__ = ["BINS", "AnswerScores", "calibration_error", "evaluate_answer"]
+__all__ = ["BINS", "AnswerScores", "calibration_error", "evaluate_answer", "matched_answers"]
 
 BINS = 10
 """Bins of equal width that a calibration error is counted in."""
@@ -121,22 +122,33 @@ def calibration_error(scores: npt.NDArray[np.float64], right: npt.NDArray[np.boo
     return float(np.abs(sums).sum() / len(scores))
 
 
-def _matched(
-    answers: Sequence[Row], real: Sequence[Row], size: tuple[int, int], iou: float, iou_type: IouType
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which answers are right, and which count at all: those on a crowd do not, (P) each."""
-    crowd = np.array([bool(row.get("iscrowd", 0)) for row in real], bool)
-    same = np.equal.outer([row["category_id"] for row in answers], [row["category_id"] for row in real])
-    overlaps = overlaps_of(answers, real, size, iou_type)
-    taken = assigned(np.where(same.reshape(overlaps.shape), overlaps, -1.0), crowd, iou)
+def matched_answers(overlaps: Overlaps, same: BoolArray, crowd: BoolArray, iou: float = 0.5) -> tuple[BoolArray, BoolArray]:
+    """Say which answers are right, and which count at all, (P) each: those on a crowd of their class do not.
+
+    ``overlaps`` (P, N) are of answers, the surest first, with instances; ``same`` (P, N) says where classes agree, ``crowd``
+    (N) which instances are crowds.
+
+    >>> matched_answers(np.array([[0.9], [0.8]]), np.ones((2, 1), bool), np.zeros(1, bool))
+    (array([ True, False]), array([ True,  True]))
+    """
+    taken = assigned(np.where(same, overlaps, -1.0), crowd, iou)
     on_crowd = np.array([k >= 0 and crowd[k] for k in taken], bool)
     return (taken >= 0) & ~on_crowd, ~on_crowd
 
 
+def _matched(
+    answers: Sequence[Row], real: Sequence[Row], size: tuple[int, int], iou: float, iou_type: IouType
+) -> tuple[BoolArray, BoolArray]:
+    crowd = np.array([bool(row.get("iscrowd", 0)) for row in real], bool)
+    same = np.equal.outer([row["category_id"] for row in answers], [row["category_id"] for row in real])
+    overlaps = overlaps_of(answers, real, size, iou_type)
+    return matched_answers(overlaps, same.reshape(overlaps.shape), crowd, iou)
+
+
 def _duplicates(
     answers: Sequence[Row],
-    hits: npt.NDArray[np.bool_],
-    counted: npt.NDArray[np.bool_],
+    hits: BoolArray,
+    counted: BoolArray,
     size: tuple[int, int],
     iou_type: IouType,
 ) -> int:

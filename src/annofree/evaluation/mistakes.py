@@ -13,18 +13,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from annofree.evaluation.instance import IouType
+from annofree.evaluation.limits import checked_limit
 from annofree.evaluation.predictions import Row, View, by_image, image_sizes, mask_rle, match_predictions
+from annofree.evaluation.shapes import IouType, Overlaps, overlaps_of
 from annofree.formats.coco import CocoFile
 from annofree.structures import BoolArray, IntArray
 
-__all__ = ["KINDS", "Kind", "Mistake", "Mistakes", "assigned", "find_mistakes", "overlaps_of"]
+__all__ = ["KINDS", "Kind", "Mistake", "Mistakes", "assigned", "assigned_at", "find_mistakes"]
 
 Kind = Literal["taken", "class", "location", "both", "nothing"]
-Overlaps = npt.NDArray[np.float64]
 
 KINDS: Mapping[Kind, tuple[str, str]] = {
     "taken": ("found already by a surer answer", "the answer there belongs to another instance"),
@@ -36,7 +35,6 @@ KINDS: Mapping[Kind, tuple[str, str]] = {
 """What each kind means of a false alarm, and of a miss."""
 
 _NEAR = 0.1  # an overlap below this is none, as TIDE has it
-_LIMIT = 100  # answers a picture and class
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +83,12 @@ def find_mistakes(
     view: View = "class-aware",
     min_score: float = 0.0,
     image_ids: Collection[int] | None = None,
+    max_detections: int = 100,
 ) -> Mistakes:
     """Find what was missed and what is a false alarm at one IoU; answers below ``min_score`` are left out first.
 
-    Arguments are those of ``evaluate_instances``, and so are the errors.
+    Of an image and class the ``max_detections`` surest are looked at.  Arguments are those of ``evaluate_instances``, and so
+    are the errors.
 
     >>> truth = CocoFile.with_categories({1: "dog", 2: "cat"})
     >>> row = {"image_id": truth.add_image("a.jpg", (40, 40)), "category_id": 1, "bbox": [0, 0, 20, 20]}
@@ -97,13 +97,14 @@ def find_mistakes(
     >>> [(m.name, m.words) for m in found.false_alarms + found.misses]
     [('cat', 'another class is there'), ('dog', 'called by another name')]
     """
+    limit = checked_limit(max_detections)
     matched = [row for row in match_predictions(truth, predictions, view) if row["score"] >= min_score]
     sizes = image_sizes(truth, image_ids)
     real, said = by_image(truth.annotations), by_image(matched)
     names = {row["id"]: str(row["name"]) for row in truth.categories}
     misses, alarms, right = [], [], 0
     for image_id, size in sizes.items():
-        pair = _Pair.of(real[image_id], said[image_id], size, iou_type, view == "class-aware")
+        pair = _Pair.of(real[image_id], said[image_id], size, iou_type, view == "class-aware", limit)
         answers = pair.answers(iou)
         right += int((answers >= 0).sum() - pair.crowd[answers[answers >= 0]].sum())
         misses += [pair.miss(n, names, iou) for n in np.flatnonzero(~pair.crowd).tolist() if n not in answers]
@@ -121,29 +122,27 @@ def assigned(overlaps: Overlaps, crowd: BoolArray, iou: float) -> IntArray:
     >>> assigned(np.array([[0.9, 0.6], [0.8, 0.1]]), np.zeros(2, bool), 0.5)
     array([ 0, -1])
     """
-    free, answers = ~crowd, np.full(len(overlaps), -1)
-    for p, row in enumerate(overlaps):
-        for allowed in (free, crowd):
-            fits = np.flatnonzero(allowed & (row >= min(iou, 1 - 1e-10)))[::-1]
-            if len(fits):
-                answers[p] = fits[row[fits].argmax()]
-                free[answers[p]] = False
-                break
+    found: IntArray = assigned_at(overlaps, crowd, np.array([iou]))[0]
+    return found
+
+
+def assigned_at(overlaps: Overlaps, crowd: BoolArray, ious: Overlaps) -> IntArray:
+    """Do so at each of several IoUs (T), for itself; (T, P).
+
+    >>> assigned_at(np.array([[0.9, 0.6], [0.8, 0.1]]), np.zeros(2, bool), np.array([0.5, 0.95])).tolist()
+    [[0, -1], [-1, -1]]
+    """
+    bars = np.minimum(ious, 1 - 1e-10)[:, None]
+    answers, free = np.full((len(bars), len(overlaps)), -1), np.tile(~crowd, (len(bars), 1))
+    for p in np.flatnonzero((overlaps >= bars.min()).any(1)):  # the others reach nothing
+        reached = overlaps[p] >= bars
+        open_ = reached & free
+        fits = np.where(open_.any(1, keepdims=True), open_, reached & crowd)
+        found = np.flatnonzero(fits.any(1))
+        taken = len(crowd) - 1 - np.where(fits[found], overlaps[p], -1.0)[:, ::-1].argmax(1)
+        answers[found, p] = taken
+        free[found, taken] = False
     return answers
-
-
-def overlaps_of(said: Sequence[Row], real: Sequence[Row], size: tuple[int, int], iou_type: IouType) -> Overlaps:
-    """IoU (P, N) of answers with instances on a picture of ``size`` (H, W); with a crowd, the part of the answer inside it."""
-    if not said or not real:
-        return np.zeros((len(said), len(real)))
-    shapes = [[_shape(row, size, iou_type) for row in rows] for rows in (said, real)]
-    return np.asarray(coco_mask.iou(*shapes, [int(row.get("iscrowd", 0)) for row in real]), np.float64)
-
-
-def _shape(row: Row, size: tuple[int, int], iou_type: IouType) -> object:
-    if iou_type == "segm":
-        return mask_rle(row, size)
-    return [float(v) for v in row.get("bbox") or coco_mask.toBbox(mask_rle(row, size))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,12 +157,12 @@ class _Pair:
     size: tuple[int, int]
 
     @classmethod
-    def of(cls, real: list[Row], said: list[Row], size: tuple[int, int], iou_type: IouType, aware: bool) -> _Pair:
+    def of(cls, real: list[Row], said: list[Row], size: tuple[int, int], iou_type: IouType, aware: bool, limit: int) -> _Pair:
         best: list[Row] = []
         counts: Counter[object] = Counter()
         for row in sorted(said, key=lambda row: -float(row["score"])):
             counts[key := row["category_id"] if aware else 1] += 1
-            best += [row] if counts[key] <= _LIMIT else []
+            best += [row] if counts[key] <= limit else []
         same = np.equal.outer([r["category_id"] for r in best], [r["category_id"] for r in real]).astype(bool)
         crowd = np.array([bool(row.get("iscrowd", 0)) for row in real], bool)
         overlaps = overlaps_of(best, real, size, iou_type)

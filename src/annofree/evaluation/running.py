@@ -9,8 +9,9 @@ from annofree.datasets.folder import read_image
 from annofree.errors import InputError
 from annofree.evaluation.answer_quality import AnswerScores, evaluate_answer
 from annofree.evaluation.instance import InstanceScores, evaluate_instances
-from annofree.evaluation.predictions import View
+from annofree.evaluation.predictions import Row, View
 from annofree.evaluation.separation import Separation, evaluate_separation
+from annofree.evaluation.shapes import IouType
 from annofree.formats.coco import CocoFile
 from annofree.protocols import Segmenter
 from annofree.structures import Image, Vocabulary
@@ -50,12 +51,25 @@ def predicted(
     return found
 
 
-def scores_of(truth: CocoFile, found: CocoFile, image_ids: Sequence[int] | None = None) -> dict[str, Score]:
-    """Score masks and boxes, class-aware and class-agnostic, the separation of touching pairs, and all as an answer."""
+def scores_of(
+    truth: CocoFile,
+    found: CocoFile | Sequence[Row],
+    image_ids: Sequence[int] | None = None,
+    *,
+    iou_type: IouType = "segm",
+    max_detections: int = 100,
+) -> dict[str, Score]:
+    """Score class-aware and class-agnostic, the separation of touching pairs, and all as an answer; by masks, or by boxes.
+
+    Where masks are scored, the AP and AR of boxes are there too.
+    """
+    kinds: dict[str, IouType] = {"masks": "segm", "boxes": "bbox"} if iou_type == "segm" else {"boxes": "bbox"}
     scores: dict[str, Score] = {}
     for view in _VIEWS:
-        scores[f"{view} masks"] = evaluate_instances(truth, found, view=view, iou_type="segm", image_ids=image_ids)
-        scores[f"{view} boxes"] = evaluate_instances(truth, found, view=view, iou_type="bbox", image_ids=image_ids)
-        scores[f"{view} separation"] = evaluate_separation(truth, found, view=view, image_ids=image_ids)
-    scores["answer"] = evaluate_answer(truth, found, image_ids=image_ids)
+        for kind, of in kinds.items():
+            scores[f"{view} {kind}"] = evaluate_instances(
+                truth, found, view=view, iou_type=of, image_ids=image_ids, max_detections=max_detections
+            )
+        scores[f"{view} separation"] = evaluate_separation(truth, found, view=view, iou_type=iou_type, image_ids=image_ids)
+    scores["answer"] = evaluate_answer(truth, found, iou_type=iou_type, image_ids=image_ids)
     return scores

@@ -8,6 +8,8 @@ AP hardly notices when two dogs side by side become one; this number is about no
                in the class-agnostic view); only the 100 best scored predictions of an image take part
     separated  one prediction fits the first, another fits the second, and each overlaps its own more than the other
 
+Where boxes are scored, a pair is two boxes less than 2 px apart, and IoU is that of boxes.
+
 The last condition is what makes it one to one: a blob over two twins of one size has IoU 0.5 with both, and two copies
 of that blob would otherwise pass for a separation.
 """
@@ -24,6 +26,7 @@ from pycocotools import mask as coco_mask
 from scipy.ndimage import binary_dilation
 
 from annofree.evaluation.predictions import Row, View, by_image, image_sizes, mask_rle, match_predictions
+from annofree.evaluation.shapes import IouType, box_of, overlaps_of
 from annofree.formats.coco import CocoFile
 from annofree.formats.pictures import mask_of
 from annofree.structures import RLE
@@ -57,6 +60,7 @@ def evaluate_separation(
     predictions: CocoFile | Sequence[Row],
     *,
     view: View = "class-aware",
+    iou_type: IouType = "segm",
     min_score: float = 0.0,
     image_ids: Collection[int] | None = None,
 ) -> Separation:
@@ -67,8 +71,8 @@ def evaluate_separation(
     in either view; the class-agnostic view only lets predictions of any class separate them.  ``image_ids`` are the
     truth's; None is all of them.
 
-    Raises InputError for ids that the truth does not have, for annotations without a mask, and for masks of another size
-    than their picture.
+    Raises InputError for ids that the truth does not have, for annotations without a mask where masks are scored, and for
+    masks of another size than their picture.
 
     >>> truth = CocoFile.with_categories({1: "dog"})
     >>> image_id = truth.add_image("a.jpg", (20, 40))
@@ -81,9 +85,8 @@ def evaluate_separation(
     said = by_image([row for row in match_predictions(truth, predictions, view) if row["score"] >= min_score])
     total = separated = 0
     for image_id, real in by_image(_solid(truth, sizes)).items():
-        masks = [mask_rle(row, sizes[image_id]) for row in real]
-        pairs = list(_touching_pairs(real, masks))
-        fits = _overlaps(real, masks, said[image_id], sizes[image_id], view) if pairs else np.zeros((0, 0))
+        pairs = list(_touching_pairs(real, sizes[image_id], iou_type))
+        fits = _overlaps(real, said[image_id], sizes[image_id], view, iou_type) if pairs else np.zeros((0, 0))
         total += len(pairs)
         separated += sum(_separated(fits[:, a], fits[:, b]) for a, b in pairs)
     return Separation(total, separated)
@@ -93,21 +96,22 @@ def _solid(truth: CocoFile, image_ids: Collection[int]) -> list[Row]:
     return [row for row in truth.annotations if row["image_id"] in image_ids and not row.get("iscrowd", 0)]
 
 
-def _touching_pairs(rows: Sequence[Row], masks: Sequence[RLE]) -> Iterator[tuple[int, int]]:
-    """Yield index pairs of rows of one class whose masks come within reach."""
-    boxes = np.asarray(coco_mask.toBbox(list(masks)), np.int64).reshape(-1, 4)
+def _touching_pairs(rows: Sequence[Row], size: tuple[int, int], iou_type: IouType) -> Iterator[tuple[int, int]]:
+    """Yield index pairs of rows of one class whose masks, or boxes, come within reach."""
+    masks = [mask_rle(row, size) for row in rows] if iou_type == "segm" else []
+    boxes = np.array(coco_mask.toBbox(masks) if masks else [box_of(row, size) for row in rows], np.float64).reshape(-1, 4)
     for a, b in combinations(range(len(rows)), 2):
         possible = rows[a]["category_id"] == rows[b]["category_id"] and _boxes_near(boxes[a], boxes[b])
-        if possible and _masks_near(masks[a], masks[b], boxes[a]):
+        if possible and (not masks or _masks_near(masks[a], masks[b], boxes[a])):
             yield a, b
 
 
-def _boxes_near(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> bool:
-    """Whether b (x y w h, whole px) meets a grown by the reach: two pixels apart means a gap of one."""
+def _boxes_near(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> bool:
+    """Whether b (x y w h in px) meets a grown by the reach: for whole pixels, two apart means a gap of one."""
     return bool(np.all(b[:2] < a[:2] + a[2:] + _REACH) and np.all(a[:2] < b[:2] + b[2:] + _REACH))
 
 
-def _masks_near(a: RLE, b: RLE, box: npt.NDArray[np.int64]) -> bool:
+def _masks_near(a: RLE, b: RLE, box: npt.NDArray[np.float64]) -> bool:
     """Whether mask a, of the given box, grown by the reach meets mask b; only a's surroundings are looked at."""
     x, y, w, h = (int(v) for v in box)
     window = slice(max(0, y - _REACH), y + h + _REACH), slice(max(0, x - _REACH), x + w + _REACH)
@@ -117,14 +121,12 @@ def _masks_near(a: RLE, b: RLE, box: npt.NDArray[np.int64]) -> bool:
 
 
 def _overlaps(
-    real: Sequence[Row], masks: Sequence[RLE], said: Sequence[Row], size: tuple[int, int], view: View
+    real: Sequence[Row], said: Sequence[Row], size: tuple[int, int], view: View, iou_type: IouType
 ) -> npt.NDArray[np.float64]:
     """IoU (P, N) of the best scored predictions with the instances, 0 where the class differs."""
     best = sorted(said, key=lambda row: -float(row["score"]))[:_MAX_PREDICTIONS]
-    if not best:
-        return np.zeros((0, len(real)))
-    overlaps = np.asarray(coco_mask.iou([mask_rle(row, size) for row in best], list(masks), [0] * len(masks)), np.float64)
-    if view == "class-agnostic":
+    overlaps = overlaps_of(best, real, size, iou_type)
+    if view == "class-agnostic" or not best:
         return overlaps
     same = np.equal.outer([row["category_id"] for row in best], [row["category_id"] for row in real])
     return overlaps * same

@@ -1,0 +1,42 @@
+"""How many detections of an image and class are counted, the surest first: COCO's maxDets."""
+
+from __future__ import annotations
+
+from annofree.errors import InputError
+
+__all__ = ["MOST_DETECTIONS", "checked_limit", "limits_of", "recall_label"]
+
+MOST_DETECTIONS = 10_000
+"""The largest limit that is taken; LVIS has 300, SA-1B's papers 1,000."""
+
+
+def checked_limit(max_detections: int) -> int:
+    """Return a limit of 1 to ``MOST_DETECTIONS`` detections an image and class; raises InputError for any other.
+
+    >>> checked_limit(300)
+    300
+    """
+    if isinstance(max_detections, bool) or not isinstance(max_detections, int) or not 1 <= max_detections <= MOST_DETECTIONS:
+        raise InputError(
+            f"expected 1 to {MOST_DETECTIONS:,} detections an image and class as the limit, got {max_detections!r}; "
+            "COCO has 100, LVIS 300"
+        )
+    return max_detections
+
+
+def limits_of(max_detections: int) -> tuple[int, ...]:
+    """Return the limits that recall is counted at: COCO's 1 and 10 where they are smaller, and the largest.
+
+    >>> limits_of(100), limits_of(10), limits_of(1)
+    ((1, 10, 100), (1, 10), (1,))
+    """
+    return (*(limit for limit in (1, 10) if limit < max_detections), max_detections)
+
+
+def recall_label(max_detections: int) -> str:
+    """Name the average recall at a limit: as COCO does at its own, as LVIS does at any other.
+
+    >>> recall_label(100), recall_label(300)
+    ('AR100', 'AR@300')
+    """
+    return "AR100" if max_detections == 100 else f"AR@{max_detections}"

@@ -20,7 +20,17 @@ from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.structures import RLE
 
-__all__ = ["Row", "View", "by_image", "image_sizes", "mask_rle", "match_predictions", "read_predictions"]
+__all__ = [
+    "Row",
+    "View",
+    "by_image",
+    "image_sizes",
+    "listed_images",
+    "load_predictions",
+    "mask_rle",
+    "match_predictions",
+    "read_predictions",
+]
 
 View = Literal["class-aware", "class-agnostic"]
 """Whether a prediction has to name the class, or only has to find the thing."""
@@ -36,6 +46,11 @@ def read_predictions(path: Path, truth: CocoFile, view: View = "class-aware") ->
 
     Raises InputError when it is neither, and for everything that ``match_predictions`` refuses.
     """
+    return match_predictions(truth, load_predictions(path), view)
+
+
+def load_predictions(path: Path) -> CocoFile | list[dict[str, Any]]:
+    """Read a prediction file as it is: a full COCO file, or the rows of a bare results list; InputError for anything else."""
     try:
         text = path.read_text(encoding="utf-8")
         bare = text.lstrip().startswith("[")
@@ -44,7 +59,12 @@ def read_predictions(path: Path, truth: CocoFile, view: View = "class-aware") ->
         raise InputError(f"expected a prediction file at {path}, but it cannot be read: {problem.strerror}") from None
     except ValueError as problem:
         raise InputError(f"expected COCO JSON in {path}, but it is not JSON: {problem}") from None
-    return match_predictions(truth, rows if bare else CocoFile.read(path), view)
+    return rows if bare else CocoFile.read(path)
+
+
+def listed_images(truth: CocoFile, predictions: CocoFile | Sequence[Row]) -> list[int] | None:
+    """Return the truth's ids of the images that a file of predictions lists, found something or not; None for bare rows."""
+    return list(_matched_images(truth, predictions).values()) if isinstance(predictions, CocoFile) else None
 
 
 def match_predictions(

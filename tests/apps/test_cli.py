@@ -413,9 +413,12 @@ PERFECT = {f"{view} {what}" for view in ("class-aware", "class-agnostic") for wh
 
 
 def assert_perfect(scores: dict[str, Any]) -> None:
-    assert scores.keys() == {*PERFECT, "class-aware separation", "class-agnostic separation", "answer"}
+    assert scores.keys() == {*PERFECT, "class-aware separation", "class-agnostic separation", "answer", "oracles"}
     answer = scores["answer"]
     assert answer["precision"] == answer["recall"] == answer["f1"] == 1 and answer["duplicates"] == answer["count_error"] == 0
+    oracles = scores["oracles"]
+    assert oracles["ap"] == oracles["f1"] == oracles["candidate_recall"] == 1
+    assert all(oracle["ap_gain"] == oracle["f1_gain"] == 0 for oracle in oracles["oracles"].values())
     assert {name: (scores[name]["ap"], scores[name]["ar100"]) for name in PERFECT} == dict.fromkeys(PERFECT, (1.0, 1.0))
 
 

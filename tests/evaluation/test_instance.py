@@ -333,4 +333,4 @@ def test_json_has_fractions_and_null() -> None:
     scores = evaluate_instances(file_of(square(0)), [square(0, score=0.9)])
     plain = json.loads(json.dumps(to_json_dict({"zip": scores}), allow_nan=False))["zip"]
     assert (plain["ap"], plain["ap_large"], plain["n_truth"]) == (1.0, None, 1)
-    assert set(plain) == {*FIELDS, "n_images", "n_truth", "n_predictions"}
+    assert set(plain) == {*FIELDS, "n_images", "n_truth", "n_predictions", "max_detections"}

@@ -21,6 +21,7 @@ from pycocotools import mask as coco_mask
 
 from annofree.errors import InputError
 from annofree.evaluation.instance import Counted, InstanceScores
+from annofree.evaluation.limits import recall_label
 from annofree.evaluation.mistakes import KINDS, Mistake, Mistakes
 from annofree.evaluation.precision_recall import draw_curves, precision_curve, sparkline
 from annofree.evaluation.predictions import Row, image_sizes, mask_rle
@@ -47,7 +48,7 @@ _COLUMNS = {
     "ap_small": "APs",
     "ap_medium": "APm",
     "ap_large": "APl",
-    "ar100": "AR100",
+    "ar": "AR",
 }
 
 
@@ -59,6 +60,7 @@ def write_mistakes_page(
     *,
     title: str,
     groups: Mapping[str, InstanceScores] | None = None,
+    lost: Sequence[Sequence[str]] = (),
     picture: Opener | None = None,
     each: int = 6,
     classes: int = 40,
@@ -67,7 +69,8 @@ def write_mistakes_page(
 
     ``each`` of the largest misses and of the surest false alarms of a class are shown, for the ``classes`` with the most
     mistakes, cut from what ``picture`` opens by file name; without it, or where it raises InputError, only in words.
-    ``groups`` are scores of some classes together, by name.  Raises InputError where ``out`` holds something else.
+    ``groups`` are scores of some classes together, by name.  ``lost`` is a table that says where quality is lost, of texts: its
+    caption, its headings, its rows; it comes first.  Raises InputError where ``out`` holds something else.
     """
     with page_folder(out, _GENERATOR, ("curves.svg", "crops")) as folder:
         curves = draw_curves(counted, title)
@@ -83,8 +86,9 @@ def write_mistakes_page(
             title=title,
             names=everyone,
             index={name: k for k, name in enumerate(everyone)},
+            lost=lost,
             curves=Markup(curves),  # noqa: S704 -- drawn here, its texts escaped
-            columns=list(_COLUMNS.values()),
+            columns=list({**_COLUMNS, "ar": recall_label(counted.limits[-1])}.values()),
             scores=_scores({"all": counted.scores(), **(groups or {})}, counted),
             kinds=_kinds(mistakes),
             right=mistakes.right,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from annofree.apps.cli.evaluate_classes import class_scores, group_scores, of_truth, split_truth, write_page
+from annofree.apps.cli.evaluate_instances import Asked, evaluate_instances
 from annofree.apps.cli.plan import DEFAULTS, policy_named
 from annofree.apps.cli.progress import progress
-from annofree.apps.cli.tables import console
 from annofree.errors import InputError, unknown_name
+from annofree.evaluation.limits import checked_limit
 
 if TYPE_CHECKING:
     from annofree.formats.coco import CocoFile
@@ -35,8 +35,17 @@ def evaluate(
         str, typer.Option(help="Semantic, with --images: found, found-bkg, tokencut or none, for clip_diy.")
     ] = "found",
     device: Annotated[str, typer.Option(help="With --images: auto, cpu, cuda, ...")] = "auto",
-    by: Annotated[str | None, typer.Option(help="Score groups of pictures apart, by this field of the truth's images.")] = None,
     task: Annotated[str, typer.Option(help="Score instances or label maps: instance or semantic.")] = "instance",
+    iou: Annotated[
+        str | None,
+        typer.Option(help="Instances: compare masks (segm) or boxes (bbox); else masks, or boxes where there are no masks."),
+    ] = None,
+    max_detections: Annotated[
+        int, typer.Option(help="Instances: how many of an image and class count, the surest first; LVIS has 300.")
+    ] = 100,
+    by: Annotated[
+        str | None, typer.Option(help="Instances: score groups of pictures apart, by this field of the truth's images.")
+    ] = None,
     protocol: Annotated[str, typer.Option(help="Semantic: whose rules, for example voc21 or clip-diy-coco.")] = "default",
     split: Annotated[str | None, typer.Option(help="Semantic: the data set's split, where it has several.")] = None,
     novel: Annotated[
@@ -44,61 +53,64 @@ def evaluate(
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Instances: score each class apart too.")] = False,
     page: Annotated[
-        Path | None, typer.Option(help="Instances: write curves and the worst mistakes as a page to this folder.")
+        Path | None, typer.Option(help="Instances: write where quality is lost, curves and the worst mistakes as a page here.")
     ] = None,
     pictures: Annotated[
         Path | None,
         typer.Option(help="With --page and --predictions: the folder of the truth's pictures, to cut mistakes from."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON instead of tables.")] = False,
 ) -> None:
-    """Score instances (AP, AR, separation of touching pairs) or, with --task semantic, label maps (mIoU by a protocol)."""
-    from annofree.formats.coco import CocoFile
-    from annofree.formats.files import make_folder
+    """Score instances or, with --task semantic, label maps (mIoU by a protocol).
 
+    Instances: AP and AR as COCO counts them, how many touching pairs come out as two, precision, recall and F1 of all that is
+    said, and where quality is lost: what AP and F1 would be if only names, masks or the order were right. --predictions
+    scores a file, --images runs a method. Notes go to the error stream: images without a prediction, boxes for want of masks.
+    """
     if task not in ("instance", "semantic"):
         raise unknown_name("task", task, ("instance", "semantic"))
+    _refuse_folder(out)
     method = method or DEFAULTS[task]
+    asked = Asked(by, novel, per_class, page, pictures or images, iou, max_detections, out, as_json)
     if task == "semantic":
-        for option, given in {"--by": by, "--novel": novel, "--per-class": per_class or None, "--page": page}.items():
-            if given is not None:
-                raise InputError(f"expected no {option} with --task semantic; leave it out")
-        _refuse_folder(out)
-        _semantic(truth, images, predictions, protocol, split, method, variant, models, objectness, device, out)
+        _refuse_options_of_instances(asked)
+        _semantic(truth, images, predictions, protocol, split, method, variant, models, objectness, device, out, as_json)
         return
     if protocol != "default" or split is not None:
         raise InputError("expected --protocol and --split with --task semantic only; leave them out")
     if (images is None) == (predictions is None):
         raise InputError("expected either --images DIR or --predictions FILE, got " + ("both" if images else "neither"))
-    _refuse_folder(out)
-    if out is not None:
-        make_folder(out.parent)
-    if pictures is not None and (page is None or predictions is None):
-        raise InputError("expected --pictures with --page and --predictions only; leave it out")
-    whole = CocoFile.read(truth)
-    known, apart = split_truth(whole, novel)
-    found: Any
-    if predictions is not None:
-        found, about = _read(predictions, whole)
-        found = of_truth(found, known)
-    else:
-        found, about = _run(known, images, method, variant, models, device, policy_named(policy))
-    results = {
-        group: {**_scores(known, found, ids), **group_scores(known, found, ids, apart)}
-        for group, ids in _groups(known, by).items()
-    }
-    results |= {"classes": class_scores(known, found)} if per_class else {}
-    _show(results)
-    if page is not None:
-        print(f"written: {write_page(page, known, found, pictures or images, apart)}")
-    if out is not None:
-        from annofree.evaluation.report import to_json_dict
-        from annofree.formats.files import write_json
+    _check(asked, pictures, predictions)
 
-        scores = {group: to_json_dict(s) for group, s in results.items()}
-        write_json(
-            out, {"protocol": "COCO, maxDets 1/10/100, all categories of the truth", **about, "scores": scores}, indent=2
-        )
+    def run(known: CocoFile) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        return _run(known, images, method, variant, models, device, policy_named(policy))
+
+    evaluate_instances(truth, predictions, run, asked)
+
+
+def _check(asked: Asked, pictures: Path | None, predictions: Path | None) -> None:
+    """Refuse what can be refused before any file is read."""
+    from annofree.formats.files import make_folder
+
+    if asked.iou not in (None, "segm", "bbox"):
+        raise unknown_name("IoU", str(asked.iou), ("segm", "bbox"))
+    checked_limit(asked.max_detections)
+    if pictures is not None and (asked.page is None or predictions is None):
+        raise InputError("expected --pictures with --page and --predictions only; leave it out")
+    if pictures is not None and not pictures.is_dir():
+        raise InputError(f"expected the folder of the truth's pictures, got {pictures}; check --pictures")
+    if asked.out is not None:
+        make_folder(asked.out.parent)
+
+
+def _refuse_options_of_instances(asked: Asked) -> None:
+    given: dict[str, Any] = {"--by": asked.by, "--novel": asked.novel, "--per-class": asked.per_class or None}
+    given |= {"--page": asked.page, "--iou": asked.iou}
+    given |= {"--max-detections": None if asked.max_detections == 100 else asked.max_detections}
+    for option, value in given.items():
+        if value is not None:
+            raise InputError(f"expected no {option} with --task semantic; leave it out")
 
 
 def _refuse_folder(out: Path | None) -> None:
@@ -118,6 +130,7 @@ def _semantic(
     objectness: str,
     device: str,
     out: Path | None,
+    as_json: bool,
 ) -> None:
     from annofree.apps.cli.evaluate_semantic import evaluate_semantic
     from annofree.methods.catalogue import entry_of, load
@@ -126,19 +139,12 @@ def _semantic(
         asked: dict[str, Any] = {"objectness": objectness} if entry_of(method, variant).objectness else {}
         return load(method, models=models, variant=variant, device=device, **asked)
 
-    evaluate_semantic(truth, images, predictions, protocol, split, load_method, out)
-
-
-def _read(predictions: Path, truth: CocoFile) -> tuple[Any, dict[str, Any]]:
-    from annofree.evaluation.predictions import read_predictions
-
-    # class-agnostic scores need no names, but class-aware ones do: read once, by name
-    return read_predictions(predictions, truth), {"predictions": predictions.name}
+    evaluate_semantic(truth, images, predictions, protocol, split, load_method, out, as_json)
 
 
 def _run(
     truth: CocoFile, images: Path | None, method: str, variant: str, models: str, device: str, policy: str
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     from annofree.evaluation.running import predicted, truth_images
     from annofree.methods.catalogue import load
 
@@ -146,37 +152,5 @@ def _run(
     own: dict[str, Any] = {} if policy == "all" else {"policy": policy}
     segmenter = load(method, models=models, variant=variant, device=device, **own)
     with progress("pictures") as show:
-        return predicted(segmenter, truth_images(truth, images), truth, show), {"provenance": segmenter.provenance}
-
-
-def _groups(truth: CocoFile, by: str | None) -> dict[str, list[int] | None]:
-    groups: dict[str, list[int] | None] = {}
-    for row in truth.images if by else []:
-        if by not in row:
-            raise InputError(f"expected each picture of the truth to have the field {by!r}; {row['file_name']} has not")
-        members = groups.setdefault(f"{by} {row[by]}", [])
-        assert members is not None  # noqa: S101
-        members.append(row["id"])
-    return {**groups, "all": None}
-
-
-def _scores(truth: CocoFile, found: Any, ids: list[int] | None) -> Any:
-    from annofree.evaluation.running import scores_of
-
-    return scores_of(truth, found, ids)
-
-
-def _show(results: dict[str, Any]) -> None:
-    from annofree.evaluation.instance import InstanceScores
-    from annofree.evaluation.report import as_sentence, as_table
-    from annofree.evaluation.separation import Separation
-
-    screen = console()
-    for group, scores in results.items():
-        screen.print(as_table({n: s for n, s in scores.items() if isinstance(s, InstanceScores)}, group))
-        for name, s in scores.items():
-            if isinstance(s, Separation):
-                rate = "-" if s.rate is None else f"{100 * s.rate:.1f} %"
-                screen.print(f"{name}: {s.separated} of {s.pairs} touching same-class pairs, {rate}")
-            elif not isinstance(s, InstanceScores):
-                screen.print(f"as an answer: {as_sentence(s)}")
+        found = predicted(segmenter, truth_images(truth, images), truth, show)
+    return found.annotations, {"provenance": segmenter.provenance}

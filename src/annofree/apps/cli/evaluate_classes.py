@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,22 @@ from annofree.errors import InputError
 
 if TYPE_CHECKING:
     from annofree.evaluation.instance import InstanceScores
+    from annofree.evaluation.oracles import OracleSplit
+    from annofree.evaluation.shapes import IouType
     from annofree.formats.coco import CocoFile
 
-__all__ = ["COCO_17", "class_scores", "group_scores", "of_truth", "split_truth", "write_page"]
+__all__ = ["COCO_17", "Rules", "class_scores", "group_scores", "of_truth", "split_truth", "write_page"]
 
 Groups = Mapping[str, Collection[str]]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is compared, masks (segm) or boxes (bbox), and how many detections an image and class count."""
+
+    iou_type: IouType
+    max_detections: int
+
 
 COCO_17 = "coco-17"
 
@@ -41,36 +53,48 @@ def of_truth(rows: Sequence[dict[str, Any]], truth: CocoFile) -> list[dict[str, 
     return [row for row in rows if row["image_id"] in images and row["category_id"] in classes]
 
 
-def group_scores(truth: CocoFile, found: Any, ids: list[int] | None, groups: Groups) -> dict[str, InstanceScores]:
-    """Score masks and boxes of each group of classes, class-aware."""
-    from annofree.evaluation.instance import IouType, count_instances
+def group_scores(truth: CocoFile, found: Any, ids: list[int] | None, groups: Groups, rules: Rules) -> dict[str, InstanceScores]:
+    """Score each group of classes, class-aware: masks and boxes, or boxes alone."""
+    from annofree.evaluation.instance import count_instances
 
     scores: dict[str, InstanceScores] = {}
-    kinds: dict[str, IouType] = {"masks": "segm", "boxes": "bbox"}
+    kinds: dict[str, IouType] = {"masks": "segm", "boxes": "bbox"} if rules.iou_type == "segm" else {"boxes": "bbox"}
     for kind, iou_type in kinds.items() if groups else ():
-        counted = count_instances(truth, found, iou_type=iou_type, image_ids=ids)
+        counted = count_instances(truth, found, iou_type=iou_type, image_ids=ids, max_detections=rules.max_detections)
         scores |= {f"{group} {kind}": counted.scores(names) for group, names in groups.items()}
     return scores
 
 
-def class_scores(truth: CocoFile, found: Any) -> dict[str, InstanceScores]:
-    """Score the masks of each class, of all pictures."""
+def class_scores(truth: CocoFile, found: Any, rules: Rules) -> dict[str, InstanceScores]:
+    """Score the masks, or the boxes, of each class, of all pictures."""
     from annofree.evaluation.instance import count_instances
 
-    return count_instances(truth, found).by_class()
+    return count_instances(truth, found, iou_type=rules.iou_type, max_detections=rules.max_detections).by_class()
 
 
-def write_page(out: Path, truth: CocoFile, found: Any, pictures: Path | None, groups: Groups) -> Path:
-    """Write curves, classes and the worst mistakes, of masks, as a page; crops are cut from the folder ``pictures``."""
+def write_page(
+    out: Path, truth: CocoFile, found: Any, pictures: Path | None, groups: Groups, rules: Rules, split: OracleSplit
+) -> Path:
+    """Write where quality is lost, curves, classes and the worst mistakes as a page; crops are cut from ``pictures``."""
     from annofree.apps.cli.report import opener
     from annofree.evaluation.instance import count_instances
     from annofree.evaluation.mistakes import find_mistakes
     from annofree.evaluation.mistakes_page import write_mistakes_page
+    from annofree.evaluation.report import oracle_texts
 
     if pictures is not None and not pictures.is_dir():
         raise InputError(f"expected the folder of the truth's pictures, got {pictures}; check --pictures")
-    counted, found_out = count_instances(truth, found), find_mistakes(truth, found)
-    scores = {name: counted.scores(names) for name, names in groups.items()}
-    opened = None if pictures is None else opener(pictures)
+    iou_type, limit = rules.iou_type, rules.max_detections
+    counted = count_instances(truth, found, iou_type=iou_type, max_detections=limit)
+    mistakes = find_mistakes(truth, found, iou_type=iou_type, max_detections=limit)
     title = f"{sum(counted.n_predictions):,} answers on {counted.n_images:,} pictures"
-    return write_mistakes_page(out, truth, counted, found_out, title=title, groups=scores, picture=opened)
+    return write_mistakes_page(
+        out,
+        truth,
+        counted,
+        mistakes,
+        title=title if iou_type == "segm" else f"{title}, by their boxes",
+        groups={name: counted.scores(names) for name, names in groups.items()},
+        lost=oracle_texts(split, iou_type),
+        picture=None if pictures is None else opener(pictures),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ def evaluate_semantic(
     split: str | None,
     load_method: Any,
     out: Path | None,
+    as_json: bool = False,
 ) -> None:
     """Score by a protocol: the folder of label maps ``predictions``, or what ``load_method()`` says of the pictures."""
     from annofree.evaluation.semantic_protocols import semantic_protocol
@@ -47,7 +49,10 @@ def evaluate_semantic(
             raise InputError(f"expected a method that names every pixel, got {type(method).__name__}, which finds instances")
         with progress("pictures") as show:
             result = score_method(method, dataset, rules, show)
-    _show(result)
+    if as_json:
+        print(json.dumps(result.to_json_dict(), indent=2, ensure_ascii=False))
+    else:
+        _show(result)
     if out is not None:
         _write(result, out)
 

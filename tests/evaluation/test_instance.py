@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
 from annofree.errors import InputError
-from annofree.evaluation.instance import InstanceScores, IouType, evaluate_instances
+from annofree.evaluation.instance import InstanceScores, IouType, count_instances, evaluate_instances
 from annofree.evaluation.predictions import View, match_predictions, read_predictions
 from annofree.evaluation.report import as_table, to_json_dict
 from annofree.formats.coco import CocoFile
@@ -80,7 +80,7 @@ def random_case(seed: int) -> tuple[CocoFile, Rows]:
     return truth, [{**row, "score": float(score)} for row, score in zip(said, scores, strict=True)]
 
 
-def pycocotools_says(truth: CocoFile, said: Rows, view: View, iou_type: IouType) -> list[float]:
+def pycocotools_engine(truth: CocoFile, said: Rows, view: View, iou_type: IouType, limits: list[int]) -> COCOeval:
     real: Rows = [{**row} for row in copy.deepcopy(truth.annotations)]
     rows = copy.deepcopy(said)
     for row in rows if iou_type == "segm" else []:
@@ -92,8 +92,15 @@ def pycocotools_says(truth: CocoFile, said: Rows, view: View, iou_type: IouType)
         coco.dataset = {"images": truth.images, "categories": truth.categories, "annotations": real}
         coco.createIndex()
         oracle = COCOeval(coco, coco.loadRes(rows), iou_type)
+        oracle.params.maxDets = limits
         oracle.evaluate()
         oracle.accumulate()
+    return oracle
+
+
+def pycocotools_says(truth: CocoFile, said: Rows, view: View, iou_type: IouType) -> list[float]:
+    oracle = pycocotools_engine(truth, said, view, iou_type, [1, 10, 100])
+    with contextlib.redirect_stdout(io.StringIO()):
         oracle.summarize()
     return [float(value) for value in oracle.stats]
 
@@ -123,6 +130,33 @@ def test_more_than_a_hundred_predictions_are_cut_as_pycocotools_cuts_them() -> N
     said += [{"image_id": 1, "category_id": 7, "score": float(s), **blob(rng, random_box(rng))} for s in rng.random(130)]
     scores = evaluate_instances(truth, said, view="class-agnostic", iou_type="segm")
     assert_close(twelve(scores), pycocotools_says(truth, said, "class-agnostic", "segm"))
+
+
+@pytest.mark.parametrize("limit", [1, 5, 10, 100, 300])
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+def test_any_limit_of_detections_counts_as_pycocotools_counts(limit: int, iou_type: IouType) -> None:
+    truth, said = random_case(3)
+    rng = np.random.default_rng(0)
+    own = [row for row in truth.annotations if row["image_id"] == truth.annotations[0]["image_id"]]
+    for k in rng.integers(0, len(own), 250):  # more than 100 and fewer than 300 of one class on one picture
+        row = own[int(k)]
+        moved = np.array(row["bbox"]) + rng.normal(0, 6, 4)
+        said.append({**row, **blob(rng, np.maximum(moved, 4)), "category_id": 3, "score": float(rng.random())})
+    limits = [n for n in (1, 10) if n < limit] + [limit]
+    counted = count_instances(truth, said, iou_type=iou_type, max_detections=limit)
+    theirs = pycocotools_engine(truth, said, "class-aware", iou_type, limits)
+    assert_close(counted.precision, theirs.eval["precision"])
+    assert_close(counted.recall, theirs.eval["recall"])
+    scores, of_all = counted.scores(), theirs.eval["recall"][:, :, 0]
+    assert counted.limits == tuple(limits) and scores.max_detections == limit
+    assert_close(scores.ar, of_all[:, :, -1][of_all[:, :, -1] > -1].mean())
+    assert scores.ar100 == (scores.ar if limit == 100 else None)
+    assert (scores.ar10 is None) == (limit < 10) and scores.ar1 is not None
+    label = "AR100" if limit == 100 else f"AR@{limit}"
+    columns = [column.header for column in as_table({"zip": scores}, "all").columns]
+    assert [c for c in columns if str(c).startswith("AR")] == [*(f"AR{n}" for n in limits[:-1]), label]
+    plain = to_json_dict({"zip": scores})["zip"]
+    assert plain[f"ar{limit}"] == scores.ar and "ar" not in plain and ("ar100" in plain) == (limit == 100)
 
 
 def square(x: float, side: float = 20, **more: Any) -> dict[str, Any]:

@@ -1,0 +1,97 @@
+"""The fixes of the oracle split, the obvious way: one prediction at a time, loops over boolean masks.
+
+A slow twin of ``annofree.evaluation.oracles``, to check its fixes against; each returns new things and leaves the old ones.
+Of equals the first is taken, but a name that is among the equals is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from annofree.formats.pictures import Thing, mask_of
+from annofree.structures import BoolArray
+
+__all__ = ["obvious_masks", "obvious_names", "obvious_order", "obvious_overlap"]
+
+
+def obvious_overlap(said: Thing, real: Thing) -> float:
+    """Return the IoU of two masks or, where the second is a crowd, the part of the first inside it.
+
+    >>> import numpy as np
+    >>> whole, left = np.ones((2, 4), bool), np.arange(8).reshape(2, 4) % 4 < 2
+    >>> obvious_overlap(Thing.of_mask("dog", left), Thing.of_mask("dog", whole))
+    0.5
+    >>> obvious_overlap(Thing.of_mask("dog", left), Thing.of_mask("dog", whole, crowd=True))
+    1.0
+    """
+    one, other = _mask(said), _mask(real)
+    either = int(one.sum()) if real.crowd else int((one | other).sum())
+    return int((one & other).sum()) / either if either else 0.0
+
+
+def _mask(thing: Thing) -> BoolArray:
+    assert thing.rle is not None  # noqa: S101
+    return mask_of(thing.rle)
+
+
+def obvious_names(said: Sequence[Thing], real: Sequence[Thing]) -> list[Thing]:
+    """Give each prediction the name of what it overlaps by 0.5: of true instances, else of crowds.
+
+    >>> import numpy as np
+    >>> mask = np.ones((2, 2), bool)
+    >>> obvious_names([Thing.of_mask("cat", mask, 0.5)], [Thing.of_mask("dog", mask)])[0].name
+    'dog'
+    """
+    renamed = []
+    for thing in said:
+        reached = [other for other in real if obvious_overlap(thing, other) >= 0.5]
+        reached = [other for other in reached if not other.crowd] or reached
+        most = max((obvious_overlap(thing, other) for other in reached), default=0.0)
+        names = [other.name for other in reached if obvious_overlap(thing, other) == most]
+        name = thing.name if thing.name in names or not names else names[0]
+        renamed.append(_with(thing, name=name))
+    return renamed
+
+
+def obvious_masks(said: Sequence[Thing], real: Sequence[Thing]) -> list[Thing]:
+    """Give each prediction the best mask that there is for the true instance of its name that it is near."""
+    changed = []
+    for thing in said:
+        own = [other for other in real if other.name == thing.name]
+        solid = [other for other in own if not other.crowd]
+        most = max((obvious_overlap(thing, other) for other in solid), default=0.0)
+        lost = any(other.crowd and obvious_overlap(thing, other) >= 0.5 for other in own) and most < 0.5
+        mask = thing
+        if most >= 0.1 and not lost:
+            stands_for = next(other for other in solid if obvious_overlap(thing, other) == most)
+            for candidate in said:
+                if obvious_overlap(candidate, stands_for) > obvious_overlap(mask, stands_for):
+                    mask = candidate
+        changed.append(_with(thing, mask=mask))
+    return changed
+
+
+def obvious_order(said: Sequence[Thing], real: Sequence[Thing]) -> list[Thing]:
+    """Score what is right above all else, the best fitting first; what is not, below, in its order."""
+    scores: dict[int, float] = {}
+    taken: set[int] = set()
+    while True:
+        best, pair = 0.0, (-1, -1)
+        for p, thing in enumerate(said):
+            for n, other in enumerate(real):
+                free = p not in scores and n not in taken and thing.name == other.name and not other.crowd
+                overlap = obvious_overlap(thing, other) if free else 0.0
+                if overlap >= 0.5 and overlap > best:
+                    best, pair = overlap, (p, n)
+        if pair == (-1, -1):
+            break
+        scores[pair[0]] = 1.0 + best
+        taken.add(pair[1])
+    ranked = sorted(range(len(said)), key=lambda p: said[p].score or 0.0)
+    below = {p: rank / (len(said) + 1) for rank, p in enumerate(ranked)}
+    return [_with(thing, score=scores.get(p, below[p])) for p, thing in enumerate(said)]
+
+
+def _with(thing: Thing, *, name: str | None = None, mask: Thing | None = None, score: float | None = None) -> Thing:
+    shape = _mask(mask or thing)
+    return Thing.of_mask(name or thing.name, shape, thing.score if score is None else score, thing.crowd)

@@ -79,6 +79,7 @@ def test_calibration_is_weighed_by_bin() -> None:
     assert calibration_error(scores, right) == pytest.approx((4 * abs(0.95 - 0.75) + 0.15) / 5)
     assert calibration_error(np.array([1.0]), np.array([True])) == 0.0, "a score of one falls in the last bin"
     assert calibration_error(np.zeros(0), np.zeros(0, bool)) is None
+    assert calibration_error(np.array([0.5, 1.5]), np.array([True, True])) is None, "no probabilities"
 
 
 def test_programs_get_the_rates_too(truth: CocoFile) -> None:

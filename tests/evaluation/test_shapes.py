@@ -70,9 +70,16 @@ def test_boxes_are_scored_where_a_side_has_no_masks(
     [
         ([WHOLE, BARE], [WHOLE], None, r"1 of 2 in the truth have none: annotation 2 on 0\.jpg; score boxes .*--iou bbox"),
         ([WHOLE, *[BARE] * 5], [WHOLE], "segm", r"5 of 6 in the truth have none: .*annotation 4 on 0\.jpg \.\.\.; score boxes"),
-        ([WHOLE], [WHOLE, BARE], None, r"1 of 2 in the predictions have none: annotation \? on 0\.jpg"),
+        ([WHOLE], [WHOLE, BARE], None, r"1 of 2 in the predictions have none: prediction 1 on 0\.jpg"),
         ([WHOLE], [BARE], "segm", "1 of 1 in the predictions have none"),
         ([BARE], [WHOLE], "segm", "1 of 1 in the truth have none"),
+        (
+            [WHOLE],
+            [{**BARE, "bbox": None}],
+            None,
+            r"a box or a mask in every annotation, but 1 of 1 in the predictions .*; add",
+        ),
+        ([{**BARE, "bbox": []}], [WHOLE], "bbox", r"a box or a mask in every annotation, but 1 of 1 in the truth"),
         ([WHOLE], [WHOLE], "boxes", "unknown IoU 'boxes'.* Known: bbox, segm"),
     ],
 )
@@ -88,6 +95,19 @@ def test_boxes_that_are_none_are_refused(bad: object) -> None:
     for score in (evaluate_instances, evaluate_answer, evaluate_oracles, find_mistakes):
         with pytest.raises(InputError, match="expected a box as x y w h"):
             score(truth_of(box(0)), [box(0, score=0.5) | {"bbox": bad}], iou_type="bbox")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *([[1, 2]], [[1, 2, 3, 4]], [[]], [[[1, 2], [3, 4], [5, 6]] * 2], [["a"] * 6], [[float("nan")] * 6]),
+        *("polygon", 5, {"size": [100, 120]}, {"counts": [12000]}),
+        *({"size": [100, 120], "counts": [5]}, {"size": [100, 120], "counts": 5}, {"size": [100, 120], "counts": "@@@@"}),
+    ],
+)
+def test_masks_that_are_none_are_refused(bad: object) -> None:
+    with pytest.raises(InputError, match=r"expected (a mask|masks) (as|of)"):
+        evaluate_instances(truth_of(masked(box(0))), [box(0, score=0.5, segmentation=bad)])
 
 
 def test_a_box_is_measured_from_the_mask_where_none_is_written() -> None:

@@ -107,7 +107,7 @@ def evaluate_answer(
 
 
 def calibration_error(scores: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], bins: int = BINS) -> float | None:
-    """The expected calibration error of scores (N) in 0 .. 1 with what was right (N); None without any.
+    """The expected calibration error of scores (N) with what was right (N); None without any, or with one outside 0 .. 1.
 
     The mean over bins of equal width, weighed by how many fall in, of the difference between mean score and part right.
     Guo et al., ICML 2017.
@@ -115,7 +115,7 @@ def calibration_error(scores: npt.NDArray[np.float64], right: npt.NDArray[np.boo
     >>> calibration_error(np.array([0.9, 0.9, 0.1, 0.1]), np.array([True, True, False, False])).__round__(3)
     0.1
     """
-    if not len(scores):
+    if not len(scores) or scores.min() < 0 or scores.max() > 1:
         return None
     place = np.clip((np.asarray(scores) * bins).astype(int), 0, bins - 1)
     sums = np.bincount(place, weights=np.asarray(scores) - np.asarray(right, float), minlength=bins)

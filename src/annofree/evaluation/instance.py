@@ -16,7 +16,7 @@ import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
 from pycocotools import mask as coco_mask
 
-from annofree.errors import unknown_name
+from annofree.errors import InputError, unknown_name
 from annofree.evaluation.limits import checked_limit, limits_of
 from annofree.evaluation.predictions import Row, View, image_sizes, mask_rle, match_predictions
 from annofree.evaluation.shapes import IouType, box_of
@@ -233,6 +233,11 @@ def _counts(
     sides = [COCO({"images": images, "categories": categories, "annotations": rows}) for rows in (truth, predictions)]
     engine = COCOeval_faster(*sides, iou_type)
     engine.params.maxDets = list(limits)
-    engine.evaluate()
+    try:
+        engine.evaluate()
+    except ValueError as problem:  # run lengths as text are read there, and nowhere before
+        raise InputError(
+            f"expected masks as run lengths that the COCO API can read, got some that it cannot: {problem}"
+        ) from None
     engine.accumulate()
     return np.asarray(engine.eval["precision"], np.float64), np.asarray(engine.eval["recall"], np.float64)

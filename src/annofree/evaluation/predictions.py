@@ -207,9 +207,34 @@ def mask_rle(row: Row, size: tuple[int, int]) -> RLE:
             f"expected a segmentation in every annotation, none in one of image {row.get('image_id')}; score boxes instead?"
         )
     if isinstance(drawn, list):
-        polygons: RLE = coco_mask.merge(coco_mask.frPyObjects(drawn, *size))
-        return polygons
+        return _filled(drawn, row, size)
+    if not isinstance(drawn, Mapping) or not {"size", "counts"} <= drawn.keys():
+        raise _broken(row, f"got {type(drawn).__name__}")
     if tuple(drawn["size"]) != size:
         raise InputError(f"expected masks of {size} (H, W) for image {row.get('image_id')}, got one of {tuple(drawn['size'])}")
-    rle: RLE = coco_mask.frPyObjects(drawn, *size) if isinstance(drawn["counts"], list) else dict(drawn)
+    counts = drawn["counts"]
+    if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
+        raise _broken(row, f"got run lengths of {sum(counts)} px on an image of {size[0] * size[1]}")
+    if not isinstance(counts, list | str | bytes):
+        raise _broken(row, f"got {type(counts).__name__} as run lengths")
+    rle: RLE = coco_mask.frPyObjects(drawn, *size) if isinstance(counts, list) else dict(drawn)
     return rle
+
+
+def _filled(polygons: Sequence[Any], row: Row, size: tuple[int, int]) -> RLE:
+    """Draw polygons; where the first has four numbers the COCO API would take all for boxes, and what is none would end it."""
+    try:
+        fit = len(polygons[0]) > 4 and all(math.isfinite(sum(points)) for points in polygons)
+    except TypeError:
+        fit = False
+    if not fit:
+        raise _broken(row, f"got {str(polygons)[:60]}")
+    rle: RLE = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
+    return rle
+
+
+def _broken(row: Row, got: str) -> InputError:
+    return InputError(
+        f"expected a mask as polygons of three points or more, x y x y ..., or as run lengths that cover the image, {got} "
+        f"on image {row.get('image_id')}"
+    )

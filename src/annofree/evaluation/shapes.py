@@ -69,28 +69,31 @@ def choose_iou_type(truth: CocoFile, rows: Sequence[Row], asked: str | None = No
     >>> choose_iou_type(truth, [])
     ('bbox', 'the truth has no masks, only boxes: boxes are scored')
     """
-    if asked == "bbox":
-        return "bbox", None
-    if asked not in ("segm", None):
+    if asked not in (*IOU_TYPES, None):
         raise unknown_name("IoU", str(asked), IOU_TYPES)
-    sides = {"truth": truth.annotations, "predictions": rows}
-    without = {side: [row for row in own if not row.get("segmentation")] for side, own in sides.items()}
-    for side, own in sides.items() if asked is None else ():
-        if own and len(without[side]) == len(own):
-            has = "has" if side == "truth" else "have"
-            return "bbox", f"the {side} {has} no masks, only boxes: boxes are scored"
+    sides: dict[str, Sequence[Row]] = {"truth": truth.annotations, "predictions": rows}
+    without = {side: [k for k, row in enumerate(own) if not row.get("segmentation")] for side, own in sides.items()}
+    bare = [side for side, own in sides.items() if own and len(without[side]) == len(own)]
+    if asked == "bbox" or (bare and asked is None):
+        for side, own in sides.items():
+            _check(side, own, [k for k in without[side] if not own[k].get("bbox")], "a box or a mask", truth)
+        has = "has" if bare[:1] == ["truth"] else "have"
+        return "bbox", None if asked else f"the {bare[0]} {has} no masks, only boxes: boxes are scored"
     for side, own in sides.items():
-        if without[side]:
-            raise _lacking(side, without[side], len(own), truth)
+        _check(side, own, without[side], "a mask, to score masks,", truth)
     return "segm", None
 
 
-def _lacking(side: str, without: Sequence[Row], total: int, truth: CocoFile) -> InputError:
-    names = {image["id"]: str(image.get("file_name")) for image in truth.images}
-    first = "; ".join(
-        f"annotation {row.get('id', '?')} on {names.get(row['image_id'], row['image_id'])}" for row in without[:_SHOWN]
-    )
-    return InputError(
-        f"expected a mask in every annotation to score masks, but {len(without):,} of {total:,} in the {side} have none: "
-        f"{first}{' ...' if len(without) > _SHOWN else ''}; score boxes instead (--iou bbox), or add the masks"
+def _check(side: str, rows: Sequence[Row], lacking: Sequence[int], what: str, truth: CocoFile) -> None:
+    """Raise InputError that counts the rows of a side which lack something, and names the first by id or by place."""
+    if not lacking:
+        return
+    names = {image["id"]: str(image.get("file_name", image["id"])) for image in truth.images}
+    kind = "annotation" if side == "truth" else "prediction"
+    numbers = [(k, rows[k].get("id", k) if side == "truth" else k) for k in lacking[:_SHOWN]]
+    first = "; ".join(f"{kind} {number} on {names.get(rows[k]['image_id'], '?')}" for k, number in numbers)
+    raise InputError(
+        f"expected {what} in every annotation, but {len(lacking):,} of {len(rows):,} in the {side} have none: {first}"
+        f"{' ...' if len(lacking) > _SHOWN else ''}; {'score boxes instead (--iou bbox), or ' if 'to score' in what else ''}"
+        "add what is missing"
     )

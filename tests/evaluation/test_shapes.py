@@ -17,6 +17,7 @@ from annofree.evaluation.oracles import evaluate_oracles
 from annofree.evaluation.running import scores_of
 from annofree.evaluation.separation import Separation, evaluate_separation
 from annofree.evaluation.shapes import box_of, choose_iou_type
+from annofree.evaluation.truth import check_truth
 from annofree.formats.coco import CocoFile
 
 Rows = list[dict[str, Any]]
@@ -189,3 +190,30 @@ def test_mistakes_are_looked_for_among_as_many() -> None:
     before = copy.deepcopy(said)
     assert [find_mistakes(truth, said, iou_type="bbox", max_detections=n).right for n in (1, 2, 300)] == [1, 2, 3]
     assert said == before
+
+
+# Truth
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (5, "expected annotation 0 of the truth with image_id and category_id, got 5"),
+        ({"image_id": 1}, "with image_id and category_id"),
+        (box(0, category_id=9), "annotation 0 of the truth has category_id 9, which is not among its 2 categories"),
+        (box(0, area="large"), "expected area of annotation 0 of the truth as a number, got 'large'"),
+        (box(0, iscrowd=[]), "expected iscrowd"),
+    ],
+)
+def test_truth_that_cannot_be_scored_against_is_refused(row: Any, message: str) -> None:
+    file = truth_of()
+    file.annotations = [row]
+    with pytest.raises(InputError, match=message):
+        check_truth(file)
+
+
+def test_numbers_that_are_not_known_are_measured() -> None:
+    truth = truth_of(box(0, area=None, iscrowd=None))
+    check_truth(truth)
+    assert evaluate_instances(truth, [box(0, score=0.5)], iou_type="bbox").ap_small == 1
+    assert evaluate_oracles(truth, [box(0, score=0.5)], iou_type="bbox").ap == 1

@@ -200,7 +200,8 @@ def _per_class(rows: Sequence[Row], categories: Sequence[Row]) -> IntArray:
 
 def _truth_row(row: Row, number: int, sizes: Sizes, view: View, iou_type: IouType) -> dict[str, Any]:
     ours = _engine_row(row, number, sizes, view, iou_type)
-    return {**ours, "area": float(row.get("area", ours["area"])), "iscrowd": int(row.get("iscrowd", 0))}
+    area = ours["area"] if row.get("area") is None else float(row["area"])
+    return {**ours, "area": area, "iscrowd": int(row.get("iscrowd") or 0)}
 
 
 def _prediction_row(row: Row, number: int, sizes: Sizes, view: View, iou_type: IouType) -> dict[str, Any]:

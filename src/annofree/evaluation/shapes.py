@@ -52,7 +52,7 @@ def overlaps_of(said: Sequence[Row], real: Sequence[Row], size: Size, iou_type: 
     if not said or not real:
         return np.zeros((len(said), len(real)))
     shapes = [[_shape(row, size, iou_type) for row in rows] for rows in (said, real)]
-    return np.asarray(coco_mask.iou(*shapes, [int(row.get("iscrowd", 0)) for row in real]), np.float64)
+    return np.asarray(coco_mask.iou(*shapes, [int(row.get("iscrowd") or 0) for row in real]), np.float64)
 
 
 def _shape(row: Row, size: Size, iou_type: IouType) -> object:

@@ -45,7 +45,9 @@ def evaluate_instances(
 
     whole = CocoFile.read(truth)  # before what is heavy, so that a missing file is refused at once
     from annofree.evaluation.shapes import choose_iou_type
+    from annofree.evaluation.truth import check_truth
 
+    check_truth(whole)
     known, apart = split_truth(whole, asked.novel)
     groups = _groups(known, asked.by)
     found, about, coverage = _read(predictions, whole, known) if predictions else (*run(known), None)

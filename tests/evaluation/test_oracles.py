@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -305,6 +307,17 @@ def test_figures_are_those_of_the_fixed_rows_by_our_scores_and_by_pycocotools(se
 # Of any input
 
 
+def test_masks_and_order_lower_no_ap_and_names_do_at_times() -> None:
+    lowered: dict[Fix, int] = dict.fromkeys(FIXES, 0)
+    for seed in range(80):
+        truth, said = random_case(seed)
+        plain = evaluate_instances(truth, said).ap
+        for fix in FIXES:
+            ap = evaluate_instances(truth, fixed_rows(truth, said, fix)).ap
+            lowered[fix] += ap is not None and plain is not None and ap < plain - 1e-9
+    assert lowered["masks"] == lowered["order"] == lowered["all"] == 0 < lowered["names"] < 20
+
+
 @given(st.integers(0, 10_000), st.sampled_from(KINDS), st.sampled_from([1, 3, 100]))
 @settings(max_examples=40, deadline=None)
 def test_no_fix_loses_and_all_together_gain_the_most(seed: int, iou_type: IouType, limit: int) -> None:
@@ -356,3 +369,11 @@ def test_of_instances_apart_the_order_gives_the_recall_and_all_fixes_the_candida
 def _ious(row: dict[str, Any], said: Rows) -> list[float]:
     masks = [mask_rle(other, SIZE) for other in said]
     return [float(v) for v in coco_mask.iou(masks, [mask_rle(row, SIZE)], [0])[:, 0]]
+
+
+def test_the_example_of_the_page_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(__file__).parents[2]
+    (code,) = re.findall(r"```python\n(.*?)```", (root / "docs" / "evaluation.md").read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(root)
+    exec(code, {})
+    assert capsys.readouterr().out.strip() == re.findall(r"print\(.*\)  # (.*)", code)[0]

@@ -136,6 +136,8 @@ def test_label_maps_are_truth_as_well(cli: Cli, photos: Path, tmp_path: Path) ->
     assert said.code == 0
     scores = read(tmp_path / "scores.json")["scores"]
     assert (scores["mean_iou"], scores["pixel_accuracy"], scores["n_images"]) == (1, 1, 3)
+    told = cli(*EVALUATE, "--truth", maps, "--predictions", maps, "--json")
+    assert json.loads(told.out) == read(tmp_path / "scores.json")
 
 
 def test_a_protocol_sets_the_rules(cli: Cli, truth: Path, tmp_path: Path) -> None:

@@ -171,8 +171,7 @@ def evaluate_oracles(
     """Score predictions as they are and with each fix made, class-aware; arguments and errors of ``evaluate_instances``.
 
     Overlaps are computed once an image.  AP counts the ``max_detections`` surest of an image and class, after a fix as before
-    it; as names, masks and places of true instances are looked up among all predictions, perfect order brings up those that
-    the limit had cut.
+    it, and F1 all predictions.  Fixes look at all of them, so perfect order brings up what the limit had cut.
 
     >>> truth = CocoFile.with_categories({1: "dog", 2: "cat"})
     >>> row = {"image_id": truth.add_image("a.jpg", (40, 40)), "category_id": 1, "bbox": [0, 0, 20, 20]}

@@ -154,6 +154,18 @@ def test_masks_of_some_instances_are_refused_and_their_boxes_are_scored(cli: Cli
     assert cli("evaluate", "--truth", mixed, "--predictions", said, "--iou", "bbox").code == 0
 
 
+def test_what_the_truth_lacks_is_said_before_a_method_runs(cli: Cli, truth: Path) -> None:
+    mixed = edited(truth, "mixed.json", segmentation=([], [[40, 0, 60, 0, 60, 20, 40, 20]]))
+    refused = cli("evaluate", "--truth", mixed, "--images", truth.parent, "--models", "not there")
+    assert refused.code == 2 and "2 of 3 in the truth have none" in refused.err
+
+
+def test_scores_are_written_though_the_page_cannot_be(cli: Cli, truth: Path, said: Path) -> None:
+    out = truth.parent / "scores.json"
+    done = cli("evaluate", "--truth", truth, "--predictions", said, "--out", out, "--page", truth.parent)
+    assert done.code == 2 and "new or empty folder" in done.err and out.is_file()
+
+
 # Limits
 
 

@@ -50,6 +50,8 @@ def evaluate_instances(
     check_truth(whole)
     known, apart = split_truth(whole, asked.novel)
     groups = _groups(known, asked.by)
+    if predictions is None:
+        choose_iou_type(known, [], asked.iou)  # methods give masks: what the truth lacks is said before one runs
     found, about, coverage = _read(predictions, whole, known) if predictions else (*run(known), None)
     iou_type, boxes = choose_iou_type(known, found, asked.iou)
     rules = Rules(iou_type, asked.max_detections)
@@ -62,14 +64,14 @@ def evaluate_instances(
     }
     split = results["all"]["oracles"]
     results |= {"classes": class_scores(known, found, rules)} if asked.per_class else {}
+    told = {**_about(rules), **about, "notes": notes}
+    told |= {} if coverage is None else {"coverage": coverage.to_json_dict()}
     if not asked.as_json:
         _show(results, rules)
+    _write(told, results, asked.out, asked.as_json)
     if asked.page is not None:
         index = write_page(asked.page, known, found, asked.pictures, apart, rules, split)
         print(f"written: {index}", file=sys.stderr if asked.as_json else sys.stdout)
-    told = {**_about(rules), **about, "notes": notes}
-    told |= {} if coverage is None else {"coverage": coverage.to_json_dict()}
-    _write(told, results, asked.out, asked.as_json)
 
 
 def _about(rules: Rules) -> dict[str, Any]:

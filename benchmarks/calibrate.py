@@ -24,17 +24,17 @@ from faster_coco_eval import mask as coco_mask
 
 from annofree.clues.background import with_negatives
 from annofree.clues.regions import pooled_features
-from annofree.datasets.emoji_files import write_scenes
-from annofree.datasets.emoji_world import Split, World
-from annofree.datasets.folder import read_image
+from annofree.datasets.emoji.files import write_scenes
+from annofree.datasets.emoji.world import Split, World
 from annofree.detections.policy import OutputPolicy, ranking_signals
 from annofree.detections.verification import SIGNALS, Calibration
-from annofree.evaluation.answer_quality import calibration_error
-from annofree.evaluation.mistakes import assigned
-from annofree.evaluation.predictions import mask_rle
+from annofree.evaluation.metrics.answer import calibration_error
+from annofree.evaluation.metrics.errors import assigned
+from annofree.evaluation.metrics.predictions import mask_rle
 from annofree.formats.coco import CocoFile
+from annofree.io.images import read_image
 from annofree.methods.answering import Answering, Verifying
-from annofree.methods.catalogue import Models, build, decided
+from annofree.methods.registry import Models, build, decided
 from annofree.structures import Detections, Image, Vocabulary
 from annofree.training.calibration import Sample, fit_calibration
 

@@ -30,11 +30,11 @@ from PIL import Image as Picture
 from PIL import ImageFilter, ImageStat
 from torchvision.transforms.v2 import functional as transforms
 
-from annofree.datasets.archive import Archive, Member, PseudoMask
-from annofree.datasets.folder import find_images
+from annofree.io.images import find_images
+from annofree.retrieval.archive import Archive, Member, PseudoMask
 from annofree.testing.timing import Spread
-from annofree.training.augmentations import Light
-from annofree.training.copy_paste import VARIANTS, CopyPaste, CopyPasteSettings, PastedScene, PictureDraw, SceneDraw
+from annofree.training.augment.color import Light
+from annofree.training.augment.copy_paste import VARIANTS, CopyPaste, CopyPasteSettings, PastedScene, PictureDraw, SceneDraw
 
 SIZE = (375, 500)  # px, of a common photograph in ImageNet
 CLASSES = 5

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from annofree.datasets.folder import find_images, read_image
 from annofree.detectors.checkpoint import load_detector
 from annofree.detectors.onnx import Graph, export_onnx
-from annofree.detectors.regions import RegionNetwork
+from annofree.detectors.region_detector import RegionNetwork
 from annofree.errors import InputError
+from annofree.io.images import find_images, read_image
 from annofree.testing.timing import Spread, seconds
 
 

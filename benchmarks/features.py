@@ -36,13 +36,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Sam2Config, Sam2Model, SamConfig, SamModel
 
 from annofree.features.dino import Dino
-from annofree.features.pictures import pixels_of
-from annofree.features.presets import Role, presets
+from annofree.features.preprocessing import pixels_of
 from annofree.features.sam import FAMILIES
 from annofree.features.sam_inputs import Frame
 from annofree.features.towers import Tower, tower_of
-from annofree.features.weights import Card, known_cards
-from annofree.methods.models import device_named
+from annofree.hub.cards import Card, known_cards
+from annofree.hub.presets import Role, presets
+from annofree.methods.components import device_named
 from annofree.ops.grids import fitted_size
 from annofree.structures import Image
 from annofree.testing.timing import Spread, seconds

@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
-from annofree.evaluation.instance import evaluate_instances
+from annofree.evaluation.metrics.instance import evaluate_instances
 from annofree.formats.coco import CocoFile
-from annofree.formats.exporting import FORMATS, export, read, read_run
-from annofree.formats.run_folder import RunFolder
-from annofree.formats.run_names import ResultNames
-from annofree.formats.run_shards import Shards
-from annofree.running.runs import finish
+from annofree.formats.registry import FORMATS, export, read, read_run
+from annofree.runs.run import finish
+from annofree.runs.store.chunks import Shards
+from annofree.runs.store.layout import RunFolder
+from annofree.runs.store.names import ResultNames
 from annofree.structures import Detections
 
 WORLD = Path(__file__).parents[1] / "examples" / "validation"

@@ -28,12 +28,12 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from annofree.formats.run_shards import Shards
-from annofree.running.inputs import source_of
-from annofree.running.local import Encoders
-from annofree.running.requests import Request
-from annofree.running.runs import Run
-from annofree.running.tasks import TASKS, Tasks
+from annofree.runs.batch_encoder import Encoders
+from annofree.runs.config import Request
+from annofree.runs.inputs import source_of
+from annofree.runs.run import Run
+from annofree.runs.store.chunks import Shards
+from annofree.runs.tasks import TASKS, Tasks
 from annofree.structures import Detections, Image, LabelMap, Vocabulary
 
 NAMES = ("red", "green", "blue")

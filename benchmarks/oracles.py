@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from annofree.evaluation.instance import evaluate_instances
-from annofree.evaluation.oracles import FIXES, evaluate_oracles, fixed_rows
-from annofree.evaluation.running import scores_of
+from annofree.evaluation.metrics.instance import evaluate_instances
+from annofree.evaluation.metrics.oracles import FIXES, evaluate_oracles, fixed_rows
+from annofree.evaluation.predict_instances import scores_of
 from annofree.formats.coco import CocoFile
 
 HEIGHT, WIDTH, CLASSES, INSTANCES, CORNERS = 480, 640, 80, 7, 24

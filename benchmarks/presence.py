@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from annofree.clues.presence import FEWEST, folder_levels, levelled
-from annofree.datasets.folder import read_image
-from annofree.evaluation.answers import InstanceAnswers
+from annofree.evaluation.accumulators import InstanceAnswers
 from annofree.formats.coco import CocoFile
-from annofree.methods.catalogue import load
+from annofree.io.images import read_image
+from annofree.methods.registry import load
 from annofree.methods.zip import Zip, ZipEncoding
 from annofree.structures import Vocabulary
 

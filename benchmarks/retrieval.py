@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from annofree.datasets.index_shards import FORMAT, Index, embeddings_name, ids_name
-from annofree.datasets.retrieval import Ranking, repeated_rows, search
+from annofree.retrieval.index import FORMAT, Index, embeddings_name, ids_name
+from annofree.retrieval.search import Ranking, repeated_rows, search
 from annofree.structures import FloatArray
 from annofree.testing.tolerances import assert_close
 

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annofree.datasets.folder import read_image
-from annofree.evaluation.agreement import error_of
-from annofree.evaluation.risk import Scale, disagreement, joint, stored_parts
-from annofree.evaluation.risk_coverage import aurc, bootstrap, caught, risk_coverage
-from annofree.evaluation.views import VIEWS
+from annofree.evaluation.metrics.matching import error_of
+from annofree.evaluation.metrics.risk_coverage import aurc, bootstrap, caught, risk_coverage
+from annofree.evaluation.review.consistency_views import VIEWS
+from annofree.evaluation.review.risk import Scale, disagreement, joint, stored_parts
+from annofree.formats.annotations import Picture, Thing, file_of, pictures_of
 from annofree.formats.coco import CocoFile
-from annofree.formats.pictures import Picture, Thing, file_of, pictures_of
-from annofree.methods.catalogue import load
+from annofree.io.images import read_image
+from annofree.methods.registry import load
 from annofree.structures import Vocabulary
 
 WORLD = Path(__file__).parents[1] / "examples" / "validation"

@@ -27,13 +27,13 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from annofree.datasets.folder import read_image
-from annofree.running.inputs import source_of
-from annofree.running.local import Encoders
-from annofree.running.relabelling import Kept
-from annofree.running.requests import Ears, Feed, Request, stretch_of
-from annofree.running.runs import Run
-from annofree.running.tasks import Tasks
+from annofree.io.images import read_image
+from annofree.runs.batch_encoder import Encoders
+from annofree.runs.config import Ears, Feed, Request, stretch_of
+from annofree.runs.inputs import source_of
+from annofree.runs.relabel import Kept
+from annofree.runs.run import Run
+from annofree.runs.tasks import Tasks
 from annofree.structures import Detections, Image, Vocabulary
 
 NAMES = "dog, cat, car, tree"
@@ -111,7 +111,7 @@ def compared(turns: dict[str, Callable[[], object]], repeats: int, base: str) ->
 
 def method_of(asked: argparse.Namespace) -> Any:
     """The method that is asked for, on its models; ``glance`` needs none."""
-    from annofree.methods.catalogue import load
+    from annofree.methods.registry import load
 
     return Glance() if asked.method == "glance" else load(asked.method, models=asked.models, device=asked.device)
 

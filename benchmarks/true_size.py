@@ -31,9 +31,9 @@ from safetensors.torch import save
 from torch import nn
 from transformers import Sam2VideoConfig, Sam2VideoModel, SamConfig, SamModel
 
-from annofree.features.presets import preset_named
-from annofree.features.weights import Card
-from annofree.methods.catalogue import entry_of
+from annofree.hub.cards import Card
+from annofree.hub.presets import preset_named
+from annofree.methods.registry import entry_of
 from annofree.testing.hub_cache import write_snapshot
 
 LIMIT = 20e9  # bytes that the run may need at its peak

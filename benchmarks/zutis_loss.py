@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from annofree.testing.timing import Spread
 from annofree.testing.tolerances import assert_close
-from annofree.training.set_losses import semantic_loss, set_loss
+from annofree.training.losses.set_losses import semantic_loss, set_loss
 
 TARGET = 2.0
 SMALL = {"images": 2, "layers": 2, "queries": 6, "instances": 3, "side": 32, "classes": 5, "dimension": 8, "repeats": 2}

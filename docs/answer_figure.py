@@ -22,9 +22,9 @@ from PIL import ImageDraw, ImageFont
 
 from annofree.apps.cli import app
 from annofree.errors import InputError
-from annofree.evaluation.answer_quality import AnswerScores, evaluate_answer
+from annofree.evaluation.metrics.answer import AnswerScores, evaluate_answer
 from annofree.formats.coco import CocoFile
-from annofree.formats.files import write_atomic
+from annofree.io.atomic import write_atomic
 
 ROOT = Path(__file__).parents[1]
 README, TRUTH, SCENES = ROOT / "README.md", ROOT / "examples" / "scenes-truth.json", ROOT / "examples" / "scenes"

@@ -18,12 +18,12 @@ import numpy as np
 import PIL.Image
 from pages import INSTANCES, MADE, fill, table, text
 
-from annofree.datasets.folder import read_image
 from annofree.formats.coco import CocoFile
-from annofree.formats.files import write_atomic
-from annofree.formats.overlay import draw_overlay
-from annofree.methods.catalogue import load
-from annofree.training.curves import plot_log
+from annofree.io.atomic import write_atomic
+from annofree.io.images import read_image
+from annofree.methods.registry import load
+from annofree.render.overlay import draw_overlay
+from annofree.training.engine.curves import plot_log
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "recipes" / "emoji" / "self_training.toml"

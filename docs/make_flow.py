@@ -17,11 +17,11 @@ from PIL import ImageDraw, ImageFont
 from torch import Tensor
 
 from annofree.clues.similarity import activation, cosine_clues
-from annofree.datasets.folder import read_image
-from annofree.formats.overlay import draw_overlay
-from annofree.methods.catalogue import Models
+from annofree.io.images import read_image
+from annofree.methods.registry import Models
 from annofree.methods.zip import VARIANTS, Zip, ZipEncoding
 from annofree.ops.grids import resized
+from annofree.render.overlay import draw_overlay
 from annofree.structures import Image, Vocabulary
 
 _SIDE = 320

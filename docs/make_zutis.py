@@ -16,10 +16,10 @@ import numpy as np
 import PIL.Image
 from pages import INSTANCES, MADE, fill, table, text
 
-from annofree.datasets.archive import Archive
-from annofree.datasets.archive_sheets import write_sheets
-from annofree.formats.files import write_atomic
-from annofree.training.curves import plot_log
+from annofree.io.atomic import write_atomic
+from annofree.retrieval.archive import Archive
+from annofree.retrieval.archive_sheets import write_sheets
+from annofree.training.engine.curves import plot_log
 
 HERE = Path(__file__).parent
 PAGE, CURVES, SAMPLES = (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
-from annofree.formats.files import write_atomic
+from annofree.io.atomic import write_atomic
 
 __all__ = ["END", "INSTANCES", "MADE", "fill", "table", "text"]
 

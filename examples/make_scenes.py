@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image as PILImage
 
-from annofree.datasets.emoji_files import write_scenes
-from annofree.datasets.emoji_world import CATEGORIES, SPLITS, Scene, Split, World
+from annofree.datasets.emoji.files import write_scenes
+from annofree.datasets.emoji.world import CATEGORIES, SPLITS, Scene, Split, World
 
 SAMPLES: dict[str, tuple[Split, list[str]]] = {
     "oranges": ("touching", ["orange"] * 3),

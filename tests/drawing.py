@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from annofree.datasets.emoji_world import find_font
+from annofree.datasets.emoji.world import find_font
 from annofree.errors import MissingError
 
 

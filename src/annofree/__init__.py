@@ -16,9 +16,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from annofree.datasets.folder import read_image
     from annofree.errors import AnnofreeError, ImageError, InputError, MissingError
-    from annofree.methods.catalogue import load
+    from annofree.io.images import read_image
+    from annofree.methods.registry import load
     from annofree.structures import Detections, Image, LabelMap, Vocabulary
 
 __all__ = [
@@ -38,8 +38,8 @@ __version__ = version("annofree")
 _HOMES = {
     "annofree.errors": ("AnnofreeError", "ImageError", "InputError", "MissingError"),
     "annofree.structures": ("Detections", "Image", "LabelMap", "Vocabulary"),
-    "annofree.methods.catalogue": ("load",),
-    "annofree.datasets.folder": ("read_image",),
+    "annofree.methods.registry": ("load",),
+    "annofree.io.images": ("read_image",),
 }
 
 

@@ -17,14 +17,14 @@ from pycocotools.coco import COCO
 from tests.apps.conftest import Cli, Said
 from tests.drawing import drawing
 
-import annofree.evaluation.recipes
-import annofree.methods.catalogue
-import annofree.running.work
+import annofree.experiments.measure
+import annofree.methods.registry
+import annofree.runs.executor
 from annofree.apps.cli import main
-from annofree.evaluation.recipes import Figures
+from annofree.experiments.measure import Figures
 from annofree.formats.coco import CocoFile
 from annofree.methods.zip import Zip, ZipEncoding
-from annofree.running.environment import environment
+from annofree.runs.environment import environment
 from annofree.structures import Detections, Image
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import COLOURS, NAMES, scenes
@@ -44,7 +44,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
         assert precision == "float32"
         return Zip(FakeClip(), FakeSam(), variant)
 
-    monkeypatch.setattr(annofree.methods.catalogue, "load", load)
+    monkeypatch.setattr(annofree.methods.registry, "load", load)
     return asked
 
 
@@ -226,7 +226,7 @@ class Exploding(Zip):
 def test_a_picture_on_which_the_method_fails_is_named(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(annofree.methods.catalogue, "load", lambda *_, **__: Exploding(FakeClip(), FakeSam()))
+    monkeypatch.setattr(annofree.methods.registry, "load", lambda *_, **__: Exploding(FakeClip(), FakeSam()))
     said = cli("segment", photos, "--classes", ALL, "--out", tmp_path / "out", "--quiet")
     assert said == Said(1, "", f"failed: {photos / '1.png'}: no memory\n")
     assert len(read(tmp_path / "out" / "annotations.json")["images"]) == 7
@@ -236,7 +236,7 @@ def test_what_was_done_before_ctrl_c_is_kept_for_the_same_command(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(Exploding, "problem", KeyboardInterrupt())
-    monkeypatch.setattr(annofree.methods.catalogue, "load", lambda *_, **__: Exploding(FakeClip(), FakeSam()))
+    monkeypatch.setattr(annofree.methods.registry, "load", lambda *_, **__: Exploding(FakeClip(), FakeSam()))
     command = ("segment", photos, "--classes", ALL, "--batch-size", 1, "--out", tmp_path / "out")
     said = cli(*command)
     assert said.code == 130
@@ -244,7 +244,7 @@ def test_what_was_done_before_ctrl_c_is_kept_for_the_same_command(
     assert not (tmp_path / "out" / "annotations.json").exists()
     monkeypatch.setattr(Exploding, "problem", RuntimeError("no memory"))
     here = environment()
-    monkeypatch.setattr(annofree.running.work, "environment", lambda: here | {"threads": 99})
+    monkeypatch.setattr(annofree.runs.executor, "environment", lambda: here | {"threads": 99})
     again = cli(*command)
     assert "note: going on: 1 of 8 pictures are done\n" in again.err and again.code == 1
     elsewhere = f"threads was {here['threads']}, now it is 99"
@@ -258,7 +258,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, 
     def load(*_: Any, **__: Any) -> Zip:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(annofree.methods.catalogue, "load", load)
+    monkeypatch.setattr(annofree.methods.registry, "load", load)
     arguments = ["annofree", "segment", str(photos), "--classes", ALL, "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(ZeroDivisionError, match="ours"):
@@ -525,7 +525,7 @@ def test_figures_off_by_more_than_the_tolerance_are_named(
         on_found("zip, twice", CocoFile())
         return {"zip, twice": {"all AP": value}}
 
-    monkeypatch.setattr(annofree.evaluation.recipes, "reproduce", measured)
+    monkeypatch.setattr(annofree.experiments.measure, "reproduce", measured)
     said = cli("reproduce", recipe, "--out", tmp_path / "new" / "out")
     assert said.code == code
     assert [line for line in said.out.splitlines() if line.startswith("off: ")] == off

@@ -15,13 +15,13 @@ import torch
 from huggingface_hub import constants
 
 from annofree.apps.cli import main
-from annofree.datasets import emoji_world
-from annofree.features.presets import presets
-from annofree.features.weights import BUNDLED, known_cards
+from annofree.datasets.emoji import world as emoji_world
+from annofree.hub.cards import BUNDLED, known_cards
+from annofree.hub.presets import presets
 from annofree.testing.hub_cache import write_snapshot
 
 Doctor = Callable[..., str]
-doctor_module = import_module("annofree.apps.cli.doctor")  # the package has the command under this name
+doctor_module = import_module("annofree.apps.cli.commands.doctor")  # the package has the command under this name
 
 
 @pytest.fixture(autouse=True)

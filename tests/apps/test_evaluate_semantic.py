@@ -12,15 +12,15 @@ import PIL.Image
 import pytest
 from tests.apps.conftest import Cli, Said
 
-import annofree.evaluation.recipes
-import annofree.methods.catalogue
-from annofree.datasets.coco_object import coco_instances
-from annofree.evaluation.recipes import Figures
-from annofree.evaluation.semantic_protocols import PROTOCOLS, semantic_protocol
-from annofree.evaluation.semantic_running import score_method
+import annofree.experiments.measure
+import annofree.methods.registry
+from annofree.datasets.benchmarks.coco_object import coco_instances
+from annofree.evaluation.predict_semantic import score_method
+from annofree.evaluation.protocols.semantic import PROTOCOLS, semantic_protocol
+from annofree.experiments.measure import Figures
 from annofree.formats.coco import CocoFile
 from annofree.formats.label_maps import ClassList, write_label_map
-from annofree.methods.catalogue import Models, build
+from annofree.methods.registry import Models, build
 from annofree.structures import Detections, LabelMap
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import NAMES, scenes
@@ -40,7 +40,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
         asked.append({"method": method, "models": models, "variant": variant, "device": device})
         return on_fakes(method, variant)
 
-    monkeypatch.setattr(annofree.methods.catalogue, "load", load)
+    monkeypatch.setattr(annofree.methods.registry, "load", load)
     return asked
 
 
@@ -270,7 +270,7 @@ def columns(cli: Cli, monkeypatch: pytest.MonkeyPatch, folder: Path, figures: di
     """Run a recipe that gives these figures; return the rows of the table that is printed, the names of the columns first."""
     more = "".join(f"[[run]]\nname = {name!r}\n" for name in list(figures)[1:])
     (folder / "recipe.toml").write_text(RECIPE + more, encoding="utf-8")
-    monkeypatch.setattr(annofree.evaluation.recipes, "reproduce", lambda *_, **__: figures)
+    monkeypatch.setattr(annofree.experiments.measure, "reproduce", lambda *_, **__: figures)
     said = cli("reproduce", folder / "recipe.toml")
     assert said.code == (0 if figures["first"].get("all mIoU") else 1)
     bars = [re.split("[│┃]", line)[1:-1] for line in said.out.splitlines() if line.startswith(("│", "┃"))]

@@ -8,11 +8,11 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from annofree.apps.cli.convert import convert
-from annofree.apps.cli.export import export
+from annofree.apps.cli.commands.convert import convert
+from annofree.apps.cli.commands.export import export
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
-from annofree.formats.exporting import read
+from annofree.formats.registry import read
 from annofree.structures import Detections
 
 app = typer.Typer()

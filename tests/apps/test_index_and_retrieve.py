@@ -13,17 +13,17 @@ import typer
 from typer.testing import CliRunner, Result
 
 import annofree.features.clip
-from annofree.apps.cli.index import clip_of, index
-from annofree.apps.cli.retrieve import retrieve
-from annofree.datasets.archive import Archive
+from annofree.apps.cli.commands.index import clip_of, index
+from annofree.apps.cli.commands.retrieve import retrieve
 from annofree.errors import InputError
-from annofree.features.weights import Card
+from annofree.hub.cards import Card
+from annofree.retrieval.archive import Archive
 from annofree.testing.fakes import FakeClip
 from annofree.testing.paper_world import BACKGROUND, COLOURS, NAMES
 
 Run = Callable[..., Result]
 
-index_command = import_module("annofree.apps.cli.index")  # the package's attribute of this name is the command itself
+index_command = import_module("annofree.apps.cli.commands.index")  # the package's attribute of this name is the command itself
 
 
 @pytest.fixture

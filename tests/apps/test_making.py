@@ -10,11 +10,11 @@ import pytest
 from tests.apps.conftest import Cli
 from tests.drawing import drawing
 
-from annofree.apps.making import making_of
-from annofree.apps.making.zutis import archive_figures, mask_figures
-from annofree.datasets.archive import Archive, MaskWriter, Member, PseudoMask
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
+from annofree.pipelines import making_of
+from annofree.pipelines.zutis import archive_figures, mask_figures
+from annofree.retrieval.archive import Archive, MaskWriter, Member, PseudoMask
 from annofree.structures import Detections
 
 VALIDATION = Path(__file__).parents[2] / "examples" / "validation"

@@ -14,11 +14,11 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from annofree.apps.cli.mask import mask
-from annofree.datasets.archive import Archive, Member, read_masks
+from annofree.apps.cli.commands.mask import mask
 from annofree.errors import InputError, MissingError
 from annofree.features.selfmask import save_selfmask
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork
+from annofree.retrieval.archive import Archive, Member, read_masks
 from annofree.testing.fakes import FakeObjectness
 from annofree.testing.paper_world import BACKGROUND
 
@@ -47,7 +47,7 @@ def archive(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = import_module("annofree.apps.cli.mask")  # the package has a command of that name
+    module = import_module("annofree.apps.cli.commands.mask")  # the package has a command of that name
     monkeypatch.setattr(module, "_source", lambda *_: FakeObjectness())
 
 

@@ -11,10 +11,10 @@ from huggingface_hub import constants
 from safetensors.numpy import save
 from tests.apps.conftest import Cli, Said
 
-import annofree.methods.catalogue
-from annofree.apps.cli.models_page import page
-from annofree.features.presets import DEFAULT, presets
-from annofree.features.weights import BUNDLED, known_cards
+import annofree.methods.registry
+from annofree.apps.cli.commands.models_page import page
+from annofree.hub.cards import BUNDLED, known_cards
+from annofree.hub.presets import DEFAULT, presets
 from annofree.methods.zip import Zip
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.hub_cache import write_snapshot
@@ -137,7 +137,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(models)
         return Zip(FakeClip(), FakeSam(), variant)
 
-    monkeypatch.setattr(annofree.methods.catalogue, "load", load)
+    monkeypatch.setattr(annofree.methods.registry, "load", load)
     return asked
 
 

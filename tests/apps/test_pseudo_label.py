@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from annofree.apps.cli.pseudo_label import pseudo_label
+from annofree.apps.cli.commands.pseudo_label import pseudo_label
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.structures import Detections

@@ -10,13 +10,13 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-import annofree.methods.catalogue
-from annofree.apps.cli.report import report
-from annofree.apps.cli.review import review
+import annofree.methods.registry
+from annofree.apps.cli.commands.report import report
+from annofree.apps.cli.commands.review import review
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
-from annofree.formats.overlay import draw_overlay
 from annofree.methods.zip import Zip
+from annofree.render.overlay import draw_overlay
 from annofree.structures import Vocabulary
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import NAMES, scenes
@@ -40,7 +40,7 @@ def refusal(*arguments: object) -> str:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a run of Zip on the fakes leaves of the paper world, and the fakes where it looks for its models."""
     method, folder, photos = Zip(FakeClip(), FakeSam(), "default"), tmp_path / "run", tmp_path / "photos"
-    monkeypatch.setattr(annofree.methods.catalogue, "load", lambda *_, **__: method)
+    monkeypatch.setattr(annofree.methods.registry, "load", lambda *_, **__: method)
     (folder / "overlays").mkdir(parents=True)
     photos.mkdir()
     file = CocoFile.with_categories(dict(enumerate(NAMES, 1)))

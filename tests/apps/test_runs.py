@@ -18,13 +18,13 @@ from tests.apps.conftest import Cli, Said
 from tests.support.alike import assert_same_rows
 from typer.testing import CliRunner
 
-import annofree.methods.catalogue
-from annofree.apps.cli.merge import merge
-from annofree.apps.cli.relabel import relabel
+import annofree.methods.registry
+from annofree.apps.cli.commands.merge import merge
+from annofree.apps.cli.commands.relabel import relabel
 from annofree.errors import AnnofreeError
 from annofree.formats.panoptic import ids_of_colours
-from annofree.methods.catalogue import Models, build
 from annofree.methods.maskclip import MaskClip
+from annofree.methods.registry import Models, build
 from annofree.methods.zip import Zip
 from annofree.methods.zutis import Zutis
 from annofree.structures import Vocabulary
@@ -41,7 +41,7 @@ SOURCE = Path(__file__).parents[2] / "benchmarks" / "hostile.py"
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every method on the fakes."""
     models = Models("tiny", "cpu", objectness="none").having(**FAKE_PARTS)
-    monkeypatch.setattr(annofree.methods.catalogue, "load", lambda method, *, variant, **_: build(method, models, variant))
+    monkeypatch.setattr(annofree.methods.registry, "load", lambda method, *, variant, **_: build(method, models, variant))
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_complete_run_says_so_and_loads_nothing(
     command = ("segment", photos, "--classes", ALL, "--out", tmp_path / "out")
     assert cli(*command).code == 1
     before = finals(tmp_path / "out")
-    monkeypatch.setattr(annofree.methods.catalogue, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(annofree.methods.registry, "load", lambda *_, **__: pytest.fail("loaded"))
     again = cli(*command)
     assert again.code == 1 and "torn.png" in again.err
     assert f"note: the run in {tmp_path / 'out'} is complete; --fresh makes it anew\n" in again.err
@@ -187,7 +187,7 @@ def test_hostile_pictures_are_labelled_or_named(cli: Cli, fakes: None, tmp_path:
 
 def test_parts_and_merge(cli: Cli, fakes: None, photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
     (photos / "torn.png").write_bytes(b"torn")
-    monkeypatch.setattr("annofree.running.requests.STRETCH", 2)
+    monkeypatch.setattr("annofree.runs.config.STRETCH", 2)
     asked = ("segment", photos, "--classes", ALL, "--task", "instance,semantic,panoptic", "--method", "zip+maskclip")
     command = (*asked, "--stuff", "tree", "--batch-size", 2, "--quiet", "--out")
     assert cli(*command, tmp_path / "whole").code == 1

@@ -14,14 +14,14 @@ import PIL.Image
 import pytest
 from tests.apps.conftest import Cli, Said
 
-import annofree.methods.catalogue
-from annofree.datasets.folder import read_image
+import annofree.methods.registry
 from annofree.detections.panoptic import PanopticMap, panoptic
 from annofree.formats.label_maps import ClassList, read_label_map
 from annofree.formats.panoptic import PanopticFile
-from annofree.methods.catalogue import Models, build
+from annofree.io.images import read_image
 from annofree.methods.clip_diy import VARIANTS, ClipDiy
 from annofree.methods.dense_clip import DenseClip
+from annofree.methods.registry import Models, build
 from annofree.methods.zip import Zip
 from annofree.structures import Image, LabelMap
 from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam
@@ -50,7 +50,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
         asked.append({"method": method, "variant": variant, **more})
         return on_fakes(method, variant)
 
-    monkeypatch.setattr(annofree.methods.catalogue, "load", load)
+    monkeypatch.setattr(annofree.methods.registry, "load", load)
     return asked
 
 

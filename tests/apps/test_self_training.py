@@ -10,10 +10,10 @@ import pytest
 from tests.apps.conftest import Cli
 from tests.drawing import drawing
 
-from annofree.apps.making import making_of
-from annofree.apps.making.self_training import label_figures
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
+from annofree.pipelines import making_of
+from annofree.pipelines.self_training import label_figures
 from annofree.structures import Detections
 
 VALIDATION = Path(__file__).parents[2] / "examples" / "validation"

@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from annofree.training.copy_paste import CopyPaste, CopyPasteSettings
+from annofree.training.augment.copy_paste import CopyPaste, CopyPasteSettings
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Sam2VideoConfig, Sam2VideoModel, SamModel
 
-from annofree.features.pictures import pixels_of
-from annofree.features.presets import presets
-from annofree.features.weights import known_cards
+from annofree.features.preprocessing import pixels_of
+from annofree.hub.cards import known_cards
+from annofree.hub.presets import presets
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image as Picture
 
 from annofree.features.sam import Sam
-from annofree.features.weights import known_cards
+from annofree.hub.cards import known_cards
 from annofree.structures import Image
 
 SPEC = "openai-rn50+openai-vit-b-16+sam-b"

@@ -6,8 +6,8 @@ import PIL.Image
 import pytest
 from pycocotools.coco import COCO
 
-from annofree.datasets.emoji_files import write_scenes
-from annofree.datasets.emoji_world import CATEGORIES, Scene, SceneObject
+from annofree.datasets.emoji.files import write_scenes
+from annofree.datasets.emoji.world import CATEGORIES, Scene, SceneObject
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 

@@ -12,8 +12,8 @@ from pycocotools import mask as coco_mask
 from tests.drawing import drawing
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from annofree.datasets import emoji_world
-from annofree.datasets.emoji_world import CATEGORIES, SPLITS, Scene, Split, World, find_font
+from annofree.datasets.emoji import world as emoji_world
+from annofree.datasets.emoji.world import CATEGORIES, SPLITS, Scene, Split, World, find_font
 from annofree.errors import InputError, MissingError
 from annofree.ops.boxes import tight_boxes
 

@@ -9,10 +9,10 @@ import PIL.Image
 import pytest
 from faster_coco_eval import mask as coco_mask
 
-from annofree.datasets.coco20k import coco20k
+from annofree.datasets.benchmarks.coco20k import coco20k
+from annofree.datasets.benchmarks.unseen import SEEN_65, UNSEEN_15, only
+from annofree.datasets.benchmarks.voc_objects import voc_objects
 from annofree.datasets.names import COCO_NAMES, VOC_NAMES
-from annofree.datasets.unseen import SEEN_65, UNSEEN_15, only
-from annofree.datasets.voc_objects import voc_objects
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 

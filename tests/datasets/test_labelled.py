@@ -13,8 +13,8 @@ import pytest
 
 from annofree.datasets.labelled import Labelled, info_of
 from annofree.errors import InputError
+from annofree.formats.annotations import rle_of
 from annofree.formats.coco import CocoFile
-from annofree.formats.pictures import rle_of
 from annofree.structures import Detections
 
 SIZE = 12, 16

@@ -8,16 +8,16 @@ import PIL.Image
 import pytest
 from faster_coco_eval import mask as coco_mask
 
-from annofree.datasets.coca import coca
-from annofree.datasets.coco_object import coco_instances, coco_stuff, label_instances
-from annofree.datasets.cub import cub
-from annofree.datasets.emoji_semantic import EMOJI_NAMES, emoji_scenes, scene_labels
-from annofree.datasets.emoji_world import Scene, SceneObject
-from annofree.datasets.imagenet_s import imagenet_s
+from annofree.datasets.benchmarks.coca import coca
+from annofree.datasets.benchmarks.coco_object import coco_instances, coco_stuff, label_instances
+from annofree.datasets.benchmarks.cub import cub
+from annofree.datasets.benchmarks.imagenet_s import imagenet_s
+from annofree.datasets.benchmarks.png_folder import png_folder
+from annofree.datasets.benchmarks.semantic import SemanticDataset
+from annofree.datasets.benchmarks.voc import voc
+from annofree.datasets.emoji.semantic import EMOJI_NAMES, emoji_scenes, scene_labels
+from annofree.datasets.emoji.world import Scene, SceneObject
 from annofree.datasets.names import COCA_NAMES, COCO_IDS, COCO_NAMES, VOC_NAMES, VOC_SPELLINGS
-from annofree.datasets.png_folder import png_folder
-from annofree.datasets.semantic import SemanticDataset
-from annofree.datasets.voc import voc
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.formats.label_maps import ClassList, write_label_map

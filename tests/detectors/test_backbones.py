@@ -14,7 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from annofree.detectors.backbones import Backbone, check_norm, initialise
 from annofree.detectors.config import DetectorConfig, build
 from annofree.errors import InputError
-from annofree.features.weights import bundled
+from annofree.hub.cards import bundled
 from annofree.testing.tolerances import assert_close
 
 Make = Callable[..., DetectorConfig]
@@ -84,7 +84,7 @@ def test_it_starts_from_a_clip(tiny: Make, norm: str) -> None:
 
 
 def test_its_features_are_clips_own(tiny: Make) -> None:
-    from annofree.features.clip_model import load_clip
+    from annofree.features.clip_network import load_clip
 
     made = build(tiny(layers=(2, 2, 2, 2), width=32, norm="frozen")).eval()
     initialise(made, clip_state())

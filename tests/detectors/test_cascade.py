@@ -14,7 +14,7 @@ from annofree.detectors.cascade import IOUS, Cascade
 from annofree.detectors.cascade_heads import scaled_gradient
 from annofree.detectors.config import DetectorConfig, Target, build
 from annofree.detectors.matching import class_loss
-from annofree.detectors.regions import best
+from annofree.detectors.region_detector import best
 from annofree.errors import InputError
 from annofree.testing.tolerances import assert_close, assert_same_masks
 

@@ -18,7 +18,7 @@ from annofree.detectors.backbones import initialise
 from annofree.detectors.checkpoint import load_detector, save_detector, transfer
 from annofree.detectors.config import DetectorConfig, Found, Target, build
 from annofree.detectors.mask2former import Mask2Former, best_queries, transformers_config
-from annofree.detectors.pictures import batch, normalised
+from annofree.detectors.preprocessing import batch, normalised
 from annofree.errors import InputError
 from annofree.ops.boxes import tight_boxes
 from annofree.structures import Detections

@@ -18,12 +18,12 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from annofree.apps.cli.export_model import export_model
+from annofree.apps.cli.commands.export_model import export_model
 from annofree.detectors.checkpoint import save_detector
 from annofree.detectors.config import DetectorConfig, DetectorNetwork, Found, build
 from annofree.detectors.onnx import OPSET, TOLERANCE, Agreement, compared, export_onnx, noise_pictures
 from annofree.errors import InputError, MissingError
-from annofree.features.weights import Card
+from annofree.hub.cards import Card
 
 Configs = Callable[..., DetectorConfig]
 SIZES = [(64, 80), (50, 90), (130, 64), (64, 64), (40, 33)]

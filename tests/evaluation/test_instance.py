@@ -15,9 +15,9 @@ from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
 from annofree.errors import InputError
-from annofree.evaluation.instance import InstanceScores, IouType, count_instances, evaluate_instances
-from annofree.evaluation.predictions import View, match_predictions, read_predictions
-from annofree.evaluation.report import as_table, to_json_dict
+from annofree.evaluation.metrics.instance import InstanceScores, IouType, count_instances, evaluate_instances
+from annofree.evaluation.metrics.predictions import View, match_predictions, read_predictions
+from annofree.evaluation.reports.instance import as_table, to_json_dict
 from annofree.formats.coco import CocoFile
 from annofree.testing.tolerances import assert_close
 

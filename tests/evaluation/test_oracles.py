@@ -19,14 +19,14 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from annofree.errors import InputError
-from annofree.evaluation.answer_quality import evaluate_answer
-from annofree.evaluation.instance import evaluate_instances
-from annofree.evaluation.oracles import FIXES, Fix, OracleSplit, evaluate_oracles, fixed_rows
-from annofree.evaluation.predictions import mask_rle
-from annofree.evaluation.report import candidates_found, oracle_rows, oracle_texts, to_json_dict
-from annofree.evaluation.shapes import IouType, box_of
+from annofree.evaluation.metrics.answer import evaluate_answer
+from annofree.evaluation.metrics.instance import evaluate_instances
+from annofree.evaluation.metrics.oracles import FIXES, Fix, OracleSplit, evaluate_oracles, fixed_rows
+from annofree.evaluation.metrics.predictions import mask_rle
+from annofree.evaluation.metrics.shapes import IouType, box_of
+from annofree.evaluation.reports.instance import candidates_found, oracle_rows, oracle_texts, to_json_dict
+from annofree.formats.annotations import Thing, mask_of
 from annofree.formats.coco import CocoFile
-from annofree.formats.pictures import Thing, mask_of
 from annofree.testing.obvious_oracles import obvious_masks, obvious_names, obvious_order
 from annofree.testing.tolerances import assert_close
 

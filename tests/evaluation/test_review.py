@@ -8,8 +8,8 @@ import PIL.Image
 import pytest
 
 from annofree.errors import ImageError, InputError
-from annofree.evaluation.review import answers_of, rank, reasons, things_by_name, write_review
-from annofree.evaluation.risk import Part
+from annofree.evaluation.review.rank import answers_of, rank, reasons, things_by_name, write_review
+from annofree.evaluation.review.risk import Part
 from annofree.formats.coco import CocoFile
 
 NAMES = {1: "dog", 2: "cat"}

@@ -7,8 +7,8 @@ import numpy as np
 import PIL.Image
 from tests.support.pages import HOSTILE, Page, assert_strict
 
-from annofree.evaluation.review import rank, write_review
-from annofree.evaluation.review_page import write_review_page
+from annofree.evaluation.review.page import write_review_page
+from annofree.evaluation.review.rank import rank, write_review
 from annofree.formats.coco import CocoFile
 from annofree.structures import Image
 

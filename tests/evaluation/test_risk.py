@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from annofree.evaluation.agreement import agreement, changed, error_of
-from annofree.evaluation.risk import MEANINGS, STORED, Scale, disagreement, joint, stored_parts
-from annofree.evaluation.views import VIEWS, jitter
-from annofree.formats.pictures import Thing
+from annofree.evaluation.metrics.matching import agreement, changed, error_of
+from annofree.evaluation.review.consistency_views import VIEWS, jitter
+from annofree.evaluation.review.risk import MEANINGS, STORED, Scale, disagreement, joint, stored_parts
+from annofree.formats.annotations import Thing
 from annofree.structures import Detections, Image
 
 SIZE = (12, 20)

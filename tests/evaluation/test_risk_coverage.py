@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annofree.errors import InputError
-from annofree.evaluation.risk_coverage import aurc, bootstrap, caught, risk_coverage
+from annofree.evaluation.metrics.risk_coverage import aurc, bootstrap, caught, risk_coverage
 from annofree.testing.tolerances import assert_close
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.6, 1.0]), st.integers(0, 2)), min_size=1, max_size=6)

@@ -19,16 +19,16 @@ from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, rec
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
+from annofree.datasets.benchmarks.png_folder import png_folder
+from annofree.datasets.benchmarks.semantic import SemanticDataset, SemanticSample
 from annofree.datasets.names import VOC_NAMES
-from annofree.datasets.png_folder import png_folder
-from annofree.datasets.semantic import SemanticDataset, SemanticSample
 from annofree.errors import InputError
-from annofree.evaluation import confusion as confusion_module
-from annofree.evaluation.confusion import Confusion
-from annofree.evaluation.semantic import SemanticScorer, SemanticScores
-from annofree.evaluation.semantic_protocols import PROTOCOLS, semantic_protocol, shorter_side, stretched
-from annofree.evaluation.semantic_report import class_table, draw_confusion, semantic_table
-from annofree.evaluation.semantic_running import aligned, score_label_maps, score_method
+from annofree.evaluation.metrics import confusion as confusion_module
+from annofree.evaluation.metrics.confusion import Confusion
+from annofree.evaluation.metrics.semantic import SemanticScorer, SemanticScores
+from annofree.evaluation.predict_semantic import aligned, score_label_maps, score_method
+from annofree.evaluation.protocols.semantic import PROTOCOLS, semantic_protocol, shorter_side, stretched
+from annofree.evaluation.reports.semantic import class_table, draw_confusion, semantic_table
 from annofree.formats.label_maps import ClassList, write_label_map
 from annofree.protocols import SemanticSegmenter
 from annofree.structures import VOID, Image, LabelMap, Vocabulary

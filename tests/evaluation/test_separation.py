@@ -8,8 +8,8 @@ from pycocotools import mask as coco_mask
 from scipy.spatial.distance import cdist
 
 from annofree.errors import InputError
-from annofree.evaluation.report import to_json_dict
-from annofree.evaluation.separation import Separation, evaluate_separation
+from annofree.evaluation.metrics.separation import Separation, evaluate_separation
+from annofree.evaluation.reports.instance import to_json_dict
 from annofree.formats.coco import CocoFile
 
 SIZE = (40, 60)

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from annofree.errors import InputError
-from annofree.evaluation.answer_quality import evaluate_answer
-from annofree.evaluation.coverage import coverage_of
-from annofree.evaluation.instance import evaluate_instances
-from annofree.evaluation.limits import checked_limit
-from annofree.evaluation.mistakes import find_mistakes
-from annofree.evaluation.oracles import evaluate_oracles
-from annofree.evaluation.running import scores_of
-from annofree.evaluation.separation import Separation, evaluate_separation
-from annofree.evaluation.shapes import box_of, choose_iou_type
-from annofree.evaluation.truth import check_truth
+from annofree.evaluation.metrics.answer import evaluate_answer
+from annofree.evaluation.metrics.coverage import coverage_of
+from annofree.evaluation.metrics.errors import find_mistakes
+from annofree.evaluation.metrics.instance import evaluate_instances
+from annofree.evaluation.metrics.limits import checked_limit
+from annofree.evaluation.metrics.oracles import evaluate_oracles
+from annofree.evaluation.metrics.separation import Separation, evaluate_separation
+from annofree.evaluation.metrics.shapes import box_of, choose_iou_type
+from annofree.evaluation.metrics.truth import check_truth
+from annofree.evaluation.predict_instances import scores_of
 from annofree.formats.coco import CocoFile
 
 Rows = list[dict[str, Any]]

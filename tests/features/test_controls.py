@@ -4,7 +4,7 @@ import torch
 
 from annofree.features.clip import Clip
 from annofree.features.controls import Control, controlled
-from annofree.features.weights import bundled
+from annofree.hub.cards import bundled
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
 

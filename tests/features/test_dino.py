@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError
 from annofree.features.dino import Dino
-from annofree.features.weights import Card, sha256_of
+from annofree.hub.cards import Card, sha256_of
 from annofree.protocols import SelfSupervised
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from annofree.errors import InputError
 from annofree.features.clip import Clip
 from annofree.features.prompts import TEMPLATES, TextFeatures, fingerprint, templates_of, text_cache
-from annofree.features.weights import bundled
+from annofree.hub.cards import bundled
 from annofree.structures import Vocabulary
 from annofree.testing.tolerances import assert_close
 

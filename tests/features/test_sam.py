@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from annofree.errors import InputError, MissingError
 from annofree.features.sam import FAMILIES, Sam
 from annofree.features.sam_inputs import Frame
-from annofree.features.weights import Card, bundled
+from annofree.hub.cards import Card, bundled
 from annofree.protocols import Embedding
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close, assert_same_masks, assert_same_pixels

@@ -19,7 +19,7 @@ from annofree.errors import InputError, MissingError
 from annofree.features.dino import Dino
 from annofree.features.selfmask import SelfMask, load_selfmask, save_selfmask
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork
-from annofree.features.weights import Card, sha256_of
+from annofree.hub.cards import Card, sha256_of
 from annofree.protocols import Objectness
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.features.clip import Clip
-from annofree.features.clip_model import CONFIG, WEIGHTS
-from annofree.features.tokens import Tokenizer, vocabulary_of
-from annofree.features.vit_tower import VitTower
-from annofree.features.weights import Card
+from annofree.features.clip_network import CONFIG, WEIGHTS
+from annofree.features.clip_vit import VitTower
+from annofree.features.dense_tokens import Tokenizer, vocabulary_of
+from annofree.hub.cards import Card
 from annofree.protocols import DensePath
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close

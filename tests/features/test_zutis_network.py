@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError
-from annofree.features.positions import resized_positions
+from annofree.features.position_embeddings import resized_positions
 from annofree.features.query_decoder import sine_positions
-from annofree.features.weights import Card, bundled, sha256_of
 from annofree.features.zutis_network import ZutisConfig, ZutisNetwork, ZutisOutput, unit_map
 from annofree.features.zutis_weights import config_of, load_zutis, save_zutis
+from annofree.hub.cards import Card, bundled, sha256_of
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as oracle
 
-from annofree.formats.pictures import mask_of
+from annofree.formats.annotations import mask_of
 from annofree.formats.polygons import bridged, drawn, filled, inset, part_polygons, rings
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, with NumPy 2

@@ -16,12 +16,12 @@ from annofree.detections.policy import OutputPolicy
 from annofree.errors import InputError
 from annofree.fragments.clusters import Seeding
 from annofree.methods.answering import Answering, AnsweringMaps
-from annofree.methods.catalogue import Models, build, load
+from annofree.methods.registry import Models, build, load
 from annofree.methods.tuning import answering as answering_of
 from annofree.methods.tuning import default_method, policy_of, tuned, tuned_methods
 from annofree.methods.zip import Zip
 from annofree.protocols import Segmenter
-from annofree.running.encodings import kinds_of
+from annofree.runs.encodings import kinds_of
 from annofree.structures import Detections, Image, LabelMap, Vocabulary
 from annofree.testing.conformance import CHECKS
 from annofree.testing.fakes import FakeClip, FakeSam

@@ -14,10 +14,10 @@ from torch import Tensor
 from annofree.detectors.checkpoint import save_detector
 from annofree.detectors.config import DetectorConfig, DetectorNetwork, build
 from annofree.errors import InputError, MissingError
-from annofree.features.weights import Card, sha256_of
-from annofree.methods.catalogue import METHODS, Models, entry_of, load
-from annofree.methods.catalogue import build as build_method
+from annofree.hub.cards import Card, sha256_of
 from annofree.methods.detector import VARIANTS, Detector, DetectorEncoding, DetectorSettings, Origin
+from annofree.methods.registry import METHODS, Models, entry_of, load
+from annofree.methods.registry import build as build_method
 from annofree.protocols import Segmenter
 from annofree.structures import Image, Vocabulary
 from annofree.testing.conformance import CHECKS
@@ -207,7 +207,7 @@ def test_a_preset_without_a_detector_says_what_to_do() -> None:
 def test_the_detector_of_a_preset(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANNOFREE_HOME", str(tmp_path / "home"))
     with_card(folder, tmp_path / "home-made")
-    from annofree.features.store import add_folder
+    from annofree.hub.store import add_folder
 
     add_folder(tmp_path / "home-made", name="my-detector")
     method = load("detector", models="tiny-clip+tiny-sam+my-detector", device="cpu")

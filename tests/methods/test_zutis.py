@@ -20,12 +20,12 @@ from torch.nn import functional as F
 
 from annofree.detections.painting import strongest
 from annofree.errors import InputError, MissingError
-from annofree.features.store import add_folder
-from annofree.features.weights import Card, sha256_of
 from annofree.features.zutis_network import ZutisConfig, ZutisNetwork
 from annofree.features.zutis_weights import save_zutis
+from annofree.hub.cards import Card, sha256_of
+from annofree.hub.store import add_folder
 from annofree.methods import zutis as zutis_module
-from annofree.methods.catalogue import Models, build, load
+from annofree.methods.registry import Models, build, load
 from annofree.methods.zutis import VARIANTS, Zutis, ZutisEncoding, ZutisSettings, inside_pixels
 from annofree.protocols import Segmenter, SemanticSegmenter
 from annofree.structures import Image, Vocabulary

@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.features.clip import Clip
-from annofree.features.resnet_tower import ResNetTower
-from annofree.features.vit_tower import VitTower
-from annofree.features.weights import Card
+from annofree.features.clip_resnet import ResNetTower
+from annofree.features.clip_vit import VitTower
+from annofree.hub.cards import Card
 from annofree.protocols import DensePath
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close

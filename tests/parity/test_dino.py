@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.features.dino import Dino
-from annofree.features.weights import Card
+from annofree.hub.cards import Card
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from annofree.features.sam import Sam
-from annofree.features.weights import Card
+from annofree.hub.cards import Card
 from annofree.structures import Image
 from annofree.testing.tolerances import PIXELS, assert_close, assert_same_masks, assert_same_pixels
 

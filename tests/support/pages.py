@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from annofree.formats.pages import source_hash
+from annofree.render.html import source_hash
 
 __all__ = ["HOSTILE", "Page", "assert_strict"]
 

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as transforms
 
-from annofree.datasets.archive import Archive, Member, PseudoMask
 from annofree.errors import ImageError, InputError
+from annofree.retrieval.archive import Archive, Member, PseudoMask
 from annofree.structures import BoolArray
-from annofree.training import subjects
-from annofree.training.augmentations import Axis, Light, draw_light
-from annofree.training.copy_paste import VARIANTS, CopyPaste, CopyPasteSettings, PastedScene, PictureDraw, SceneDraw
-from annofree.training.scene_sheet import draw_scenes
+from annofree.training.augment import object_crops as subjects
+from annofree.training.augment.color import Axis, Light, draw_light
+from annofree.training.augment.copy_paste import VARIANTS, CopyPaste, CopyPasteSettings, PastedScene, PictureDraw, SceneDraw
+from annofree.training.augment.scene_sheet import draw_scenes
 
 SIDE = 32
 SMALL = replace(VARIANTS["default"], crop=SIDE)

@@ -7,7 +7,7 @@ import pytest
 from annofree.errors import InputError
 from annofree.structures import BoolArray
 from annofree.testing.tolerances import assert_close
-from annofree.training.curves import draw_curves, plot_log, smoothed, ticks
+from annofree.training.engine.curves import draw_curves, plot_log, smoothed, ticks
 
 
 def lines(count: int = 200) -> list[dict[str, float]]:

@@ -15,9 +15,9 @@ from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.ops.boxes import tight_boxes
 from annofree.structures import Detections
-from annofree.training.augmentations import Axis
-from annofree.training.detection_scenes import DetectionScenes, Scene, SceneSettings
-from annofree.training.scene_layers import Cutouts, Layer, View, laid_over, view
+from annofree.training.augment.color import Axis
+from annofree.training.augment.detection_scenes import DetectionScenes, Scene, SceneSettings
+from annofree.training.augment.layers import Cutouts, Layer, View, laid_over, view
 
 COLOURS = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)], np.uint8)
 """Of the background, and of each class."""

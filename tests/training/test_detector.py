@@ -18,23 +18,23 @@ from tests.training.two_processes import assert_same_curves, by_two_processes
 from torch import nn
 from typer.testing import CliRunner
 
-from annofree.apps.cli.finetune import finetune
-from annofree.apps.cli.train_detector import detector as command
+from annofree.apps.cli.commands.finetune import finetune
+from annofree.apps.cli.commands.train_detector import detector as command
 from annofree.datasets.labelled import Labelled
 from annofree.detectors.checkpoint import load_detector, save_detector
 from annofree.detectors.config import Target
 from annofree.errors import InputError, MissingError
-from annofree.features.weights import Card
 from annofree.formats.coco import CocoFile
-from annofree.methods.catalogue import load
+from annofree.hub.cards import Card
+from annofree.methods.registry import load
 from annofree.structures import Detections, Image
-from annofree.training.detection_scenes import DetectionScenes
-from annofree.training.detector import Batch, Draw, collate, losses_of, optimiser_of, read_labels, train_detector
-from annofree.training.detector_recipe import DetectorRecipe
-from annofree.training.detector_start import class_layers, start
-from annofree.training.detector_tuning import SCHEDULES, tuning
-from annofree.training.records import read_log
-from annofree.training.schedules import Poly, Stairs, Warmed
+from annofree.training.augment.detection_scenes import DetectionScenes
+from annofree.training.detector.finetune import SCHEDULES, tuning
+from annofree.training.detector.init import class_layers, start
+from annofree.training.detector.recipe import DetectorRecipe
+from annofree.training.detector.train import Batch, Draw, collate, losses_of, optimiser_of, read_labels, train_detector
+from annofree.training.engine.checkpoint import read_log
+from annofree.training.engine.lr_schedules import Poly, Stairs, Warmed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.testing.tolerances import assert_close
-from annofree.training import dino_views
-from annofree.training.dino_views import Light, Paster, calmest
+from annofree.training.augment import dino_views
+from annofree.training.augment.dino_views import Light, Paster, calmest
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -14,18 +14,18 @@ import torch
 from tests.drawing import drawing
 from torch import Tensor, nn
 
-from annofree.datasets.emoji_world import SPLITS, World
+from annofree.datasets.emoji.world import SPLITS, World
 from annofree.errors import InputError
 from annofree.features.dino import Dino
 from annofree.features.saliency import found_head
-from annofree.features.weights import Card
+from annofree.hub.cards import Card
 from annofree.structures import FeatureMap, Image
 from annofree.testing.tolerances import assert_close
-from annofree.training import tiny_dino
-from annofree.training.exams_saliency import overlap
-from annofree.training.found import BUDGET, found_loss, refined_patches, train_found
-from annofree.training.found import _Lesson as Lesson
-from annofree.training.tiny_dino import new_model, write_tiny_dino
+from annofree.training.tiny import dino as tiny_dino
+from annofree.training.tiny.dino import new_model, write_tiny_dino
+from annofree.training.tiny.evaluate_saliency import overlap
+from annofree.training.tiny.found_head import BUDGET, found_loss, refined_patches, train_found
+from annofree.training.tiny.found_head import _Lesson as Lesson
 
 
 def slow_entropy(logits: Tensor, target: Tensor) -> float:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from annofree.errors import InputError
 from annofree.structures import Detections
-from annofree.training.label_rules import (
+from annofree.training.pseudo_labels.rules import (
     ByClass,
     LabelRules,
     capped,

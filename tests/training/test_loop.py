@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from annofree.testing.tolerances import assert_close
-from annofree.training import loop
-from annofree.training.loop import Budget, fit
+from annofree.training.tiny import loop
+from annofree.training.tiny.loop import Budget, fit
 
 BUDGET = Budget(samples=200, minutes=10_000, batch=2, lr=0.1, weight_decay=0.0, warmup=0.1)
 

@@ -12,10 +12,10 @@ import pytest
 
 from annofree.datasets.labelled import Labelled
 from annofree.errors import InputError
-from annofree.formats.run_finals import write_annotations
+from annofree.runs.store.results import write_annotations
 from annofree.structures import Detections
-from annofree.training.label_rules import ByClass, LabelRules
-from annofree.training.pseudo_labels import pseudo_label
+from annofree.training.pseudo_labels.rules import ByClass, LabelRules
+from annofree.training.pseudo_labels.select import pseudo_label
 
 SIZE = 40, 60
 NAMES = ("cat", "dog", "cow")

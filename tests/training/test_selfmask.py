@@ -15,27 +15,20 @@ import typer
 from tests.drawing import drawing
 from typer.testing import CliRunner
 
-from annofree.apps.cli.train_selfmask import selfmask
-from annofree.datasets.archive import read_masks
+from annofree.apps.cli.commands.train_selfmask import selfmask
 from annofree.errors import ImageError, InputError
 from annofree.features.selfmask import SelfMask, load_selfmask
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork, SelfMaskOutput
-from annofree.features.weights import Card
+from annofree.hub.cards import Card
+from annofree.retrieval.archive import read_masks
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close
-from annofree.training import selfmask as module
-from annofree.training.learner import Course
-from annofree.training.selfmask import (
-    TINY,
-    Changes,
-    emoji_pictures,
-    new_network,
-    train_selfmask,
-    vote_masks,
-)
-from annofree.training.selfmask_losses import dice_losses, ranking_loss, selfmask_losses
-from annofree.training.spectral_voting import SpectralVoter, Voting, colours
-from annofree.training.tiny_dino import new_model, write_tiny_dino
+from annofree.training.engine.state import Course
+from annofree.training.losses.selfmask_losses import dice_losses, ranking_loss, selfmask_losses
+from annofree.training.selfmask import train as module
+from annofree.training.selfmask.spectral_voting import SpectralVoter, Voting, colours
+from annofree.training.selfmask.train import TINY, Changes, emoji_pictures, new_network, train_selfmask, vote_masks
+from annofree.training.tiny.dino import new_model, write_tiny_dino
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -196,7 +189,7 @@ def test_a_training_of_seconds_learns_something_and_writes_what_is_read(tmp_path
 
 
 def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    from annofree.training.trainer import Watch
+    from annofree.training.engine.loop import Watch
 
     vote_masks(pictures(4), voter(), tmp_path / "voted")
     taught(tmp_path / "whole")
@@ -221,7 +214,7 @@ def test_nothing_to_learn_from_and_an_unknown_order_are_refused(tmp_path: Path) 
 
 
 def test_a_network_may_start_from_a_dino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from annofree.training import tiny_dino
+    from annofree.training.tiny import dino as tiny_dino
 
     monkeypatch.setattr(tiny_dino, "examine_dino", lambda *_: {})
     write_tiny_dino(new_model(1), {}, tmp_path)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError
 from annofree.testing.tolerances import assert_close
-from annofree.training.set_losses import matched, pairwise_bce, pairwise_cost, pairwise_dice, semantic_loss, set_loss
+from annofree.training.losses.set_losses import matched, pairwise_bce, pairwise_cost, pairwise_dice, semantic_loss, set_loss
 
 B, L, Q, SIDE, FULL = 3, 2, 7, 6, 24
 

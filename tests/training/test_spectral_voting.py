@@ -11,13 +11,13 @@ import torch
 from torch.nn import functional as F
 
 from annofree.errors import InputError
-from annofree.methods.models import Models
+from annofree.methods.components import Models
 from annofree.ops.spectral import winner
 from annofree.protocols import Objectness
 from annofree.structures import FeatureMap, Image
 from annofree.testing.fakes import FakeClip, FakeDino
 from annofree.testing.paper_world import BACKGROUND
-from annofree.training.spectral_voting import SOURCES, SpectralVoter, Voting, colours, cut_masks, voter_named
+from annofree.training.selfmask.spectral_voting import SOURCES, SpectralVoter, Voting, colours, cut_masks, voter_named
 
 
 def square(at: tuple[int, int] = (16, 24), side: int = 24, size: tuple[int, int] = (64, 80)) -> tuple[Image, torch.Tensor]:

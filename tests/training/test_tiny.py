@@ -8,17 +8,18 @@ import torch
 from tests.drawing import drawing
 from torch.nn import functional as F
 
-from annofree.datasets.emoji_world import CATEGORIES, World
+from annofree.datasets.emoji.world import CATEGORIES, World
 from annofree.errors import MissingError
 from annofree.features.clip import Clip
 from annofree.features.sam import Sam
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
-from annofree.training import tiny_clip, tiny_sam
-from annofree.training.exams import average_precision
-from annofree.training.loop import Budget
-from annofree.training.tiny_clip import contrastive_loss, train_tiny_clip
-from annofree.training.tiny_sam import train_tiny_sam
+from annofree.training.tiny import clip as tiny_clip
+from annofree.training.tiny import sam as tiny_sam
+from annofree.training.tiny.clip import contrastive_loss, train_tiny_clip
+from annofree.training.tiny.evaluate import average_precision
+from annofree.training.tiny.loop import Budget
+from annofree.training.tiny.sam import train_tiny_sam
 
 
 def quiet(_: str) -> None:
@@ -65,7 +66,7 @@ def test_average_precision_is_the_mean_precision_at_each_hit() -> None:
 def test_without_a_font_nothing_is_trained(
     train: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("annofree.datasets.emoji_world._FONTS", ())
+    monkeypatch.setattr("annofree.datasets.emoji.world._FONTS", ())
     with pytest.raises(MissingError, match="fonts-noto-color-emoji"):
         train(tmp_path / "out", say=quiet)
     assert not (tmp_path / "out").exists()

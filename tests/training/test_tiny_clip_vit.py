@@ -16,20 +16,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from annofree.apps.cli.train_tiny_clip_vit import tiny_clip_vit as command
-from annofree.datasets.emoji_world import CATEGORIES, World
+from annofree.apps.cli.commands.train_tiny_clip_vit import tiny_clip_vit as command
+from annofree.datasets.emoji.world import CATEGORIES, World
 from annofree.errors import MissingError
 from annofree.features.clip import Clip
-from annofree.features.clip_model import WEIGHTS
-from annofree.features.tokens import Tokenizer
-from annofree.features.weights import bundled
+from annofree.features.clip_network import WEIGHTS
+from annofree.features.dense_tokens import Tokenizer
+from annofree.hub.cards import bundled
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
-from annofree.training import tiny_clip_vit
-from annofree.training.exams import ModelRecipe, dense_iou
-from annofree.training.loop import Budget
-from annofree.training.tiny_clip import Pool, prepared
-from annofree.training.tiny_clip_vit import (
+from annofree.training.tiny import clip_vit as tiny_clip_vit
+from annofree.training.tiny.clip import Pool, prepared
+from annofree.training.tiny.clip_vit import (
     BUDGET,
     MODEL,
     TEACHER,
@@ -40,6 +38,8 @@ from annofree.training.tiny_clip_vit import (
     train_tiny_clip_vit,
     write_tiny_clip_vit,
 )
+from annofree.training.tiny.evaluate import ModelRecipe, dense_iou
+from annofree.training.tiny.loop import Budget
 
 
 def quiet(_: str) -> None:
@@ -100,7 +100,7 @@ class TestNewModel:
 
 
 def test_without_a_font_nothing_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("annofree.datasets.emoji_world._FONTS", ())
+    monkeypatch.setattr("annofree.datasets.emoji.world._FONTS", ())
     with pytest.raises(MissingError, match="fonts-noto-color-emoji"):
         train_tiny_clip_vit(tmp_path / "out", say=quiet)
     assert not (tmp_path / "out").exists()

@@ -15,16 +15,16 @@ from tests.drawing import drawing
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.datasets.emoji_world import Scene, SceneObject
+from annofree.datasets.emoji.world import Scene, SceneObject
 from annofree.features.dino import Dino
-from annofree.features.weights import Card
+from annofree.hub.cards import Card
 from annofree.structures import FeatureMap, Image
 from annofree.testing.tolerances import assert_close
-from annofree.training import tiny_dino
-from annofree.training.dino_loss import attention_loss, ground_cosines, ground_loss, match_loss
-from annofree.training.dino_views import Light, Paster
-from annofree.training.exams_saliency import patch_names, purity, write_untrained
-from annofree.training.tiny_dino import BUDGET, new_model, train_tiny_dino, write_tiny_dino
+from annofree.training.augment.dino_views import Light, Paster
+from annofree.training.losses.dino_loss import attention_loss, ground_cosines, ground_loss, match_loss
+from annofree.training.tiny import dino as tiny_dino
+from annofree.training.tiny.dino import BUDGET, new_model, train_tiny_dino, write_tiny_dino
+from annofree.training.tiny.evaluate_saliency import patch_names, purity, write_untrained
 
 
 def quiet(_: str) -> None:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from annofree.errors import InputError, MissingError
 from annofree.testing.tolerances import assert_close
-from annofree.training.ranks import Ranks
-from annofree.training.records import LOG, read_log
-from annofree.training.schedules import Cosine, Poly, Stairs
-from annofree.training.trainer import Course, Watch, train
+from annofree.training.engine.checkpoint import LOG, read_log
+from annofree.training.engine.distributed import Ranks
+from annofree.training.engine.loop import Course, Watch, train
+from annofree.training.engine.lr_schedules import Cosine, Poly, Stairs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

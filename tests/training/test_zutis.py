@@ -19,21 +19,22 @@ from torch import Tensor
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from annofree.apps.cli.train_zutis import zutis as command
-from annofree.datasets.archive import Archive, MaskWriter, Member, PseudoMask
+from annofree.apps.cli.commands.train_zutis import zutis as command
 from annofree.errors import InputError
 from annofree.features.clip import Clip
-from annofree.features.weights import Card, bundled, sha256_of
 from annofree.features.zutis_network import ZutisNetwork
 from annofree.features.zutis_weights import load_zutis
+from annofree.hub.cards import Card, bundled, sha256_of
 from annofree.methods.zutis import Zutis
+from annofree.retrieval.archive import Archive, MaskWriter, Member, PseudoMask
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
-from annofree.training import zutis_recipe
-from annofree.training.copy_paste import VARIANTS, CopyPaste
-from annofree.training.ranks import Ranks
-from annofree.training.records import read_log
-from annofree.training.zutis import (
+from annofree.training.augment.copy_paste import VARIANTS, CopyPaste
+from annofree.training.engine.checkpoint import read_log
+from annofree.training.engine.distributed import Ranks
+from annofree.training.zutis import recipe as zutis_recipe
+from annofree.training.zutis.recipe import ZutisRecipe
+from annofree.training.zutis.train import (
     Batch,
     Lesson,
     collate,
@@ -46,7 +47,6 @@ from annofree.training.zutis import (
     text_features,
     train_zutis,
 )
-from annofree.training.zutis_recipe import ZutisRecipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

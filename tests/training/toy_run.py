@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from annofree.training.ranks import Ranks, started
-from annofree.training.trainer import Course, Trained, Watch, train
+from annofree.training.engine.distributed import Ranks, started
+from annofree.training.engine.loop import Course, Trained, Watch, train
 
 BATCH = 4
 NOISY = 0.2  # of a dropout, so that the generator's state matters

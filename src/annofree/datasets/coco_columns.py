@@ -12,9 +12,9 @@ import numpy as np
 from faster_coco_eval import mask as coco_mask
 
 from annofree.errors import InputError
+from annofree.formats.annotations import names_of, thing_of
 from annofree.formats.coco import CocoFile
-from annofree.formats.coco_stream import stream_coco
-from annofree.formats.pictures import names_of, thing_of
+from annofree.io.coco_stream import stream_coco
 from annofree.structures import FloatArray, IntArray
 
 __all__ = ["CocoReading", "Columns"]

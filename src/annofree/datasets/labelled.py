@@ -21,8 +21,8 @@ import numpy.typing as npt
 from faster_coco_eval import mask as coco_mask
 
 from annofree.datasets.coco_columns import CocoReading, Columns
-from annofree.datasets.sources import read_place
 from annofree.errors import InputError
+from annofree.io.image_sources import read_place
 from annofree.structures import BoolArray, Detections, FloatArray, Image, IntArray
 
 __all__ = ["AGNOSTIC", "Example", "Labelled", "info_of", "labels_file"]

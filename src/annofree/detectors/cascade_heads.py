@@ -17,7 +17,7 @@ from torchvision.ops import clip_boxes_to_image
 
 from annofree.detectors.config import DetectorConfig, Target
 from annofree.detectors.matching import Lesson, mean_count
-from annofree.detectors.pooling import read_masks
+from annofree.detectors.roi_align import read_masks
 
 __all__ = ["BoxStage", "MaskHead", "mask_loss", "scaled_gradient"]
 

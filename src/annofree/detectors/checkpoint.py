@@ -14,8 +14,8 @@ from torch import Tensor
 from annofree.detectors.backbones import Initialised
 from annofree.detectors.config import DetectorConfig, DetectorNetwork, build
 from annofree.errors import InputError, MissingError
-from annofree.formats.files import make_folder, write_atomic, write_json
-from annofree.formats.tensor_files import read_tensors
+from annofree.io.atomic import make_folder, write_atomic, write_json
+from annofree.io.tensors import read_tensors
 
 __all__ = ["CONFIG", "WEIGHTS", "load_detector", "read_config", "read_state", "save_detector", "transfer"]
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from annofree.detectors.pictures import resized, working_size
+from annofree.detectors.preprocessing import resized, working_size
 from annofree.errors import InputError, unknown_name
 
 __all__ = ["BACKBONES", "KINDS", "NORMS", "OBJECT", "DetectorConfig", "DetectorNetwork", "Found", "Target", "build"]

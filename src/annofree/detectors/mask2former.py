@@ -22,8 +22,8 @@ from transformers.models.mask2former import modeling_mask2former as parts
 from annofree.detectors.backbones import Backbone, check_norm
 from annofree.detectors.config import DetectorConfig, DetectorNetwork, Found, Target
 from annofree.detectors.matching import mean_count
-from annofree.detectors.pictures import batch, normalised
-from annofree.detectors.regions import check_targets
+from annofree.detectors.preprocessing import batch, normalised
+from annofree.detectors.region_detector import check_targets
 from annofree.errors import InputError
 
 __all__ = ["Mask2Former", "best_queries", "transformers_config"]

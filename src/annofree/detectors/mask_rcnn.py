@@ -16,7 +16,7 @@ from torchvision.ops.poolers import LevelMapper
 
 from annofree.detectors.backbones import LEVELS, STRIDES
 from annofree.detectors.config import DetectorConfig, Target
-from annofree.detectors.regions import Located, RegionNetwork
+from annofree.detectors.region_detector import Located, RegionNetwork
 
 __all__ = ["MaskRcnn", "roi_heads"]
 

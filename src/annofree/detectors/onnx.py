@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from annofree.detectors.config import DetectorNetwork
-from annofree.detectors.pictures import STRIDE, normalised, resized, working_size
-from annofree.detectors.regions import RegionNetwork
+from annofree.detectors.preprocessing import STRIDE, normalised, resized, working_size
+from annofree.detectors.region_detector import RegionNetwork
 from annofree.errors import InputError, MissingError
-from annofree.formats.files import write_atomic
+from annofree.io.atomic import write_atomic
 
 __all__ = ["OPSET", "TOLERANCE", "Agreement", "Graph", "compared", "export_onnx", "noise_pictures"]
 

@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError, unknown_name
-from annofree.features.clip_model import load_clip
-from annofree.features.pictures import by_size, pixels_of
+from annofree.features.clip_network import load_clip
+from annofree.features.dense_tokens import Tokenizer
+from annofree.features.preprocessing import by_size, pixels_of
 from annofree.features.prompts import TextFeatures, fingerprint, templates_of, text_cache
-from annofree.features.tokens import Tokenizer
 from annofree.features.towers import Tower, tower_of
-from annofree.features.weights import BUNDLED, Card
+from annofree.hub.cards import BUNDLED, Card
 from annofree.ops.grids import fitted_size, shifted, stitched
 from annofree.protocols import DensePath
 from annofree.structures import FeatureMap, Image, Vocabulary

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError, unknown_name
-from annofree.features.pictures import by_size, pixels_of
-from annofree.features.positions import PositionRule, resized_positions
+from annofree.features.position_embeddings import PositionRule, resized_positions
+from annofree.features.preprocessing import by_size, pixels_of
 from annofree.features.sam_inputs import read_json
-from annofree.features.weights import PICKLES, Card
+from annofree.hub.cards import PICKLES, Card
 from annofree.ops.grids import fitted_size
 from annofree.structures import FeatureMap, Image
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError, unknown_name
-from annofree.features.store import home
-from annofree.formats.files import write_atomic
+from annofree.hub.store import home
+from annofree.io.atomic import write_atomic
 from annofree.structures import Vocabulary
 
 __all__ = ["TEMPLATES", "TextFeatures", "fingerprint", "templates_of", "text_cache"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError
-from annofree.features.weights import sha256_of
+from annofree.hub.cards import sha256_of
 from annofree.ops.grids import resized
 from annofree.ops.ncut import cut_map
 from annofree.protocols import SelfSupervised

@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from annofree.errors import InputError, MissingError, unknown_name
 from annofree.features.sam_inputs import Fit, Frame, Prompts, read_json
-from annofree.features.weights import Card
+from annofree.hub.cards import Card
 from annofree.protocols import Embedding, PromptedMasks
 from annofree.structures import Image
 

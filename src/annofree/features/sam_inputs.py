@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as vision
 
 from annofree.errors import InputError
-from annofree.features.pictures import pixels_of
+from annofree.features.preprocessing import pixels_of
 from annofree.structures import Image
 
 __all__ = ["Fit", "Frame", "Prompts", "read_json"]

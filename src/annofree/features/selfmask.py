@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError
-from annofree.features.pictures import by_size, pixels_of
+from annofree.features.preprocessing import by_size, pixels_of
 from annofree.features.sam_inputs import read_json
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork
-from annofree.features.weights import Card, sha256_of
-from annofree.formats.files import write_json
-from annofree.formats.tensor_files import write_half
+from annofree.hub.cards import Card, sha256_of
+from annofree.io.atomic import write_json
+from annofree.io.tensors import write_half
 from annofree.ops.grids import fitted_size, resized
 from annofree.structures import Image
 

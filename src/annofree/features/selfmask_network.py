@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from annofree.errors import InputError
-from annofree.features.positions import resized_positions
+from annofree.features.position_embeddings import resized_positions
 from annofree.features.query_decoder import QueryDecoder
 
 __all__ = ["SelfMaskConfig", "SelfMaskNetwork", "SelfMaskOutput"]

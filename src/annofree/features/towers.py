@@ -7,9 +7,9 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from annofree.errors import InputError
-from annofree.features.positions import PositionRule
-from annofree.features.resnet_tower import ResNetTower
-from annofree.features.vit_tower import VitTower
+from annofree.features.clip_resnet import ResNetTower
+from annofree.features.clip_vit import VitTower
+from annofree.features.position_embeddings import PositionRule
 
 __all__ = ["Tower", "tower_of"]
 

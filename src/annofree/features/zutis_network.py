@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from annofree.errors import InputError
-from annofree.features.clip_model import load_clip
-from annofree.features.pictures import by_size
+from annofree.features.clip_network import load_clip
+from annofree.features.clip_vit import VitTower
+from annofree.features.preprocessing import by_size
 from annofree.features.query_decoder import QueryDecoder, sine_positions
-from annofree.features.vit_tower import VitTower
 from annofree.structures import Image
 
 __all__ = ["Mlp", "ZutisConfig", "ZutisNetwork", "ZutisOutput", "fill", "unit_map", "working_size"]

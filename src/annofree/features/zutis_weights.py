@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from annofree.errors import InputError, MissingError
-from annofree.features.weights import Card, sha256_of
 from annofree.features.zutis_network import ZutisConfig, ZutisNetwork, fill
-from annofree.formats.files import make_folder, write_atomic, write_json
-from annofree.formats.tensor_files import read_tensors
+from annofree.hub.cards import Card, sha256_of
+from annofree.io.atomic import make_folder, write_atomic, write_json
+from annofree.io.tensors import read_tensors
 
 __all__ = ["CONFIG", "WEIGHTS", "config_of", "load_zutis", "save_zutis"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
-from annofree.formats.files import write_json
+from annofree.io.atomic import write_json
 
 __all__ = ["CocoFile"]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from faster_coco_eval import mask as coco_mask
 
+from annofree.formats.annotations import Picture, Pictures, Thing, mask_of, pictures_of
 from annofree.formats.coco import CocoFile
-from annofree.formats.coco_pictures import coco_pictures
-from annofree.formats.json_stream import write_lists
-from annofree.formats.pictures import Picture, Pictures, Thing, mask_of, pictures_of
+from annofree.formats.coco_annotations import coco_pictures
 from annofree.formats.polygons import part_polygons
+from annofree.io.json_stream import write_lists
 
 __all__ = ["ANNOTATIONS", "read_coco", "stream_annotations", "write_coco", "write_coco_polygons"]
 

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.formats.files import write_json
-from annofree.formats.pictures import Picture, Pictures, Thing, mask_of, names_of
+from annofree.formats.annotations import Picture, Pictures, Thing, mask_of, names_of
 from annofree.formats.polygons import filled
-from annofree.formats.xml_files import element, stream_xml, write_xml_stream
+from annofree.io.atomic import write_json
+from annofree.io.xml import element, stream_xml, write_xml_stream
 from annofree.ops.palette import colors_of, hexadecimal
 
 __all__ = ["IMAGES", "read_cvat", "write_cvat"]

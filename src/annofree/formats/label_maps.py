@@ -18,7 +18,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.files import make_folder, write_atomic, write_json
+from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.ops.palette import Color, colors_of
 from annofree.structures import VOID, LabelMap
 

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.formats.coco_stream import stream_list
-from annofree.formats.json_stream import write_list
-from annofree.formats.pictures import Picture, Pictures, Thing, mask_of, names_of
+from annofree.formats.annotations import Picture, Pictures, Thing, mask_of, names_of
 from annofree.formats.polygons import filled
-from annofree.formats.xml_files import element, read_xml, write_xml
+from annofree.io.coco_stream import stream_list
+from annofree.io.json_stream import write_list
+from annofree.io.xml import element, read_xml, write_xml
 from annofree.ops.palette import colors_of, hexadecimal
 
 __all__ = ["IMAGES", "brush_mask", "brush_rle", "read_label_studio", "write_label_studio"]

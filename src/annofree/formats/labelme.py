@@ -19,9 +19,9 @@ import numpy.typing as npt
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.files import make_folder, write_atomic, write_json
-from annofree.formats.pictures import Picture, Pictures, Thing, mask_of, names_of
+from annofree.formats.annotations import Picture, Pictures, Thing, mask_of, names_of
 from annofree.formats.polygons import drawn, inset, rings
+from annofree.io.atomic import make_folder, write_atomic, write_json
 
 __all__ = ["read_labelme", "write_labelme"]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.files import make_folder, write_atomic, write_json
+from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.ops.palette import colors_of
 
 __all__ = ["PanopticFile", "colours_of_ids", "ids_of_colours"]

@@ -22,11 +22,11 @@ import PIL.Image
 import yaml  # type: ignore[import-untyped]
 
 from annofree.errors import InputError
-from annofree.formats.coco_stream import stream_list
-from annofree.formats.files import make_folder, write_atomic
-from annofree.formats.json_stream import write_list
-from annofree.formats.pictures import Picture, Pictures, Thing, box_of, mask_of, names_of
+from annofree.formats.annotations import Picture, Pictures, Thing, box_of, mask_of, names_of
 from annofree.formats.polygons import bridged, filled, rings
+from annofree.io.atomic import make_folder, write_atomic
+from annofree.io.coco_stream import stream_list
+from annofree.io.json_stream import write_list
 
 __all__ = ["IMAGES", "image_size", "read_yolo", "write_yolo_boxes", "write_yolo_masks"]
 

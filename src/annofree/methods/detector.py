@@ -23,7 +23,7 @@ from torch import Tensor
 from annofree.detections.suppression import suppressed
 from annofree.detectors.config import OBJECT
 from annofree.errors import InputError, unknown_name
-from annofree.features.weights import Card, sha256_of
+from annofree.hub.cards import Card, sha256_of
 from annofree.structures import Detections, FloatArray, Image, IntArray, Vocabulary
 
 __all__ = [

@@ -19,7 +19,7 @@ from annofree.detections.policy import OutputPolicy
 from annofree.detections.verification import Calibration, Naming
 from annofree.errors import unknown_name
 from annofree.methods.answering import Answering, AnsweringBoth, AnsweringMaps, Gated
-from annofree.methods.models import Models
+from annofree.methods.components import Models
 from annofree.protocols import Segmenter, SemanticSegmenter
 
 __all__ = ["POLICIES", "Tuned", "answering", "default_method", "distractors_of", "policy_of", "tuned", "tuned_methods"]

@@ -1,14 +1,14 @@
 """The fixes of the oracle split, the obvious way: one prediction at a time, loops over boolean masks.
 
-A slow twin of ``annofree.evaluation.oracles``, to check its fixes against; each returns new things and leaves the old ones.
-Of equals the first is taken, but a name that is among the equals is kept.
+A slow twin of ``annofree.evaluation.metrics.oracles``, to check its fixes against; each returns new things and leaves the old
+ones.  Of equals the first is taken, but a name that is among the equals is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from annofree.formats.pictures import Thing, mask_of
+from annofree.formats.annotations import Thing, mask_of
 from annofree.structures import BoolArray
 
 __all__ = ["obvious_masks", "obvious_names", "obvious_order", "obvious_overlap"]

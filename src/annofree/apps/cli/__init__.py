@@ -6,25 +6,25 @@ import sys
 
 import typer
 
-from annofree.apps.cli.convert import convert
-from annofree.apps.cli.doctor import doctor
-from annofree.apps.cli.evaluate import evaluate
-from annofree.apps.cli.export import export
-from annofree.apps.cli.export_model import export_model
-from annofree.apps.cli.finetune import finetune
-from annofree.apps.cli.index import index
-from annofree.apps.cli.mask import mask
-from annofree.apps.cli.merge import merge
-from annofree.apps.cli.models import models
-from annofree.apps.cli.pseudo_label import pseudo_label
-from annofree.apps.cli.relabel import relabel
-from annofree.apps.cli.report import report
-from annofree.apps.cli.reproduce import reproduce
-from annofree.apps.cli.retrieve import retrieve
-from annofree.apps.cli.review import review
-from annofree.apps.cli.segment import segment
-from annofree.apps.cli.train import train
-from annofree.apps.cli.world import world
+from annofree.apps.cli.commands.convert import convert
+from annofree.apps.cli.commands.doctor import doctor
+from annofree.apps.cli.commands.evaluate import evaluate
+from annofree.apps.cli.commands.export import export
+from annofree.apps.cli.commands.export_model import export_model
+from annofree.apps.cli.commands.finetune import finetune
+from annofree.apps.cli.commands.index import index
+from annofree.apps.cli.commands.mask import mask
+from annofree.apps.cli.commands.merge import merge
+from annofree.apps.cli.commands.models import models
+from annofree.apps.cli.commands.pseudo_label import pseudo_label
+from annofree.apps.cli.commands.relabel import relabel
+from annofree.apps.cli.commands.report import report
+from annofree.apps.cli.commands.reproduce import reproduce
+from annofree.apps.cli.commands.retrieve import retrieve
+from annofree.apps.cli.commands.review import review
+from annofree.apps.cli.commands.segment import segment
+from annofree.apps.cli.commands.train import train
+from annofree.apps.cli.commands.world import world
 from annofree.errors import AnnofreeError
 
 __all__ = ["app", "main"]

@@ -1,0 +1,88 @@
+"""The page ``docs/models.md``, made from the cards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from annofree.hub.cards import KINDS, TIERS, Card, known_cards, size_text
+from annofree.hub.license_policy import PERMISSIVE
+from annofree.hub.presets import Preset, presets
+
+__all__ = ["page"]
+
+_TITLES = {
+    "clip": "Clues and boundaries: CLIP",
+    "sam": "Masks: Segment Anything",
+    "dino": "Without text: DINO",
+    "saliency": "Objectness",
+    "segmenter": "Trained to segment: ZUTIS",
+}
+_HEAD = """# Models
+
+Made by `annofree models list --markdown > docs/models.md` from the cards in `src/annofree/assets`; do not edit by hand.
+
+Weights come from the Hugging Face hub into its own cache (`HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE` and tokens count), only
+the files that a card names, never a pickle. No commit is pinned in the cards: the first fetch writes down the commit and the
+SHA-256 of each file (in `ANNOFREE_HOME`), and any later change is an error until `annofree models pull --renew NAME`.
+
+    annofree models list                       # what there is, and what is here
+    annofree models pull fast                  # fetch a preset or a model
+    annofree models verify                     # read everything again
+    annofree models bundle --out m.tar paper   # one file for a machine without network
+    annofree models add --from m.tar           # there
+    annofree segment photos --classes "dog" --max-tier S2 --license permissive
+
+`--models` takes a preset or models joined by `+`, such as `openai-rn50x64+openai-vit-b-16+sam-b`: of two CLIPs the ResNet gives
+the boundaries and the transformer the clues. `open_clip:ARCH/TAG` is any weights that open_clip has as safetensors.
+"""
+
+
+def page() -> str:
+    """Return the page as Markdown."""
+    cards = list(known_cards().values())
+    parts = [_HEAD, _tiers(), "## Presets\n", _table(_PRESETS, [_preset(p) for p in presets().values()])]
+    for kind in KINDS:
+        parts += [f"## {_TITLES[kind]}\n", _table(_MODELS, [_model(c) for c in cards if c.kind == kind])]
+    parts.append(f"Permissive, to `--license permissive`: {', '.join(sorted(PERMISSIVE))}; an unknown licence is not.\n")
+    return "\n".join(parts)
+
+
+_PRESETS = ("preset", "clues", "boundaries", "masks", "tier", "fetch", "about")
+_MODELS = ("name", "from", "tier", "weights", "code", "size", "trained on", "used by")
+
+
+def _tiers() -> str:
+    rows = [(f"**{tier}**", meaning) for tier, meaning in TIERS.items()]
+    return "## Supervision\n\n" + _table(("tier", "what went into it"), rows)
+
+
+def _preset(preset: Preset) -> tuple[str, ...]:
+    cards = preset.cards()
+    fetched = sum(c.size for c in cards.values())
+    return (
+        f"`{preset.name}`",
+        _part(preset, "clip"),
+        _part(preset, "boundaries") if preset.boundaries else "the same",
+        _part(preset, "sam"),
+        max(c.tier for c in cards.values()),
+        f"about {size_text(fetched)}" if fetched else "nothing",
+        preset.about,
+    )
+
+
+def _part(preset: Preset, role: str) -> str:
+    use = ", ".join(f"{name} {value}" for name, value in preset.use.get(role, {}).items())
+    return f"{getattr(preset, role)}{f' ({use})' if use else ''}"
+
+
+def _model(card: Card) -> tuple[str, ...]:
+    place = f"[{card.hub}](https://huggingface.co/{card.hub})" if card.hub else "bundled" if not card.link else f"<{card.link}>"
+    terms = f"{card.licence}{'; terms to accept' if card.gate == 'terms' else ''}"
+    size = f"about {size_text(card.size)}" if card.size else ""
+    row = (f"`{card.name}`", place, card.tier, terms, card.code_licence, size, card.trained_on, ", ".join(card.papers))
+    return tuple(cell or "-" for cell in row)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

@@ -1,0 +1,43 @@
+"""``annofree world``: draw worlds whose truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from annofree.errors import unknown_name
+
+__all__ = ["world"]
+
+world = typer.Typer(help="Draw a world whose truth is known.", no_args_is_help=True)
+
+
+@world.callback()
+def _worlds() -> None:
+    """Draw a world whose truth is known."""
+
+
+@world.command()
+def emoji(
+    out: Annotated[Path, typer.Option(help="The folder to write to.")],
+    scenes: Annotated[int, typer.Option(help="How many scenes.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same scenes.", min=0)] = 0,
+    split: Annotated[str, typer.Option(help="plain, cluttered or touching.")] = "plain",
+    side: Annotated[int, typer.Option(help="Height and width in pixels.", min=64, max=1024)] = 256,
+    held_out: Annotated[float, typer.Option(help="Chance of a look kept out of training.", min=0, max=1)] = 0.3,
+    font: Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf, where the system has none.")] = None,
+) -> None:
+    """Draw scenes of emoji: images/, truth.json (COCO instances with COCO category ids) and captions.json."""
+    from annofree.apps.cli.progress import progress
+    from annofree.datasets.emoji.files import write_scenes
+    from annofree.datasets.emoji.world import SPLITS, World
+
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    drawn = World(font, held_out).scenes(scenes, seed, split, side)
+    with progress("scenes") as show:
+        named = ((show(i + 1, scenes), (f"{split}-{i:05d}", scene))[1] for i, scene in enumerate(drawn))
+        truth = write_scenes(named, out, f"annofree emoji world, {split}, {scenes} scenes, seed {seed}, held out {held_out}")
+    print(f"{len(truth.images)} scenes, {len(truth.annotations)} objects: {out}/truth.json")

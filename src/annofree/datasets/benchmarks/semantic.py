@@ -1,0 +1,134 @@
+"""Data sets with a name for every pixel: where the pictures are, and how to read the truth of each when its turn comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from annofree.errors import InputError
+from annofree.io.images import read_image
+from annofree.structures import VOID, Image, LabelMap
+
+__all__ = ["Labels", "SemanticDataset", "SemanticSample", "need_files", "need_folder", "read_binary", "read_lines"]
+
+Labels = npt.NDArray[np.int32]
+"""Class indices (H, W), VOID where nothing is scored."""
+
+
+@dataclass(frozen=True)
+class SemanticSample:
+    """One picture with its truth, both read on demand.
+
+    ``id`` names it, and is its prediction's file name without the ending; ``image`` is the picture's path, None where only
+    its truth is at hand; ``read`` gives its labels.  ``asked`` are the names to ask a method for, aligned with the data
+    set's, where they differ from picture to picture (a bird's breed, say).
+    """
+
+    id: str
+    image: Path | None
+    read: Callable[[], Labels]
+    asked: tuple[str, ...] | None = None
+
+    def picture(self) -> Image:
+        """Read the picture; raises ImageError when it cannot be, InputError when there is none."""
+        if self.image is None:
+            raise InputError(f"expected the picture of {self.id} to run a method on; pass the folder of the pictures, --images")
+        return read_image(self.image, self.id)
+
+
+@dataclass(frozen=True)
+class SemanticDataset:
+    """Samples with the ``names`` that their labels index and the entry of those that is the ``background``, if any.
+
+    ``asked`` are the names as a text encoder is asked for them, aligned with ``names``.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    background: int | None
+    samples: tuple[SemanticSample, ...]
+    asked: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[SemanticSample]:
+        return iter(self.samples)
+
+    def truth(self, sample: SemanticSample) -> LabelMap:
+        """Read the truth of a sample."""
+        return LabelMap(sample.read(), self.names, self.background)
+
+    def spelled(self, spellings: Mapping[str, str]) -> SemanticDataset:
+        """Ask for some names in another spelling; raises InputError for a name that is not there.
+
+        >>> SemanticDataset("v", ("tvmonitor",), None, (), ("tvmonitor",)).spelled({"tvmonitor": "tv"}).asked
+        ('tv',)
+        """
+        strange = sorted(set(spellings) - set(self.names))
+        if strange:
+            raise InputError(f"expected spellings for names of {self.name}, got one for {strange[0]!r}, which it does not have")
+        return replace(self, asked=tuple(spellings.get(name, old) for name, old in zip(self.names, self.asked, strict=True)))
+
+    def without_background(self) -> SemanticDataset:
+        """Leave the background out: its pixels become void and its name is not asked for."""
+        if self.background is None:
+            return self
+        gone = self.background
+        samples = tuple(replace(s, read=_without(s.read, gone), asked=s.asked and _less(s.asked, gone)) for s in self.samples)
+        return SemanticDataset(self.name, _less(self.names, gone), None, samples, _less(self.asked, gone))
+
+
+def _less(names: tuple[str, ...], gone: int) -> tuple[str, ...]:
+    return names[:gone] + names[gone + 1 :]
+
+
+def _without(read: Callable[[], Labels], gone: int) -> Callable[[], Labels]:
+    def labels() -> Labels:
+        before = read()
+        return np.where(before == gone, VOID, before - (before > gone)).astype(np.int32)
+
+    return labels
+
+
+def need_folder(folder: Path, layout: str) -> Path:
+    """Return a folder that has to be there; raises InputError with the layout that was expected."""
+    if not folder.is_dir():
+        raise InputError(f"expected a folder at {folder}, and there is none; the layout is {layout}")
+    return folder
+
+
+def need_files(paths: list[Path], layout: str) -> None:
+    """Raise InputError with the layout that was expected if any of these files is missing, or if there are none at all."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing or not paths:
+        first = f"{len(missing)} of {len(paths)} are missing, {missing[0]} among them" if missing else "none were found"
+        raise InputError(f"expected the files of a data set, but {first}; the layout is {layout}")
+
+
+def read_lines(path: Path, layout: str) -> list[str]:
+    """Read the lines of a text file, stripped, without empty ones; raises InputError when it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        why = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
+        raise InputError(f"expected a list at {path}, but it cannot be read: {why}; the layout is {layout}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read_binary(path: Path, above: int) -> npt.NDArray[np.bool_]:
+    """Read a grey mask, (H, W) bool, true where the value of 8 bits is greater than ``above``.
+
+    Raises InputError when the file is no picture.
+    """
+    try:
+        with PIL.Image.open(path) as picture:
+            values = np.asarray(picture.convert("L"))
+    except OSError as problem:
+        raise InputError(f"expected a mask at {path}, but it cannot be read: {problem}") from None
+    return np.asarray(values > above)

@@ -1,0 +1,1 @@
+"""The emoji world: scenes drawn with exact truth."""

@@ -1,0 +1,118 @@
+"""What the runs of a recipe answered, gathered picture by picture and scored group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from annofree.datasets.benchmarks.semantic import SemanticDataset
+from annofree.evaluation.metrics.answer import AnswerScores
+from annofree.evaluation.metrics.semantic import SemanticScorer
+from annofree.evaluation.metrics.separation import Separation
+from annofree.evaluation.predict_instances import Score, scores_of
+from annofree.evaluation.predict_semantic import aligned
+from annofree.formats.coco import CocoFile
+from annofree.structures import Detections, LabelMap
+
+__all__ = ["Answers", "Figures", "InstanceAnswers", "LabelAnswers", "figures_of", "percent"]
+
+Figures = dict[str, float | None]
+"""Percent by names such as ``plain AP`` or ``all mIoU``."""
+
+
+def percent(value: float | None) -> float | None:
+    """Return a share in percent, to two decimals; None stays None."""
+    return None if value is None else round(100 * value, 2)
+
+
+class Answers(Protocol):
+    """Gathers what one run says of picture after picture."""
+
+    def add(self, row: dict[str, Any], answer: Any) -> None:
+        """Keep or count the answer for one picture, a row of the truth's images."""
+        ...
+
+    def figures(self) -> Figures:
+        """Score what was gathered."""
+        ...
+
+
+class InstanceAnswers:
+    """Detections, kept as COCO annotations with the truth's ids."""
+
+    def __init__(self, truth: CocoFile, group_by: str) -> None:
+        self._truth, self._group_by = truth, group_by
+        self._ids = [row["id"] for row in truth.categories]
+        self.found = CocoFile(images=truth.images, categories=truth.categories)
+
+    def add(self, row: dict[str, Any], answer: Detections) -> None:
+        """Keep the detections of one picture."""
+        self.found.add_annotations(answer.to_coco(row["id"], self._ids))
+
+    def figures(self) -> Figures:
+        """AP, AR and separation, by group."""
+        return figures_of(self._truth, self.found, self._group_by)
+
+
+class LabelAnswers:
+    """Label maps, counted against semantic truth as they come; none is kept.
+
+    ``ids`` are the truth's ids of the data set's pictures, in its order.
+    """
+
+    def __init__(self, ids: Sequence[int], dataset: SemanticDataset, group_by: str) -> None:
+        self._group_by, self._dataset = group_by, dataset
+        self._samples = dict(zip(ids, dataset, strict=True))
+        self._scorers: dict[str, SemanticScorer] = {}
+
+    def add(self, row: dict[str, Any], answer: LabelMap) -> None:
+        """Count the label map of one picture."""
+        truth = self._dataset.truth(self._samples[row["id"]]).labels
+        said = aligned(answer, self._dataset)
+        for group in dict.fromkeys((str(row.get(self._group_by, "all")), "all")):
+            scorer = self._scorers.setdefault(group, SemanticScorer(self._dataset.names, self._dataset.background))
+            scorer.add(truth, said)
+
+    def figures(self) -> Figures:
+        """Mean IoU, with and without the background, and pixel accuracy, by group, all of them last."""
+        figures: Figures = {}
+        for group, scorer in sorted(self._scorers.items(), key=lambda item: item[0] == "all"):
+            s = scorer.scores()
+            named = {"mIoU": s.mean_iou, "mIoU of things": s.mean_iou_things, "pixel accuracy": s.pixel_accuracy}
+            figures |= {f"{group} {name}": percent(value) for name, value in named.items()}
+        return figures
+
+
+def figures_of(truth: CocoFile, found: CocoFile, group_by: str) -> Figures:
+    """Score predictions for each group of pictures and for all of them, in percent, by names such as ``plain AP``."""
+    groups: dict[str, list[int]] = {}
+    for row in truth.images:
+        groups.setdefault(str(row.get(group_by, "all")), []).append(row["id"])
+    groups["all"] = [row["id"] for row in truth.images]
+    figures: Figures = {}
+    for group, image_ids in groups.items():
+        for view, scores in scores_of(truth, found, image_ids).items():
+            figures |= {f"{group} {name}": value for name, value in _named(view, scores).items()}
+    return figures
+
+
+def _of_answer(scores: AnswerScores) -> Figures:
+    """What a person gets; all in percent but the count error, which is in instances."""
+    shares = {"precision": scores.precision, "recall": scores.recall, "F1": scores.f1, "duplicates": scores.duplicates}
+    count = None if scores.count_error is None else round(scores.count_error, 3)
+    return {n: percent(v) for n, v in shares.items()} | {
+        "count error": count,
+        "calibration error": percent(scores.calibration_error),
+    }
+
+
+def _named(view: str, scores: Score) -> Figures:
+    if isinstance(scores, AnswerScores):
+        return _of_answer(scores)
+    prefix = {"class-aware masks": "", "class-aware separation": "", "class-aware boxes": "box "}.get(
+        view, f"{view.replace(' masks', '').replace(' separation', '')} "
+    )
+    if isinstance(scores, Separation):
+        return {f"{prefix}separated": percent(scores.rate)}
+    values = {"AP": scores.ap, "AP50": scores.ap50, "AP75": scores.ap75, "AR10": scores.ar10, "AR100": scores.ar100}
+    return {f"{prefix}{name}": percent(value) for name, value in values.items()}

@@ -1,0 +1,1 @@
+"""Numbers: AP, answers, separation, mIoU, errors."""

@@ -1,0 +1,166 @@
+"""How good an answer is as a person gets it: precision, recall, F1, duplicates, counts, and whether scores mean what they say.
+
+AP rewards a ranking with every guess in it; these numbers count what is handed over.  Answers are matched class by class and
+image by image, the surest first, each to the free instance that it overlaps most, at one mask IoU; what lies on a crowd is
+neither right nor wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from annofree.evaluation.metrics.errors import assigned
+from annofree.evaluation.metrics.predictions import Row, by_image, image_sizes, match_predictions
+from annofree.evaluation.metrics.shapes import IouType, Overlaps, overlaps_of
+from annofree.formats.coco import CocoFile
+from annofree.structures import BoolArray
+
+__all__ = ["BINS", "AnswerScores", "calibration_error", "evaluate_answer", "matched_answers"]
+
+BINS = 10
+"""Bins of equal width that a calibration error is counted in."""
+
+_DUPLICATE_IOU, _DUPLICATE_INSIDE = 0.5, 0.8
+
+
+@dataclass(frozen=True)
+class AnswerScores:
+    """What was right of an answer: counts, and fractions in 0 .. 1, None where there is nothing to divide by.
+
+    ``duplicates`` are wrong answers that lie by 0.8 in a right one, or overlap it by an IoU of 0.5, whatever their names.
+    ``count_error`` is the mean difference between how many instances are true and how many were answered, over the pairs of
+    an image and a name of which there are any.  ``calibration_error`` is that of the scores as probabilities of being right.
+
+    >>> AnswerScores(n_truth=4, n_answers=3, n_right=2, n_duplicates=1, count_error=0.5, calibration_error=None).f1
+    0.5714285714285714
+    """
+
+    n_truth: int
+    n_answers: int
+    n_right: int
+    n_duplicates: int
+    count_error: float | None
+    calibration_error: float | None
+
+    @property
+    def precision(self) -> float | None:
+        """The part of the answers that is right."""
+        return self.n_right / self.n_answers if self.n_answers else None
+
+    @property
+    def recall(self) -> float | None:
+        """The part of the true instances that was found."""
+        return self.n_right / self.n_truth if self.n_truth else None
+
+    @property
+    def f1(self) -> float | None:
+        """The harmonic mean of precision and recall."""
+        total = self.n_truth + self.n_answers
+        return 2 * self.n_right / total if total else None
+
+    @property
+    def duplicates(self) -> float | None:
+        """The part of the answers that is said twice."""
+        return self.n_duplicates / self.n_answers if self.n_answers else None
+
+
+def evaluate_answer(
+    truth: CocoFile,
+    predictions: CocoFile | Sequence[Row],
+    *,
+    iou: float = 0.5,
+    iou_type: IouType = "segm",
+    min_score: float = 0.0,
+    image_ids: Collection[int] | None = None,
+) -> AnswerScores:
+    """Score an answer against the truth; arguments and errors are those of ``evaluate_instances``.
+
+    >>> truth = CocoFile.with_categories({1: "dog"})
+    >>> row = {"image_id": truth.add_image("a.jpg", (40, 40)), "category_id": 1, "bbox": [0, 0, 20, 20]}
+    >>> truth.add_annotations([row])
+    >>> found = evaluate_answer(truth, [{**row, "score": 0.9}, {**row, "score": 0.8}], iou_type="bbox")
+    >>> found.precision, found.recall, found.duplicates, found.count_error
+    (0.5, 1.0, 0.5, 1.0)
+    """
+    sizes = image_sizes(truth, image_ids)
+    real, said = by_image(truth.annotations), by_image(match_predictions(truth, predictions))
+    n_truth = n_duplicates = 0
+    scores, right, differences = list[float](), list[bool](), list[int]()
+    for image_id, size in sizes.items():
+        answers = sorted((r for r in said[image_id] if r["score"] >= min_score), key=lambda r: -float(r["score"]))
+        solid = [row for row in real[image_id] if not row.get("iscrowd", 0)]
+        hits, counted = _matched(answers, real[image_id], size, iou, iou_type)
+        n_truth += len(solid)
+        n_duplicates += _duplicates(answers, hits, counted, size, iou_type)
+        scores += [float(answers[i]["score"]) for i in np.flatnonzero(counted).tolist()]
+        right += hits[counted].tolist()
+        differences += _differences(solid, [answers[i] for i in np.flatnonzero(counted).tolist()])
+    count_error = float(np.mean(differences)) if differences else None
+    return AnswerScores(
+        n_truth, len(right), sum(right), n_duplicates, count_error, calibration_error(np.array(scores), np.array(right, bool))
+    )
+
+
+def calibration_error(scores: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], bins: int = BINS) -> float | None:
+    """The expected calibration error of scores (N) with what was right (N); None without any, or with one outside 0 .. 1.
+
+    The mean over bins of equal width, weighed by how many fall in, of the difference between mean score and part right.
+    Guo et al., ICML 2017.
+
+    >>> calibration_error(np.array([0.9, 0.9, 0.1, 0.1]), np.array([True, True, False, False])).__round__(3)
+    0.1
+    """
+    if not len(scores) or scores.min() < 0 or scores.max() > 1:
+        return None
+    place = np.clip((np.asarray(scores) * bins).astype(int), 0, bins - 1)
+    sums = np.bincount(place, weights=np.asarray(scores) - np.asarray(right, float), minlength=bins)
+    return float(np.abs(sums).sum() / len(scores))
+
+
+def matched_answers(overlaps: Overlaps, same: BoolArray, crowd: BoolArray, iou: float = 0.5) -> tuple[BoolArray, BoolArray]:
+    """Say which answers are right, and which count at all, (P) each: those on a crowd of their class do not.
+
+    ``overlaps`` (P, N) are of answers, the surest first, with instances; ``same`` (P, N) says where classes agree, ``crowd``
+    (N) which instances are crowds.
+
+    >>> matched_answers(np.array([[0.9], [0.8]]), np.ones((2, 1), bool), np.zeros(1, bool))
+    (array([ True, False]), array([ True,  True]))
+    """
+    taken = assigned(np.where(same, overlaps, -1.0), crowd, iou)
+    on_crowd = np.array([k >= 0 and crowd[k] for k in taken], bool)
+    return (taken >= 0) & ~on_crowd, ~on_crowd
+
+
+def _matched(
+    answers: Sequence[Row], real: Sequence[Row], size: tuple[int, int], iou: float, iou_type: IouType
+) -> tuple[BoolArray, BoolArray]:
+    crowd = np.array([bool(row.get("iscrowd", 0)) for row in real], bool)
+    same = np.equal.outer([row["category_id"] for row in answers], [row["category_id"] for row in real])
+    overlaps = overlaps_of(answers, real, size, iou_type)
+    return matched_answers(overlaps, same.reshape(overlaps.shape), crowd, iou)
+
+
+def _duplicates(
+    answers: Sequence[Row],
+    hits: BoolArray,
+    counted: BoolArray,
+    size: tuple[int, int],
+    iou_type: IouType,
+) -> int:
+    right, wrong = ([answers[i] for i in np.flatnonzero(which).tolist()] for which in (hits, ~hits & counted))
+    if not right or not wrong:
+        return 0
+    twice = overlaps_of(wrong, right, size, iou_type) >= _DUPLICATE_IOU
+    inside = overlaps_of(wrong, [{**row, "iscrowd": 1} for row in right], size, iou_type) >= _DUPLICATE_INSIDE
+    return int((twice | inside).any(1).sum())
+
+
+def _differences(real: Sequence[Row], answers: Sequence[Row]) -> list[int]:
+    """How far the counts of each name are apart, for names of which there are any."""
+    true, said = (Counter(row["category_id"] for row in rows) for rows in (real, answers))
+    return [abs(true[name] - said[name]) for name in true | said]

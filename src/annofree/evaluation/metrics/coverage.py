@@ -1,0 +1,59 @@
+"""Which images of the truth the predictions have nothing on: a run on a part of them would else pass for a bad one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from annofree.evaluation.metrics.predictions import Row
+from annofree.formats.coco import CocoFile
+
+__all__ = ["Coverage", "coverage_of"]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many ``images`` there are, the names of those ``without`` a prediction, how many true ``instances`` are on these.
+
+    ``unlisted`` counts those that the predictions' own list of images lacks as well; None where they have no such list.
+    """
+
+    images: int
+    without: tuple[str, ...]
+    instances: int
+    unlisted: int | None
+
+    @property
+    def note(self) -> str | None:
+        """A line that says so; None where nothing is missed for it and the predictions list the images.
+
+        >>> Coverage(150, ("a.jpg", "b.jpg"), 7, 1).note
+        '2 of 150 images have no prediction at all; they count as misses (7 true instances; the file does not list 1 of them)'
+        """
+        if not self.instances and not self.unlisted:
+            return None
+        plural = "" if self.instances == 1 else "s"
+        about = [f"{self.instances:,} true instance{plural}" if self.instances else "nothing true is on them"]
+        about += [f"the file does not list {self.unlisted:,} of them"] if self.unlisted else []
+        verb = "has" if len(self.without) == 1 else "have"
+        told = f"{len(self.without):,} of {self.images:,} images {verb} no prediction at all"
+        return f"{told}{'; they count as misses' if self.instances else ''} ({'; '.join(about)})"
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return {**asdict(self), "without": list(self.without)}
+
+
+def coverage_of(truth: CocoFile, rows: Sequence[Row], listed: Sequence[int] | None = None) -> Coverage:
+    """Say which of the truth's images have no rows; ``listed`` are the ids that the predictions' own list of images has.
+
+    >>> truth = CocoFile(images=[{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}])
+    >>> coverage_of(truth, [{"image_id": 2}]).without
+    ('a.jpg',)
+    """
+    said = {row["image_id"] for row in rows}
+    absent = {image["id"]: str(image.get("file_name", image["id"])) for image in truth.images if image["id"] not in said}
+    instances = sum(row["image_id"] in absent and not row.get("iscrowd", 0) for row in truth.annotations)
+    unlisted = None if listed is None else len(absent.keys() - set(listed))
+    return Coverage(len(truth.images), tuple(absent.values()), instances, unlisted)

@@ -1,0 +1,216 @@
+"""What went wrong: true instances that were missed, and answers that are false alarms, each with its kind.
+
+Answers are matched as COCO matches them at one IoU: class by class and picture by picture, the surest first, each to the free
+instance that it overlaps most; what then lies on a crowd is neither right nor wrong.  The kinds are those of TIDE (Bolya et
+al., ECCV 2020); of several that fit, the first of ``KINDS`` counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from annofree.evaluation.metrics.limits import checked_limit
+from annofree.evaluation.metrics.predictions import Row, View, by_image, image_sizes, mask_rle, match_predictions
+from annofree.evaluation.metrics.shapes import IouType, Overlaps, overlaps_of
+from annofree.formats.coco import CocoFile
+from annofree.structures import BoolArray, IntArray
+
+__all__ = ["KINDS", "Kind", "Mistake", "Mistakes", "assigned", "assigned_at", "find_mistakes"]
+
+Kind = Literal["taken", "class", "location", "both", "nothing"]
+
+KINDS: Mapping[Kind, tuple[str, str]] = {
+    "taken": ("found already by a surer answer", "the answer there belongs to another instance"),
+    "class": ("another class is there", "called by another name"),
+    "location": ("the right class, but overlapping too little", "found, but overlapping too little"),
+    "both": ("another class, overlapping too little", "another name, overlapping too little"),
+    "nothing": ("nothing true is there", "nothing was said there"),
+}
+"""What each kind means of a false alarm, and of a miss."""
+
+_NEAR = 0.1  # an overlap below this is none, as TIDE has it
+
+
+@dataclass(frozen=True, eq=False)
+class Mistake:
+    """A miss, whose ``score`` is None, or a false alarm: what it is called, where it is, its ``kind``, its ``area`` in px.
+
+    ``row`` is the annotation as COCO has it, ``other`` the one of the other side that overlaps most, by ``overlap``; None
+    where none comes near.
+    """
+
+    name: str
+    kind: Kind
+    image_id: int
+    row: Row
+    area: float
+    score: float | None
+    other: Row | None
+    overlap: float
+
+    @property
+    def words(self) -> str:
+        """What the kind means here."""
+        return KINDS[self.kind][self.score is None]
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """All ``misses``, the largest first, all ``false_alarms``, the surest first, and how many answers were ``right``."""
+
+    misses: tuple[Mistake, ...]
+    false_alarms: tuple[Mistake, ...]
+    right: int
+
+    def counts(self) -> dict[Kind, tuple[int, int]]:
+        """How many false alarms and misses there are of each kind."""
+        alarms, misses = (Counter(m.kind for m in side) for side in (self.false_alarms, self.misses))
+        return {kind: (alarms[kind], misses[kind]) for kind in KINDS}
+
+
+def find_mistakes(
+    truth: CocoFile,
+    predictions: CocoFile | Sequence[Row],
+    *,
+    iou: float = 0.5,
+    iou_type: IouType = "segm",
+    view: View = "class-aware",
+    min_score: float = 0.0,
+    image_ids: Collection[int] | None = None,
+    max_detections: int = 100,
+) -> Mistakes:
+    """Find what was missed and what is a false alarm at one IoU; answers below ``min_score`` are left out first.
+
+    Of an image and class the ``max_detections`` surest are looked at.  Arguments are those of ``evaluate_instances``, and so
+    are the errors.
+
+    >>> truth = CocoFile.with_categories({1: "dog", 2: "cat"})
+    >>> row = {"image_id": truth.add_image("a.jpg", (40, 40)), "category_id": 1, "bbox": [0, 0, 20, 20]}
+    >>> truth.add_annotations([row])
+    >>> found = find_mistakes(truth, [{**row, "category_id": 2, "score": 0.9}], iou_type="bbox")
+    >>> [(m.name, m.words) for m in found.false_alarms + found.misses]
+    [('cat', 'another class is there'), ('dog', 'called by another name')]
+    """
+    limit = checked_limit(max_detections)
+    matched = [row for row in match_predictions(truth, predictions, view) if row["score"] >= min_score]
+    sizes = image_sizes(truth, image_ids)
+    real, said = by_image(truth.annotations), by_image(matched)
+    names = {row["id"]: str(row["name"]) for row in truth.categories}
+    misses, alarms, right = [], [], 0
+    for image_id, size in sizes.items():
+        pair = _Pair.of(real[image_id], said[image_id], size, iou_type, view == "class-aware", limit)
+        answers = pair.answers(iou)
+        right += int((answers >= 0).sum() - pair.crowd[answers[answers >= 0]].sum())
+        misses += [pair.miss(n, names, iou) for n in np.flatnonzero(~pair.crowd).tolist() if n not in answers]
+        alarms += [pair.false_alarm(p, names, iou) for p in np.flatnonzero(answers < 0).tolist()]
+    misses.sort(key=lambda m: -m.area)
+    alarms.sort(key=lambda m: -(m.score or 0.0))
+    return Mistakes(tuple(misses), tuple(alarms), right)
+
+
+def assigned(overlaps: Overlaps, crowd: BoolArray, iou: float) -> IntArray:
+    """Give answers (P), the surest first, instances (N) by their overlaps (P, N); -1 for none, crowds take any number.
+
+    Of equal overlaps the last instance is taken, as in COCO's code.
+
+    >>> assigned(np.array([[0.9, 0.6], [0.8, 0.1]]), np.zeros(2, bool), 0.5)
+    array([ 0, -1])
+    """
+    found: IntArray = assigned_at(overlaps, crowd, np.array([iou]))[0]
+    return found
+
+
+def assigned_at(overlaps: Overlaps, crowd: BoolArray, ious: Overlaps) -> IntArray:
+    """Do so at each of several IoUs (T), for itself; (T, P).
+
+    >>> assigned_at(np.array([[0.9, 0.6], [0.8, 0.1]]), np.zeros(2, bool), np.array([0.5, 0.95])).tolist()
+    [[0, -1], [-1, -1]]
+    """
+    bars = np.minimum(ious, 1 - 1e-10)[:, None]
+    answers, free = np.full((len(bars), len(overlaps)), -1), np.tile(~crowd, (len(bars), 1))
+    for p in np.flatnonzero((overlaps >= bars.min()).any(1)):  # the others reach nothing
+        reached = overlaps[p] >= bars
+        open_ = reached & free
+        fits = np.where(open_.any(1, keepdims=True), open_, reached & crowd)
+        found = np.flatnonzero(fits.any(1))
+        taken = len(crowd) - 1 - np.where(fits[found], overlaps[p], -1.0)[:, ::-1].argmax(1)
+        answers[found, p] = taken
+        free[found, taken] = False
+    return answers
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """The two sides of one picture: answers, the surest first, instances, their overlaps and whether classes agree (P, N)."""
+
+    said: list[Row]
+    real: list[Row]
+    crowd: BoolArray
+    overlaps: Overlaps
+    same: BoolArray
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, real: list[Row], said: list[Row], size: tuple[int, int], iou_type: IouType, aware: bool, limit: int) -> _Pair:
+        best: list[Row] = []
+        counts: Counter[object] = Counter()
+        for row in sorted(said, key=lambda row: -float(row["score"])):
+            counts[key := row["category_id"] if aware else 1] += 1
+            best += [row] if counts[key] <= limit else []
+        same = np.equal.outer([r["category_id"] for r in best], [r["category_id"] for r in real]).astype(bool)
+        crowd = np.array([bool(row.get("iscrowd", 0)) for row in real], bool)
+        overlaps = overlaps_of(best, real, size, iou_type)
+        return cls(best, real, crowd, overlaps, same.reshape(overlaps.shape) if aware else np.ones(overlaps.shape, bool), size)
+
+    def answers(self, iou: float) -> IntArray:
+        """The instance of each answer, -1 for none; an answer of another class overlaps nothing."""
+        return assigned(np.where(self.same, self.overlaps, -1.0), self.crowd, iou)
+
+    def miss(self, n: int, names: Mapping[int, str], iou: float) -> Mistake:
+        return self._mistake(self.real[n], self.said, self.overlaps[:, n], self.same[:, n], names, iou, None)
+
+    def false_alarm(self, p: int, names: Mapping[int, str], iou: float) -> Mistake:
+        overlaps = np.where(self.crowd, 0.0, self.overlaps[p])
+        return self._mistake(self.said[p], self.real, overlaps, self.same[p], names, iou, float(self.said[p]["score"]))
+
+    def _mistake(
+        self,
+        row: Row,
+        others: Sequence[Row],
+        overlaps: Overlaps,
+        same: BoolArray,
+        names: Mapping[int, str],
+        iou: float,
+        score: float | None,
+    ) -> Mistake:
+        kind, of = _kind(overlaps, same, iou)
+        other = None if of is None else others[of]
+        near = 0.0 if of is None else float(overlaps[of])
+        name = names.get(row["category_id"], "object")
+        return Mistake(name, kind, row["image_id"], row, _area(row, self.size), score, other, near)
+
+
+def _kind(overlaps: Overlaps, same: BoolArray, iou: float) -> tuple[Kind, int | None]:
+    """The kind of a mistake by its overlaps with the other side (N), and which of those it is about."""
+    kinds: tuple[tuple[Kind, BoolArray], ...] = (
+        ("taken", same & (overlaps >= iou)),
+        ("class", ~same & (overlaps >= iou)),
+        ("location", same & (overlaps >= _NEAR)),
+        ("both", ~same & (overlaps >= _NEAR)),
+    )
+    for kind, fits in kinds:
+        if fits.any():
+            return kind, int(np.where(fits, overlaps, -1.0).argmax())
+    return "nothing", None
+
+
+def _area(row: Row, size: tuple[int, int]) -> float:
+    if row.get("area") is not None:
+        return float(row["area"])
+    return float(coco_mask.area(mask_rle(row, size)) if row.get("segmentation") else row["bbox"][2] * row["bbox"][3])

@@ -1,0 +1,101 @@
+"""How far two answers for one picture agree, and how wrong an answer is: instances of one class matched by their masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from faster_coco_eval import mask as coco_mask
+from scipy.optimize import linear_sum_assignment
+
+from annofree.formats.annotations import Thing
+
+__all__ = ["agreement", "changed", "error_of", "overlaps"]
+
+Floats = npt.NDArray[np.float64]
+
+
+def overlaps(first: Sequence[Thing], second: Sequence[Thing], *, aware: bool = True) -> Floats:
+    """Return the mask IoU of every pair, (N, M); 0 for pairs of two classes when ``aware``.  Boxes stand in for no mask."""
+    if not first or not second:
+        return np.zeros((len(first), len(second)))
+    if all(t.rle is not None for t in (*first, *second)):
+        found = coco_mask.iou([t.rle for t in first], [t.rle for t in second], [0] * len(second))
+    else:
+        found = coco_mask.iou(_boxes(first), _boxes(second), [0] * len(second))
+    values = np.asarray(found, np.float64).reshape(len(first), len(second))
+    return values * np.equal.outer([t.name for t in first], [t.name for t in second]) if aware else values
+
+
+def _boxes(things: Sequence[Thing]) -> Floats:
+    corners = np.array([t.box for t in things], np.float64)
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+
+
+def agreement(first: Sequence[Thing], second: Sequence[Thing]) -> float:
+    """Return how far two answers agree, in 0 .. 1: the IoU of the best matching of one to one, weighed by scores.
+
+    Each matched pair of one class gives its IoU times the sum of its two scores; the sum of these is divided by the sum of
+    all scores, so an instance that the other answer lacks counts as much as its score.  Two empty answers agree.
+
+    >>> dog = Thing.of_mask("dog", np.ones((2, 2), bool), score=0.5)
+    >>> agreement([dog], [dog]), agreement([dog], []), agreement([], [])
+    (1.0, 0.0, 1.0)
+    """
+    weights = [np.array([1.0 if t.score is None else t.score for t in things]) for things in (first, second)]
+    total = float(weights[0].sum() + weights[1].sum())
+    if not total:
+        return 1.0
+    values = overlaps(first, second)
+    rows, columns = linear_sum_assignment(values, maximize=True)
+    return float((values[rows, columns] * (weights[0][rows] + weights[1][columns])).sum()) / total
+
+
+def changed(first: Sequence[Thing], second: Sequence[Thing], at: float = 0.5) -> int:
+    """Return how many instances of the first answer have no partner of their class in the second with IoU ``at`` or more."""
+    values = overlaps(first, second)
+    rows, columns = linear_sum_assignment(values >= at, maximize=True)
+    return len(first) - int((values[rows, columns] >= at).sum())
+
+
+def error_of(truth: Sequence[Thing], found: Sequence[Thing], at: float = 0.5) -> float:
+    """Return 1 - F1 of the instances found, class-aware, at mask IoU ``at``; 0 where there is nothing and nothing was found.
+
+    The best scored choose first, each the free truth that it overlaps most.  Crowds neither help nor harm: they are no
+    truth to find, and what lies in one by more than half is not counted.
+
+    >>> dog = Thing.of_mask("dog", np.ones((2, 2), bool), score=0.5)
+    >>> error_of([dog], [dog]), error_of([dog], []), error_of([], [dog]), error_of([], [])
+    (0.0, 1.0, 1.0, 0.0)
+    """
+    solid, crowds = [t for t in truth if not t.crowd], [t for t in truth if t.crowd]
+    ordered = sorted(found, key=lambda t: -(1.0 if t.score is None else t.score))
+    hits = _hits(overlaps(ordered, solid), at)
+    lost = _within(ordered, crowds)
+    counted = sum(hit or not gone for hit, gone in zip(hits, lost, strict=True))
+    total = counted + len(solid)
+    return 1.0 - 2.0 * sum(hits) / total if total else 0.0
+
+
+def _hits(values: Floats, at: float) -> list[bool]:
+    free = np.ones(values.shape[1], bool)
+    hits = []
+    for row in values:
+        best = int(np.argmax(row * free)) if len(row) else 0
+        hit = bool(len(row)) and bool(free[best]) and bool(row[best] >= at)
+        if hit:
+            free[best] = False
+        hits.append(hit)
+    return hits
+
+
+def _within(things: Sequence[Thing], crowds: Sequence[Thing]) -> list[bool]:
+    """Whether more than half of each thing lies in one crowd of its class."""
+    drawn = [c for c in crowds if c.rle is not None]
+    if not drawn or not all(t.rle is not None for t in things) or not things:
+        return [False] * len(things)
+    parts = np.asarray(coco_mask.iou([t.rle for t in things], [c.rle for c in drawn], [1] * len(drawn)), np.float64)
+    same = np.equal.outer([t.name for t in things], [c.name for c in drawn])
+    most: Floats = np.max(parts.reshape(same.shape) * same, axis=1)
+    return [value > 0.5 for value in most.tolist()]

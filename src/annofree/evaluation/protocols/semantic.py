@@ -1,0 +1,237 @@
+"""The rules by which papers score label maps, by name, so that a number can say which ones it obeys.
+
+A protocol is the truth that is read, the words that are asked for, what becomes of the background, of classes that are
+nowhere and of sizes, and which pictures count.  How a method sees the picture (its own resizing, windows, thresholds) is
+the method's, and is written beside the scores with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import PIL.Image
+
+from annofree.datasets.benchmarks.coca import coca
+from annofree.datasets.benchmarks.coco_object import coco_instances, coco_stuff
+from annofree.datasets.benchmarks.cub import cub
+from annofree.datasets.benchmarks.imagenet_s import imagenet_s
+from annofree.datasets.benchmarks.png_folder import png_folder
+from annofree.datasets.benchmarks.semantic import Labels, SemanticDataset
+from annofree.datasets.benchmarks.voc import voc
+from annofree.datasets.names import VOC_SPELLINGS
+from annofree.errors import InputError, unknown_name
+from annofree.evaluation.metrics.semantic import Absent
+
+__all__ = ["PROTOCOLS", "Background", "SemanticProtocol", "semantic_protocol", "shorter_side", "stretched"]
+
+Background = Literal["separate", "asked", "ignored"]
+"""separate: the method says by itself what is none of the names; asked: the background's name is asked for like the rest;
+ignored: its pixels are not scored."""
+
+Open = Callable[[Path, Path | None, str | None], SemanticDataset]
+
+
+@dataclass(frozen=True)
+class SemanticProtocol:
+    """One way to score.
+
+    ``spellings`` are the words asked for in place of a data set's own; ``truth_side`` makes the truth's shorter side that
+    many px first; with ``stretch`` a prediction is brought to the truth's size, else sizes have to agree; pictures with
+    fewer than ``min_labelled`` px of things, counted before any resizing, are left out.  ``about`` says whose rules they are.
+    """
+
+    name: str
+    about: str
+    open: Open = field(repr=False)
+    spellings: Mapping[str, str] = field(default_factory=dict)
+    background: Background = "separate"
+    absent: Absent = "skip"
+    truth_side: int | None = None
+    stretch: bool = False
+    min_labelled: int = 0
+
+    def dataset(self, truth: Path, images: Path | None = None, split: str | None = None) -> SemanticDataset:
+        """Open the truth as the protocol wants it; raises InputError when files are missing or options do not fit."""
+        opened = self.open(truth, images, split).spelled(self.spellings)
+        return opened.without_background() if self.background == "ignored" else opened
+
+    def counts(self, labels: Labels, background: int | None) -> bool:
+        """Tell whether a picture with this truth, as it is in the files, takes part."""
+        if not self.min_labelled:
+            return True
+        things = (labels >= 0) & (labels != (-1 if background is None else background))
+        return int(np.count_nonzero(things)) >= self.min_labelled
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Return the rules as plain values, to be written beside scores."""
+        rules = ("name", "about", "background", "absent", "truth_side", "stretch", "min_labelled")
+        return {rule: getattr(self, rule) for rule in rules} | {"spellings": dict(self.spellings)}
+
+
+def shorter_side(labels: Labels, side: int) -> Labels:
+    """Resize labels (H, W) so that the shorter side is ``side`` px and the longer is cut to whole px, by nearest pixel centre.
+
+    This is torchvision's resize of a Pillow picture with nearest interpolation.
+
+    >>> shorter_side(np.zeros((4, 7), np.int32), 3).shape
+    (3, 5)
+    """
+    height, width = labels.shape
+    short, long = min(height, width), max(height, width)
+    longer = int(side * long / short)
+    size = (side, longer) if width <= height else (longer, side)  # width, height
+    return np.array(PIL.Image.fromarray(labels).resize(size, PIL.Image.Resampling.NEAREST), np.int32)
+
+
+def stretched(labels: Labels, size: tuple[int, int]) -> Labels:
+    """Resize labels to ``size`` (H, W) as OpenCV's nearest interpolation does: each pixel takes that at floor(index x scale).
+
+    Its centres are not Pillow's: enlarged maps lie up to half a source pixel to the right and below.
+
+    >>> stretched(np.array([[0, 1]], np.int32), (1, 5)).tolist()
+    [[0, 0, 0, 1, 1]]
+    """
+    rows, columns = (_sources(old, new) for old, new in zip(labels.shape, size, strict=True))
+    return np.asarray(labels[rows[:, None], columns])
+
+
+def _sources(old: int, new: int) -> Any:
+    step = 1 / (new / old)  # twice divided in double precision, as there
+    return np.minimum(np.floor(np.arange(new) * step).astype(np.int64), old - 1)
+
+
+def _own_pictures(images: Path | None, what: str) -> None:
+    if images is not None:
+        raise InputError(f"expected no folder of pictures, for {what} brings its own; leave --images out")
+
+
+def _one_split(split: str | None, what: str) -> None:
+    if split is not None:
+        raise InputError(f"expected no split, for {what} has none; leave --split out")
+
+
+def _files(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
+    _one_split(split, "a truth given as files")
+    return png_folder(truth, images) if truth.is_dir() else coco_instances(truth, images)
+
+
+def _instances(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
+    _one_split(split, "a file of instances")
+    return coco_instances(truth, images)
+
+
+def _stuff(unlabelled: Literal["background", "void"]) -> Open:
+    def opened(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
+        _one_split(split, "a folder of pixel maps")
+        return coco_stuff(truth, images, unlabelled)
+
+    return opened
+
+
+def _voc(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
+    _own_pictures(images, "VOC")
+    return voc(truth, split or "val")
+
+
+def _coca(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
+    _own_pictures(images, "CoCA")
+    _one_split(split, "CoCA")
+    return coca(truth)
+
+
+def _imagenet_s(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
+    _own_pictures(images, "ImageNet-S")
+    return imagenet_s(truth, split or "validation")
+
+
+def _cub(ask: Literal["bird", "breed"]) -> Open:
+    def opened(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
+        _own_pictures(images, "CUB")
+        if split not in (None, "train", "test"):
+            raise unknown_name("split", str(split), ("train", "test"))
+        return cub(truth, "train" if split == "train" else "test", ask)
+
+    return opened
+
+
+_DEFAULT = SemanticProtocol(
+    "default",
+    "label maps with classes.json, or COCO instances (first wins), as they are; one matrix, absent classes left out",
+    _files,
+)
+_VOC21 = SemanticProtocol("voc21", "VOC 2012 val, 20 classes and background, VOC's own names (also GroupViT's and TCL's)", _voc)
+_CLIP_DIY = SemanticProtocol(
+    "clip-diy-coco-all",
+    "CLIP-DIY's COCO rules on every picture: instances, first wins, crowds too; truth at 448, absent classes are 0",
+    _instances,
+    absent="zero",
+    truth_side=448,
+    stretch=True,
+)
+_STUFF = SemanticProtocol(
+    "coco-object", "COCO-Stuff's maps of val2017, things kept, stuff and unlabelled as background", _stuff("background")
+)
+
+PROTOCOLS: Mapping[str, SemanticProtocol] = {
+    protocol.name: protocol
+    for protocol in (
+        _DEFAULT,
+        _VOC21,
+        replace(_VOC21, name="voc20", about="VOC 2012 val, background not scored, VOC's own names", background="ignored"),
+        replace(
+            _VOC21,
+            name="maskclip-voc20",
+            about="MaskCLIP: VOC 2012 val, background not scored, names respelled",
+            background="ignored",
+            spellings=VOC_SPELLINGS["maskclip"],
+        ),
+        replace(_VOC21, name="zutis-voc", about="ZUTIS: VOC 2012, names respelled", spellings=VOC_SPELLINGS["zutis"]),
+        replace(
+            _CLIP_DIY,
+            name="clip-diy-voc",
+            about="CLIP-DIY: VOC 2012 val, names respelled, truth at 448, absent classes are 0",
+            open=_voc,
+            spellings=VOC_SPELLINGS["clip-diy"],
+        ),
+        replace(
+            _CLIP_DIY,
+            name="clip-diy-coco",
+            about=_CLIP_DIY.about.replace("every picture", "pictures with 1,000 px of things"),
+            min_labelled=1000,
+        ),
+        _CLIP_DIY,
+        _STUFF,
+        replace(_STUFF, name="tcl-coco-object", about=f"GroupViT's and TCL's COCO-Object: {_STUFF.about}"),
+        replace(_STUFF, name="zutis-coco", about=f"ZUTIS: {_STUFF.about} (of unlabelled its authors do not say)"),
+        replace(
+            _STUFF,
+            name="maskclip-coco",
+            about=f"MaskCLIP as ZUTIS's baseline, 'background' asked for as a class: {_STUFF.about}",
+            background="asked",
+        ),
+        replace(
+            _STUFF,
+            name="coco-object-void",
+            about="COCO-Stuff's maps of val2017, things kept, stuff as background, unlabelled not scored",
+            open=_stuff("void"),
+        ),
+        SemanticProtocol("coca", "CoCA: 80 classes and background, absent classes left out (ZUTIS)", _coca),
+        SemanticProtocol(
+            "imagenet-s-919", "ImageNet-S: mean over background and classes, also by size", _imagenet_s, absent="zero"
+        ),
+        SemanticProtocol("cub", "CUB-200-2011 test: background and 'bird', masks above 127", _cub("bird")),
+        SemanticProtocol("cub-breeds", "CUB-200-2011 test: each picture asked for by its breed, scored as bird", _cub("breed")),
+    )
+}
+"""The protocols by name."""
+
+
+def semantic_protocol(name: str) -> SemanticProtocol:
+    """Return the protocol of a name; raises InputError with the nearest names for an unknown one."""
+    if name not in PROTOCOLS:
+        raise unknown_name("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]

@@ -1,0 +1,96 @@
+"""Changed views of a picture, and its instances brought back from them, so that two answers can be held against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import PIL.Image
+
+from annofree.evaluation.review.risk import Part, disagreement
+from annofree.formats.annotations import Thing, mask_of
+from annofree.structures import BoolArray, Detections, Image
+
+__all__ = ["VIEWS", "View", "jitter"]
+
+Size = tuple[int, int]
+Window = tuple[slice, slice]
+
+_MOVED = 12  # a picture moves by a twelfth of its sides
+_SMALLER = 0.75
+
+
+@dataclass(frozen=True)
+class View:
+    """One changed view: ``about`` in words, ``look`` makes it, ``back`` brings masks (N, h, w) back to the picture's size.
+
+    ``window`` is the part of a picture of a size (H, W) that the view shows.
+    """
+
+    about: str
+    look: Callable[[Image], Image]
+    back: Callable[[BoolArray, Size], BoolArray]
+    window: Callable[[Size], Window] = lambda size: (slice(0, size[0]), slice(0, size[1]))
+
+    def again(self, found: Detections, size: Size) -> list[Thing]:
+        """Bring what was found in the view of a picture of a size back to the picture; what falls away is left out."""
+        masks = self.back(found.masks, size)
+        rows = zip(found.labels, masks, found.scores.tolist(), strict=True)
+        return [Thing.of_mask(name, mask, score) for name, mask, score in rows if mask.any()]
+
+    def compare(self, things: Sequence[Thing], again: Sequence[Thing], size: Size) -> Part:
+        """Hold the answer for a picture against the one brought back from its view, where both can see."""
+        return disagreement(_shown(things, self.window(size), size), again, self.about)
+
+
+def _shown(things: Sequence[Thing], window: Window, size: Size) -> list[Thing]:
+    if window == (slice(0, size[0]), slice(0, size[1])):
+        return list(things)
+    seen = np.zeros(size, bool)
+    seen[window] = True
+    cut = [(t, mask_of(t.rle) & seen) for t in things if t.rle is not None]
+    return [Thing.of_mask(t.name, mask, t.score, t.crowd) for t, mask in cut if mask.any()]
+
+
+def _mirrored(image: Image) -> Image:
+    return Image(np.ascontiguousarray(image.pixels[:, ::-1]), image.id)
+
+
+def _lower_right(size: Size) -> Window:
+    return slice(size[0] // _MOVED, size[0]), slice(size[1] // _MOVED, size[1])
+
+
+def _moved(image: Image) -> Image:
+    return Image(np.ascontiguousarray(image.pixels[_lower_right(image.size)]), image.id)
+
+
+def _moved_back(masks: BoolArray, size: Size) -> BoolArray:
+    whole = np.zeros((len(masks), *size), bool)
+    whole[(slice(None), *_lower_right(size))] = masks
+    return whole
+
+
+def _shrunk(image: Image) -> Image:
+    height, width = (max(1, round(_SMALLER * side)) for side in image.size)
+    small = PIL.Image.fromarray(image.pixels).resize((width, height), PIL.Image.Resampling.BICUBIC)
+    return Image(np.asarray(small), image.id)
+
+
+def _enlarged(masks: BoolArray, size: Size) -> BoolArray:
+    rows, columns = ((2 * np.arange(n) + 1) * small // (2 * n) for n, small in zip(size, masks.shape[1:], strict=True))
+    return masks[:, rows[:, None], columns]
+
+
+VIEWS: Mapping[str, View] = {
+    "flip": View("in the mirror", _mirrored, lambda masks, size: np.ascontiguousarray(masks[:, :, ::-1])),
+    "shift": View("when a twelfth is cut off at the top and the left", _moved, _moved_back, _lower_right),
+    "scale": View("at three quarters of the size", _shrunk, _enlarged),
+}
+"""The views by name; each is mild enough that a person would give the same answer."""
+
+
+def jitter(parts: Mapping[str, Part]) -> Part:
+    """Join what several views disagree about: the mean, and the reason of the worst."""
+    worst = max(parts.values(), key=lambda part: part.value)
+    return Part(float(np.mean([part.value for part in parts.values()])), worst.reason)

@@ -1,0 +1,1 @@
+"""Recipes with expected numbers: measure, compare, reproduce."""

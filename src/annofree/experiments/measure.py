@@ -1,0 +1,239 @@
+"""Recipes: experiments with the numbers they are expected to give, in one TOML file each.
+
+A recipe names the truth, the pictures, the models, and runs: a method, a variant, changed settings, a control.  All runs
+look at a picture before the next one is opened, so that they share what does not differ between them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from annofree.datasets.benchmarks.coco_object import coco_instances
+from annofree.datasets.benchmarks.unseen import only as only_of
+from annofree.errors import InputError, unknown_name
+from annofree.evaluation.accumulators import Answers, Figures, InstanceAnswers, LabelAnswers, figures_of
+from annofree.evaluation.predict_instances import truth_images
+from annofree.experiments.shared_models import shared
+from annofree.features.controls import Control, controlled
+from annofree.features.zutis_weights import load_zutis
+from annofree.formats.coco import CocoFile
+from annofree.methods.components import OBJECTNESS_ROLES
+from annofree.methods.detector import open_detector
+from annofree.methods.registry import Models, build, decided, entry_of
+from annofree.structures import Vocabulary
+
+__all__ = ["OPENERS", "Figures", "Recipe", "Run", "figures_of", "reproduce"]
+
+_MADE = "made/"
+_PARTS = ("clip", "zutis", "detector")
+OPENERS: dict[str, Callable[[Path, str], Any]] = {"zutis": load_zutis, "detector": open_detector}
+"""How a network that was trained is opened, by its role; the arguments are its folder and the device."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One line of a recipe: what is run, and ``expected`` figures in percent by name, such as ``plain AP``.
+
+    ``control`` replaces CLIP's boundary features; ``task`` is instance or semantic; ``objectness`` where a method asks for it.
+    ``parts`` takes other models than the recipe's, by role: ``clip`` by the name of its card, ``zutis`` and ``detector`` by the
+    name of theirs or as ``made/NAME``, the folder of what the recipe made first.  ``names`` are those asked and scored, of
+    instances alone; all names of the truth where none are given.  ``policy`` says which instances are scored: ``all``, the
+    preset's ``answer``, or changes of that.
+    """
+
+    name: str
+    method: str = "zip"
+    variant: str = "default"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    control: str | None = None
+    task: str = "instance"
+    objectness: str = "found"
+    expected: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    policy: str | Mapping[str, Any] = "all"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment: paths are relative to its file; ``tolerance`` in points of percent; ``limit`` pictures a group.
+
+    ``make`` tells what has to be made before, and which of its figures are ``expected``.
+    """
+
+    title: str
+    world: str
+    tier: str
+    hardware: str
+    minutes: float
+    tolerance: float
+    truth: Path
+    images: Path
+    models: str
+    group_by: str
+    runs: tuple[Run, ...]
+    limit: int | None = None
+    make: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """Read a recipe; raises InputError when it is not there, not TOML, or has other fields than a recipe has."""
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+            runs = tuple(Run(**{**run, "names": tuple(run.get("names", ()))}) for run in data.pop("run", []))
+            here = path.parent
+            places = {key: here / data.pop(key) for key in ("truth", "images")}
+            _check_names([run.name for run in runs], path)
+            return cls(**data, **places, runs=runs)
+        except OSError as problem:
+            raise InputError(f"expected a recipe at {path}, but it cannot be read: {problem.strerror}") from None
+        except (ValueError, KeyError, TypeError) as problem:  # not UTF-8 and not TOML are both a ValueError
+            raise InputError(f"expected a recipe in {path}, but it is not one: {problem}") from None
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise InputError(f"expected each run of {path} to have a name of its own, got {', '.join(map(repr, doubled))} twice")
+
+
+def reproduce(
+    recipe: Recipe,
+    *,
+    limit: int | None = None,
+    only: Sequence[str] = (),
+    made: Path | None = None,
+    on_progress: Callable[[int, int], None],
+    on_found: Callable[[str, CocoFile], None] = lambda name, found: None,
+) -> dict[str, Figures]:
+    """Run a recipe and return its figures by run, in percent.
+
+    ``limit`` takes the first pictures of each group only, ``only`` some runs; ``made`` is the folder of models that were made
+    for it.
+    """
+    known = [run.name for run in recipe.runs]
+    for name in only:
+        if name not in known:
+            raise unknown_name("run", name, known)
+    whole = CocoFile.read(recipe.truth)
+    truth = _limited(whole, recipe.group_by, limit or recipe.limit)
+    runs = [run for run in recipe.runs if not only or run.name in only]
+    truths = {run.name: only_of(truth, run.names) if run.names else truth for run in runs}
+    vocabularies = {name: Vocabulary.of([row["name"] for row in t.categories]) for name, t in truths.items()}
+    methods = _methods(recipe, runs, Vocabulary.of([row["name"] for row in truth.categories]), made)
+    answers = {run.name: _answers(recipe, run, truths[run.name], [row["id"] for row in whole.images]) for run in runs}
+    images = {row["id"]: row for row in truth.images}
+    pictures = truth_images(truth, recipe.images)
+    for done, (image_id, image) in enumerate(pictures):
+        on_progress(done, len(pictures))
+        encodings: dict[Any, Any] = {}
+        for run in runs:
+            method = methods[run.name]
+            parts = tuple(sorted(run.parts.items()))
+            key = (run.control, run.objectness, parts, getattr(method, "encoding_key", run.name))
+            if key not in encodings:
+                encodings[key] = method.encode([image])[0]
+            ask = method.semantic if run.task == "semantic" else method.instances
+            answers[run.name].add(images[image_id], ask(encodings[key], vocabularies[run.name]))
+    on_progress(len(pictures), len(pictures))
+    for name, answer in answers.items():
+        if isinstance(answer, InstanceAnswers):
+            on_found(name, answer.found)
+    return {name: answer.figures() for name, answer in answers.items()}
+
+
+def _answers(recipe: Recipe, run: Run, truth: CocoFile, ids: Sequence[int]) -> Answers:
+    """Start to gather what a run says of the pictures of ``truth``; ``ids`` are those of the whole file."""
+    if run.task == "semantic":
+        return LabelAnswers(ids, coco_instances(recipe.truth, recipe.images), recipe.group_by)
+    return InstanceAnswers(truth, recipe.group_by)
+
+
+def _limited(truth: CocoFile, group_by: str, limit: int | None) -> CocoFile:
+    if limit is None:
+        return truth
+    seen: dict[str, int] = {}
+    kept = []
+    for row in truth.images:
+        group = str(row.get(group_by, "all"))
+        seen[group] = seen.get(group, 0) + 1
+        kept += [row] if seen[group] <= limit else []
+    ids = {row["id"] for row in kept}
+    return CocoFile(kept, truth.categories, [a for a in truth.annotations if a["image_id"] in ids], truth.info)
+
+
+def _methods(recipe: Recipe, runs: Sequence[Run], vocabulary: Vocabulary, made: Path | None) -> dict[str, Any]:
+    """Build the method of each run; the models are shared, so that each looks at a picture once."""
+    models = Models(recipe.models, "cpu", objectness="none")
+    parts: dict[tuple[str, ...], Any] = {}
+
+    def once(make: Callable[[], Any], *how: str) -> Any:
+        if how not in parts:
+            parts[how] = shared(make())
+        return parts[how]
+
+    def equipped(run: Run) -> Models:
+        entry, own = entry_of(run.method, run.variant), _own(models, run, made)
+        clip, objectness = run.parts.get("clip", ""), run.objectness
+        having = {"clip": once(lambda: _controlled(own.clip, run.control), "clip", clip, run.control or "")}
+        if run.method == "consensus":
+            having["detector"] = once(lambda: own.detector, "detector", run.parts.get("detector", ""))
+        for role in OPENERS:
+            if role in entry.needs:
+                having[role] = once(partial(getattr, own, role), role, run.parts.get(role, ""))
+        if "sam" in entry.needs:
+            having["sam"] = once(lambda: own.sam, "sam")
+        if entry.objectness and objectness != "none":
+            having["objectness"] = once(lambda: _objectness(models, objectness, vocabulary), "objectness", objectness)
+        return models.having(**having)
+
+    def made_of(run: Run) -> Any:
+        own = equipped(run)
+        return decided(build(run.method, own, run.variant, run.settings), run.method, own, run.policy)
+
+    for run in runs:
+        _check(run)
+    return {run.name: made_of(run) for run in runs}
+
+
+def _own(models: Models, run: Run, made: Path | None) -> Models:
+    """The models of a recipe, with the other parts that a run names."""
+    cards = {role: name for role, name in run.parts.items() if not name.startswith(_MADE)}
+    own = models.using(**cards) if cards else models
+    folders = {role: name.removeprefix(_MADE) for role, name in run.parts.items() if name.startswith(_MADE)}
+    if not folders:
+        return own
+    if made is None or not set(folders) <= set(OPENERS):
+        what = " or a ".join(OPENERS)
+        raise InputError(f"expected of {_MADE}... a {what} that was made before the run {run.name!r}, got {dict(run.parts)}")
+    return own.having(**{role: OPENERS[role](made / name, own.device) for role, name in folders.items()})
+
+
+def _check(run: Run) -> None:
+    """Refuse what does not exist before any model is loaded."""
+    if run.control and run.control not in get_args(Control):
+        raise unknown_name("control", run.control, get_args(Control))
+    if run.objectness not in OBJECTNESS_ROLES:
+        raise unknown_name("objectness source", run.objectness, OBJECTNESS_ROLES)
+    if run.names and run.task != "instance":
+        raise InputError(f"expected names of a run of instances alone, got them in {run.name!r}, whose task is {run.task}")
+    if strange := set(run.parts) - set(_PARTS):
+        raise unknown_name(f"part in the run {run.name!r}", min(strange), _PARTS)
+    tasks = entry_of(run.method, run.variant).tasks
+    if run.task not in tasks:
+        raise InputError(f"expected a task that {run.method} has ({', '.join(tasks)}), got {run.task!r}")
+
+
+def _controlled(clip: Any, control: str | None) -> Any:
+    return controlled(clip, cast(Control, control)) if control else clip
+
+
+def _objectness(models: Models, source: str, vocabulary: Vocabulary) -> Any:
+    """A source of objectness; ``instances`` asks Zip for the names of the truth."""
+    asked = {"segmenter": build("zip", models), "classes": vocabulary} if source == "instances" else {}
+    return models.having(source=source, **asked).objectness

@@ -1,0 +1,230 @@
+"""Recipes of published experiments: a paper's figures, the data they are of, and how to measure them again.
+
+The data are not the project's to ship: a recipe says what has to be where in a folder of data sets, and refuses, with the
+whole list, until it is there.  A run names a protocol, a method and models; figures that the paper states are ``expected``
+where they can be compared, and ``quoted``, with a ``note`` that says why, where they cannot.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from annofree.errors import InputError, MissingError, unknown_name
+from annofree.evaluation.accumulators import Figures, percent
+from annofree.evaluation.metrics.instance import InstanceScores
+from annofree.evaluation.metrics.semantic import SemanticScores
+from annofree.evaluation.predict_semantic import score_method
+from annofree.evaluation.protocols.instance import INSTANCE_PROTOCOLS, instance_protocol
+from annofree.evaluation.protocols.semantic import PROTOCOLS, semantic_protocol
+from annofree.experiments.measure import OPENERS
+from annofree.formats.coco import CocoFile
+from annofree.hub.cards import sha256_of
+from annofree.methods.registry import Models, build, changed, entry_of
+
+__all__ = ["DATA_VARIABLE", "Place", "PublishedRecipe", "PublishedRun", "is_published"]
+
+DATA_VARIABLE = "ANNOFREE_DATA"
+"""The environment variable that names the folder of data sets."""
+
+Progress = Callable[[int, int], None]
+
+_PERHAPS = "images"  # of label maps: some data sets bring their own
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or folder that the user supplies: its ``path`` in the folder of data sets, ``what`` it is, perhaps its SHA-256."""
+
+    path: str
+    what: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class PublishedRun:
+    """One line of the paper's table; figures in percent by name, such as ``all AP50`` or ``all mIoU``.
+
+    ``models`` is a preset or a spec, else the recipe's; ``weights`` names the place of a trained network that takes the place
+    of theirs; ``split`` is the data set's, where it has several.
+    """
+
+    name: str
+    protocol: str
+    method: str = "zutis"
+    variant: str = "official"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    models: str = ""
+    weights: str = ""
+    objectness: str = "none"
+    split: str | None = None
+    expected: Mapping[str, float] = field(default_factory=dict)
+    quoted: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PublishedRecipe:
+    """An experiment of a ``paper``; ``command`` is how its networks come about, ``tolerance`` in points of percent."""
+
+    title: str
+    paper: str
+    world: str
+    tier: str
+    hardware: str
+    tolerance: float
+    models: str
+    command: str
+    data: Mapping[str, Place]
+    runs: tuple[PublishedRun, ...]
+    file: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> PublishedRecipe:
+        """Read a recipe; raises InputError when it is not there, not TOML, or has other fields or protocols than there are."""
+        try:
+            held = tomllib.loads(path.read_text(encoding="utf-8"))
+            runs = tuple(PublishedRun(**run) for run in held.pop("run", []))
+            places = {name: Place(**place) for name, place in held.pop("data", {}).items()}
+            recipe = cls(**held, data=places, runs=runs, file=path.name)
+        except OSError as problem:
+            raise InputError(f"expected a recipe at {path}, but it cannot be read: {problem.strerror}") from None
+        except (ValueError, KeyError, TypeError) as problem:  # not UTF-8 and not TOML are both a ValueError
+            raise InputError(f"expected a recipe of a paper in {path}, but it is not one: {problem}") from None
+        recipe._check()
+        return recipe
+
+    def _check(self) -> None:
+        names = [run.name for run in self.runs]
+        if len(set(names)) < len(names) or not names:
+            raise InputError(f"expected runs in {self.file}, each with a name of its own, got {names}")
+        for run in self.runs:
+            if run.protocol not in (*PROTOCOLS, *INSTANCE_PROTOCOLS):
+                raise unknown_name("protocol", run.protocol, (*PROTOCOLS, *INSTANCE_PROTOCOLS))
+            free = () if run.protocol in INSTANCE_PROTOCOLS else (_PERHAPS,)
+            lacking = [name for name in _needs(run) if name not in (*self.data, *free)]
+            if lacking:
+                raise InputError(f"expected the data of {run.name!r} in {self.file}, got no {', '.join(lacking)}")
+
+    def located(self, root: Path | None, only: Sequence[str] = ()) -> dict[str, Path]:
+        """Return where the data of some runs are below ``root``, of all runs for none.
+
+        Raises MissingError with all that is not there, or with all that is needed where there is no root; InputError for a
+        file with another SHA-256 than the recipe says, and for a name that no run has.
+        """
+        wanted = {name for run in self.chosen(only) for name in _needs(run)}
+        data = {name: place for name, place in self.data.items() if name in wanted}
+        if root is None:
+            raise MissingError(
+                f"expected a folder of data sets for {self.file}: pass --data DIR or set {DATA_VARIABLE}; in it are needed "
+                f"{_listed(data.values())}"
+            )
+        missing = [place for place in data.values() if not (root / place.path).exists()]
+        if missing:
+            raise MissingError(f"{self.file} needs what is not in {root}: {_listed(missing)}")
+        for place in data.values():
+            if place.sha256 and sha256_of(root / place.path) != place.sha256:
+                raise InputError(f"expected {place.what} at {root / place.path}, but its SHA-256 is not {place.sha256[:12]}...")
+        return {name: root / place.path for name, place in data.items()}
+
+    def chosen(self, only: Sequence[str]) -> list[PublishedRun]:
+        """Return the runs of some names, all for none; raises InputError for a name that no run has."""
+        known = {run.name: run for run in self.runs}
+        for name in only:
+            if name not in known:
+                raise unknown_name("run", name, known)
+        return [run for run in self.runs if not only or run.name in only]
+
+    def measure(
+        self,
+        root: Path | None,
+        *,
+        device: str = "auto",
+        limit: int | None = None,
+        only: Sequence[str] = (),
+        on_progress: Progress,
+        on_found: Callable[[str, CocoFile], None] = lambda name, found: None,
+    ) -> dict[str, Figures]:
+        """Run the recipe and return its figures by run, in percent; ``limit`` takes the first pictures only.
+
+        One picture is in memory at a time.  Raises what ``located`` does, before any model is loaded.
+        """
+        places, runs = self.located(root, only), self.chosen(only)
+        for run in runs:
+            changed(entry_of(run.method, run.variant).variants.get(run.variant, run), run.settings)
+        figures: dict[str, Figures] = {}
+        for run in runs:
+            method = self._method(run, places, device)
+            if run.protocol in INSTANCE_PROTOCOLS:
+                figures[run.name], found = _instances(run, method, places, limit, on_progress)
+                on_found(run.name, found)
+            else:
+                figures[run.name] = _labels(run, method, places, limit, on_progress)
+        return figures
+
+    def _method(self, run: PublishedRun, places: Mapping[str, Path], device: str) -> Any:
+        models = Models(run.models or self.models, device, objectness=run.objectness)
+        roles = entry_of(run.method, run.variant).roles(models)
+        models.fetch(role for role in roles if not (run.weights and role in OPENERS))
+        if run.weights:
+            role = next(role for role in roles if role in OPENERS)
+            models = models.having(**{role: OPENERS[role](places[run.weights], models.device)})
+        return build(run.method, models, run.variant, run.settings)
+
+
+def is_published(path: Path) -> bool:
+    """Tell whether a TOML file is the recipe of a paper, which it names.  A file that cannot be read is none."""
+    try:
+        return "paper" in tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def _needs(run: PublishedRun) -> tuple[str, ...]:
+    """The names of the places that a run reads."""
+    rules = INSTANCE_PROTOCOLS.get(run.protocol)
+    return (*(rules.needs if rules else ("truth", _PERHAPS)), *((run.weights,) if run.weights else ()))
+
+
+def _listed(places: Any) -> str:
+    return "; ".join(f"{place.path} ({place.what})" for place in places)
+
+
+def _instances(
+    run: PublishedRun, method: Any, places: Mapping[str, Path], limit: int | None, on_progress: Progress
+) -> tuple[Figures, CocoFile]:
+    rules = instance_protocol(run.protocol)
+    truth = rules.truth(places, run.split, limit)
+    found = rules.predict(method, truth, places, on_progress)
+    figures: Figures = {}
+    for view, scores in rules.scores(truth, found).items():
+        figures |= {f"all {'' if view == 'class-aware' else f'{view} '}{name}": v for name, v in _of_instances(scores).items()}
+    for group, scores in rules.group_scores(truth, found).items():
+        figures |= {f"{group} {name}": v for name, v in _of_instances(scores).items()}
+    return figures, found
+
+
+def _of_instances(scores: InstanceScores) -> Figures:
+    values = {"AP": scores.ap, "AP50": scores.ap50, "AP75": scores.ap75, "AR100": scores.ar100}
+    return {name: percent(value) for name, value in values.items()}
+
+
+def _labels(run: PublishedRun, method: Any, places: Mapping[str, Path], limit: int | None, on_progress: Progress) -> Figures:
+    rules = semantic_protocol(run.protocol)
+    dataset = rules.dataset(places["truth"], places.get("images"), run.split)
+    if limit is not None:
+        dataset = replace(dataset, samples=dataset.samples[:limit])
+    return _of_labels(score_method(method, dataset, rules, on_progress).scores)
+
+
+def _of_labels(scores: SemanticScores) -> Figures:
+    """Means over classes and, for one class beside the background, its IoU, of all pixels and averaged over pictures."""
+    values = {"mIoU": scores.mean_iou, "mIoU of things": scores.mean_iou_things, "pixel accuracy": scores.pixel_accuracy}
+    values |= {f"mIoU of size {size}": value for size, value in scores.by_size.items()}
+    if len(scores.iou) == 2:
+        (thing,) = (name for name in scores.iou if name != "background")
+        values |= {f"IoU of {thing}": scores.iou[thing], f"IoU of {thing} per picture": scores.iou_per_image[thing]}
+    return {f"all {name}": percent(value) for name, value in values.items()}

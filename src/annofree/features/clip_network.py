@@ -1,0 +1,159 @@
+"""Model folders in open_clip's layout to open_clip models, strictly.
+
+A folder holds ``open_clip_config.json`` and ``open_clip_model.safetensors``, as in the repositories of the Hugging Face hub.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict, convert_weights_to_lp
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from annofree.errors import InputError, MissingError
+from annofree.hub.cards import PICKLES
+
+__all__ = ["CONFIG", "DTYPES", "WEIGHTS", "LoadedClip", "load_clip"]
+
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_FOREIGN = ("hf_model_name", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedClip:
+    """An open_clip ``model`` for reading only, the ``mean`` and ``std`` (3) of its pixels, and its ``context_length``."""
+
+    model: Any
+    mean: Tensor
+    std: Tensor
+    context_length: int
+
+
+def load_clip(
+    folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, quick_gelu: bool | None = None
+) -> LoadedClip:
+    """Build the model of a folder's configuration and load its weights strictly.
+
+    The image tower runs in ``dtype``, its norms and the text tower, whose work is kept, in float32.  ``quick_gelu`` says
+    which activation the weights were trained with and wins over the configuration, which is often wrong about it; with the
+    other one every feature is quietly a little off.
+
+    Raises MissingError without the files, InputError for pickled weights, for a configuration that is none or asks for
+    towers from other libraries, and for weights that do not fit it.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"expected a dtype among {', '.join(map(str, DTYPES))}, got {dtype}")
+    weights, config = _weights(folder), _config(folder)
+    settings = dict(config["model_cfg"])
+    if quick_gelu is not None:
+        settings["quick_gelu"] = quick_gelu
+    model = _built(settings, dtype, folder)
+    _fill(model, weights)
+    model = model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    if dtype != torch.float32:
+        convert_weights_to_lp(model.visual, dtype)
+    mean, std = _statistics(config, device)
+    return LoadedClip(model, mean, std, int(settings["text_cfg"].get("context_length", 77)))
+
+
+def _weights(folder: Path) -> Path:
+    if folder.is_file():
+        raise InputError(f"expected a folder with {CONFIG} and {WEIGHTS}, got the file {folder}")
+    if (folder / WEIGHTS).is_file():
+        return folder / WEIGHTS
+    pickled = sorted(p.name for p in folder.glob("*") if p.suffix in PICKLES)
+    if pickled:
+        raise InputError(f"{folder} has {pickled[0]}, which may run code when loaded; only {WEIGHTS} is read, convert it first")
+    raise MissingError(f"expected {WEIGHTS} in {folder}; it is not there")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise MissingError(f"expected {CONFIG} in {folder}; it is not there")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise InputError(f"expected JSON in {path}: {problem}") from None
+    settings = config.get("model_cfg") if isinstance(config, dict) else None
+    if not isinstance(settings, dict) or not all(isinstance(settings.get(k), dict) for k in ("vision_cfg", "text_cfg")):
+        raise InputError(f"expected model_cfg with vision_cfg and text_cfg in {path}, as open_clip writes them")
+    _refuse_foreign(settings, path)
+    return dict(config)
+
+
+def _refuse_foreign(settings: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError for towers and tokenizers of other libraries, which are not read here."""
+    vision, text = settings["vision_cfg"], settings["text_cfg"]
+    if vision.get("timm_model_name"):
+        raise InputError(
+            f"{path} asks for timm's {vision['timm_model_name']}; only CLIP's own ResNets and ViTs can be read inside"
+        )
+    if "multimodal_cfg" in settings:
+        raise InputError(f"{path} is of a model that writes captions (CoCa); expected a plain CLIP")
+    foreign = [key for key in _FOREIGN if text.get(key)]
+    if foreign:
+        raise InputError(
+            f"{path} asks for {foreign[0]} {text[foreign[0]]!r}; only CLIP's own text tower and tokenizer are known"
+        )
+
+
+def _built(settings: Mapping[str, Any], dtype: torch.dtype, folder: Path) -> nn.Module:
+    """The model of a configuration without any weights, on the meta device: no memory, no time, no random numbers."""
+    arguments = dict(settings)
+    kind = CustomTextCLIP if arguments.pop("custom_text", False) else CLIP
+    try:
+        with torch.device("meta"):
+            model: nn.Module = kind(**arguments, cast_dtype=None if dtype == torch.float32 else dtype)
+    except (TypeError, ValueError, AssertionError, AttributeError) as problem:
+        raise InputError(f"open_clip cannot build the model of {folder / CONFIG}: {problem}") from None
+    return model
+
+
+def _fill(model: nn.Module, path: Path) -> None:
+    """Load weights strictly, in float32, and make anew the text tower's causal mask, which no file holds."""
+    try:
+        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    except SafetensorError as problem:
+        raise InputError(f"expected safetensors in {path}: {problem}") from None
+    if isinstance(model, CustomTextCLIP):
+        state = convert_to_custom_text_state_dict(state)
+    _check_fit(model, state, path)
+    model.load_state_dict(state, strict=True, assign=True)
+    text: Any = model.text if isinstance(model, CustomTextCLIP) else model
+    if text.attn_mask is not None:
+        text.attn_mask = torch.full(text.attn_mask.shape, -torch.inf).triu(1)
+
+
+def _check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise InputError for the first few weights that are missing, are too many or have another shape."""
+    expected = {k: v.shape for k, v in model.state_dict().items()}
+    counters = {k for k in expected if k.endswith("num_batches_tracked")}  # of no use, and not in every file
+    shapes = [k for k in expected if k in state and state[k].shape != expected[k]]
+    for what, names in (
+        ("does not have", sorted(expected.keys() - state.keys() - counters)),
+        ("has, but the configuration does not,", sorted(state.keys() - expected.keys())),
+        ("has in other shapes", [f"{k} {tuple(state[k].shape)} for {tuple(expected[k])}" for k in shapes]),
+    ):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise InputError(
+                f"{path} is not of the architecture in its {CONFIG}: it {what} {', '.join(names[:3])}{more}; "
+                "fetch both again from one place"
+            )
+
+
+def _statistics(config: Mapping[str, Any], device: str) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the pixels, OpenAI's where the configuration does not tell."""
+    given = config.get("preprocess_cfg") or {}
+    mean, std = given.get("mean") or OPENAI_DATASET_MEAN, given.get("std") or OPENAI_DATASET_STD
+    return torch.tensor(mean, device=device), torch.tensor(std, device=device)

@@ -1,0 +1,88 @@
+"""Instances as index PNGs: one class a pixel, laid over each other, the strongest on top."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from glob import escape
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from annofree.errors import InputError
+from annofree.formats.annotations import Picture, Pictures, Thing, mask_of, names_of, painted_order
+from annofree.formats.label_maps import CLASSES_FILE, ClassList, read_label_map, write_label_map
+from annofree.io.atomic import make_folder
+from annofree.structures import LabelMap
+
+__all__ = ["class_map", "read_index_pngs", "stacked", "with_background", "write_index_pngs"]
+
+LABELS = "labels"
+
+
+def write_index_pngs(file: Pictures, out: Path) -> None:
+    """Write ``labels/``: a palette PNG a picture, 0 for background, and ``classes.json``."""
+    names = with_background(names_of(file))
+    ClassList.of(LabelMap(np.zeros((1, 1), np.int32), names, 0)).write(out / LABELS)
+    for picture in file:
+        place = out / LABELS / PurePosixPath(picture.file_name).with_suffix(".png")
+        make_folder(place.parent)
+        write_label_map(place, class_map(picture, names))
+
+
+def class_map(picture: Picture, names: tuple[str, ...]) -> LabelMap:
+    """Paint a picture's things as classes; ``names`` has the background first."""
+    numbers = np.array([0, *(names.index(t.name, 1) for t in picture.things)], np.int32)
+    return LabelMap(numbers[stacked(picture.things, picture.size)], names, 0)
+
+
+def stacked(things: Sequence[Thing], size: tuple[int, int]) -> npt.NDArray[np.int32]:
+    """Paint the masks of things over each other, (H, W): 0 for none, k + 1 for the k-th thing."""
+    canvas = np.zeros(size, np.int32)
+    for k in painted_order(things):
+        rle = things[k].rle
+        if rle is not None:
+            canvas[mask_of(rle)] = k + 1
+    return canvas
+
+
+def with_background(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Put a background before the names, called so that none of them is called the same.
+
+    >>> with_background(("dog", "background"))
+    ('_background', 'dog', 'background')
+    """
+    title = "background"
+    while title in names:
+        title = f"_{title}"
+    return (title, *names)
+
+
+def read_index_pngs(path: Path, images: Path | None = None) -> Pictures:
+    """Read a folder of index PNGs: each class but the background is one thing a picture, for the pixels tell no more.
+
+    Pictures are named as in ``images``, without it like the PNGs.  Raises InputError when there is no ``classes.json``.
+    """
+    folder = path / LABELS if (path / LABELS / CLASSES_FILE).is_file() else path
+    classes = ClassList.read(folder)
+    places = sorted(folder.rglob("*.png"))
+    if not places:
+        raise InputError(f"expected index PNGs in {folder}, and there are none")
+
+    def each() -> Iterator[Picture]:
+        return (_picture(place, _name(place.relative_to(folder), images), classes) for place in places)
+
+    return Pictures.named((n for k, n in enumerate(classes.names) if k != classes.background), each)
+
+
+def _name(png: Path, images: Path | None) -> str:
+    """Name the picture whose labels a PNG has: another ending, the same else."""
+    there = sorted((images / png.parent).glob(f"{escape(png.stem)}.*")) if images else []
+    return (png.parent / there[0].name if there else png).as_posix()
+
+
+def _picture(place: Path, name: str, classes: ClassList) -> Picture:
+    label_map = read_label_map(place, classes)
+    there = sorted(set(np.unique(label_map.labels).tolist()) - {-1, classes.background})
+    things = tuple(Thing.of_mask(classes.names[k], label_map.labels == k) for k in there)
+    return Picture(name, label_map.size, things)

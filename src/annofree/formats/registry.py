@@ -1,0 +1,222 @@
+"""The catalogue of formats, and the one way to write any of them: whole or not at all, read back, and compared.
+
+Formats are written to a folder of their own with ``fidelity.json``, which says what the format could not hold.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
+
+from annofree.errors import InputError, unknown_name
+from annofree.formats import cvat, label_studio, voc, yolo
+from annofree.formats.annotations import Picture, Pictures
+from annofree.formats.coco import CocoFile
+from annofree.formats.coco_annotations import coco_pictures
+from annofree.formats.coco_export import read_coco, stream_annotations, write_coco, write_coco_polygons
+from annofree.formats.labelme import read_labelme, write_labelme
+from annofree.formats.png import read_index_pngs, write_index_pngs
+from annofree.formats.round_trip import Fidelity, compare
+from annofree.io.atomic import make_folder
+
+__all__ = ["FORMATS", "Format", "Images", "export", "format_named", "read", "read_run"]
+
+Images = Literal["none", "copy", "link"]
+
+_REPORT = "fidelity.json"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format: how it is written to a folder and read from a path, and where its pictures go.
+
+    Both go picture by picture; ``whole`` reads a file at once where that keeps more of it.  ``by_stem`` says that a picture's
+    files are found by its name without ending; ``crowds`` that it can hold regions that are not scored.
+    """
+
+    name: str
+    about: str
+    write: Callable[[Pictures, Path], None]
+    read: Callable[[Path, Path | None], Pictures]
+    images: str = "images"
+    by_stem: bool = False
+    crowds: bool = False
+    whole: Callable[[Path, Path | None], CocoFile] | None = None
+
+
+FORMATS: Mapping[str, Format] = {
+    format_.name: format_
+    for format_ in (
+        Format("coco", "COCO instances, masks as run lengths", write_coco, stream_annotations, crowds=True, whole=read_coco),
+        Format(
+            "coco-polygons",
+            "COCO instances, masks as polygons",
+            write_coco_polygons,
+            stream_annotations,
+            crowds=True,
+            whole=read_coco,
+        ),
+        Format("yolo-seg", "YOLO segmentation", yolo.write_yolo_masks, yolo.read_yolo, yolo.IMAGES, by_stem=True),
+        Format("yolo-det", "YOLO detection, boxes only", yolo.write_yolo_boxes, yolo.read_yolo, yolo.IMAGES, by_stem=True),
+        Format("voc", "Pascal VOC, XML and PNGs", voc.write_voc, voc.read_voc, voc.IMAGES, True, True),
+        Format("png", "index PNGs, one class a pixel", write_index_pngs, read_index_pngs, by_stem=True),
+        Format("labelme", "LabelMe JSON", write_labelme, read_labelme, "", by_stem=True, crowds=True),
+        Format(
+            "label-studio",
+            "Label Studio predictions",
+            label_studio.write_label_studio,
+            label_studio.read_label_studio,
+            label_studio.IMAGES,
+        ),
+        Format("cvat", "CVAT for images 1.1", cvat.write_cvat, cvat.read_cvat, cvat.IMAGES),
+    )
+}
+"""The formats by name."""
+
+
+def format_named(name: str) -> Format:
+    """Return a format; raises InputError with the nearest names for one that there is not."""
+    if name not in FORMATS:
+        raise unknown_name("format", name, FORMATS)
+    return FORMATS[name]
+
+
+def read(name: str, path: Path, images: Path | None = None) -> CocoFile:
+    """Read annotations in a format; ``images`` is the folder of the pictures, for formats that have no sizes.
+
+    Raises InputError where the files are missing, damaged, or something else.
+    """
+    format_ = format_named(name)
+    if not path.exists():
+        raise InputError(f"expected {format_.about} at {path}, and there is nothing; check the path")
+    with _understood(format_, path):
+        return format_.whole(path, images) if format_.whole else format_.read(path, images).gathered()
+
+
+def read_run(path: Path, info: Mapping[str, Any]) -> Pictures:
+    """Read the annotations of a run picture by picture; ``info`` says what made them.  Raises InputError as ``read`` does."""
+    format_ = FORMATS["coco"]
+    with _understood(format_, path):
+        pictures = coco_pictures(path, info)
+    return replace(pictures, each=lambda: _understood_each(format_, path, pictures))
+
+
+def _understood_each(format_: Format, path: Path, pictures: Pictures) -> Iterator[Picture]:
+    with _understood(format_, path):
+        yield from pictures
+
+
+@contextmanager
+def _understood(format_: Format, path: Path) -> Iterator[None]:
+    """Say in a line why a file cannot be read."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError, RecursionError) as problem:
+        why = f"no {problem} in it" if isinstance(problem, KeyError) else " ".join(str(problem).split())
+        raise InputError(f"expected {format_.about} at {path}, but it is something else or damaged ({why})") from None
+
+
+def export(
+    file: CocoFile | Pictures, name: str, out: Path, *, images: Images = "none", image_root: Path | None = None
+) -> Fidelity:
+    """Write a file to a folder in a format, read it back, and report what was lost; the same is in ``fidelity.json``.
+
+    ``Pictures`` are gone through one by one, several times; their names alone stay in memory.  ``images`` copies or links the
+    pictures of ``image_root`` to where the format wants them.  Raises InputError for an unknown format, a folder that is not
+    empty, missing pictures, and names that the format cannot hold; then nothing is written.
+    """
+    format_ = format_named(name)
+    _check(out, images, image_root)
+    given = file if isinstance(file, Pictures) else Pictures.of(file)
+    kept, crowds = _without_crowds(given) if not format_.crowds else (given, 0)
+    before = [picture.file_name for picture in given]
+    places = dict(zip(before, before, strict=True))
+    if images != "none" or not name.startswith("coco"):
+        now = _portable(before, format_)
+        places, kept = dict(zip(before, now, strict=True)), _renamed(kept, now)
+    out = out.resolve()
+    try:
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as temporary:
+            folder = Path(temporary) / "out"
+            folder.mkdir()
+            if images != "none" and image_root is not None:
+                _place(places, image_root, folder / format_.images, images)
+            format_.write(kept, folder)
+            report = compare(name, kept, format_.read(folder, None), by_stem=format_.by_stem)
+            report.crowds_left_out = crowds
+            report.pictures_renamed = {old: new for old, new in places.items() if old != new}
+            report.write(folder / _REPORT)
+            folder.replace(out)
+    except OSError as problem:
+        raise InputError(f"{format_.about} cannot be written to {out}: {problem.strerror}; nothing was written") from None
+    return report
+
+
+def _check(out: Path, images: str, image_root: Path | None) -> None:
+    if images not in get_args(Images):
+        raise unknown_name("way with images", images, get_args(Images))
+    if images != "none" and (image_root is None or not image_root.is_dir()):
+        raise InputError(f"expected --image-root, the folder of the pictures to {images}, got {image_root or 'none'}")
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"expected a new or empty folder to write to, but {out} has something in it; choose another --out")
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise InputError(f"expected a folder that can be written to, but {out} cannot: {problem.strerror}") from None
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"expected a folder that can be written to, but {out.parent} cannot; choose another --out")
+
+
+def _without_crowds(pictures: Pictures) -> tuple[Pictures, int]:
+    def change(picture: Picture) -> Picture:
+        return replace(picture, things=tuple(thing for thing in picture.things if not thing.crowd))
+
+    return pictures.changed(change), sum(thing.crowd for picture in pictures for thing in picture.things)
+
+
+def _portable(names: Iterable[str], format_: Format) -> list[str]:
+    """Name pictures so that they stay in their folder, no two take the same files, and YOLO finds their labels."""
+    taken = set() if format_.images else {PurePosixPath(_REPORT).stem}
+    return [_free(name, format_.by_stem, taken) for name in names]
+
+
+def _renamed(pictures: Pictures, names: list[str]) -> Pictures:
+    def each() -> Iterator[Picture]:
+        return (replace(picture, file_name=name) for picture, name in zip(pictures, names, strict=True))
+
+    return replace(pictures, each=each)
+
+
+def _free(name: str, by_stem: bool, taken: set[str]) -> str:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts:
+        path = PurePosixPath(path.name)
+    # YOLO finds labels by writing labels for the last images in a path.
+    parts = [f"{part}_" if part in ("images", "labels") and by_stem else part for part in path.parts[:-1]]
+    base = PurePosixPath(*parts, path.name)
+    tries = [base, *(base.with_name(f"{base.stem}-{k}{base.suffix}") for k in range(2, len(taken) + 3))]
+    keys = [str(t.with_suffix("") if by_stem else t).casefold() for t in tries]  # some file systems take A.jpg for a.jpg
+    free = next(k for k, key in enumerate(keys) if key not in taken)
+    taken.add(keys[free])
+    return str(tries[free])
+
+
+def _place(places: Mapping[str, str], root: Path, folder: Path, images: Images) -> None:
+    """Copy or link pictures; all are looked for before the first is copied."""
+    missing = [source for source in places if not (root / source).is_file()]
+    if missing:
+        raise InputError(f"expected {len(places)} pictures in {root}, but {len(missing)} are not there, such as {missing[0]}")
+    for source, place in places.items():
+        make_folder((folder / place).parent)
+        if images == "copy":
+            shutil.copyfile(root / source, folder / place)
+        else:
+            (folder / place).symlink_to((root / source).resolve())

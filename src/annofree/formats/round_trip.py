@@ -1,0 +1,236 @@
+"""What a format lost: a file as it was against the same file as it is read back, object by object."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from faster_coco_eval import mask as coco_mask
+from scipy.optimize import linear_sum_assignment
+
+from annofree.formats.annotations import Picture, Pictures, Thing, names_of
+from annofree.formats.coco import CocoFile
+from annofree.io.atomic import write_json
+
+__all__ = ["Fidelity", "compare"]
+
+FloatArray = npt.NDArray[np.float64]
+
+_MOST_NAMED = 20  # of the objects that changed the most
+_SAME_NAME = 1e-3  # tells twins of two classes apart, and nothing else
+_SWALLOWED = 0.5  # of a lost object's pixels
+_SHIFTED = 0.005  # px, the rounding of formats that write two digits
+
+
+@dataclass
+class Fidelity:
+    """What is left of the objects of a file in a format.
+
+    ``mask_iou`` are mean and least over objects that had a mask and were found again, None where there are none;
+    ``exact`` counts the pixel-equal ones and ``boxes_only`` those found again without their mask.  ``lost`` objects are
+    nowhere, ``merged`` ones in another's mask, ``added`` ones have no original.  ``box_shift`` is the most that any side
+    of a box moved, px.  ``changes`` names the objects that changed the most.
+    """
+
+    format: str
+    pictures: int = 0
+    pictures_lost: list[str] = field(default_factory=list)
+    objects: int = 0
+    found: int = 0
+    mask_iou: dict[str, float] | None = None
+    masks: int = 0
+    exact: int = 0
+    boxes_only: int = 0
+    lost: int = 0
+    merged: int = 0
+    added: int = 0
+    renamed: int = 0
+    classes_lost: list[str] = field(default_factory=list)
+    box_shift: float = 0.0
+    boxes_shifted: int = 0
+    scores: int = 0
+    scores_lost: int = 0
+    crowds_left_out: int = 0
+    category_ids_changed: bool = False
+    pictures_renamed: dict[str, str] = field(default_factory=dict)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def losses(self) -> list[str]:
+        """Say what is not as it was, in words; empty where nothing was lost."""
+        changed = self.masks - self.exact - self.boxes_only
+        said = {
+            "pictures": len(self.pictures_lost),
+            "objects": self.lost,
+            "objects merged into others": self.merged,
+            "objects more than there were": self.added,
+            "masks, their boxes are kept": self.boxes_only,
+            "masks changed": changed,
+            "objects under another class": self.renamed,
+            "class names": len(self.classes_lost),
+            f"boxes moved, by {self.box_shift:.2f} px at most": self.boxes_shifted,
+            "scores": self.scores_lost,
+            "crowd regions, left out": self.crowds_left_out,
+        }
+        words = [f"{count} {what}" for what, count in said.items() if count]
+        return words + ["category ids, numbered anew"] * self.category_ids_changed
+
+    def table(self) -> str:
+        """Lay out the figures in a few lines, the last of which says what was lost."""
+        iou = self.mask_iou
+        masks = f"IoU mean {iou['mean']:.4f}, min {iou['min']:.4f}; " if iou else ""
+        lines = [
+            f"fidelity of {self.format}: {self.pictures} pictures, {self.objects} objects, read back and compared",
+            f"  masks    {masks}{self.exact} of {self.masks} exact",
+            f"  objects  {self.found} found, {self.lost} lost, {self.merged} merged, {self.added} added, "
+            f"{self.renamed} under another class",
+            f"  boxes    moved by {self.box_shift:.2f} px at most",
+            f"  scores   {self.scores - self.scores_lost} of {self.scores} kept",
+        ]
+        if self.pictures_renamed:
+            lines.append(f"  pictures {len(self.pictures_renamed)} named otherwise, see pictures_renamed in fidelity.json")
+        losses = self.losses
+        return "\n".join([*lines, f"lost: {'; '.join(losses)}" if losses else "nothing was lost"])
+
+    def write(self, path: Path) -> None:
+        """Write all figures as JSON."""
+        write_json(path, {"losses": self.losses, **asdict(self)}, indent=2)
+
+
+def compare(
+    format: str,  # noqa: A002 -- the word for it
+    before: CocoFile | Pictures,
+    after: CocoFile | Pictures,
+    *,
+    by_stem: bool = False,
+) -> Fidelity:
+    """Compare what was written with what was read back, pictures by name, objects by their overlap.
+
+    Where a format keeps no more, ``by_stem`` finds pictures by their name without ending.  Pictures are read one by one as
+    long as both sides come in much the same order; those that come too early wait in memory.
+    """
+    report, overlaps = Fidelity(format), array("d")
+    first, second = (side if isinstance(side, Pictures) else Pictures.of(side) for side in (before, after))
+    back = _Back(second, by_stem)
+    for picture in first:
+        other = back.of(picture)
+        report.pictures += 1
+        report.objects += len(picture.things)
+        if other is None:
+            report.pictures_lost.append(picture.file_name)
+        _compare(report, picture, other.things if other else (), overlaps)
+        report.changes = _worst(report.changes, at_most=100 * _MOST_NAMED)
+    if overlaps:
+        report.mask_iou = {"mean": float(np.mean(overlaps)), "min": min(overlaps)}
+    report.classes_lost = sorted(set(names_of(first)) - set(back.ids))
+    report.category_ids_changed = _ids(first) != {k: v for k, v in back.ids.items() if k in _ids(first)}
+    report.changes = _worst(report.changes, at_most=_MOST_NAMED)
+    return report
+
+
+class _Back:
+    """What was read back, picture by picture; ``ids`` are those of the categories seen so far, by name."""
+
+    def __init__(self, pictures: Pictures, by_stem: bool) -> None:
+        names_of(pictures)  # raises where two share one
+        self.ids, self._by_stem = _ids(pictures), by_stem
+        self._coming, self._early = iter(pictures), dict[str, Picture]()
+
+    def of(self, picture: Picture) -> Picture | None:
+        """The same picture, None where there is none."""
+        key = self._key(picture)
+        while key not in self._early and (other := next(self._coming, None)) is not None:
+            for thing in other.things:
+                self.ids.setdefault(thing.name, len(self.ids) + 1)
+            self._early[self._key(other)] = other
+        return self._early.pop(key, None)
+
+    def _key(self, picture: Picture) -> str:
+        return _stem(picture) if self._by_stem else picture.file_name
+
+
+def _worst(changes: list[dict[str, Any]], at_most: int) -> list[dict[str, Any]]:
+    """Those that changed the most, of equals the first, once there are more than so many."""
+    if at_most > _MOST_NAMED and len(changes) <= at_most:
+        return changes
+    return sorted(changes, key=lambda change: change["iou"])[:_MOST_NAMED]
+
+
+def _stem(picture: Picture) -> str:
+    return str(PurePosixPath(picture.file_name).with_suffix(""))
+
+
+def _ids(file: Pictures) -> dict[str, int]:
+    return {str(category["name"]): category["id"] for category in file.categories}
+
+
+def _compare(report: Fidelity, picture: Picture, others: Sequence[Thing], overlaps: array[float]) -> None:
+    """Add one picture's objects to the report."""
+    table = _overlap(picture.things, others)
+    same = np.array([[a.name == b.name for b in others] for a in picture.things]).reshape(table.shape)
+    rows, columns = linear_sum_assignment(-(table + _SAME_NAME * same))
+    pairs: Mapping[int, int] = {int(r): int(c) for r, c in zip(rows, columns, strict=True) if table[r, c] > 0}
+    report.added += len(others) - len(pairs)
+    for k, thing in enumerate(picture.things):
+        report.scores += thing.score is not None
+        report.masks += thing.rle is not None
+        iou = 0.0
+        if k in pairs:
+            iou = _found(report, thing, others[pairs[k]], float(table[k, pairs[k]]), overlaps)
+        else:
+            merged = _swallowed(thing, others)
+            report.lost, report.merged = report.lost + (not merged), report.merged + merged
+            report.scores_lost += thing.score is not None
+        if iou < 1:
+            report.changes.append({"file_name": picture.file_name, "object": k, "name": thing.name, "iou": iou})
+
+
+def _found(report: Fidelity, thing: Thing, other: Thing, iou: float, overlaps: array[float]) -> float:
+    """Add an object that was found again; returns the overlap of the masks, or of the boxes where it had no mask."""
+    report.found += 1
+    report.renamed += thing.name != other.name
+    report.scores_lost += thing.score is not None and thing.score != other.score
+    shift = float(np.abs(np.subtract(thing.box, other.box)).max())
+    report.box_shift = max(report.box_shift, shift)
+    report.boxes_shifted += shift > _SHIFTED
+    if thing.rle is None:
+        return iou
+    if other.rle is None:
+        report.boxes_only += 1
+        return 0.0
+    overlaps.append(iou)
+    report.exact += iou == 1
+    return iou
+
+
+def _overlap(things: Sequence[Thing], others: Sequence[Thing]) -> FloatArray:
+    """IoU (n, m): of masks where both have one, else of boxes; of two empty masks 1."""
+    table = np.zeros((len(things), len(others)))
+    if not table.size:
+        return table
+    table[:] = np.reshape(coco_mask.iou(_xywh(things), _xywh(others), [0] * len(others)), table.shape)
+    mine, theirs = (np.array([t.rle is not None for t in group]) for group in (things, others))
+    if mine.any() and theirs.any():
+        left, right = ([t.rle for t in group if t.rle is not None] for group in (things, others))
+        table[np.ix_(mine, theirs)] = np.reshape(coco_mask.iou(left, right, [0] * len(right)), (len(left), len(right)))
+        empty = coco_mask.area(left)[:, None] + coco_mask.area(right) == 0
+        table[np.ix_(mine, theirs)] += empty
+    return table
+
+
+def _xywh(things: Sequence[Thing]) -> FloatArray:
+    boxes = np.array([thing.box for thing in things])
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
+
+
+def _swallowed(thing: Thing, others: Sequence[Thing]) -> bool:
+    """Whether most of a thing's mask is in one of the others'."""
+    masks = [o.rle for o in others if o.rle is not None]
+    if thing.rle is None or not masks:
+        return False
+    return bool(np.max(coco_mask.iou([thing.rle], masks, [1] * len(masks))) > _SWALLOWED)

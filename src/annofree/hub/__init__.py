@@ -1,0 +1,1 @@
+"""Weights: cards, presets, download, bundles, and what their licences allow."""

@@ -1,0 +1,197 @@
+"""Cards: what a set of weights is, where it came from, under which terms, and that it is what it says.
+
+A model is a folder: its configuration and safetensors in the layout of its own library, and ``card.json``.  The cards of
+weights that others publish are in ``assets/models.toml``; the weights themselves are fetched by ``hub``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from annofree.errors import InputError, MissingError
+from annofree.io.atomic import write_json
+
+__all__ = ["BUNDLED", "KINDS", "PICKLES", "TIERS", "Card", "bundled", "bundled_card", "known_cards", "sha256_of", "size_text"]
+
+BUNDLED = ("tiny-clip", "tiny-clip-vit", "tiny-sam", "tiny-dino", "tiny-found", "tiny-zutis", "tiny-detector")
+"""The models that come with the package."""
+KINDS = ("clip", "sam", "dino", "saliency", "segmenter")
+TIERS: Mapping[str, str] = {
+    "S0": "images only",
+    "S1": "image-text pairs",
+    "S2": "class-agnostic masks, as SAM's",
+    "S3": "human entity or panoptic labels",
+    "S4": "human boxes or concepts at scale",
+}
+"""The supervision that went into a model, from none to most."""
+PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
+"""Endings of files that may run code when they are loaded; they are never loaded."""
+_KIND_OF_LIBRARY = {"open_clip": "clip", "transformers": "sam", "timm": "dino"}
+_GATES = ("none", "terms")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_text(count: int) -> str:
+    """Write a number of bytes for people.
+
+    >>> size_text(408_241_980), size_text(2_494_677_308), size_text(2_000), size_text(0)
+    ('408 MB', '2.5 GB', '2 kB', 'unknown size')
+    """
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}" if name == "GB" else f"{count / unit:.0f} {name}"
+    return f"{count} B" if count else "unknown size"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One set of weights.
+
+    ``family`` starts with the library whose layout the files have.  ``tier`` is the supervision that went into it, a key
+    of ``TIERS``.  ``licence`` is that of the weights and ``code_licence`` that of the published code, as SPDX ids, or
+    ``unknown``.  ``files`` holds the SHA-256 by file name, None where it is not known before the first fetch.  ``use`` holds
+    the settings that this model works best with, ``preprocessing`` what its makers fed it.  ``hub`` is where it is
+    published, at ``revision``: a commit, or a branch, which is not pinned; ``gate`` is ``terms`` where terms have to be
+    accepted there.  ``size`` is in bytes, of about what is fetched.  ``published`` holds the SHA-256 of files that can be
+    added by hand only.  ``figures`` is what was measured when it was made, and ``world`` on what.
+
+    Raises InputError for another tier, kind or gate, and for file names that are pickles or leave the folder.
+    """
+
+    name: str
+    family: str
+    tier: str
+    licence: str
+    trained_on: str
+    world: str
+    files: Mapping[str, str | None]
+    use: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+    kind: str = ""
+    hub: str = ""
+    revision: str = ""
+    code_licence: str = ""
+    gate: str = "none"
+    link: str = ""
+    parameters: int = 0
+    size: int = 0
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    papers: tuple[str, ...] = ()
+    published: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.kind:
+            object.__setattr__(self, "kind", _KIND_OF_LIBRARY.get(self.family.split(" ")[0], ""))
+        object.__setattr__(self, "papers", tuple(self.papers))
+        for what, value, known in (("tier", self.tier, TIERS), ("kind", self.kind, ("", *KINDS)), ("gate", self.gate, _GATES)):
+            if value not in known:
+                one_of = ", ".join(filter(None, known))
+                raise InputError(f"expected the {what} of {self.name} to be one of {one_of}, got {value!r}")
+        if not _NAME.fullmatch(self.name):
+            raise InputError(f"expected a model's name of letters, digits and . _ : / -, got {self.name!r}")
+        for name in self.files:
+            _refuse_file(self.name, name)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a commit, which cannot change."""
+        return len(self.revision) == 40 and set(self.revision) <= set("0123456789abcdef")
+
+    @classmethod
+    def parse(cls, path: Path) -> Card:
+        """Read a card alone; raises InputError when the file is not one."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except InputError:
+            raise
+        except (OSError, ValueError, TypeError, AttributeError) as problem:
+            raise InputError(f"expected a model's card in {path}, but it is not one: {problem}") from None
+
+    @classmethod
+    def read(cls, folder: Path) -> Card:
+        """Read the card of a model folder and check its files against it.
+
+        Raises MissingError without the folder or a file, InputError when a file is not what the card says.
+        """
+        path = folder / "card.json"
+        if not path.is_file():
+            raise MissingError(f"expected a model folder with card.json at {folder}; there is none")
+        card = cls.parse(path)
+        for name, expected in card.files.items():
+            if not (folder / name).is_file():
+                raise MissingError(f"the model {card.name} needs {name} beside its card in {folder}; it is not there")
+            found = sha256_of(folder / name)
+            if found != expected:
+                raise InputError(
+                    f"{folder / name} is not the file of its card: expected SHA-256 {str(expected)[:12]}..., "
+                    f"got {found[:12]}...; fetch or train the model again"
+                )
+        return card
+
+    def write(self, folder: Path) -> None:
+        """Write the card beside its files."""
+        write_json(folder / "card.json", asdict(self), indent=2)
+
+    def provenance(self) -> dict[str, Any]:
+        """What a result says of the weights that made it."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "family": self.family,
+            "hub": self.hub,
+            "revision": self.revision,
+            "tier": self.tier,
+            "licence": self.licence,
+            "code_licence": self.code_licence or "unknown",
+            "sha256": {name: sha for name, sha in self.files.items() if sha},
+        }
+
+
+def _refuse_file(model: str, name: str) -> None:
+    path = PurePosixPath(name)
+    if path.suffix in PICKLES:
+        raise InputError(f"the model {model} comes as a pickle ({name}), which may run code when loaded; expected safetensors")
+    if len(path.parts) != 1 or name in {"", ".", "..", "card.json"} or "\\" in name:
+        raise InputError(f"expected the files of {model} as plain names beside its card, got {name!r}")
+
+
+def bundled(name: str) -> Path:
+    """Return the folder of a model that comes with the package, such as ``tiny-clip``."""
+    return Path(str(resources.files("annofree.assets") / name))
+
+
+def bundled_card(name: str) -> Card:
+    """Return the card of a bundled model, whose code is annofree itself."""
+    card = Card.parse(bundled(name) / "card.json")
+    size = sum((bundled(name) / file).stat().st_size for file in card.files)
+    return replace(card, code_licence="Apache-2.0", size=size)
+
+
+@cache
+def known_cards() -> Mapping[str, Card]:
+    """The cards of all weights that annofree knows by name: the bundled ones, then those of ``assets/models.toml``."""
+    cards = {name: bundled_card(name) for name in BUNDLED}
+    text = (resources.files("annofree.assets") / "models.toml").read_text(encoding="utf-8")
+    for group in tomllib.loads(text)["group"]:
+        models = group.pop("models")
+        for name, own in models.items():
+            fields = {"world": "photographs", "revision": "main", **group, **own}
+            fields["files"] = dict.fromkeys(fields["files"]) | fields.pop("sha256", {})
+            fields["use"] = {**group.get("use", {}), **own.get("use", {})}
+            cards[name] = Card(name=name, **fields)
+    return cards

@@ -1,0 +1,111 @@
+"""Presets, and free specs such as ``openai-rn50x64+openai-vit-b-16+sam-b``: which models work together."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+from annofree.errors import InputError, unknown_name
+from annofree.hub.cards import Card
+from annofree.hub.store import card_named
+
+__all__ = ["DEFAULT", "ROLES", "Preset", "Role", "preset_named", "presets"]
+
+DEFAULT = "fast"
+"""The preset of ``annofree segment`` and ``annofree.load``."""
+Role = Literal["clip", "boundaries", "sam", "dino", "saliency", "zutis", "detector"]
+ROLES: tuple[Role, ...] = ("clip", "boundaries", "sam", "dino", "saliency", "zutis", "detector")
+_EXAMPLE = "openai-rn50x64+openai-vit-b-16+sam-b"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Models by role, each the name of a card.
+
+    ``clip`` gives the clues, and the boundaries too unless ``boundaries`` names a second CLIP for them; ``sam`` draws;
+    ``dino`` and ``saliency``, a head on it, are there for methods that ask for them, and so are ``zutis``, a network trained
+    in the text space of ``clip``, and ``detector``, one that finds the names it was trained on and needs no other model.
+    ``use`` sets a role's model otherwise than its card does.
+    """
+
+    name: str
+    clip: str
+    sam: str
+    boundaries: str | None = None
+    dino: str | None = None
+    saliency: str | None = None
+    zutis: str | None = None
+    detector: str | None = None
+    about: str = ""
+    use: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def cards(self) -> dict[Role, Card]:
+        """The cards by role; raises InputError for a name that no card has."""
+        named = {role: getattr(self, role) for role in ROLES}
+        return {role: card_named(name) for role, name in named.items() if name is not None}
+
+
+@cache
+def presets() -> Mapping[str, Preset]:
+    """The presets of ``assets/presets.toml``, by name."""
+    text = (resources.files("annofree.assets") / "presets.toml").read_text(encoding="utf-8")
+    return {name: Preset(name=name, **parts) for name, parts in tomllib.loads(text).items()}
+
+
+def preset_named(spec: str) -> Preset:
+    """Return a preset by name, or put one together from the names of models, joined by ``+``; their kinds say their roles.
+
+    Of two CLIPs the ResNet gives the boundaries and the transformer the clues.  Raises InputError for unknown names, and for
+    models that do not make a pipeline.
+
+    >>> made = preset_named("openai-rn50x64+openai-vit-b-16+sam-b")
+    >>> made.clip, made.boundaries, made.sam
+    ('openai-vit-b-16', 'openai-rn50x64', 'sam-b')
+    """
+    if spec in presets():
+        return presets()[spec]
+    parts = [part.strip() for part in spec.split("+")]
+    if len(parts) == 1 and not spec.startswith("open_clip:"):
+        _refuse_alone(spec)
+    by_kind: dict[str, list[Card]] = {}
+    for card in map(card_named, parts):
+        by_kind.setdefault(card.kind, []).append(card)
+    trained = by_kind.pop("segmenter", [])
+    by_kind |= {"detector": [c for c in trained if _is_detector(c)], "zutis": [c for c in trained if not _is_detector(c)]}
+    clips, sams, *others = (by_kind.pop(kind, []) for kind in ("clip", "sam", "dino", "saliency", "zutis", "detector"))
+    if by_kind or len(sams) != 1 or len(clips) not in (1, 2) or any(len(found) > 1 for found in others):
+        held = ", ".join(f"{card_named(part).kind or 'of no kind'} {part}" for part in parts)
+        raise InputError(
+            f"expected one or two CLIPs and one SAM (perhaps a DINO, a saliency head and a segmenter), such as {_EXAMPLE}, "
+            f"got {held}"
+        )
+    clip, boundaries = _roles(clips)
+    dino, head, zutis, detector = (found[0].name if found else None for found in others)
+    return Preset(spec, clip, sams[0].name, boundaries, dino, head, zutis, detector, "put together by hand")
+
+
+def _is_detector(card: Card) -> bool:
+    return card.family.startswith("Detector ")
+
+
+def _refuse_alone(spec: str) -> None:
+    try:
+        card = card_named(spec)
+    except InputError:
+        raise unknown_name("models preset", spec, presets()) from None
+    raise InputError(f"expected a preset, or a CLIP and a SAM joined by +, such as {_EXAMPLE}, got {card.name} alone")
+
+
+def _roles(clips: list[Card]) -> tuple[str, str | None]:
+    if len(clips) == 1:
+        return clips[0].name, None
+    resnets = [c for c in clips if c.family.endswith("ModifiedResNet")]
+    others = [c for c in clips if c not in resnets]
+    if len(resnets) != 1:
+        names = " and ".join(f"{c.name} ({c.family.split(' ')[-1]})" for c in clips)
+        raise InputError(f"expected of two CLIPs one ResNet, for boundaries, and one transformer, for clues, got {names}")
+    return others[0].name, resnets[0].name

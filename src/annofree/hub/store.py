@@ -1,0 +1,218 @@
+"""annofree's own folder: models that were added by hand, and what each file was when it was first seen.
+
+    ANNOFREE_HOME, or the cache folder of the platform
+    ├── models/NAME/     a model added from a folder or a bundle: its files and card.json
+    └── seen/NAME.json   revision, and SHA-256, size and time of each file, written at the first fetch
+
+A published file whose hash nobody wrote down is trusted when it first comes; from then on a change is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from annofree.errors import InputError, MissingError, unknown_name
+from annofree.hub.cards import BUNDLED, PICKLES, Card, known_cards, sha256_of
+from annofree.hub.open_clip_cards import open_clip_card
+from annofree.io.atomic import write_json
+
+__all__ = ["Seen", "add_folder", "all_cards", "card_named", "home", "keep", "slug", "stored"]
+
+
+def home() -> Path:
+    """Return annofree's own folder; it need not exist."""
+    if own := os.environ.get("ANNOFREE_HOME"):
+        return Path(own).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "annofree"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "annofree"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "annofree"
+
+
+def slug(name: str) -> str:
+    """Return a model's name as a name of a file or folder.
+
+    >>> slug("open_clip:ViT-B-16/datacomp_xl_s13b_b90k")
+    'open_clip--ViT-B-16--datacomp_xl_s13b_b90k'
+    """
+    return name.replace(":", "--").replace("/", "--")
+
+
+def stored(name: str) -> Path | None:
+    """Return the folder of a model that was added by hand, None where there is none."""
+    folder = home() / "models" / slug(name)
+    return folder if (folder / "card.json").is_file() else None
+
+
+def all_cards() -> dict[str, Card]:
+    """The cards that annofree knows, and those of models that were added by hand."""
+    cards = dict(known_cards())
+    for path in sorted((home() / "models").glob("*/card.json")):
+        if not path.parent.name.startswith("."):
+            card = Card.parse(path)
+            cards[card.name] = card
+    return cards
+
+
+def card_named(name: str) -> Card:
+    """Return a card by name, or by open_clip's own: ``open_clip:ARCH/TAG``.
+
+    Raises InputError for an unknown name, with the nearest known ones.
+    """
+    cards = all_cards()
+    if name in cards:
+        return cards[name]
+    if name.startswith("open_clip:"):
+        return open_clip_card(name)
+    raise unknown_name("model", name, cards)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model was when its files were last read: ``files`` holds sha256, size and time (ns) by name."""
+
+    hub: str = ""
+    revision: str = ""
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str) -> Seen:
+        """Read what was seen of a model; nothing, where it was never seen."""
+        path = _seen(name)
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, NotADirectoryError):
+            return cls()
+        except (OSError, ValueError, TypeError) as problem:
+            raise InputError(f"{path} should hold what {name} was at its first fetch, but cannot be read: {problem}") from None
+
+    @staticmethod
+    def forget(name: str) -> None:
+        """Forget a model, so that it is trusted anew when it next comes."""
+        _seen(name).unlink(missing_ok=True)
+
+    def sha256(self, name: str) -> str | None:
+        """The hash that a file had."""
+        known = self.files.get(name)
+        return known["sha256"] if known else None
+
+    def look(self, path: Path, again: bool = False) -> dict[str, Any]:
+        """Hash a file, unless it has the size and the time that it had before and need not be read ``again``."""
+        stat, known = path.stat(), self.files.get(path.name)
+        stamp = {"size": stat.st_size, "time": stat.st_mtime_ns}
+        if known and not again and all(known[k] == v for k, v in stamp.items()):
+            return dict(known)
+        return {"sha256": sha256_of(path), **stamp}
+
+    def write(self, name: str) -> None:
+        """Write down what was seen; a folder that cannot be written to is no reason to stop (``annofree doctor`` says so)."""
+        with suppress(OSError):
+            _seen(name).parent.mkdir(parents=True, exist_ok=True)
+            write_json(_seen(name), asdict(self), indent=2)
+
+
+def _seen(name: str) -> Path:
+    return home() / "seen" / f"{slug(name)}.json"
+
+
+def add_folder(source: Path, name: str | None = None) -> Card:
+    """Add a model from a folder: one with card.json, or the files of a known model whose ``name`` is given.
+
+    Raises MissingError for files that are not there; InputError for a folder that is no model, for pickles, and for files
+    that are not those that the card names or that were seen before.
+    """
+    if not source.is_dir():
+        raise InputError(f"expected a model's folder or a bundle at {source}, which is neither")
+    if (source / "card.json").is_file():
+        card = Card.read(source)
+        if name is not None and name != card.name:
+            raise InputError(f"expected the model {name} in {source}, but its card says {card.name}")
+        return keep(card, source)
+    if name is None:
+        raise InputError(f"expected card.json in {source}, which has none; say which known model it is with --name NAME")
+    card = card_named(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = _converted(card, source, Path(scratch))
+        return keep(replace(card, files={f: sha256_of(folder / f) for f in card.files}), folder)
+
+
+def _converted(card: Card, source: Path, scratch: Path) -> Path:
+    """Return the folder that has a card's files: the source, or ``scratch`` with a published file made safe."""
+    missing = [f for f in card.files if not (source / f).is_file()]
+    if not missing:
+        return source
+    for published, sha in card.published.items():
+        if (source / published).is_file():
+            _convert(source / published, sha, scratch / "model.safetensors")
+            return scratch
+    pickles = sorted(p.name for p in source.iterdir() if p.suffix in PICKLES)
+    also = f"; {', '.join(pickles)} may run code when loaded and is not taken" if pickles else ""
+    raise MissingError(f"the model {card.name} needs {', '.join(missing)}, not found in {source}{also}")
+
+
+def _convert(path: Path, sha: str, target: Path) -> None:
+    """Read a published pickle of tensors, known by its hash and without running code, and write it as safetensors."""
+    import torch
+    from safetensors.torch import save_file
+
+    found = sha256_of(path)
+    if found != sha:
+        raise InputError(f"{path} is not the published file: expected SHA-256 {sha[:12]}..., got {found[:12]}...; get it again")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    while len(state) == 1 and all(isinstance(v, dict) for v in state.values()):
+        (state,) = state.values()
+    save_file({k: v.contiguous() for k, v in state.items()}, target)
+
+
+def keep(card: Card, source: Path) -> Card:
+    """Copy the files of a card into the store, whole or not at all; a known model keeps the terms of its known card."""
+    if card.name in BUNDLED:
+        raise InputError(f"the model {card.name} comes with annofree; give yours another name in its card.json")
+    known = known_cards().get(card.name)
+    if known is not None:
+        _refuse_other(card, {f: s for f, s in known.files.items() if s}, "its known card names")
+        card = replace(known, files=card.files, revision=card.revision or known.revision)
+    _refuse_other(card, {f: s for f in card.files if (s := Seen.of(card.name).sha256(f))}, "were seen here before")
+    present = stored(card.name)
+    if present is not None:
+        _refuse_other(card, Card.parse(present / "card.json").files, f"are in {present} already; delete that folder first")
+        return card
+    _place(card, source)
+    return card
+
+
+def _refuse_other(card: Card, expected: Mapping[str, str | None], where: str) -> None:
+    other = [f for f, sha in expected.items() if card.files.get(f) != sha]
+    if other:
+        raise InputError(f"expected the files of {card.name} that {where}, but {', '.join(other)} is another")
+
+
+def _place(card: Card, source: Path) -> None:
+    models = home() / "models"
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".adding-", dir=models))
+    except OSError as problem:
+        raise InputError(f"expected to keep models in {models}, but cannot write there: {problem.strerror}") from None
+    try:
+        for name in card.files:
+            shutil.copyfile(source / name, scratch / name)
+        card.write(scratch)
+        Card.read(scratch)  # what arrived is what was sent
+        scratch.chmod(0o755)
+        scratch.rename(models / slug(card.name))
+    except OSError as problem:
+        why = problem.strerror or problem
+        raise InputError(f"cannot keep {card.name} in {models}: {why}; nothing was left there") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

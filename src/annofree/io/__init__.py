@@ -1,0 +1,1 @@
+"""Reading and writing that knows no annotation: atomic files, streams, images and where they come from."""

@@ -1,0 +1,102 @@
+"""XML files, written whole or not at all, and read without surprises."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from annofree.errors import InputError
+from annofree.io.atomic import write_atomic
+
+__all__ = ["element", "read_xml", "stream_xml", "write_xml", "write_xml_stream"]
+
+_HEAD = '<?xml version="1.0" encoding="utf-8"?>\n'
+_NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def element(parent: ET.Element, tag: str, text: object = "", /, **attributes: object) -> ET.Element:
+    """Add an element with text and attributes; raises InputError for signs that no XML can hold."""
+    child = ET.SubElement(parent, tag, {key: _legal(str(v)) for key, v in attributes.items()})
+    child.text = _legal(str(text)) or None
+    return child
+
+
+def _legal(text: str) -> str:
+    if found := _NOT_IN_XML.search(text):
+        raise InputError(f"expected names that XML can hold, but {text!r} has the sign {found.group()!r}; rename it")
+    return text
+
+
+def write_xml(path: Path, root: ET.Element, declaration: bool = True) -> None:
+    """Write a tree, indented, as UTF-8."""
+    ET.indent(root)
+    text = (_HEAD if declaration else "") + _text(root) + "\n"
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+
+
+def write_xml_stream(path: Path, root: ET.Element, more: Iterable[ET.Element]) -> None:
+    """Write a tree as ``write_xml`` does, with ``more`` elements at its end, one at a time."""
+    ET.indent(root)
+    whole, end = _text(root), f"</{root.tag}>"
+    head = whole.removesuffix(end)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(_HEAD + head)
+            for one in more:
+                ET.indent(one, level=1)
+                file.write(f"  {_text(one)}\n")
+            file.write(end + "\n")
+
+    write_atomic(path, write)
+
+
+def _text(tree: ET.Element) -> str:
+    return ET.tostring(tree, encoding="unicode").replace("\r", "&#13;")  # bare, it is read as a line's end
+
+
+def stream_xml(path: Path, root: str) -> Iterator[ET.Element]:
+    """Yield what is right below the outermost tag ``root``, one at a time; raises InputError as ``read_xml`` does."""
+    try:
+        _refuse_types(path)
+        depth, outermost = 0, None
+        for event, one in ET.iterparse(path, events=("start", "end")):  # noqa: S314 -- entities were refused
+            depth += 1 if event == "start" else -1
+            outermost = one if outermost is None else outermost
+            if outermost.tag != root:
+                raise InputError(f"expected <{root}> in {path}, got <{outermost.tag}>")
+            if event == "end" and depth == 1:
+                yield one
+                outermost.remove(one)
+    except OSError as problem:
+        raise InputError(f"expected an XML file at {path}, but it cannot be read: {problem.strerror}") from None
+    except ET.ParseError as problem:
+        raise InputError(f"expected XML in {path}, but it is not: {problem}") from None
+
+
+def _refuse_types(path: Path) -> None:
+    """Look for declarations of types and entities, a piece at a time, each with the end of the one before."""
+    with path.open("rb") as file:
+        before = b""
+        while piece := file.read(1 << 20):
+            if b"<!ENTITY" in before + piece or b"<!DOCTYPE" in before + piece:
+                raise InputError(f"expected plain XML in {path}, but it declares a document type; remove that")
+            before = piece[-16:]
+
+
+def read_xml(path: Path, root: str) -> ET.Element:
+    """Read a tree whose outermost tag is ``root``; raises InputError for all else, and for entities of the file's own."""
+    try:
+        text = path.read_bytes()
+        if b"<!ENTITY" in text or b"<!DOCTYPE" in text:
+            raise InputError(f"expected plain XML in {path}, but it declares a document type; remove that")
+        tree = ET.fromstring(text)  # noqa: S314 -- entities, which could grow without end, were refused above
+    except OSError as problem:
+        raise InputError(f"expected an XML file at {path}, but it cannot be read: {problem.strerror}") from None
+    except ET.ParseError as problem:
+        raise InputError(f"expected XML in {path}, but it is not: {problem}") from None
+    if tree.tag != root:
+        raise InputError(f"expected <{root}> in {path}, got <{tree.tag}>")
+    return tree

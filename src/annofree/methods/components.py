@@ -1,0 +1,197 @@
+"""The models that methods are made of: a preset, or a spec such as ``openai-rn50+sam-b``, loaded part by part."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from annofree.errors import InputError, MissingError, unknown_name
+from annofree.hub.cards import Card
+from annofree.hub.download import Local, fetch, present
+from annofree.hub.presets import DEFAULT, Role, preset_named
+from annofree.methods.clip_diy import Parts, objectness_by_name
+from annofree.methods.detector import Finder, Origin
+from annofree.methods.zutis import Proposer
+from annofree.protocols import Masker, Objectness, Segmenter, SelfSupervised, VisionLanguage
+
+__all__ = ["OBJECTNESS_ROLES", "PRECISIONS", "Models", "device_named"]
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""What CLIP's image tower may compute in."""
+
+OBJECTNESS_ROLES: dict[str, tuple[Role, ...]] = {
+    "found": ("dino", "saliency"),
+    "found-bkg": ("dino",),
+    "tokencut": ("dino",),
+    "instances": ("clip", "boundaries", "sam"),
+    "none": (),
+}
+"""What each source of objectness is made of."""
+
+_EXAMPLES: dict[Role, tuple[str, str]] = {
+    "dino": ("a DINO", "dino-vit-s-8"),
+    "saliency": ("a saliency head", "found"),
+    "zutis": ("a trained segmenter", "zutis-vit-b-16"),
+    "detector": ("a trained detector", ""),
+}
+"""What a role that not every preset has is called, and a model for it."""
+
+
+def device_named(name: str) -> str:
+    """Return a device that torch knows, a GPU for ``auto`` where there is one; raises InputError for others.
+
+    >>> device_named("cpu")
+    'cpu'
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return str(torch.empty(0, device=name).device)
+    except (RuntimeError, AssertionError) as problem:
+        raise InputError(f"expected a device such as auto, cpu or cuda, got {name!r}: {str(problem).splitlines()[0]}") from None
+
+
+class Models:
+    """The parts of a preset or spec on a device; each is loaded when it is first asked for.
+
+    ``objectness`` names the source of the map that says where things are; ``segmenter`` and ``classes`` are what the source
+    ``instances`` asks.  ``precision`` is what CLIP's image tower computes in: bfloat16 is several times faster where the
+    processor knows it.  Raises InputError for an unknown preset, model, device, source or precision; each part raises
+    MissingError when its weights are neither on this machine nor to be had, InputError when the preset has no such part.
+    """
+
+    def __init__(
+        self, spec: str = DEFAULT, device: str = "auto", *, objectness: str = "found", precision: str = "float32"
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise unknown_name("precision", precision, PRECISIONS)
+        if objectness not in OBJECTNESS_ROLES:
+            objectness_by_name(objectness, Parts())
+        self.preset, self.device, self.source = preset_named(spec), device_named(device), objectness
+        self.precision = precision
+        self.segmenter: Segmenter | None = None
+        self.classes: Any = "object"
+
+    def having(self, **parts: Any) -> Models:
+        """Return these models with some parts in the place of their own: clip, sam, dino, zutis, detector, objectness, ..."""
+        twin = copy.copy(self)
+        if parts.keys() & {"dino", "segmenter", "classes", "source"}:
+            vars(twin).pop("objectness", None)  # it is made of these
+        for name, part in parts.items():
+            setattr(twin, name, part)
+        return twin
+
+    def using(self, **cards: str) -> Models:
+        """Return the models of this preset with other cards in some roles, as those cards say that they are used."""
+        twin = Models(self.preset.name, self.device, objectness=self.source, precision=self.precision)
+        use = {role: own for role, own in self.preset.use.items() if role not in cards}
+        twin.preset = replace(self.preset, use=use, **cards)
+        return twin
+
+    def fetch(self, roles: Iterable[Role]) -> None:
+        """Download what is missing for some roles, at once; raises MissingError naming all that is not to be had."""
+        self._local(tuple(roles))
+
+    @cached_property
+    def clip(self) -> VisionLanguage:
+        """The CLIP, or a pair of them: one for clues, one for boundaries."""
+        from annofree.features.paired_clip import PairedClip
+
+        parts = self._local(("clip", "boundaries"))
+        clues = self._clip("clip", parts["clip"])
+        return PairedClip(clues, self._clip("boundaries", parts["boundaries"])) if "boundaries" in parts else clues
+
+    def _clip(self, role: Role, local: Local) -> VisionLanguage:
+        from annofree.features.clip import Clip
+
+        dtype = PRECISIONS[self.precision]
+        return Clip(local.folder, self.device, card=local.card, dtype=dtype, use=self.preset.use.get(role))
+
+    @cached_property
+    def sam(self) -> Masker:
+        """The promptable masker."""
+        from annofree.features.sam import Sam
+
+        local = self._local(("sam",))["sam"]
+        return Sam(local.folder, self.device, card=local.card)
+
+    @cached_property
+    def dino(self) -> SelfSupervised:
+        """The self-supervised vision transformer."""
+        from annofree.features.dino import Dino
+
+        local = self._need("dino")["dino"]
+        return Dino(local.folder, self.device, card=local.card)
+
+    @cached_property
+    def zutis(self) -> Proposer:
+        """The network that was trained to propose masks."""
+        from annofree.features.zutis_weights import load_zutis
+
+        local = self._need("zutis")["zutis"]
+        return load_zutis(local.folder, self.device, card=local.card)
+
+    @cached_property
+    def detector(self) -> tuple[Finder, Origin]:
+        """The network that was trained on names, and what it is."""
+        from annofree.methods.detector import open_detector
+
+        local = self._need("detector")["detector"]
+        return open_detector(local.folder, self.device, local.card)
+
+    @cached_property
+    def objectness(self) -> Objectness | None:
+        """Where things are, by the source that was chosen; None for the source ``none``."""
+        roles = OBJECTNESS_ROLES.get(self.source, ())
+        places = self._need(*(role for role in roles if role in _EXAMPLES))
+        head = _weights(places["saliency"]) if "saliency" in roles else None
+        parts = Parts(self.dino if "dino" in roles else None, head, self.segmenter, self.classes)
+        return objectness_by_name(self.source, parts)
+
+    def _need(self, *roles: Role) -> dict[Role, Local]:
+        """Find the parts of some roles, but for those that were replaced; raises InputError naming all that are not there."""
+        wanted = tuple(role for role in roles if role not in vars(self))
+        lacking = [role for role in wanted if getattr(self.preset, role) is None]
+        if lacking:
+            what = " and ".join(_EXAMPLES[role][0] for role in lacking)
+            if "detector" in lacking:
+                raise InputError(
+                    f"expected models with {what}, got {self.preset.name}, which has none; train one with `annofree train "
+                    "detector`, and give its folder as the method"
+                )
+            if "zutis" in lacking:  # no other model makes up for it: it has to fit the CLIP
+                raise InputError(f"expected models with {what}, such as the preset {DEFAULT}, got {self.preset.name}")
+            spec = "+".join([*(card.name for card in self.preset.cards().values()), *(_EXAMPLES[r][1] for r in lacking)])
+            other = "; or choose another objectness, such as instances or none" if self.source in _OF_DINO else ""
+            raise InputError(f"expected models with {what}, such as {spec}, got {self.preset.name}{other}")
+        return self._local(wanted)
+
+    def _local(self, roles: tuple[Role, ...]) -> dict[Role, Local]:
+        cards = {role: card for role, card in self.preset.cards().items() if role in roles}
+        hint = "for the emoji scenes --models tiny is bundled" if self.preset.name == DEFAULT else ""
+        if "saliency" in cards:
+            _check_here(cards["saliency"], "the objectness", "or choose --objectness found-bkg, which needs no head")
+        if "zutis" in cards:
+            _check_here(cards["zutis"], "the method zutis", "or train one with `annofree train zutis`")
+        return dict(zip(cards, fetch(list(cards.values()), spec=self.preset.name, hint=hint), strict=True))
+
+
+_OF_DINO = tuple(name for name, roles in OBJECTNESS_ROLES.items() if "dino" in roles)
+
+
+def _check_here(card: Card, who: str, other: str) -> None:
+    if not card.hub and present(card) is None:
+        raise MissingError(
+            f"{who} needs {card.name}, which is on no hub: take it from {card.link} and add it with "
+            f"`annofree models add --from DIR --name {card.name}`, {other}"
+        )
+
+
+def _weights(local: Local) -> Path:
+    return next(local.folder / name for name in local.card.files if name.endswith(".safetensors"))

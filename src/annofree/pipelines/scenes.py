@@ -1,0 +1,35 @@
+"""Scenes of the emoji world to make things from, drawn once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from annofree.datasets.emoji.files import write_scenes
+from annofree.datasets.emoji.world import Scene, Split, World
+from annofree.formats.coco import CocoFile
+
+__all__ = ["Show", "drawn_scenes"]
+
+Show = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+"""Opens a display of progress, given what is counted."""
+
+
+def drawn_scenes(out: Path, counts: Mapping[Split, int], side: int, seed: int, about: str, show: Show) -> CocoFile:
+    """Draw so many scenes of each split into a folder, unless they are there, and return their truth."""
+    if (out / "truth.json").exists():
+        return CocoFile.read(out / "truth.json")
+    world, total = World(), sum(counts.values())
+
+    with show("pictures drawn") as shown:
+
+        def scenes() -> Iterator[tuple[str, Scene]]:
+            done = 0
+            for split, count in counts.items():
+                for index, scene in enumerate(world.scenes(count, seed, split, side)):
+                    done += 1
+                    shown(done, total)
+                    yield f"{split}-{index:05d}", scene
+
+        return write_scenes(scenes(), out, f"annofree emoji world, {about}, seed {seed}")

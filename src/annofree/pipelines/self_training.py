@@ -1,0 +1,139 @@
+"""Self-training in the emoji world: draw, let a method label, choose labels, train detectors, tune on a few of a person's.
+
+Pictures are drawn with their truth.  That of the pictures that the method labels is read for the figures alone; that of others
+stands for a person's labels, of which ``tune`` takes shares.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from annofree.datasets.emoji.world import CATEGORIES, SPLITS
+from annofree.errors import InputError
+from annofree.evaluation.accumulators import Figures
+from annofree.evaluation.metrics.errors import find_mistakes
+from annofree.formats.coco import CocoFile
+from annofree.methods.registry import load
+from annofree.pipelines.scenes import Show, drawn_scenes
+from annofree.runs.batch_encoder import Encoders
+from annofree.runs.config import Ears, Request, stretch_of
+from annofree.runs.inputs import source_of
+from annofree.runs.run import Run
+from annofree.runs.tasks import Tasks
+from annofree.structures import Vocabulary
+from annofree.training.detector.recipe import DetectorRecipe
+from annofree.training.detector.train import train_detector
+from annofree.training.pseudo_labels.rules import ByClass, LabelRules
+from annofree.training.pseudo_labels.select import pseudo_label
+
+__all__ = ["SelfTrainingMaking", "label_figures"]
+
+_BATCH = 4
+
+
+@dataclass(frozen=True)
+class SelfTrainingMaking:
+    """What is made, in this order.
+
+    ``scenes`` pictures of each split, of ``side`` px, from ``seed``; what ``method`` of ``models`` finds of all names in them;
+    the labels that ``rules`` leave, fields of ``LabelRules``; and a detector for each table of ``train``, by name: fields of
+    ``DetectorRecipe`` over those of ``common``, in tables within them, too.  Then ``labelled`` other pictures of each split,
+    with their truth, and a detector for each table of ``tune``, by name, over those of ``common`` and of ``tuning``; its
+    ``initial`` may be a detector that was made before, as ``made/NAME``.
+
+    Raises InputError without a detector to train.
+    """
+
+    scenes: int
+    train: Mapping[str, Mapping[str, Any]]
+    common: Mapping[str, Any] = field(default_factory=dict)
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    tune: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    labelled: int = 0
+    side: int = 256
+    seed: int = 0
+    method: str = "zip"
+    models: str = "tiny"
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise InputError("expected a detector to train in the recipe, as [make.train.NAME], got none")
+        if self.tune and self.labelled < 1:
+            raise InputError("expected labelled pictures in the recipe, as labelled = 100, for what is tuned; got none")
+
+    def make(self, out: Path, show: Show, device: str = "cpu", say: Callable[[str], None] = print) -> Figures:
+        """Make all of it in a folder, or go on where it stopped, and return the figures of the labels."""
+        counts = dict.fromkeys(SPLITS, self.scenes)
+        drawn_scenes(out / "world", counts, self.side, self.seed, "pictures that nobody labelled", show)
+        labels = out / "labels"
+        if not (labels / "labels.json").exists():
+            self._label(out, show, device)
+        figures = label_figures(labels / "labels.json", out / "world" / "truth.json")
+        say("; ".join(f"{name} {value}" for name, value in figures.items()))
+        for name, own in self.train.items():
+            self._train(out, name, {"labels": labels, **own}, show, device, say)
+        if self.tune:
+            counts = dict.fromkeys(SPLITS, self.labelled)
+            drawn_scenes(out / "labelled", counts, self.side, self.seed + 1, "pictures that a person labelled", show)
+        given = {"labels": out / "labelled" / "truth.json", "images": out / "labelled" / "images"}
+        for name, own in self.tune.items():
+            self._train(out, name, over({**given, **self.tuning}, own), show, device, say)
+        return figures
+
+    def _label(self, out: Path, show: Show, device: str) -> None:
+        """Ask the method, and choose labels among what it says."""
+        method, source = (
+            load(self.method, models=self.models, device=device),
+            source_of([out / "world" / "images"], out / "run"),
+        )
+        tasks, names = Tasks(("instance",), method), Vocabulary.of(list(CATEGORIES.values()))
+        settings = {"method": self.method, "models": self.models}
+        request = Request(
+            out / "run", list(source.ids()), source.root, names, settings, stretch=stretch_of(_BATCH), overlays=False
+        )
+        with show("pictures labelled") as shown:
+            run = Run(request, Ears(progress=shown))
+            if not run.check():
+                run.go(
+                    tasks, Encoders(tasks, _BATCH, os.cpu_count() or 2), {"settings": settings, "provenance": tasks.provenance}
+                )
+        with show("pictures whose labels are chosen") as shown:
+            pseudo_label(out / "run", out / "labels", rules_of(self.rules), on_progress=shown)
+
+    def _train(self, out: Path, name: str, own: Mapping[str, Any], show: Show, device: str, say: Callable[[str], None]) -> None:
+        fields = {**over(self.common, own), "out": out / name, "name": name, "world": "emoji"}
+        if str(fields.get("initial", "")).startswith("made/"):
+            fields["initial"] = str(out / fields["initial"].removeprefix("made/"))
+        if (out / name / "detector.json").exists():
+            return
+        with show(f"steps of {name}") as shown:
+            train_detector(DetectorRecipe(**fields), device=device, on_progress=shown, say=say)
+
+
+def over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay fields over others; of a table within them, too, only what is named is replaced.
+
+    >>> over({"lr": 1, "network": {"kind": "cascade", "fc": 8}}, {"network": {"kind": "mask_rcnn"}})
+    {'lr': 1, 'network': {'kind': 'mask_rcnn', 'fc': 8}}
+    """
+    tables = {k: over(common[k], v) for k, v in own.items() if isinstance(v, Mapping) and isinstance(common.get(k), Mapping)}
+    return {**common, **own, **tables}
+
+
+def rules_of(given: Mapping[str, Any]) -> LabelRules:
+    """Read rules from plain values; the least score and the share that is kept are numbers for all classes."""
+    values: dict[str, Any] = {k: ByClass(float(v)) if k in ("min_score", "keep") else v for k, v in given.items()}
+    return LabelRules(**values)
+
+
+def label_figures(labels: Path, truth: Path) -> Figures:
+    """How many labels are right, at mask IoU 0.5 with a thing of their name, and how many things have one, in percent."""
+    found, there = CocoFile.read(labels), CocoFile.read(truth)
+    told, real, right = len(found.annotations), len(there.annotations), find_mistakes(there, found).right
+    precision, recall = 100 * right / max(1, told), 100 * right / max(1, real)
+    return {"labels": float(told), "label precision": round(precision, 2), "label recall": round(recall, 2)}

@@ -1,0 +1,130 @@
+"""ZUTIS from nothing but pictures and names, in the emoji world: draw, index, retrieve, mask, train.
+
+Pictures are drawn with their truth, which is read for nothing but the figures: how many of the pictures that a name retrieved
+show it, and how well the masks fit what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from annofree.datasets.emoji.world import CATEGORIES, Split
+from annofree.errors import InputError
+from annofree.evaluation.accumulators import Figures
+from annofree.formats.annotations import mask_of
+from annofree.formats.coco import CocoFile
+from annofree.io.image_sources import Source
+from annofree.methods.components import Models
+from annofree.pipelines.scenes import Show, drawn_scenes
+from annofree.retrieval.archive import Archive, MaskWriter, read_masks
+from annofree.retrieval.archive_sheets import write_sheets
+from annofree.retrieval.build_index import build_index
+from annofree.retrieval.index import Index
+from annofree.retrieval.search import retrieve
+from annofree.runs.mask_archive import Refine, mask_archive
+from annofree.structures import RLE, BoolArray, Vocabulary
+from annofree.training.selfmask.spectral_voting import source_named
+from annofree.training.zutis.recipe import ZutisRecipe
+from annofree.training.zutis.train import train_zutis
+
+__all__ = ["ZutisMaking", "archive_figures", "mask_figures"]
+
+_MIX: dict[Split, float] = {"single": 0.8, "mixed": 0.2}
+
+
+@dataclass(frozen=True)
+class ZutisMaking:
+    """What is made, in this order.
+
+    ``pictures`` of ``side`` px from ``seed``, four in five of a single object, the rest of several; their index by the CLIP of
+    ``models``; the best ``k`` of each name; a mask of each, ``by`` an objectness of ``models`` or the one that is ``voted``,
+    drawn to edges as ``refine`` says; and one network for each table of ``train``, by name: fields of ``ZutisRecipe`` over
+    those of ``common``.
+
+    Raises InputError without a network to train.
+    """
+
+    pictures: int
+    k: int
+    train: Mapping[str, Mapping[str, Any]]
+    common: Mapping[str, Any] = field(default_factory=dict)
+    side: int = 256
+    seed: int = 0
+    models: str = "tiny"
+    by: str = "found"
+    refine: Refine = "none"
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise InputError("expected a network to train in the recipe, as [make.train.NAME], got none")
+
+    def make(self, out: Path, show: Show, device: str = "cpu", say: Callable[[str], None] = print) -> Figures:
+        """Make all of it in a folder, or go on where it stopped, and return the figures of the stages."""
+        counts = {split: round(share * self.pictures) for split, share in _MIX.items()}
+        truth = drawn_scenes(out / "world", counts, self.side, self.seed, "pictures to retrieve from", show)
+        archive = self._archive(out, show, device)
+        self._masks(archive, out / "archive", show, device)
+        figures = archive_figures(archive, truth) | mask_figures(archive, out / "archive", truth)
+        say("; ".join(f"{name} {value}" for name, value in figures.items()))
+        for name, own in self.train.items():
+            fields = {**self.common, **own, "archive": out / "archive", "out": out / name, "name": name, "world": "emoji"}
+            with show(f"steps of {name}") as shown:
+                train_zutis(ZutisRecipe(**fields), device=device, on_progress=shown, say=say)
+        return figures
+
+    def _archive(self, out: Path, show: Show, device: str) -> Archive:
+        """Index the pictures and retrieve those of each name, unless that is done."""
+        if not (out / "archive" / "archive.json").exists():
+            clip = Models(self.models, device, objectness="none").clip
+            with show("pictures indexed") as shown:
+                build_index(Source([out / "world" / "images"]), out / "index", clip, on_progress=shown)
+            with show("embeddings searched") as shown:
+                names = Vocabulary.of(list(CATEGORIES.values()))
+                archive = retrieve(Index.open(out / "index"), clip, names, self.k, on_progress=shown)
+            archive.write(out / "archive")
+            write_sheets(archive, out / "archive" / "sheets")
+        return Archive.read(out / "archive")
+
+    def _masks(self, archive: Archive, folder: Path, show: Show, device: str) -> None:
+        source = source_named(self.by, self.models, device)
+        about = {"by": self.by, "refine": self.refine, "model": source.provenance}
+        with MaskWriter(folder, about) as writer, show("masks") as shown:
+            mask_archive(archive, writer, source, refine=self.refine, on_progress=shown)
+
+
+def archive_figures(archive: Archive, truth: CocoFile) -> Figures:
+    """How many of the pictures that a name retrieved show it, over all members, in percent, and how many pictures there are."""
+    names = {row["id"]: row["name"] for row in truth.categories}
+    shown: dict[str, set[str]] = {row["file_name"]: set() for row in truth.images}
+    files = {row["id"]: row["file_name"] for row in truth.images}
+    for row in truth.annotations:
+        shown[files[row["image_id"]]].add(names[row["category_id"]])
+    hits = [name in shown[Path(m.id).name] for name, members in archive.members.items() for m in members]
+    return {"pictures retrieved": float(len(archive)), "retrieval precision": round(100 * float(np.mean(hits)), 2)}
+
+
+def mask_figures(archive: Archive, folder: Path, truth: CocoFile) -> Figures:
+    """Mean IoU of the masks with all objects of their pictures together, and of "everything" with them, in percent."""
+    masks, ids = read_masks(folder), {row["id"]: row["file_name"] for row in truth.images}
+    objects: dict[str, list[RLE]] = {}
+    for row in truth.annotations:
+        objects.setdefault(ids[row["image_id"]], []).append(row["segmentation"])
+    found, whole = [], []
+    for id_ in archive.ids:
+        rles = objects.get(Path(id_).name, [])
+        if id_ in masks and rles:
+            there = np.any([mask_of(rle) for rle in rles], axis=0)
+            found.append(_iou(mask_of(masks[id_].rle), there))
+            whole.append(float(there.mean()))
+    if not found:
+        raise InputError(f"expected masks of pictures whose truth is known in {folder}, got none")
+    return {"mask IoU": round(100 * float(np.mean(found)), 2), "IoU of everything": round(100 * float(np.mean(whole)), 2)}
+
+
+def _iou(one: BoolArray, other: BoolArray) -> float:
+    return float((one & other).sum() / max(1, (one | other).sum()))

@@ -1,0 +1,219 @@
+"""Image archives: the pictures that were retrieved for each name, and the pseudo-masks that were made of them.
+
+    ARCHIVE/
+    ├── archive.json        names, members with their scores, places, and how all that came about
+    ├── sheets/             one contact sheet a name, for people
+    ├── masks.jsonl         one pseudo-mask a line, appended as they are made
+    └── masks-about.json    the model that made them
+
+A picture may be in several archives: it has one id and one place, and a score for each name that retrieved it.  A place is
+a path, or ``shard.tar::member`` for a picture inside a tar.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from annofree.errors import InputError
+from annofree.io.atomic import make_folder, write_json
+from annofree.io.image_sources import read_place
+from annofree.structures import RLE, Image
+
+__all__ = ["Archive", "MaskWriter", "Member", "PseudoMask", "read_masks"]
+
+_FORMAT = "annofree archive 1"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One picture of a name's archive, and how well it fits: ``score`` is the cosine of picture and name."""
+
+    id: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The pictures of each name, best first.
+
+    ``names`` (K) in the order in which they were asked for; ``members`` by name, possibly none; ``places`` by id, where each
+    picture is; ``about`` says how they were retrieved.  Raises InputError for members without a name, names without members,
+    ids without a place, and a picture that is twice in one name's archive.
+
+    >>> archive = Archive(("dog", "cat"), {"dog": (Member("1.jpg", 0.3),), "cat": (Member("1.jpg", 0.2),)}, {"1.jpg": "/1.jpg"})
+    >>> archive.ids, archive.classes_of("1.jpg")
+    (('1.jpg',), ('dog', 'cat'))
+    """
+
+    names: tuple[str, ...]
+    members: Mapping[str, tuple[Member, ...]]
+    places: Mapping[str, str]
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) < len(self.names) or set(self.names) != set(self.members):
+            raise InputError(f"expected the members of {list(self.names)}, each name once, got those of {list(self.members)}")
+        for name, members in self.members.items():
+            ids = [m.id for m in members]
+            if len(set(ids)) < len(ids):
+                raise InputError(f"expected each picture once in the archive of {name!r}, got {_doubled(ids)!r} more than once")
+            nowhere = next((i for i in ids if i not in self.places), None)
+            if nowhere is not None:
+                raise InputError(f"expected a place for each picture, got none for {nowhere!r} in the archive of {name!r}")
+
+    @classmethod
+    def read(cls, folder: Path) -> Archive:
+        """Read ``archive.json`` of a folder; raises InputError when there is none or it is something else."""
+        path = folder / "archive.json"
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            if held["format"] != _FORMAT:
+                raise InputError(f"expected {_FORMAT!r} in {path}, got {held['format']!r}; retrieve the pictures again")
+            members = {name: tuple(Member(i, float(s)) for i, s in rows) for name, rows in held["members"].items()}
+            return cls(tuple(held["names"]), members, held["places"], held["about"])
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise InputError(
+                f"expected an archive's archive.json in {folder}, but it cannot be read: {problem}; "
+                "make one with `annofree retrieve`"
+            ) from None
+
+    def write(self, folder: Path) -> None:
+        """Write ``archive.json``, whole or not at all; makes the folder."""
+        make_folder(folder)
+        held = {
+            "format": _FORMAT,
+            "names": self.names,
+            "members": {name: [[m.id, m.score] for m in self.members[name]] for name in self.names},
+            "places": self.places,
+            "about": self.about,
+        }
+        write_json(folder / "archive.json", held, ascii_only=True)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Each picture once: those of the first name, best first, then what the second one adds, and so on."""
+        return tuple(dict.fromkeys(m.id for name in self.names for m in self.members[name]))
+
+    def open(self, id: str) -> Image:  # noqa: A002 -- the word the noun uses
+        """Read a picture; raises InputError for an id that is not here, and ImageError when it cannot be read."""
+        if id not in self._classes:
+            raise InputError(f"expected the id of a picture in the archive, got {id!r}")
+        return read_place(self.places[id], id)
+
+    def classes_of(self, id: str) -> tuple[str, ...]:  # noqa: A002
+        """The names that retrieved a picture, in the order of ``names``; none for a picture that is not here."""
+        return self._classes.get(id, ())
+
+    @cached_property
+    def _classes(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for name in self.names:
+            for member in self.members[name]:
+                found[member.id] = (*found.get(member.id, ()), name)
+        return found
+
+
+def _doubled(ids: list[str]) -> str:
+    return next(i for i in ids if ids.count(i) > 1)
+
+
+@dataclass(frozen=True)
+class PseudoMask:
+    """The object that a model, and no person, found in a picture.
+
+    ``rle`` is COCO's compressed run lengths: ``size`` [H, W] of the whole picture and ``counts`` as str; ``quality`` is the
+    model's own estimate in 0 .. 1, 0 for an empty mask.
+    """
+
+    id: str
+    rle: RLE
+    quality: float
+
+
+def read_masks(folder: Path) -> dict[str, PseudoMask]:
+    """Read ``masks.jsonl`` of an archive's folder, by id; nothing where there is none yet.
+
+    A last line that was cut short, as by a kill, is passed over; raises InputError for any other line that is no mask.
+    """
+    path = folder / "masks.jsonl"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    masks: dict[str, PseudoMask] = {}
+    for number, line in enumerate(text.split("\n")[:-1], start=1):  # what follows the last line break is torn, or nothing
+        try:
+            held = json.loads(line)
+            rle = {"size": [int(side) for side in held["size"]], "counts": str(held["counts"])}
+            masks[held["id"]] = PseudoMask(held["id"], rle, float(held["quality"]))
+        except (ValueError, KeyError, TypeError) as problem:
+            raise InputError(
+                f"expected a mask in line {number} of {path}, but it is none: {problem}; remove the line"
+            ) from None
+    return masks
+
+
+class MaskWriter:
+    """Appends to ``masks.jsonl`` of an archive's folder, and goes on where an earlier run was stopped.
+
+    ``about``, the provenance of the masks, is written to ``masks-about.json``; ``done`` holds the ids that have a mask.
+    Raises InputError when the masks that are there came about otherwise, naming what differs.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, MaskWriter(Path(folder)) as writer:
+    ...     writer.add(PseudoMask("1.jpg", {"size": [2, 3], "counts": "06"}, 0.9))
+    ...     sorted(writer.done), read_masks(Path(folder))["1.jpg"].quality
+    (['1.jpg'], 0.9)
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
+        make_folder(folder)
+        self.done = set(read_masks(folder))
+        if about is not None:
+            _keep_about(folder / "masks-about.json", dict(about), new=not self.done)
+        path = folder / "masks.jsonl"
+        self._file = path.open("ab")
+        whole = path.read_bytes().rfind(b"\n") + 1
+        self._file.truncate(whole)  # else the next mask would be written onto a torn line
+
+    def add(self, mask: PseudoMask) -> None:
+        """Append a mask; raises InputError for a picture that has one."""
+        if mask.id in self.done:
+            raise InputError(f"expected one mask a picture, got a second one for {mask.id!r}")
+        size, counts = [int(side) for side in mask.rle["size"]], mask.rle["counts"]
+        text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+        held = {"id": mask.id, "size": size, "counts": text, "quality": float(mask.quality)}
+        self._file.write(json.dumps(held, allow_nan=False).encode("ascii") + b"\n")
+        self._file.flush()
+        self.done.add(mask.id)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> MaskWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _keep_about(path: Path, about: dict[str, Any], *, new: bool) -> None:
+    """Write how masks come about, or check that those that are there came about in the same way."""
+    about = json.loads(json.dumps(about))  # as it will be read again
+    if path.exists() and not new:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        other = sorted(key for key in {*before, *about} if before.get(key) != about.get(key))
+        if other:
+            told = "; ".join(f"{key} was {before.get(key)!r}, now {about.get(key)!r}" for key in other)
+            raise InputError(f"the masks in {path.parent} were made otherwise: {told}; delete masks.jsonl, or ask as before")
+        return
+    write_json(path, about, indent=2, ascii_only=True)

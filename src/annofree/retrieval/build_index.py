@@ -1,0 +1,247 @@
+"""Making an index of pictures, shard by shard: what was done stays done, whenever the work is stopped.
+
+A shard stands for a fixed stretch of the inputs and is there as soon as its ids are, which are written last.  So the same
+command goes on after a kill at any moment, and ends with the files that an undisturbed run of it writes: byte for byte on the
+same machine, with the same versions and threads, up to rounding elsewhere.
+Inputs are known by their ids: a picture that is changed in its place after it was embedded is not noticed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from annofree.errors import ImageError, InputError
+from annofree.io.atomic import make_folder, write_atomic, write_json
+from annofree.io.image_sources import Source, read_pictures
+from annofree.io.images import pillow_quiet
+from annofree.io.settings_diff import differences, first_change
+from annofree.retrieval.index import FORMAT, embeddings_name, ids_name, read_manifest
+from annofree.structures import FloatArray, Image
+
+__all__ = ["build_index"]
+
+SHARD = 4096  # inputs; of what is done, less than this is lost by a kill
+_TEMPORARY = (".embeddings-*", ".ids-*", ".inputs-*", ".manifest-*")
+
+
+class WholeEncoder(Protocol):
+    """Whoever turns a whole picture into one unit vector: any CLIP."""
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        ...
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Name and hashes of the weights, and how they are used."""
+        ...
+
+    def whole(self, images: Sequence[Image]) -> Tensor:
+        """One unit feature an image, (B, D)."""
+        ...
+
+
+def build_index(
+    source: Source,
+    folder: Path,
+    clip: WholeEncoder,
+    *,
+    batch_size: int = 32,
+    shard_size: int = SHARD,
+    threads: int = 4,
+    about: Mapping[str, Any] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Embed all pictures of a source into an index, or go on with it, and return its manifest.
+
+    A shard stands for ``shard_size`` inputs.  At most about twice ``batch_size`` pictures are in memory.  ``about`` is kept in
+    the manifest.  A picture that cannot be read is left out and named in the manifest's ``failed``, with the reason by id, and
+    so is one of which the model makes no finite embedding; what else the model raises ends the run, which may go on later.
+    ``on_progress`` gets the inputs dealt with and their number.
+
+    Raises InputError for a folder with an index of other inputs, of another model or of other settings, naming the
+    difference, and for a batch, shard or number of threads below 1.
+    """
+    for what, value in (("batch", batch_size), ("shard", shard_size), ("number of threads", threads)):
+        if value < 1:
+            raise InputError(f"expected a {what} of at least 1, got {value}")
+    make_folder(folder)
+    _clean(folder)
+    settings = _settings(source, clip, shard_size, about)
+    _begin(folder, settings)
+    total = _keep_inputs(folder / "inputs.txt", source.ids())
+    work = _Work(folder, Path(settings["root"]), clip, batch_size, threads, total, on_progress)
+    failed: dict[str, str] = {}
+    rows: list[int] = []
+    with pillow_quiet():
+        for number, ids in enumerate(_stretches(folder / "inputs.txt", shard_size)):
+            held = _held(folder / ids_name(number), ids) or work.shard(number, ids)
+            work.step(number * shard_size + len(ids) - work.done)  # nothing, where the shard was made now
+            rows.append(len(held["ids"]))
+            failed |= held["failed"]
+    manifest = settings | {"complete": True, "inputs": total, "rows": sum(rows), "shards": rows, "failed": failed}
+    write_json(folder / "manifest.json", manifest, indent=1, ascii_only=True)
+    return manifest
+
+
+@dataclass
+class _Work:
+    """What it takes to embed one shard after the other."""
+
+    folder: Path
+    root: Path
+    clip: WholeEncoder
+    batch_size: int
+    threads: int
+    total: int
+    on_progress: Callable[[int, int], None] | None
+    done: int = 0
+
+    def step(self, inputs: int) -> None:
+        """Count inputs that were dealt with."""
+        self.done += inputs
+        if self.on_progress and inputs:
+            self.on_progress(self.done, self.total)
+
+    def shard(self, number: int, ids: list[str]) -> dict[str, Any]:
+        """Embed a stretch of the inputs and write it down, the ids last, for they say that all is there."""
+        kept: list[str] = []
+        failed: dict[str, str] = {}
+        blocks = [np.zeros((0, self.clip.dimension), np.float16)]
+        for images, problems in self._batches(ids):
+            failed |= problems
+            vectors, refused = self._embedded(images)
+            failed |= refused
+            kept += [image.id for image in images if image.id not in refused]
+            blocks.append(vectors)
+            self.step(len(images) + len(problems))
+        held = {"ids": kept, "failed": dict(sorted(failed.items()))}
+        if kept:
+            write_atomic(self.folder / embeddings_name(number), lambda path: _save(path, np.concatenate(blocks)))
+        write_json(self.folder / ids_name(number), held, ascii_only=True)
+        return held
+
+    def _batches(self, ids: list[str]) -> Iterator[tuple[list[Image], dict[str, str]]]:
+        """Pictures, ``batch_size`` at a time, with those that could not be read on the way."""
+        images: list[Image] = []
+        problems: dict[str, str] = {}
+        entries = ((id, str(self.root / id)) for id in ids)  # noqa: A001
+        for id, _, picture in read_pictures(entries, self.threads, ahead=self.batch_size):  # noqa: A001
+            if isinstance(picture, ImageError):
+                problems[id] = str(picture)
+            else:
+                images.append(picture)
+            if len(images) == self.batch_size:
+                yield images, problems
+                images, problems = [], {}
+        if images or problems:
+            yield images, problems
+
+    def _embedded(self, images: list[Image]) -> tuple[npt.NDArray[np.float16], dict[str, str]]:
+        """Unit vectors (n, D) of the pictures that have one; of a picture that has none, why."""
+        vectors = self._whole(images)
+        sound = np.asarray(np.isfinite(vectors).all(axis=1), bool)
+        unsound = np.flatnonzero(~sound).tolist()
+        refused = {images[i].id: f"the model makes no finite embedding of {images[i].id}" for i in unsound}
+        return vectors[sound].astype(np.float16), refused
+
+    def _whole(self, images: list[Image]) -> FloatArray:
+        if not images:
+            return np.zeros((0, self.clip.dimension), np.float32)
+        with torch.inference_mode():
+            return np.asarray(self.clip.whole(images).float().cpu().numpy(), np.float32)
+
+
+def _clean(folder: Path) -> None:
+    """Remove what a run left that was killed while it wrote."""
+    for pattern in _TEMPORARY:
+        for left in folder.glob(pattern):
+            left.unlink()
+
+
+def _save(path: Path, vectors: npt.NDArray[np.float16]) -> None:
+    with path.open("wb") as file:
+        np.save(file, vectors, allow_pickle=False)
+
+
+def _held(path: Path, ids: list[str]) -> dict[str, Any] | None:
+    """What a shard that is there holds, None where it is not; raises InputError for one of other inputs."""
+    if not path.exists():
+        return None
+    held: dict[str, Any] = json.loads(path.read_text(encoding="ascii"))
+    if {*held["ids"], *held["failed"]} != set(ids):
+        raise InputError(
+            f"expected in {path} the pictures that inputs.txt names, got others; delete {path.parent} and start anew"
+        )
+    return held
+
+
+def _settings(source: Source, clip: WholeEncoder, shard_size: int, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What has to be the same for a run to go on, as JSON holds it."""
+    settings = {
+        "format": FORMAT,
+        "model": clip.provenance,
+        "dimension": clip.dimension,
+        "dtype": "float16",
+        "shard_size": shard_size,
+        "root": str(source.root),
+        "about": dict(about or {}),
+    }
+    return dict(json.loads(json.dumps(settings)))
+
+
+def _begin(folder: Path, settings: dict[str, Any]) -> None:
+    """Write a manifest that says that the index is not complete, or check that the one there is of the same settings."""
+    path = folder / "manifest.json"
+    if not path.exists():
+        write_json(path, settings | {"complete": False}, indent=1, ascii_only=True)
+        return
+    before = read_manifest(folder)
+    other = list(differences({key: before.get(key) for key in settings}, settings))
+    if other:
+        raise InputError(f"the index in {folder} is another's: {'; '.join(other)}; ask as before, or give another --out")
+
+
+def _keep_inputs(path: Path, ids: Iterable[str]) -> int:
+    """Write the inputs down or compare them with those that were, and count them; raises InputError where there are none."""
+    if path.exists():
+        return _compare(path, ids)
+    total = 0
+
+    def write(temporary: Path) -> None:
+        nonlocal total
+        with temporary.open("w", encoding="ascii", newline="\n") as lines:
+            for id in ids:  # noqa: A001
+                lines.write(json.dumps(id) + "\n")
+                total += 1
+        if not total:
+            raise InputError("expected pictures or tars of pictures, found none in what was given; name another folder")
+
+    write_atomic(path, write)
+    return total
+
+
+def _compare(path: Path, ids: Iterable[str]) -> int:
+    with path.open(encoding="ascii") as lines:
+        change = first_change(map(json.loads, lines), ids)
+    if change:
+        raise InputError(f"the index in {path.parent} is of other pictures: {change}; give those of before, or another --out")
+    with path.open(encoding="ascii") as lines:
+        return sum(1 for _ in lines)
+
+
+def _stretches(path: Path, size: int) -> Iterator[list[str]]:
+    with path.open(encoding="ascii") as lines:
+        while stretch := [json.loads(line) for line in islice(lines, size)]:
+            yield stretch

@@ -1,0 +1,204 @@
+"""An index of pictures: unit embeddings in shards, each row known by its number and by the id of its picture.
+
+    INDEX/
+    ├── manifest.json           the model, the root of the ids, counts, what failed
+    ├── inputs.txt              the ids of all pictures that were given, a JSON string a line
+    ├── embeddings-00000.npy    (n, D) float16, unit vectors
+    └── ids-00000.json          the ids of its rows, and what failed among its inputs
+
+Rows are numbered through all shards, from 0.  They are mapped into memory a chunk at a time, so that an index of any size is
+searched in a few hundred megabytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annofree.errors import InputError
+from annofree.structures import FloatArray, IntArray
+
+__all__ = ["FORMAT", "Index", "Shard", "embeddings_name", "ids_name", "read_manifest"]
+
+FORMAT = "annofree index 1"
+_CHUNK = 8192  # rows; 25 MB of float32 at D = 768
+_UNIT = 1e-3  # how far from 1 the length of a unit vector may be once it was rounded to float16
+
+
+def embeddings_name(number: int) -> str:
+    """Return the name of a shard's embeddings."""
+    return f"embeddings-{number:05}.npy"
+
+
+def ids_name(number: int) -> str:
+    """Return the name of a shard's ids."""
+    return f"ids-{number:05}.json"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read an index's manifest; raises InputError when there is none, or it is something else."""
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise InputError(f"expected {FORMAT!r} in {path}, got {manifest['format']!r}; make the index again")
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        if isinstance(problem, InputError):
+            raise
+        raise InputError(
+            f"expected an index's manifest.json in {folder}, but it cannot be read: {problem}; make one with `annofree index`"
+        ) from None
+    return dict(manifest)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Embeddings of one file, ``rows`` of ``dimension`` numbers of float16 or float32 from byte ``offset`` on.
+
+    ``first`` is the number of its first row; ``ids`` reads the ids of its rows; ``unit`` tells that the vectors are unit.
+    """
+
+    path: Path
+    first: int
+    rows: int
+    dimension: int
+    dtype: np.dtype[Any]
+    offset: int
+    ids: Callable[[], Sequence[str]]
+    unit: bool = True
+
+    @classmethod
+    def open(cls, path: Path, first: int, ids: Callable[[], Sequence[str]], *, unit: bool = True) -> Shard:
+        """Look at the head of an .npy file; raises InputError unless it holds (N, D) float16 or float32."""
+        try:
+            held = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as problem:
+            raise InputError(f"expected embeddings at {path}, but they cannot be read: {problem}") from None
+        if held.ndim != 2 or held.dtype not in (np.float16, np.float32) or np.isfortran(held) or not held.shape[1]:
+            raise InputError(f"expected embeddings (N, D) float16 or float32 in {path}, got {held.shape} {held.dtype}")
+        return cls(path, first, len(held), held.shape[1], held.dtype, int(held.offset), ids, unit)
+
+    def raw(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Map rows ``start`` to ``stop`` of this shard alone, as they are in the file; let go, they leave memory."""
+        at = self.offset + start * self.dimension * self.dtype.itemsize
+        return np.memmap(self.path, self.dtype, "r", at, (stop - start, self.dimension))
+
+    def vectors(self, start: int, stop: int) -> FloatArray:
+        """Read rows as float32; unless the shard is of unit vectors, rows that are not are made so."""
+        return self._made_unit(self.raw(start, stop).astype(np.float32), np.arange(start, stop))
+
+    def vectors_at(self, rows: IntArray) -> FloatArray:
+        """Read some rows of this shard, counted from its own first one, as ``vectors`` does."""
+        return self._made_unit(self.raw(0, self.rows)[rows].astype(np.float32), rows)
+
+    def _made_unit(self, read: FloatArray, rows: IntArray) -> FloatArray:
+        if not self.unit:
+            lengths = np.sqrt(np.einsum("nd,nd->n", read, read, dtype=np.float64))
+            if not np.isfinite(lengths).all():
+                bad = rows[~np.isfinite(lengths)][0]
+                raise InputError(f"expected finite numbers in {self.path}, got others in row {bad}; embed that picture again")
+            off = (np.abs(lengths - 1) > _UNIT) & (lengths > 0)
+            read[off] /= lengths[off, None].astype(np.float32)
+        return read
+
+
+@dataclass(frozen=True)
+class Index:
+    """Embeddings (N, D) of N pictures, in shards.
+
+    ``model`` is the provenance of what embedded them, empty where nobody wrote it down; ``root`` is the folder from which ids
+    count, None where ids are no paths.  Raises InputError for shards of different D.
+    """
+
+    folder: Path
+    shards: tuple[Shard, ...]
+    root: Path | None
+    model: dict[str, Any] = field(default_factory=dict)
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for shard in self.shards:
+            if shard.dimension != self.dimension:
+                raise InputError(f"expected D = {self.dimension} in all shards, got {shard.dimension} in {shard.path}")
+
+    @classmethod
+    def open(cls, folder: Path, root: Path | None = None) -> Index:
+        """Open an index, or a folder of clip-retrieval; ``root`` is where the pictures are, if not where they were.
+
+        Raises InputError when the folder is neither, is not complete, or lacks a part.
+        """
+        if (folder / "img_emb").is_dir():
+            from annofree.retrieval.clip_retrieval import clip_retrieval_shards
+
+            return cls(folder, clip_retrieval_shards(folder), root)
+        manifest = read_manifest(folder)
+        if not manifest["complete"]:
+            raise InputError(f"the index in {folder} is not complete; let `annofree index` go on with the same command first")
+        shards: list[Shard] = []
+        for number, rows in enumerate(manifest["shards"]):
+            if rows:
+                shards.append(_own(folder, number, rows, first=shards[-1].first + shards[-1].rows if shards else 0))
+        return cls(folder, tuple(shards), root or Path(manifest["root"]), manifest["model"], manifest)
+
+    def __len__(self) -> int:
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of an embedding; 0 where there is none."""
+        return self.shards[0].dimension if self.shards else 0
+
+    def chunks(self, rows: int = _CHUNK) -> Iterator[tuple[int, FloatArray]]:
+        """Go through all embeddings in order: the number of the first row, and up to ``rows`` (n, D) float32."""
+        for shard in self.shards:
+            for start in range(0, shard.rows, rows):
+                yield shard.first + start, shard.vectors(start, min(start + rows, shard.rows))
+
+    def raw_chunks(self, rows: int = _CHUNK) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Go through all embeddings in order as they are in the files."""
+        for shard in self.shards:
+            for start in range(0, shard.rows, rows):
+                yield shard.first + start, shard.raw(start, min(start + rows, shard.rows))
+
+    def vectors(self, rows: IntArray) -> FloatArray:
+        """Read the embeddings of some rows, (n, D) float32, in the order of ``rows``."""
+        out = np.empty((len(rows), self.dimension), np.float32)
+        for shard, here in self._by_shard(rows):
+            out[here] = shard.vectors_at(rows[here] - shard.first)
+        return out
+
+    def ids(self, rows: IntArray) -> list[str]:
+        """Read the ids of some rows, in their order; each shard's ids are read once and let go."""
+        out = [""] * len(rows)
+        for shard, here in self._by_shard(rows):
+            ids = shard.ids()
+            for at in here.tolist():
+                out[at] = ids[rows[at] - shard.first]
+        return out
+
+    def place(self, id: str) -> str:  # noqa: A002 -- the word the noun uses
+        """Where the picture of an id is; the id itself where no root is known."""
+        return id if self.root is None else str(self.root / id)
+
+    def _by_shard(self, rows: IntArray) -> Iterator[tuple[Shard, IntArray]]:
+        """The shards that have any of the rows, each with the places in ``rows`` of those that it has."""
+        numbers = np.searchsorted([shard.first for shard in self.shards], rows, side="right") - 1
+        for number in np.unique(numbers).tolist():
+            yield self.shards[number], np.flatnonzero(numbers == number)
+
+
+def _own(folder: Path, number: int, rows: int, first: int) -> Shard:
+    def ids() -> Sequence[str]:
+        held: list[str] = json.loads((folder / ids_name(number)).read_text(encoding="utf-8"))["ids"]
+        return held
+
+    shard = Shard.open(folder / embeddings_name(number), first, ids)
+    if shard.rows != rows:
+        raise InputError(f"expected {rows} rows in {shard.path}, got {shard.rows}; make the index again")
+    return shard

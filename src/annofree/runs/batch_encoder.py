@@ -1,0 +1,193 @@
+"""Many pictures through one method on this machine: read ahead, go on after a bad picture, keep the time.
+
+    ids -> read in threads, a batch ahead -> encoded, a batch at a time -> asked, one by one
+
+Batches are cut by place in the list, so that a run that goes on at one has the very batches of a run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from annofree.errors import AnnofreeError, ImageError, InputError, MissingError
+from annofree.io.image_sources import read_pictures
+from annofree.structures import Image
+
+__all__ = ["Clock", "Encoded", "Encoder", "Encoders", "Entry", "Timings", "attempt"]
+
+T = TypeVar("T")
+
+Entry = tuple[int, str, str]
+"""A picture to come: its number among all, its id, and its place."""
+
+_NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+@dataclass(frozen=True)
+class Timings:
+    """How many pictures a run finished and failed, and the seconds it took.
+
+    ``seconds_read`` is spent waiting for pictures that were not read yet.
+
+    >>> Timings(images=6, failed=1, seconds_total=3.0).images_per_second
+    2.0
+    """
+
+    images: int = 0
+    failed: int = 0
+    seconds_total: float = 0.0
+    seconds_read: float = 0.0
+    seconds_encode: float = 0.0
+    seconds_instances: float = 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Finished pictures a second of the whole run, 0 when there are none."""
+        return self.images / self.seconds_total if self.images and self.seconds_total else 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        """All of it, rounded to milliseconds, as run.json holds it."""
+        return {k: round(v, 3) for k, v in asdict(self).items()} | {"images_per_second": round(self.images_per_second, 3)}
+
+
+class Encoder(Protocol):
+    """Whoever can encode pictures: a method, or several."""
+
+    def encode(self, images: Sequence[Image]) -> Sequence[Any]:
+        """One encoding an image, in order."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What became of a picture so far: its ``encoding``, or the ``problem`` with it; the ``image`` where it was read."""
+
+    number: int
+    id: str
+    place: str
+    size: tuple[int, int] = (0, 0)
+    image: Image | None = None
+    encoding: Any = None
+    problem: Exception | None = None
+
+
+class Clock:
+    """Seconds spent in each part of the work."""
+
+    def __init__(self) -> None:
+        self.seconds = {"read": 0.0, "encode": 0.0, "instances": 0.0}
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Count what happens within for a part."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] += time.perf_counter() - start
+
+
+@dataclass
+class Encoders:
+    """Reads and encodes pictures, ``batch_size`` at a time, while ``threads`` threads read the next batch.
+
+    Where memory runs out, batches are halved, for good, down to one picture, which then is to blame.  Where anything else goes
+    wrong with a batch, its pictures are encoded one by one, so that only the guilty one fails.  Programming errors,
+    MissingError and Ctrl-C end the work.  Raises InputError for a batch size or a number of threads below 1.
+    """
+
+    method: Encoder
+    batch_size: int = 4
+    threads: int = 4
+    clock: Clock = field(default_factory=Clock)
+    on_less: Callable[[int], None] = lambda size: None
+    _most: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        for what, value in (("batch size", self.batch_size), ("number of threads", self.threads)):
+            if value < 1:
+                raise InputError(f"expected a {what} of at least 1, got {value}")
+        self._most = self.batch_size
+
+    def batches(self, entries: Sequence[Entry]) -> Iterator[list[Encoded]]:
+        """What became of some pictures, batch by batch, in order; enter ``pillow_quiet`` around this.
+
+        Two batches are in memory: one at work, and the next.
+        """
+        places = ((id_, place) for _, id_, place in entries)
+        with closing(_closable(read_pictures(places, self.threads, ahead=self.batch_size + 1))) as pictures:
+            for start in range(0, len(entries), self.batch_size):
+                with self.clock.of("read"):
+                    read = [picture for _, _, picture in islice(pictures, self.batch_size)]
+                yield self._encoded(entries[start : start + self.batch_size], read)
+
+    def _encoded(self, entries: Sequence[Entry], pictures: Sequence[Image | ImageError]) -> list[Encoded]:
+        encodings = iter(self._tried([picture for picture in pictures if isinstance(picture, Image)]))
+        return [_outcome(e, p, next(encodings) if isinstance(p, Image) else p) for e, p in zip(entries, pictures, strict=True)]
+
+    def _tried(self, images: Sequence[Image]) -> list[Any]:
+        """An encoding or a problem an image, in order."""
+        if not images:
+            return []
+        step = self._most  # may shrink on the way
+        if len(images) > step:
+            return [one for i in range(0, len(images), step) for one in self._tried(images[i : i + step])]
+        found = attempt(self.clock, "encode", lambda: list(self.method.encode(images)))
+        if not isinstance(found, Exception):
+            if len(found) != len(images):
+                raise ValueError(f"expected {len(images)} encodings of as many pictures, got {len(found)}")
+            return found
+        if len(images) == 1:
+            return [found]
+        if not _is_out_of_memory(found):
+            return [one for image in images for one in self._tried([image])]
+        self._most = max(1, len(images) // 2)
+        self.on_less(self._most)
+        return self._tried(images)
+
+
+def _closable(pictures: Iterator[T]) -> Generator[T, None, None]:
+    yield from pictures
+
+
+def _outcome(entry: Entry, picture: Image | ImageError, found: Any) -> Encoded:
+    image = picture if isinstance(picture, Image) else None
+    what: dict[str, Any] = {"problem" if isinstance(found, Exception) else "encoding": found}
+    return Encoded(*entry, size=image.size if image else (0, 0), image=image, **what)
+
+
+def attempt(clock: Clock, part: str, do: Callable[[], T]) -> T | Exception:
+    """Return what ``do`` returns or, where the picture may be to blame, what it raises."""
+    try:
+        with clock.of(part):
+            return _settled(do())
+    except (MissingError, NotImplementedError, RecursionError):
+        raise  # the same for every picture
+    except (AnnofreeError, RuntimeError, MemoryError) as problem:
+        # Frames hold tensors; a kept exception would keep the memory that the next attempt needs.
+        traceback.clear_frames(problem.__traceback__)
+        failure = problem
+    if isinstance(failure, torch.cuda.OutOfMemoryError):
+        torch.cuda.empty_cache()
+    return failure
+
+
+def _is_out_of_memory(problem: Exception) -> bool:
+    if isinstance(problem, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(problem, RuntimeError) and any(words in str(problem).lower() for words in _NO_ROOM)
+
+
+def _settled(value: T) -> T:
+    """Wait for the device, so that time is counted where it is spent and errors rise where they belong."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+    return value

@@ -1,0 +1,259 @@
+"""The work of a run: picture after picture to rows and files, shard after shard to the disk."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import disk_usage
+from typing import overload
+
+from annofree.errors import InputError
+from annofree.io.atomic import make_folder
+from annofree.io.images import pillow_quiet
+from annofree.io.settings_diff import differences
+from annofree.runs.batch_encoder import Encoded, Entry, attempt
+from annofree.runs.config import Ears, Feed, Request, encodings_file
+from annofree.runs.encodings import EncodingFile, Packed, pack, write_encodings
+from annofree.runs.environment import environment
+from annofree.runs.store.chunks import Row, Shards, settle
+from annofree.runs.store.layout import RunFolder
+from annofree.runs.store.names import ResultNames
+from annofree.runs.tasks import Answer, Tasks
+
+__all__ = ["Work", "writing"]
+
+_LONGEST = 30.0  # seconds of work that a kill can cost, beyond a batch
+
+
+class Work:
+    """Doing what is left of a run."""
+
+    def __init__(self, request: Request, ears: Ears, shards: Shards, folder: RunFolder, tasks: Tasks, feed: Feed) -> None:
+        self.request, self.ears, self.shards = request, ears, shards
+        self.folder, self.tasks, self.feed = folder, tasks, feed
+        self.names = ResultNames(self.request.ids)
+        self.stretch: int = self.shards.settings()["stretch"]
+        self.packed: dict[str, Packed] = {}
+        self.weighed = bool(self.shards.sizes())
+        self.done, self.to_do = 0, 0
+        self.environment, self.told = environment(), False
+
+    def all(self, retry: bool) -> None:
+        """Do torn shards again, then what was never done."""
+        own = self._own()
+        again, done = self._again(own, retry)
+        rest = own[done:]
+        self.to_do = sum(len(numbers) for _, numbers, _ in again) + len(rest)
+        if done and self.to_do:
+            self.ears.note(f"going on: {len(own) - self.to_do} of {len(own)} pictures are done")
+        if self.to_do:
+            self._compare_environments()
+        self._mark()
+        with pillow_quiet():
+            for shard, numbers, rows in again:
+                self._redo(shard, numbers, rows)
+            self._new(rest, len(self.shards.sizes()))
+
+    def _compare_environments(self) -> None:
+        """Say where what is left is made otherwise than what was done."""
+        known = self.shards.environments
+        if known and self.environment not in known:
+            others = "; ".join(differences(known[-1], self.environment))
+            self.ears.note(f"the rest is made elsewhere, and its last digits may differ: {others}")
+
+    def _own(self) -> list[int]:
+        """The numbers of the pictures of this part."""
+        i, n = self.request.part
+        return [k for k in range(len(self.request.ids)) if k // self.stretch % n == i - 1]
+
+    def _again(self, own: list[int], retry: bool) -> tuple[list[tuple[int, list[int], list[Row]]], int]:
+        """The shards to do again: number, pictures, and rows that stay; and how many pictures all the shards have."""
+        whole, start, again = self.shards.whole(), 0, []
+        for shard, inputs in enumerate(self.shards.sizes()):
+            numbers = own[start : start + inputs]
+            start += inputs
+            if shard not in whole:
+                again.append((shard, numbers, list[Row]()))
+            elif retry and whole[shard].about["failed"]:
+                rows = list(self.shards.rows_of(whole[shard]))
+                kept = [row for row in rows if "failed" not in row]
+                again.append((shard, [row["n"] for row in rows if "failed" in row], kept))
+        return again, start
+
+    def _redo(self, shard: int, numbers: list[int], kept: list[Row]) -> None:
+        rows = list(kept)
+        if self.request.keep and kept:
+            file = EncodingFile(encodings_file(self.request.out, shard), self.tasks.encoding_kinds)
+            self.packed = {row["id"]: pack(file.read(row["id"])) for row in kept}
+        for batch in self.feed.batches(self._entries(numbers)):
+            rows += [self._row(encoded) for encoded in batch]
+        self._close(shard, sorted(rows, key=lambda row: int(row["n"])))
+
+    def _new(self, numbers: list[int], shard: int) -> None:
+        """Do pictures for the first time; what is whole when something ends the work is kept."""
+        rows: list[Row] = []
+        try:
+            for group in self._groups(numbers):
+                for batch in self.feed.batches(self._entries(group)):
+                    rows += [self._row(encoded) for encoded in batch]
+                    last = batch[-1].number
+                    if (last + 1) % self.stretch == 0 or last == numbers[-1] or time.perf_counter() - self.since > _LONGEST:
+                        self._close(shard, rows)
+                        rows, shard = [], shard + 1
+        except BaseException:
+            if rows:
+                self.folder.written[:] = [path for path in self.folder.written if path.exists()]
+                with suppress(OSError, InputError):
+                    self._close(shard, rows)
+            raise
+
+    def _groups(self, numbers: list[int]) -> Iterator[list[int]]:
+        """What batches may be cut from at one go: no shard holds pictures of two stretches."""
+        size = self.feed.batch_size
+        if not numbers or (self.stretch % size == 0 and numbers[0] % self.stretch % size == 0):
+            yield numbers
+            return
+        start = 0
+        for k, number in enumerate(numbers):
+            if k + 1 == len(numbers) or numbers[k + 1] // self.stretch != number // self.stretch:
+                yield numbers[start : k + 1]
+                start = k + 1
+
+    def _entries(self, numbers: Sequence[int]) -> Sequence[Entry]:
+        return _Entries(numbers, self.request.ids, f"{self.request.root}/".replace("//", "/"))
+
+    def _row(self, one: Encoded) -> Row:
+        """Ask one encoding, write what was found, and say so in a row."""
+        found = self._answer(one)
+        row = self._failed(one, found) if isinstance(found, Exception) else self._found(one, found)
+        self.done += 1
+        self.ears.progress(self.done, self.to_do)
+        return {"n": one.number, "id": one.id, **row}
+
+    def _answer(self, one: Encoded) -> Answer | Exception:
+        if one.problem is not None:
+            return one.problem
+        return attempt(self.feed.clock, "instances", lambda: self.tasks.answer(one.encoding, self.request.vocabulary))
+
+    def _found(self, one: Encoded, answer: Answer) -> Row:
+        detections, joined = answer.detections, answer.panoptic
+        if detections is not None and self.request.min_score > 0:
+            detections = detections[detections.scores >= self.request.min_score]
+        if self.request.keep:
+            self.packed[one.id] = self._weighed(pack(one.encoding))
+        segments = None if joined is None else (joined.segments, joined.to_coco())
+        with writing(self.request.out):
+            return self.folder.record(
+                self.names.of(one.id), one.size, one.image, detections=detections, labels=answer.labels, segments=segments
+            )
+
+    def _failed(self, one: Encoded, problem: Exception) -> Row:
+        shown = _shown(one.place)
+        lines = str(problem).replace(one.place, shown).splitlines()
+        why = lines[0] if lines else type(problem).__name__
+        why = why if shown in why else f"{shown}: {why}"
+        self.ears.failure(shown, why)
+        return {"failed": _valid(why), "place": _valid(shown)}
+
+    def _weighed(self, packed: Packed) -> Packed:
+        """Say once how much room the encodings take; raises InputError where there is less."""
+        if not self.weighed:
+            self.weighed = True
+            need, free = packed.bytes * self.to_do, disk_usage(self.request.out).free
+            each = f"encodings take about {_size(packed.bytes)} a picture, {_size(need)} for {self.to_do} pictures"
+            self.ears.note(f"{each}; {_size(free)} are free")
+            if need > free:
+                raise InputError(f"{each}, but only {_size(free)} are free; make room, or run without --keep-encodings")
+        return packed
+
+    def _close(self, shard: int, rows: list[Row]) -> None:
+        """Put a shard and all that belongs to it on the disk, the manifest's line last."""
+        took = {"total": time.perf_counter() - self.since}
+        took |= {part: s - self.before[part] for part, s in self.feed.clock.seconds.items()}
+        failed = sum("failed" in row for row in rows)
+        found = sum(len(row.get("annotations", ())) for row in rows)
+        about = {"images": len(rows) - failed, "failed": failed, "instances": found, "seconds": took}
+        with writing(self.request.out):
+            if self.request.keep:
+                self._keep(encodings_file(self.request.out, shard), [row["id"] for row in rows if "failed" not in row])
+            settle(self.folder.written)
+            if not self.told:
+                self.shards.made_in(self.environment)
+                self.told = True
+            self.shards.close(shard, rows, about)
+        self.folder.written.clear()
+        self.packed.clear()
+        self._mark()
+
+    def _keep(self, path: Path, ids: Sequence[str]) -> None:
+        make_folder(path.parent)
+        write_encodings(path, {id_: self.packed[id_] for id_ in ids})
+        self.folder.written.append(path)
+
+    def _mark(self) -> None:
+        """Start to count the seconds of a shard."""
+        self.since, self.before = time.perf_counter(), dict(self.feed.clock.seconds)
+
+
+@dataclass(frozen=True)
+class _Entries(Sequence[Entry]):
+    """Pictures to come, put together when they are asked for: a million places would take their room."""
+
+    numbers: Sequence[int]
+    ids: Sequence[str]
+    root: str
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> Entry: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Entry]: ...
+    def __getitem__(self, place: int | slice) -> Entry | Sequence[Entry]:
+        if isinstance(place, slice):
+            return [self._entry(number) for number in self.numbers[place]]
+        return self._entry(self.numbers[place])
+
+    def _entry(self, number: int) -> Entry:
+        return number, self.ids[number], self.root + self.ids[number]
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Say in words why results cannot be written."""
+    try:
+        yield
+    except OSError as problem:
+        full = problem.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "the disk is full" if full else problem.strerror or str(problem)
+        where = f" ({problem.filename})" if problem.filename and not full else ""
+        again = "once there is room, the same command goes on" if full else "the same command goes on"
+        raise InputError(f"results cannot be written to {out}: {why}{where}; what was done is kept, and {again}") from problem
+
+
+def _shown(place: str) -> str:
+    """A place on one line."""
+    return "".join(c if c.isprintable() or c == " " or "\udc80" <= c <= "\udcff" else repr(c)[1:-1] for c in place)
+
+
+def _valid(text: str) -> str:
+    """A text that UTF-8 can hold."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _size(count: float) -> str:
+    """A number of bytes in words.
+
+    >>> _size(1_234_567)
+    '1.2 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

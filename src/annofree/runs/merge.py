@@ -1,0 +1,161 @@
+"""Joining the parts of a run that was dealt out with ``--shard i/n``, as if it had never been divided.
+
+Files are copied, so parts that were made elsewhere differ from a run on one machine as their numbers do: up to rounding.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from annofree.errors import InputError
+from annofree.io.atomic import make_folder, write_atomic
+from annofree.io.settings_diff import differences
+from annofree.runs.config import encodings_file
+from annofree.runs.executor import writing
+from annofree.runs.run import finish
+from annofree.runs.store.chunks import Row, Shard, Shards, settle
+from annofree.runs.store.layout import RunFolder
+
+__all__ = ["merge"]
+
+_FREE = ("part",)
+_OF_ONE = ("command", "shard", "timings", "failed", "instances", "shares")  # in run.json
+
+
+def merge(parts: Sequence[Path], out: Path, *, on_progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Join runs into a folder, copying their files, and return what its run.json holds.
+
+    The runs have equal settings and pictures, are complete, and have each picture once between them.  Raises InputError that
+    names the difference, the picture that is missing or that two runs have, and a folder that is another run's.
+    """
+    sources = [_complete(part) for part in parts]
+    _check_equal(sources)
+    whole = sorted(((_first(s, shard), s, shard) for s in sources for shard in s.whole().values()), key=lambda t: t[0])
+    ids = sources[0].ids()
+    _check_all(whole, ids, sources)
+    settings = sources[0].settings()
+    settings["asked"] = settings["asked"] | {"part": "1/1"}
+    asked, names = settings["asked"], [words[0] for words in settings["asked"]["classes"]]
+    wanted, stuff = asked["tasks"], asked["stuff"]
+    folder, target = RunFolder.create(out, names, tasks=wanted, stuff=stuff), Shards(out)
+    target.lock()
+    try:
+        with writing(out):
+            _start(target, settings, ids)
+            for environment in (one for source in sources for one in source.environments):
+                target.made_in(environment)
+            for number, (_, source, shard) in enumerate(whole):
+                _copy(source, shard, target, number)
+                if on_progress:
+                    on_progress(number + 1, len(whole))
+            _copy_classes(sources, out)
+        run = json.loads((parts[0] / "run.json").read_text(encoding="utf-8"))
+        about = {k: v for k, v in run.items() if k not in _OF_ONE}
+        return finish(target, folder, wanted, about | {"merged": [str(part) for part in parts]})
+    finally:
+        target.unlock()
+
+
+def _complete(part: Path) -> Shards:
+    shards = Shards(part)
+    shards.need_begun()
+    shards.need_complete()
+    return shards
+
+
+def _check_equal(sources: Sequence[Shards]) -> None:
+    first = _compared(sources[0])
+    for other in sources[1:]:
+        said = list(differences(first, _compared(other)))
+        pictures = sources[0].compare(other.ids())
+        said += [pictures] if pictures else []
+        if said:
+            raise InputError(f"the runs in {sources[0].out} and {other.out} are not parts of one: {'; '.join(said)}")
+
+
+def _compared(shards: Shards) -> dict[str, Any]:
+    settings = {k: v for k, v in shards.settings().items() if k != "device"}
+    return settings | {"asked": {k: v for k, v in settings["asked"].items() if k not in _FREE}}
+
+
+def _first(source: Shards, shard: Shard) -> int:
+    return int(next(source.rows_of(shard))["n"])
+
+
+def _check_all(whole: Iterable[tuple[int, Shards, Shard]], ids: Sequence[str], sources: Sequence[Shards]) -> None:
+    due = 0
+    for first, source, shard in whole:
+        _check_due(first, due, ids, sources, source)
+        for row in source.rows_of(shard):
+            _check_due(row["n"], due, ids, sources, source)
+            due += 1
+    if due < len(ids):
+        _check_due(len(ids), due, ids, sources, sources[0])
+
+
+def _check_due(number: int, due: int, ids: Sequence[str], sources: Sequence[Shards], source: Shards) -> None:
+    if number > due:
+        parts = ", ".join(s.settings()["asked"]["part"] for s in sources)
+        raise InputError(
+            f"expected all parts of the run, but none of {parts} has {ids[due]} (picture {due + 1}); name the rest"
+        )
+    if number < due:
+        raise InputError(f"expected each part once, but {ids[number]} is in {source.out} and in another; leave one out")
+
+
+def _start(target: Shards, settings: dict[str, Any], ids: Sequence[str]) -> None:
+    """Begin anew: what another merge left is written over; any other run is refused."""
+    if target.begun:
+        said = [*differences(target.settings(), settings), *filter(None, [target.compare(ids)])]
+        if said:
+            raise InputError(f"the run in {target.out} was asked for something else: {'; '.join(said)}; choose another --out")
+    target.clean()
+    target.begin(settings, ids)
+
+
+def _copy(source: Shards, shard: Shard, target: Shards, number: int) -> None:
+    rows = list(source.rows_of(shard))
+    copied = [_copy_file(source.out, target.out, place) for row in rows for place in _places(source.out, row)]
+    kept = encodings_file(source.out, shard.number)
+    if kept.exists():
+        path = encodings_file(target.out, number)
+        make_folder(path.parent)
+        _copied(kept, path)
+        copied.append(path)
+    settle(copied)
+    target.close(number, rows, shard.about)
+
+
+def _places(folder: Path, row: Row) -> list[str]:
+    """The files of a picture."""
+    image = row.get("image", {})
+    named = [image[key] for key in ("overlay", "labels", "panoptic") if key in image]
+    if "labels" in image:
+        drawn = image["labels"].replace("labels/", "overlays-semantic/", 1).removesuffix(".png") + ".jpg"
+        named += [drawn] if (folder / drawn).exists() else []
+    return named
+
+
+def _copy_file(source: Path, target: Path, place: str) -> Path:
+    path = target / place
+    make_folder(path.parent)
+    _copied(source / place, path)
+    return path
+
+
+def _copied(source: Path, path: Path) -> None:
+    try:
+        write_atomic(path, lambda temporary: shutil.copyfile(source, temporary))
+    except FileNotFoundError:
+        raise InputError(f"expected {source}, which its run wrote, and it is not there; make that run again") from None
+
+
+def _copy_classes(sources: Sequence[Shards], out: Path) -> None:
+    for source in sources:
+        if (source.out / "labels" / "classes.json").exists():
+            _copy_file(source.out, out, "labels/classes.json")
+            return

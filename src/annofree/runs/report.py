@@ -1,0 +1,80 @@
+"""A run as one page to look at, in a folder of its own: it needs no network, and all but its filters work without a script.
+
+OUT
+├── index.html
+├── images/   the images that are shown, large and small, and their label maps
+└── sheets/   the best instances of each class, cut out
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from annofree.formats.annotations import Thing, thing_of
+from annofree.io.coco_stream import stream_coco
+from annofree.render.html import class_colors
+from annofree.render.page_folder import page_folder
+from annofree.render.page_images import ImageFiles, Opener, ShownImage, link_to, opened_overlay
+from annofree.render.page_shapes import MOST_SHAPES, points_each
+from annofree.runs.report_page import GENERATOR, PageParts, Row, page, rows_of
+from annofree.runs.report_sheets import SheetFiles
+from annofree.runs.store.maps import names_of_maps, read_labels, read_panoptic
+from annofree.runs.store.summary import RunSummary
+
+__all__ = ["Opener", "write_report"]
+
+
+def write_report(
+    run: Path, out: Path, *, shown: int = 12, crops: int = 24, sheets: int = 200, picture: Opener | None = None
+) -> Path:
+    """Write the report of a run's folder to ``out`` and return its page.
+
+    A run of up to three times ``shown`` images is shown whole; of a larger one the ``shown`` surest, least sure and emptiest,
+    each image once.  ``crops`` instances are on the sheet of a class, for the ``sheets`` classes that have the most.  Images
+    are what ``picture`` opens; without it, or where it raises InputError, the run's overlays.  An earlier report is replaced.
+    Raises InputError when ``run`` is no run, and when ``out`` holds something else.
+    """
+    summary = RunSummary.read(run, best=crops)
+    with page_folder(out, GENERATOR, ("images", "pictures", "sheets")) as folder:
+        made = SheetFiles(run, folder, summary, picture).sheets(sheets)
+        rows = rows_of(summary, shown)
+        names = list(dict.fromkeys([*(c.name for c in summary.classes.values()), *names_of_maps(run), *summary.shares]))
+        files = ImageFiles(folder, picture, class_colors(names))
+        drawn = _drawn(run, out, summary, rows, files)
+        text = page(summary, PageParts(names, rows, drawn, made))
+        (folder / "index.html").write_text(text, encoding="utf-8", errors="replace")
+    return out / "index.html"
+
+
+def _drawn(run: Path, out: Path, summary: RunSummary, rows: Sequence[Row], files: ImageFiles) -> dict[int, ShownImage]:
+    """Write the files of every image that is shown, by its id."""
+    chosen = {id_: summary.pictures[id_] for row in rows for id_ in row.ids}
+    things = _things(run, summary, list(chosen))
+    files.points = points_each(sum(min(MOST_SHAPES, len(found)) for found in things.values()))
+    labels, panoptic = read_labels(run, chosen.values()), read_panoptic(run, chosen.values())
+    drawn = {}
+    for id_, counted in chosen.items():
+        maps = {"labels": labels.get(counted.labels), "panoptic": panoptic.get(counted.panoptic)}
+        drawn[id_] = files.show(
+            counted.file_name,
+            counted.size,
+            things[id_],
+            maps={kind: read for kind, read in maps.items() if read is not None},
+            overlay=partial(opened_overlay, run, counted.overlay),
+            link=link_to(run / counted.overlay, out, run),
+        )
+    return drawn
+
+
+def _things(run: Path, summary: RunSummary, ids: Sequence[int]) -> dict[int, list[Thing]]:
+    """The instances of some images, read row by row."""
+    found: dict[int, list[Thing]] = {id_: [] for id_ in ids}
+    names: dict[Any, str] = {id_: counted.name for id_, counted in summary.classes.items()}
+    if summary.has_instances and ids:
+        for kind, row in stream_coco(run / "annotations.json"):
+            if kind == "annotations" and row["image_id"] in found:
+                found[row["image_id"]].append(thing_of(row, names, summary.pictures[row["image_id"]].size))
+    return found

@@ -1,0 +1,1 @@
+"""The folder of a run: its layout, chunks and results, and how they are read."""

@@ -1,0 +1,272 @@
+"""What a run writes as it goes, so that it can be stopped at any moment and go on.
+
+OUT/shards
+├── settings.json   what was asked for; with inputs.txt it says whose run this is
+├── inputs.txt      the ids of all pictures, a JSON text a line, in order
+├── 00000.jsonl     what came of a stretch of pictures, one row a picture
+└── manifest.jsonl  the shards that are whole, a line each, and where they were made; only ever appended to
+
+A shard is on the disk before its line is.  A row that has "failed" is of a picture that gave no result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from annofree.errors import InputError
+from annofree.io.atomic import make_folder, write_atomic
+from annofree.io.settings_diff import first_change
+
+__all__ = ["RESULTS", "Row", "Shard", "Shards", "settle"]
+
+Row = dict[str, Any]
+
+RESULTS = ("shards", "overlays", "overlays-semantic", "labels", "panoptic", "encodings")
+"""The folders that a run writes to."""
+
+_TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?", re.DOTALL)
+_TEMPORARY_FINAL = re.compile(r"\.(annotations|panoptic|quarantine|run)-[a-z0-9_]{8}\.json")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard that is whole: its ``number``, its ``file``, the ``inputs`` it stands for, what it took and came to."""
+
+    number: int
+    file: str
+    inputs: int
+    bytes: int
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Shards:
+    """The shards of one run folder; raises InputError while another process is at work in it."""
+
+    out: Path
+    _lock: TextIO | None = field(default=None, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """Where they are."""
+        return self.out / "shards"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run to go on with."""
+        return (self.folder / "settings.json").exists() and (self.folder / "inputs.txt").exists()
+
+    def need_begun(self) -> None:
+        """Raise InputError where there is no run."""
+        if not self.begun:
+            raise InputError(f"expected the folder of a run, and {self.out} is none; give what --out was")
+
+    def need_complete(self) -> None:
+        """Raise InputError where the results of the run are not written yet."""
+        if not self.complete:
+            raise InputError(f"the run in {self.out} is not complete; give its command again first, which goes on with it")
+
+    def lock(self) -> None:
+        """Keep other processes out until this one ends or calls ``unlock``."""
+        make_folder(self.folder)
+        self._lock = (self.folder / "lock").open("w")
+        try:
+            import fcntl
+
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.unlock()
+            raise InputError(f"expected one run at a time in {self.out}, and another is at work; wait for it") from None
+        except (ImportError, OSError):
+            pass  # a system or a disk without locks
+
+    def unlock(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def begin(self, settings: Mapping[str, Any], ids: Iterable[str]) -> None:
+        """Write down what is asked for, for a run that starts."""
+        self._empty()  # of a beginning that was cut short
+        write_atomic(self.folder / "inputs.txt", lambda path: _write_lines(path, ids))
+        self.keep_settings(settings)
+
+    def keep_settings(self, settings: Mapping[str, Any]) -> None:
+        """Write the settings, on the disk when this returns."""
+        text = json.dumps(settings, indent=1) + "\n"
+        write_atomic(self.folder / "settings.json", lambda path: _write_text(path, text))
+        _sync_folder(self.folder)
+
+    def settings(self) -> dict[str, Any]:
+        """What was asked for; raises InputError where that cannot be read."""
+        try:
+            return dict(json.loads((self.folder / "settings.json").read_text(encoding="ascii")))
+        except (OSError, ValueError) as problem:
+            raise InputError(f"expected a run in {self.out}, but its settings cannot be read: {problem}") from None
+
+    def ids(self) -> list[str]:
+        """The ids of all pictures, in order."""
+        with (self.folder / "inputs.txt").open(encoding="ascii") as lines:
+            return [json.loads(line) for line in lines]
+
+    def compare(self, ids: Iterable[str]) -> str | None:
+        """Tell how the pictures are others than those of the run; None where they are the same."""
+        change = first_change(self.ids(), ids)
+        return change and f"of the pictures {change}"
+
+    def whole(self) -> dict[int, Shard]:
+        """The shards that are whole, by number: of two lines on one shard the later counts, and no file may be torn."""
+        last = {line["number"]: Shard(**line) for line in self._lines() if "number" in line}
+        return {k: last[k] for k in sorted(last) if _size(self.folder / last[k].file) == last[k].bytes}
+
+    def sizes(self) -> list[int]:
+        """How many inputs each shard stands for that was ever whole, in order."""
+        last = {line["number"]: line["inputs"] for line in self._lines() if "number" in line}
+        return [last[k] for k in sorted(last)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last that was done was to write the results."""
+        last = None
+        for last in self._lines():  # noqa: B007
+            pass
+        return last is not None and "complete" in last
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """Where the shards were made, each environment once, in the order in which they came."""
+        return [line["environment"] for line in self._lines() if "environment" in line]
+
+    def made_in(self, environment: Mapping[str, Any]) -> None:
+        """Write down where shards are made from here on, unless it is there already."""
+        if environment not in self.environments:
+            self.append({"environment": environment})
+
+    def close(self, number: int, rows: Sequence[Row], about: Mapping[str, Any]) -> Shard:
+        """Write a shard, and then its line."""
+        before = self.whole().get(number) if (self.folder / f"{number:05}.jsonl").exists() else None
+        name = f"{number:05}.jsonl" if before is None else _next(before.file)
+        write_atomic(self.folder / name, lambda path: _write_lines(path, rows))
+        _sync_folder(self.folder)
+        shard = Shard(number, name, len(rows), _size(self.folder / name), dict(about))
+        self.append(vars(shard))
+        if before is not None:
+            (self.folder / before.file).unlink(missing_ok=True)
+        return shard
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add a line to the manifest, on the disk when this returns; what is left of a torn one goes first."""
+        path = self.folder / "manifest.jsonl"
+        with path.open("a+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            if file.read() not in (b"", b"\n"):
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(json.dumps(line).encode("ascii") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rows(self) -> Iterator[Row]:
+        """What came of each picture, shard by shard; raises InputError for a damaged shard."""
+        for shard in self.whole().values():
+            yield from self.rows_of(shard)
+
+    def rows_of(self, shard: Shard) -> Iterator[Row]:
+        """What came of the pictures of one shard."""
+        path = self.folder / shard.file
+        try:
+            with path.open(encoding="ascii") as lines:
+                yield from map(json.loads, lines)
+        except ValueError as problem:
+            raise InputError(f"{path} is damaged ({problem}); delete it, and the same command does that part again") from None
+
+    def clean(self) -> None:
+        """Remove what a kill left half-written: whatever begins with a dot in the folders of a run."""
+        for name in RESULTS:
+            for folder, _, files in os.walk(self.out / name):
+                for file in files:
+                    if file.startswith(".") and _TEMPORARY.fullmatch(file):
+                        Path(folder, file).unlink()
+        for path in self.out.glob(".*.json"):
+            if _TEMPORARY_FINAL.fullmatch(path.name):
+                path.unlink()
+
+    def clear(self) -> None:
+        """Remove all that a run wrote."""
+        for name in RESULTS[1:]:
+            shutil.rmtree(self.out / name, ignore_errors=True)
+        for name in ("annotations.json", "panoptic.json", "quarantine.json", "run.json"):
+            (self.out / name).unlink(missing_ok=True)
+        self._empty()
+
+    def _empty(self) -> None:
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
+            if path.name != "lock" and path.is_file():
+                path.unlink()
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        path = self.folder / "manifest.jsonl"
+        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+            if line.endswith(b"\n"):  # else the last, torn
+                yield json.loads(line)
+
+
+def settle(paths: Iterable[Path]) -> None:
+    """Wait until files are on the disk, with the folders that name them."""
+    folders = set()
+    for path in paths:
+        _sync(path, os.O_RDWR)
+        folders.add(path.parent)
+    for folder in folders:
+        _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere folders cannot be opened
+        _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_lines(path: Path, values: Iterable[Any]) -> None:
+    """Write one JSON value a line, in ASCII: the names of files need not be valid Unicode."""
+    with path.open("w", encoding="ascii", newline="\n") as lines:
+        for value in values:
+            lines.write(json.dumps(value, allow_nan=False) + "\n")
+        lines.flush()
+        os.fsync(lines.fileno())
+
+
+def _write_text(path: Path, text: str) -> None:
+    with path.open("w", encoding="ascii", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _next(file: str) -> str:
+    """Name the shard that comes in the place of another: 00001.jsonl, 00001-2.jsonl, ..."""
+    number, _, version = file.removesuffix(".jsonl").partition("-")
+    return f"{number}-{int(version or 1) + 1}.jsonl"

@@ -1,0 +1,100 @@
+"""Several tasks in one run: each method encodes a picture once, and every task asks that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from annofree.detections.overlaps import Overlaps
+from annofree.detections.panoptic import PanopticMap, PanopticSettings, panoptic
+from annofree.errors import InputError
+from annofree.protocols import Segmenter, SemanticSegmenter
+from annofree.runs.encodings import kinds_of
+from annofree.structures import Detections, Image, LabelMap, Vocabulary
+
+__all__ = ["TASKS", "Answer", "Tasks"]
+
+TASKS = ("instance", "semantic", "panoptic")
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What was found in one picture; None for what was not asked."""
+
+    detections: Detections | None = None
+    labels: LabelMap | None = None
+    panoptic: PanopticMap | None = None
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """What is asked of each picture, and whom: ``instances`` finds things, ``semantic`` names pixels; they may be one.
+
+    ``wanted`` are some of TASKS; ``stuff`` the names that are no things, for panoptic maps; ``overlaps`` says
+    which of two instances that overlap stays, before anything is made of them.  Raises InputError where a task has nobody who
+    can do it.
+    """
+
+    wanted: tuple[str, ...]
+    instances: Segmenter | None = None
+    semantic: SemanticSegmenter | None = None
+    stuff: Collection[str] = ()
+    policy: PanopticSettings = field(default_factory=PanopticSettings)
+    overlaps: Overlaps = field(default_factory=Overlaps)
+
+    def __post_init__(self) -> None:
+        for task in self.wanted:
+            if (task != "semantic" and self.instances is None) or (task != "instance" and self.semantic is None):
+                raise InputError(f"expected a method for the task {task}, got none")
+
+    @property
+    def methods(self) -> list[Any]:
+        """The methods, each once."""
+        both = [method for method in (self.instances, self.semantic) if method is not None]
+        return both[:1] if len(both) == 2 and both[0] is both[1] else both
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """That of the method, or of both."""
+        said = [method.provenance for method in self.methods]
+        return said[0] if len(said) == 1 else {"methods": said}
+
+    @property
+    def encoding_key(self) -> list[str]:
+        """Runs whose keys are equal have the same encodings: models, and settings that matter before a name is heard."""
+        return [f"{_key(method)}, {_models(method)}" for method in self.methods]
+
+    @property
+    def encoding_kinds(self) -> dict[str, type]:
+        """The classes of the methods' encodings, by name."""
+        return {name: kind for method in self.methods for name, kind in kinds_of(method).items()}
+
+    def remarks(self, classes: Any) -> list[str]:
+        """What a person should know before trusting the answers."""
+        return list(dict.fromkeys(remark for method in self.methods for remark in method.remarks(classes)))
+
+    def encode(self, images: Sequence[Image]) -> list[tuple[Any, ...]]:
+        """One encoding of each method an image, in order."""
+        return list(zip(*(method.encode(images) for method in self.methods), strict=True))
+
+    def answer(self, encoding: tuple[Any, ...], vocabulary: Vocabulary) -> Answer:
+        """Do all that is wanted for one picture."""
+        found = None
+        if self.instances is not None:
+            found = self.overlaps.settled(self.instances.instances(encoding[0], vocabulary))
+        labels = self.semantic.semantic(encoding[-1], vocabulary) if self.semantic is not None else None
+        joined = None
+        if "panoptic" in self.wanted and found is not None and labels is not None:
+            joined = panoptic(found, labels, self.policy, stuff=self.stuff)
+        return Answer(found if "instance" in self.wanted else None, labels if "semantic" in self.wanted else None, joined)
+
+
+def _key(method: Any) -> str:
+    """Its own word where it has one, for most settings matter only once names are heard."""
+    return repr(getattr(method, "encoding_key", method.provenance))
+
+
+def _models(method: Any) -> str:
+    return json.dumps(method.provenance.get("models", []), sort_keys=True)

@@ -1,0 +1,1 @@
+"""Scenes made of objects, and how images are changed."""

@@ -1,0 +1,196 @@
+"""Random scenes for a detector: labelled pictures scaled, cut, mirrored, in other light, with things of others pasted in.
+
+Copy-paste follows the simple form of Ghiasi et al., CVPR 2021, as CutLER describes it: of another picture some instances,
+scaled as one, are pasted at a random place, with hard edges, and hide what is beneath.  Where CutLER's release stretches the
+other picture to the shape of this one, it keeps its own shape here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import torch
+from torch import Tensor
+
+from annofree.datasets.labelled import Labelled
+from annofree.detectors.config import Target
+from annofree.detectors.preprocessing import working_size
+from annofree.errors import InputError
+from annofree.ops.boxes import tight_boxes
+from annofree.structures import IntArray
+from annofree.training.augment.color import Axis, draw_light
+from annofree.training.augment.layers import Cutouts, Layer, Pixels, View, laid_over, view
+
+__all__ = ["DetectionScenes", "Scene", "SceneSettings"]
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """How scenes are made; shares are probabilities.
+
+    ``sides``: one of these becomes the short side, px, while the long one is at most ``longest``.  ``crop``: share of scenes
+    that show a window only, each of its sides from ``crop_least`` of the picture's to all of it, brought to that size.
+    ``flip``: share of mirrored pictures.  ``copy_paste``: share of scenes with things of another picture, which is scaled to
+    fit into the part ``paste_scale``, from a to b, of the scene; how many is a draw from 1 to all but one, ``most_pasted`` at
+    most.  One that would hide the part ``most_hidden`` or more of any other is not pasted; 1 allows all.  What then shows
+    less than the part ``least_visible`` of itself, or fewer than ``min_area`` px, is no target.  ``jitter``: reach of
+    brightness, contrast, saturation and hue, in a share ``jitter_share`` of scenes.  ``empty``: whether pictures without
+    instances are used.
+
+    Sides, copy-paste and ``most_hidden`` are CutLER's.  Raises InputError for a value outside its range.
+    """
+
+    sides: tuple[int, ...] = (240, 320, 480, 640, 672, 704, 736, 768, 800, 1024)
+    longest: int = 1333
+    crop: float = 0.0
+    crop_least: float = 0.5
+    flip: float = 0.5
+    copy_paste: float = 1.0
+    paste_scale: tuple[float, float] = (0.3, 1.0)
+    most_pasted: int | None = None
+    most_hidden: float = 0.5
+    least_visible: float = 0.0
+    min_area: int = 1
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    jitter_share: float = 0.0
+    empty: bool = False
+
+    def __post_init__(self) -> None:
+        shares = ("crop", "flip", "copy_paste", "most_hidden", "least_visible", "jitter_share")
+        wrong = [f"{name} {getattr(self, name):g}" for name in shares if not 0 <= getattr(self, name) <= 1]
+        counts = {"longest": self.longest, "min_area": self.min_area, "most_pasted": self.most_pasted}
+        wrong += [f"{name} {value}" for name, value in counts.items() if value is not None and value < 1]
+        if not self.sides or min(self.sides) < 1:
+            wrong.append(f"sides {self.sides}")
+        if not 0 < self.crop_least <= 1:
+            wrong.append(f"crop_least {self.crop_least:g}")
+        if len(self.paste_scale) != 2 or not 0 < self.paste_scale[0] <= self.paste_scale[1] <= 1:
+            wrong.append(f"paste_scale {self.paste_scale}")
+        if len(self.jitter) != 4 or min(self.jitter) < 0 or self.jitter[3] > 0.5:
+            wrong.append(f"jitter {self.jitter}")
+        if wrong:
+            raise InputError(f"expected shares from 0 to 1, sides and counts from 1 and rising spans, got {', '.join(wrong)}")
+
+
+class Scene(NamedTuple):
+    """A picture, ``pixels`` (3, H, W) uint8, and what there is to find in it: its own things, then those pasted in."""
+
+    pixels: Tensor
+    target: Target
+
+
+class DetectionScenes:
+    """Makes scenes of labelled pictures, each seen as often as its ``repeats`` say.
+
+    Decoded pictures are kept up to ``memory`` bytes, those used last.  Threads may share one.  Raises InputError where no
+    picture can be used, and, when a scene meets it, what ``Labelled.open`` does.
+    """
+
+    def __init__(self, labelled: Labelled, settings: SceneSettings | None = None, memory: int = 1 << 28) -> None:
+        self.settings = settings or SceneSettings()
+        self._album = _Album(labelled, memory)
+        filled = np.flatnonzero(labelled.counts > 0)
+        if not len(filled):
+            raise InputError(f"expected labelled things to make scenes of, but none of {len(labelled)} pictures has any")
+        if labelled.repeats.min() <= 0:
+            raise InputError(f"expected pictures to repeat more than 0 times, got {labelled.repeats.min():g}")
+        self._filled = _Urn.of(filled, labelled)
+        self._all = _Urn.of(np.arange(len(labelled)), labelled) if self.settings.empty else self._filled
+
+    def scene(self, rng: np.random.Generator) -> Scene:
+        """Make the next scene; the same for the same random generator."""
+        own = self._album.open(self._all.draw(rng))
+        layer = view(own, self._view(rng, own))
+        if rng.random() < self.settings.copy_paste:
+            layer = self._pasted(rng, layer)
+        layer = layer.visible(self.settings.least_visible, self.settings.min_area)
+        return _scene(layer, self._lit(rng, layer.pixels))
+
+    def _view(self, rng: np.random.Generator, own: Cutouts) -> View:
+        """Draw a window of a picture, its size in the scene, and whether it is mirrored."""
+        s = self.settings
+        side, cut, flip = int(rng.choice(s.sides)), rng.random() < s.crop, rng.random() < s.flip
+        shares, places = rng.uniform(s.crop_least, 1, 2) if cut else np.ones(2), rng.random(2)
+        height, width = (max(1, round(n * share)) for n, share in zip(own.pixels.shape[:2], shares.tolist(), strict=True))
+        lengths = working_size((height, width), side, s.longest)
+        given = zip(own.pixels.shape[:2], (height, width), lengths, places.tolist(), strict=True)
+        rows, columns = (_axis(*one) for one in given)
+        return View(rows, columns, flip)
+
+    def _pasted(self, rng: np.random.Generator, layer: Layer) -> Layer:
+        """Paste some things of another picture, which may be the same one."""
+        s, other = self.settings, self._album.open(self._filled.draw(rng))
+        count, limit = len(other.class_ids), s.most_pasted or len(other.class_ids)
+        number = 1 if count == 1 else int(rng.integers(1, count))
+        chosen = np.sort(rng.choice(count, min(number, limit), replace=False))
+        scale, flip, places = rng.uniform(*s.paste_scale), rng.random() < s.flip, rng.random(2).tolist()
+        size, room = other.pixels.shape[:2], layer.pixels.shape[:2]
+        factor = scale * min(room[0] / size[0], room[1] / size[1])
+        scaled = max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
+        above = view(other.some(chosen), View.whole((size[0], size[1]), scaled, flip)).visible(0.0, s.min_area)
+        y, x = (int(u * (n - m + 1)) for u, n, m in zip(places, room, scaled, strict=True))
+        return laid_over(layer, above, (y, x), s.most_hidden)
+
+    def _lit(self, rng: np.random.Generator, pixels: Pixels) -> Pixels:
+        s = self.settings
+        light = draw_light(rng, s.jitter, s.jitter_share, 0.0, 0.0, (0.0, 0.0))
+        if not light.steps:
+            return pixels
+        red, green, blue = np.rint(pixels.mean((0, 1))).astype(int).tolist()
+        return np.asarray(light.on(PIL.Image.fromarray(pixels), (red, green, blue))[0])
+
+
+def _axis(count: int, window: int, length: int, place: float) -> Axis:
+    """Scale ``window`` of ``count`` lines to ``length``; it lies at ``place``, 0 .. 1."""
+    scaled = max(length, round(count * length / window))
+    return Axis(count, scaled, int(place * (scaled - length + 1)), 0, length)
+
+
+def _scene(layer: Layer, pixels: Pixels) -> Scene:
+    boxes, masks = torch.from_numpy(tight_boxes(layer.masks)), torch.from_numpy(np.ascontiguousarray(layer.masks))
+    target = Target(boxes, torch.from_numpy(layer.class_ids.copy()), masks)
+    return Scene(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), target)
+
+
+@dataclass(frozen=True, eq=False)
+class _Urn:
+    """Indices of pictures, drawn in proportion to how often they repeat; ``ends`` are the sums of that so far."""
+
+    indices: IntArray
+    ends: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, indices: IntArray, labelled: Labelled) -> _Urn:
+        return cls(indices, np.cumsum(labelled.repeats[indices], dtype=np.float64))
+
+    def draw(self, rng: np.random.Generator) -> int:
+        place = np.searchsorted(self.ends, rng.random() * self.ends[-1], side="right")
+        return int(self.indices[min(int(place), len(self.indices) - 1)])
+
+
+class _Album:
+    """Opens pictures, and keeps those used last within ``memory`` bytes."""
+
+    def __init__(self, labelled: Labelled, memory: int) -> None:
+        self._labelled, self._memory = labelled, memory
+        self._kept: OrderedDict[int, Cutouts] = OrderedDict()
+        self._used, self._lock = 0, Lock()
+
+    def open(self, index: int) -> Cutouts:
+        with self._lock:
+            if index in self._kept:
+                self._kept.move_to_end(index)
+                return self._kept[index]
+        picture = Cutouts.of(self._labelled.open(index))
+        with self._lock:
+            self._used += 0 if index in self._kept else picture.memory
+            self._kept[index] = picture
+            while self._used > self._memory:
+                self._used -= self._kept.popitem(last=False)[1].memory
+        return picture

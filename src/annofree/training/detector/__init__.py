@@ -1,0 +1,1 @@
+"""A detector from pseudo-labels or few labels."""

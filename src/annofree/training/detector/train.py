@@ -1,0 +1,160 @@
+"""Training of a detector on labels that a person or, more often, another method made.
+
+    labelled pictures -> scenes (sizes, flips, crops, copy-paste) -> network -> its losses
+
+One round of it on what a method found by itself is Zip's self-training; on a share of a person's labels, from a detector that
+was trained so, its label-efficient tuning.  Losses are means over what each process draws from its own pictures, as in
+detectron2: several processes learn what one does where that is everywhere as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from annofree.datasets.labelled import Labelled
+from annofree.detectors.backbones import check_norm
+from annofree.detectors.config import DetectorNetwork, Target
+from annofree.errors import InputError, unknown_name
+from annofree.training.augment.detection_scenes import DetectionScenes
+from annofree.training.detector.export import draw_samples, write_detector
+from annofree.training.detector.init import class_layers, start
+from annofree.training.detector.recipe import DetectorRecipe
+from annofree.training.engine.curves import plotted
+from annofree.training.engine.distributed import started
+from annofree.training.engine.loop import Course, Watch, train
+
+__all__ = ["Batch", "Draw", "collate", "losses_of", "optimiser_of", "read_labels", "train_detector"]
+
+_MEMORY = 1 << 30  # bytes of decoded pictures, over all workers
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+class Batch(NamedTuple):
+    """B scenes: ``pixels``, (3, H, W) uint8 each, and ``targets``, what there is to find in each."""
+
+    pixels: list[Tensor]
+    targets: list[Target]
+
+
+class Draw:
+    """Makes the number-th scene of a run, by ``seed``; ``ids`` is what each name of the labels is learned as, -1 for none."""
+
+    def __init__(self, scenes: DetectionScenes, seed: int, ids: Tensor) -> None:
+        self.scenes, self.seed, self.ids = scenes, seed, ids
+
+    def __call__(self, number: int) -> tuple[Tensor, Target]:
+        """Pixels (3, H, W) uint8 and the target."""
+        pixels, target = self.scenes.scene(np.random.default_rng((self.seed, number)))
+        labels = self.ids[target.labels]
+        kept = labels >= 0
+        return pixels, Target(target.boxes[kept], labels[kept], target.masks[kept])
+
+
+def collate(scenes: list[tuple[Tensor, Target]]) -> Batch:
+    """Put scenes, of any sizes, into a batch."""
+    return Batch([pixels for pixels, _ in scenes], [target for _, target in scenes])
+
+
+def losses_of(network: nn.Module, batch: Batch, device: str = "cpu") -> dict[str, Tensor]:
+    """Name the losses of a network on a batch."""
+    pixels = [p.to(device, non_blocking=True).float() / 255 for p in batch.pixels]
+    losses: dict[str, Tensor] = network(pixels, [target.to(device) for target in batch.targets])
+    return losses
+
+
+def optimiser_of(network: DetectorNetwork, recipe: DetectorRecipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser, with a group for each learning rate and decay that there is.
+
+    Groups are called ``weights``, ``resnet`` and ``heads`` (the last layers), those of norms with `` norms``.
+    """
+    norms = {id(p) for m in network.modules() if isinstance(m, _NORMS) for p in m.parameters(recurse=False)}
+    heads = _predictors(network) if recipe.head_rate != 1 else set()
+    groups: dict[str, dict[str, object]] = {}
+    for name, weight in network.named_parameters():
+        if not weight.requires_grad:
+            continue
+        part, rate = _part(name, heads, recipe)
+        kind, decay = (f"{part} norms", recipe.norm_decay) if id(weight) in norms else (part, recipe.weight_decay)
+        group = groups.setdefault(kind, {"params": [], "lr": recipe.lr * rate, "weight_decay": decay, "name": kind})
+        group["params"].append(weight)  # type: ignore[attr-defined]
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(list(groups.values()))
+    return torch.optim.SGD(list(groups.values()), momentum=recipe.momentum)
+
+
+def _predictors(network: DetectorNetwork) -> set[str]:
+    """The weights that say the last word on names, masks and boxes."""
+    return class_layers(network.config) | {name for name, _ in network.named_parameters() if ".move." in name}
+
+
+def _part(name: str, heads: set[str], recipe: DetectorRecipe) -> tuple[str, float]:
+    """Which part of the network a weight belongs to, and what its learning rate is multiplied by."""
+    if name in heads:
+        return "heads", recipe.head_rate
+    if recipe.backbone_rate != 1 and name.startswith("backbone.body."):
+        return "resnet", recipe.backbone_rate
+    return "weights", 1.0
+
+
+def read_labels(recipe: DetectorRecipe) -> tuple[Labelled, tuple[str, ...], Tensor]:
+    """Read the labels of a recipe, the names to learn, and which of those each of the labels' names is, -1 for none.
+
+    Raises InputError for names that the labels do not have, and labels without an instance of any.
+    """
+    labelled = Labelled.read(
+        recipe.labels, recipe.images, agnostic=recipe.agnostic, fraction=recipe.fraction, seed=recipe.split_seed
+    )
+    names = recipe.names or labelled.names
+    for name in names:
+        if name not in labelled.names:
+            raise unknown_name("name among the labels", name, labelled.names)
+    if not labelled.counts.any():
+        raise InputError(f"expected labelled things in {recipe.labels}, got {len(labelled)} pictures without any")
+    ids = torch.tensor([names.index(name) if name in names else -1 for name in labelled.names])
+    return labelled, names, ids
+
+
+def train_detector(
+    recipe: DetectorRecipe,
+    *,
+    device: str = "cpu",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = print,
+) -> dict[str, float]:
+    """Train by a recipe and write the detector to its ``out``, with a card; returns the last figures.
+
+    Under ``torchrun`` each process takes its share of every batch, on a GPU of its own with ``device`` cuda.  Scenes follow
+    from the seed and their number, so a run that was stopped goes on to the same losses.  Curves are drawn also of a run that
+    was stopped.
+
+    Raises InputError for labels or weights that do not serve, MissingError for weights that are not to be had, and what
+    ``train`` does.
+    """
+    labelled, names, ids = read_labels(recipe)
+    with started(device) as ranks:
+        scenes = DetectionScenes(labelled, recipe.scene_settings(), memory=_MEMORY // max(1, recipe.workers))
+        network, said, origin = start(recipe, names)
+        check_norm(network.config.norm, ranks.device)
+        network.to(ranks.device)
+        watch = Watch.of(recipe, on_progress, lambda step, model: draw_samples(model, labelled, names, recipe, step))
+        course = Course(
+            recipe.steps, recipe.batch, recipe.schedule, recipe.seed, recipe.bf16, recipe.max_norm or None, recipe.ema or None
+        )
+        about = {**recipe.of_the_curve(), "data": labelled.fingerprint(), "initial": origin.get("sha256")}
+        if ranks.first:
+            say(f"{len(names)} names, {len(labelled)} pictures with {int(labelled.counts.sum())} things; {said}")
+        with plotted(recipe.out, ranks.first):
+            trained = train(
+                network, optimiser_of(network, recipe), partial(losses_of, device=ranks.device),
+                Draw(scenes, recipe.seed, ids), course, recipe.out,
+                collate=collate, watch=watch, ranks=ranks, about=about,
+            )  # fmt: skip
+        if ranks.first:
+            write_detector(trained.averaged or network, recipe, labelled, origin, trained.figures)
+    return trained.figures

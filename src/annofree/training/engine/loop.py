@@ -1,0 +1,164 @@
+"""The loop that trains: batches made from a number alone, one step after the other, and nothing lost when it is stopped.
+
+    for step in range(steps):
+        batch = the pictures step * batch ... of the run        each drawn from its number, ahead, by workers
+        losses = losses_of(model, batch)
+        one step of the optimiser, at the schedule's learning rates
+
+All that happens follows from the settings and the step: a run that was killed goes on from its last checkpoint with the same
+losses as if it had not been, bit for bit on the same machine with one thread of a CPU, and up to rounding elsewhere.  Several
+processes that share each batch learn what one learns from the whole, up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from annofree.io.atomic import make_folder
+from annofree.training.engine.checkpoint import CHECKPOINT, LOG, add_line, cut_log, open_board, read_log, restored, save_state
+from annofree.training.engine.data import batches, stoppable
+from annofree.training.engine.distributed import Ranks
+from annofree.training.engine.state import Course, Learner, Losses
+
+__all__ = ["Course", "Trained", "Watch", "train"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is kept and shown of a run, and who prepares its batches; nothing of it changes the curve.
+
+    A line of the log is the mean over ``log_every`` steps.  ``workers`` processes draw pictures ahead, 0 draws them in turn.
+    ``on_sample(step, model)`` is called every ``sample_every`` steps (0: never) with the model, or its moving average, in
+    evaluation mode; ``on_progress`` with steps done and in all.  Only the first process of several does any of this.
+    """
+
+    log_every: int = 10
+    checkpoint_every: int = 500
+    sample_every: int = 0
+    workers: int = 0
+    tensorboard: bool = False
+    on_sample: Callable[[int, nn.Module], None] = lambda step, model: None
+    on_progress: Callable[[int, int], None] = lambda done, total: None
+
+    @classmethod
+    def of(cls, recipe: Any, on_progress: Callable[[int, int], None], on_sample: Callable[[int, nn.Module], None]) -> Watch:
+        """As the fields of a recipe, by the same names, have it."""
+        names = ("log_every", "checkpoint_every", "sample_every", "workers", "tensorboard")
+        return cls(**{name: getattr(recipe, name) for name in names}, on_sample=on_sample, on_progress=on_progress)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run ends with: the last line of its log, and the moving average of the weights, if there is one."""
+
+    figures: dict[str, float]
+    averaged: nn.Module | None = None
+
+
+def train(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    losses_of: Losses,
+    draw: Callable[[int], T],
+    course: Course,
+    folder: Path,
+    *,
+    collate: Callable[[list[T]], Any] = list,
+    watch: Watch | None = None,
+    ranks: Ranks | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Train a model, on the device of ``ranks``, in place; stopped at any step, the same call goes on where it was.
+
+    ``draw(number)`` makes the number-th picture of the run, from 0, and has to make the same one for the same number;
+    ``collate`` puts a batch together; ``losses_of(model, batch)`` names losses whose sum is minimised.  The groups of the
+    optimiser start from their own ``lr``, and their ``name``, if they have one, is in the log.  ``about`` are further
+    settings that shape the curve.
+
+    Ctrl-C, or a request to end, finishes the step, writes a checkpoint and raises KeyboardInterrupt.  Raises InputError when
+    the folder holds a run with other settings, a batch cannot be shared evenly, or a loss is no number any more.
+    """
+    watch, ranks = watch or Watch(), ranks or Ranks()
+    make_folder(folder)
+    learner = Learner(model, optimiser, losses_of, course, ranks)
+    settings = {**course.settings(), **(about or {})}
+    learner.load(restored(folder / CHECKPOINT, settings, ranks.device))
+    diary = _Diary(folder, learner, watch)
+    with stoppable() as asked:
+        for batch in batches(draw, collate, course, ranks, learner.done, watch.workers):
+            learner.step(batch)
+            done, stop = learner.done, ranks.any(asked())
+            last = done == course.steps
+            if last or done % watch.log_every == 0:
+                diary.log()
+            if last or stop or done % watch.checkpoint_every == 0:
+                state = learner.state()
+                if ranks.first:
+                    save_state(folder / CHECKPOINT, state, settings)
+            if ranks.first:
+                diary.show()
+            if last or stop:
+                diary.close()
+            if stop and not last:
+                raise KeyboardInterrupt
+    return Trained(diary.last(), learner.averaged.module if learner.averaged else None)
+
+
+class _Diary:
+    """The log, the board and the samples of a run."""
+
+    def __init__(self, folder: Path, learner: Learner, watch: Watch) -> None:
+        self.path, self.learner, self.watch = folder / LOG, learner, watch
+        self.board = None
+        if learner.ranks.first:
+            cut_log(self.path, learner.done)
+            self.board = open_board(folder, learner.done) if watch.tensorboard else None
+        self._mark = (learner.done, learner.seconds)
+
+    def log(self) -> None:
+        """Write a line of the steps since the last one; every process has to ask."""
+        means = self.learner.losses().double().mean(0).tolist()
+        self.learner.forget()
+        if not self.learner.ranks.first:
+            return
+        done, seconds = self.learner.done, self.learner.seconds
+        speed = (done - self._mark[0]) * self.learner.course.batch / max(seconds - self._mark[1], 1e-9)
+        self._mark = (done, seconds)
+        line = {"step": done, "loss": sum(means), **dict(zip(self.learner.names, means, strict=True))}
+        line |= {**self._rates(), "seconds": round(seconds, 2), "images/s": round(speed, 3)}
+        add_line(self.path, line)
+        for name, value in line.items():
+            if self.board and name != "step":
+                self.board.add_scalar(name, value, done)
+
+    def _rates(self) -> dict[str, float]:
+        groups = self.learner.optimiser.param_groups
+        return {f"lr {g['name']}" if "name" in g else f"lr {i}" if i else "lr": g["lr"] for i, g in enumerate(groups)}
+
+    def show(self) -> None:
+        """Call those who watch."""
+        done, learner = self.learner.done, self.learner
+        if self.watch.sample_every and done % self.watch.sample_every == 0:
+            shown = learner.averaged.module if learner.averaged else learner.model
+            with torch.no_grad():
+                self.watch.on_sample(done, shown.eval())
+            shown.train()
+        self.watch.on_progress(done, learner.course.steps)
+
+    def close(self) -> None:
+        """Let the board write what it has not written yet."""
+        if self.board:
+            self.board.close()
+
+    def last(self) -> dict[str, float]:
+        """Return the last line."""
+        lines = read_log(self.path)
+        return lines[-1] if lines else {}

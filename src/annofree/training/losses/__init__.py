@@ -1,0 +1,1 @@
+"""What is learned from: losses of sets, masks and views."""

@@ -1,0 +1,54 @@
+"""Labelled pictures on one sheet, for people to look at before a network learns from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from annofree.errors import ImageError
+from annofree.io.atomic import write_atomic
+from annofree.io.image_sources import read_place
+from annofree.io.images import pillow_quiet
+from annofree.render.contact_sheet import Thumbnail, draw_contact_sheet
+from annofree.render.overlay import draw_overlay
+from annofree.structures import Detections, Image
+
+__all__ = ["LabelSheet"]
+
+_SIDE, _COLUMNS = 240, 6
+
+
+class LabelSheet:
+    """A sheet of up to ``count`` of the ``labelled`` pictures below ``root``, taken at even distances."""
+
+    def __init__(self, root: Path, count: int, labelled: int) -> None:
+        self._root = root
+        self._places = {i * labelled // count for i in range(count)} if labelled > count else set(range(labelled))
+        self._thumbnails: list[Thumbnail] = []
+
+    def draw(self, labels: Iterable[tuple[str, Detections]]) -> None:
+        """Draw those of the pictures, given by file name with their labels, that belong on the sheet."""
+        if not self._places:
+            return
+        filled = ((name, found) for name, found in labels if len(found))
+        with pillow_quiet():
+            self._thumbnails += [self._thumbnail(*pair) for i, pair in enumerate(filled) if i in self._places]
+
+    def save(self, path: Path, title: str) -> None:
+        """Write the sheet as JPEG, unless it is to have no pictures."""
+        if self._thumbnails:
+            file = BytesIO()
+            draw_contact_sheet(title, self._thumbnails, columns=_COLUMNS, side=_SIDE).save(file, "JPEG", quality=90)
+            write_atomic(path, lambda temporary: temporary.write_bytes(file.getvalue()))
+
+    def _thumbnail(self, name: str, found: Detections) -> Thumbnail:
+        try:
+            image = read_place(f"{self._root}/{name}", name)
+        except ImageError:
+            return Thumbnail(None, f"{name}: cannot be read")
+        if image.size != found.size:
+            return Thumbnail(image, f"{name}: of another size")
+        return Thumbnail(Image(np.asarray(draw_overlay(image, found).convert("RGB"))), f"{len(found)} in {name}")

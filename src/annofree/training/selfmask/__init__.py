@@ -1,0 +1,1 @@
+"""SelfMask from images alone."""

@@ -1,0 +1,1 @@
+"""The bundled tiny models, and how they are measured."""

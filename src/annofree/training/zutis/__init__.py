@@ -1,0 +1,1 @@
+"""ZUTIS from an archive."""

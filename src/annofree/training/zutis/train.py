@@ -1,0 +1,216 @@
+"""ZUTIS's training (Shin et al., CVPRW 2023): from an archive of retrieved pictures and their pseudo-masks to a segmenter.
+
+    archive, masks -> copy-paste scenes -> network -> cross-entropy of cosines to the frozen text features  (encoder)
+                                              '-> dice and cross-entropy of matched proposals at each layer (decoder)
+
+Names come from retrieval and masks from a model that was never shown any: no person marked anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from annofree.errors import InputError, unknown_name
+from annofree.features.clip import Clip
+from annofree.features.zutis_network import ZutisNetwork
+from annofree.hub.cards import Card
+from annofree.hub.download import Local, fetch
+from annofree.hub.presets import presets
+from annofree.hub.store import card_named
+from annofree.retrieval.archive import Archive, PseudoMask, read_masks
+from annofree.structures import Vocabulary
+from annofree.training.augment.copy_paste import CopyPaste, PastedScene
+from annofree.training.engine.curves import plotted
+from annofree.training.engine.distributed import Ranks, started
+from annofree.training.engine.loop import Course, Watch, train
+from annofree.training.engine.lr_schedules import Poly
+from annofree.training.losses.set_losses import semantic_loss, set_loss
+from annofree.training.zutis.export import draw_samples, write_zutis
+from annofree.training.zutis.recipe import ZutisRecipe
+
+__all__ = [
+    *("Batch", "Lesson", "collate", "draw", "find_clip", "fingerprint", "new_network", "optimiser_of"),
+    *("read_archive", "text_features", "train_zutis"),
+]
+
+_MEMORY = 1 << 30  # bytes of decoded pictures, over all workers
+
+
+class Batch(NamedTuple):
+    """B scenes: ``pixels`` (B, 3, S, S) uint8, ``labels`` (B, S, S) int16, and the ``instances`` (N, S, S) bool of each."""
+
+    pixels: Tensor
+    labels: Tensor
+    instances: list[Tensor]
+
+
+class Lesson:
+    """Gives the losses of a network on a batch; ``words`` (K, D) are the text features of the background and the names.
+
+    They are compared at every ``stride``-th px of a scene, down and across.
+    """
+
+    def __init__(
+        self, network: ZutisNetwork, words: Tensor, ignored: int, mask_weight: float, ranks: Ranks, stride: int = 1
+    ) -> None:
+        self.words, self.ignored, self.mask_weight, self.ranks = words, ignored, mask_weight, ranks
+        self._seen = (..., slice(stride // 2, None, stride), slice(stride // 2, None, stride))
+        self.mean, self.std = (torch.tensor(v, device=ranks.device).view(3, 1, 1) for v in _statistics(network))
+
+    def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy, and the two parts of the mask loss; means over all scenes of a step, whoever has them."""
+        device = self.ranks.device
+        pixels = (batch.pixels.to(device, non_blocking=True).float() / 255 - self.mean) / self.std
+        labels = batch.labels[self._seen].to(device, non_blocking=True).long()
+        found = network(pixels)
+        counted = self.ranks.mean((labels != self.ignored).sum().float())
+        named = semantic_loss(found.features, self.words, labels, ignored=self.ignored, counted=counted)
+        drawn = set_loss(found.masks, [i[self._seen].to(device, non_blocking=True) for i in batch.instances])
+        return {"cross-entropy": named, "dice": self.mask_weight * drawn.dice, "bce": self.mask_weight * drawn.bce}
+
+
+def _statistics(network: ZutisNetwork) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return network.config.mean, network.config.std
+
+
+def collate(scenes: list[PastedScene]) -> Batch:
+    """Put scenes of one size into a batch."""
+    pixels = torch.from_numpy(np.stack([s.image for s in scenes])).permute(0, 3, 1, 2).contiguous()
+    labels = torch.from_numpy(np.stack([s.semantic for s in scenes]).astype(np.int16))
+    return Batch(pixels, labels, [torch.from_numpy(s.instances) for s in scenes])
+
+
+def optimiser_of(network: ZutisNetwork, recipe: ZutisRecipe) -> torch.optim.AdamW:
+    """AdamW with the weight decay on everything, and two groups: the encoder, its projection included, and the rest."""
+    own = set(network.encoder.parameters())
+    rest = [p for p in network.parameters() if p not in own]
+    groups = [
+        {"params": rest, "lr": recipe.lr, "name": "decoder"},
+        {"params": list(network.encoder.parameters()), "lr": recipe.encoder_lr, "name": "encoder"},
+    ]
+    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+
+
+def train_zutis(
+    recipe: ZutisRecipe,
+    *,
+    device: str = "cpu",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = print,
+) -> dict[str, float]:
+    """Train by a recipe and write the model to its ``out``, with a card; returns the last figures.
+
+    Under ``torchrun`` each process takes its share of every batch, on a GPU of its own with ``device`` cuda.  Scenes follow
+    from the seed and their number, so a run that was stopped goes on to the same losses.  Curves are drawn also of a run that
+    was stopped.
+
+    Raises InputError for an archive without masks, a name without pictures, a CLIP without a ViT, and what ``train`` does.
+    """
+    archive, masks = read_archive(recipe)
+    local = find_clip(recipe.clip)
+    with started(device) as ranks:
+        scenes = CopyPaste(archive, masks, recipe.scene_settings(), memory=_MEMORY // max(1, recipe.workers))
+        network = new_network(local, archive.names, recipe).to(ranks.device)
+        clip = Clip(local.folder, ranks.device, card=local.card).prompted(recipe.templates)
+        words = recipe.logit_scale * text_features(clip, recipe, archive.names)
+        lesson = Lesson(network, words, scenes.settings.ignored, recipe.mask_weight, ranks, recipe.stride)
+        watch = Watch.of(recipe, on_progress, lambda step, model: draw_samples(network, clip, recipe, scenes, step))
+        schedule = Poly(recipe.power, recipe.floor)
+        course = Course(recipe.steps, recipe.batch, schedule, recipe.seed, recipe.bf16, recipe.max_norm or None)
+        about = {**recipe.of_the_curve(), "data": fingerprint(archive, masks), "clip": local.card.provenance()["sha256"]}
+        if ranks.first:
+            say(_remark(archive, scenes))
+        with plotted(recipe.out, ranks.first):
+            trained = train(
+                network, optimiser_of(network, recipe), lesson, partial(draw, scenes, recipe.seed), course, recipe.out,
+                collate=collate, watch=watch, ranks=ranks, about=about,
+            )  # fmt: skip
+        if ranks.first:
+            write_zutis(network, recipe, archive, masks, clip.provenance, trained.figures)
+    return trained.figures
+
+
+def draw(scenes: CopyPaste, seed: int, number: int) -> PastedScene:
+    """Make the number-th scene of a run."""
+    return scenes.scene(np.random.default_rng((seed, number)))
+
+
+def text_features(clip: Clip, recipe: ZutisRecipe, names: tuple[str, ...]) -> Tensor:
+    """The unit text features (K, D) of the background and of names, which may be trained against."""
+    words = clip.words(Vocabulary.from_entries((name,) for name in (recipe.background, *names)))
+    return words.clone()  # read in inference mode
+
+
+def read_archive(recipe: ZutisRecipe) -> tuple[Archive, dict[str, PseudoMask]]:
+    """Read the archive of a recipe without the names that are held out, and its masks of sufficient quality.
+
+    Raises InputError when there is no archive or no mask, for an unknown name to hold out, and for a name without a picture
+    that shows something, and says which command to run.
+    """
+    whole = Archive.read(recipe.archive)
+    for name in recipe.exclude:
+        if name not in whole.names:
+            raise unknown_name("name to exclude", name, whole.names)
+    masks = {i: m for i, m in read_masks(recipe.archive).items() if m.quality >= recipe.min_quality}
+    if not masks:
+        raise InputError(f"expected masks of the pictures in {recipe.archive}, got none; run `annofree mask {recipe.archive}`")
+    names = tuple(name for name in whole.names if name not in recipe.exclude)
+    if not names:
+        raise InputError(f"expected names to learn, but all {len(whole.names)} of {recipe.archive} are excluded")
+    members = {name: whole.members[name] for name in names}
+    archive = Archive(names, members, whole.places, whole.about)
+    if empty := [name for name in names if not members[name]]:
+        raise InputError(
+            f"expected pictures of each name in {recipe.archive}, got none of {_listed(empty)}; run `annofree retrieve` over "
+            "more pictures, or exclude these names in the recipe"
+        )
+    shown = {i for i, mask in masks.items() if mask.quality > 0}
+    if bare := [name for name in names if not any(m.id in shown for m in members[name])]:
+        raise InputError(
+            f"expected masks for each name in {recipe.archive}, got none that shows something of {_listed(bare)}; "
+            f"run `annofree mask {recipe.archive}` to its end, or with another source of masks, or exclude these names"
+        )
+    return archive, masks
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def find_clip(name: str) -> Local:
+    """Return a CLIP by its folder, by a model's name or by a preset's; raises InputError and MissingError as they do."""
+    if (Path(name) / "card.json").is_file():
+        return Local(Card.read(Path(name)), Path(name))
+    card = card_named(presets()[name].clip if name in presets() else name)
+    return fetch([card])[0]
+
+
+def new_network(clip: Local, names: tuple[str, ...], recipe: ZutisRecipe) -> ZutisNetwork:
+    """A network with the ViT of a CLIP, and the rest random by the recipe's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return ZutisNetwork.from_clip(clip.folder, clip.card.use.get("quick_gelu"), names=names, **recipe.network)
+
+
+def fingerprint(archive: Archive, masks: Mapping[str, PseudoMask]) -> str:
+    """Condense what scenes are made of, names, pictures and masks, into one key."""
+    held = hashlib.sha256()
+    for name in archive.names:
+        held.update(f"{name}\n".encode())
+        for member in archive.members[name]:
+            mask = masks.get(member.id)
+            held.update(f"{member.id} {mask.rle if mask else None}\n".encode("utf-8", "surrogateescape"))
+    return held.hexdigest()
+
+
+def _remark(archive: Archive, scenes: CopyPaste) -> str:
+    used = len(archive.ids) - scenes.left_out
+    return f"{len(archive.names)} names, {used} pictures; {scenes.left_out} without a mask take no part"

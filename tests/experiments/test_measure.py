@@ -1,0 +1,307 @@
+"""Recipes: reading them, running a small one on the bundled models, and sharing what their runs have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from annofree.errors import InputError
+from annofree.experiments.measure import OPENERS, Recipe, Run, figures_of, reproduce
+from annofree.experiments.shared_models import shared
+from annofree.features.clip import Clip
+from annofree.features.sam import Sam
+from annofree.formats.coco import CocoFile
+from annofree.io.images import read_image
+from annofree.methods.registry import Models
+from annofree.protocols import Embedding
+from annofree.structures import FeatureMap, Image, Vocabulary
+from annofree.testing.fakes import FakeClip, FakeSam, FakeZutis
+
+VALIDATION = Path(__file__).parents[2] / "examples" / "validation"
+
+HEAD = f"""
+title = "Two runs"
+world = "emoji"
+tier = "S2"
+hardware = "one core"
+minutes = 1
+tolerance = 0.5
+truth = "{VALIDATION}/truth.json"
+images = "{VALIDATION}/images"
+models = "tiny"
+group_by = "split"
+"""
+RUNS = """
+[[run]]
+name = "zip"
+expected = { "plain AP" = 50.0 }
+
+[[run]]
+name = "coarse"
+variant = "paper"
+settings = { prompting = "none", seeding = { init = "linspace" } }
+"""
+FIGURES = ("AP", "AP50", "AP75", "AR10", "AR100")
+VIEWS = ("", "box ", "class-agnostic ", "class-agnostic boxes ")
+
+
+def written(folder: Path, text: str = HEAD + RUNS) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@cache
+def models() -> tuple[Clip, Sam]:
+    tiny = Models("tiny", "cpu")
+    return cast(Clip, tiny.clip), cast(Sam, tiny.sam)
+
+
+# Reading
+
+
+def test_a_recipe_is_read(tmp_path: Path) -> None:
+    recipe = Recipe.read(written(tmp_path))
+    assert (recipe.title, recipe.models, recipe.tolerance) == ("Two runs", "tiny", 0.5)
+    assert recipe.truth == VALIDATION / "truth.json"
+    first, second = recipe.runs
+    assert first == Run("zip", expected={"plain AP": 50.0})
+    assert second == Run("coarse", variant="paper", settings={"prompting": "none", "seeding": {"init": "linspace"}})
+
+
+def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
+    recipe = Recipe.read(written(tmp_path, HEAD.replace(str(VALIDATION), "../data") + RUNS))
+    assert recipe.truth == tmp_path / "../data/truth.json"
+    assert recipe.images == tmp_path / "../data/images"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("title = ", "Invalid value"),
+        (HEAD.replace('truth = "', 'thruth = "'), "truth"),
+        (HEAD + "speed = 3\n", "speed"),
+        (HEAD.replace("minutes = 1\n", ""), "minutes"),
+        (HEAD + RUNS + "colour = 1\n", "colour"),
+        (HEAD + "[[run]]\nmethod = 'zip'\n", "name"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_in_one_line(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(InputError, match=rf"expected a recipe in .*recipe\.toml, but it is not one: .*{why}") as refusal:
+        Recipe.read(written(tmp_path, text))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_recipe_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"expected a recipe at .*none\.toml, but it cannot be read: No such file"):
+        Recipe.read(tmp_path / "none.toml")
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        Recipe.read(tmp_path)
+    (tmp_path / "picture.toml").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(InputError, match=r"expected a recipe in .*picture\.toml, but it is not one"):
+        Recipe.read(tmp_path / "picture.toml")
+
+
+# Running
+
+
+def quiet(done: int, total: int) -> None:
+    pass
+
+
+def test_two_runs_give_the_figures_of_each_group(tmp_path: Path) -> None:
+    recipe, progress, files = Recipe.read(written(tmp_path)), [], {}
+
+    def keep(name: str, found: CocoFile) -> None:
+        files[name] = found
+
+    def show(done: int, total: int) -> None:
+        progress.append((done, total))
+
+    figures = reproduce(recipe, limit=1, on_progress=show, on_found=keep)
+    assert list(figures) == list(files) == ["zip", "coarse"]
+    groups = ("plain", "cluttered", "touching", "all")
+    expected = {f"{g} {v}{f}" for g in groups for v in VIEWS for f in FIGURES}
+    expected |= {f"{g} {v}separated" for g in groups for v in ("", "class-agnostic ")}
+    answer = ("precision", "recall", "F1", "duplicates", "count error", "calibration error")
+    expected |= {f"{g} {name}" for g in groups for name in answer}
+    for run in figures.values():
+        assert run.keys() == expected
+        assert all(value is None or 0 <= value <= 100 for value in run.values())
+    assert progress == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    for found in files.values():
+        assert [row["split"] for row in found.images] == ["plain", "cluttered", "touching"]
+        assert {row["image_id"] for row in found.annotations} <= {row["id"] for row in found.images}
+        assert found.annotations
+    assert (figures["zip"]["all class-agnostic AP"] or 0) > (figures["coarse"]["all class-agnostic AP"] or 0)
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that cost nothing, and find nothing in scenes of emoji."""
+    monkeypatch.setattr(Models, "clip", FakeClip())
+    monkeypatch.setattr(Models, "sam", FakeSam())
+
+
+@pytest.mark.usefixtures("fakes")
+def test_some_runs_only(tmp_path: Path) -> None:
+    recipe = Recipe.read(written(tmp_path))
+    assert list(reproduce(recipe, limit=1, only=["coarse"], on_progress=quiet)) == ["coarse"]
+
+
+@pytest.mark.usefixtures("fakes")
+@pytest.mark.parametrize(
+    ("run", "only", "message"),
+    [
+        ("", ["coarsely"], r"unknown run 'coarsely'; did you mean 'coarse'\?"),
+        ("[[run]]\nname = 'c'\ncontrol = 'rbg'\n", [], r"unknown control 'rbg'; did you mean 'rgb'\?"),
+        ("[[run]]\nname = 'm'\nmethod = 'zap'\n", [], r"unknown method 'zap'; did you mean 'zip'\?"),
+        ("[[run]]\nname = 'v'\nvariant = 'papers'\n", [], r"unknown variant of zip 'papers'; did you mean 'paper'\?"),
+        ("[[run]]\nname = 's'\nsettings = { mots = 3 }\n", [], r"unknown setting 'mots'; did you mean 'most'\?"),
+    ],
+)
+def test_unknown_names_are_refused_before_any_picture(tmp_path: Path, run: str, only: Sequence[str], message: str) -> None:
+    recipe, seen = Recipe.read(written(tmp_path, HEAD + RUNS + run)), []
+    with pytest.raises(InputError, match=message):
+        reproduce(recipe, limit=1, only=only, on_progress=lambda done, total: seen.append(done))
+    assert seen == []
+
+
+@pytest.mark.usefixtures("fakes")
+def test_missing_pictures_are_named(tmp_path: Path) -> None:
+    recipe = Recipe.read(written(tmp_path, HEAD.replace("/images", "/pictures") + RUNS))
+    with pytest.raises(InputError, match=r"plain-00\.jpg among them"):
+        reproduce(recipe, limit=1, on_progress=quiet)
+
+
+def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"to have a name of its own, got 'coarse', 'zip' twice"):
+        Recipe.read(written(tmp_path, HEAD + RUNS + RUNS))
+
+
+def test_a_run_asks_and_scores_the_names_it_gives(tmp_path: Path) -> None:
+    runs = """
+[[run]]
+name = "all"
+method = "maskclip"
+
+[[run]]
+name = "two"
+method = "maskclip"
+names = ["elephant", "orange"]
+"""
+    found: dict[str, CocoFile] = {}
+    recipe = Recipe.read(written(tmp_path, HEAD + runs))
+    figures = reproduce(recipe, limit=2, on_progress=lambda *_: None, on_found=found.__setitem__)
+    assert [row["name"] for row in found["two"].categories] == ["elephant", "orange"]
+    assert {a["category_id"] for a in found["two"].annotations} <= {row["id"] for row in found["two"].categories}
+    assert len(found["all"].categories) == 65 and figures["all"].keys() == figures["two"].keys()
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ('names = ["elefant"]', "unknown category 'elefant'"),
+        ('names = ["orange"]\ntask = "semantic"', "expected names of a run of instances alone"),
+        ('parts = { sam = "sam-b" }', "unknown part in the run 'one' 'sam'"),
+        ('parts = { zutis = "made/best" }', "expected of made/... a zutis or a detector that was made before the run 'one'"),
+        ('parts = { clip = "tiny-klip" }', "unknown model 'tiny-klip'|unknown .*'tiny-klip'"),
+    ],
+)
+def test_names_and_parts_that_are_not_there_are_refused(tmp_path: Path, run: str, message: str) -> None:
+    recipe = Recipe.read(written(tmp_path, f'{HEAD}[[run]]\nname = "one"\nmethod = "maskclip"\n{run}\n'))
+    with pytest.raises(InputError, match=message):
+        reproduce(recipe, limit=1, on_progress=lambda *_: None)
+
+
+def test_a_run_takes_a_part_that_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Path, str]] = []
+
+    def loaded(place: Path, device: str) -> FakeZutis:
+        asked.append((place, device))
+        return FakeZutis()
+
+    monkeypatch.setitem(OPENERS, "zutis", loaded)
+    monkeypatch.setattr(Models, "clip", FakeClip())
+    run = '[[run]]\nname = "one"\nmethod = "zutis"\nparts = { zutis = "made/best" }\n'
+    figures = reproduce(Recipe.read(written(tmp_path, HEAD + run)), limit=1, made=tmp_path, on_progress=lambda *_: None)
+    assert asked == [(tmp_path / "best", "cpu")] and "all AP" in figures["one"]
+
+
+def test_figures_of_perfect_predictions() -> None:
+    data = json.loads((VALIDATION / "truth.json").read_text(encoding="utf-8"))
+    images = data["images"][:4]
+    rows = [a for a in data["annotations"] if a["image_id"] in {i["id"] for i in images}]
+    truth = CocoFile(images, data["categories"], rows)
+    found = CocoFile(images, data["categories"], [row | {"score": 0.9} for row in rows])
+    figures = figures_of(truth, found, "split")
+    assert {name: figures[name] for name in ("plain AP", "all AR100", "all box AP50", "all class-agnostic AP75")} == {
+        "plain AP": 100.0,
+        "all AR100": 100.0,
+        "all box AP50": 100.0,
+        "all class-agnostic AP75": 100.0,
+    }
+    without = figures_of(truth, found, "weather")
+    assert {name.split()[0] for name in without} == {"all"}
+
+
+# Sharing
+
+
+def pictures() -> list[Image]:
+    return [read_image(VALIDATION / "images" / f"{name}.jpg") for name in ("plain-00", "touching-00")]
+
+
+def alike(one: Any, other: Any) -> bool:
+    if isinstance(one, FeatureMap):
+        return one.size == other.size and torch.equal(one.values, other.values)
+    if isinstance(one, Embedding):
+        return one.size == other.size and all(torch.equal(a, b) for a, b in zip(one.state, other.state, strict=True))
+    return torch.equal(one, other)
+
+
+@pytest.mark.parametrize("verb", ["whole", "dense", "boundaries", "embed"])
+def test_shared_models_give_what_the_models_give(verb: str) -> None:
+    clip, sam = models()
+    plain: Any = sam if verb == "embed" else clip
+    twin: Any = shared(plain)
+    one, other = pictures()
+    expected = {i.id: getattr(plain, verb)([i])[0] for i in (one, other)}
+    assert not alike(expected[one.id], expected[other.id])
+    for image in (one, one, other, other, one):
+        assert alike(getattr(twin, verb)([image])[0], expected[image.id])
+
+
+def test_what_is_shared_is_computed_once_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, _ = models()
+    asked: list[list[str]] = []
+    whole = Clip.whole
+
+    def counted(self: Clip, images: Sequence[Image]) -> torch.Tensor:
+        asked.append([i.id for i in images])
+        return whole(self, images)
+
+    monkeypatch.setattr(Clip, "whole", counted)
+    twin = shared(clip)
+    one, other = Image(np.zeros((40, 60, 3), np.uint8), "one"), Image(np.full((40, 60, 3), 9, np.uint8), "other")
+    for images in ([one], [one], [other], [one], [one, other], [one]):
+        twin.whole(images)
+    assert asked == [["one"], ["other"], ["one"], ["one", "other"]]
+    twin.whole([Image(one.pixels, "one")])  # another picture, for all that is known of it
+    assert len(asked) == 5
+
+
+def test_shared_models_say_what_the_models_say() -> None:
+    clip, sam = models()
+    twin = shared(clip)
+    words = Vocabulary.of("dog, cat: kitten")
+    assert twin.provenance == clip.provenance
+    assert shared(sam).provenance == sam.provenance
+    assert torch.equal(twin.words(words), clip.words(words))

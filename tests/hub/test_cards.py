@@ -1,0 +1,205 @@
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from annofree.errors import InputError, MissingError
+from annofree.hub.cards import BUNDLED, KINDS, TIERS, Card, bundled, bundled_card, known_cards, sha256_of
+from annofree.hub.license_policy import PERMISSIVE
+from annofree.hub.open_clip_cards import open_clip_card
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Card:
+    (tmp_path / "weights.safetensors").write_bytes(b"abc")
+    made = Card(
+        name="toy",
+        family="none",
+        tier="S0",
+        licence="Apache-2.0",
+        trained_on="nothing",
+        world="paper",
+        files={"weights.safetensors": sha256_of(tmp_path / "weights.safetensors")},
+        use={"side": 64, "templates": ["a {}"], "mean": [0.5, 0.25, 0.125]},
+        figures={"top1": 0.5},
+    )
+    made.write(tmp_path)
+    return made
+
+
+def test_the_hash_is_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
+
+
+def test_a_card_is_read_as_it_was_written(card: Card, tmp_path: Path) -> None:
+    assert Card.read(tmp_path) == card
+    assert card.provenance() == {
+        "name": "toy",
+        "kind": "",
+        "family": "none",
+        "hub": "",
+        "revision": "",
+        "tier": "S0",
+        "licence": "Apache-2.0",
+        "code_licence": "unknown",
+        "sha256": {"weights.safetensors": sha256_of(tmp_path / "weights.safetensors")},
+    }
+
+
+def test_no_card(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(MissingError, match=r"expected a model folder with card\.json at .*; there is none") as caught:
+            Card.read(folder)
+        assert str(folder) in str(caught.value)
+
+
+def test_a_file_of_the_card_that_is_not_there(card: Card, tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").unlink()
+    with pytest.raises(MissingError, match=r"the model toy needs weights\.safetensors beside its card") as caught:
+        Card.read(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_one_changed_byte_is_noticed(card: Card, tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(b"abd")
+    with pytest.raises(InputError, match=r"expected SHA-256 ba7816bf8f01\.\.\., got .*fetch or train the model again"):
+        Card.read(tmp_path)
+
+
+def test_a_file_without_a_hash_is_not_trusted(card: Card, tmp_path: Path) -> None:
+    replace(card, files={"weights.safetensors": None}).write(tmp_path)
+    with pytest.raises(InputError, match="is not the file of its card"):
+        Card.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"name": "toy"}', '{"colour": "red"}', "\ud800"])
+def test_what_is_no_card(text: str, tmp_path: Path) -> None:
+    (tmp_path / "card.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(InputError, match=r"expected a model's card in .*card\.json, but it is not one"):
+        Card.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tier": "S9"}, "expected the tier of toy to be one of S0, S1, S2, S3, S4, got 'S9'"),
+        ({"kind": "llm"}, "expected the kind of toy to be one of clip, sam, dino, saliency, segmenter, got 'llm'"),
+        ({"gate": "wall"}, "expected the gate of toy to be one of none, terms, got 'wall'"),
+        ({"name": "../toy"}, "expected a model's name of letters"),
+        ({"name": ""}, "expected a model's name of letters"),
+        ({"files": {"model.pt": "0"}}, r"comes as a pickle \(model\.pt\), which may run code"),
+        ({"files": {"pytorch_model.bin": None}}, r"comes as a pickle"),
+        ({"files": {"../x.safetensors": None}}, "as plain names beside its card, got '../x.safetensors'"),
+        ({"files": {"/x.safetensors": None}}, "as plain names"),
+        ({"files": {"a\\x.safetensors": None}}, "as plain names"),
+        ({"files": {"card.json": None}}, "as plain names"),
+    ],
+)
+def test_bad_cards_are_refused(card: Card, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(card, **changes)
+
+
+_KINDS = {
+    "tiny-clip": "clip",
+    "tiny-clip-vit": "clip",
+    "tiny-sam": "sam",
+    "tiny-dino": "dino",
+    "tiny-found": "saliency",
+    "tiny-zutis": "segmenter",
+    "tiny-detector": "segmenter",
+}
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_bundled_models_are_what_their_cards_say(name: str) -> None:
+    card = Card.read(bundled(name))
+    assert card.name == name and card.world == "emoji" and card.licence == "Apache-2.0"
+    assert card.tier in TIERS and card.kind == _KINDS[name]
+    inside = {p.name for p in bundled(name).iterdir() if p.suffix != ".py" and p.name != "__pycache__"}
+    assert inside == {"card.json", *card.files}
+    assert json.loads((bundled(name) / "card.json").read_text(encoding="utf-8"))["name"] == name
+    assert bundled_card(name).code_licence in PERMISSIVE and bundled_card(name).size > 0
+
+
+@pytest.mark.parametrize("card", known_cards().values(), ids=lambda c: c.name)
+def test_every_known_card_says_what_matters(card: Card) -> None:
+    assert known_cards()[card.name] is card
+    assert card.kind in KINDS and card.licence and card.code_licence and card.trained_on
+    assert any(name.endswith(".safetensors") for name in card.files)
+    assert all(sha is None or re.fullmatch("[0-9a-f]{64}", sha) for sha in card.files.values())
+    if card.name not in BUNDLED:
+        assert card.link.startswith("https://")
+        assert bool(card.hub) != (card.kind in ("saliency", "segmenter"))
+        assert not card.hub or (re.fullmatch(r"[\w-]+/[\w.-]+", card.hub) and card.revision)
+        assert not card.hub or card.size == 4 * card.parameters or abs(card.size / card.parameters - 4) < 0.01
+    assert not (card.licence.startswith("LicenseRef") and card.gate == "none")
+
+
+def test_the_hub_ids_of_clip_are_those_of_open_clip() -> None:
+    from open_clip import get_pretrained_cfg
+
+    tags = {"openai": "openai", "laion-vit-b-32": "laion2b_s34b_b79k", "laion-vit-b-16": "laion2b_s34b_b88k"}
+    clips = [c for c in known_cards().values() if c.kind == "clip" and c.name not in BUNDLED]
+    assert len(clips) == 11
+    for card in clips:
+        short = card.name.removeprefix("openai-").removeprefix("laion-")
+        arch = short.replace("rn", "RN") if short.startswith("rn") else "ViT-" + short[4:].upper()
+        theirs = get_pretrained_cfg(arch, tags.get(card.name, "openai"))
+        assert theirs["hf_hub"] == card.hub + "/"
+        assert bool(theirs.get("quick_gelu", False)) == card.use["quick_gelu"]
+        assert list(theirs["mean"]) == card.preprocessing["mean"] and list(theirs["std"]) == card.preprocessing["std"]
+
+
+def test_the_hub_ids_and_licences_of_dino_are_those_of_timm() -> None:
+    import timm
+
+    dinos = [c for c in known_cards().values() if c.kind == "dino" and c.name not in BUNDLED]
+    assert len(dinos) == 8
+    for card in dinos:
+        theirs = timm.get_pretrained_cfg(card.hub.removeprefix("timm/"))
+        assert theirs is not None and theirs.hf_hub_id == card.hub
+        assert theirs.license in (card.licence.lower(), "dinov3-license")
+        assert (theirs.license == "dinov3-license") == (card.gate == "terms")
+        assert theirs.input_size[-1] == card.preprocessing["side"] and list(theirs.mean) == card.preprocessing["mean"]
+
+
+# Any weights of open_clip
+
+
+def test_a_tag_of_open_clip_becomes_a_card_of_unknown_licence() -> None:
+    card = open_clip_card("open_clip:ViT-B-16/datacomp_xl_s13b_b90k")
+    assert (card.hub, card.licence, card.tier, card.pinned) == (
+        "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K",
+        "unknown",
+        "S1",
+        False,
+    )
+    assert card.family == "open_clip VisionTransformer" and card.use["quick_gelu"] is False
+    resnet = open_clip_card("open_clip:RN50/openai")
+    assert resnet.family == "open_clip ModifiedResNet" and resnet.use["quick_gelu"] is True
+    assert resnet.hub == known_cards()["openai-rn50"].hub
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("open_clip:ViT-B-166/openai", "unknown architecture of open_clip 'ViT-B-166'; did you mean 'ViT-B-16'"),
+        ("open_clip:ViT-B-16/openay", "unknown tag of open_clip's ViT-B-16 'openay'; did you mean 'openai'"),
+        ("open_clip:ViT-B-16", "unknown tag of open_clip's ViT-B-16 ''"),
+        ("open_clip:ViT-B-16-SigLIP/webli", "expected an architecture with open_clip's own towers"),
+        ("open_clip:coca_ViT-B-32/laion2b_s13b_b90k", "expected an architecture with open_clip's own towers"),
+    ],
+)
+def test_tags_that_cannot_be_used(spec: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_clip_card(spec)
+
+
+def test_a_tag_that_is_a_pickle() -> None:
+    with pytest.raises(MissingError, match="open_clip has ViTamin-S/datacomp1b as a pickle only"):
+        open_clip_card("open_clip:ViTamin-S/datacomp1b")

@@ -1,0 +1,395 @@
+"""Runs that are stopped, go on, are dealt out and joined; what they leave is what an undisturbed run leaves.
+
+To the byte: the method counts pixels, and all is done in one environment.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import PIL.Image
+import pytest
+from tests.runs.conftest import KILLS
+
+from annofree.errors import InputError
+from annofree.runs import executor as work
+from annofree.runs.batch_encoder import Clock, Encoded, Encoders, Entry
+from annofree.runs.config import Ears, Request
+from annofree.runs.inputs import source_of
+from annofree.runs.merge import merge
+from annofree.runs.run import Run
+from annofree.runs.store import layout as run_folder
+from annofree.runs.store.chunks import Shards
+from annofree.runs.tasks import TASKS, Tasks
+from annofree.structures import Vocabulary
+
+COUNT = 21
+
+
+class Stopped(BaseException):
+    """As a kill, but in this process."""
+
+
+class Stopping:
+    """A feed that raises after some pictures, in the place of one that does not."""
+
+    def __init__(self, feed: Encoders, after: int, problem: BaseException) -> None:
+        self.feed, self.after, self.problem = feed, after, problem
+        self.seen: list[int] = []
+
+    @property
+    def clock(self) -> Clock:
+        return self.feed.clock
+
+    @property
+    def batch_size(self) -> int:
+        return self.feed.batch_size
+
+    def batches(self, entries: Sequence[Entry]) -> Iterator[list[Encoded]]:
+        for batch in self.feed.batches(entries):
+            if len(self.seen) >= self.after:
+                raise self.problem
+            self.seen += [one.number for one in batch]
+            yield batch
+
+
+class Bench:
+    """Runs over the same pictures."""
+
+    def __init__(self, kills: ModuleType, pictures: Path, folder: Path) -> None:
+        self.method, self.digest = kills.Colours(), kills.digest
+        self.pictures, self.folder = pictures, folder
+        self.notes: list[str] = []
+        self.failures: list[str] = []
+
+    def request(self, out: str = "out", **more: Any) -> Request:
+        source = source_of([self.pictures], self.folder)
+        words, asked = Vocabulary.of("red, green, blue"), {"method": "colours"}
+        ids = more.pop("ids", list(source.ids()))
+        rest: dict[str, Any] = {"wanted": TASKS, "stuff": ("blue",), "stretch": 8, "overlays": False, "keep": True} | more
+        return Request(self.folder / out, ids, source.root, words, asked, **rest)
+
+    def feed(self, batch_size: int = 4, after: int = 999, problem: BaseException | None = None) -> Stopping:
+        return Stopping(Encoders(self.tasks, batch_size, 2), after, problem or Stopped())
+
+    @property
+    def tasks(self) -> Tasks:
+        return Tasks(TASKS, self.method, self.method, ("blue",))
+
+    def go(self, request: Request, feed: Stopping | None = None, **how: Any) -> dict[str, Any]:
+        run = Run(request, Ears(lambda _, why: self.failures.append(why), note=self.notes.append))
+        if not how.get("fresh") and run.check() and not how.get("retry"):
+            return run.summary()
+        return run.go(self.tasks, feed or self.feed(), {"settings": {}}, **how)
+
+
+@pytest.fixture
+def bench(kills: ModuleType, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(work, "_LONGEST", math.inf)  # no shard is closed because the machine is slow
+    return Bench(kills, pictures, tmp_path)
+
+
+def test_killed_at_fifty_moments_it_leaves_the_very_files(tmp_path: Path) -> None:
+    said = tmp_path / "said.json"
+    command = [sys.executable, str(KILLS), "--kills", "50", "--images", "100", "--json", str(said)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:] + done.stdout
+    found = json.loads(said.read_text(encoding="utf-8"))
+    assert found["kills"] >= 50 and found["failed"] == 2
+    assert not any(found["differ"]) and found["files"] > 2 * 97
+
+
+@pytest.mark.parametrize("after", [0, 4, 8, 12, 20])
+@pytest.mark.parametrize("problem", [Stopped(), KeyboardInterrupt()])
+def test_a_run_that_was_stopped_goes_on(bench: Bench, undisturbed: dict[str, str], after: int, problem: BaseException) -> None:
+    request, first = bench.request(), bench.feed(after=after, problem=problem)
+    with pytest.raises(type(problem)):
+        bench.go(request, first)
+    assert not (request.out / "annotations.json").exists()
+    then = bench.feed()
+    summary = bench.go(request, then)
+    assert first.seen + then.seen == list(range(COUNT))  # whole batches are kept
+    assert bench.digest(request.out) == undisturbed
+    assert (summary["timings"]["images"], summary["timings"]["failed"]) == (20, 1)
+    assert summary["timings"]["seconds_total"] > 0
+    if after:
+        assert f"going on: {after} of {COUNT} pictures are done" in bench.notes
+
+
+def test_another_batch_size_may_go_on(bench: Bench, undisturbed: dict[str, str]) -> None:
+    for after, batch_size in ((4, 4), (6, 3)):
+        with pytest.raises(Stopped):
+            bench.go(bench.request(), bench.feed(batch_size, after))
+    bench.go(bench.request(), bench.feed(7))
+    assert bench.digest(bench.request().out) == undisturbed
+
+
+def test_a_complete_run_is_left_as_it_is(bench: Bench, undisturbed: dict[str, str]) -> None:
+    summary = bench.go(bench.request())
+    idle = bench.feed()
+    assert Run(bench.request()).check()
+    assert bench.go(bench.request(), idle) == summary
+    assert not idle.seen and bench.digest(bench.request().out) == undisturbed
+
+
+def test_results_that_were_lost_are_written_again(bench: Bench, undisturbed: dict[str, str]) -> None:
+    bench.go(bench.request())
+    idle = bench.feed()
+    (bench.request().out / "annotations.json").unlink()
+    bench.go(bench.request(), idle)
+    assert not idle.seen and bench.digest(bench.request().out) == undisturbed
+
+
+def test_torn_shards_and_lines_are_done_again(bench: Bench, undisturbed: dict[str, str]) -> None:
+    with pytest.raises(Stopped):
+        bench.go(bench.request(), bench.feed(after=16))
+    shards = bench.request().out / "shards"
+    torn = (shards / "00000.jsonl").read_bytes()
+    (shards / "00000.jsonl").write_bytes(torn[:-20])
+    with (shards / "manifest.jsonl").open("ab") as manifest:
+        manifest.write(b'{"number": 2, "fi')
+    (shards / "00002.jsonl").write_text("half a sh")
+    (shards.parent / "labels" / ".half-abcd_123.png").write_bytes(b"half")
+    then = bench.feed()
+    bench.go(bench.request(), then)
+    assert then.seen == [*range(8), *range(16, COUNT)]
+    assert bench.digest(bench.request().out) == undisturbed
+
+
+def test_what_was_half_begun_is_begun(bench: Bench, undisturbed: dict[str, str]) -> None:
+    shards = bench.request().out / "shards"
+    shards.mkdir(parents=True)
+    (shards / "inputs.txt").write_text('"other.png"\n')
+    bench.go(bench.request())
+    assert bench.digest(bench.request().out) == undisturbed
+
+
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "classes": ({"vocabulary": Vocabulary.of("red, green: lime, blue")}, r"classes was .*\['green'\].*, now it is .*'lime'.*"),
+    "method": ({"settings": {"method": "other"}}, "method was 'colours', now it is 'other'"),
+    "threshold": ({"min_score": 0.5}, "min_score was 0.0, now it is 0.5"),
+    "tasks": ({"wanted": ("instance",)}, r"tasks was .*, now it is \['instance'\]"),
+    "part": ({"part": (1, 2)}, "part was '1/1', now it is '1/2'"),
+    "encodings": ({"keep": False}, "encodings was True, now it is False"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_changed_settings_are_refused_with_the_difference(bench: Bench, case: str) -> None:
+    change, words = CHANGES[case]
+    with pytest.raises(Stopped):
+        bench.go(bench.request(), bench.feed(after=8))
+    with pytest.raises(InputError, match=f"asked for something else: {words}; ask as before.*--out.*--fresh"):
+        bench.go(replace(bench.request(), **change))
+
+
+def test_other_pictures_and_other_models_are_refused(bench: Bench) -> None:
+    with pytest.raises(Stopped):
+        bench.go(bench.request(), bench.feed(after=8))
+    ids = bench.request().ids
+    with pytest.raises(InputError, match=r"number 22, new\.png is new"):
+        bench.go(bench.request(ids=[*ids, "new.png"]))
+    with pytest.raises(InputError, match=f"number 21, {ids[-1]} is gone"):
+        bench.go(bench.request(ids=ids[:-1]))
+    bench.method.provenance = {"method": "colours", "models": ["other"]}
+    with pytest.raises(InputError, match=r"provenance.models was \[\], now it is \['other'\]"):
+        bench.go(bench.request())
+
+
+def test_fresh_starts_anew(bench: Bench, undisturbed: dict[str, str]) -> None:
+    other = replace(bench.request(), vocabulary=Vocabulary.of("red, blue"))
+    bench.go(other)
+    bench.go(bench.request(), fresh=True)
+    assert bench.digest(bench.request().out) == undisturbed
+
+
+def test_two_at_a_time_are_refused(bench: Bench) -> None:
+    held = Shards(bench.request().out)
+    held.lock()
+    with pytest.raises(InputError, match="expected one run at a time"):
+        bench.go(bench.request())
+    held.unlock()
+    bench.go(bench.request())
+
+
+# Pictures that fail
+
+
+def test_bad_pictures_are_in_quarantine_until_they_are_tried_again(
+    kills: ModuleType, pictures: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(pictures, tmp_path / "pictures")
+    bench = Bench(kills, tmp_path / "pictures", tmp_path)
+    summary = bench.go(bench.request())
+    torn = tmp_path / "pictures" / "2" / "0009.png"
+    (kept,) = json.loads((tmp_path / "out" / "quarantine.json").read_text())
+    assert kept["id"] == "2/0009.png" and str(torn) in kept["reason"]
+    assert summary["failed"] == {str(torn): kept["reason"]} and bench.failures == [kept["reason"]]
+    PIL.Image.new("RGB", (24, 16), "red").save(torn)
+    assert bench.go(bench.request())["failed"] == summary["failed"]
+    again = bench.feed()
+    assert bench.go(bench.request(), again, retry=True)["failed"] == {}
+    assert again.seen == [list(bench.request().ids).index("2/0009.png")]
+    assert not (tmp_path / "out" / "quarantine.json").exists()
+    assert not [p for p in (tmp_path / "out" / "shards").iterdir() if p.name.startswith("00000.")]  # 00000-2 came for it
+    bench.go(bench.request("new"))
+    assert bench.digest(tmp_path / "out") == bench.digest(tmp_path / "new") != undisturbed
+    assert (tmp_path / "out" / "encodings" / "00000.safetensors").read_bytes() == (
+        tmp_path / "new" / "encodings" / "00000.safetensors"
+    ).read_bytes()
+
+
+# Disks
+
+
+@pytest.mark.parametrize("when", [3, 17, 39, 46])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_full_disk_is_named_and_the_run_goes_on(
+    bench: Bench, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch, when: int, number: int
+) -> None:
+    from annofree.formats import label_maps, panoptic
+    from annofree.io import atomic as files
+    from annofree.runs.store import chunks as run_shards
+    from annofree.runs.store import results as run_finals
+
+    written = 0
+
+    def full(path: Path, write: Any) -> None:
+        nonlocal written
+        written += 1
+        if written > when:
+            path.with_name(f".{path.stem}-abcdefgh{path.suffix}").write_bytes(b"half")  # as a kill would leave it
+            raise OSError(number, "No room" if number != errno.EIO else "Input/output error")
+        whole(path, write)
+
+    whole = files.write_atomic
+    with monkeypatch.context() as patch:
+        for module in (files, label_maps, panoptic, run_shards, run_folder, run_finals):
+            patch.setattr(module, "write_atomic", full)
+        words = "Input/output error" if number == errno.EIO else "the disk is full"
+        with pytest.raises(InputError, match=f"results cannot be written to .*{words}.*the same command goes on"):
+            bench.go(bench.request())
+    bench.go(bench.request())
+    assert bench.digest(bench.request().out) == undisturbed
+
+
+def test_encodings_that_have_no_room_are_refused_at_the_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.go(bench.request("roomy"))
+    assert bench.notes[0].startswith("encodings take about ") and "for 21 pictures" in bench.notes[0]
+    monkeypatch.setattr(work, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(InputError, match=r"but only 1\.0 kB are free; make room, or run without --keep-encodings"):
+        bench.go(bench.request())
+
+
+# Parts
+
+
+def parts(bench: Bench, n: int) -> list[Path]:
+    for i in range(1, n + 1):
+        bench.go(bench.request(f"part-{i}", part=(i, n)))
+    return [bench.folder / f"part-{i}" for i in range(1, n + 1)]
+
+
+@pytest.mark.parametrize("n", [2, 5])  # the fifth part of three stretches is empty
+def test_parts_that_are_joined_are_the_whole(bench: Bench, undisturbed: dict[str, str], n: int) -> None:
+    folders = parts(bench, n)
+    out = bench.folder / "joined"
+    for _ in range(2):  # again over a joined one
+        summary = merge(folders[::-1], out)
+        assert bench.digest(out) == undisturbed
+    assert (summary["timings"]["images"], summary["timings"]["failed"]) == (20, 1)
+    encodings = [path.read_bytes() for path in sorted((out / "encodings").iterdir())]
+    bench.go(bench.request())
+    assert encodings == [path.read_bytes() for path in sorted((bench.folder / "out" / "encodings").iterdir())]
+
+
+def test_parts_that_do_not_fit_are_refused(bench: Bench) -> None:
+    first, second = parts(bench, 2)
+    out = bench.folder / "joined"
+    with pytest.raises(InputError, match=r"expected all parts of the run, but none of 1/2 has .* \(picture 9\); name the rest"):
+        merge([first], out)
+    with pytest.raises(InputError, match=r"is in .* and in another"):
+        merge([first, first, second], out)
+    other = replace(bench.request("other", part=(2, 2)), vocabulary=Vocabulary.of("red, blue"))
+    bench.go(other)
+    with pytest.raises(InputError, match=r"are not parts of one: asked.classes was "):
+        merge([first, other.out], out)
+    with pytest.raises(InputError, match=r"the folder of a run, and .* is none"):
+        merge([first, bench.folder / "nowhere"], out)
+    with pytest.raises(Stopped):
+        bench.go(bench.request("half", part=(2, 2)), bench.feed(after=4))
+    with pytest.raises(InputError, match="is not complete"):
+        merge([first, bench.folder / "half"], out)
+    with pytest.raises(InputError, match=r"asked for something else: .*part"):
+        merge([first, second], first)
+    assert not out.exists()
+    with pytest.raises(InputError, match="expected a part such as 1/4"):
+        bench.request(part=(3, 2))
+
+
+def test_shards_close_by_time_too(bench: Bench, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "_LONGEST", -1.0)
+    bench.go(bench.request())
+    assert Shards(bench.request().out).sizes() == [4, 4, 4, 4, 4, 1]
+    assert bench.digest(bench.request().out) == undisturbed
+
+
+# Environments
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """Where the work is done from now on, to be changed."""
+    place: dict[str, Any] = {"processor": "A", "threads": 2, "variables": {}}
+    monkeypatch.setattr(work, "environment", lambda: json.loads(json.dumps(place)))
+    yield place
+
+
+def test_a_run_that_goes_on_elsewhere_says_so_and_lists_both_places(
+    bench: Bench, here: dict[str, Any], undisturbed: dict[str, str]
+) -> None:
+    first = dict(here)
+    with pytest.raises(Stopped):
+        bench.go(bench.request(), bench.feed(after=4))
+    with pytest.raises(Stopped):
+        bench.go(bench.request(), bench.feed(after=4))
+    assert not [note for note in bench.notes if "elsewhere" in note]
+    here |= {"processor": "B", "variables": {"OMP_NUM_THREADS": "1"}}
+    summary = bench.go(bench.request())
+    assert [note for note in bench.notes if "elsewhere" in note] == [
+        "the rest is made elsewhere, and its last digits may differ: "
+        "processor was 'A', now it is 'B'; variables.OMP_NUM_THREADS was None, now it is '1'"
+    ]
+    assert summary["environments"] == [first, here]
+    assert json.loads((bench.request().out / "run.json").read_text())["environments"] == [first, here]
+    assert bench.digest(bench.request().out) == undisturbed
+    here["processor"] = "C"
+    (bench.request().out / "annotations.json").unlink()
+    assert bench.go(bench.request())["environments"] == summary["environments"]  # nothing was computed there
+
+
+def test_a_run_that_starts_anew_forgets_where_it_was_made(bench: Bench, here: dict[str, Any]) -> None:
+    bench.go(bench.request())
+    here["processor"] = "B"
+    assert bench.go(bench.request(), fresh=True)["environments"] == [here]
+
+
+def test_a_run_that_is_joined_lists_the_places_of_its_parts(bench: Bench, here: dict[str, Any]) -> None:
+    seen = []
+    for i, processor in enumerate(("A", "B", "A"), 1):
+        here["processor"] = processor
+        seen.append(dict(here))
+        bench.go(bench.request(f"part-{i}", part=(i, 3)))
+    for _ in range(2):
+        summary = merge([bench.folder / f"part-{i}" for i in (1, 2, 3)], bench.folder / "joined")
+        assert summary["environments"] == seen[:2]

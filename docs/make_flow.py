@@ -18,8 +18,8 @@ from torch import Tensor
 
 from annofree.clues.similarity import activation, cosine_clues
 from annofree.io.images import read_image
-from annofree.methods.registry import Models
-from annofree.methods.zip import VARIANTS, Zip, ZipEncoding
+from annofree.methods.registry import Models, build
+from annofree.methods.zip import Zip, ZipEncoding, ZipSettings
 from annofree.ops.grids import resized
 from annofree.render.overlay import draw_overlay
 from annofree.structures import Image, Vocabulary
@@ -51,8 +51,8 @@ def panels(image: Image, name: str) -> list[tuple[str, RGB]]:
     """Every step of Zip on one image, each with its title."""
     models = Models("tiny", "cpu")
     clip, sam = models.clip, models.sam
-    settings = VARIANTS["default"]
-    method, vocabulary = Zip(clip, sam, settings), Vocabulary.of([name])
+    method, vocabulary = build("zip", models), Vocabulary.of([name])
+    settings: ZipSettings = method.settings
     encoding: ZipEncoding = method.encode([image])[0]
     clue = activation(cosine_clues(encoding.tokens, clip.words(vocabulary), clip.neutral()).values)
     cells, pieces = resized(clue, encoding.grid), encoding.fragments

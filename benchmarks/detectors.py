@@ -25,7 +25,10 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from annofree.detectors.backbones import Backbone
-from annofree.detectors.config import BACKBONES, DetectorConfig, DetectorNetwork, Target, build
+from annofree.detectors.base import DetectorNetwork
+from annofree.detectors.build import build
+from annofree.detectors.config import BACKBONES, DetectorConfig
+from annofree.detectors.types import Target
 from annofree.testing.timing import Spread, seconds
 
 NAMES = tuple(f"class {i}" for i in range(20))

@@ -22,7 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.retrieval.index import FORMAT, Index, embeddings_name, ids_name
-from annofree.retrieval.search import Ranking, repeated_rows, search
+from annofree.retrieval.open_index import open_index
+from annofree.retrieval.ranking import Ranking
+from annofree.retrieval.search import repeated_rows, search
 from annofree.structures import FloatArray
 from annofree.testing.tolerances import assert_close
 
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         started = time.perf_counter()
         write_index(Path(name), asked.rows, asked.dimension, asked.seed)
         written = time.perf_counter()
-        index = Index.open(Path(name))
+        index = open_index(Path(name))
         found = search(index, queries, asked.k)
         searched = time.perf_counter()
         peak = peak_bytes()

@@ -12,8 +12,9 @@ import PIL.Image
 import pytest
 import torch
 
+from annofree.detectors.build import build
 from annofree.detectors.checkpoint import save_detector
-from annofree.detectors.config import DetectorConfig, build
+from annofree.detectors.config import DetectorConfig
 
 CONFIG: dict[str, Any] = {
     "kind": "cascade", "names": ["cat", "dog"], "backbone": "clip-resnet", "layers": [1, 1, 1, 1], "width": 8, "channels": 8,

@@ -9,8 +9,9 @@ import PIL.Image
 import pytest
 import torch
 
+from annofree.detectors.build import build
 from annofree.detectors.checkpoint import save_detector
-from annofree.detectors.config import DetectorConfig, build
+from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError
 from benchmarks import detector_onnx
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from annofree.detectors.config import DetectorConfig, Target
+from annofree.detectors.config import DetectorConfig
+from annofree.detectors.types import Target
 
 Scene = tuple[Tensor, Target]
 

@@ -12,7 +12,8 @@ from torchvision.models import resnet50
 from torchvision.ops import FrozenBatchNorm2d
 
 from annofree.detectors.backbones import Backbone, check_norm, initialise
-from annofree.detectors.config import DetectorConfig, build
+from annofree.detectors.build import build
+from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError
 from annofree.hub.cards import bundled
 from annofree.testing.tolerances import assert_close

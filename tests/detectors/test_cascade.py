@@ -10,11 +10,13 @@ from torch import Tensor
 from torchvision.ops import box_iou, clip_boxes_to_image
 
 from annofree.detectors import cascade as module
+from annofree.detectors.build import build
 from annofree.detectors.cascade import IOUS, Cascade
 from annofree.detectors.cascade_heads import scaled_gradient
-from annofree.detectors.config import DetectorConfig, Target, build
+from annofree.detectors.config import DetectorConfig
 from annofree.detectors.matching import class_loss
 from annofree.detectors.region_detector import best
+from annofree.detectors.types import Target
 from annofree.errors import InputError
 from annofree.testing.tolerances import assert_close, assert_same_masks
 

@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from annofree.detectors.build import build
 from annofree.detectors.checkpoint import CONFIG, WEIGHTS, load_detector, read_config, read_state, save_detector, transfer
-from annofree.detectors.config import DetectorConfig, Target, build
+from annofree.detectors.config import DetectorConfig
+from annofree.detectors.types import Target
 from annofree.errors import InputError, MissingError
 from annofree.testing.tolerances import assert_close
 

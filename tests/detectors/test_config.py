@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from annofree.detectors.config import DetectorConfig, Target, build
+from annofree.detectors.build import build
+from annofree.detectors.config import DetectorConfig
+from annofree.detectors.types import Target
 from annofree.errors import InputError
 
 Make = Callable[..., DetectorConfig]

@@ -15,10 +15,12 @@ from torchvision.models import resnet18
 from transformers import Mask2FormerForUniversalSegmentation, ResNetConfig
 
 from annofree.detectors.backbones import initialise
+from annofree.detectors.build import build
 from annofree.detectors.checkpoint import load_detector, save_detector, transfer
-from annofree.detectors.config import DetectorConfig, Found, Target, build
+from annofree.detectors.config import DetectorConfig
 from annofree.detectors.mask2former import Mask2Former, best_queries, transformers_config
 from annofree.detectors.preprocessing import batch, normalised
+from annofree.detectors.types import Found, Target
 from annofree.errors import InputError
 from annofree.ops.boxes import tight_boxes
 from annofree.structures import Detections

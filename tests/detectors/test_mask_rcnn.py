@@ -7,7 +7,8 @@ from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from annofree.detectors.config import DetectorConfig, build
+from annofree.detectors.build import build
+from annofree.detectors.config import DetectorConfig
 from annofree.detectors.mask_rcnn import MaskRcnn
 from annofree.testing.tolerances import assert_close
 

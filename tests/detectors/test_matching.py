@@ -9,8 +9,8 @@ from torch import Tensor, distributed
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 
-from annofree.detectors.config import Target
 from annofree.detectors.matching import Lesson, box_loss, class_loss, drop_weights, lesson, mean_count, sample
+from annofree.detectors.types import Target
 from annofree.testing.tolerances import assert_close
 
 NAMES = 3

@@ -19,9 +19,12 @@ import typer
 from typer.testing import CliRunner
 
 from annofree.apps.cli.commands.export_model import export_model
+from annofree.detectors.base import DetectorNetwork
+from annofree.detectors.build import build
 from annofree.detectors.checkpoint import save_detector
-from annofree.detectors.config import DetectorConfig, DetectorNetwork, Found, build
+from annofree.detectors.config import DetectorConfig
 from annofree.detectors.onnx import OPSET, TOLERANCE, Agreement, compared, export_onnx, noise_pictures
+from annofree.detectors.types import Found
 from annofree.errors import InputError, MissingError
 from annofree.hub.cards import Card
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from annofree.detectors.base import DetectorNetwork
+from annofree.detectors.build import build
 from annofree.detectors.checkpoint import save_detector
-from annofree.detectors.config import DetectorConfig, DetectorNetwork, build
+from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError, MissingError
 from annofree.hub.cards import Card, sha256_of
 from annofree.methods.detector import VARIANTS, Detector, DetectorEncoding, DetectorSettings, Origin

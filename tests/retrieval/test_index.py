@@ -18,7 +18,7 @@ from torch import Tensor
 from annofree.errors import InputError
 from annofree.io.image_sources import Source
 from annofree.retrieval.build_index import build_index
-from annofree.retrieval.index import Index
+from annofree.retrieval.open_index import open_index
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close
 
@@ -68,7 +68,7 @@ def test_each_picture_has_a_row(tmp_path: Path) -> None:
     manifest = build_index(
         Source([photos]), tmp_path / "out", clip, batch_size=3, shard_size=4, on_progress=lambda *s: steps.append(s)
     )
-    index = Index.open(tmp_path / "out")
+    index = open_index(tmp_path / "out")
     assert (len(index), index.dimension, [s.rows for s in index.shards]) == (10, 3, [4, 4, 2])
     assert clip.batches == [3, 1, 3, 1, 2]
     assert steps == [(3, 10), (4, 10), (7, 10), (8, 10), (10, 10)]
@@ -104,7 +104,7 @@ def test_what_fails_is_named_left_out_and_not_tried_again(tmp_path: Path) -> Non
         assert all(str(photos / name) in why for name, why in failed.items() if name != "07.png")
         assert "no finite embedding" in failed["07.png"]
     assert clip.seen == ["01.png", "02.png", "06.png", "07.png", "08.png"]  # once
-    index = Index.open(tmp_path / "out")
+    index = open_index(tmp_path / "out")
     assert index.manifest["shards"] == [2, 0, 2]
     assert index.ids(np.arange(4)) == ["01.png", "02.png", "06.png", "08.png"]
     assert not (tmp_path / "out" / "embeddings-00001.npy").exists()
@@ -112,7 +112,7 @@ def test_what_fails_is_named_left_out_and_not_tried_again(tmp_path: Path) -> Non
 
 def test_where_all_pictures_fail_the_index_is_empty(tmp_path: Path) -> None:
     build_index(Source([pictures(tmp_path / "photos", 2, broken=[0, 1])]), tmp_path / "out", Colours())
-    index = Index.open(tmp_path / "out")
+    index = open_index(tmp_path / "out")
     assert (len(index), index.dimension, list(index.chunks()), index.ids(np.zeros(0, np.int64))) == (0, 0, [], [])
 
 
@@ -169,25 +169,25 @@ def test_settings_below_one_are_refused(tmp_path: Path, setting: str) -> None:
 
 def test_an_index_that_is_none_or_not_complete_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="annofree index"):
-        Index.open(tmp_path)
+        open_index(tmp_path)
     out = tmp_path / "out"
     build_index(Source([pictures(tmp_path / "photos", 3)]), out, Colours())
     np.save(out / "embeddings-00000.npy", np.zeros((2, 3), np.float16))
     with pytest.raises(InputError, match="expected 3 rows"):
-        Index.open(out)
+        open_index(out)
     np.save(out / "embeddings-00000.npy", np.zeros((3, 3), np.int16))
     with pytest.raises(InputError, match="int16"):
-        Index.open(out)
+        open_index(out)
     (out / "embeddings-00000.npy").unlink()
     with pytest.raises(InputError, match="cannot be read"):
-        Index.open(out)
+        open_index(out)
     manifest = json.loads((out / "manifest.json").read_text())
     (out / "manifest.json").write_text(json.dumps(manifest | {"complete": False}))
     with pytest.raises(InputError, match="not complete"):
-        Index.open(out)
+        open_index(out)
     (out / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match="annofree index"):
-        Index.open(out)
+        open_index(out)
 
 
 # Each moment is in a process of its own, which ends itself as kill -9 does, or is ended from outside as a batch is at work.

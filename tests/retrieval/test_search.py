@@ -11,7 +11,8 @@ from torch import Tensor
 
 from annofree.errors import InputError
 from annofree.retrieval.index import Index, Shard
-from annofree.retrieval.search import Ranking, repeated_rows, retrieve, search
+from annofree.retrieval.ranking import Ranking
+from annofree.retrieval.search import repeated_rows, retrieve, search
 from annofree.structures import BoolArray, FloatArray, Vocabulary
 from annofree.testing.tolerances import assert_close
 

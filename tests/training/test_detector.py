@@ -22,7 +22,7 @@ from annofree.apps.cli.commands.finetune import finetune
 from annofree.apps.cli.commands.train_detector import detector as command
 from annofree.datasets.labelled import Labelled
 from annofree.detectors.checkpoint import load_detector, save_detector
-from annofree.detectors.config import Target
+from annofree.detectors.types import Target
 from annofree.errors import InputError, MissingError
 from annofree.formats.coco import CocoFile
 from annofree.hub.cards import Card

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from annofree.detectors.cascade_heads import BoxStage, MaskHead, mask_loss, scaled_gradient
-from annofree.detectors.config import DetectorConfig, Target
+from annofree.detectors.config import DetectorConfig
 from annofree.detectors.matching import Lesson, box_loss, class_loss, drop_weights, lesson, sample
 from annofree.detectors.region_detector import Located, RegionNetwork, best
 from annofree.detectors.roi_align import read_boxes
+from annofree.detectors.types import Target
 
 __all__ = ["IOUS", "WEIGHTS", "Cascade"]
 

@@ -15,9 +15,10 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import clip_boxes_to_image
 
-from annofree.detectors.config import DetectorConfig, Target
+from annofree.detectors.config import DetectorConfig
 from annofree.detectors.matching import Lesson, mean_count
 from annofree.detectors.roi_align import read_masks
+from annofree.detectors.types import Target
 
 __all__ = ["BoxStage", "MaskHead", "mask_loss", "scaled_gradient"]
 

@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from annofree.detectors.backbones import Initialised
-from annofree.detectors.config import DetectorConfig, DetectorNetwork, build
+from annofree.detectors.base import DetectorNetwork
+from annofree.detectors.build import build
+from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError, MissingError
 from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.io.tensors import read_tensors

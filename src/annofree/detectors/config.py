@@ -1,57 +1,23 @@
-"""What a detector is: its sizes, what it is taught with, what it answers, and how one is made.
+"""What a detector is: its names, its sizes, and what else makes the same network again.
 
 A detector is trained on names and finds those and no others; a class-agnostic one has the one name ``object``.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
-
-from annofree.detectors.preprocessing import resized, working_size
 from annofree.errors import InputError, unknown_name
 
-__all__ = ["BACKBONES", "KINDS", "NORMS", "OBJECT", "DetectorConfig", "DetectorNetwork", "Found", "Target", "build"]
+__all__ = ["BACKBONES", "KINDS", "NORMS", "OBJECT", "DetectorConfig"]
 
 KINDS = ("cascade", "mask_rcnn", "mask2former")
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "clip-resnet")
 NORMS = ("frozen", "batch", "sync", "group")
-_BATCH = 8  # pictures at once
 OBJECT = "object"
 """The one name of a class-agnostic detector."""
-
-
-class Target(NamedTuple):
-    """What there is to find in a picture of (H, W), which may be nothing.
-
-    ``boxes`` (N, 4) float x0 y0 x1 y1 px, ``labels`` (N) int64 from 0 into the names, ``masks`` (N, H, W) bool.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    masks: Tensor
-
-    def to(self, device: str) -> Target:
-        """The same on a device."""
-        return Target(*(part.to(device, non_blocking=True) for part in self))
-
-
-class Found(NamedTuple):
-    """What a detector found in a picture of (H, W), strongest first.
-
-    ``boxes`` (N, 4) float x0 y0 x1 y1 px, ``labels`` (N) int64 into the names, ``scores`` (N) in 0 .. 1, ``masks`` (N, H, W)
-    bool.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    scores: Tensor
-    masks: Tensor
 
 
 @dataclass(frozen=True)
@@ -165,63 +131,3 @@ class DetectorConfig:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise InputError(f"expected {name} of a detector in 0 .. 1, got {value!r}")
-
-
-class DetectorNetwork(nn.Module, ABC):
-    """A network that learns to find things and finds them.
-
-    Pictures are (3, H, W) float in 0 .. 1, RGB, of any sizes; the network normalises and pads them itself.
-    """
-
-    def __init__(self, config: DetectorConfig) -> None:
-        super().__init__()
-        self.config = config
-
-    @abstractmethod
-    def forward(self, pixels: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Name the losses, whose sum is minimised; for training, at the size the pictures come in."""
-
-    @abstractmethod
-    def find(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Found]:
-        """Find things in pictures of one working size; answers are in px of pictures of ``sizes``."""
-
-    @torch.inference_mode()
-    def detect(self, pixels: Sequence[Tensor]) -> list[Found]:
-        """Find things, at the size of the configuration; answers are in px of the given pictures.
-
-        Pictures of one working size are read together, so that what is found does not depend on the others, up to rounding.
-        Raises InputError in training mode.
-        """
-        if self.training:
-            raise InputError("expected a detector in evaluation mode to find things; call eval() first")
-        sizes = [(p.shape[1], p.shape[2]) for p in pixels]
-        read = [working_size(size, self.config.side, self.config.longest) for size in sizes]
-        found: dict[int, Found] = {}
-        for size in dict.fromkeys(read):
-            same = [i for i, other in enumerate(read) if other == size]
-            for start in range(0, len(same), _BATCH):
-                some = same[start : start + _BATCH]
-                pictures = [resized(pixels[i].to(self.device), size) for i in some]
-                found.update(zip(some, self.find(pictures, [sizes[i] for i in some]), strict=True))
-        return [found[i] for i in range(len(pixels))]
-
-    @property
-    def device(self) -> str:
-        """Where its weights are."""
-        return str(next(self.parameters()).device)
-
-
-def build(config: DetectorConfig) -> DetectorNetwork:
-    """Make the network of a configuration, with random weights."""
-    # imported here, for each of them reads this module
-    if config.kind == "cascade":
-        from annofree.detectors.cascade import Cascade
-
-        return Cascade(config)
-    if config.kind == "mask_rcnn":
-        from annofree.detectors.mask_rcnn import MaskRcnn
-
-        return MaskRcnn(config)
-    from annofree.detectors.mask2former import Mask2Former
-
-    return Mask2Former(config)

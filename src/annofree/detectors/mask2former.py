@@ -20,10 +20,12 @@ from transformers import Mask2FormerConfig
 from transformers.models.mask2former import modeling_mask2former as parts
 
 from annofree.detectors.backbones import Backbone, check_norm
-from annofree.detectors.config import DetectorConfig, DetectorNetwork, Found, Target
+from annofree.detectors.base import DetectorNetwork
+from annofree.detectors.config import DetectorConfig
 from annofree.detectors.matching import mean_count
 from annofree.detectors.preprocessing import batch, normalised
 from annofree.detectors.region_detector import check_targets
+from annofree.detectors.types import Found, Target
 from annofree.errors import InputError
 
 __all__ = ["Mask2Former", "best_queries", "transformers_config"]

@@ -15,8 +15,9 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
 
 from annofree.detectors.backbones import LEVELS, STRIDES
-from annofree.detectors.config import DetectorConfig, Target
+from annofree.detectors.config import DetectorConfig
 from annofree.detectors.region_detector import Located, RegionNetwork
+from annofree.detectors.types import Target
 
 __all__ = ["MaskRcnn", "roi_heads"]
 

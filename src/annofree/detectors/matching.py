@@ -13,7 +13,7 @@ from torch import Tensor, distributed
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
-from annofree.detectors.config import Target
+from annofree.detectors.types import Target
 
 __all__ = ["Lesson", "box_loss", "class_loss", "drop_weights", "lesson", "mean_count", "sample"]
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from annofree.detectors.config import DetectorNetwork
+from annofree.detectors.base import DetectorNetwork
 from annofree.detectors.preprocessing import STRIDE, normalised, resized, working_size
 from annofree.detectors.region_detector import RegionNetwork
 from annofree.errors import InputError, MissingError

@@ -11,8 +11,9 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from annofree.detectors.config import DetectorConfig, Target
+from annofree.detectors.config import DetectorConfig
 from annofree.detectors.matching import mean_count
+from annofree.detectors.types import Target
 
 __all__ = ["Proposals"]
 

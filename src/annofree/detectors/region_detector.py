@@ -14,10 +14,12 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from annofree.detectors.backbones import Backbone, check_norm
-from annofree.detectors.config import DetectorConfig, DetectorNetwork, Found, Target
+from annofree.detectors.base import DetectorNetwork
+from annofree.detectors.config import DetectorConfig
 from annofree.detectors.paste_masks import paste
 from annofree.detectors.preprocessing import batch, normalised
 from annofree.detectors.proposals import Proposals
+from annofree.detectors.types import Found, Target
 from annofree.errors import InputError
 
 __all__ = ["Located", "RegionNetwork", "best", "check_targets"]

@@ -24,7 +24,7 @@ from annofree.pipelines.scenes import Show, drawn_scenes
 from annofree.retrieval.archive import Archive, MaskWriter, read_masks
 from annofree.retrieval.archive_sheets import write_sheets
 from annofree.retrieval.build_index import build_index
-from annofree.retrieval.index import Index
+from annofree.retrieval.open_index import open_index
 from annofree.retrieval.search import retrieve
 from annofree.runs.mask_archive import Refine, mask_archive
 from annofree.structures import RLE, BoolArray, Vocabulary
@@ -85,7 +85,7 @@ class ZutisMaking:
                 build_index(Source([out / "world" / "images"]), out / "index", clip, on_progress=shown)
             with show("embeddings searched") as shown:
                 names = Vocabulary.of(list(CATEGORIES.values()))
-                archive = retrieve(Index.open(out / "index"), clip, names, self.k, on_progress=shown)
+                archive = retrieve(open_index(out / "index"), clip, names, self.k, on_progress=shown)
             archive.write(out / "archive")
             write_sheets(archive, out / "archive" / "sheets")
         return Archive.read(out / "archive")

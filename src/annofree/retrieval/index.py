@@ -127,25 +127,6 @@ class Index:
             if shard.dimension != self.dimension:
                 raise InputError(f"expected D = {self.dimension} in all shards, got {shard.dimension} in {shard.path}")
 
-    @classmethod
-    def open(cls, folder: Path, root: Path | None = None) -> Index:
-        """Open an index, or a folder of clip-retrieval; ``root`` is where the pictures are, if not where they were.
-
-        Raises InputError when the folder is neither, is not complete, or lacks a part.
-        """
-        if (folder / "img_emb").is_dir():
-            from annofree.retrieval.clip_retrieval import clip_retrieval_shards
-
-            return cls(folder, clip_retrieval_shards(folder), root)
-        manifest = read_manifest(folder)
-        if not manifest["complete"]:
-            raise InputError(f"the index in {folder} is not complete; let `annofree index` go on with the same command first")
-        shards: list[Shard] = []
-        for number, rows in enumerate(manifest["shards"]):
-            if rows:
-                shards.append(_own(folder, number, rows, first=shards[-1].first + shards[-1].rows if shards else 0))
-        return cls(folder, tuple(shards), root or Path(manifest["root"]), manifest["model"], manifest)
-
     def __len__(self) -> int:
         return sum(shard.rows for shard in self.shards)
 
@@ -191,14 +172,3 @@ class Index:
         numbers = np.searchsorted([shard.first for shard in self.shards], rows, side="right") - 1
         for number in np.unique(numbers).tolist():
             yield self.shards[number], np.flatnonzero(numbers == number)
-
-
-def _own(folder: Path, number: int, rows: int, first: int) -> Shard:
-    def ids() -> Sequence[str]:
-        held: list[str] = json.loads((folder / ids_name(number)).read_text(encoding="utf-8"))["ids"]
-        return held
-
-    shard = Shard.open(folder / embeddings_name(number), first, ids)
-    if shard.rows != rows:
-        raise InputError(f"expected {rows} rows in {shard.path}, got {shard.rows}; make the index again")
-    return shard

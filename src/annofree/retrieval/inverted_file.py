@@ -13,7 +13,7 @@ import numpy as np
 from annofree.errors import InputError, MissingError
 from annofree.io.atomic import write_atomic, write_json
 from annofree.retrieval.index import Index
-from annofree.retrieval.search import Ranking, exact_scores
+from annofree.retrieval.ranking import Ranking, exact_scores
 from annofree.structures import BoolArray, FloatArray
 
 __all__ = ["search_inverted_file"]

@@ -8,7 +8,6 @@ number of threads or on the library that multiplies.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -19,35 +18,14 @@ from torch import Tensor
 from annofree.errors import InputError, unknown_name
 from annofree.retrieval.archive import Archive, Member
 from annofree.retrieval.index import Index
-from annofree.structures import BoolArray, FloatArray, IntArray, Vocabulary
+from annofree.retrieval.inverted_file import search_inverted_file
+from annofree.retrieval.ranking import Ranking, exact_scores
+from annofree.structures import BoolArray, FloatArray, Vocabulary
 
-__all__ = ["Ranking", "exact_scores", "repeated_rows", "retrieve", "search"]
+__all__ = ["repeated_rows", "retrieve", "search"]
 
 Method = Literal["exact", "faiss"]
 _METHODS: tuple[Method, ...] = ("exact", "faiss")
-
-
-@dataclass(frozen=True, eq=False)
-class Ranking:
-    """The best rows of one name, best first: ``rows`` (n) int64 and ``scores`` (n) float32."""
-
-    rows: IntArray
-    scores: FloatArray
-
-    @classmethod
-    def none(cls) -> Ranking:
-        """No rows."""
-        return cls(np.zeros(0, np.int64), np.zeros(0, np.float32))
-
-    def with_rows(self, rows: IntArray, scores: FloatArray, k: int) -> Ranking:
-        """The best ``k`` of these and of other rows: by falling score, then by rising number."""
-        all_rows, all_scores = np.concatenate([self.rows, rows]), np.concatenate([self.scores, scores])
-        order = np.lexsort((all_rows, -all_scores))[:k]
-        return Ranking(all_rows[order], all_scores[order])
-
-    def of_at_least(self, score: float) -> Ranking:
-        """Those with at least some score."""
-        return Ranking(self.rows[self.scores >= score], self.scores[self.scores >= score])
 
 
 class TextEncoder(Protocol):
@@ -95,12 +73,6 @@ def _floor(best: Ranking, scores: FloatArray, k: int) -> float:
     if len(best.rows) == k:
         return float(best.scores[-1])
     return float(np.partition(scores, len(scores) - k)[len(scores) - k]) if len(scores) > k else -np.inf
-
-
-def exact_scores(vectors: FloatArray, query: FloatArray) -> FloatArray:
-    """The score (n) of each vector (n, D) and a query (D); the same for the same vector, whatever stands beside it."""
-    scores: FloatArray = (vectors.astype(np.float64) * query.astype(np.float64)).sum(1).astype(np.float32)
-    return scores
 
 
 def _check(index: Index, queries: npt.NDArray[Any], k: int) -> None:
@@ -179,8 +151,6 @@ def retrieve(
     if method == "exact":
         rankings = search(index, queries, k, without=without, on_progress=on_progress)
     else:
-        from annofree.retrieval.inverted_file import search_inverted_file
-
         rankings = search_inverted_file(index, queries, k, probes=probes, without=without)
     archive = _archive(index, vocabulary, rankings if min_score is None else [r.of_at_least(min_score) for r in rankings])
     for name, members in archive.members.items():

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from annofree.datasets.labelled import Labelled
-from annofree.detectors.config import Target
 from annofree.detectors.preprocessing import working_size
+from annofree.detectors.types import Target
 from annofree.errors import InputError
 from annofree.ops.boxes import tight_boxes
 from annofree.structures import IntArray

@@ -11,8 +11,9 @@ import PIL.Image
 from torch import nn
 
 from annofree.datasets.labelled import Labelled, info_of, labels_file
+from annofree.detectors.base import DetectorNetwork
 from annofree.detectors.checkpoint import save_detector
-from annofree.detectors.config import DetectorConfig, DetectorNetwork
+from annofree.detectors.config import DetectorConfig
 from annofree.hub.cards import Card, sha256_of
 from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.methods.detector import Detector, DetectorSettings, Origin

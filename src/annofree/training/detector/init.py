@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from annofree.detectors.backbones import initialise
+from annofree.detectors.base import DetectorNetwork
+from annofree.detectors.build import build
 from annofree.detectors.checkpoint import CONFIG, WEIGHTS, read_config, read_state, transfer
-from annofree.detectors.config import DetectorConfig, DetectorNetwork, build
+from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError, MissingError
 from annofree.hub.cards import Card, sha256_of
 from annofree.hub.download import fetch

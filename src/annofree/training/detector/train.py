@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from annofree.datasets.labelled import Labelled
 from annofree.detectors.backbones import check_norm
-from annofree.detectors.config import DetectorNetwork, Target
+from annofree.detectors.base import DetectorNetwork
+from annofree.detectors.types import Target
 from annofree.errors import InputError, unknown_name
 from annofree.training.augment.detection_scenes import DetectionScenes
 from annofree.training.detector.export import draw_samples, write_detector

@@ -56,12 +56,12 @@ def retrieve(
     Exit code 0: all done; 1: pictures of the sheets cannot be read and are named; 2: the call was wrong.
     """
     from annofree.retrieval.archive_sheets import write_sheets
-    from annofree.retrieval.index import Index
+    from annofree.retrieval.open_index import open_index
     from annofree.retrieval.search import retrieve as best_of
 
     vocabulary = vocabulary_of(classes, classes_file)
     asked, notes = _without_background(vocabulary)
-    opened = Index.open(index, root=images)
+    opened = open_index(index, root=images)
     clip = _clip(opened, models, device, templates)
     notes += clip.remarks(asked)
     for note in [] if quiet or as_json else notes:

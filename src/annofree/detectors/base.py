@@ -1,0 +1,62 @@
+"""What every detector does: name the losses of images, and find things in them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from annofree.detectors.config import DetectorConfig
+from annofree.detectors.preprocessing import resized, working_size
+from annofree.detectors.types import Found, Target
+from annofree.errors import InputError
+
+__all__ = ["DetectorNetwork"]
+
+_BATCH = 8  # pictures at once
+
+
+class DetectorNetwork(nn.Module, ABC):
+    """A network that learns to find things and finds them.
+
+    Pictures are (3, H, W) float in 0 .. 1, RGB, of any sizes; the network normalises and pads them itself.
+    """
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def forward(self, pixels: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Name the losses, whose sum is minimised; for training, at the size the pictures come in."""
+
+    @abstractmethod
+    def find(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Found]:
+        """Find things in pictures of one working size; answers are in px of pictures of ``sizes``."""
+
+    @torch.inference_mode()
+    def detect(self, pixels: Sequence[Tensor]) -> list[Found]:
+        """Find things, at the size of the configuration; answers are in px of the given pictures.
+
+        Pictures of one working size are read together, so that what is found does not depend on the others, up to rounding.
+        Raises InputError in training mode.
+        """
+        if self.training:
+            raise InputError("expected a detector in evaluation mode to find things; call eval() first")
+        sizes = [(p.shape[1], p.shape[2]) for p in pixels]
+        read = [working_size(size, self.config.side, self.config.longest) for size in sizes]
+        found: dict[int, Found] = {}
+        for size in dict.fromkeys(read):
+            same = [i for i, other in enumerate(read) if other == size]
+            for start in range(0, len(same), _BATCH):
+                some = same[start : start + _BATCH]
+                pictures = [resized(pixels[i].to(self.device), size) for i in some]
+                found.update(zip(some, self.find(pictures, [sizes[i] for i in some]), strict=True))
+        return [found[i] for i in range(len(pixels))]
+
+    @property
+    def device(self) -> str:
+        """Where its weights are."""
+        return str(next(self.parameters()).device)

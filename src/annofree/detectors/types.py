@@ -1,0 +1,37 @@
+"""What a detector is taught with, and what it answers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+__all__ = ["Found", "Target"]
+
+
+class Target(NamedTuple):
+    """What there is to find in a picture of (H, W), which may be nothing.
+
+    ``boxes`` (N, 4) float x0 y0 x1 y1 px, ``labels`` (N) int64 from 0 into the names, ``masks`` (N, H, W) bool.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor
+
+    def to(self, device: str) -> Target:
+        """The same on a device."""
+        return Target(*(part.to(device, non_blocking=True) for part in self))
+
+
+class Found(NamedTuple):
+    """What a detector found in a picture of (H, W), strongest first.
+
+    ``boxes`` (N, 4) float x0 y0 x1 y1 px, ``labels`` (N) int64 into the names, ``scores`` (N) in 0 .. 1, ``masks`` (N, H, W)
+    bool.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    masks: Tensor

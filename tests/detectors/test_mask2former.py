@@ -262,7 +262,7 @@ def test_many_pictures_of_a_size_come_in_parts(make: Network, monkeypatch: pytes
     network = make(score_floor=0.0, side=32, longest=64).eval()
     pictures = [torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(i)) for i in range(5)]
     whole = network.detect(pictures)
-    monkeypatch.setattr("annofree.detectors.config._BATCH", 2)
+    monkeypatch.setattr("annofree.detectors.base._BATCH", 2)
     for a, b in zip(whole, network.detect(pictures), strict=True):
         same(a, b)
 

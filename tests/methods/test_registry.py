@@ -287,7 +287,7 @@ def theirs(models: Models, settings: Any) -> SamClip:
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    entry = EntryPoint(name, "tests.methods.test_catalogue:theirs", "annofree.methods")
+    entry = EntryPoint(name, "tests.methods.test_registry:theirs", "annofree.methods")
     monkeypatch.setattr(EntryPoint, "load", lambda self: theirs)
     monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == "annofree.methods" else [])
 

@@ -194,7 +194,7 @@ def test_an_index_that_is_none_or_not_complete_is_refused(tmp_path: Path) -> Non
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.datasets.test_index import Colours, content
+from tests.retrieval.test_index import Colours, content
 from annofree.datasets.index_writing import build_index
 from annofree.datasets.sources import Source
 

@@ -233,6 +233,10 @@ class Consensus:
 
     def verified(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
         """Name the candidates by competition of some names and distractors, in this order; the likeliest first."""
+        return suppressed(self._named(e, vocabulary, distractors), within=self.settings.within)
+
+    def _named(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
+        """All candidates, however much they overlap."""
         rows = with_negatives(vocabulary, distractors)
         words = self.clip.words(rows)
         shares = self.settings.naming.shares(e.features.to(words), words)
@@ -242,7 +246,7 @@ class Consensus:
         else:
             scores = self.settings.calibration.probability(self.signals(e, words, shares))
         again = replace(candidates, names=rows.names, class_ids=named(shares), scores=scores.astype(np.float32))
-        return suppressed(again[np.argsort(-scores, kind="stable")], within=self.settings.within)
+        return again[np.argsort(-scores, kind="stable")]
 
     def semantic(self, image: Image | ConsensusEncoding, classes: str | Iterable[str] | Vocabulary) -> LabelMap:
         """Name each pixel of an image, or of an encoding of it, by all candidates on it; else it is background."""
@@ -252,7 +256,7 @@ class Consensus:
     def labeled(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> LabelMap:
         """Name each pixel likewise, by competition of some names and distractors, whose pixels are background."""
         asked = Background("threshold").asked(vocabulary)
-        found = self.verified(e, asked.rows, distractors)
+        found = self._named(e, asked.rows, distractors)
         owner = np.array([*asked.owner, *range(len(asked.names), len(asked.names) + len(found.names))], np.int64)
         names = (*asked.names, *found.names[len(asked.rows) :])
         things = replace(found, names=names, class_ids=owner[found.class_ids])

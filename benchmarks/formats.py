@@ -29,6 +29,7 @@ import numpy as np
 from annofree.evaluation.metrics.instance import evaluate_instances
 from annofree.formats.coco import CocoFile
 from annofree.formats.registry import FORMATS, export, read, read_run
+from annofree.runs.clock import Clock
 from annofree.runs.run import finish
 from annofree.runs.store.chunks import Shards
 from annofree.runs.store.layout import RunFolder
@@ -89,7 +90,7 @@ def made_up_run(out: Path, count: int) -> None:
             rows.append({"n": k, "id": ids[k], **row})
         about = {"images": len(rows), "failed": 0, "instances": OBJECTS * len(rows), "seconds": {"total": 1.0}}
         shards.close(number, rows, about)
-    finish(shards, folder, ("instance",), {})
+    finish(shards, folder, ("instance",), {}, Clock())
     shards.unlock()
 
 

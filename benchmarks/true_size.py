@@ -209,20 +209,22 @@ def answers(out: Path) -> tuple[int, int]:
 def record_of(asked: argparse.Namespace, run: Measured, out: Path) -> dict[str, Any]:
     """The numbers of a run; raises SystemExit when a picture is missing or memory went beyond the limit."""
     said = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    timings, (answered, instances) = said["timings"], answers(out)
+    timings, (answered, instances) = said["timings"]["last_call"], answers(out)
     count = int(timings["images"])
     if said["failed"] or not count or count != answered:
         raise SystemExit(f"expected all pictures to be done, got {count} and as failed {said['failed']}")
     if run.peak > LIMIT:
         raise SystemExit(f"expected at most {LIMIT / 1e9:.0f} GB at the peak, got {run.peak / 1e9:.1f} GB")
-    parts = {part: timings[f"seconds_{part}"] / count for part in ("total", "encode", "instances")}
+    seconds = {part: timings[f"seconds_{part}"] for part in ("total", "load", "encode", "instances", "semantic")}
+    names = seconds["instances"] + seconds["semantic"]
+    parts = {"total": seconds["total"] - seconds["load"], "encode": seconds["encode"], "instances": names}
     return {
         "models": asked.models,
         "method": asked.method,
         "small": asked.small,
         "pictures": count,
         "instances": instances,
-        "seconds_a_picture": parts,
+        "seconds_a_picture": {part: s / count for part, s in parts.items()},  # without loading
         "seconds_of_the_process": run.seconds,
         "peak_bytes": run.peak,
         "machine": {"threads": asked.threads or torch.get_num_threads(), "cores": os.cpu_count(), "load": os.getloadavg()[1]},

@@ -95,8 +95,8 @@ def test_true_models_from_end_to_end(cli: Cli, tmp_path: Path) -> None:
         "tiny",
     )
     assert said.code == 0, said
-    assert "in 2 pictures" in said.out
-    assert "pictures: 2 of 2" in said.err
+    assert " instances in 2 images; " in said.out
+    assert "images: 2 of 2 in " in said.err
 
     coco = COCO(str(out / "annotations.json"))
     assert [row["name"] for row in coco.loadCats(coco.getCatIds())] == ["orange", "elephant", "dog", "bird", "person"]
@@ -131,7 +131,7 @@ def test_a_folder_of_pictures(cli: Cli, fakes: list[dict[str, str]], photos: Pat
     said = cli("segment", photos, "--classes", ALL, "--out", out, "--variant", "paper", "--device", "cpu", "--batch-size", 3)
     assert said.code == 0
     assert fakes == [{"method": "zip", "models": "fast", "variant": "paper", "device": "cpu"}]
-    assert "11 instances in 8 pictures" in said.out
+    assert "11 instances in 8 images; " in said.out
     assert f"{out}/annotations.json, {out}/overlays" in said.out
     assert sorted(p.name for p in out.rglob("*") if p.is_file() and p.parent.name != "shards") == sorted(
         [*(f"{n}.jpg" for n in range(8)), "annotations.json", "run.json"]
@@ -481,7 +481,8 @@ def test_wrong_evaluations_are_refused(
     (tmp_path / "results.json").write_text("[]", encoding="utf-8")
     named = {**places, "TRUTH": truth, "RESULTS": tmp_path / "results.json"}
     said = cli("evaluate", *placed(arguments, named))
-    said = said._replace(err="".join(line for line in said.err.splitlines(True) if not line.startswith("pictures: ")))
+    shown = ("images: ", "loading ")
+    said = said._replace(err="".join(line for line in said.err.splitlines(True) if not line.startswith(shown)))
     assert_refused(said, *(word.replace("EMPTY", str(named["EMPTY"])) for word in words))
 
 

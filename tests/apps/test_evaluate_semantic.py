@@ -89,7 +89,7 @@ def read(path: Path) -> Any:
 
 def assert_refused(said: Said, *words: str) -> None:
     assert (said.code, said.out) == (2, ""), said
-    lines = [line for line in said.err.splitlines() if not line.startswith(("pictures: ", "label maps: "))]
+    lines = [line for line in said.err.splitlines() if not line.startswith(("images: ", "label maps: ", "loading "))]
     assert len(lines) == 1 and lines[0].startswith("annofree: ")
     for word in words:
         assert word in said.err

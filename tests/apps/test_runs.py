@@ -93,7 +93,7 @@ def test_a_complete_run_says_so_and_loads_nothing(
     again = cli(*command)
     assert again.code == 1 and "torn.png" in again.err
     assert f"note: the run in {tmp_path / 'out'} is complete; --fresh makes it anew\n" in again.err
-    assert "11 instances in 8 pictures" in again.out
+    assert "11 instances in 8 images; made before, in " in again.out and "loading" not in again.err
     assert finals(tmp_path / "out") == before
     assert [entry["id"] for entry in read(tmp_path / "out" / "quarantine.json")] == ["torn.png"]
 
@@ -194,7 +194,7 @@ def test_parts_and_merge(cli: Cli, fakes: None, photos: Path, tmp_path: Path, mo
     for i in (1, 2):
         cli(*command, tmp_path / f"{i}", "--shard", f"{i}/2")
     said = ask("merge", tmp_path / "1", tmp_path / "2", "--out", tmp_path / "joined")
-    assert said.code == 1 and "8 pictures" in said.out
+    assert said.code == 1 and "11 instances in 8 images; joined in " in said.out
     assert finals(tmp_path / "joined") == finals(tmp_path / "whole")
     assert set(read(tmp_path / "1" / "labels" / "shares.json")["pictures"]) == {"0", "1", "4", "5"}
     assert ask("merge", tmp_path / "1", "--out", tmp_path / "x").err.startswith("expected all parts of the run")

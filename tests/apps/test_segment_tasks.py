@@ -225,9 +225,9 @@ def test_shares_are_told(cli: Cli, fakes: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = cli("segment", tmp_path / "a.png", "--classes", "apple", "--task", "instance,semantic", "--out", out)
     assert said.code == 0
-    first, second = said.out.splitlines()
-    assert re.match(r"1 pictures, [\d.]+ s: 1 instances, ", first)
-    assert first.endswith(f"{out}/annotations.json, {out}/overlays; label maps, {out}/labels, {out}/overlays-semantic")
+    first, second, third = said.out.splitlines()
+    assert first.startswith("1 instance in 1 image; ")
+    assert third == f"written: {out}/annotations.json, {out}/overlays, {out}/labels, {out}/overlays-semantic"
     share = 100 * scene.masks[0].mean()
     assert second == f"mean shares: background {100 - share:.1f} %, apple {share:.1f} %"
 
@@ -303,7 +303,7 @@ def test_without_stuff_all_are_things(cli: Cli, fakes: Any, photos: Path, tmp_pa
     out = tmp_path / "out"
     said = cli("segment", photos, "--classes", ALL, "--task", "panoptic", "--out", out)
     assert said.code == 0
-    assert said.out.endswith(f"panoptic maps, {out}/panoptic.json\n")
+    assert said.out.endswith(f"\nwritten: {out}/panoptic.json\n")
     file = PanopticFile.read(out / "panoptic.json")
     assert all(row["isthing"] for row in file.categories)
     assert sum(len(row["segments_info"]) for row in file.annotations) == sum(len(s.names) for s in SCENES.values())

@@ -79,8 +79,9 @@ def test_a_command_that_fails_stops_it(benchmark: ModuleType) -> None:
 def test_too_much_memory_and_failed_pictures_stop_it(
     benchmark: ModuleType, tmp_path: Path, peak: float, failed: dict[str, str], message: str
 ) -> None:
-    timings = {"images": 1, "seconds_total": 1.0, "seconds_encode": 0.5, "seconds_instances": 0.5}
-    (tmp_path / "run.json").write_text(json.dumps({"timings": timings, "failed": failed}))
+    seconds = {"total": 1.0, "load": 0.1, "encode": 0.5, "instances": 0.4, "semantic": 0.0}
+    timings = {"images": 1, **{f"seconds_{part}": s for part, s in seconds.items()}}
+    (tmp_path / "run.json").write_text(json.dumps({"timings": {**timings, "last_call": timings}, "failed": failed}))
     (tmp_path / "annotations.json").write_text(json.dumps({"images": [{"id": 1}], "annotations": []}))
     asked = argparse.Namespace(models="paper", small=False, threads=2)
     with pytest.raises(SystemExit, match=message):

@@ -71,7 +71,7 @@ def test_each_picture_has_a_row(tmp_path: Path) -> None:
     index = open_index(tmp_path / "out")
     assert (len(index), index.dimension, [s.rows for s in index.shards]) == (10, 3, [4, 4, 2])
     assert clip.batches == [3, 1, 3, 1, 2]
-    assert steps == [(3, 10), (4, 10), (7, 10), (8, 10), (10, 10)]
+    assert steps == [(0, 10), (3, 10), (4, 10), (7, 10), (8, 10), (10, 10)]
     rows = np.arange(10)
     ids = index.ids(rows)
     assert ids == sorted(p.name for p in photos.iterdir())

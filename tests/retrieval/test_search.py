@@ -113,7 +113,7 @@ def test_no_result_depends_on_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_progress_counts_rows(tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     search(index_of(tmp_path, np.eye(9), np.eye(9)[:2]), np.eye(9, dtype=np.float32), 1, on_progress=lambda *s: steps.append(s))
-    assert steps == [(7, 11), (9, 11), (11, 11)]
+    assert steps == [(0, 11), (7, 11), (9, 11), (11, 11)]
 
 
 @pytest.mark.parametrize(

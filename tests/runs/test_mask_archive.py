@@ -54,7 +54,7 @@ def test_each_picture_has_one_mask_as_the_source_draws_it(tmp_path: Path) -> Non
     with MaskWriter(tmp_path / "a") as writer:
         assert mask_archive(archive, writer, FakeObjectness(), batch=2, on_progress=lambda *a: said.append(a)) == {}
     found = decoded(tmp_path / "a")
-    assert list(found) == list(archive.ids) and said == [(2, 5), (4, 5), (5, 5)]
+    assert list(found) == list(archive.ids) and said == [(0, 5), (2, 5), (4, 5), (5, 5)]
     for seed, mask in enumerate(found.values()):
         assert np.array_equal(mask, picture(seed)[..., 0] == 200)
     assert {m.quality for m in read_masks(tmp_path / "a").values()} == {1.0}

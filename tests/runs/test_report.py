@@ -207,7 +207,8 @@ def run_with_maps(out: Path, tasks: Sequence[str], stuff: str = "sky") -> Path:
     given = {key: value for task in tasks for key, value in found[task].items()}
     made = [folder.record(names.of(id_), GRAY.size, GRAY, **given) for id_ in ("a b.png", "c.png")]
     shares = {"sky": 0.5, "dog": 0.17} if "semantic" in tasks else None
-    folder.finish(lambda: made, {"settings": {}}, shares=shares)
+    folder.finish(lambda: made, shares=shares)
+    folder.tell({"settings": {}})
     return out
 
 

@@ -11,6 +11,7 @@ import math
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from tests.runs.conftest import KILLS
 
 from annofree.errors import InputError
 from annofree.runs import executor as work
-from annofree.runs.batch_encoder import Clock, Encoded, Encoders, Entry
+from annofree.runs.batch_encoder import Encoded, Encoders, Entry
+from annofree.runs.clock import PARTS, Clock
 from annofree.runs.config import Ears, Request
 from annofree.runs.inputs import source_of
 from annofree.runs.merge import merge
@@ -120,10 +122,43 @@ def test_a_run_that_was_stopped_goes_on(bench: Bench, undisturbed: dict[str, str
     summary = bench.go(request, then)
     assert first.seen + then.seen == list(range(COUNT))  # whole batches are kept
     assert bench.digest(request.out) == undisturbed
-    assert (summary["timings"]["images"], summary["timings"]["failed"]) == (20, 1)
-    assert summary["timings"]["seconds_total"] > 0
+    run, last = summary["timings"], summary["timings"]["last_call"]
+    assert (run["images"], run["failed"]) == (20, 1)
+    assert last["images"] + last["failed"] == COUNT - after
+    first_seconds = sum(line.get("total", 0) for line in list(Shards(request.out).seconds())) - last["seconds_total"]
+    assert run["seconds_total"] > last["seconds_total"] > 0 and first_seconds > 0
+    assert first_seconds + last["seconds_total"] == pytest.approx(run["seconds_total"], abs=0.01)
     if after:
         assert f"going on: {after} of {COUNT} pictures are done" in bench.notes
+
+
+def test_the_time_of_every_call_is_told_and_its_parts_add_up(bench: Bench) -> None:
+    steps: list[tuple[int, int]] = []
+    request = bench.request(overlays=True)
+    run = Run(request, Ears(progress=lambda *step: steps.append(step)))
+    told = run.go(bench.tasks, bench.feed(), {})["timings"]
+    assert steps == [(k, COUNT) for k in range(COUNT + 1)]
+    for seconds in (told, told.pop("last_call")):
+        parts = [f"seconds_{part}" for part in (*PARTS, "other")]
+        assert [key for key in seconds if key.startswith("seconds_")] == ["seconds_total", *parts]
+        assert sum(seconds[part] for part in parts) == pytest.approx(seconds["seconds_total"], abs=1e-9)
+        assert all(seconds[part] >= 0 for part in parts[:-1]) and seconds["seconds_other"] > -0.01
+        assert seconds["seconds_draw"] > 0 and seconds["seconds_write"] > 0 and seconds["seconds_load"] > 0
+
+
+def test_a_clock_that_was_started_before_counts_from_there(bench: Bench) -> None:
+    feed = bench.feed()
+    feed.clock.start(at=time.perf_counter() - 1000)
+    told = bench.go(bench.request(), feed)["timings"]
+    assert 1000 <= told["seconds_load"] <= told["seconds_total"] < 2000 and not feed.clock.running
+    assert told["images_per_second_without_loading"] > 0.02
+
+
+def test_a_retry_that_is_stopped_leaves_a_complete_run(bench: Bench) -> None:
+    bench.go(bench.request())
+    with pytest.raises(Stopped):
+        bench.go(bench.request(), bench.feed(after=0), retry=True)
+    assert Run(bench.request()).check()
 
 
 def test_another_batch_size_may_go_on(bench: Bench, undisturbed: dict[str, str]) -> None:
@@ -307,7 +342,10 @@ def test_parts_that_are_joined_are_the_whole(bench: Bench, undisturbed: dict[str
     for _ in range(2):  # again over a joined one
         summary = merge(folders[::-1], out)
         assert bench.digest(out) == undisturbed
-    assert (summary["timings"]["images"], summary["timings"]["failed"]) == (20, 1)
+    run, last = summary["timings"], summary["timings"]["last_call"]
+    assert (run["images"], run["failed"], last["images"], last["failed"]) == (20, 1, 0, 0)
+    seconds = [json.loads((folder / "run.json").read_text())["timings"]["seconds_total"] for folder in folders]
+    assert run["seconds_total"] - last["seconds_total"] == pytest.approx(sum(seconds), abs=0.01)
     encodings = [path.read_bytes() for path in sorted((out / "encodings").iterdir())]
     bench.go(bench.request())
     assert encodings == [path.read_bytes() for path in sorted((bench.folder / "out" / "encodings").iterdir())]

@@ -54,7 +54,8 @@ def run(out: Path, tasks: list[str], background: str | None = "background") -> P
         labels=labelled(background) if "semantic" in tasks else None,
         segments=segments if "panoptic" in tasks else None,
     )
-    folder.finish(lambda: [row], {"method": "zip"}, shares=mean_shares(lambda: [row]))
+    folder.finish(lambda: [row], shares=mean_shares(lambda: [row]))
+    folder.tell({"method": "zip"})
     return out
 
 

@@ -41,7 +41,8 @@ def results(out: Path, given: dict[str, dict[str, Any]], image: Image = PICTURE,
     folder = RunFolder.create(out, more.pop("names", ["cat", "dog"]), **more)
     names = ResultNames(given)
     rows = [folder.record(names.of(id_), image.size, image, **found) for id_, found in given.items()]
-    folder.finish(lambda: rows, {"method": "zip"}, shares=mean_shares(lambda: rows))
+    folder.finish(lambda: rows, shares=mean_shares(lambda: rows))
+    folder.tell({"method": "zip"})
     return folder
 
 
@@ -86,10 +87,10 @@ def test_the_coco_api_reads_what_was_written(tmp_path: Path, capsys: pytest.Capt
 def test_failed_pictures_are_passed_over_and_listed(tmp_path: Path) -> None:
     folder, names = RunFolder.create(tmp_path, ["cat", "dog"]), ResultNames(["a.png", "\udcff.png"])
     rows = [{"failed": "torn", "n": 0}, folder.record(names.of("a.png"), (40, 60), detections=one_dog())]
-    folder.finish(lambda: rows, {}, [{"id": "\udcff.png", "reason": "torn"}])
+    folder.finish(lambda: rows, [{"id": "\udcff.png", "reason": "torn"}])
     assert read(tmp_path / "quarantine.json") == [{"id": "\udcff.png", "reason": "torn"}]
     assert [row["id"] for row in read(tmp_path / "annotations.json")["images"]] == [1]
-    folder.finish(lambda: rows[1:], {})
+    folder.finish(lambda: rows[1:])
     assert not (tmp_path / "quarantine.json").exists()
 
 

@@ -83,7 +83,7 @@ def test_labels_with_their_origin(run: Path, photos: Path, tmp_path: Path) -> No
         "d.png": [],
         "e.png": [("dog", 0.7), ("cow", 0.2)],
     }
-    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert steps == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
     assert info["counts"]["found"] == 6 and info["counts"]["duplicate"] == 1 and info["counts"]["kept"] == 5
     assert info["classes"]["dog"] == {"found": 3, "labels": 3, "pictures": 3} and info["min_scores"]["dog"] == 0
     assert info["run"]["models"] == [{"name": "tiny-clip", "kind": "clip", "tier": "S1", "licence": "MIT"}]

@@ -146,17 +146,20 @@ class PublishedRecipe:
         limit: int | None = None,
         only: Sequence[str] = (),
         on_progress: Progress,
+        on_run: Callable[[str], None] = lambda name: None,
         on_found: Callable[[str, CocoFile], None] = lambda name, found: None,
     ) -> dict[str, Figures]:
         """Run the recipe and return its figures by run, in percent; ``limit`` takes the first pictures only.
 
-        One picture is in memory at a time.  Raises what ``located`` does, before any model is loaded.
+        ``on_run`` hears of each run before its models are loaded.  One picture is in memory at a time.  Raises what ``located``
+        does, before any model is loaded.
         """
         places, runs = self.located(root, only), self.chosen(only)
         for run in runs:
             changed(entry_of(run.method, run.variant).variants.get(run.variant, run), run.settings)
         figures: dict[str, Figures] = {}
         for run in runs:
+            on_run(run.name)
             method = self._method(run, places, device)
             if run.protocol in INSTANCE_PROTOCOLS:
                 figures[run.name], found = _instances(run, method, places, limit, on_progress)

@@ -28,6 +28,7 @@ from annofree.io.atomic import make_folder
 __all__ = ["FORMATS", "Format", "Images", "export", "format_named", "read", "read_run"]
 
 Images = Literal["none", "copy", "link"]
+Progress = Callable[[int, int], None]
 
 _REPORT = "fidelity.json"
 
@@ -125,12 +126,19 @@ def _understood(format_: Format, path: Path) -> Iterator[None]:
 
 
 def export(
-    file: CocoFile | Pictures, name: str, out: Path, *, images: Images = "none", image_root: Path | None = None
+    file: CocoFile | Pictures,
+    name: str,
+    out: Path,
+    *,
+    images: Images = "none",
+    image_root: Path | None = None,
+    on_progress: Progress = lambda done, total: None,
 ) -> Fidelity:
     """Write a file to a folder in a format, read it back, and report what was lost; the same is in ``fidelity.json``.
 
     ``Pictures`` are gone through one by one, several times; their names alone stay in memory.  ``images`` copies or links the
-    pictures of ``image_root`` to where the format wants them.  Raises InputError for an unknown format, a folder that is not
+    pictures of ``image_root`` to where the format wants them.  ``on_progress`` counts each picture twice: written, compared.
+    Raises InputError for an unknown format, a folder that is not
     empty, missing pictures, and names that the format cannot hold; then nothing is written.
     """
     format_ = format_named(name)
@@ -149,8 +157,9 @@ def export(
             folder.mkdir()
             if images != "none" and image_root is not None:
                 _place(places, image_root, folder / format_.images, images)
-            format_.write(kept, folder)
-            report = compare(name, kept, format_.read(folder, None), by_stem=format_.by_stem)
+            format_.write(_counted(kept, 0, len(before), on_progress), folder)
+            compared = _counted(kept, len(before), len(before), on_progress)
+            report = compare(name, compared, format_.read(folder, None), by_stem=format_.by_stem)
             report.crowds_left_out = crowds
             report.pictures_renamed = {old: new for old, new in places.items() if old != new}
             report.write(folder / _REPORT)
@@ -191,6 +200,18 @@ def _portable(names: Iterable[str], format_: Format) -> list[str]:
 def _renamed(pictures: Pictures, names: list[str]) -> Pictures:
     def each() -> Iterator[Picture]:
         return (replace(picture, file_name=name) for picture, name in zip(pictures, names, strict=True))
+
+    return replace(pictures, each=each)
+
+
+def _counted(pictures: Pictures, start: int, count: int, on_progress: Progress) -> Pictures:
+    """Tell how many of ``count`` pictures were gone through, of both times, whenever they are."""
+
+    def each() -> Iterator[Picture]:
+        on_progress(start, 2 * count)
+        for number, picture in enumerate(pictures, start + 1):
+            yield picture
+            on_progress(number, 2 * count)
 
     return replace(pictures, each=each)
 

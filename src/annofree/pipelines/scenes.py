@@ -26,10 +26,11 @@ def drawn_scenes(out: Path, counts: Mapping[Split, int], side: int, seed: int, a
 
         def scenes() -> Iterator[tuple[str, Scene]]:
             done = 0
+            shown(0, total)
             for split, count in counts.items():
                 for index, scene in enumerate(world.scenes(count, seed, split, side)):
-                    done += 1
-                    shown(done, total)
                     yield f"{split}-{index:05d}", scene
+                    done += 1
+                    shown(done, total)  # once it is written
 
         return write_scenes(scenes(), out, f"annofree emoji world, {about}, seed {seed}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def sheet_name(number: int, name: str) -> str:
     return f"{number:03}-{words}.jpg"
 
 
-def write_sheets(archive: Archive, folder: Path, best: int = 24) -> dict[str, str]:
+def write_sheets(
+    archive: Archive, folder: Path, best: int = 24, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, str]:
     """Write the sheet of each name as JPEG in place of those that were there, and say which pictures cannot be read, by id.
 
     A sheet shows the ``best`` first pictures of a name, with the score of each and how many other names have it too; with
@@ -46,8 +49,10 @@ def write_sheets(archive: Archive, folder: Path, best: int = 24) -> dict[str, st
         make_folder(folder)
         with pillow_quiet():
             for number, name in enumerate(archive.names):
+                on_progress(number, len(archive.names))
                 sheet = _drawn(archive, name, best, failed)
                 write_atomic(folder / sheet_name(number, name), partial(sheet.save, format="JPEG", quality=88))
+        on_progress(len(archive.names), len(archive.names))
     return failed
 
 

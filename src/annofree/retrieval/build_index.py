@@ -68,7 +68,7 @@ def build_index(
     A shard stands for ``shard_size`` inputs.  At most about twice ``batch_size`` pictures are in memory.  ``about`` is kept in
     the manifest.  A picture that cannot be read is left out and named in the manifest's ``failed``, with the reason by id, and
     so is one of which the model makes no finite embedding; what else the model raises ends the run, which may go on later.
-    ``on_progress`` gets the inputs dealt with and their number.
+    ``on_progress`` gets the inputs dealt with, from those of an earlier call on, and their number.
 
     Raises InputError for a folder with an index of other inputs, of another model or of other settings, naming the
     difference, and for a batch, shard or number of threads below 1.
@@ -81,13 +81,16 @@ def build_index(
     settings = _settings(source, clip, shard_size, about)
     _begin(folder, settings)
     total = _keep_inputs(folder / "inputs.txt", source.ids())
-    work = _Work(folder, Path(settings["root"]), clip, batch_size, threads, total, on_progress)
+    known = sum(
+        len(ids) for n, ids in enumerate(_stretches(folder / "inputs.txt", shard_size)) if (folder / ids_name(n)).exists()
+    )
+    work = _Work(folder, Path(settings["root"]), clip, batch_size, threads, total, on_progress, known)
+    work.step(0)
     failed: dict[str, str] = {}
     rows: list[int] = []
     with pillow_quiet():
         for number, ids in enumerate(_stretches(folder / "inputs.txt", shard_size)):
             held = _held(folder / ids_name(number), ids) or work.shard(number, ids)
-            work.step(number * shard_size + len(ids) - work.done)  # nothing, where the shard was made now
             rows.append(len(held["ids"]))
             failed |= held["failed"]
     manifest = settings | {"complete": True, "inputs": total, "rows": sum(rows), "shards": rows, "failed": failed}
@@ -111,7 +114,7 @@ class _Work:
     def step(self, inputs: int) -> None:
         """Count inputs that were dealt with."""
         self.done += inputs
-        if self.on_progress and inputs:
+        if self.on_progress:
             self.on_progress(self.done, self.total)
 
     def shard(self, number: int, ids: list[str]) -> dict[str, Any]:

@@ -55,6 +55,8 @@ def search(
     # The most that two sums of D float32 products of unit vectors can be off, twice over.
     margins = 2 * index.dimension * np.finfo(np.float32).eps * np.linalg.norm(queries, axis=1)
     best = [Ranking.none()] * len(queries)
+    if on_progress:
+        on_progress(0, len(index))
     for first, vectors in index.chunks():
         rough = queries @ vectors.T
         if without is not None:

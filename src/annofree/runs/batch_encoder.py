@@ -1,4 +1,4 @@
-"""Many pictures through one method on this machine: read ahead, go on after a bad picture, keep the time.
+"""Many pictures through one method on this machine: read ahead, go on after a bad picture.
 
     ids -> read in threads, a batch ahead -> encoded, a batch at a time -> asked, one by one
 
@@ -7,11 +7,10 @@ Batches are cut by place in the list, so that a run that goes on at one has the 
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -19,9 +18,10 @@ import torch
 
 from annofree.errors import AnnofreeError, ImageError, InputError, MissingError
 from annofree.io.image_sources import read_pictures
+from annofree.runs.clock import Clock
 from annofree.structures import Image
 
-__all__ = ["Clock", "Encoded", "Encoder", "Encoders", "Entry", "Timings", "attempt"]
+__all__ = ["Encoded", "Encoder", "Encoders", "Entry", "attempt", "settled"]
 
 T = TypeVar("T")
 
@@ -29,33 +29,6 @@ Entry = tuple[int, str, str]
 """A picture to come: its number among all, its id, and its place."""
 
 _NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory")
-
-
-@dataclass(frozen=True)
-class Timings:
-    """How many pictures a run finished and failed, and the seconds it took.
-
-    ``seconds_read`` is spent waiting for pictures that were not read yet.
-
-    >>> Timings(images=6, failed=1, seconds_total=3.0).images_per_second
-    2.0
-    """
-
-    images: int = 0
-    failed: int = 0
-    seconds_total: float = 0.0
-    seconds_read: float = 0.0
-    seconds_encode: float = 0.0
-    seconds_instances: float = 0.0
-
-    @property
-    def images_per_second(self) -> float:
-        """Finished pictures a second of the whole run, 0 when there are none."""
-        return self.images / self.seconds_total if self.images and self.seconds_total else 0.0
-
-    def as_dict(self) -> dict[str, float]:
-        """All of it, rounded to milliseconds, as run.json holds it."""
-        return {k: round(v, 3) for k, v in asdict(self).items()} | {"images_per_second": round(self.images_per_second, 3)}
 
 
 class Encoder(Protocol):
@@ -77,22 +50,6 @@ class Encoded:
     image: Image | None = None
     encoding: Any = None
     problem: Exception | None = None
-
-
-class Clock:
-    """Seconds spent in each part of the work."""
-
-    def __init__(self) -> None:
-        self.seconds = {"read": 0.0, "encode": 0.0, "instances": 0.0}
-
-    @contextmanager
-    def of(self, part: str) -> Iterator[None]:
-        """Count what happens within for a part."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[part] += time.perf_counter() - start
 
 
 @dataclass
@@ -168,7 +125,7 @@ def attempt(clock: Clock, part: str, do: Callable[[], T]) -> T | Exception:
     """Return what ``do`` returns or, where the picture may be to blame, what it raises."""
     try:
         with clock.of(part):
-            return _settled(do())
+            return settled(do())
     except (MissingError, NotImplementedError, RecursionError):
         raise  # the same for every picture
     except (AnnofreeError, RuntimeError, MemoryError) as problem:
@@ -186,8 +143,12 @@ def _is_out_of_memory(problem: Exception) -> bool:
     return isinstance(problem, RuntimeError) and any(words in str(problem).lower() for words in _NO_ROOM)
 
 
-def _settled(value: T) -> T:
-    """Wait for the device, so that time is counted where it is spent and errors rise where they belong."""
+def settled(value: T) -> T:
+    """Return the value once the device has computed it, so that time is counted where it is spent and errors rise there.
+
+    >>> settled(3)
+    3
+    """
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
     return value

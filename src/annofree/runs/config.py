@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from annofree.errors import InputError
-from annofree.runs.batch_encoder import Clock, Encoded, Entry
+from annofree.runs.batch_encoder import Encoded, Entry
+from annofree.runs.clock import Clock
 from annofree.structures import Vocabulary
 
 __all__ = ["STRETCH", "Ears", "Feed", "Request", "encodings_file", "stretch_of"]

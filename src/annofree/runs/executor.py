@@ -39,7 +39,7 @@ class Work:
         self.stretch: int = self.shards.settings()["stretch"]
         self.packed: dict[str, Packed] = {}
         self.weighed = bool(self.shards.sizes())
-        self.done, self.to_do = 0, 0
+        self.done, self.failed, self.to_do = 0, 0, 0
         self.environment, self.told = environment(), False
 
     def all(self, retry: bool) -> None:
@@ -52,7 +52,10 @@ class Work:
             self.ears.note(f"going on: {len(own) - self.to_do} of {len(own)} pictures are done")
         if self.to_do:
             self._compare_environments()
-        self._mark()
+        self.since = time.perf_counter()
+        self.feed.clock.turn("other")  # all before was loading
+        if self.to_do:
+            self.ears.progress(0, self.to_do)
         with pillow_quiet():
             for shard, numbers, rows in again:
                 self._redo(shard, numbers, rows)
@@ -137,16 +140,17 @@ class Work:
     def _answer(self, one: Encoded) -> Answer | Exception:
         if one.problem is not None:
             return one.problem
-        return attempt(self.feed.clock, "instances", lambda: self.tasks.answer(one.encoding, self.request.vocabulary))
+        timed = self.feed.clock.of
+        return attempt(self.feed.clock, "other", lambda: self.tasks.answer(one.encoding, self.request.vocabulary, timed))
 
     def _found(self, one: Encoded, answer: Answer) -> Row:
         detections, joined = answer.detections, answer.panoptic
         if detections is not None and self.request.min_score > 0:
             detections = detections[detections.scores >= self.request.min_score]
-        if self.request.keep:
-            self.packed[one.id] = self._weighed(pack(one.encoding))
-        segments = None if joined is None else (joined.segments, joined.to_coco())
-        with writing(self.request.out):
+        with self.feed.clock.of("write"), writing(self.request.out):
+            if self.request.keep:
+                self.packed[one.id] = self._weighed(pack(one.encoding))
+            segments = None if joined is None else (joined.segments, joined.to_coco())
             return self.folder.record(
                 self.names.of(one.id), one.size, one.image, detections=detections, labels=answer.labels, segments=segments
             )
@@ -156,6 +160,7 @@ class Work:
         lines = str(problem).replace(one.place, shown).splitlines()
         why = lines[0] if lines else type(problem).__name__
         why = why if shown in why else f"{shown}: {why}"
+        self.failed += 1
         self.ears.failure(shown, why)
         return {"failed": _valid(why), "place": _valid(shown)}
 
@@ -172,12 +177,10 @@ class Work:
 
     def _close(self, shard: int, rows: list[Row]) -> None:
         """Put a shard and all that belongs to it on the disk, the manifest's line last."""
-        took = {"total": time.perf_counter() - self.since}
-        took |= {part: s - self.before[part] for part, s in self.feed.clock.seconds.items()}
         failed = sum("failed" in row for row in rows)
         found = sum(len(row.get("annotations", ())) for row in rows)
-        about = {"images": len(rows) - failed, "failed": failed, "instances": found, "seconds": took}
-        with writing(self.request.out):
+        about = {"images": len(rows) - failed, "failed": failed, "instances": found, "seconds": self.feed.clock.lap()}
+        with self.feed.clock.of("write"), writing(self.request.out):
             if self.request.keep:
                 self._keep(encodings_file(self.request.out, shard), [row["id"] for row in rows if "failed" not in row])
             settle(self.folder.written)
@@ -187,16 +190,12 @@ class Work:
             self.shards.close(shard, rows, about)
         self.folder.written.clear()
         self.packed.clear()
-        self._mark()
+        self.since = time.perf_counter()
 
     def _keep(self, path: Path, ids: Sequence[str]) -> None:
         make_folder(path.parent)
         write_encodings(path, {id_: self.packed[id_] for id_ in ids})
         self.folder.written.append(path)
-
-    def _mark(self) -> None:
-        """Start to count the seconds of a shard."""
-        self.since, self.before = time.perf_counter(), dict(self.feed.clock.seconds)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def mask_archive(
         on_failure(name, failed[name])
 
     left = [(name, archive.places[name]) for name in archive.ids if name not in writer.done]
+    on_progress(known, total)
     with pillow_quiet():
         for images in _batches(left, batch, fail):
             for image, found in _found(source, images):

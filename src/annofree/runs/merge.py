@@ -14,6 +14,7 @@ from typing import Any
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder, write_atomic
 from annofree.io.settings_diff import differences
+from annofree.runs.clock import Clock, Timings
 from annofree.runs.config import encodings_file
 from annofree.runs.executor import writing
 from annofree.runs.run import finish
@@ -26,8 +27,16 @@ _FREE = ("part",)
 _OF_ONE = ("command", "shard", "timings", "failed", "instances", "shares")  # in run.json
 
 
-def merge(parts: Sequence[Path], out: Path, *, on_progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def merge(
+    parts: Sequence[Path],
+    out: Path,
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    clock: Clock | None = None,
+) -> dict[str, Any]:
     """Join runs into a folder, copying their files, and return what its run.json holds.
+
+    Its seconds are those of all the parts, and of joining them, which ``clock`` may have begun to count before.
 
     The runs have equal settings and pictures, are complete, and have each picture once between them.  Raises InputError that
     names the difference, the picture that is missing or that two runs have, and a folder that is another run's.
@@ -37,6 +46,7 @@ def merge(parts: Sequence[Path], out: Path, *, on_progress: Callable[[int, int],
     whole = sorted(((_first(s, shard), s, shard) for s in sources for shard in s.whole().values()), key=lambda t: t[0])
     ids = sources[0].ids()
     _check_all(whole, ids, sources)
+    clock = clock or Clock.started()
     settings = sources[0].settings()
     settings["asked"] = settings["asked"] | {"part": "1/1"}
     asked, names = settings["asked"], [words[0] for words in settings["asked"]["classes"]]
@@ -48,14 +58,17 @@ def merge(parts: Sequence[Path], out: Path, *, on_progress: Callable[[int, int],
             _start(target, settings, ids)
             for environment in (one for source in sources for one in source.environments):
                 target.made_in(environment)
+            clock.turn("write")
+            on_progress(0, len(whole))
             for number, (_, source, shard) in enumerate(whole):
                 _copy(source, shard, target, number)
-                if on_progress:
-                    on_progress(number + 1, len(whole))
+                on_progress(number + 1, len(whole))
+            for source in sources:
+                target.append({"seconds": _summed(source)})
             _copy_classes(sources, out)
         run = json.loads((parts[0] / "run.json").read_text(encoding="utf-8"))
         about = {k: v for k, v in run.items() if k not in _OF_ONE}
-        return finish(target, folder, wanted, about | {"merged": [str(part) for part in parts]})
+        return finish(target, folder, wanted, about | {"merged": [str(part) for part in parts]}, clock)
     finally:
         target.unlock()
 
@@ -127,7 +140,13 @@ def _copy(source: Shards, shard: Shard, target: Shards, number: int) -> None:
         _copied(kept, path)
         copied.append(path)
     settle(copied)
-    target.close(number, rows, shard.about)
+    target.close(number, rows, {k: v for k, v in shard.about.items() if k != "seconds"})  # the whole part's are told once
+
+
+def _summed(source: Shards) -> dict[str, float]:
+    """The seconds of all calls that made a part."""
+    timings = Timings.summed(0, 0, source.seconds())
+    return {"total": timings.total, **timings.seconds}
 
 
 def _places(folder: Path, row: Row) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from annofree.errors import ImageError, InputError
 from annofree.io.image_sources import read_place
-from annofree.runs.batch_encoder import Clock, Encoded, Entry
+from annofree.runs.batch_encoder import Encoded, Entry
+from annofree.runs.clock import Clock
 from annofree.runs.config import encodings_file
 from annofree.runs.encodings import EncodingFile
 from annofree.runs.store.chunks import Row, Shard, Shards

@@ -154,7 +154,7 @@ def _told(about: Mapping[str, Any]) -> dict[str, str]:
     command = about.get("command") or ""
     facts = {"Command": command if isinstance(command, str) else " ".join(map(str, command))}
     facts |= {
-        key.capitalize(): json.dumps(about[key], ensure_ascii=False)
+        key.capitalize(): json.dumps(_of_all_calls(about[key]), ensure_ascii=False)
         for key in ("settings", "versions", "timings")
         if about.get(key)
     }
@@ -170,3 +170,8 @@ def _tallies(summary: RunSummary, names: Sequence[str]) -> dict[str, list[list[l
             own = tallies[kind][counted.name]
             tallies[kind][counted.name] = [a + b for a, b in zip(own, getattr(counted, field), strict=True)]
     return {kind: [[[step, n] for step, n in enumerate(own) if n] for own in found.values()] for kind, found in tallies.items()}
+
+
+def _of_all_calls(told: Any) -> Any:
+    """The timings of a run, without those of its last call."""
+    return {k: v for k, v in told.items() if k != "last_call"} if isinstance(told, Mapping) else told

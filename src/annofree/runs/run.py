@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.settings_diff import differences
-from annofree.runs.batch_encoder import Timings
+from annofree.runs.clock import Clock, Timings
 from annofree.runs.config import Ears, Feed, Request
 from annofree.runs.executor import Work, writing
-from annofree.runs.store.chunks import Shard, Shards, settle
+from annofree.runs.store.chunks import Shards, settle
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.results import mean_shares
 from annofree.runs.tasks import Tasks
@@ -63,6 +63,8 @@ class Run:
     ) -> dict[str, Any]:
         """Do what is left to do and write the results; returns what run.json holds, ``about`` among it.
 
+        The time counts from here, or from where the clock of ``feed`` was started, and that clock is stopped at the end.
+
         ``fresh`` throws away what there is; ``retry`` has another try at pictures that failed.  Raises InputError where the
         folder is another run's, where another process is at work in it, and where results cannot be written: after a full
         disk, say, the same call goes on.
@@ -71,15 +73,19 @@ class Run:
         folder = RunFolder.create(
             out, request.vocabulary.names, tasks=request.wanted, stuff=request.stuff, overlays=request.overlays
         )
+        folder.timed = feed.clock.of
         for remark in about.get("remarks", []):
             self.ears.note(remark)
-        with _locked(self.shards):
+        with _counting(feed.clock), _locked(self.shards):
             with writing(out):
                 if fresh and self.shards.begun:
                     self.shards.clear()
                 self._begin(tasks)
-            Work(request, self.ears, self.shards, folder, tasks, feed).all(retry)
-            return finish(self.shards, folder, request.wanted, about)
+            with _spent(self.shards, feed.clock):
+                work = Work(request, self.ears, self.shards, folder, tasks, feed)
+                work.all(retry)
+                done = work.done - work.failed, work.failed
+                return finish(self.shards, folder, request.wanted, about, feed.clock, done)
 
     def summary(self) -> dict[str, Any]:
         """What run.json of a complete run holds."""
@@ -109,32 +115,68 @@ class Run:
             )
 
 
-def finish(shards: Shards, folder: RunFolder, wanted: Sequence[str], about: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the files of all pictures from whole shards, and last that the run is complete; returns run.json."""
+def finish(
+    shards: Shards,
+    folder: RunFolder,
+    wanted: Sequence[str],
+    about: Mapping[str, Any],
+    clock: Clock,
+    done: tuple[int, int] = (0, 0),
+) -> dict[str, Any]:
+    """Write the files of all pictures from whole shards, and last that the run is complete; returns run.json.
+
+    ``done`` are the images that this call finished and failed, while ``clock`` was running.
+    """
     whole = list(shards.whole().values())
     rows = shards.rows
     failed = [row for shard in whole if shard.about["failed"] for row in shards.rows_of(shard) if "failed" in row]
-    shares = mean_shares(rows) if "semantic" in wanted else {}
+    with clock.of("write"):
+        shares = mean_shares(rows) if "semantic" in wanted else {}
+        with writing(folder.out):
+            folder.finish(rows, [{"id": row["id"], "reason": row["failed"]} for row in failed], shares)
+            _settle(folder, [*(_FINALS[task] for task in wanted), "quarantine.json"])
+    last = clock.lap()
+    images = sum(shard.about["images"] for shard in whole)
+    timings = Timings.summed(images, len(failed), [*shards.seconds(), last]).as_dict()
     run = dict(about) | {
-        "timings": _timings(whole).as_dict(),
+        "timings": timings | {"last_call": clock.timings(*done).as_dict()},
         "environments": shards.environments,
         "failed": {row["place"]: row["failed"] for row in failed},
         "instances": sum(shard.about["instances"] for shard in whole),
     }
     run |= {"shares": shares} if "semantic" in wanted else {}
     with writing(folder.out):
-        folder.finish(rows, run, [{"id": row["id"], "reason": row["failed"]} for row in failed], shares)
-        names = [*(_FINALS[task] for task in wanted), "quarantine.json", "run.json"]
-        settle(path for path in (folder.out / name for name in names) if path.exists())
-        shards.append({"complete": True})
+        folder.tell(run)
+        _settle(folder, ["run.json"])
+        shards.append({"complete": True, "seconds": last})
     return run
 
 
-def _timings(whole: Sequence[Shard]) -> Timings:
-    """What all shards took, whichever session they were made in."""
-    parts = ("total", "read", "encode", "instances")
-    seconds = {f"seconds_{part}": sum(s.about["seconds"].get(part, 0.0) for s in whole) for part in parts}
-    return Timings(sum(s.about["images"] for s in whole), sum(s.about["failed"] for s in whole), **seconds)
+def _settle(folder: RunFolder, names: Sequence[str]) -> None:
+    settle(path for path in (folder.out / name for name in names) if path.exists())
+
+
+@contextmanager
+def _counting(clock: Clock) -> Iterator[None]:
+    """Run a clock that nobody started before."""
+    if not clock.running:
+        clock.start()
+    try:
+        yield
+    finally:
+        clock.stop()
+
+
+@contextmanager
+def _spent(shards: Shards, clock: Clock) -> Iterator[None]:
+    """Write down the seconds that no shard has, where something ends the work."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if not shards.complete:
+                shards.append({"seconds": clock.lap()})
+        raise
 
 
 @contextmanager

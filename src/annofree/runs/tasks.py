@@ -11,6 +11,8 @@ from annofree.detections.overlaps import Overlaps
 from annofree.detections.panoptic import PanopticMap, PanopticSettings, panoptic
 from annofree.errors import InputError
 from annofree.protocols import Segmenter, SemanticSegmenter
+from annofree.runs.batch_encoder import settled
+from annofree.runs.clock import Timed, untimed
 from annofree.runs.encodings import kinds_of
 from annofree.structures import Detections, Image, LabelMap, Vocabulary
 
@@ -79,15 +81,18 @@ class Tasks:
         """One encoding of each method an image, in order."""
         return list(zip(*(method.encode(images) for method in self.methods), strict=True))
 
-    def answer(self, encoding: tuple[Any, ...], vocabulary: Vocabulary) -> Answer:
-        """Do all that is wanted for one picture."""
-        found = None
+    def answer(self, encoding: tuple[Any, ...], vocabulary: Vocabulary, timed: Timed = untimed) -> Answer:
+        """Do all that is wanted for one picture; ``timed`` counts the seconds of each task."""
+        found, labels, joined = None, None, None
         if self.instances is not None:
-            found = self.overlaps.settled(self.instances.instances(encoding[0], vocabulary))
-        labels = self.semantic.semantic(encoding[-1], vocabulary) if self.semantic is not None else None
-        joined = None
+            with timed("instances"):
+                found = settled(self.overlaps.settled(self.instances.instances(encoding[0], vocabulary)))
+        if self.semantic is not None:
+            with timed("semantic"):
+                labels = settled(self.semantic.semantic(encoding[-1], vocabulary))
         if "panoptic" in self.wanted and found is not None and labels is not None:
-            joined = panoptic(found, labels, self.policy, stuff=self.stuff)
+            with timed("panoptic"):
+                joined = panoptic(found, labels, self.policy, stuff=self.stuff)
         return Answer(found if "instance" in self.wanted else None, labels if "semantic" in self.wanted else None, joined)
 
 

@@ -25,6 +25,7 @@ from annofree.apps.cli.commands.review import review
 from annofree.apps.cli.commands.segment import segment
 from annofree.apps.cli.commands.train import train
 from annofree.apps.cli.commands.world import world
+from annofree.apps.cli.process import leave, program_start, started
 from annofree.errors import AnnofreeError
 
 __all__ = ["app", "main"]
@@ -63,11 +64,12 @@ app.add_typer(world, name="world")
 def main() -> None:
     """Run a command; what annofree refuses becomes one line and exit code 2, anything else keeps its traceback."""
     try:
-        app(prog_name="annofree")
+        with started(program_start()):
+            app(prog_name="annofree")
     except AnnofreeError as refusal:
         print(f"annofree: {refusal}", file=sys.stderr)
-        sys.exit(2)
+        leave(2)
     except SystemExit as end:
         if end.code == _STOPPED:
             print("annofree: stopped; what was done is kept", file=sys.stderr)
-        raise
+        leave(end.code)

@@ -1,55 +1,165 @@
-"""Progress: a bar with an ETA on a terminal, plain lines elsewhere."""
+"""Progress on the error stream: loading as a step of its own, then how far the work is and what time is left.
+
+On a terminal a line that counts and a bar; elsewhere plain lines, at most one in ten seconds, and one at the end.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["progress"]
+from annofree.apps.cli.eta import Eta, duration, pace_text
+from annofree.apps.cli.ticking import Ticking
+
+if TYPE_CHECKING:
+    from annofree.runs.clock import Clock
+
+__all__ = ["Display", "progress"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-@contextmanager
-def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Give a function of (done, total) that shows how far the work is, on the error stream."""
-    if quiet:
-        yield lambda done, total: None
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+class Display:
+    """Shows nothing, and tells the clock when loading is over: when it first hears how far the work is."""
 
-        columns = (
-            TextColumn(what),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(what)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-    else:
-        yield _lines(what)
+    def __init__(self, what: str, eta: Eta, clock: Clock | None = None, loading: str = "") -> None:
+        self.what, self.eta, self.clock, self.loading = what, eta, clock, loading
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take in how many are done."""
+        self._loaded()
+        self.eta.update(done, total)
+        self.show(done, total)
+
+    def _loaded(self) -> None:
+        clock, self.clock = self.clock, None
+        if clock is not None:
+            if clock.part == "load":
+                clock.turn("other")
+            self.end_loading(clock.seconds["load"])
+
+    def begin(self, what: str, clock: Clock) -> None:
+        """Begin other work, which loads first: since the start of the clock."""
+        self.close()
+        self.what, self.clock = what, clock
+        self.eta.restart()
+        self.begin_loading()
+
+    def begin_loading(self) -> None:
+        """Show that loading began."""
+
+    def end_loading(self, seconds: float) -> None:
+        """Show what loading took."""
+
+    def show(self, done: int, total: int) -> None:
+        """Show how far the work is."""
+
+    def say(self, text: str) -> None:
+        """Print a line on the error stream, whatever is shown there."""
+        _print(text)
+
+    def close(self) -> None:
+        """Take away what would be in the way of other output."""
 
 
-def _lines(what: str) -> Callable[[int, int], None]:
-    started = time.monotonic()
-    last, first = started, None
+class _Lines(Display):
+    """Plain lines, for files and pipes."""
 
-    def show(done: int, total: int) -> None:
-        nonlocal last, first
-        now = time.monotonic()
-        first = first or (done, now)  # what an earlier run did is no part of this one's rate
-        if done < total and now - last < _SECONDS_BETWEEN_LINES:
+    _last, _ended = 0.0, False
+
+    def end_loading(self, seconds: float) -> None:
+        _print(f"{self.loading}: {duration(seconds, 1)}")
+
+    def show(self, done: int, total: int) -> None:
+        now = self.eta.seconds
+        if now < self._last:
+            self._last = 0.0
+        if done >= total:
+            if total and not self._ended:
+                _print(f"{self.what}: {done} of {total}" + (f" in {duration(now, 1)}" if now else ""))
+            self._ended = True
             return
-        last = now
-        before, since = first if done > first[0] else (0, started)
-        rate = (done - before) / (now - since) if now > since else 0.0
-        left = (total - done) / rate if rate else 0.0
-        print(f"{what}: {done} of {total}, {rate:.1f} a second, {left:.0f} s left", file=sys.stderr, flush=True)
+        self._ended = False  # other work began
+        if now - self._last >= _SECONDS_BETWEEN_LINES:
+            self._last = now
+            _print(f"{self.what}: {done} of {total}, {remaining(self.eta)}")
 
-    return show
+
+class _Terminal(Display):
+    """A line that counts while it loads, then a bar."""
+
+    _ticking: Ticking | None = None
+    _bar: Any = None
+
+    def begin_loading(self) -> None:
+        if self.clock is not None:
+            self._ticking = Ticking(self.loading, self.clock)
+            self._ticking.start()
+
+    def end_loading(self, seconds: float) -> None:
+        if self._ticking is not None:
+            self._ticking.stop(f"{self.loading} … {duration(seconds, 1)}")
+
+    def show(self, done: int, total: int) -> None:
+        if self._bar is None and total:
+            from annofree.apps.cli.bar import Bar
+
+            self._bar = Bar(self.what, self.eta, total)
+        if self._bar is not None:
+            self._bar.show(done, total)
+
+    def say(self, text: str) -> None:
+        if self._ticking is not None:
+            self._ticking.say(text)
+        else:
+            _print(text)
+
+    def close(self) -> None:
+        if self._ticking is not None:
+            self._ticking.stop()
+        if self._bar is not None:
+            self._bar.close()
+        self._ticking = self._bar = None
+
+
+@contextmanager
+def progress(
+    what: str,
+    quiet: bool = False,
+    *,
+    clock: Clock | None = None,
+    loading: str = "loading models",
+    batch: int = 1,
+    now: Callable[[], float] = time.monotonic,
+) -> Iterator[Display]:
+    """Give what is called with (done, total), from 0 or what an earlier call did on, and shows it on the error stream.
+
+    With a ``clock``, all before the first such call is a step of its own, called ``loading``, since the clock's start.
+    ``batch`` is how many are done together.
+    """
+    kind = Display if quiet or sys.stderr is None else _Terminal if _is_terminal() else _Lines
+    display = kind(what, Eta(batch, now), clock, loading)
+    display.begin_loading()
+    try:
+        yield display
+    finally:
+        display.close()
+
+
+def remaining(eta: Eta) -> str:
+    """The pace and the time that is left, in words."""
+    pace, left = eta.pace, eta.left()
+    return "estimating the time left" if pace is None or left is None else f"{pace_text(pace)}, {duration(left)} left"
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
+def _print(line: str) -> None:
+    if sys.stderr is not None:  # closed; print would take the other stream
+        print(line, file=sys.stderr, flush=True)

@@ -4,7 +4,7 @@ OUT/shards
 ├── settings.json   what was asked for; with inputs.txt it says whose run this is
 ├── inputs.txt      the ids of all pictures, a JSON text a line, in order
 ├── 00000.jsonl     what came of a stretch of pictures, one row a picture
-└── manifest.jsonl  the shards that are whole, a line each, and where they were made; only ever appended to
+└── manifest.jsonl  the shards that are whole, a line each, where they were made, and seconds; only ever appended to
 
 A shard is on the disk before its line is.  A row that has "failed" is of a picture that gave no result.
 """
@@ -144,6 +144,11 @@ class Shards:
     def environments(self) -> list[dict[str, Any]]:
         """Where the shards were made, each environment once, in the order in which they came."""
         return [line["environment"] for line in self._lines() if "environment" in line]
+
+    def seconds(self) -> Iterator[Mapping[str, float]]:
+        """The seconds of each stretch of work, of all calls that wrote them down, by part and in ``total``."""
+        for line in self._lines():
+            yield line.get("seconds") or line.get("about", {}).get("seconds", {})
 
     def made_in(self, environment: Mapping[str, Any]) -> None:
         """Write down where shards are made from here on, unless it is there already."""

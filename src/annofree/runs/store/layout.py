@@ -12,7 +12,8 @@ OUT
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -37,10 +38,11 @@ _LONGEST_SIDE = 65_500  # px, the most that a JPEG can hold
 
 @dataclass
 class RunFolder:
-    """An output folder: ``record`` writes the files of one picture, ``finish`` those of all.
+    """An output folder: ``record`` writes the files of one picture, ``finish`` those of all, ``tell`` how it went.
 
     ``names`` are the classes asked for, whose category ids count from 1; ``tasks`` are what is recorded, ``stuff`` the names
-    that are no things.  Without ``overlays`` nothing is drawn.  ``written`` has the files since it was last emptied.
+    that are no things.  Without ``overlays`` nothing is drawn; ``timed("draw")`` counts what that takes.  ``written`` has the
+    files since it was last emptied.
     """
 
     out: Path
@@ -49,6 +51,7 @@ class RunFolder:
     stuff: tuple[str, ...] = ()
     overlays: bool = True
     written: list[Path] = field(default_factory=list)
+    timed: Callable[[str], AbstractContextManager[None]] = lambda part: nullcontext()
     _classes: ClassList | None = field(init=False, default=None)
 
     @classmethod
@@ -97,12 +100,14 @@ class RunFolder:
         if detections is not None:
             row["annotations"] = detections.to_coco(0)
             if drawn is not None:
-                row["image"]["overlay"] = self._drawn(f"overlays/{name.stem}.jpg", draw_overlay(drawn, detections))
+                with self.timed("draw"):
+                    row["image"]["overlay"] = self._drawn(f"overlays/{name.stem}.jpg", draw_overlay(drawn, detections))
         if labels is not None:
             row["shares"] = labels.shares()
             row["image"]["labels"] = self._labelled(name.stem, labels)
             if drawn is not None:
-                self._drawn(f"overlays-semantic/{name.stem}.jpg", draw_label_map(drawn, labels))
+                with self.timed("draw"):
+                    self._drawn(f"overlays-semantic/{name.stem}.jpg", draw_label_map(drawn, labels))
         if segments is not None and "panoptic" in self.tasks:
             row["panoptic"] = self._panoptic(f"{name.portable}.png", segments)
             row["image"]["panoptic"] = f"panoptic/{name.portable}.png"
@@ -111,11 +116,10 @@ class RunFolder:
     def finish(
         self,
         rows: Rows,
-        run: Mapping[str, Any],
         failed: Sequence[Mapping[str, str]] = (),
         shares: Mapping[str, float] | None = None,
     ) -> None:
-        """Write the files of all pictures, and last ``run`` as run.json; the same rows give the same bytes.
+        """Write the files of all pictures; the same rows give the same bytes.
 
         ``failed`` are the pictures that gave no result: id and reason; ``shares`` the mean shares of the names in label maps.
         """
@@ -126,6 +130,9 @@ class RunFolder:
         if "panoptic" in self.tasks:
             write_panoptic(self.out / "panoptic.json", self._panoptic_file().categories, rows)
         self._quarantine(failed)
+
+    def tell(self, run: Mapping[str, Any]) -> None:
+        """Write run.json, after all else."""
         write_json(self.out / "run.json", dict(run), indent=2)
 
     def _quarantine(self, failed: Sequence[Mapping[str, str]]) -> None:

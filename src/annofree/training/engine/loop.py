@@ -92,6 +92,8 @@ def train(
     settings = {**course.settings(), **(about or {})}
     learner.load(restored(folder / CHECKPOINT, settings, ranks.device))
     diary = _Diary(folder, learner, watch)
+    if ranks.first:
+        watch.on_progress(learner.done, course.steps)
     with stoppable() as asked:
         for batch in batches(draw, collate, course, ranks, learner.done, watch.workers):
             learner.step(batch)

@@ -98,6 +98,8 @@ def _select(
     floors, counts = _floors(source, rules), {"found": source.summary.instances}
 
     def pictures() -> Iterator[RunLabels]:
+        if on_progress:
+            on_progress(0, len(source.summary.pictures))
         for number, (name, found) in enumerate(source.pictures(), 1):
             left, dropped = selected(found, floors, rules)
             for rule, count in dropped.items():

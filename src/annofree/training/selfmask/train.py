@@ -115,13 +115,15 @@ def vote_masks(
     failed: dict[str, str] = {}
     about = {k: v for k, v in voter.provenance.items() if k != "objectness"}
     with MaskWriter(folder, about) as writer:
-        for done, (name, opened) in enumerate(pictures.items(), start=1):
-            if name not in writer.done:
-                try:
-                    (vote,) = voter.votes([opened()])
-                except ImageError as problem:
-                    failed[name] = str(problem)
-                    continue
+        left = [(name, opened) for name, opened in pictures.items() if name not in writer.done]
+        known = len(pictures) - len(left)
+        on_progress(known, len(pictures))
+        for done, (name, opened) in enumerate(left, start=known + 1):
+            try:
+                (vote,) = voter.votes([opened()])
+            except ImageError as problem:
+                failed[name] = str(problem)
+            else:
                 writer.add(PseudoMask(name, rle_of(vote.mask.numpy()), vote.agreement))
             on_progress(done, len(pictures))
     return failed

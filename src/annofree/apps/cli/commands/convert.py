@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from annofree.apps.cli.progress import progress
+
 __all__ = ["convert"]
 
 _FORMATS = "coco, coco-polygons, yolo-seg, yolo-det, voc, png, labelme, label-studio or cvat"
@@ -35,5 +37,6 @@ def convert(
     for name in (from_, to):
         format_named(name)  # before anything is read
     file = read(from_, source, image_root)
-    report = export(file, to, out, images=images, image_root=image_root)  # type: ignore[arg-type]  # it checks
+    with progress("images written and read back") as show:
+        report = export(file, to, out, images=images, image_root=image_root, on_progress=show)  # type: ignore[arg-type]  # it checks
     print(f"{report.table()}\nwritten: {out}")

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from annofree.apps.cli.commands.evaluate_instances import Asked, evaluate_instances
+from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
+from annofree.apps.cli.summary import spent
 from annofree.errors import InputError, unknown_name
 from annofree.evaluation.metrics.limits import checked_limit
 from annofree.pipelines.plan import DEFAULTS, policy_named
 
 if TYPE_CHECKING:
     from annofree.formats.coco import CocoFile
+    from annofree.runs.clock import Clock
 
 __all__ = ["evaluate"]
 
@@ -68,6 +71,7 @@ def evaluate(
     said, and where quality is lost: what AP and F1 would be if only names, masks or the order were right. --predictions
     scores a file, --images runs a method. Notes go to the error stream: images without a prediction, boxes for want of masks.
     """
+    clock = command_clock()
     if task not in ("instance", "semantic"):
         raise unknown_name("task", task, ("instance", "semantic"))
     _refuse_folder(out)
@@ -84,9 +88,14 @@ def evaluate(
     _check(asked, pictures, predictions)
 
     def run(known: CocoFile) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        return _run(known, images, method, variant, models, device, policy_named(policy))
+        found = _run(clock, known, images, method, variant, models, device, policy_named(policy))
+        asked_at.append((len(known.images), clock.elapsed))
+        return found
 
+    asked_at: list[tuple[int, float]] = []
     evaluate_instances(truth, predictions, run, asked)
+    for count, at in asked_at if not as_json else []:
+        print(f"{count} images; {spent(clock.timings(count).as_dict(), scores=clock.elapsed - at)}")
 
 
 def _check(asked: Asked, pictures: Path | None, predictions: Path | None) -> None:
@@ -143,14 +152,21 @@ def _semantic(
 
 
 def _run(
-    truth: CocoFile, images: Path | None, method: str, variant: str, models: str, device: str, policy: str
+    clock: Clock,
+    truth: CocoFile,
+    images: Path | None,
+    method: str,
+    variant: str,
+    models: str,
+    device: str,
+    policy: str,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    from annofree.evaluation.predict_instances import predicted, truth_images
-    from annofree.methods.registry import load
-
     assert images is not None  # noqa: S101
     own: dict[str, Any] = {} if policy == "all" else {"policy": policy}
-    segmenter = load(method, models=models, variant=variant, device=device, **own)
-    with progress("pictures") as show:
+    with progress("images", clock=clock, loading="loading models and images") as show:
+        from annofree.evaluation.predict_instances import predicted, truth_images
+        from annofree.methods.registry import load
+
+        segmenter = load(method, models=models, variant=variant, device=device, **own)
         found = predicted(segmenter, truth_images(truth, images), truth, show)
     return found.annotations, {"provenance": segmenter.provenance}

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
+from annofree.apps.cli.summary import spent
 from annofree.apps.cli.tables import console
 from annofree.errors import InputError
 
@@ -44,11 +46,16 @@ def evaluate_semantic(
         with progress("label maps") as show:
             result = score_label_maps(predictions, dataset, rules, show)
     else:
-        method = load_method()
-        if not isinstance(method, SemanticSegmenter):
-            raise InputError(f"expected a method that names every pixel, got {type(method).__name__}, which finds instances")
-        with progress("pictures") as show:
+        clock = command_clock()
+        with progress("images", clock=clock) as show:
+            method = load_method()
+            if not isinstance(method, SemanticSegmenter):
+                raise InputError(
+                    f"expected a method that names every pixel, got {type(method).__name__}, which finds instances"
+                )
             result = score_method(method, dataset, rules, show)
+        if not as_json:
+            print(f"{len(dataset)} images; {spent(clock.timings(len(dataset)).as_dict())}")
     if as_json:
         print(json.dumps(result.to_json_dict(), indent=2, ensure_ascii=False))
     else:

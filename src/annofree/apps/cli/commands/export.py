@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from annofree.apps.cli.progress import progress
 from annofree.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def export(
     from annofree.formats.registry import format_named
 
     format_named(format_)  # before anything is read
-    report = write(_instances(run), format_, out, images=images, image_root=image_root)  # type: ignore[arg-type]  # it checks
+    with progress("images written and read back") as show:
+        report = write(_instances(run), format_, out, images=images, image_root=image_root, on_progress=show)  # type: ignore[arg-type]  # it checks
     print(f"{report.table()}\nwritten: {out}")
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
+from annofree.apps.cli.summary import brief, spent
 from annofree.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,12 +44,13 @@ def index(
 
     Exit code 0: all done; 1: some pictures failed and are named; 2: the call was wrong.
     """
-    from annofree.io.image_sources import Source
-    from annofree.retrieval.build_index import build_index
+    clock = command_clock()
+    with progress("images", quiet or as_json, clock=clock, batch=batch) as show:
+        from annofree.io.image_sources import Source
+        from annofree.retrieval.build_index import build_index
 
-    source = Source(inputs, exclude=out)
-    clip = clip_of(models, device, {} if whole is None else {"whole": whole})
-    with progress("pictures", quiet or as_json) as show:
+        source = Source(inputs, exclude=out)
+        clip = clip_of(models, device, {} if whole is None else {"whole": whole})
         manifest = build_index(
             source,
             out,
@@ -60,10 +63,13 @@ def index(
         )
     for name, why in manifest["failed"].items():
         print(f"failed: {why if name in why else f'{name}: {why}'}", file=sys.stderr)
+    timings = clock.timings(show.eta.counted, len(manifest["failed"])).as_dict()
     if as_json:
-        print(json.dumps({key: manifest[key] for key in ("inputs", "rows", "dimension", "failed", "model")}, indent=2))
+        told = {key: manifest[key] for key in ("inputs", "rows", "dimension", "failed", "model")}
+        print(json.dumps({**told, "timings": brief(timings)}, indent=2))
     elif not quiet:
-        print(f"{out}: {manifest['rows']} of {manifest['inputs']} pictures, D = {manifest['dimension']}")
+        print(f"{manifest['rows']} of {manifest['inputs']} images, D = {manifest['dimension']}; {spent(timings)}")
+        print(f"written: {out}")
     raise typer.Exit(1 if manifest["failed"] else 0)
 
 

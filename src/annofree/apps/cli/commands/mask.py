@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
+from annofree.apps.cli.summary import brief, spent
 from annofree.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,27 +50,34 @@ def mask(
     The quality of a mask is SelfMask's objectness; for the others, the mean of the soft map inside of the mask less that
     outside.  Exit code 0: all done; 1: some pictures failed and are named; 2: the call was wrong.
     """
-    from annofree.retrieval.archive import Archive, MaskWriter
-    from annofree.runs.mask_archive import mask_archive
+    clock, silent = command_clock(), quiet or as_json
+    with progress("masks", silent, clock=clock, batch=batch_size) as show:
+        from annofree.retrieval.archive import Archive, MaskWriter
+        from annofree.runs.mask_archive import mask_archive
 
-    pictures = Archive.read(archive)
-    source = _source(by, models, weights, side, device)
-    about = {"by": by, "refine": refine, "model": source.provenance}
-    with MaskWriter(archive, about) as writer, progress("masks", quiet or as_json) as show:
-        known = len(writer.done & set(pictures.ids))
-        failed = mask_archive(pictures, writer, source, refine=refine, batch=batch_size, on_failure=_told, on_progress=show)
+        def fail(name: str, why: str) -> None:
+            show.say(f"failed: {why}")
+
+        pictures = Archive.read(archive)
+        source = _source(by, models, weights, side, device)
+        about = {"by": by, "refine": refine, "model": source.provenance}
+        with MaskWriter(archive, about) as writer:
+            known = len(writer.done & set(pictures.ids))
+            failed = mask_archive(pictures, writer, source, refine=refine, batch=batch_size, on_failure=fail, on_progress=show)
+    before = clock.elapsed
     if sheet:
-        _write_sheets(pictures, archive, sheet)
-    summary = {"pictures": len(pictures), "masks": len(pictures) - len(failed), "known": known, "failed": failed, **about}
+        with progress("sheets", silent) as show:
+            _write_sheets(pictures, archive, sheet, show)
+    sheets = {"sheets": clock.elapsed - before} if sheet else {}
+    made = len(pictures) - len(failed)
+    timings = clock.timings(made - known, len(failed)).as_dict()
     if as_json:
-        print(json.dumps(summary, indent=2))
+        counts = {"pictures": len(pictures), "masks": made, "known": known, "failed": failed}
+        print(json.dumps({**counts, **about, "timings": brief(timings)}, indent=2))
     elif not quiet:
-        print(f"{summary['masks']} masks of {len(pictures)} pictures ({known} were there): {archive}/masks.jsonl")
+        print(f"{made} masks of {len(pictures)} images ({known} were there); {spent(timings, **sheets)}")
+        print(f"written: {archive}/masks.jsonl")
     raise typer.Exit(1 if failed else 0)
-
-
-def _told(name: str, why: str) -> None:
-    print(f"failed: {why}", file=sys.stderr)
 
 
 def _source(by: str, models: str, weights: Path | None, side: int | None, device: str) -> Objectness:
@@ -101,7 +110,7 @@ def _selfmask(weights: Path | None, side: int | None, device: str) -> Objectness
     return SelfMask(local.folder, device, card=local.card, side=side)
 
 
-def _write_sheets(pictures: Archive, folder: Path, count: int) -> None:
+def _write_sheets(pictures: Archive, folder: Path, count: int, show: Callable[[int, int], None]) -> None:
     """Draw the first ``count`` masks of each name that has any over their pictures, sheets/masks-NAME.jpg."""
     from annofree.hub.store import slug
     from annofree.io.atomic import make_folder
@@ -111,9 +120,11 @@ def _write_sheets(pictures: Archive, folder: Path, count: int) -> None:
     masks = read_masks(folder)
     make_folder(folder / "sheets")
     for k, name in enumerate(pictures.names):
+        show(k, len(pictures.members))
         chosen = [masks[m.id] for m in pictures.members[name] if m.id in masks][:count]
         sheet = draw_contact_sheet(f"{name}: masks and their quality", [_thumbnail(pictures, m, k) for m in chosen])
         sheet.save(folder / "sheets" / f"masks-{slug(name)}.jpg", quality=90)
+    show(len(pictures.members), len(pictures.members))
 
 
 def _thumbnail(pictures: Archive, found: PseudoMask, class_id: int) -> Thumbnail:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from annofree.apps.cli.commands.segment import tell
+from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
+from annofree.apps.cli.summary import tell
 
 __all__ = ["merge"]
 
@@ -24,8 +25,9 @@ def merge(
     Files are copied. Exit code 0: all joined; 1: some pictures failed in their part and are named in quarantine.json; 2: the
     runs are not the parts of one, and nothing was joined.
     """
-    from annofree.runs.merge import merge as join
-
+    clock = command_clock()
     with progress("shards", quiet or as_json) as show:
-        summary = join(runs, out, on_progress=show)
+        from annofree.runs.merge import merge as join
+
+        summary = join(runs, out, on_progress=show, clock=clock)
     tell(summary, tuple(summary["settings"]["tasks"]), out, as_json, quiet)

@@ -80,7 +80,7 @@ def pseudo_label(
         rare=rare,
         earlier=merge_iou,
     )
-    with progress("pictures", quiet or as_json) as show:
+    with progress("images", quiet or as_json) as show:
         info = write(run, out, rules, images=images, earlier=merge, sheet=sheet, on_progress=show)
     if as_json:
         print(json.dumps(info, indent=2))

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from annofree.apps.cli.commands.segment import about_run, already_done, ears, tell, vocabulary_of
+from annofree.apps.cli.commands.segment import about_run, already_done, ears, vocabulary_of
+from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
+from annofree.apps.cli.summary import tell
 from annofree.pipelines.plan import OVERLAPS, Plan, negative_names, stuff_names
 
 if TYPE_CHECKING:
-    from annofree.runs.config import Request
+    from annofree.runs.clock import Clock
+    from annofree.runs.run import Run
 
 __all__ = ["relabel"]
 
@@ -47,67 +50,68 @@ def relabel(
     Pictures that the run could not do stay in quarantine. Exit code 0: all done; 1: some pictures failed and are named; 2: the
     call was wrong.
     """
-    from annofree.detections.overlaps import Overlaps
-    from annofree.errors import InputError, unknown_name
-    from annofree.runs.config import Request
-    from annofree.runs.relabel import asked_of, part_of
-    from annofree.runs.store.chunks import Shards
+    clock, silent = command_clock(), quiet or as_json
+    with progress("images", silent, clock=clock) as show:
+        from annofree.detections.overlaps import Overlaps
+        from annofree.errors import InputError, unknown_name
+        from annofree.runs.config import Request
+        from annofree.runs.relabel import asked_of, part_of
+        from annofree.runs.run import Run
+        from annofree.runs.store.chunks import Shards
 
-    if presence not in ("fixed", "folder"):
-        raise unknown_name("way to tell presence", presence, ("fixed", "folder"))
-    vocabulary = vocabulary_of(classes, classes_file)
-    settings = asked_of(run)
-    if out.resolve() == run.resolve():
-        raise InputError(f"expected another folder to write to than {run}, which has the encodings; choose another --out")
-    asked = settings["asked"]
-    more = stuff_names(stuff, vocabulary), negative_names(negatives, vocabulary)
-    device = "auto" if settings["device"] != "cpu" else "cpu"
-    plan = Plan(
-        tuple(asked["tasks"]),
-        asked["method"],
-        asked["variant"],
-        asked["models"],
-        asked["objectness"],
-        device,
-        *more,
-        precision=asked.get("precision", "float32"),
-        overlaps=Overlaps.of(overlaps) if overlaps else None,
-        policy=asked.get("policy", "all"),
-    )
-    request = Request(
-        out,
-        Shards(run).ids(),
-        Path(asked["root"]),
-        vocabulary,
-        plan.asked() | {"relabelled": str(run.resolve()), "presence": presence},
-        plan.wanted,
-        plan.stuff,
-        part_of(settings),
-        settings["stretch"],
-        min_score,
-        overlays,
-    )
-    summary = _relabel(run, request, plan, fresh, quiet or as_json)
-    tell(summary, plan.wanted, out, as_json, quiet)
+        if presence not in ("fixed", "folder"):
+            raise unknown_name("way to tell presence", presence, ("fixed", "folder"))
+        vocabulary = vocabulary_of(classes, classes_file)
+        settings = asked_of(run)
+        if out.resolve() == run.resolve():
+            raise InputError(f"expected another folder to write to than {run}, which has the encodings; choose another --out")
+        asked = settings["asked"]
+        more = stuff_names(stuff, vocabulary), negative_names(negatives, vocabulary)
+        device = "auto" if settings["device"] != "cpu" else "cpu"
+        plan = Plan(
+            tuple(asked["tasks"]),
+            asked["method"],
+            asked["variant"],
+            asked["models"],
+            asked["objectness"],
+            device,
+            *more,
+            precision=asked.get("precision", "float32"),
+            overlaps=Overlaps.of(overlaps) if overlaps else None,
+            policy=asked.get("policy", "all"),
+        )
+        request = Request(
+            out,
+            Shards(run).ids(),
+            Path(asked["root"]),
+            vocabulary,
+            plan.asked() | {"relabelled": str(run.resolve()), "presence": presence},
+            plan.wanted,
+            plan.stuff,
+            part_of(settings),
+            settings["stretch"],
+            min_score,
+            overlays,
+        )
+        again = Run(request, ears(show, silent))
+        before = not fresh and again.check()
+        summary = already_done(again) if before else _relabel(run, again, plan, clock, fresh)
+    tell(summary, plan.wanted, out, as_json, quiet, before)
 
 
-def _relabel(folder: Path, request: Request, plan: Plan, fresh: bool, quiet: bool) -> dict[str, Any]:
+def _relabel(folder: Path, run: Run, plan: Plan, clock: Clock, fresh: bool) -> dict[str, Any]:
     from annofree.methods.components import device_named
     from annofree.runs.relabel import Kept
-    from annofree.runs.run import Run
 
-    with progress("pictures", quiet) as show:
-        run = Run(request, ears(show, quiet))
-        if not fresh and run.check():
-            return already_done(run, quiet)
-        tasks = plan.tasks(request.vocabulary)
-        remarks = tasks.remarks(request.vocabulary)
-        feed = Kept(folder, tasks, request.overlays, device_named(plan.device))
-        if request.settings["presence"] == "folder":
-            tasks = feed.calibrated(request.vocabulary)
-        settings = plan.told() | {
-            "classes": [list(s) for s in request.vocabulary.synonyms],
-            "relabelled": str(folder),
-            "presence": request.settings["presence"],
-        }
-        return run.go(tasks, feed, about_run(request, settings, tasks, remarks), fresh=fresh)
+    request = run.request
+    tasks = plan.tasks(request.vocabulary)
+    remarks = tasks.remarks(request.vocabulary)
+    feed = Kept(folder, tasks, request.overlays, device_named(plan.device), clock=clock)
+    if request.settings["presence"] == "folder":
+        tasks = feed.calibrated(request.vocabulary)
+    settings = plan.told() | {
+        "classes": [list(s) for s in request.vocabulary.synonyms],
+        "relabelled": str(folder),
+        "presence": request.settings["presence"],
+    }
+    return run.go(tasks, feed, about_run(request, settings, tasks, remarks), fresh=fresh)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
 from annofree.apps.cli.tables import console
 from annofree.experiments.compare import keeper, missed, write_figures
@@ -93,14 +93,15 @@ def _model(recipe: Path, out: Path | None) -> list[str]:
     """Examine a bundled model; returns what is off."""
     from annofree.training.tiny.evaluate import ModelRecipe
 
+    clock = command_clock()
     plan = ModelRecipe.read(recipe)
-    started = time.monotonic()
-    figures: Figures = {name: round(100 * value, 2) for name, value in plan.measure().items()}
+    with progress("", clock=clock, loading=f"examining {plan.model}"):
+        figures: Figures = {name: round(100 * value, 2) for name, value in plan.measure().items()}
     print(f"{plan.title} ({plan.world} world, percent); trained by: {plan.command}")
     for name, value in figures.items():
         print(f"  {name}: {value:.1f}")
     if out is not None:
-        write_figures(out, recipe, {plan.model: figures}, (time.monotonic() - started) / 60)
+        write_figures(out, recipe, {plan.model: figures}, clock.elapsed / 60)
     return missed(plan.model, plan.expected, figures, plan.tolerance)
 
 
@@ -108,14 +109,15 @@ def _runs(recipe: Path, out: Path | None, limit: int | None, only: list[str] | N
     """Run all runs of a recipe; returns what is off."""
     from annofree.experiments.measure import Recipe
     from annofree.experiments.measure import reproduce as measured
+    from annofree.runs.clock import Clock
 
+    clock = command_clock()
     plan = Recipe.read(recipe)
     out = out or (Path("reproduced") / recipe.stem if plan.make else None)
-    started = time.monotonic()
     stages = _made(plan, out, device) if out is not None and plan.make else {}
-    with progress("pictures") as show:
+    with progress("images", clock=Clock.started() if stages else clock, loading="loading models and images") as show:
         figures = measured(plan, limit=limit, only=only or (), made=out, on_progress=show, on_found=keeper(out))
-    minutes = (time.monotonic() - started) / 60
+    minutes = clock.elapsed / 60
     _show(plan, figures, minutes)
     if out is not None:
         write_figures(out, recipe, {**({_MAKING: stages} if stages else {}), **figures}, minutes)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
 from annofree.apps.cli.tables import console
 from annofree.experiments.compare import keeper, missed, write_figures
@@ -26,12 +26,22 @@ def reproduce_published(
     Only figures that the recipe expects can be off, and none where ``limit`` leaves pictures out.
     """
     from annofree.experiments.papers import PublishedRecipe
+    from annofree.runs.clock import Clock
 
+    clock = command_clock()
     plan = PublishedRecipe.read(recipe)
-    started = time.monotonic()
-    with progress("pictures") as show:
-        figures = plan.measure(data, device=device, limit=limit, only=only, on_progress=show, on_found=keeper(out))
-    minutes = (time.monotonic() - started) / 60
+    names = [run.name for run in plan.chosen(only)]
+    with progress("images") as show:
+
+        def begin(name: str) -> None:
+            number = names.index(name)
+            place = f" (run {number + 1} of {len(names)})" if len(names) > 1 else ""
+            show.begin(f"{name}{place}: images", Clock.started() if number else clock)
+
+        figures = plan.measure(
+            data, device=device, limit=limit, only=only, on_progress=show, on_run=begin, on_found=keeper(out)
+        )
+    minutes = clock.elapsed / 60
     _show(plan, figures, minutes)
     if out is not None:
         write_figures(out, recipe, figures, minutes)

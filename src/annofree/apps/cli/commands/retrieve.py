@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from annofree.apps.cli.commands.segment import vocabulary_of
+from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
 from annofree.errors import InputError
 
@@ -55,18 +56,19 @@ def retrieve(
 
     Exit code 0: all done; 1: pictures of the sheets cannot be read and are named; 2: the call was wrong.
     """
-    from annofree.retrieval.archive_sheets import write_sheets
-    from annofree.retrieval.open_index import open_index
-    from annofree.retrieval.search import retrieve as best_of
+    clock, silent = command_clock(), quiet or as_json
+    with progress("embeddings", silent, clock=clock) as show:
+        vocabulary = vocabulary_of(classes, classes_file)
+        from annofree.retrieval.archive_sheets import write_sheets
+        from annofree.retrieval.open_index import open_index
+        from annofree.retrieval.search import retrieve as best_of
 
-    vocabulary = vocabulary_of(classes, classes_file)
-    asked, notes = _without_background(vocabulary)
-    opened = open_index(index, root=images)
-    clip = _clip(opened, models, device, templates)
-    notes += clip.remarks(asked)
-    for note in [] if quiet or as_json else notes:
-        print(f"note: {note}", file=sys.stderr)
-    with progress("embeddings", quiet or as_json) as show:
+        asked, notes = _without_background(vocabulary)
+        opened = open_index(index, root=images)
+        clip = _clip(opened, models, device, templates)
+        notes += clip.remarks(asked)
+        for note in [] if silent else notes:
+            show.say(f"note: {note}")
         archive = best_of(
             opened,
             clip,
@@ -80,7 +82,8 @@ def retrieve(
         )
     archive.about.update({"templates": templates, "remarks": notes})
     archive.write(out)
-    failed = write_sheets(archive, out / "sheets", sheet)
+    with progress("sheets", silent) as show:
+        failed = write_sheets(archive, out / "sheets", sheet, show)
     for why in list(failed.values())[:_SHOWN]:
         print(f"failed: {why}", file=sys.stderr)
     if len(failed) > _SHOWN:

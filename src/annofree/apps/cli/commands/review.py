@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
 from annofree.errors import InputError, unknown_name
 
@@ -56,7 +57,7 @@ def review(
 
     about = read_about(run)
     least = max(min_score, float((about.get("settings") or {}).get("min_score") or 0.0))
-    with progress("pictures", quiet) as show:
+    with progress("images", quiet, clock=None if look is None else command_clock()) as show:
         again = _look(look, run, about, images, device, least) if look is not None else None
         other = things_by_name(against / "annotations.json", min_score) if against is not None else None
         ranked = rank(run, worst, by=risk, min_score=min_score, look=again, against=other, on_progress=show)

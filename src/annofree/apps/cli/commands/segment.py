@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from annofree.apps.cli.progress import progress
+from annofree.apps.cli.process import command_clock
+from annofree.apps.cli.progress import Display, progress
+from annofree.apps.cli.summary import tell
 from annofree.errors import InputError
 from annofree.pipelines.plan import OVERLAPS, Plan, negative_names, policy_named, precision_named, stuff_names, wanted_tasks
 
 if TYPE_CHECKING:
+    from annofree.runs.clock import Clock
     from annofree.runs.config import Ears, Request
     from annofree.runs.run import Run
     from annofree.runs.tasks import Tasks
     from annofree.structures import Vocabulary
 
-__all__ = ["about_run", "already_done", "ears", "segment", "tell", "vocabulary_of"]
+__all__ = ["about_run", "already_done", "ears", "segment", "vocabulary_of"]
 
 
 def segment(
@@ -89,59 +90,55 @@ def segment(
     Stopped at any moment, the same command goes on. Exit code 0: all done; 1: some pictures failed and are named, in
     quarantine.json too; 2: the call was wrong.
     """
-    vocabulary = vocabulary_of(classes, classes_file)  # before what is heavy, so that a call without names is refused at once
-    from annofree.detections.overlaps import Overlaps
+    clock, silent = command_clock(), quiet or as_json
+    with progress("images", silent, clock=clock, batch=batch_size) as show:
+        vocabulary = vocabulary_of(classes, classes_file)  # before what is heavy: without names, the call is refused
+        from annofree.detections.overlaps import Overlaps
 
-    others = stuff_names(stuff, vocabulary), negative_names(negatives, vocabulary)
-    settled = Overlaps.of(overlaps) if overlaps else None
-    plan = Plan(
-        wanted_tasks(task),
-        method,
-        variant,
-        models,
-        objectness,
-        device,
-        *others,
-        precision=precision_named(precision),
-        overlaps=settled,
-        policy=policy_named(policy),
-    )
-    if plan.stuff and "panoptic" not in plan.wanted:
-        raise InputError(f"expected --stuff with --task panoptic only, got it with {task}; leave it out")
-    if keep_encodings and "clip_diy" in plan.named().values() and objectness == "instances":
-        raise InputError("--keep-encodings keeps what depends on no name, and --objectness instances does; choose another")
-    _prepare(plan, max_tier, licence, quiet or as_json)
-    from annofree.methods.components import device_named
-    from annofree.runs.config import Request, stretch_of
-    from annofree.runs.inputs import source_of
+        others = stuff_names(stuff, vocabulary), negative_names(negatives, vocabulary)
+        settled = Overlaps.of(overlaps) if overlaps else None
+        plan = Plan(
+            wanted_tasks(task),
+            method,
+            variant,
+            models,
+            objectness,
+            device,
+            *others,
+            precision=precision_named(precision),
+            overlaps=settled,
+            policy=policy_named(policy),
+        )
+        if plan.stuff and "panoptic" not in plan.wanted:
+            raise InputError(f"expected --stuff with --task panoptic only, got it with {task}; leave it out")
+        if keep_encodings and "clip_diy" in plan.named().values() and objectness == "instances":
+            raise InputError("--keep-encodings keeps what depends on no name, and --objectness instances does; choose another")
+        _prepare(plan, max_tier, licence, silent)
+        from annofree.methods.components import device_named
+        from annofree.runs.config import Request, stretch_of
+        from annofree.runs.inputs import source_of
+        from annofree.runs.run import Run
 
-    source = source_of(inputs, exclude=out)
-    request = Request(
-        out,
-        list(islice(source.ids(), limit)),
-        source.root,
-        vocabulary,
-        plan.asked(),
-        plan.wanted,
-        plan.stuff,
-        _part(shard),
-        stretch_of(batch_size),
-        min_score,
-        overlays,
-        keep_encodings,
-        device_named(device),
-    )
-    summary = _segment(request, plan, batch_size, fresh, retry, quiet or as_json)
-    tell(summary, plan.wanted, out, as_json, quiet)
-
-
-def tell(summary: dict[str, Any], wanted: tuple[str, ...], out: Path, as_json: bool, quiet: bool) -> None:
-    """Print what was done, and end with code 1 where pictures failed."""
-    if as_json:
-        print(json.dumps(summary, indent=2))
-    elif not quiet:
-        print(_told(summary, wanted, out))
-    raise typer.Exit(1 if summary["failed"] else 0)
+        source = source_of(inputs, exclude=out)
+        request = Request(
+            out,
+            list(islice(source.ids(), limit)),
+            source.root,
+            vocabulary,
+            plan.asked(),
+            plan.wanted,
+            plan.stuff,
+            _part(shard),
+            stretch_of(batch_size),
+            min_score,
+            overlays,
+            keep_encodings,
+            device_named(device),
+        )
+        run = Run(request, ears(show, silent))
+        before = not fresh and run.check() and not retry
+        summary = already_done(run) if before else _segment(run, plan, clock, batch_size, fresh, retry)
+    tell(summary, plan.wanted, out, as_json, quiet, before)
 
 
 def _part(shard: str | None) -> tuple[int, int]:
@@ -187,60 +184,39 @@ def vocabulary_of(classes: str | None, classes_file: Path | None) -> Vocabulary:
     return Vocabulary.of(names)
 
 
-def _told(summary: dict[str, Any], wanted: tuple[str, ...], out: Path) -> str:
-    """What was done, in a line or two."""
-    done, took = summary["timings"]["images"], summary["timings"]["seconds_total"]
-    places = {
-        "instance": f"{summary['instances']} instances, {out}/annotations.json, {out}/overlays",
-        "semantic": f"label maps, {out}/labels, {out}/overlays-semantic",
-        "panoptic": f"panoptic maps, {out}/panoptic.json",
-    }
-    if wanted == ("instance",):
-        return f"{summary['instances']} instances in {done} pictures, {took:.1f} s: {out}/annotations.json, {out}/overlays"
-    lines = [f"{done} pictures, {took:.1f} s: " + "; ".join(places[task] for task in wanted)]
-    if summary.get("shares"):
-        lines.append("mean shares: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in summary["shares"].items()))
-    return "\n".join(lines)
-
-
-def _segment(request: Request, plan: Plan, batch_size: int, fresh: bool, retry: bool, quiet: bool) -> dict[str, Any]:
-    """Go on with the run, unless all is done."""
+def _segment(run: Run, plan: Plan, clock: Clock, batch_size: int, fresh: bool, retry: bool) -> dict[str, Any]:
+    """Go on with the run."""
     from annofree.runs.batch_encoder import Encoders
-    from annofree.runs.run import Run
 
-    with progress("pictures", quiet) as show:
-        run = Run(request, ears(show, quiet))
-        if not fresh and run.check() and not retry:
-            return already_done(run, quiet)
-        tasks = plan.tasks(request.vocabulary)
-        remarks = tasks.remarks(request.vocabulary)
+    request = run.request
+    tasks = plan.tasks(request.vocabulary)
+    remarks = tasks.remarks(request.vocabulary)
 
-        def less(size: int) -> None:
-            run.ears.note(f"memory ran out; from now on at most {size} pictures are encoded at once")
+    def less(size: int) -> None:
+        run.ears.note(f"memory ran out; from now on at most {size} pictures are encoded at once")
 
-        feed = Encoders(tasks, batch_size, min(8, max(2, os.cpu_count() or 2)), on_less=less)
-        settings = plan.told() | {"classes": [list(s) for s in request.vocabulary.synonyms], "batch_size": batch_size}
-        about = about_run(request, settings, tasks, remarks)
-        return run.go(tasks, feed, about, fresh=fresh, retry=retry)
+    feed = Encoders(tasks, batch_size, min(8, max(2, os.cpu_count() or 2)), clock, less)
+    settings = plan.told() | {"classes": [list(s) for s in request.vocabulary.synonyms], "batch_size": batch_size}
+    return run.go(tasks, feed, about_run(request, settings, tasks, remarks), fresh=fresh, retry=retry)
 
 
-def ears(show: Callable[[int, int], None], quiet: bool) -> Ears:
+def ears(show: Display, quiet: bool) -> Ears:
     """Tell failures, always, and notes and progress, unless quiet, on the error stream."""
     from annofree.runs.config import Ears
 
     def note(text: str) -> None:
         if not quiet:
-            print(f"note: {text}", file=sys.stderr)
+            show.say(f"note: {text}")
 
-    return Ears(lambda _, why: print(f"failed: {why}", file=sys.stderr), show, note)
+    return Ears(lambda _, why: show.say(f"failed: {why}"), show, note)
 
 
-def already_done(run: Run, quiet: bool) -> dict[str, Any]:
+def already_done(run: Run) -> dict[str, Any]:
     """Say that a run is complete, and which pictures it could not do; returns its run.json."""
     summary = run.summary()
     run.ears.note(f"the run in {run.request.out} is complete; --fresh makes it anew")
-    for why in summary["failed"].values():
-        print(f"failed: {why}", file=sys.stderr)
+    for place, why in summary["failed"].items():
+        run.ears.failure(place, why)
     return summary
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from annofree.errors import unknown_name
+
+if TYPE_CHECKING:
+    from annofree.datasets.emoji.world import Scene
 
 __all__ = ["world"]
 
@@ -38,6 +42,13 @@ def emoji(
         raise unknown_name("split", split, SPLITS)
     drawn = World(font, held_out).scenes(scenes, seed, split, side)
     with progress("scenes") as show:
-        named = ((show(i + 1, scenes), (f"{split}-{i:05d}", scene))[1] for i, scene in enumerate(drawn))
-        truth = write_scenes(named, out, f"annofree emoji world, {split}, {scenes} scenes, seed {seed}, held out {held_out}")
+
+        def named() -> Iterator[tuple[str, Scene]]:
+            for number, scene in enumerate(drawn):
+                yield f"{split}-{number:05d}", scene
+                show(number + 1, scenes)  # once it is written
+
+        show(0, scenes)
+        about = f"annofree emoji world, {split}, {scenes} scenes, seed {seed}, held out {held_out}"
+        truth = write_scenes(named(), out, about)
     print(f"{len(truth.images)} scenes, {len(truth.annotations)} objects: {out}/truth.json")

@@ -1,0 +1,89 @@
+"""What a command says at its end: what was done, where it is, and where the time went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from annofree.apps.cli.eta import duration, each_text
+
+__all__ = ["brief", "spent", "tell"]
+
+_BRIEF = ("images", "failed", "seconds_total", "seconds_load", "images_per_second_without_loading")
+
+
+def tell(
+    summary: Mapping[str, Any], wanted: tuple[str, ...], out: Path, as_json: bool, quiet: bool, before: bool = False
+) -> None:
+    """Print what was done in a run, or was ``before``, and end with code 1 where pictures failed."""
+    if as_json:
+        print(json.dumps(summary, indent=2))
+    elif not quiet:
+        print(_told(summary, wanted, out, before))
+    raise typer.Exit(1 if summary["failed"] else 0)
+
+
+def spent(timings: Mapping[str, float], **after: float) -> str:
+    """Where the seconds of one call went, in words; the pace is that of images alone, without loading and what came ``after``.
+
+    >>> spent({"images": 12, "seconds_total": 9.4, "seconds_load": 2.1})
+    '9.4 s: loading 2.1 s, images 7.3 s (0.61 s an image)'
+    >>> spent({"images": 0, "seconds_total": 9.4, "seconds_load": 2.1}, sheets=7.0)
+    '9.4 s: loading 2.1 s, images 0.3 s, sheets 7.0 s'
+    """
+    total, load, images = timings["seconds_total"], timings.get("seconds_load", 0.0), timings["images"]
+    at_images = max(0.0, total - load - sum(after.values()))
+    pace = f" ({each_text(at_images / images)} an image)" if images and at_images else ""
+    rest = "".join(f", {what} {duration(seconds, 1)}" for what, seconds in after.items())
+    return f"{duration(total, 1)}: loading {duration(load, 1)}, images {duration(at_images, 1)}{pace}{rest}"
+
+
+def brief(timings: Mapping[str, float]) -> dict[str, float]:
+    """Those of a run's timings that a command has which counts no further parts.
+
+    >>> brief({"images": 2, "seconds_total": 3.0, "seconds_read": 0.0})
+    {'images': 2, 'seconds_total': 3.0}
+    """
+    return {key: timings[key] for key in _BRIEF if key in timings}
+
+
+def _told(summary: Mapping[str, Any], wanted: tuple[str, ...], out: Path, before: bool) -> str:
+    """What was done, in two or three lines."""
+    found = f"{_count(summary['instances'], 'instance')} in " if "instance" in wanted else ""
+    lines = [f"{found}{_count(summary['timings']['images'], 'image')}; {_time(summary, before)}"]
+    if summary.get("shares"):
+        lines.append("mean shares: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in summary["shares"].items()))
+    return "\n".join([*lines, "written: " + ", ".join(map(str, _places(wanted, out)))])
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _time(summary: Mapping[str, Any], before: bool) -> str:
+    """The time of this call and, where there were others, that of all."""
+    run = summary["timings"]
+    call = run.get("last_call", run)
+    earlier = run["seconds_total"] - call["seconds_total"]
+    if before:
+        return f"made before, in {duration(run['seconds_total'], 1)}"
+    if "merged" in summary:
+        return f"joined in {duration(call['seconds_total'], 1)}, the parts took {duration(earlier, 1)}"
+    if earlier < 0.01:
+        return spent(call)
+    now = f", {call['images']} of them now" if call["images"] else ""
+    return f"this call {spent(call)}{now}; all calls {duration(run['seconds_total'], 1)}"
+
+
+def _places(wanted: tuple[str, ...], out: Path) -> list[Path]:
+    """The results of each task, as far as they are there."""
+    names = {
+        "instance": ("annotations.json", "overlays"),
+        "semantic": ("labels", "overlays-semantic"),
+        "panoptic": ("panoptic.json",),
+    }
+    return [place for task in wanted for name in names[task] if (place := out / name).exists()]

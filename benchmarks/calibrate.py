@@ -64,11 +64,8 @@ class Scored:
     def settled(self, scores: npt.NDArray[np.float32], policy: OutputPolicy) -> npt.NDArray[np.int64]:
         """Indices of who is left by these scores, strongest first."""
         order = np.argsort(-scores, kind="stable")
-        # the box carries the number of the candidate through the policy
-        numbers = np.repeat(order[:, None], 4, 1).astype(np.float32)
-        ranked = replace(self.candidates[order], scores=scores[order], boxes=numbers)
-        kept: npt.NDArray[np.int64] = replace(policy, floor=0.0).decide(ranked).boxes[:, 0].astype(np.int64)
-        return kept
+        ranked = replace(self.candidates[order], scores=scores[order])
+        return order[replace(policy, floor=0.0).kept(ranked)]
 
     def hits(self, kept: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which of the answers, strongest first, are right, each true instance given once."""

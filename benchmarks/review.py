@@ -66,7 +66,8 @@ def _asker(name: str, truth: CocoFile, models: str) -> Callable[[Path], Sequence
         found = method.instances(view.look(image) if view else image, vocabulary)
         if view:
             return view.again(found, image.size)
-        return [Thing.of_mask(n, m, s) for n, m, s in zip(found.labels, found.masks, found.scores.tolist(), strict=True)]
+        rows = zip(found.labels.tolist(), found.masks, found.scores.tolist(), strict=True)
+        return [Thing.of_mask(*row) for row in rows]
 
     return ask
 

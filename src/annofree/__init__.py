@@ -5,7 +5,7 @@
 >>> picture = annofree.read_image("examples/scenes/oranges.jpg")
 >>> encoding = zip_.encode([picture])[0]
 >>> found = zip_.instances(encoding, ["orange", "elephant"])
->>> set(found.labels)
+>>> set(found.labels.tolist())
 {'orange'}
 """
 

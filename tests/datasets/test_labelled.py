@@ -163,4 +163,4 @@ def test_damaged_files(change: Any, why: str, truth: CocoFile, tmp_path: Path) -
 
 def test_instances_are_detections(labels: Path, tmp_path: Path) -> None:
     found = Labelled.read(labels, tmp_path).instances(2)
-    assert isinstance(found, Detections) and found.labels == ["dog", "cat"] and found.areas.tolist() == [16, 3]
+    assert isinstance(found, Detections) and found.labels.tolist() == ["dog", "cat"] and found.areas.tolist() == [16, 3]

@@ -117,11 +117,11 @@ def test_detections_are_scored_sorted_and_limited() -> None:
     assert_close(means[:, 0], [(0 + 1 + 5) / 3, (3 + 6) / 2, 11])
     assert_close(means[:, 1], -means[:, 0])
     found = region_detections(regions, owner, np.array([0.2, 0.9, 0.5], np.float32), LABELS.names)
-    assert found.labels == ["dog", "cat", "cat"] and found.scores.tolist() == pytest.approx([0.9, 0.5, 0.2])
+    assert found.labels.tolist() == ["dog", "cat", "cat"] and found.scores.tolist() == pytest.approx([0.9, 0.5, 0.2])
     assert np.array_equal(found.masks[0], regions.numpy() == 2)
     large = region_detections(regions, owner, np.array([0.2, 0.9, 0.5], np.float32), LABELS.names, min_area=2)
-    assert large.labels == ["dog", "cat"] and large.areas.tolist() == [2, 3]
-    assert region_detections(regions, owner, np.ones(3, np.float32), LABELS.names, most=1).labels == ["cat"]
+    assert large.labels.tolist() == ["dog", "cat"] and large.areas.tolist() == [2, 3]
+    assert region_detections(regions, owner, np.ones(3, np.float32), LABELS.names, most=1).labels.tolist() == ["cat"]
 
 
 def test_no_regions_are_no_detections() -> None:

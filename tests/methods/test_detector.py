@@ -48,14 +48,14 @@ def test_it_is_right_where_the_network_is(check: Callable[[Segmenter], None]) ->
 
 def test_words_for_a_name_are_the_name() -> None:
     scene = scenes()[0]
-    assert made().instances(scene.image, "fruit: Apple | pear, car").labels == ["fruit"]
+    assert made().instances(scene.image, "fruit: Apple | pear, car").labels.tolist() == ["fruit"]
     both = made().instances(scenes()[2].image, Vocabulary.of("plant: tree | umbrella"))
-    assert both.labels == ["plant", "plant"]  # two names of the network are one of those asked for
-    assert made().instances(scene.image, "car: banana, apple").labels == ["apple"]
+    assert both.labels.tolist() == ["plant", "plant"]  # two names of the network are one of those asked for
+    assert made().instances(scene.image, "car: banana, apple").labels.tolist() == ["apple"]
 
 
 def test_a_word_of_two_names_is_the_first_ones() -> None:
-    assert made().instances(scenes()[0].image, "red: apple, fruit: apple").labels == ["red"]
+    assert made().instances(scenes()[0].image, "red: apple, fruit: apple").labels.tolist() == ["red"]
 
 
 def test_names_it_does_not_know_are_told_with_the_nearest() -> None:
@@ -107,8 +107,8 @@ def test_settings_out_of_range_are_refused() -> None:
 def test_one_that_tells_no_names_apart_answers_for_any_one_name() -> None:
     alone = Detector(FakeApple(), Origin(("object",), {}))
     image = scenes()[0].image
-    assert alone.instances(image, "object").labels == ["object"] and alone.remarks("object") == []
-    assert alone.instances(image, "zeppelin").labels == ["zeppelin"]
+    assert alone.instances(image, "object").labels.tolist() == ["object"] and alone.remarks("object") == []
+    assert alone.instances(image, "zeppelin").labels.tolist() == ["zeppelin"]
     assert alone.remarks("zeppelin") == ["the detector tells no names apart: whatever it finds is called 'zeppelin'"]
     for ask in (alone.remarks, lambda names: alone.instances(image, names)):
         with pytest.raises(InputError, match=r"expected one name, such as object, .* got 2; ask for one"):
@@ -127,7 +127,7 @@ def test_an_encoding_is_small_and_holds_all_that_was_found() -> None:
     assert isinstance(encoding, DetectorEncoding)
     assert encoding.size == scenes()[1].image.size
     assert [NAMES[k] for k in encoding.labels] == ["car", "car"] and all(isinstance(c, str) for c in encoding.counts)
-    assert made().instances(encoding, "apple").labels == []
+    assert made().instances(encoding, "apple").labels.tolist() == []
 
 
 # Folders

@@ -105,7 +105,7 @@ def worked(**changes: Any) -> tuple[list[str], list[float]]:
     features = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 0.0], [-0.6, -0.8]])
     encoding = SamClipEncoding(masks, torch.tensor([0.81, 0.25, 1.0, 1.0]), features)
     found = SamClip(TwoWords(), FakeSam(), SamClipSettings(**changes)).instances(encoding, "dog, cat")
-    return found.labels, found.scores.tolist()
+    return found.labels.tolist(), found.scores.tolist()
 
 
 def test_the_score_is_the_geometric_mean_of_likeness_and_quality() -> None:

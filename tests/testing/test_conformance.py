@@ -153,12 +153,6 @@ class RisingScores(Colours):
         return replace(found, scores=np.linspace(0.5, 0.9, len(found), dtype=np.float32))
 
 
-class ScoresAboveOne(Colours):
-    def instances(self, image: Any, classes: Any) -> Detections:
-        found = super().instances(image, classes)
-        return replace(found, scores=found.scores * 2)
-
-
 class ShortBoxes(Colours):
     def instances(self, image: Any, classes: Any) -> Detections:
         found = super().instances(image, classes)
@@ -312,7 +306,6 @@ class RemarksInOneText(Colours):
         (TakesTallForWide, "check_transposed", "with its old mask"),
         (SeesThingsOnPaper, "check_empty_scenes", "found"),
         (RisingScores, "check_well_formed", "falling scores"),
-        (ScoresAboveOne, "check_well_formed", r"scores in 0 \.\. 1"),
         (ShortBoxes, "check_tight_boxes", "tight box"),
         (FirstNameWins, "check_vocabulary_order", "scores differ"),
         (SharesScores, "check_absent_classes", "scores differ"),

@@ -71,7 +71,8 @@ def run(photos: Path, tmp_path: Path) -> Path:
 def labels_of(folder: Path) -> dict[str, list[tuple[str, float]]]:
     read = Labelled.read(folder)
     found = {id_: read.instances(i) for i, id_ in enumerate(read.ids)}
-    return {id_: [(n, round(float(s), 3)) for n, s in zip(f.labels, f.scores, strict=True)] for id_, f in found.items()}
+    rows = {id_: zip(f.labels.tolist(), f.scores.tolist(), strict=True) for id_, f in found.items()}
+    return {id_: [(name, round(score, 3)) for name, score in own] for id_, own in rows.items()}
 
 
 def test_labels_with_their_origin(run: Path, photos: Path, tmp_path: Path) -> None:

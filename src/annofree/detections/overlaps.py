@@ -11,11 +11,9 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from annofree.errors import InputError, unknown_name
-from annofree.structures import Detections
+from annofree.structures import BoolArray, Detections, IntArray
 
 __all__ = ["Overlaps", "Prefer"]
-
-BoolArray = npt.NDArray[np.bool_]
 
 Prefer = Literal["strong", "whole", "part"]
 """Of two instances of which one lies in the other, who stays: the higher score, the larger, or the smaller one."""
@@ -67,13 +65,18 @@ class Overlaps:
         >>> [Overlaps(inside=0.9, prefer=p).settled(both).areas.tolist() for p in ("strong", "whole", "part")]
         [[2], [4], [2]]
         """
-        if len(detections) > 2 and self.pair < 1:
-            detections = detections[np.flatnonzero(~self._two_in_one(detections))]
-        if len(detections) > 1 and min(self.within, self.across) < 1:
-            detections = detections[_kept(self._twins(detections), range(len(detections)))]
-        if len(detections) > 1 and min(self.inside, self.inside_across) < 1:
-            detections = detections[_kept(self._nests(detections), self._order(detections))]
-        return detections
+        return detections[self.kept(detections)]
+
+    def kept(self, detections: Detections) -> IntArray:
+        """Which detections ``settled`` leaves, (M) indices in their order."""
+        rows, left = np.arange(len(detections)), detections
+        if len(left) > 2 and self.pair < 1:
+            rows, left = _both(rows, left, np.flatnonzero(~self._two_in_one(left)))
+        if len(left) > 1 and min(self.within, self.across) < 1:
+            rows, left = _both(rows, left, _kept(self._twins(left), range(len(left))))
+        if len(left) > 1 and min(self.inside, self.inside_across) < 1:
+            rows, left = _both(rows, left, _kept(self._nests(left), self._order(left)))
+        return rows
 
     def _two_in_one(self, found: Detections) -> BoolArray:
         """Which instances (N) hold two others of their class."""
@@ -135,7 +138,11 @@ def _same(found: Detections) -> BoolArray:
     return np.asarray(found.class_ids[:, None] == found.class_ids[None])
 
 
-def _kept(clash: BoolArray, order: Sequence[int]) -> npt.NDArray[np.int64]:
+def _both(rows: IntArray, found: Detections, kept: IntArray) -> tuple[IntArray, Detections]:
+    return rows[kept], found[kept]
+
+
+def _kept(clash: BoolArray, order: Sequence[int]) -> IntArray:
     """Who is left when each, in ``order``, goes that clashes with one that was kept."""
     kept: list[int] = []
     for candidate in order:

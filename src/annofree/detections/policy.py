@@ -16,7 +16,7 @@ from torch import Tensor
 from annofree.detections.overlaps import Overlaps
 from annofree.detections.verification import Calibration, Naming, geometry, named, signals_of
 from annofree.errors import InputError
-from annofree.structures import Detections, FloatArray
+from annofree.structures import Detections, FloatArray, IntArray
 
 __all__ = ["OutputPolicy", "ranking_signals", "verified"]
 
@@ -58,11 +58,16 @@ class OutputPolicy:
         >>> len(OutputPolicy(overlaps=Overlaps(within=0.5)).decide(twice)), len(OutputPolicy(floor=0.7).decide(twice))
         (1, 1)
         """
-        settled = self.overlaps.settled(ranking)
-        settled = settled[settled.scores >= self.floor]
+        decided = ranking[self.kept(ranking, told)]
+        return decided if told is None else replace(decided, names=decided.names[:told])
+
+    def kept(self, ranking: Detections, told: int | None = None) -> IntArray:
+        """Which of the ranked detections ``decide`` hands over, (M) indices in their order."""
+        rows = self.overlaps.kept(ranking)
+        rows = rows[ranking.scores[rows] >= self.floor]
         if told is not None:
-            settled = replace(settled[settled.class_ids < told], names=settled.names[:told])
-        return settled[: self.most]
+            rows = rows[ranking.class_ids[rows] < told]
+        return rows[: self.most]
 
 
 def verified(

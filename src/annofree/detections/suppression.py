@@ -18,7 +18,7 @@ def suppressed(detections: Detections, *, within: float = 1.0, across: float = 1
 
     >>> full, half = np.ones((2, 2), bool), np.array([[1, 1], [0, 0]], bool)
     >>> both = Detections.from_masks(np.stack([full, half]), [0, 1], [0.9, 0.8], ["cat", "dog"])
-    >>> suppressed(both, within=0.4).labels, suppressed(both, across=0.4).labels
+    >>> suppressed(both, within=0.4).labels.tolist(), suppressed(both, across=0.4).labels.tolist()
     (['cat', 'dog'], ['cat'])
     >>> two = Detections.from_masks(np.stack([full, half]), [0, 0], [0.9, 0.8], ["cat"])
     >>> len(suppressed(two, within=0.6)), len(suppressed(two, inside=0.9))

@@ -29,6 +29,7 @@ __all__ = [
     "label_colors",
     "read_indices",
     "read_label_map",
+    "save_label_map",
     "void_index",
     "write_label_map",
 ]
@@ -140,6 +141,24 @@ def write_label_map(path: Path, label_map: LabelMap, colors: npt.NDArray[np.uint
     else:
         picture = PIL.Image.fromarray(indices.astype(np.uint16))
     write_atomic(path, lambda temporary: picture.save(temporary, "PNG"))
+
+
+def save_label_map(path: Path, label_map: LabelMap) -> None:
+    """Write a label map and the ``classes.json`` of its folder, which is made if need be.
+
+    Raises InputError for another ending than .png, and where ``classes.json`` is there and says something else.
+    """
+    if path.suffix.lower() != ".png":
+        raise InputError(f"expected a label map's file to end in .png, for that is what it is, got {path.name}")
+    classes, folder = ClassList.of(label_map), path.parent
+    if not (folder / CLASSES_FILE).exists():
+        classes.write(folder)
+    elif (known := ClassList.read(folder)) != classes:
+        raise InputError(
+            f"expected the names and the background that {folder / CLASSES_FILE} has, {list(known.names)!r:.200}, got "
+            f"{list(classes.names)!r:.200}; save label maps of other names into a folder of their own"
+        )
+    write_label_map(path, label_map)
 
 
 def _palette(colors: npt.NDArray[np.uint8]) -> bytes:

@@ -167,7 +167,7 @@ class Detector:
         asked = np.array(self._asked(vocabulary), np.int64)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         ids, scores, s = asked[encoding.labels.numpy()], encoding.scores.numpy(), self.settings
-        found = _detections(encoding, ids, scores, vocabulary.names)[(ids >= 0) & (scores >= s.min_score)]
+        found = _detections(encoding, ids, scores, np.flatnonzero((ids >= 0) & (scores >= s.min_score)), vocabulary.names)
         return suppressed(found, within=s.within, across=s.across, inside=s.inside)[: s.most]
 
     def _asked(self, vocabulary: Vocabulary) -> list[int]:
@@ -195,12 +195,14 @@ def _plain(word: str) -> str:
     return " ".join(word.lower().split())
 
 
-def _detections(encoding: DetectorEncoding, ids: IntArray, scores: FloatArray, names: tuple[str, ...]) -> Detections:
-    """All things as detections, with the box around each mask."""
-    rles = tuple({"size": list(encoding.size), "counts": counts.encode("ascii")} for counts in encoding.counts)
+def _detections(
+    encoding: DetectorEncoding, ids: IntArray, scores: FloatArray, kept: IntArray, names: tuple[str, ...]
+) -> Detections:
+    """The things that are kept as detections, with the box around each mask."""
+    rles = tuple({"size": list(encoding.size), "counts": encoding.counts[i].encode("ascii")} for i in kept)
     xywh = coco_mask.toBbox(list(rles)).reshape(-1, 4)
     boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32)
-    return Detections(encoding.size, names, ids, scores, boxes, rles)
+    return Detections(encoding.size, names, ids[kept], scores[kept], boxes, rles)
 
 
 def card_of(folder: Path) -> Card:

@@ -105,7 +105,7 @@ class SamClip:
         words = self.clip.words(with_negatives(vocabulary, self.settings.negatives))
         # each name by its own cosine, so that asking for more names changes no score but by rounding
         best, ids = (encoding.features @ words.T).clamp(min=0).max(1)
-        scores = (best * encoding.quality).sqrt()
+        scores = (best * encoding.quality).sqrt().clamp(max=1)  # a cosine may round to more
         order = torch.argsort(scores, descending=True, stable=True)
         named = (best > 0) & (best >= self.settings.min_likeness)  # unlike every name, the first of the list would win
         named &= ids < len(vocabulary)

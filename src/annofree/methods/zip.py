@@ -199,6 +199,7 @@ class Zip:
         ids, scores = coarse.class_ids.cpu().numpy(), coarse.scores.cpu().numpy()
         if self.settings.score == "geometric":
             scores = np.sqrt(scores * quality)
+        scores = np.clip(scores, 0, 1)  # a mean of what is 1 everywhere may round to more
         found = Detections.from_masks(masks, ids, scores, vocabulary.names)
         return suppressed(found, within=self.settings.within, across=self.settings.across, inside=self.settings.inside)
 
@@ -210,7 +211,8 @@ class Zip:
             presence = levelled(presence, torch.tensor([self._levels.get(name, 0.0) for name in vocabulary.names]))
         asked = torch.nonzero(presence >= self.settings.presence)[:, 0]
         if not len(asked):
-            return Coarse(*(presence.new_zeros(0, *shape) for shape in (encoding.grid, (4,), (), ())))
+            regions = presence.new_zeros(0, *encoding.grid, dtype=torch.bool)
+            return Coarse(regions, presence.new_zeros(0, 4), asked, presence.new_zeros(0))
         active = activation(cosine_clues(encoding.tokens, words[asked], self.clip.neutral()).values)
         cells = resized(active, encoding.grid)
         weight = presence[asked] if self.settings.score != "activation" else torch.ones_like(presence[asked])

@@ -61,7 +61,7 @@ def draw_overlay(image: Image, detections: Detections, min_score: float = 0.0, l
     if len(kept):
         boxes = [_outward(box) for box in (shown.boxes * factor).tolist()]
         known = colors_of(detections.names)
-        colors = [known[name] for name in shown.labels]
+        colors = [known[name] for name in shown.labels.tolist()]
         cover = _draw_instances(canvas, shown, boxes, colors, factor)
         _draw_tags(canvas, shown, boxes, colors, cover, more=len(kept) - len(shown))
     return canvas
@@ -161,7 +161,7 @@ def _draw_tags(
     """Write names and scores, first for one of each class; then how many have no tag, and how many ``more`` there are."""
     long, short = max(canvas.size), min(canvas.size)
     tagging = Tagging(canvas.size[::-1], cover, max(_LETTERS, min(long // 56, short // 20)))
-    labels, scores = shown.labels, shown.scores.tolist()
+    labels, scores = shown.labels.tolist(), shown.scores.tolist()
     firsts = list({name: i for i, name in reversed(list(enumerate(labels)))}.values())
     order = sorted(range(len(shown)), key=lambda i: (i not in firsts, i))
     left = 0

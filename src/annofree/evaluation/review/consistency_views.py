@@ -36,7 +36,7 @@ class View:
     def again(self, found: Detections, size: Size) -> list[Thing]:
         """Bring what was found in the view of a picture of a size back to the picture; what falls away is left out."""
         masks = self.back(found.masks, size)
-        rows = zip(found.labels, masks, found.scores.tolist(), strict=True)
+        rows = zip(found.labels.tolist(), masks, found.scores.tolist(), strict=True)
         return [Thing.of_mask(name, mask, score) for name, mask, score in rows if mask.any()]
 
     def compare(self, things: Sequence[Thing], again: Sequence[Thing], size: Size) -> Part:

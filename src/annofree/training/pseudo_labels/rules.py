@@ -15,10 +15,10 @@ from faster_coco_eval import mask as coco_mask
 from annofree.datasets.labelled import AGNOSTIC
 from annofree.detections.suppression import suppressed
 from annofree.errors import InputError, unknown_name
-from annofree.structures import RLE, BoolArray, Detections, FloatArray, IntArray
+from annofree.structures import BoolArray, Detections, FloatArray, IntArray
 
 __all__ = [
-    *("ByClass", "LabelRules", "agnostic", "capped", "joined_names", "merged", "renumbered", "repeat_factors", "selected"),
+    *("ByClass", "LabelRules", "agnostic", "capped", "joined_names", "merged", "repeat_factors", "selected"),
     *("share_floors", "without_fragments"),
 ]
 
@@ -171,21 +171,12 @@ def merged(new: Detections, old: Detections, most: float = 0.5) -> Detections:
     if len(new) and len(old):
         ious = np.asarray(coco_mask.iou(list(old.rles), list(new.rles), [0] * len(new)))
         old = old[ious.max(1) < most]
-    rles: tuple[RLE, ...] = (*new.rles, *old.rles)
-    class_ids, scores = np.concatenate([new.class_ids, old.class_ids]), np.concatenate([new.scores, old.scores])
-    both = Detections(new.size, new.names, class_ids, scores, np.concatenate([new.boxes, old.boxes]), rles)
-    return both[np.argsort(-both.scores, kind="stable")]
+    return Detections.merge([new, old])
 
 
 def joined_names(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
     """The names of both, each once."""
     return tuple(dict.fromkeys((*first, *second)))
-
-
-def renumbered(found: Detections, names: tuple[str, ...]) -> Detections:
-    """The same things with class ids into ``names``, which has all of theirs."""
-    places = np.array([names.index(name) for name in found.names], np.int64)
-    return replace(found, names=names, class_ids=places[found.class_ids])
 
 
 def share_floors(class_ids: IntArray, scores: FloatArray, shares: FloatArray) -> FloatArray:

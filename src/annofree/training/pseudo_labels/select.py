@@ -26,7 +26,6 @@ from annofree.training.pseudo_labels.rules import (
     capped,
     joined_names,
     merged,
-    renumbered,
     repeat_factors,
     selected,
     share_floors,
@@ -156,11 +155,11 @@ def _joined(
     """Merge earlier labels in, picture by picture; then come the pictures that only the earlier round has."""
     places = {} if before is None else {id_: place for place, id_ in enumerate(before.ids)}
     for name, found in new:
-        place, ours = places.pop(name, None), renumbered(found, names)
+        place, ours = places.pop(name, None), found.with_names(names)
         if before is None or place is None:
             yield RunLabels(name, ours)
             continue
-        old = renumbered(before.instances(place), names)
+        old = before.instances(place).with_names(names)
         if old.size != found.size:
             raise InputError(f"expected earlier labels of {name} of its size (H, W) {found.size}, got {old.size}")
         both = merged(ours, old, most)
@@ -169,7 +168,7 @@ def _joined(
         yield RunLabels(name, both)
     for name, place in places.items():
         assert before is not None  # noqa: S101 -- it has the places
-        old = renumbered(before.instances(place), names)
+        old = before.instances(place).with_names(names)
         counts["earlier"] += len(old)
         yield RunLabels(name, old)
 

@@ -20,7 +20,7 @@ def found(count: int, size: tuple[int, int] = (60, 80), name: str = "dog") -> De
     masks = np.zeros((count, *size), bool)
     for k, mask in enumerate(masks):
         mask[10:40, 10 + k : 30 + k] = True
-    return Detections.from_masks(masks, [0] * count, np.linspace(0.9, 0.5, count), [name])
+    return Detections.from_masks(masks, [0] * count, np.linspace(0.9, 0.5, count, dtype=np.float32), [name])
 
 
 MAP = LabelMap(np.repeat([[0, 1]], 60, 0).repeat(40, 1).astype(np.int32), ("background", "dog"), 0)

@@ -15,6 +15,7 @@ from faster_coco_eval import mask as coco_mask
 
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
+from annofree.structures.coco_rows import segmentation_rle
 
 __all__ = [
     "Picture",
@@ -34,8 +35,6 @@ __all__ = [
 RLE = dict[str, Any]
 Box = tuple[float, float, float, float]
 BoolArray = npt.NDArray[np.bool_]
-
-_FEWEST_NUMBERS = 6  # of a polygon; four would be taken for a box
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +161,7 @@ def thing_of(row: Mapping[str, Any], names: Mapping[Any, str], size: tuple[int, 
     """Read an annotation of a picture of ``size`` (H, W); ``names`` are those of the categories by id."""
     if row["category_id"] not in names:
         raise not_listed(row, "category")
-    rle = _rle_of_row(row, size)
+    rle = segmentation_rle(row.get("segmentation"), size)
     if row.get("bbox"):
         x, y, width, height = (float(v) for v in row["bbox"])
         box = (x, y, x + width, y + height)
@@ -173,29 +172,6 @@ def thing_of(row: Mapping[str, Any], names: Mapping[Any, str], size: tuple[int, 
     score = row.get("score")
     crowd = bool(row.get("iscrowd", 0))
     return Thing(names[row["category_id"]], box, rle, None if score is None else float(score), crowd, row)
-
-
-def _rle_of_row(row: Mapping[str, Any], size: tuple[int, int]) -> RLE | None:
-    """The mask of an annotation, None where it has none."""
-    given, (height, width) = row.get("segmentation"), size
-    if isinstance(given, list):
-        polygons = [p for p in given if len(p) >= _FEWEST_NUMBERS]
-        merged: RLE | None = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)) if polygons else None
-        return merged
-    if not isinstance(given, dict):
-        return None
-    if tuple(given["size"]) != size:
-        raise InputError(f"expected masks of the size (H, W) {size} of their picture, got {tuple(given['size'])}")
-    return _compressed(given["counts"], size)
-
-
-def _compressed(counts: Any, size: tuple[int, int]) -> RLE:
-    if isinstance(counts, list):
-        if sum(counts) != size[0] * size[1]:
-            raise InputError(f"expected run lengths that add up to {size[0]} x {size[1]} pixels, got {sum(counts)}")
-        rle: RLE = coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)
-        return rle
-    return {"size": list(size), "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
 
 
 def file_of(names: Iterable[str], pictures: Iterable[Picture]) -> CocoFile:

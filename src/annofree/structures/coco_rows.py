@@ -14,13 +14,13 @@ from annofree.structures.arrays import RLE, FloatArray, IntArray, check_size, na
 if TYPE_CHECKING:
     from annofree.structures.detections import Detections
 
-__all__ = ["Categories", "Columns", "boxes_of", "columns_of", "rows_of"]
+__all__ = ["Categories", "Columns", "boxes_of", "columns_of", "rows_of", "segmentation_rle"]
 
 Row = Mapping[str, Any]
 Categories = Sequence[str] | Mapping[int, str] | Sequence[Row]
 """Names numbered from 1, names by their numbers, or COCO's own list of ``{"id": 1, "name": "dog"}``."""
 
-_FEWEST_NUMBERS = 6  # of a polygon
+_FEWEST_NUMBERS = 6  # of a polygon; four would be taken for a box
 
 
 class Columns(NamedTuple):
@@ -121,14 +121,27 @@ def _place(row: Row, places: Mapping[int, int]) -> int:
 
 
 def _rle(row: Row, size: tuple[int, int]) -> RLE:
-    drawn, (height, width) = row.get("segmentation"), size
-    if isinstance(drawn, list):
-        drawn = [polygon for polygon in drawn if len(polygon) >= _FEWEST_NUMBERS]
-    if not drawn:
+    rle = segmentation_rle(row.get("segmentation"), size)
+    if rle is None:
         raise InputError(f"expected a mask in each annotation, none in annotation {row.get('id')}; leave it out")
+    return rle
+
+
+def segmentation_rle(drawn: object, size: tuple[int, int]) -> RLE | None:
+    """Return the segmentation of an annotation, polygons or run lengths, as compressed run lengths; None where it has none.
+
+    Raises InputError for run lengths of another size than (H, W).
+
+    >>> segmentation_rle([[1, 1, 3, 1, 3, 3, 1, 3]], (4, 6)), segmentation_rle([], (4, 6))
+    ({'size': [4, 6], 'counts': b'52203'}, None)
+    """
+    height, width = size
     if isinstance(drawn, list):
-        merged: RLE = coco_mask.merge(coco_mask.frPyObjects(drawn, height, width))
-        return {"size": [height, width], "counts": merged["counts"]}
+        polygons = [polygon for polygon in drawn if len(polygon) >= _FEWEST_NUMBERS]
+        merged: RLE | None = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)) if polygons else None
+        return merged
+    if not isinstance(drawn, dict):
+        return None
     counts = drawn["counts"]
     if tuple(drawn["size"]) != size:
         raise InputError(f"expected masks of the size (H, W) {size} of their image, got {tuple(drawn['size'])}")

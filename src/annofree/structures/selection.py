@@ -13,7 +13,9 @@ from annofree.structures.arrays import IntArray, told_of
 
 __all__ = ["Selection", "chosen_rows"]
 
-Selection = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[np.bool_] | npt.NDArray[np.integer[Any]]
+Selection = (
+    int | np.integer[Any] | slice | Sequence[int] | Sequence[bool] | npt.NDArray[np.bool_] | npt.NDArray[np.integer[Any]]
+)
 
 
 def chosen_rows(keep: Selection, count: int) -> IntArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,7 @@ from annofree.structures.arrays import IntArray, told_of
 
 __all__ = ["Selection", "chosen_rows"]
 
-Selection = (
-    int | np.integer[Any] | slice | Sequence[int] | Sequence[bool] | npt.NDArray[np.bool_] | npt.NDArray[np.integer[Any]]
-)
+Selection = SupportsIndex | slice | Sequence[int] | Sequence[bool] | npt.NDArray[np.bool_] | npt.NDArray[np.integer[Any]]
 
 
 def chosen_rows(keep: Selection, count: int) -> IntArray:

@@ -133,7 +133,7 @@ def segmentation_rle(drawn: object, size: tuple[int, int]) -> RLE | None:
     Raises InputError for run lengths of another size than (H, W).
 
     >>> segmentation_rle([[1, 1, 3, 1, 3, 3, 1, 3]], (4, 6)), segmentation_rle([], (4, 6))
-    ({'size': [4, 6], 'counts': b'52203'}, None)
+    ({'size': [4, 6], 'counts': b'5220;'}, None)
     """
     height, width = size
     if isinstance(drawn, list):

@@ -118,6 +118,15 @@ def test_names_stay_as_they_are(name: str, tmp_path: Path) -> None:
     assert names_of(back) == tuple(reversed(NASTY)) and not report.renamed and not report.classes_lost
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_progress_counts_each_picture_twice(name: str, file: CocoFile, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    export(file, name, tmp_path / "out", on_progress=lambda *step: steps.append(step))
+    count = len(file.images)
+    assert {total for _, total in steps} == {2 * count}
+    assert [done for done, _ in steps[-1 - count :]] == list(range(count, 2 * count + 1))  # compared once, written before
+
+
 def test_names_of_index_pngs_stay_too(tmp_path: Path) -> None:
     file = file_of([*NASTY, "background"], [Picture("p.jpg", (5, 8), (Thing.of_mask("no", ring()),))])
     assert not export(file, "png", tmp_path / "out").losses

@@ -62,6 +62,19 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_progress_goes_on_from_what_an_earlier_call_did(tmp_path: Path) -> None:
+    photos, steps = pictures(tmp_path / "photos", 10), list[tuple[int, int]]()
+    for _ in range(2):
+        build_index(
+            Source([photos]), tmp_path / "out", Colours(), batch_size=3, shard_size=4, on_progress=lambda *s: steps.append(s)
+        )
+        (tmp_path / "out" / "ids-00001.json").unlink()
+        (tmp_path / "out" / "manifest.json").write_text(
+            json.dumps(json.loads((tmp_path / "out" / "manifest.json").read_text()) | {"complete": False})
+        )
+    assert steps == [(0, 10), (3, 10), (4, 10), (7, 10), (8, 10), (10, 10), (6, 10), (9, 10), (10, 10)]
+
+
 def test_each_picture_has_a_row(tmp_path: Path) -> None:
     photos, clip = pictures(tmp_path / "photos", 10), Colours()
     steps: list[tuple[int, int]] = []

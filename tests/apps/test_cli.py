@@ -533,7 +533,7 @@ def test_figures_off_by_more_than_the_tolerance_are_named(
     assert "A recipe" in said.out
     written = read(tmp_path / "new" / "out" / "figures.json")
     assert (written["recipe"], written["figures"]) == ("recipe.toml", {"zip, twice": {"all AP": value}})
-    assert (tmp_path / "new" / "out" / "zip--twice.json").is_file()
+    assert (tmp_path / "new" / "out" / "zip, twice.json").is_file()
     assert cli("reproduce", recipe, "--limit", 1).code == 0  # compares nothing
 
 

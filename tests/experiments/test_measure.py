@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from annofree.errors import InputError
+from annofree.experiments import shared_models
 from annofree.experiments.measure import OPENERS, Recipe, Run, figures_of, reproduce
 from annofree.experiments.shared_models import shared
 from annofree.features.clip import Clip
@@ -296,6 +297,11 @@ def test_what_is_shared_is_computed_once_a_picture(monkeypatch: pytest.MonkeyPat
     assert asked == [["one"], ["other"], ["one"], ["one", "other"]]
     twin.whole([Image(one.pixels, "one")])  # another picture, for all that is known of it
     assert len(asked) == 5
+
+
+def test_what_is_shared_is_what_the_protocols_do_with_pictures_alone() -> None:
+    seen = {"whole", "dense", "boundaries", "keys", "attention", "keys_and_attention", "maps", "embed", "tokens"}
+    assert set(shared_models._VERBS) == seen
 
 
 def test_shared_models_say_what_the_models_say() -> None:

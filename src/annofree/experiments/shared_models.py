@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
+from annofree.protocols import Masker, Objectness, SelfSupervised, VisionLanguage
 from annofree.structures import Image
 
 __all__ = ["shared"]
 
 Model = TypeVar("Model")
-_VERBS = ("whole", "dense", "boundaries", "keys", "attention", "keys_and_attention", "tokens", "maps", "embed")
+
+
+def _verbs() -> Iterator[str]:
+    """What models do with pictures alone: the methods of their protocols that take ``images``."""
+    for protocol in (VisionLanguage, SelfSupervised, Objectness, Masker):
+        for name, member in vars(protocol).items():
+            if not name.startswith("_") and callable(member) and get_type_hints(member).get("images") == Sequence[Image]:
+                yield name
+    yield "tokens"  # of a DINO, which its protocol leaves to it
 
 
 class _Memory:
@@ -40,3 +49,6 @@ def shared(model: Model) -> Model:
         if hasattr(model, verb):
             setattr(twin, verb, partial(memory.ask, getattr(model, verb)))
     return twin
+
+
+_VERBS = tuple(_verbs())

@@ -5,12 +5,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from annofree.errors import InputError
 from annofree.testing.tolerances import assert_close
 from annofree.training.tiny import loop
 from annofree.training.tiny.loop import Budget, fit
@@ -228,3 +231,87 @@ def test_a_finished_run_learns_no_more(tmp_path: Path) -> None:
     before = float(slope.at.detach())
     figures = run(slope, slope.loss, replace(BUDGET, samples=6), tmp_path)
     assert float(slope.at.detach()) == before and figures["samples"] == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lr": 0.02}, "lr was 0.1, now 0.02"),
+        ({"batch": 4}, "batch was 2, now 4"),
+        ({"weight_decay": 0.5}, "weight_decay was 0.0, now 0.5"),
+        ({"warmup": 0.2, "clip": 2.0}, "clip was 1.0, now 2.0; warmup was 0.1, now 0.2"),
+    ],
+)
+def test_a_run_goes_on_with_its_own_settings_only(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    slope = Slope()
+    run(slope, slope.loss, replace(BUDGET, samples=6), tmp_path)
+    kept = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(InputError, match=rf"holds a run with other settings \({words}\); go on with those, or elsewhere"):
+        run(slope, slope.loss, replace(BUDGET, samples=60, **change), tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == kept
+    assert run(slope, slope.loss, replace(BUDGET, samples=60), tmp_path)["samples"] == 60
+
+
+def test_a_run_goes_on_with_what_it_was_told_of_itself_only(tmp_path: Path) -> None:
+    def again(seed: int) -> None:
+        slope = Slope()
+        fit(
+            slope, lambda _: slope.loss(), replace(BUDGET, samples=6), tmp_path,
+            measure=dict, say=quiet, about={"seed": seed},
+        )  # fmt: skip
+
+    again(0)
+    again(0)
+    with pytest.raises(InputError, match="seed was 0, now 1"):
+        again(1)
+
+
+def drawn_run(folder: Path, stop_after: int | None) -> list[list[float]]:
+    """What each step of a run of ten draws, with generators of three kinds; it is killed before the step ``stop_after``."""
+    torch.manual_seed(7)
+    slope, ours, theirs = Slope(), torch.Generator().manual_seed(7), np.random.default_rng(7)
+    drawn: list[list[float]] = []
+
+    def loss(_: float) -> Tensor:
+        if len(drawn) == stop_after:
+            raise KeyboardInterrupt
+        drawn.append([float(torch.rand(())), float(torch.rand((), generator=ours)), float(theirs.random())])
+        return slope.loss() * drawn[-1][0]
+
+    try:
+        fit(
+            slope, loss, replace(BUDGET, samples=20), folder,
+            measure=dict, say=quiet, every_minutes=0.0, generators=(ours, theirs),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        return drawn
+    return [*drawn, [float(slope.at.detach())]]
+
+
+@pytest.mark.parametrize("after", [1, 4, 9])
+def test_a_resumed_run_draws_what_an_undisturbed_one_draws(tmp_path: Path, after: int) -> None:
+    whole = drawn_run(tmp_path / "whole", None)
+    assert len(whole) == 11
+    assert [*drawn_run(tmp_path / "parts", after), *drawn_run(tmp_path / "parts", None)] == whole
+
+
+def test_a_checkpoint_of_another_device_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[object] = []
+    load = torch.load
+
+    def watched(*args: Any, **options: Any) -> Any:
+        places.append(options.get("map_location"))
+        return load(*args, **options)
+
+    slope = Slope()
+    run(slope, slope.loss, replace(BUDGET, samples=4), tmp_path)
+    monkeypatch.setattr(torch, "load", watched)
+    run(slope, slope.loss, replace(BUDGET, samples=8), tmp_path)
+    assert places == ["cpu"]
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_text("no")
+    slope = Slope()
+    with pytest.raises(InputError, match="expected the checkpoint of a training at"):
+        run(slope, slope.loss, BUDGET, tmp_path)

@@ -244,7 +244,11 @@ def train_tiny_clip(
         return contrastive_loss(image, F.normalize(text.float(), dim=-1), scale, captions)
 
     measure = functools.partial(exam, model, tokenizer)
-    figures = fit(model, loss_of, budget, out, measure=measure, say=say, every_minutes=every_minutes)
+    figures = fit(
+        model, loss_of, budget, out,
+        measure=measure, say=say, every_minutes=every_minutes,
+        generators=(generator, pool.rng), about={"seed": seed, "pool": pool_size},
+    )  # fmt: skip
     calibration = list(world.scenes(calibration_size, 8_000_000 + seed, "mixed"))
     return write_tiny_clip(model, tokenizer, figures, out, calibration, font=font, exam_size=exam_size)
 

@@ -164,7 +164,11 @@ def train_tiny_clip_vit(
         return told + _DISTILLATION * distillation_loss(image, answer.to(device))
 
     measure = functools.partial(exam, model, tokenizer)
-    figures = fit(model, loss_of, budget, out, measure=measure, say=say, every_minutes=every_minutes)
+    figures = fit(
+        model, loss_of, budget, out,
+        measure=measure, say=say, every_minutes=every_minutes,
+        generators=(generator, small.pool.rng, large.pool.rng), about={"seed": seed, "pool": pool_size},
+    )  # fmt: skip
     calibration = list(world.scenes(calibration_size, 8_000_000 + seed, "mixed"))
     return write_tiny_clip_vit(model, tokenizer, figures, out, calibration, font=font, exam_size=exam_size)
 

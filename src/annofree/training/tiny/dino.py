@@ -156,6 +156,8 @@ def train_tiny_dino(
         measure=lambda: _progress(reader, watched, device),
         say=say,
         every_minutes=every_minutes,
+        generators=(generator,),
+        about={"seed": seed, "pool": pool_size},
     )
     return write_tiny_dino(model, figures, out, font=font, exam_size=exam_size)
 

@@ -129,7 +129,11 @@ class _Course:
         head = nn.Conv2d(model.dimension, 1, 1).to(self.device)
         lesson = _Lesson(model, head, World(self.font), self.seed, self.refine, self.tau)
         step = partial(lesson, batch=self.budget.batch)
-        training = fit(head, step, self.budget, out, measure=dict, say=self.say, every_minutes=self.every_minutes)
+        training = fit(
+            head, step, self.budget, out,
+            measure=dict, say=self.say, every_minutes=self.every_minutes,
+            generators=(lesson.rng,), about={"seed": self.seed, "refine": self.refine, "tau": self.tau},
+        )  # fmt: skip
         return write_found(head, training, out, dino, refine=self.refine, font=self.font, exam_size=self.exam_size)
 
 

@@ -271,6 +271,8 @@ def train_tiny_sam(
         measure=lambda: exam(model),
         say=say,
         every_minutes=every_minutes,
+        generators=(pool.rng,),
+        about={"seed": seed, "pool": pool_size},
     )
     return write_tiny_sam(model, figures, out, font=font, exam_size=exam_size)
 

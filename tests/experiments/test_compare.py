@@ -69,7 +69,10 @@ def measured_names() -> dict[str, set[str]]:
     found = CocoFile(images, data["categories"], [row | {"score": 0.9} for row in rows])
     instance = set(figures_of(CocoFile(images, data["categories"], rows), found, "split"))
     views = ("mIoU", "mIoU of things", "pixel accuracy")
-    return {"instance": instance, "semantic": {f"{group} {v}" for group in (*(i["split"] for i in images), "all") for v in views}}
+    return {
+        "instance": instance,
+        "semantic": {f"{group} {v}" for group in (*(i["split"] for i in images), "all") for v in views},
+    }
 
 
 def test_recipes_expect_what_is_measured() -> None:

@@ -23,6 +23,7 @@ from annofree.evaluation.metrics.semantic import SemanticScorer
 from annofree.evaluation.predict_semantic import score_method
 from annofree.evaluation.protocols.instance import INSTANCE_PROTOCOLS, instance_protocol
 from annofree.evaluation.protocols.semantic import semantic_protocol
+from annofree.experiments.compare import file_name
 from annofree.experiments.papers import PublishedRecipe, _of_labels, is_published
 from annofree.features.zutis_network import ZutisConfig, ZutisNetwork
 from annofree.features.zutis_weights import save_zutis
@@ -154,7 +155,7 @@ def test_a_recipe_from_end_to_end(data: Path, recipe: Path, tmp_path: Path, caps
     truth = CocoFile.read(data / "coco" / "annotations" / "instances_train2014.json")
     part = CocoFile(truth.images[1:], truth.categories, [a for a in truth.annotations if a["image_id"] > 1])
     for run in plan.runs[1:3]:
-        said = CocoFile.read(tmp_path / "out" / f"{''.join(c if c.isalnum() else '-' for c in run.name)}.json")
+        said = CocoFile.read(tmp_path / "out" / file_name(run.name))
         assert {row["image_id"] for row in said.annotations} <= {row["id"] for row in part.images}
         for view in ("class-aware", "class-agnostic"):
             s = evaluate_instances(part, said, view=view)

@@ -427,7 +427,7 @@ WRONG: Mapping[str, tuple[str, str]] = {
     "names": ("[network]\nnames = ['a']", r"unknown setting of \[network\] 'names'"),
     "scenes": ("[scenes]\nside = 3", r"unknown setting of \[scenes\] 'side'; did you mean 'sides'"),
     "range": ("[scenes]\nflip = 3", "expected shares from 0 to 1, .* got flip 3"),
-    "kind": ("[scenes]\nflip = 'no'", r"expected \[scenes\] as SceneSettings explains them"),
+    "kind": ("[scenes]\nflip = 'no'", r"expected flip of \[scenes\] as a number"),
     "text": ("steps = 'many'", "expected steps as a whole number, got 'many'"),
     "list": ("decay_at = 5", "expected decay_at as a list of whole numbers, got 5"),
     "listed": ("decay_at = [5.5]", r"expected decay_at as a list of whole numbers, got \[5\.5\]"),
@@ -436,7 +436,7 @@ WRONG: Mapping[str, tuple[str, str]] = {
     "more": ("fraction = 2.0", "expected fraction up to 1, got 2"),
     "optimiser": ("optimiser = 'sdg'", "unknown optimiser 'sdg'; did you mean 'sgd'"),
     "tier": ("tier = 'S7'", "unknown tier 'S7'"),
-    "toml": ("steps = ", "expected TOML in the recipe"),
+    "toml": ("steps = ", "expected TOML in a recipe"),
 }
 
 

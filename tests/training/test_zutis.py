@@ -413,14 +413,14 @@ WRONG: Mapping[str, tuple[str, str]] = {
     "network": ("[network]\nquerys = 3", r"unknown setting of \[network\] 'querys'; did you mean 'queries'"),
     "scenes": ("[scenes]\ncrops = 3", r"unknown setting of \[scenes\] 'crops'; did you mean 'crop'"),
     "variant": ("[scenes]\nvariant = 'oficial'", r"unknown variant of \[scenes\] 'oficial'; did you mean 'official'"),
-    "kind": ("[scenes]\ncrop = 'wide'", r"expected \[scenes\] as CopyPasteSettings explains them"),
+    "kind": ("[scenes]\ncrop = 'wide'", r"expected crop of \[scenes\] as a whole number"),
     "text": ("steps = 'many'", "expected steps as a whole number, got 'many'"),
     "truth": ("lr = true", "expected lr as a number, got True"),
     "half": ("batch = 1.5", "expected batch as a whole number"),
     "zero": ("batch = 0", "expected batch above 0, got 0"),
     "less": ("weight_decay = -1", "expected weight_decay from 0, got -1"),
     "single": ("exclude = 'dog'", r"expected exclude as a list of names, got the text 'dog'; write \['dog'\]"),
-    "toml": ("steps = ", "expected TOML in the recipe"),
+    "toml": ("steps = ", "expected TOML in a recipe"),
 }
 
 

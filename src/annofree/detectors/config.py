@@ -10,12 +10,14 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from annofree.errors import InputError, unknown_name
+from annofree.io.settings_file import check_values
 
 __all__ = ["BACKBONES", "KINDS", "NORMS", "OBJECT", "DetectorConfig"]
 
 KINDS = ("cascade", "mask_rcnn", "mask2former")
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "clip-resnet")
 NORMS = ("frozen", "batch", "sync", "group")
+_WORDS = ("kind", "backbone", "norm")  # which are refused with the nearest names
 OBJECT = "object"
 """The one name of a class-agnostic detector."""
 
@@ -102,6 +104,7 @@ class DetectorConfig:
             raise unknown_name("setting of a detector", name, known)
         for name in {"kind", "names"} - values.keys():
             raise InputError(f"expected the setting {name!r} of a detector, it is not given")
+        check_values(cls, {name: value for name, value in values.items() if name not in _WORDS}, "a detector")
         return cls(**values)
 
     @property

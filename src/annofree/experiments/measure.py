@@ -22,12 +22,13 @@ from annofree.experiments.shared_models import shared
 from annofree.features.controls import Control, controlled
 from annofree.features.zutis_weights import load_zutis
 from annofree.formats.coco import CocoFile
+from annofree.io.settings_file import check_fields, check_type
 from annofree.methods.components import OBJECTNESS_ROLES
 from annofree.methods.detector import open_detector
 from annofree.methods.registry import Models, build, decided, entry_of
 from annofree.structures import Vocabulary
 
-__all__ = ["OPENERS", "Figures", "Recipe", "Run", "figures_of", "reproduce"]
+__all__ = ["OPENERS", "Figures", "Recipe", "Run", "figures_of", "reproduce", "tables"]
 
 _MADE = "made/"
 _PARTS = ("clip", "zutis", "detector")
@@ -85,15 +86,25 @@ class Recipe:
         """Read a recipe; raises InputError when it is not there, not TOML, or has other fields than a recipe has."""
         try:
             data = tomllib.loads(path.read_text(encoding="utf-8"))
-            runs = tuple(Run(**{**run, "names": tuple(run.get("names", ()))}) for run in data.pop("run", []))
-            here = path.parent
-            places = {key: here / data.pop(key) for key in ("truth", "images")}
+            runs = tuple(_run(table) for table in tables(data.pop("run", []), "run"))
+            check_fields(cls, {**data, "runs": runs}, "a recipe", beside=("runs",))
             _check_names([run.name for run in runs], path)
-            return cls(**data, **places, runs=runs)
+            return cls(**{**data, **{key: path.parent / data[key] for key in ("truth", "images")}}, runs=runs)
         except OSError as problem:
             raise InputError(f"expected a recipe at {path}, but it cannot be read: {problem.strerror}") from None
-        except (ValueError, KeyError, TypeError) as problem:  # not UTF-8 and not TOML are both a ValueError
+        except ValueError as problem:  # not UTF-8, not TOML and wrong fields are all one
             raise InputError(f"expected a recipe in {path}, but it is not one: {problem}") from None
+
+
+def _run(table: Mapping[str, Any]) -> Run:
+    check_fields(Run, table, f"the run {table.get('name', '')!r}")
+    return Run(**{**table, "names": tuple(table.get("names", ()))})
+
+
+def tables(given: Any, name: str) -> Sequence[Mapping[str, Any]]:
+    """Return what a recipe has as [[name]]; raises InputError for anything but tables."""
+    check_type(name, given, Sequence[Mapping[str, Any]])
+    return cast(Sequence[Mapping[str, Any]], given)
 
 
 def _check_names(names: Sequence[str], path: Path) -> None:

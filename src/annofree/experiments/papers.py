@@ -20,9 +20,10 @@ from annofree.evaluation.metrics.semantic import SemanticScores
 from annofree.evaluation.predict_semantic import score_method
 from annofree.evaluation.protocols.instance import INSTANCE_PROTOCOLS, instance_protocol
 from annofree.evaluation.protocols.semantic import PROTOCOLS, semantic_protocol
-from annofree.experiments.measure import OPENERS
+from annofree.experiments.measure import OPENERS, tables
 from annofree.formats.coco import CocoFile
 from annofree.hub.cards import sha256_of
+from annofree.io.settings_file import check_fields, check_type
 from annofree.methods.registry import Models, build, changed, entry_of
 
 __all__ = ["DATA_VARIABLE", "Place", "PublishedRecipe", "PublishedRun", "is_published"]
@@ -87,12 +88,14 @@ class PublishedRecipe:
         """Read a recipe; raises InputError when it is not there, not TOML, or has other fields or protocols than there are."""
         try:
             held = tomllib.loads(path.read_text(encoding="utf-8"))
-            runs = tuple(PublishedRun(**run) for run in held.pop("run", []))
-            places = {name: Place(**place) for name, place in held.pop("data", {}).items()}
+            runs = tuple(_run(table) for table in tables(held.pop("run", []), "run"))
+            check_type("data", data := held.pop("data", {}), Mapping[str, Mapping[str, Any]])
+            places = {name: _place(name, table) for name, table in data.items()}
+            check_fields(cls, {**held, "data": places, "runs": runs}, "a recipe", beside=("data", "runs"))
             recipe = cls(**held, data=places, runs=runs, file=path.name)
         except OSError as problem:
             raise InputError(f"expected a recipe at {path}, but it cannot be read: {problem.strerror}") from None
-        except (ValueError, KeyError, TypeError) as problem:  # not UTF-8 and not TOML are both a ValueError
+        except ValueError as problem:  # not UTF-8, not TOML and wrong fields are all one
             raise InputError(f"expected a recipe of a paper in {path}, but it is not one: {problem}") from None
         recipe._check()
         return recipe
@@ -176,6 +179,16 @@ class PublishedRecipe:
             role = next(role for role in roles if role in OPENERS)
             models = models.having(**{role: OPENERS[role](places[run.weights], models.device)})
         return build(run.method, models, run.variant, run.settings)
+
+
+def _run(table: Mapping[str, Any]) -> PublishedRun:
+    check_fields(PublishedRun, table, f"the run {table.get('name', '')!r}")
+    return PublishedRun(**table)
+
+
+def _place(name: str, table: Mapping[str, Any]) -> Place:
+    check_fields(Place, table, f"[data] {name}")
+    return Place(**table)
 
 
 def is_published(path: Path) -> bool:

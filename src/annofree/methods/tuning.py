@@ -18,6 +18,7 @@ from annofree.detections.overlaps import Overlaps
 from annofree.detections.policy import OutputPolicy
 from annofree.detections.verification import Calibration, Naming
 from annofree.errors import unknown_name
+from annofree.io.settings_file import check_fields, check_values
 from annofree.methods.answering import Answering, AnsweringBoth, AnsweringMaps, Gated
 from annofree.methods.components import Models
 from annofree.protocols import Segmenter, SemanticSegmenter
@@ -65,7 +66,9 @@ def policy_of(preset: str, method: str, changes: Mapping[str, Any] | None = None
     for name in own:
         if name not in (*known, "scale"):
             raise unknown_name("part of a policy", name, known)
+    check_values(OutputPolicy, own, "a policy")
     if isinstance(own.get("overlaps"), Mapping):
+        check_fields(Overlaps, own["overlaps"], "overlaps")
         own["overlaps"] = Overlaps(**own["overlaps"])
     if isinstance(own.get("calibration"), Mapping):
         own["calibration"] = Calibration(**own["calibration"])

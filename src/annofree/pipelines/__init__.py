@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from annofree.errors import InputError, unknown_name
+from annofree.io.settings_file import check_fields
 from annofree.pipelines.self_training import SelfTrainingMaking
 from annofree.pipelines.zutis import ZutisMaking
 
@@ -25,6 +26,7 @@ def making_of(table: Mapping[str, Any]) -> SelfTrainingMaking | ZutisMaking:
     if what not in MAKINGS:
         raise unknown_name("thing to make", what, MAKINGS)
     try:
+        check_fields(MAKINGS[what], settings, f"[make] of {what}")
         return MAKINGS[what](**settings)
-    except TypeError as problem:
+    except InputError as problem:
         raise InputError(f"expected the settings of {what} in the recipe's table make: {problem}") from None

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from annofree.datasets.emoji.world import CATEGORIES, SPLITS
 from annofree.errors import InputError
 from annofree.evaluation.accumulators import Figures
 from annofree.evaluation.metrics.errors import find_mistakes
 from annofree.formats.coco import CocoFile
+from annofree.io.settings_file import check_names, check_type
 from annofree.methods.registry import load
 from annofree.pipelines.scenes import Show, drawn_scenes
 from annofree.runs.batch_encoder import Encoders
@@ -33,6 +34,7 @@ from annofree.training.pseudo_labels.select import pseudo_label
 __all__ = ["SelfTrainingMaking", "label_figures"]
 
 _BATCH = 4
+_BY_CLASS = ("min_score", "keep")
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,10 @@ def over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 def rules_of(given: Mapping[str, Any]) -> LabelRules:
     """Read rules from plain values; the least score and the share that is kept are numbers for all classes."""
-    values: dict[str, Any] = {k: ByClass(float(v)) if k in ("min_score", "keep") else v for k, v in given.items()}
+    check_names("rule of labels", given, [f.name for f in fields(LabelRules)])
+    for name, value in given.items():
+        check_type(name, value, float if name in _BY_CLASS else get_type_hints(LabelRules)[name], "the rules of labels")
+    values: dict[str, Any] = {k: ByClass(float(v)) if k in _BY_CLASS else v for k, v in given.items()}
     return LabelRules(**values)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError
 from annofree.hub.cards import TIERS
+from annofree.io.settings_file import check_names, check_type, check_values
 from annofree.training.augment.detection_scenes import SceneSettings
 from annofree.training.engine.lr_schedules import Stairs, Warmed
-from annofree.training.engine.recipe_checks import check_above_zero, check_names, check_types, read_fields
+from annofree.training.engine.recipe_checks import check_above_zero, check_types, read_fields
 
 __all__ = ["OPTIMISERS", "WEIGHT_FILES", "DetectorRecipe"]
 
@@ -115,6 +116,7 @@ class DetectorRecipe:
     def __post_init__(self) -> None:
         for name in _PATHS:
             value = getattr(self, name)
+            check_type(name, value, Path | None)
             object.__setattr__(self, name, None if value is None else Path(value))
         for name, kind in _LISTS.items():
             object.__setattr__(self, name, _listed(name, getattr(self, name), kind))
@@ -127,6 +129,7 @@ class DetectorRecipe:
                 raise InputError(f"expected {name} up to 1, got {getattr(self, name)}")
         known = [f.name for f in fields(DetectorConfig) if f.name != "names"]
         check_names("setting of [network]", self.network, known)
+        check_values(DetectorConfig, self.network, "[network]")
         self.scene_settings()
 
     @classmethod
@@ -160,10 +163,8 @@ class DetectorRecipe:
     def scene_settings(self) -> SceneSettings:
         """How scenes are made; raises InputError for settings that there are not."""
         check_names("setting of [scenes]", self.scenes, [f.name for f in fields(SceneSettings)])
-        try:
-            return SceneSettings(**self.scenes)
-        except TypeError as problem:  # text where a number belongs
-            raise InputError(f"expected [scenes] as SceneSettings explains them, got {dict(self.scenes)}: {problem}") from None
+        check_values(SceneSettings, self.scenes, "[scenes]")
+        return SceneSettings(**self.scenes)
 
     def of_the_curve(self) -> dict[str, Any]:
         """The fields that shape what is learned."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from annofree.errors import InputError, unknown_name
 from annofree.features.clip import Clip
 from annofree.features.sam import Sam
 from annofree.hub.cards import bundled
+from annofree.io.settings_file import check_fields, read_toml
 from annofree.ops.boxes import tight_boxes
 from annofree.structures import Image, Vocabulary
 from annofree.training.tiny.evaluate_saliency import examine_dino, examine_found
@@ -169,8 +169,10 @@ class ModelRecipe:
     def read(cls, path: Path) -> ModelRecipe:
         """Read a recipe; raises InputError when it has other fields than a model's recipe has."""
         try:
-            return cls(**tomllib.loads(path.read_text(encoding="utf-8")))
-        except TypeError as problem:
+            held = read_toml(path, "the recipe of a model")
+            check_fields(cls, held, "the recipe")
+            return cls(**held)
+        except InputError as problem:
             raise InputError(f"expected the recipe of a model in {path}, but it is not one: {problem}") from None
 
     def measure(self, font: Path | None = None) -> dict[str, float]:

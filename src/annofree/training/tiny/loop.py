@@ -141,7 +141,7 @@ def _state(
 
 def _drawn_on_devices() -> list[Tensor]:
     """How far the generators of GPUs are; none where no GPU was touched, which asking would do."""
-    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
 
 
 def _drawn(generator: Generator) -> Tensor | str:

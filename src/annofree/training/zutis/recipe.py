@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError, unknown_name
+from annofree.features.zutis_network import ZutisConfig
+from annofree.io.settings_file import check_names, check_type, check_values
 from annofree.training.augment.copy_paste import VARIANTS, CopyPasteSettings
-from annofree.training.engine.recipe_checks import check_above_zero, check_names, check_types, read_fields
+from annofree.training.engine.recipe_checks import check_above_zero, check_types, read_fields
 
 __all__ = ["ZutisRecipe"]
 
@@ -100,15 +102,17 @@ class ZutisRecipe:
 
     def __post_init__(self) -> None:
         for name in _PATHS:
+            check_type(name, getattr(self, name), Path)
             object.__setattr__(self, name, Path(getattr(self, name)))
         for name in ("exclude", "templates"):
             value = getattr(self, name)
-            object.__setattr__(self, name, value if isinstance(value, str) else tuple(value))
+            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
         if isinstance(self.exclude, str):
             raise InputError(f"expected exclude as a list of names, got the text {self.exclude!r}; write [{self.exclude!r}]")
         check_types(self)
         check_above_zero(self, ("steps", "batch", "lr", "logit_scale", "stride", "log_every", "checkpoint_every"))
         check_names("setting of [network]", self.network, _NETWORK)
+        check_values(ZutisConfig, self.network, "[network]")
         self.scene_settings()
 
     @classmethod
@@ -132,10 +136,8 @@ class ZutisRecipe:
         if variant not in VARIANTS:
             raise unknown_name("variant of [scenes]", str(variant), VARIANTS)
         check_names("setting of [scenes]", held, [*(f.name for f in fields(CopyPasteSettings)), "variant"])
-        try:
-            return replace(VARIANTS[variant], **held)
-        except TypeError as problem:  # text where a number belongs
-            raise InputError(f"expected [scenes] as CopyPasteSettings explains them, got {held}: {problem}") from None
+        check_values(CopyPasteSettings, held, "[scenes]")
+        return replace(VARIANTS[variant], **held)
 
     def of_the_curve(self) -> dict[str, Any]:
         """The fields that shape what is learned."""

@@ -30,7 +30,7 @@ from annofree.hub.presets import Preset, Role, presets
 from annofree.methods import components as models_module
 from annofree.methods import registry
 from annofree.methods.detector import Origin
-from annofree.methods.registry import METHODS, TASKS, Entry, Models, build, changed, load
+from annofree.methods.registry import METHODS, TASKS, Entry, Models, build, changed, entry_of, load, method_named
 from annofree.methods.sam_clip import VARIANTS as SAM_CLIP_VARIANTS
 from annofree.methods.sam_clip import SamClip
 from annofree.methods.zip import Zip, ZipSettings
@@ -345,3 +345,17 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["clip-diy", "sam-clip", "clip-surgery", "patch-cosine"])
+def test_words_of_a_name_may_be_joined_by_hyphens(name: str) -> None:
+    joined = name.replace("-", "_")
+    assert method_named(name) == method_named(joined) == joined
+    assert entry_of(name) is entry_of(joined)
+    with pytest.raises(InputError, match="unknown method 'clip-dyi'; did you mean 'clip_diy'"):
+        entry_of("clip-dyi")
+
+
+def test_what_was_chosen_for_a_method_is_found_by_either_name() -> None:
+    ours, theirs = (load(name, models="tiny", device="cpu").provenance for name in ("sam-clip", "sam_clip"))
+    assert ours == theirs

@@ -255,3 +255,12 @@ def test_negatives_compete_wherever_a_policy_names_instances_again() -> None:
     assert found.distractors.names[-1] == "wall"
     with pytest.raises(InputError, match="detector takes none"):
         plan(method="detector", negatives=("wall",), policy="answer").tasks(WORDS)
+
+
+def test_a_plan_knows_methods_by_either_name() -> None:
+    one, other = (
+        Plan(("instance", "semantic"), method, "default", "tiny", "none", "cpu", ())
+        for method in ("zip+clip-diy", "zip + clip_diy")
+    )
+    assert one.named() == other.named() == {"instance": "zip", "semantic": "clip_diy"}
+    assert one.asked() == other.asked() and one.asked()["method"] == "zip+clip_diy"

@@ -16,13 +16,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from annofree.errors import InputError, unknown_name
 from annofree.hub.cards import Card
 from annofree.hub.presets import DEFAULT, Role
+from annofree.io.settings_file import check_type
 from annofree.methods import clip_diy, clip_surgery, consensus, detector, maskclip, patch_cosine, sam_clip, zutis
 from annofree.methods import zip as zip_
 from annofree.methods.components import OBJECTNESS_ROLES, Models
 from annofree.methods.tuning import POLICIES, answering, policy_of, tuned
 from annofree.protocols import Segmenter, SemanticSegmenter
 
-__all__ = ["METHODS", "TASKS", "Entry", "Models", "build", "changed", "decided", "entry_of", "load", "methods"]
+__all__ = ["METHODS", "TASKS", "Entry", "Models", "build", "changed", "decided", "entry_of", "load", "method_named", "methods"]
 
 Task = Literal["instance", "semantic"]
 TASKS: dict[Task, type] = {"instance": Segmenter, "semantic": SemanticSegmenter}
@@ -92,13 +93,24 @@ def methods() -> dict[str, Entry]:
     return known
 
 
+def method_named(method: str) -> str:
+    """Return a method's name as the catalogue has it, however its words are joined; what is no name stays as it is.
+
+    >>> method_named("clip-diy"), method_named("clip_diy"), method_named("trained/my-detector")
+    ('clip_diy', 'clip_diy', 'trained/my-detector')
+    """
+    known = methods()
+    alike = {name.replace("-", "_"): name for name in known}
+    return method if method in known else alike.get(method.replace("-", "_"), method)
+
+
 def entry_of(method: str, variant: str = "default") -> Entry:
     """Return the entry of a method, by its name or the folder of a detector, that has a variant.
 
     Raises InputError that names the nearest known ones.
     """
-    known = methods()
-    entry = known[method] if method in known else _trained(method, known)
+    known, name = methods(), method_named(method)
+    entry = known[name] if name in known else _trained(method, known)
     if entry.variants and variant not in entry.variants:
         raise unknown_name(f"variant of {method}", variant, entry.variants)
     return entry
@@ -132,14 +144,15 @@ def build(method: str, models: Models, variant: str = "default", changes: Mappin
         if changes:
             raise InputError(f"expected no changed settings for {method}, which has none known here, got {', '.join(changes)}")
         return entry.build(models, variant)
-    chosen = tuned(models.preset.name, method).settings if variant == "default" else {}
+    chosen = tuned(models.preset.name, method_named(method)).settings if variant == "default" else {}
     return entry.build(models, changed(changed(entry.variants[variant], chosen), changes or {}))
 
 
 def changed(settings: Any, changes: Mapping[str, Any]) -> Any:
     """Replace fields of a settings dataclass, and of settings within it, by name.
 
-    Raises InputError for a name that is no setting, and for a value that is none of the words which the setting may be.
+    Raises InputError for a name that is no setting, for a value of another type than the setting has, and for one that is none
+    of the words which the setting may be.
     """
     known, hints = {f.name for f in fields(settings)}, get_type_hints(type(settings))
     for name, value in changes.items():
@@ -148,6 +161,7 @@ def changed(settings: Any, changes: Mapping[str, Any]) -> Any:
         words = _words(hints[name])
         if words and isinstance(value, str) and value not in words:
             raise unknown_name(f"value of {name}", value, words)
+        check_type(name, value, hints[name], "the settings")
     nested = {k: changed(getattr(settings, k), v) for k, v in changes.items() if isinstance(v, Mapping)}
     return replace(settings, **{**changes, **nested})
 
@@ -200,4 +214,4 @@ def decided(method: Any, name: str, models: Models, policy: str | Mapping[str, A
     changes = {} if isinstance(policy, str) else dict(policy)
     if "clip" not in entry_of(name).needs:  # whose candidates nobody can look at
         changes = {"verify": False, "calibration": None, **changes}
-    return answering(method, name, models, changes, distractors)
+    return answering(method, method_named(name), models, changes, distractors)

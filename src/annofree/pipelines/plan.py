@@ -81,7 +81,9 @@ class Plan:
 
     @property
     def _names(self) -> list[str]:
-        return [] if self.method is None else [name.strip() for name in self.method.split("+")]
+        from annofree.methods.registry import method_named
+
+        return [] if self.method is None else [method_named(name.strip()) for name in self.method.split("+")]
 
     def _idle(self, name: str, entry: Entry, who: dict[str, str]) -> InputError:
         does = " and ".join(entry.tasks)
@@ -94,7 +96,7 @@ class Plan:
     def asked(self) -> dict[str, Any]:
         """What has to be asked again for a run to go on, beside classes, tasks and stuff."""
         own: dict[str, Any] = {
-            "method": self.method,
+            "method": None if self.method is None else "+".join(self._names),
             "models": self.models,
             "variant": self.variant,
             "objectness": self.objectness,

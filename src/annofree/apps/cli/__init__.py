@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -25,6 +27,7 @@ from annofree.apps.cli.commands.review import review
 from annofree.apps.cli.commands.segment import segment
 from annofree.apps.cli.commands.train import train
 from annofree.apps.cli.commands.world import world
+from annofree.apps.cli.help import PlainCommand, PlainGroup
 from annofree.apps.cli.process import leave, program_start, started
 from annofree.errors import AnnofreeError
 
@@ -34,28 +37,45 @@ _STOPPED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     name="annofree",
-    help="Name the things; get boxes, masks and label maps, with no annotation.",
     no_args_is_help=True,
-    add_completion=False,
+    cls=PlainGroup,
+    rich_markup_mode=None,  # square brackets, such as those of extras, are text
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(segment)
-app.command()(relabel)
-app.command()(merge)
-app.command()(evaluate)
-app.command()(reproduce)
-app.command()(index)
-app.command()(retrieve)
-app.command()(mask)
-app.command()(pseudo_label)
-app.command()(finetune)
-app.command()(export_model)
-app.command()(report)
-app.command()(review)
-app.command()(export)
-app.command()(convert)
-app.command()(doctor)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"annofree {version('annofree')}")
+        raise typer.Exit
+
+
+@app.callback()
+def annofree(
+    shows_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_tell_version)
+    ] = False,
+) -> None:
+    """Name the things; get boxes, masks and label maps, with no annotation."""
+
+
+app.command(cls=PlainCommand)(segment)
+app.command(cls=PlainCommand)(relabel)
+app.command(cls=PlainCommand)(merge)
+app.command(cls=PlainCommand)(evaluate)
+app.command(cls=PlainCommand)(reproduce)
+app.command(cls=PlainCommand)(index)
+app.command(cls=PlainCommand)(retrieve)
+app.command(cls=PlainCommand)(mask)
+app.command(cls=PlainCommand)(pseudo_label)
+app.command(cls=PlainCommand)(finetune)
+app.command(cls=PlainCommand)(export_model)
+app.command(cls=PlainCommand)(report)
+app.command(cls=PlainCommand)(review)
+app.command(cls=PlainCommand)(export)
+app.command(cls=PlainCommand)(convert)
+app.command(cls=PlainCommand)(doctor)
 app.add_typer(models, name="models")
 app.add_typer(train, name="train")
 app.add_typer(world, name="world")

@@ -15,7 +15,7 @@ class Bar:
     """A bar for what is done; lines that are printed meanwhile go above it."""
 
     def __init__(self, what: str, eta: Eta, total: int) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Pace(eta), _Left(eta))
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), _Pace(eta), _Left(eta))
         self._progress = Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
         self._task = self._progress.add_task(what, total=total)
         self._progress.start()

@@ -13,7 +13,7 @@ _WIDE = 180  # characters
 
 
 def console(width: int = _WIDE, **options: Any) -> Console:
-    """Open the standard output; ``width`` counts where it is no terminal."""
+    """Open the standard output, where square brackets are text; ``width`` counts where it is no terminal."""
     from rich.console import Console
 
-    return Console(width=None if Console().is_terminal else width, **options)
+    return Console(width=None if Console().is_terminal else width, **{"markup": False, **options})

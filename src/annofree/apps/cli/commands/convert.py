@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from annofree.apps.cli.help import one_of
 from annofree.apps.cli.progress import progress
 
 __all__ = ["convert"]
@@ -22,7 +23,11 @@ def convert(
     to: Annotated[str, typer.Option(help="The format to write, one of the same.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A new or empty folder to write to.", show_default=False)],
     images: Annotated[
-        str, typer.Option(help="What becomes of the pictures: none (they stay where they are), copy or link.")
+        str,
+        typer.Option(
+            help="What becomes of the pictures; with none they stay.",
+            **one_of("none", "copy", "link"),
+        ),
     ] = "none",
     image_root: Annotated[
         Path | None, typer.Option(help="The folder of the pictures; needed to copy or link them, and for sizes from YOLO.")
@@ -31,6 +36,8 @@ def convert(
     """Convert annotations, read the result back, and say what the format could not hold.
 
     Exit code 0: written, whether or not something was lost; 2: the call was wrong, and nothing was written.
+
+    Example: annofree convert truth.json --from coco --to cvat --out cvat
     """
     from annofree.formats.registry import export, format_named, read
 

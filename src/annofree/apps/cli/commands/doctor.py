@@ -18,7 +18,10 @@ _PACKAGES = ("annofree", "torch", "torchvision", "open_clip_torch", "transformer
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Say what this machine has: Python, devices, memory, disk, caches, fonts, models, and what each preset would fetch."""
+    """Say what this machine has: Python, devices, memory, disk, caches, fonts, models, and what each preset would fetch.
+
+    Example: annofree doctor --json
+    """
     found = {
         "python": platform.python_version(),
         "platform": platform.platform(),

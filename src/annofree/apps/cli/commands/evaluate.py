@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from annofree.apps.cli.commands.evaluate_instances import Asked, evaluate_instances
+from annofree.apps.cli.help import one_of
 from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
 from annofree.apps.cli.summary import spent
@@ -21,55 +22,122 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
+# the headings of the options
+_SCORED = "What is scored"
+_METHOD = "The method, with --images"
+_INSTANCES = "Instances"
+_MAPS = "Label maps"
+_WRITTEN = "What is written and told"
+
 
 def evaluate(
-    truth: Annotated[Path, typer.Option(help="COCO instances; for semantic also a folder of label maps or a data set's root.")],
-    images: Annotated[Path | None, typer.Option(help="The folder of its pictures: run a method on them.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="annotations.json of a run, or a COCO results list.")] = None,
-    method: Annotated[
-        str | None, typer.Option(help="With --images: the method; else zip for instances, clip_diy for label maps.")
+    truth: Annotated[
+        Path,
+        typer.Option(
+            help="COCO instances; for semantic also a folder of label maps or a data set's root.", rich_help_panel=_SCORED
+        ),
+    ],
+    images: Annotated[
+        Path | None, typer.Option(help="The folder of its pictures: run a method on them.", rich_help_panel=_SCORED)
     ] = None,
-    variant: Annotated[str, typer.Option(help="With --images: how the method is set.")] = "default",
-    models: Annotated[str, typer.Option(help="With --images: the preset of models.")] = "tiny",
+    predictions: Annotated[
+        Path | None, typer.Option(help="annotations.json of a run, or a COCO results list.", rich_help_panel=_SCORED)
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="With --images: the method; else zip for instances, clip_diy for label maps.", rich_help_panel=_METHOD
+        ),
+    ] = None,
+    variant: Annotated[str, typer.Option(help="With --images: how the method is set.", rich_help_panel=_METHOD)] = "default",
+    models: Annotated[str, typer.Option(help="With --images: the preset of models.", rich_help_panel=_METHOD)] = "tiny",
     policy: Annotated[
-        str, typer.Option(help="Instances, with --images: score the whole ranking (all), or the answer that segment gives.")
+        str,
+        typer.Option(
+            help="Instances, with --images: score the whole ranking (all), or the answer that segment gives.",
+            rich_help_panel=_METHOD,
+            **one_of("all", "answer"),
+        ),
     ] = "all",
     objectness: Annotated[
-        str, typer.Option(help="Semantic, with --images: found, found-bkg, tokencut or none, for clip_diy.")
+        str,
+        typer.Option(
+            help="Semantic: where things are, for clip_diy.",
+            rich_help_panel=_METHOD,
+            **one_of("found", "found-bkg", "tokencut", "none"),
+        ),
     ] = "found",
-    device: Annotated[str, typer.Option(help="With --images: auto, cpu, cuda, ...")] = "auto",
-    task: Annotated[str, typer.Option(help="Score instances or label maps: instance or semantic.")] = "instance",
+    device: Annotated[str, typer.Option(help="With --images: auto, cpu, cuda, ...", rich_help_panel=_METHOD)] = "auto",
+    task: Annotated[
+        str,
+        typer.Option(
+            help="Score instances or label maps.",
+            rich_help_panel=_SCORED,
+            **one_of("instance", "semantic"),
+        ),
+    ] = "instance",
     iou: Annotated[
         str | None,
-        typer.Option(help="Instances: compare masks (segm) or boxes (bbox); else masks, or boxes where there are no masks."),
+        typer.Option(
+            help="Instances: compare masks (segm) or boxes (bbox); else masks, or boxes where there are no masks.",
+            rich_help_panel=_INSTANCES,
+            **one_of("segm", "bbox"),
+        ),
     ] = None,
     max_detections: Annotated[
-        int, typer.Option(help="Instances: how many of an image and class count, the surest first; LVIS has 300.")
+        int,
+        typer.Option(
+            help="Instances: how many of an image and class count, the surest first; LVIS has 300.", rich_help_panel=_INSTANCES
+        ),
     ] = 100,
     by: Annotated[
-        str | None, typer.Option(help="Instances: score groups of pictures apart, by this field of the truth's images.")
+        str | None,
+        typer.Option(
+            help="Instances: score groups of pictures apart, by this field of the truth's images.", rich_help_panel=_INSTANCES
+        ),
     ] = None,
-    protocol: Annotated[str, typer.Option(help="Semantic: whose rules, for example voc21 or clip-diy-coco.")] = "default",
-    split: Annotated[str | None, typer.Option(help="Semantic: the data set's split, where it has several.")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="Semantic: whose rules, for example voc21 or clip-diy-coco.", rich_help_panel=_MAPS)
+    ] = "default",
+    split: Annotated[
+        str | None, typer.Option(help="Semantic: the data set's split, where it has several.", rich_help_panel=_MAPS)
+    ] = None,
     novel: Annotated[
-        str | None, typer.Option(help="Instances: score these names and all others apart too; coco-17 for COCO's 17 and 48.")
+        str | None,
+        typer.Option(
+            help="Instances: score these names and all others apart too; coco-17 for COCO's 17 and 48.",
+            rich_help_panel=_INSTANCES,
+        ),
     ] = None,
-    per_class: Annotated[bool, typer.Option("--per-class", help="Instances: score each class apart too.")] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Instances: score each class apart too.", rich_help_panel=_INSTANCES)
+    ] = False,
     page: Annotated[
-        Path | None, typer.Option(help="Instances: write where quality is lost, curves and the worst mistakes as a page here.")
+        Path | None,
+        typer.Option(
+            help="Instances: write where quality is lost, curves and the worst mistakes as a page here.",
+            rich_help_panel=_INSTANCES,
+        ),
     ] = None,
     pictures: Annotated[
         Path | None,
-        typer.Option(help="With --page and --predictions: the folder of the truth's pictures, to cut mistakes from."),
+        typer.Option(
+            help="With --page and --predictions: the folder of the truth's pictures, to cut mistakes from.",
+            rich_help_panel=_INSTANCES,
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON instead of tables.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file.", rich_help_panel=_WRITTEN)] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the scores as JSON instead of tables.", rich_help_panel=_WRITTEN)
+    ] = False,
 ) -> None:
     """Score instances or, with --task semantic, label maps (mIoU by a protocol).
 
     Instances: AP and AR as COCO counts them, how many touching pairs come out as two, precision, recall and F1 of all that is
     said, and where quality is lost: what AP and F1 would be if only names, masks or the order were right. --predictions
     scores a file, --images runs a method. Notes go to the error stream: images without a prediction, boxes for want of masks.
+
+    Example: annofree evaluate --truth truth.json --predictions out/annotations.json
     """
     clock = command_clock()
     if task not in ("instance", "semantic"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from annofree.apps.cli.help import one_of
 from annofree.apps.cli.progress import progress
 from annofree.errors import InputError
 
@@ -24,7 +25,11 @@ def export(
     format_: Annotated[str, typer.Option("--format", help=_FORMATS, show_default=False)],
     out: Annotated[Path, typer.Option(help="A new or empty folder to write to.", show_default=False)],
     images: Annotated[
-        str, typer.Option(help="What becomes of the pictures: none (they stay where they are), copy or link.")
+        str,
+        typer.Option(
+            help="What becomes of the pictures; with none they stay.",
+            **one_of("none", "copy", "link"),
+        ),
     ] = "none",
     image_root: Annotated[
         Path | None, typer.Option(help="The folder of pictures that the run was given; needed to copy or link them.")
@@ -33,6 +38,8 @@ def export(
     """Write a run's instances in another tool's format, read them back, and say what the format could not hold.
 
     Exit code 0: written, whether or not something was lost; 2: the call was wrong, and nothing was written.
+
+    Example: annofree export out --format yolo-seg --out yolo
     """
     from annofree.formats.registry import export as write
     from annofree.formats.registry import format_named

@@ -32,6 +32,8 @@ def export_model(
 
     Needs annofree[onnx].  Pictures may have any size; examples/run_onnx.py runs the file with onnxruntime, numpy and Pillow
     alone.  Exit code 0: written and checked; 2: the call was wrong, or answers differ, and nothing was written.
+
+    Example: annofree export-model detector --out model.onnx
     """
     from annofree.detectors.checkpoint import load_detector
     from annofree.detectors.onnx import export_onnx

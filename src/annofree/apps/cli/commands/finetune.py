@@ -38,6 +38,8 @@ def finetune(
     """Train a detector further on labels; where those have other names, the layers that name start anew.
 
     Steps, decay and warm-up are those of Zip's label-efficient tuning for the share of labels. Ctrl-C keeps what was done.
+
+    Example: annofree finetune detector --labels labels --out tuned --fraction 0.05
     """
     from annofree.training.detector.finetune import tuning
 

@@ -43,6 +43,8 @@ def index(
     """Embed pictures for `annofree retrieve`; the same command goes on after a kill.
 
     Exit code 0: all done; 1: some pictures failed and are named; 2: the call was wrong.
+
+    Example: annofree index photos --out index
     """
     clock = command_clock()
     with progress("images", quiet or as_json, clock=clock, batch=batch) as show:

@@ -49,6 +49,8 @@ def mask(
 
     The quality of a mask is SelfMask's objectness; for the others, the mean of the soft map inside of the mask less that
     outside.  Exit code 0: all done; 1: some pictures failed and are named; 2: the call was wrong.
+
+    Example: annofree mask archive
     """
     clock, silent = command_clock(), quiet or as_json
     with progress("masks", silent, clock=clock, batch=batch_size) as show:

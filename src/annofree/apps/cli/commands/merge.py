@@ -24,6 +24,8 @@ def merge(
 
     Files are copied. Exit code 0: all joined; 1: some pictures failed in their part and are named in quarantine.json; 2: the
     runs are not the parts of one, and nothing was joined.
+
+    Example: annofree merge part-1 part-2 --out whole
     """
     clock = command_clock()
     with progress("shards", quiet or as_json) as show:

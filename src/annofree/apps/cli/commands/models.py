@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from annofree.apps.cli.help import PlainCommand, PlainGroup
 from annofree.apps.cli.tables import console
 from annofree.errors import AnnofreeError, InputError
 
@@ -16,18 +17,21 @@ if TYPE_CHECKING:
 
 __all__ = ["models"]
 
-models = typer.Typer(help="Show, fetch, check and carry model weights.", no_args_is_help=True)
+models = typer.Typer(help="Show, fetch, check and carry model weights.", no_args_is_help=True, cls=PlainGroup)
 
 _Names = Annotated[list[str], typer.Argument(help="Models or presets, as `list` shows them.", metavar="NAME...")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@models.command("list")
+@models.command("list", cls=PlainCommand)
 def list_models(
     as_json: _Json = False,
     markdown: Annotated[bool, typer.Option(help="Print the page docs/models.md.")] = False,
 ) -> None:
-    """List all known models and presets: kind, supervision tier, licence, size, and whether they are on this machine."""
+    """List all known models and presets: kind, supervision tier, licence, size, and whether they are on this machine.
+
+    Example: annofree models list
+    """
     from annofree.hub.store import all_cards
 
     if markdown:
@@ -40,12 +44,15 @@ def list_models(
         _table(list(all_cards().values()))
 
 
-@models.command()
+@models.command(cls=PlainCommand)
 def show(
     name: Annotated[str, typer.Argument(help="A model or a preset.")],
     as_json: _Json = False,
 ) -> None:
-    """Show all that is known of a model, or what a preset holds."""
+    """Show all that is known of a model, or what a preset holds.
+
+    Example: annofree models show tiny
+    """
     from annofree.hub.presets import presets
 
     known = presets().get(name)
@@ -63,12 +70,15 @@ def show(
         print(("\n" if known else "") + "\n".join(f"{key}: {_text(value)}" for key, value in _details(card).items() if value))
 
 
-@models.command()
+@models.command(cls=PlainCommand)
 def pull(
     names: _Names,
     renew: Annotated[bool, typer.Option("--renew", help="Trust anew what the hub has now, changed or not.")] = False,
 ) -> None:
-    """Fetch models, or all of a preset, and check them; what is here already is checked only."""
+    """Fetch models, or all of a preset, and check them; what is here already is checked only.
+
+    Example: annofree models pull fast
+    """
     from annofree.hub.download import fetch, present
     from annofree.hub.download import renew as renewed
 
@@ -81,11 +91,14 @@ def pull(
         print(f"{card.name}: on no hub; take it from {card.link}, then `annofree models add --from DIR --name {card.name}`")
 
 
-@models.command()
+@models.command(cls=PlainCommand)
 def verify(
     names: Annotated[list[str] | None, typer.Argument(help="All on this machine, unless named.", metavar="[NAME...]")] = None,
 ) -> None:
-    """Read every file again and compare it with its card and with its first fetch; exit code 1 when any is another."""
+    """Read every file again and compare it with its card and with its first fetch; exit code 1 when any is another.
+
+    Example: annofree models verify tiny-clip
+    """
     from annofree.hub.download import find
     from annofree.hub.store import all_cards
 
@@ -105,9 +118,12 @@ def verify(
     raise typer.Exit(1 if bad else 0)
 
 
-@models.command()
+@models.command(cls=PlainCommand)
 def bundle(names: _Names, out: Annotated[Path, typer.Option(help="The tar file to write.", show_default=False)]) -> None:
-    """Write models into one file with their hashes, for a machine without network; fetches what is missing."""
+    """Write models into one file with their hashes, for a machine without network; fetches what is missing.
+
+    Example: annofree models bundle fast --out fast.tar
+    """
     from annofree.hub.bundles import write_bundle
     from annofree.hub.cards import size_text
     from annofree.hub.download import fetch
@@ -116,12 +132,15 @@ def bundle(names: _Names, out: Annotated[Path, typer.Option(help="The tar file t
     print(f"{out} ({size_text(out.stat().st_size)}); there: annofree models add --from {out.name}")
 
 
-@models.command()
+@models.command(cls=PlainCommand)
 def add(
     source: Annotated[Path, typer.Option("--from", help="A bundle, or a model's folder.", show_default=False)],
     name: Annotated[str | None, typer.Option(help="Which known model a folder without card.json is.")] = None,
 ) -> None:
-    """Add models from a bundle or a folder; their hashes are checked first."""
+    """Add models from a bundle or a folder; their hashes are checked first.
+
+    Example: annofree models add --from fast.tar
+    """
     from annofree.hub.bundles import add_bundle, is_bundle
     from annofree.hub.store import add_folder, stored
 

@@ -62,6 +62,8 @@ def pseudo_label(
 
     labels.json is COCO; its info says which run, models and rules the labels come from, and what each rule dropped. Look at
     sheet.jpg before you train. Exit code 0: written; 2: the call was wrong, or nothing was left to label.
+
+    Example: annofree pseudo-label out --out labels
     """
     from annofree.training.pseudo_labels.rules import ByClass, LabelRules
     from annofree.training.pseudo_labels.select import pseudo_label as write

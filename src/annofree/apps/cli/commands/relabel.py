@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from annofree.apps.cli.commands.segment import about_run, already_done, ears, vocabulary_of
+from annofree.apps.cli.help import one_of
 from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
 from annofree.apps.cli.summary import tell
@@ -33,7 +34,8 @@ def relabel(
         str,
         typer.Option(
             help="How to tell whether a class is in a picture at all: fixed, or folder, against all pictures, for many "
-            "names of which each is in few."
+            "names of which each is in few.",
+            **one_of("fixed", "folder"),
         ),
     ] = "fixed",
     min_score: Annotated[float, typer.Option(help="Leave out instances that score less.", min=0, max=1)] = 0.0,
@@ -49,6 +51,8 @@ def relabel(
 
     Pictures that the run could not do stay in quarantine. Exit code 0: all done; 1: some pictures failed and are named; 2: the
     call was wrong.
+
+    Example: annofree relabel out --classes "bird, boat" --out other
     """
     clock, silent = command_clock(), quiet or as_json
     with progress("images", silent, clock=clock) as show:

@@ -37,6 +37,8 @@ def report(
 
     A slider leaves out what scores less, a filter chooses classes, a click enlarges. It needs no network: open index.html.
     Exit code 0: written; 2: the call was wrong, nothing was written.
+
+    Example: annofree report out
     """
     from annofree.runs.report import write_report
     from annofree.runs.store.summary import pictures_root

@@ -66,6 +66,8 @@ def reproduce(
     The recipe of a bundled model examines that model, which needs the emoji font; its command trains it anew.  A recipe that
     makes something first, such as recipes/emoji/zutis.toml, makes it in --out, or in reproduced/ and the recipe's name.  The
     recipe of a paper, such as recipes/zutis/coco-20k.toml, says which data sets it needs, and where in --data they have to be.
+
+    Example: annofree reproduce recipes/emoji/zip.toml
     """
     from annofree.apps.cli.commands.reproduce_published import reproduce_published
     from annofree.experiments.papers import is_published

@@ -55,6 +55,8 @@ def retrieve(
     """Retrieve the pictures that fit each name best; write archive.json and a contact sheet a name.
 
     Exit code 0: all done; 1: pictures of the sheets cannot be read and are named; 2: the call was wrong.
+
+    Example: annofree retrieve index --classes "dog, cat" --out archive
     """
     clock, silent = command_clock(), quiet or as_json
     with progress("embeddings", silent, clock=clock) as show:

@@ -50,6 +50,8 @@ def review(
 
     Writes review.html, a page to go through with j and k, review.json, with the reasons, and those images as COCO with
     overlays; the folder can be exported and reported as a run can. Exit code 0: written; 2: the call was wrong.
+
+    Example: annofree review out --worst 100
     """
     from annofree.evaluation.review.page import write_review_page
     from annofree.evaluation.review.rank import rank, things_by_name, write_review

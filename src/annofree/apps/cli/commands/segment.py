@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from annofree.apps.cli.help import one_of
 from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import Display, progress
 from annofree.apps.cli.summary import tell
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["about_run", "already_done", "ears", "segment", "vocabulary_of"]
 
+# the headings of the options
+_ASKED = "What is asked for"
+_FOUND = "How it is found"
+_DONE = "How it is done"
+_WRITTEN = "What is written and told"
+_ALLOWED = "What is allowed"
+
 
 def segment(
     inputs: Annotated[
@@ -35,60 +43,116 @@ def segment(
             show_default=False,
         ),
     ],
-    classes: Annotated[str | None, typer.Option(help='Names, such as "dog, cat: kitten | tabby, traffic light".')] = None,
-    classes_file: Annotated[Path | None, typer.Option(help="A text file with one such name a line.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help='Names, such as "dog, cat: kitten | tabby, traffic light".', rich_help_panel=_ASKED)
+    ] = None,
+    classes_file: Annotated[
+        Path | None, typer.Option(help="A text file with one such name a line.", rich_help_panel=_ASKED)
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(
             help="The method, or two joined by +, for the tasks each can do; else the preset's own for instances "
-            "(consensus with tiny, zip with others), clip_diy for label maps."
+            "(consensus with tiny, zip with others), clip_diy for label maps.",
+            rich_help_panel=_FOUND,
         ),
     ] = None,
-    variant: Annotated[str, typer.Option(help="How the method is set: default, paper, official, ...")] = "default",
+    variant: Annotated[
+        str, typer.Option(help="How the method is set: default, paper, official, ...", rich_help_panel=_FOUND)
+    ] = "default",
     models: Annotated[
-        str, typer.Option(help="A preset, or models joined by +, as `annofree models list` has them; tiny knows emoji only.")
+        str,
+        typer.Option(
+            help="A preset, or models joined by +, as `annofree models list` has them; tiny knows emoji only.",
+            rich_help_panel=_FOUND,
+        ),
     ] = "fast",
     objectness: Annotated[
-        str, typer.Option(help="Where things are, for clip_diy: found, found-bkg, tokencut, instances or none.")
+        str,
+        typer.Option(
+            help="Where things are, for clip_diy.",
+            rich_help_panel=_FOUND,
+            **one_of("found", "found-bkg", "tokencut", "instances", "none"),
+        ),
     ] = "found",
     task: Annotated[
-        str, typer.Option(help="What to find: instance, semantic, panoptic, or several joined by commas.")
+        str,
+        typer.Option(help="What to find: instance, semantic, panoptic, or several joined by commas.", rich_help_panel=_ASKED),
     ] = "instance",
-    stuff: Annotated[str | None, typer.Option(help="For panoptic: which of the names are no things, such as sky.")] = None,
+    stuff: Annotated[
+        str | None, typer.Option(help="For panoptic: which of the names are no things, such as sky.", rich_help_panel=_ASKED)
+    ] = None,
     negatives: Annotated[
-        str | None, typer.Option(help="Names that compete with the classes but are never told, such as wall, floor.")
+        str | None,
+        typer.Option(
+            help="Names that compete with the classes but are never told, such as wall, floor.", rich_help_panel=_ASKED
+        ),
     ] = None,
     policy: Annotated[
         str,
-        typer.Option(help="Which instances are told: answer, those that the models are sure of; all, the whole ranking."),
+        typer.Option(
+            help="Which instances are told: answer, those that the models are sure of; all, the whole ranking.",
+            rich_help_panel=_FOUND,
+            **one_of("answer", "all"),
+        ),
     ] = "answer",
-    overlaps: Annotated[str | None, typer.Option(help=OVERLAPS)] = None,
-    min_score: Annotated[float, typer.Option(help="Leave out instances that score less.", min=0, max=1)] = 0.0,
-    out: Annotated[Path, typer.Option(help="The folder to write to; the same command goes on there.")] = Path("out"),
-    fresh: Annotated[bool, typer.Option(help="Throw away the run in the folder, and start anew.")] = False,
-    retry: Annotated[bool, typer.Option(help="Try pictures that failed once more.")] = False,
+    overlaps: Annotated[str | None, typer.Option(help=OVERLAPS, rich_help_panel=_FOUND)] = None,
+    min_score: Annotated[
+        float, typer.Option(help="Leave out instances that score less.", min=0, max=1, rich_help_panel=_FOUND)
+    ] = 0.0,
+    out: Annotated[
+        Path, typer.Option(help="The folder to write to; the same command goes on there.", rich_help_panel=_WRITTEN)
+    ] = Path("out"),
+    fresh: Annotated[
+        bool, typer.Option(help="Throw away the run in the folder, and start anew.", rich_help_panel=_DONE)
+    ] = False,
+    retry: Annotated[bool, typer.Option(help="Try pictures that failed once more.", rich_help_panel=_DONE)] = False,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Do one of N parts: of every N stretches of 64 pictures or so, the I-th.")
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Do one of N parts: of every N stretches of 64 pictures or so, the I-th.", rich_help_panel=_DONE
+        ),
     ] = None,
-    overlays: Annotated[bool, typer.Option(help="Draw what was found over the pictures.")] = True,
-    keep_encodings: Annotated[bool, typer.Option(help="Keep what `annofree relabel` needs to ask for other names.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    overlays: Annotated[bool, typer.Option(help="Draw what was found over the pictures.", rich_help_panel=_WRITTEN)] = True,
+    keep_encodings: Annotated[
+        bool, typer.Option(help="Keep what `annofree relabel` needs to ask for other names.", rich_help_panel=_WRITTEN)
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...", rich_help_panel=_FOUND)] = "auto",
     precision: Annotated[
-        str, typer.Option(help="What CLIP's image tower computes in: float32, bfloat16 or float16.")
+        str,
+        typer.Option(
+            help="What CLIP's image tower computes in.",
+            rich_help_panel=_FOUND,
+            **one_of("float32", "bfloat16", "float16"),
+        ),
     ] = "float32",
-    batch_size: Annotated[int, typer.Option(help="Pictures encoded at once.", min=1)] = 4,
-    limit: Annotated[int | None, typer.Option(help="Take only the first N pictures.", min=1)] = None,
-    max_tier: Annotated[str | None, typer.Option(help="Refuse models of more supervision than S0, S1, S2 or S3.")] = None,
-    licence: Annotated[
-        str | None, typer.Option("--license", "--licence", help="Refuse models of other licences: permissive, or SPDX ids.")
+    batch_size: Annotated[int, typer.Option(help="Pictures encoded at once.", min=1, rich_help_panel=_DONE)] = 4,
+    limit: Annotated[int | None, typer.Option(help="Take only the first N pictures.", min=1, rich_help_panel=_DONE)] = None,
+    max_tier: Annotated[
+        str | None,
+        typer.Option(
+            help="Refuse models of more supervision.",
+            rich_help_panel=_ALLOWED,
+            **one_of("S0", "S1", "S2", "S3"),
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON instead of words.")] = False,
-    quiet: Annotated[bool, typer.Option(help="Print nothing but errors.")] = False,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--license", "--licence", help="Refuse models of other licences: permissive, or SPDX ids.", rich_help_panel=_ALLOWED
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a summary as JSON instead of words.", rich_help_panel=_WRITTEN)
+    ] = False,
+    quiet: Annotated[bool, typer.Option(help="Print nothing but errors.", rich_help_panel=_WRITTEN)] = False,
 ) -> None:
     """Find the named things in pictures; write run.json, annotations.json (COCO), labels/ or panoptic.json, and overlays.
 
     Stopped at any moment, the same command goes on. Exit code 0: all done; 1: some pictures failed and are named, in
     quarantine.json too; 2: the call was wrong.
+
+    Example: annofree segment photos --classes "dog, cat: kitten | tabby"
     """
     clock, silent = command_clock(), quiet or as_json
     with progress("images", silent, clock=clock, batch=batch_size) as show:

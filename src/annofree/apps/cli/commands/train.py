@@ -12,14 +12,17 @@ from annofree.apps.cli.commands.train_detector import detector
 from annofree.apps.cli.commands.train_selfmask import selfmask
 from annofree.apps.cli.commands.train_tiny_clip_vit import tiny_clip_vit
 from annofree.apps.cli.commands.train_zutis import zutis
+from annofree.apps.cli.help import PlainCommand, PlainGroup
 
 __all__ = ["train"]
 
-train = typer.Typer(help="Train models; the bundled tiny ones were made by these commands.", no_args_is_help=True)
-train.command()(tiny_clip_vit)
-train.command()(selfmask)
-train.command()(zutis)
-train.command()(detector)
+train = typer.Typer(
+    help="Train models; the bundled tiny ones were made by these commands.", no_args_is_help=True, cls=PlainGroup
+)
+train.command(cls=PlainCommand)(tiny_clip_vit)
+train.command(cls=PlainCommand)(selfmask)
+train.command(cls=PlainCommand)(zutis)
+train.command(cls=PlainCommand)(detector)
 
 _Out = Annotated[Path, typer.Option(help="The folder to write the model to; a run stopped there goes on.")]
 _Minutes = Annotated[float | None, typer.Option(help="Stop after this many minutes.", min=0.01)]
@@ -30,7 +33,7 @@ _Font = Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf, where the 
 _Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 
-@train.command()
+@train.command(cls=PlainCommand)
 def tiny_clip(
     out: _Out,
     minutes: _Minutes = None,
@@ -40,7 +43,10 @@ def tiny_clip(
     font: _Font = None,
     device: _Device = "cpu",
 ) -> None:
-    """Train the tiny CLIP on captions of the emoji world; 90 minutes on one core by default."""
+    """Train the tiny CLIP on captions of the emoji world; 90 minutes on one core by default.
+
+    Example: annofree train tiny-clip --out tiny-clip
+    """
     from annofree.training.tiny.clip import BUDGET, POOL, train_tiny_clip
 
     budget = replace(BUDGET, minutes=minutes or BUDGET.minutes, samples=samples or BUDGET.samples)
@@ -48,7 +54,7 @@ def tiny_clip(
     _report(out, figures)
 
 
-@train.command()
+@train.command(cls=PlainCommand)
 def tiny_sam(
     out: _Out,
     minutes: _Minutes = None,
@@ -58,7 +64,10 @@ def tiny_sam(
     font: _Font = None,
     device: _Device = "cpu",
 ) -> None:
-    """Train the tiny SAM on class-agnostic masks of the emoji world; 118 minutes by default."""
+    """Train the tiny SAM on class-agnostic masks of the emoji world; 118 minutes by default.
+
+    Example: annofree train tiny-sam --out tiny-sam
+    """
     from annofree.training.tiny.sam import BUDGET, POOL, train_tiny_sam
 
     budget = replace(BUDGET, minutes=minutes or BUDGET.minutes, samples=samples or BUDGET.samples)
@@ -66,7 +75,7 @@ def tiny_sam(
     _report(out, figures)
 
 
-@train.command()
+@train.command(cls=PlainCommand)
 def tiny_dino(
     out: _Out,
     minutes: _Minutes = None,
@@ -76,7 +85,10 @@ def tiny_dino(
     font: _Font = None,
     device: _Device = "cpu",
 ) -> None:
-    """Train the tiny DINO on pictures of the emoji world, without any label; 20 minutes at most by default."""
+    """Train the tiny DINO on pictures of the emoji world, without any label; 20 minutes at most by default.
+
+    Example: annofree train tiny-dino --out tiny-dino
+    """
     from annofree.training.tiny.dino import BUDGET, POOL, train_tiny_dino
 
     budget = replace(BUDGET, minutes=minutes or BUDGET.minutes, samples=samples or BUDGET.samples)
@@ -84,7 +96,7 @@ def tiny_dino(
     _report(out, figures)
 
 
-@train.command()
+@train.command(cls=PlainCommand)
 def found(
     out: _Out,
     dino: Annotated[Path, typer.Option(help="The folder of a DINO, such as `annofree train tiny-dino` makes.")],
@@ -96,7 +108,10 @@ def found(
     font: _Font = None,
     device: _Device = "cpu",
 ) -> None:
-    """Train FOUND's head on a DINO's keys, on pictures of the emoji world, unlabelled; 6 minutes, twice with its control."""
+    """Train FOUND's head on a DINO's keys, on pictures of the emoji world, unlabelled; 6 minutes, twice with its control.
+
+    Example: annofree train found --dino tiny-dino --out tiny-found
+    """
     from annofree.training.tiny.found_head import BUDGET, train_found
 
     budget = replace(BUDGET, minutes=minutes or BUDGET.minutes, samples=samples or BUDGET.samples)

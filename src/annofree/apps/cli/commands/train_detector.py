@@ -36,6 +36,8 @@ def detector(
 
     Ctrl-C keeps what was done.  On four GPUs: torchrun --no-python --nproc-per-node 4 annofree train detector ...
     --device cuda.
+
+    Example: annofree train detector --config recipes/zip/self-training.toml
     """
     from annofree.training.detector.recipe import DetectorRecipe
 

@@ -54,6 +54,8 @@ def selfmask(
     """Train SelfMask on masks that no person made; 15 minutes on one core by default.
 
     The masks go to OUT/voted and are kept.  Exit code 0: all done; 1: some pictures cannot be read and are named.
+
+    Example: annofree train selfmask --images photos --out selfmask
     """
     from annofree.retrieval.archive import read_masks
     from annofree.training.engine.loop import Watch

@@ -22,7 +22,10 @@ def tiny_clip_vit(
     font: Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf, where the system has none.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Train the tiny CLIP ViT in the text space of tiny-clip, which teaches it; 70 minutes on one core by default."""
+    """Train the tiny CLIP ViT in the text space of tiny-clip, which teaches it; 70 minutes on one core by default.
+
+    Example: annofree train tiny-clip-vit --out tiny-clip-vit
+    """
     from annofree.training.tiny.clip_vit import BUDGET, POOL, train_tiny_clip_vit
 
     budget = replace(BUDGET, minutes=minutes or BUDGET.minutes, samples=samples or BUDGET.samples)

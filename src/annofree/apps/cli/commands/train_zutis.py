@@ -24,6 +24,8 @@ def zutis(
     """Train ZUTIS on pictures that names retrieved, without any label.
 
     Ctrl-C keeps what was done.  On four GPUs: torchrun --no-python --nproc-per-node 4 annofree train zutis ... --device cuda.
+
+    Example: annofree train zutis --config recipes/zutis/voc-ablation.toml
     """
     from annofree.training.zutis.recipe import ZutisRecipe
     from annofree.training.zutis.train import train_zutis

@@ -1,0 +1,15 @@
+# docker build -t annofree . && docker run --rm -v "$PWD:/data" -u "$(id -u):$(id -g)" annofree segment photos --classes "dog, cat"
+FROM python:3.11-slim
+
+RUN pip install --no-cache-dir uv
+WORKDIR /app
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN uv sync --no-dev --no-editable --no-cache
+
+# models that are fetched, and what is kept of them, go below HOME; any user may write there
+RUN useradd --create-home annofree && chmod 777 /home/annofree
+ENV HOME=/home/annofree PATH="/app/.venv/bin:$PATH"
+USER annofree
+WORKDIR /data
+ENTRYPOINT ["annofree"]

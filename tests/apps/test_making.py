@@ -12,7 +12,7 @@ from tests.drawing import drawing
 
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
-from annofree.pipelines import making_of
+from annofree.pipelines.makings import making_of
 from annofree.pipelines.zutis import archive_figures, mask_figures
 from annofree.retrieval.archive import Archive, MaskWriter, Member, PseudoMask
 from annofree.structures import Detections

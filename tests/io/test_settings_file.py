@@ -16,7 +16,7 @@ from annofree.experiments.papers import PublishedRecipe, is_published
 from annofree.io.settings_file import check_fields, check_type, read_toml
 from annofree.methods.registry import METHODS, changed
 from annofree.methods.tuning import policy_of
-from annofree.pipelines import making_of
+from annofree.pipelines.makings import making_of
 from annofree.training.detector.recipe import DetectorRecipe
 from annofree.training.tiny.evaluate import ModelRecipe
 from annofree.training.zutis.recipe import ZutisRecipe

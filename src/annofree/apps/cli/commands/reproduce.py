@@ -132,7 +132,7 @@ def _made(plan: Recipe, out: Path, device: str) -> Figures:
     """Make what a recipe needs before it measures; returns the figures of the stages."""
     from annofree.io.atomic import make_folder
     from annofree.methods.components import device_named
-    from annofree.pipelines import making_of
+    from annofree.pipelines.makings import making_of
 
     make_folder(out)
     return making_of(plan.make).make(out, progress, device_named(device))

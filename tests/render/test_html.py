@@ -14,7 +14,7 @@ FILES = {"base.html", "parts.html", "report.html", "mistakes.html", "review.html
 
 
 def test_templates_are_packaged() -> None:
-    folder = resources.files("annofree.formats") / "templates"
+    folder = resources.files("annofree.render") / "templates"
     assert FILES == {place.name for place in folder.iterdir()} == {place.name for place in TEMPLATES.iterdir()}
 
 

@@ -208,8 +208,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.retrieval.test_index import Colours, content
-from annofree.datasets.index_writing import build_index
-from annofree.datasets.sources import Source
+from annofree.retrieval.build_index import build_index
+from annofree.io.image_sources import Source
 
 photos, out = Path(sys.argv[1]), Path(sys.argv[2])
 

@@ -62,7 +62,7 @@ def test_where_quality_is_lost_is_printed_written_and_first_on_the_page(cli: Cli
     assert list(scores) == ["weather rain", "weather sun", "all"]
     assert scores["all"]["oracles"]["oracles"]["names"]["ap"] == 1 == scores["weather rain"]["oracles"]["ap"]
     text = (page / "index.html").read_text()
-    assert text.index("<h2") == text.index("<h2 id=\"lost\">Where quality is lost</h2>") < text.index("<svg")
+    assert text.index("<h2") == text.index('<h2 id="lost">Where quality is lost</h2>') < text.index("<svg")
     assert text.count("true names: each prediction that fits a true instance") == 1 and "+50.0" in text
 
 

@@ -52,8 +52,8 @@ def segment(
     method: Annotated[
         str | None,
         typer.Option(
-            help="The method, or two joined by +, for the tasks each can do; else the preset's own for instances "
-            "(consensus with tiny, zip with others), clip_diy for label maps.",
+            help="The method, or two joined by +, for the tasks each can do; else the preset's own: consensus with tiny, zip "
+            "(instances) and clip_diy (label maps) with others.",
             rich_help_panel=_FOUND,
         ),
     ] = None,

@@ -23,7 +23,7 @@ __all__ = ["clip_of", "index"]
 def index(
     inputs: Annotated[
         list[Path],
-        typer.Argument(help="Folders, lists of paths (.txt), tars or pictures.", metavar="IMAGES...", show_default=False),
+        typer.Argument(help="Folders, lists of paths (.txt), tars or pictures.", metavar="IMAGES", show_default=False),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write to; a run stopped there goes on.", show_default=False)],
     models: Annotated[

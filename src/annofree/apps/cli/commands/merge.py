@@ -15,7 +15,7 @@ __all__ = ["merge"]
 
 
 def merge(
-    runs: Annotated[list[Path], typer.Argument(help="The folders of all parts.", metavar="RUN...", show_default=False)],
+    runs: Annotated[list[Path], typer.Argument(help="The folders of all parts.", metavar="RUN", show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder to write to.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON instead of words.")] = False,
     quiet: Annotated[bool, typer.Option(help="Print nothing but errors.")] = False,

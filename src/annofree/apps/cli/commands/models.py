@@ -19,7 +19,7 @@ __all__ = ["models"]
 
 models = typer.Typer(help="Show, fetch, check and carry model weights.", no_args_is_help=True, cls=PlainGroup)
 
-_Names = Annotated[list[str], typer.Argument(help="Models or presets, as `list` shows them.", metavar="NAME...")]
+_Names = Annotated[list[str], typer.Argument(help="Models or presets, as `list` shows them.", metavar="NAME")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -93,7 +93,7 @@ def pull(
 
 @models.command(cls=PlainCommand)
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="All on this machine, unless named.", metavar="[NAME...]")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="All on this machine, unless named.", metavar="NAME")] = None,
 ) -> None:
     """Read every file again and compare it with its card and with its first fetch; exit code 1 when any is another.
 

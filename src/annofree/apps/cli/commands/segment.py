@@ -39,7 +39,7 @@ def segment(
         list[str],
         typer.Argument(
             help="Pictures, folders of them, quoted globs, .txt lists of paths, tars, file:// URLs.",
-            metavar="INPUT...",
+            metavar="INPUT",
             show_default=False,
         ),
     ],

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from faster_coco_eval import mask as coco_mask
 
 from annofree.datasets.coco_columns import CocoReading, Columns
 from annofree.errors import InputError
 from annofree.io.image_sources import read_place
 from annofree.structures import BoolArray, Detections, FloatArray, Image, IntArray
+from annofree.structures.coco_rows import boxes_of
 
 __all__ = ["AGNOSTIC", "Example", "Labelled", "info_of", "labels_file"]
 
@@ -110,9 +110,7 @@ class Labelled:
         """The instances of a picture alone, masks as run lengths, in the order of the file."""
         chosen, size = self._columns.of(index), self._size(index)
         rles = tuple({"size": list(size), "counts": self._columns.masks[i]} for i in chosen)
-        xywh = coco_mask.toBbox(list(rles)).reshape(-1, 4) if rles else np.zeros((0, 4))
-        boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32)
-        return Detections(size, self.names, self._columns.class_ids[chosen], self._columns.scores[chosen], boxes, rles)
+        return Detections(size, self.names, self._columns.class_ids[chosen], self._columns.scores[chosen], boxes_of(rles), rles)
 
     def fingerprint(self) -> str:
         """Tell these labels from others: pictures, sizes, repeats, names and every mask, in 16 hex digits."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -71,6 +72,8 @@ class _Deciding:
     ) -> None:
         self.method, self.policy, self.clip = method, policy, clip
         self.distractors = distractors or Distractors()
+        # a class list is asked of image after image
+        self._others = lru_cache(1)(lambda vocabulary: self.distractors.chosen(vocabulary, self._clip))
 
     @property
     def _looks(self) -> bool:
@@ -121,8 +124,7 @@ class _Deciding:
 
     def _competing(self, seen: Seen | None, vocabulary: Vocabulary) -> tuple[list[int], tuple[str, ...], tuple[str, ...]]:
         """Of the names asked for, which may be there; who else competes; and who of those may be there."""
-        clip = self._clip
-        others = self.distractors.chosen(vocabulary, clip)
+        clip, others = self._clip, self._others(vocabulary)
         if self.policy.presence is None or seen is None:
             return list(range(len(vocabulary))), others, others
         rows = with_negatives(vocabulary, others)

@@ -19,7 +19,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from faster_coco_eval import mask as coco_mask
 from torch import Tensor
 
 from annofree.clues.background import Background, with_negatives
@@ -34,6 +33,7 @@ from annofree.errors import unknown_name
 from annofree.fragments.clusters import Seeding, fragments_of
 from annofree.protocols import Embedding, Masker, VisionLanguage
 from annofree.structures import BoolArray, Detections, FeatureMap, FloatArray, Fragments, Image, LabelMap, Vocabulary
+from annofree.structures.coco_rows import boxes_of
 
 __all__ = ["VARIANTS", "Consensus", "ConsensusEncoding", "ConsensusSettings", "Finder", "Found"]
 
@@ -169,13 +169,15 @@ class Consensus:
         return [self._encoded(*part) for part in parts]
 
     def _encoded(self, image: Image, whole: Tensor, tokens: FeatureMap, embedding: Embedding) -> ConsensusEncoding:
-        masks, said = self._candidates(image, tokens, embedding)
-        order = np.argsort(-_own_scores(said), kind="stable")
-        shape = geometry(_found(masks).rles, image.size)[order[: self.settings.seen]]
-        masks, said = masks[order[: self.settings.seen]], said[order[: self.settings.seen]]
+        proposed, said = self._candidates(image, tokens, embedding)
+        rles = Detections.from_masks(
+            proposed, np.zeros(len(proposed), np.int64), np.ones(len(proposed), np.float32), ["object"]
+        ).rles  # equal scores keep the order
+        seen = np.argsort(-_own_scores(said), kind="stable")[: self.settings.seen]
+        masks, shape = proposed[seen], geometry(rles, image.size)[seen]
         features = self._features(image, tokens, masks)
-        counts = tuple(rle["counts"].decode("ascii") for rle in _found(masks).rles)
-        drawn = np.concatenate([said, on_edges(image, masks)[:, None]], 1)
+        counts = tuple(rles[i]["counts"].decode("ascii") for i in seen)
+        drawn = np.concatenate([said[seen], on_edges(image, masks)[:, None]], 1)
         return ConsensusEncoding(image.size, whole, tokens, counts, features, torch.from_numpy(drawn), torch.from_numpy(shape))
 
     def _candidates(self, image: Image, tokens: FeatureMap, embedding: Embedding) -> tuple[BoolArray, FloatArray]:
@@ -282,16 +284,9 @@ def _own_scores(said: FloatArray) -> FloatArray:
     return scores
 
 
-def _found(masks: BoolArray) -> Detections:
-    """Masks (N, H, W) without a name, in their order."""
-    return Detections.from_masks(masks, np.zeros(len(masks), np.int64), np.ones(len(masks), np.float32), ["object"])
-
-
 def _detections(e: ConsensusEncoding, ids: Any, scores: FloatArray, names: tuple[str, ...]) -> Detections:
     rles = tuple({"size": list(e.size), "counts": counts.encode("ascii")} for counts in e.counts)
-    xywh = np.asarray(coco_mask.toBbox(list(rles)), np.float32).reshape(-1, 4)
-    boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32)
-    return Detections(e.size, names, ids, scores.astype(np.float32), boxes, rles)
+    return Detections(e.size, names, ids, scores.astype(np.float32), boxes_of(rles), rles)
 
 
 def _pixels(pieces: Fragments, keep: Tensor, size: tuple[int, int]) -> FloatArray:

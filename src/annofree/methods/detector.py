@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from faster_coco_eval import mask as coco_mask
 from torch import Tensor
 
 from annofree.detections.suppression import suppressed
@@ -25,6 +24,7 @@ from annofree.detectors.config import OBJECT
 from annofree.errors import InputError, unknown_name
 from annofree.hub.cards import Card, sha256_of
 from annofree.structures import Detections, FloatArray, Image, IntArray, Vocabulary
+from annofree.structures.coco_rows import boxes_of
 
 __all__ = [
     *("VARIANTS", "Detector", "DetectorEncoding", "DetectorSettings", "Finder", "Origin", "Things"),
@@ -200,9 +200,7 @@ def _detections(
 ) -> Detections:
     """The things that are kept as detections, with the box around each mask."""
     rles = tuple({"size": list(encoding.size), "counts": encoding.counts[i].encode("ascii")} for i in kept)
-    xywh = coco_mask.toBbox(list(rles)).reshape(-1, 4)
-    boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32)
-    return Detections(encoding.size, names, ids[kept], scores[kept], boxes, rles)
+    return Detections(encoding.size, names, ids[kept], scores[kept], boxes_of(rles), rles)
 
 
 def card_of(folder: Path) -> Card:

@@ -27,9 +27,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from annofree.io.callbacks import Callbacks
 from annofree.io.images import read_image
 from annofree.runs.batch_encoder import Encoders
-from annofree.runs.config import Ears, Feed, Request, stretch_of
+from annofree.runs.config import Feed, Request, stretch_of
 from annofree.runs.inputs import source_of
 from annofree.runs.relabel import Kept
 from annofree.runs.run import Run
@@ -88,7 +89,7 @@ def run_over(
     request = Request(
         out, list(source.ids()), source.root, words, {}, stretch=stretch_of(asked.batch_size), overlays=overlays, keep=keep
     )
-    run = Run(request, getattr(asked, "ears", Ears()))
+    run = Run(request, getattr(asked, "callbacks", Callbacks()))
     run.go(Tasks(("instance",), method), Encoders(Tasks(("instance",), method), asked.batch_size, asked.threads), {})
     return run
 
@@ -191,7 +192,7 @@ def memory(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if done % max(1, total // 200) == 0:
             seen.append((done, resident()))
 
-    asked.ears = Ears(progress=progress)
+    asked.callbacks = Callbacks(on_progress=progress)
     run_over(folder / "pictures", folder / "out", method_of(asked), asked)
     seen.append((asked.images, resident()))  # after the results are written
     warm = asked.images // 10

@@ -23,10 +23,11 @@ import pytest
 from tests.runs.conftest import KILLS
 
 from annofree.errors import InputError
+from annofree.io.callbacks import Callbacks
 from annofree.runs import executor as work
 from annofree.runs.batch_encoder import Encoded, Encoders, Entry
 from annofree.runs.clock import PARTS, Clock
-from annofree.runs.config import Ears, Request
+from annofree.runs.config import Request
 from annofree.runs.inputs import source_of
 from annofree.runs.merge import merge
 from annofree.runs.run import Run
@@ -89,7 +90,7 @@ class Bench:
         return Tasks(TASKS, self.method, self.method, ("blue",))
 
     def go(self, request: Request, feed: Stopping | None = None, **how: Any) -> dict[str, Any]:
-        run = Run(request, Ears(lambda _, why: self.failures.append(why), note=self.notes.append))
+        run = Run(request, Callbacks(lambda _, why: self.failures.append(why), on_note=self.notes.append))
         if not how.get("fresh") and run.check() and not how.get("retry"):
             return run.summary()
         return run.go(self.tasks, feed or self.feed(), {"settings": {}}, **how)
@@ -135,7 +136,7 @@ def test_a_run_that_was_stopped_goes_on(bench: Bench, undisturbed: dict[str, str
 def test_the_time_of_every_call_is_told_and_its_parts_add_up(bench: Bench) -> None:
     steps: list[tuple[int, int]] = []
     request = bench.request(overlays=True)
-    run = Run(request, Ears(progress=lambda *step: steps.append(step)))
+    run = Run(request, Callbacks(on_progress=lambda *step: steps.append(step)))
     told = run.go(bench.tasks, bench.feed(), {})["timings"]
     assert steps == [(k, COUNT) for k in range(COUNT + 1)]
     for seconds in (told, told.pop("last_call")):

@@ -17,11 +17,12 @@ from annofree.errors import InputError
 from annofree.evaluation.accumulators import Figures
 from annofree.evaluation.metrics.errors import find_mistakes
 from annofree.formats.coco import CocoFile
+from annofree.io.callbacks import Callbacks
 from annofree.io.settings_file import check_names, check_type
 from annofree.methods.registry import load
 from annofree.pipelines.scenes import Show, drawn_scenes
 from annofree.runs.batch_encoder import Encoders
-from annofree.runs.config import Ears, Request, stretch_of
+from annofree.runs.config import Request, stretch_of
 from annofree.runs.inputs import source_of
 from annofree.runs.run import Run
 from annofree.runs.tasks import Tasks
@@ -99,7 +100,7 @@ class SelfTrainingMaking:
             out / "run", list(source.ids()), source.root, names, settings, stretch=stretch_of(_BATCH), overlays=False
         )
         with show("pictures labelled") as shown:
-            run = Run(request, Ears(progress=shown))
+            run = Run(request, Callbacks(on_progress=shown))
             if not run.check():
                 run.go(
                     tasks, Encoders(tasks, _BATCH, os.cpu_count() or 2), {"settings": settings, "provenance": tasks.provenance}

@@ -1,9 +1,9 @@
-"""What a run is asked for, and who works for it and hears of it."""
+"""What a run is asked for, and where its encodings come from."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from annofree.runs.batch_encoder import Encoded, Entry
 from annofree.runs.clock import Clock
 from annofree.structures import Vocabulary
 
-__all__ = ["STRETCH", "Ears", "Feed", "Request", "encodings_file", "stretch_of"]
+__all__ = ["STRETCH", "Feed", "Request", "encodings_file", "stretch_of"]
 
 STRETCH = 64
 """Inputs in a stretch, about: what a kill can cost, and what ``--shard`` deals out."""
@@ -35,15 +35,6 @@ class Feed(Protocol):
     def batches(self, entries: Sequence[Entry]) -> Iterator[list[Encoded]]:
         """What became of the pictures, in order."""
         ...
-
-
-@dataclass(frozen=True)
-class Ears:
-    """Who is told: of a picture that failed (place, why), of progress (done, total, of this session), and in words."""
-
-    failure: Callable[[str, str], None] = lambda place, why: None
-    progress: Callable[[int, int], None] = lambda done, total: None
-    note: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True)

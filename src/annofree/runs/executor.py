@@ -13,10 +13,11 @@ from typing import overload
 
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder
+from annofree.io.callbacks import Callbacks
 from annofree.io.images import pillow_quiet
 from annofree.io.settings_diff import differences
 from annofree.runs.batch_encoder import Encoded, Entry, attempt
-from annofree.runs.config import Ears, Feed, Request, encodings_file
+from annofree.runs.config import Feed, Request, encodings_file
 from annofree.runs.encodings import EncodingFile, Packed, pack, write_encodings
 from annofree.runs.environment import environment
 from annofree.runs.store.chunks import Row, Shards, settle
@@ -32,8 +33,10 @@ _LONGEST = 30.0  # seconds of work that a kill can cost, beyond a batch
 class Work:
     """Doing what is left of a run."""
 
-    def __init__(self, request: Request, ears: Ears, shards: Shards, folder: RunFolder, tasks: Tasks, feed: Feed) -> None:
-        self.request, self.ears, self.shards = request, ears, shards
+    def __init__(
+        self, request: Request, callbacks: Callbacks, shards: Shards, folder: RunFolder, tasks: Tasks, feed: Feed
+    ) -> None:
+        self.request, self.callbacks, self.shards = request, callbacks, shards
         self.folder, self.tasks, self.feed = folder, tasks, feed
         self.names = ResultNames(self.request.ids)
         self.stretch: int = self.shards.settings()["stretch"]
@@ -49,13 +52,13 @@ class Work:
         rest = own[done:]
         self.to_do = sum(len(numbers) for _, numbers, _ in again) + len(rest)
         if done and self.to_do:
-            self.ears.note(f"going on: {len(own) - self.to_do} of {len(own)} pictures are done")
+            self.callbacks.on_note(f"going on: {len(own) - self.to_do} of {len(own)} pictures are done")
         if self.to_do:
             self._compare_environments()
         self.since = time.perf_counter()
         self.feed.clock.turn("other")  # all before was loading
         if self.to_do:
-            self.ears.progress(0, self.to_do)
+            self.callbacks.on_progress(0, self.to_do)
         with pillow_quiet():
             for shard, numbers, rows in again:
                 self._redo(shard, numbers, rows)
@@ -66,7 +69,7 @@ class Work:
         known = self.shards.environments
         if known and self.environment not in known:
             others = "; ".join(differences(known[-1], self.environment))
-            self.ears.note(f"the rest is made elsewhere, and its last digits may differ: {others}")
+            self.callbacks.on_note(f"the rest is made elsewhere, and its last digits may differ: {others}")
 
     def _own(self) -> list[int]:
         """The numbers of the pictures of this part."""
@@ -134,7 +137,7 @@ class Work:
         found = self._answer(one)
         row = self._failed(one, found) if isinstance(found, Exception) else self._found(one, found)
         self.done += 1
-        self.ears.progress(self.done, self.to_do)
+        self.callbacks.on_progress(self.done, self.to_do)
         return {"n": one.number, "id": one.id, **row}
 
     def _answer(self, one: Encoded) -> Answer | Exception:
@@ -161,7 +164,7 @@ class Work:
         why = lines[0] if lines else type(problem).__name__
         why = why if shown in why else f"{shown}: {why}"
         self.failed += 1
-        self.ears.failure(shown, why)
+        self.callbacks.on_failure(shown, why)
         return {"failed": _valid(why), "place": _valid(shown)}
 
     def _weighed(self, packed: Packed) -> Packed:
@@ -170,7 +173,7 @@ class Work:
             self.weighed = True
             need, free = packed.bytes * self.to_do, disk_usage(self.request.out).free
             each = f"encodings take about {_size(packed.bytes)} a picture, {_size(need)} for {self.to_do} pictures"
-            self.ears.note(f"{each}; {_size(free)} are free")
+            self.callbacks.on_note(f"{each}; {_size(free)} are free")
             if need > free:
                 raise InputError(f"{each}, but only {_size(free)} are free; make room, or run without --keep-encodings")
         return packed

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from annofree.errors import InputError
+from annofree.io.callbacks import Callbacks
 from annofree.io.settings_diff import differences
 from annofree.runs.clock import Clock, Timings
-from annofree.runs.config import Ears, Feed, Request
+from annofree.runs.config import Feed, Request
 from annofree.runs.executor import Work, writing
 from annofree.runs.store.chunks import Shards, settle
 from annofree.runs.store.layout import RunFolder
@@ -37,7 +38,7 @@ class Run:
     """A run on its way: ``check``, then ``go``."""
 
     request: Request
-    ears: Ears = field(default_factory=Ears)
+    callbacks: Callbacks = field(default_factory=Callbacks)
 
     def __post_init__(self) -> None:
         self.shards = Shards(self.request.out)
@@ -75,14 +76,14 @@ class Run:
         )
         folder.timed = feed.clock.of
         for remark in about.get("remarks", []):
-            self.ears.note(remark)
+            self.callbacks.on_note(remark)
         with _counting(feed.clock), _locked(self.shards):
             with writing(out):
                 if fresh and self.shards.begun:
                     self.shards.clear()
                 self._begin(tasks)
             with _spent(self.shards, feed.clock):
-                work = Work(request, self.ears, self.shards, folder, tasks, feed)
+                work = Work(request, self.callbacks, self.shards, folder, tasks, feed)
                 work.all(retry)
                 done = work.done - work.failed, work.failed
                 return finish(self.shards, folder, request.wanted, about, feed.clock, done)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from annofree.apps.cli.eta import Eta, duration, pace_text
 from annofree.apps.cli.ticking import Ticking
+from annofree.io.callbacks import Callbacks
 
 if TYPE_CHECKING:
     from annofree.runs.clock import Clock
@@ -41,6 +42,16 @@ class Display:
             if clock.part == "load":
                 clock.turn("other")
             self.end_loading(clock.seconds["load"])
+
+    @property
+    def callbacks(self) -> Callbacks:
+        """What prints failures, and notes and progress unless it is quiet, on the error stream."""
+        return Callbacks(lambda _, reason: self.say(f"failed: {reason}"), self, self.note)
+
+    def note(self, text: str) -> None:
+        """Print a note, unless quiet."""
+        if type(self) is not Display:
+            self.say(f"note: {text}")
 
     def begin(self, what: str, clock: Clock) -> None:
         """Begin other work, which loads first: since the start of the clock."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from annofree.apps.cli.commands.segment import about_run, already_done, ears, vocabulary_of
+from annofree.apps.cli.commands.segment import about_run, already_done, vocabulary_of
 from annofree.apps.cli.help import one_of
 from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
@@ -97,7 +97,7 @@ def relabel(
             min_score,
             overlays,
         )
-        again = Run(request, ears(show, silent))
+        again = Run(request, show.callbacks)
         before = not fresh and again.check()
         summary = already_done(again) if before else _relabel(run, again, plan, clock, fresh)
     tell(summary, plan.wanted, out, as_json, quiet, before)

@@ -12,19 +12,19 @@ import typer
 
 from annofree.apps.cli.help import one_of
 from annofree.apps.cli.process import command_clock
-from annofree.apps.cli.progress import Display, progress
+from annofree.apps.cli.progress import progress
 from annofree.apps.cli.summary import tell
 from annofree.errors import InputError
 from annofree.pipelines.plan import OVERLAPS, Plan, negative_names, policy_named, precision_named, stuff_names, wanted_tasks
 
 if TYPE_CHECKING:
     from annofree.runs.clock import Clock
-    from annofree.runs.config import Ears, Request
+    from annofree.runs.config import Request
     from annofree.runs.run import Run
     from annofree.runs.tasks import Tasks
     from annofree.structures import Vocabulary
 
-__all__ = ["about_run", "already_done", "ears", "segment", "vocabulary_of"]
+__all__ = ["about_run", "already_done", "segment", "vocabulary_of"]
 
 # the headings of the options
 _ASKED = "What is asked for"
@@ -199,7 +199,7 @@ def segment(
             keep_encodings,
             device_named(device),
         )
-        run = Run(request, ears(show, silent))
+        run = Run(request, show.callbacks)
         before = not fresh and run.check() and not retry
         summary = already_done(run) if before else _segment(run, plan, clock, batch_size, fresh, retry)
     tell(summary, plan.wanted, out, as_json, quiet, before)
@@ -257,30 +257,19 @@ def _segment(run: Run, plan: Plan, clock: Clock, batch_size: int, fresh: bool, r
     remarks = tasks.remarks(request.vocabulary)
 
     def less(size: int) -> None:
-        run.ears.note(f"memory ran out; from now on at most {size} pictures are encoded at once")
+        run.callbacks.on_note(f"memory ran out; from now on at most {size} pictures are encoded at once")
 
     feed = Encoders(tasks, batch_size, min(8, max(2, os.cpu_count() or 2)), clock, less)
     settings = plan.told() | {"classes": [list(s) for s in request.vocabulary.synonyms], "batch_size": batch_size}
     return run.go(tasks, feed, about_run(request, settings, tasks, remarks), fresh=fresh, retry=retry)
 
 
-def ears(show: Display, quiet: bool) -> Ears:
-    """Tell failures, always, and notes and progress, unless quiet, on the error stream."""
-    from annofree.runs.config import Ears
-
-    def note(text: str) -> None:
-        if not quiet:
-            show.say(f"note: {text}")
-
-    return Ears(lambda _, why: show.say(f"failed: {why}"), show, note)
-
-
 def already_done(run: Run) -> dict[str, Any]:
     """Say that a run is complete, and which pictures it could not do; returns its run.json."""
     summary = run.summary()
-    run.ears.note(f"the run in {run.request.out} is complete; --fresh makes it anew")
+    run.callbacks.on_note(f"the run in {run.request.out} is complete; --fresh makes it anew")
     for place, why in summary["failed"].items():
-        run.ears.failure(place, why)
+        run.callbacks.on_failure(place, why)
     return summary
 
 

@@ -34,7 +34,9 @@ from annofree.evaluation.metrics.predictions import mask_rle
 from annofree.formats.coco import CocoFile
 from annofree.io.images import read_image
 from annofree.methods.answering import Answering, Verifying
-from annofree.methods.registry import Models, build, decided
+from annofree.methods.build import build_method
+from annofree.methods.components import Models
+from annofree.methods.policies import apply_policy
 from annofree.structures import Detections, Image, Vocabulary
 from annofree.training.calibration import Sample, fit_calibration
 
@@ -157,7 +159,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     models = Models("tiny", "cpu", objectness="none")
-    methods = {name: decided(build(name, models), name, models, "answer") for name in asked.methods}
+    methods = {name: apply_policy(build_method(name, models), name, models, "answer") for name in asked.methods}
     found: dict[str, list[Scored]] = {name: [] for name in methods}
     for done, one in enumerate(scenes(asked.folder, asked.scenes, asked.seeds), 1):
         for name, method in methods.items():

@@ -24,7 +24,7 @@ from annofree.clues.presence import FEWEST, folder_levels, levelled
 from annofree.evaluation.accumulators import InstanceAnswers
 from annofree.formats.coco import CocoFile
 from annofree.io.images import read_image
-from annofree.methods.registry import load
+from annofree.methods.build import load
 from annofree.methods.zip import Zip, ZipEncoding
 from annofree.structures import Vocabulary
 
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ids = {image["id"] for image in truth.images}
     truth.annotations = [row for row in truth.annotations if row["image_id"] in ids]
     words = Vocabulary.of([row["name"] for row in truth.categories])
-    plain: Zip = load("zip", models=asked.models, device="cpu")
+    plain: Any = load("zip", models=asked.models, device="cpu")
     encodings = [plain.encode([read_image(WORLD / "images" / row["file_name"])])[0] for row in truth.images]
     texts = plain.clip.words(words)
     presence = torch.stack([plain.clip.presence(e.whole, e.tokens, texts) for e in encodings])

@@ -27,7 +27,7 @@ from annofree.evaluation.review.risk import Scale, disagreement, joint, stored_p
 from annofree.formats.annotations import Picture, Thing, file_of, pictures_of
 from annofree.formats.coco import CocoFile
 from annofree.io.images import read_image
-from annofree.methods.registry import load
+from annofree.methods.build import MethodSpec
 from annofree.structures import Vocabulary
 
 WORLD = Path(__file__).parents[1] / "examples" / "validation"
@@ -58,7 +58,7 @@ def _cached(place: Path | None) -> dict[int, list[dict[str, Any]]]:
 
 
 def _asker(name: str, truth: CocoFile, models: str) -> Callable[[Path], Sequence[Thing]]:
-    method = load("zip" if name == "plain" or name in VIEWS else name, models=models, device="cpu")
+    method = MethodSpec("zip" if name == "plain" or name in VIEWS else name, models=models, device="cpu").build()
     vocabulary, view = Vocabulary.of([row["name"] for row in truth.categories]), VIEWS.get(name)
 
     def ask(path: Path) -> Sequence[Thing]:

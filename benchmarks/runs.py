@@ -30,7 +30,7 @@ import PIL.Image
 from annofree.io.callbacks import Callbacks
 from annofree.io.images import read_image
 from annofree.runs.batch_encoder import Encoders
-from annofree.runs.config import Feed, Request, stretch_of
+from annofree.runs.config import EncodingSource, Request, stretch_of
 from annofree.runs.inputs import source_of
 from annofree.runs.relabel import Kept
 from annofree.runs.run import Run
@@ -112,7 +112,7 @@ def compared(turns: dict[str, Callable[[], object]], repeats: int, base: str) ->
 
 def method_of(asked: argparse.Namespace) -> Any:
     """The method that is asked for, on its models; ``glance`` needs none."""
-    from annofree.methods.registry import load
+    from annofree.methods.build import load
 
     return Glance() if asked.method == "glance" else load(asked.method, models=asked.models, device=asked.device)
 
@@ -161,7 +161,7 @@ def names(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     tasks = Tasks(("instance",), method)
     kept = run_over(folder / "pictures", folder / "kept", method, asked, keep=True).request
 
-    def ask(feed: Feed, out: str) -> None:
+    def ask(feed: EncodingSource, out: str) -> None:
         request = Request(folder / out, kept.ids, kept.root, Vocabulary.of(OTHERS), {}, stretch=kept.stretch, overlays=False)
         Run(request).go(tasks, feed, {})
 

@@ -33,7 +33,7 @@ from transformers import Sam2VideoConfig, Sam2VideoModel, SamConfig, SamModel
 
 from annofree.hub.cards import Card
 from annofree.hub.presets import preset_named
-from annofree.methods.registry import entry_of
+from annofree.methods.registry import find_method
 from annofree.testing.hub_cache import write_snapshot
 
 LIMIT = 20e9  # bytes that the run may need at its peak
@@ -150,7 +150,7 @@ def halved(model: nn.Module, twice: Sequence[str] = ()) -> bytes:
 
 def lacking(cache: Path, spec: str, method: str = "zip") -> list[Card]:
     """The models of a preset or spec, as far as a method asks for them, that are not in a Hugging Face cache."""
-    cards = [card for role, card in preset_named(spec).cards().items() if role in entry_of(method).needs]
+    cards = [card for role, card in preset_named(spec).cards().items() if role in find_method(method).needs]
     return [c for c in cards if c.hub and not (cache / f"models--{c.hub.replace('/', '--')}" / "refs" / "main").exists()]
 
 

@@ -16,7 +16,7 @@ from PIL import ImageDraw, ImageFont
 
 from annofree.detections.overlaps import Overlaps
 from annofree.io.images import read_image
-from annofree.methods.registry import load
+from annofree.methods.build import MethodSpec
 from annofree.render.overlay import draw_overlay
 from annofree.structures import Detections, Image, Vocabulary
 
@@ -38,7 +38,7 @@ class Step:
 def steps(image: Image, names: str) -> list[Step]:
     """From the candidates of an image to its answer, on the tiny models."""
     vocabulary = Vocabulary.of(names)
-    answering = load("consensus", models="tiny", policy="answer")
+    answering = MethodSpec("consensus", models="tiny", policy="answer").build()
     method, policy, count = answering.method, answering.policy, len(vocabulary)
     encoding = answering.encode([image])[0][0]
     candidates = method.candidates(encoding)

@@ -21,7 +21,7 @@ from pages import INSTANCES, MADE, fill, table, text
 from annofree.formats.coco import CocoFile
 from annofree.io.atomic import write_atomic
 from annofree.io.images import read_image
-from annofree.methods.registry import load
+from annofree.methods.build import MethodSpec
 from annofree.render.overlay import draw_overlay
 from annofree.training.engine.curves import plot_log
 
@@ -73,7 +73,10 @@ def draw_beside(recipe: Mapping[str, Any], made: Path, ids: Sequence[int], pictu
     """Draw what the teacher finds in validation scenes over what the student finds, at half of an overlay's size."""
     truth = CocoFile.read(RECIPE.parent / recipe["truth"])
     names = [row["name"] for row in truth.categories]
-    methods = {load("zip", models="tiny"): 0.4, load(str(made / "tiny-detector"), models="tiny"): 0.2}  # with the least score
+    methods = {
+        MethodSpec(models="tiny").build(): 0.4,
+        MethodSpec(str(made / "tiny-detector"), models="tiny").build(): 0.2,
+    }  # with the least score
     files = {row["id"]: RECIPE.parent / recipe["images"] / row["file_name"] for row in truth.images}
     columns = []
     for image in (read_image(files[id_]) for id_ in ids):

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from annofree.clues.similarity import activation, cosine_clues
 from annofree.io.images import read_image
-from annofree.methods.registry import Models, build
+from annofree.methods.build import build_method
+from annofree.methods.components import Models
 from annofree.methods.zip import Zip, ZipEncoding, ZipSettings
 from annofree.ops.grids import resized
 from annofree.render.overlay import draw_overlay
@@ -51,7 +52,7 @@ def panels(image: Image, name: str) -> list[tuple[str, RGB]]:
     """Every step of Zip on one image, each with its title."""
     models = Models("tiny", "cpu")
     clip, sam = models.clip, models.sam
-    method, vocabulary = build("zip", models), Vocabulary.of([name])
+    method, vocabulary = build_method("zip", models), Vocabulary.of([name])
     settings: ZipSettings = method.settings
     encoding: ZipEncoding = method.encode([image])[0]
     clue = activation(cosine_clues(encoding.tokens, clip.words(vocabulary), clip.neutral()).values)

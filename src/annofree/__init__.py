@@ -1,11 +1,8 @@
 """Name the things; get boxes, masks and label maps, with no annotation.
 
 >>> import annofree
->>> zip_ = annofree.load("zip", models="tiny", device="cpu")
->>> picture = annofree.read_image("examples/scenes/oranges.jpg")
->>> encoding = zip_.encode([picture])[0]
->>> found = zip_.instances(encoding, ["orange", "elephant"])
->>> set(found.labels.tolist())
+>>> (found,) = annofree.segment("examples/scenes/oranges.jpg", "orange, elephant", models="tiny", device="cpu")
+>>> set(found.detections.labels.tolist())
 {'orange'}
 """
 
@@ -17,12 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from annofree.errors import AnnofreeError, ImageError, InputError, MissingError
+    from annofree.io.callbacks import Callbacks
     from annofree.io.images import read_image
-    from annofree.methods.registry import load
+    from annofree.methods.build import load
+    from annofree.methods.registry import list_methods
+    from annofree.pipelines.evaluate import evaluate
+    from annofree.pipelines.relabel import relabel
+    from annofree.pipelines.segment import segment
     from annofree.structures import Detections, Image, LabelMap, Vocabulary
 
 __all__ = [
     "AnnofreeError",
+    "Callbacks",
     "Detections",
     "Image",
     "ImageError",
@@ -30,16 +33,25 @@ __all__ = [
     "LabelMap",
     "MissingError",
     "Vocabulary",
+    "evaluate",
+    "list_methods",
     "load",
     "read_image",
+    "relabel",
+    "segment",
 ]
 __version__ = version("annofree")
 
 _HOMES = {
     "annofree.errors": ("AnnofreeError", "ImageError", "InputError", "MissingError"),
     "annofree.structures": ("Detections", "Image", "LabelMap", "Vocabulary"),
-    "annofree.methods.registry": ("load",),
+    "annofree.io.callbacks": ("Callbacks",),
     "annofree.io.images": ("read_image",),
+    "annofree.methods.build": ("load",),
+    "annofree.methods.registry": ("list_methods",),
+    "annofree.pipelines.evaluate": ("evaluate",),
+    "annofree.pipelines.relabel": ("relabel",),
+    "annofree.pipelines.segment": ("segment",),
 }
 
 

@@ -9,8 +9,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
+from typing_extensions import TypeVar
 
-from annofree.structures import Detections, FeatureMap, Image, LabelMap, Vocabulary
+from annofree.structures import Classes, Detections, FeatureMap, Image, LabelMap, Vocabulary
 
 __all__ = [
     "DensePath",
@@ -21,8 +22,12 @@ __all__ = [
     "Segmenter",
     "SelfSupervised",
     "SemanticSegmenter",
+    "UniversalSegmenter",
     "VisionLanguage",
 ]
+
+E = TypeVar("E", default=Any)
+"""What a method keeps of an image between questions."""
 
 DensePath = Literal["value", "value+mlp", "surgery", "attention"]
 """How a CLIP tower's last layers are read as a map.
@@ -190,7 +195,7 @@ class Masker(Protocol):
 
 
 @runtime_checkable
-class Segmenter(Protocol):
+class Segmenter(Protocol[E]):
     """A method: all that needs no class name in ``encode``, the rest, cheaply, in ``instances``."""
 
     @property
@@ -198,21 +203,21 @@ class Segmenter(Protocol):
         """Models, hashes, tiers and settings, as they are written beside results."""
         ...
 
-    def remarks(self, classes: Any) -> list[str]:
-        """What a person should know before trusting the answer for these names."""
+    def remarks(self, classes: Classes) -> list[str]:
+        """What is worth knowing before the answer for these names is trusted."""
         ...
 
-    def encode(self, images: Sequence[Image]) -> list[Any]:
+    def encode(self, images: Sequence[Image]) -> list[E]:
         """One encoding an image, in order."""
         ...
 
-    def instances(self, image: Any, classes: Any) -> Detections:
+    def instances(self, image: Image | E, classes: Classes) -> Detections:
         """Find the instances of some classes in an image or in an encoding of it."""
         ...
 
 
 @runtime_checkable
-class SemanticSegmenter(Protocol):
+class SemanticSegmenter(Protocol[E]):
     """A method that names every pixel: all that needs no class name in ``encode``, the rest, cheaply, in ``semantic``."""
 
     @property
@@ -220,14 +225,19 @@ class SemanticSegmenter(Protocol):
         """Models, hashes, tiers and settings, as they are written beside results."""
         ...
 
-    def remarks(self, classes: Any) -> list[str]:
-        """What a person should know before trusting the answer for these names."""
+    def remarks(self, classes: Classes) -> list[str]:
+        """What is worth knowing before the answer for these names is trusted."""
         ...
 
-    def encode(self, images: Sequence[Image]) -> list[Any]:
+    def encode(self, images: Sequence[Image]) -> list[E]:
         """One encoding an image, in order."""
         ...
 
-    def semantic(self, image: Any, classes: Any) -> LabelMap:
+    def semantic(self, image: Image | E, classes: Classes) -> LabelMap:
         """Name every pixel of an image, or of an encoding of it."""
         ...
+
+
+@runtime_checkable
+class UniversalSegmenter(Segmenter[E], SemanticSegmenter[E], Protocol[E]):
+    """A method that finds instances and names every pixel, too."""

@@ -18,11 +18,11 @@ from tests.apps.conftest import Cli, Said
 from tests.drawing import drawing
 
 import annofree.experiments.measure
-import annofree.methods.registry
 import annofree.runs.executor
 from annofree.apps.cli import main
 from annofree.experiments.measure import Figures
 from annofree.formats.coco import CocoFile
+from annofree.methods.build import MethodSpec
 from annofree.methods.zip import Zip, ZipEncoding
 from annofree.runs.environment import environment
 from annofree.structures import Detections, Image
@@ -39,12 +39,12 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """Put Zip on the fakes in the place of every method; what was asked for is recorded."""
     asked: list[dict[str, str]] = []
 
-    def load(method: str, *, models: str, variant: str, device: str, precision: str = "float32", **_: Any) -> Zip:
-        asked.append({"method": method, "models": models, "variant": variant, "device": device})
-        assert precision == "float32"
-        return Zip(FakeClip(), FakeSam(), variant)
+    def build(spec: MethodSpec, vocabulary: Any = None) -> Zip:
+        asked.append({"method": spec.method, "models": spec.models, "variant": spec.variant, "device": spec.device})
+        assert spec.precision == "float32"
+        return Zip(FakeClip(), FakeSam(), spec.variant)
 
-    monkeypatch.setattr(annofree.methods.registry, "load", load)
+    monkeypatch.setattr(MethodSpec, "build", build)
     return asked
 
 
@@ -226,7 +226,7 @@ class Exploding(Zip):
 def test_a_picture_on_which_the_method_fails_is_named(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(annofree.methods.registry, "load", lambda *_, **__: Exploding(FakeClip(), FakeSam()))
+    monkeypatch.setattr(MethodSpec, "build", lambda *_, **__: Exploding(FakeClip(), FakeSam()))
     said = cli("segment", photos, "--classes", ALL, "--out", tmp_path / "out", "--quiet")
     assert said == Said(1, "", f"failed: {photos / '1.png'}: no memory\n")
     assert len(read(tmp_path / "out" / "annotations.json")["images"]) == 7
@@ -236,7 +236,7 @@ def test_what_was_done_before_ctrl_c_is_kept_for_the_same_command(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(Exploding, "problem", KeyboardInterrupt())
-    monkeypatch.setattr(annofree.methods.registry, "load", lambda *_, **__: Exploding(FakeClip(), FakeSam()))
+    monkeypatch.setattr(MethodSpec, "build", lambda *_, **__: Exploding(FakeClip(), FakeSam()))
     command = ("segment", photos, "--classes", ALL, "--batch-size", 1, "--out", tmp_path / "out")
     said = cli(*command)
     assert said.code == 130
@@ -255,10 +255,10 @@ def test_what_was_done_before_ctrl_c_is_kept_for_the_same_command(
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path) -> None:
-    def load(*_: Any, **__: Any) -> Zip:
+    def build(*_: Any, **__: Any) -> Zip:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(annofree.methods.registry, "load", load)
+    monkeypatch.setattr(MethodSpec, "build", build)
     arguments = ["annofree", "segment", str(photos), "--classes", ALL, "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(ZeroDivisionError, match="ours"):

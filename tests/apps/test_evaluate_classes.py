@@ -11,11 +11,11 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-import annofree.methods.registry
 from annofree.apps.cli.commands.evaluate import evaluate
 from annofree.datasets.names import COCO_IDS, COCO_NAMES
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
+from annofree.methods.build import MethodSpec
 from annofree.methods.zip import Zip
 from annofree.structures import Detections
 from annofree.testing.fakes import FakeClip, FakeSam
@@ -76,7 +76,7 @@ def test_novel_base_and_each_class_are_scored_and_the_page_is_written(world: Pat
 
 
 def test_a_method_is_scored_with_a_page(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(annofree.methods.registry, "load", lambda *_, **__: Zip(FakeClip(), FakeSam(), "default"))
+    monkeypatch.setattr(MethodSpec, "build", lambda _: Zip(FakeClip(), FakeSam(), "default"))
     assert said("--truth", world / "truth.json", "--images", world, "--page", world / "page").exit_code == 0
     assert "100.0" in (world / "page" / "index.html").read_text()
 

@@ -13,14 +13,14 @@ import pytest
 from tests.apps.conftest import Cli, Said
 
 import annofree.experiments.measure
-import annofree.methods.registry
 from annofree.datasets.benchmarks.coco_object import coco_instances
 from annofree.evaluation.predict_semantic import score_method
 from annofree.evaluation.protocols.semantic import PROTOCOLS, semantic_protocol
 from annofree.experiments.measure import Figures
 from annofree.formats.coco import CocoFile
 from annofree.formats.label_maps import ClassList, write_label_map
-from annofree.methods.registry import Models, build
+from annofree.methods.build import MethodSpec, build_method
+from annofree.methods.components import Models
 from annofree.structures import Detections, LabelMap
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import NAMES, scenes
@@ -28,7 +28,7 @@ from annofree.testing.paper_world import NAMES, scenes
 
 def on_fakes(method: str, variant: str = "default") -> Any:
     models = Models("tiny", "cpu", objectness="none")
-    return build(method, models.having(clip=FakeClip(), sam=FakeSam()), variant)
+    return build_method(method, models.having(clip=FakeClip(), sam=FakeSam()), variant)
 
 
 @pytest.fixture
@@ -36,11 +36,11 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """Every method on the fakes; what was asked for is recorded."""
     asked: list[dict[str, str]] = []
 
-    def load(method: str, *, models: str, variant: str, device: str, **_: str) -> Any:
-        asked.append({"method": method, "models": models, "variant": variant, "device": device})
-        return on_fakes(method, variant)
+    def build(spec: MethodSpec, vocabulary: Any = None) -> Any:
+        asked.append({"method": spec.method, "models": spec.models, "variant": spec.variant, "device": spec.device})
+        return on_fakes(spec.method, spec.variant)
 
-    monkeypatch.setattr(annofree.methods.registry, "load", load)
+    monkeypatch.setattr(MethodSpec, "build", build)
     return asked
 
 

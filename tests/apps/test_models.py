@@ -11,10 +11,10 @@ from huggingface_hub import constants
 from safetensors.numpy import save
 from tests.apps.conftest import Cli, Said
 
-import annofree.methods.registry
 from annofree.apps.cli.commands.models_page import page
 from annofree.hub.cards import BUNDLED, known_cards
 from annofree.hub.presets import DEFAULT, presets
+from annofree.methods.build import MethodSpec
 from annofree.methods.zip import Zip
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.hub_cache import write_snapshot
@@ -132,12 +132,12 @@ def test_add_a_folder(cli: Cli, tmp_path: Path) -> None:
 def fakes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
 
-    def load(method: str, *, models: str, variant: str, device: str, precision: str = "float32", **_: object) -> Zip:
-        assert precision == "float32"
-        asked.append(models)
-        return Zip(FakeClip(), FakeSam(), variant)
+    def build(spec: MethodSpec, vocabulary: object) -> Zip:
+        assert spec.precision == "float32"
+        asked.append(spec.models)
+        return Zip(FakeClip(), FakeSam(), spec.variant)
 
-    monkeypatch.setattr(annofree.methods.registry, "load", load)
+    monkeypatch.setattr(MethodSpec, "build", build)
     return asked
 
 

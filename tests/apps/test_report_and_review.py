@@ -10,11 +10,11 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-import annofree.methods.registry
 from annofree.apps.cli.commands.report import report
 from annofree.apps.cli.commands.review import review
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
+from annofree.methods.build import MethodSpec
 from annofree.methods.zip import Zip
 from annofree.render.overlay import draw_overlay
 from annofree.structures import Vocabulary
@@ -40,7 +40,7 @@ def refusal(*arguments: object) -> str:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a run of Zip on the fakes leaves of the paper world, and the fakes where it looks for its models."""
     method, folder, photos = Zip(FakeClip(), FakeSam(), "default"), tmp_path / "run", tmp_path / "photos"
-    monkeypatch.setattr(annofree.methods.registry, "load", lambda *_, **__: method)
+    monkeypatch.setattr(MethodSpec, "build", lambda *_, **__: method)
     (folder / "overlays").mkdir(parents=True)
     photos.mkdir()
     file = CocoFile.with_categories(dict(enumerate(NAMES, 1)))

@@ -18,13 +18,13 @@ from tests.apps.conftest import Cli, Said
 from tests.support.alike import assert_same_rows
 from typer.testing import CliRunner
 
-import annofree.methods.registry
 from annofree.apps.cli.commands.merge import merge
 from annofree.apps.cli.commands.relabel import relabel
 from annofree.errors import AnnofreeError
 from annofree.formats.panoptic import ids_of_colours
+from annofree.methods.build import MethodSpec, build_method
+from annofree.methods.components import Models
 from annofree.methods.maskclip import MaskClip
-from annofree.methods.registry import Models, build
 from annofree.methods.zip import Zip
 from annofree.methods.zutis import Zutis
 from annofree.structures import Vocabulary
@@ -41,7 +41,7 @@ SOURCE = Path(__file__).parents[2] / "benchmarks" / "hostile.py"
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every method on the fakes."""
     models = Models("tiny", "cpu", objectness="none").having(**FAKE_PARTS)
-    monkeypatch.setattr(annofree.methods.registry, "load", lambda method, *, variant, **_: build(method, models, variant))
+    monkeypatch.setattr(MethodSpec, "build", lambda spec, _: build_method(spec.method, models, spec.variant))
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_complete_run_says_so_and_loads_nothing(
     command = ("segment", photos, "--classes", ALL, "--out", tmp_path / "out")
     assert cli(*command).code == 1
     before = finals(tmp_path / "out")
-    monkeypatch.setattr(annofree.methods.registry, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(MethodSpec, "build", lambda *_, **__: pytest.fail("loaded"))
     again = cli(*command)
     assert again.code == 1 and "torn.png" in again.err
     assert f"note: the run in {tmp_path / 'out'} is complete; --fresh makes it anew\n" in again.err
@@ -275,7 +275,7 @@ def test_what_cannot_be_asked_again(cli: Cli, fakes: None, photos: Path, tmp_pat
 @pytest.mark.parametrize("method", ["zip", "sam_clip", "clip_diy", "maskclip", "clip_surgery", "patch_cosine", "zutis"])
 def test_names_are_those_given_and_no_others(method: str) -> None:
     models = Models("tiny", "cpu", objectness="none").having(**FAKE_PARTS, objectness=FakeObjectness())
-    made, words = build(method, models), Vocabulary.of("zeppelin, car: auto | apple")
+    made, words = build_method(method, models), Vocabulary.of("zeppelin, car: auto | apple")
     for scene in scenes():
         if hasattr(made, "instances"):
             assert set(made.instances(scene.image, words).labels) <= {"zeppelin", "car"}

@@ -13,16 +13,16 @@ import PIL.Image
 import pytest
 from tests.apps.conftest import Cli, Said
 
-import annofree.methods.registry
 from annofree.detections.panoptic import PanopticMap, panoptic
 from annofree.formats.label_maps import ClassList, read_label_map
 from annofree.formats.panoptic import PanopticFile
 from annofree.io.images import read_image
+from annofree.methods.build import MethodSpec, build_method
 from annofree.methods.clip_diy import VARIANTS, ClipDiy
+from annofree.methods.components import Models
 from annofree.methods.dense_clip import DenseClip
-from annofree.methods.registry import Models, build
 from annofree.methods.zip import Zip
-from annofree.structures import Image, LabelMap
+from annofree.structures import Image, LabelMap, Vocabulary
 from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam
 from annofree.testing.paper_world import COLOURS, NAMES, scenes
 
@@ -35,7 +35,7 @@ def on_fakes(method: str, variant: str = "default") -> Any:
     if method == "clip_diy":
         return ClipDiy(FakeClip(), FakeObjectness(), replace(VARIANTS[variant], side=16, canvas=64, scales=(0, 1)))
     models = Models("tiny", "cpu", objectness="none")
-    return build(method, models.having(clip=FakeClip(), sam=FakeSam()), variant)
+    return build_method(method, models.having(clip=FakeClip(), sam=FakeSam()), variant)
 
 
 @pytest.fixture
@@ -43,13 +43,13 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """Every method on the fakes; what was asked for is recorded."""
     asked: list[dict[str, str]] = []
 
-    def load(method: str, *, models: str, variant: str, device: str, precision: str, **more: Any) -> Any:
-        assert precision == "float32"
-        assert more.pop("policy", "answer") == "answer" and more.pop("distractors", ()) == ()
-        asked.append({"method": method, "variant": variant, **more})
-        return on_fakes(method, variant)
+    def build(spec: MethodSpec, vocabulary: Vocabulary) -> Any:
+        assert (spec.precision, spec.policy, spec.negatives) == ("float32", "answer", ())
+        objectness = {"objectness": spec.objectness} if spec.entry.objectness else {}
+        asked.append({"method": spec.method, "variant": spec.variant, **objectness})
+        return on_fakes(spec.method, spec.variant)
 
-    monkeypatch.setattr(annofree.methods.registry, "load", load)
+    monkeypatch.setattr(MethodSpec, "build", build)
     return asked
 
 

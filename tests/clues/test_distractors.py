@@ -8,7 +8,7 @@ from torch import Tensor
 
 from annofree.clues.distractors import Distractors, Taxonomy
 from annofree.errors import InputError
-from annofree.methods.tuning import distractors_of, policy_of
+from annofree.methods.policies import distractors_of, policy_of
 from annofree.structures import Vocabulary
 from annofree.testing.fakes import FakeClip
 

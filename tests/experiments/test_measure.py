@@ -14,13 +14,14 @@ import torch
 
 from annofree.errors import InputError
 from annofree.experiments import shared_models
-from annofree.experiments.measure import OPENERS, Recipe, Run, figures_of, reproduce
+from annofree.experiments.measure import Recipe, Run, figures_of, reproduce
 from annofree.experiments.shared_models import shared
 from annofree.features.clip import Clip
 from annofree.features.sam import Sam
 from annofree.formats.coco import CocoFile
 from annofree.io.images import read_image
-from annofree.methods.registry import Models
+from annofree.methods.build import OPENERS
+from annofree.methods.components import Models
 from annofree.protocols import Embedding
 from annofree.structures import FeatureMap, Image, Vocabulary
 from annofree.testing.fakes import FakeClip, FakeSam, FakeZutis

@@ -31,7 +31,9 @@ from annofree.formats.coco import CocoFile
 from annofree.hub.download import Local
 from annofree.hub.presets import preset_named
 from annofree.methods import components as models_module
-from annofree.methods.registry import Models, build, changed, entry_of
+from annofree.methods.build import build_method, change_settings
+from annofree.methods.components import Models
+from annofree.methods.registry import find_method
 from annofree.structures import Detections
 from annofree.testing.fakes import FakeClip
 from annofree.testing.paper_world import scenes
@@ -67,8 +69,8 @@ def test_all_are_there() -> None:
 def test_it_is_whole(path: Path) -> None:
     recipe = PublishedRecipe.read(path)
     for run in recipe.runs:
-        entry = entry_of(run.method, run.variant)
-        changed(entry.variants[run.variant], run.settings)
+        entry = find_method(run.method, run.variant)
+        change_settings(entry.variants[run.variant], run.settings)
         assert {"clip"} <= preset_named(run.models or recipe.models).cards().keys()
         assert bool(run.weights) == ("zutis" in entry.needs)
         assert all(FIGURES.fullmatch(name) for name in (*run.expected, *run.quoted))
@@ -185,9 +187,9 @@ def test_the_text_of_a_network_is_that_of_its_own_clip(data: Path, recipe: Path,
 
     def noted(method: str, models: Models, *rest: Any) -> Any:
         asked.append((models.preset.name, method))
-        return build(method, models, *rest)
+        return build_method(method, models, *rest)
 
-    monkeypatch.setattr("annofree.experiments.papers.build", noted)
+    monkeypatch.setattr("annofree.methods.build.build_method", noted)
     plan.measure(data, limit=1, device="cpu", on_progress=quiet)
     both = ["openai-vit-b-16+sam-b", "openai-vit-b-32+sam-b"]
     assert asked == [(spec, method) for method in ("zutis", "maskclip") for spec in both]
@@ -208,7 +210,7 @@ def test_a_recipe_of_label_maps(data: Path) -> None:
     figures = replace(plan, runs=(*plan.runs, *by_both)).measure(data, device="cpu", on_progress=quiet)
     rules = semantic_protocol(run.protocol)
     dataset = rules.dataset(data / "coco/stuffthingmaps/val2017", data / "coco/val2017")
-    method = build(run.method, Models(plan.models, "cpu", objectness="none"), run.variant)
+    method = build_method(run.method, Models(plan.models, "cpu", objectness="none"), run.variant)
     s = score_method(method, dataset, rules, quiet).scores
     assert s.mean_iou is not None and s.mean_iou > 0.3 and s.pixel_accuracy is not None
     assert figures[run.name]["all mIoU"] == round(100 * s.mean_iou, 2)

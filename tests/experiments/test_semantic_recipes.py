@@ -17,9 +17,10 @@ from annofree.experiments.measure import Recipe, reproduce
 from annofree.formats.coco import CocoFile
 from annofree.hub.download import Local
 from annofree.methods import components as models_module
+from annofree.methods.build import build_method
 from annofree.methods.clip_diy import ClipDiy
+from annofree.methods.components import Models
 from annofree.methods.dense_clip import DenseClip
-from annofree.methods.registry import Models, build
 from annofree.structures import Detections, Image
 from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness, FakeSam
 from annofree.testing.paper_world import NAMES, scenes
@@ -111,8 +112,8 @@ def alone(recipe: Recipe, name: str) -> dict[str, float | None]:
     """Score one run by itself, in the pictures of each group."""
     (run,) = (r for r in recipe.runs if r.name == name)
     models: Any = Models(recipe.models, "cpu", objectness=run.objectness)
-    models = models.having(segmenter=build("zip", models), classes=NAMES)
-    method = build(run.method, models, run.variant, run.settings)
+    models = models.having(segmenter=build_method("zip", models), classes=NAMES)
+    method = build_method(run.method, models, run.variant, run.settings)
     figures: dict[str, float | None] = {}
     truth = CocoFile.read(recipe.truth)
     for group in ("touching", "plain", "cluttered", "all"):

@@ -3,6 +3,7 @@ import os
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -36,7 +37,7 @@ def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
     return path
 
 
-def read_all(source: Source, **settings: int) -> list[tuple[str, Image | ImageError]]:
+def read_all(source: Source, **settings: Any) -> list[tuple[str, Image | ImageError]]:
     entries = ((name, str(source.root / name)) for name in source.ids())
     with pillow_quiet():
         return [(name, picture) for name, _, picture in read_pictures(entries, **settings)]

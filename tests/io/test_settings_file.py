@@ -14,8 +14,9 @@ from annofree.errors import InputError
 from annofree.experiments.measure import Recipe
 from annofree.experiments.papers import PublishedRecipe, is_published
 from annofree.io.settings_file import check_fields, check_type, read_toml
-from annofree.methods.registry import METHODS, changed
-from annofree.methods.tuning import policy_of
+from annofree.methods.build import change_settings
+from annofree.methods.policies import policy_of
+from annofree.methods.registry import METHODS
 from annofree.pipelines.makings import making_of
 from annofree.training.detector.recipe import DetectorRecipe
 from annofree.training.tiny.evaluate import ModelRecipe
@@ -178,7 +179,7 @@ def test_trainings_of_zutis(change: dict[str, Any], words: str) -> None:
 
 def test_settings_of_methods_detectors_policies_and_makings() -> None:
     with pytest.raises(InputError, match="expected points of the settings as a whole number, got '16'"):
-        changed(METHODS["sam_clip"].variants["default"], {"points": "16"})
+        change_settings(METHODS["sam_clip"].variants["default"], {"points": "16"})
     with pytest.raises(InputError, match="expected side of a detector as a whole number, got '800'"):
         DetectorConfig.of({"kind": "cascade", "names": ["a"], "side": "800"})
     with pytest.raises(InputError, match="expected floor of a policy as a number, got 'high'"):
@@ -200,7 +201,7 @@ def test_every_recipe_can_be_read(path: Path) -> None:
         recipe = Recipe.read(path)
         for run in recipe.runs:
             settings = METHODS[run.method].variants[run.variant]
-            changed(settings, run.settings)
+            change_settings(settings, run.settings)
         if recipe.make:
             making_of(recipe.make)
     else:

@@ -16,9 +16,11 @@ from annofree.detections.policy import OutputPolicy
 from annofree.errors import InputError
 from annofree.fragments.clusters import Seeding
 from annofree.methods.answering import Answering, AnsweringMaps
-from annofree.methods.registry import Models, build, load
-from annofree.methods.tuning import answering as answering_of
-from annofree.methods.tuning import default_method, policy_of, tuned, tuned_methods
+from annofree.methods.build import build_method, load
+from annofree.methods.components import Models
+from annofree.methods.policies import answering as answering_of
+from annofree.methods.policies import policy_of
+from annofree.methods.tuning import default_method, tuned, tuned_methods
 from annofree.methods.zip import Zip
 from annofree.protocols import Segmenter
 from annofree.runs.encodings import kinds_of
@@ -162,9 +164,9 @@ def test_a_label_map_is_asked_for_what_stands_out_alone() -> None:
 
 def test_a_method_that_gates_names_leaves_it_to_the_policy() -> None:
     models = Models("tiny", "cpu", objectness="none")
-    gated = answering_of(build("zip", models), "zip", models, {"presence": 1.0})
-    assert gated.method.settings.presence == 0.0 and gated.method.encoding_key == build("zip", models).encoding_key
-    assert answering_of(build("zip", models), "zip", models).method.settings.presence == 0.02
+    gated = answering_of(build_method("zip", models), "zip", models, {"presence": 1.0})
+    assert gated.method.settings.presence == 0.0 and gated.method.encoding_key == build_method("zip", models).encoding_key
+    assert answering_of(build_method("zip", models), "zip", models).method.settings.presence == 0.02
 
 
 def test_provenance_tells_the_policy() -> None:
@@ -184,16 +186,16 @@ def test_policies_of_presets() -> None:
 
 def test_settings_of_presets() -> None:
     models = Models("tiny", "cpu", objectness="none")
-    assert build("zip", models).settings.min_activation == 0.6
-    assert build("zip", models, "paper").settings == build("zip", models, "default").settings.__class__(
+    assert build_method("zip", models).settings.min_activation == 0.6
+    assert build_method("zip", models, "paper").settings == build_method("zip", models, "default").settings.__class__(
         seeding=Seeding("semantic")
     )
-    assert build("zip", models, changes={"within": 1.0}).settings.within == 1.0
+    assert build_method("zip", models, changes={"within": 1.0}).settings.within == 1.0
     assert tuned("fast", "zip").settings == {} and tuned("tiny", "zip").chosen_on
     assert set(tuned_methods("fast")) == set()
     with pytest.raises(InputError, match="list of distractors"):
         load("zip", models="tiny", policy={"distractors": "comon"})
-    none = load("zip", models="tiny", policy={"distractors": "none"}, distractors=["wall"])
+    none: Any = load("zip", models="tiny", policy={"distractors": "none"}, negatives=["wall"])
     assert none.distractors.names == ("wall",)
 
 

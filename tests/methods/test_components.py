@@ -19,10 +19,11 @@ from annofree.features.saliency import FoundBackground, TokenCutMap
 from annofree.hub.cards import Card
 from annofree.hub.download import Local
 from annofree.methods import components as models_module
+from annofree.methods.build import build_method
 from annofree.methods.clip_diy import OBJECTNESS
-from annofree.methods.components import OBJECTNESS_ROLES, Models, device_named
+from annofree.methods.components import Models, device_named
 from annofree.methods.detector import Origin
-from annofree.methods.registry import METHODS, build
+from annofree.methods.registry import METHODS, OBJECTNESS_ROLES
 from annofree.structures import Image, Vocabulary
 from annofree.testing.fake_detector import FakeDetector
 from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness, FakeSam, FakeZutis
@@ -114,12 +115,12 @@ def test_what_is_missing_of_some_roles_is_fetched_at_once(fetched: list[list[str
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_says_what_it_needs(fetched: list[list[str]], method: str) -> None:
     entry = METHODS[method]
-    roles = {source: set(entry.roles(Models(WHOLE, "cpu", objectness=source))) for source in OBJECTNESS_ROLES}
+    roles = {source: set(entry.roles(source)) for source in OBJECTNESS_ROLES}
     for source, own in roles.items():
         assert own == {*entry.needs, *(OBJECTNESS_ROLES[source] if entry.objectness else ())}
     detector = FakeDetector(), Origin(FakeDetector.names, {})
     models = Models(WHOLE, "cpu", objectness="none")
-    build(method, models.having(clip=FakeClip(), sam=FakeSam(), zutis=FakeZutis(), detector=detector))
+    build_method(method, models.having(clip=FakeClip(), sam=FakeSam(), zutis=FakeZutis(), detector=detector))
     assert not any(fetched)  # with CLIP, SAM, ZUTIS and a detector at hand nothing else is needed
 
 
@@ -158,7 +159,7 @@ def test_a_source_asks_a_method_for_the_names() -> None:
     models = Models(BARE, "cpu", objectness="instances").having(clip=FakeClip(), sam=FakeSam())
     with pytest.raises(MissingError, match="the objectness source 'instances' needs a segmenter"):
         _ = models.objectness
-    made = models.having(segmenter=build("zip", models), classes=Vocabulary.of(NAMES)).objectness
+    made = models.having(segmenter=build_method("zip", models), classes=Vocabulary.of(NAMES)).objectness
     assert isinstance(made, InstanceObjectness)
     scene = scenes()[0]
     (where,) = made.maps([scene.image])

@@ -17,9 +17,10 @@ from annofree.detectors.checkpoint import save_detector
 from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError, MissingError
 from annofree.hub.cards import Card, sha256_of
+from annofree.methods.build import MethodSpec, build_method
+from annofree.methods.components import Models
 from annofree.methods.detector import VARIANTS, Detector, DetectorEncoding, DetectorSettings, Origin
-from annofree.methods.registry import METHODS, Models, entry_of, load
-from annofree.methods.registry import build as build_method
+from annofree.methods.registry import METHODS, find_method
 from annofree.protocols import Segmenter
 from annofree.structures import Image, Vocabulary
 from annofree.testing.conformance import CHECKS
@@ -27,6 +28,12 @@ from annofree.testing.fake_detector import FakeDetector, PaperThings
 from annofree.testing.paper_world import NAMES, scenes
 
 ORIGIN = Origin(NAMES, {"name": "fake-detector", "tier": "S0"})
+
+
+def load(method: str, **options: Any) -> Any:
+    return MethodSpec(method, **options).build()
+
+
 TINY: dict[str, Any] = {
     "kind": "cascade", "names": ["cat", "dog"], "backbone": "clip-resnet", "layers": [1, 1, 1, 1], "width": 8, "channels": 8,
     "fc": 8, "mask_convs": 1, "side": 64, "longest": 96, "norm": "group", "score_floor": 0.0, "detections": 5,
@@ -174,21 +181,21 @@ def test_a_folder_says_what_it_is(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_has_a_card_for_the_ledger(folder: Path, tmp_path: Path) -> None:
-    (unknown,) = entry_of(str(folder)).cards
+    (unknown,) = find_method(str(folder)).cards
     assert (unknown.tier, unknown.licence) == ("S4", "unknown")
-    (known,) = entry_of(str(with_card(folder, tmp_path / "carded"))).cards
+    (known,) = find_method(str(with_card(folder, tmp_path / "carded"))).cards
     assert (known.name, known.tier, known.licence) == ("my-detector", "S1", "MIT")
 
 
 def test_folders_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for method in (str(tmp_path), str(tmp_path / "nowhere"), "./nowhere"):
         with pytest.raises(InputError, match=r"expected a method's name, or a folder with detector\.json"):
-            entry_of(method)
+            find_method(method)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "zip").mkdir()
-    assert entry_of("zip") is METHODS["zip"]  # a name comes first
+    assert find_method("zip") is METHODS["zip"]  # a name comes first
     with pytest.raises(InputError, match="unknown method 'detectr'; did you mean 'detector'"):
-        entry_of("detectr")
+        find_method("detectr")
 
 
 def test_a_folder_has_the_variants_of_detectors(folder: Path) -> None:

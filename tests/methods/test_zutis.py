@@ -25,7 +25,8 @@ from annofree.features.zutis_weights import save_zutis
 from annofree.hub.cards import Card, sha256_of
 from annofree.hub.store import add_folder
 from annofree.methods import zutis as zutis_module
-from annofree.methods.registry import Models, build, load
+from annofree.methods.build import build_method, load
+from annofree.methods.components import Models
 from annofree.methods.zutis import VARIANTS, Zutis, ZutisEncoding, ZutisSettings, inside_pixels
 from annofree.protocols import Segmenter, SemanticSegmenter
 from annofree.structures import Image, Vocabulary
@@ -268,7 +269,7 @@ def test_published_weights_that_are_not_here_are_named_with_what_to_do() -> None
 
 def test_models_without_a_network_are_refused() -> None:
     with pytest.raises(InputError, match="expected models with a trained segmenter, such as the preset fast, got tiny-clip"):
-        build("zutis", Models("tiny-clip+tiny-sam", "cpu"))
+        build_method("zutis", Models("tiny-clip+tiny-sam", "cpu"))
 
 
 def test_a_network_of_ones_own_is_added_and_used(tmp_path: Path) -> None:
@@ -285,7 +286,7 @@ def test_a_network_of_ones_own_is_added_and_used(tmp_path: Path) -> None:
 
     models = Models("tiny-clip+tiny-sam+mine", "cpu")
     assert models.preset.zutis == "mine" and models.zutis is models.zutis
-    method = build("zutis", models.having(clip=Words()), changes={"nms": 0.5, "min_score": 0.0})
+    method = build_method("zutis", models.having(clip=Words()), changes={"nms": 0.5, "min_score": 0.0})
     assert method.settings == replace(VARIANTS["default"], nms=0.5, min_score=0.0)
     assert method.provenance["models"][0]["sha256"] == files
     image = Image(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import annofree.methods.registry
 from annofree.clues.objectness import InstanceObjectness
 from annofree.errors import InputError
+from annofree.methods.build import MethodSpec
 from annofree.methods.clip_diy import ClipDiy
 from annofree.methods.components import Models
+from annofree.methods.registry import find_method
 from annofree.methods.zip import Zip
-from annofree.pipelines.plan import DEFAULTS, Plan, stuff_names, wanted_tasks
+from annofree.pipelines.plan import DEFAULTS, Plan, parse_stuff, parse_tasks
 from annofree.structures import Vocabulary
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import NAMES, scenes
@@ -24,7 +25,7 @@ WORDS = Vocabulary.of("dog, grass, traffic light")
 
 def plan(task: str = "instance", method: str | None = None, **more: Any) -> Plan:
     rest = {"variant": "default", "models": "tiny", "objectness": "found", "device": "cpu", "stuff": ()}
-    return Plan(wanted_tasks(task), method, **{**rest, **more})
+    return Plan(parse_tasks(task), method, **{**rest, **more})
 
 
 # Tasks
@@ -40,18 +41,18 @@ def plan(task: str = "instance", method: str | None = None, **more: Any) -> Plan
     ],
 )
 def test_tasks_are_joined_by_commas(task: str, wanted: tuple[str, ...]) -> None:
-    assert wanted_tasks(task) == wanted
+    assert parse_tasks(task) == wanted
 
 
 @pytest.mark.parametrize("task", ["", "instance,", "semantics", "instance;semantic"])
 def test_unknown_tasks_are_refused_with_the_nearest(task: str) -> None:
     with pytest.raises(InputError, match=r"unknown task .*Known: instance, panoptic, semantic$"):
-        wanted_tasks(task)
+        parse_tasks(task)
 
 
 def test_the_nearest_task_is_named() -> None:
     with pytest.raises(InputError, match=r"unknown task 'panoptik'; did you mean 'panoptic'"):
-        wanted_tasks("instance,panoptik")
+        parse_tasks("instance,panoptik")
 
 
 # Methods
@@ -107,36 +108,38 @@ def test_methods_that_do_not_fit_are_refused(task: str, method: str, message: st
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Load nothing, and record what would be."""
-    calls: list[dict[str, Any]] = []
+def built(monkeypatch: pytest.MonkeyPatch) -> list[MethodSpec]:
+    """Build nothing, and record what would be."""
+    specs: list[MethodSpec] = []
 
-    def load(method: str, **more: Any) -> Any:
-        calls.append({"method": method, **more})
-        return f"{method} {len(calls)}"
+    def build(spec: MethodSpec, vocabulary: Vocabulary) -> Any:
+        specs.append(spec)
+        return f"{spec.method} {len(specs)}"
 
-    monkeypatch.setattr(annofree.methods.registry, "load", load)
-    return calls
-
-
-BASE = {"models": "tiny", "device": "cpu", "variant": "default", "precision": "float32"}
+    monkeypatch.setattr(MethodSpec, "build", build)
+    return specs
 
 
-def test_only_what_is_needed_is_loaded(asked: list[dict[str, Any]]) -> None:
+def spec(method: str, **more: Any) -> MethodSpec:
+    return MethodSpec(method, models="tiny", device="cpu", **more)
+
+
+def test_only_what_is_needed_is_built(built: list[MethodSpec]) -> None:
     tasks: Any = plan("instance", objectness="none").tasks(WORDS)
-    assert asked == [{**BASE, "method": "zip"}]
+    assert built == [spec("zip")]
     assert (tasks.wanted, tasks.instances, tasks.semantic) == (("instance",), "zip 1", None)
 
 
-def test_what_does_both_is_loaded_once(asked: list[dict[str, Any]]) -> None:
+def test_what_does_both_is_built_once(built: list[MethodSpec]) -> None:
     tasks: Any = plan("instance,semantic", "maskclip", variant="pamr").tasks(WORDS)
-    assert asked == [{**BASE, "method": "maskclip", "variant": "pamr"}]
+    assert built == [spec("maskclip", variant="pamr")]
     assert tasks.instances is tasks.semantic == "maskclip 1"
 
 
-def test_objectness_goes_to_those_that_ask_for_it(asked: list[dict[str, Any]]) -> None:
+def test_objectness_goes_to_those_that_take_it(built: list[MethodSpec]) -> None:
     tasks: Any = plan("panoptic", objectness="tokencut", stuff=("grass",)).tasks(WORDS)
-    assert asked == [{**BASE, "method": "zip"}, {**BASE, "method": "clip_diy", "objectness": "tokencut"}]
+    stuff = ("grass",)
+    assert built == [spec("zip", stuff=stuff), spec("clip_diy", objectness="tokencut", stuff=stuff)]
     assert (tasks.instances, tasks.semantic, tasks.stuff) == ("zip 1", "clip_diy 2", ("grass",))
 
 
@@ -150,24 +153,25 @@ def test_objectness_goes_to_those_that_ask_for_it(asked: list[dict[str, Any]]) -
         ("zip + maskclip", {"zip": "official", "maskclip": "default"}),
     ],
 )
-def test_the_variant_is_that_of_the_first_named(
-    asked: list[dict[str, Any]], method: str | None, variants: dict[str, str]
-) -> None:
-    plan("panoptic", method, variant="official").tasks(WORDS)
-    assert {call["method"]: call["variant"] for call in asked} == variants
+def test_the_variant_is_that_of_the_first_named(method: str | None, variants: dict[str, str]) -> None:
+    specs = plan("panoptic", method, variant="official").specs().values()
+    assert {spec.method: spec.variant for spec in specs} == variants
 
 
 @pytest.mark.parametrize("task", ["instance", "semantic"])
-def test_unknown_objectness_is_refused_before_anything_is_loaded(asked: list[dict[str, Any]], task: str) -> None:
+def test_unknown_words_are_refused_at_birth(task: str) -> None:
     with pytest.raises(InputError, match=r"unknown objectness source 'fond'; did you mean 'found'") as refusal:
-        plan(task, objectness="fond").tasks(WORDS)
+        plan(task, objectness="fond")
     assert "Known: found, found-bkg, instances, none, tokencut" in str(refusal.value)
-    assert asked == []
+    with pytest.raises(InputError, match=r"unknown precision 'float8'; did you mean 'float"):
+        plan(task, precision="float8")
+    with pytest.raises(InputError, match=r"unknown policy 'answers'; did you mean 'answer'"):
+        plan(task, policy="answers")
 
 
 def test_an_unknown_variant_of_a_default_method() -> None:
     with pytest.raises(InputError, match=r"unknown variant of clip_diy 'papers'; did you mean 'paper'\?"):
-        plan("semantic", variant="papers").tasks(WORDS)
+        plan("semantic", variant="papers").check()
 
 
 def test_objectness_of_instances_is_asked_of_zip_for_the_things(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +217,7 @@ def test_cards_of_nothing_that_exists() -> None:
 
 def test_every_task_has_somebody_who_does_it() -> None:
     for task, name in DEFAULTS.items():
-        assert task in annofree.methods.registry.entry_of(name).tasks
+        assert task in find_method(name).tasks
 
 
 # Stuff
@@ -230,21 +234,21 @@ def test_every_task_has_somebody_who_does_it() -> None:
     ],
 )
 def test_stuff_is_joined_by_commas(stuff: str | None, names: tuple[str, ...]) -> None:
-    assert stuff_names(stuff, WORDS) == names
+    assert parse_stuff(stuff, WORDS) == names
 
 
 def test_stuff_that_is_no_class_is_refused_with_the_nearest() -> None:
     with pytest.raises(InputError, match=r"unknown stuff among the classes 'gras'; did you mean 'grass'\? Known: dog, grass, "):
-        stuff_names("dog, gras", WORDS)
+        parse_stuff("dog, gras", WORDS)
     with pytest.raises(InputError, match="unknown stuff among the classes ''"):
-        stuff_names("grass,", WORDS)
+        parse_stuff("grass,", WORDS)
     with pytest.raises(InputError, match="unknown stuff among the classes 'meadow'"):
-        stuff_names("meadow", Vocabulary.of("grass: meadow"))
+        parse_stuff("meadow", Vocabulary.of("grass: meadow"))
 
 
 def test_the_background_is_no_stuff() -> None:
     with pytest.raises(InputError, match=r"^expected stuff with a name of its own, got 'Background', which is no segment"):
-        stuff_names("Background", Vocabulary.of("dog, Background"))
+        parse_stuff("Background", Vocabulary.of("dog, Background"))
 
 
 def test_negatives_compete_wherever_a_policy_names_instances_again() -> None:
@@ -263,4 +267,4 @@ def test_a_plan_knows_methods_by_either_name() -> None:
         for method in ("zip+clip-diy", "zip + clip_diy")
     )
     assert one.named() == other.named() == {"instance": "zip", "semantic": "clip_diy"}
-    assert one.asked() == other.asked() and one.asked()["method"] == "zip+clip_diy"
+    assert one.resume_key() == other.resume_key() and one.resume_key()["method"] == "zip+clip_diy"

@@ -175,7 +175,7 @@ class Counted(list[tuple[int, str, str]]):
             yield entry
 
 
-def test_the_next_batch_is_read_while_the_method_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_batch_is_read_while_the_method_works(tmp_path: Path) -> None:
     read: list[str] = []
     one_more = threading.Condition()
     original = sources.read_place
@@ -195,10 +195,11 @@ def test_the_next_batch_is_read_while_the_method_works(tmp_path: Path, monkeypat
                 assert one_more.wait_for(lambda: len(read) == wanted, timeout=STUCK)
             return super().encode(images)
 
-    monkeypatch.setattr(sources, "read_place", noted)
     entries = Counted((k, path.name, str(path)) for k, path in enumerate(pictures(tmp_path, 6)))
     with pillow_quiet():
-        done = [one.id for batch in Encoders(Patient(), 2, 2).batches(entries) for one in batch if not one.problem]
+        done = [
+            one.id for batch in Encoders(Patient(), 2, 2, reader=noted).batches(entries) for one in batch if not one.problem
+        ]
     assert done == [f"{k}.png" for k in range(6)]
 
 

@@ -15,10 +15,12 @@ from tests.support.alike import assert_same_detections
 from torch import Tensor
 
 from annofree.errors import InputError
+from annofree.methods.build import build_method
 from annofree.methods.clip_diy import VARIANTS as CLIP_DIY
 from annofree.methods.clip_diy import ClipDiy
+from annofree.methods.components import Models
 from annofree.methods.detector import Detector, Origin
-from annofree.methods.registry import METHODS, Models, build
+from annofree.methods.registry import METHODS
 from annofree.methods.zutis import Zutis
 from annofree.runs.encodings import EncodingFile, kinds_of, pack, write_encodings
 from annofree.runs.tasks import Tasks
@@ -38,7 +40,7 @@ def on_fakes(method: str, variant: str = "default") -> Any:
         return Zutis(FakeZutis(), FakeClip())
     if method == "detector":
         return Detector(FakeDetector(), Origin(FakeDetector.names, {}), variant)
-    return build(method, Models("tiny", "cpu", objectness="none").having(clip=FakeClip(), sam=FakeSam()), variant)
+    return build_method(method, Models("tiny", "cpu", objectness="none").having(clip=FakeClip(), sam=FakeSam()), variant)
 
 
 def assert_same(before: Any, after: Any) -> None:

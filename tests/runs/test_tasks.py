@@ -14,7 +14,7 @@ from annofree.detections.panoptic import PanopticSettings, panoptic
 from annofree.errors import InputError
 from annofree.methods.maskclip import MaskClip
 from annofree.methods.zip import Zip
-from annofree.runs.tasks import TASKS, Answer, Tasks
+from annofree.runs.tasks import TASKS, Prediction, Tasks
 from annofree.structures import Detections, Image, LabelMap, Vocabulary
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import NAMES, scenes
@@ -65,7 +65,7 @@ class Both(Things, Pixels):
     pass
 
 
-def asked(tasks: Tasks) -> list[Answer]:
+def asked(tasks: Tasks) -> list[Prediction]:
     return [tasks.answer(encoding, WORDS) for encoding in tasks.encode(PICTURES)]
 
 
@@ -73,7 +73,7 @@ def test_what_is_not_wanted_is_none() -> None:
     things, pixels = Things("t"), Pixels("p")
     for wanted in TASKS:
         for answer in asked(Tasks((wanted,), things, pixels, ["grass"])):
-            said = {"instance": answer.detections, "semantic": answer.labels, "panoptic": answer.panoptic}
+            said = {"instance": answer.detections, "semantic": answer.label_map, "panoptic": answer.panoptic}
             assert [task for task, part in said.items() if part is not None] == [wanted]
 
 
@@ -150,10 +150,10 @@ def test_the_answers_are_those_of_the_methods_alone(methods: str) -> None:
     for image, encoding in zip(images, tasks.encode(images), strict=True):
         answer = tasks.answer(encoding, words)
         found, labels = finder.instances(image, words), dense.semantic(image, words)
-        assert answer.detections is not None and answer.labels is not None and answer.panoptic is not None
+        assert answer.detections is not None and answer.label_map is not None and answer.panoptic is not None
         assert len(found)
         assert_same_detections(answer.detections, found)
-        assert_same_pixels(answer.labels.labels, labels.labels)
-        joined = panoptic(answer.detections, answer.labels, stuff=["tree"])
+        assert_same_pixels(answer.label_map.labels, labels.labels)
+        joined = panoptic(answer.detections, answer.label_map, stuff=["tree"])
         assert np.array_equal(answer.panoptic.segments, joined.segments)
         assert answer.panoptic.to_coco() == joined.to_coco()

@@ -26,7 +26,7 @@ from annofree.detectors.types import Target
 from annofree.errors import InputError, MissingError
 from annofree.formats.coco import CocoFile
 from annofree.hub.cards import Card
-from annofree.methods.registry import load
+from annofree.methods.build import MethodSpec
 from annofree.structures import Detections, Image
 from annofree.training.augment.detection_scenes import DetectionScenes
 from annofree.training.detector.finetune import SCHEDULES, tuning
@@ -122,7 +122,7 @@ def quiet(text: str) -> None:
 
 
 def test_a_few_steps_write_a_folder_that_is_a_method(home: Path, trained: Path) -> None:
-    method = load(str(trained), device="cpu", variant="all")
+    method = MethodSpec(str(trained), "all", device="cpu").build()
     assert method.origin.names == NAMES
     with PIL.Image.open(home / "pictures" / "0.png") as picture:
         found = method.instances(Image(np.asarray(picture), "0"), list(NAMES))
@@ -179,7 +179,9 @@ def test_each_kind_learns_and_is_written(home: Path, tmp_path: Path, kind: str, 
     recipe = recipe_of(home, tmp_path, steps=1, lr=1e-4, optimiser="adamw", backbone_rate=0.1, max_norm=0.01)
     train_detector(replace(recipe, network={**recipe.network, "kind": kind, **more}), say=quiet)
     assert Card.read(tmp_path).family.endswith("Mask R-CNN clip-resnet" if kind == "mask_rcnn" else "Mask2Former clip-resnet")
-    found = load(str(tmp_path), device="cpu", variant="all").instances(Image(np.zeros((40, 50, 3), np.uint8)), list(NAMES))
+    found = (
+        MethodSpec(str(tmp_path), "all", device="cpu").build().instances(Image(np.zeros((40, 50, 3), np.uint8)), list(NAMES))
+    )
     assert found.size == (40, 50)
     again = replace(recipe, initial=str(tmp_path), network={}, agnostic=True, out=tmp_path / "agnostic")
     network, said, _ = start(again, ("object",))

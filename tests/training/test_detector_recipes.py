@@ -9,7 +9,8 @@ import pytest
 from annofree.datasets.benchmarks.coco_ovd import BASE_48, NOVEL_17
 from annofree.detectors.config import DetectorConfig
 from annofree.experiments.papers import PublishedRecipe, is_published
-from annofree.methods.registry import changed, entry_of
+from annofree.methods.build import change_settings
+from annofree.methods.registry import find_method
 from annofree.training.detector.finetune import SCHEDULES
 from annofree.training.detector.recipe import DetectorRecipe
 
@@ -71,8 +72,8 @@ def test_open_vocabulary_detection_learns_the_65_names() -> None:
 def test_each_table_runs_what_there_is(path: Path) -> None:
     recipe = PublishedRecipe.read(path)
     for run in recipe.runs:
-        settings = entry_of(run.method, run.variant).variants[run.variant]
-        changed(settings, run.settings)
+        settings = find_method(run.method, run.variant).variants[run.variant]
+        change_settings(settings, run.settings)
         assert run.quoted and run.note and not run.expected
         if run.weights:
             assert run.method == "detector"

@@ -14,12 +14,9 @@ import torch
 from torch import Tensor
 
 from annofree.errors import InputError, unknown_name
-from annofree.structures import LabelMap, Vocabulary
+from annofree.structures import BACKGROUND, Classes, LabelMap, Vocabulary
 
-__all__ = ["BACKGROUND", "Asked", "Background", "with_negatives"]
-
-BACKGROUND = "background"
-"""The name, in any capitals, that means none of the others when a person lists it among the names."""
+__all__ = ["Asked", "Background", "with_negatives"]
 
 _RULES = ("none", "words", "threshold", "objectness")
 
@@ -65,7 +62,7 @@ class Background:
         if self.rule == "words" and not self.words:
             raise InputError("expected words for the background, got none; give some, or take the rule 'none'")
 
-    def asked(self, classes: str | Iterable[str] | Vocabulary) -> Asked:
+    def asked(self, classes: Classes) -> Asked:
         """Say what to score for some classes.
 
         >>> asked = Background(words=("sky", "wall")).asked("dog, cat, sky")

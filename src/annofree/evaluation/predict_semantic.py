@@ -15,11 +15,13 @@ from annofree.errors import ImageError, InputError
 from annofree.evaluation.metrics.confusion import Confusion
 from annofree.evaluation.metrics.semantic import SemanticScorer, SemanticScores
 from annofree.evaluation.protocols.semantic import SemanticProtocol, shorter_side, stretched
+from annofree.evaluation.reports.semantic import draw_confusion
 from annofree.formats.label_maps import ClassList, read_label_map
+from annofree.io.atomic import write_atomic, write_json
 from annofree.protocols import SemanticSegmenter
 from annofree.structures import VOID, LabelMap, Vocabulary
 
-__all__ = ["SemanticResult", "aligned", "score_label_maps", "score_method"]
+__all__ = ["SemanticResult", "aligned", "score_label_maps", "score_method", "write_semantic"]
 
 Progress = Callable[[int, int], None]
 
@@ -147,3 +149,10 @@ def aligned(
     if predicted.background is not None:
         lookup[predicted.background] = VOID if dataset.background is None else dataset.background
     return np.asarray(lookup[predicted.labels], np.int32)  # VOID, -1, is the last
+
+
+def write_semantic(result: SemanticResult, out: Path) -> None:
+    """Write the scores as JSON, and the confusion matrix as a PNG of that name beside it."""
+    write_json(out, result.to_json_dict(), indent=2)
+    picture = draw_confusion(result.confusion, result.names)
+    write_atomic(out.with_suffix(".png"), lambda temporary: picture.save(temporary, "PNG"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -19,21 +18,18 @@ from annofree.errors import InputError, unknown_name
 from annofree.evaluation.accumulators import Answers, Figures, InstanceAnswers, LabelAnswers, figures_of
 from annofree.evaluation.predict_instances import truth_images
 from annofree.experiments.shared_models import shared
-from annofree.features.controls import Control, controlled
-from annofree.features.zutis_weights import load_zutis
+from annofree.features.controls import Control
 from annofree.formats.coco import CocoFile
 from annofree.io.settings_file import check_fields, check_type
-from annofree.methods.components import OBJECTNESS_ROLES
-from annofree.methods.detector import open_detector
-from annofree.methods.registry import Models, build, decided, entry_of
+from annofree.methods.build import OPENERS, MethodSpec
+from annofree.methods.components import Models
+from annofree.methods.registry import OBJECTNESS_ROLES, find_method
 from annofree.structures import Vocabulary
 
-__all__ = ["OPENERS", "Figures", "Recipe", "Run", "figures_of", "reproduce", "tables"]
+__all__ = ["Figures", "Recipe", "Run", "figures_of", "reproduce", "tables"]
 
 _MADE = "made/"
 _PARTS = ("clip", "zutis", "detector")
-OPENERS: dict[str, Callable[[Path, str], Any]] = {"zutis": load_zutis, "detector": open_detector}
-"""How a network that was trained is opened, by its role; the arguments are its folder and the device."""
 
 
 @dataclass(frozen=True)
@@ -179,50 +175,42 @@ def _limited(truth: CocoFile, group_by: str, limit: int | None) -> CocoFile:
 
 
 def _methods(recipe: Recipe, runs: Sequence[Run], vocabulary: Vocabulary, made: Path | None) -> dict[str, Any]:
-    """Build the method of each run; the models are shared, so that each looks at a picture once."""
+    """Build the method of each run; the models are shared, so that each looks at an image once."""
     models = Models(recipe.models, "cpu", objectness="none")
-    parts: dict[tuple[str, ...], Any] = {}
+    kept: dict[tuple[str, ...], Any] = {}
 
-    def once(make: Callable[[], Any], *how: str) -> Any:
-        if how not in parts:
-            parts[how] = shared(make())
-        return parts[how]
-
-    def equipped(run: Run) -> Models:
-        entry, own = entry_of(run.method, run.variant), _own(models, run, made)
-        clip, objectness = run.parts.get("clip", ""), run.objectness
-        having = {"clip": once(lambda: _controlled(own.clip, run.control), "clip", clip, run.control or "")}
-        if run.method == "consensus":
-            having["detector"] = once(lambda: own.detector, "detector", run.parts.get("detector", ""))
-        for role in OPENERS:
-            if role in entry.needs:
-                having[role] = once(partial(getattr, own, role), role, run.parts.get(role, ""))
-        if "sam" in entry.needs:
-            having["sam"] = once(lambda: own.sam, "sam")
-        if entry.objectness and objectness != "none":
-            having["objectness"] = once(lambda: _objectness(models, objectness, vocabulary), "objectness", objectness)
-        return models.having(**having)
-
-    def made_of(run: Run) -> Any:
-        own = equipped(run)
-        return decided(build(run.method, own, run.variant, run.settings), run.method, own, run.policy)
+    def share(make: Callable[[], Any], *how: str) -> Any:
+        if how not in kept:
+            kept[how] = shared(make())
+        return kept[how]
 
     for run in runs:
         _check(run)
-    return {run.name: made_of(run) for run in runs}
+    return {run.name: _spec(recipe, run, made).build(vocabulary, models, share) for run in runs}
 
 
-def _own(models: Models, run: Run, made: Path | None) -> Models:
-    """The models of a recipe, with the other parts that a run names."""
-    cards = {role: name for role, name in run.parts.items() if not name.startswith(_MADE)}
-    own = models.using(**cards) if cards else models
-    folders = {role: name.removeprefix(_MADE) for role, name in run.parts.items() if name.startswith(_MADE)}
-    if not folders:
-        return own
-    if made is None or not set(folders) <= set(OPENERS):
+def _spec(recipe: Recipe, run: Run, made: Path | None) -> MethodSpec:
+    return MethodSpec(
+        run.method,
+        run.variant,
+        recipe.models,
+        "cpu",
+        settings=run.settings,
+        objectness=run.objectness,
+        parts={role: _part(run, role, name, made) for role, name in run.parts.items()},
+        control=cast(Control | None, run.control),
+        policy=run.policy,
+    )
+
+
+def _part(run: Run, role: str, name: str, made: Path | None) -> str | Path:
+    """The name of a card, or the folder of what the recipe made before."""
+    if not name.startswith(_MADE):
+        return name
+    if made is None or role not in OPENERS:
         what = " or a ".join(OPENERS)
         raise InputError(f"expected of {_MADE}... a {what} that was made before the run {run.name!r}, got {dict(run.parts)}")
-    return own.having(**{role: OPENERS[role](made / name, own.device) for role, name in folders.items()})
+    return made / name.removeprefix(_MADE)
 
 
 def _check(run: Run) -> None:
@@ -235,16 +223,6 @@ def _check(run: Run) -> None:
         raise InputError(f"expected names of a run of instances alone, got them in {run.name!r}, whose task is {run.task}")
     if strange := set(run.parts) - set(_PARTS):
         raise unknown_name(f"part in the run {run.name!r}", min(strange), _PARTS)
-    tasks = entry_of(run.method, run.variant).tasks
+    tasks = find_method(run.method, run.variant).tasks
     if run.task not in tasks:
         raise InputError(f"expected a task that {run.method} has ({', '.join(tasks)}), got {run.task!r}")
-
-
-def _controlled(clip: Any, control: str | None) -> Any:
-    return controlled(clip, cast(Control, control)) if control else clip
-
-
-def _objectness(models: Models, source: str, vocabulary: Vocabulary) -> Any:
-    """A source of objectness; ``instances`` asks Zip for the names of the truth."""
-    asked = {"segmenter": build("zip", models), "classes": vocabulary} if source == "instances" else {}
-    return models.having(source=source, **asked).objectness

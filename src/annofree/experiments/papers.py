@@ -20,11 +20,12 @@ from annofree.evaluation.metrics.semantic import SemanticScores
 from annofree.evaluation.predict_semantic import score_method
 from annofree.evaluation.protocols.instance import INSTANCE_PROTOCOLS, instance_protocol
 from annofree.evaluation.protocols.semantic import PROTOCOLS, semantic_protocol
-from annofree.experiments.measure import OPENERS, tables
+from annofree.experiments.measure import tables
 from annofree.formats.coco import CocoFile
 from annofree.hub.cards import sha256_of
 from annofree.io.settings_file import check_fields, check_type
-from annofree.methods.registry import Models, build, changed, entry_of
+from annofree.methods.build import OPENERS, MethodSpec, change_settings
+from annofree.methods.registry import find_method
 
 __all__ = ["DATA_VARIABLE", "Place", "PublishedRecipe", "PublishedRun", "is_published"]
 
@@ -159,7 +160,7 @@ class PublishedRecipe:
         """
         places, runs = self.located(root, only), self.chosen(only)
         for run in runs:
-            changed(entry_of(run.method, run.variant).variants.get(run.variant, run), run.settings)
+            change_settings(find_method(run.method, run.variant).variants.get(run.variant, run), run.settings)
         figures: dict[str, Figures] = {}
         for run in runs:
             on_run(run.name)
@@ -172,13 +173,13 @@ class PublishedRecipe:
         return figures
 
     def _method(self, run: PublishedRun, places: Mapping[str, Path], device: str) -> Any:
-        models = Models(run.models or self.models, device, objectness=run.objectness)
-        roles = entry_of(run.method, run.variant).roles(models)
-        models.fetch(role for role in roles if not (run.weights and role in OPENERS))
+        spec = MethodSpec(
+            run.method, run.variant, run.models or self.models, device, settings=run.settings, objectness=run.objectness
+        )
         if run.weights:
-            role = next(role for role in roles if role in OPENERS)
-            models = models.having(**{role: OPENERS[role](places[run.weights], models.device)})
-        return build(run.method, models, run.variant, run.settings)
+            role = next(role for role in spec.entry.roles(run.objectness) if role in OPENERS)
+            spec = replace(spec, parts={role: places[run.weights]})
+        return spec.build()
 
 
 def _run(table: Mapping[str, Any]) -> PublishedRun:

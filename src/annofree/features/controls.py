@@ -75,6 +75,6 @@ def _reset(tower: nn.Module, seed: int) -> nn.Module:
     return tower
 
 
-def controlled(clip: Clip, control: Control, seed: int = 0) -> Clip:
+def controlled(clip: Any, control: Control, seed: int = 0) -> Clip:
     """Return a CLIP that is the given one in all but its boundary features; these only a ResNet has."""
     return _Colours(clip) if control == "rgb" else _Untrained(clip, seed)

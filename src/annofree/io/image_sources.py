@@ -17,10 +17,13 @@ from pathlib import Path
 from threading import Lock
 
 from annofree.errors import ImageError, InputError
-from annofree.io.images import SUFFIXES, decode_bytes, decode_image
+from annofree.io.images import SUFFIXES, decode_bytes, decode_image, pillow_quiet
 from annofree.structures import Image
 
-__all__ = ["Source", "read_pictures", "read_place"]
+__all__ = ["Reader", "Source", "image_opener", "read_pictures", "read_place"]
+
+Reader = Callable[[str, "str | None"], Image]
+"""Returns the image of a place under an id, or raises ImageError; called in threads."""
 
 _INSIDE = ".tar::"
 
@@ -45,6 +48,18 @@ def read_place(place: str, id: str | None = None) -> Image:  # noqa: A002 -- the
         raise ImageError(f"expected a picture at {place}, but the tar has no such member") from None
     except (OSError, InputError) as problem:
         raise ImageError(f"expected a picture at {place}, but the tar cannot be read: {problem}") from None
+
+
+def image_opener(folder: Path) -> Callable[[str], Image]:
+    """Return what opens images below a folder by the names that a run has for them; raises InputError when it is no folder."""
+    if not folder.is_dir():
+        raise InputError(f"expected the folder of pictures that the run was given, got {folder}; check --images")
+
+    def open_image(name: str) -> Image:
+        with pillow_quiet():
+            return read_place(str(folder / name), name)
+
+    return open_image
 
 
 @dataclass(frozen=True)
@@ -110,7 +125,7 @@ class Source:
 
 
 def read_pictures(
-    entries: Iterable[tuple[str, str]], threads: int = 4, ahead: int = 64
+    entries: Iterable[tuple[str, str]], threads: int = 4, ahead: int = 64, reader: Reader = read_place
 ) -> Iterator[tuple[str, str, Image | ImageError]]:
     """Read pictures, given by id and place, in threads: (id, place, picture or why there is none), in order.
 
@@ -120,7 +135,7 @@ def read_pictures(
         coming: deque[tuple[str, str, Future[Image | ImageError]]] = deque()
         try:
             for id, place in entries:  # noqa: A001
-                coming.append((id, place, readers.submit(_read, place, id)))
+                coming.append((id, place, readers.submit(_read, reader, place, id)))
                 if len(coming) >= ahead:
                     yield _settled(coming.popleft())
             while coming:
@@ -130,9 +145,9 @@ def read_pictures(
                 left.cancel()
 
 
-def _read(place: str, id: str) -> Image | ImageError:  # noqa: A002
+def _read(reader: Reader, place: str, id: str) -> Image | ImageError:  # noqa: A002
     try:
-        return read_place(place, id)
+        return reader(place, id)
     except ImageError as problem:
         return problem
 

@@ -19,7 +19,16 @@ from PIL.Image import Transpose
 from annofree.errors import ImageError, InputError
 from annofree.structures import Image
 
-__all__ = ["SUFFIXES", "common_folder", "decode_bytes", "decode_image", "find_images", "pillow_quiet", "read_image"]
+__all__ = [
+    "SUFFIXES",
+    "common_folder",
+    "convert_pillow",
+    "decode_bytes",
+    "decode_image",
+    "find_images",
+    "pillow_quiet",
+    "read_image",
+]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -108,10 +117,15 @@ def _decoded(file: BinaryIO, size: int, place: str, id: str | None) -> Image:  #
     try:
         with PIL.Image.open(file, formats=_FORMATS) as picture:
             picture.load()
-            pixels = _pixels(_rgb(_upright(picture)))
+            pixels = convert_pillow(picture)
     except Exception as problem:  # a broken file makes Pillow's parsers trip over anything: struct.error, KeyError ...
         raise ImageError(_complaint(place, problem)) from problem
     return Image(pixels, place if id is None else id)
+
+
+def convert_pillow(picture: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+    """Return the pixels of a Pillow image as RGB (H, W, 3): upright, transparency laid over white, 16 bits scaled."""
+    return _pixels(_rgb(_upright(picture)))
 
 
 def _complaint(path: str, problem: Exception) -> str:

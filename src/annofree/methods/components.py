@@ -17,22 +17,14 @@ from annofree.hub.download import Local, fetch, present
 from annofree.hub.presets import DEFAULT, Role, preset_named
 from annofree.methods.clip_diy import Parts, objectness_by_name
 from annofree.methods.detector import Finder, Origin
+from annofree.methods.registry import OBJECTNESS_ROLES
 from annofree.methods.zutis import Proposer
 from annofree.protocols import Masker, Objectness, Segmenter, SelfSupervised, VisionLanguage
 
-__all__ = ["OBJECTNESS_ROLES", "PRECISIONS", "Models", "device_named"]
+__all__ = ["PRECISIONS", "Models", "device_named"]
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """What CLIP's image tower may compute in."""
-
-OBJECTNESS_ROLES: dict[str, tuple[Role, ...]] = {
-    "found": ("dino", "saliency"),
-    "found-bkg": ("dino",),
-    "tokencut": ("dino",),
-    "instances": ("clip", "boundaries", "sam"),
-    "none": (),
-}
-"""What each source of objectness is made of."""
 
 _EXAMPLES: dict[Role, tuple[str, str]] = {
     "dino": ("a DINO", "dino-vit-s-8"),

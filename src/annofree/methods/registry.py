@@ -1,89 +1,206 @@
-"""From names to methods: ``load("zip", models="fast")``; and from folders, for a detector that was trained is a method, too.
+"""Which methods there are: their names, tasks, variants, the roles of the models they need, and how each is built.
 
-Other packages add methods through the entry-point group ``annofree.methods``, each an ``Entry`` or a function of models and
-settings; a name taken twice is an error.
+Nothing heavy is imported until a method is built, so that a wrong name is refused at once.  Other packages add methods through
+the entry-point group ``annofree.methods``, each an ``Entry`` or a function of models and settings; a name taken twice is an
+error.  The folder of a detector that was trained is a method, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
 from annofree.errors import InputError, unknown_name
-from annofree.hub.cards import Card
-from annofree.hub.presets import DEFAULT, Role
-from annofree.io.settings_file import check_type
-from annofree.methods import clip_diy, clip_surgery, consensus, detector, maskclip, patch_cosine, sam_clip, zutis
-from annofree.methods import zip as zip_
-from annofree.methods.components import OBJECTNESS_ROLES, Models
-from annofree.methods.tuning import POLICIES, answering, policy_of, tuned
-from annofree.protocols import Segmenter, SemanticSegmenter
+from annofree.hub.presets import Role
+from annofree.methods.tuning import read_calibration
 
-__all__ = ["METHODS", "TASKS", "Entry", "Models", "build", "changed", "decided", "entry_of", "load", "method_named", "methods"]
+if TYPE_CHECKING:
+    from annofree.hub.cards import Card
+    from annofree.methods.components import Models
+
+__all__ = ["METHODS", "OBJECTNESS_ROLES", "Entry", "Task", "Variants", "find_method", "list_methods", "resolve_method_name"]
 
 Task = Literal["instance", "semantic"]
-TASKS: dict[Task, type] = {"instance": Segmenter, "semantic": SemanticSegmenter}
-"""What a method may be asked for, and the protocol of those that can."""
+"""What a method may be asked for."""
 
-_CLIP: tuple[Role, ...] = ("clip",)
-_CLIP_SAM: tuple[Role, ...] = ("clip", "boundaries", "sam")
+OBJECTNESS_ROLES: dict[str, tuple[Role, ...]] = {
+    "found": ("dino", "saliency"),
+    "found-bkg": ("dino",),
+    "tokencut": ("dino",),
+    "instances": ("clip", "boundaries", "sam"),
+    "none": (),
+}
+"""What each source of objectness is made of."""
+
+
+class Variants(Mapping[str, Any]):
+    """The ``VARIANTS`` of a method's module by ``names`` known beforehand; the module is imported when one is looked up."""
+
+    def __init__(self, module: str, *names: str) -> None:
+        self.module, self.names = module, names
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.names:
+            raise KeyError(name)
+        return import_module(self.module).VARIANTS[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One method: how it is built of models and settings, its variants, the roles of the models it needs, what it answers.
+    """One method of the registry."""
 
-    Models of the roles that it ``needs`` are fetched at once, before it is built; others when it asks for them.  ``cards`` are
-    those of weights that it brings itself.
-    """
-
+    # makes the method of models and of the settings of a variant
     build: Callable[[Models, Any], Any]
+    # settings by the name of the variant; none where the method has no settings
     variants: Mapping[str, Any] = field(default_factory=dict)
-    needs: tuple[Role, ...] = _CLIP_SAM
+    # roles of the models that are downloaded before it is built
+    needs: tuple[Role, ...] = ("clip", "boundaries", "sam")
+    # what it can be asked for
     tasks: tuple[Task, ...] = ("instance",)
+    # whether it takes a map that says where objects are
     objectness: bool = False
+    # roles of the models that it takes where the preset has them
+    takes: tuple[Role, ...] = ()
+    # cards of weights that it brings itself
     cards: tuple[Card, ...] = ()
 
-    def roles(self, models: Models) -> tuple[Role, ...]:
-        """The roles of the models it needs, those of the objectness among them."""
-        return (*self.needs, *(OBJECTNESS_ROLES[models.source] if self.objectness else ()))
+    def roles(self, objectness: str) -> tuple[Role, ...]:
+        """The roles of the models it needs, those of a source of objectness among them where it takes one."""
+        return (*self.needs, *(OBJECTNESS_ROLES[objectness] if self.objectness else ()))
+
+
+def _zip(models: Models, settings: Any) -> Any:
+    from annofree.methods.zip import Zip
+
+    return Zip(models.clip, models.sam, settings)
 
 
 def _consensus(models: Models, settings: Any) -> Any:
     """With the detector of the models, where they have one, and the calibration of their preset."""
-    policy = policy_of(models.preset.name, "consensus")
+    from annofree.methods.consensus import Consensus
+
     if settings.calibration is None:
-        settings = replace(settings, naming=policy.naming, calibration=policy.calibration)
+        settings = replace(settings, **read_calibration(models.preset.name, "consensus"))
     if models.preset.detector is None and "detector" not in vars(models):
-        return consensus.Consensus(models.clip, models.sam, settings)
+        return Consensus(models.clip, models.sam, settings)
     network, origin = models.detector
-    return consensus.Consensus(models.clip, models.sam, settings, network, origin.weights)
+    return Consensus(models.clip, models.sam, settings, network, origin.weights)
+
+
+def _sam_clip(models: Models, settings: Any) -> Any:
+    from annofree.methods.sam_clip import SamClip
+
+    return SamClip(models.clip, models.sam, settings)
+
+
+def _clip_diy(models: Models, settings: Any) -> Any:
+    from annofree.methods.clip_diy import ClipDiy
+
+    return ClipDiy(models.clip, models.objectness, settings)
+
+
+def _maskclip(models: Models, settings: Any) -> Any:
+    from annofree.methods.maskclip import MaskClip
+
+    return MaskClip(models.clip, settings)
+
+
+def _clip_surgery(models: Models, settings: Any) -> Any:
+    from annofree.methods.clip_surgery import ClipSurgery
+
+    return ClipSurgery(models.clip, settings)
+
+
+def _patch_cosine(models: Models, settings: Any) -> Any:
+    from annofree.methods.patch_cosine import PatchCosine
+
+    return PatchCosine(models.clip, settings)
+
+
+def _zutis(models: Models, settings: Any) -> Any:
+    from annofree.methods.zutis import Zutis
+
+    return Zutis(models.zutis, models.clip, settings)
+
+
+def _detector(models: Models, settings: Any) -> Any:
+    from annofree.methods.detector import Detector
+
+    return Detector(*models.detector, settings)
+
+
+def _variants(method: str, *names: str) -> Variants:
+    return Variants(f"annofree.methods.{method}", *names)
 
 
 _BOTH: tuple[Task, ...] = ("instance", "semantic")
+_DETECTOR = _variants("detector", "default", "all", "apart")
 
 METHODS: dict[str, Entry] = {
-    "zip": Entry(lambda m, s: zip_.Zip(m.clip, m.sam, s), zip_.VARIANTS, _CLIP_SAM),
-    "consensus": Entry(_consensus, consensus.VARIANTS, _CLIP_SAM, _BOTH),
-    "sam_clip": Entry(lambda m, s: sam_clip.SamClip(m.clip, m.sam, s), sam_clip.VARIANTS, ("clip", "sam")),
+    "zip": Entry(_zip, _variants("zip", "default", "paper", "official")),
+    "consensus": Entry(_consensus, _variants("consensus", "default"), tasks=_BOTH, takes=("detector",)),
+    "sam_clip": Entry(_sam_clip, _variants("sam_clip", "default", "paper", "crops"), ("clip", "sam")),
     "clip_diy": Entry(
-        lambda m, s: clip_diy.ClipDiy(m.clip, m.objectness, s), clip_diy.VARIANTS, _CLIP, ("semantic",), objectness=True
+        _clip_diy, _variants("clip_diy", "default", "paper", "official"), ("clip",), ("semantic",), objectness=True
     ),
-    "maskclip": Entry(lambda m, s: maskclip.MaskClip(m.clip, s), maskclip.VARIANTS, _CLIP, _BOTH),
-    "clip_surgery": Entry(lambda m, s: clip_surgery.ClipSurgery(m.clip, s), clip_surgery.VARIANTS, _CLIP, _BOTH),
-    "patch_cosine": Entry(lambda m, s: patch_cosine.PatchCosine(m.clip, s), patch_cosine.VARIANTS, _CLIP, _BOTH),
-    "zutis": Entry(lambda m, s: zutis.Zutis(m.zutis, m.clip, s), zutis.VARIANTS, ("clip", "zutis"), _BOTH),
-    "detector": Entry(lambda m, s: detector.Detector(*m.detector, s), detector.VARIANTS, ("detector",)),
+    "maskclip": Entry(
+        _maskclip,
+        _variants("maskclip", "default", "official", "denoised", "smoothed", "pamr", "zutis"),
+        ("clip",),
+        _BOTH,
+    ),
+    "clip_surgery": Entry(_clip_surgery, _variants("clip_surgery", "default", "official", "classes", "pamr"), ("clip",), _BOTH),
+    "patch_cosine": Entry(_patch_cosine, _variants("patch_cosine", "default", "pamr"), ("clip",), _BOTH),
+    "zutis": Entry(_zutis, _variants("zutis", "default", "official", "paper"), ("clip", "zutis"), _BOTH),
+    "detector": Entry(_detector, _DETECTOR, ("detector",)),
 }
 """Method name to its entry."""
 
 
-def methods() -> dict[str, Entry]:
-    """The catalogue with what other packages add to it."""
+def list_methods() -> list[str]:
+    """The names of all methods, those that other packages add among them.
+
+    >>> list_methods()[:4]
+    ['zip', 'consensus', 'sam_clip', 'clip_diy']
+    """
+    return list(_registered())
+
+
+def resolve_method_name(method: str) -> str:
+    """Return a method's name as the registry has it, however its words are joined; what is no name stays as it is.
+
+    >>> resolve_method_name("clip-diy"), resolve_method_name("clip_diy"), resolve_method_name("trained/my-detector")
+    ('clip_diy', 'clip_diy', 'trained/my-detector')
+    """
+    known = _registered()
+    alike = {name.replace("-", "_"): name for name in known}
+    return method if method in known else alike.get(method.replace("-", "_"), method)
+
+
+def find_method(method: str, variant: str = "default") -> Entry:
+    """Return the entry of a method, by its name or the folder of a detector, that has a variant.
+
+    Raises InputError that names the nearest known ones.
+    """
+    known, name = _registered(), resolve_method_name(method)
+    entry = known[name] if name in known else _trained(method, known)
+    if entry.variants and variant not in entry.variants:
+        raise unknown_name(f"variant of {method}", variant, entry.variants)
+    return entry
+
+
+def _registered() -> dict[str, Entry]:
+    """The methods of this package and of others."""
     known = dict(METHODS)
     for entry in entry_points(group="annofree.methods"):
         if entry.name in known:
@@ -93,125 +210,20 @@ def methods() -> dict[str, Entry]:
     return known
 
 
-def method_named(method: str) -> str:
-    """Return a method's name as the catalogue has it, however its words are joined; what is no name stays as it is.
-
-    >>> method_named("clip-diy"), method_named("clip_diy"), method_named("trained/my-detector")
-    ('clip_diy', 'clip_diy', 'trained/my-detector')
-    """
-    known = methods()
-    alike = {name.replace("-", "_"): name for name in known}
-    return method if method in known else alike.get(method.replace("-", "_"), method)
-
-
-def entry_of(method: str, variant: str = "default") -> Entry:
-    """Return the entry of a method, by its name or the folder of a detector, that has a variant.
-
-    Raises InputError that names the nearest known ones.
-    """
-    known, name = methods(), method_named(method)
-    entry = known[name] if name in known else _trained(method, known)
-    if entry.variants and variant not in entry.variants:
-        raise unknown_name(f"variant of {method}", variant, entry.variants)
-    return entry
-
-
 def _trained(method: str, known: Mapping[str, Entry]) -> Entry:
     """The entry of the detector in a folder, which needs no other model; refuses what is neither folder nor name."""
     folder = Path(method)
-    if (folder / "detector.json").is_file():
-        return Entry(
-            lambda m, s: detector.Detector(*detector.open_detector(folder, m.device), s),
-            detector.VARIANTS,
-            needs=(),
-            cards=(detector.card_of(folder),),
-        )
-    if method and (folder.is_dir() or method != folder.name):
-        raise InputError(
-            f"expected a method's name, or a folder with detector.json as `annofree train detector` writes it, got {method}"
-        )
-    raise unknown_name("method", method, known)
+    if not (folder / "detector.json").is_file():
+        if method and (folder.is_dir() or method != folder.name):
+            raise InputError(
+                f"expected a method's name, or a folder with detector.json as `annofree train detector` writes it, got {method}"
+            )
+        raise unknown_name("method", method, known)
+    from annofree.methods.detector import Detector, card_of, open_detector
 
-
-def build(method: str, models: Models, variant: str = "default", changes: Mapping[str, Any] | None = None) -> Any:
-    """Make a method of models at hand; ``changes`` replace settings of the variant by name, nested ones too.
-
-    The variant ``default`` has the settings that were chosen with the models of the preset, where there are any.
-    Raises InputError for an unknown method, variant or setting, and names the nearest known one.
-    """
-    entry = entry_of(method, variant)
-    if not entry.variants:
-        if changes:
-            raise InputError(f"expected no changed settings for {method}, which has none known here, got {', '.join(changes)}")
-        return entry.build(models, variant)
-    chosen = tuned(models.preset.name, method_named(method)).settings if variant == "default" else {}
-    return entry.build(models, changed(changed(entry.variants[variant], chosen), changes or {}))
-
-
-def changed(settings: Any, changes: Mapping[str, Any]) -> Any:
-    """Replace fields of a settings dataclass, and of settings within it, by name.
-
-    Raises InputError for a name that is no setting, for a value of another type than the setting has, and for one that is none
-    of the words which the setting may be.
-    """
-    known, hints = {f.name for f in fields(settings)}, get_type_hints(type(settings))
-    for name, value in changes.items():
-        if name not in known:
-            raise unknown_name("setting", name, known)
-        words = _words(hints[name])
-        if words and isinstance(value, str) and value not in words:
-            raise unknown_name(f"value of {name}", value, words)
-        check_type(name, value, hints[name], "the settings")
-    nested = {k: changed(getattr(settings, k), v) for k, v in changes.items() if isinstance(v, Mapping)}
-    return replace(settings, **{**changes, **nested})
-
-
-def _words(hint: Any) -> tuple[str, ...]:
-    """The words that a setting may be, none where it may be any text."""
-    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    if str in options:
-        return ()
-    return tuple(word for option in options if get_origin(option) is Literal for word in get_args(option))
-
-
-def load(
-    method: str = "zip",
-    *,
-    models: str = DEFAULT,
-    variant: str = "default",
-    device: str = "auto",
-    objectness: str = "found",
-    precision: str = "float32",
-    settings: Mapping[str, Any] | None = None,
-    policy: str | Mapping[str, Any] = "all",
-    distractors: Sequence[str] = (),
-) -> Any:
-    """Make a method ready to use, by name or by the folder of a trained detector.
-
-    ``objectness`` is the source of the map that says where things are, for CLIP-DIY, ``precision`` what CLIP's image tower
-    computes in, and ``settings`` replace those of the variant by name, nested ones too.  ``policy`` says which instances are
-    handed over: ``all`` that are ranked, ``answer``, or changes of the preset's policy by name; ``distractors`` then compete
-    with the names, beside the preset's own.
-
-    What is not on this machine is downloaded first.  Raises InputError for an unknown method, variant, preset, model, device,
-    source or setting, and names the nearest known one; MissingError when weights are neither here nor to be had.
-    """
-    entry = entry_of(method, variant)
-    parts = Models(models, device, objectness=objectness, precision=precision)
-    parts.fetch(entry.roles(parts))
-    return decided(build(method, parts, variant, settings), method, parts, policy, distractors)
-
-
-def decided(method: Any, name: str, models: Models, policy: str | Mapping[str, Any], distractors: Sequence[str] = ()) -> Any:
-    """A method by its object and name under a policy: ``all``, ``answer``, or changes of the preset's policy.
-
-    Raises InputError for another policy.
-    """
-    if isinstance(policy, str) and policy not in POLICIES:
-        raise unknown_name("policy", policy, POLICIES)
-    if policy == "all":
-        return method
-    changes = {} if isinstance(policy, str) else dict(policy)
-    if "clip" not in entry_of(name).needs:  # whose candidates nobody can look at
-        changes = {"verify": False, "calibration": None, **changes}
-    return answering(method, method_named(name), models, changes, distractors)
+    return Entry(
+        lambda m, s: Detector(*open_detector(folder, m.device), s),
+        _DETECTOR,
+        needs=(),
+        cards=(card_of(folder),),
+    )

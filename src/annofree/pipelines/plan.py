@@ -1,89 +1,99 @@
-"""What ``annofree segment`` was asked for: which tasks, done by which methods of which models."""
+"""What ``segment`` was asked for: which tasks, done by which methods of which models."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError, unknown_name
+from annofree.hub.presets import preset_named
+from annofree.methods.registry import OBJECTNESS_ROLES, Entry, find_method, resolve_method_name
+from annofree.methods.tuning import POLICIES, default_method
+from annofree.structures import BACKGROUND
 
 if TYPE_CHECKING:
     from annofree.detections.overlaps import Overlaps
     from annofree.hub.cards import Card
-    from annofree.methods.components import Models
-    from annofree.methods.registry import Entry
+    from annofree.methods.build import MethodSpec
     from annofree.runs.tasks import Tasks
     from annofree.structures import Vocabulary
 
-__all__ = [
-    "DEFAULTS",
-    "OVERLAPS",
-    "POLICIES",
-    "Plan",
-    "negative_names",
-    "policy_named",
-    "precision_named",
-    "stuff_names",
-    "wanted_tasks",
-]
+__all__ = ["DEFAULTS", "PRECISIONS", "TASKS", "Plan", "parse_negatives", "parse_stuff", "parse_tasks"]
 
 DEFAULTS = {"instance": "zip", "semantic": "clip_diy"}
 """Who does a task that no method was named for, where the whole ranking is asked for; else the preset says it."""
 
-POLICIES = ("answer", "all")
-"""Which instances are told: those of the preset's policy, or the whole ranking."""
+TASKS = ("instance", "semantic", "panoptic")
+"""What a run can find."""
 
-OVERLAPS = (
-    "Which of two instances that overlap stays, such as within=0.5, across=0.8, inside=0.9, inside-across=0.95, prefer=whole; "
-    "else as the method leaves them."
-)
-"""The help of --overlaps."""
+PRECISIONS = ("float32", "bfloat16", "float16")
+"""What CLIP's image tower can compute in."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is wanted, and of what it is done."""
+    """Which tasks are wanted, and the methods and models that do them; raises InputError for what cannot be done."""
 
+    # of TASKS
     wanted: tuple[str, ...]
+    # a method, two joined by +, or None for the preset's own
     method: str | None
+    # named settings of the method that is named first, or of all where none is named
     variant: str
+    # preset, or names of models joined by +
     models: str
+    # source of the objectness, for methods that take one
     objectness: str
+    # auto, cpu, cuda, ...
     device: str
-    stuff: tuple[str, ...]
+    # classes that are no instances, for panoptic maps
+    stuff: tuple[str, ...] = ()
+    # distractors: they compete with the classes and are dropped
     negatives: tuple[str, ...] = ()
+    # of PRECISIONS
     precision: str = "float32"
+    # which of two overlapping instances stays, None for what the method and its policy do
     overlaps: Overlaps | None = None
+    # of POLICIES
     policy: str = "all"
+
+    def __post_init__(self) -> None:
+        for what, value, known in (
+            ("precision", self.precision, PRECISIONS),
+            ("policy", self.policy, POLICIES),
+            ("objectness source", self.objectness, tuple(OBJECTNESS_ROLES)),
+        ):
+            if value not in known:
+                raise unknown_name(what, value, known)
+
+    def check(self) -> None:
+        """Refuse, before anything heavy is imported, unknown methods, variants and models, and tasks that nobody does."""
+        preset_named(self.models).cards()
+        for name in self.named().values():
+            find_method(name, self._variant_of(name))
 
     def named(self) -> dict[str, str]:
         """The method of each task that is needed: of the named ones, those that can do least choose first.
 
         Raises InputError for an unknown method, and for one that is left with nothing to do.
         """
-        from annofree.methods.registry import entry_of
-
         needed = [t for t in DEFAULTS if t in self.wanted or "panoptic" in self.wanted]
-        can = {name: [t for t in entry_of(name).tasks if t in needed] for name in self._names}
+        can = {name: [t for t in find_method(name).tasks if t in needed] for name in self._names}
         who: dict[str, str] = {}
         for name in sorted(can, key=lambda name: len(can[name])):
             own = [t for t in can[name] if t not in who]
             if not own:
-                raise self._idle(name, entry_of(name), who)
+                raise self._idle(name, find_method(name), who)
             who |= dict.fromkeys(own, name)
         return {t: who.get(t) or self._default(t) for t in needed}
 
     def _default(self, task: str) -> str:
-        from annofree.methods.tuning import default_method
-
         return default_method(self.models, task) if self.policy != "all" else DEFAULTS[task]
 
     @property
     def _names(self) -> list[str]:
-        from annofree.methods.registry import method_named
-
-        return [] if self.method is None else [method_named(name.strip()) for name in self.method.split("+")]
+        return [] if self.method is None else [resolve_method_name(name.strip()) for name in self.method.split("+")]
 
     def _idle(self, name: str, entry: Entry, who: dict[str, str]) -> InputError:
         does = " and ".join(entry.tasks)
@@ -93,163 +103,100 @@ class Plan:
             return InputError(f"expected methods with a task each, but {busy}, so {name} is left with none")
         return InputError(f"expected a method for {', '.join(self.wanted)}, but {name} does {does}; ask for --task {does}")
 
-    def asked(self) -> dict[str, Any]:
-        """What has to be asked again for a run to go on, beside classes, tasks and stuff."""
-        own: dict[str, Any] = {
+    def to_run_json(self) -> dict[str, Any]:
+        """What run.json says of it."""
+        return {**self.resume_key(), "tasks": list(self.wanted), "stuff": list(self.stuff)}
+
+    def resume_key(self) -> dict[str, Any]:
+        """What has to be the same for a run to resume, beside classes, tasks and stuff."""
+        return {
             "method": None if self.method is None else "+".join(self._names),
             "models": self.models,
             "variant": self.variant,
             "objectness": self.objectness,
+            "precision": self.precision,
+            "overlaps": None if self.overlaps is None else asdict(self.overlaps),
+            "policy": self.policy,
+            "methods": self.named(),
+            "negatives": list(self.negatives),
         }
-        own |= {"precision": self.precision, "overlaps": None if self.overlaps is None else asdict(self.overlaps)}
-        own |= {"policy": self.policy}
-        return own | {"methods": self.named(), "negatives": list(self.negatives)}
-
-    def told(self) -> dict[str, Any]:
-        """What run.json says of it."""
-        return {**self.asked(), "tasks": list(self.wanted), "stuff": list(self.stuff)}
 
     def cards(self) -> list[Card]:
         """The cards of the models that the methods need, and of no others; raises InputError as ``named`` does."""
-        from annofree.hub.presets import preset_named
-        from annofree.methods.components import OBJECTNESS_ROLES
-        from annofree.methods.registry import entry_of
-
-        self._check_objectness()
-        entries = [entry_of(name) for name in self.named().values()]
-        roles = {role for e in entries for role in (*e.needs, *(OBJECTNESS_ROLES[self.objectness] if e.objectness else ()))}
-        own = [card for e in entries for card in e.cards]
+        entries = [find_method(name) for name in self.named().values()]
+        roles = {role for entry in entries for role in entry.roles(self.objectness)}
+        own = [card for entry in entries for card in entry.cards]
         return own + [card for role, card in preset_named(self.models).cards().items() if role in roles]
 
-    def _check_objectness(self) -> None:
-        from annofree.methods.components import OBJECTNESS_ROLES
+    def specs(self) -> dict[str, MethodSpec]:
+        """How each method is assembled, by task; raises InputError for negatives that no method can let compete."""
+        specs = {task: self._spec(name) for task, name in self.named().items()}
+        if self.negatives and not any(spec.competing() or self._competes(spec) for spec in specs.values()):
+            names = " and ".join(dict.fromkeys(spec.method for spec in specs.values()))
+            raise InputError(
+                f"--negatives compete with the names, and {names} takes none, or tells the "
+                "background without words; leave them out, or take a method such as zip, clip_diy or zutis"
+            )
+        return specs
 
-        if self.objectness not in OBJECTNESS_ROLES:
-            raise unknown_name("objectness source", self.objectness, OBJECTNESS_ROLES)
+    def _spec(self, name: str) -> MethodSpec:
+        from annofree.methods.build import MethodSpec
 
-    def tasks(self, vocabulary: Vocabulary) -> Tasks:
-        """Load what the tasks need; the variant is that of the method named first, or of all where none is named."""
-        from annofree.detections.overlaps import Overlaps
-        from annofree.runs.tasks import Tasks
-
-        self._check_objectness()
-        who = self.named()
-        self._check_negatives(who.values())
-        loaded = {name: self._loaded(name, vocabulary) for name in dict.fromkeys(who.values())}
-        parts = {task: loaded[name] for task, name in who.items()}
-        policy = self.overlaps or Overlaps()
-        return Tasks(self.wanted, parts.get("instance"), parts.get("semantic"), self.stuff, overlaps=policy)
-
-    def _loaded(self, name: str, vocabulary: Vocabulary) -> Any:
-        from annofree.methods.registry import entry_of, load
-
-        variant = self._variant_of(name)
-        entry = entry_of(name, variant)
-        changes = self._against(name)
         own = {"overlaps": asdict(self.overlaps)} if self.overlaps and self.policy != "all" else None
-        deciding: dict[str, Any] = {"policy": own or self.policy, "distractors": self.negatives}
-        if entry.objectness and self.objectness == "instances":
-            return self._on_instances(name, variant, vocabulary, changes, deciding)
-        asked: dict[str, Any] = {"objectness": self.objectness} if entry.objectness else {}
-        asked |= {"settings": changes} if changes else {}
-        asked |= deciding if self.policy != "all" else {}
-        return load(name, models=self.models, variant=variant, device=self.device, precision=self.precision, **asked)
+        return MethodSpec(
+            name,
+            self._variant_of(name),
+            self.models,
+            self.device,
+            self.precision,
+            objectness=self.objectness if find_method(name).objectness else "found",
+            policy=own or self.policy,
+            negatives=self.negatives,
+            stuff=self.stuff,
+        )
 
     def _variant_of(self, name: str) -> str:
         return self.variant if name in (self._names or [name])[:1] else "default"
 
-    def _check_negatives(self, names: Collection[str]) -> None:
-        """Refuse negatives where no method weighs names against each other."""
-        if self.negatives and not any(self._against(name) or self._competes(name) for name in names):
-            raise InputError(
-                f"--negatives compete with the names, and {' and '.join(dict.fromkeys(names))} takes none, or tells the "
-                "background without words; leave them out, or take a method such as zip, clip_diy or zutis"
-            )
-
-    def _competes(self, name: str) -> bool:
+    def _competes(self, spec: MethodSpec) -> bool:
         """Whether a policy lets names compete, so that negatives may win."""
-        from annofree.methods.registry import entry_of
+        return self.policy != "all" and "clip" in spec.entry.needs
 
-        entry = entry_of(name)
-        return self.policy != "all" and "clip" in entry.needs
+    def tasks(self, vocabulary: Vocabulary) -> Tasks:
+        """Build the methods and put them to their tasks; a method of several tasks is built once."""
+        from annofree.detections.overlaps import Overlaps
+        from annofree.runs.tasks import Tasks
 
-    def _against(self, name: str) -> dict[str, Any]:
-        """What to change in a method's settings so that negatives compete; nothing where they cannot."""
-        from annofree.clues.background import Background
-        from annofree.methods.registry import entry_of
-
-        variant = self._variant_of(name)
-        settings = entry_of(name, variant).variants.get(variant)
-        if self.negatives and hasattr(settings, "negatives"):
-            return {"negatives": self.negatives}
-        own = getattr(settings, "background", None)
-        if not self.negatives or not own:
-            return {}
-        if isinstance(own, Background):
-            return {"background": {"words": (*own.words, *self.negatives)}} if own.rule == "words" else {}
-        return {"background": (*own, *self.negatives)}
-
-    def _parts(self, objectness: str) -> Models:
-        from annofree.methods.components import Models
-
-        return Models(self.models, self.device, objectness=objectness, precision=self.precision)
-
-    def _on_instances(
-        self, name: str, variant: str, vocabulary: Vocabulary, changes: dict[str, Any], deciding: dict[str, Any]
-    ) -> Any:
-        """Build a method whose objectness is what Zip finds of the names that may be things."""
-        from annofree.methods.registry import build, decided, entry_of
-        from annofree.structures import Vocabulary
-
-        parts = self._parts("instances")
-        parts.fetch(entry_of(name).roles(parts))
-        things = [words for words in vocabulary.synonyms if words[0] not in self.stuff and not _is_background(words[0])]
-        asked = Vocabulary.from_entries(things or vocabulary.synonyms)
-        parts = parts.having(segmenter=build("zip", parts), classes=asked)
-        return decided(build(name, parts, variant, changes), name, parts, **deciding)
+        specs = self.specs()
+        built = {spec.method: spec.build(vocabulary) for spec in {spec.method: spec for spec in specs.values()}.values()}
+        methods = {task: built[spec.method] for task, spec in specs.items()}
+        policy = self.overlaps or Overlaps()
+        return Tasks(self.wanted, methods.get("instance"), methods.get("semantic"), self.stuff, overlaps=policy)
 
 
-def precision_named(name: str) -> str:
-    """Return a precision that models can compute in; raises InputError for others."""
-    from annofree.methods.components import PRECISIONS
-
-    if name not in PRECISIONS:
-        raise unknown_name("precision", name, PRECISIONS)
-    return name
-
-
-def policy_named(name: str) -> str:
-    """Return a policy; raises InputError for others."""
-    if name not in POLICIES:
-        raise unknown_name("policy", name, POLICIES)
-    return name
-
-
-def wanted_tasks(task: str) -> tuple[str, ...]:
-    """Read tasks joined by commas; raises InputError for an unknown one."""
-    from annofree.runs.tasks import TASKS
-
-    wanted = tuple(dict.fromkeys(part.strip() for part in task.split(",")))
+def parse_tasks(task: str | Iterable[str]) -> tuple[str, ...]:
+    """Read tasks, joined by commas or listed; raises InputError for an unknown one."""
+    wanted = _parse_names(task)
     for part in wanted:
         if part not in TASKS:
             raise unknown_name("task", part, TASKS)
     return wanted
 
 
-def stuff_names(stuff: str | None, vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Read names of stuff joined by commas; raises InputError for one that is no class, and for the background."""
-    names = tuple(dict.fromkeys(" ".join(part.split()) for part in stuff.split(","))) if stuff else ()
+def parse_stuff(stuff: str | Iterable[str] | None, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Read classes of stuff, joined by commas or listed; raises InputError for one that is no class, and for the background."""
+    names = _parse_names(stuff or ())
     for name in names:
         if name not in vocabulary.names:
             raise unknown_name("stuff among the classes", name, vocabulary.names)
-        if _is_background(name):
+        if name.lower() == BACKGROUND:
             raise InputError(f"expected stuff with a name of its own, got {name!r}, which is no segment; leave it out")
     return names
 
 
-def negative_names(negatives: str | None, vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Read names that compete joined by commas; raises InputError for one that is asked for, and for an empty one."""
-    names = tuple(dict.fromkeys(" ".join(part.split()) for part in negatives.split(","))) if negatives else ()
+def parse_negatives(negatives: str | Iterable[str] | None, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Read distractors, joined by commas or listed; raises InputError for one that is a class, and for an empty one."""
+    names = _parse_names(negatives or ())
     for name in names:
         if not name:
             raise InputError(f"a name is empty among the negatives {negatives!r}; remove the extra comma")
@@ -258,7 +205,6 @@ def negative_names(negatives: str | None, vocabulary: Vocabulary) -> tuple[str, 
     return names
 
 
-def _is_background(name: str) -> bool:
-    from annofree.clues.background import BACKGROUND
-
-    return name.lower() == BACKGROUND
+def _parse_names(given: str | Iterable[str]) -> tuple[str, ...]:
+    parts = given.split(",") if isinstance(given, str) else given
+    return tuple(dict.fromkeys(" ".join(part.split()) for part in parts))

@@ -19,7 +19,7 @@ from annofree.evaluation.metrics.errors import find_mistakes
 from annofree.formats.coco import CocoFile
 from annofree.io.callbacks import Callbacks
 from annofree.io.settings_file import check_names, check_type
-from annofree.methods.registry import load
+from annofree.methods.build import MethodSpec
 from annofree.pipelines.scenes import Show, drawn_scenes
 from annofree.runs.batch_encoder import Encoders
 from annofree.runs.config import Request, stretch_of
@@ -91,7 +91,7 @@ class SelfTrainingMaking:
     def _label(self, out: Path, show: Show, device: str) -> None:
         """Ask the method, and choose labels among what it says."""
         method, source = (
-            load(self.method, models=self.models, device=device),
+            MethodSpec(self.method, models=self.models, device=device).build(),
             source_of([out / "world" / "images"], out / "run"),
         )
         tasks, names = Tasks(("instance",), method), Vocabulary.of(list(CATEGORIES.values()))

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from annofree.errors import AnnofreeError, ImageError, InputError, MissingError
-from annofree.io.image_sources import read_pictures
+from annofree.io.image_sources import Reader, read_pictures, read_place
 from annofree.runs.clock import Clock
 from annofree.structures import Image
 
@@ -54,7 +54,7 @@ class Encoded:
 
 @dataclass
 class Encoders:
-    """Reads and encodes pictures, ``batch_size`` at a time, while ``threads`` threads read the next batch.
+    """Reads and encodes pictures, ``batch_size`` at a time, while ``threads`` threads read the next batch with ``reader``.
 
     Where memory runs out, batches are halved, for good, down to one picture, which then is to blame.  Where anything else goes
     wrong with a batch, its pictures are encoded one by one, so that only the guilty one fails.  Programming errors,
@@ -66,6 +66,7 @@ class Encoders:
     threads: int = 4
     clock: Clock = field(default_factory=Clock)
     on_less: Callable[[int], None] = lambda size: None
+    reader: Reader = read_place
     _most: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +81,7 @@ class Encoders:
         Two batches are in memory: one at work, and the next.
         """
         places = ((id_, place) for _, id_, place in entries)
-        with closing(_closable(read_pictures(places, self.threads, ahead=self.batch_size + 1))) as pictures:
+        with closing(_closable(read_pictures(places, self.threads, self.batch_size + 1, self.reader))) as pictures:
             for start in range(0, len(entries), self.batch_size):
                 with self.clock.of("read"):
                     read = [picture for _, _, picture in islice(pictures, self.batch_size)]

@@ -13,13 +13,13 @@ from annofree.runs.batch_encoder import Encoded, Entry
 from annofree.runs.clock import Clock
 from annofree.structures import Vocabulary
 
-__all__ = ["STRETCH", "Feed", "Request", "encodings_file", "stretch_of"]
+__all__ = ["STRETCH", "EncodingSource", "Request", "encodings_file", "stretch_of"]
 
 STRETCH = 64
 """Inputs in a stretch, about: what a kill can cost, and what ``--shard`` deals out."""
 
 
-class Feed(Protocol):
+class EncodingSource(Protocol):
     """Whoever brings encodings of pictures, batch by batch: from the pictures, or from what was kept of them."""
 
     @property

@@ -17,13 +17,13 @@ from annofree.io.callbacks import Callbacks
 from annofree.io.images import pillow_quiet
 from annofree.io.settings_diff import differences
 from annofree.runs.batch_encoder import Encoded, Entry, attempt
-from annofree.runs.config import Feed, Request, encodings_file
+from annofree.runs.config import EncodingSource, Request, encodings_file
 from annofree.runs.encodings import EncodingFile, Packed, pack, write_encodings
 from annofree.runs.environment import environment
 from annofree.runs.store.chunks import Row, Shards, settle
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.names import ResultNames
-from annofree.runs.tasks import Answer, Tasks
+from annofree.runs.tasks import Prediction, Tasks
 
 __all__ = ["Work", "writing"]
 
@@ -34,7 +34,7 @@ class Work:
     """Doing what is left of a run."""
 
     def __init__(
-        self, request: Request, callbacks: Callbacks, shards: Shards, folder: RunFolder, tasks: Tasks, feed: Feed
+        self, request: Request, callbacks: Callbacks, shards: Shards, folder: RunFolder, tasks: Tasks, feed: EncodingSource
     ) -> None:
         self.request, self.callbacks, self.shards = request, callbacks, shards
         self.folder, self.tasks, self.feed = folder, tasks, feed
@@ -140,14 +140,14 @@ class Work:
         self.callbacks.on_progress(self.done, self.to_do)
         return {"n": one.number, "id": one.id, **row}
 
-    def _answer(self, one: Encoded) -> Answer | Exception:
+    def _answer(self, one: Encoded) -> Prediction | Exception:
         if one.problem is not None:
             return one.problem
         timed = self.feed.clock.of
         return attempt(self.feed.clock, "other", lambda: self.tasks.answer(one.encoding, self.request.vocabulary, timed))
 
-    def _found(self, one: Encoded, answer: Answer) -> Row:
-        detections, joined = answer.detections, answer.panoptic
+    def _found(self, one: Encoded, prediction: Prediction) -> Row:
+        detections, joined = prediction.detections, prediction.panoptic
         if detections is not None and self.request.min_score > 0:
             detections = detections[detections.scores >= self.request.min_score]
         with self.feed.clock.of("write"), writing(self.request.out):
@@ -155,7 +155,12 @@ class Work:
                 self.packed[one.id] = self._weighed(pack(one.encoding))
             segments = None if joined is None else (joined.segments, joined.to_coco())
             return self.folder.record(
-                self.names.of(one.id), one.size, one.image, detections=detections, labels=answer.labels, segments=segments
+                self.names.of(one.id),
+                one.size,
+                one.image,
+                detections=detections,
+                labels=prediction.label_map,
+                segments=segments,
             )
 
     def _failed(self, one: Encoded, problem: Exception) -> Row:

@@ -1,20 +1,96 @@
-"""What a person names on the command line, as a source of pictures: folders, globs, lists, tars, files, file:// URLs."""
+"""What is given as images: folders, globs, lists, tars, files, file:// URLs, and images in memory."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import numpy as np
+
 from annofree.errors import InputError
-from annofree.io.image_sources import Source
+from annofree.io.image_inputs import ImageInput, is_place, to_image
+from annofree.io.image_sources import Source, read_place
 from annofree.io.images import SUFFIXES, find_images
 
-__all__ = ["source_of"]
+if TYPE_CHECKING:
+    from annofree.structures import Image
+
+__all__ = ["Inputs", "open_inputs", "source_of"]
 
 _TAKEN = (*SUFFIXES, ".tar")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Images that work is to be done on."""
+
+    # of each image: its path below ``root``, or the name of an image in memory
+    ids: Sequence[str]
+    # the folder that ids count from
+    root: Path
+    # images in memory, by their place
+    opened: Mapping[str, Image] = field(default_factory=dict)
+
+    def read(self, place: str, id: str | None = None) -> Image:  # noqa: A002 -- the word the noun uses
+        """Return the image of a place under an id; raises ImageError where there is no whole image."""
+        opened = self.opened.get(place)
+        return read_place(place, id) if opened is None else opened
+
+    def resume_key(self) -> dict[str, str]:
+        """What tells images in memory from others of the same names."""
+        digest = sha256()
+        for image in self.opened.values():
+            digest.update(f"{image.pixels.shape}".encode() + np.ascontiguousarray(image.pixels).data)
+        return {"pixels": digest.hexdigest()} if self.opened else {}
+
+    def place(self, id: str) -> str:  # noqa: A002
+        """Where the image of an id is."""
+        return f"{self.root}/".replace("//", "/") + id
+
+
+_MEMORY = Path("memory")
+"""The root of images that are in memory alone."""
+
+
+def open_inputs(images: ImageInput | Iterable[ImageInput], exclude: Path | None = None, limit: int | None = None) -> Inputs:
+    """Find out which images are meant, the first ``limit`` of them; ``exclude`` is the folder that results go to.
+
+    Places are read as ``source_of`` says, and images in memory are taken as ``to_image`` does.  Raises InputError as these do.
+
+    >>> open_inputs("examples/scenes/oranges.jpg").ids
+    ['oranges.jpg']
+    """
+    alone = is_place(images) or hasattr(images, "shape") or not isinstance(images, Iterable)
+    given: list[ImageInput] = [images] if alone else list(images)  # type: ignore[list-item, arg-type]
+    places = [one for one in given if is_place(one)]
+    held = [one for one in given if not is_place(one)]
+    source = source_of(places, exclude) if places or not held else None
+    root = _MEMORY if source is None else source.root
+    ids = [] if source is None else list(islice(source.ids(), limit))
+    named = _named(
+        [to_image(one, f"image-{k + 1}") for k, one in enumerate(held[: None if limit is None else limit - len(ids)])]
+    )
+    inputs = Inputs([*ids, *named], root)
+    return Inputs(inputs.ids, root, {inputs.place(name): image for name, image in named.items()})
+
+
+def _named(images: Sequence[Image]) -> dict[str, Image]:
+    """Images by ids of their own: a name that comes again gets a number."""
+    found: dict[str, Image] = {}
+    for image in images:
+        name, k = image.id.lstrip("/"), 1
+        while name in found:
+            k += 1
+            name = f"{image.id.lstrip('/')}-{k}"
+        found[name] = image
+    return found
 
 
 def source_of(inputs: Sequence[str | Path], exclude: Path | None = None) -> Source:

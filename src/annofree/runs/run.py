@@ -20,7 +20,7 @@ from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
 from annofree.io.settings_diff import differences
 from annofree.runs.clock import Clock, Timings
-from annofree.runs.config import Feed, Request
+from annofree.runs.config import EncodingSource, Request
 from annofree.runs.executor import Work, writing
 from annofree.runs.store.chunks import Shards, settle
 from annofree.runs.store.layout import RunFolder
@@ -56,7 +56,7 @@ class Run:
     def go(
         self,
         tasks: Tasks,
-        feed: Feed,
+        feed: EncodingSource,
         about: Mapping[str, Any],
         *,
         fresh: bool = False,

@@ -16,18 +16,25 @@ from annofree.runs.clock import Timed, untimed
 from annofree.runs.encodings import kinds_of
 from annofree.structures import Detections, Image, LabelMap, Vocabulary
 
-__all__ = ["TASKS", "Answer", "Tasks"]
+__all__ = ["TASKS", "Prediction", "Tasks"]
 
 TASKS = ("instance", "semantic", "panoptic")
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """What was found in one picture; None for what was not asked."""
+class Prediction:
+    """What was found in one image; None for what was not asked for, and all of it where the image failed."""
 
+    # the instances, most confident first
     detections: Detections | None = None
-    labels: LabelMap | None = None
+    # a name for every pixel
+    label_map: LabelMap | None = None
+    # both joined
     panoptic: PanopticMap | None = None
+    # the image's path below the common folder, or the name of an image in memory
+    id: str = ""
+    # why the image failed
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class Tasks:
         """One encoding of each method an image, in order."""
         return list(zip(*(method.encode(images) for method in self.methods), strict=True))
 
-    def answer(self, encoding: tuple[Any, ...], vocabulary: Vocabulary, timed: Timed = untimed) -> Answer:
+    def answer(self, encoding: tuple[Any, ...], vocabulary: Vocabulary, timed: Timed = untimed) -> Prediction:
         """Do all that is wanted for one picture; ``timed`` counts the seconds of each task."""
         found, labels, joined = None, None, None
         if self.instances is not None:
@@ -93,7 +100,7 @@ class Tasks:
         if "panoptic" in self.wanted and found is not None and labels is not None:
             with timed("panoptic"):
                 joined = panoptic(found, labels, self.policy, stuff=self.stuff)
-        return Answer(found if "instance" in self.wanted else None, labels if "semantic" in self.wanted else None, joined)
+        return Prediction(found if "instance" in self.wanted else None, labels if "semantic" in self.wanted else None, joined)
 
 
 def _key(method: Any) -> str:

@@ -3,21 +3,29 @@
 Sizes are (H, W).  Boxes are x0 y0 x1 y1 in float pixels, end-exclusive, so COCO's width is x1 - x0.  Images are uint8
 RGB.  Class ids index the vocabulary.  Shapes use one alphabet: B batch, N fragments or detections, K classes,
 D embedding, H W pixels, h w feature cells, P prompts, M masks a prompt.
+
+Each is imported when it is first asked for: a vocabulary needs no torch, and a wrong call is refused without it.
 """
 
 from __future__ import annotations
 
-from annofree.structures.arrays import RLE, BoolArray, FloatArray, IntArray
-from annofree.structures.cells import ClueMap, FeatureMap, Fragments
-from annofree.structures.detections import Detections
-from annofree.structures.image import Image
-from annofree.structures.label_map import VOID, LabelMap
-from annofree.structures.vocabulary import Vocabulary
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from annofree.structures.arrays import RLE, BoolArray, FloatArray, IntArray
+    from annofree.structures.cells import ClueMap, FeatureMap, Fragments
+    from annofree.structures.detections import Detections
+    from annofree.structures.image import Image
+    from annofree.structures.label_map import VOID, LabelMap
+    from annofree.structures.vocabulary import BACKGROUND, Classes, Vocabulary
 
 __all__ = [
+    "BACKGROUND",
     "RLE",
     "VOID",
     "BoolArray",
+    "Classes",
     "ClueMap",
     "Detections",
     "FeatureMap",
@@ -28,3 +36,19 @@ __all__ = [
     "LabelMap",
     "Vocabulary",
 ]
+
+_HOMES = {
+    "arrays": ("RLE", "BoolArray", "FloatArray", "IntArray"),
+    "cells": ("ClueMap", "FeatureMap", "Fragments"),
+    "detections": ("Detections",),
+    "image": ("Image",),
+    "label_map": ("VOID", "LabelMap"),
+    "vocabulary": ("BACKGROUND", "Classes", "Vocabulary"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"annofree.structures.{module}"), name)
+    raise AttributeError(f"module 'annofree.structures' has no attribute {name!r}")

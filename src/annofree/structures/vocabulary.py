@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from annofree.errors import InputError
 
-__all__ = ["Vocabulary"]
+__all__ = ["BACKGROUND", "Classes", "Vocabulary"]
+
+BACKGROUND = "background"
+"""The name, in any capitals, that means none of the others when it is listed among the names."""
+
+Classes: TypeAlias = "str | Iterable[str] | Vocabulary"
+"""Names as ``Vocabulary.of`` reads them: 'dog, cat: kitten | tabby', a list of such entries, or a vocabulary."""
 
 _LONGEST_NAME = 200
 
@@ -27,7 +34,7 @@ class Vocabulary:
     synonyms: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def of(cls, classes: str | Iterable[str] | Vocabulary) -> Vocabulary:
+    def of(cls, classes: Classes) -> Vocabulary:
         """Read a vocabulary from 'dog, cat: kitten | tabby', or from a list of such entries."""
         if isinstance(classes, Vocabulary):
             return classes

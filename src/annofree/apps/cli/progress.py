@@ -152,6 +152,10 @@ def progress(
     With a ``clock``, all before the first such call is a step of its own, called ``loading``, since the clock's start.
     ``batch`` is how many are done together.
     """
+    if quiet:
+        from annofree.hub.download import silence
+
+        silence()
     kind = Display if quiet or sys.stderr is None else _Terminal if _is_terminal() else _Lines
     display = kind(what, Eta(batch, now), clock, loading)
     display.begin_loading()

@@ -174,7 +174,8 @@ def _cards(names: list[str]) -> list[Card]:
 
 def _settings(preset: str) -> dict[str, dict[str, Any]]:
     """What was chosen with the models of a preset, by method, and on what."""
-    from annofree.methods.tuning import policy_of, tuned, tuned_methods
+    from annofree.methods.policies import policy_of
+    from annofree.methods.tuning import tuned, tuned_methods
 
     methods = {name: (tuned(preset, name), policy_of(preset, name)) for name in tuned_methods(preset)}
     told = {

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from annofree.apps.cli.commands.segment import vocabulary_of
+from annofree.apps.cli.classes import read_classes
 from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
 from annofree.errors import InputError
+from annofree.structures import Vocabulary
 
 if TYPE_CHECKING:
     from annofree.protocols import VisionLanguage
     from annofree.retrieval.index import Index
-    from annofree.structures import Vocabulary
 
 __all__ = ["retrieve"]
 
@@ -60,7 +60,7 @@ def retrieve(
     """
     clock, silent = command_clock(), quiet or as_json
     with progress("embeddings", silent, clock=clock) as show:
-        vocabulary = vocabulary_of(classes, classes_file)
+        vocabulary = Vocabulary.of(read_classes(classes, classes_file))
         from annofree.retrieval.archive_sheets import write_sheets
         from annofree.retrieval.open_index import open_index
         from annofree.retrieval.search import retrieve as best_of
@@ -100,8 +100,7 @@ def retrieve(
 
 def _without_background(vocabulary: Vocabulary) -> tuple[Vocabulary, list[str]]:
     """Leave out the background, of which there are no pictures to retrieve, and say so."""
-    from annofree.clues.background import BACKGROUND
-    from annofree.structures import Vocabulary
+    from annofree.structures import BACKGROUND, Vocabulary
 
     things = [words for words in vocabulary.synonyms if words[0].lower() != BACKGROUND]
     if not things:

@@ -1,0 +1,108 @@
+"""Options of ``evaluate``: what is scored, the method, and what is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from annofree.apps.cli.help import one_of
+from annofree.apps.cli.options.common import OUTPUT
+
+__all__ = [
+    "By",
+    "GroundTruth",
+    "Images",
+    "Iou",
+    "MaxDetections",
+    "Method",
+    "Models",
+    "Novel",
+    "Objectness",
+    "Out",
+    "Page",
+    "PerClass",
+    "Pictures",
+    "Policy",
+    "Predictions",
+    "Protocol",
+    "Split",
+    "Task",
+]
+
+_SCORED, _METHOD, _INSTANCES, _MAPS = "Predictions and ground truth", "Method", "Instances", "Label maps"
+
+GroundTruth = Annotated[
+    Path,
+    typer.Option(
+        help="Ground truth: COCO instances; for label maps also a folder of them or a data set's root.", rich_help_panel=_SCORED
+    ),
+]
+Images = Annotated[Path | None, typer.Option(help="The folder of its images: run a method on them.", rich_help_panel=_SCORED)]
+Predictions = Annotated[
+    Path | None,
+    typer.Option(help="annotations.json of a run, a COCO results list, or a folder of label maps.", rich_help_panel=_SCORED),
+]
+Task = Annotated[
+    str,
+    typer.Option(help="Score instances or label maps.", rich_help_panel=_SCORED, **one_of("instance", "semantic")),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        help="With --images: the method; by default zip for instances, clip_diy for label maps.", rich_help_panel=_METHOD
+    ),
+]
+Models = Annotated[str, typer.Option(help="With --images: a preset, or models joined by +.", rich_help_panel=_METHOD)]
+Policy = Annotated[
+    str,
+    typer.Option(
+        help="Instances, with --images: score the whole ranking (all), or the answer that segment gives.",
+        rich_help_panel=_METHOD,
+        **one_of("all", "answer"),
+    ),
+]
+Objectness = Annotated[
+    str,
+    typer.Option(
+        help="Label maps: foreground map for clip_diy.",
+        rich_help_panel=_METHOD,
+        **one_of("found", "found-bkg", "tokencut", "none"),
+    ),
+]
+Iou = Annotated[
+    str | None,
+    typer.Option(
+        help="Compare masks (segm) or boxes (bbox); by default masks, or boxes where there are no masks.",
+        rich_help_panel=_INSTANCES,
+        **one_of("segm", "bbox"),
+    ),
+]
+MaxDetections = Annotated[
+    int,
+    typer.Option(
+        help="Detections of an image and class that count, the most confident first; LVIS has 300.", rich_help_panel=_INSTANCES
+    ),
+]
+By = Annotated[str | None, typer.Option(help="Report scores per group, by this image field.", rich_help_panel=_INSTANCES)]
+Novel = Annotated[
+    str | None,
+    typer.Option(
+        help="Score these classes and all others apart too; coco-17 for COCO's 17 and 48.", rich_help_panel=_INSTANCES
+    ),
+]
+PerClass = Annotated[bool, typer.Option("--per-class", help="Score each class apart too.", rich_help_panel=_INSTANCES)]
+Page = Annotated[
+    Path | None,
+    typer.Option(help="Write a page here: where quality is lost, curves and the worst errors.", rich_help_panel=_INSTANCES),
+]
+Pictures = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --page and --predictions: the folder of the images, to cut errors from.", rich_help_panel=_INSTANCES
+    ),
+]
+Protocol = Annotated[str, typer.Option(help="Evaluation protocol, for example voc21 or clip-diy-coco.", rich_help_panel=_MAPS)]
+Split = Annotated[str | None, typer.Option(help="The data set's split, where it has several.", rich_help_panel=_MAPS)]
+Out = Annotated[Path | None, typer.Option(help="Write the scores to this JSON file.", rich_help_panel=OUTPUT)]

@@ -1,0 +1,138 @@
+"""Options of ``segment`` and ``relabel``: what is asked for, how it is found, and how the run goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from annofree.apps.cli.help import one_of
+from annofree.apps.cli.options.common import OUTPUT
+
+__all__ = [
+    "BatchSize",
+    "ClassNames",
+    "ClassesFile",
+    "Images",
+    "KeepEncodings",
+    "Limit",
+    "Method",
+    "MinScore",
+    "Models",
+    "Negatives",
+    "Objectness",
+    "Overlaps",
+    "Overlays",
+    "Policy",
+    "Precision",
+    "Presence",
+    "Retry",
+    "RunOut",
+    "Shard",
+    "Stuff",
+    "TaskNames",
+]
+
+_CLASSES, _METHOD, _RUN = "Classes and tasks", "Method", "Run"
+
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        help="Images, folders of them, quoted globs, .txt lists of paths, tars, file:// URLs.",
+        metavar="INPUT",
+        show_default=False,
+    ),
+]
+ClassNames = Annotated[
+    str | None, typer.Option(help='Class names, such as "dog, cat: kitten | tabby, traffic light".', rich_help_panel=_CLASSES)
+]
+ClassesFile = Annotated[
+    Path | None, typer.Option(help="A text file with one such class name a line.", rich_help_panel=_CLASSES)
+]
+TaskNames = Annotated[
+    str,
+    typer.Option(help="instance, semantic, panoptic, or several joined by commas.", rich_help_panel=_CLASSES),
+]
+Stuff = Annotated[
+    str | None,
+    typer.Option(help="Classes to treat as stuff in panoptic maps (no instances), such as sky.", rich_help_panel=_CLASSES),
+]
+Negatives = Annotated[
+    str | None,
+    typer.Option(
+        help="Distractor classes, such as wall, floor: they compete with the classes and are dropped from the output.",
+        rich_help_panel=_CLASSES,
+    ),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        help="The method, or two joined by + for the tasks each can do; by default the preset's own: consensus with tiny, zip "
+        "(instances) and clip_diy (label maps) with others.",
+        rich_help_panel=_METHOD,
+    ),
+]
+Models = Annotated[
+    str,
+    typer.Option(
+        help="A preset, or models joined by +, as `annofree models list` has them; tiny knows emoji only.",
+        rich_help_panel=_METHOD,
+    ),
+]
+Objectness = Annotated[
+    str,
+    typer.Option(
+        help="Foreground map for clip_diy.",
+        rich_help_panel=_METHOD,
+        **one_of("found", "found-bkg", "tokencut", "instances", "none"),
+    ),
+]
+Policy = Annotated[
+    str,
+    typer.Option(
+        help="Which instances are returned: answer, those that the models are sure of; all, the whole ranking.",
+        rich_help_panel=_METHOD,
+        **one_of("answer", "all"),
+    ),
+]
+Overlaps = Annotated[
+    str | None,
+    typer.Option(
+        help="Which of two overlapping instances stays, such as within=0.5, across=0.8, inside=0.9, inside-across=0.95, "
+        "prefer=whole; by default what the method does.",
+        rich_help_panel=_METHOD,
+    ),
+]
+MinScore = Annotated[float, typer.Option(help="Drop instances that score less.", min=0, max=1, rich_help_panel=_METHOD)]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Precision of CLIP's image tower.",
+        rich_help_panel=_METHOD,
+        **one_of("float32", "bfloat16", "float16"),
+    ),
+]
+Presence = Annotated[
+    str,
+    typer.Option(
+        help="How to tell whether a class is in an image at all: fixed, by the method's threshold; folder, against all images, "
+        "for many names of which each is in few.",
+        rich_help_panel=_METHOD,
+        **one_of("fixed", "folder"),
+    ),
+]
+RunOut = Annotated[Path, typer.Option(help="The output folder; the same command resumes there.", rich_help_panel=OUTPUT)]
+Overlays = Annotated[bool, typer.Option(help="Draw what was found over the images.", rich_help_panel=OUTPUT)]
+KeepEncodings = Annotated[
+    bool, typer.Option(help="Keep what `annofree relabel` needs to ask for other names.", rich_help_panel=OUTPUT)
+]
+Retry = Annotated[bool, typer.Option(help="Try images again that failed before.", rich_help_panel=_RUN)]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N", help="Process shard I of N (images are dealt out in chunks of about 64).", rich_help_panel=_RUN
+    ),
+]
+BatchSize = Annotated[int, typer.Option(help="Images encoded at once.", min=1, rich_help_panel=_RUN)]
+Limit = Annotated[int | None, typer.Option(help="Process the first N images only.", min=1, rich_help_panel=_RUN)]

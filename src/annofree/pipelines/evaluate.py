@@ -1,0 +1,239 @@
+"""Predictions, or a method, against ground truth: instances, or label maps by a protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from annofree.errors import InputError, unknown_name
+from annofree.io.callbacks import Callbacks
+from annofree.methods.registry import OBJECTNESS_ROLES, find_method
+from annofree.methods.tuning import POLICIES
+from annofree.pipelines.plan import DEFAULTS
+
+if TYPE_CHECKING:
+    from annofree.evaluation.metrics.coverage import Coverage
+    from annofree.evaluation.predict_semantic import SemanticResult
+    from annofree.evaluation.score_instances import GroundTruth, InstanceEvaluation, Rows
+    from annofree.runs.clock import Clock
+
+__all__ = ["Evaluation", "evaluate"]
+
+_SILENT = Callbacks()
+_TASKS, _IOU = ("instance", "semantic"), ("segm", "bbox")
+_OF_INSTANCES = ("by", "novel", "per_class", "page", "pictures", "iou")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation gives."""
+
+    # scores, and how they were counted
+    result: InstanceEvaluation | SemanticResult
+    # remarks: images without a prediction, boxes for want of masks
+    notes: tuple[str, ...] = ()
+    # images that a method was run on; 0 where predictions were read
+    images: int = 0
+    # seconds after the last image, for scoring
+    seconds_scores: float = 0.0
+    # the page that was written
+    page: Path | None = None
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Scores and how they were counted, as plain values."""
+        return self.result.to_json_dict()
+
+
+def evaluate(
+    truth: str | Path,
+    *,
+    predictions: str | Path | None = None,
+    images: str | Path | None = None,
+    task: str = "instance",
+    method: str | None = None,
+    variant: str = "default",
+    models: str = "tiny",
+    policy: str = "all",
+    objectness: str = "found",
+    device: str = "auto",
+    iou: str | None = None,
+    max_detections: int = 100,
+    by: str | None = None,
+    novel: str | None = None,
+    per_class: bool = False,
+    page: str | Path | None = None,
+    pictures: str | Path | None = None,
+    protocol: str = "default",
+    split: str | None = None,
+    out: str | Path | None = None,
+    callbacks: Callbacks = _SILENT,
+    clock: Clock | None = None,
+) -> Evaluation:
+    """Score ``predictions``, or a method on ``images``, against ground truth; every option is that of ``annofree evaluate``.
+
+    Instances: AP and AR as COCO counts them, touching pairs, precision, recall and F1 of the answer, and where quality is lost.
+    Label maps (``task="semantic"``): mIoU by a ``protocol``.  ``out`` is a JSON file for the scores.  Raises InputError for
+    options that do not fit together and for files that are not what they should be.
+
+    >>> import json, tempfile
+    >>> truth = "examples/scenes-truth.json"
+    >>> rows = [{**row, "score": 1.0} for row in json.loads(Path(truth).read_text())["annotations"]]
+    >>> predictions = Path(tempfile.mkdtemp(), "predictions.json")
+    >>> _ = predictions.write_text(json.dumps(rows))
+    >>> evaluate(truth, predictions=predictions).result.scores["all"]["class-aware masks"].ap
+    1.0
+    """
+    options = dict(locals())
+    method = method or DEFAULTS.get(task)
+    paths = {name: None if options[name] is None else Path(options[name]) for name in ("predictions", "images", "page", "out")}
+    _check(options, method)
+
+    def build() -> Any:
+        from annofree.methods.build import MethodSpec
+
+        own = {"objectness": objectness} if task == "semantic" and find_method(str(method)).objectness else {}
+        return MethodSpec(str(method), variant, models, device, policy=policy if task == "instance" else "all", **own).build()
+
+    timer = _Timer(callbacks, clock)
+    if task == "semantic":
+        return _semantic(Path(truth), paths, protocol, split, build, timer)
+    return _instances(Path(truth), paths, options, build, timer)
+
+
+def _check(options: dict[str, Any], method: str | None) -> None:
+    """Refuse what can be refused before any file is read."""
+    from annofree.evaluation.metrics.limits import checked_limit
+    from annofree.io.atomic import make_folder
+
+    if options["task"] not in _TASKS:
+        raise unknown_name("task", options["task"], _TASKS)
+    if options["policy"] not in POLICIES:
+        raise unknown_name("policy", options["policy"], POLICIES)
+    if options["objectness"] not in OBJECTNESS_ROLES:
+        raise unknown_name("objectness source", options["objectness"], OBJECTNESS_ROLES)
+    out = None if options["out"] is None else Path(options["out"])
+    if out is not None and out.is_dir():
+        raise InputError(f"expected a file to write the scores to, but {out} is a folder; name one in it, {out}/scores.json")
+    (_check_semantic if options["task"] == "semantic" else _check_instances)(options)
+    find_method(method or "", options["variant"])
+    checked_limit(options["max_detections"])
+    if out is not None:
+        make_folder(out.parent)
+
+
+def _check_semantic(options: dict[str, Any]) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in _OF_INSTANCES if options[name] not in (None, False)]
+    given += ["--max-detections"] if options["max_detections"] != 100 else []
+    if given:
+        raise InputError(f"expected no {given[0]} with --task semantic; leave it out")
+    if options["images"] is not None and options["predictions"] is not None:
+        raise InputError("expected either --images DIR or --predictions DIR, got both")
+    out = options["out"]
+    if out is not None and Path(out).suffix.lower() == ".png":
+        named = Path(out).with_suffix(".json")
+        raise InputError(f"expected a file for the scores such as {named}, for the matrix goes to {out}")
+
+
+def _check_instances(options: dict[str, Any]) -> None:
+    images, predictions, pictures = options["images"], options["predictions"], options["pictures"]
+    if options["protocol"] != "default" or options["split"] is not None:
+        raise InputError("expected --protocol and --split with --task semantic only; leave them out")
+    if (images is None) == (predictions is None):
+        raise InputError("expected either --images DIR or --predictions FILE, got " + ("both" if images else "neither"))
+    if options["iou"] not in (None, *_IOU):
+        raise unknown_name("IoU", str(options["iou"]), _IOU)
+    if pictures is not None and (options["page"] is None or predictions is None):
+        raise InputError("expected --pictures with --page and --predictions only; leave it out")
+    if pictures is not None and not Path(pictures).is_dir():
+        raise InputError(f"expected the folder of the truth's pictures, got {pictures}; check --pictures")
+
+
+class _Timer:
+    """Progress, and the seconds when the last image was done."""
+
+    def __init__(self, callbacks: Callbacks, clock: Clock | None) -> None:
+        self.on_progress, self.on_note, self.clock = callbacks.on_progress, callbacks.on_note, clock
+        self.images, self._at = 0, 0.0
+
+    def finish_images(self, count: int) -> None:
+        """Say that a method has looked at so many images."""
+        self.images, self._at = count, 0.0 if self.clock is None else self.clock.elapsed
+
+    def evaluation(self, result: Any, notes: tuple[str, ...] = (), page: Path | None = None) -> Evaluation:
+        """The evaluation, with what scoring took."""
+        since = 0.0 if self.clock is None or not self.images else self.clock.elapsed - self._at
+        return Evaluation(result, notes, self.images, since, page)
+
+
+def _instances(
+    path: Path, paths: dict[str, Path | None], options: dict[str, Any], build: Callable[[], Any], timer: _Timer
+) -> Evaluation:
+    from annofree.formats.coco import CocoFile
+
+    whole = CocoFile.read(path)  # before what is heavy, so that a missing file is refused at once
+    from annofree.evaluation.metrics.shapes import choose_iou_type
+    from annofree.evaluation.score_instances import GroundTruth, Rules, score_instances, write_page
+    from annofree.io.atomic import write_json
+    from annofree.io.image_sources import image_opener
+
+    truth = GroundTruth.of(whole, options["novel"])
+    groups, limit = truth.groups(options["by"]), options["max_detections"]
+    found, about, coverage = _found(truth, paths, options["iou"], build, timer)
+    iou_type, boxes = choose_iou_type(truth.known, found, options["iou"])
+    notes = tuple(text for text in (boxes, coverage and coverage.note) if text)
+    for text in notes:
+        timer.on_note(text)
+    about |= {"notes": list(notes)} | ({} if coverage is None else {"coverage": coverage.to_json_dict()})
+    rules = Rules(iou_type, limit)
+    result = score_instances(truth, found, groups, rules, per_class=options["per_class"], about=about)
+    if paths["out"] is not None:
+        write_json(paths["out"], result.to_json_dict(), indent=2)
+    page = paths["page"]
+    if page is not None:
+        pictures = options["pictures"] or paths["images"]
+        page = write_page(page, truth, found, result, None if pictures is None else image_opener(Path(pictures)))
+    return timer.evaluation(result, notes, page)
+
+
+def _found(
+    truth: GroundTruth, paths: dict[str, Path | None], iou: Any, build: Callable[[], Any], timer: _Timer
+) -> tuple[Rows, dict[str, Any], Coverage | None]:
+    """Predictions, from a file or of a method, what is said of them, and how many images of a file have any."""
+    from annofree.evaluation.metrics.shapes import choose_iou_type
+    from annofree.evaluation.predict_instances import predicted, truth_images
+    from annofree.evaluation.score_instances import read_predictions
+
+    predictions, images = paths["predictions"], paths["images"]
+    if predictions is not None:
+        found, coverage = read_predictions(predictions, truth)
+        return found, {"predictions": predictions.name}, coverage
+    assert images is not None  # noqa: S101  # checked
+    choose_iou_type(truth.known, [], iou)  # methods give masks: what the truth lacks is said before one runs
+    method = build()
+    rows = predicted(method, truth_images(truth.known, images), truth.known, timer.on_progress).annotations
+    timer.finish_images(len(truth.known.images))
+    return rows, {"provenance": method.provenance}, None
+
+
+def _semantic(
+    path: Path, paths: dict[str, Path | None], protocol: str, split: str | None, build: Callable[[], Any], timer: _Timer
+) -> Evaluation:
+    from annofree.evaluation.predict_semantic import score_label_maps, score_method, write_semantic
+    from annofree.evaluation.protocols.semantic import semantic_protocol
+    from annofree.protocols import SemanticSegmenter
+
+    rules = semantic_protocol(protocol)
+    dataset = rules.dataset(path, paths["images"], split)
+    if paths["predictions"] is not None:
+        result = score_label_maps(paths["predictions"], dataset, rules, timer.on_progress)
+    else:
+        method = build()
+        if not isinstance(method, SemanticSegmenter):
+            raise InputError(f"expected a method that names every pixel, got {type(method).__name__}, which finds instances")
+        result = score_method(method, dataset, rules, timer.on_progress)
+        timer.finish_images(len(dataset))
+    if paths["out"] is not None:
+        write_semantic(result, paths["out"])
+    return timer.evaluation(result)

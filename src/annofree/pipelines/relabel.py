@@ -1,0 +1,134 @@
+"""A run asked for other names, with its methods, models and tasks: no encoder runs again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from annofree.errors import InputError, unknown_name
+from annofree.io.callbacks import Callbacks
+from annofree.pipelines.plan import Plan, parse_negatives, parse_stuff
+from annofree.pipelines.segment import RunResult, execute, parse_overlaps, report_complete
+from annofree.structures import Vocabulary
+
+if TYPE_CHECKING:
+    from annofree.detections.overlaps import Overlaps
+    from annofree.runs.clock import Clock
+    from annofree.runs.run import Run
+    from annofree.structures import Classes
+
+__all__ = ["PRESENCE", "relabel"]
+
+PRESENCE = ("fixed", "folder")
+"""How a method tells whether a class is in an image at all: by its own threshold, or against all images of the folder."""
+
+_SILENT = Callbacks()
+
+
+def relabel(
+    run: str | Path,
+    classes: Classes,
+    *,
+    out: str | Path,
+    stuff: str | Iterable[str] | None = None,
+    negatives: str | Iterable[str] | None = None,
+    overlaps: str | Overlaps | None = None,
+    presence: str = "fixed",
+    min_score: float = 0.0,
+    overlays: bool = False,
+    fresh: bool = False,
+    callbacks: Callbacks = _SILENT,
+    clock: Clock | None = None,
+) -> RunResult:
+    """Ask a run that kept its encodings for other names; the results are those of a new run, up to fp16.
+
+    ``out`` is another folder; the same call resumes there.  ``presence`` is ``fixed``, or ``folder`` for many names of which
+    each is in few images.  ``overlays`` reads the images again to draw on them.  All other options mean what they mean in
+    ``segment``.  Raises InputError for a run without encodings or of other models, and as ``segment`` does.
+
+    >>> import annofree, tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> options = {"models": "tiny", "device": "cpu", "overlays": False, "keep_encodings": True}
+    >>> _ = annofree.segment("examples/scenes/oranges.jpg", "orange", out=folder / "run", **options)
+    >>> annofree.relabel(folder / "run", "elephant, banana", out=folder / "other").summary["instances"]
+    0
+    """
+    if presence not in PRESENCE:
+        raise unknown_name("way to tell presence", presence, PRESENCE)
+    run, out, vocabulary = Path(run), Path(out), Vocabulary.of(classes)
+    from annofree.runs.relabel import asked_of
+
+    settings = asked_of(run)
+    if out.resolve() == run.resolve():
+        raise InputError(f"expected another folder to write to than {run}, which has the encodings; choose another --out")
+    names = parse_stuff(stuff, vocabulary), parse_negatives(negatives, vocabulary)
+    plan = _plan(settings, *names, parse_overlaps(overlaps))
+    again = _run(run, settings, plan, vocabulary, out, presence, min_score, overlays, callbacks)
+    if not fresh and again.check():
+        return report_complete(again)
+    return _execute(run, again, plan, clock, fresh)
+
+
+def _plan(settings: dict[str, Any], stuff: tuple[str, ...], negatives: tuple[str, ...], overlaps: Overlaps | None) -> Plan:
+    """The methods, models and tasks of a run, for other names."""
+    asked = settings["asked"]
+    return Plan(
+        tuple(asked["tasks"]),
+        asked["method"],
+        asked["variant"],
+        asked["models"],
+        asked["objectness"],
+        "auto" if settings["device"] != "cpu" else "cpu",
+        stuff,
+        negatives,
+        asked.get("precision", "float32"),
+        overlaps,
+        asked.get("policy", "all"),
+    )
+
+
+def _run(
+    run: Path,
+    settings: dict[str, Any],
+    plan: Plan,
+    vocabulary: Vocabulary,
+    out: Path,
+    presence: str,
+    min_score: float,
+    overlays: bool,
+    callbacks: Callbacks,
+) -> Run:
+    from annofree.runs.config import Request
+    from annofree.runs.relabel import part_of
+    from annofree.runs.run import Run
+    from annofree.runs.store.chunks import Shards
+
+    request = Request(
+        out,
+        Shards(run).ids(),
+        Path(settings["asked"]["root"]),
+        vocabulary,
+        plan.resume_key() | {"relabelled": str(run.resolve()), "presence": presence},
+        plan.wanted,
+        plan.stuff,
+        part_of(settings),
+        settings["stretch"],
+        min_score,
+        overlays,
+    )
+    return Run(request, callbacks)
+
+
+def _execute(folder: Path, run: Run, plan: Plan, clock: Clock | None, fresh: bool) -> RunResult:
+    from annofree.methods.components import device_named
+    from annofree.runs.clock import Clock
+    from annofree.runs.relabel import Kept
+
+    request, tasks = run.request, plan.tasks(run.request.vocabulary)
+    remarks = tasks.remarks(request.vocabulary)
+    feed = Kept(folder, tasks, request.overlays, device_named(plan.device), clock=clock or Clock.started(None))
+    presence = request.settings["presence"]
+    if presence == "folder":
+        tasks = feed.calibrated(request.vocabulary)
+    return execute(run, plan, tasks, feed, {"relabelled": str(folder), "presence": presence}, remarks, fresh=fresh)

@@ -1,0 +1,333 @@
+"""Images and names in; instances, label maps and panoptic maps out: in memory, or as a run in a folder that resumes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+
+from annofree.errors import InputError
+from annofree.io.callbacks import Callbacks
+from annofree.pipelines.plan import Plan, parse_negatives, parse_stuff, parse_tasks
+from annofree.structures import Vocabulary
+
+if TYPE_CHECKING:
+    from annofree.detections.overlaps import Overlaps
+    from annofree.io.image_inputs import ImageInput
+    from annofree.runs.clock import Clock
+    from annofree.runs.config import EncodingSource, Request
+    from annofree.runs.inputs import Inputs
+    from annofree.runs.run import Run
+    from annofree.runs.tasks import Prediction, Tasks
+    from annofree.structures import Classes, Detections
+
+__all__ = ["RunResult", "SegmentOptions", "execute", "parse_overlaps", "parse_shard", "report_complete", "segment"]
+
+_SILENT = Callbacks()
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A complete run in a folder."""
+
+    # the folder of the run
+    out: Path
+    # what run.json holds
+    summary: dict[str, Any]
+    # whether the run was complete before this call
+    was_complete: bool = False
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why each image failed that did, by its path."""
+        return dict(self.summary["failed"])
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What was asked for."""
+        return tuple(self.summary["settings"]["tasks"])
+
+    def detections(self) -> Iterator[tuple[str, Detections]]:
+        """The instances of each image by its path below the run's root, one image in memory at a time.
+
+        Raises InputError where the run has no instances.
+        """
+        from annofree.runs.store.reader import StoredRun
+
+        for image in StoredRun.read(self.out, images=self.out).pictures():
+            yield image.file_name, image.found
+
+
+class SegmentOptions(TypedDict, total=False):
+    """The options of ``segment`` beside its images, classes and output folder."""
+
+    # instance, semantic, panoptic, or several: joined by commas or listed
+    task: str | Iterable[str]
+    # for panoptic maps: classes that are no instances, such as sky
+    stuff: str | Iterable[str] | None
+    # distractors, such as wall and floor: they compete with the classes and are dropped from the output
+    negatives: str | Iterable[str] | None
+    # a method, two joined by + for the tasks each can do, or None for the preset's own
+    method: str | None
+    # named settings of the method
+    variant: str
+    # preset, or names of models joined by +
+    models: str
+    # where objects are, for clip_diy: found, found-bkg, tokencut, instances, none
+    objectness: str
+    # answer: the instances that the models are sure of; all: the whole ranking
+    policy: str
+    # which of two overlapping instances stays, such as "within=0.5, prefer=whole"; None for what the policy does
+    overlaps: str | Overlaps | None
+    # instances that score less are left out, 0 .. 1
+    min_score: float
+    # auto, cpu, cuda, ...
+    device: str
+    # what CLIP's image tower computes in: float32, bfloat16, float16
+    precision: str
+    # refuse models of more supervision: S0 .. S3
+    max_tier: str | None
+    # refuse models of other licenses: permissive, or SPDX identifiers joined by commas
+    license: str | None
+    # draw what was found over the images, with an output folder
+    overlays: bool
+    # keep what ``relabel`` needs to ask for other names
+    keep_encodings: bool
+    # delete the run in the output folder and start again
+    fresh: bool
+    # try images again that failed before
+    retry: bool
+    # process shard I of N, as "I/N": images are dealt out in chunks of about 64
+    shard: str | tuple[int, int] | None
+    # images encoded at once
+    batch_size: int
+    # the first N images only
+    limit: int | None
+    # what is called on progress, notes and failures
+    callbacks: Callbacks
+    # counts the seconds of run.json; one that runs already counts what came before, too
+    clock: Clock | None
+
+
+@overload
+def segment(
+    images: ImageInput | Iterable[ImageInput], classes: Classes, *, out: None = None, **options: Unpack[SegmentOptions]
+) -> list[Prediction]: ...
+@overload
+def segment(
+    images: ImageInput | Iterable[ImageInput], classes: Classes, *, out: str | Path, **options: Unpack[SegmentOptions]
+) -> RunResult: ...
+def segment(
+    images: ImageInput | Iterable[ImageInput],
+    classes: Classes,
+    *,
+    task: str | Iterable[str] = "instance",
+    stuff: str | Iterable[str] | None = None,
+    negatives: str | Iterable[str] | None = None,
+    method: str | None = None,
+    variant: str = "default",
+    models: str = "fast",
+    objectness: str = "found",
+    policy: str = "answer",
+    overlaps: str | Overlaps | None = None,
+    min_score: float = 0.0,
+    device: str = "auto",
+    precision: str = "float32",
+    max_tier: str | None = None,
+    license: str | None = None,  # noqa: A002 -- the word of the option
+    out: str | Path | None = None,
+    overlays: bool = True,
+    keep_encodings: bool = False,
+    fresh: bool = False,
+    retry: bool = False,
+    shard: str | tuple[int, int] | None = None,
+    batch_size: int = 4,
+    limit: int | None = None,
+    callbacks: Callbacks = _SILENT,
+    clock: Clock | None = None,
+) -> list[Prediction] | RunResult:
+    """Find the named classes in images; ``SegmentOptions`` says what each option means.
+
+    ``images`` are a path, a folder, a glob, a text list or a tar, an image in memory (PIL, numpy, torch, ``Image``), or a list
+    of these.  Without ``out`` all predictions are returned, one an image, in order; an image that fails has its ``error``, and
+    an only one raises it.  With ``out`` results are written there as the run goes, the same call resumes it, and what was
+    found is in the result.
+
+    Raises InputError for what does not fit together, and for names that are not known, with the nearest known one; MissingError
+    for weights that are neither on this machine nor on a hub; ImageError for an only image that cannot be read.
+
+    >>> import annofree
+    >>> (found,) = annofree.segment("examples/scenes/oranges.jpg", "orange", models="tiny", device="cpu")
+    >>> found.id, set(found.detections.labels.tolist())
+    ('oranges.jpg', {'orange'})
+    """
+    vocabulary = Vocabulary.of(classes)
+    plan = Plan(
+        parse_tasks(task),
+        method,
+        variant,
+        models,
+        objectness,
+        device,
+        parse_stuff(stuff, vocabulary),
+        parse_negatives(negatives, vocabulary),
+        precision,
+        parse_overlaps(overlaps),
+        policy,
+    )
+    plan.check()
+    part = parse_shard(shard)
+    _check_output(out, plan, fresh=fresh, retry=retry, shard=shard, keep_encodings=keep_encodings)
+    _check_license(plan, max_tier, license)
+    from annofree.runs.inputs import open_inputs
+
+    inputs = open_inputs(images, exclude=None if out is None else Path(out), limit=limit)
+    if out is None:
+        return _predict(inputs, vocabulary, plan, min_score, batch_size, callbacks)
+    from annofree.methods.components import device_named
+    from annofree.runs.config import Request, stretch_of
+    from annofree.runs.run import Run
+
+    request = Request(
+        Path(out),
+        inputs.ids,
+        inputs.root,
+        vocabulary,
+        plan.resume_key() | inputs.resume_key(),
+        plan.wanted,
+        plan.stuff,
+        part,
+        stretch_of(batch_size),
+        min_score,
+        overlays,
+        keep_encodings,
+        device_named(device),
+    )
+    run = Run(request, callbacks)
+    if not fresh and run.check() and not retry:
+        return report_complete(run)
+    return _execute(run, inputs, plan, clock, batch_size, fresh, retry)
+
+
+def parse_overlaps(overlaps: str | Overlaps | None) -> Overlaps | None:
+    """Read which of two overlapping instances stays, such as 'within=0.5, prefer=whole'; raises InputError for others."""
+    if not isinstance(overlaps, str):
+        return overlaps
+    from annofree.detections.overlaps import Overlaps
+
+    return Overlaps.of(overlaps) if overlaps else None
+
+
+def parse_shard(shard: str | tuple[int, int] | None) -> tuple[int, int]:
+    """Read which part of all images is meant, '1/4' as the first of four; raises InputError for others.
+
+    >>> parse_shard("2/4"), parse_shard(None)
+    ((2, 4), (1, 1))
+    """
+    if shard is None or isinstance(shard, tuple):
+        return shard or (1, 1)
+    i, slash, n = shard.partition("/")
+    if not (slash and i.isdecimal() and n.isdecimal()):
+        raise InputError(f"expected --shard as a part of all, such as 1/4, got {shard!r}")
+    return int(i), int(n)
+
+
+def _check_output(out: str | Path | None, plan: Plan, **asked: Any) -> None:
+    """Refuse what only a run in a folder can do, and encodings that would depend on the names."""
+    given = [name for name, value in asked.items() if value]
+    if out is None and given:
+        raise InputError(f"expected an output folder for {' and '.join(given)}, got none; pass out=")
+    if plan.stuff and "panoptic" not in plan.wanted:
+        raise InputError(f"expected --stuff with --task panoptic only, got it with {','.join(plan.wanted)}; leave it out")
+    if asked["keep_encodings"] and "clip_diy" in plan.named().values() and plan.objectness == "instances":
+        raise InputError("--keep-encodings keeps what depends on no name, and --objectness instances does; choose another")
+
+
+def _check_license(plan: Plan, max_tier: str | None, license: str | None) -> None:  # noqa: A002
+    """Check the licenses and tiers of all models before anything is downloaded or loaded."""
+    from annofree.hub.license_policy import check
+
+    if max_tier is not None or license is not None:
+        check(plan.cards(), max_tier, license)
+
+
+def _predict(
+    inputs: Inputs, vocabulary: Vocabulary, plan: Plan, min_score: float, batch_size: int, callbacks: Callbacks
+) -> list[Prediction]:
+    """Predict in memory, an image after another."""
+    from annofree.io.images import pillow_quiet
+    from annofree.runs.predict import predict
+
+    tasks = plan.tasks(vocabulary)
+    for remark in tasks.remarks(vocabulary):
+        callbacks.on_note(remark)
+    with pillow_quiet():
+        found = list(predict(tasks, inputs, vocabulary, min_score=min_score, batch_size=batch_size, callbacks=callbacks))
+    failed = [one for one in found if one.error is not None]
+    if failed:
+        warnings.warn(f"{len(failed)} of {len(found)} images failed; the first: {failed[0].error}", stacklevel=3)
+    return found
+
+
+def _execute(run: Run, inputs: Inputs, plan: Plan, clock: Clock | None, batch_size: int, fresh: bool, retry: bool) -> RunResult:
+    """Load what the run needs, and do what is left of it."""
+    from annofree.runs.batch_encoder import Encoders
+    from annofree.runs.clock import Clock
+
+    tasks = plan.tasks(run.request.vocabulary)
+    remarks = tasks.remarks(run.request.vocabulary)
+
+    def note_smaller_batches(size: int) -> None:
+        run.callbacks.on_note(f"memory ran out; from now on at most {size} pictures are encoded at once")
+
+    feed = Encoders(tasks, batch_size, reading_threads(), clock or Clock.started(None), note_smaller_batches, inputs.read)
+    return execute(run, plan, tasks, feed, {"batch_size": batch_size}, remarks, fresh=fresh, retry=retry)
+
+
+def execute(
+    run: Run,
+    plan: Plan,
+    tasks: Tasks,
+    feed: EncodingSource,
+    settings: Mapping[str, Any],
+    remarks: list[str],
+    *,
+    fresh: bool,
+    retry: bool = False,
+) -> RunResult:
+    """Do what is left of a run; run.json says what it was asked for, ``settings`` among it."""
+    request = run.request
+    asked = plan.to_run_json() | {"classes": [list(words) for words in request.vocabulary.synonyms], **settings}
+    return RunResult(request.out, run.go(tasks, feed, _about(request, asked, tasks, remarks), fresh=fresh, retry=retry))
+
+
+def report_complete(run: Run) -> RunResult:
+    """Note that a run is complete, and which images it could not do."""
+    summary = run.summary()
+    run.callbacks.on_note(f"the run in {run.request.out} is complete; --fresh makes it anew")
+    for place, why in summary["failed"].items():
+        run.callbacks.on_failure(place, why)
+    return RunResult(run.request.out, summary, was_complete=True)
+
+
+def _about(request: Request, settings: dict[str, Any], tasks: Tasks, remarks: list[str]) -> dict[str, Any]:
+    """What run.json says of a run beside its results."""
+    from annofree.runs.environment import versions
+
+    more = {"min_score": request.min_score, "shard": "{}/{}".format(*request.part), "encodings": request.keep}
+    return {
+        "command": sys.argv,
+        "settings": settings | more,
+        "provenance": tasks.provenance,
+        "remarks": remarks,
+        "versions": versions(),
+    }
+
+
+def reading_threads() -> int:
+    """How many threads read images ahead."""
+    return min(8, max(2, os.cpu_count() or 2))

@@ -48,6 +48,9 @@ class Variants(Mapping[str, Any]):
             raise KeyError(name)
         return import_module(self.module).VARIANTS[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 

@@ -76,11 +76,11 @@ def write_page(
     out: Path, truth: CocoFile, found: Any, pictures: Path | None, groups: Groups, rules: Rules, split: OracleSplit
 ) -> Path:
     """Write where quality is lost, curves, classes and the worst mistakes as a page; crops are cut from ``pictures``."""
-    from annofree.apps.cli.commands.report import opener
     from annofree.evaluation.metrics.errors import find_mistakes
     from annofree.evaluation.metrics.instance import count_instances
     from annofree.evaluation.reports.error_page import write_mistakes_page
     from annofree.evaluation.reports.instance import oracle_texts
+    from annofree.pipelines.run_images import open_below
 
     if pictures is not None and not pictures.is_dir():
         raise InputError(f"expected the folder of the truth's pictures, got {pictures}; check --pictures")
@@ -96,5 +96,5 @@ def write_page(
         title=title if iou_type == "segm" else f"{title}, by their boxes",
         groups={name: counted.scores(names) for name, names in groups.items()},
         lost=oracle_texts(split, iou_type),
-        picture=None if pictures is None else opener(pictures),
+        picture=None if pictures is None else open_below(pictures),
     )

@@ -1,0 +1,39 @@
+"""A run as a page to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["report"]
+
+
+def report(
+    run: str | Path,
+    out: str | Path | None = None,
+    *,
+    images: str | Path | None = None,
+    shown: int = 12,
+    crops: int = 24,
+    sheets: int = 200,
+) -> Path:
+    """Write a page with a run's images and what was found in them, and return its path.
+
+    ``out`` is the folder to write to, else ``report`` in the run; ``images`` the folder of its images, else the one that the
+    run was given.  ``shown`` images are the most certain, the least certain and the emptiest, each; ``crops`` instances are
+    shown of each of the ``sheets`` most frequent classes.  Raises InputError for a folder that is no run, and for an ``out``
+    that holds something else.
+
+    >>> report("examples")
+    Traceback (most recent call last):
+    annofree.errors.InputError: expected the folder of a run, with run.json in it, at examples; ...
+    """
+    from annofree.pipelines.run_images import image_opener
+    from annofree.runs.store.summary import read_about
+
+    folder = Path(run)
+    read_about(folder)  # before anything heavy is imported
+    opener = image_opener(folder, images)
+    from annofree.runs.report import write_report
+
+    place = folder / "report" if out is None else Path(out)
+    return write_report(folder, place, shown=shown, crops=crops, sheets=sheets, picture=opener)

@@ -526,7 +526,7 @@ def test_figures_off_by_more_than_the_tolerance_are_named(
         on_found("zip, twice", CocoFile())
         return {"zip, twice": {"all AP": value}}
 
-    monkeypatch.setattr(annofree.experiments.measure, "reproduce", measured)
+    monkeypatch.setattr(annofree.experiments.measure, "measure_runs", measured)
     said = cli("reproduce", recipe, "--out", tmp_path / "new" / "out")
     assert said.code == code
     assert [line for line in said.out.splitlines() if line.startswith("off: ")] == off

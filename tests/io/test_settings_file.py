@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.support.recipes import is_published
 
 from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError
 from annofree.experiments.measure import Recipe
-from annofree.experiments.papers import PublishedRecipe, is_published
+from annofree.experiments.models import ModelRecipe
+from annofree.experiments.papers import PublishedRecipe
 from annofree.io.settings_file import check_fields, check_type, read_toml
 from annofree.methods.registry import METHODS, changed
 from annofree.methods.tuning import policy_of
 from annofree.pipelines.makings import making_of
 from annofree.training.detector.recipe import DetectorRecipe
-from annofree.training.tiny.evaluate import ModelRecipe
 from annofree.training.zutis.recipe import ZutisRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"

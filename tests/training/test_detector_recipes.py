@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.support.recipes import is_published
 
 from annofree.datasets.benchmarks.coco_ovd import BASE_48, NOVEL_17
 from annofree.detectors.config import DetectorConfig
-from annofree.experiments.papers import PublishedRecipe, is_published
+from annofree.experiments.papers import PublishedRecipe
 from annofree.methods.registry import changed, entry_of
 from annofree.training.detector.finetune import SCHEDULES
 from annofree.training.detector.recipe import DetectorRecipe

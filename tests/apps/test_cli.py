@@ -240,7 +240,7 @@ def test_what_was_done_before_ctrl_c_is_kept_for_the_same_command(
     command = ("segment", photos, "--classes", ALL, "--batch-size", 1, "--out", tmp_path / "out")
     said = cli(*command)
     assert said.code == 130
-    assert said.err.endswith("annofree: stopped; what was done is kept\n")
+    assert said.err.endswith("annofree: interrupted; finished work is saved, run the same command to resume\n")
     assert not (tmp_path / "out" / "annotations.json").exists()
     monkeypatch.setattr(Exploding, "problem", RuntimeError("no memory"))
     here = environment()

@@ -25,7 +25,7 @@ def merge(
 
     >>> merge(["examples"], "whole")
     Traceback (most recent call last):
-    annofree.errors.InputError: expected the folder of a run...
+    annofree.errors.InputError: examples is not a run folder (no shards/settings.json); pass the --out of `annofree segment`
     """
     from annofree.runs.store.chunks import Shards
 

@@ -38,7 +38,7 @@ def review(
 
     >>> review("examples")
     Traceback (most recent call last):
-    annofree.errors.InputError: expected the folder of a run, with run.json in it, at examples; ...
+    annofree.errors.InputError: examples is not a run folder (no run.json); pass the --out of `annofree segment`
     """
     from annofree.runs.store.summary import read_about
 

@@ -11,13 +11,10 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-import annofree.features.clip
-import annofree.pipelines.load_clip
+import annofree.methods.load_clip
 from annofree.apps.cli.commands.index import index
 from annofree.apps.cli.commands.retrieve import retrieve
 from annofree.errors import InputError
-from annofree.hub.cards import Card
-from annofree.pipelines.load_clip import load_clip
 from annofree.retrieval.archive import Archive
 from annofree.testing.fakes import FakeClip
 from annofree.testing.paper_world import BACKGROUND, COLOURS, NAMES
@@ -34,7 +31,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, Any
         asked.append((spec, device, use))
         return FakeClip()
 
-    monkeypatch.setattr(annofree.pipelines.load_clip, "load_clip", fake)
+    monkeypatch.setattr(annofree.methods.load_clip, "load_clip", fake)
     return asked
 
 
@@ -140,7 +137,7 @@ def test_wrong_calls_say_what_is_wrong(
         def provenance(self) -> dict[str, Any]:
             return {"name": "other"}
 
-    monkeypatch.setattr(annofree.pipelines.load_clip, "load_clip", lambda *_: Other())
+    monkeypatch.setattr(annofree.methods.load_clip, "load_clip", lambda *_: Other())
     with pytest.raises(InputError, match="name was 'fake-clip', now it is 'other'"):
         raise run(*arguments, "--classes", "apple").exception or AssertionError("not refused")
 
@@ -154,21 +151,3 @@ def test_clip_retrieval_needs_to_know_the_model(run: Run, asked: list[Any], tmp_
     said = run(*arguments, "--models", "openai-vit-b-16")
     assert said.exit_code == 0, said
     assert [m.id for m in Archive.read(tmp_path / "a").members["car"]] == ["1"]
-
-
-def test_the_clip_of_a_preset_or_of_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded: list[tuple[str, dict[str, Any]]] = []
-
-    def load(folder: Path, device: str, *, card: Card, use: dict[str, Any]) -> FakeClip:
-        assert (folder / "open_clip_model.safetensors").is_file()
-        loaded.append((f"{card.name} on {device}", use))
-        return FakeClip()
-
-    monkeypatch.setattr(annofree.features.clip, "Clip", load)
-    for spec in ("tiny", "tiny-clip", "tiny-clip+tiny-sam"):
-        load_clip(spec, "cpu", {"whole": "crop"})
-    assert loaded == [("tiny-clip on cpu", {"whole": "crop"})] * 3
-    with pytest.raises(InputError, match=r"expected a CLIP.*tiny-sam, a sam"):
-        load_clip("tiny-sam", "cpu", {})
-    with pytest.raises(InputError, match="unknown model 'tinny'"):
-        load_clip("tinny", "cpu", {})

@@ -53,7 +53,7 @@ def build_index(
     annofree.errors.InputError: expected a folder, a list, a tar or a picture, but nowhere is not there; check the spelling
     """
     from annofree.io.image_sources import Source
-    from annofree.pipelines.load_clip import load_clip
+    from annofree.methods.load_clip import load_clip
 
     clock, first = clock or Clock.started(), [-1]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError, unknown_name
-from annofree.pipelines.run_images import image_opener
+from annofree.runs.images import image_opener
 
 if TYPE_CHECKING:
     from annofree.evaluation.review.rank import Look

@@ -27,7 +27,7 @@ def report(
     Traceback (most recent call last):
     annofree.errors.InputError: examples is not a run folder (no run.json); pass the --out of `annofree segment`
     """
-    from annofree.pipelines.run_images import image_opener
+    from annofree.runs.images import image_opener
     from annofree.runs.store.summary import read_about
 
     folder = Path(run)

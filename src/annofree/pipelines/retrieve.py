@@ -59,7 +59,7 @@ def retrieve(
     Traceback (most recent call last):
     annofree.errors.InputError: expected an index...
     """
-    from annofree.pipelines.class_names import read_vocabulary
+    from annofree.io.class_names import read_vocabulary
     from annofree.retrieval.open_index import open_index
 
     vocabulary = read_vocabulary(classes, classes_file)
@@ -103,7 +103,7 @@ def _without_background(vocabulary: Vocabulary) -> tuple[Vocabulary, list[str]]:
 
 def _clip(index: Index, models: str | None, device: str, templates: str | None) -> VisionLanguage:
     """Load the CLIP that made an index; raises InputError where it is not known, and for another one."""
-    from annofree.pipelines.load_clip import load_clip
+    from annofree.methods.load_clip import load_clip
 
     spec = models or index.manifest.get("about", {}).get("models")
     if spec is None:

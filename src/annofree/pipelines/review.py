@@ -46,7 +46,7 @@ def review(
     about = read_about(folder)  # before anything heavy is imported
     from annofree.evaluation.review.page import write_review_page
     from annofree.evaluation.review.rank import rank, things_by_name, write_review
-    from annofree.pipelines.run_images import image_opener
+    from annofree.runs.images import image_opener
 
     again = None
     if look is not None:

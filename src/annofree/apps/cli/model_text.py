@@ -11,7 +11,7 @@ from annofree.apps.cli.tables import console
 
 if TYPE_CHECKING:
     from annofree.hub.catalogue import ModelStatus, PullResult
-    from annofree.pipelines.show_model import ModelDetails
+    from annofree.methods.show_model import ModelDetails
 
 __all__ = ["details_text", "print_models", "pull_text"]
 

@@ -80,7 +80,7 @@ def write_page(
     from annofree.evaluation.metrics.instance import count_instances
     from annofree.evaluation.reports.error_page import write_mistakes_page
     from annofree.evaluation.reports.instance import oracle_texts
-    from annofree.pipelines.run_images import open_below
+    from annofree.runs.images import open_below
 
     if pictures is not None and not pictures.is_dir():
         raise InputError(f"expected the folder of the truth's pictures, got {pictures}; check --pictures")

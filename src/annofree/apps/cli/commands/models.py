@@ -33,7 +33,7 @@ def show(name: ModelName, as_json: Json = False) -> None:
 
     Example: annofree models show tiny
     """
-    from annofree.pipelines.show_model import show_model
+    from annofree.methods.show_model import show_model
 
     details = show_model(name)
     print_result(details.as_dict(), details_text(details), as_json)

@@ -7,7 +7,7 @@ import typer
 from annofree.apps.cli.help import PlainCommand, PlainGroup
 from annofree.apps.cli.options.world import Font, HeldOut, Scenes, Seed, Side, Split, WorldFolder
 from annofree.apps.cli.progress import progress
-from annofree.pipelines.draw_emoji_world import draw_emoji_world
+from annofree.datasets.emoji.draw import draw_emoji_world
 
 __all__ = ["world"]
 

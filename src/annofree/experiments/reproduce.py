@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from annofree.experiments.compare import keeper, missed, write_figures
 from annofree.experiments.recipe_file import read_fields
+from annofree.io.arguments import check_range
 from annofree.io.atomic import make_folder
 from annofree.io.callbacks import Callbacks
 from annofree.runs.clock import Clock
@@ -77,6 +78,7 @@ def reproduce(
     Traceback (most recent call last):
     annofree.errors.InputError: expected a recipe at recipes/emoji/zap.toml, but it cannot be read: No such file or directory
     """
+    check_range("limit", limit, 1)
     path, clock = Path(recipe), clock or Clock.started()
     fields = read_fields(path)  # before anything heavy is imported
     from annofree.experiments.papers import DATA_VARIABLE

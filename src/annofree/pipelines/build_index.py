@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from annofree.errors import unknown_name
+from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
 from annofree.runs.clock import Clock, Timings
 
-__all__ = ["IndexSummary", "build_index"]
+__all__ = ["SQUARES", "IndexSummary", "build_index"]
+
+SQUARES = ("squash", "crop")
+"""How an image becomes a square."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,10 @@ def build_index(
     Traceback (most recent call last):
     annofree.errors.InputError: expected a folder, a list, a tar or a picture, but nowhere is not there; check the spelling
     """
+    for name, value in (("batch", batch), ("shard", shard), ("threads", threads)):
+        check_range(name, value, 1)
+    if whole not in (None, *SQUARES):
+        raise unknown_name("way to make a square", str(whole), SQUARES)
     from annofree.io.image_sources import Source
     from annofree.methods.load_clip import load_clip
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError, MissingError, unknown_name
+from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
 from annofree.runs.clock import Clock, Timings
 
@@ -68,10 +69,9 @@ def mask_archive(
     Traceback (most recent call last):
     annofree.errors.InputError: expected an archive's archive.json in examples, ...
     """
+    _check(by, refine, side, batch_size, sheet)
     from annofree.retrieval.archive import Archive, MaskWriter
 
-    if refine not in REFINEMENTS:
-        raise unknown_name("refinement", refine, REFINEMENTS)
     clock, folder = clock or Clock.started(), Path(archive)
 
     def count(done: int, total: int) -> None:
@@ -106,10 +106,18 @@ def mask_archive(
     return MaskSummary(folder, len(pictures), made, known, failed, about, timings, sheets)
 
 
-def _source(by: str, models: str, weights: Path | None, side: int | None, device: str) -> Objectness:
-    """Load what says where things are."""
+def _check(by: str, refine: str, side: int | None, batch_size: int, sheet: int) -> None:
+    """Refuse words and numbers that do not serve."""
     if by not in SOURCES:
         raise unknown_name("source of masks", by, SOURCES)
+    if refine not in REFINEMENTS:
+        raise unknown_name("refinement", refine, REFINEMENTS)
+    for name, value, least in (("side", side, 1), ("batch_size", batch_size, 1), ("sheet", sheet, 0)):
+        check_range(name, value, least)
+
+
+def _source(by: str, models: str, weights: Path | None, side: int | None, device: str) -> Objectness:
+    """Load what says where things are."""
     if by == "selfmask":
         return _selfmask(weights, side, device)
     if weights is not None or side is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from annofree.io.arguments import check_range
+
 __all__ = ["report"]
 
 
@@ -27,6 +29,8 @@ def report(
     Traceback (most recent call last):
     annofree.errors.InputError: examples is not a run folder (no run.json); pass the --out of `annofree segment`
     """
+    for name, value, least in (("shown", shown, 0), ("crops", crops, 1), ("sheets", sheets, 0)):
+        check_range(name, value, least)
     from annofree.runs.images import image_opener
     from annofree.runs.store.summary import read_about
 

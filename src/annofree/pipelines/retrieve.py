@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from annofree.errors import InputError
+from annofree.errors import InputError, unknown_name
+from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from annofree.retrieval.index import Index
     from annofree.structures import Vocabulary
 
-__all__ = ["Retrieval", "retrieve"]
+__all__ = ["SEARCHES", "Retrieval", "retrieve"]
+
+SEARCHES = ("exact", "faiss")
+"""How an index is searched: every image of it, or the likely ones only."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,10 @@ def retrieve(
     Traceback (most recent call last):
     annofree.errors.InputError: expected an index...
     """
+    for name, value, least in (("k", k, 1), ("probes", probes, 1), ("sheet", sheet, 0)):
+        check_range(name, value, least)
+    if method not in SEARCHES:
+        raise unknown_name("retrieval method", method, SEARCHES)
     from annofree.io.class_names import read_vocabulary
     from annofree.retrieval.open_index import open_index
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def review(
     Traceback (most recent call last):
     annofree.errors.InputError: examples is not a run folder (no run.json); pass the --out of `annofree segment`
     """
+    check_range("worst", worst, 1)
     from annofree.runs.store.summary import read_about
 
     folder = Path(run)

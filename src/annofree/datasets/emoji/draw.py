@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from annofree.errors import unknown_name
+from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def draw_emoji_world(
     Traceback (most recent call last):
     annofree.errors.InputError: unknown split 'toching'; did you mean 'touching'? Known: ...
     """
+    for name, value, least, most in (("scenes", scenes, 1, None), ("side", side, 64, 1024), ("held_out", held_out, 0, 1)):
+        check_range(name, value, least, most)
     from annofree.datasets.emoji.world import SPLITS, World
 
     if split not in SPLITS:

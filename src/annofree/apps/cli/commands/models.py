@@ -39,5 +39,7 @@ def show(name: ModelName, as_json: Json = False) -> None:
     print_result(details.as_dict(), details_text(details), as_json)
 
 
-for command in (model_files.pull, model_files.verify, model_files.bundle, model_files.add):
-    models.command(cls=PlainCommand)(command)
+models.command(cls=PlainCommand)(model_files.pull)
+models.command(cls=PlainCommand)(model_files.verify)
+models.command(cls=PlainCommand)(model_files.bundle)
+models.command(cls=PlainCommand)(model_files.add)

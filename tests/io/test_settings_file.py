@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from tests.support.recipes import is_published
+from tests.support.recipe_kinds import is_published
 
 from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError

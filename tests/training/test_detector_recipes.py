@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.recipes import is_published
+from tests.support.recipe_kinds import is_published
 
 from annofree.datasets.benchmarks.coco_ovd import BASE_48, NOVEL_17
 from annofree.detectors.config import DetectorConfig

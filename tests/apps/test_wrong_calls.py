@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from tests.apps.test_cli import CALLS
 from tests.apps.test_help import LEAVES
 
 from annofree.apps.cli import app
@@ -78,23 +79,6 @@ WRONG: dict[str, tuple[str, ...]] = {
     "world emoji": ("--out OUT --side 3", "--out OUT --split toching", "--out OUT --font MISSING"),
 }
 """What is refused, by command: MISSING is not there, EMPTY is a folder with nothing in it, NAMES a text, RUN a run."""
-
-CALLS = """
-import contextlib, io, json, sys
-from annofree.apps.cli import main
-
-calls, heavy = json.loads(sys.argv[1])
-said = []
-for call in calls:
-    sys.argv, out, code = ["annofree", *call], io.StringIO(), None
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-    said.append([code, out.getvalue(), [name for name in heavy if name in sys.modules]])
-print(json.dumps(said))
-"""
 
 
 def test_every_command_has_wrong_calls() -> None:

@@ -240,7 +240,7 @@ def test_what_was_done_before_ctrl_c_is_kept_for_the_same_command(
     command = ("segment", photos, "--classes", ALL, "--batch-size", 1, "--out", tmp_path / "out")
     said = cli(*command)
     assert said.code == 130
-    assert said.err.endswith("annofree: stopped; what was done is kept\n")
+    assert said.err.endswith("annofree: interrupted; finished work is saved, run the same command to resume\n")
     assert not (tmp_path / "out" / "annotations.json").exists()
     monkeypatch.setattr(Exploding, "problem", RuntimeError("no memory"))
     here = environment()
@@ -526,7 +526,7 @@ def test_figures_off_by_more_than_the_tolerance_are_named(
         on_found("zip, twice", CocoFile())
         return {"zip, twice": {"all AP": value}}
 
-    monkeypatch.setattr(annofree.experiments.measure, "reproduce", measured)
+    monkeypatch.setattr(annofree.experiments.measure, "measure_runs", measured)
     said = cli("reproduce", recipe, "--out", tmp_path / "new" / "out")
     assert said.code == code
     assert [line for line in said.out.splitlines() if line.startswith("off: ")] == off

@@ -21,7 +21,7 @@ from annofree.hub.presets import presets
 from annofree.testing.hub_cache import write_snapshot
 
 Doctor = Callable[..., str]
-doctor_module = import_module("annofree.apps.cli.commands.doctor")  # the package has the command under this name
+doctor_module = import_module("annofree.pipelines.doctor")
 
 
 @pytest.fixture(autouse=True)

@@ -270,7 +270,7 @@ def columns(cli: Cli, monkeypatch: pytest.MonkeyPatch, folder: Path, figures: di
     """Run a recipe that gives these figures; return the rows of the table that is printed, the names of the columns first."""
     more = "".join(f"[[run]]\nname = {name!r}\n" for name in list(figures)[1:])
     (folder / "recipe.toml").write_text(RECIPE + more, encoding="utf-8")
-    monkeypatch.setattr(annofree.experiments.measure, "reproduce", lambda *_, **__: figures)
+    monkeypatch.setattr(annofree.experiments.measure, "measure_runs", lambda *_, **__: figures)
     said = cli("reproduce", folder / "recipe.toml")
     assert said.code == (0 if figures["first"].get("all mIoU") else 1)
     bars = [re.split("[│┃]", line)[1:-1] for line in said.out.splitlines() if line.startswith(("│", "┃"))]

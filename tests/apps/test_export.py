@@ -10,9 +10,10 @@ from typer.testing import CliRunner, Result
 
 from annofree.apps.cli.commands.convert import convert
 from annofree.apps.cli.commands.export import export
+from annofree.apps.cli.options import files
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
-from annofree.formats.registry import read
+from annofree.formats.registry import FORMATS, read
 from annofree.structures import Detections
 
 app = typer.Typer()
@@ -76,3 +77,7 @@ def test_wrong_calls_are_refused(made: Path, tmp_path: Path) -> None:
     (made / "labels").mkdir()
     assert "index PNGs as they are" in refusal("export", made, "--format", "png", "--out", tmp_path / "o")
     assert not (tmp_path / "o").exists()
+
+
+def test_help_names_the_formats_that_there_are() -> None:
+    assert set(files.FORMATS) == set(FORMATS)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,15 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-import annofree.features.clip
-from annofree.apps.cli.commands.index import clip_of, index
+import annofree.methods.load_clip
+from annofree.apps.cli.commands.index import index
 from annofree.apps.cli.commands.retrieve import retrieve
 from annofree.errors import InputError
-from annofree.hub.cards import Card
 from annofree.retrieval.archive import Archive
 from annofree.testing.fakes import FakeClip
 from annofree.testing.paper_world import BACKGROUND, COLOURS, NAMES
 
 Run = Callable[..., Result]
-
-index_command = import_module("annofree.apps.cli.commands.index")  # the package's attribute of this name is the command itself
 
 
 @pytest.fixture
@@ -35,7 +31,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, Any
         asked.append((spec, device, use))
         return FakeClip()
 
-    monkeypatch.setattr(index_command, "clip_of", fake)
+    monkeypatch.setattr(annofree.methods.load_clip, "load_clip", fake)
     return asked
 
 
@@ -102,7 +98,7 @@ def test_pictures_of_the_sheets_that_are_gone_are_named(run: Run, asked: list[An
     said = run(*arguments)
     assert said.exit_code == 1
     assert said.stderr.count("failed: ") == 13
-    assert "failed: 12 more; say where the pictures are with --images" in said.stderr
+    assert "failed: 12 more; say where the images are with --images" in said.stderr
     assert run(*arguments, "--sheet", 0).exit_code == 0
     said = run(*arguments, "--images", tmp_path / "moved")
     assert (said.exit_code, said.stderr) == (0, "")
@@ -141,7 +137,7 @@ def test_wrong_calls_say_what_is_wrong(
         def provenance(self) -> dict[str, Any]:
             return {"name": "other"}
 
-    monkeypatch.setattr(index_command, "clip_of", lambda *_: Other())
+    monkeypatch.setattr(annofree.methods.load_clip, "load_clip", lambda *_: Other())
     with pytest.raises(InputError, match="name was 'fake-clip', now it is 'other'"):
         raise run(*arguments, "--classes", "apple").exception or AssertionError("not refused")
 
@@ -155,21 +151,3 @@ def test_clip_retrieval_needs_to_know_the_model(run: Run, asked: list[Any], tmp_
     said = run(*arguments, "--models", "openai-vit-b-16")
     assert said.exit_code == 0, said
     assert [m.id for m in Archive.read(tmp_path / "a").members["car"]] == ["1"]
-
-
-def test_the_clip_of_a_preset_or_of_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded: list[tuple[str, dict[str, Any]]] = []
-
-    def load(folder: Path, device: str, *, card: Card, use: dict[str, Any]) -> FakeClip:
-        assert (folder / "open_clip_model.safetensors").is_file()
-        loaded.append((f"{card.name} on {device}", use))
-        return FakeClip()
-
-    monkeypatch.setattr(annofree.features.clip, "Clip", load)
-    for spec in ("tiny", "tiny-clip", "tiny-clip+tiny-sam"):
-        clip_of(spec, "cpu", {"whole": "crop"})
-    assert loaded == [("tiny-clip on cpu", {"whole": "crop"})] * 3
-    with pytest.raises(InputError, match=r"expected a CLIP.*tiny-sam, a sam"):
-        clip_of("tiny-sam", "cpu", {})
-    with pytest.raises(InputError, match="unknown model 'tinny'"):
-        clip_of("tinny", "cpu", {})

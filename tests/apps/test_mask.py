@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +46,7 @@ def archive(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = import_module("annofree.apps.cli.commands.mask")  # the package has a command of that name
-    monkeypatch.setattr(module, "_source", lambda *_: FakeObjectness())
+    monkeypatch.setattr("annofree.pipelines.mask_archive._source", lambda *_: FakeObjectness())
 
 
 @pytest.mark.usefixtures("planted")

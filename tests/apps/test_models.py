@@ -11,8 +11,8 @@ from huggingface_hub import constants
 from safetensors.numpy import save
 from tests.apps.conftest import Cli, Said
 
-from annofree.apps.cli.commands.models_page import page
 from annofree.hub.cards import BUNDLED, known_cards
+from annofree.hub.models_page import models_page
 from annofree.hub.presets import DEFAULT, presets
 from annofree.methods.build import MethodSpec
 from annofree.methods.zip import Zip
@@ -174,6 +174,8 @@ def test_the_ledger_refuses_before_anything_is_loaded(cli: Cli, fakes: list[str]
 
 def test_the_page_of_models_is_up_to_date(cli: Cli) -> None:
     written = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    assert written == page() == cli("models", "list", "--markdown").out, "annofree models list --markdown > docs/models.md"
+    assert written == models_page() == cli("models", "list", "--markdown").out, (
+        "annofree models list --markdown > docs/models.md"
+    )
     for name in [*known_cards(), *presets()]:
         assert f"| `{name}` |" in written

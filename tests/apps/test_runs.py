@@ -131,7 +131,9 @@ def test_ctrl_c_and_then_the_same_command(cli: Cli, fakes: None, photos: Path, t
     with monkeypatch.context() as patch:
         patch.setattr(Zip, "instances", interrupted)
         said = cli(*command, tmp_path / "out")
-        assert said.code == 130 and said.err.endswith("annofree: stopped; what was done is kept\n")
+        assert said.code == 130 and said.err.endswith(
+            "annofree: interrupted; finished work is saved, run the same command to resume\n"
+        )
     assert cli(*command, tmp_path / "out").code == 0
     assert finals(tmp_path / "out") == finals(tmp_path / "whole")
 
@@ -261,7 +263,7 @@ def test_what_cannot_be_asked_again(cli: Cli, fakes: None, photos: Path, tmp_pat
     command = ("segment", photos, "--classes", "car", "--quiet", "--limit", 2, "--out")
     assert cli(*command, kept, "--keep-encodings").code == cli(*command, plain).code == 0
     assert "kept no encodings" in ask("relabel", plain, "--classes", "dog", "--out", tmp_path / "o").err
-    assert ["and", "is none"][1] in ask("relabel", tmp_path, "--classes", "dog", "--out", tmp_path / "o").err
+    assert "is not a run folder" in ask("relabel", tmp_path, "--classes", "dog", "--out", tmp_path / "o").err
     assert "another folder to write to" in ask("relabel", kept, "--classes", "dog", "--out", kept).err
     assert cli(*command, tmp_path / "o", "--task", "semantic", "--objectness", "instances", "--keep-encodings").code == 2
     monkeypatch.setattr(FakeClip, "provenance", {"name": "another", "tier": "S0"})

@@ -14,7 +14,7 @@ import torch
 
 from annofree.errors import InputError
 from annofree.experiments import shared_models
-from annofree.experiments.measure import Recipe, Run, figures_of, reproduce
+from annofree.experiments.measure import Recipe, Run, figures_of, measure_runs
 from annofree.experiments.shared_models import shared
 from annofree.features.clip import Clip
 from annofree.features.sam import Sam
@@ -127,7 +127,7 @@ def test_two_runs_give_the_figures_of_each_group(tmp_path: Path) -> None:
     def show(done: int, total: int) -> None:
         progress.append((done, total))
 
-    figures = reproduce(recipe, limit=1, on_progress=show, on_found=keep)
+    figures = measure_runs(recipe, limit=1, on_progress=show, on_found=keep)
     assert list(figures) == list(files) == ["zip", "coarse"]
     groups = ("plain", "cluttered", "touching", "all")
     expected = {f"{g} {v}{f}" for g in groups for v in VIEWS for f in FIGURES}
@@ -155,7 +155,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("fakes")
 def test_some_runs_only(tmp_path: Path) -> None:
     recipe = Recipe.read(written(tmp_path))
-    assert list(reproduce(recipe, limit=1, only=["coarse"], on_progress=quiet)) == ["coarse"]
+    assert list(measure_runs(recipe, limit=1, only=["coarse"], on_progress=quiet)) == ["coarse"]
 
 
 @pytest.mark.usefixtures("fakes")
@@ -172,7 +172,7 @@ def test_some_runs_only(tmp_path: Path) -> None:
 def test_unknown_names_are_refused_before_any_picture(tmp_path: Path, run: str, only: Sequence[str], message: str) -> None:
     recipe, seen = Recipe.read(written(tmp_path, HEAD + RUNS + run)), []
     with pytest.raises(InputError, match=message):
-        reproduce(recipe, limit=1, only=only, on_progress=lambda done, total: seen.append(done))
+        measure_runs(recipe, limit=1, only=only, on_progress=lambda done, total: seen.append(done))
     assert seen == []
 
 
@@ -180,7 +180,7 @@ def test_unknown_names_are_refused_before_any_picture(tmp_path: Path, run: str, 
 def test_missing_pictures_are_named(tmp_path: Path) -> None:
     recipe = Recipe.read(written(tmp_path, HEAD.replace("/images", "/pictures") + RUNS))
     with pytest.raises(InputError, match=r"plain-00\.jpg among them"):
-        reproduce(recipe, limit=1, on_progress=quiet)
+        measure_runs(recipe, limit=1, on_progress=quiet)
 
 
 def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ names = ["elephant", "orange"]
 """
     found: dict[str, CocoFile] = {}
     recipe = Recipe.read(written(tmp_path, HEAD + runs))
-    figures = reproduce(recipe, limit=2, on_progress=lambda *_: None, on_found=found.__setitem__)
+    figures = measure_runs(recipe, limit=2, on_progress=lambda *_: None, on_found=found.__setitem__)
     assert [row["name"] for row in found["two"].categories] == ["elephant", "orange"]
     assert {a["category_id"] for a in found["two"].annotations} <= {row["id"] for row in found["two"].categories}
     assert len(found["all"].categories) == 65 and figures["all"].keys() == figures["two"].keys()
@@ -220,7 +220,7 @@ names = ["elephant", "orange"]
 def test_names_and_parts_that_are_not_there_are_refused(tmp_path: Path, run: str, message: str) -> None:
     recipe = Recipe.read(written(tmp_path, f'{HEAD}[[run]]\nname = "one"\nmethod = "maskclip"\n{run}\n'))
     with pytest.raises(InputError, match=message):
-        reproduce(recipe, limit=1, on_progress=lambda *_: None)
+        measure_runs(recipe, limit=1, on_progress=lambda *_: None)
 
 
 def test_a_run_takes_a_part_that_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ def test_a_run_takes_a_part_that_was_made(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(OPENERS, "zutis", loaded)
     monkeypatch.setattr(Models, "clip", FakeClip())
     run = '[[run]]\nname = "one"\nmethod = "zutis"\nparts = { zutis = "made/best" }\n'
-    figures = reproduce(Recipe.read(written(tmp_path, HEAD + run)), limit=1, made=tmp_path, on_progress=lambda *_: None)
+    figures = measure_runs(Recipe.read(written(tmp_path, HEAD + run)), limit=1, made=tmp_path, on_progress=lambda *_: None)
     assert asked == [(tmp_path / "best", "cpu")] and "all AP" in figures["one"]
 
 

@@ -13,7 +13,7 @@ from annofree.datasets.benchmarks.coco_object import coco_instances
 from annofree.errors import InputError
 from annofree.evaluation.predict_semantic import score_method
 from annofree.evaluation.protocols.semantic import semantic_protocol
-from annofree.experiments.measure import Recipe, reproduce
+from annofree.experiments.measure import Recipe, measure_runs
 from annofree.formats.coco import CocoFile
 from annofree.hub.download import Local
 from annofree.methods import components as models_module
@@ -131,7 +131,7 @@ def alone(recipe: Recipe, name: str) -> dict[str, float | None]:
 
 def test_figures_are_those_of_each_method_by_itself(recipe: Path) -> None:
     plan, files = Recipe.read(recipe), []
-    figures = reproduce(plan, on_progress=quiet, on_found=lambda name, found: files.append(name))
+    figures = measure_runs(plan, on_progress=quiet, on_found=lambda name, found: files.append(name))
     assert list(figures) == [run.name for run in plan.runs]
     semantic = [run.name for run in plan.runs if run.task == "semantic"]
     for name in semantic:
@@ -145,14 +145,14 @@ def test_figures_are_those_of_each_method_by_itself(recipe: Path) -> None:
 
 def test_figures_with_exact_objectness(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models_module, "objectness_by_name", lambda name, parts: FakeObjectness())
-    figures = reproduce(Recipe.read(recipe), only=["tokencut"], on_progress=quiet)["tokencut"]
+    figures = measure_runs(Recipe.read(recipe), only=["tokencut"], on_progress=quiet)["tokencut"]
     assert figures["touching mIoU"] == figures["cluttered pixel accuracy"] == 100
     assert figures["cluttered mIoU of things"] is None  # there is nothing but background
 
 
 def test_the_limit_is_of_each_group(recipe: Path) -> None:
     seen: list[tuple[int, int]] = []
-    figures = reproduce(
+    figures = measure_runs(
         Recipe.read(recipe), limit=1, only=["maskclip"], on_progress=lambda done, total: seen.append((done, total))
     )
     assert seen == [(k, 3) for k in range(4)]
@@ -168,7 +168,7 @@ def test_runs_that_see_the_same_share_an_encoding(recipe: Path, monkeypatch: pyt
             return encode(self, images)
 
         monkeypatch.setattr(kind, "encode", counted)
-    reproduce(Recipe.read(recipe), only=["maskclip", "maskclip's regions", "tokencut"], on_progress=quiet)
+    measure_runs(Recipe.read(recipe), only=["maskclip", "maskclip's regions", "tokencut"], on_progress=quiet)
     assert calls == ["maskclip", "clip_diy"] * len(SPLITS)
 
 
@@ -190,11 +190,11 @@ def test_what_does_not_exist_is_refused_before_any_model(
     monkeypatch.setattr(Models, "clip", property(lambda self: loaded.append("clip")))
     plan = Recipe.read(written(tmp_path, f"{RUNS}\n[[run]]\nname = 'wrong'\n{run}\n"))
     with pytest.raises(InputError, match=message):
-        reproduce(plan, on_progress=quiet)
+        measure_runs(plan, on_progress=quiet)
     assert loaded == []
 
 
 def test_pictures_that_are_missing_are_named(recipe: Path) -> None:
     (recipe.parent / "images" / "a.png").unlink()
     with pytest.raises(InputError, match=r"a\.png among them"):
-        reproduce(Recipe.read(recipe), only=["maskclip"], on_progress=quiet)
+        measure_runs(Recipe.read(recipe), only=["maskclip"], on_progress=quiet)

@@ -466,7 +466,7 @@ def test_what_cannot_be_is_said_in_a_line(file: CocoFile, tmp_path: Path) -> Non
         format_named("yolo_seg")
     with pytest.raises(InputError, match="--image-root"):
         export(file, "coco", tmp_path / "out", images="copy")
-    with pytest.raises(InputError, match="there is nothing"):
+    with pytest.raises(InputError, match="got nothing there"):
         read("voc", tmp_path / "no")
     file.categories[0]["name"] = "bell \x07"
     with pytest.raises(InputError, match="XML"):

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.support.recipe_kinds import is_published
 
 from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError
 from annofree.experiments.measure import Recipe
-from annofree.experiments.papers import PublishedRecipe, is_published
+from annofree.experiments.models import ModelRecipe
+from annofree.experiments.papers import PublishedRecipe
 from annofree.io.settings_file import check_fields, check_type, read_toml
 from annofree.methods.build import change_settings
 from annofree.methods.policies import policy_of
 from annofree.methods.registry import METHODS
 from annofree.pipelines.makings import making_of
 from annofree.training.detector.recipe import DetectorRecipe
-from annofree.training.tiny.evaluate import ModelRecipe
 from annofree.training.zutis.recipe import ZutisRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"

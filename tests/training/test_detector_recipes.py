@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.support.recipe_kinds import is_published
 
 from annofree.datasets.benchmarks.coco_ovd import BASE_48, NOVEL_17
 from annofree.detectors.config import DetectorConfig
-from annofree.experiments.papers import PublishedRecipe, is_published
+from annofree.experiments.papers import PublishedRecipe
 from annofree.methods.build import change_settings
 from annofree.methods.registry import find_method
 from annofree.training.detector.finetune import SCHEDULES

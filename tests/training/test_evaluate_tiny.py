@@ -6,41 +6,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 import torch
 from tests.drawing import drawing
 from torch import Tensor
 
 from annofree.datasets.emoji.world import CATEGORIES, Scene, SceneObject
-from annofree.errors import InputError
 from annofree.hub.cards import bundled
 from annofree.structures import FeatureMap, Image, Vocabulary
 from annofree.testing.tolerances import assert_close
-from annofree.training.tiny.evaluate import EXAMS, ModelRecipe, average_precision, dense_iou, examine_clip, examine_sam
+from annofree.training.tiny.evaluate import average_precision, dense_iou, examine_clip, examine_sam
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "emoji"
 
 
-@pytest.mark.parametrize("model", EXAMS)
-def test_each_bundled_model_has_a_recipe_whose_card_holds_its_figures(model: str) -> None:
-    recipe = ModelRecipe.read(RECIPES / f"{model}.toml")
-    assert recipe.model == model
-    assert recipe.command.split()[:2] == ["annofree", "train"] and recipe.command.split()[2] in (
-        model,
-        model.removeprefix("tiny-"),
-    )
-    assert recipe.expected
-
-
 def test_average_precision_without_a_positive_is_not_a_number() -> None:
     assert np.isnan(average_precision(np.array([0.2, 0.1]), np.array([False, False])))
-
-
-def test_a_recipe_with_another_field_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "odd.toml"
-    path.write_text('model = "tiny-clip"\ncolour = 3\n')
-    with pytest.raises(InputError, match="recipe of a model"):
-        ModelRecipe.read(path)
 
 
 class OneHot:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from annofree.apps.cli.commands.train_tiny_clip_vit import tiny_clip_vit as command
 from annofree.datasets.emoji.world import CATEGORIES, World
 from annofree.errors import MissingError
+from annofree.experiments.models import ModelRecipe
 from annofree.features.clip import Clip
 from annofree.features.clip_network import WEIGHTS
 from annofree.features.dense_tokens import Tokenizer
@@ -38,7 +39,7 @@ from annofree.training.tiny.clip_vit import (
     train_tiny_clip_vit,
     write_tiny_clip_vit,
 )
-from annofree.training.tiny.evaluate import ModelRecipe, dense_iou
+from annofree.training.tiny.evaluate import dense_iou
 from annofree.training.tiny.loop import Budget
 
 

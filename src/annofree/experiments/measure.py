@@ -6,7 +6,6 @@ look at a picture before the next one is opened, so that they share what does no
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +16,17 @@ from annofree.datasets.benchmarks.unseen import only as only_of
 from annofree.errors import InputError, unknown_name
 from annofree.evaluation.accumulators import Answers, Figures, InstanceAnswers, LabelAnswers, figures_of
 from annofree.evaluation.predict_instances import truth_images
+from annofree.experiments.recipe_file import read_fields, tables, understood
 from annofree.experiments.shared_models import shared
 from annofree.features.controls import Control
 from annofree.formats.coco import CocoFile
-from annofree.io.settings_file import check_fields, check_type
+from annofree.io.settings_file import check_fields
 from annofree.methods.build import OPENERS, MethodSpec
 from annofree.methods.components import Models
 from annofree.methods.registry import OBJECTNESS_ROLES, find_method
 from annofree.structures import Vocabulary
 
-__all__ = ["Figures", "Recipe", "Run", "figures_of", "reproduce", "tables"]
+__all__ = ["Figures", "Recipe", "Run", "figures_of", "measure_runs"]
 
 _MADE = "made/"
 _PARTS = ("clip", "zutis", "detector")
@@ -80,27 +80,21 @@ class Recipe:
     @classmethod
     def read(cls, path: Path) -> Recipe:
         """Read a recipe; raises InputError when it is not there, not TOML, or has other fields than a recipe has."""
-        try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
-            runs = tuple(_run(table) for table in tables(data.pop("run", []), "run"))
-            check_fields(cls, {**data, "runs": runs}, "a recipe", beside=("runs",))
+        return cls.of(read_fields(path), path)
+
+    @classmethod
+    def of(cls, held: dict[str, Any], path: Path) -> Recipe:
+        """Make a recipe of the fields that its file holds; raises InputError for other fields than a recipe has."""
+        with understood(path):
+            runs = tuple(_run(table) for table in tables(held.pop("run", []), "run"))
+            check_fields(cls, {**held, "runs": runs}, "a recipe", beside=("runs",))
             _check_names([run.name for run in runs], path)
-            return cls(**{**data, **{key: path.parent / data[key] for key in ("truth", "images")}}, runs=runs)
-        except OSError as problem:
-            raise InputError(f"expected a recipe at {path}, but it cannot be read: {problem.strerror}") from None
-        except ValueError as problem:  # not UTF-8, not TOML and wrong fields are all one
-            raise InputError(f"expected a recipe in {path}, but it is not one: {problem}") from None
+            return cls(**{**held, **{key: path.parent / held[key] for key in ("truth", "images")}}, runs=runs)
 
 
 def _run(table: Mapping[str, Any]) -> Run:
     check_fields(Run, table, f"the run {table.get('name', '')!r}")
     return Run(**{**table, "names": tuple(table.get("names", ()))})
-
-
-def tables(given: Any, name: str) -> Sequence[Mapping[str, Any]]:
-    """Return what a recipe has as [[name]]; raises InputError for anything but tables."""
-    check_type(name, given, Sequence[Mapping[str, Any]])
-    return cast(Sequence[Mapping[str, Any]], given)
 
 
 def _check_names(names: Sequence[str], path: Path) -> None:
@@ -109,7 +103,7 @@ def _check_names(names: Sequence[str], path: Path) -> None:
         raise InputError(f"expected each run of {path} to have a name of its own, got {', '.join(map(repr, doubled))} twice")
 
 
-def reproduce(
+def measure_runs(
     recipe: Recipe,
     *,
     limit: int | None = None,

@@ -7,7 +7,6 @@ where they can be compared, and ``quoted``, with a ``note`` that says why, where
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,20 +19,21 @@ from annofree.evaluation.metrics.semantic import SemanticScores
 from annofree.evaluation.predict_semantic import score_method
 from annofree.evaluation.protocols.instance import INSTANCE_PROTOCOLS, instance_protocol
 from annofree.evaluation.protocols.semantic import PROTOCOLS, semantic_protocol
-from annofree.experiments.measure import tables
+from annofree.experiments.recipe_file import read_fields, tables, understood
 from annofree.formats.coco import CocoFile
 from annofree.hub.cards import sha256_of
 from annofree.io.settings_file import check_fields, check_type
 from annofree.methods.build import OPENERS, MethodSpec, change_settings
 from annofree.methods.registry import find_method
 
-__all__ = ["DATA_VARIABLE", "Place", "PublishedRecipe", "PublishedRun", "is_published"]
+__all__ = ["DATA_VARIABLE", "Place", "PublishedRecipe", "PublishedRun"]
 
 DATA_VARIABLE = "ANNOFREE_DATA"
 """The environment variable that names the folder of data sets."""
 
 Progress = Callable[[int, int], None]
 
+_WHAT = "a recipe of a paper"
 _PERHAPS = "images"  # of label maps: some data sets bring their own
 
 
@@ -87,17 +87,17 @@ class PublishedRecipe:
     @classmethod
     def read(cls, path: Path) -> PublishedRecipe:
         """Read a recipe; raises InputError when it is not there, not TOML, or has other fields or protocols than there are."""
-        try:
-            held = tomllib.loads(path.read_text(encoding="utf-8"))
+        return cls.of(read_fields(path, _WHAT), path)
+
+    @classmethod
+    def of(cls, held: dict[str, Any], path: Path) -> PublishedRecipe:
+        """Make a recipe of the fields that its file holds; raises InputError for other fields or protocols than there are."""
+        with understood(path, _WHAT):
             runs = tuple(_run(table) for table in tables(held.pop("run", []), "run"))
             check_type("data", data := held.pop("data", {}), Mapping[str, Mapping[str, Any]])
             places = {name: _place(name, table) for name, table in data.items()}
             check_fields(cls, {**held, "data": places, "runs": runs}, "a recipe", beside=("data", "runs"))
             recipe = cls(**held, data=places, runs=runs, file=path.name)
-        except OSError as problem:
-            raise InputError(f"expected a recipe at {path}, but it cannot be read: {problem.strerror}") from None
-        except ValueError as problem:  # not UTF-8, not TOML and wrong fields are all one
-            raise InputError(f"expected a recipe of a paper in {path}, but it is not one: {problem}") from None
         recipe._check()
         return recipe
 
@@ -190,14 +190,6 @@ def _run(table: Mapping[str, Any]) -> PublishedRun:
 def _place(name: str, table: Mapping[str, Any]) -> Place:
     check_fields(Place, table, f"[data] {name}")
     return Place(**table)
-
-
-def is_published(path: Path) -> bool:
-    """Tell whether a TOML file is the recipe of a paper, which it names.  A file that cannot be read is none."""
-    try:
-        return "paper" in tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
 
 
 def _needs(run: PublishedRun) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def read(name: str, path: Path, images: Path | None = None) -> CocoFile:
     """
     format_ = format_named(name)
     if not path.exists():
-        raise InputError(f"expected {format_.about} at {path}, and there is nothing; check the path")
+        raise InputError(f"expected {format_.about} at {path}, got nothing there; check the path")
     with _understood(format_, path):
         return format_.whole(path, images) if format_.whole else format_.read(path, images).gathered()
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from threading import Lock
 
 from annofree.errors import ImageError, InputError
-from annofree.io.images import SUFFIXES, decode_bytes, decode_image, pillow_quiet
+from annofree.io.images import SUFFIXES, decode_bytes, decode_image
 from annofree.structures import Image
 
-__all__ = ["Reader", "Source", "image_opener", "read_pictures", "read_place"]
+__all__ = ["Reader", "Source", "read_pictures", "read_place"]
 
 Reader = Callable[[str, "str | None"], Image]
 """Returns the image of a place under an id, or raises ImageError; called in threads."""
@@ -48,18 +48,6 @@ def read_place(place: str, id: str | None = None) -> Image:  # noqa: A002 -- the
         raise ImageError(f"expected a picture at {place}, but the tar has no such member") from None
     except (OSError, InputError) as problem:
         raise ImageError(f"expected a picture at {place}, but the tar cannot be read: {problem}") from None
-
-
-def image_opener(folder: Path) -> Callable[[str], Image]:
-    """Return what opens images below a folder by the names that a run has for them; raises InputError when it is no folder."""
-    if not folder.is_dir():
-        raise InputError(f"expected the folder of pictures that the run was given, got {folder}; check --images")
-
-    def open_image(name: str) -> Image:
-        with pillow_quiet():
-            return read_place(str(folder / name), name)
-
-    return open_image
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from annofree.hub.cards import Card
     from annofree.methods.components import Models
 
-__all__ = ["METHODS", "OBJECTNESS_ROLES", "Entry", "Task", "Variants", "find_method", "list_methods", "resolve_method_name"]
+__all__ = [
+    "METHODS",
+    "OBJECTNESS_ROLES",
+    "Entry",
+    "MethodInfo",
+    "Task",
+    "Variants",
+    "find_method",
+    "list_methods",
+    "resolve_method_name",
+]
 
 Task = Literal["instance", "semantic"]
 """What a method may be asked for."""
@@ -170,13 +180,26 @@ METHODS: dict[str, Entry] = {
 """Method name to its entry."""
 
 
-def list_methods() -> list[str]:
-    """The names of all methods, those that other packages add among them.
+@dataclass(frozen=True)
+class MethodInfo:
+    """What is known of a method."""
 
-    >>> list_methods()[:4]
-    ['zip', 'consensus', 'sam_clip', 'clip_diy']
+    name: str
+    # what it can be asked for: instance, semantic
+    tasks: tuple[str, ...]
+    # its named settings
+    variants: tuple[str, ...]
+    # roles of the models that it needs
+    models: tuple[str, ...]
+
+
+def list_methods() -> list[MethodInfo]:
+    """List all methods, those of other packages among them.
+
+    >>> [method.name for method in list_methods() if "semantic" in method.tasks][:2]
+    ['consensus', 'clip_diy']
     """
-    return list(_registered())
+    return [MethodInfo(name, tuple(e.tasks), tuple(e.variants), tuple(e.needs)) for name, e in _registered().items()]
 
 
 def resolve_method_name(method: str) -> str:

@@ -176,7 +176,7 @@ def _instances(
     from annofree.evaluation.metrics.shapes import choose_iou_type
     from annofree.evaluation.score_instances import GroundTruth, Rules, score_instances, write_page
     from annofree.io.atomic import write_json
-    from annofree.io.image_sources import image_opener
+    from annofree.runs.images import open_below
 
     truth = GroundTruth.of(whole, options["novel"])
     groups, limit = truth.groups(options["by"]), options["max_detections"]
@@ -193,7 +193,7 @@ def _instances(
     page = paths["page"]
     if page is not None:
         pictures = options["pictures"] or paths["images"]
-        page = write_page(page, truth, found, result, None if pictures is None else image_opener(Path(pictures)))
+        page = write_page(page, truth, found, result, None if pictures is None else open_below(Path(pictures)))
     return timer.evaluation(result, notes, page)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -47,6 +46,8 @@ app = typer.Typer(
 
 def _tell_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         print(f"annofree {version('annofree')}")
         raise typer.Exit
 
@@ -91,5 +92,5 @@ def main() -> None:
         leave(2)
     except SystemExit as end:
         if end.code == _STOPPED:
-            print("annofree: stopped; what was done is kept", file=sys.stderr)
+            print("annofree: interrupted; finished work is saved, run the same command to resume", file=sys.stderr)
         leave(end.code)

@@ -45,7 +45,10 @@ class Ranked:
 
 @dataclass
 class Review:
-    """The riskiest ``worst`` pictures of ``pictures`` in all, the riskiest first, by the part named ``by``."""
+    """The riskiest ``worst`` pictures of ``pictures`` in all, the riskiest first, by the part named ``by``.
+
+    ``unseen`` are pictures that could not be opened again, with the reason, by name; ``folder`` is where it was written.
+    """
 
     by: str
     pictures: int
@@ -53,6 +56,7 @@ class Review:
     categories: list[dict[str, Any]]
     min_score: float = 0.0
     unseen: dict[str, str] = field(default_factory=dict)
+    folder: Path = Path("review")
 
 
 def answers_of(path: Path, min_score: float = 0.0) -> Iterator[Answered]:

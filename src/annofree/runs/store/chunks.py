@@ -66,7 +66,7 @@ class Shards:
     def need_begun(self) -> None:
         """Raise InputError where there is no run."""
         if not self.begun:
-            raise InputError(f"expected the folder of a run, and {self.out} is none; give what --out was")
+            raise InputError(f"{self.out} is not a run folder (no shards/settings.json); pass the --out of `annofree segment`")
 
     def need_complete(self) -> None:
         """Raise InputError where the results of the run are not written yet."""

@@ -125,7 +125,7 @@ def read_about(run: Path) -> dict[str, Any]:
     """Return what run.json says of a run; raises InputError for any other folder."""
     about = read_json(run / "run.json")
     if not isinstance(about, dict):
-        raise InputError(f"expected the folder of a run, with run.json in it, at {run}; give what segment --out was given")
+        raise InputError(f"{run} is not a run folder (no run.json); pass the --out of `annofree segment`")
     return about
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +11,14 @@ import torch
 from torch.nn import functional as F
 
 from annofree.datasets.emoji.world import CATEGORIES, Scene, World
-from annofree.errors import InputError, unknown_name
 from annofree.features.clip import Clip
 from annofree.features.sam import Sam
 from annofree.hub.cards import bundled
-from annofree.io.settings_file import check_fields, read_toml
 from annofree.ops.boxes import tight_boxes
 from annofree.structures import Image, Vocabulary
 from annofree.training.tiny.evaluate_saliency import examine_dino, examine_found
 
-__all__ = ["EXAMS", "ModelRecipe", "average_precision", "dense_iou", "examine_clip", "examine_dense_clip", "examine_sam"]
+__all__ = ["EXAMS", "average_precision", "dense_iou", "examine_clip", "examine_dense_clip", "examine_sam"]
 
 _SEED = 9_000_000
 _BACKGROUND = "background"
@@ -149,34 +146,3 @@ EXAMS: dict[str, Callable[[Path, Path | None], dict[str, float]]] = {
     "tiny-dino": examine_dino,
     "tiny-found": lambda folder, font: examine_found(folder, font, dino=bundled("tiny-dino")),
 }
-
-
-@dataclass(frozen=True)
-class ModelRecipe:
-    """How a bundled model was made (``command``, ``minutes``) and what it is expected to reach in its exam."""
-
-    title: str
-    world: str
-    tier: str
-    hardware: str
-    minutes: float
-    command: str
-    model: str
-    tolerance: float
-    expected: Mapping[str, float]
-
-    @classmethod
-    def read(cls, path: Path) -> ModelRecipe:
-        """Read a recipe; raises InputError when it has other fields than a model's recipe has."""
-        try:
-            held = read_toml(path, "the recipe of a model")
-            check_fields(cls, held, "the recipe")
-            return cls(**held)
-        except InputError as problem:
-            raise InputError(f"expected the recipe of a model in {path}, but it is not one: {problem}") from None
-
-    def measure(self, font: Path | None = None) -> dict[str, float]:
-        """Examine the bundled model; raises InputError for a model without an exam."""
-        if self.model not in EXAMS:
-            raise unknown_name("bundled model", self.model, EXAMS)
-        return EXAMS[self.model](bundled(self.model), font)

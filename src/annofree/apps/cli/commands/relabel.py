@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from annofree.apps.cli.classes import read_classes
 from annofree.apps.cli.options import common, passed_on
 from annofree.apps.cli.options import segment as options
 from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
 from annofree.apps.cli.summary import tell
+from annofree.io.class_names import read_vocabulary
 from annofree.pipelines import relabel as pipeline
 
 __all__ = ["relabel"]
@@ -43,6 +43,6 @@ def relabel(
     asked = passed_on(locals(), "run", "classes", "classes_file", "as_json", "quiet")
     clock = command_clock()
     with progress("images", quiet or as_json, clock=clock) as show:
-        names = read_classes(classes, classes_file)
+        names = read_vocabulary(classes, classes_file)
         result = pipeline.relabel(run, names, **asked, callbacks=show.callbacks, clock=clock)
     tell(result.summary, result.tasks, result.out, as_json, quiet, result.was_complete)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from annofree.apps.cli.classes import read_classes
 from annofree.apps.cli.options import common, passed_on
 from annofree.apps.cli.options import segment as options
 from annofree.apps.cli.process import command_clock
 from annofree.apps.cli.progress import progress
 from annofree.apps.cli.summary import tell
+from annofree.io.class_names import read_vocabulary
 from annofree.pipelines import segment as pipeline
 
 __all__ = ["segment"]
@@ -54,6 +54,6 @@ def segment(
     asked = passed_on(locals(), "inputs", "classes", "classes_file", "as_json", "quiet")
     clock = command_clock()
     with progress("images", quiet or as_json, clock=clock, batch=batch_size) as show:
-        names = read_classes(classes, classes_file)
+        names = read_vocabulary(classes, classes_file)
         result = pipeline.segment(inputs, names, **asked, callbacks=show.callbacks, clock=clock)
     tell(result.summary, result.tasks, result.out, as_json, quiet, result.was_complete)

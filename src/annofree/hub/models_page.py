@@ -8,7 +8,7 @@ from annofree.hub.cards import KINDS, TIERS, Card, known_cards, size_text
 from annofree.hub.license_policy import PERMISSIVE
 from annofree.hub.presets import Preset, presets
 
-__all__ = ["page"]
+__all__ = ["models_page"]
 
 _TITLES = {
     "clip": "Clues and boundaries: CLIP",
@@ -37,7 +37,7 @@ the boundaries and the transformer the clues. `open_clip:ARCH/TAG` is any weight
 """
 
 
-def page() -> str:
+def models_page() -> str:
     """Return the page as Markdown."""
     cards = list(known_cards().values())
     parts = [_HEAD, _tiers(), "## Presets\n", _table(_PRESETS, [_preset(p) for p in presets().values()])]

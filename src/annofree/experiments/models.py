@@ -1,0 +1,51 @@
+"""Recipes of the bundled models: how each was made, and what it is expected to reach on held-out scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from annofree.errors import unknown_name
+from annofree.experiments.recipe_file import read_fields, understood
+from annofree.hub.cards import bundled
+from annofree.io.settings_file import check_fields
+from annofree.training.tiny.evaluate import EXAMS
+
+__all__ = ["ModelRecipe"]
+
+_WHAT = "the recipe of a model"
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """How a bundled model was made (``command``, ``minutes``) and what it is expected to reach in its exam."""
+
+    title: str
+    world: str
+    tier: str
+    hardware: str
+    minutes: float
+    command: str
+    model: str
+    tolerance: float
+    expected: Mapping[str, float]
+
+    @classmethod
+    def read(cls, path: Path) -> ModelRecipe:
+        """Read a recipe; raises InputError when it is not there, not TOML, or has other fields than a model's recipe has."""
+        return cls.of(read_fields(path, _WHAT), path)
+
+    @classmethod
+    def of(cls, held: dict[str, Any], path: Path) -> ModelRecipe:
+        """Make a recipe of the fields that its file holds; raises InputError for other fields than a model's recipe has."""
+        with understood(path, _WHAT):
+            check_fields(cls, held, "the recipe")
+            return cls(**held)
+
+    def measure(self, font: Path | None = None) -> dict[str, float]:
+        """Examine the bundled model; raises InputError for a model without an exam."""
+        if self.model not in EXAMS:
+            raise unknown_name("bundled model", self.model, EXAMS)
+        return EXAMS[self.model](bundled(self.model), font)

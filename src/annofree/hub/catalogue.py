@@ -1,0 +1,142 @@
+"""Models by name: what there are, and how they come to this machine and to others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from annofree.errors import AnnofreeError, InputError, unknown_name
+from annofree.hub.bundles import add_bundle, is_bundle, write_bundle
+from annofree.hub.cards import Card
+from annofree.hub.download import Local, fetch, find, present, renew
+from annofree.hub.presets import preset_named, presets
+from annofree.hub.store import add_folder, all_cards, card_named, stored
+
+__all__ = [
+    "ModelStatus",
+    "PullResult",
+    "Verification",
+    "add_models",
+    "bundle_models",
+    "cards_of",
+    "list_models",
+    "pull_models",
+    "verify_models",
+]
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """A known model: its kind, supervision tier and licenses, its size in bytes, and whether it is on this machine.
+
+    ``gate`` is ``terms`` where the hub wants its terms accepted.
+    """
+
+    name: str
+    kind: str
+    tier: str
+    licence: str
+    code_licence: str
+    size: int
+    gate: str
+    present: bool
+
+
+@dataclass(frozen=True)
+class PullResult:
+    """Models that are on this machine now, and cards of those that no hub has."""
+
+    models: tuple[Local, ...]
+    by_hand: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether the files of a model are what they should be, and what was found, in words."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+def list_models() -> list[ModelStatus]:
+    """List all models that annofree knows, and those that were added by hand.
+
+    >>> [model.name for model in list_models() if model.kind == "clip" and model.present][:1]
+    ['tiny-clip']
+    """
+    return [
+        ModelStatus(c.name, c.kind, c.tier, c.licence, c.code_licence or "unknown", c.size, c.gate, present(c) is not None)
+        for c in all_cards().values()
+    ]
+
+
+def cards_of(names: Iterable[str]) -> list[Card]:
+    """Return the cards of models and presets, each once, in the order given; raises InputError for an unknown name."""
+    known = all_cards()
+    cards: dict[str, Card] = {}
+    for name in names:
+        if name in presets() or "+" in name:
+            cards |= {card.name: card for card in preset_named(name).cards().values()}
+        elif name in known or name.startswith("open_clip:"):
+            cards[name] = card_named(name)
+        else:
+            raise unknown_name("model or preset", name, [*known, *presets()])
+    return list(cards.values())
+
+
+def pull_models(names: Sequence[str], *, renewed: bool = False) -> PullResult:
+    """Fetch models, or all of a preset, and check them; what is on this machine already is checked only.
+
+    ``renewed`` trusts what the hub has now, changed or not.  Raises InputError for an unknown name, and what ``fetch`` raises.
+
+    >>> [local.card.name for local in pull_models(["tiny-clip", "tiny-sam"]).models]
+    ['tiny-clip', 'tiny-sam']
+    """
+    cards = cards_of(names)
+    by_hand = tuple(card for card in cards if not card.hub and present(card) is None and card.name not in names)
+    wanted = [card for card in cards if card not in by_hand]
+    return PullResult(tuple(map(renew, wanted) if renewed else fetch(wanted)), by_hand)
+
+
+def verify_models(names: Sequence[str] = ()) -> list[Verification]:
+    """Read every file of models again and compare it with their cards and with their first fetch; of all here for no names.
+
+    >>> [(found.name, found.ok) for found in verify_models(["tiny-clip"])]
+    [('tiny-clip', True)]
+    """
+    found = [_verification(card) for card in (cards_of(names) if names else all_cards().values())]
+    return [v or Verification(name, False, "not on this machine") for name, v in found if v is not None or names]
+
+
+def _verification(card: Card) -> tuple[str, Verification | None]:
+    """Check a model; None where it is not on this machine."""
+    try:
+        local = find(card, again=True)
+    except AnnofreeError as problem:
+        return card.name, Verification(card.name, False, str(problem))
+    if local is None:
+        return card.name, None
+    return card.name, Verification(card.name, True, f"as it should be ({len(local.card.files)} files in {local.folder})")
+
+
+def bundle_models(names: Sequence[str], out: str | Path) -> Path:
+    """Write models into one tar file with their hashes, for a machine without network; fetches what is missing."""
+    write_bundle(fetch(cards_of(names)), Path(out))
+    return Path(out)
+
+
+def add_models(source: str | Path, *, name: str | None = None) -> dict[str, Path]:
+    """Add models from a bundle or a folder, their hashes checked first, and return their folders by name.
+
+    ``name`` is which known model a folder without card.json is.  Raises InputError for what is no model, or another one.
+    """
+    path = Path(source)
+    if is_bundle(path):
+        if name is not None:
+            raise InputError("expected --name with a folder only; a bundle names its models itself")
+        cards = add_bundle(path)
+    else:
+        cards = [add_folder(path, name)]
+    return {card.name: folder for card in cards if (folder := stored(card.name)) is not None}

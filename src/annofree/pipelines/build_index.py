@@ -1,0 +1,92 @@
+"""Images in, an index of their embeddings out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from annofree.errors import unknown_name
+from annofree.io.arguments import check_range
+from annofree.io.callbacks import Callbacks
+from annofree.runs.clock import Clock, Timings
+
+__all__ = ["SQUARES", "IndexSummary", "build_index"]
+
+SQUARES = ("squash", "crop")
+"""How an image becomes a square."""
+
+
+@dataclass(frozen=True)
+class IndexSummary:
+    """An index: its folder, its manifest, and where the time of this call went."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    timings: Timings
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Why images could not be embedded, by id."""
+        failed: Mapping[str, str] = self.manifest["failed"]
+        return failed
+
+
+def build_index(
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    models: str = "fast",
+    whole: str | None = None,
+    batch: int = 32,
+    shard: int = 4096,
+    threads: int = 4,
+    device: str = "auto",
+    callbacks: Callbacks = Callbacks(),
+    clock: Clock | None = None,
+) -> IndexSummary:
+    """Embed images for ``retrieve``; the same call resumes after a kill.
+
+    ``inputs`` are folders, lists of paths (.txt), tars or images.  ``models`` is a CLIP, or a preset for its CLIP; ``whole``
+    how it makes an image a square: squash, crop, or by default as the model is used.  ``batch`` images are embedded together,
+    ``threads`` are read at once, and a ``shard`` of images is written at a time.  Raises InputError for inputs that are not
+    there, for unknown models, and for a folder with another index; MissingError without weights.
+
+    >>> build_index("nowhere", "index", models="tiny")
+    Traceback (most recent call last):
+    annofree.errors.InputError: expected a folder, a list, a tar or a picture, but nowhere is not there; check the spelling
+    """
+    for name, value in (("batch", batch), ("shard", shard), ("threads", threads)):
+        check_range(name, value, 1)
+    if whole not in (None, *SQUARES):
+        raise unknown_name("way to make a square", str(whole), SQUARES)
+    from annofree.io.image_sources import Source
+    from annofree.methods.load_clip import load_clip
+
+    clock, first = clock or Clock.started(), [-1]
+
+    def count(done: int, total: int) -> None:
+        if first[0] < 0:
+            first[0] = done
+            clock.turn("other")  # loading is over
+        callbacks.on_progress(done, total)
+
+    given = [inputs] if isinstance(inputs, str | Path) else inputs
+    source = Source([Path(place) for place in given], exclude=Path(out))
+    clip = load_clip(models, device, {} if whole is None else {"whole": whole})
+    from annofree.retrieval.build_index import build_index as write_index
+
+    manifest = write_index(
+        source,
+        Path(out),
+        clip,
+        batch_size=batch,
+        shard_size=shard,
+        threads=threads,
+        about={"models": models, "whole": whole},
+        on_progress=count,
+    )
+    for name, why in manifest["failed"].items():
+        callbacks.on_failure(name, why if name in why else f"{name}: {why}")
+    return IndexSummary(Path(out), manifest, clock.timings(manifest["inputs"] - first[0], len(manifest["failed"])))

@@ -1,0 +1,65 @@
+"""The instances of a run, in the format of another tool."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from annofree.errors import InputError
+from annofree.io.callbacks import Callbacks
+
+if TYPE_CHECKING:
+    from annofree.formats.annotations import Pictures
+    from annofree.formats.round_trip import Fidelity
+
+__all__ = ["export"]
+
+
+def export(
+    run: str | Path,
+    out: str | Path,
+    *,
+    format_: str,
+    images: str = "none",
+    image_root: str | Path | None = None,
+    callbacks: Callbacks = Callbacks(),
+) -> Fidelity:
+    """Write a run's instances in another tool's format, read them back, and return what the format could not hold.
+
+    ``run`` is the folder of a run and ``out`` a new or empty one.  ``images`` is none, copy or link: what is done with the
+    images of ``image_root``, the folder that the run was given.  Progress counts each image twice: written, and compared.
+    Raises InputError for an unknown format, a run without instances, and a folder that cannot be written to; then nothing is
+    written.
+
+    >>> export("examples", "exported", format_="coko")
+    Traceback (most recent call last):
+    annofree.errors.InputError: unknown format 'coko'; did you mean 'coco'? Known: ...
+    """
+    from annofree.formats.registry import export as write
+    from annofree.formats.registry import format_named
+
+    format_named(format_)  # before anything is read
+    root = None if image_root is None else Path(image_root)
+    found = _instances(Path(run))
+    return write(found, format_, Path(out), images=images, image_root=root, on_progress=callbacks.on_progress)  # type: ignore[arg-type]  # it checks
+
+
+def _instances(run: Path) -> Pictures:
+    """Open the annotations of a run, with the name of what made them."""
+    from annofree.formats.registry import read_run
+
+    place = run / "annotations.json"
+    if not place.is_file():
+        hint = "; its label maps in labels/ are index PNGs as they are" if (run / "labels").is_dir() else ""
+        raise InputError(f"expected the instances of a run at {place}, and there are none{hint}; run --task instance first")
+    return read_run(place, {"model_version": _model_version(run / "run.json")})
+
+
+def _model_version(place: Path) -> str:
+    """Name method and models, as run.json has them."""
+    try:
+        settings: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))["settings"]
+        return f"annofree {settings['methods']['instance']} {settings['variant']} ({settings['models']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "annofree"  # a run that was cut short, or of another version, is still a run

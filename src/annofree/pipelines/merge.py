@@ -1,0 +1,37 @@
+"""The shards of a run, joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from annofree.io.callbacks import Callbacks
+
+if TYPE_CHECKING:
+    from annofree.runs.clock import Clock
+
+__all__ = ["merge"]
+
+
+def merge(
+    runs: Sequence[str | Path], out: str | Path, *, callbacks: Callbacks = Callbacks(), clock: Clock | None = None
+) -> dict[str, Any]:
+    """Join runs of the same settings over the shards of the same images, and return what the new run.json holds.
+
+    Files are copied, and the result is that of a run that was never divided.  Its seconds are those of all shards and of
+    joining them, which ``clock`` may have begun to count before.  Raises InputError for folders that are no complete runs, and
+    for runs that are not the shards of one; then nothing is joined.
+
+    >>> merge(["examples"], "whole")
+    Traceback (most recent call last):
+    annofree.errors.InputError: examples is not a run folder (no shards/settings.json); pass the --out of `annofree segment`
+    """
+    from annofree.runs.store.chunks import Shards
+
+    folders = [Path(run) for run in runs]
+    for folder in folders:
+        Shards(folder).need_begun()  # before anything heavy is imported
+    from annofree.runs.merge import merge as join
+
+    return join(folders, Path(out), on_progress=callbacks.on_progress, clock=clock)

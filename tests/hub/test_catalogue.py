@@ -1,0 +1,59 @@
+"""Models by name, as Python asks for them; what the commands say of them is in tests/apps/test_models.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from annofree.errors import InputError
+from annofree.hub.cards import BUNDLED, known_cards
+from annofree.hub.catalogue import add_models, bundle_models, cards_of, list_models, pull_models, verify_models
+from annofree.hub.presets import presets
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty cache, an empty store, and no network."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("ANNOFREE_HOME", str(tmp_path / "home"))
+
+
+def test_all_are_listed_and_the_bundled_ones_are_here() -> None:
+    listed = {model.name: model for model in list_models()}
+    assert set(listed) == set(known_cards())
+    assert {name for name, model in listed.items() if model.present} == set(BUNDLED)
+
+
+def test_a_name_stands_for_a_model_or_for_those_of_a_preset() -> None:
+    names = [card.name for card in cards_of(["tiny-sam", "tiny", "tiny-sam"])]
+    assert names[0] == "tiny-sam" and set(names) == {card.name for card in presets()["tiny"].cards().values()}
+    assert len(names) == len(set(names))
+    with pytest.raises(InputError, match="unknown model or preset 'tinny'; did you mean 'tiny'"):
+        cards_of(["tinny"])
+
+
+def test_what_is_here_is_verified_and_what_is_not_is_told_where_it_was_named() -> None:
+    assert {found.name for found in verify_models()} == set(BUNDLED) and all(found.ok for found in verify_models())
+    (missing,) = verify_models(["sam-h"])
+    assert (missing.ok, missing.text) == (False, "not on this machine")
+
+
+def test_a_model_that_no_hub_has_is_left_to_people() -> None:
+    preset = next(p for p in presets().values() if p.name != "tiny" and any(not c.hub for c in p.cards().values()))
+    by_hand = {card.name for card in preset.cards().values() if not card.hub}
+    with pytest.raises(Exception, match="not on this machine") as refusal:
+        pull_models([preset.name])
+    assert not any(f"{name} (" in str(refusal.value) for name in by_hand)
+    assert [local.card.name for local in pull_models(["tiny-clip"]).models] == ["tiny-clip"]
+
+
+def test_bundled_models_are_not_added_again(tmp_path: Path) -> None:
+    written = bundle_models(["tiny-sam"], str(tmp_path / "a.tar"))
+    assert written == tmp_path / "a.tar"
+    with pytest.raises(InputError, match="comes with annofree"):
+        add_models(written)
+    with pytest.raises(InputError, match="expected --name with a folder only"):
+        add_models(written, name="tiny-sam")

@@ -25,6 +25,7 @@ from annofree.training.tiny import dino as tiny_dino
 from annofree.training.tiny.dino import new_model, write_tiny_dino
 from annofree.training.tiny.evaluate_saliency import overlap
 from annofree.training.tiny.found_head import BUDGET, found_loss, refined_patches, train_found
+from annofree.training.tiny.found_head import _Draw as Draw
 from annofree.training.tiny.found_head import _Lesson as Lesson
 
 
@@ -102,11 +103,12 @@ class Squares:
 def test_without_a_label_the_head_learns_what_things_are() -> None:
     torch.manual_seed(0)
     head = nn.Conv2d(4, 1, 1)
-    lesson = Lesson(cast(Dino, Planted()), head, cast(World, Squares()), 0, "pamr", 0.3)
+    draw = Draw(cast(World, Squares()), replace(BUDGET, samples=240, batch=4), 0)
+    lesson = Lesson(cast(Dino, Planted()), "pamr", 0.3)
     optimiser = torch.optim.AdamW(head.parameters(), lr=0.05)
     losses = []
     for step in range(60):
-        loss = lesson(step / 60, 4)
+        loss = lesson(head, [draw(4 * step + k) for k in range(4)])["entropy"]
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()

@@ -115,7 +115,8 @@ def test_attention_goes_to_what_is_pasted_after_some_steps(monkeypatch: pytest.M
     before = tiny_dino._progress(reader, watched, "cpu")
     for _ in range(10):
         optimiser.zero_grad()
-        torch.autograd.backward(tiny_dino._loss(reader, paster.pairs(4, 64), Light(generator), "cpu"))
+        losses = tiny_dino._losses_of(reader, paster.pairs(4, 64), light=Light(generator), device="cpu")
+        torch.autograd.backward(torch.stack(list(losses.values())).sum())
         optimiser.step()
     after = tiny_dino._progress(reader, watched, "cpu")
     assert before["attention to pasted"] < 0.3 and after["attention to pasted"] > 0.8

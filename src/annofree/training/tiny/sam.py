@@ -6,9 +6,11 @@ behaves as the large ones do: it draws any edge that a prompt means, and does no
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +23,15 @@ from annofree.datasets.emoji.world import Scene, Split, World
 from annofree.hub.cards import Card, sha256_of
 from annofree.io.tensors import write_half
 from annofree.ops.boxes import tight_boxes
+from annofree.training.tiny.budget import Budget, effort, rng_of, train_on_budget
 from annofree.training.tiny.evaluate import examine_sam
-from annofree.training.tiny.loop import Budget, fit
+from annofree.training.tiny.pool import Pool
 
 __all__ = ["BUDGET", "MEAN", "POOL", "STD", "config", "train_tiny_sam"]
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-BUDGET = Budget(samples=55_000, minutes=118, batch=8, lr=1e-3, weight_decay=0.02)
+BUDGET = Budget(samples=55_000, batch=8, lr=1e-3, weight_decay=0.02)
+"""What the bundled model took: 175 minutes on one core that was shared with other work."""
 
 POOL = 5_000
 """Pictures rendered ahead."""
@@ -74,26 +78,46 @@ def config() -> Sam2Config:
     )
 
 
-@dataclass
-class _Pool:
-    """Rendered scenes, at most ``size``; ``refresh`` adds a few, then replaces the oldest."""
+class Lesson(NamedTuple):
+    """A scene with P prompts of a ``kind``: pixels (3, H, W), masks (P, H, W) bool, boxes (P, 4), points (P, 1, 2).
 
-    world: World
-    rng: np.random.Generator
-    scenes: list[Scene]
-    size: int
-    next: int = 0
+    ``balance`` is that of the loss at this step.
+    """
 
-    def refresh(self, count: int) -> None:
-        for split in self.rng.choice(list(_MIX), count, p=list(_MIX.values())):
-            scene = self.world.scene(self.rng, split, _SIDE)
-            while not scene.objects:
-                scene = self.world.scene(self.rng, split, _SIDE)
-            self.scenes[self.next : self.next + 1] = [scene]
-            self.next = (self.next + 1) % self.size
+    pixels: Tensor
+    masks: npt.NDArray[np.bool_]
+    boxes: npt.NDArray[np.float32]
+    points: npt.NDArray[np.float32]
+    kind: str
+    balance: float
 
-    def draw(self, count: int) -> list[Scene]:
-        return [self.scenes[i] for i in self.rng.integers(len(self.scenes), size=count)]
+
+def _scenes(world: World, seed: int, numbers: Iterable[int]) -> list[Scene]:
+    """Draw the scenes of some numbers, each from its number alone, with at least one object."""
+    drawn = []
+    for number in numbers:
+        rng = rng_of("picture", seed, number)
+        split: Split = rng.choice(list(_MIX), p=list(_MIX.values()))
+        scene = world.scene(rng, split, _SIDE)
+        while not scene.objects:
+            scene = world.scene(rng, split, _SIDE)
+        drawn.append(scene)
+    return drawn
+
+
+class _Draw:
+    """Draws the number-th lesson of a run: a scene of the pool with prompts, of a kind that all of its step share."""
+
+    def __init__(self, pool: Pool[Scene], budget: Budget, seed: int) -> None:
+        self.pool, self.budget, self.seed = pool, budget, seed
+
+    def __call__(self, number: int) -> Lesson:
+        step, rng = number // self.budget.batch, rng_of("example", self.seed, number)
+        scene = self.pool.pick(step, rng)
+        masks = _targets(rng, scene, _PROMPTS)
+        kind = str(rng_of("step", self.seed, step).choice(_KINDS, p=_KIND_ODDS))
+        boxes, points = _jittered(rng, tight_boxes(masks)), _inner_points(rng, masks)
+        return Lesson(_pixels([scene], rng)[0], masks, boxes, points, kind, _balance(self.budget.progress(step)))
 
 
 def _targets(rng: np.random.Generator, scene: Scene, count: int) -> npt.NDArray[np.bool_]:
@@ -158,8 +182,10 @@ def _iou(logits: Tensor, target: Tensor) -> Tensor:
     return both / (found.sum((-2, -1)) + target.sum((-2, -1)) - both).clamp(min=1)
 
 
-def _new_model() -> Sam2Model:
-    model = Sam2Model(config())
+def _new_model(seed: int) -> Sam2Model:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Sam2Model(config())
     model.set_attn_implementation("eager")  # 1.4 times faster to train than the fused kernel on a CPU
     positions = model.shared_image_embedding.positional_embedding.data
     # long waves as well as short ones: with short ones alone a pixel inside a box is a stranger to its corners
@@ -187,22 +213,17 @@ def _decode(model: Sam2Model, pixels: Tensor, kind: str, boxes: Tensor | None, p
     return out.pred_masks, out.iou_scores
 
 
-def _step(model: Sam2Model, pool: _Pool, batch: int, device: str, balance: float = 1.0) -> Tensor:
-    pool.refresh(1)
-    scenes = pool.draw(batch)
-    kind = str(pool.rng.choice(_KINDS, p=_KIND_ODDS))
-    masks = np.stack([_targets(pool.rng, s, _PROMPTS) for s in scenes])
-    flat = masks.reshape(-1, _SIDE, _SIDE)
-    boxes = torch.from_numpy(_jittered(pool.rng, tight_boxes(flat)).reshape(batch, _PROMPTS, 4)).to(device)
-    points = torch.from_numpy(_inner_points(pool.rng, flat).reshape(batch, _PROMPTS, 1, 2)).to(device)
-    logits, scores = _decode(model, _pixels(scenes, pool.rng).to(device), kind, boxes, points)
+def _losses_of(model: Any, lessons: list[Lesson], *, device: str) -> dict[str, Tensor]:
+    masks, boxes, points = (torch.from_numpy(np.stack([lesson[part] for lesson in lessons])).to(device) for part in (1, 2, 3))
+    pixels = torch.stack([lesson.pixels for lesson in lessons]).to(device)
+    logits, scores = _decode(model, pixels, lessons[0].kind, boxes, points)
     step = _SIDE // _TARGET_SIDE
-    target = torch.from_numpy(masks[..., step // 2 :: step, step // 2 :: step]).to(logits).unsqueeze(2)
+    target = masks[..., step // 2 :: step, step // 2 :: step].to(logits).unsqueeze(2)
     logits = F.interpolate(logits.flatten(0, 2)[None], size=(_TARGET_SIDE, _TARGET_SIDE), mode="bilinear")[0]
-    logits = logits.view(batch, _PROMPTS, -1, _TARGET_SIDE, _TARGET_SIDE)
-    loss = _mask_loss(logits, target.expand_as(logits), balance)
+    logits = logits.view(len(lessons), _PROMPTS, -1, _TARGET_SIDE, _TARGET_SIDE)
+    loss = _mask_loss(logits, target.expand_as(logits), lessons[0].balance)
     best = loss.min(2).values.mean() + 0.05 * loss.mean()
-    return best + F.mse_loss(scores, _iou(logits.detach(), target))
+    return {"masks": best, "IoU": F.mse_loss(scores, _iou(logits.detach(), target))}
 
 
 class _Exam:
@@ -249,32 +270,24 @@ def train_tiny_sam(
     pool_size: int = POOL,
     exam_size: int = 60,
     device: str = "cpu",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = print,
-    every_minutes: float = 5.0,
 ) -> dict[str, float]:
     """Render, train, evaluate and write the tiny SAM to ``out`` in transformers' folder layout.
 
-    Returns the figures measured on ``exam_size`` scenes drawn from other seeds.  Raises MissingError without the emoji font.
+    Returns the figures measured on ``exam_size`` scenes drawn from other seeds.  Raises MissingError without the emoji font,
+    InputError where ``out`` holds a run with other settings.
     """
-    torch.manual_seed(seed)
-    pool = _Pool(World(font), np.random.default_rng(seed), [], pool_size)
-    for done in range(0, pool_size, 1000):
-        pool.refresh(min(1000, pool_size - done))
-        say(f"rendered {min(done + 1000, pool_size)} of {pool_size} scenes")
-    model = _new_model().to(device).train()
+    pool = Pool(functools.partial(_scenes, World(font), seed), pool_size, fresh=1)
+    pool.fill(say, "scenes", every=1000)
+    model = _new_model(seed).to(device)
     exam = _Exam(font, seed=7_000_000 + seed, count=exam_size)
-    figures = fit(
-        model,
-        lambda progress: _step(model, pool, budget.batch, device, balance=_balance(progress)),
-        budget,
-        out,
-        measure=lambda: exam(model),
-        say=say,
-        every_minutes=every_minutes,
-        generators=(pool.rng,),
-        about={"seed": seed, "pool": pool_size},
-    )
-    return write_tiny_sam(model, figures, out, font=font, exam_size=exam_size)
+    training = train_on_budget(
+        model, functools.partial(_losses_of, device=device), _Draw(pool, budget, seed), budget, out,
+        collate=list, seed=seed, device=device, measure=lambda: exam(model),
+        on_progress=on_progress, say=say, about={"pool": pool_size},
+    )  # fmt: skip
+    return write_tiny_sam(model, training, out, font=font, exam_size=exam_size)
 
 
 def write_tiny_sam(
@@ -301,6 +314,5 @@ def write_tiny_sam(
     )
     card.write(out)
     figures = examine_sam(out, font, exam_size)
-    effort = {f"training {name}": training[name] for name in ("samples", "minutes", "loss") if name in training}
-    replace(card, figures=effort | figures).write(out)
+    replace(card, figures=effort(training) | figures).write(out)
     return figures

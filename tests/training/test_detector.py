@@ -32,7 +32,7 @@ from annofree.training.augment.detection_scenes import DetectionScenes
 from annofree.training.detector.finetune import SCHEDULES, tuning
 from annofree.training.detector.init import class_layers, start
 from annofree.training.detector.recipe import DetectorRecipe
-from annofree.training.detector.train import Batch, Draw, collate, losses_of, optimiser_of, read_labels, train_detector
+from annofree.training.detector.train import Batch, Draw, collate, fit_detector, losses_of, optimiser_of, read_labels
 from annofree.training.engine.checkpoint import read_log
 from annofree.training.engine.lr_schedules import Poly, Stairs, Warmed
 
@@ -106,7 +106,7 @@ def recipe_of(home: Path, out: Path, **changes: Any) -> DetectorRecipe:
 
 @pytest.fixture(scope="module")
 def trained(home: Path) -> Path:
-    train_detector(recipe_of(home, home / "trained", sample_every=4), say=quiet)
+    fit_detector(recipe_of(home, home / "trained", sample_every=4), say=quiet)
     return home / "trained"
 
 
@@ -158,14 +158,14 @@ def test_curves_and_samples_are_drawn(trained: Path) -> None:
 def test_the_tier_is_the_highest_of_all_that_took_part(tmp_path: Path, info: Any, tier: str, expected: str) -> None:
     write_labels(tmp_path, info)
     (tmp_path / "recipe.toml").write_text(TOML)
-    train_detector(recipe_of(tmp_path, tmp_path / "out", steps=1, tier=tier), say=quiet)
+    fit_detector(recipe_of(tmp_path, tmp_path / "out", steps=1, tier=tier), say=quiet)
     card = Card.read(tmp_path / "out")
     assert card.tier == expected
     assert card.trained_on.endswith("the method zip" if "zip" in str(info) else "whoever made the file")
 
 
 def test_a_moving_average_is_what_is_written(home: Path, trained: Path, tmp_path: Path) -> None:
-    train_detector(recipe_of(home, tmp_path, ema=0.9), say=quiet)
+    fit_detector(recipe_of(home, tmp_path, ema=0.9), say=quiet)
     assert curve(tmp_path) == curve(trained)
     one, other = load_detector(tmp_path).state_dict(), load_detector(trained).state_dict()
     assert any(not torch.equal(one[k], other[k]) for k in one)
@@ -177,7 +177,7 @@ def test_a_moving_average_is_what_is_written(home: Path, trained: Path, tmp_path
 )
 def test_each_kind_learns_and_is_written(home: Path, tmp_path: Path, kind: str, more: dict[str, Any]) -> None:
     recipe = recipe_of(home, tmp_path, steps=1, lr=1e-4, optimiser="adamw", backbone_rate=0.1, max_norm=0.01)
-    train_detector(replace(recipe, network={**recipe.network, "kind": kind, **more}), say=quiet)
+    fit_detector(replace(recipe, network={**recipe.network, "kind": kind, **more}), say=quiet)
     assert Card.read(tmp_path).family.endswith("Mask R-CNN clip-resnet" if kind == "mask_rcnn" else "Mask2Former clip-resnet")
     found = load(str(tmp_path), device="cpu", variant="all").instances(Image(np.zeros((40, 50, 3), np.uint8)), list(NAMES))
     assert found.size == (40, 50)
@@ -199,9 +199,9 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_curve(home: Path, trained: P
 
     recipe = recipe_of(home, tmp_path)
     with pytest.raises(StoppedError):
-        train_detector(recipe, on_progress=stop, say=quiet)
+        fit_detector(recipe, on_progress=stop, say=quiet)
     assert (tmp_path / "curves.png").exists() and not (tmp_path / "card.json").exists()
-    train_detector(recipe, say=quiet)
+    fit_detector(recipe, say=quiet)
     assert curve(tmp_path) == curve(trained)
     ours, theirs = load_detector(tmp_path).state_dict(), load_detector(trained).state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
@@ -209,9 +209,9 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_curve(home: Path, trained: P
 
 def test_other_settings_or_labels_are_refused(home: Path, trained: Path) -> None:
     with pytest.raises(InputError, match=r"lr was 0\.02, now 0\.03"):
-        train_detector(recipe_of(home, trained, lr=0.03), say=quiet)
+        fit_detector(recipe_of(home, trained, lr=0.03), say=quiet)
     with pytest.raises(InputError, match=r"data was .* now .*fraction was 1\.0, now 0\.5"):
-        train_detector(recipe_of(home, trained, fraction=0.5), say=quiet)
+        fit_detector(recipe_of(home, trained, fraction=0.5), say=quiet)
 
 
 def test_two_processes_learn_what_one_does(home: Path, tmp_path: Path) -> None:
@@ -224,8 +224,8 @@ def test_two_processes_learn_what_one_does(home: Path, tmp_path: Path) -> None:
             nn.init.zeros_(weight)
     save_detector(network, tmp_path / "start")
     how = {"initial": str(tmp_path / "start"), "network": {}, "steps": 3, "decay_at": (), "warmup": 0, "log_every": 1}
-    train_detector(recipe_of(home, tmp_path / "one", **how), say=quiet)
-    by_two_processes(lambda: train_detector(recipe_of(home, tmp_path / "two", **how), say=quiet))
+    fit_detector(recipe_of(home, tmp_path / "one", **how), say=quiet)
+    by_two_processes(lambda: fit_detector(recipe_of(home, tmp_path / "two", **how), say=quiet))
     assert_same_curves(curve(tmp_path / "two"), curve(tmp_path / "one"))
 
 
@@ -238,7 +238,7 @@ def test_it_learns(home: Path, tmp_path: Path) -> None:
     draw = Draw(DetectionScenes(labelled, recipe.scene_settings()), 99, ids)
     batch = collate([draw(n) for n in range(6)])
     before = start(recipe, names).network.train()
-    train_detector(recipe, say=quiet)
+    fit_detector(recipe, say=quiet)
     after = load_detector(tmp_path).train()
     with torch.no_grad():
         first, last = (float(sum(losses_of(network, batch).values())) for network in (before, after))
@@ -257,7 +257,7 @@ def test_names_may_be_chosen_and_the_others_are_background(home: Path, tmp_path:
         kept = whole.target.labels != 1
         assert torch.equal(target.masks, whole.target.masks[kept])
         assert [names[k] for k in target.labels] == [labelled.names[k] for k in whole.target.labels[kept]]
-    train_detector(recipe, say=quiet)
+    fit_detector(recipe, say=quiet)
     assert load_detector(tmp_path).config.names == ("cup", "dog")
     with pytest.raises(InputError, match="unknown name among the labels 'cupp'; did you mean 'cup'"):
         read_labels(replace(recipe, names=("cupp",)))
@@ -307,7 +307,7 @@ def test_a_share_without_things_still_gives_every_weight_a_gradient(home: Path, 
 
 
 def test_workers_draw_the_same_scenes(home: Path, trained: Path, tmp_path: Path) -> None:
-    train_detector(recipe_of(home, tmp_path, steps=2, decay_at=(4,), workers=1), say=quiet)
+    fit_detector(recipe_of(home, tmp_path, steps=2, decay_at=(4,), workers=1), say=quiet)
     assert curve(tmp_path) == curve(trained)[:1]
 
 
@@ -320,7 +320,7 @@ def test_it_goes_on_with_a_detector(home: Path, trained: Path, tmp_path: Path) -
     assert said == "trained: all weights are taken" and origin["name"] == "own-detector" and network.config.width == 8
     saved = load_detector(trained).state_dict()
     assert all(torch.equal(v, saved[k]) for k, v in network.state_dict().items())
-    train_detector(replace(recipe, steps=1), say=quiet)
+    fit_detector(replace(recipe, steps=1), say=quiet)
     assert json.loads((tmp_path / "training.json").read_text())["initial"]["name"] == "own-detector"
 
 

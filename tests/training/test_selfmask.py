@@ -27,7 +27,7 @@ from annofree.training.engine.state import Course
 from annofree.training.losses.selfmask_losses import dice_losses, ranking_loss, selfmask_losses
 from annofree.training.selfmask import train as module
 from annofree.training.selfmask.spectral_voting import SpectralVoter, Voting, colours
-from annofree.training.selfmask.train import TINY, Changes, emoji_pictures, new_network, train_selfmask, vote_masks
+from annofree.training.selfmask.train import TINY, Changes, emoji_pictures, fit_selfmask, new_network, vote_masks
 from annofree.training.tiny.dino import new_model, write_tiny_dino
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -170,7 +170,7 @@ def taught(out: Path, steps: int = 6, **more: Any) -> dict[str, float]:
     torch.manual_seed(0)
     network = SelfMaskNetwork(SMALL)
     masks = read_masks(out.parent / "voted")
-    return train_selfmask(
+    return fit_selfmask(
         out, network, pictures(4), masks, replace(COURSE, steps=steps), changes=Changes(side=32), card=card(), **more
     )
 

@@ -17,10 +17,10 @@ from annofree.testing.tolerances import assert_close
 from annofree.training.tiny import clip as tiny_clip
 from annofree.training.tiny import sam as tiny_sam
 from annofree.training.tiny.budget import Budget
-from annofree.training.tiny.clip import contrastive_loss, train_tiny_clip
+from annofree.training.tiny.clip import contrastive_loss, fit_tiny_clip
 from annofree.training.tiny.evaluate import average_precision
 from annofree.training.tiny.pool import Pool
-from annofree.training.tiny.sam import train_tiny_sam
+from annofree.training.tiny.sam import fit_tiny_sam
 
 
 def quiet(_: str) -> None:
@@ -63,7 +63,7 @@ def test_average_precision_is_the_mean_precision_at_each_hit() -> None:
     assert np.isnan(average_precision(scores, np.zeros(4, bool)))
 
 
-@pytest.mark.parametrize("train", [train_tiny_clip, train_tiny_sam])
+@pytest.mark.parametrize("train", [fit_tiny_clip, fit_tiny_sam])
 def test_without_a_font_nothing_is_trained(
     train: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +124,7 @@ class TestTargets:
 @drawing
 def test_a_few_steps_write_a_clip_that_loads(tmp_path: Path) -> None:
     said: list[str] = []
-    figures = train_tiny_clip(
+    figures = fit_tiny_clip(
         tmp_path,
         Budget(samples=24, batch=8, lr=1e-3),
         pool_size=40,
@@ -153,7 +153,7 @@ def test_a_few_steps_write_a_clip_that_loads(tmp_path: Path) -> None:
 
 @drawing
 def test_a_few_steps_write_a_sam_that_loads(tmp_path: Path) -> None:
-    figures = train_tiny_sam(tmp_path, Budget(samples=12, batch=4, lr=1e-3), pool_size=10, exam_size=4, say=quiet)
+    figures = fit_tiny_sam(tmp_path, Budget(samples=12, batch=4, lr=1e-3), pool_size=10, exam_size=4, say=quiet)
     assert {"box IoU", "box IoU above 32 px", "point IoU, best of 3"} <= set(figures)
 
     sam = Sam(tmp_path)

@@ -35,8 +35,8 @@ from annofree.training.tiny.clip_vit import (
     best_path,
     distillation_loss,
     encode_image,
+    fit_tiny_clip_vit,
     new_model,
-    train_tiny_clip_vit,
     write_tiny_clip_vit,
 )
 from annofree.training.tiny.evaluate import ModelRecipe, dense_iou
@@ -103,7 +103,7 @@ class TestNewModel:
 def test_without_a_font_nothing_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("annofree.datasets.emoji.world._FONTS", ())
     with pytest.raises(MissingError, match="fonts-noto-color-emoji"):
-        train_tiny_clip_vit(tmp_path / "out", say=quiet)
+        fit_tiny_clip_vit(tmp_path / "out", say=quiet)
     assert not (tmp_path / "out").exists()
 
 
@@ -153,7 +153,7 @@ class TestLessons:
 
 @drawing
 def test_a_few_steps_write_a_clip_that_shares_the_teachers_text_space(tmp_path: Path) -> None:
-    figures = train_tiny_clip_vit(
+    figures = fit_tiny_clip_vit(
         tmp_path,
         Budget(samples=24, batch=8, lr=1e-3),
         pool_size=20,
@@ -218,7 +218,7 @@ def test_the_command_passes_on_what_it_is_told(tmp_path: Path, monkeypatch: pyte
         asked.update(out=out, budget=budget, **others)
         return {"zero-shot top-1": 0.5}
 
-    monkeypatch.setattr(tiny_clip_vit, "train_tiny_clip_vit", train)
+    monkeypatch.setattr(tiny_clip_vit, "fit_tiny_clip_vit", train)
     app = typer.Typer()
     app.command()(command)
     arguments = ["--out", str(tmp_path), "--minutes", "0.5", "--pool", "40", "--seed", "3"]

@@ -16,10 +16,10 @@ from annofree.training.engine.checkpoint import LOG, read_log
 from annofree.training.tiny import budget as budget_module
 from annofree.training.tiny import clip_vit, dino, found_head, sam
 from annofree.training.tiny.budget import Budget
-from annofree.training.tiny.clip_vit import train_tiny_clip_vit
-from annofree.training.tiny.dino import new_model, train_tiny_dino, write_tiny_dino
-from annofree.training.tiny.found_head import train_found
-from annofree.training.tiny.sam import train_tiny_sam
+from annofree.training.tiny.clip_vit import fit_tiny_clip_vit
+from annofree.training.tiny.dino import fit_tiny_dino, new_model, write_tiny_dino
+from annofree.training.tiny.found_head import fit_found
+from annofree.training.tiny.sam import fit_tiny_sam
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), drawing]
 
@@ -36,19 +36,19 @@ def train(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     quick: dict[str, Any] = {"say": lambda text: None}
     if request.param == "sam":
         monkeypatch.setattr(sam, "examine_sam", lambda *_: {})
-        return functools.partial(train_tiny_sam, budget=BUDGET, pool_size=3, exam_size=2, **quick)
+        return functools.partial(fit_tiny_sam, budget=BUDGET, pool_size=3, exam_size=2, **quick)
     if request.param == "clip-vit":
         monkeypatch.setattr(clip_vit, "best_path", lambda *_: "tokens")
         monkeypatch.setattr(clip_vit, "finish_card", lambda *_: {})
-        return functools.partial(train_tiny_clip_vit, budget=BUDGET, pool_size=6, exam_size=2, calibration_size=1, **quick)
+        return functools.partial(fit_tiny_clip_vit, budget=BUDGET, pool_size=6, exam_size=2, calibration_size=1, **quick)
     monkeypatch.setattr(dino, "examine_dino", lambda *_: {})
     if request.param == "dino":
         monkeypatch.setattr(dino, "_VIEW", 32)
-        return functools.partial(train_tiny_dino, budget=BUDGET, pool_size=3, **quick)
+        return functools.partial(fit_tiny_dino, budget=BUDGET, pool_size=3, **quick)
     monkeypatch.setattr(dino, "USE", dino.USE | {"side": 64})
     monkeypatch.setattr(found_head, "examine_found", lambda *_, **__: {})
     write_tiny_dino(new_model(1), {}, tmp_path / "dino")
-    return functools.partial(train_found, budget=BUDGET, dino=tmp_path / "dino", control=False, **quick)
+    return functools.partial(fit_found, budget=BUDGET, dino=tmp_path / "dino", control=False, **quick)
 
 
 def test_killed_and_called_again_it_ends_as_if_it_had_not_been(train: Train, tmp_path: Path) -> None:

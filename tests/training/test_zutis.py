@@ -41,11 +41,11 @@ from annofree.training.zutis.train import (
     draw,
     find_clip,
     fingerprint,
+    fit_zutis,
     new_network,
     optimiser_of,
     read_archive,
     text_features,
-    train_zutis,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -143,7 +143,7 @@ def quiet(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def trained(home: Path) -> Path:
-    train_zutis(recipe_of(home, home / "trained", sample_every=4), say=quiet)
+    fit_zutis(recipe_of(home, home / "trained", sample_every=4), say=quiet)
     return home / "trained"
 
 
@@ -186,7 +186,7 @@ def test_curves_and_samples_are_drawn(trained: Path) -> None:
 def test_masks_of_a_higher_tier_raise_that_of_the_card(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "archive", tmp_path / "archive")
     (tmp_path / "archive" / "masks-about.json").write_text('{"by": "sam", "model": {"name": "S4", "tier": "S2"}}')
-    train_zutis(recipe_of(home, tmp_path / "out", archive=tmp_path / "archive", steps=1), say=quiet)
+    fit_zutis(recipe_of(home, tmp_path / "out", archive=tmp_path / "archive", steps=1), say=quiet)
     assert Card.read(tmp_path / "out").tier == "S2"
 
 
@@ -203,9 +203,9 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_curve(home: Path, trained: P
 
     recipe = recipe_of(home, tmp_path)
     with pytest.raises(StoppedError):
-        train_zutis(recipe, on_progress=stop, say=quiet)
+        fit_zutis(recipe, on_progress=stop, say=quiet)
     assert (tmp_path / "curves.png").exists() and not (tmp_path / "card.json").exists()
-    train_zutis(recipe, say=quiet)
+    fit_zutis(recipe, say=quiet)
     assert curve(tmp_path) == curve(trained)
     ours, theirs = load_zutis(tmp_path).state_dict(), load_zutis(trained).state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
@@ -213,16 +213,16 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_curve(home: Path, trained: P
 
 def test_other_settings_or_masks_are_refused(home: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"lr was 0\.001, now 0\.002; go on|lr was 0\.001, now 0\.002\)"):
-        train_zutis(recipe_of(home, trained, lr=2e-3), say=quiet)
+        fit_zutis(recipe_of(home, trained, lr=2e-3), say=quiet)
     with pytest.raises(InputError, match=r"data was .* now .*min_quality was 0\.0, now 0\.55"):
-        train_zutis(recipe_of(home, trained, min_quality=0.55), say=quiet)
-    train_zutis(recipe_of(home, trained, workers=0, name="another", log_every=1), say=quiet)  # of no matter to the curve
+        fit_zutis(recipe_of(home, trained, min_quality=0.55), say=quiet)
+    fit_zutis(recipe_of(home, trained, workers=0, name="another", log_every=1), say=quiet)  # of no matter to the curve
     assert Card.read(trained).name == "another"
 
 
 def test_two_processes_learn_what_one_does(home: Path, trained: Path, tmp_path: Path) -> None:
     recipe = recipe_of(home, tmp_path)
-    by_two_processes(lambda: train_zutis(recipe, say=quiet))
+    by_two_processes(lambda: fit_zutis(recipe, say=quiet))
     assert_same_curves(curve(tmp_path), curve(trained))
     assert Card.read(tmp_path).name == "own-zutis"
 
@@ -324,7 +324,7 @@ def test_the_network_follows_from_the_seed_and_leaves_the_callers_generator_alon
 
 def test_it_learns(home: Path, tmp_path: Path) -> None:
     _, before, scenes, words = parts(home)
-    train_zutis(recipe_of(home, tmp_path, steps=20, lr=3e-3, encoder_lr=1e-3), say=quiet)
+    fit_zutis(recipe_of(home, tmp_path, steps=20, lr=3e-3, encoder_lr=1e-3), say=quiet)
     unseen = collate([draw(scenes, 1, i) for i in range(8)])
     first, last = (Lesson(n, words, 255, 1.0, Ranks())(n, unseen) for n in (before, load_zutis(tmp_path)))
     assert last["cross-entropy"] < first["cross-entropy"] - 0.02
@@ -338,7 +338,7 @@ def test_held_out_names_are_not_learned(home: Path, tmp_path: Path) -> None:
     recipe = recipe_of(home, tmp_path, exclude=("cat",), steps=1)
     archive, _ = read_archive(recipe)
     assert archive.names == ("dog", "cup") and all(not i.startswith("cat") for i in archive.ids)
-    train_zutis(recipe, say=quiet)
+    fit_zutis(recipe, say=quiet)
     assert load_zutis(tmp_path).config.names == ("dog", "cup")
     with pytest.raises(InputError, match="unknown name to exclude 'cst'; did you mean 'cat'"):
         read_archive(replace(recipe, exclude=("cst",)))

@@ -28,9 +28,9 @@ from annofree.runs.run import Run
 from annofree.runs.tasks import Tasks
 from annofree.structures import Vocabulary
 from annofree.training.detector.recipe import DetectorRecipe
-from annofree.training.detector.train import train_detector
+from annofree.training.detector.train import fit_detector
 from annofree.training.pseudo_labels.rules import ByClass, LabelRules
-from annofree.training.pseudo_labels.select import pseudo_label
+from annofree.training.pseudo_labels.select import select_labels
 
 __all__ = ["SelfTrainingMaking", "label_figures"]
 
@@ -106,7 +106,7 @@ class SelfTrainingMaking:
                     tasks, Encoders(tasks, _BATCH, os.cpu_count() or 2), {"settings": settings, "provenance": tasks.provenance}
                 )
         with show("pictures whose labels are chosen") as shown:
-            pseudo_label(out / "run", out / "labels", rules_of(self.rules), on_progress=shown)
+            select_labels(out / "run", out / "labels", rules_of(self.rules), on_progress=shown)
 
     def _train(self, out: Path, name: str, own: Mapping[str, Any], show: Show, device: str, say: Callable[[str], None]) -> None:
         fields = {**over(self.common, own), "out": out / name, "name": name, "world": "emoji"}
@@ -115,7 +115,7 @@ class SelfTrainingMaking:
         if (out / name / "detector.json").exists():
             return
         with show(f"steps of {name}") as shown:
-            train_detector(DetectorRecipe(**fields), device=device, on_progress=shown, say=say)
+            fit_detector(DetectorRecipe(**fields), device=device, on_progress=shown, say=say)
 
 
 def over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

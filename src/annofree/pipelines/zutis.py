@@ -30,7 +30,7 @@ from annofree.runs.mask_archive import Refine, mask_archive
 from annofree.structures import RLE, BoolArray, Vocabulary
 from annofree.training.selfmask.spectral_voting import source_named
 from annofree.training.zutis.recipe import ZutisRecipe
-from annofree.training.zutis.train import train_zutis
+from annofree.training.zutis.train import fit_zutis
 
 __all__ = ["ZutisMaking", "archive_figures", "mask_figures"]
 
@@ -74,7 +74,7 @@ class ZutisMaking:
         for name, own in self.train.items():
             fields = {**self.common, **own, "archive": out / "archive", "out": out / name, "name": name, "world": "emoji"}
             with show(f"steps of {name}") as shown:
-                train_zutis(ZutisRecipe(**fields), device=device, on_progress=shown, say=say)
+                fit_zutis(ZutisRecipe(**fields), device=device, on_progress=shown, say=say)
         return figures
 
     def _archive(self, out: Path, show: Show, device: str) -> Archive:

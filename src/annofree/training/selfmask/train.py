@@ -41,8 +41,8 @@ __all__ = [
     "TINY",
     "Changes",
     "emoji_pictures",
+    "fit_selfmask",
     "new_network",
-    "train_selfmask",
     "vote_masks",
 ]
 
@@ -184,7 +184,7 @@ def _losses_of(network: SelfMaskNetwork, order: Ranking, device: str) -> Callabl
     return losses
 
 
-def train_selfmask(
+def fit_selfmask(
     out: Path,
     network: SelfMaskNetwork,
     pictures: Pictures,

@@ -32,7 +32,7 @@ from annofree.training.tiny.budget import Budget, effort, rng_of, train_on_budge
 from annofree.training.tiny.evaluate import average_precision, examine_clip
 from annofree.training.tiny.pool import Pool
 
-__all__ = ["BUDGET", "MEAN", "MODEL", "POOL", "STD", "train_tiny_clip"]
+__all__ = ["BUDGET", "MEAN", "MODEL", "POOL", "STD", "fit_tiny_clip"]
 
 MODEL: dict[str, Any] = {
     "embed_dim": 128,
@@ -227,7 +227,7 @@ class Exam:
         }
 
 
-def train_tiny_clip(
+def fit_tiny_clip(
     out: Path,
     budget: Budget = BUDGET,
     *,

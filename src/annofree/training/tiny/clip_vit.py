@@ -35,7 +35,7 @@ from annofree.training.tiny.clip import Exam, contrastive_loss, finish_card, pre
 from annofree.training.tiny.evaluate import dense_iou, examine_dense_clip
 from annofree.training.tiny.pool import Pool
 
-__all__ = ["BUDGET", "MODEL", "POOL", "TEACHER", "distillation_loss", "encode_image", "train_tiny_clip_vit"]
+__all__ = ["BUDGET", "MODEL", "POOL", "TEACHER", "distillation_loss", "encode_image", "fit_tiny_clip_vit"]
 
 TEACHER = "tiny-clip"
 """The bundled model that gives the text tower and teaches."""
@@ -140,7 +140,7 @@ def _teach(teacher: Clip, model: CLIP, tokenizer: Tokenizer, images: Tensor, cap
     return torch.stack([text, teacher.squares(images.permute(0, 3, 1, 2).float() / 255)], 1).cpu().clone()
 
 
-def train_tiny_clip_vit(
+def fit_tiny_clip_vit(
     out: Path,
     budget: Budget = BUDGET,
     *,
@@ -155,7 +155,7 @@ def train_tiny_clip_vit(
 ) -> dict[str, float]:
     """Render, train, evaluate and write the tiny CLIP ViT to ``out`` in open_clip's folder layout.
 
-    Writes what ``train_tiny_clip`` writes and returns the figures measured on ``exam_size`` scenes drawn from other seeds;
+    Writes what ``fit_tiny_clip`` writes and returns the figures measured on ``exam_size`` scenes drawn from other seeds;
     ``calibration_size`` scenes fit the presence of names and choose how the last block is read as a map.
     Raises MissingError without the emoji font, InputError where ``out`` holds a run with other settings.
     """

@@ -32,7 +32,7 @@ from annofree.training.losses.dino_loss import attention_loss, ground_cosines, g
 from annofree.training.tiny.budget import Budget, effort, rng_of, train_on_budget
 from annofree.training.tiny.evaluate_saliency import examine_dino
 
-__all__ = ["ARCHITECTURE", "BUDGET", "MODEL", "POOL", "USE", "new_model", "train_tiny_dino", "write_tiny_dino"]
+__all__ = ["ARCHITECTURE", "BUDGET", "MODEL", "POOL", "USE", "fit_tiny_dino", "new_model", "write_tiny_dino"]
 
 ARCHITECTURE = "vit_small_patch8_224"
 MODEL: dict[str, Any] = {"img_size": 64, "embed_dim": 128, "depth": 4, "num_heads": 4}
@@ -147,7 +147,7 @@ def _progress(reader: _Reader, pairs: Pairs, device: str) -> dict[str, float]:
     return {"told apart": float(right.float().mean()), "attention to pasted": float(pasted.mean())}
 
 
-def train_tiny_dino(
+def fit_tiny_dino(
     out: Path,
     budget: Budget = BUDGET,
     *,

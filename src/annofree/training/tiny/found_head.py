@@ -33,7 +33,7 @@ from annofree.structures import Image
 from annofree.training.tiny.budget import Budget, effort, rng_of, train_on_budget
 from annofree.training.tiny.evaluate_saliency import examine_found, write_untrained
 
-__all__ = ["BUDGET", "Refine", "found_loss", "refined_patches", "train_found", "write_found"]
+__all__ = ["BUDGET", "Refine", "fit_found", "found_loss", "refined_patches", "write_found"]
 
 Refine = Literal["pamr", "none"]
 """How masks are drawn to the edges of their picture before they are targets."""
@@ -143,7 +143,7 @@ class _Training:
         return write_found(head, training, out, dino, refine=self.refine, font=self.font, exam_size=self.exam_size)
 
 
-def train_found(
+def fit_found(
     out: Path,
     budget: Budget = BUDGET,
     *,

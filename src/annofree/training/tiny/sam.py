@@ -27,7 +27,7 @@ from annofree.training.tiny.budget import Budget, effort, rng_of, train_on_budge
 from annofree.training.tiny.evaluate import examine_sam
 from annofree.training.tiny.pool import Pool
 
-__all__ = ["BUDGET", "MEAN", "POOL", "STD", "config", "train_tiny_sam"]
+__all__ = ["BUDGET", "MEAN", "POOL", "STD", "config", "fit_tiny_sam"]
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BUDGET = Budget(samples=55_000, batch=8, lr=1e-3, weight_decay=0.02)
@@ -261,7 +261,7 @@ class _Exam:
         }
 
 
-def train_tiny_sam(
+def fit_tiny_sam(
     out: Path,
     budget: Budget = BUDGET,
     *,

@@ -66,7 +66,7 @@ def pseudo_label(
     Example: annofree pseudo-label out --out labels
     """
     from annofree.training.pseudo_labels.rules import ByClass, LabelRules
-    from annofree.training.pseudo_labels.select import pseudo_label as write
+    from annofree.training.pseudo_labels.select import select_labels as write
 
     rules = LabelRules(
         min_score=ByClass.of(min_score or [], 0.0),

@@ -47,10 +47,10 @@ def tiny_clip(
 
     Example: annofree train tiny-clip --out tiny-clip
     """
-    from annofree.training.tiny.clip import BUDGET, POOL, train_tiny_clip
+    from annofree.training.tiny.clip import BUDGET, POOL, fit_tiny_clip
 
     budget = replace(BUDGET, minutes=minutes or BUDGET.minutes, samples=samples or BUDGET.samples)
-    figures = train_tiny_clip(out, budget, seed=seed, font=font, device=device, pool_size=pool or POOL)
+    figures = fit_tiny_clip(out, budget, seed=seed, font=font, device=device, pool_size=pool or POOL)
     _report(out, figures)
 
 
@@ -68,10 +68,10 @@ def tiny_sam(
 
     Example: annofree train tiny-sam --out tiny-sam
     """
-    from annofree.training.tiny.sam import BUDGET, POOL, train_tiny_sam
+    from annofree.training.tiny.sam import BUDGET, POOL, fit_tiny_sam
 
     budget = replace(BUDGET, minutes=minutes or BUDGET.minutes, samples=samples or BUDGET.samples)
-    figures = train_tiny_sam(out, budget, seed=seed, font=font, device=device, pool_size=pool or POOL)
+    figures = fit_tiny_sam(out, budget, seed=seed, font=font, device=device, pool_size=pool or POOL)
     _report(out, figures)
 
 
@@ -89,10 +89,10 @@ def tiny_dino(
 
     Example: annofree train tiny-dino --out tiny-dino
     """
-    from annofree.training.tiny.dino import BUDGET, POOL, train_tiny_dino
+    from annofree.training.tiny.dino import BUDGET, POOL, fit_tiny_dino
 
     budget = replace(BUDGET, minutes=minutes or BUDGET.minutes, samples=samples or BUDGET.samples)
-    figures = train_tiny_dino(out, budget, seed=seed, font=font, device=device, pool_size=pool or POOL)
+    figures = fit_tiny_dino(out, budget, seed=seed, font=font, device=device, pool_size=pool or POOL)
     _report(out, figures)
 
 
@@ -112,10 +112,10 @@ def found(
 
     Example: annofree train found --dino tiny-dino --out tiny-found
     """
-    from annofree.training.tiny.found_head import BUDGET, train_found
+    from annofree.training.tiny.found_head import BUDGET, fit_found
 
     budget = replace(BUDGET, minutes=minutes or BUDGET.minutes, samples=samples or BUDGET.samples)
-    figures = train_found(out, budget, dino=dino, refine=refine, control=control, seed=seed, font=font, device=device)
+    figures = fit_found(out, budget, dino=dino, refine=refine, control=control, seed=seed, font=font, device=device)
     _report(out, figures)
 
 

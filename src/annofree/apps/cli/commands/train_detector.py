@@ -47,11 +47,11 @@ def detector(
 
 def run(recipe: DetectorRecipe, device: str, quiet: bool) -> None:
     """Train by a recipe, show how far it is, and print the last figures; of several processes the first one speaks."""
-    from annofree.training.detector.train import train_detector
+    from annofree.training.detector.train import fit_detector
 
     first = os.environ.get("RANK", "0") == "0"
     silent = quiet or not first
     with progress("steps", silent) as show:
-        figures = train_detector(recipe, device=device, on_progress=show, say=lambda text: None if silent else print(text))
+        figures = fit_detector(recipe, device=device, on_progress=show, say=lambda text: None if silent else print(text))
     if first:
         print(f"{recipe.out}/card.json: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))

@@ -60,7 +60,7 @@ def selfmask(
     from annofree.retrieval.archive import read_masks
     from annofree.training.engine.loop import Watch
     from annofree.training.selfmask.spectral_voting import Voting, voter_named
-    from annofree.training.selfmask.train import COURSE, RATE, Changes, emoji_pictures, new_network, train_selfmask, vote_masks
+    from annofree.training.selfmask.train import COURSE, RATE, Changes, emoji_pictures, fit_selfmask, new_network, vote_masks
     from annofree.training.tiny.evaluate_selfmask import examine_selfmask
 
     if (images is None) == (world is None) or world not in (None, "emoji"):
@@ -82,7 +82,7 @@ def selfmask(
     with progress("steps", quiet) as show:
         watch = Watch(on_progress=show)
         masks = read_masks(out / "voted")
-        figures = train_selfmask(
+        figures = fit_selfmask(
             out, network, pictures, masks, course,
             rate=rate or RATE, changes=Changes(side=side), order=order, device=device, watch=watch, card=card,
         )  # fmt: skip

@@ -26,9 +26,9 @@ def tiny_clip_vit(
 
     Example: annofree train tiny-clip-vit --out tiny-clip-vit
     """
-    from annofree.training.tiny.clip_vit import BUDGET, POOL, train_tiny_clip_vit
+    from annofree.training.tiny.clip_vit import BUDGET, POOL, fit_tiny_clip_vit
 
     budget = replace(BUDGET, minutes=minutes or BUDGET.minutes, samples=samples or BUDGET.samples)
-    figures = train_tiny_clip_vit(out, budget, seed=seed, font=font, device=device, pool_size=pool or POOL)
+    figures = fit_tiny_clip_vit(out, budget, seed=seed, font=font, device=device, pool_size=pool or POOL)
     said = ", ".join(f"{k} {v:.3g}" for k, v in figures.items())
     print(f"{out}/card.json (emoji world, unseen scenes): {said}")

@@ -28,11 +28,11 @@ def zutis(
     Example: annofree train zutis --config recipes/zutis/voc-ablation.toml
     """
     from annofree.training.zutis.recipe import ZutisRecipe
-    from annofree.training.zutis.train import train_zutis
+    from annofree.training.zutis.train import fit_zutis
 
     recipe = ZutisRecipe.read(config, archive=archive, out=out, steps=steps)
     silent = quiet or os.environ.get("RANK", "0") != "0"  # the first of several processes speaks for all
     with progress("steps", silent) as show:
-        figures = train_zutis(recipe, device=device, on_progress=show, say=lambda text: None if silent else print(text))
+        figures = fit_zutis(recipe, device=device, on_progress=show, say=lambda text: None if silent else print(text))
     if os.environ.get("RANK", "0") == "0":
         print(f"{recipe.out}/card.json: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))

@@ -110,7 +110,7 @@ def test_where_loading_is_all_there_is_nothing_is_said(capsys: pytest.CaptureFix
 def test_other_work_loads_again(now: Now, capsys: pytest.CaptureFixture[str]) -> None:
     with progress("", now=now) as shown:
         for name in ("one", "two"):
-            shown.begin(f"{name}: images", Clock.started())
+            shown.begin(f"{name}: images", "loading models")
             now.tell(shown, (0, 5), (1, 5), total=1)
     loading = "loading models: 0.0 s"
     assert lines(capsys) == [loading, "one: images: 1 of 1 in 5.0 s", loading, "two: images: 1 of 1 in 5.0 s"]

@@ -24,3 +24,5 @@ class Callbacks:
     on_progress: Callable[[int, int], None] = lambda done, total: None
     # a remark in words
     on_note: Callable[[str], None] = lambda text: None
+    # (what is counted, what is loaded first): other work begins, and progress counts it; no text where nothing is loaded
+    on_stage: Callable[[str, str], None] = lambda what, loading: None

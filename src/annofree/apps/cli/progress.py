@@ -46,17 +46,19 @@ class Display:
     @property
     def callbacks(self) -> Callbacks:
         """What prints failures, and notes and progress unless it is quiet, on the error stream."""
-        return Callbacks(lambda _, reason: self.say(f"failed: {reason}"), self, self.note)
+        return Callbacks(lambda _, reason: self.say(f"failed: {reason}"), self, self.note, self.begin)
 
     def note(self, text: str) -> None:
         """Print a note, unless quiet."""
         if type(self) is not Display:
             self.say(f"note: {text}")
 
-    def begin(self, what: str, clock: Clock) -> None:
-        """Begin other work, which loads first: since the start of the clock."""
+    def begin(self, what: str, loading: str = "") -> None:
+        """Begin other work; ``loading`` says what it loads first, since the start of the command where that still lasts."""
+        from annofree.runs.clock import Clock
+
         self.close()
-        self.what, self.clock = what, clock
+        self.what, self.loading, self.clock = what, loading, (self.clock or Clock.started()) if loading else None
         self.eta.restart()
         self.begin_loading()
 

@@ -26,17 +26,16 @@ def reproduce_published(
     Only figures that the recipe expects can be off, and none where ``limit`` leaves pictures out.
     """
     from annofree.experiments.papers import PublishedRecipe
-    from annofree.runs.clock import Clock
 
     clock = command_clock()
     plan = PublishedRecipe.read(recipe)
     names = [run.name for run in plan.chosen(only)]
-    with progress("images") as show:
+    with progress("images", clock=clock) as show:
 
         def begin(name: str) -> None:
             number = names.index(name)
             place = f" (run {number + 1} of {len(names)})" if len(names) > 1 else ""
-            show.begin(f"{name}{place}: images", Clock.started() if number else clock)
+            show.begin(f"{name}{place}: images", "loading models")
 
         figures = plan.measure(
             data, device=device, limit=limit, only=only, on_progress=show, on_run=begin, on_found=keeper(out)

@@ -12,84 +12,28 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-import typer
 from safetensors.torch import save_file
+from tests.support.detector_training import NAMES, TOML, write_labels
 from tests.training.two_processes import assert_same_curves, by_two_processes
 from torch import nn
-from typer.testing import CliRunner
 
-from annofree.apps.cli.commands.finetune import finetune
-from annofree.apps.cli.commands.train_detector import detector as command
 from annofree.datasets.labelled import Labelled
 from annofree.detectors.checkpoint import load_detector, save_detector
 from annofree.detectors.types import Target
 from annofree.errors import InputError, MissingError
-from annofree.formats.coco import CocoFile
 from annofree.hub.cards import Card
 from annofree.methods.registry import load
-from annofree.structures import Detections, Image
+from annofree.structures import Image
 from annofree.training.augment.detection_scenes import DetectionScenes
-from annofree.training.detector.finetune import SCHEDULES, tuning
+from annofree.training.detector.finetune import tuning
 from annofree.training.detector.init import class_layers, start
 from annofree.training.detector.recipe import DetectorRecipe
 from annofree.training.detector.train import Batch, Draw, collate, fit_detector, losses_of, optimiser_of, read_labels
+from annofree.training.detector.tuning_schedule import SCHEDULES
 from annofree.training.engine.checkpoint import read_log
 from annofree.training.engine.lr_schedules import Poly, Stairs, Warmed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-NAMES = ("dog", "cat", "cup")
-COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200))
-TOML = """
-labels = "labels.json"
-images = "pictures"
-out = "out"
-steps = 6
-batch = 2
-lr = 0.02
-decay_at = [4]
-warmup = 2
-log_every = 2
-checkpoint_every = 3
-world = "emoji"
-
-[network]
-backbone = "clip-resnet"
-layers = [1, 1, 1, 1]
-width = 8
-norm = "group"
-channels = 8
-fc = 16
-mask_convs = 1
-side = 48
-longest = 64
-anchors = [8, 16, 32, 64, 128]
-rpn_before = [100, 100]
-rpn_after = [30, 30]
-rpn_batch = 8192
-score_floor = 0.0
-
-[scenes]
-sides = [48, 64]
-longest = 64
-copy_paste = 0.5
-"""
-
-
-def write_labels(folder: Path, info: Mapping[str, Any] | None = None) -> None:
-    """Six pictures of two squares each, in the colours of their names."""
-    rng, file = np.random.default_rng(0), CocoFile.with_categories(dict(enumerate(NAMES, 1)))
-    (folder / "pictures").mkdir(parents=True)
-    for n in range(6):
-        pixels, masks = rng.integers(90, 130, (48, 56, 3), np.uint8), np.zeros((2, 48, 56), bool)
-        for k, left in enumerate((3, 31)):
-            masks[k, 8 + n : 30 + n, left : left + 20] = True
-            pixels[masks[k]] = COLOURS[(n + k) % 3]
-        PIL.Image.fromarray(pixels).save(folder / "pictures" / f"{n}.png")
-        things = Detections.from_masks(masks, [n % 3, (n + 1) % 3], [1.0, 1.0], NAMES)
-        file.add_annotations(things.to_coco(file.add_image(f"{n}.png", (48, 56))))
-    file.info = dict(info or {})
-    file.write(folder / "labels.json")
 
 
 @pytest.fixture(scope="module")
@@ -494,35 +438,3 @@ def test_what_cannot_be_tuned(trained: Path, tmp_path: Path) -> None:
         tuning(trained, Path("labels"), tmp_path, 0)
     with pytest.raises(MissingError, match="expected a detector's folder"):
         tuning(tmp_path, Path("labels"), tmp_path)
-
-
-# The commands
-
-
-def app_of(*commands: Any) -> typer.Typer:
-    app = typer.Typer()
-    for one in commands:
-        app.command()(one)
-    return app
-
-
-def test_the_command(home: Path, tmp_path: Path) -> None:
-    arguments = ["--config", str(home / "recipe.toml"), "--out", str(tmp_path / "out"), "--steps", "3"]
-    said = CliRunner().invoke(app_of(command), arguments)
-    assert said.exit_code == 0, said.output
-    assert "3 names, 6 pictures with 12 things; all weights are random" in said.output
-    assert "out/card.json: step 3, loss " in said.stdout
-    origin = json.loads((tmp_path / "out" / "training.json").read_text())["recipe"]
-    assert (origin["steps"], origin["decay_at"], origin["warmup"]) == (3, [2], 1)
-    quietly = CliRunner().invoke(app_of(command), [*arguments, "--quiet"])
-    assert quietly.exit_code == 0 and "names" not in quietly.output and "card.json" in quietly.output
-
-
-def test_finetuning(home: Path, trained: Path, tmp_path: Path) -> None:
-    given = [str(trained), "--labels", home / "labels.json", "--images", home / "pictures", "--out", tmp_path / "out"]
-    rest = ["--fraction", "0.4", "--steps", "2", "--batch", "2", "--agnostic", "--name", "tuned"]
-    said = CliRunner().invoke(app_of(finetune), [*map(str, given), *rest])
-    assert said.exit_code == 0, said.output
-    assert "1 names, 2 pictures with 4 things; trained: it knew 3 names and is to learn 'object' alone" in said.output
-    assert load_detector(tmp_path / "out").config.names == ("object",)
-    assert Card.read(tmp_path / "out").name == "tuned"

@@ -10,8 +10,8 @@ from annofree.datasets.benchmarks.coco_ovd import BASE_48, NOVEL_17
 from annofree.detectors.config import DetectorConfig
 from annofree.experiments.papers import PublishedRecipe, is_published
 from annofree.methods.registry import changed, entry_of
-from annofree.training.detector.finetune import SCHEDULES
 from annofree.training.detector.recipe import DetectorRecipe
+from annofree.training.detector.tuning_schedule import SCHEDULES
 
 ROOT = Path(__file__).parents[2] / "recipes" / "zip"
 TABLES = sorted(path for path in ROOT.glob("*.toml") if is_published(path))

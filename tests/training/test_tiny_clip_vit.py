@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import typer
 from safetensors.torch import load_file
 from tests.drawing import drawing
 from torch import Tensor
 from torch.nn import functional as F
-from typer.testing import CliRunner
 
-from annofree.apps.cli.commands.train_tiny_clip_vit import tiny_clip_vit as command
 from annofree.datasets.emoji.world import CATEGORIES, World
 from annofree.errors import MissingError
 from annofree.features.clip import Clip
@@ -29,7 +25,6 @@ from annofree.training.tiny import clip_vit as tiny_clip_vit
 from annofree.training.tiny.budget import Budget, rng_of
 from annofree.training.tiny.clip import prepared, render
 from annofree.training.tiny.clip_vit import (
-    BUDGET,
     MODEL,
     TEACHER,
     best_path,
@@ -209,24 +204,6 @@ def test_the_card_names_the_path_that_reads_scenes_best(tmp_path: Path) -> None:
     scores = {path: dense_iou(Clip(tmp_path, use={"dense": path}), scenes) for path in clip.paths}
     assert scores[clip.settings["dense"]] == max(scores.values())
     assert clip.settings["dense"] == best_path(tmp_path, scenes)
-
-
-def test_the_command_passes_on_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-
-    def train(out: Path, budget: Budget, **others: Any) -> dict[str, float]:
-        asked.update(out=out, budget=budget, **others)
-        return {"zero-shot top-1": 0.5}
-
-    monkeypatch.setattr(tiny_clip_vit, "fit_tiny_clip_vit", train)
-    app = typer.Typer()
-    app.command()(command)
-    arguments = ["--out", str(tmp_path), "--minutes", "0.5", "--pool", "40", "--seed", "3"]
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    assert asked["out"] == tmp_path and asked["seed"] == 3 and asked["pool_size"] == 40 and asked["device"] == "cpu"
-    assert asked["budget"] == Budget(BUDGET.samples, BUDGET.batch, BUDGET.lr, minutes=0.5)
-    assert "zero-shot top-1 0.5" in done.output
 
 
 def test_tokens_of_all_names_are_known_to_the_shared_vocabulary() -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from annofree.datasets.emoji.world import CATEGORIES, SPLITS
 from annofree.errors import InputError
@@ -18,7 +18,6 @@ from annofree.evaluation.accumulators import Figures
 from annofree.evaluation.metrics.errors import find_mistakes
 from annofree.formats.coco import CocoFile
 from annofree.io.callbacks import Callbacks
-from annofree.io.settings_file import check_names, check_type
 from annofree.methods.registry import load
 from annofree.pipelines.scenes import Show, drawn_scenes
 from annofree.runs.batch_encoder import Encoders
@@ -29,13 +28,12 @@ from annofree.runs.tasks import Tasks
 from annofree.structures import Vocabulary
 from annofree.training.detector.recipe import DetectorRecipe
 from annofree.training.detector.train import fit_detector
-from annofree.training.pseudo_labels.rules import ByClass, LabelRules
+from annofree.training.pseudo_labels.rules import LabelRules
 from annofree.training.pseudo_labels.select import select_labels
 
 __all__ = ["SelfTrainingMaking", "label_figures"]
 
 _BATCH = 4
-_BY_CLASS = ("min_score", "keep")
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class SelfTrainingMaking:
                     tasks, Encoders(tasks, _BATCH, os.cpu_count() or 2), {"settings": settings, "provenance": tasks.provenance}
                 )
         with show("pictures whose labels are chosen") as shown:
-            select_labels(out / "run", out / "labels", rules_of(self.rules), on_progress=shown)
+            select_labels(out / "run", out / "labels", LabelRules.of(self.rules), on_progress=shown)
 
     def _train(self, out: Path, name: str, own: Mapping[str, Any], show: Show, device: str, say: Callable[[str], None]) -> None:
         fields = {**over(self.common, own), "out": out / name, "name": name, "world": "emoji"}
@@ -126,15 +124,6 @@ def over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """
     tables = {k: over(common[k], v) for k, v in own.items() if isinstance(v, Mapping) and isinstance(common.get(k), Mapping)}
     return {**common, **own, **tables}
-
-
-def rules_of(given: Mapping[str, Any]) -> LabelRules:
-    """Read rules from plain values; the least score and the share that is kept are numbers for all classes."""
-    check_names("rule of labels", given, [f.name for f in fields(LabelRules)])
-    for name, value in given.items():
-        check_type(name, value, float if name in _BY_CLASS else get_type_hints(LabelRules)[name], "the rules of labels")
-    values: dict[str, Any] = {k: ByClass(float(v)) if k in _BY_CLASS else v for k, v in given.items()}
-    return LabelRules(**values)
 
 
 def label_figures(labels: Path, truth: Path) -> Figures:

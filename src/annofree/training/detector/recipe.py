@@ -133,19 +133,19 @@ class DetectorRecipe:
         self.scene_settings()
 
     @classmethod
-    def read(cls, path: Path, **changes: Any) -> DetectorRecipe:
-        """Read a recipe; ``changes`` are fields in the place of its own.
+    def read(cls, path: Path | None, **changes: Any) -> DetectorRecipe:
+        """Read a recipe; ``changes`` are fields in the place of its own, or all of it where there is no file.
 
         Raises InputError when it is not there, not TOML, lacks a field or has one that there is not, with the nearest names.
         """
-        held = read_fields(path, cls, _PATHS)
-        if (initial := held.get("initial")) and isinstance(initial, str) and _is_place(path.parent, initial):
+        held = {} if path is None else read_fields(path, cls, _PATHS)
+        if path and (initial := held.get("initial")) and isinstance(initial, str) and _is_place(path.parent, initial):
             held["initial"] = str(path.parent / initial)
+        check_names("field of the recipe", changes, [f.name for f in fields(cls)])
         held |= {name: value for name, value in changes.items() if value is not None}
         if lacking := [name for name in ("labels", "out") if name not in held]:
-            raise InputError(
-                f"expected {', '.join(lacking)} in the recipe {path}, got none; see `annofree train detector --help`"
-            )
+            where = f"the recipe {path}" if path else "the recipe"
+            raise InputError(f"expected {', '.join(lacking)} in {where}, got none; see `annofree train detector --help`")
         return cls(**held)
 
     @property

@@ -116,17 +116,19 @@ class ZutisRecipe:
         self.scene_settings()
 
     @classmethod
-    def read(cls, path: Path, **changes: Any) -> ZutisRecipe:
-        """Read a recipe; ``changes`` are fields in the place of its own.
+    def read(cls, path: Path | None, **changes: Any) -> ZutisRecipe:
+        """Read a recipe; ``changes`` are fields in the place of its own, or all of it where there is no file.
 
         Raises InputError when it is not there, not TOML, lacks a field or has one that there is not, with the nearest names.
         """
-        held = read_fields(path, cls, _PATHS)
-        if isinstance(clip := held.get("clip"), str) and (path.parent / clip).is_dir():
+        held = {} if path is None else read_fields(path, cls, _PATHS)
+        if path and isinstance(clip := held.get("clip"), str) and (path.parent / clip).is_dir():
             held["clip"] = str(path.parent / clip)
+        check_names("field of the recipe", changes, [f.name for f in fields(cls)])
         held |= {name: value for name, value in changes.items() if value is not None}
         if lacking := [name for name in ("archive", "clip", "out") if name not in held]:
-            raise InputError(f"expected {', '.join(lacking)} in the recipe {path}, got none; see `annofree train zutis --help`")
+            where = f"the recipe {path}" if path else "the recipe"
+            raise InputError(f"expected {', '.join(lacking)} in {where}, got none; see `annofree train zutis --help`")
         return cls(**held)
 
     def scene_settings(self) -> CopyPasteSettings:

@@ -38,27 +38,34 @@ _BATCH = 4
 
 @dataclass(frozen=True)
 class SelfTrainingMaking:
-    """What is made, in this order.
-
-    ``scenes`` pictures of each split, of ``side`` px, from ``seed``; what ``method`` of ``models`` finds of all names in them;
-    the labels that ``rules`` leave, fields of ``LabelRules``; and a detector for each table of ``train``, by name: fields of
-    ``DetectorRecipe`` over those of ``common``, in tables within them, too.  Then ``labelled`` other pictures of each split,
-    with their truth, and a detector for each table of ``tune``, by name, over those of ``common`` and of ``tuning``; its
-    ``initial`` may be a detector that was made before, as ``made/NAME``.
+    """What is made, in this order: scenes, what a method finds of all names in them, the labels that rules leave, and detectors
+    trained on these; then other scenes with their ground truth, and detectors tuned on shares of it.
 
     Raises InputError without a detector to train.
     """
 
+    # scenes of each split that the method labels
     scenes: int
+    # a detector for each table, by name: fields of DetectorRecipe over those of common, in tables within them, too
     train: Mapping[str, Mapping[str, Any]]
+    # fields of DetectorRecipe that all detectors share
     common: Mapping[str, Any] = field(default_factory=dict)
+    # fields of LabelRules: which of the method's instances become labels
     rules: Mapping[str, Any] = field(default_factory=dict)
+    # a detector for each table, by name, over the fields of common and of tuning; its initial may be a detector that was made
+    # before, as made/NAME
     tune: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # fields of DetectorRecipe that all tuned detectors share
     tuning: Mapping[str, Any] = field(default_factory=dict)
+    # other scenes of each split, whose ground truth stands for human annotations
     labelled: int = 0
+    # height and width of scenes in px
     side: int = 256
+    # of the scenes; the labeled ones have the next
     seed: int = 0
+    # what finds the instances that become labels
     method: str = "zip"
+    # the preset of its models
     models: str = "tiny"
 
     def __post_init__(self) -> None:

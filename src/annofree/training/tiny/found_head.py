@@ -119,14 +119,23 @@ class _Lesson:
 class _Training:
     """All that one training of a head needs but the DINO that it stands on."""
 
+    # how much is learned from, and how fast
     budget: Budget
+    # how targets are drawn to edges
     refine: Refine
+    # threshold of the seed that is the first target (FOUND: 0.3)
     tau: float
+    # of the scenes and the head's weights
     seed: int
+    # NotoColorEmoji.ttf, where the system has none
     font: Path | None
+    # scenes of a split that the head is evaluated on
     exam_size: int
+    # cpu or cuda
     device: str
+    # (done, total): steps
     on_progress: Callable[[int, int], None]
+    # told of the log
     say: Callable[[str], None]
 
     def run(self, dino: Path, out: Path) -> dict[str, float]:

@@ -70,5 +70,7 @@ def test_killed_and_called_again_it_ends_as_if_it_had_not_been(train: Train, tmp
     assert torn == whole and [line["step"] for line in whole] == [2, 4]
     (weights,) = (path.name for path in (tmp_path / "whole").glob("*.safetensors"))
     assert (tmp_path / "torn" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+    said: list[str] = []
     with pytest.raises(InputError, match=r"seed was 0, now 1\); go on with those, or elsewhere"):
-        train(tmp_path / "torn", seed=1)
+        train(tmp_path / "torn", seed=1, say=said.append)
+    assert not said, "refused before anything is rendered"

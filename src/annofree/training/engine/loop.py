@@ -102,7 +102,7 @@ def train(
 
     Ctrl-C, or a request to end, finishes the step, writes a checkpoint and raises KeyboardInterrupt; so do the minutes of
     ``watch``, but the call returns.  Raises InputError when
-    the folder holds a run with other settings, a batch cannot be shared evenly, or a loss is no number any more.
+    the folder holds a run with other settings, a batch cannot be shared evenly, or a loss is NaN or infinite.
     """
     watch, ranks = watch or Watch(), ranks or Ranks()
     make_folder(folder)

@@ -103,8 +103,8 @@ class Learner:
         new = self.ranks.mean(torch.stack(self._new)) if self._new else torch.zeros(0, len(self.names))
         if not bool(torch.isfinite(new).all()):
             raise InputError(
-                f"the loss is no number any more by step {self.done}; the last checkpoint is from before; a lower learning "
-                "rate, a bound on the gradient or bf16 = false may help"
+                f"the loss became NaN or infinite by step {self.done}; the last checkpoint is from before; a lower learning "
+                "rate, a bound on the gradient's norm or bf16 = false may help"
             )
         self._new = list(new)
         return new

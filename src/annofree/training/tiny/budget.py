@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from annofree.training.engine.checkpoint import CHECKPOINT, restored
 from annofree.training.engine.distributed import Ranks
 from annofree.training.engine.loop import Course, Watch, train
 from annofree.training.engine.lr_schedules import Cosine
 from annofree.training.engine.state import Losses
 
-__all__ = ["Budget", "effort", "rng_of", "train_on_budget"]
+__all__ = ["Budget", "check_folder", "effort", "rng_of", "train_on_budget"]
 
 T = TypeVar("T")
 
@@ -89,15 +90,26 @@ def train_on_budget(
         log_every=every, checkpoint_every=every, minutes=budget.minutes, measure=lambda _: measure(),
         on_log=lambda line: say(_in_words(line, budget)), on_progress=on_progress,
     )  # fmt: skip
-    course = Course(budget.steps, budget.batch, Cosine(round(budget.warmup * budget.steps)), seed, clip=budget.clip)
-    settings = {"lr": budget.lr, "weight_decay": budget.weight_decay, **(about or {})}
     optimizer = torch.optim.AdamW(_groups(model, budget), lr=budget.lr, betas=(0.9, 0.98))
     trained = train(
-        model, optimizer, losses_of, draw, course, folder,
-        collate=collate, watch=watch, ranks=Ranks(device=device), about=settings,
+        model, optimizer, losses_of, draw, _course(budget, seed), folder,
+        collate=collate, watch=watch, ranks=Ranks(device=device), about=_about(budget, about),
     )  # fmt: skip
     loss = {"loss": trained.figures["loss"]} if "loss" in trained.figures else {}
     return {"samples": trained.done * budget.batch, "minutes": round(trained.seconds / 60, 1), **loss}
+
+
+def check_folder(folder: Path, budget: Budget, seed: int, about: Mapping[str, Any]) -> None:
+    """Refuse a folder that ``train_on_budget`` would refuse, before there is anything to learn from; raises InputError."""
+    restored(folder / CHECKPOINT, {**_course(budget, seed).settings(), **_about(budget, about)}, "cpu")
+
+
+def _course(budget: Budget, seed: int) -> Course:
+    return Course(budget.steps, budget.batch, Cosine(round(budget.warmup * budget.steps)), seed, clip=budget.clip)
+
+
+def _about(budget: Budget, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"lr": budget.lr, "weight_decay": budget.weight_decay, **(about or {})}
 
 
 def effort(training: Mapping[str, float]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from annofree.features.dense_tokens import Tokenizer, vocabulary_of
 from annofree.hub.cards import Card, sha256_of
 from annofree.io.atomic import write_atomic, write_json
 from annofree.structures import Image, Vocabulary
-from annofree.training.tiny.budget import Budget, effort, rng_of, train_on_budget
+from annofree.training.tiny.budget import Budget, check_folder, effort, rng_of, train_on_budget
 from annofree.training.tiny.evaluate import average_precision, examine_clip
 from annofree.training.tiny.pool import Pool
 
@@ -246,7 +246,8 @@ def fit_tiny_clip(
     figures measured on ``exam_size`` scenes drawn from other seeds; ``calibration_size`` scenes fit the presence of names.
     Raises MissingError without the emoji font, InputError where ``out`` holds a run with other settings.
     """
-    world = World(font)
+    world, about = World(font), {"pool": pool_size}
+    check_folder(out, budget, seed, about)
     pool = new_pool(world, pool_size, seed, fresh=max(1, budget.batch // 12))
     pool.fill(say)
     captions = [pool.thing(number).caption for number in pool.window(0)]
@@ -257,7 +258,7 @@ def fit_tiny_clip(
     training = train_on_budget(
         model, functools.partial(_losses_of, tokenizer=tokenizer, device=device), _Draw(pool, budget.batch, seed), budget, out,
         collate=collate, seed=seed, device=device, measure=functools.partial(exam, model, tokenizer),
-        on_progress=on_progress, say=say, about={"pool": pool_size},
+        on_progress=on_progress, say=say, about=about,
     )  # fmt: skip
     calibration = list(world.scenes(calibration_size, 8_000_000 + seed, "mixed"))
     return write_tiny_clip(model, tokenizer, training, out, calibration, font=font, exam_size=exam_size)

@@ -30,7 +30,7 @@ from annofree.features.dense_tokens import Tokenizer
 from annofree.hub.cards import Card, bundled
 from annofree.protocols import DensePath
 from annofree.training.tiny import clip as tiny_clip
-from annofree.training.tiny.budget import Budget, rng_of, train_on_budget
+from annofree.training.tiny.budget import Budget, check_folder, rng_of, train_on_budget
 from annofree.training.tiny.clip import Exam, contrastive_loss, finish_card, prepared, render, save_clip
 from annofree.training.tiny.evaluate import dense_iou, examine_dense_clip
 from annofree.training.tiny.pool import Pool
@@ -159,7 +159,9 @@ def fit_tiny_clip_vit(
     ``calibration_size`` scenes fit the presence of names and choose how the last block is read as a map.
     Raises MissingError without the emoji font, InputError where ``out`` holds a run with other settings.
     """
-    world = World(font)
+    world, taught_by = World(font), Card.read(bundled(TEACHER)).provenance()["sha256"]
+    about = {"pool": pool_size, "teacher": taught_by}
+    check_folder(out, budget, seed, about)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, tokenizer = new_model(bundled(TEACHER))
@@ -172,7 +174,7 @@ def fit_tiny_clip_vit(
     training = train_on_budget(
         model, functools.partial(_losses_of, device=device), _Draw(small, large, budget.batch, seed), budget, out,
         collate=collate, seed=seed, device=device, measure=functools.partial(exam, model, tokenizer),
-        on_progress=on_progress, say=say, about={"pool": pool_size, "teacher": teacher.card.provenance()["sha256"]},
+        on_progress=on_progress, say=say, about=about,
     )  # fmt: skip
     calibration = list(world.scenes(calibration_size, 8_000_000 + seed, "mixed"))
     return write_tiny_clip_vit(model, tokenizer, training, out, calibration, font=font, exam_size=exam_size)

@@ -29,7 +29,7 @@ from annofree.io.atomic import write_json
 from annofree.io.tensors import write_half
 from annofree.training.augment.dino_views import Light, Pairs, Paster
 from annofree.training.losses.dino_loss import attention_loss, ground_cosines, ground_loss, match_loss
-from annofree.training.tiny.budget import Budget, effort, rng_of, train_on_budget
+from annofree.training.tiny.budget import Budget, check_folder, effort, rng_of, train_on_budget
 from annofree.training.tiny.evaluate_saliency import examine_dino
 
 __all__ = ["ARCHITECTURE", "BUDGET", "MODEL", "POOL", "USE", "fit_tiny_dino", "new_model", "write_tiny_dino"]
@@ -164,14 +164,16 @@ def fit_tiny_dino(
     Returns the figures of ``examine_dino`` on ``exam_size`` scenes of other seeds.  Raises MissingError without the emoji font,
     InputError where ``out`` holds a run with other settings.
     """
-    views = _Views(_rendered(World(font), pool_size, seed), seed)
+    world, about = World(font), {"pool": pool_size}
+    check_folder(out, budget, seed, about)
+    views = _Views(_rendered(world, pool_size, seed), seed)
     say(f"rendered {pool_size} pictures")
     model = new_model(seed).to(device)
     reader, watched = _Reader(model), views.watched(64)
     training = train_on_budget(
         reader, functools.partial(_losses_of, light=Light(torch.default_generator), device=device), int, budget, out,
         collate=views, seed=seed, device=device, measure=lambda: _progress(reader, watched, device),
-        on_progress=on_progress, say=say, about={"pool": pool_size},
+        on_progress=on_progress, say=say, about=about,
     )  # fmt: skip
     return write_tiny_dino(model, training, out, font=font, exam_size=exam_size)
 

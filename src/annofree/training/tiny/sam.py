@@ -23,7 +23,7 @@ from annofree.datasets.emoji.world import Scene, Split, World
 from annofree.hub.cards import Card, sha256_of
 from annofree.io.tensors import write_half
 from annofree.ops.boxes import tight_boxes
-from annofree.training.tiny.budget import Budget, effort, rng_of, train_on_budget
+from annofree.training.tiny.budget import Budget, check_folder, effort, rng_of, train_on_budget
 from annofree.training.tiny.evaluate import examine_sam
 from annofree.training.tiny.pool import Pool
 
@@ -278,14 +278,16 @@ def fit_tiny_sam(
     Returns the figures measured on ``exam_size`` scenes drawn from other seeds.  Raises MissingError without the emoji font,
     InputError where ``out`` holds a run with other settings.
     """
-    pool = Pool(functools.partial(_scenes, World(font), seed), pool_size, fresh=1)
+    world, about = World(font), {"pool": pool_size}
+    check_folder(out, budget, seed, about)
+    pool = Pool(functools.partial(_scenes, world, seed), pool_size, fresh=1)
     pool.fill(say, "scenes", every=1000)
     model = _new_model(seed).to(device)
     exam = _Exam(font, seed=7_000_000 + seed, count=exam_size)
     training = train_on_budget(
         model, functools.partial(_losses_of, device=device), _Draw(pool, budget, seed), budget, out,
         collate=list, seed=seed, device=device, measure=lambda: exam(model),
-        on_progress=on_progress, say=say, about={"pool": pool_size},
+        on_progress=on_progress, say=say, about=about,
     )  # fmt: skip
     return write_tiny_sam(model, training, out, font=font, exam_size=exam_size)
 

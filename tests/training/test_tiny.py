@@ -15,7 +15,7 @@ from annofree.features.sam import Sam
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
 from annofree.training.tiny import clip as tiny_clip
-from annofree.training.tiny import sam as tiny_sam
+from annofree.training.tiny import sam_lessons
 from annofree.training.tiny.budget import Budget
 from annofree.training.tiny.clip import contrastive_loss, fit_tiny_clip
 from annofree.training.tiny.evaluate import average_precision
@@ -80,9 +80,9 @@ class TestWhatIsDrawn:
         first, second = tiny_clip.render(world, 0, 64, [3, 5]), tiny_clip.render(world, 0, 64, [5])
         assert np.array_equal(first[1].image, second[0].image) and first[1].caption == second[0].caption
         assert not np.array_equal(first[0].image, first[1].image)
-        scenes = tiny_sam._scenes(world, 0, range(4))
+        scenes = sam_lessons.render_scenes(world, 0, range(4))
         assert all(s.objects for s in scenes)
-        assert np.array_equal(scenes[2].image, tiny_sam._scenes(world, 0, [2])[0].image)
+        assert np.array_equal(scenes[2].image, sam_lessons.render_scenes(world, 0, [2])[0].image)
 
     def test_a_batch_of_captioned_pictures_has_one_size(self) -> None:
         pool = tiny_clip.new_pool(World(), 6, 0, fresh=1)
@@ -94,8 +94,8 @@ class TestWhatIsDrawn:
         assert set(batches[5].captions) <= seen
 
     def test_a_lesson_has_prompts_of_its_steps_kind(self) -> None:
-        pool = Pool(lambda numbers: tiny_sam._scenes(World(), 0, numbers), 2, fresh=1)
-        draw = tiny_sam._Draw(pool, Budget(samples=40, batch=2, lr=1.0), 0)
+        pool = Pool(lambda numbers: sam_lessons.render_scenes(World(), 0, numbers), 2, fresh=1)
+        draw = sam_lessons.LessonDraw(pool, Budget(samples=40, batch=2, lr=1.0), 0)
         lessons = [draw(number) for number in range(8)]
         assert all(a.kind == b.kind for a, b in zip(lessons[::2], lessons[1::2], strict=True))
         assert len({lesson.kind for lesson in lessons}) > 1
@@ -109,14 +109,14 @@ class TestTargets:
     def test_targets_are_objects_or_their_parts_and_points_lie_in_them(self) -> None:
         rng = np.random.default_rng(0)
         for scene in World().scenes(3, 0, "plain"):
-            masks = tiny_sam._targets(rng, scene, 12)
+            masks = sam_lessons.draw_targets(rng, scene, 12)
             assert masks.shape == (12, 256, 256) and masks.any((1, 2)).all()
             for mask in masks:
                 (owner,) = np.unique(scene.layout[mask])
                 assert owner > 0
                 whole = np.array_equal(mask, scene.mask(int(owner) - 1))
                 assert whole or len(np.unique(scene.parts[mask])) == 1
-            points = tiny_sam._inner_points(rng, masks)
+            points = sam_lessons.draw_points(rng, masks)
             assert points.shape == (12, 1, 2)
             assert all(m[int(y), int(x)] for m, ((x, y),) in zip(masks, points, strict=True))
 

@@ -29,9 +29,10 @@ from annofree.features.clip_vit import VitTower
 from annofree.features.dense_tokens import Tokenizer
 from annofree.hub.cards import Card, bundled
 from annofree.protocols import DensePath
-from annofree.training.tiny import clip as tiny_clip
+from annofree.training.tiny import clip_export
 from annofree.training.tiny.budget import Budget, check_folder, rng_of, train_on_budget
-from annofree.training.tiny.clip import Exam, contrastive_loss, finish_card, prepared, render, save_clip
+from annofree.training.tiny.clip import Exam, contrastive_loss, prepared, render
+from annofree.training.tiny.clip_export import finish_card, save_clip
 from annofree.training.tiny.evaluate import dense_iou, examine_dense_clip
 from annofree.training.tiny.pool import Pool
 
@@ -42,13 +43,13 @@ TEACHER = "tiny-clip"
 MODEL: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 128, "layers": 6, "width": 192, "head_width": 32, "patch_size": 16, "pool_type": "avg"},
-    "text_cfg": tiny_clip.MODEL["text_cfg"],
+    "text_cfg": clip_export.MODEL["text_cfg"],
 }
 """open_clip's configuration; the vocabulary's size is that of the teacher's."""
 USE: dict[str, Any] = {
     "dense_side": 256,
     "whole_side": 128,
-    **{key: tiny_clip.USE[key] for key in ("templates", "neutral", "warning")},
+    **{key: clip_export.USE[key] for key in ("templates", "neutral", "warning")},
 }
 """How the card says that the model is best used; the dense path comes from its exam."""
 BUDGET = Budget(samples=429_792, batch=96, lr=1e-3)

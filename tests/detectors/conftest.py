@@ -1,35 +1,16 @@
 """A detector small enough to learn within seconds, and a scene to learn."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
+from tests.support.small_detector import TINY
 from torch import Tensor
 
 from annofree.detectors.config import DetectorConfig
 from annofree.detectors.types import Target
 
 Scene = tuple[Tensor, Target]
-
-TINY: dict[str, Any] = {
-    "names": ("disc", "bar"),
-    "backbone": "clip-resnet",
-    "layers": (1, 1, 1, 1),
-    "width": 16,
-    "norm": "group",
-    "side": 64,
-    "longest": 96,
-    "channels": 16,
-    "fc": 32,
-    "mask_convs": 1,
-    "anchors": (8, 16, 32, 64, 96),
-    "roi_scale": 40,
-    "rpn_before": (200, 100),
-    "rpn_after": (60, 40),
-    "roi_batch": 32,
-    "sampling": 2,
-}
 
 
 @pytest.fixture(autouse=True)

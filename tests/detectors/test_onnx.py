@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
+from tests.support.small_detector import untrained
 
-from annofree.apps.cli.commands.export_model import export_model
 from annofree.detectors.base import DetectorNetwork
-from annofree.detectors.build import build
-from annofree.detectors.checkpoint import save_detector
 from annofree.detectors.config import DetectorConfig
 from annofree.detectors.onnx import OPSET, TOLERANCE, Agreement, compared, export_onnx, noise_pictures
 from annofree.detectors.types import Found
 from annofree.errors import InputError, MissingError
-from annofree.hub.cards import Card
 
 Configs = Callable[..., DetectorConfig]
 SIZES = [(64, 80), (50, 90), (130, 64), (64, 64), (40, 33)]
-EXAMPLE = Path(__file__).parents[2] / "examples" / "run_onnx.py"
-
-
-def untrained(config: DetectorConfig) -> DetectorNetwork:
-    """A network whose answers are many and differ from picture to picture."""
-    torch.manual_seed(0)
-    network = build(config).eval().requires_grad_(False)
-    for name, weight in network.named_parameters():
-        if "score" in name and weight.ndim > 1:
-            weight.mul_(30)
-    return network
 
 
 def answers(*rows: tuple[float, float, int]) -> list[np.ndarray[Any, Any]]:
@@ -115,32 +96,7 @@ def test_what_cannot_be_exported_is_refused(tiny: Configs, tmp_path: Path) -> No
         export_onnx(untrained(tiny()).train(), tmp_path / "m.onnx", [])
 
 
-# Command
-
-app = typer.Typer()
-app.command()(export_model)
-
-
-def said(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def test_wrong_calls_are_refused(tmp_path: Path) -> None:
-    wrong = said(tmp_path, "--out", tmp_path / "model.pt").exception
-    assert isinstance(wrong, InputError) and re.search(r"ends in \.onnx, got .*model\.pt; name it .*model\.onnx", str(wrong))
-    assert isinstance(said(tmp_path, "--out", tmp_path / "model.onnx").exception, MissingError)
-
-
 # With onnxruntime
-
-
-def example() -> Any:
-    spec = spec_from_file_location("run_onnx", EXAMPLE)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules["run_onnx"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("kind", ["cascade", "mask_rcnn"])
@@ -182,31 +138,3 @@ def test_a_file_that_differs_is_not_written(tiny: Configs, tmp_path: Path, monke
     with pytest.raises(InputError, match=r"but they differ, so none is written: .* boxes inf"):
         export_onnx(untrained(tiny(score_floor=0.0)), tmp_path / "m.onnx", noise_pictures(SIZES[:1]))
     assert not list(tmp_path.iterdir())
-
-
-def test_the_command_writes_a_file_that_the_example_runs(tiny: Configs, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    network, folder = untrained(tiny(score_floor=0.0)), tmp_path / "checkpoint"
-    save_detector(network, folder, torch.float32)
-    card = Card(
-        name="small", kind="segmenter", family="Detector", tier="S2", licence="MIT", code_licence="Apache-2.0",
-        trained_on="nothing", world="noise", files={}, figures={}, parameters=1, preprocessing={},
-    )  # fmt: skip
-    card.write(folder)
-    pixels = (noise_pictures([(70, 100)])[0] * 255).byte()
-    PIL.Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
-    done = said(folder, "--out", tmp_path / "made" / "m.onnx", "--check", tmp_path / "a.png")
-    assert done.exit_code == 0, done.exception
-    assert "checked against PyTorch on" in done.output and "answers in 1 pictures" in done.output
-    detector = example().OnnxDetector(str(tmp_path / "made" / "m.onnx"))
-    assert (detector.about["name"], detector.about["licence"], detector.about["world"]) == ("small", "MIT", "noise")
-    picture = PIL.Image.open(tmp_path / "a.png")
-    (truth,) = network.detect([pixels / 255])
-    surest = detector.find(picture, float(truth.scores[4]) - 1e-4)[:3]
-    for thing in surest:  # Pillow rounds to whole values where PyTorch does not
-        near = (truth.boxes - torch.from_numpy(thing.box)).abs().amax(1).argmin()
-        assert float((truth.boxes[near] - torch.from_numpy(thing.box)).abs().max()) < 0.5
-        both = thing.mask & truth.masks[near].numpy()
-        assert both.sum() >= 0.9 * (thing.mask | truth.masks[near].numpy()).sum()
-    assert len(surest) == 3
-    assert example().drawn(picture, surest).size == picture.size

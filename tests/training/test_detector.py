@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,84 +12,28 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-import typer
 from safetensors.torch import save_file
+from tests.support.detector_training import NAMES, TOML, write_labels
 from tests.training.two_processes import assert_same_curves, by_two_processes
 from torch import nn
-from typer.testing import CliRunner
 
-from annofree.apps.cli.commands.finetune import finetune
-from annofree.apps.cli.commands.train_detector import detector as command
 from annofree.datasets.labelled import Labelled
 from annofree.detectors.checkpoint import load_detector, save_detector
 from annofree.detectors.types import Target
 from annofree.errors import InputError, MissingError
-from annofree.formats.coco import CocoFile
 from annofree.hub.cards import Card
 from annofree.methods.build import MethodSpec
-from annofree.structures import Detections, Image
+from annofree.structures import Image
 from annofree.training.augment.detection_scenes import DetectionScenes
-from annofree.training.detector.finetune import SCHEDULES, tuning
+from annofree.training.detector.finetune import tuning
 from annofree.training.detector.init import class_layers, start
 from annofree.training.detector.recipe import DetectorRecipe
-from annofree.training.detector.train import Batch, Draw, collate, losses_of, optimiser_of, read_labels, train_detector
+from annofree.training.detector.train import Batch, Draw, collate, fit_detector, losses_of, optimiser_of, read_labels
+from annofree.training.detector.tuning_schedule import SCHEDULES
 from annofree.training.engine.checkpoint import read_log
 from annofree.training.engine.lr_schedules import Poly, Stairs, Warmed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-NAMES = ("dog", "cat", "cup")
-COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200))
-TOML = """
-labels = "labels.json"
-images = "pictures"
-out = "out"
-steps = 6
-batch = 2
-lr = 0.02
-decay_at = [4]
-warmup = 2
-log_every = 2
-checkpoint_every = 3
-world = "emoji"
-
-[network]
-backbone = "clip-resnet"
-layers = [1, 1, 1, 1]
-width = 8
-norm = "group"
-channels = 8
-fc = 16
-mask_convs = 1
-side = 48
-longest = 64
-anchors = [8, 16, 32, 64, 128]
-rpn_before = [100, 100]
-rpn_after = [30, 30]
-rpn_batch = 8192
-score_floor = 0.0
-
-[scenes]
-sides = [48, 64]
-longest = 64
-copy_paste = 0.5
-"""
-
-
-def write_labels(folder: Path, info: Mapping[str, Any] | None = None) -> None:
-    """Six pictures of two squares each, in the colours of their names."""
-    rng, file = np.random.default_rng(0), CocoFile.with_categories(dict(enumerate(NAMES, 1)))
-    (folder / "pictures").mkdir(parents=True)
-    for n in range(6):
-        pixels, masks = rng.integers(90, 130, (48, 56, 3), np.uint8), np.zeros((2, 48, 56), bool)
-        for k, left in enumerate((3, 31)):
-            masks[k, 8 + n : 30 + n, left : left + 20] = True
-            pixels[masks[k]] = COLOURS[(n + k) % 3]
-        PIL.Image.fromarray(pixels).save(folder / "pictures" / f"{n}.png")
-        things = Detections.from_masks(masks, [n % 3, (n + 1) % 3], [1.0, 1.0], NAMES)
-        file.add_annotations(things.to_coco(file.add_image(f"{n}.png", (48, 56))))
-    file.info = dict(info or {})
-    file.write(folder / "labels.json")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +50,7 @@ def recipe_of(home: Path, out: Path, **changes: Any) -> DetectorRecipe:
 
 @pytest.fixture(scope="module")
 def trained(home: Path) -> Path:
-    train_detector(recipe_of(home, home / "trained", sample_every=4), say=quiet)
+    fit_detector(recipe_of(home, home / "trained", sample_every=4), say=quiet)
     return home / "trained"
 
 
@@ -158,14 +102,14 @@ def test_curves_and_samples_are_drawn(trained: Path) -> None:
 def test_the_tier_is_the_highest_of_all_that_took_part(tmp_path: Path, info: Any, tier: str, expected: str) -> None:
     write_labels(tmp_path, info)
     (tmp_path / "recipe.toml").write_text(TOML)
-    train_detector(recipe_of(tmp_path, tmp_path / "out", steps=1, tier=tier), say=quiet)
+    fit_detector(recipe_of(tmp_path, tmp_path / "out", steps=1, tier=tier), say=quiet)
     card = Card.read(tmp_path / "out")
     assert card.tier == expected
     assert card.trained_on.endswith("the method zip" if "zip" in str(info) else "whoever made the file")
 
 
 def test_a_moving_average_is_what_is_written(home: Path, trained: Path, tmp_path: Path) -> None:
-    train_detector(recipe_of(home, tmp_path, ema=0.9), say=quiet)
+    fit_detector(recipe_of(home, tmp_path, ema=0.9), say=quiet)
     assert curve(tmp_path) == curve(trained)
     one, other = load_detector(tmp_path).state_dict(), load_detector(trained).state_dict()
     assert any(not torch.equal(one[k], other[k]) for k in one)
@@ -177,7 +121,7 @@ def test_a_moving_average_is_what_is_written(home: Path, trained: Path, tmp_path
 )
 def test_each_kind_learns_and_is_written(home: Path, tmp_path: Path, kind: str, more: dict[str, Any]) -> None:
     recipe = recipe_of(home, tmp_path, steps=1, lr=1e-4, optimiser="adamw", backbone_rate=0.1, max_norm=0.01)
-    train_detector(replace(recipe, network={**recipe.network, "kind": kind, **more}), say=quiet)
+    fit_detector(replace(recipe, network={**recipe.network, "kind": kind, **more}), say=quiet)
     assert Card.read(tmp_path).family.endswith("Mask R-CNN clip-resnet" if kind == "mask_rcnn" else "Mask2Former clip-resnet")
     found = (
         MethodSpec(str(tmp_path), "all", device="cpu").build().instances(Image(np.zeros((40, 50, 3), np.uint8)), list(NAMES))
@@ -201,9 +145,9 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_curve(home: Path, trained: P
 
     recipe = recipe_of(home, tmp_path)
     with pytest.raises(StoppedError):
-        train_detector(recipe, on_progress=stop, say=quiet)
+        fit_detector(recipe, on_progress=stop, say=quiet)
     assert (tmp_path / "curves.png").exists() and not (tmp_path / "card.json").exists()
-    train_detector(recipe, say=quiet)
+    fit_detector(recipe, say=quiet)
     assert curve(tmp_path) == curve(trained)
     ours, theirs = load_detector(tmp_path).state_dict(), load_detector(trained).state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
@@ -211,9 +155,9 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_curve(home: Path, trained: P
 
 def test_other_settings_or_labels_are_refused(home: Path, trained: Path) -> None:
     with pytest.raises(InputError, match=r"lr was 0\.02, now 0\.03"):
-        train_detector(recipe_of(home, trained, lr=0.03), say=quiet)
+        fit_detector(recipe_of(home, trained, lr=0.03), say=quiet)
     with pytest.raises(InputError, match=r"data was .* now .*fraction was 1\.0, now 0\.5"):
-        train_detector(recipe_of(home, trained, fraction=0.5), say=quiet)
+        fit_detector(recipe_of(home, trained, fraction=0.5), say=quiet)
 
 
 def test_two_processes_learn_what_one_does(home: Path, tmp_path: Path) -> None:
@@ -226,8 +170,8 @@ def test_two_processes_learn_what_one_does(home: Path, tmp_path: Path) -> None:
             nn.init.zeros_(weight)
     save_detector(network, tmp_path / "start")
     how = {"initial": str(tmp_path / "start"), "network": {}, "steps": 3, "decay_at": (), "warmup": 0, "log_every": 1}
-    train_detector(recipe_of(home, tmp_path / "one", **how), say=quiet)
-    by_two_processes(lambda: train_detector(recipe_of(home, tmp_path / "two", **how), say=quiet))
+    fit_detector(recipe_of(home, tmp_path / "one", **how), say=quiet)
+    by_two_processes(lambda: fit_detector(recipe_of(home, tmp_path / "two", **how), say=quiet))
     assert_same_curves(curve(tmp_path / "two"), curve(tmp_path / "one"))
 
 
@@ -240,7 +184,7 @@ def test_it_learns(home: Path, tmp_path: Path) -> None:
     draw = Draw(DetectionScenes(labelled, recipe.scene_settings()), 99, ids)
     batch = collate([draw(n) for n in range(6)])
     before = start(recipe, names).network.train()
-    train_detector(recipe, say=quiet)
+    fit_detector(recipe, say=quiet)
     after = load_detector(tmp_path).train()
     with torch.no_grad():
         first, last = (float(sum(losses_of(network, batch).values())) for network in (before, after))
@@ -259,7 +203,7 @@ def test_names_may_be_chosen_and_the_others_are_background(home: Path, tmp_path:
         kept = whole.target.labels != 1
         assert torch.equal(target.masks, whole.target.masks[kept])
         assert [names[k] for k in target.labels] == [labelled.names[k] for k in whole.target.labels[kept]]
-    train_detector(recipe, say=quiet)
+    fit_detector(recipe, say=quiet)
     assert load_detector(tmp_path).config.names == ("cup", "dog")
     with pytest.raises(InputError, match="unknown name among the labels 'cupp'; did you mean 'cup'"):
         read_labels(replace(recipe, names=("cupp",)))
@@ -309,7 +253,7 @@ def test_a_share_without_things_still_gives_every_weight_a_gradient(home: Path, 
 
 
 def test_workers_draw_the_same_scenes(home: Path, trained: Path, tmp_path: Path) -> None:
-    train_detector(recipe_of(home, tmp_path, steps=2, decay_at=(4,), workers=1), say=quiet)
+    fit_detector(recipe_of(home, tmp_path, steps=2, decay_at=(4,), workers=1), say=quiet)
     assert curve(tmp_path) == curve(trained)[:1]
 
 
@@ -322,7 +266,7 @@ def test_it_goes_on_with_a_detector(home: Path, trained: Path, tmp_path: Path) -
     assert said == "trained: all weights are taken" and origin["name"] == "own-detector" and network.config.width == 8
     saved = load_detector(trained).state_dict()
     assert all(torch.equal(v, saved[k]) for k, v in network.state_dict().items())
-    train_detector(replace(recipe, steps=1), say=quiet)
+    fit_detector(replace(recipe, steps=1), say=quiet)
     assert json.loads((tmp_path / "training.json").read_text())["initial"]["name"] == "own-detector"
 
 
@@ -417,12 +361,6 @@ def test_warming_up_is_a_straight_line_to_any_schedule() -> None:
     assert Warmed(Stairs((5,)), warmup=0)(1.0, 0, 9) == 1.0
 
 
-def test_every_field_is_explained() -> None:
-    explained = DetectorRecipe.__doc__ or ""
-    for f in fields(DetectorRecipe):
-        assert f"``{f.name}``" in explained or f"``[{f.name}]``" in explained, f.name
-
-
 WRONG: Mapping[str, tuple[str, str]] = {
     "near": ("gama = 0.1", "unknown field of the recipe recipe.toml 'gama'; did you mean 'gamma'"),
     "network": ("[network]\nchanels = 3", r"unknown setting of \[network\] 'chanels'; did you mean 'channels'"),
@@ -496,35 +434,3 @@ def test_what_cannot_be_tuned(trained: Path, tmp_path: Path) -> None:
         tuning(trained, Path("labels"), tmp_path, 0)
     with pytest.raises(MissingError, match="expected a detector's folder"):
         tuning(tmp_path, Path("labels"), tmp_path)
-
-
-# The commands
-
-
-def app_of(*commands: Any) -> typer.Typer:
-    app = typer.Typer()
-    for one in commands:
-        app.command()(one)
-    return app
-
-
-def test_the_command(home: Path, tmp_path: Path) -> None:
-    arguments = ["--config", str(home / "recipe.toml"), "--out", str(tmp_path / "out"), "--steps", "3"]
-    said = CliRunner().invoke(app_of(command), arguments)
-    assert said.exit_code == 0, said.output
-    assert "3 names, 6 pictures with 12 things; all weights are random" in said.output
-    assert "out/card.json: step 3, loss " in said.stdout
-    origin = json.loads((tmp_path / "out" / "training.json").read_text())["recipe"]
-    assert (origin["steps"], origin["decay_at"], origin["warmup"]) == (3, [2], 1)
-    quietly = CliRunner().invoke(app_of(command), [*arguments, "--quiet"])
-    assert quietly.exit_code == 0 and "names" not in quietly.output and "card.json" in quietly.output
-
-
-def test_finetuning(home: Path, trained: Path, tmp_path: Path) -> None:
-    given = [str(trained), "--labels", home / "labels.json", "--images", home / "pictures", "--out", tmp_path / "out"]
-    rest = ["--fraction", "0.4", "--steps", "2", "--batch", "2", "--agnostic", "--name", "tuned"]
-    said = CliRunner().invoke(app_of(finetune), [*map(str, given), *rest])
-    assert said.exit_code == 0, said.output
-    assert "1 names, 2 pictures with 4 things; trained: it knew 3 names and is to learn 'object' alone" in said.output
-    assert load_detector(tmp_path / "out").config.names == ("object",)
-    assert Card.read(tmp_path / "out").name == "tuned"

@@ -12,8 +12,8 @@ from annofree.detectors.config import DetectorConfig
 from annofree.experiments.papers import PublishedRecipe
 from annofree.methods.build import change_settings
 from annofree.methods.registry import find_method
-from annofree.training.detector.finetune import SCHEDULES
 from annofree.training.detector.recipe import DetectorRecipe
+from annofree.training.detector.tuning_schedule import SCHEDULES
 
 ROOT = Path(__file__).parents[2] / "recipes" / "zip"
 TABLES = sorted(path for path in ROOT.glob("*.toml") if is_published(path))

@@ -24,7 +24,8 @@ from annofree.testing.tolerances import assert_close
 from annofree.training.tiny import dino as tiny_dino
 from annofree.training.tiny.dino import new_model, write_tiny_dino
 from annofree.training.tiny.evaluate_saliency import overlap
-from annofree.training.tiny.found_head import BUDGET, found_loss, refined_patches, train_found
+from annofree.training.tiny.found_head import BUDGET, fit_found, found_loss, refined_patches
+from annofree.training.tiny.found_head import _Draw as Draw
 from annofree.training.tiny.found_head import _Lesson as Lesson
 
 
@@ -102,11 +103,12 @@ class Squares:
 def test_without_a_label_the_head_learns_what_things_are() -> None:
     torch.manual_seed(0)
     head = nn.Conv2d(4, 1, 1)
-    lesson = Lesson(cast(Dino, Planted()), head, cast(World, Squares()), 0, "pamr", 0.3)
+    draw = Draw(cast(World, Squares()), replace(BUDGET, samples=240, batch=4), 0)
+    lesson = Lesson(cast(Dino, Planted()), "pamr", 0.3)
     optimiser = torch.optim.AdamW(head.parameters(), lr=0.05)
     losses = []
     for step in range(60):
-        loss = lesson(step / 60, 4)
+        loss = lesson(head, [draw(4 * step + k) for k in range(4)])["entropy"]
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
@@ -119,7 +121,7 @@ def test_without_a_label_the_head_learns_what_things_are() -> None:
 
 def test_an_unknown_refinement_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="refinement 'bilateral'"):
-        train_found(tmp_path, dino=tmp_path, refine=cast(Any, "bilateral"))
+        fit_found(tmp_path, dino=tmp_path, refine=cast(Any, "bilateral"))
 
 
 @drawing
@@ -129,7 +131,7 @@ def test_a_training_of_seconds_writes_a_head_that_is_read(tmp_path: Path, monkey
     write_tiny_dino(new_model(1), {}, tmp_path / "dino")
     said: list[str] = []
     budget = replace(BUDGET, samples=12, batch=4)
-    figures = train_found(tmp_path / "found", budget, dino=tmp_path / "dino", exam_size=2, say=said.append)
+    figures = fit_found(tmp_path / "found", budget, dino=tmp_path / "dino", exam_size=2, say=said.append)
     weight, bias = found_head(tmp_path / "found" / "model.safetensors")
     assert weight.shape == (128,) and bool(torch.isfinite(weight).all()) and bias.ndim == 0
     assert not torch.equal(weight, found_head(tmp_path / "found" / "untrained" / "model.safetensors")[0])

@@ -15,7 +15,7 @@ from annofree.errors import InputError
 from annofree.runs.store.results import write_annotations
 from annofree.structures import Detections
 from annofree.training.pseudo_labels.rules import ByClass, LabelRules
-from annofree.training.pseudo_labels.select import pseudo_label
+from annofree.training.pseudo_labels.select import select_labels
 
 SIZE = 40, 60
 NAMES = ("cat", "dog", "cow")
@@ -77,7 +77,7 @@ def labels_of(folder: Path) -> dict[str, list[tuple[str, float]]]:
 
 def test_labels_with_their_origin(run: Path, photos: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
-    info = pseudo_label(run, tmp_path / "out", on_progress=lambda *at: steps.append(at))
+    info = select_labels(run, tmp_path / "out", on_progress=lambda *at: steps.append(at))
     assert labels_of(tmp_path / "out") == {
         "a.png": [("cat", 0.9), ("dog", 0.4)],
         "b/c.png": [("dog", 0.8)],
@@ -98,34 +98,34 @@ def test_labels_with_their_origin(run: Path, photos: Path, tmp_path: Path) -> No
 
 def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
     for name in ("x", "y"):
-        pseudo_label(run, tmp_path / name, LabelRules(rare=0.4, keep=ByClass(0.5)))
+        select_labels(run, tmp_path / name, LabelRules(rare=0.4, keep=ByClass(0.5)))
     for file in ("labels.json", "sheet.jpg"):
         assert (tmp_path / "x" / file).read_bytes() == (tmp_path / "y" / file).read_bytes()
 
 
 def test_floors_shares_and_caps(run: Path, tmp_path: Path) -> None:
     floors = LabelRules(min_score=ByClass(0.3, {"dog": 0.5}), drop_empty=True)
-    info = pseudo_label(run, tmp_path / "1", floors, sheet=0)
+    info = select_labels(run, tmp_path / "1", floors, sheet=0)
     assert labels_of(tmp_path / "1") == {"a.png": [("cat", 0.9)], "b/c.png": [("dog", 0.8)], "e.png": [("dog", 0.7)]}
     assert info["counts"]["score"] == 2 and not (tmp_path / "1" / "sheet.jpg").exists()
-    shares = pseudo_label(run, tmp_path / "2", LabelRules(keep=ByClass(1.0, {"dog": 0.6})))
+    shares = select_labels(run, tmp_path / "2", LabelRules(keep=ByClass(1.0, {"dog": 0.6})))
     assert shares["min_scores"]["dog"] == pytest.approx(0.7) and shares["classes"]["dog"]["labels"] == 2
-    capped = pseudo_label(run, tmp_path / "3", LabelRules(per_class=1))
+    capped = select_labels(run, tmp_path / "3", LabelRules(per_class=1))
     assert labels_of(tmp_path / "3")["b/c.png"] == [("dog", 0.8)] and labels_of(tmp_path / "3")["e.png"] == [("cow", 0.2)]
     assert capped["counts"]["per_class"] == 2 and capped["counts"]["kept"] == 3
 
 
 def test_pictures_of_rare_classes_repeat(run: Path, tmp_path: Path) -> None:
-    pseudo_label(run, tmp_path / "out", LabelRules(rare=1.0))
+    select_labels(run, tmp_path / "out", LabelRules(rare=1.0))
     repeats = Labelled.read(tmp_path / "out").repeats.tolist()  # cat and cow in 1 of 4 pictures, dog in 3
     assert repeats == pytest.approx([2, (4 / 3) ** 0.5, 1, 2])
 
 
 def test_an_earlier_round_is_merged_in(run: Path, photos: Path, tmp_path: Path) -> None:
-    pseudo_label(run, tmp_path / "first")
+    select_labels(run, tmp_path / "first")
     again: dict[str, Things] = {"b/c.png": [(0, 0.5, (5, 5, 25, 40))], "e.png": [(0, 0.6, (0, 30, 10, 40))], "d.png": []}
     second = write_run(tmp_path / "again", again, photos, ("fox",))
-    info = pseudo_label(second, tmp_path / "second", earlier=tmp_path / "first")
+    info = select_labels(second, tmp_path / "second", earlier=tmp_path / "first")
     assert labels_of(tmp_path / "second") == {
         "a.png": [("cat", 0.9), ("dog", 0.4)],  # not in the second run
         "b/c.png": [("fox", 0.5)],  # which lies over the dog
@@ -134,29 +134,29 @@ def test_an_earlier_round_is_merged_in(run: Path, photos: Path, tmp_path: Path) 
     }
     assert info["counts"]["earlier"] == 4 and info["counts"]["earlier_gone"] == 1 and next(iter(info["classes"])) == "fox"
     assert info["earlier"]["info"]["counts"]["found"] == 6
-    alike = pseudo_label(second, tmp_path / "second", LabelRules(agnostic=True, earlier=1.0), earlier=tmp_path / "first")
+    alike = select_labels(second, tmp_path / "second", LabelRules(agnostic=True, earlier=1.0), earlier=tmp_path / "first")
     assert list(alike["classes"]) == ["object"] and alike["counts"]["earlier"] == 5
 
 
 def test_an_earlier_round_of_other_pictures(run: Path, photos: Path, tmp_path: Path) -> None:
-    pseudo_label(run, tmp_path / "first")
+    select_labels(run, tmp_path / "first")
     second = write_run(tmp_path / "again", PICTURES, tmp_path)
     with pytest.raises(InputError, match="expected earlier labels of the pictures in"):
-        pseudo_label(second, tmp_path / "second", earlier=tmp_path / "first")
-    assert pseudo_label(second, tmp_path / "second", images=photos, earlier=tmp_path / "first")["counts"]["earlier"] == 0
+        select_labels(second, tmp_path / "second", earlier=tmp_path / "first")
+    assert select_labels(second, tmp_path / "second", images=photos, earlier=tmp_path / "first")["counts"]["earlier"] == 0
 
 
 def test_runs_without_labels(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the rules leave none of 6 things"):
-        pseudo_label(run, tmp_path / "out", LabelRules(min_score=ByClass(0.95)))
+        select_labels(run, tmp_path / "out", LabelRules(min_score=ByClass(0.95)))
     assert list((tmp_path / "out").iterdir()) == []
     with pytest.raises(InputError, match="unknown class 'dgo'; did you mean 'dog'"):
-        pseudo_label(run, tmp_path / "out", LabelRules(min_score=ByClass(0.0, {"dgo": 0.5})))
+        select_labels(run, tmp_path / "out", LabelRules(min_score=ByClass(0.0, {"dgo": 0.5})))
     with pytest.raises(InputError, match="name them: --images"):
-        pseudo_label(write_run(tmp_path / "lost", PICTURES, None), tmp_path / "out")
+        select_labels(write_run(tmp_path / "lost", PICTURES, None), tmp_path / "out")
     (run / "annotations.json").unlink()
     with pytest.raises(InputError, match="run segment --task instance"):
-        pseudo_label(run, tmp_path / "out")
+        select_labels(run, tmp_path / "out")
 
 
 def test_annotations_out_of_order(run: Path, tmp_path: Path) -> None:
@@ -164,10 +164,10 @@ def test_annotations_out_of_order(run: Path, tmp_path: Path) -> None:
     file["annotations"].reverse()
     (run / "annotations.json").write_text(json.dumps(file))
     with pytest.raises(InputError, match="picture by picture"):
-        pseudo_label(run, tmp_path / "out")
+        select_labels(run, tmp_path / "out")
 
 
 def test_pictures_that_are_gone_are_crossed_on_the_sheet(run: Path, tmp_path: Path) -> None:
-    pseudo_label(run, tmp_path / "out", images=tmp_path, sheet=2)
+    select_labels(run, tmp_path / "out", images=tmp_path, sheet=2)
     with PIL.Image.open(tmp_path / "out" / "sheet.jpg") as sheet:
         assert sheet.width > 6 * 240 and sheet.height < 2 * 240

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +10,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-import typer
 from tests.drawing import drawing
-from typer.testing import CliRunner
 
-from annofree.apps.cli.commands.train_selfmask import selfmask
 from annofree.errors import ImageError, InputError
 from annofree.features.selfmask import SelfMask, load_selfmask
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork, SelfMaskOutput
@@ -25,9 +21,8 @@ from annofree.structures import Image
 from annofree.testing.tolerances import assert_close
 from annofree.training.engine.state import Course
 from annofree.training.losses.selfmask_losses import dice_losses, ranking_loss, selfmask_losses
-from annofree.training.selfmask import train as module
 from annofree.training.selfmask.spectral_voting import SpectralVoter, Voting, colours
-from annofree.training.selfmask.train import TINY, Changes, emoji_pictures, new_network, train_selfmask, vote_masks
+from annofree.training.selfmask.train import TINY, Changes, emoji_pictures, fit_selfmask, new_network, vote_masks
 from annofree.training.tiny.dino import new_model, write_tiny_dino
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -170,7 +165,7 @@ def taught(out: Path, steps: int = 6, **more: Any) -> dict[str, float]:
     torch.manual_seed(0)
     network = SelfMaskNetwork(SMALL)
     masks = read_masks(out.parent / "voted")
-    return train_selfmask(
+    return fit_selfmask(
         out, network, pictures(4), masks, replace(COURSE, steps=steps), changes=Changes(side=32), card=card(), **more
     )
 
@@ -226,36 +221,6 @@ def test_a_network_may_start_from_a_dino(tmp_path: Path, monkeypatch: pytest.Mon
     assert new_network(side=64).encoder.pos_embed.shape == (1, 65, 128)
 
 
-app = typer.Typer()
-app.command()(selfmask)
-
-
-def run(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def test_the_command_trains_on_a_folder_and_names_what_it_cannot_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import PIL.Image
-
-    monkeypatch.setattr(module, "TINY", SMALL)
-    (tmp_path / "photos").mkdir()
-    for seed in range(3):
-        PIL.Image.fromarray(scene(seed).pixels).save(tmp_path / "photos" / f"{seed}.png")
-    (tmp_path / "photos" / "torn.png").write_bytes(b"no picture")
-    asked = ("--out", tmp_path / "out", "--images", tmp_path / "photos", "--sources", "colour", "--steps", 2, "--batch", 2)
-    said = run(*asked, "--side", 32, "--cells", 400)
-    assert said.exit_code == 1 and "torn.png" in said.output
-    held = Card.read(tmp_path / "out")
-    assert held.name == "own-selfmask" and held.world == "photographs" and held.licence == "unknown"
-    assert load_selfmask(tmp_path / "out").config.queries == 20
-
-
-def test_the_command_refuses_what_goes_not_together(tmp_path: Path) -> None:
-    for wrong in ([], ["--images", tmp_path, "--world", "emoji"], ["--world", "coco"], ["--world", "emoji", "--from-dino"]):
-        found = run("--out", tmp_path / "out", *wrong)
-        assert isinstance(found.exception, InputError), wrong
-
-
 @drawing
 def test_emoji_pictures_follow_from_the_seed() -> None:
     a, b = emoji_pictures(3, 5, 64), emoji_pictures(3, 5, 64)
@@ -263,21 +228,3 @@ def test_emoji_pictures_follow_from_the_seed() -> None:
         first, again = a[name](), b[name]()
         assert first.id == name and np.array_equal(first.pixels, again.pixels) and first.size == (64, 64)
     assert not set(a) & set(emoji_pictures(3, 6, 64))
-
-
-@drawing
-def test_the_command_draws_votes_trains_and_examines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TINY", SMALL)
-    asked = ("--world", "emoji", "--count", 3, "--sources", "colour", "--steps", 2, "--batch", 2, "--side", 32, "--exam", 2)
-    said = run("--out", tmp_path, *asked)
-    assert said.exit_code == 0, said.output
-    rules = (
-        "selfmask", "selfmask, best query", "voted", "tokencut, random weights", "found-bkg, random weights", "everything"
-    )  # fmt: skip
-    expected = {f"{split} IoU, {rule}" for split in ("single", "mixed") for rule in rules}
-    figures = Card.read(tmp_path).figures
-    assert expected <= set(figures) and all(0 <= figures[name] <= 1 for name in expected)
-    assert all(figures[f"{s} IoU, selfmask, best query"] >= figures[f"{s} IoU, selfmask"] for s in ("single", "mixed"))
-    assert len((tmp_path / "voted" / "masks.jsonl").read_text().splitlines()) == 3
-    again = run("--out", tmp_path, *asked)
-    assert again.exit_code == 0 and json.loads((tmp_path / "card.json").read_text())["figures"] == figures

@@ -15,11 +15,12 @@ from annofree.features.sam import Sam
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
 from annofree.training.tiny import clip as tiny_clip
-from annofree.training.tiny import sam as tiny_sam
-from annofree.training.tiny.clip import contrastive_loss, train_tiny_clip
+from annofree.training.tiny import sam_lessons
+from annofree.training.tiny.budget import Budget
+from annofree.training.tiny.clip import contrastive_loss, fit_tiny_clip
 from annofree.training.tiny.evaluate import average_precision
-from annofree.training.tiny.loop import Budget
-from annofree.training.tiny.sam import train_tiny_sam
+from annofree.training.tiny.pool import Pool
+from annofree.training.tiny.sam import fit_tiny_sam
 
 
 def quiet(_: str) -> None:
@@ -62,7 +63,7 @@ def test_average_precision_is_the_mean_precision_at_each_hit() -> None:
     assert np.isnan(average_precision(scores, np.zeros(4, bool)))
 
 
-@pytest.mark.parametrize("train", [train_tiny_clip, train_tiny_sam])
+@pytest.mark.parametrize("train", [fit_tiny_clip, fit_tiny_sam])
 def test_without_a_font_nothing_is_trained(
     train: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,32 +74,34 @@ def test_without_a_font_nothing_is_trained(
 
 
 @drawing
-class TestPools:
-    def test_the_pool_of_scenes_keeps_its_size_and_replaces_the_oldest(self) -> None:
-        pool = tiny_sam._Pool(World(), np.random.default_rng(0), [], 4)
-        pool.refresh(4)
-        before = list(pool.scenes)
-        assert len(before) == 4 and all(s.objects for s in before)
-        pool.refresh(1)
-        assert len(pool.scenes) == 4
-        assert pool.scenes[0] is not before[0] and all(a is b for a, b in zip(pool.scenes[1:], before[1:], strict=True))
-        pool.refresh(4)
-        assert len(pool.scenes) == 4
-        assert not any(s is b for s in pool.scenes for b in before)
+class TestWhatIsDrawn:
+    def test_pictures_and_scenes_follow_from_their_numbers(self) -> None:
+        world = World()
+        first, second = tiny_clip.render(world, 0, 64, [3, 5]), tiny_clip.render(world, 0, 64, [5])
+        assert np.array_equal(first[1].image, second[0].image) and first[1].caption == second[0].caption
+        assert not np.array_equal(first[0].image, first[1].image)
+        scenes = sam_lessons.render_scenes(world, 0, range(4))
+        assert all(s.objects for s in scenes)
+        assert np.array_equal(scenes[2].image, sam_lessons.render_scenes(world, 0, [2])[0].image)
 
-    def test_the_pool_of_captions_keeps_its_size_and_replaces_the_oldest(self) -> None:
-        pool = tiny_clip.Pool.render(World(), 6, 0, quiet)
-        before = pool.images.copy()
-        assert all(pool.captions)
-        pool.refresh(2)
-        changed = [not np.array_equal(a, b) for a, b in zip(pool.images, before, strict=True)]
-        assert changed == [True, True, False, False, False, False]
-        images, captions = pool.draw(9)
-        assert images.shape == (9, 128, 128, 3) and len(captions) == 9
-        by_caption = {c: i for i, c in zip(images, captions, strict=True)}
-        for caption, image in by_caption.items():
-            at = [k for k, c in enumerate(pool.captions) if c == caption]
-            assert any(np.array_equal(pool.images[k], image) for k in at)
+    def test_a_batch_of_captioned_pictures_has_one_size(self) -> None:
+        pool = tiny_clip.new_pool(World(), 6, 0, fresh=1)
+        draw = tiny_clip._Draw(pool, batch=3, seed=0)
+        batches = [tiny_clip.collate([draw(3 * step + k) for k in range(3)]) for step in range(6)]
+        assert all(b.images.shape == (3, 128, 128, 3) and len(b.captions) == 3 and b.size in tiny_clip._SIZES for b in batches)
+        assert len({b.size for b in batches}) > 1
+        seen = {pool.thing(n).caption for n in pool.window(5)}
+        assert set(batches[5].captions) <= seen
+
+    def test_a_lesson_has_prompts_of_its_steps_kind(self) -> None:
+        pool = Pool(lambda numbers: sam_lessons.render_scenes(World(), 0, numbers), 2, fresh=1)
+        draw = sam_lessons.LessonDraw(pool, Budget(samples=40, batch=2, lr=1.0), 0)
+        lessons = [draw(number) for number in range(8)]
+        assert all(a.kind == b.kind for a, b in zip(lessons[::2], lessons[1::2], strict=True))
+        assert len({lesson.kind for lesson in lessons}) > 1
+        first = lessons[0]
+        assert (first.masks.shape, first.boxes.shape, first.points.shape) == ((8, 256, 256), (8, 4), (8, 1, 2))
+        assert first.pixels.shape == (3, 256, 256) and first.balance == 1.0 and draw(38).balance == 0.0
 
 
 @drawing
@@ -106,14 +109,14 @@ class TestTargets:
     def test_targets_are_objects_or_their_parts_and_points_lie_in_them(self) -> None:
         rng = np.random.default_rng(0)
         for scene in World().scenes(3, 0, "plain"):
-            masks = tiny_sam._targets(rng, scene, 12)
+            masks = sam_lessons.draw_targets(rng, scene, 12)
             assert masks.shape == (12, 256, 256) and masks.any((1, 2)).all()
             for mask in masks:
                 (owner,) = np.unique(scene.layout[mask])
                 assert owner > 0
                 whole = np.array_equal(mask, scene.mask(int(owner) - 1))
                 assert whole or len(np.unique(scene.parts[mask])) == 1
-            points = tiny_sam._inner_points(rng, masks)
+            points = sam_lessons.draw_points(rng, masks)
             assert points.shape == (12, 1, 2)
             assert all(m[int(y), int(x)] for m, ((x, y),) in zip(masks, points, strict=True))
 
@@ -121,9 +124,9 @@ class TestTargets:
 @drawing
 def test_a_few_steps_write_a_clip_that_loads(tmp_path: Path) -> None:
     said: list[str] = []
-    figures = train_tiny_clip(
+    figures = fit_tiny_clip(
         tmp_path,
-        Budget(samples=24, minutes=600, batch=8, lr=1e-3),
+        Budget(samples=24, batch=8, lr=1e-3),
         pool_size=40,
         exam_size=6,
         calibration_size=3,
@@ -131,7 +134,7 @@ def test_a_few_steps_write_a_clip_that_loads(tmp_path: Path) -> None:
     )
     assert {"zero-shot top-1", "zero-shot top-1, new look", "multi-label mAP over classes"} <= set(figures)
     assert all(0 <= v <= 1 for v in figures.values())
-    assert said[0] == "rendered 40 of 40 pictures" and said[-1].startswith("100%")
+    assert said[0] == "rendered 40 of 40 pictures" and said[-1].startswith("step 3 of 3: loss ")
 
     clip = Clip(tmp_path)
     assert clip.card.tier == "S1" and clip.card.world == "emoji"
@@ -150,7 +153,7 @@ def test_a_few_steps_write_a_clip_that_loads(tmp_path: Path) -> None:
 
 @drawing
 def test_a_few_steps_write_a_sam_that_loads(tmp_path: Path) -> None:
-    figures = train_tiny_sam(tmp_path, Budget(samples=12, minutes=600, batch=4, lr=1e-3), pool_size=10, exam_size=4, say=quiet)
+    figures = fit_tiny_sam(tmp_path, Budget(samples=12, batch=4, lr=1e-3), pool_size=10, exam_size=4, say=quiet)
     assert {"box IoU", "box IoU above 32 px", "point IoU, best of 3"} <= set(figures)
 
     sam = Sam(tmp_path)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import typer
 from safetensors.torch import load_file
 from tests.drawing import drawing
 from torch import Tensor
 from torch.nn import functional as F
-from typer.testing import CliRunner
 
-from annofree.apps.cli.commands.train_tiny_clip_vit import tiny_clip_vit as command
 from annofree.datasets.emoji.world import CATEGORIES, World
 from annofree.errors import MissingError
 from annofree.experiments.models import ModelRecipe
@@ -27,20 +23,20 @@ from annofree.hub.cards import bundled
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
 from annofree.training.tiny import clip_vit as tiny_clip_vit
-from annofree.training.tiny.clip import Pool, prepared
+from annofree.training.tiny.budget import Budget, rng_of
+from annofree.training.tiny.clip import prepared, render
 from annofree.training.tiny.clip_vit import (
-    BUDGET,
     MODEL,
     TEACHER,
     best_path,
     distillation_loss,
     encode_image,
+    fit_tiny_clip_vit,
     new_model,
-    train_tiny_clip_vit,
     write_tiny_clip_vit,
 )
 from annofree.training.tiny.evaluate import dense_iou
-from annofree.training.tiny.loop import Budget
+from annofree.training.tiny.pool import Pool
 
 
 def quiet(_: str) -> None:
@@ -103,37 +99,48 @@ class TestNewModel:
 def test_without_a_font_nothing_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("annofree.datasets.emoji.world._FONTS", ())
     with pytest.raises(MissingError, match="fonts-noto-color-emoji"):
-        train_tiny_clip_vit(tmp_path / "out", say=quiet)
+        fit_tiny_clip_vit(tmp_path / "out", say=quiet)
     assert not (tmp_path / "out").exists()
+
+
+def captioned(count: int) -> tuple[Tensor, list[str]]:
+    drawn = render(World(), 0, 128, range(count))
+    return torch.from_numpy(np.stack([d.image for d in drawn])), [d.caption for d in drawn]
 
 
 @drawing
 class TestLessons:
     def test_answers_stay_with_their_pictures_while_the_oldest_are_replaced(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tiny_clip_vit, "_AT_ONCE", 4)
+        asked: list[int] = []
 
         def teach(images: Tensor, captions: list[str]) -> Tensor:
             """Something that tells pictures and captions apart."""
-            seen, read = (
-                images.float().mean((1, 2)),
-                torch.tensor([[float(len(c)), float(hash(c) % 97), 0.0] for c in captions]),
-            )
-            return torch.stack([read, seen], 1)
+            asked.append(len(images))
+            read = torch.tensor([[float(len(c)), float(sum(map(ord, c))), 0.0] for c in captions])
+            return torch.stack([read, images.float().mean((1, 2))], 1)
 
-        lessons = tiny_clip_vit._Lessons.prepare(Pool.render(World(), 10, 0, quiet, side=32), teach)
-        before = lessons.pool.images.copy()
-        for count in (3, 3, 3, 3):  # the second and the fourth fill a batch of at least four: twelve pictures, past the end
-            lessons.refresh(count)
-        changed = [not np.array_equal(a, b) for a, b in zip(lessons.pool.images, before, strict=True)]
-        assert all(changed) and lessons.pool.next == 2
-        assert_close(lessons.answers, teach(*lessons.pool.at(np.arange(10))))
-        images, captions, text, teacher = lessons.draw(7)
-        assert_close(torch.stack([text, teacher], 1), teach(images, captions))
+        small, large = tiny_clip_vit._pools(World(), 10, 0, Budget(samples=64, batch=32, lr=1.0), teach)
+        assert (small.size, small.fresh, large.size, large.fresh) == (10, 2, 2, 1)
+        draw = tiny_clip_vit._Draw(small, large, batch=32, seed=0)
+        for step in range(2):
+            batch = tiny_clip_vit.collate([draw(32 * step + k) for k in range(32)])
+            assert set(asked) <= {4, 2}, "the teacher sees whole groups"
+            assert_close(torch.stack([batch.text, batch.teacher], 1), teach(batch.images, batch.captions))
+            asked.clear()
+
+    def test_large_sizes_are_seen_in_large_pictures(self) -> None:
+        pools = [Pool(lambda numbers, s=side: [s for _ in numbers], 3, fresh=1) for side in (128, 256)]  # type: ignore[misc]
+        draw = tiny_clip_vit._Draw(pools[0], pools[1], batch=1, seed=0)
+        drawn = [draw(number) for number in range(200)]
+        assert {size for _, size in drawn} == set(tiny_clip_vit._SIZES)
+        assert all(side == (256 if size > 160 else 128) for side, size in drawn)  # type: ignore[comparison-overlap]
+        assert drawn[3][1] == int(rng_of("step", 0, 3).choice(tiny_clip_vit._SIZES, p=tiny_clip_vit._SIZE_ODDS))
 
     def test_the_teacher_is_asked_for_whole_pictures_and_the_frozen_text_tower_for_captions(self) -> None:
         model, tokenizer = new_model(bundled(TEACHER))
         clip = Clip(bundled(TEACHER))
-        images, captions = Pool.render(World(), 3, 0, quiet).at(np.arange(3))
+        images, captions = captioned(3)
         text, teacher = tiny_clip_vit._teach(clip, model, tokenizer, images, captions).unbind(1)
         assert_close(teacher, clip.whole([Image(i.numpy()) for i in images]), depth="network")
         assert_close(text, F.normalize(clip._encoded(captions), dim=-1), depth="network")
@@ -142,9 +149,9 @@ class TestLessons:
 
 @drawing
 def test_a_few_steps_write_a_clip_that_shares_the_teachers_text_space(tmp_path: Path) -> None:
-    figures = train_tiny_clip_vit(
+    figures = fit_tiny_clip_vit(
         tmp_path,
-        Budget(samples=24, minutes=600, batch=8, lr=1e-3),
+        Budget(samples=24, batch=8, lr=1e-3),
         pool_size=20,
         exam_size=5,
         calibration_size=2,
@@ -174,7 +181,7 @@ def test_steps_lower_the_loss_and_leave_the_text_tower_alone(tmp_path: Path) -> 
     model, tokenizer = new_model(bundled(TEACHER))
     frozen = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("visual.")}
     teach = tiny_clip_vit._teach
-    images, captions = Pool.render(World(), 8, 0, quiet).at(np.arange(8))
+    images, captions = captioned(8)
     _, answer = teach(Clip(bundled(TEACHER)), model, tokenizer, images, captions).unbind(1)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     losses = []
@@ -198,24 +205,6 @@ def test_the_card_names_the_path_that_reads_scenes_best(tmp_path: Path) -> None:
     scores = {path: dense_iou(Clip(tmp_path, use={"dense": path}), scenes) for path in clip.paths}
     assert scores[clip.settings["dense"]] == max(scores.values())
     assert clip.settings["dense"] == best_path(tmp_path, scenes)
-
-
-def test_the_command_passes_on_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-
-    def train(out: Path, budget: Budget, **others: Any) -> dict[str, float]:
-        asked.update(out=out, budget=budget, **others)
-        return {"zero-shot top-1": 0.5}
-
-    monkeypatch.setattr(tiny_clip_vit, "train_tiny_clip_vit", train)
-    app = typer.Typer()
-    app.command()(command)
-    arguments = ["--out", str(tmp_path), "--minutes", "0.5", "--pool", "40", "--seed", "3"]
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    assert asked["out"] == tmp_path and asked["seed"] == 3 and asked["pool_size"] == 40 and asked["device"] == "cpu"
-    assert asked["budget"] == Budget(BUDGET.samples, 0.5, BUDGET.batch, BUDGET.lr)
-    assert "zero-shot top-1 0.5" in done.output
 
 
 def test_tokens_of_all_names_are_known_to_the_shared_vocabulary() -> None:

@@ -23,7 +23,7 @@ from annofree.testing.tolerances import assert_close
 from annofree.training.augment.dino_views import Light, Paster
 from annofree.training.losses.dino_loss import attention_loss, ground_cosines, ground_loss, match_loss
 from annofree.training.tiny import dino as tiny_dino
-from annofree.training.tiny.dino import BUDGET, new_model, train_tiny_dino, write_tiny_dino
+from annofree.training.tiny.dino import BUDGET, fit_tiny_dino, new_model, write_tiny_dino
 from annofree.training.tiny.evaluate_saliency import patch_names, purity, write_untrained
 
 
@@ -115,7 +115,8 @@ def test_attention_goes_to_what_is_pasted_after_some_steps(monkeypatch: pytest.M
     before = tiny_dino._progress(reader, watched, "cpu")
     for _ in range(10):
         optimiser.zero_grad()
-        torch.autograd.backward(tiny_dino._loss(reader, paster.pairs(4, 64), Light(generator), "cpu"))
+        losses = tiny_dino._losses_of(reader, paster.pairs(4, 64), light=Light(generator), device="cpu")
+        torch.autograd.backward(torch.stack(list(losses.values())).sum())
         optimiser.step()
     after = tiny_dino._progress(reader, watched, "cpu")
     assert before["attention to pasted"] < 0.3 and after["attention to pasted"] > 0.8
@@ -152,7 +153,7 @@ def test_a_training_of_seconds_writes_a_model_that_is_read(tmp_path: Path, monke
     monkeypatch.setattr(tiny_dino, "_VIEW", 32)
     said: list[str] = []
     budget = replace(BUDGET, samples=24, batch=8)
-    figures = train_tiny_dino(tmp_path, budget, pool_size=12, exam_size=3, say=said.append)
+    figures = fit_tiny_dino(tmp_path, budget, pool_size=12, exam_size=3, say=said.append)
     assert set(figures) == {"nearest patch of the same class", "nearest patch of the same class, random weights"}
     assert Card.read(tmp_path).figures["training samples"] == 24
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"]

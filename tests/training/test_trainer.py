@@ -6,7 +6,9 @@ import socket
 import sys
 import threading
 import types
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -247,6 +249,39 @@ def test_samples_are_drawn_in_evaluation_mode_and_training_goes_on(tmp_path: Pat
     assert curve(tmp_path / "watched") == curve(tmp_path / "plain")
 
 
+def test_figures_are_measured_for_each_line_and_lines_are_told(tmp_path: Path) -> None:
+    seen: list[bool] = []
+    told: list[Mapping[str, float]] = []
+
+    def measure(model: nn.Module) -> dict[str, float]:
+        seen.append(model.training or torch.is_grad_enabled())
+        return {"size": float(next(model.parameters()).norm())}
+
+    model = toy()
+    trained = run(tmp_path / "a", 4, model=model, watch=Watch(log_every=2, measure=measure, on_log=told.append))
+    assert seen == [False, False] and model.training
+    assert told == read_log(tmp_path / "a" / LOG) and [line["step"] for line in told] == [2, 4]
+    assert trained.figures["size"] == told[-1]["size"] == float(next(model.parameters()).detach().norm())
+    assert trained.done == 4 and trained.seconds > 0
+    run(tmp_path / "b", 4, watch=Watch(log_every=2))
+    assert [line["loss"] for line in curve(tmp_path / "b")] == [line["loss"] for line in told]
+
+
+def test_when_its_minutes_are_over_a_call_keeps_all_and_ends(tmp_path: Path) -> None:
+    run(tmp_path / "whole")
+    first = run(tmp_path / "parts", watch=Watch(log_every=2, checkpoint_every=100, minutes=1e-9))
+    assert first.done == 0 and first.figures == {} and not (tmp_path / "parts" / "checkpoint.pt").exists()
+    course: dict[str, Any] = {"log_every": 2, "checkpoint_every": 100}
+    with pytest.MonkeyPatch.context() as patch:
+        steps = iter([0.0, *(60.0 * n for n in range(1, 1000))])
+        patch.setattr("annofree.training.engine.state.time", types.SimpleNamespace(monotonic=lambda: next(steps)))
+        part = run(tmp_path / "parts", watch=Watch(**course, minutes=6))
+    assert 0 < part.done < 12
+    assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)["done"] == part.done
+    run(tmp_path / "parts", watch=Watch(**course))
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+
+
 def test_the_callers_generator_is_left_alone(tmp_path: Path) -> None:
     model = toy()
     torch.manual_seed(5)
@@ -260,7 +295,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_kept(tmp_path: Path
         x, y = draw(number)
         return (x * torch.nan, y) if number == 4 * 7 else (x, y)
 
-    with pytest.raises(InputError, match="no number any more by step 8"):
+    with pytest.raises(InputError, match="NaN or infinite by step 8"):
         run(tmp_path, drawn=poisoned)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["done"] == 6
 

@@ -1,7 +1,7 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +9,24 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-import typer
-from faster_coco_eval import mask as coco_mask
-from open_clip.model import CLIP
-from safetensors.torch import save_file
 from scipy.optimize import linear_sum_assignment
+from tests.support.zutis_training import NAMES, SIDE, TOML, write_archive, write_clip
 from tests.training.two_processes import assert_same_curves, by_two_processes
 from torch import Tensor
 from torch.nn import functional as F
-from typer.testing import CliRunner
 
-from annofree.apps.cli.commands.train_zutis import zutis as command
 from annofree.errors import InputError
 from annofree.features.clip import Clip
 from annofree.features.zutis_network import ZutisNetwork
 from annofree.features.zutis_weights import load_zutis
-from annofree.hub.cards import Card, bundled, sha256_of
+from annofree.hub.cards import Card
 from annofree.methods.zutis import Zutis
-from annofree.retrieval.archive import Archive, MaskWriter, Member, PseudoMask
+from annofree.retrieval.archive import Archive
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
 from annofree.training.augment.copy_paste import VARIANTS, CopyPaste
 from annofree.training.engine.checkpoint import read_log
 from annofree.training.engine.distributed import Ranks
-from annofree.training.zutis import recipe as zutis_recipe
 from annofree.training.zutis.recipe import ZutisRecipe
 from annofree.training.zutis.train import (
     Batch,
@@ -41,83 +35,14 @@ from annofree.training.zutis.train import (
     draw,
     find_clip,
     fingerprint,
+    fit_zutis,
     new_network,
     optimiser_of,
     read_archive,
     text_features,
-    train_zutis,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-NAMES = ("dog", "cat", "cup")
-COLOURS = {"dog": (200, 40, 40), "cat": (40, 200, 40), "cup": (40, 40, 200)}
-SIDE = 32
-TOML = """
-archive = "archive"
-clip = "clip"
-out = "out"
-steps = 6
-batch = 2
-lr = 1e-3
-encoder_lr = 1e-4
-log_every = 2
-checkpoint_every = 3
-side = 32
-world = "emoji"
-
-[scenes]
-crop = 32
-images = [1, 3]
-
-[network]
-queries = 4
-decoder_layers = 2
-decoder_heads = 4
-decoder_ffn = 16
-mlp_hidden = 16
-"""
-
-
-def write_clip(folder: Path) -> None:
-    """A tiny, random ViT with a text tower that knows the bundled vocabulary."""
-    folder.mkdir()
-    shutil.copy(bundled("tiny-clip") / "vocabulary.json", folder)
-    words = len(json.loads((folder / "vocabulary.json").read_text()))
-    settings = json.loads((bundled("tiny-clip") / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
-    text = {"context_length": 24, "vocab_size": settings["vocab_size"], "width": 16, "heads": 2, "layers": 1}
-    assert words <= settings["vocab_size"]
-    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "pool_type": "avg"}
-    config: dict[str, Any] = {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text}
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        state = CLIP(**config).state_dict()
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    files = {p.name: sha256_of(p) for p in folder.iterdir()}
-    Card("clip", "open_clip VisionTransformer", "S1", "Apache-2.0", "nothing", "emoji", files).write(folder)
-
-
-def write_archive(folder: Path, masked: tuple[str, ...] = NAMES) -> None:
-    """Three pictures a name, each of a square in the name's colour."""
-    rng = np.random.default_rng(0)
-    members, places = dict[str, tuple[Member, ...]](), dict[str, str]()
-    folder.mkdir()
-    with MaskWriter(folder, {"by": "selfmask", "model": {"tier": "S0"}}) as writer:
-        for name in NAMES:
-            ids = [f"{name}-{i}" for i in range(3)]
-            members[name] = tuple(Member(id_, 0.3) for id_ in ids)
-            for id_ in ids:
-                pixels, mask = rng.integers(90, 130, (40, 36, 3), np.uint8), np.zeros((40, 36), np.uint8)
-                top, left = rng.integers(2, 12, 2)
-                pixels[top : top + 20, left : left + 20], mask[top : top + 20, left : left + 20] = COLOURS[name], 1
-                PIL.Image.fromarray(pixels).save(folder / f"{id_}.png")
-                places[id_] = str(folder / f"{id_}.png")
-                if name in masked:
-                    coded = coco_mask.encode(np.asfortranarray(mask))
-                    rle = {"size": [40, 36], "counts": coded["counts"].decode()}
-                    writer.add(PseudoMask(id_, rle, 0.5 + 0.1 * int(id_[-1])))
-    Archive(NAMES, members, places, {"index": str(folder / "index"), "k": 3}).write(folder)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +68,7 @@ def quiet(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def trained(home: Path) -> Path:
-    train_zutis(recipe_of(home, home / "trained", sample_every=4), say=quiet)
+    fit_zutis(recipe_of(home, home / "trained", sample_every=4), say=quiet)
     return home / "trained"
 
 
@@ -186,7 +111,7 @@ def test_curves_and_samples_are_drawn(trained: Path) -> None:
 def test_masks_of_a_higher_tier_raise_that_of_the_card(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "archive", tmp_path / "archive")
     (tmp_path / "archive" / "masks-about.json").write_text('{"by": "sam", "model": {"name": "S4", "tier": "S2"}}')
-    train_zutis(recipe_of(home, tmp_path / "out", archive=tmp_path / "archive", steps=1), say=quiet)
+    fit_zutis(recipe_of(home, tmp_path / "out", archive=tmp_path / "archive", steps=1), say=quiet)
     assert Card.read(tmp_path / "out").tier == "S2"
 
 
@@ -203,9 +128,9 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_curve(home: Path, trained: P
 
     recipe = recipe_of(home, tmp_path)
     with pytest.raises(StoppedError):
-        train_zutis(recipe, on_progress=stop, say=quiet)
+        fit_zutis(recipe, on_progress=stop, say=quiet)
     assert (tmp_path / "curves.png").exists() and not (tmp_path / "card.json").exists()
-    train_zutis(recipe, say=quiet)
+    fit_zutis(recipe, say=quiet)
     assert curve(tmp_path) == curve(trained)
     ours, theirs = load_zutis(tmp_path).state_dict(), load_zutis(trained).state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
@@ -213,16 +138,16 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_curve(home: Path, trained: P
 
 def test_other_settings_or_masks_are_refused(home: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"lr was 0\.001, now 0\.002; go on|lr was 0\.001, now 0\.002\)"):
-        train_zutis(recipe_of(home, trained, lr=2e-3), say=quiet)
+        fit_zutis(recipe_of(home, trained, lr=2e-3), say=quiet)
     with pytest.raises(InputError, match=r"data was .* now .*min_quality was 0\.0, now 0\.55"):
-        train_zutis(recipe_of(home, trained, min_quality=0.55), say=quiet)
-    train_zutis(recipe_of(home, trained, workers=0, name="another", log_every=1), say=quiet)  # of no matter to the curve
+        fit_zutis(recipe_of(home, trained, min_quality=0.55), say=quiet)
+    fit_zutis(recipe_of(home, trained, workers=0, name="another", log_every=1), say=quiet)  # of no matter to the curve
     assert Card.read(trained).name == "another"
 
 
 def test_two_processes_learn_what_one_does(home: Path, trained: Path, tmp_path: Path) -> None:
     recipe = recipe_of(home, tmp_path)
-    by_two_processes(lambda: train_zutis(recipe, say=quiet))
+    by_two_processes(lambda: fit_zutis(recipe, say=quiet))
     assert_same_curves(curve(tmp_path), curve(trained))
     assert Card.read(tmp_path).name == "own-zutis"
 
@@ -324,7 +249,7 @@ def test_the_network_follows_from_the_seed_and_leaves_the_callers_generator_alon
 
 def test_it_learns(home: Path, tmp_path: Path) -> None:
     _, before, scenes, words = parts(home)
-    train_zutis(recipe_of(home, tmp_path, steps=20, lr=3e-3, encoder_lr=1e-3), say=quiet)
+    fit_zutis(recipe_of(home, tmp_path, steps=20, lr=3e-3, encoder_lr=1e-3), say=quiet)
     unseen = collate([draw(scenes, 1, i) for i in range(8)])
     first, last = (Lesson(n, words, 255, 1.0, Ranks())(n, unseen) for n in (before, load_zutis(tmp_path)))
     assert last["cross-entropy"] < first["cross-entropy"] - 0.02
@@ -338,7 +263,7 @@ def test_held_out_names_are_not_learned(home: Path, tmp_path: Path) -> None:
     recipe = recipe_of(home, tmp_path, exclude=("cat",), steps=1)
     archive, _ = read_archive(recipe)
     assert archive.names == ("dog", "cup") and all(not i.startswith("cat") for i in archive.ids)
-    train_zutis(recipe, say=quiet)
+    fit_zutis(recipe, say=quiet)
     assert load_zutis(tmp_path).config.names == ("dog", "cup")
     with pytest.raises(InputError, match="unknown name to exclude 'cst'; did you mean 'cat'"):
         read_archive(replace(recipe, exclude=("cst",)))
@@ -395,14 +320,6 @@ def test_what_is_not_given_is_as_released() -> None:
     assert recipe.scene_settings().crop == 384 and recipe.templates == "name" and not recipe.bf16
 
 
-def test_every_field_is_explained() -> None:
-    explained = ZutisRecipe.__doc__ or ""
-    for f in fields(ZutisRecipe):
-        assert f"``{f.name}``" in explained or f"``[{f.name}]``" in explained, f.name
-    for name in zutis_recipe._NETWORK:
-        assert f"``{name}``" in explained
-
-
 def written(folder: Path, text: str) -> Path:
     (folder / "recipe.toml").write_text(text)
     return folder / "recipe.toml"
@@ -443,19 +360,3 @@ def test_an_unknown_clip_is_told_with_the_nearest(home: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'openai-vit-b-16'"):
         find_clip("openai-vit-b16")
     assert find_clip("tiny").card.name == "tiny-clip"  # a preset's
-
-
-# The command
-
-
-def test_the_command(home: Path, tmp_path: Path) -> None:
-    app = typer.Typer()
-    app.command()(command)
-    arguments = ["--config", str(home / "recipe.toml"), "--out", str(tmp_path / "out"), "--steps", "2"]
-    said = CliRunner().invoke(app, arguments)
-    assert said.exit_code == 0, said.output
-    assert "3 names, 9 pictures; 0 without a mask take no part" in said.output
-    assert "out/card.json: step 2, loss " in said.stdout
-    assert Card.read(tmp_path / "out").figures["training steps"] == 2
-    quietly = CliRunner().invoke(app, [*arguments, "--quiet"])
-    assert quietly.exit_code == 0 and "names" not in quietly.output and "card.json" in quietly.output

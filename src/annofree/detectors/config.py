@@ -24,62 +24,78 @@ OBJECT = "object"
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """Everything that makes the same network again; sizes are those of the papers' detectors (detectron2's defaults).
-
-    ``names``: what it finds.  ``side``, ``longest``: pictures are read with the short side at ``side`` px, but the long one at
-    most ``longest``.  ``mean``, ``std`` of the pixels in 0 .. 1.
-
-    Backbone: ``layers`` and ``width`` are those of ``clip-resnet`` alone; ``norm`` is for the backbone and, but for
-    ``frozen``, for the pyramid, too: ``sync`` takes statistics over all processes.  ``channels`` of the pyramid and of all
-    that follows.
-
-    Cascade and Mask R-CNN: ``anchors`` are the sides in px of one anchor size a level, ``ratios`` height by width.  Of the
-    proposals, (training, use): ``rpn_before`` on each level and ``rpn_after`` suppression at IoU ``rpn_nms`` are kept.
-    ``rpn_batch`` anchors and ``roi_batch`` boxes, ``roi_positive`` of them on objects, are learned from in each picture.
-    ``roi_scale`` is the side of a box in px that is read on the level of stride 16.  ``sampling`` points a bin and axis, 0 for
-    one a cell.  ``fc`` width of the box heads, ``mask_convs`` of the mask head, ``box_pool`` and ``mask_pool`` cells a side.
-    ``drop_loss``: the IoU with all pseudo-labels up to which a box of the cascade teaches no class, 0 for off (CutLER).
-
-    Mask2Former: ``queries``, ``pixel_layers`` of its pixel decoder, ``query_layers``, ``heads`` and ``ffn`` of the other one.
-
-    Answers: scores above ``score_floor``, suppression of boxes at IoU ``nms`` within each name, at most ``detections``.
+    """Everything that makes the same network again; sizes are those of the papers' detectors, as detectron2 has them.
 
     Raises InputError for values that make no network.
     """
 
+    # cascade (Cascade Mask R-CNN), mask_rcnn or mask2former
     kind: Literal["cascade", "mask_rcnn", "mask2former"]
+    # what it finds, in the order of its class ids
     names: tuple[str, ...]
+    # a ResNet of torchvision, or clip-resnet, the image tower of a CLIP
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "clip-resnet"] = "resnet50"
+    # short side in px that pictures are read at (detectron2)
     side: int = 800
+    # most px of the long side, which the short one gives way to (detectron2)
     longest: int = 1333
+    # mean of the pixels in 0 .. 1, RGB (ImageNet)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    # standard deviation of the pixels in 0 .. 1, RGB (ImageNet)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    # of clip-resnet alone: blocks of its four stages (ResNet-50)
     layers: tuple[int, ...] = (3, 4, 6, 3)
+    # of clip-resnet alone: channels of its stem (ResNet-50)
     width: int = 64
+    # norms of the backbone and, but for frozen, of the pyramid, too; sync takes statistics over all processes (CutLER)
     norm: Literal["frozen", "batch", "sync", "group"] = "sync"
+    # channels of the pyramid and of all that follows (detectron2)
     channels: int = 256
+    # Cascade and Mask R-CNN: sides in px of the one anchor size of each level (detectron2)
     anchors: tuple[int, ...] = (32, 64, 128, 256, 512)
+    # height by width of the anchors (detectron2)
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    # proposals of each level that are kept before suppression, in training and in use (detectron2)
     rpn_before: tuple[int, int] = (2000, 1000)
+    # proposals that are kept after suppression, in training and in use (detectron2)
     rpn_after: tuple[int, int] = (1000, 1000)
+    # IoU of boxes at which proposals are suppressed (detectron2)
     rpn_nms: float = 0.7
+    # anchors of a picture that the proposals are learned from (detectron2)
     rpn_batch: int = 256
+    # boxes of a picture that the heads are learned from (detectron2)
     roi_batch: int = 512
+    # share of these boxes that lie on objects, at most (detectron2)
     roi_positive: float = 0.25
+    # side in px of a box that is read on the level of stride 16 (FPN, equation 1)
     roi_scale: int = 224
+    # points a bin and axis that RoIAlign reads; 0 for one a cell of the pyramid (detectron2)
     sampling: int = 0
+    # width of the box heads (detectron2)
     fc: int = 1024
+    # convolutions of the mask head (detectron2)
     mask_convs: int = 4
+    # cells a side of what the box heads see (detectron2)
     box_pool: int = 7
+    # cells a side of what the mask head sees (detectron2)
     mask_pool: int = 14
+    # IoU with all pseudo-labels up to which a box of the cascade teaches no class (CutLER's DropLoss); 0 for off
     drop_loss: float = 0.0
+    # Mask2Former: queries of a picture (its paper)
     queries: int = 100
+    # layers of its pixel decoder (its paper)
     pixel_layers: int = 6
+    # layers of the decoder of its queries, the one before the first included (its code)
     query_layers: int = 10
+    # attention heads of both decoders (its paper)
     heads: int = 8
+    # width of the decoder's feed-forward layers (its paper)
     ffn: int = 2048
+    # answers have a score above it (detectron2)
     score_floor: float = 0.05
+    # IoU at which boxes are suppressed within each name (detectron2)
     nms: float = 0.5
+    # most answers of a picture (COCO)
     detections: int = 100
 
     def __post_init__(self) -> None:

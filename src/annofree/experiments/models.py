@@ -20,16 +20,25 @@ _WHAT = "the recipe of a model"
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """How a bundled model was made (``command``, ``minutes``) and what it is expected to reach in its exam."""
+    """How a bundled model was made and what it is expected to reach when it is evaluated."""
 
+    # what it is, in a line
     title: str
+    # the world of the images: emoji
     world: str
+    # the supervision of all that went into it, and what that is
     tier: str
+    # what it was trained and evaluated on
     hardware: str
+    # that its training took
     minutes: float
+    # the command that makes it again
     command: str
+    # the name of the bundled model
     model: str
+    # how far a figure may be from what is expected, in its unit
     tolerance: float
+    # figures, by name, in percent
     expected: Mapping[str, float]
 
     @classmethod

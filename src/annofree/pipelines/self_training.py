@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from annofree.datasets.emoji.world import CATEGORIES, SPLITS
 from annofree.errors import InputError
@@ -18,7 +18,6 @@ from annofree.evaluation.accumulators import Figures
 from annofree.evaluation.metrics.errors import find_mistakes
 from annofree.formats.coco import CocoFile
 from annofree.io.callbacks import Callbacks
-from annofree.io.settings_file import check_names, check_type
 from annofree.methods.build import MethodSpec
 from annofree.pipelines.scenes import Show, drawn_scenes
 from annofree.runs.batch_encoder import Encoders
@@ -28,39 +27,45 @@ from annofree.runs.run import Run
 from annofree.runs.tasks import Tasks
 from annofree.structures import Vocabulary
 from annofree.training.detector.recipe import DetectorRecipe
-from annofree.training.detector.train import train_detector
-from annofree.training.pseudo_labels.rules import ByClass, LabelRules
-from annofree.training.pseudo_labels.select import pseudo_label
+from annofree.training.detector.train import fit_detector
+from annofree.training.pseudo_labels.rules import LabelRules
+from annofree.training.pseudo_labels.select import select_labels
 
 __all__ = ["SelfTrainingMaking", "label_figures"]
 
 _BATCH = 4
-_BY_CLASS = ("min_score", "keep")
 
 
 @dataclass(frozen=True)
 class SelfTrainingMaking:
-    """What is made, in this order.
-
-    ``scenes`` pictures of each split, of ``side`` px, from ``seed``; what ``method`` of ``models`` finds of all names in them;
-    the labels that ``rules`` leave, fields of ``LabelRules``; and a detector for each table of ``train``, by name: fields of
-    ``DetectorRecipe`` over those of ``common``, in tables within them, too.  Then ``labelled`` other pictures of each split,
-    with their truth, and a detector for each table of ``tune``, by name, over those of ``common`` and of ``tuning``; its
-    ``initial`` may be a detector that was made before, as ``made/NAME``.
+    """What is made, in this order: scenes, what a method finds of all names in them, the labels that rules leave, and detectors
+    trained on these; then other scenes with their ground truth, and detectors tuned on shares of it.
 
     Raises InputError without a detector to train.
     """
 
+    # scenes of each split that the method labels
     scenes: int
+    # a detector for each table, by name: fields of DetectorRecipe over those of common, in tables within them, too
     train: Mapping[str, Mapping[str, Any]]
+    # fields of DetectorRecipe that all detectors share
     common: Mapping[str, Any] = field(default_factory=dict)
+    # fields of LabelRules: which of the method's instances become labels
     rules: Mapping[str, Any] = field(default_factory=dict)
+    # a detector for each table, by name, over the fields of common and of tuning; its initial may be a detector that was made
+    # before, as made/NAME
     tune: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # fields of DetectorRecipe that all tuned detectors share
     tuning: Mapping[str, Any] = field(default_factory=dict)
+    # other scenes of each split, whose ground truth stands for human annotations
     labelled: int = 0
+    # height and width of scenes in px
     side: int = 256
+    # of the scenes; the labeled ones have the next
     seed: int = 0
+    # what finds the instances that become labels
     method: str = "zip"
+    # the preset of its models
     models: str = "tiny"
 
     def __post_init__(self) -> None:
@@ -106,7 +111,7 @@ class SelfTrainingMaking:
                     tasks, Encoders(tasks, _BATCH, os.cpu_count() or 2), {"settings": settings, "provenance": tasks.provenance}
                 )
         with show("pictures whose labels are chosen") as shown:
-            pseudo_label(out / "run", out / "labels", rules_of(self.rules), on_progress=shown)
+            select_labels(out / "run", out / "labels", LabelRules.of(self.rules), on_progress=shown)
 
     def _train(self, out: Path, name: str, own: Mapping[str, Any], show: Show, device: str, say: Callable[[str], None]) -> None:
         fields = {**over(self.common, own), "out": out / name, "name": name, "world": "emoji"}
@@ -115,7 +120,7 @@ class SelfTrainingMaking:
         if (out / name / "detector.json").exists():
             return
         with show(f"steps of {name}") as shown:
-            train_detector(DetectorRecipe(**fields), device=device, on_progress=shown, say=say)
+            fit_detector(DetectorRecipe(**fields), device=device, on_progress=shown, say=say)
 
 
 def over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,15 +131,6 @@ def over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """
     tables = {k: over(common[k], v) for k, v in own.items() if isinstance(v, Mapping) and isinstance(common.get(k), Mapping)}
     return {**common, **own, **tables}
-
-
-def rules_of(given: Mapping[str, Any]) -> LabelRules:
-    """Read rules from plain values; the least score and the share that is kept are numbers for all classes."""
-    check_names("rule of labels", given, [f.name for f in fields(LabelRules)])
-    for name, value in given.items():
-        check_type(name, value, float if name in _BY_CLASS else get_type_hints(LabelRules)[name], "the rules of labels")
-    values: dict[str, Any] = {k: ByClass(float(v)) if k in _BY_CLASS else v for k, v in given.items()}
-    return LabelRules(**values)
 
 
 def label_figures(labels: Path, truth: Path) -> Figures:

@@ -30,7 +30,7 @@ from annofree.runs.mask_archive import Refine, mask_archive
 from annofree.structures import RLE, BoolArray, Vocabulary
 from annofree.training.selfmask.spectral_voting import source_named
 from annofree.training.zutis.recipe import ZutisRecipe
-from annofree.training.zutis.train import train_zutis
+from annofree.training.zutis.train import fit_zutis
 
 __all__ = ["ZutisMaking", "archive_figures", "mask_figures"]
 
@@ -39,24 +39,28 @@ _MIX: dict[Split, float] = {"single": 0.8, "mixed": 0.2}
 
 @dataclass(frozen=True)
 class ZutisMaking:
-    """What is made, in this order.
-
-    ``pictures`` of ``side`` px from ``seed``, four in five of a single object, the rest of several; their index by the CLIP of
-    ``models``; the best ``k`` of each name; a mask of each, ``by`` an objectness of ``models`` or the one that is ``voted``,
-    drawn to edges as ``refine`` says; and one network for each table of ``train``, by name: fields of ``ZutisRecipe`` over
-    those of ``common``.
+    """What is made, in this order: scenes, their index, an archive of the best of each name, masks, and trained networks.
 
     Raises InputError without a network to train.
     """
 
+    # scenes, four in five of a single object, the rest of several
     pictures: int
+    # scenes that each name retrieves
     k: int
+    # a network for each table, by name: fields of ZutisRecipe over those of common
     train: Mapping[str, Mapping[str, Any]]
+    # fields of ZutisRecipe that all networks share
     common: Mapping[str, Any] = field(default_factory=dict)
+    # height and width of scenes in px
     side: int = 256
+    # of the scenes
     seed: int = 0
+    # the preset whose CLIP embeds scenes, and that has the source of masks
     models: str = "tiny"
+    # what masks are made by: an objectness of the models, or voted
     by: str = "found"
+    # how masks are drawn to edges
     refine: Refine = "none"
 
     def __post_init__(self) -> None:
@@ -74,7 +78,7 @@ class ZutisMaking:
         for name, own in self.train.items():
             fields = {**self.common, **own, "archive": out / "archive", "out": out / name, "name": name, "world": "emoji"}
             with show(f"steps of {name}") as shown:
-                train_zutis(ZutisRecipe(**fields), device=device, on_progress=shown, say=say)
+                fit_zutis(ZutisRecipe(**fields), device=device, on_progress=shown, say=say)
         return figures
 
     def _archive(self, out: Path, show: Show, device: str) -> Archive:

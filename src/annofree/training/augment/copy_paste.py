@@ -35,35 +35,41 @@ _MOST_IMAGES = _PADDING - 1
 
 @dataclass(frozen=True)
 class CopyPasteSettings:
-    """How scenes are made; shares are probabilities.
-
-    ``crop``: side of a scene in px.  ``images``: least and most pictures in one.  ``same_archive``: share of scenes whose
-    pictures are all of one class.  ``scale``: of a picture's sides, from a to b.  ``corners``: share of each corner that a
-    picture smaller than the scene is put into: bottom right, top right, bottom left, top left.  ``flip``: share of mirrored
-    pictures.  ``jitter``: reach of brightness, contrast, saturation and hue, in a share ``jitter_share`` of pictures.
-    ``grey``, ``blur``: shares without colour and blurred, by ``sigma`` px from a to b.  ``ignored``: the label of padding.
-
-    What the released code does otherwise: ``keep_empty`` leaves instances that nothing shows of among the targets;
-    ``lose_last_line`` cuts the last row and column off each object that is pasted; ``last_class_wins`` calls a picture by the
-    last class that retrieved it, whichever it was drawn for.
+    """How scenes are made, by the numbers of ZUTIS's paper and released code; shares are probabilities.
 
     Raises InputError for a value outside its range.
     """
 
+    # side of a scene in px
     crop: int = 384
+    # least and most pictures in one
     images: Sequence[int] = (1, 10)
+    # share of scenes whose pictures are all of one class
     same_archive: float = 0.5
+    # what a picture's sides are multiplied by, from and to
     scale: Sequence[float] = (0.1, 1.0)
+    # share of each corner that a picture smaller than the scene is put into: bottom right, top right, bottom left, top left;
+    # the paper's are even, for the released ones see VARIANTS
     corners: Sequence[float] = (0.25, 0.25, 0.25, 0.25)
+    # share of mirrored pictures
     flip: float = 0.5
+    # reach of brightness, contrast, saturation and hue
     jitter: Sequence[float] = (0.8, 0.8, 0.8, 0.2)
+    # share of pictures whose colors are jittered
     jitter_share: float = 0.8
+    # share of pictures without color
     grey: float = 0.2
+    # share of blurred pictures
     blur: float = 0.5
+    # their blur in px, from and to
     sigma: Sequence[float] = (0.1, 2.0)
+    # the label of padding
     ignored: int = 255
+    # whether instances that nothing shows of stay among the targets (released code)
     keep_empty: bool = False
+    # whether the last row and column of each pasted object are cut off (released code)
     lose_last_line: bool = False
+    # whether a picture is called by the last class that retrieved it, whichever it was drawn for (released code)
     last_class_wins: bool = False
 
     def __post_init__(self) -> None:

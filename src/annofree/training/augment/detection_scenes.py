@@ -34,31 +34,36 @@ __all__ = ["DetectionScenes", "Scene", "SceneSettings"]
 class SceneSettings:
     """How scenes are made; shares are probabilities.
 
-    ``sides``: one of these becomes the short side, px, while the long one is at most ``longest``.  ``crop``: share of scenes
-    that show a window only, each of its sides from ``crop_least`` of the picture's to all of it, brought to that size.
-    ``flip``: share of mirrored pictures.  ``copy_paste``: share of scenes with things of another picture, which is scaled to
-    fit into the part ``paste_scale``, from a to b, of the scene; how many is a draw from 1 to all but one, ``most_pasted`` at
-    most.  One that would hide the part ``most_hidden`` or more of any other is not pasted; 1 allows all.  What then shows
-    less than the part ``least_visible`` of itself, or fewer than ``min_area`` px, is no target.  ``jitter``: reach of
-    brightness, contrast, saturation and hue, in a share ``jitter_share`` of scenes.  ``empty``: whether pictures without
-    instances are used.
-
-    Sides, copy-paste and ``most_hidden`` are CutLER's.  Raises InputError for a value outside its range.
+    Raises InputError for a value outside its range.
     """
 
+    # the short side in px is one of these (CutLER)
     sides: tuple[int, ...] = (240, 320, 480, 640, 672, 704, 736, 768, 800, 1024)
+    # most px of the long side (detectron2)
     longest: int = 1333
+    # share of scenes that show a window only, brought to that size (ours; CutLER has none)
     crop: float = 0.0
+    # least part of the picture's side that a window's has; the most is all of it (ours)
     crop_least: float = 0.5
+    # share of mirrored pictures (detectron2)
     flip: float = 0.5
+    # share of scenes with instances of another picture pasted in (CutLER)
     copy_paste: float = 1.0
+    # part of the scene that the other picture is scaled to fit into, from and to (CutLER)
     paste_scale: tuple[float, float] = (0.3, 1.0)
+    # most instances that are pasted, of a draw from 1 to all but one; None for no limit (CutLER)
     most_pasted: int | None = None
+    # what would hide this part or more of any other is not pasted; 1 allows all (CutLER)
     most_hidden: float = 0.5
+    # what then shows less than this part of itself is no target (ours)
     least_visible: float = 0.0
+    # what then shows fewer px is no target (ours)
     min_area: int = 1
+    # reach of brightness, contrast, saturation and hue (ours)
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    # share of scenes whose colors are jittered (ours)
     jitter_share: float = 0.0
+    # whether pictures without instances are used (detectron2 leaves them out)
     empty: bool = False
 
     def __post_init__(self) -> None:

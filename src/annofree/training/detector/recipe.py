@@ -32,85 +32,86 @@ _NOT_OF_THE_CURVE = {
 class DetectorRecipe:
     """A training of a detector; what is not given is as in Zip's self-training (Shi and Yang, ICLR 2024, A.3).
 
-    Where things are; ``labels``, ``images`` and ``out`` are relative to the recipe's file:
-
-    - ``labels``: a COCO file with masks, or the folder that ``annofree pseudo-label`` wrote.
-    - ``images``: the folder that its file names count from; needed where the labels do not say.
-    - ``out``: the folder of the detector, its log, checkpoint, curves and samples; a run stopped there goes on.
-    - ``initial``: what it starts from: the folder of a detector, trained further; or weights of its ResNet, as a file
-      (safetensors, or a state dict in a .pth), a model's folder (from the recipe's file) or a model's name, such as
-      ``openai-rn50``; nothing for random ones.
-
-    What is learned:
-
-    - ``agnostic``: all names are one, "object".
-    - ``names``: which of the labels' names, in which order; all of them where it is empty.  What has another name is not
-      learned from, and counts as background.
-    - ``fraction``: the share of the pictures, over 0 .. 1, that is chosen by ``split_seed``; a small one lies in a larger one.
-    - ``[network]``: fields of ``DetectorConfig`` but for its names; where ``initial`` is a detector, changes of its own.
-    - ``[scenes]``: fields of ``SceneSettings``: sizes, flips, crops and copy-paste.
-
-    How it is learned:
-
-    - ``steps`` of ``batch`` scenes each, over all processes.
-    - ``optimiser``: ``sgd`` with ``momentum``, or ``adamw``, which networks of the DETR family want.
-    - ``lr``, times ``backbone_rate`` for the ResNet, and times ``head_rate`` for the last layers, which give
-      names, masks and boxes.
-    - ``decay_at``: steps at which the rates are multiplied by ``gamma``; before that they rise in a straight line from
-      ``warmup_factor`` of themselves over ``warmup`` steps.
-    - ``weight_decay`` of all weights and biases, but ``norm_decay`` of those in norms, as detectron2 has it.
-    - ``max_norm``: a bound on the gradient's norm over all weights together; 0 for none.
-    - ``ema``: how much of itself a moving average of the weights keeps at each step; it is what is written then.  0 for none.
-    - ``seed`` of the weights and the scenes.
-    - ``bf16``: whether to compute in half precision; losses and weights stay in full.
-
-    What is kept and shown:
-
-    - ``name`` and ``licence`` of the model's card, and the ``world`` that its pictures show (photographs or emoji).
-    - ``tier``: the supervision of labels or weights that do not tell theirs, S0 to S4; labels that tell nothing are taken to
-      be a person's, S4.
-    - ``log_every``, ``checkpoint_every`` and ``sample_every`` steps (0: no samples).
-    - ``workers``: processes that make scenes ahead; 0 makes them in turn.
-    - ``tensorboard``: whether to write curves for it, too; needs the package tensorboard.
-
     Raises InputError for values of another type or out of range.
     """
 
+    # a COCO file with masks, or the folder that `annofree pseudo-label` wrote; relative to the recipe's file
     labels: Path
+    # the folder of the detector, its log, checkpoint, curves and samples, relative to the recipe's file; a run stopped there is
+    # resumed
     out: Path
+    # the folder that the file names of the labels count from, relative to the recipe's file; needed where the labels do not say
     images: Path | None = None
+    # what it starts from: the folder of a detector, trained further; or weights of its ResNet, as a file (safetensors, or a
+    # state dict in a .pth), a model's folder (relative to the recipe's file) or a model's name, such as openai-rn50; nothing
+    # for random ones
     initial: str = ""
+    # whether all names are one, "object"
     agnostic: bool = False
+    # which of the labels' names, in which order; all of them where it is empty. What has another name is not learned from, and
+    # counts as background
     names: tuple[str, ...] = ()
+    # share of the pictures that is learned from, over 0 .. 1
     fraction: float = 1.0
+    # seed by which that share is chosen; a small share lies in a larger one
     split_seed: int = 42
+    # fields of DetectorConfig but for its names; where initial is a detector, changes of its own
     network: Mapping[str, Any] = field(default_factory=dict)
+    # fields of SceneSettings: sizes, flips, crops and copy-paste
     scenes: Mapping[str, Any] = field(default_factory=dict)
+    # steps in all
     steps: int = 160_000
+    # scenes a step, over all processes
     batch: int = 16
+    # sgd with momentum, or adamw, which networks of the DETR family want
     optimiser: str = "sgd"
+    # learning rate
     lr: float = 0.005
+    # what it is multiplied by for the ResNet
     backbone_rate: float = 1.0
+    # what it is multiplied by for the last layers, which give names, masks and boxes
     head_rate: float = 1.0
+    # of sgd (detectron2)
     momentum: float = 0.9
+    # of all weights and biases, but those in norms
     weight_decay: float = 5e-5
+    # weight decay of those in norms (detectron2)
     norm_decay: float = 0.0
+    # steps at which the learning rates are multiplied by gamma
     decay_at: tuple[int, ...] = (80_000,)
+    # what they are multiplied by there
     gamma: float = 0.2
+    # steps in which the learning rates rise in a straight line (detectron2)
     warmup: int = 1000
+    # what they rise from, as a part of themselves (detectron2)
     warmup_factor: float = 0.001
+    # bound on the gradient's norm over all weights together; 0 for none
     max_norm: float = 0.0
+    # how much of itself a moving average of the weights keeps at each step; the average is what is written then. 0 for none
+    # (ours)
     ema: float = 0.0
+    # of the weights and the scenes
     seed: int = 0
+    # whether to compute in half precision; losses and weights stay in full
     bf16: bool = False
+    # of the model's card
     name: str = "own-detector"
+    # of the model's card
     licence: str = "unknown"
+    # what the pictures show, on the model's card: photographs or emoji
     world: str = "photographs"
+    # supervision of labels or weights that do not tell theirs, S0 to S4; labels that tell nothing are taken to be a person's,
+    # S4
     tier: str = ""
+    # steps of a line of the log
     log_every: int = 20
+    # steps between checkpoints
     checkpoint_every: int = 500
+    # steps between drawn samples; 0 for none
     sample_every: int = 0
+    # processes that make scenes ahead; 0 makes them in turn
     workers: int = 0
+    # whether to write curves for TensorBoard, too; needs the package tensorboard
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -133,19 +134,19 @@ class DetectorRecipe:
         self.scene_settings()
 
     @classmethod
-    def read(cls, path: Path, **changes: Any) -> DetectorRecipe:
-        """Read a recipe; ``changes`` are fields in the place of its own.
+    def read(cls, path: Path | None, **changes: Any) -> DetectorRecipe:
+        """Read a recipe; ``changes`` are fields in the place of its own, or all of it where there is no file.
 
         Raises InputError when it is not there, not TOML, lacks a field or has one that there is not, with the nearest names.
         """
-        held = read_fields(path, cls, _PATHS)
-        if (initial := held.get("initial")) and isinstance(initial, str) and _is_place(path.parent, initial):
+        held = {} if path is None else read_fields(path, cls, _PATHS)
+        if path and (initial := held.get("initial")) and isinstance(initial, str) and _is_place(path.parent, initial):
             held["initial"] = str(path.parent / initial)
+        check_names("field of the recipe", changes, [f.name for f in fields(cls)])
         held |= {name: value for name, value in changes.items() if value is not None}
         if lacking := [name for name in ("labels", "out") if name not in held]:
-            raise InputError(
-                f"expected {', '.join(lacking)} in the recipe {path}, got none; see `annofree train detector --help`"
-            )
+            where = f"the recipe {path}" if path else "the recipe"
+            raise InputError(f"expected {', '.join(lacking)} in {where}, got none; see `annofree train detector --help`")
         return cls(**held)
 
     @property

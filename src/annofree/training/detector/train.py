@@ -30,7 +30,7 @@ from annofree.training.engine.curves import plotted
 from annofree.training.engine.distributed import started
 from annofree.training.engine.loop import Course, Watch, train
 
-__all__ = ["Batch", "Draw", "collate", "losses_of", "optimiser_of", "read_labels", "train_detector"]
+__all__ = ["Batch", "Draw", "collate", "fit_detector", "losses_of", "optimiser_of", "read_labels"]
 
 _MEMORY = 1 << 30  # bytes of decoded pictures, over all workers
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -121,7 +121,7 @@ def read_labels(recipe: DetectorRecipe) -> tuple[Labelled, tuple[str, ...], Tens
     return labelled, names, ids
 
 
-def train_detector(
+def fit_detector(
     recipe: DetectorRecipe,
     *,
     device: str = "cpu",

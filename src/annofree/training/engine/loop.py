@@ -12,8 +12,9 @@ processes that share each batch learn what one learns from the whole, up to roun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,17 +36,28 @@ T = TypeVar("T")
 class Watch:
     """What is kept and shown of a run, and who prepares its batches; nothing of it changes the curve.
 
-    A line of the log is the mean over ``log_every`` steps.  ``workers`` processes draw pictures ahead, 0 draws them in turn.
-    ``on_sample(step, model)`` is called every ``sample_every`` steps (0: never) with the model, or its moving average, in
-    evaluation mode; ``on_progress`` with steps done and in all.  Only the first process of several does any of this.
+    Only the first process of several logs, keeps and calls.
     """
 
+    # steps of a line of the log, which is their mean
     log_every: int = 10
+    # steps between checkpoints
     checkpoint_every: int = 500
+    # steps between calls of on_sample; 0 for none
     sample_every: int = 0
+    # processes that draw pictures ahead; 0 draws them in turn
     workers: int = 0
+    # whether to write curves for TensorBoard, too; needs the package tensorboard
     tensorboard: bool = False
+    # minutes, those of earlier calls included, after which a checkpoint is kept and the call ends; None for no limit
+    minutes: float | None = None
+    # (model): figures that are added to each line of the log; the model, or its moving average, is in evaluation mode
+    measure: Callable[[nn.Module], Mapping[str, float]] = lambda model: {}
+    # (line): each line of the log, once it is written
+    on_log: Callable[[Mapping[str, float]], None] = lambda line: None
+    # (step, model): every sample_every steps, with the model as measure has it
     on_sample: Callable[[int, nn.Module], None] = lambda step, model: None
+    # (done, total): steps of the whole run
     on_progress: Callable[[int, int], None] = lambda done, total: None
 
     @classmethod
@@ -57,10 +69,15 @@ class Watch:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run ends with: the last line of its log, and the moving average of the weights, if there is one."""
+    """What a call ends with: the last line of the log, the moving average of the weights, if there is one, and how far it came.
+
+    ``done`` steps of the run, in ``seconds``, earlier calls included.
+    """
 
     figures: dict[str, float]
     averaged: nn.Module | None = None
+    done: int = 0
+    seconds: float = field(default=0.0, compare=False)
 
 
 def train(
@@ -83,8 +100,9 @@ def train(
     optimiser start from their own ``lr``, and their ``name``, if they have one, is in the log.  ``about`` are further
     settings that shape the curve.
 
-    Ctrl-C, or a request to end, finishes the step, writes a checkpoint and raises KeyboardInterrupt.  Raises InputError when
-    the folder holds a run with other settings, a batch cannot be shared evenly, or a loss is no number any more.
+    Ctrl-C, or a request to end, finishes the step, writes a checkpoint and raises KeyboardInterrupt; so do the minutes of
+    ``watch``, but the call returns.  Raises InputError when
+    the folder holds a run with other settings, a batch cannot be shared evenly, or a loss is NaN or infinite.
     """
     watch, ranks = watch or Watch(), ranks or Ranks()
     make_folder(folder)
@@ -95,23 +113,31 @@ def train(
     if ranks.first:
         watch.on_progress(learner.done, course.steps)
     with stoppable() as asked:
-        for batch in batches(draw, collate, course, ranks, learner.done, watch.workers):
+        start = course.steps if _is_over(learner, watch) else learner.done
+        for batch in batches(draw, collate, course, ranks, start, watch.workers):
             learner.step(batch)
-            done, stop = learner.done, ranks.any(asked())
+            done, stop, over = learner.done, ranks.any(asked()), _is_over(learner, watch)
             last = done == course.steps
             if last or done % watch.log_every == 0:
                 diary.log()
-            if last or stop or done % watch.checkpoint_every == 0:
+            if last or stop or over or done % watch.checkpoint_every == 0:
                 state = learner.state()
                 if ranks.first:
                     save_state(folder / CHECKPOINT, state, settings)
             if ranks.first:
                 diary.show()
-            if last or stop:
-                diary.close()
             if stop and not last:
+                diary.close()
                 raise KeyboardInterrupt
-    return Trained(diary.last(), learner.averaged.module if learner.averaged else None)
+            if over:
+                break
+    diary.close()
+    return Trained(diary.last(), learner.averaged.module if learner.averaged else None, learner.done, learner.seconds)
+
+
+def _is_over(learner: Learner, watch: Watch) -> bool:
+    """Whether a run has had its minutes; every process has to ask."""
+    return watch.minutes is not None and learner.ranks.any(learner.seconds >= 60 * watch.minutes)
 
 
 class _Diary:
@@ -136,7 +162,10 @@ class _Diary:
         self._mark = (done, seconds)
         line = {"step": done, "loss": sum(means), **dict(zip(self.learner.names, means, strict=True))}
         line |= {**self._rates(), "seconds": round(seconds, 2), "images/s": round(speed, 3)}
+        with self._shown() as model:
+            line |= self.watch.measure(model)
         add_line(self.path, line)
+        self.watch.on_log(line)
         for name, value in line.items():
             if self.board and name != "step":
                 self.board.add_scalar(name, value, done)
@@ -147,13 +176,19 @@ class _Diary:
 
     def show(self) -> None:
         """Call those who watch."""
-        done, learner = self.learner.done, self.learner
+        done = self.learner.done
         if self.watch.sample_every and done % self.watch.sample_every == 0:
-            shown = learner.averaged.module if learner.averaged else learner.model
-            with torch.no_grad():
-                self.watch.on_sample(done, shown.eval())
-            shown.train()
-        self.watch.on_progress(done, learner.course.steps)
+            with self._shown() as model:
+                self.watch.on_sample(done, model)
+        self.watch.on_progress(done, self.learner.course.steps)
+
+    @contextmanager
+    def _shown(self) -> Iterator[nn.Module]:
+        """Give the model, or its moving average, in evaluation mode; training it goes on after that as before."""
+        shown = self.learner.averaged.module if self.learner.averaged else self.learner.model
+        with torch.no_grad():
+            yield shown.eval()
+        shown.train()
 
     def close(self) -> None:
         """Let the board write what it has not written yet."""

@@ -25,7 +25,9 @@ class Poly:
     [50.0, 26.79, 1.0]
     """
 
+    # exponent of the share of the steps that is left (ZUTIS's code)
     power: float = 0.9
+    # least learning rate, of any group (ZUTIS's code)
     floor: float = 1e-6
 
     def __call__(self, lr: float, step: int, steps: int) -> float:
@@ -41,7 +43,9 @@ class Cosine:
     [0.5, 1.0, 1.0, 0.5, 0.038]
     """
 
+    # steps in which the learning rate rises
     warmup: int = 0
+    # learning rate at the end
     floor: float = 0.0
 
     def __call__(self, lr: float, step: int, steps: int) -> float:
@@ -60,8 +64,11 @@ class Stairs:
     [1.0, 0.1, 0.1, 0.01]
     """
 
+    # steps at which the learning rate falls
     at: tuple[int, ...]
+    # what it is multiplied by at each of them
     factor: float = 0.1
+    # steps in which it rises before
     warmup: int = 0
 
     def __call__(self, lr: float, step: int, steps: int) -> float:
@@ -79,8 +86,11 @@ class Warmed:
     [0.1, 0.55, 1.0, 1.0, 0.2]
     """
 
+    # the schedule that is reached
     then: Schedule
+    # steps until it is (detectron2: 1000)
     warmup: int = 1000
+    # share of the first learning rate that the rise begins at (detectron2: 0.001)
     factor: float = 0.001
 
     def __call__(self, lr: float, step: int, steps: int) -> float:

@@ -25,19 +25,21 @@ Losses = Callable[[nn.Module, Any], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Course:
-    """What shapes the curve: a run goes on only under the course that it began with.
+    """What shapes the curve: a run goes on only under the course that it began with."""
 
-    ``batch`` pictures a step, over all processes; ``schedule`` of each group's learning rate; ``seed`` of the batches and of
-    what the model draws; ``bf16`` computes under autocast; ``clip`` bounds the gradient's norm; ``ema`` is how much of itself
-    a moving average of the weights keeps at each step.
-    """
-
+    # steps of the optimiser in the whole run
     steps: int
+    # pictures a step, over all processes
     batch: int
+    # each group's learning rate over the steps, given what it starts from
     schedule: Schedule = field(default_factory=Poly)
+    # of the batches and of what the model draws
     seed: int = 0
+    # whether to compute under autocast in bfloat16; weights and the optimiser stay in full precision
     bf16: bool = False
+    # bound on the norm of the gradient over all weights; None for none
     clip: float | None = None
+    # how much of itself a moving average of the weights keeps at each step; None for no average
     ema: float | None = None
 
     def __post_init__(self) -> None:
@@ -101,8 +103,8 @@ class Learner:
         new = self.ranks.mean(torch.stack(self._new)) if self._new else torch.zeros(0, len(self.names))
         if not bool(torch.isfinite(new).all()):
             raise InputError(
-                f"the loss is no number any more by step {self.done}; the last checkpoint is from before; a lower learning "
-                "rate, a bound on the gradient or bf16 = false may help"
+                f"the loss became NaN or infinite by step {self.done}; the last checkpoint is from before; a lower learning "
+                "rate, a bound on the gradient's norm or bf16 = false may help"
             )
         self._new = list(new)
         return new

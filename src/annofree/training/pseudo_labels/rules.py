@@ -5,9 +5,9 @@ Nothing here reads or writes, and no mask is decoded.  Conventions: N instances 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, get_type_hints
 
 import numpy as np
 from faster_coco_eval import mask as coco_mask
@@ -15,6 +15,7 @@ from faster_coco_eval import mask as coco_mask
 from annofree.datasets.labelled import AGNOSTIC
 from annofree.detections.suppression import suppressed
 from annofree.errors import InputError, unknown_name
+from annofree.io.settings_file import check_names, check_type
 from annofree.structures import BoolArray, Detections, FloatArray, IntArray
 
 __all__ = [
@@ -29,16 +30,23 @@ class ByClass:
 
     >>> ByClass.of(["0.3", "dog=0.5"], 0.0)
     ByClass(usual=0.3, named={'dog': 0.5})
+    >>> ByClass.of(0.3, 0.0), ByClass.of({"dog": 0.5}, 0.0)
+    (ByClass(usual=0.3, named={}), ByClass(usual=0.0, named={'dog': 0.5}))
     """
 
+    # of the classes that are not named
     usual: float
+    # by the class's name
     named: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, given: list[str], usual: float) -> ByClass:
-        """Read "0.3" and "NAME=0.5", the last one of a name counting; raises InputError for anything else."""
+    def of(cls, given: float | Mapping[str, float] | Sequence[str] | None, usual: float) -> ByClass:
+        """Read a number, numbers by name, or texts such as "0.3" and "NAME=0.5", the last one of a name counting.
+
+        ``usual`` is what is not given.  Raises InputError for anything else, and for a number outside 0 .. 1.
+        """
         named: dict[str, float] = {}
-        for text in given:
+        for text in _texts(given):
             name, sign, value = text.rpartition("=")
             try:
                 number = float(value)
@@ -64,31 +72,44 @@ class ByClass:
         return {"usual": self.usual, "named": dict(self.named)} if self.named else self.usual
 
 
+def _texts(given: float | Mapping[str, float] | Sequence[str] | None) -> Sequence[str]:
+    if given is None:
+        return []
+    if isinstance(given, Mapping):
+        return [f"{name}={value}" for name, value in given.items()]
+    return [str(given)] if isinstance(given, (str, int, float)) else given
+
+
 @dataclass(frozen=True)
 class LabelRules:
-    """What becomes of found things, in this order.
-
-    ``min_score``: least score; ``keep``: the best share of a class.  With ``agnostic`` all are then called "object".
-    ``min_area``: fewest px.  Of two with more mask IoU than ``within`` (of one class) or ``across`` (of different classes) the
-    stronger stays; of one that lies by more than ``inside`` in a bigger one of its class, the bigger.  ``most`` in a picture
-    and ``per_class`` in all stay, the best; None for no limit.  Pictures without things are left out with ``drop_empty``.
-    A class in fewer than the part ``rare`` of all pictures makes them repeat, as ``repeat_factors`` has it.  Of earlier labels
-    those stay whose mask IoU with every new one is under ``earlier``.  1 as a limit of overlap allows all.
+    """What becomes of found instances, in this order; as a limit of overlap, 1 allows all.
 
     Raises InputError for numbers outside their range.
     """
 
+    # least score, 0 .. 1
     min_score: ByClass = ByClass(0.0)
+    # best share of a class's instances over the least score, 0 .. 1
     keep: ByClass = ByClass(1.0)
+    # whether all are then called "object"
     agnostic: bool = False
+    # least area of a mask, px
     min_area: int = 1
+    # of two of one class with more mask IoU than this the stronger stays
     within: float = 0.5
+    # of two of different classes with more mask IoU than this the stronger stays
     across: float = 1.0
+    # what lies by more than this share of itself in a bigger one of its class goes
     inside: float = 0.9
+    # instances of a picture that stay, the best; None for no limit
     most: int | None = None
+    # instances of a class that stay, the best over all pictures; None for no limit
     per_class: int | None = None
+    # whether pictures without instances are left out
     drop_empty: bool = False
+    # a class in less than this share f of the pictures makes them repeat sqrt(rare / f) times (LVIS: 0.001); 0 for none
     rare: float = 0.0
+    # earlier labels stay whose mask IoU with every new one is under this (CutLER's self-training)
     earlier: float = 0.5
 
     def __post_init__(self) -> None:
@@ -104,6 +125,19 @@ class LabelRules:
         wrong += [f"{name} {value}" for name, value in counts.items() if value is not None and value < 1]
         if wrong:
             raise InputError(f"expected shares from 0 to 1 and counts from 1, got {', '.join(wrong)}")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> LabelRules:
+        """Read rules from plain values by name; raises InputError for unknown ones and values of another type."""
+        check_names("rule of labels", given, [f.name for f in fields(cls)])
+        for name, usual in (("min_score", 0.0), ("keep", 1.0)):
+            if name in given and not isinstance(given[name], ByClass):
+                check_type(name, given[name], float, "the rules of labels")
+                given = {**given, name: ByClass.of(given[name], usual)}
+        hints = get_type_hints(cls)
+        for name, value in given.items():
+            check_type(name, value, hints[name], "the rules of labels")
+        return cls(**given)
 
     def settings(self) -> dict[str, Any]:
         """As plain values by name; a number for all classes is that number."""

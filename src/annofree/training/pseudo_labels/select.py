@@ -31,14 +31,14 @@ from annofree.training.pseudo_labels.rules import (
     share_floors,
 )
 
-__all__ = ["pseudo_label"]
+__all__ = ["select_labels"]
 
 Progress = Callable[[int, int], None]
 
 _TOLD = ("settings", "provenance", "versions")  # of run.json
 
 
-def pseudo_label(
+def select_labels(
     run: Path,
     out: Path,
     rules: LabelRules | None = None,

@@ -30,16 +30,18 @@ _COLOUR_CELLS = 32  # along the short side of a picture, at most
 
 @dataclass(frozen=True)
 class Voting:
-    """How candidates are made: the ``counts`` of clusters, the features ``enlarge`` times as many, k-means ``restarts``.
+    """How candidates are made and compared; as in the original but for what is said to be ours."""
 
-    A grid of more than ``most`` cells is made smaller, aspect kept; None takes all, as the original, at a cost that grows with
-    the square of their number.
-    """
-
+    # clusters that the features of each source are cut into, one cut for each count
     counts: tuple[int, ...] = (2, 3, 4)
+    # how many times as many features a side are clustered, enlarged bilinearly
     enlarge: int = 2
+    # most cells of a grid, which is made smaller, aspect kept (ours); None takes all, as the original, at a cost that grows
+    # with the square of their number
     most: int | None = 4096
+    # of k-means, of which the best counts
     restarts: int = 10
+    # of k-means
     seed: int = 0
 
 

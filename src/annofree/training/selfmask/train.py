@@ -41,8 +41,8 @@ __all__ = [
     "TINY",
     "Changes",
     "emoji_pictures",
+    "fit_selfmask",
     "new_network",
-    "train_selfmask",
     "vote_masks",
 ]
 
@@ -62,17 +62,26 @@ _SPLITS: dict[Split, float] = {"single": 0.6, "mixed": 0.4}
 
 @dataclass(frozen=True)
 class Changes:
-    """How training pictures are changed: squashed to ``side`` px, scaled, padded at the bottom and the right with their mean
-    colour, flipped, and seen in another light; the original's numbers but for ``side`` (224) and ``scale`` (0.1 to 1).
+    """How training pictures are changed: squashed, scaled, padded, flipped, and seen in another light.
+
+    Padding is at the bottom and the right, in the picture's mean color.  Numbers are the original's but where it is named.
     """
 
+    # px of a training picture's side; the original's is 224
     side: int = 128
+    # part of the side that a picture is scaled to, from and to; the original's is from 0.1
     scale: tuple[float, float] = (0.4, 1.0)
+    # share of mirrored pictures
     flip: float = 0.5
+    # reach of brightness, contrast, saturation and hue
     jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2)
+    # share of pictures whose colors are jittered
     jitter_share: float = 0.8
+    # share of pictures without color
     grey: float = 0.2
+    # share of blurred pictures
     blur: float = 0.5
+    # their blur in px, from and to
     sigma: tuple[float, float] = (0.1, 2.0)
 
     def on(self, rng: np.random.Generator, pixels: Bytes, mask: Bytes) -> tuple[Bytes, Bytes]:
@@ -184,7 +193,7 @@ def _losses_of(network: SelfMaskNetwork, order: Ranking, device: str) -> Callabl
     return losses
 
 
-def train_selfmask(
+def fit_selfmask(
     out: Path,
     network: SelfMaskNetwork,
     pictures: Pictures,

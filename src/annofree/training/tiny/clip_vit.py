@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from open_clip.model import CLIP
 from torch import Tensor
@@ -28,68 +29,89 @@ from annofree.features.clip_vit import VitTower
 from annofree.features.dense_tokens import Tokenizer
 from annofree.hub.cards import Card, bundled
 from annofree.protocols import DensePath
-from annofree.training.tiny import clip as tiny_clip
-from annofree.training.tiny.clip import Exam, Pool, contrastive_loss, finish_card, prepared, save_clip
+from annofree.training.tiny import clip_export
+from annofree.training.tiny.budget import Budget, check_folder, rng_of, train_on_budget
+from annofree.training.tiny.clip import Exam, contrastive_loss, prepared, render
+from annofree.training.tiny.clip_export import finish_card, save_clip
 from annofree.training.tiny.evaluate import dense_iou, examine_dense_clip
-from annofree.training.tiny.loop import Budget, fit
+from annofree.training.tiny.pool import Pool
 
-__all__ = ["BUDGET", "MODEL", "POOL", "TEACHER", "distillation_loss", "encode_image", "train_tiny_clip_vit"]
+__all__ = ["BUDGET", "MODEL", "POOL", "TEACHER", "distillation_loss", "encode_image", "fit_tiny_clip_vit"]
 
 TEACHER = "tiny-clip"
 """The bundled model that gives the text tower and teaches."""
 MODEL: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 128, "layers": 6, "width": 192, "head_width": 32, "patch_size": 16, "pool_type": "avg"},
-    "text_cfg": tiny_clip.MODEL["text_cfg"],
+    "text_cfg": clip_export.MODEL["text_cfg"],
 }
 """open_clip's configuration; the vocabulary's size is that of the teacher's."""
 USE: dict[str, Any] = {
     "dense_side": 256,
     "whole_side": 128,
-    **{key: tiny_clip.USE[key] for key in ("templates", "neutral", "warning")},
+    **{key: clip_export.USE[key] for key in ("templates", "neutral", "warning")},
 }
 """How the card says that the model is best used; the dense path comes from its exam."""
-BUDGET = Budget(samples=900_000, minutes=70, batch=96, lr=1e-3)
+BUDGET = Budget(samples=429_792, batch=96, lr=1e-3)
+"""What the bundled model took: 70 minutes on one core."""
 
 POOL = 12_000
 """Pictures of 128 px rendered ahead; there are a quarter as many of 256 px."""
 
-_LARGE_SIDE = 256
+_SMALL_SIDE, _LARGE_SIDE = 128, 256
 _SIZES, _SIZE_ODDS = (96, 112, 128, 160, 192, 256), (0.33, 0.25, 0.22, 0.11, 0.06, 0.03)
+_LARGE_FRESH = 1  # large pictures a step that are replaced: only one step in eleven sees any
 _DISTILLATION = 5.0  # of the loss; the frozen logit scale of about 26 multiplies the other part's gradients
-_AT_ONCE = 64
+_AT_ONCE = 64  # pictures that the teacher sees together
 
 
-@dataclass
-class _Lessons:
-    """A pool whose pictures come with what the frozen towers say: the text feature of the caption and the teacher's answer."""
+class Taught(NamedTuple):
+    """A picture (side, side, 3), its caption, and what the frozen towers say of both: unit features (D) of text and teacher."""
 
-    pool: Pool
-    teach: Callable[[Tensor, list[str]], Tensor]
-    answers: Tensor
-    waiting: int = 0
+    image: npt.NDArray[np.uint8]
+    caption: str
+    text: Tensor
+    teacher: Tensor
 
-    @classmethod
-    def prepare(cls, pool: Pool, teach: Callable[[Tensor, list[str]], Tensor]) -> _Lessons:
-        size = len(pool.captions)
-        rows = [np.arange(start, min(start + _AT_ONCE, size)) for start in range(0, size, _AT_ONCE)]
-        return cls(pool, teach, torch.cat([teach(*pool.at(r)) for r in rows]))
 
-    def refresh(self, count: int) -> None:
-        """Replace the oldest ``count`` pictures, many at a time: the teacher sees whole batches."""
-        self.waiting = min(self.waiting + count, len(self.pool.captions))
-        if self.waiting < min(_AT_ONCE, len(self.pool.captions)):
-            return
-        rows = (self.pool.next + np.arange(self.waiting)) % len(self.pool.captions)
-        self.pool.refresh(self.waiting)
-        self.answers[torch.from_numpy(rows)] = self.teach(*self.pool.at(rows))
-        self.waiting = 0
+class Batch(NamedTuple):
+    """B pictures (B, H, W, 3) uint8, captions, and features (B, D) of text and teacher, to be seen at ``size`` px."""
 
-    def draw(self, count: int) -> tuple[Tensor, list[str], Tensor, Tensor]:
-        """Images (B, side, side, 3), captions, and their unit text and teacher's features, each (B, D)."""
-        rows = self.pool.pick(count)
-        text, teacher = self.answers[torch.from_numpy(rows)].unbind(1)
-        return *self.pool.at(rows), text, teacher
+    images: Tensor
+    captions: list[str]
+    text: Tensor
+    teacher: Tensor
+    size: int
+
+
+Teach = Callable[[Tensor, list[str]], Tensor]
+"""Gives the unit features (B, 2, D) of captions and of images (B, s, s, 3), by the frozen towers."""
+
+
+def _lessons(world: World, seed: int, side: int, teach: Teach, numbers: Iterable[int]) -> list[Taught]:
+    """Draw the pictures of some numbers, and ask the frozen towers for all of them at once."""
+    drawn = render(world, seed, side, numbers)
+    said = teach(torch.from_numpy(np.stack([d.image for d in drawn])), [d.caption for d in drawn])
+    return [Taught(*d, *answer.unbind(0)) for d, answer in zip(drawn, said, strict=True)]
+
+
+class _Draw:
+    """Draws the number-th example of a run from two pools, of small and of large pictures, with the size of its step."""
+
+    def __init__(self, small: Pool[Taught], large: Pool[Taught], batch: int, seed: int) -> None:
+        self.small, self.large, self.batch, self.seed = small, large, batch, seed
+
+    def __call__(self, number: int) -> tuple[Taught, int]:
+        step = number // self.batch
+        size = int(rng_of("step", self.seed, step).choice(_SIZES, p=_SIZE_ODDS))
+        pool = self.large if size > 1.25 * _SMALL_SIDE else self.small
+        return pool.pick(step, rng_of("example", self.seed, number)), size
+
+
+def collate(examples: list[tuple[Taught, int]]) -> Batch:
+    """Put the examples of a step into a batch."""
+    images, captions, text, teacher = zip(*(taught for taught, _ in examples), strict=True)
+    return Batch(torch.from_numpy(np.stack(images)), list(captions), torch.stack(text), torch.stack(teacher), examples[0][1])
 
 
 def encode_image(model: CLIP, images: Tensor) -> Tensor:
@@ -119,7 +141,7 @@ def _teach(teacher: Clip, model: CLIP, tokenizer: Tokenizer, images: Tensor, cap
     return torch.stack([text, teacher.squares(images.permute(0, 3, 1, 2).float() / 255)], 1).cpu().clone()
 
 
-def train_tiny_clip_vit(
+def fit_tiny_clip_vit(
     out: Path,
     budget: Budget = BUDGET,
     *,
@@ -129,48 +151,53 @@ def train_tiny_clip_vit(
     exam_size: int = 300,
     calibration_size: int = 300,
     device: str = "cpu",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = print,
-    every_minutes: float = 5.0,
 ) -> dict[str, float]:
     """Render, train, evaluate and write the tiny CLIP ViT to ``out`` in open_clip's folder layout.
 
-    Writes what ``train_tiny_clip`` writes and returns the figures measured on ``exam_size`` scenes drawn from other seeds;
+    Writes what ``fit_tiny_clip`` writes and returns the figures measured on ``exam_size`` scenes drawn from other seeds;
     ``calibration_size`` scenes fit the presence of names and choose how the last block is read as a map.
-    Raises MissingError without the emoji font.
+    Raises MissingError without the emoji font, InputError where ``out`` holds a run with other settings.
     """
-    torch.manual_seed(seed)
-    world = World(font)
-    model, tokenizer = new_model(bundled(TEACHER))
+    world, taught_by = World(font), Card.read(bundled(TEACHER)).provenance()["sha256"]
+    about = {"pool": pool_size, "teacher": taught_by}
+    check_folder(out, budget, seed, about)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, tokenizer = new_model(bundled(TEACHER))
     model = model.to(device=device, memory_format=torch.channels_last)
     teacher = Clip(bundled(TEACHER), device, dtype=torch.bfloat16)  # rounding is far below what is taught
-    teach = functools.partial(_teach, teacher, model, tokenizer)
-    small = _Lessons.prepare(Pool.render(world, pool_size, seed, say), teach)
-    large = _Lessons.prepare(Pool.render(world, max(1, pool_size // 4), seed + 1, say, _LARGE_SIDE), teach)
-    say("the teacher has seen all pictures")
+    small, large = _pools(world, pool_size, seed, budget, functools.partial(_teach, teacher, model, tokenizer))
+    for pool in (small, large):
+        pool.fill(say)
     exam = Exam(font, seed=7_000_000 + seed, count=exam_size, encode=encode_image)
-    generator = torch.Generator().manual_seed(seed)
-    rng: np.random.Generator = small.pool.rng
-
-    def loss_of(progress: float) -> Tensor:
-        size = int(rng.choice(_SIZES, p=_SIZE_ODDS))
-        lessons = large if size > small.pool.images.shape[1] * 1.25 else small
-        lessons.refresh(max(1, budget.batch // 12))
-        images, captions, text, answer = lessons.draw(budget.batch)
-        x = prepared(images, size, generator).to(device)
-        # attention by plain products: on CPUs its fused backward pass takes most of a step at these sizes
-        with torch.autocast(torch.device(device).type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            image = encode_image(model, x)
-        told = contrastive_loss(image, text.to(device), model.logit_scale.exp(), captions)
-        return told + _DISTILLATION * distillation_loss(image, answer.to(device))
-
-    measure = functools.partial(exam, model, tokenizer)
-    figures = fit(
-        model, loss_of, budget, out,
-        measure=measure, say=say, every_minutes=every_minutes,
-        generators=(generator, small.pool.rng, large.pool.rng), about={"seed": seed, "pool": pool_size},
+    training = train_on_budget(
+        model, functools.partial(_losses_of, device=device), _Draw(small, large, budget.batch, seed), budget, out,
+        collate=collate, seed=seed, device=device, measure=functools.partial(exam, model, tokenizer),
+        on_progress=on_progress, say=say, about=about,
     )  # fmt: skip
     calibration = list(world.scenes(calibration_size, 8_000_000 + seed, "mixed"))
-    return write_tiny_clip_vit(model, tokenizer, figures, out, calibration, font=font, exam_size=exam_size)
+    return write_tiny_clip_vit(model, tokenizer, training, out, calibration, font=font, exam_size=exam_size)
+
+
+def _pools(world: World, size: int, seed: int, budget: Budget, teach: Teach) -> tuple[Pool[Taught], Pool[Taught]]:
+    """Pools of small pictures and, a quarter as many, of large ones."""
+    fresh = max(1, budget.batch // 12)
+    small = functools.partial(_lessons, world, seed, _SMALL_SIDE, teach)
+    large = functools.partial(_lessons, world, seed + 1, _LARGE_SIDE, teach)
+    return Pool(small, size, fresh, _AT_ONCE), Pool(large, max(1, size // 4), _LARGE_FRESH, _AT_ONCE)
+
+
+def _losses_of(model: Any, batch: Batch, *, device: str) -> dict[str, Tensor]:
+    x = prepared(batch.images, batch.size, torch.default_generator).to(device)
+    # attention by plain products: on CPUs its fused backward pass takes most of a step at these sizes
+    with torch.autocast(torch.device(device).type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        image = encode_image(model, x)
+    return {
+        "contrastive": contrastive_loss(image, batch.text.to(device), model.logit_scale.exp(), batch.captions),
+        "distillation": _DISTILLATION * distillation_loss(image, batch.teacher.to(device)),
+    }
 
 
 def write_tiny_clip_vit(

@@ -8,6 +8,7 @@ block is not trained.  Captions, masks and names of the scenes are never read: s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +29,10 @@ from annofree.io.atomic import write_json
 from annofree.io.tensors import write_half
 from annofree.training.augment.dino_views import Light, Pairs, Paster
 from annofree.training.losses.dino_loss import attention_loss, ground_cosines, ground_loss, match_loss
+from annofree.training.tiny.budget import Budget, check_folder, effort, rng_of, train_on_budget
 from annofree.training.tiny.evaluate_saliency import examine_dino
-from annofree.training.tiny.loop import Budget, fit
 
-__all__ = ["ARCHITECTURE", "BUDGET", "MODEL", "POOL", "USE", "new_model", "train_tiny_dino", "write_tiny_dino"]
+__all__ = ["ARCHITECTURE", "BUDGET", "MODEL", "POOL", "USE", "fit_tiny_dino", "new_model", "write_tiny_dino"]
 
 ARCHITECTURE = "vit_small_patch8_224"
 MODEL: dict[str, Any] = {"img_size": 64, "embed_dim": 128, "depth": 4, "num_heads": 4}
@@ -39,7 +40,8 @@ MODEL: dict[str, Any] = {"img_size": 64, "embed_dim": 128, "depth": 4, "num_head
 USE: dict[str, Any] = {"side": 128, "positions": "bicubic-antialias"}
 """How the card says that the model is best used; positions are resized as timm does."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-BUDGET = Budget(samples=24_000, minutes=20, batch=32, lr=1.5e-3, weight_decay=0.04, warmup=0.05)
+BUDGET = Budget(samples=24_000, batch=32, lr=1.5e-3, weight_decay=0.04, warmup=0.05)
+"""What the bundled model took: 20 minutes on one core.  A sample is a pair of views."""
 
 POOL = 3_000
 """Pictures rendered ahead."""
@@ -60,8 +62,9 @@ def _rendered(world: World, count: int, seed: int) -> Tensor:
 
 def new_model(seed: int = 0) -> VisionTransformer:
     """Build the tiny model with random weights; it takes any square or oblong picture of whole patches."""
-    torch.manual_seed(seed)
-    built = timm.create_model(ARCHITECTURE, pretrained=False, num_classes=0, dynamic_img_size=True, **MODEL)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built = timm.create_model(ARCHITECTURE, pretrained=False, num_classes=0, dynamic_img_size=True, **MODEL)
     model = cast(VisionTransformer, built)
     for block in model.blocks.children():  # in bfloat16 on a CPU, plain attention is twice as fast to train
         cast(Attention, cast(Block, block).attn).fused_attn = False  # type: ignore[misc]
@@ -97,14 +100,32 @@ class _Reader(nn.Module):
         return keys, attention
 
 
-def _loss(reader: _Reader, pairs: Pairs, light: Light, device: str) -> Tensor:
+class _Views:
+    """Makes the pairs of a step, all at once and from the number of the first of them alone."""
+
+    def __init__(self, images: Tensor, seed: int) -> None:
+        self.seed, self.generator = seed, torch.Generator()
+        self.paster = Paster(images, self.generator)
+
+    def __call__(self, numbers: list[int]) -> Pairs:
+        self.generator.manual_seed(int(rng_of("example", self.seed, numbers[0]).integers(2**62)))
+        return self.paster.pairs(len(numbers), _VIEW)
+
+    def watched(self, count: int) -> Pairs:
+        """Pairs whose figures are told during a run."""
+        self.generator.manual_seed(self.seed)
+        return self.paster.pairs(count, _VIEW)
+
+
+def _losses_of(reader: Any, pairs: Pairs, *, light: Light, device: str) -> dict[str, Tensor]:
     """The three losses of a batch of pairs, weighted."""
     cells = pairs.pixels.shape[-1] // 8
     ground = pairs.ground(cells).to(device)
     keys, attention = reader.read(light(pairs.pixels.flatten(0, 1)).to(device))
     told, seen = ground_loss(keys, ground.flatten(0, 1)), attention_loss(attention, ground.flatten(0, 1))
     first, second = keys.chunk(2)
-    return told + _ATTENTION * seen + _MATCH * _matched(first, second, pairs.places(cells).to(device), ground[0])
+    matched = _matched(first, second, pairs.places(cells).to(device), ground[0])
+    return {"ground": told, "attention": _ATTENTION * seen, "match": _MATCH * matched}
 
 
 def _matched(first: Tensor, second: Tensor, places: Tensor, ground: Tensor) -> Tensor:
@@ -126,7 +147,7 @@ def _progress(reader: _Reader, pairs: Pairs, device: str) -> dict[str, float]:
     return {"told apart": float(right.float().mean()), "attention to pasted": float(pasted.mean())}
 
 
-def train_tiny_dino(
+def fit_tiny_dino(
     out: Path,
     budget: Budget = BUDGET,
     *,
@@ -135,31 +156,26 @@ def train_tiny_dino(
     pool_size: int = POOL,
     exam_size: int = 150,
     device: str = "cpu",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = print,
-    every_minutes: float = 5.0,
 ) -> dict[str, float]:
     """Render, train, examine and write the tiny DINO to ``out`` in timm's layout.
 
-    A sample of the budget is a pair of views.  Returns the figures of ``examine_dino`` on ``exam_size`` scenes of other seeds.
-    Raises MissingError without the emoji font.
+    Returns the figures of ``examine_dino`` on ``exam_size`` scenes of other seeds.  Raises MissingError without the emoji font,
+    InputError where ``out`` holds a run with other settings.
     """
-    images = _rendered(World(font), pool_size, seed)
+    world, about = World(font), {"pool": pool_size}
+    check_folder(out, budget, seed, about)
+    views = _Views(_rendered(world, pool_size, seed), seed)
     say(f"rendered {pool_size} pictures")
-    model, generator = new_model(seed).to(device), torch.Generator().manual_seed(seed)
-    reader, paster, light = _Reader(model), Paster(images, generator), Light(generator)
-    watched = paster.pairs(64, _VIEW)
-    figures = fit(
-        reader,
-        lambda _: _loss(reader, paster.pairs(budget.batch, _VIEW), light, device),
-        budget,
-        out,
-        measure=lambda: _progress(reader, watched, device),
-        say=say,
-        every_minutes=every_minutes,
-        generators=(generator,),
-        about={"seed": seed, "pool": pool_size},
-    )
-    return write_tiny_dino(model, figures, out, font=font, exam_size=exam_size)
+    model = new_model(seed).to(device)
+    reader, watched = _Reader(model), views.watched(64)
+    training = train_on_budget(
+        reader, functools.partial(_losses_of, light=Light(torch.default_generator), device=device), int, budget, out,
+        collate=views, seed=seed, device=device, measure=lambda: _progress(reader, watched, device),
+        on_progress=on_progress, say=say, about=about,
+    )  # fmt: skip
+    return write_tiny_dino(model, training, out, font=font, exam_size=exam_size)
 
 
 def write_tiny_dino(
@@ -186,6 +202,5 @@ def write_tiny_dino(
     )
     card.write(out)
     figures = examine_dino(out, font, exam_size)
-    effort = {f"training {name}": training[name] for name in ("samples", "minutes", "loss") if name in training}
-    replace(card, figures=effort | figures).write(out)
+    replace(card, figures=effort(training) | figures).write(out)
     return figures

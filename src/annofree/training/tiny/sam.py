@@ -6,46 +6,53 @@ behaves as the large ones do: it draws any edge that a prompt means, and does no
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import Sam2Config, Sam2Model
 
-from annofree.datasets.emoji.world import Scene, Split, World
+from annofree.datasets.emoji.world import World
 from annofree.hub.cards import Card, sha256_of
 from annofree.io.tensors import write_half
 from annofree.ops.boxes import tight_boxes
+from annofree.training.tiny.budget import Budget, check_folder, effort, train_on_budget
 from annofree.training.tiny.evaluate import examine_sam
-from annofree.training.tiny.loop import Budget, fit
+from annofree.training.tiny.pool import Pool
+from annofree.training.tiny.sam_lessons import (
+    MEAN,
+    PROMPTS,
+    SIDE,
+    STD,
+    Lesson,
+    LessonDraw,
+    draw_points,
+    render_scenes,
+    to_pixels,
+)
 
-__all__ = ["BUDGET", "MEAN", "POOL", "STD", "config", "train_tiny_sam"]
+__all__ = ["BUDGET", "POOL", "config", "fit_tiny_sam"]
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-BUDGET = Budget(samples=55_000, minutes=118, batch=8, lr=1e-3, weight_decay=0.02)
+BUDGET = Budget(samples=55_000, batch=8, lr=1e-3, weight_decay=0.02)
+"""What the bundled model took: 175 minutes on one core that was shared with other work."""
 
 POOL = 5_000
 """Pictures rendered ahead."""
 
-_SIDE = 256
 _TARGET_SIDE = 128  # where the loss compares masks
-_PROMPTS = 8  # an image
-_MIX: dict[Split, float] = {"mixed": 0.45, "touching": 0.3, "cluttered": 0.25}
-_UNBALANCED = 0.48  # of a run, from where on the loss is plain
-_MIN_AREA = 60  # px of a target
-_KINDS, _KIND_ODDS = ("box", "box+point", "point"), (0.5, 0.2, 0.3)
 
 
 def config() -> Sam2Config:
     """The tiny model: a four-stage Hiera at strides 4 to 32 for 256 x 256 px, and the usual SAM 2 decoder, narrow."""
     backbone = {
         "model_type": "sam2_hiera_det_model",
-        "image_size": [_SIDE, _SIDE],
+        "image_size": [SIDE, SIDE],
         "hidden_size": 32,
         "embed_dim_per_stage": [32, 64, 128, 192],
         "num_attention_heads_per_stage": [1, 2, 4, 6],
@@ -62,7 +69,7 @@ def config() -> Sam2Config:
             "backbone_feature_sizes": [[64, 64], [32, 32], [16, 16]],
             "fpn_hidden_size": width,
         },
-        prompt_encoder_config={"hidden_size": width, "image_size": _SIDE, "patch_size": 16},
+        prompt_encoder_config={"hidden_size": width, "image_size": SIDE, "patch_size": 16},
         mask_decoder_config={
             "hidden_size": width,
             "mlp_dim": 256,
@@ -72,71 +79,6 @@ def config() -> Sam2Config:
             "dynamic_multimask_via_stability": False,
         },
     )
-
-
-@dataclass
-class _Pool:
-    """Rendered scenes, at most ``size``; ``refresh`` adds a few, then replaces the oldest."""
-
-    world: World
-    rng: np.random.Generator
-    scenes: list[Scene]
-    size: int
-    next: int = 0
-
-    def refresh(self, count: int) -> None:
-        for split in self.rng.choice(list(_MIX), count, p=list(_MIX.values())):
-            scene = self.world.scene(self.rng, split, _SIDE)
-            while not scene.objects:
-                scene = self.world.scene(self.rng, split, _SIDE)
-            self.scenes[self.next : self.next + 1] = [scene]
-            self.next = (self.next + 1) % self.size
-
-    def draw(self, count: int) -> list[Scene]:
-        return [self.scenes[i] for i in self.rng.integers(len(self.scenes), size=count)]
-
-
-def _targets(rng: np.random.Generator, scene: Scene, count: int) -> npt.NDArray[np.bool_]:
-    """Masks (count, H, W) of objects and of colour parts, drawn with replacement."""
-    pieces = scene.layout.astype(np.int32) * 256 + scene.parts
-    ids, areas = np.unique(pieces[(scene.layout > 0) & (scene.parts > 0)], return_counts=True)
-    ids = ids[areas >= _MIN_AREA]
-    objects = rng.integers(1, len(scene.objects) + 1, size=count)
-    whole = rng.random(count) < 0.65
-    if not len(ids):
-        whole[:] = True
-    drawn = [scene.layout == o if w else pieces == rng.choice(ids) for o, w in zip(objects, whole, strict=True)]
-    return np.stack(drawn)
-
-
-def _jittered(rng: np.random.Generator, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Boxes as a method would propose them: each side off by some percent of the size, half of them exact."""
-    size = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
-    noise = rng.normal(0, 0.06, boxes.shape) * (rng.random((len(boxes), 1)) < 0.5)
-    jittered: npt.NDArray[np.float32] = np.clip(boxes + noise.clip(-0.15, 0.15) * size, 0, _SIDE).astype(np.float32)
-    return jittered
-
-
-def _inner_points(rng: np.random.Generator, masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """One random pixel (N, 1, 2) x y inside each mask."""
-    flat = [rng.choice(np.flatnonzero(m)) for m in masks]
-    y, x = np.unravel_index(flat, masks.shape[1:])
-    return np.stack([x + 0.5, y + 0.5], 1)[:, None].astype(np.float32)
-
-
-def _pixels(scenes: list[Scene], rng: np.random.Generator | None = None) -> Tensor:
-    x = torch.from_numpy(np.stack([s.image for s in scenes])).permute(0, 3, 1, 2).float() / 255
-    if rng is not None:
-        x = (x * torch.from_numpy(rng.uniform(0.8, 1.2, (len(x), 3, 1, 1)).astype(np.float32))).clamp(0, 1)
-    return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-
-
-def _balance(progress: float) -> float:
-    """How much the loss cares for the rarer side of a mask: all of it at first, nothing in the second half of a run.
-
-    Without it the masks collapse to nothing; with it to the end they come out too large.
-    """
-    return min(1.0, max(0.0, (_UNBALANCED - progress) / 0.05))
 
 
 def _mask_loss(logits: Tensor, target: Tensor, balance: float) -> Tensor:
@@ -158,8 +100,10 @@ def _iou(logits: Tensor, target: Tensor) -> Tensor:
     return both / (found.sum((-2, -1)) + target.sum((-2, -1)) - both).clamp(min=1)
 
 
-def _new_model() -> Sam2Model:
-    model = Sam2Model(config())
+def _new_model(seed: int) -> Sam2Model:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Sam2Model(config())
     model.set_attn_implementation("eager")  # 1.4 times faster to train than the fused kernel on a CPU
     positions = model.shared_image_embedding.positional_embedding.data
     # long waves as well as short ones: with short ones alone a pixel inside a box is a stranger to its corners
@@ -187,22 +131,17 @@ def _decode(model: Sam2Model, pixels: Tensor, kind: str, boxes: Tensor | None, p
     return out.pred_masks, out.iou_scores
 
 
-def _step(model: Sam2Model, pool: _Pool, batch: int, device: str, balance: float = 1.0) -> Tensor:
-    pool.refresh(1)
-    scenes = pool.draw(batch)
-    kind = str(pool.rng.choice(_KINDS, p=_KIND_ODDS))
-    masks = np.stack([_targets(pool.rng, s, _PROMPTS) for s in scenes])
-    flat = masks.reshape(-1, _SIDE, _SIDE)
-    boxes = torch.from_numpy(_jittered(pool.rng, tight_boxes(flat)).reshape(batch, _PROMPTS, 4)).to(device)
-    points = torch.from_numpy(_inner_points(pool.rng, flat).reshape(batch, _PROMPTS, 1, 2)).to(device)
-    logits, scores = _decode(model, _pixels(scenes, pool.rng).to(device), kind, boxes, points)
-    step = _SIDE // _TARGET_SIDE
-    target = torch.from_numpy(masks[..., step // 2 :: step, step // 2 :: step]).to(logits).unsqueeze(2)
+def _losses_of(model: Any, lessons: list[Lesson], *, device: str) -> dict[str, Tensor]:
+    masks, boxes, points = (torch.from_numpy(np.stack([lesson[part] for lesson in lessons])).to(device) for part in (1, 2, 3))
+    pixels = torch.stack([lesson.pixels for lesson in lessons]).to(device)
+    logits, scores = _decode(model, pixels, lessons[0].kind, boxes, points)
+    step = SIDE // _TARGET_SIDE
+    target = masks[..., step // 2 :: step, step // 2 :: step].to(logits).unsqueeze(2)
     logits = F.interpolate(logits.flatten(0, 2)[None], size=(_TARGET_SIDE, _TARGET_SIDE), mode="bilinear")[0]
-    logits = logits.view(batch, _PROMPTS, -1, _TARGET_SIDE, _TARGET_SIDE)
-    loss = _mask_loss(logits, target.expand_as(logits), balance)
+    logits = logits.view(len(lessons), PROMPTS, -1, _TARGET_SIDE, _TARGET_SIDE)
+    loss = _mask_loss(logits, target.expand_as(logits), lessons[0].balance)
     best = loss.min(2).values.mean() + 0.05 * loss.mean()
-    return best + F.mse_loss(scores, _iou(logits.detach(), target))
+    return {"masks": best, "IoU": F.mse_loss(scores, _iou(logits.detach(), target))}
 
 
 class _Exam:
@@ -225,10 +164,10 @@ class _Exam:
             target = torch.from_numpy(masks)[:, None].float()
             area += masks.sum((1, 2)).tolist()
             boxes = torch.from_numpy(tight_boxes(masks))[None].to(device)
-            points = torch.from_numpy(_inner_points(rng, masks))[None].to(device)
+            points = torch.from_numpy(draw_points(rng, masks))[None].to(device)
             for kind, found in (("box", box), ("point", point)):
-                logits, _ = _decode(model, _pixels([scene]).to(device), kind, boxes, points)
-                full = F.interpolate(logits[0].cpu(), size=(_SIDE, _SIDE), mode="bilinear")
+                logits, _ = _decode(model, to_pixels([scene]).to(device), kind, boxes, points)
+                full = F.interpolate(logits[0].cpu(), size=(SIDE, SIDE), mode="bilinear")
                 found += _iou(full, target).max(1).values.tolist()
         model.train()
         boxes_, points_, areas = np.array(box), np.array(point), np.array(area)
@@ -240,7 +179,7 @@ class _Exam:
         }
 
 
-def train_tiny_sam(
+def fit_tiny_sam(
     out: Path,
     budget: Budget = BUDGET,
     *,
@@ -249,32 +188,26 @@ def train_tiny_sam(
     pool_size: int = POOL,
     exam_size: int = 60,
     device: str = "cpu",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = print,
-    every_minutes: float = 5.0,
 ) -> dict[str, float]:
     """Render, train, evaluate and write the tiny SAM to ``out`` in transformers' folder layout.
 
-    Returns the figures measured on ``exam_size`` scenes drawn from other seeds.  Raises MissingError without the emoji font.
+    Returns the figures measured on ``exam_size`` scenes drawn from other seeds.  Raises MissingError without the emoji font,
+    InputError where ``out`` holds a run with other settings.
     """
-    torch.manual_seed(seed)
-    pool = _Pool(World(font), np.random.default_rng(seed), [], pool_size)
-    for done in range(0, pool_size, 1000):
-        pool.refresh(min(1000, pool_size - done))
-        say(f"rendered {min(done + 1000, pool_size)} of {pool_size} scenes")
-    model = _new_model().to(device).train()
+    world, about = World(font), {"pool": pool_size}
+    check_folder(out, budget, seed, about)
+    pool = Pool(functools.partial(render_scenes, world, seed), pool_size, fresh=1)
+    pool.fill(say, "scenes", every=1000)
+    model = _new_model(seed).to(device)
     exam = _Exam(font, seed=7_000_000 + seed, count=exam_size)
-    figures = fit(
-        model,
-        lambda progress: _step(model, pool, budget.batch, device, balance=_balance(progress)),
-        budget,
-        out,
-        measure=lambda: exam(model),
-        say=say,
-        every_minutes=every_minutes,
-        generators=(pool.rng,),
-        about={"seed": seed, "pool": pool_size},
-    )
-    return write_tiny_sam(model, figures, out, font=font, exam_size=exam_size)
+    training = train_on_budget(
+        model, functools.partial(_losses_of, device=device), LessonDraw(pool, budget, seed), budget, out,
+        collate=list, seed=seed, device=device, measure=lambda: exam(model),
+        on_progress=on_progress, say=say, about=about,
+    )  # fmt: skip
+    return write_tiny_sam(model, training, out, font=font, exam_size=exam_size)
 
 
 def write_tiny_sam(
@@ -301,6 +234,5 @@ def write_tiny_sam(
     )
     card.write(out)
     figures = examine_sam(out, font, exam_size)
-    effort = {f"training {name}": training[name] for name in ("samples", "minutes", "loss") if name in training}
-    replace(card, figures=effort | figures).write(out)
+    replace(card, figures=effort(training) | figures).write(out)
     return figures

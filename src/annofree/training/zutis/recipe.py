@@ -27,77 +27,74 @@ _NOT_OF_THE_CURVE = {
 class ZutisRecipe:
     """A training of ZUTIS; what is not given is as the paper and its released code have it, for COCO's names.
 
-    Where things are; ``archive`` and ``out`` are relative to the recipe's file:
-
-    - ``archive``: the folder that ``annofree retrieve`` wrote and ``annofree mask`` put masks into.
-    - ``clip``: the CLIP whose ViT is trained further and whose text tower, frozen, names: a folder (from the recipe's file),
-      the name of a model such as ``openai-vit-b-16``, or a preset, whose CLIP is taken.
-    - ``out``: the folder of the model, its log, checkpoint, curves and samples; a run stopped there goes on.
-
-    What is learned:
-
-    - ``exclude``: names of the archive that are held out, to be asked for later as unseen ones.  Their pictures take no part,
-      but for those that another name retrieved, too.
-    - ``background``: the word whose text feature stands for pixels that belong to nothing.
-    - ``templates``: prompts of the names: a set by name, or a list.  The released code takes bare names (``name``).
-    - ``min_quality``: masks under it, by the estimate of the model that made them, are left out; 0 .. 1.
-    - ``[scenes]``: fields of ``CopyPasteSettings``, and ``variant``, default or official, that they are changes of.
-    - ``[network]``: the ``queries``, ``decoder_layers``, ``decoder_heads``, ``decoder_ffn``, ``mlp_hidden`` of the decoder,
-      ``stop_gradient``, and ``mean`` and ``std`` of pixels, as ``ZutisConfig`` explains them.
-
-    How it is learned:
-
-    - ``steps`` of ``batch`` scenes each, over all processes.
-    - ``lr`` of the decoder, its queries and the two small networks, ``encoder_lr`` of the ViT, ``weight_decay`` of all.
-    - ``power`` of the schedule, (1 - step / steps) ** power, and ``floor``, below which no learning rate falls.
-    - ``mask_weight``: of the mask loss; under AdamW, and with ``stop_gradient``, it hardly matters.
-    - ``logit_scale``: what cosines are multiplied by in the cross-entropy; 1 as released, which is slow to tell names apart.
-    - ``stride``: truth and maps are compared at every so-many-th px, down and across; 1 as released, more is quicker.
-    - ``max_norm``: a bound on the gradient's norm; 0 for none, as released.
-    - ``seed`` of the weights and the scenes.
-    - ``bf16``: whether to compute in half precision; losses and weights stay in full.
-
-    What is kept and shown:
-
-    - ``name`` and ``licence`` of the model's card, the ``world`` that its pictures show (photographs or emoji), and ``side``,
-      the short side in px at which the network is best asked, 0 for any.
-    - ``log_every``, ``checkpoint_every`` and ``sample_every`` steps (0: no samples).
-    - ``workers``: processes that make scenes ahead; 0 makes them in turn.
-    - ``tensorboard``: whether to write curves for it, too; needs the package tensorboard.
-
     Raises InputError for values of another type or out of range.
     """
 
+    # the folder that `annofree retrieve` wrote and `annofree mask` put masks into; relative to the recipe's file
     archive: Path
+    # the CLIP whose ViT is trained further and whose text tower, frozen, names: a folder (relative to the recipe's file), the
+    # name of a model such as openai-vit-b-16, or a preset, whose CLIP is taken
     clip: str
+    # the folder of the model, its log, checkpoint, curves and samples, relative to the recipe's file; a run stopped there is
+    # resumed
     out: Path
+    # names of the archive that are held out, to be asked for later as unseen ones. Their pictures take no part, but for those
+    # that another name retrieved, too
     exclude: tuple[str, ...] = ()
+    # the word whose text feature stands for pixels that belong to nothing (released code)
     background: str = "background"
+    # prompts of the names: a set by name, or a list; the released code takes bare names (name)
     templates: str | tuple[str, ...] = "name"
+    # masks under it, by the estimate of the model that made them, are left out; 0 .. 1 (ours)
     min_quality: float = 0.0
+    # fields of CopyPasteSettings, and variant, default or official, that they are changes of
     scenes: Mapping[str, Any] = field(default_factory=dict)
+    # queries, decoder_layers, decoder_heads, decoder_ffn, mlp_hidden of the decoder, stop_gradient, and mean and std of pixels,
+    # as ZutisConfig explains them
     network: Mapping[str, Any] = field(default_factory=dict)
+    # steps in all
     steps: int = 20_000
+    # scenes a step, over all processes
     batch: int = 8
+    # learning rate of the decoder, its queries and the two small networks
     lr: float = 5e-5
+    # learning rate of the ViT
     encoder_lr: float = 5e-6
+    # of all weights
     weight_decay: float = 0.05
+    # exponent of the schedule, (1 - step / steps) ** power
     power: float = 0.9
+    # below which no learning rate falls
     floor: float = 1e-6
+    # weight of the mask loss; under AdamW, and with stop_gradient, it hardly matters
     mask_weight: float = 1.0
+    # what cosines are multiplied by in the cross-entropy; 1 as released, which is slow to tell names apart
     logit_scale: float = 1.0
+    # ground truth and maps are compared at every so-many-th px, down and across; 1 as released, more is quicker (ours)
     stride: int = 1
+    # bound on the gradient's norm; 0 for none, as released
     max_norm: float = 0.0
+    # of the weights and the scenes
     seed: int = 0
+    # whether to compute in half precision; losses and weights stay in full (ours)
     bf16: bool = False
+    # of the model's card
     name: str = "own-zutis"
+    # of the model's card
     licence: str = "unknown"
+    # what the pictures show, on the model's card: photographs or emoji
     world: str = "photographs"
+    # short side in px at which the network is best asked, 0 for any
     side: int = 0
+    # steps of a line of the log
     log_every: int = 20
+    # steps between checkpoints
     checkpoint_every: int = 500
+    # steps between drawn samples; 0 for none
     sample_every: int = 0
+    # processes that make scenes ahead; 0 makes them in turn
     workers: int = 0
+    # whether to write curves for TensorBoard, too; needs the package tensorboard
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -116,17 +113,19 @@ class ZutisRecipe:
         self.scene_settings()
 
     @classmethod
-    def read(cls, path: Path, **changes: Any) -> ZutisRecipe:
-        """Read a recipe; ``changes`` are fields in the place of its own.
+    def read(cls, path: Path | None, **changes: Any) -> ZutisRecipe:
+        """Read a recipe; ``changes`` are fields in the place of its own, or all of it where there is no file.
 
         Raises InputError when it is not there, not TOML, lacks a field or has one that there is not, with the nearest names.
         """
-        held = read_fields(path, cls, _PATHS)
-        if isinstance(clip := held.get("clip"), str) and (path.parent / clip).is_dir():
+        held = {} if path is None else read_fields(path, cls, _PATHS)
+        if path and isinstance(clip := held.get("clip"), str) and (path.parent / clip).is_dir():
             held["clip"] = str(path.parent / clip)
+        check_names("field of the recipe", changes, [f.name for f in fields(cls)])
         held |= {name: value for name, value in changes.items() if value is not None}
         if lacking := [name for name in ("archive", "clip", "out") if name not in held]:
-            raise InputError(f"expected {', '.join(lacking)} in the recipe {path}, got none; see `annofree train zutis --help`")
+            where = f"the recipe {path}" if path else "the recipe"
+            raise InputError(f"expected {', '.join(lacking)} in {where}, got none; see `annofree train zutis --help`")
         return cls(**held)
 
     def scene_settings(self) -> CopyPasteSettings:

@@ -38,7 +38,7 @@ from annofree.training.zutis.recipe import ZutisRecipe
 
 __all__ = [
     *("Batch", "Lesson", "collate", "draw", "find_clip", "fingerprint", "new_network", "optimiser_of"),
-    *("read_archive", "text_features", "train_zutis"),
+    *("read_archive", "text_features", "fit_zutis"),
 ]
 
 _MEMORY = 1 << 30  # bytes of decoded pictures, over all workers
@@ -99,7 +99,7 @@ def optimiser_of(network: ZutisNetwork, recipe: ZutisRecipe) -> torch.optim.Adam
     return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
 
 
-def train_zutis(
+def fit_zutis(
     recipe: ZutisRecipe,
     *,
     device: str = "cpu",

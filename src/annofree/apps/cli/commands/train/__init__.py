@@ -1,0 +1,29 @@
+"""``annofree train``: train models; the bundled tiny ones were made by these commands."""
+
+from __future__ import annotations
+
+import typer
+
+from annofree.apps.cli.commands.train.detector import detector
+from annofree.apps.cli.commands.train.found import found
+from annofree.apps.cli.commands.train.selfmask import selfmask
+from annofree.apps.cli.commands.train.tiny_clip import tiny_clip
+from annofree.apps.cli.commands.train.tiny_clip_vit import tiny_clip_vit
+from annofree.apps.cli.commands.train.tiny_dino import tiny_dino
+from annofree.apps.cli.commands.train.tiny_sam import tiny_sam
+from annofree.apps.cli.commands.train.zutis import zutis
+from annofree.apps.cli.help import PlainCommand, PlainGroup
+
+__all__ = ["train"]
+
+train = typer.Typer(
+    help="Train models; the bundled tiny ones were made by these commands.", no_args_is_help=True, cls=PlainGroup
+)
+train.command(cls=PlainCommand)(detector)
+train.command(cls=PlainCommand)(zutis)
+train.command(cls=PlainCommand)(selfmask)
+train.command(cls=PlainCommand)(found)
+train.command(cls=PlainCommand)(tiny_clip)
+train.command(cls=PlainCommand)(tiny_clip_vit)
+train.command(cls=PlainCommand)(tiny_sam)
+train.command(cls=PlainCommand)(tiny_dino)

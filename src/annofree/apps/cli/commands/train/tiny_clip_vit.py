@@ -1,0 +1,31 @@
+"""``annofree train tiny-clip-vit``: the bundled tiny CLIP ViT, made again."""
+
+from __future__ import annotations
+
+from annofree.apps.cli.options import training as options
+from annofree.apps.cli.training import print_trained, training
+from annofree.pipelines.train_tiny import train_tiny
+
+__all__ = ["tiny_clip_vit"]
+
+
+def tiny_clip_vit(
+    out: options.ModelFolder,
+    minutes: options.Minutes = None,
+    samples: options.Samples = None,
+    pool: options.Pool = None,
+    seed: options.Seed = 0,
+    font: options.Font = None,
+    device: options.TrainDevice = "cpu",
+    quiet: options.TrainQuiet = False,
+) -> None:
+    """Train the tiny CLIP ViT in the text space of tiny-clip, which teaches it; 70 minutes on one core.
+
+    Example: annofree train tiny-clip-vit --out tiny-clip-vit
+    """
+    with training(quiet) as callbacks:
+        model = train_tiny(
+            "clip-vit", out, minutes=minutes, samples=samples, pool=pool, seed=seed, font=font,
+            device=device, callbacks=callbacks,
+        )  # fmt: skip
+    print_trained(model, "emoji world, unseen scenes", digits=3)

@@ -1,0 +1,52 @@
+"""A detector and a few labels in, a detector that was trained further on them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from annofree.io.callbacks import Callbacks
+from annofree.pipelines.trained_model import TrainedModel
+from annofree.training.detector.tuning_schedule import tuning_schedule
+
+__all__ = ["finetune"]
+
+
+def finetune(
+    checkpoint: str | Path,
+    labels: str | Path,
+    out: str | Path,
+    *,
+    fraction: float = 1.0,
+    batch: int = 16,
+    steps: int | None = None,
+    lr: float | None = None,
+    device: str = "cpu",
+    callbacks: Callbacks = Callbacks(),
+    **fields: Any,
+) -> TrainedModel:
+    """Train a detector further on human annotations; where these have other names, the layers that name start anew.
+
+    ``checkpoint`` is the folder of a detector, ``labels`` a COCO file with masks or what ``pseudo_label`` wrote.  ``fraction``
+    is the share of the images to learn from; steps, decay and warm-up are those of Zip's label-efficient tuning for it,
+    rescaled to ``steps``, and ``lr`` is by default in proportion to the ``batch``.  ``fields`` are others of
+    ``DetectorRecipe`` by name, such as ``images``, ``agnostic``, ``seed`` or ``workers``.  The same call resumes after a kill.
+
+    Raises InputError for a share outside 0 .. 1 and what ``train_detector`` does; MissingError without a detector.
+
+    >>> import tempfile
+    >>> from annofree.hub.cards import bundled
+    >>> labels = "examples/validation/truth.json"
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     tuned = finetune(bundled("tiny-detector"), labels, out, images="examples/validation/images", steps=1, batch=1)
+    ...     tuned.figures["step"]
+    1
+    """
+    tuning_schedule(fraction)  # a wrong share is refused before torch is imported
+    from annofree.pipelines.training_device import training_device
+    from annofree.training.detector.finetune import tuning
+    from annofree.training.detector.train import fit_detector
+
+    recipe = tuning(Path(checkpoint), Path(labels), Path(out), fraction, batch=batch, steps=steps, lr=lr, **fields)
+    figures = fit_detector(recipe, device=training_device(device), on_progress=callbacks.on_progress, say=callbacks.on_note)
+    return TrainedModel(recipe.out, figures)

@@ -1,0 +1,58 @@
+"""The bundled tiny models, made again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+from annofree.errors import unknown_name
+from annofree.io.callbacks import Callbacks
+from annofree.pipelines.trained_model import TrainedModel
+
+__all__ = ["TINY_MODELS", "train_tiny"]
+
+TINY_MODELS = ("clip", "clip-vit", "sam", "dino")
+"""What can be trained; the module of each has its budget, and a function that trains it."""
+
+
+def train_tiny(
+    model: str,
+    out: str | Path,
+    *,
+    minutes: float | None = None,
+    samples: int | None = None,
+    pool: int | None = None,
+    seed: int = 0,
+    font: str | Path | None = None,
+    device: str = "cpu",
+    callbacks: Callbacks = Callbacks(),
+) -> TrainedModel:
+    """Train a tiny model on rendered scenes of the emoji world, and evaluate it on scenes that it has not seen.
+
+    ``model`` is clip, clip-vit, sam or dino.  By default it learns from as many ``samples`` as the bundled one did; the
+    learning-rate schedule is rescaled to them.  After so many ``minutes`` a call ends with what it has, and one with more of
+    them resumes.  ``pool`` scenes are rendered ahead.  The same call resumes after a kill, to the same weights.
+
+    Raises InputError for an unknown model and where the folder holds a training with other settings; MissingError without the
+    emoji font.
+
+    >>> train_tiny("dino", "tiny-dino", samples=3200)  # doctest: +SKIP
+    TrainedModel(folder=PosixPath('tiny-dino'), figures={'nearest patch of the same class': ...
+    >>> train_tiny("clipp", "tiny-clip")
+    Traceback (most recent call last):
+    annofree.errors.InputError: unknown tiny model 'clipp'; did you mean 'clip' or 'clip-vit'? Known: clip, clip-vit, dino, sam
+    """
+    if model not in TINY_MODELS:
+        raise unknown_name("tiny model", model, TINY_MODELS)
+    from annofree.pipelines.training_device import training_device
+
+    name = model.replace("-", "_")
+    module = import_module(f"annofree.training.tiny.{name}")
+    budget = replace(module.BUDGET, samples=samples or module.BUDGET.samples, minutes=minutes)
+    fit = getattr(module, f"fit_tiny_{name}")
+    figures = fit(
+        Path(out), budget, seed=seed, font=None if font is None else Path(font), pool_size=pool or module.POOL,
+        device=training_device(device), on_progress=callbacks.on_progress, say=callbacks.on_note,
+    )  # fmt: skip
+    return TrainedModel(Path(out), figures)

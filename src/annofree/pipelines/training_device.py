@@ -1,0 +1,19 @@
+"""The device of a training, by name."""
+
+from __future__ import annotations
+
+__all__ = ["training_device"]
+
+
+def training_device(name: str) -> str:
+    """Return a device that torch knows, a GPU for ``auto`` where there is one; raises InputError for others.
+
+    ``cuda`` stays as it is: under ``torchrun`` each process takes a GPU of its own.
+
+    >>> training_device("cpu")
+    'cpu'
+    """
+    from annofree.methods.components import device_named
+
+    found = device_named(name)
+    return "cuda" if name == "cuda" else found

@@ -1,0 +1,135 @@
+"""How much a tiny model learns from, and how fast: the course, the optimizer and the log of its run through the one loop.
+
+All that a tiny training draws follows from its seed and a number: of a picture of the pool, of an example or of a step
+(``rng_of``).  So a run that was killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from annofree.training.engine.checkpoint import CHECKPOINT, restored
+from annofree.training.engine.distributed import Ranks
+from annofree.training.engine.loop import Course, Watch, train
+from annofree.training.engine.lr_schedules import Cosine
+from annofree.training.engine.state import Losses
+
+__all__ = ["Budget", "check_folder", "effort", "rng_of", "train_on_budget"]
+
+T = TypeVar("T")
+
+_LINES = 20  # of the log, with a checkpoint each, in a run
+_DRAWN = {"picture": 1, "example": 2, "step": 3}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a run learns from and how fast; the learning rate rises, then falls to zero along half a cosine."""
+
+    # pictures that are learned from, rounded up to whole batches
+    samples: int
+    # pictures a step
+    batch: int
+    # learning rate of AdamW where the rise ends
+    lr: float
+    # AdamW's, of matrices; vectors, such as biases and the weights of norms, have none
+    weight_decay: float = 0.05
+    # share of the steps in which the learning rate rises
+    warmup: float = 0.03
+    # bound on the norm of the gradient over all weights
+    clip: float = 1.0
+    # minutes, earlier calls included, after which a call ends; one with more of them goes on.  None for no limit
+    minutes: float | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return -(-self.samples // self.batch)
+
+    def progress(self, step: int) -> float:
+        """How much of the run is over before a step, 0 .. 1."""
+        return step / self.steps
+
+
+def rng_of(drawn: Literal["picture", "example", "step"], seed: int, number: int) -> np.random.Generator:
+    """What the number-th picture of a pool, example of a run, or step is drawn with."""
+    return np.random.default_rng((_DRAWN[drawn], seed, number))
+
+
+def train_on_budget(
+    model: nn.Module,
+    losses_of: Losses,
+    draw: Callable[[int], T],
+    budget: Budget,
+    folder: Path,
+    *,
+    collate: Callable[[list[T]], Any],
+    seed: int,
+    device: str = "cpu",
+    measure: Callable[[], Mapping[str, float]] = dict,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda text: None,
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Train the model's trainable parameters until the budget is spent; the same call goes on where one was stopped.
+
+    ``measure`` gives figures that go into every line of the log, which is told to ``say``, too; ``about`` are further settings
+    that shape the curve.  Returns ``samples`` seen, ``minutes`` and the last ``loss`` for the card.
+
+    Raises what ``train`` does: InputError when the folder holds a run with other settings.
+    """
+    every = max(1, budget.steps // _LINES)
+    watch = Watch(
+        log_every=every, checkpoint_every=every, minutes=budget.minutes, measure=lambda _: measure(),
+        on_log=lambda line: say(_in_words(line, budget)), on_progress=on_progress,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(_groups(model, budget), lr=budget.lr, betas=(0.9, 0.98))
+    trained = train(
+        model, optimizer, losses_of, draw, _course(budget, seed), folder,
+        collate=collate, watch=watch, ranks=Ranks(device=device), about=_about(budget, about),
+    )  # fmt: skip
+    loss = {"loss": trained.figures["loss"]} if "loss" in trained.figures else {}
+    return {"samples": trained.done * budget.batch, "minutes": round(trained.seconds / 60, 1), **loss}
+
+
+def check_folder(folder: Path, budget: Budget, seed: int, about: Mapping[str, Any]) -> None:
+    """Refuse a folder that ``train_on_budget`` would refuse, before there is anything to learn from; raises InputError."""
+    restored(folder / CHECKPOINT, {**_course(budget, seed).settings(), **_about(budget, about)}, "cpu")
+
+
+def _course(budget: Budget, seed: int) -> Course:
+    return Course(budget.steps, budget.batch, Cosine(round(budget.warmup * budget.steps)), seed, clip=budget.clip)
+
+
+def _about(budget: Budget, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"lr": budget.lr, "weight_decay": budget.weight_decay, **(about or {})}
+
+
+def effort(training: Mapping[str, float]) -> dict[str, float]:
+    """The figures of a card that tell what a training took.
+
+    >>> effort({"samples": 24, "minutes": 0.5, "loss": 1.5})
+    {'training samples': 24, 'training minutes': 0.5, 'training loss': 1.5}
+    """
+    return {f"training {name}": training[name] for name in ("samples", "minutes", "loss") if name in training}
+
+
+def _groups(model: nn.Module, budget: Budget) -> list[dict[str, object]]:
+    """The trainable parameters, matrices with weight decay and vectors without."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": budget.weight_decay, "name": "matrices"},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0, "name": "vectors"},
+    ]
+
+
+def _in_words(line: Mapping[str, float], budget: Budget) -> str:
+    shown = {name: value for name, value in line.items() if not name.startswith("lr ") and name not in ("step", "images/s")}
+    return f"step {line['step']} of {budget.steps}: " + ", ".join(f"{name} {value:.4g}" for name, value in shown.items())

@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from faster_coco_eval import mask as coco_mask
 from PIL import Image as Picture
 from PIL import ImageFilter, ImageStat
 from torchvision.transforms.v2 import functional as transforms
 
 from annofree.io.images import find_images
+from annofree.ops.rle import decode_rle, encode_rle
 from annofree.retrieval.archive import Archive, Member, PseudoMask
 from annofree.testing.timing import Spread
 from annofree.training.augment.color import Light
@@ -56,7 +56,7 @@ class Material:
         for id_, place in places.items():
             with Picture.open(place) as picture:
                 size = picture.height, picture.width
-            coded = coco_mask.encode(np.asfortranarray(ellipse(rng, size).astype(np.uint8)))
+            coded = encode_rle(ellipse(rng, size))
             rle = {"size": list(size), "counts": coded["counts"].decode("ascii")}
             masks[id_] = PseudoMask(id_, rle, 1.0)
             (folder / f"{id_}.json").write_text(json.dumps(rle))
@@ -92,7 +92,7 @@ def obvious_picture(material: Material, draw: PictureDraw, side: int, ignored: i
     with Picture.open(material.archive.places[draw.id]) as opened:
         picture = opened.convert("RGB")
     rle = json.loads((material.folder / f"{draw.id}.json").read_text())
-    mask = coco_mask.decode(rle)
+    mask = decode_rle(rle)
     h, w = (max(1, int(draw.scale * n)) for n in mask.shape)
     colours = np.asarray(picture.resize((w, h), Picture.Resampling.BILINEAR))
     rows, columns = ((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip((h, w), mask.shape, strict=True))

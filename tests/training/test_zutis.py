@@ -10,7 +10,6 @@ import PIL.Image
 import pytest
 import torch
 import typer
-from faster_coco_eval import mask as coco_mask
 from open_clip.model import CLIP
 from safetensors.torch import save_file
 from scipy.optimize import linear_sum_assignment
@@ -26,6 +25,7 @@ from annofree.features.zutis_network import ZutisNetwork
 from annofree.features.zutis_weights import load_zutis
 from annofree.hub.cards import Card, bundled, sha256_of
 from annofree.methods.zutis import Zutis
+from annofree.ops.rle import encode_rle, rle_json
 from annofree.retrieval.archive import Archive, MaskWriter, Member, PseudoMask
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
@@ -114,8 +114,7 @@ def write_archive(folder: Path, masked: tuple[str, ...] = NAMES) -> None:
                 PIL.Image.fromarray(pixels).save(folder / f"{id_}.png")
                 places[id_] = str(folder / f"{id_}.png")
                 if name in masked:
-                    coded = coco_mask.encode(np.asfortranarray(mask))
-                    rle = {"size": [40, 36], "counts": coded["counts"].decode()}
+                    rle = rle_json(encode_rle(mask))
                     writer.add(PseudoMask(id_, rle, 0.5 + 0.1 * int(id_[-1])))
     Archive(NAMES, members, places, {"index": str(folder / "index"), "k": 3}).write(folder)
 

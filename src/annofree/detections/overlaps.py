@@ -7,10 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
-from pycocotools import mask as coco_mask
 
 from annofree.errors import InputError, unknown_name
+from annofree.ops.rle import rle_iou, rle_part
 from annofree.structures import BoolArray, Detections, IntArray
 
 __all__ = ["Overlaps", "Prefer"]
@@ -80,11 +79,11 @@ class Overlaps:
 
     def _two_in_one(self, found: Detections) -> BoolArray:
         """Which instances (N) hold two others of their class."""
-        areas, part = found.areas.astype(np.float64), _overlap(found, crowd=True)
+        areas, part = found.areas.astype(np.float64), rle_part(found.rles, found.rles)
         size = areas[:, None] / areas[None]  # of the first, by the second's
         lies_in = _same(found) & (part > _LIES_IN) & (size > _LEAST_OF_PAIR) & (size < _MOST_OF_PAIR)
         lies_in &= found.scores[:, None] >= _HALF * found.scores[None]
-        apart, both = _overlap(found, crowd=False) < _APART, areas[:, None] + areas[None]
+        apart, both = rle_iou(found.rles, found.rles) < _APART, areas[:, None] + areas[None]
         return np.array(
             [
                 (apart[np.ix_(k, k)] & (both[np.ix_(k, k)] > self.pair * area)).any()
@@ -93,10 +92,10 @@ class Overlaps:
         )
 
     def _twins(self, found: Detections) -> BoolArray:
-        return _overlap(found, crowd=False) > np.where(_same(found), self.within, self.across)
+        return rle_iou(found.rles, found.rles) > np.where(_same(found), self.within, self.across)
 
     def _nests(self, found: Detections) -> BoolArray:
-        part = _overlap(found, crowd=True)
+        part = rle_part(found.rles, found.rles)
         return np.maximum(part, part.T) > np.where(_same(found), self.inside, self.inside_across)
 
     def _order(self, found: Detections) -> Sequence[int]:
@@ -126,12 +125,6 @@ def _number(name: str, value: str) -> float:
         return float(value)
     except ValueError:
         raise InputError(f"expected {name.replace('_', '-')} as a number from 0 to 1, got {value!r}") from None
-
-
-def _overlap(found: Detections, crowd: bool) -> npt.NDArray[np.float64]:
-    """The mask IoU of each pair (N, N); with ``crowd`` the part of the first in the second, as COCO divides for crowds."""
-    rles = list(found.rles)
-    return np.asarray(coco_mask.iou(rles, rles, [int(crowd)] * len(rles)), np.float64)
 
 
 def _same(found: Detections) -> BoolArray:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from annofree.errors import InputError, unknown_name
+from annofree.ops.rle import rle_part
 from annofree.structures import Detections, LabelMap
 
 __all__ = ["PanopticMap", "PanopticSettings", "Segment", "panoptic"]
@@ -178,10 +178,8 @@ def _from_the_top(things: Detections, contained_above: float) -> list[int]:
     """
     if contained_above >= 1:
         return list(range(len(things)))
-    rles, areas = list(things.rles), things.areas
-    # With all marked as crowds, COCO divides the overlap by the area of the first alone.
-    inside = np.asarray(coco_mask.iou(rles, rles, [1] * len(rles))).reshape(len(rles), len(rles))
-    within = (inside > contained_above) & (areas[:, None] < areas[None])
+    areas = things.areas
+    within = (rle_part(things.rles, things.rles) > contained_above) & (areas[:, None] < areas[None])
     order: list[int] = []
     for i in range(len(things)):
         order.insert(next((at for at, other in enumerate(order) if within[i, other]), len(order)), i)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from annofree.ops.rle import rle_iou, rle_part
 from annofree.structures import Detections
 
 __all__ = ["suppressed", "unclaimed"]
@@ -26,12 +26,11 @@ def suppressed(detections: Detections, *, within: float = 1.0, across: float = 1
     """
     if not len(detections) or min(within, across, inside) >= 1:
         return detections
-    rles, count = list(detections.rles), len(detections)
+    rles, count = detections.rles, len(detections)
     same = detections.class_ids[:, None] == detections.class_ids[None]
-    clash = coco_mask.iou(rles, rles, [0] * count) > np.where(same, within, across)
+    clash = rle_iou(rles, rles) > np.where(same, within, across)
     if inside < 1:
-        # against a crowd, the API gives the part of the first that the second covers
-        clash |= same & (coco_mask.iou(rles, rles, [1] * count) > inside)
+        clash |= same & (rle_part(rles, rles) > inside)
     kept: list[int] = []
     for candidate in range(count):
         if not clash[candidate, kept].any():
@@ -49,5 +48,5 @@ def unclaimed(detections: Detections, others: Detections, above: float) -> Detec
     """
     if not len(detections) or not len(others):
         return detections
-    covered = np.asarray(coco_mask.iou(list(detections.rles), list(others.rles), [0] * len(others))) > above
+    covered = rle_iou(detections.rles, others.rles) > above
     return detections[np.flatnonzero(~(covered & (others.scores[None] > detections.scores[:, None])).any(1))]

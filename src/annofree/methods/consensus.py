@@ -31,9 +31,9 @@ from annofree.detections.suppression import suppressed
 from annofree.detections.verification import Calibration, Naming, geometry, named, on_edges, signals_of
 from annofree.errors import unknown_name
 from annofree.fragments.clusters import Seeding, fragments_of
+from annofree.ops.rle import rle_boxes
 from annofree.protocols import Embedding, Masker, VisionLanguage
 from annofree.structures import BoolArray, Detections, FeatureMap, FloatArray, Fragments, Image, LabelMap, Vocabulary
-from annofree.structures.coco_rows import boxes_of
 
 __all__ = ["VARIANTS", "Consensus", "ConsensusEncoding", "ConsensusSettings", "Finder", "Found"]
 
@@ -286,7 +286,7 @@ def _own_scores(said: FloatArray) -> FloatArray:
 
 def _detections(e: ConsensusEncoding, ids: Any, scores: FloatArray, names: tuple[str, ...]) -> Detections:
     rles = tuple({"size": list(e.size), "counts": counts.encode("ascii")} for counts in e.counts)
-    return Detections(e.size, names, ids, scores.astype(np.float32), boxes_of(rles), rles)
+    return Detections(e.size, names, ids, scores.astype(np.float32), rle_boxes(rles), rles)
 
 
 def _pixels(pieces: Fragments, keep: Tensor, size: tuple[int, int]) -> FloatArray:

@@ -169,7 +169,7 @@ class DenseClip(Generic[S]):
         cell = self.settings.refine_cell
         finer = resized(maps, cells(window or encoding.size, cell))
         height, width = cells(encoding.size, cell)
-        return refined(needed(encoding.image, "the image"), finer[:, :height, :width]), None
+        return refined(needed(encoding.image, "the image").pixels, finer[:, :height, :width]), None
 
 
 def cells(size: tuple[int, int], cell: int) -> tuple[int, int]:

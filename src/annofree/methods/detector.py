@@ -23,8 +23,8 @@ from annofree.detections.suppression import suppressed
 from annofree.detectors.config import OBJECT
 from annofree.errors import InputError, unknown_name
 from annofree.hub.cards import Card, sha256_of
+from annofree.ops.rle import rle_boxes
 from annofree.structures import Detections, FloatArray, Image, IntArray, Vocabulary
-from annofree.structures.coco_rows import boxes_of
 
 __all__ = [
     *("VARIANTS", "Detector", "DetectorEncoding", "DetectorSettings", "Finder", "Origin", "Things"),
@@ -200,7 +200,7 @@ def _detections(
 ) -> Detections:
     """The things that are kept as detections, with the box around each mask."""
     rles = tuple({"size": list(encoding.size), "counts": encoding.counts[i].encode("ascii")} for i in kept)
-    return Detections(encoding.size, names, ids[kept], scores[kept], boxes_of(rles), rles)
+    return Detections(encoding.size, names, ids[kept], scores[kept], rle_boxes(rles), rles)
 
 
 def card_of(folder: Path) -> Card:

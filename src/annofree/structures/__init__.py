@@ -7,7 +7,8 @@ D embedding, H W pixels, h w feature cells, P prompts, M masks a prompt.
 
 from __future__ import annotations
 
-from annofree.structures.arrays import RLE, BoolArray, FloatArray, IntArray
+from annofree.ops.rle import RLE
+from annofree.structures.arrays import BoolArray, FloatArray, IntArray
 from annofree.structures.cells import ClueMap, FeatureMap, Fragments
 from annofree.structures.detections import Detections
 from annofree.structures.image import Image

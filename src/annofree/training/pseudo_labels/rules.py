@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from faster_coco_eval import mask as coco_mask
 
 from annofree.datasets.labelled import AGNOSTIC
 from annofree.detections.suppression import suppressed
 from annofree.errors import InputError, unknown_name
+from annofree.ops.rle import rle_iou, rle_part
 from annofree.structures import BoolArray, Detections, FloatArray, IntArray
 
 __all__ = [
@@ -155,9 +155,7 @@ def without_fragments(found: Detections, inside: float) -> Detections:
     """
     if len(found) < 2 or inside >= 1:
         return found
-    rles, areas, order = list(found.rles), found.areas, np.arange(len(found))
-    # against a crowd, the API gives the part of the first that the second covers
-    parts = np.asarray(coco_mask.iou(rles, rles, [1] * len(found)))
+    areas, order, parts = found.areas, np.arange(len(found)), rle_part(found.rles, found.rles)
     same = found.class_ids[:, None] == found.class_ids[None]
     bigger = (areas[None] > areas[:, None]) | ((areas[None] == areas[:, None]) & (order[None] < order[:, None]))
     return found[~(same & bigger & (parts > inside)).any(1)]
@@ -169,8 +167,7 @@ def merged(new: Detections, old: Detections, most: float = 0.5) -> Detections:
     This is the rule of CutLER's self-training.  Both have the same names.  The order is by falling score.
     """
     if len(new) and len(old):
-        ious = np.asarray(coco_mask.iou(list(old.rles), list(new.rles), [0] * len(new)))
-        old = old[ious.max(1) < most]
+        old = old[rle_iou(old.rles, new.rles).max(1) < most]
     return Detections.merge([new, old])
 
 

@@ -134,7 +134,7 @@ def _thumbnail(pictures: Archive, found: PseudoMask, class_id: int) -> Thumbnail
     import numpy as np
 
     from annofree.errors import ImageError
-    from annofree.formats.annotations import mask_of
+    from annofree.ops.rle import decode_rle
     from annofree.render.contact_sheet import Thumbnail
     from annofree.render.overlay import draw_overlay
     from annofree.structures import Detections, Image
@@ -143,7 +143,7 @@ def _thumbnail(pictures: Archive, found: PseudoMask, class_id: int) -> Thumbnail
         image = pictures.open(found.id)
     except ImageError:
         return Thumbnail(None, found.id)  # it was there when it was masked
-    decoded = mask_of(found.rle)
+    decoded = decode_rle(found.rle)
     if decoded.shape != image.size:
         return Thumbnail(image, f"{found.quality:.2f}, of another size")
     drawn = draw_overlay(image, Detections.from_masks(decoded[None], [class_id], [found.quality], pictures.names))

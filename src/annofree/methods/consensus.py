@@ -24,10 +24,10 @@ from torch import Tensor
 from annofree.clues.background import Background, with_negatives
 from annofree.clues.regions import cut_out_features, pooled_features
 from annofree.detections.merging import compact
+from annofree.detections.nms import suppress
 from annofree.detections.painting import label_map_of
 from annofree.detections.prompting import drawn
 from annofree.detections.proposals import Proposals, grid_points
-from annofree.detections.suppression import suppressed
 from annofree.detections.verification import Calibration, Naming, geometry, named, on_edges, signals_of
 from annofree.errors import unknown_name
 from annofree.fragments.clusters import Seeding, fragments_of
@@ -235,7 +235,7 @@ class Consensus:
 
     def verified(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
         """Name the candidates by competition of some names and distractors, in this order; the likeliest first."""
-        return suppressed(self._named(e, vocabulary, distractors), within=self.settings.within)
+        return suppress(self._named(e, vocabulary, distractors), within=self.settings.within)
 
     def _named(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
         """All candidates, however much they overlap."""

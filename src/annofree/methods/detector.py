@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from annofree.detections.suppression import suppressed
+from annofree.detections.nms import suppress
 from annofree.detectors.config import OBJECT
 from annofree.errors import InputError, unknown_name
 from annofree.hub.cards import Card, sha256_of
@@ -168,7 +168,7 @@ class Detector:
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         ids, scores, s = asked[encoding.labels.numpy()], encoding.scores.numpy(), self.settings
         found = _detections(encoding, ids, scores, np.flatnonzero((ids >= 0) & (scores >= s.min_score)), vocabulary.names)
-        return suppressed(found, within=s.within, across=s.across, inside=s.inside)[: s.most]
+        return suppress(found, within=s.within, across=s.across, inside=s.inside)[: s.most]
 
     def _asked(self, vocabulary: Vocabulary) -> list[int]:
         """For each name of the network which of the names asked for it is, by any of their words, -1 for none."""

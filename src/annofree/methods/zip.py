@@ -25,8 +25,8 @@ from annofree.clues.background import with_negatives
 from annofree.clues.presence import folder_levels, levelled
 from annofree.clues.similarity import activation, cosine_clues, official_active
 from annofree.detections.merging import alone, fragment_sums, joined, official_kept, paper_kept, regions_of
+from annofree.detections.nms import drop_claimed, suppress
 from annofree.detections.prompting import Prompting, SecondPrompt, drawn
-from annofree.detections.suppression import suppressed, unclaimed
 from annofree.errors import unknown_name
 from annofree.fragments.clusters import Seeding, fragments_of
 from annofree.ops.grids import nearest, resized
@@ -190,7 +190,7 @@ class Zip:
             return found
         rest = with_negatives(vocabulary, self.settings.negatives).synonyms[len(vocabulary) :]
         others = self._found(encoding, Vocabulary.from_entries(rest)) if rest else found[:0]
-        return unclaimed(found, others, self.settings.against)
+        return drop_claimed(found, others, self.settings.against)
 
     def _found(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Detections:
         """The instances of some names, whatever the negatives are."""
@@ -201,7 +201,7 @@ class Zip:
             scores = np.sqrt(scores * quality)
         scores = np.clip(scores, 0, 1)  # a mean of what is 1 everywhere may round to more
         found = Detections.from_masks(masks, ids, scores, vocabulary.names)
-        return suppressed(found, within=self.settings.within, across=self.settings.across, inside=self.settings.inside)
+        return suppress(found, within=self.settings.within, across=self.settings.across, inside=self.settings.inside)
 
     def coarse(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Coarse:
         """Find the instances on the cells of the boundary map, before SAM."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from annofree.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
-    from annofree.detections.overlaps import Overlaps
+    from annofree.detections.nms import Overlaps
     from annofree.hub.cards import Card
     from annofree.methods.components import Models
     from annofree.methods.registry import Entry
@@ -129,7 +129,7 @@ class Plan:
 
     def tasks(self, vocabulary: Vocabulary) -> Tasks:
         """Load what the tasks need; the variant is that of the method named first, or of all where none is named."""
-        from annofree.detections.overlaps import Overlaps
+        from annofree.detections.nms import Overlaps
         from annofree.runs.tasks import Tasks
 
         self._check_objectness()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from annofree.datasets.labelled import AGNOSTIC
-from annofree.detections.suppression import suppressed
+from annofree.detections.nms import suppress
 from annofree.errors import InputError, unknown_name
 from annofree.ops.rle import rle_iou, rle_part
 from annofree.structures import BoolArray, Detections, FloatArray, IntArray
@@ -123,7 +123,7 @@ def selected(found: Detections, floors: FloatArray, rules: LabelRules) -> tuple[
     steps: Mapping[str, Callable[[Detections], Detections]] = {
         "score": lambda d: _named(d[d.scores >= floors[d.class_ids]], rules.agnostic),
         "area": lambda d: d[d.areas >= rules.min_area],
-        "duplicate": lambda d: suppressed(d, within=rules.within, across=rules.across),
+        "duplicate": lambda d: suppress(d, within=rules.within, across=rules.across),
         "fragment": lambda d: without_fragments(d, rules.inside),
         "most": lambda d: d[: rules.most],
     }

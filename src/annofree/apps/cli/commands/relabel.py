@@ -56,7 +56,7 @@ def relabel(
     """
     clock, silent = command_clock(), quiet or as_json
     with progress("images", silent, clock=clock) as show:
-        from annofree.detections.overlaps import Overlaps
+        from annofree.detections.nms import Overlaps
         from annofree.errors import InputError, unknown_name
         from annofree.runs.config import Request
         from annofree.runs.relabel import asked_of, part_of

@@ -157,7 +157,7 @@ def segment(
     clock, silent = command_clock(), quiet or as_json
     with progress("images", silent, clock=clock, batch=batch_size) as show:
         vocabulary = vocabulary_of(classes, classes_file)  # before what is heavy: without names, the call is refused
-        from annofree.detections.overlaps import Overlaps
+        from annofree.detections.nms import Overlaps
 
         others = stuff_names(stuff, vocabulary), negative_names(negatives, vocabulary)
         settled = Overlaps.of(overlaps) if overlaps else None

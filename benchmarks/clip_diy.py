@@ -31,7 +31,7 @@ from PIL import Image as Picture
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.features.dense_tokens import Tokenizer
+from annofree.features.tokenizer import Tokenizer
 from annofree.methods.clip_diy import VARIANTS, ClipDiy, ClipDiyEncoding
 from annofree.ops.grids import nearest
 from annofree.protocols import DensePath

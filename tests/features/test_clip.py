@@ -18,7 +18,7 @@ from annofree.errors import InputError
 from annofree.features.clip import Clip
 from annofree.features.clip_resnet import value_path
 from annofree.features.controls import Control, controlled
-from annofree.features.dense_tokens import vocabulary_of
+from annofree.features.tokenizer import vocabulary_of
 from annofree.hub.cards import Card, bundled
 from annofree.ops.grids import fitted_size
 from annofree.protocols import DensePath

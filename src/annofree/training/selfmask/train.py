@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from annofree.datasets.emoji.world import Split, World
 from annofree.errors import ImageError, InputError, unknown_name
 from annofree.features.dino import Dino
-from annofree.features.sam_inputs import read_json
 from annofree.features.selfmask import save_selfmask
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork
 from annofree.hub.cards import Card, sha256_of
+from annofree.io.model_config import read_model_config
 from annofree.ops.rle import decode_rle, encode_rle
 from annofree.retrieval.archive import MaskWriter, PseudoMask
 from annofree.structures import Image
@@ -138,7 +138,7 @@ def new_network(dino: Path | None = None, queries: int = 20, side: int = 128, se
     if dino is None:
         return SelfMaskNetwork(replace(TINY, queries=queries, model_args={**TINY.model_args, "img_size": side}))
     heads, width = (reader := Dino(dino)).heads, reader.dimension
-    said = read_json(dino / "config.json")
+    said = read_model_config(dino / "config.json")
     parts = {k: v for k, v in said.items() if k in ("architecture", "model_args", "mean", "std")}
     network = SelfMaskNetwork(SelfMaskConfig(**parts, queries=queries, heads=heads, ffn=4 * width))
     state = load_file(dino / "model.safetensors")

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from annofree.datasets.emoji.world import CATEGORIES, Scene, Split, World
 from annofree.features.clip import Clip
 from annofree.features.clip_resnet import attention_pool
-from annofree.features.dense_tokens import Tokenizer, vocabulary_of
+from annofree.features.tokenizer import Tokenizer, vocabulary_of
 from annofree.hub.cards import Card, sha256_of
 from annofree.io.atomic import write_atomic, write_json
 from annofree.structures import Image, Vocabulary

@@ -9,6 +9,7 @@ import argparse
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 from pages import fill
@@ -38,7 +39,7 @@ class Step:
 def steps(image: Image, names: str) -> list[Step]:
     """From the candidates of an image to its answer, on the tiny models."""
     vocabulary = Vocabulary.of(names)
-    answering = load("consensus", models="tiny", policy="answer")
+    answering: Any = load("consensus", models="tiny", policy="answer")
     method, policy, count = answering.method, answering.policy, len(vocabulary)
     encoding = answering.encode([image])[0][0]
     candidates = method.candidates(encoding)

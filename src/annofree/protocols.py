@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from annofree.structures import Detections, FeatureMap, Image, LabelMap, Vocabulary
+from annofree.structures import Classes, Detections, FeatureMap, Image, LabelMap, Vocabulary
 
 __all__ = [
     "DensePath",
+    "DualSegmenter",
     "Embedding",
+    "Encoding",
     "Masker",
+    "Method",
     "Objectness",
     "PromptedMasks",
     "Segmenter",
@@ -31,6 +34,10 @@ DensePath = Literal["value", "value+mlp", "surgery", "attention"]
 around them (MaskCLIP's official ViT); ``surgery``: value-value attention over the last blocks, no MLP (CLIP Surgery);
 ``attention``: the tower's own last tokens, as they are.
 """
+
+
+Encoding = Any
+"""What a method remembers of an image, for itself alone: another type for each method."""
 
 
 class VisionLanguage(Protocol):
@@ -190,44 +197,41 @@ class Masker(Protocol):
 
 
 @runtime_checkable
-class Segmenter(Protocol):
-    """A method: all that needs no class name in ``encode``, the rest, cheaply, in ``instances``."""
+class Method(Protocol):
+    """What methods have in common: all that needs no class name is done once, in ``encode``."""
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Models, hashes, tiers and settings, as they are written beside results."""
         ...
 
-    def remarks(self, classes: Any) -> list[str]:
+    def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
         ...
 
-    def encode(self, images: Sequence[Image]) -> list[Any]:
+    def encode(self, images: Sequence[Image]) -> list[Encoding]:
         """One encoding an image, in order."""
         ...
 
-    def instances(self, image: Any, classes: Any) -> Detections:
+
+@runtime_checkable
+class Segmenter(Method, Protocol):
+    """A method that finds instances, cheaply, in what it has encoded."""
+
+    def instances(self, image: Image | Encoding, classes: Classes) -> Detections:
         """Find the instances of some classes in an image or in an encoding of it."""
         ...
 
 
 @runtime_checkable
-class SemanticSegmenter(Protocol):
-    """A method that names every pixel: all that needs no class name in ``encode``, the rest, cheaply, in ``semantic``."""
+class SemanticSegmenter(Method, Protocol):
+    """A method that names every pixel, cheaply, of what it has encoded."""
 
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Models, hashes, tiers and settings, as they are written beside results."""
-        ...
-
-    def remarks(self, classes: Any) -> list[str]:
-        """What a person should know before trusting the answer for these names."""
-        ...
-
-    def encode(self, images: Sequence[Image]) -> list[Any]:
-        """One encoding an image, in order."""
-        ...
-
-    def semantic(self, image: Any, classes: Any) -> LabelMap:
+    def semantic(self, image: Image | Encoding, classes: Classes) -> LabelMap:
         """Name every pixel of an image, or of an encoding of it."""
         ...
+
+
+@runtime_checkable
+class DualSegmenter(Segmenter, SemanticSegmenter, Protocol):
+    """A method that does both."""

@@ -193,7 +193,7 @@ def test_settings_of_presets() -> None:
     assert set(tuned_methods("fast")) == set()
     with pytest.raises(InputError, match="list of distractors"):
         load("zip", models="tiny", policy={"distractors": "comon"})
-    none = load("zip", models="tiny", policy={"distractors": "none"}, distractors=["wall"])
+    none: Any = load("zip", models="tiny", policy={"distractors": "none"}, distractors=["wall"])
     assert none.distractors.names == ("wall",)
 
 

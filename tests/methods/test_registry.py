@@ -274,7 +274,7 @@ def test_changes_apply_to_the_variant() -> None:
 
 
 def test_settings_are_changed_as_a_method_is_loaded() -> None:
-    method = load("sam_clip", models="tiny", variant="crops", device="cpu", settings={"most": 7})
+    method: Any = load("sam_clip", models="tiny", variant="crops", device="cpu", settings={"most": 7})
     assert method.settings == replace(SAM_CLIP_VARIANTS["crops"], most=7) != SAM_CLIP_VARIANTS["crops"]
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from annofree.errors import InputError, unknown_name
-from annofree.structures import LabelMap, Vocabulary
+from annofree.structures import Classes, LabelMap, Vocabulary
 
 __all__ = ["BACKGROUND", "Asked", "Background", "with_negatives"]
 
@@ -65,7 +65,7 @@ class Background:
         if self.rule == "words" and not self.words:
             raise InputError("expected words for the background, got none; give some, or take the rule 'none'")
 
-    def asked(self, classes: str | Iterable[str] | Vocabulary) -> Asked:
+    def asked(self, classes: Classes) -> Asked:
         """Say what to score for some classes.
 
         >>> asked = Background(words=("sky", "wall")).asked("dog, cat, sky")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from annofree.errors import InputError
 from annofree.protocols import Segmenter
-from annofree.structures import Detections, Image, Vocabulary
+from annofree.structures import Classes, Detections, Image, Vocabulary
 
 __all__ = ["InstanceObjectness", "instance_map"]
 
@@ -38,7 +38,7 @@ class InstanceObjectness:
     Raises InputError for ``min_score`` outside 0 .. 1.
     """
 
-    def __init__(self, segmenter: Segmenter, classes: str | Iterable[str] | Vocabulary, min_score: float = 0.3) -> None:
+    def __init__(self, segmenter: Segmenter, classes: Classes, min_score: float = 0.3) -> None:
         if not 0 <= min_score <= 1:
             raise InputError(f"expected min_score in 0 .. 1, got {min_score}")
         self.segmenter, self.classes, self.min_score = segmenter, Vocabulary.of(classes), min_score

@@ -24,7 +24,7 @@ from annofree.clues.regions import pooled_features
 from annofree.detections.policy import OutputPolicy, verified
 from annofree.errors import InputError
 from annofree.protocols import Segmenter, VisionLanguage
-from annofree.structures import VOID, Detections, FeatureMap, Image, LabelMap, Vocabulary
+from annofree.structures import VOID, Classes, Detections, FeatureMap, Image, LabelMap, Vocabulary
 
 __all__ = ["Answering", "AnsweringBoth", "AnsweringMaps", "Gated", "Labeling", "Seen", "Verifying"]
 
@@ -104,7 +104,7 @@ class _Deciding:
         """Two of these can share an encoding when their keys are equal."""
         return "answering", self._looks, getattr(self.method, "encoding_key", self.method.provenance)
 
-    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+    def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
         return list(self.method.remarks(classes))
 
@@ -149,12 +149,12 @@ class Answering(_Deciding):
     def _looks(self) -> bool:
         return self.policy.verify and (self.policy.presence is not None or not isinstance(self.method, Verifying))
 
-    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+    def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
         said = [] if self.has_probabilities else ["the scores are not calibrated: they rank, but are no probabilities"]
         return [*super().remarks(classes), *said]
 
-    def instances(self, image: Image | tuple[Any, Seen | None], classes: str | Iterable[str] | Vocabulary) -> Detections:
+    def instances(self, image: Image | tuple[Any, Seen | None], classes: Classes) -> Detections:
         """The answer for an image, or for an encoding of it."""
         vocabulary = Vocabulary.of(classes)
         encoding, seen = self.encode([image])[0] if isinstance(image, Image) else image
@@ -171,7 +171,7 @@ class Answering(_Deciding):
         names = (*vocabulary.names, *ranking.names[len(present) :])
         return self.policy.decide(replace(ranking, names=names, class_ids=ids), told=len(vocabulary))
 
-    def calibrated(self, encodings: Iterable[tuple[Any, Seen | None]], classes: str | Iterable[str] | Vocabulary) -> Answering:
+    def calibrated(self, encodings: Iterable[tuple[Any, Seen | None]], classes: Classes) -> Answering:
         """Return this method with the presence of each class set against that in a folder, as the ranking method does it.
 
         Raises InputError for a method that gates no class.
@@ -197,7 +197,7 @@ class Answering(_Deciding):
 class AnsweringMaps(_Deciding):
     """Likewise for a method of label maps: distractors compete for each pixel, and what they win is background."""
 
-    def semantic(self, image: Image | tuple[Any, Seen | None], classes: str | Iterable[str] | Vocabulary) -> LabelMap:
+    def semantic(self, image: Image | tuple[Any, Seen | None], classes: Classes) -> LabelMap:
         """The label map of an image, or of an encoding of it."""
         vocabulary = Vocabulary.of(classes)
         encoding, seen = self.encode([image])[0] if isinstance(image, Image) else image

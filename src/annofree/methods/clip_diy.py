@@ -9,7 +9,7 @@ K classes, R rows scored (background words among them), D embedding, S scales, k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from annofree.errors import InputError, MissingError, unknown_name
 from annofree.features.saliency import Found, FoundBackground, TokenCutMap
 from annofree.ops.grids import fitted_size, nearest, resized
 from annofree.protocols import Objectness, Segmenter, SelfSupervised, VisionLanguage
-from annofree.structures import Image, LabelMap, Vocabulary
+from annofree.structures import Classes, Image, LabelMap, Vocabulary
 
 __all__ = ["OBJECTNESS", "VARIANTS", "ClipDiy", "ClipDiyEncoding", "ClipDiySettings", "Parts", "objectness_by_name"]
 
@@ -117,7 +117,7 @@ class ClipDiy:
         s = self.settings
         return "clip_diy", s.canvas, s.squash, s.scales, s.layout, s.side
 
-    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+    def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
         return self.clip.remarks(self.settings.background.asked(classes).rows)
 
@@ -131,7 +131,7 @@ class ClipDiy:
         where: Sequence[Tensor | None] = self.objectness.maps(images) if self.objectness else [None] * len(images)
         return [ClipDiyEncoding(i.size, t, c, w) for i, t, c, w in zip(images, tiles, crops, where, strict=True)]
 
-    def semantic(self, image: Image | ClipDiyEncoding, classes: str | Iterable[str] | Vocabulary) -> LabelMap:
+    def semantic(self, image: Image | ClipDiyEncoding, classes: Classes) -> LabelMap:
         """Name every pixel of an image, or of an encoding of it."""
         asked = self.settings.background.asked(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
@@ -142,7 +142,7 @@ class ClipDiy:
         where = None if where is None else nearest(where, encoding.size)
         return self.settings.background.labelled(asked, best, values, where)
 
-    def scores(self, image: Image | ClipDiyEncoding, classes: str | Iterable[str] | Vocabulary) -> Tensor:
+    def scores(self, image: Image | ClipDiyEncoding, classes: Classes) -> Tensor:
         """The fused map of each row that is scored, (R, H, W) at the size where names are chosen: large for many names."""
         asked = self.settings.background.asked(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
@@ -206,7 +206,7 @@ class Parts:
     dino: SelfSupervised | None = None
     head: Path | None = None
     segmenter: Segmenter | None = None
-    classes: str | Iterable[str] | Vocabulary = "object"
+    classes: Classes = "object"
 
     def need(self, source: str, part: str) -> Any:
         """Return a part; raises MissingError where it is not there."""

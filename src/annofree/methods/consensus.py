@@ -12,7 +12,7 @@ N candidates, K names, R rows that compete, D embedding, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -33,7 +33,7 @@ from annofree.errors import unknown_name
 from annofree.fragments.clusters import Seeding, fragments_of
 from annofree.ops.rle import rle_boxes
 from annofree.protocols import Embedding, Masker, VisionLanguage
-from annofree.structures import BoolArray, Detections, FeatureMap, FloatArray, Fragments, Image, LabelMap, Vocabulary
+from annofree.structures import BoolArray, Classes, Detections, FeatureMap, FloatArray, Fragments, Image, LabelMap, Vocabulary
 
 __all__ = ["VARIANTS", "Consensus", "ConsensusEncoding", "ConsensusSettings", "Finder", "Found"]
 
@@ -157,7 +157,7 @@ class Consensus:
         proposing = s.sources, s.points, s.same, s.candidates, s.least, s.largest, s.min_detector_score
         return "consensus", *proposing, s.seen, s.readings, s.seeding, s.min_cells, s.max_box_ratio
 
-    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+    def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
         return self.clip.remarks(with_negatives(Vocabulary.of(classes), self.settings.negatives))
 
@@ -225,7 +225,7 @@ class Consensus:
         }
         return torch.stack([read[name]() for name in self.settings.readings]).mean(0)
 
-    def instances(self, image: Image | ConsensusEncoding, classes: str | Iterable[str] | Vocabulary) -> Detections:
+    def instances(self, image: Image | ConsensusEncoding, classes: Classes) -> Detections:
         """Name the candidates for an image, or an encoding of it: the likeliest first, those that no name wins left out."""
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         vocabulary = Vocabulary.of(classes)
@@ -250,7 +250,7 @@ class Consensus:
         again = replace(candidates, names=rows.names, class_ids=named(shares), scores=scores.astype(np.float32))
         return again[np.argsort(-scores, kind="stable")]
 
-    def semantic(self, image: Image | ConsensusEncoding, classes: str | Iterable[str] | Vocabulary) -> LabelMap:
+    def semantic(self, image: Image | ConsensusEncoding, classes: Classes) -> LabelMap:
         """Name each pixel of an image, or of an encoding of it, by all candidates on it; else it is background."""
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         return self.labeled(encoding, Vocabulary.of(classes), self.settings.negatives)

@@ -8,7 +8,7 @@ A method of this family says which path it reads and how it turns likeness into 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -32,7 +32,7 @@ from annofree.ops.grids import resized
 from annofree.ops.pamr import refined
 from annofree.ops.regions import Connectivity
 from annofree.protocols import DensePath, VisionLanguage
-from annofree.structures import Detections, FeatureMap, FloatArray, Image, LabelMap, Vocabulary
+from annofree.structures import Classes, Detections, FeatureMap, FloatArray, Image, LabelMap, Vocabulary
 
 __all__ = ["DenseClip", "DenseEncoding", "DenseSettings"]
 
@@ -123,7 +123,7 @@ class DenseClip(Generic[S]):
         """Two of these on the same model can share an encoding when their keys are equal."""
         return self.name, self.path, self.settings.refine
 
-    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+    def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
         return self.clip.remarks(self.settings.background.asked(classes).rows)
 
@@ -134,14 +134,14 @@ class DenseClip(Generic[S]):
         tokens, kept = self.clip.dense(images, self.path), self.settings.refine != "none"
         return [DenseEncoding(i.size, t, image=i if kept else None) for i, t in zip(images, tokens, strict=True)]
 
-    def semantic(self, image: Image | DenseEncoding, classes: str | Iterable[str] | Vocabulary) -> LabelMap:
+    def semantic(self, image: Image | DenseEncoding, classes: Classes) -> LabelMap:
         """Name every pixel of an image, or of an encoding of it."""
         asked = self.settings.background.asked(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         best, values = strongest(self._drawing(encoding, asked), len(asked.rows), encoding.size)
         return self.settings.background.labelled(asked, best, values)
 
-    def instances(self, image: Image | DenseEncoding, classes: str | Iterable[str] | Vocabulary) -> Detections:
+    def instances(self, image: Image | DenseEncoding, classes: Classes) -> Detections:
         """Take the regions of the label map for instances."""
         s, vocabulary = self.settings, Vocabulary.of(classes)
         asked = s.background.asked(vocabulary)

@@ -8,7 +8,7 @@ K names asked for, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,7 +24,7 @@ from annofree.detectors.config import OBJECT
 from annofree.errors import InputError, unknown_name
 from annofree.hub.cards import Card, sha256_of
 from annofree.ops.rle import rle_boxes
-from annofree.structures import Detections, FloatArray, Image, IntArray, Vocabulary
+from annofree.structures import Classes, Detections, FloatArray, Image, IntArray, Vocabulary
 
 __all__ = [
     *("VARIANTS", "Detector", "DetectorEncoding", "DetectorSettings", "Finder", "Origin", "Things"),
@@ -133,7 +133,7 @@ class Detector:
         """Two of these on the same network can share an encoding: no setting matters before names are asked."""
         return ("detector",)
 
-    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+    def remarks(self, classes: Classes) -> list[str]:
         """Say which of these names it was not trained on, and the nearest that it was.
 
         Raises InputError where a network that tells no names apart is asked for several.
@@ -158,7 +158,7 @@ class Detector:
         counts = tuple(rle["counts"].decode("ascii") for rle in kept.rles)
         return DetectorEncoding(kept.size, torch.from_numpy(kept.class_ids), torch.from_numpy(kept.scores), counts)
 
-    def instances(self, image: Image | DetectorEncoding, classes: str | Iterable[str] | Vocabulary) -> Detections:
+    def instances(self, image: Image | DetectorEncoding, classes: Classes) -> Detections:
         """Tell what was found of these names in an image, or in an encoding of it; nothing of a name that it does not know.
 
         Raises InputError as ``remarks`` does.

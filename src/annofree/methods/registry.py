@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints, overload
 
 from annofree.errors import InputError, unknown_name
 from annofree.hub.cards import Card
@@ -21,13 +21,18 @@ from annofree.methods import clip_diy, clip_surgery, consensus, detector, maskcl
 from annofree.methods import zip as zip_
 from annofree.methods.components import OBJECTNESS_ROLES, Models
 from annofree.methods.tuning import POLICIES, answering, policy_of, tuned
-from annofree.protocols import Segmenter, SemanticSegmenter
+from annofree.protocols import DualSegmenter, Segmenter, SemanticSegmenter
 
 __all__ = ["METHODS", "TASKS", "Entry", "Models", "build", "changed", "decided", "entry_of", "load", "method_named", "methods"]
 
 Task = Literal["instance", "semantic"]
 TASKS: dict[Task, type] = {"instance": Segmenter, "semantic": SemanticSegmenter}
 """What a method may be asked for, and the protocol of those that can."""
+
+InstanceMethod = Literal["zip", "sam_clip", "detector"]
+SemanticMethod = Literal["clip_diy"]
+DualMethod = Literal["consensus", "maskclip", "clip_surgery", "patch_cosine", "zutis"]
+"""The methods that are here by what they answer; those of other packages and of folders are known when they are loaded."""
 
 _CLIP: tuple[Role, ...] = ("clip",)
 _CLIP_SAM: tuple[Role, ...] = ("clip", "boundaries", "sam")
@@ -174,6 +179,27 @@ def _words(hint: Any) -> tuple[str, ...]:
     return tuple(word for option in options if get_origin(option) is Literal for word in get_args(option))
 
 
+class LoadOptions(TypedDict, total=False):
+    """What ``load`` may be told beside the method, as it describes it."""
+
+    models: str
+    variant: str
+    device: str
+    objectness: str
+    precision: str
+    settings: Mapping[str, Any] | None
+    policy: str | Mapping[str, Any]
+    distractors: Sequence[str]
+
+
+@overload
+def load(method: InstanceMethod = "zip", **options: Unpack[LoadOptions]) -> Segmenter: ...
+@overload
+def load(method: SemanticMethod, **options: Unpack[LoadOptions]) -> SemanticSegmenter: ...
+@overload
+def load(method: DualMethod, **options: Unpack[LoadOptions]) -> DualSegmenter: ...
+@overload
+def load(method: str, **options: Unpack[LoadOptions]) -> Any: ...
 def load(
     method: str = "zip",
     *,

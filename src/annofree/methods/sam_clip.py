@@ -7,7 +7,7 @@ G points, N masks, K classes, D embedding, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +23,7 @@ from annofree.detections.proposals import grid_points
 from annofree.errors import unknown_name
 from annofree.ops.boxes import tight_boxes
 from annofree.protocols import Embedding, Masker, VisionLanguage
-from annofree.structures import Detections, Image, Vocabulary
+from annofree.structures import Classes, Detections, Image, Vocabulary
 
 __all__ = ["VARIANTS", "SamClip", "SamClipEncoding", "SamClipSettings"]
 
@@ -90,7 +90,7 @@ class SamClip:
         s = self.settings
         return "sam_clip", s.points, s.many, s.min_quality, s.nms, s.pooled
 
-    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+    def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
         return self.clip.remarks(with_negatives(Vocabulary.of(classes), self.settings.negatives))
 
@@ -98,7 +98,7 @@ class SamClip:
         """Draw all masks of each image and look at them with CLIP."""
         return [self._encoded(i, e) for i, e in zip(images, self.sam.embed(images), strict=True)] if images else []
 
-    def instances(self, image: Image | SamClipEncoding, classes: str | Iterable[str] | Vocabulary) -> Detections:
+    def instances(self, image: Image | SamClipEncoding, classes: Classes) -> Detections:
         """Name each mask by its likeliest class; the score is the geometric mean of CLIP's and SAM's (Zip, section 1)."""
         vocabulary = Vocabulary.of(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image

@@ -32,7 +32,7 @@ from annofree.fragments.clusters import Seeding, fragments_of
 from annofree.ops.grids import nearest, resized
 from annofree.ops.regions import Connectivity
 from annofree.protocols import Embedding, Masker, VisionLanguage
-from annofree.structures import Detections, FeatureMap, Fragments, Image, Vocabulary
+from annofree.structures import Classes, Detections, FeatureMap, Fragments, Image, Vocabulary
 
 __all__ = ["VARIANTS", "Coarse", "Zip", "ZipEncoding", "ZipSettings"]
 
@@ -145,7 +145,7 @@ class Zip:
         twin.settings = replace(self.settings, presence=0.0)
         return twin
 
-    def calibrated(self, encodings: Iterable[ZipEncoding], classes: str | Iterable[str] | Vocabulary) -> Zip:
+    def calibrated(self, encodings: Iterable[ZipEncoding], classes: Classes) -> Zip:
         """Return this method with the presence of each class set against that in a folder, given by its encodings.
 
         See ``clues/presence.py``; ours.  Raises InputError for too few pictures.
@@ -167,7 +167,7 @@ class Zip:
         """Two Zips on the same models can share an encoding when their keys are equal."""
         return "zip", self.settings.seeding, self.settings.connectivity
 
-    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+    def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
         return self.clip.remarks(with_negatives(Vocabulary.of(classes), self.settings.negatives))
 
@@ -181,7 +181,7 @@ class Zip:
         parts = zip(images, tokens, self.clip.whole(images), fragments, self.sam.embed(images), strict=True)
         return [ZipEncoding(image.size, *rest) for image, *rest in parts]
 
-    def instances(self, image: Image | ZipEncoding, classes: str | Iterable[str] | Vocabulary) -> Detections:
+    def instances(self, image: Image | ZipEncoding, classes: Classes) -> Detections:
         """Find the instances of some classes in an image, or in an encoding of it."""
         vocabulary = Vocabulary.of(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image

@@ -9,7 +9,7 @@ What needs no name is done once, in ``encode``.  Names need not be those that it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -22,7 +22,7 @@ from annofree.detections.nms import mask_nms
 from annofree.detections.painting import on_pixels, strongest
 from annofree.errors import InputError, unknown_name
 from annofree.protocols import VisionLanguage
-from annofree.structures import Detections, Image, LabelMap, Vocabulary
+from annofree.structures import Classes, Detections, Image, LabelMap, Vocabulary
 
 __all__ = ["VARIANTS", "Proposer", "Zutis", "ZutisEncoding", "ZutisSettings"]
 
@@ -149,7 +149,7 @@ class Zutis:
     def _side(self) -> int:
         return self.network.side if self.settings.side is None else self.settings.side
 
-    def remarks(self, classes: str | Iterable[str] | Vocabulary) -> list[str]:
+    def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
         return self.clip.remarks(self._background.asked(classes).rows)
 
@@ -160,7 +160,7 @@ class Zutis:
         seen = self.network.proposals(images, self._side, self.settings.longest)
         return [ZutisEncoding(image.size, *parts) for image, parts in zip(images, seen, strict=True)]
 
-    def semantic(self, image: Image | ZutisEncoding, classes: str | Iterable[str] | Vocabulary) -> LabelMap:
+    def semantic(self, image: Image | ZutisEncoding, classes: Classes) -> LabelMap:
         """Name every pixel of an image, or of an encoding of it: cosines drawn at full size, the highest wins."""
         asked = self._background.asked(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
@@ -168,7 +168,7 @@ class Zutis:
         best = strongest(lambda part: on_pixels(cosines[part], encoding.size), len(asked.rows), encoding.size)
         return self._background.labelled(asked, *best)
 
-    def instances(self, image: Image | ZutisEncoding, classes: str | Iterable[str] | Vocabulary) -> Detections:
+    def instances(self, image: Image | ZutisEncoding, classes: Classes) -> Detections:
         """Name the proposals for an image, or an encoding of it; those that are background or less than another go."""
         vocabulary = Vocabulary.of(classes)
         asked = self._background.asked(vocabulary)

@@ -13,12 +13,13 @@ from annofree.structures.cells import ClueMap, FeatureMap, Fragments
 from annofree.structures.detections import Detections
 from annofree.structures.image import Image
 from annofree.structures.label_map import VOID, LabelMap
-from annofree.structures.vocabulary import Vocabulary
+from annofree.structures.vocabulary import Classes, Vocabulary
 
 __all__ = [
     "RLE",
     "VOID",
     "BoolArray",
+    "Classes",
     "ClueMap",
     "Detections",
     "FeatureMap",

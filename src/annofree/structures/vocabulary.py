@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from annofree.errors import InputError
 
-__all__ = ["Vocabulary"]
+__all__ = ["Classes", "Vocabulary"]
 
 _LONGEST_NAME = 200
 
@@ -27,7 +27,7 @@ class Vocabulary:
     synonyms: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def of(cls, classes: str | Iterable[str] | Vocabulary) -> Vocabulary:
+    def of(cls, classes: Classes) -> Vocabulary:
         """Read a vocabulary from 'dog, cat: kitten | tabby', or from a list of such entries."""
         if isinstance(classes, Vocabulary):
             return classes
@@ -57,6 +57,10 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+Classes = str | Iterable[str] | Vocabulary
+"""The names as a person gives them: in one text, 'dog, cat: kitten | tabby', as a list of such entries, or ready."""
 
 
 def _entry(text: str) -> tuple[str, ...]:

@@ -78,18 +78,18 @@ class Overlaps:
     Raises InputError for numbers outside of 0 .. 1 and for another preference.
     """
 
-    # The most mask IoU of an instance with a stronger one of its class that is kept.
+    # most mask IoU of an instance with a stronger one of its class that is kept
     within: float = 1.0
-    # The same with a stronger one of another class.
+    # the same with a stronger one of another class
     across: float = 1.0
-    # The most part of the smaller of two masks of one class that may lie in the larger one.
+    # most part of the smaller of two masks of one class that may lie in the larger one
     inside: float = 1.0
-    # The same of two masks of different classes.
+    # the same of two masks of different classes
     inside_across: float = 1.0
-    # An instance goes when two of its class that lie in it, apart from one another, each at least half as strong and a third as
-    # large, have more than this part of its area together.
+    # an instance goes when two of its class that lie in it, apart from one another, each at least half as strong and a third as
+    # large, have more than this part of its area together
     pair: float = 1.0
-    # Of a nest that is too deep, who stays: the stronger, the whole or the part.
+    # of a nest that is too deep, who stays: the stronger, the whole or the part
     prefer: Prefer = "strong"
 
     def __post_init__(self) -> None:

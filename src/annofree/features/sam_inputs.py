@@ -34,17 +34,19 @@ _LOGITS_AT_ONCE = 2**26
 
 @dataclass(frozen=True)
 class Frame:
-    """How a picture lies in the model's square of ``side`` px, and how logits find back.
+    """How a picture lies in the model's square, and how logits find back."""
 
-    ``pad``: the longest side becomes ``side``, then zeros at the bottom and the right after normalising (SAM); ``squash``:
-    both sides become ``side`` (SAM 2).  ``exact`` resizes bytes bilinearly with antialiasing, as the released predictors do;
-    otherwise floats are resized bicubically.
-    """
-
+    # of the square, in px; the model's own (1024 in the released SAMs)
     side: int
+    # ``pad``: the longest side becomes ``side``, then zeros at the bottom and the right after normalising (SAM); ``squash``:
+    # both sides become ``side`` (SAM 2)
     fit: Fit
+    # whether bytes are resized bilinearly with antialiasing, as the released predictors do; otherwise floats are resized
+    # bicubically
     exact: bool = True
+    # of each color of pixels in 0 .. 1, taken away; ImageNet's, as in all released SAMs
     mean: tuple[float, ...] = _MEAN
+    # by which each color is then divided; likewise
     std: tuple[float, ...] = _STD
 
     @classmethod

@@ -79,15 +79,17 @@ class ConsensusSettings:
     candidates: int = 100
     # candidates an image that CLIP looks at, the strongest by what their proposers say
     seen: int = 64
-    # part of the image that a mask covers at least and at most
+    # part of the image that a mask covers at least
     least: float = 0.0005
+    # and at most
     largest: float = 0.9
     # detections with a lower score are no candidates
     min_detector_score: float = 0.05
     # how fragments are cut, for the source of that name
     seeding: Seeding = field(default_factory=lambda: Seeding("semantic"))
-    # cells of a fragment at least, and its box at most over its area (Zip, Eq. 4)
+    # cells of a fragment at least
     min_cells: int = 16
+    # most area of a fragment's box over its own (Zip, Eq. 4)
     max_box_ratio: float = 3.0
     # how names compete
     naming: Naming = field(default_factory=Naming)

@@ -73,15 +73,18 @@ class Origin(NamedTuple):
 class DetectorSettings:
     """What may be chosen once a network has looked.
 
-    ``min_score``: what scores less is left out; ``most``: of the rest, the strongest.  ``within``, ``across`` and ``inside``
-    are the mask IoU of two of one name, that of two of different names, and the part of a mask in a stronger one of its name
-    above which the weaker goes; 1 keeps all.  The network has suppressed by its boxes already.
+    The network has suppressed by its boxes already.  Raises InputError for a score outside of 0 .. 1 and for no detections.
     """
 
+    # what scores less, in 0 .. 1, is left out; 0.05 as in Detectron2
     min_score: float = 0.05
+    # detections an image, the strongest of the rest; 100 as COCO counts them
     most: int = 100
+    # mask IoU of two of one name above which the weaker goes; 1 keeps all (ours)
     within: float = 1.0
+    # the same of two of different names (ours)
     across: float = 1.0
+    # part of a mask in a stronger one of its name above which it goes; 1 keeps all (ours)
     inside: float = 1.0
 
     def __post_init__(self) -> None:

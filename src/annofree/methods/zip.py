@@ -39,49 +39,50 @@ __all__ = ["VARIANTS", "Coarse", "Zip", "ZipEncoding", "ZipSettings"]
 
 @dataclass(frozen=True)
 class ZipSettings:
-    """What may be chosen.
+    """What may be chosen."""
 
-    ``instances``: kept ``fragments`` that touch (Zip); those and each kept fragment alone (``both``, ours: what touches may
-    still be two things, and SAM's quality tells); or the ``clue``'s own connected components, the ablation of Table 3.
-    ``seeding``: where K-means starts.
-    ``selection``: ``paper`` (mean activation >= ``min_activation``, box <= ``max_box_ratio`` x area; Eq. 4) or ``official``
-    (the released demo: fractions of active cells).
-    ``connectivity``: 8 (paper) or 4 (demo).
-    ``min_cells``: of a fragment; crumbs of a broken boundary bridge what it separates (ours; 0 in paper and demo).
-    ``min_area``: cells of an instance; 100 in the demo, none in the paper.
-    ``prompting``: SAM by the coarse box in ``one-step``, then by the refined box's centre in ``two-step``, or ``none``.
-    ``second``: whether that second step sees the ``point`` alone; the paper does not say.
-    ``presence``: a class less likely than this to be in the picture is passed over.  The paper computes the image-level
-    similarity and does not say for what; without a gate each absent class yields instances.
-    ``score``: the mean ``activation`` of an instance (paper), that times the class's presence (``joint``), or the
-    ``geometric`` mean of that and SAM's own quality, as the paper scores SAM + CLIP.
-    ``within``, ``across``: the mask IoU above which the weaker of two instances of one class, or of two classes, goes
-    (ours: several fragments of a thing may each make SAM draw the whole; 1 keeps all, as the paper).
-    ``inside``: the part of an instance above which it goes when it lies in a stronger one of its class (ours; 1 keeps all).
-    ``swapped_scale``: the demo's slip of scaling x by H / h and y by W / w.
-    ``most``: instances a picture, the strongest.
-    ``negatives``: names that are looked for, too, and never told: an instance goes where a stronger one of theirs covers it by
-    a mask IoU above ``against`` (ours).
-    """
-
+    # kept ``fragments`` that touch (Zip); those and each kept fragment alone (``both``, ours: what touches may still be two
+    # things, and SAM's quality tells); or the ``clue``'s own connected components, the ablation of Table 3
     instances: Literal["fragments", "both", "clue"] = "fragments"
+    # where K-means starts
     seeding: Seeding = field(default_factory=Seeding)
+    # ``paper`` (mean activation >= ``min_activation``, box <= ``max_box_ratio`` x area; Eq. 4) or ``official`` (the released
+    # demo: fractions of active cells)
     selection: Literal["paper", "official"] = "paper"
+    # of fragments and instances: 8 (paper) or 4 (demo) neighbours of a cell
     connectivity: Connectivity = 8
+    # least mean activation of a fragment, in 0 .. 1, of the selection ``paper`` (Eq. 4)
     min_activation: float = 0.3
+    # most area of a fragment's box over its own, of the selection ``paper`` (Eq. 4)
     max_box_ratio: float = 3.0
+    # of a fragment, at least; crumbs of a broken boundary bridge what it separates (ours; 0 in paper and demo)
     min_cells: int = 0
+    # cells of an instance, at least; 100 in the demo, none in the paper
     min_area: int = 0
+    # SAM by the coarse box in ``one-step``, then by the refined box's centre in ``two-step``, or ``none``
     prompting: Prompting = "two-step"
+    # whether that second step sees the ``point`` alone; the paper does not say
     second: SecondPrompt = "point"
+    # a class less likely than this to be in the image is passed over. The paper computes the image-level similarity and does
+    # not say for what; without a gate each absent class yields instances
     presence: float = 0.5
+    # the mean ``activation`` of an instance (paper), that times the class's presence (``joint``), or the ``geometric`` mean of
+    # that and SAM's own quality, as the paper scores SAM + CLIP
     score: Literal["activation", "joint", "geometric"] = "activation"
+    # mask IoU above which the weaker of two instances of one class goes (ours: several fragments of a thing may each make SAM
+    # draw the whole; 1 keeps all, as the paper)
     within: float = 1.0
+    # the same of two instances of different classes (ours; 1 keeps all, as the paper)
     across: float = 1.0
+    # the part of an instance above which it goes when it lies in a stronger one of its class (ours; 1 keeps all)
     inside: float = 1.0
+    # the demo's slip of scaling x by H / h and y by W / w
     swapped_scale: bool = False
+    # instances an image, the strongest
     most: int = 100
+    # names that are looked for, too, and never told (ours)
     negatives: tuple[str, ...] = ()
+    # an instance goes where a stronger one of the ``negatives`` covers it by a mask IoU above this (ours)
     against: float = 0.5
 
 

@@ -56,32 +56,33 @@ class Proposer(Protocol):
 
 @dataclass(frozen=True)
 class ZutisSettings:
-    """What may be chosen.
+    """What may be chosen.  Raises InputError for sides and areas below 0."""
 
-    ``templates``: the prompts of a name: ``name`` is the bare name (released), ``ensemble`` the paper's 85; None takes the
-    CLIP's own.
-    ``background``: words that stand for none of the things, scored as classes; what they name is no thing.
-    ``pooled``: what is averaged inside a proposal: ``unit`` features (released), or ``projected`` ones, with the lengths they
-    had in text space (paper; without the mean of the map in either case).
-    ``score``: the mean probability of a proposal's mask inside it, times that of its class: a ``sigmoid`` of ``logit_scale``
-    times the cosine, each class by itself (released: 5), or their ``softmax`` (paper; as in the loss the scale is then 1).
-    ``nms``: the mask IoU above which the weaker of two instances goes, ``per_class`` or of any; 1 keeps all.
-    ``min_score`` (more than that) and ``min_area`` (px), and ``most``, the strongest: which instances count.
-    ``side``: the short side in px at which pictures are read, 0 as they are (released), None what the network is best at.
-    ``longest``: the long side in px that is read at most, 0 any (released, but for ImageNet-S: 1024).
-    """
-
+    # the prompts of a name: ``name`` is the bare name (released), ``ensemble`` the paper's 85; None takes the CLIP's own
     templates: str | None = "name"
+    # words that stand for none of the things, scored as classes; what they name is no thing
     background: tuple[str, ...] = (BACKGROUND,)
+    # what is averaged inside a proposal: ``unit`` features (released), or ``projected`` ones, with the lengths they had in text
+    # space (paper; without the mean of the map in either case)
     pooled: Literal["unit", "projected"] = "unit"
+    # the mean probability of a proposal's mask inside it, times that of its class: a ``sigmoid`` of ``logit_scale`` times the
+    # cosine, each class by itself (released), or their ``softmax`` (paper)
     score: Literal["sigmoid", "softmax"] = "sigmoid"
+    # what cosines are multiplied by in the score: 5 released; 1 with the ``softmax``, as in the loss
     logit_scale: float = 5.0
+    # mask IoU above which the weaker of two instances goes; 1 keeps all (0.3 released)
     nms: float = 0.3
+    # whether those two have to be of one class (released), or may be of any
     per_class: bool = True
+    # an instance counts that scores more than this, in 0 .. 1 (0.001 released)
     min_score: float = 0.001
+    # px of an instance at least
     min_area: int = 0
+    # instances an image, the strongest; 100 as COCO counts them
     most: int = 100
+    # the short side in px at which images are read, 0 as they are (released), None what the network is best at
     side: int | None = 0
+    # the long side in px that is read at most, 0 any (released, but for ImageNet-S: 1024)
     longest: int = 0
 
     def __post_init__(self) -> None:

@@ -32,7 +32,7 @@ from torchvision.transforms.v2 import functional as transforms
 from annofree.io.images import find_images
 from annofree.ops.rle import decode_rle, encode_rle
 from annofree.retrieval.archive import Archive, Member, PseudoMask
-from annofree.testing.timing import Spread
+from annofree.testing.timing import Spread, spread_table
 from annofree.training.augment.color import Light
 from annofree.training.augment.copy_paste import VARIANTS, CopyPaste, CopyPasteSettings, PastedScene, PictureDraw, SceneDraw
 
@@ -190,14 +190,9 @@ def ratios(rates: dict[str, list[float]]) -> dict[str, Spread]:
 
 def table(rates: dict[str, list[float]]) -> str:
     """Lay out scenes a second and ratios as plain text."""
-    rows = [f"{'scenes a second':32}{'median':>10}{'min':>10}{'max':>10}"]
-    rows += [_row(LABELS[name], Spread.of(values)) for name, values in rates.items()]
-    rows += ["", f"{'ratio to obvious':32}{'median':>10}{'min':>10}{'max':>10}"]
-    return "\n".join([*rows, *(_row(LABELS[name], spread) for name, spread in ratios(rates).items())])
-
-
-def _row(label: str, spread: Spread) -> str:
-    return f"{label:32}" + "".join(f"{value:10.1f}" for value in spread)
+    speed = spread_table("scenes a second", {LABELS[name]: Spread.of(values) for name, values in rates.items()}, 32)
+    ratio = spread_table("ratio to obvious", {LABELS[name]: spread for name, spread in ratios(rates).items()}, 32)
+    return f"{speed}\n\n{ratio}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

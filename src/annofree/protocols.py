@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from annofree.structures import Classes, Detections, FeatureMap, Image, LabelMap, Vocabulary
+from annofree.structures import Classes, Detections, FeatureMap, FloatArray, Image, LabelMap, Vocabulary
 
 __all__ = [
     "DensePath",
@@ -185,12 +185,7 @@ class Masker(Protocol):
         ...
 
     def draw(
-        self,
-        embedding: Embedding,
-        *,
-        boxes: npt.NDArray[np.float32] | None = None,
-        points: npt.NDArray[np.float32] | None = None,
-        many: bool = False,
+        self, embedding: Embedding, *, boxes: FloatArray | None = None, points: FloatArray | None = None, many: bool = False
     ) -> PromptedMasks:
         """Draw one mask a prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image."""
         ...

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.apps.conftest import Cli
 from tests.drawing import drawing
+from tests.support.recipes import recipe_head
 
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
@@ -58,18 +59,8 @@ def test_what_cannot_be_made_is_refused(table: dict[str, object], message: str) 
         making_of(table)
 
 
-RECIPE = f"""
-title = "Self-training, smallest"
-world = "emoji"
-tier = "S2"
-hardware = "one core"
-minutes = 1
-tolerance = 100
-truth = "{VALIDATION}/truth.json"
-images = "{VALIDATION}/images"
-models = "tiny"
-group_by = "split"
-
+HEAD = {"world": "emoji", "truth": f"{VALIDATION}/truth.json", "images": f"{VALIDATION}/images", "group_by": "split"}
+RECIPE = f"""{recipe_head(title="Self-training, smallest", tier="S2", tolerance=100, **HEAD)}
 [make]
 what = "self_training"
 scenes = 2

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from tests.support.recipes import recipe_head
 
 from annofree.errors import InputError
 from annofree.experiments.measure import OPENERS, Recipe, Run, figures_of, reproduce
@@ -30,18 +31,8 @@ from annofree.testing.fakes import FakeClip, FakeSam, FakeZutis
 
 VALIDATION = Path(__file__).parents[2] / "examples" / "validation"
 
-HEAD = f"""
-title = "Two runs"
-world = "emoji"
-tier = "S2"
-hardware = "one core"
-minutes = 1
-tolerance = 0.5
-truth = "{VALIDATION}/truth.json"
-images = "{VALIDATION}/images"
-models = "tiny"
-group_by = "split"
-"""
+WORLD = {"world": "emoji", "truth": f"{VALIDATION}/truth.json", "images": f"{VALIDATION}/images", "group_by": "split"}
+HEAD = recipe_head(title="Two runs", tier="S2", **WORLD)
 RUNS = """
 [[run]]
 name = "zip"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from skimage.measure import label
+from tests.support.wrong_methods import accepting_nothing, counting_in_provenance, refusing_late, remarking_in_one_text
 
-from annofree.errors import InputError
 from annofree.protocols import Segmenter
 from annofree.structures import BoolArray, Detections, Image, Vocabulary
 from annofree.testing import conformance
@@ -268,35 +268,6 @@ class AddsUpPictures(Colours):
         return replace(found, scores=found.scores / np.float32(1 + 0.1 * self.count))
 
 
-class RefusesLate(Colours):
-    """Lets a stranger's error through where names are bad."""
-
-    def instances(self, image: Any, classes: Any) -> Detections:
-        try:
-            return super().instances(image, classes)
-        except InputError as error:
-            raise IndexError("list index out of range") from error
-
-
-class AcceptsNothing(Colours):
-    def instances(self, image: Any, classes: Any) -> Detections:
-        return super().instances(image, classes or NAMES)
-
-
-class CountsInProvenance(Colours):
-    def __init__(self) -> None:
-        self.provenance = {"count": 0}
-
-    def instances(self, image: Any, classes: Any) -> Detections:
-        self.provenance["count"] += 1
-        return super().instances(image, classes)
-
-
-class RemarksInOneText(Colours):
-    def remarks(self, classes: Any) -> Any:
-        return "; ".join(super().remarks(classes))
-
-
 @pytest.mark.parametrize(
     ("wrong", "check", "message"),
     [
@@ -321,10 +292,10 @@ class RemarksInOneText(Colours):
         (LagsBehind, "check_no_memory", "no 'apple' with IoU"),
         (RemembersById, "check_no_memory", "no 'apple' with IoU"),
         (AddsUpPictures, "check_no_memory", "after another"),
-        (RefusesLate, "check_bad_input", "got IndexError"),
-        (AcceptsNothing, "check_bad_input", "got an answer"),
-        (CountsInProvenance, "check_provenance", "changed between two uses"),
-        (RemarksInOneText, "check_remarks", "list of sentences"),
+        (refusing_late(Colours, "instances"), "check_bad_input", "got IndexError"),
+        (accepting_nothing(Colours, "instances"), "check_bad_input", "got an answer"),
+        (counting_in_provenance(Colours, "instances"), "check_provenance", "changed between two uses"),
+        (remarking_in_one_text(Colours), "check_remarks", "list of sentences"),
     ],
 )
 def test_wrong_methods_fail_the_check_made_for_them(wrong: Callable[[], Segmenter], check: str, message: str) -> None:
@@ -332,7 +303,7 @@ def test_wrong_methods_fail_the_check_made_for_them(wrong: Callable[[], Segmente
         getattr(conformance, check)(wrong())
 
 
-@pytest.mark.parametrize("wrong", [Blind, TakesTallForWide, ShortBoxes, RemarksInOneText])
+@pytest.mark.parametrize("wrong", [Blind, TakesTallForWide, ShortBoxes, remarking_in_one_text(Colours)])
 def test_the_suite_as_a_whole_finds_them(wrong: Callable[[], Segmenter]) -> None:
     with pytest.raises(AssertionError):
         check_segmenter(wrong)

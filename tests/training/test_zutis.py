@@ -10,9 +10,8 @@ import PIL.Image
 import pytest
 import torch
 import typer
-from open_clip.model import CLIP
-from safetensors.torch import save_file
 from scipy.optimize import linear_sum_assignment
+from tests.support.models import write_random_clip
 from tests.training.two_processes import assert_same_curves, by_two_processes
 from torch import Tensor
 from torch.nn import functional as F
@@ -88,12 +87,7 @@ def write_clip(folder: Path) -> None:
     text = {"context_length": 24, "vocab_size": settings["vocab_size"], "width": 16, "heads": 2, "layers": 1}
     assert words <= settings["vocab_size"]
     vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "pool_type": "avg"}
-    config: dict[str, Any] = {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text}
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        state = CLIP(**config).state_dict()
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    write_random_clip(folder, 12, vision, text, seed=3)
     files = {p.name: sha256_of(p) for p in folder.iterdir()}
     Card("clip", "open_clip VisionTransformer", "S1", "Apache-2.0", "nothing", "emoji", files).write(folder)
 

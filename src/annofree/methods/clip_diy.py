@@ -25,6 +25,7 @@ from annofree.clues.objectness import InstanceObjectness
 from annofree.detections.painting import strongest
 from annofree.errors import InputError, MissingError, unknown_name
 from annofree.features.saliency import Found, FoundBackground, TokenCutMap
+from annofree.methods.variants import chosen_settings
 from annofree.ops.grids import fitted_size, nearest, resized
 from annofree.protocols import Objectness, Segmenter, SelfSupervised, VisionLanguage
 from annofree.structures import Classes, Image, LabelMap, Vocabulary
@@ -98,9 +99,7 @@ class ClipDiy:
     def __init__(
         self, clip: VisionLanguage, objectness: Objectness | None = None, settings: ClipDiySettings | str = "default"
     ) -> None:
-        if isinstance(settings, str) and settings not in VARIANTS:
-            raise unknown_name("variant of clip_diy", settings, VARIANTS)
-        self.settings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self.settings = chosen_settings("clip_diy", settings, VARIANTS)
         self.clip = clip.prompted(self.settings.prompts) if self.settings.prompts else clip
         self.objectness = objectness
         if self.settings.background.rule == "objectness" and objectness is None:

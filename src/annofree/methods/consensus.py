@@ -29,8 +29,8 @@ from annofree.detections.painting import label_map_of
 from annofree.detections.prompting import drawn
 from annofree.detections.proposals import Proposals, grid_points
 from annofree.detections.verification import Calibration, Naming, geometry, named, on_edges, signals_of
-from annofree.errors import unknown_name
 from annofree.fragments.clusters import Seeding, fragments_of
+from annofree.methods.variants import chosen_settings
 from annofree.ops.rle import rle_boxes
 from annofree.protocols import Embedding, Masker, VisionLanguage
 from annofree.structures import BoolArray, Classes, Detections, FeatureMap, FloatArray, Fragments, Image, LabelMap, Vocabulary
@@ -138,9 +138,7 @@ class Consensus:
         detector: Finder | None = None,
         detector_provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        if isinstance(settings, str) and settings not in VARIANTS:
-            raise unknown_name("variant of consensus", settings, VARIANTS)
-        self.settings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self.settings = chosen_settings("consensus", settings, VARIANTS)
         self.clip, self.sam = clip, sam
         self.detector = detector if "detector" in self.settings.sources else None
         self._about_detector = dict(detector_provenance or {}) if self.detector is not None else {}

@@ -27,7 +27,8 @@ from annofree.detections.painting import (
     region_means,
     strongest,
 )
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError
+from annofree.methods.variants import chosen_settings
 from annofree.ops.grids import resized
 from annofree.ops.pamr import refined
 from annofree.ops.regions import Connectivity
@@ -98,10 +99,8 @@ class DenseClip(Generic[S]):
     variants: ClassVar[Mapping[str, Any]]
 
     def __init__(self, clip: VisionLanguage, settings: S | str = "default") -> None:
-        if isinstance(settings, str) and settings not in self.variants:
-            raise unknown_name(f"variant of {self.name}", settings, self.variants)
         self.clip = clip
-        self.settings: S = self.variants[settings] if isinstance(settings, str) else settings
+        self.settings: S = chosen_settings(self.name, settings, self.variants)
 
     @property
     def path(self) -> DensePath:

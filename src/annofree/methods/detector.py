@@ -21,8 +21,9 @@ from torch import Tensor
 
 from annofree.detections.nms import suppress
 from annofree.detectors.config import OBJECT
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError
 from annofree.hub.cards import Card, sha256_of
+from annofree.methods.variants import chosen_settings
 from annofree.ops.rle import rle_boxes
 from annofree.structures import Classes, Detections, FloatArray, Image, IntArray, Vocabulary
 
@@ -120,9 +121,7 @@ class Detector:
     """
 
     def __init__(self, network: Finder, origin: Origin, settings: DetectorSettings | str = "default") -> None:
-        if isinstance(settings, str) and settings not in VARIANTS:
-            raise unknown_name("variant of detector", settings, VARIANTS)
-        self.settings: DetectorSettings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self.settings = chosen_settings("detector", settings, VARIANTS)
         self.network, self.origin = network, origin
 
     @property

@@ -20,7 +20,7 @@ from torchvision.ops import nms
 
 from annofree.clues.background import with_negatives
 from annofree.detections.proposals import grid_points
-from annofree.errors import unknown_name
+from annofree.methods.variants import chosen_settings
 from annofree.ops.boxes import tight_boxes
 from annofree.protocols import Embedding, Masker, VisionLanguage
 from annofree.structures import Classes, Detections, Image, Vocabulary
@@ -72,10 +72,8 @@ class SamClip:
     """Draw everything, then name it; ``clip`` and ``sam`` are whatever fits the protocols."""
 
     def __init__(self, clip: VisionLanguage, sam: Masker, settings: SamClipSettings | str = "default") -> None:
-        if isinstance(settings, str) and settings not in VARIANTS:
-            raise unknown_name("variant of sam_clip", settings, VARIANTS)
         self.clip, self.sam = clip, sam
-        self.settings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self.settings = chosen_settings("sam_clip", settings, VARIANTS)
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from annofree.clues.similarity import activation, cosine_clues, official_active
 from annofree.detections.merging import alone, fragment_sums, joined, official_kept, paper_kept, regions_of
 from annofree.detections.nms import drop_claimed, suppress
 from annofree.detections.prompting import Prompting, SecondPrompt, drawn
-from annofree.errors import unknown_name
 from annofree.fragments.clusters import Seeding, fragments_of
+from annofree.methods.variants import chosen_settings
 from annofree.ops.grids import nearest, resized
 from annofree.ops.regions import Connectivity
 from annofree.protocols import Embedding, Masker, VisionLanguage
@@ -134,10 +134,8 @@ class Zip:
     """Names in, instances out, by two frozen models and no training; ``clip`` and ``sam`` are whatever fits the protocols."""
 
     def __init__(self, clip: VisionLanguage, sam: Masker, settings: ZipSettings | str = "default") -> None:
-        if isinstance(settings, str) and settings not in VARIANTS:
-            raise unknown_name("variant of zip", settings, VARIANTS)
         self.clip, self.sam = clip, sam
-        self.settings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self.settings = chosen_settings("zip", settings, VARIANTS)
         self._levels: Mapping[str, float] = {}
 
     def ungated(self) -> Zip:

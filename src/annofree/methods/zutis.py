@@ -20,7 +20,8 @@ from torch import Tensor
 from annofree.clues.background import BACKGROUND, Asked, Background
 from annofree.detections.nms import mask_nms
 from annofree.detections.painting import on_pixels, strongest
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError
+from annofree.methods.variants import chosen_settings
 from annofree.protocols import VisionLanguage
 from annofree.structures import Classes, Detections, Image, LabelMap, Vocabulary
 
@@ -123,14 +124,12 @@ class Zutis:
     """
 
     def __init__(self, network: Proposer, clip: VisionLanguage, settings: ZutisSettings | str = "default") -> None:
-        if isinstance(settings, str) and settings not in VARIANTS:
-            raise unknown_name("variant of zutis", settings, VARIANTS)
+        self.settings = chosen_settings("zutis", settings, VARIANTS)
         if network.dimension != clip.dimension:
             raise InputError(
                 f"expected the CLIP whose text the network was trained with, of length {network.dimension}, "
                 f"got {clip.provenance['name']} of length {clip.dimension}"
             )
-        self.settings: ZutisSettings = VARIANTS[settings] if isinstance(settings, str) else settings
         self.network, self.clip = network, clip if (t := self.settings.templates) is None else clip.prompted(t)
         words = self.settings.background
         self._background = Background("words", words) if words else Background("none")

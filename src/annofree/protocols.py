@@ -14,9 +14,11 @@ from annofree.structures import Classes, Detections, FeatureMap, FloatArray, Ima
 
 __all__ = [
     "DensePath",
+    "Described",
     "DualSegmenter",
     "Embedding",
     "Encoding",
+    "Finder",
     "Masker",
     "Method",
     "Objectness",
@@ -24,6 +26,7 @@ __all__ = [
     "Segmenter",
     "SelfSupervised",
     "SemanticSegmenter",
+    "Things",
     "VisionLanguage",
 ]
 
@@ -40,7 +43,16 @@ Encoding = Any
 """What a method remembers of an image, for itself alone: another type for each method."""
 
 
-class VisionLanguage(Protocol):
+class Described(Protocol):
+    """A model that says what it is."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Name, hashes, licence and supervision tier of the weights."""
+        ...
+
+
+class VisionLanguage(Described, Protocol):
     """A CLIP whose inner maps can be read.  All features that meet text are unit vectors."""
 
     @property
@@ -56,11 +68,6 @@ class VisionLanguage(Protocol):
     @property
     def paths(self) -> tuple[DensePath, ...]:
         """The ways in which its last layers can be read as a map."""
-        ...
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Name, hashes, licence and supervision tier of the weights."""
         ...
 
     def prompted(self, templates: str) -> VisionLanguage:
@@ -108,7 +115,7 @@ class VisionLanguage(Protocol):
         ...
 
 
-class SelfSupervised(Protocol):
+class SelfSupervised(Described, Protocol):
     """A vision transformer trained without labels (DINO), read patch by patch."""
 
     @property
@@ -119,11 +126,6 @@ class SelfSupervised(Protocol):
     @property
     def patch(self) -> int:
         """Side of a patch in px."""
-        ...
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Name, hashes, licence and supervision tier of the weights."""
         ...
 
     def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
@@ -172,13 +174,8 @@ class PromptedMasks:
     stability: Tensor | None = None
 
 
-class Masker(Protocol):
+class Masker(Described, Protocol):
     """A promptable segmenter: it draws the thing that a box or a point means, and does not name it."""
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Name, hashes, licence and supervision tier of the weights."""
-        ...
 
     def embed(self, images: Sequence[Image]) -> list[Embedding]:
         """Encode images once, for any number of prompts."""
@@ -188,6 +185,33 @@ class Masker(Protocol):
         self, embedding: Embedding, *, boxes: FloatArray | None = None, points: FloatArray | None = None, many: bool = False
     ) -> PromptedMasks:
         """Draw one mask a prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image."""
+        ...
+
+
+class Things(Protocol):
+    """N things that a network found: ``labels`` (N) into its names, ``scores`` (N) and ``masks`` (N, H, W) bool."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Which of the network's names each is."""
+        ...
+
+    @property
+    def scores(self) -> Tensor:
+        """How sure it is, in 0 .. 1."""
+        ...
+
+    @property
+    def masks(self) -> Tensor:
+        """What belongs to each."""
+        ...
+
+
+class Finder(Protocol):
+    """A network that finds things of the names that it was trained on, as those of ``annofree.detectors`` do."""
+
+    def detect(self, pixels: list[Tensor]) -> Sequence[Things]:
+        """What is found in each picture (3, H, W) in 0 .. 1, strongest first, labels into the names."""
         ...
 
 

@@ -486,14 +486,7 @@ def test_wrong_evaluations_are_refused(
 
 # Reproduce
 
-RECIPE = (
-    recipe_head()
-    + """
-[[run]]
-name = "zip, twice"
-expected = { "all AP" = 40.0 }
-"""
-)
+RECIPE = recipe_head() + '[[run]]\nname = "zip, twice"\nexpected = { "all AP" = 40.0 }\n'
 
 
 @pytest.fixture

@@ -239,14 +239,7 @@ def test_help_tells_the_options(cli: Cli) -> None:
 
 # Reproduce
 
-RECIPE = (
-    recipe_head()
-    + """
-[[run]]
-name = "first"
-expected = { "all mIoU" = 40.0 }
-"""
-)
+RECIPE = recipe_head() + '[[run]]\nname = "first"\nexpected = { "all mIoU" = 40.0 }\n'
 MAPS: Figures = {
     "plain mIoU": 51.0,
     "plain mIoU of things": 9.0,

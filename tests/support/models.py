@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from annofree.hub.cards import Card
 
-__all__ = ["empty_hub", "plain_card", "spoil_weights", "write_random_clip"]
+__all__ = ["empty_hub", "plain_card", "spoil_model", "write_random_clip"]
 
 _PLAIN: dict[str, Any] = {
     "name": "toy",
@@ -51,10 +51,11 @@ def write_random_clip(folder: Path, dimension: int, vision: Mapping[str, Any], t
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": settings}), encoding="utf-8")
 
 
-def spoil_weights(folder: Path, change: str, key: str, unexpected: str) -> bool:
-    """Damage ``model.safetensors`` of a folder, at ``key`` or by a tensor more; tells whether the change is of weights.
+def spoil_model(folder: Path, change: str, key: str, unexpected: str) -> bool:
+    """Damage ``model.safetensors`` of a folder, at ``key`` or by a tensor more; tells whether the change is known.
 
-    ``truncated``, ``no weights``, ``pickle`` (the same file by the name of one), ``missing``, ``unexpected`` or ``shape``.
+    ``truncated``, ``no weights``, ``pickle`` (the same file by the name of one), ``missing``, ``unexpected`` or ``shape``;
+    of ``config.json``: ``no config``, ``broken config`` or ``list``, one that is no object.
     """
     weights = folder / "model.safetensors"
     state = load_file(weights)
@@ -68,6 +69,10 @@ def spoil_weights(folder: Path, change: str, key: str, unexpected: str) -> bool:
         wrong = {"missing": {}, "unexpected": {unexpected: torch.zeros(1)}, "shape": {key: torch.zeros(1, 1, 7)}}[change]
         kept = {k: v for k, v in state.items() if k != key} if change != "unexpected" else state
         save_file(kept | wrong, weights, {"format": "pt"})
+    elif change in ("no config", "broken config", "list"):
+        (folder / "config.json").unlink()
+        if change != "no config":
+            (folder / "config.json").write_text("{" if change == "broken config" else "[]", encoding="utf-8")
     else:
         return False
     return True

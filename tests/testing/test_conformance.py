@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from skimage.measure import label
-from tests.support.wrong_methods import accepting_nothing, counting_in_provenance, refusing_late, remarking_in_one_text
+from tests.support.wrong_methods import mistakes_of_both, remarking_in_one_text
 
 from annofree.protocols import Segmenter
 from annofree.structures import BoolArray, Detections, Image, Vocabulary
@@ -176,18 +176,6 @@ class SharesScores(Colours):
         return replace(found, scores=found.scores / np.float32(len(found.names)))
 
 
-class ShufflesBatches(Colours):
-    """Sorts by size for speed and forgets to sort back."""
-
-    def encode(self, images: Sequence[Image]) -> list[Any]:
-        return super().encode(sorted(images, key=lambda image: image.size))
-
-
-class LosesTheLast(Colours):
-    def encode(self, images: Sequence[Image]) -> list[Any]:
-        return super().encode(images[: max(1, len(images) - 1)])
-
-
 class DrawsLessInBatches(Rounds):
     loses = 200
 
@@ -280,8 +268,6 @@ class AddsUpPictures(Colours):
         (ShortBoxes, "check_tight_boxes", "tight box"),
         (FirstNameWins, "check_vocabulary_order", "scores differ"),
         (SharesScores, "check_absent_classes", "scores differ"),
-        (ShufflesBatches, "check_batches", "encoded with others"),
-        (LosesTheLast, "check_batches", "encodings of as many images"),
         (DrawsLessInBatches, "check_batches", "the masks differ"),
         (ScoresOtherwiseInBatches, "check_batches", "scores differ"),
         (DropsWithEncodings, "check_image_or_encoding", "image for encoding"),
@@ -292,10 +278,14 @@ class AddsUpPictures(Colours):
         (LagsBehind, "check_no_memory", "no 'apple' with IoU"),
         (RemembersById, "check_no_memory", "no 'apple' with IoU"),
         (AddsUpPictures, "check_no_memory", "after another"),
-        (refusing_late(Colours, "instances"), "check_bad_input", "got IndexError"),
-        (accepting_nothing(Colours, "instances"), "check_bad_input", "got an answer"),
-        (counting_in_provenance(Colours, "instances"), "check_provenance", "changed between two uses"),
-        (remarking_in_one_text(Colours), "check_remarks", "list of sentences"),
+        *mistakes_of_both(
+            Colours,
+            "instances",
+            batches="check_batches",
+            names="check_bad_input",
+            provenance="check_provenance",
+            remarks="check_remarks",
+        ),
     ],
 )
 def test_wrong_methods_fail_the_check_made_for_them(wrong: Callable[[], Segmenter], check: str, message: str) -> None:

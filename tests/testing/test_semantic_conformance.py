@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.wrong_methods import accepting_nothing, counting_in_provenance, refusing_late, remarking_in_one_text
+from tests.support.wrong_methods import mistakes_of_both, remarking_in_one_text
 
 from annofree.protocols import SemanticSegmenter
 from annofree.structures import Image, IntArray, LabelMap, Vocabulary
@@ -128,16 +128,6 @@ class AbsentNamesCount(Colours):
         return found
 
 
-class ShufflesBatches(Colours):
-    def encode(self, images: Sequence[Image]) -> list[Any]:
-        return super().encode(sorted(images, key=lambda image: image.size))
-
-
-class LosesTheLast(Colours):
-    def encode(self, images: Sequence[Image]) -> list[Any]:
-        return super().encode(images[: max(1, len(images) - 1)])
-
-
 class OtherForEncodings(Colours):
     def semantic(self, image: Any, classes: Any) -> LabelMap:
         found = super().semantic(image, classes)
@@ -194,17 +184,19 @@ class RemembersById(Colours):
         (NoBackgroundForOne, "check_one_name", "expected the names"),
         (FirstNameWins, "check_order_of_names", "of the pixels differ"),
         (AbsentNamesCount, "check_absent_names", "of the pixels differ"),
-        (ShufflesBatches, "check_batches_of_images", "encoded with others"),
-        (LosesTheLast, "check_batches_of_images", "encodings of as many images"),
         (OtherForEncodings, "check_encoding_for_image", "image for encoding"),
         (PaintsOnPixels, "check_nothing_changed", "pixels were changed"),
         (WearsOut, "check_nothing_changed", "asked again"),
         (Restless, "check_nothing_changed", "asked again: .* of the pixels differ"),
         (RemembersById, "check_nothing_changed", "is elsewhere"),
-        (refusing_late(Colours, "semantic"), "check_bad_names", "got IndexError"),
-        (accepting_nothing(Colours, "semantic"), "check_bad_names", "got an answer"),
-        (counting_in_provenance(Colours, "semantic"), "check_told", "changed between two uses"),
-        (remarking_in_one_text(Colours), "check_told", "list of sentences"),
+        *mistakes_of_both(
+            Colours,
+            "semantic",
+            batches="check_batches_of_images",
+            names="check_bad_names",
+            provenance="check_told",
+            remarks="check_told",
+        ),
     ],
 )
 def test_wrong_methods_fail_the_check_made_for_them(wrong: Callable[[], SemanticSegmenter], check: str, message: str) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,35 +32,13 @@ from annofree.detections.verification import Calibration, Naming, geometry, name
 from annofree.fragments.clusters import Seeding, fragments_of
 from annofree.methods.variants import chosen_settings
 from annofree.ops.rle import rle_boxes
-from annofree.protocols import Embedding, Masker, VisionLanguage
+from annofree.protocols import Embedding, Finder, Masker, VisionLanguage
 from annofree.structures import BoolArray, Classes, Detections, FeatureMap, FloatArray, Fragments, Image, LabelMap, Vocabulary
 
-__all__ = ["VARIANTS", "Consensus", "ConsensusEncoding", "ConsensusSettings", "Finder", "Found"]
+__all__ = ["VARIANTS", "Consensus", "ConsensusEncoding", "ConsensusSettings"]
 
 Source = Literal["grid", "fragments", "detector"]
 Reading = Literal["cut-out", "pooled"]
-
-
-class Found(Protocol):
-    """N things that a network found: ``scores`` (N) and ``masks`` (N, H, W) bool."""
-
-    @property
-    def scores(self) -> Tensor:
-        """How sure it is, in 0 .. 1."""
-        ...
-
-    @property
-    def masks(self) -> Tensor:
-        """What belongs to each."""
-        ...
-
-
-class Finder(Protocol):
-    """A trained detector, whose names play no part here."""
-
-    def detect(self, pixels: list[Tensor]) -> Sequence[Found]:
-        """What is found in each picture (3, H, W) in 0 .. 1, strongest first."""
-        ...
 
 
 @dataclass(frozen=True)

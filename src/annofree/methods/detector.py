@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,41 +25,15 @@ from annofree.errors import InputError
 from annofree.hub.cards import Card, sha256_of
 from annofree.methods.variants import chosen_settings
 from annofree.ops.rle import rle_boxes
+from annofree.protocols import Finder, Things
 from annofree.structures import Classes, Detections, FloatArray, Image, IntArray, Vocabulary
 
 __all__ = [
-    *("VARIANTS", "Detector", "DetectorEncoding", "DetectorSettings", "Finder", "Origin", "Things"),
+    *("VARIANTS", "Detector", "DetectorEncoding", "DetectorSettings", "Origin"),
     *("card_of", "open_detector"),
 ]
 
 _LISTED = 12  # names that a remark lists
-
-
-class Things(Protocol):
-    """N things that a network found: ``labels`` (N) into its names, ``scores`` (N) and ``masks`` (N, H, W) bool."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Which of the network's names each is."""
-        ...
-
-    @property
-    def scores(self) -> Tensor:
-        """How sure it is, in 0 .. 1."""
-        ...
-
-    @property
-    def masks(self) -> Tensor:
-        """What belongs to each."""
-        ...
-
-
-class Finder(Protocol):
-    """A network that finds things of the names that it was trained on, as those of ``annofree.detectors`` do."""
-
-    def detect(self, pixels: list[Tensor]) -> Sequence[Things]:
-        """What is found in each picture (3, H, W) in 0 .. 1, strongest first, labels into the names."""
-        ...
 
 
 class Origin(NamedTuple):

@@ -22,7 +22,7 @@ from annofree.detections.nms import mask_nms
 from annofree.detections.painting import on_pixels, strongest
 from annofree.errors import InputError
 from annofree.methods.variants import chosen_settings
-from annofree.protocols import VisionLanguage
+from annofree.protocols import Described, VisionLanguage
 from annofree.structures import Classes, Detections, Image, LabelMap, Vocabulary
 
 __all__ = ["VARIANTS", "Proposer", "Zutis", "ZutisEncoding", "ZutisSettings"]
@@ -32,7 +32,7 @@ _AT_ONCE = 2**25  # values in memory, 128 MiB
 _INSIDE = 0.5  # the probability above which a cell or a pixel belongs to a proposal
 
 
-class Proposer(Protocol):
+class Proposer(Described, Protocol):
     """A network that proposes masks beside features that meet text, such as ``features.zutis_network.ZutisNetwork``."""
 
     @property
@@ -43,11 +43,6 @@ class Proposer(Protocol):
     @property
     def side(self) -> int:
         """The short side in px that its pictures should have, 0 for any."""
-        ...
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Name, hashes, licence and supervision tier of the weights."""
         ...
 
     def proposals(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> Sequence[tuple[Tensor, Tensor, Tensor]]:

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from faster_coco_eval import mask as coco_mask
 
 from annofree.clues.background import with_negatives
 from annofree.clues.regions import pooled_features
@@ -37,6 +36,7 @@ from annofree.methods.answering import Answering, Verifying
 from annofree.methods.build import build_method
 from annofree.methods.components import Models
 from annofree.methods.policies import apply_policy
+from annofree.ops.rle import rle_iou
 from annofree.structures import Detections, Image, Vocabulary
 from annofree.training.calibration import Sample, fit_calibration
 
@@ -96,9 +96,9 @@ def scored(method: Answering, image: Image, names: Vocabulary, rows: Sequence[An
     asked = np.flatnonzero(best < len(names))
     candidates = replace(ranking, names=names.names, class_ids=best)[asked]
     truth = [mask_rle(row, image.size) for row in rows]
-    overlaps = np.asarray(coco_mask.iou(list(candidates.rles), truth, [0] * len(truth)), np.float64)
+    overlaps = rle_iou(candidates.rles, truth)
     classes = np.array([numbers.index(row["category_id"]) for row in rows], np.int64)
-    return Scored(candidates, signals[asked], overlaps.reshape(len(asked), len(truth)), classes)
+    return Scored(candidates, signals[asked], overlaps, classes)
 
 
 def scenes(folder: Path, count: int, seeds: Sequence[int]) -> Iterator[tuple[Image, Vocabulary, list[Any], list[int]]]:

@@ -31,12 +31,12 @@ from PIL import Image as Picture
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.features.dense_tokens import Tokenizer
+from annofree.features.tokenizer import Tokenizer
 from annofree.methods.clip_diy import VARIANTS, ClipDiy, ClipDiyEncoding
 from annofree.ops.grids import nearest
 from annofree.protocols import DensePath
 from annofree.structures import FeatureMap, Image, IntArray, Vocabulary
-from annofree.testing.timing import Spread, seconds
+from annofree.testing.timing import Spread, seconds, spread_table
 from annofree.testing.tolerances import assert_close, assert_same_pixels
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -274,15 +274,10 @@ def ratios(times: dict[str, list[float]]) -> dict[str, Spread]:
 
 def table(times: dict[str, list[float]], count: int) -> str:
     """Lay out seconds a picture and ratios as plain text."""
-    rows = [f"{'seconds a picture':46}{'median':>10}{'min':>10}{'max':>10}"]
-    rows += [_row(LABELS[name], Spread.of([v / count for v in values]), 4) for name, values in times.items()]
-    rows += ["", f"{'ratio':46}{'median':>10}{'min':>10}{'max':>10}{'target':>10}"]
-    found = ratios(times)
-    return "\n".join([*rows, *(_row(RATIOS[name][2], found[name], 2) + f"{TARGETS[name]:>10}" for name in RATIOS)])
-
-
-def _row(label: str, spread: Spread, digits: int) -> str:
-    return f"{label:46}" + "".join(f"{value:10.{digits}f}" for value in spread)
+    each = {LABELS[name]: Spread.of([v / count for v in values]) for name, values in times.items()}
+    found, targets = ratios(times), {RATIOS[name][2]: TARGETS[name] for name in RATIOS}
+    ratio = spread_table("ratio", {RATIOS[name][2]: found[name] for name in RATIOS}, 46, 2, targets)
+    return f"{spread_table('seconds a picture', each, 46, 4)}\n\n{ratio}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -25,14 +25,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from faster_coco_eval import mask as coco_mask
 from PIL import Image as Picture
 from PIL import ImageFilter, ImageStat
 from torchvision.transforms.v2 import functional as transforms
 
 from annofree.io.images import find_images
+from annofree.ops.rle import decode_rle, encode_rle
 from annofree.retrieval.archive import Archive, Member, PseudoMask
-from annofree.testing.timing import Spread
+from annofree.testing.timing import Spread, spread_table
 from annofree.training.augment.color import Light
 from annofree.training.augment.copy_paste import VARIANTS, CopyPaste, CopyPasteSettings, PastedScene, PictureDraw, SceneDraw
 
@@ -56,7 +56,7 @@ class Material:
         for id_, place in places.items():
             with Picture.open(place) as picture:
                 size = picture.height, picture.width
-            coded = coco_mask.encode(np.asfortranarray(ellipse(rng, size).astype(np.uint8)))
+            coded = encode_rle(ellipse(rng, size))
             rle = {"size": list(size), "counts": coded["counts"].decode("ascii")}
             masks[id_] = PseudoMask(id_, rle, 1.0)
             (folder / f"{id_}.json").write_text(json.dumps(rle))
@@ -92,7 +92,7 @@ def obvious_picture(material: Material, draw: PictureDraw, side: int, ignored: i
     with Picture.open(material.archive.places[draw.id]) as opened:
         picture = opened.convert("RGB")
     rle = json.loads((material.folder / f"{draw.id}.json").read_text())
-    mask = coco_mask.decode(rle)
+    mask = decode_rle(rle)
     h, w = (max(1, int(draw.scale * n)) for n in mask.shape)
     colours = np.asarray(picture.resize((w, h), Picture.Resampling.BILINEAR))
     rows, columns = ((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip((h, w), mask.shape, strict=True))
@@ -190,14 +190,9 @@ def ratios(rates: dict[str, list[float]]) -> dict[str, Spread]:
 
 def table(rates: dict[str, list[float]]) -> str:
     """Lay out scenes a second and ratios as plain text."""
-    rows = [f"{'scenes a second':32}{'median':>10}{'min':>10}{'max':>10}"]
-    rows += [_row(LABELS[name], Spread.of(values)) for name, values in rates.items()]
-    rows += ["", f"{'ratio to obvious':32}{'median':>10}{'min':>10}{'max':>10}"]
-    return "\n".join([*rows, *(_row(LABELS[name], spread) for name, spread in ratios(rates).items())])
-
-
-def _row(label: str, spread: Spread) -> str:
-    return f"{label:32}" + "".join(f"{value:10.1f}" for value in spread)
+    speed = spread_table("scenes a second", {LABELS[name]: Spread.of(values) for name, values in rates.items()}, 32)
+    ratio = spread_table("ratio to obvious", {LABELS[name]: spread for name, spread in ratios(rates).items()}, 32)
+    return f"{speed}\n\n{ratio}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

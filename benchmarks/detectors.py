@@ -29,7 +29,7 @@ from annofree.detectors.base import DetectorNetwork
 from annofree.detectors.build import build
 from annofree.detectors.config import BACKBONES, DetectorConfig
 from annofree.detectors.types import Target
-from annofree.testing.timing import Spread, seconds
+from annofree.testing.timing import Spread, seconds, spread_table
 
 NAMES = tuple(f"class {i}" for i in range(20))
 SMALL: dict[str, Any] = {
@@ -150,14 +150,8 @@ def ratios(rates: dict[str, list[float]]) -> dict[str, Spread]:
 
 def table(rates: dict[str, list[float]]) -> str:
     """Lay out pictures a second and ratios as plain text."""
-    rows = [f"{'pictures a second':28}{'median':>10}{'min':>10}{'max':>10}"]
-    rows += [_row(name, Spread.of(values)) for name, values in rates.items()]
-    rows += ["", f"{'cascade / torchvision':28}{'median':>10}{'min':>10}{'max':>10}"]
-    return "\n".join([*rows, *(_row(work, spread) for work, spread in ratios(rates).items())])
-
-
-def _row(label: str, spread: Spread) -> str:
-    return f"{label:28}" + "".join(f"{value:10.3f}" for value in spread)
+    speed = spread_table("pictures a second", {name: Spread.of(values) for name, values in rates.items()}, 28, 3)
+    return f"{speed}\n\n{spread_table('cascade / torchvision', ratios(rates), 28, 3)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

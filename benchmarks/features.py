@@ -35,11 +35,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Sam2Config, Sam2Model, SamConfig, SamModel
 
+from annofree.features.clip_network import Tower, tower_of
 from annofree.features.dino import Dino
 from annofree.features.preprocessing import pixels_of
 from annofree.features.sam import FAMILIES
 from annofree.features.sam_inputs import Frame
-from annofree.features.towers import Tower, tower_of
 from annofree.hub.cards import Card, known_cards
 from annofree.hub.presets import Role, presets
 from annofree.methods.components import device_named

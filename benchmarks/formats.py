@@ -35,6 +35,7 @@ from annofree.runs.store.chunks import Shards
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.names import ResultNames
 from annofree.structures import Detections
+from annofree.testing.timing import print_json
 
 WORLD = Path(__file__).parents[1] / "examples" / "validation"
 NAMES = ("dog", "cat", "car", "tree")
@@ -148,10 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             truth = first(CocoFile.read(asked.truth), 9 if asked.small else asked.limit)
             found = {name: round_trip(truth, name, asked.images, Path(folder)) for name in asked.formats}
             print(table(found))
-    said = json.dumps(found, indent=2)
-    if asked.json:
-        asked.json.write_text(said + "\n", encoding="utf-8")
-    print(said)
+    print_json(found, asked.json)
 
 
 if __name__ == "__main__":

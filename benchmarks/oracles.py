@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 
 from annofree.evaluation.metrics.instance import evaluate_instances
 from annofree.evaluation.metrics.oracles import FIXES, evaluate_oracles, fixed_rows
 from annofree.evaluation.predict_instances import scores_of
 from annofree.formats.coco import CocoFile
+from annofree.ops.rle import fill_polygons, rle_area, rle_box
 
 HEIGHT, WIDTH, CLASSES, INSTANCES, CORNERS = 480, 640, 80, 7, 24
 Box = npt.NDArray[np.float64]
@@ -41,13 +41,14 @@ def drawn(rng: np.random.Generator, box: Box, image_id: int, category: int, **mo
     columns = np.clip(x + w / 2 * (1 + radii * np.cos(turns)), 0, WIDTH)
     rows = np.clip(y + h / 2 * (1 + radii * np.sin(turns)), 0, HEIGHT)
     polygon = [round(float(v), 2) for v in np.stack([columns, rows], 1).reshape(-1)]
-    rle = coco_mask.merge(coco_mask.frPyObjects([polygon], HEIGHT, WIDTH))
-    row = {"image_id": image_id, "category_id": category, "segmentation": [polygon], "bbox": coco_mask.toBbox(rle).tolist()}
-    return {**row, "area": float(coco_mask.area(rle)), **more}
+    rle = fill_polygons([polygon], (HEIGHT, WIDTH))
+    x0, y0, x1, y1 = rle_box(rle)
+    row = {"image_id": image_id, "category_id": category, "segmentation": [polygon], "bbox": [x0, y0, x1 - x0, y1 - y0]}
+    return {**row, "area": float(rle_area(rle)), **more}
 
 
 def as_run_lengths(row: dict[str, Any]) -> dict[str, Any]:
-    rle = coco_mask.merge(coco_mask.frPyObjects(row["segmentation"], HEIGHT, WIDTH))
+    rle = fill_polygons(row["segmentation"], (HEIGHT, WIDTH))
     return {**row, "segmentation": {"size": [HEIGHT, WIDTH], "counts": rle["counts"].decode("ascii")}}
 
 

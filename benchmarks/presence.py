@@ -91,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ids = {image["id"] for image in truth.images}
     truth.annotations = [row for row in truth.annotations if row["image_id"] in ids]
     words = Vocabulary.of([row["name"] for row in truth.categories])
-    plain: Any = load("zip", models=asked.models, device="cpu")
+    plain = load("zip", models=asked.models, device="cpu")
+    assert isinstance(plain, Zip)
     encodings = [plain.encode([read_image(WORLD / "images" / row["file_name"])])[0] for row in truth.images]
     texts = plain.clip.words(words)
     presence = torch.stack([plain.clip.presence(e.whole, e.tokens, texts) for e in encodings])

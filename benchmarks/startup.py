@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from annofree.testing.timing import Spread
+from annofree.testing.timing import Spread, print_json
 
 COMMAND = "import sys; from annofree.apps.cli import main; sys.argv[0] = 'annofree'; main()"
 CALLS: dict[str, tuple[str, list[str]]] = {
@@ -82,10 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     repeats = 1 if asked.small else asked.repeats
     found = {"repeats": repeats, "cores": os.cpu_count(), "calls": measured(repeats)}
-    said = json.dumps(found, indent=2)
-    if asked.json:
-        asked.json.write_text(said + "\n", encoding="utf-8")
-    print(said)
+    print_json(found, asked.json)
 
 
 if __name__ == "__main__":

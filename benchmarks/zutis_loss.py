@@ -26,7 +26,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.testing.timing import Spread
+from annofree.testing.timing import Spread, spread_table
 from annofree.testing.tolerances import assert_close
 from annofree.training.losses.set_losses import semantic_loss, set_loss
 
@@ -167,17 +167,9 @@ def ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, Spread]:
 
 def table(seconds: dict[str, dict[str, list[float]]]) -> str:
     """Lay out seconds a step and ratios as plain text."""
-    rows = [f"{'seconds a step, forward and backward':40}{'median':>10}{'min':>10}{'max':>10}"]
-    for part, ways in seconds.items():
-        rows += [_row(f"{part}, {way}", Spread.of(values), 3) for way, values in ways.items()]
-    rows += ["", f"{'official / ours':40}{'median':>10}{'min':>10}{'max':>10}{'target':>10}"]
-    found = ratios(seconds)
-    targets = {"together": f">= {TARGET:g}"}
-    return "\n".join([*rows, *(_row(part, spread, 2) + f"{targets.get(part, ''):>10}" for part, spread in found.items())])
-
-
-def _row(label: str, spread: Spread, digits: int) -> str:
-    return f"{label:40}" + "".join(f"{value:10.{digits}f}" for value in spread)
+    each = {f"{part}, {way}": Spread.of(values) for part, ways in seconds.items() for way, values in ways.items()}
+    ratio = spread_table("official / ours", ratios(seconds), 40, 2, {"together": f">= {TARGET:g}"})
+    return f"{spread_table('seconds a step, forward and backward', each, 40, 3)}\n\n{ratio}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,7 +14,7 @@ import PIL.Image
 from pages import fill
 from PIL import ImageDraw, ImageFont
 
-from annofree.detections.overlaps import Overlaps
+from annofree.detections.nms import Overlaps
 from annofree.io.images import read_image
 from annofree.methods.build import MethodSpec
 from annofree.render.overlay import draw_overlay

@@ -9,25 +9,26 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
-from typing_extensions import TypeVar
 
-from annofree.structures import Classes, Detections, FeatureMap, Image, LabelMap, Vocabulary
+from annofree.structures import Classes, Detections, FeatureMap, FloatArray, Image, LabelMap, Vocabulary
 
 __all__ = [
     "DensePath",
+    "Described",
     "Embedding",
+    "Encoding",
+    "Finder",
     "Masker",
+    "Method",
     "Objectness",
     "PromptedMasks",
     "Segmenter",
     "SelfSupervised",
     "SemanticSegmenter",
+    "Things",
     "UniversalSegmenter",
     "VisionLanguage",
 ]
-
-E = TypeVar("E", default=Any)
-"""What a method keeps of an image between questions."""
 
 DensePath = Literal["value", "value+mlp", "surgery", "attention"]
 """How a CLIP tower's last layers are read as a map.
@@ -38,7 +39,20 @@ around them (MaskCLIP's official ViT); ``surgery``: value-value attention over t
 """
 
 
-class VisionLanguage(Protocol):
+Encoding = Any
+"""What a method remembers of an image, for itself alone: another type for each method."""
+
+
+class Described(Protocol):
+    """A model that says what it is."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Name, hashes, licence and supervision tier of the weights."""
+        ...
+
+
+class VisionLanguage(Described, Protocol):
     """A CLIP whose inner maps can be read.  All features that meet text are unit vectors."""
 
     @property
@@ -54,11 +68,6 @@ class VisionLanguage(Protocol):
     @property
     def paths(self) -> tuple[DensePath, ...]:
         """The ways in which its last layers can be read as a map."""
-        ...
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Name, hashes, licence and supervision tier of the weights."""
         ...
 
     def prompted(self, templates: str) -> VisionLanguage:
@@ -106,7 +115,7 @@ class VisionLanguage(Protocol):
         ...
 
 
-class SelfSupervised(Protocol):
+class SelfSupervised(Described, Protocol):
     """A vision transformer trained without labels (DINO), read patch by patch."""
 
     @property
@@ -117,11 +126,6 @@ class SelfSupervised(Protocol):
     @property
     def patch(self) -> int:
         """Side of a patch in px."""
-        ...
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Name, hashes, licence and supervision tier of the weights."""
         ...
 
     def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
@@ -170,33 +174,50 @@ class PromptedMasks:
     stability: Tensor | None = None
 
 
-class Masker(Protocol):
+class Masker(Described, Protocol):
     """A promptable segmenter: it draws the thing that a box or a point means, and does not name it."""
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Name, hashes, licence and supervision tier of the weights."""
-        ...
 
     def embed(self, images: Sequence[Image]) -> list[Embedding]:
         """Encode images once, for any number of prompts."""
         ...
 
     def draw(
-        self,
-        embedding: Embedding,
-        *,
-        boxes: npt.NDArray[np.float32] | None = None,
-        points: npt.NDArray[np.float32] | None = None,
-        many: bool = False,
+        self, embedding: Embedding, *, boxes: FloatArray | None = None, points: FloatArray | None = None, many: bool = False
     ) -> PromptedMasks:
         """Draw one mask a prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image."""
         ...
 
 
+class Things(Protocol):
+    """N things that a network found: ``labels`` (N) into its names, ``scores`` (N) and ``masks`` (N, H, W) bool."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Which of the network's names each is."""
+        ...
+
+    @property
+    def scores(self) -> Tensor:
+        """How sure it is, in 0 .. 1."""
+        ...
+
+    @property
+    def masks(self) -> Tensor:
+        """What belongs to each."""
+        ...
+
+
+class Finder(Protocol):
+    """A network that finds things of the names that it was trained on, as those of ``annofree.detectors`` do."""
+
+    def detect(self, pixels: list[Tensor]) -> Sequence[Things]:
+        """What is found in each picture (3, H, W) in 0 .. 1, strongest first, labels into the names."""
+        ...
+
+
 @runtime_checkable
-class Segmenter(Protocol[E]):
-    """A method: all that needs no class name in ``encode``, the rest, cheaply, in ``instances``."""
+class Method(Protocol):
+    """What methods have in common: all that needs no class name is done once, in ``encode``."""
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -204,40 +225,32 @@ class Segmenter(Protocol[E]):
         ...
 
     def remarks(self, classes: Classes) -> list[str]:
-        """What is worth knowing before the answer for these names is trusted."""
+        """What a person should know before trusting the answer for these names."""
         ...
 
-    def encode(self, images: Sequence[Image]) -> list[E]:
+    def encode(self, images: Sequence[Image]) -> list[Encoding]:
         """One encoding an image, in order."""
         ...
 
-    def instances(self, image: Image | E, classes: Classes) -> Detections:
+
+@runtime_checkable
+class Segmenter(Method, Protocol):
+    """A method that finds instances, cheaply, in what it has encoded."""
+
+    def instances(self, image: Image | Encoding, classes: Classes) -> Detections:
         """Find the instances of some classes in an image or in an encoding of it."""
         ...
 
 
 @runtime_checkable
-class SemanticSegmenter(Protocol[E]):
-    """A method that names every pixel: all that needs no class name in ``encode``, the rest, cheaply, in ``semantic``."""
+class SemanticSegmenter(Method, Protocol):
+    """A method that names every pixel, cheaply, of what it has encoded."""
 
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Models, hashes, tiers and settings, as they are written beside results."""
-        ...
-
-    def remarks(self, classes: Classes) -> list[str]:
-        """What is worth knowing before the answer for these names is trusted."""
-        ...
-
-    def encode(self, images: Sequence[Image]) -> list[E]:
-        """One encoding an image, in order."""
-        ...
-
-    def semantic(self, image: Image | E, classes: Classes) -> LabelMap:
+    def semantic(self, image: Image | Encoding, classes: Classes) -> LabelMap:
         """Name every pixel of an image, or of an encoding of it."""
         ...
 
 
 @runtime_checkable
-class UniversalSegmenter(Segmenter[E], SemanticSegmenter[E], Protocol[E]):
-    """A method that finds instances and names every pixel, too."""
+class UniversalSegmenter(Segmenter, SemanticSegmenter, Protocol):
+    """A method that does both."""

@@ -16,6 +16,8 @@ import pytest
 from pycocotools.coco import COCO
 from tests.apps.conftest import Cli, Said
 from tests.drawing import drawing
+from tests.support.paper import write_scenes
+from tests.support.recipes import recipe_head
 
 import annofree.experiments.measure
 import annofree.runs.executor
@@ -51,11 +53,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """The paper world as a folder of eight pictures, named 0.png to 7.png."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number, scene in enumerate(scenes()):
-        PIL.Image.fromarray(scene.image.pixels).save(folder / f"{number}.png")
-    return folder
+    return write_scenes(tmp_path / "photos")
 
 
 def read(path: Path) -> Any:
@@ -488,21 +486,7 @@ def test_wrong_evaluations_are_refused(
 
 # Reproduce
 
-RECIPE = """
-title = "A recipe"
-world = "paper"
-tier = "S0"
-hardware = "one core"
-minutes = 1
-tolerance = 0.5
-truth = "truth.json"
-images = "photos"
-models = "tiny"
-group_by = "shape"
-[[run]]
-name = "zip, twice"
-expected = { "all AP" = 40.0 }
-"""
+RECIPE = recipe_head() + '[[run]]\nname = "zip, twice"\nexpected = { "all AP" = 40.0 }\n'
 
 
 @pytest.fixture

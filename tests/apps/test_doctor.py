@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import constants
+from tests.support.models import empty_hub
 
 from annofree.apps.cli import main
 from annofree.datasets.emoji import world as emoji_world
@@ -26,10 +26,7 @@ doctor_module = import_module("annofree.pipelines.doctor")
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("ANNOFREE_HOME", str(tmp_path / "home"))
-    return tmp_path / "hub"
+    return empty_hub(monkeypatch, tmp_path)
 
 
 @pytest.fixture

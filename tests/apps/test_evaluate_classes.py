@@ -8,12 +8,10 @@ from typing import Any
 
 import PIL.Image
 import pytest
-import typer
-from typer.testing import CliRunner, Result
+from tests.support.commands import invoker, refusal_of
 
 from annofree.apps.cli.commands.evaluate import evaluate
 from annofree.datasets.names import COCO_IDS, COCO_NAMES
-from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.methods.build import MethodSpec
 from annofree.methods.zip import Zip
@@ -21,18 +19,11 @@ from annofree.structures import Detections
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import NAMES, scenes
 
-app = typer.Typer()
-app.command()(evaluate)
-
-
-def said(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+said = invoker(evaluate)
 
 
 def refusal(*arguments: object) -> str:
-    problem = said(*arguments).exception
-    assert isinstance(problem, InputError), problem
-    return str(problem)
+    return refusal_of(said(*arguments))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from tests.apps.conftest import Cli, Said
+from tests.support.recipes import recipe_head
 
 import annofree.experiments.measure
 from annofree.datasets.benchmarks.coco_object import coco_instances
@@ -238,21 +239,7 @@ def test_help_tells_the_options(cli: Cli) -> None:
 
 # Reproduce
 
-RECIPE = """
-title = "A recipe"
-world = "paper"
-tier = "S0"
-hardware = "one core"
-minutes = 1
-tolerance = 0.5
-truth = "truth.json"
-images = "photos"
-models = "tiny"
-group_by = "shape"
-[[run]]
-name = "first"
-expected = { "all mIoU" = 40.0 }
-"""
+RECIPE = recipe_head() + '[[run]]\nname = "first"\nexpected = { "all mIoU" = 40.0 }\n'
 MAPS: Figures = {
     "plain mIoU": 51.0,
     "plain mIoU of things": 9.0,

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner, Result
+from tests.support.commands import invoker
 
 from annofree.apps.cli.commands.convert import convert
 from annofree.apps.cli.commands.export import export
@@ -16,13 +15,7 @@ from annofree.formats.coco import CocoFile
 from annofree.formats.registry import FORMATS, read
 from annofree.structures import Detections
 
-app = typer.Typer()
-app.command()(export)
-app.command()(convert)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+run = invoker(export, convert)
 
 
 @pytest.fixture

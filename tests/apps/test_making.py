@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.apps.conftest import Cli
 from tests.drawing import drawing
+from tests.support.recipes import recipe_head, reproduced
 
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
@@ -71,18 +72,8 @@ def test_what_cannot_be_made_is_refused(table: dict[str, object], message: str) 
         making_of(table)
 
 
-RECIPE = f"""
-title = "ZUTIS, smallest"
-world = "emoji"
-tier = "S1"
-hardware = "one core"
-minutes = 1
-tolerance = 100
-truth = "{VALIDATION}/truth.json"
-images = "{VALIDATION}/images"
-models = "tiny"
-group_by = "split"
-
+HEAD = {"world": "emoji", "truth": f"{VALIDATION}/truth.json", "images": f"{VALIDATION}/images", "group_by": "split"}
+RECIPE = f"""{recipe_head(title="ZUTIS, smallest", tier="S1", tolerance=100, **HEAD)}
 [make]
 what = "zutis"
 pictures = 40
@@ -128,17 +119,11 @@ parts = {{ clip = "tiny-clip-vit" }}
 
 @drawing
 def test_all_of_zutis_in_the_smallest_size(cli: Cli, tmp_path: Path) -> None:
-    recipe = tmp_path / "smallest.toml"
-    recipe.write_text(RECIPE, encoding="utf-8")
-    out = tmp_path / "out"
-    said = cli("reproduce", recipe, "--out", out, "--limit", "1")
-    assert said.code == 0, said.err
-    figures = json.loads((out / "figures.json").read_text())["figures"]
+    figures, out = reproduced(cli, RECIPE, tmp_path), tmp_path / "out"
     assert 0 < figures["what was made"]["retrieval precision"] <= 100
     assert "all mIoU" in figures["label maps"] and "all AP" in figures["unseen"]
     assert json.loads((out / "unseen" / "card.json").read_text())["name"] == "unseen"
     before = (out / "whole" / "model.safetensors").stat().st_mtime_ns
-    again = cli("reproduce", recipe, "--out", out, "--limit", "1", "--only", "instances")
-    assert again.code == 0, again.err
+    again = reproduced(cli, RECIPE, tmp_path, "--only", "instances")
     assert (out / "whole" / "model.safetensors").stat().st_mtime_ns >= before
-    assert json.loads((out / "figures.json").read_text())["figures"]["instances"] == figures["instances"]
+    assert again["instances"] == figures["instances"]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
+from tests.support.commands import invoker
 
 from annofree.apps.cli.commands.mask import mask
 from annofree.errors import InputError, MissingError
@@ -21,12 +19,7 @@ from annofree.retrieval.archive import Archive, Member, read_masks
 from annofree.testing.fakes import FakeObjectness
 from annofree.testing.paper_world import BACKGROUND
 
-app = typer.Typer()
-app.command()(mask)
-
-
-def run(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+run = invoker(mask)
 
 
 @pytest.fixture

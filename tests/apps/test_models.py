@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import constants
 from safetensors.numpy import save
 from tests.apps.conftest import Cli, Said
+from tests.support.models import empty_hub
 
 from annofree.hub.cards import BUNDLED, known_cards
 from annofree.hub.models_page import models_page
@@ -27,10 +28,7 @@ FILES = {"config.json": b'{"model_type": "sam"}', "model.safetensors": save({"w"
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A cache that holds sam-b, an empty store, and no network."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("ANNOFREE_HOME", str(tmp_path / "home"))
-    return write_snapshot(tmp_path / "hub", known_cards()["sam-b"].hub, "c" * 40, FILES)
+    return write_snapshot(empty_hub(monkeypatch, tmp_path), known_cards()["sam-b"].hub, "c" * 40, FILES)
 
 
 def assert_refused(said: Said, *words: str) -> None:

@@ -8,20 +8,14 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-import typer
-from typer.testing import CliRunner, Result
+from tests.support.commands import invoker
 
 from annofree.apps.cli.commands.pseudo_label import pseudo_label
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.structures import Detections
 
-app = typer.Typer()
-app.command()(pseudo_label)
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+call = invoker(pseudo_label)
 
 
 @pytest.fixture

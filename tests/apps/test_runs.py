@@ -16,6 +16,7 @@ import torch
 import typer
 from tests.apps.conftest import Cli, Said
 from tests.support.alike import assert_same_rows
+from tests.support.paper import write_scenes
 from typer.testing import CliRunner
 
 from annofree.apps.cli.commands.merge import merge
@@ -46,11 +47,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number, scene in enumerate(scenes()):
-        PIL.Image.fromarray(scene.image.pixels).save(folder / f"{number}.png")
-    return folder
+    return write_scenes(tmp_path / "photos")
 
 
 app = typer.Typer()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.apps.conftest import Cli
 from tests.drawing import drawing
+from tests.support.recipes import recipe_head, reproduced
 
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
@@ -58,18 +59,8 @@ def test_what_cannot_be_made_is_refused(table: dict[str, object], message: str) 
         making_of(table)
 
 
-RECIPE = f"""
-title = "Self-training, smallest"
-world = "emoji"
-tier = "S2"
-hardware = "one core"
-minutes = 1
-tolerance = 100
-truth = "{VALIDATION}/truth.json"
-images = "{VALIDATION}/images"
-models = "tiny"
-group_by = "split"
-
+HEAD = {"world": "emoji", "truth": f"{VALIDATION}/truth.json", "images": f"{VALIDATION}/images", "group_by": "split"}
+RECIPE = f"""{recipe_head(title="Self-training, smallest", tier="S2", tolerance=100, **HEAD)}
 [make]
 what = "self_training"
 scenes = 2
@@ -125,20 +116,14 @@ parts = {{ detector = "made/tuned" }}
 
 @drawing
 def test_all_of_self_training_in_the_smallest_size(cli: Cli, tmp_path: Path) -> None:
-    recipe = tmp_path / "smallest.toml"
-    recipe.write_text(RECIPE, encoding="utf-8")
-    out = tmp_path / "out"
-    said = cli("reproduce", recipe, "--out", out, "--limit", "1")
-    assert said.code == 0, said.err
-    figures = json.loads((out / "figures.json").read_text())["figures"]
+    figures, out = reproduced(cli, RECIPE, tmp_path), tmp_path / "out"
     assert figures["what was made"]["labels"] >= 1
     assert "all AP" in figures["student"] and "all class-agnostic AP" in figures["tuned"]
     assert json.loads((out / "student" / "card.json").read_text())["name"] == "student"
     made = [path.stat().st_mtime_ns for path in sorted(out.rglob("*.safetensors"))]
-    again = cli("reproduce", recipe, "--out", out, "--limit", "1", "--only", "student")
-    assert again.code == 0, again.err
+    again = reproduced(cli, RECIPE, tmp_path, "--only", "student")
     assert [path.stat().st_mtime_ns for path in sorted(out.rglob("*.safetensors"))] == made
-    assert json.loads((out / "figures.json").read_text())["figures"]["student"] == figures["student"]
+    assert again["student"] == figures["student"]
 
 
 def test_a_device_that_is_not_there_is_refused_before_anything_is_made(cli: Cli, tmp_path: Path) -> None:

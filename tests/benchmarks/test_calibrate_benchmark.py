@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from annofree.detections.overlaps import Overlaps
+from annofree.detections.nms import Overlaps
 from annofree.detections.policy import OutputPolicy
 from annofree.detections.verification import SIGNALS
 from annofree.structures import Detections

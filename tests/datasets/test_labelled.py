@@ -13,8 +13,8 @@ import pytest
 
 from annofree.datasets.labelled import Labelled, info_of
 from annofree.errors import InputError
-from annofree.formats.annotations import rle_of
 from annofree.formats.coco import CocoFile
+from annofree.ops.rle import encode_rle
 from annofree.structures import Detections
 
 SIZE = 12, 16
@@ -31,7 +31,7 @@ def row(image_id: int, category_id: int, segmentation: Any, **more: Any) -> dict
 
 
 def text(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:
-    return {"size": list(SIZE), "counts": rle_of(mask)["counts"].decode("ascii")}
+    return {"size": list(SIZE), "counts": encode_rle(mask)["counts"].decode("ascii")}
 
 
 @pytest.fixture

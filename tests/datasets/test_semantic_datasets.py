@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import pytest
-from faster_coco_eval import mask as coco_mask
 
 from annofree.datasets.benchmarks.coca import coca
 from annofree.datasets.benchmarks.coco_object import coco_instances, coco_stuff, label_instances
@@ -21,6 +20,7 @@ from annofree.datasets.names import COCA_NAMES, COCO_IDS, COCO_NAMES, VOC_NAMES,
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.formats.label_maps import ClassList, write_label_map
+from annofree.ops.rle import decode_rle, encode_rle
 from annofree.structures import VOID, LabelMap
 
 SIZE = (6, 8)
@@ -143,7 +143,7 @@ def rectangle(x0: int, x1: int, category: int, image: int = 1, form: str = "rle"
         counts = [x0 * SIZE[0], (x1 - x0) * SIZE[0], (SIZE[1] - x1) * SIZE[0]]
         drawn = {"size": list(SIZE), "counts": counts}
     else:
-        rle = coco_mask.encode(np.asfortranarray(mask))
+        rle = encode_rle(mask)
         drawn = {"size": rle["size"], "counts": rle["counts"].decode()}
     return {"image_id": image, "category_id": category, "segmentation": drawn, **more}
 
@@ -399,7 +399,7 @@ def test_labels_of_the_written_scenes_are_their_masks() -> None:
     for sample, image in list(zip(dataset, truth.images, strict=True))[::15]:
         rows = [row for row in truth.annotations if row["image_id"] == image["id"]]
         labels = dataset.truth(sample).labels
-        masks = [coco_mask.decode(row["segmentation"]).astype(bool) for row in rows]
+        masks = [decode_rle(row["segmentation"]) for row in rows]
         assert np.sum(masks, axis=0).max() == 1, "overlaps"
         for row, mask in zip(rows, masks, strict=True):
             assert (labels[mask] == dataset.names.index(name[row["category_id"]])).all()

@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from annofree.detections.overlaps import Overlaps
-from annofree.detections.suppression import suppressed, unclaimed
+from annofree.detections.nms import Overlaps, drop_claimed, suppress
 from annofree.errors import InputError
 from annofree.structures import Detections
 
@@ -90,7 +89,7 @@ def test_what_a_loop_leaves(seed: int, text: str) -> None:
     assert (np.diff(settled.scores) <= 0).all()
     if text in ("within=0.4", "across=0.3", "within=0.5, across=0.7"):
         assert 0 < len(settled) < len(found) or "," in text
-        assert settled.rles == suppressed(found, within=policy.within, across=policy.across).rles
+        assert settled.rles == suppress(found, within=policy.within, across=policy.across).rles
 
 
 def nest() -> Detections:
@@ -140,11 +139,11 @@ def test_what_is_no_policy(text: str, words: str) -> None:
 def test_a_stronger_negative_claims_what_it_covers() -> None:
     found = nest()
     wall = Detections.from_masks(found.masks[[1]], [0], [0.7], ["wall"])  # where the whole is
-    assert unclaimed(found, wall, 0.5).areas.tolist() == [4, 4]
-    assert unclaimed(found, wall, 1.0).areas.tolist() == [4, 36, 4]
+    assert drop_claimed(found, wall, 0.5).areas.tolist() == [4, 4]
+    assert drop_claimed(found, wall, 1.0).areas.tolist() == [4, 36, 4]
     weak = Detections.from_masks(found.masks[[1]], [0], [0.6], ["wall"])
-    assert len(unclaimed(found, weak, 0.5)) == 3
-    assert unclaimed(found, wall[:0], 0.5) is found
+    assert len(drop_claimed(found, weak, 0.5)) == 3
+    assert drop_claimed(found, wall[:0], 0.5) is found
 
 
 def test_two_things_drawn_as_one_are_two() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from annofree.detections.overlaps import Overlaps
+from annofree.detections.nms import Overlaps
 from annofree.detections.policy import OutputPolicy, verified
 from annofree.detections.verification import SIGNALS, Calibration, Naming
 from annofree.errors import InputError

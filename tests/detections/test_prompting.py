@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
 from annofree.detections.prompting import drawn
 from annofree.protocols import Embedding, PromptedMasks
-from annofree.structures import BoolArray
+from annofree.structures import BoolArray, FloatArray
 from annofree.testing.fakes import FakeSam
 
 SIZE = (20, 30)
@@ -36,12 +35,7 @@ class Scripted(FakeSam):
         self.asked: list[tuple[Any, Any]] = []
 
     def draw(
-        self,
-        embedding: Embedding,
-        *,
-        boxes: npt.NDArray[np.float32] | None = None,
-        points: npt.NDArray[np.float32] | None = None,
-        many: bool = False,
+        self, embedding: Embedding, *, boxes: FloatArray | None = None, points: FloatArray | None = None, many: bool = False
     ) -> PromptedMasks:
         assert embedding.size == SIZE
         self.asked.append((None if boxes is None else boxes.tolist(), None if points is None else points.tolist()))

@@ -7,9 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from annofree.detections.mask_nms import kept_masks
-from annofree.detections.overlaps import Overlaps
-from annofree.detections.suppression import suppressed, unclaimed
+from annofree.detections.nms import Overlaps, drop_claimed, mask_nms, suppress
 from annofree.structures import Detections
 
 Masks = npt.NDArray[np.bool_]
@@ -43,15 +41,15 @@ def test_two_that_overlap_as_much_as_they_may_stay(masks: Masks, ids: list[int],
     two = found(masks, ids)
     assert len(Overlaps(**{name: limit}).settled(two)) == left  # type: ignore[arg-type]
     if name != "inside_across":
-        assert len(suppressed(two, **{name: limit})) == left
+        assert len(suppress(two, **{name: limit})) == left
 
 
 @pytest.mark.parametrize(("limit", "left"), [(0.5, 1), (JUST_LESS, 0)])
 def test_a_claim_needs_more_than_its_limit(limit: float, left: int) -> None:
     weak, strong = Detections.from_masks(HALF[:1], [0], [0.5], ["cat"]), Detections.from_masks(HALF[1:], [0], [0.6], ["wall"])
-    assert len(unclaimed(weak, strong, limit)) == left
+    assert len(drop_claimed(weak, strong, limit)) == left
     equal = Detections.from_masks(HALF[1:], [0], [0.5], ["wall"])
-    assert len(unclaimed(weak, equal, JUST_LESS)) == 1
+    assert len(drop_claimed(weak, equal, JUST_LESS)) == 1
 
 
 WHOLE = (0, 12)
@@ -92,4 +90,4 @@ def test_parts_may_be_just_half_as_strong_as_the_whole() -> None:
 )
 def test_suppression_of_tensors_keeps_what_is_just_allowed(masks: Masks, most: float, left: int) -> None:
     """Two that share no pixel have an IoU of exactly 0; all others lie a rounding below theirs, by the released code."""
-    assert len(kept_masks(torch.from_numpy(masks), torch.tensor([0.9, 0.8]), None, most)) == left
+    assert len(mask_nms(torch.from_numpy(masks), torch.tensor([0.9, 0.8]), None, most)) == left

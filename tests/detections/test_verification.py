@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from faster_coco_eval import mask as coco_mask
 
 from annofree.detections.verification import SIGNALS, Calibration, Naming, geometry, named, on_edges, signals_of
 from annofree.errors import InputError
+from annofree.ops.rle import encode_rles
 from annofree.structures import RLE, Image
 
 
 def rles(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (20, 30)) -> list[RLE]:
     """Masks that fill boxes x0 y0 x1 y1."""
-    masks = np.zeros((*size, len(boxes)), np.uint8, order="F")
-    for k, (x0, y0, x1, y1) in enumerate(boxes):
-        masks[y0:y1, x0:x1, k] = 1
-    return list(coco_mask.encode(masks))
+    masks = np.zeros((len(boxes), *size), bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
+        mask[y0:y1, x0:x1] = True
+    return encode_rles(masks)
 
 
 def column(shape: np.ndarray, name: str) -> list[float]:

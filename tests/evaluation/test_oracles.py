@@ -25,8 +25,9 @@ from annofree.evaluation.metrics.oracles import FIXES, Fix, OracleSplit, evaluat
 from annofree.evaluation.metrics.predictions import mask_rle
 from annofree.evaluation.metrics.shapes import IouType, box_of
 from annofree.evaluation.reports.instance import candidates_found, oracle_rows, oracle_texts, to_json_dict
-from annofree.formats.annotations import Thing, mask_of
+from annofree.formats.annotations import Thing
 from annofree.formats.coco import CocoFile
+from annofree.ops.rle import decode_rle
 from annofree.testing.obvious_oracles import obvious_masks, obvious_names, obvious_order
 from annofree.testing.tolerances import assert_close
 
@@ -236,7 +237,7 @@ def test_it_is_told_to_people_and_to_programs() -> None:
 
 
 def things(rows: Rows, names: dict[int, str], iou_type: IouType) -> list[Thing]:
-    masks = [mask_of(mask_rle(row, SIZE)) for row in rows]
+    masks = [decode_rle(mask_rle(row, SIZE)) for row in rows]
     return [
         Thing.of_mask(names[row["category_id"]], mask, row.get("score"), bool(row.get("iscrowd", 0)))
         for row, mask in zip(rows, masks, strict=True)

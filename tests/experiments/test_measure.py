@@ -11,13 +11,17 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from tests.support.recipes import recipe_head
 
 from annofree.errors import InputError
-from annofree.experiments import shared_models
 from annofree.experiments.measure import Recipe, Run, figures_of, measure_runs
-from annofree.experiments.shared_models import shared
+from annofree.experiments.shared_models import shared, verbs_of
 from annofree.features.clip import Clip
+from annofree.features.dino import Dino
+from annofree.features.paired_clip import PairedClip
+from annofree.features.saliency import Found
 from annofree.features.sam import Sam
+from annofree.features.selfmask import SelfMask
 from annofree.formats.coco import CocoFile
 from annofree.io.images import read_image
 from annofree.methods.build import OPENERS
@@ -28,18 +32,8 @@ from annofree.testing.fakes import FakeClip, FakeSam, FakeZutis
 
 VALIDATION = Path(__file__).parents[2] / "examples" / "validation"
 
-HEAD = f"""
-title = "Two runs"
-world = "emoji"
-tier = "S2"
-hardware = "one core"
-minutes = 1
-tolerance = 0.5
-truth = "{VALIDATION}/truth.json"
-images = "{VALIDATION}/images"
-models = "tiny"
-group_by = "split"
-"""
+WORLD = {"world": "emoji", "truth": f"{VALIDATION}/truth.json", "images": f"{VALIDATION}/images", "group_by": "split"}
+HEAD = recipe_head(title="Two runs", tier="S2", **WORLD)
 RUNS = """
 [[run]]
 name = "zip"
@@ -300,9 +294,23 @@ def test_what_is_shared_is_computed_once_a_picture(monkeypatch: pytest.MonkeyPat
     assert len(asked) == 5
 
 
-def test_what_is_shared_is_what_the_protocols_do_with_pictures_alone() -> None:
-    seen = {"whole", "dense", "boundaries", "keys", "attention", "keys_and_attention", "maps", "embed", "tokens"}
-    assert set(shared_models._VERBS) == seen
+def test_all_that_models_do_with_pictures_alone_is_shared() -> None:
+    assert verbs_of(Clip) == ["boundaries", "dense", "keys", "whole"]
+    assert verbs_of(Dino) == ["attention", "keys", "keys_and_attention", "tokens"]
+    assert verbs_of(SelfMask) == ["maps", "masks"] and verbs_of(Found) == ["maps"] and verbs_of(Sam) == ["embed"]
+    assert verbs_of(PairedClip) == ["boundaries", "dense", "whole"]
+
+
+def test_a_new_verb_is_shared_too() -> None:
+    class Model:
+        asked = 0
+
+        def colors(self, images: Sequence[Image]) -> int:
+            self.asked += len(images)
+            return self.asked
+
+    twin, image = shared(Model()), pictures()[0]
+    assert [twin.colors([image]) for _ in range(3)] == [1, 1, 1]
 
 
 def test_shared_models_say_what_the_models_say() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import PIL.Image
 import pytest
+from tests.support.recipes import recipe_head
 
 from annofree.datasets.benchmarks.coco_object import coco_instances
 from annofree.errors import InputError
@@ -25,46 +26,24 @@ from annofree.structures import Detections, Image
 from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness, FakeSam
 from annofree.testing.paper_world import NAMES, scenes
 
-HEAD = """
-title = "Pixels of paper"
-world = "paper"
-tier = "S0"
-hardware = "one core"
-minutes = 1
-tolerance = 0.5
-truth = "truth.json"
-images = "images"
-models = "tiny-clip+tiny-sam+dino-vit-s-8"
-group_by = "split"
-"""
+HEAD = recipe_head(title="Pixels of paper", images="images", models="tiny-clip+tiny-sam+dino-vit-s-8", group_by="split")
 SMALL = "side = 16, canvas = 64, scales = [0, 1]"
+SEMANTIC = """
+[[run]]
+name = "{}"
+method = "clip_diy"
+task = "semantic"
+objectness = "{}"
+settings = {{ {} }}
+"""
 RUNS = f"""
 [[run]]
 name = "maskclip"
 method = "maskclip"
 task = "semantic"
-
-[[run]]
-name = "whole picture"
-method = "clip_diy"
-task = "semantic"
-objectness = "none"
-settings = {{ side = 16, canvas = 64, scales = [0] }}
-
-[[run]]
-name = "tokencut"
-method = "clip_diy"
-task = "semantic"
-objectness = "tokencut"
-settings = {{ {SMALL} }}
-
-[[run]]
-name = "of instances"
-method = "clip_diy"
-task = "semantic"
-objectness = "instances"
-settings = {{ {SMALL} }}
-
+{SEMANTIC.format("whole picture", "none", "side = 16, canvas = 64, scales = [0]")}
+{SEMANTIC.format("tokencut", "tokencut", SMALL)}
+{SEMANTIC.format("of instances", "instances", SMALL)}
 [[run]]
 name = "maskclip's regions"
 method = "maskclip"

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 import torch
 from open_clip.model import CLIP
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from tests.support.models import write_random_clip
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,7 +19,7 @@ from annofree.errors import InputError
 from annofree.features.clip import Clip
 from annofree.features.clip_resnet import value_path
 from annofree.features.controls import Control, controlled
-from annofree.features.dense_tokens import vocabulary_of
+from annofree.features.tokenizer import vocabulary_of
 from annofree.hub.cards import Card, bundled
 from annofree.ops.grids import fitted_size
 from annofree.protocols import DensePath
@@ -264,12 +265,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, known = tmp_path_factory.mktemp("vit"), vocabulary_of(["a photo of a dog.", "cat"])
     text = {"context_length": 9, "vocab_size": len(known) + 4, "width": 32, "heads": 2, "layers": 2}
     vision = {"image_size": 64, "layers": 7, "width": 32, "head_width": 16, "patch_size": 16}
-    settings: dict[str, Any] = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        state = CLIP(**settings).state_dict()
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": settings}))
+    write_random_clip(folder, 24, vision, text)
     (folder / "vocabulary.json").write_text(json.dumps(known))
     return folder
 

@@ -8,12 +8,13 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from tests.support.models import plain_card, spoil_model
 from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError
 from annofree.features.dino import Dino
-from annofree.hub.cards import Card, sha256_of
+from annofree.hub.cards import sha256_of
 from annofree.protocols import SelfSupervised
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close
@@ -37,17 +38,7 @@ def folder_of(root: Path, architecture: str = "vit_small_patch8_224", use: dict[
     }
     (root / "config.json").write_text(json.dumps(config), encoding="utf-8")
     files = {name: sha256_of(root / name) for name in ("config.json", "model.safetensors")}
-    card = Card(
-        name="tiny-dino",
-        family="timm VisionTransformer",
-        tier="S0",
-        licence="Apache-2.0",
-        trained_on="nothing",
-        world="none",
-        files=files,
-        use=use,
-    )
-    card.write(root)
+    plain_card(name="tiny-dino", family="timm VisionTransformer", world="none", files=files, use=use).write(root)
     return root
 
 
@@ -183,28 +174,11 @@ def test_the_head_of_a_classifier_is_left_out(copy: Path, dino: Dino) -> None:
 
 
 def spoil(copy: Path, change: str) -> None:
-    weights = copy / "model.safetensors"
-    state = load_file(weights)
-    if change == "truncated":
-        weights.write_bytes(weights.read_bytes()[:-100])
-    elif change == "no weights":
-        weights.unlink()
-    elif change == "pickle":
-        weights.rename(copy / "pytorch_model.bin")
-    elif change == "missing":
-        save_file({k: v for k, v in state.items() if k != "cls_token"}, weights)
-    elif change == "unexpected":
-        save_file(state | {"mask_token": torch.zeros(1)}, weights)
-    elif change == "shape":
-        save_file(state | {"cls_token": torch.zeros(1, 1, 7)}, weights)
-    elif change == "no config":
-        (copy / "config.json").unlink()
-    elif change == "broken config":
-        (copy / "config.json").write_text("{", encoding="utf-8")
-    else:
-        name, _, arguments = change.partition(" ")
-        config = {"architecture": name, "model_args": json.loads(arguments or "{}")}
-        (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    if spoil_model(copy, change, "cls_token", "mask_token"):
+        return
+    name, _, arguments = change.partition(" ")
+    config = {"architecture": name, "model_args": json.loads(arguments or "{}")}
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from tests.support.models import spoil_model
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -223,27 +223,10 @@ def copy(tmp_path: Path) -> Path:
 
 
 def spoil(copy: Path, change: str) -> None:
-    weights = copy / "model.safetensors"
-    state = load_file(weights)
-    if change == "truncated":
-        weights.write_bytes(weights.read_bytes()[:-1000])
-    elif change == "no weights":
-        weights.unlink()
-    elif change == "pickle":
-        weights.rename(copy / "pytorch_model.bin")
-    elif change == "missing":
-        save_file({k: v for k, v in state.items() if k != "mask_decoder.iou_token.weight"}, weights, {"format": "pt"})
-    elif change == "unexpected":
-        save_file(state | {"mask_decoder.more": torch.zeros(1)}, weights, {"format": "pt"})
-    elif change == "shape":
-        save_file(state | {"mask_decoder.iou_token.weight": torch.zeros(1, 7)}, weights, {"format": "pt"})
-    elif change in ("no config", "broken config", "list"):
-        (copy / "config.json").unlink()
-        if change != "no config":
-            (copy / "config.json").write_text("{" if change == "broken config" else "[]", encoding="utf-8")
-    else:
-        config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
-        (copy / "config.json").write_text(json.dumps(config | {"model_type": change}), encoding="utf-8")
+    if spoil_model(copy, change, "mask_decoder.iou_token.weight", "mask_decoder.more"):
+        return
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    (copy / "config.json").write_text(json.dumps(config | {"model_type": change}), encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from annofree.errors import InputError
+from annofree.features.clip_network import Tower, tower_of
 from annofree.features.clip_resnet import ResNetTower, attention_pool, value_path
 from annofree.features.clip_vit import VitTower
 from annofree.features.position_embeddings import PositionRule
-from annofree.features.towers import Tower, tower_of
 from annofree.protocols import DensePath
 from annofree.testing.tolerances import assert_close
 

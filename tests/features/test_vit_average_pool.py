@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from annofree.features.clip import Clip
 from annofree.features.clip_network import CONFIG, WEIGHTS
 from annofree.features.clip_vit import VitTower
-from annofree.features.dense_tokens import Tokenizer, vocabulary_of
+from annofree.features.tokenizer import Tokenizer, vocabulary_of
 from annofree.hub.cards import Card
 from annofree.protocols import DensePath
 from annofree.structures import Image

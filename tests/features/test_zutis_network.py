@@ -13,6 +13,7 @@ import pytest
 import torch
 from open_clip.model import CLIP
 from safetensors.torch import save_file
+from tests.support.models import write_random_clip
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -222,12 +223,7 @@ def test_pictures_are_read_at_the_size_asked_for() -> None:
 def clip_folder(folder: Path, **vision: Any) -> Path:
     text = {"context_length": 9, "vocab_size": 20, "width": 32, "heads": 2, "layers": 1}
     tower = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8, **vision}
-    settings: dict[str, Any] = {"embed_dim": 20, "vision_cfg": tower, "text_cfg": text}
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        state = CLIP(**settings).state_dict()
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": settings}))
+    write_random_clip(folder, 20, tower, text, seed=3)
     return folder
 
 

@@ -167,7 +167,7 @@ def test_a_png_that_does_not_fit_is_refused(file: PanopticFile, damage: str, mes
     [
         (None, "cannot be read"),
         ("{", "not JSON"),
-        ("[]", "no images, annotations, categories"),
+        ("[]", "no images, categories, annotations"),
         ('{"images": [], "annotations": []}', "no categories"),
         ('{"images": [], "categories": [], "annotations": [{"id": 1, "bbox": [0, 0, 1, 1]}]}', "file of instances"),
         ('{"images": [], "categories": [], "annotations": [3]}', "file of instances"),

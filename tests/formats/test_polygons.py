@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as oracle
 
-from annofree.formats.annotations import mask_of
 from annofree.formats.polygons import bridged, drawn, filled, inset, part_polygons, rings
+from annofree.ops.rle import decode_rle
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, with NumPy 2
 
@@ -30,7 +30,7 @@ def test_polygons_fill_to_the_very_mask(mask: Mask) -> None:
         assert np.array_equal(by_pycocotools([bridged(found)], mask.shape), mask)
         parts = part_polygons(mask)
         assert np.array_equal(by_pycocotools(parts, mask.shape), mask)
-        assert np.array_equal(mask_of(filled(parts, (mask.shape[0], mask.shape[1]))), mask)
+        assert np.array_equal(decode_rle(filled(parts, (mask.shape[0], mask.shape[1]))), mask)
 
 
 @given(MASKS | BLOCKS)

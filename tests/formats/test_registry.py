@@ -20,13 +20,14 @@ from pycocotools import mask as oracle
 from pycocotools.coco import COCO
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Thing, file_of, mask_of, names_of, pictures_of
+from annofree.formats.annotations import Picture, Thing, file_of, names_of, pictures_of
 from annofree.formats.coco import CocoFile
 from annofree.formats.label_studio import brush_mask, brush_rle
 from annofree.formats.registry import FORMATS, export, format_named, read
 from annofree.formats.voc import voc_box
 from annofree.formats.yolo import image_size
 from annofree.ops.palette import hexadecimal, palette
+from annofree.ops.rle import decode_rle
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, with NumPy 2
 
@@ -77,7 +78,7 @@ def file() -> CocoFile:
 
 
 def masks(file: CocoFile) -> list[list[tuple[str, Any]]]:
-    return [[(t.name, None if t.rle is None else mask_of(t.rle).tolist()) for t in p.things] for p in pictures_of(file)]
+    return [[(t.name, None if t.rle is None else decode_rle(t.rle).tolist()) for t in p.things] for p in pictures_of(file)]
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -88,7 +89,10 @@ def test_what_is_written_is_read(name: str, file: CocoFile, tmp_path: Path) -> N
     assert sorted(by_name) == ["a b/1.jpg", "ü.png"]
     assert names_of(back) == names_of(file) and back.categories[0]["id"] == 1
     things = by_name["a b/1.jpg"].things
-    assert [(t.name, mask_of(t.rle).tolist()) for t in things if t.rle] == [("dog", ring().tolist()), ("cat", block().tolist())]
+    assert [(t.name, decode_rle(t.rle).tolist()) for t in things if t.rle] == [
+        ("dog", ring().tolist()),
+        ("cat", block().tolist()),
+    ]
     assert [t.score for t in things] == ([0.75, 0.5] if name in SCORED else [None, None])
     assert not by_name["ü.png"].things and by_name["ü.png"].size == (4, 6)
     assert report.losses == ([] if name in SCORED else ["2 scores"])
@@ -189,7 +193,7 @@ def test_all_masks_of_coco_are_read(tmp_path: Path) -> None:
     file.write(tmp_path / "t.json")
     things = pictures_of(read("coco", tmp_path / "t.json"))[0].things
     right = [[False, True, True]] * 2
-    assert [None if t.rle is None else mask_of(t.rle).tolist() for t in things] == [right, right, right, None, None]
+    assert [None if t.rle is None else decode_rle(t.rle).tolist() for t in things] == [right, right, right, None, None]
 
 
 def test_ids_and_all_else_of_a_ground_truth_stay(tmp_path: Path) -> None:
@@ -238,7 +242,7 @@ def test_yolo_of_others_is_read(tmp_path: Path) -> None:
     a, b = pictures_of(read("yolo-seg", tmp_path / "data.yaml"))
     assert (a.file_name, a.size, b.size) == ("a.jpg", (4, 10), (10, 4)) and not b.things
     assert a.things[0].name == "3" and np.allclose(a.things[0].box, (4, 1, 6, 3)) and a.things[0].rle is None
-    assert a.things[1].rle and mask_of(a.things[1].rle).sum() == 20 and a.things[1].box == (0, 0, 5, 4)
+    assert a.things[1].rle and decode_rle(a.things[1].rle).sum() == 20 and a.things[1].box == (0, 0, 5, 4)
     assert image_size(tmp_path / "valid" / "images" / "b.jpg") == (10, 4)
     (tmp_path / "valid" / "labels" / "a.txt").write_text("7 .5 .5 .2 .5\n")
     with pytest.raises(InputError, match=r"a\.txt, line 1"):
@@ -322,7 +326,15 @@ def test_labelme_of_others_is_read(tmp_path: Path) -> None:
     (picture,) = pictures_of(read("labelme", tmp_path))
     joined, box = picture.things
     assert picture.file_name == "p.jpg" and box.box == (2, 1, 6, 4) and box.rle is None
-    assert joined.rle and np.argwhere(mask_of(joined.rle)).tolist() == [[0, 0], [0, 1], [1, 0], [1, 1], [3, 5], [3, 6], [4, 5]]
+    assert joined.rle and np.argwhere(decode_rle(joined.rle)).tolist() == [
+        [0, 0],
+        [0, 1],
+        [1, 0],
+        [1, 1],
+        [3, 5],
+        [3, 6],
+        [4, 5],
+    ]
     shapes[2]["shape_type"] = "circle"
     (tmp_path / "p.json").write_text(json.dumps(about))
     with pytest.raises(InputError, match="circle"):
@@ -440,7 +452,7 @@ def test_cvats_documented_example_is_read(tmp_path: Path) -> None:
     (tmp_path / "annotations.xml").write_text(f"{head}{''.join(shapes)}</image></annotations>")
     bus, car = pictures_of(read("cvat", tmp_path))[0].things
     assert (bus.name, bus.box, car.name, car.box) == ("bus", (0, 0, 4, 2), "car", (7, 8, 20, 23))
-    assert car.rle and mask_of(car.rle)[8].nonzero()[0].tolist() == [10, 11, 12, 13, 14]
+    assert car.rle and decode_rle(car.rle)[8].nonzero()[0].tolist() == [10, 11, 12, 13, 14]
     (tmp_path / "annotations.xml").write_text(f"{head}<points label='x' points='1,1'/></image></annotations>")
     with pytest.raises(InputError, match="<points>"):
         read("cvat", tmp_path)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.models import plain_card
 
 from annofree.errors import InputError, MissingError
 from annofree.hub.cards import BUNDLED, KINDS, TIERS, Card, bundled, bundled_card, known_cards, sha256_of
@@ -15,13 +16,7 @@ from annofree.hub.open_clip_cards import open_clip_card
 @pytest.fixture
 def card(tmp_path: Path) -> Card:
     (tmp_path / "weights.safetensors").write_bytes(b"abc")
-    made = Card(
-        name="toy",
-        family="none",
-        tier="S0",
-        licence="Apache-2.0",
-        trained_on="nothing",
-        world="paper",
+    made = plain_card(
         files={"weights.safetensors": sha256_of(tmp_path / "weights.safetensors")},
         use={"side": 64, "templates": ["a {}"], "mean": [0.5, 0.25, 0.125]},
         figures={"top1": 0.5},

@@ -23,6 +23,7 @@ import pytest
 import torch
 from huggingface_hub import constants, errors
 from safetensors.numpy import load_file, save
+from tests.support.models import plain_card
 
 from annofree.errors import AnnofreeError, InputError, MissingError
 from annofree.hub import download as hub_module
@@ -34,20 +35,8 @@ from annofree.hub.store import Seen, add_folder, all_cards, card_named, home, st
 from annofree.testing.hub_cache import write_snapshot
 
 FIRST, SECOND = "1" * 40, "2" * 40
-TOY = Card(
-    name="toy",
-    kind="sam",
-    family="transformers SamModel",
-    tier="S2",
-    licence="MIT",
-    code_licence="MIT",
-    trained_on="nothing",
-    world="paper",
-    files={"config.json": None, "model.safetensors": None},
-    hub="makers/toy",
-    revision="main",
-    size=1_000_000,
-)
+MIT = {"tier": "S2", "licence": "MIT", "code_licence": "MIT", "files": {"config.json": None, "model.safetensors": None}}
+TOY = plain_card(kind="sam", family="transformers SamModel", hub="makers/toy", revision="main", size=1_000_000, **MIT)
 Online = dict[str, dict[str, bytes]]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from annofree.clues.distractors import Distractors
-from annofree.detections.overlaps import Overlaps
+from annofree.detections.nms import Overlaps
 from annofree.detections.policy import OutputPolicy
 from annofree.errors import InputError
 from annofree.fragments.clusters import Seeding

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import constants
+from tests.support.models import empty_hub
 
 from annofree.clues.objectness import InstanceObjectness
 from annofree.errors import InputError, MissingError
@@ -36,9 +36,7 @@ WHOLE = f"{BARE}+dino-vit-s-8+found"
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty Hugging Face cache and store, and no network."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("ANNOFREE_HOME", str(tmp_path / "home"))
+    empty_hub(monkeypatch, tmp_path)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ def made(settings: ConsensusSettings = SETTINGS) -> Consensus:
 class Found:
     masks: Tensor
     scores: Tensor
+    labels: Tensor
 
 
 class Eye:
@@ -39,7 +40,13 @@ class Eye:
 
     def detect(self, pixels: list[Tensor]) -> Sequence[Found]:
         size = pixels[0].shape[1:]
-        return [Found(torch.stack([torch.ones(size), torch.zeros(size)]).bool(), torch.tensor([0.75, 0.9]))]
+        return [
+            Found(
+                torch.stack([torch.ones(size), torch.zeros(size)]).bool(),
+                torch.tensor([0.75, 0.9]),
+                torch.zeros(2, dtype=torch.long),
+            )
+        ]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -260,7 +260,7 @@ def test_pamr_runs_on_cells_of_the_size_asked_for() -> None:
     method = PatchCosine(Random(), settings)
     encoding = method.encode([image])[0]
     maps = method.scores(encoding, settings.background.asked("cat, dog"))
-    finer = refined(image, resized(maps, (16, 24))[:, :15, :23])
+    finer = refined(image.pixels, resized(maps, (16, 24))[:, :15, :23])
     found = method.semantic(encoding, "cat, dog").labels
     assert_best(found, resized(finer, (30, 45)))
     assert not np.array_equal(found, PatchCosine(Random(), replace(settings, refine="none")).semantic(image, "cat, dog").labels)

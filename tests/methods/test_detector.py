@@ -219,7 +219,7 @@ def test_the_detector_of_a_preset(folder: Path, tmp_path: Path, monkeypatch: pyt
     from annofree.hub.store import add_folder
 
     add_folder(tmp_path / "home-made", name="my-detector")
-    method = load("detector", models="tiny-clip+tiny-sam+my-detector", device="cpu")
+    method: Any = load("detector", models="tiny-clip+tiny-sam+my-detector", device="cpu")
     assert method.origin.names == ("cat", "dog") and method.provenance["models"][0]["name"] == "my-detector"
     with pytest.raises(InputError, match="a saliency head and a segmenter"):
         Models("tiny-clip+tiny-sam+my-detector+my-detector", "cpu")

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from huggingface_hub import constants
 from open_clip.model import CLIP
 from safetensors.torch import save
+from tests.support.models import empty_hub
 from transformers import SamConfig, SamModel
 
 import annofree
@@ -45,10 +45,7 @@ from annofree.testing.hub_cache import write_snapshot
 @pytest.fixture(autouse=True)
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty Hugging Face cache and store, and no network."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("ANNOFREE_HOME", str(tmp_path / "home"))
-    return tmp_path / "hub"
+    return empty_hub(monkeypatch, tmp_path)
 
 
 def made(method: str, variant: str = "default", changes: Any = None) -> Any:

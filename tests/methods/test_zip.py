@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from annofree.errors import InputError
 from annofree.fragments.clusters import Init, Seeding
 from annofree.methods.zip import VARIANTS, Coarse, Zip, ZipSettings
 from annofree.protocols import Embedding, PromptedMasks, Segmenter
-from annofree.structures import Detections, FeatureMap, Image, Vocabulary
+from annofree.structures import Detections, FeatureMap, FloatArray, Image, Vocabulary
 from annofree.testing.conformance import CHECKS, check_known_answers
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import BACKGROUND, COLOURS, NAMES, PaperScene, scenes
@@ -112,12 +111,7 @@ class Recording(FakeSam):
         self.asked: list[tuple[Any, Any]] = []
 
     def draw(
-        self,
-        embedding: Embedding,
-        *,
-        boxes: npt.NDArray[np.float32] | None = None,
-        points: npt.NDArray[np.float32] | None = None,
-        many: bool = False,
+        self, embedding: Embedding, *, boxes: FloatArray | None = None, points: FloatArray | None = None, many: bool = False
     ) -> PromptedMasks:
         self.asked.append((None if boxes is None else boxes.tolist(), None if points is None else points.tolist()))
         return super().draw(embedding, boxes=boxes, points=points, many=many)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import constants
+from tests.support.models import empty_hub
 from tests.support.painted import assert_best
 from torch import Tensor
 from torch.nn import functional as F
@@ -249,9 +249,7 @@ def test_names_never_seen_in_training_are_asked_alike() -> None:
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty Hugging Face cache and store, and no network."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("ANNOFREE_HOME", str(tmp_path / "home"))
+    empty_hub(monkeypatch, tmp_path)
 
 
 def test_published_weights_that_are_not_here_are_named_with_what_to_do() -> None:

@@ -7,7 +7,6 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError
 from annofree.ops.pamr import DILATIONS, pamr, refined
-from annofree.structures import Image
 from annofree.testing.tolerances import assert_close
 
 
@@ -119,7 +118,7 @@ def test_a_ragged_mask_moves_to_the_edge_of_the_picture() -> None:
     ragged = truth.clone()
     ragged[::2, 17:20] = 1
     ragged[1::2, 20:23] = 0
-    found = refined(Image(pixels), ragged[None])[0] > 0.5
+    found = refined(pixels, ragged[None])[0] > 0.5
     assert int((ragged.bool() != truth.bool()).sum()) == 96
     assert torch.equal(found, truth.bool()), "values are within 0.04 of 0 and of 1"
 
@@ -138,8 +137,8 @@ def test_the_picture_is_shrunk_with_aligned_corners() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (31, 45, 3), np.uint8)
     _, maps = scene(8, 12)
     small = torch.from_numpy(_corner_aligned(pixels / 255, (8, 12))).permute(2, 0, 1)
-    assert_close(refined(Image(pixels), maps), pamr(small, maps), dtype=torch.float32, depth="network")
-    assert refined(Image(pixels), maps[:, :1, :1]).shape == (3, 1, 1)
+    assert_close(refined(pixels, maps), pamr(small, maps), dtype=torch.float32, depth="network")
+    assert refined(pixels, maps[:, :1, :1]).shape == (3, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -164,4 +163,4 @@ def test_whole_numbers_are_refused() -> None:
     with pytest.raises(InputError, match="floats"):
         pamr(torch.zeros(3, 4, 5), torch.zeros(1, 4, 5, dtype=torch.long))
     with pytest.raises(InputError, match="maps"):
-        refined(Image(np.zeros((4, 5, 3), np.uint8)), torch.zeros(4, 5))
+        refined(np.zeros((4, 5, 3), np.uint8), torch.zeros(4, 5))

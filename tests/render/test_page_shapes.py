@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annofree.formats.annotations import Thing, mask_of
+from annofree.formats.annotations import Thing
 from annofree.formats.polygons import filled
+from annofree.ops.rle import decode_rle
 from annofree.render.page_shapes import MOST_SHAPES, SIDE, shapes_of, units_of
 from annofree.structures import BoolArray
 
@@ -19,7 +20,7 @@ def masked(path: str, size: tuple[int, int]) -> BoolArray:
     for start, steps in re.findall(r"M([^l]*)l([^z]*)z", path):
         numbers = [int(n) for n in re.findall(r"-?\d+", start + " " + steps)]
         corners = np.cumsum(np.array(numbers).reshape(-1, 2), axis=0)
-        mask ^= mask_of(filled([corners * scale], size))
+        mask ^= decode_rle(filled([corners * scale], size))
     return mask
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from faster_coco_eval import mask as coco_mask
 from torch import Tensor
 
 from annofree.errors import MissingError
 from annofree.features.saliency import TokenCutMap
 from annofree.features.selfmask import Salient, SelfMask
+from annofree.ops.rle import decode_rle
 from annofree.retrieval.archive import Archive, MaskWriter, Member, read_masks
 from annofree.runs.mask_archive import Refine, contrast, mask_archive, refined_mask
 from annofree.structures import BoolArray, Image
@@ -45,7 +45,7 @@ def written(folder: Path, count: int = 5) -> Archive:
 
 def decoded(folder: Path) -> dict[str, BoolArray]:
     rles = {name: {**m.rle, "counts": m.rle["counts"].encode("ascii")} for name, m in read_masks(folder).items()}
-    return {name: coco_mask.decode(rle).astype(bool) for name, rle in rles.items()}
+    return {name: decode_rle(rle) for name, rle in rles.items()}
 
 
 def test_each_picture_has_one_mask_as_the_source_draws_it(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from skimage.measure import label
+from tests.support.wrong_methods import mistakes_of_both, remarking_in_one_text
 
-from annofree.errors import InputError
 from annofree.protocols import Segmenter
 from annofree.structures import BoolArray, Detections, Image, Vocabulary
 from annofree.testing import conformance
@@ -176,18 +176,6 @@ class SharesScores(Colours):
         return replace(found, scores=found.scores / np.float32(len(found.names)))
 
 
-class ShufflesBatches(Colours):
-    """Sorts by size for speed and forgets to sort back."""
-
-    def encode(self, images: Sequence[Image]) -> list[Any]:
-        return super().encode(sorted(images, key=lambda image: image.size))
-
-
-class LosesTheLast(Colours):
-    def encode(self, images: Sequence[Image]) -> list[Any]:
-        return super().encode(images[: max(1, len(images) - 1)])
-
-
 class DrawsLessInBatches(Rounds):
     loses = 200
 
@@ -268,35 +256,6 @@ class AddsUpPictures(Colours):
         return replace(found, scores=found.scores / np.float32(1 + 0.1 * self.count))
 
 
-class RefusesLate(Colours):
-    """Lets a stranger's error through where names are bad."""
-
-    def instances(self, image: Any, classes: Any) -> Detections:
-        try:
-            return super().instances(image, classes)
-        except InputError as error:
-            raise IndexError("list index out of range") from error
-
-
-class AcceptsNothing(Colours):
-    def instances(self, image: Any, classes: Any) -> Detections:
-        return super().instances(image, classes or NAMES)
-
-
-class CountsInProvenance(Colours):
-    def __init__(self) -> None:
-        self.provenance = {"count": 0}
-
-    def instances(self, image: Any, classes: Any) -> Detections:
-        self.provenance["count"] += 1
-        return super().instances(image, classes)
-
-
-class RemarksInOneText(Colours):
-    def remarks(self, classes: Any) -> Any:
-        return "; ".join(super().remarks(classes))
-
-
 @pytest.mark.parametrize(
     ("wrong", "check", "message"),
     [
@@ -309,8 +268,6 @@ class RemarksInOneText(Colours):
         (ShortBoxes, "check_tight_boxes", "tight box"),
         (FirstNameWins, "check_vocabulary_order", "scores differ"),
         (SharesScores, "check_absent_classes", "scores differ"),
-        (ShufflesBatches, "check_batches", "encoded with others"),
-        (LosesTheLast, "check_batches", "encodings of as many images"),
         (DrawsLessInBatches, "check_batches", "the masks differ"),
         (ScoresOtherwiseInBatches, "check_batches", "scores differ"),
         (DropsWithEncodings, "check_image_or_encoding", "image for encoding"),
@@ -321,10 +278,14 @@ class RemarksInOneText(Colours):
         (LagsBehind, "check_no_memory", "no 'apple' with IoU"),
         (RemembersById, "check_no_memory", "no 'apple' with IoU"),
         (AddsUpPictures, "check_no_memory", "after another"),
-        (RefusesLate, "check_bad_input", "got IndexError"),
-        (AcceptsNothing, "check_bad_input", "got an answer"),
-        (CountsInProvenance, "check_provenance", "changed between two uses"),
-        (RemarksInOneText, "check_remarks", "list of sentences"),
+        *mistakes_of_both(
+            Colours,
+            "instances",
+            batches="check_batches",
+            names="check_bad_input",
+            provenance="check_provenance",
+            remarks="check_remarks",
+        ),
     ],
 )
 def test_wrong_methods_fail_the_check_made_for_them(wrong: Callable[[], Segmenter], check: str, message: str) -> None:
@@ -332,7 +293,7 @@ def test_wrong_methods_fail_the_check_made_for_them(wrong: Callable[[], Segmente
         getattr(conformance, check)(wrong())
 
 
-@pytest.mark.parametrize("wrong", [Blind, TakesTallForWide, ShortBoxes, RemarksInOneText])
+@pytest.mark.parametrize("wrong", [Blind, TakesTallForWide, ShortBoxes, remarking_in_one_text(Colours)])
 def test_the_suite_as_a_whole_finds_them(wrong: Callable[[], Segmenter]) -> None:
     with pytest.raises(AssertionError):
         check_segmenter(wrong)

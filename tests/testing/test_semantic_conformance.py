@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.wrong_methods import mistakes_of_both, remarking_in_one_text
 
-from annofree.errors import InputError
 from annofree.protocols import SemanticSegmenter
 from annofree.structures import Image, IntArray, LabelMap, Vocabulary
 from annofree.testing import semantic_conformance
@@ -128,16 +128,6 @@ class AbsentNamesCount(Colours):
         return found
 
 
-class ShufflesBatches(Colours):
-    def encode(self, images: Sequence[Image]) -> list[Any]:
-        return super().encode(sorted(images, key=lambda image: image.size))
-
-
-class LosesTheLast(Colours):
-    def encode(self, images: Sequence[Image]) -> list[Any]:
-        return super().encode(images[: max(1, len(images) - 1)])
-
-
 class OtherForEncodings(Colours):
     def semantic(self, image: Any, classes: Any) -> LabelMap:
         found = super().semantic(image, classes)
@@ -182,33 +172,6 @@ class RemembersById(Colours):
         return self.last[key]
 
 
-class RefusesLate(Colours):
-    def semantic(self, image: Any, classes: Any) -> LabelMap:
-        try:
-            return super().semantic(image, classes)
-        except InputError as error:
-            raise IndexError("list index out of range") from error
-
-
-class AcceptsNothing(Colours):
-    def semantic(self, image: Any, classes: Any) -> LabelMap:
-        return super().semantic(image, classes or NAMES)
-
-
-class CountsInProvenance(Colours):
-    def __init__(self) -> None:
-        self.provenance = {"count": 0}
-
-    def semantic(self, image: Any, classes: Any) -> LabelMap:
-        self.provenance["count"] += 1
-        return super().semantic(image, classes)
-
-
-class RemarksInOneText(Colours):
-    def remarks(self, classes: Any) -> Any:
-        return "; ".join(super().remarks(classes))
-
-
 @pytest.mark.parametrize(
     ("wrong", "check", "message"),
     [
@@ -221,17 +184,19 @@ class RemarksInOneText(Colours):
         (NoBackgroundForOne, "check_one_name", "expected the names"),
         (FirstNameWins, "check_order_of_names", "of the pixels differ"),
         (AbsentNamesCount, "check_absent_names", "of the pixels differ"),
-        (ShufflesBatches, "check_batches_of_images", "encoded with others"),
-        (LosesTheLast, "check_batches_of_images", "encodings of as many images"),
         (OtherForEncodings, "check_encoding_for_image", "image for encoding"),
         (PaintsOnPixels, "check_nothing_changed", "pixels were changed"),
         (WearsOut, "check_nothing_changed", "asked again"),
         (Restless, "check_nothing_changed", "asked again: .* of the pixels differ"),
         (RemembersById, "check_nothing_changed", "is elsewhere"),
-        (RefusesLate, "check_bad_names", "got IndexError"),
-        (AcceptsNothing, "check_bad_names", "got an answer"),
-        (CountsInProvenance, "check_told", "changed between two uses"),
-        (RemarksInOneText, "check_told", "list of sentences"),
+        *mistakes_of_both(
+            Colours,
+            "semantic",
+            batches="check_batches_of_images",
+            names="check_bad_names",
+            provenance="check_told",
+            remarks="check_told",
+        ),
     ],
 )
 def test_wrong_methods_fail_the_check_made_for_them(wrong: Callable[[], SemanticSegmenter], check: str, message: str) -> None:
@@ -239,7 +204,7 @@ def test_wrong_methods_fail_the_check_made_for_them(wrong: Callable[[], Semantic
         getattr(semantic_conformance, check)(wrong())
 
 
-@pytest.mark.parametrize("wrong", [Blind, TakesTallForWide, DoubleBackground, RemarksInOneText])
+@pytest.mark.parametrize("wrong", [Blind, TakesTallForWide, DoubleBackground, remarking_in_one_text(Colours)])
 def test_the_suite_as_a_whole_finds_them(wrong: Callable[[], SemanticSegmenter]) -> None:
     with pytest.raises(AssertionError):
         check_semantic_segmenter(wrong)

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import pytest
-from faster_coco_eval import mask as coco_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as transforms
 
 from annofree.errors import ImageError, InputError
+from annofree.ops.rle import decode_rle, encode_rle, rle_json
 from annofree.retrieval.archive import Archive, Member, PseudoMask
 from annofree.structures import BoolArray
 from annofree.training.augment import object_crops as subjects
@@ -36,8 +36,7 @@ MEMBERS = {"dog": "abc", "cat": "cdg", "cup": "ef"}
 
 
 def rle(mask: BoolArray) -> dict[str, Any]:
-    coded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(coded["size"]), "counts": coded["counts"].decode("ascii")}
+    return rle_json(encode_rle(mask))
 
 
 def blob(rng: np.random.Generator, size: tuple[int, int]) -> BoolArray:
@@ -72,7 +71,7 @@ def masks() -> dict[str, PseudoMask]:
 
 def obvious_window(archive: Archive, masks: dict[str, PseudoMask], draw: PictureDraw, side: int) -> tuple[Any, Any, Any]:
     """Colours (S, S, 3), the object and the padding (S, S): scaled, padded, cropped and mirrored as whole pictures."""
-    pixels, mask = archive.open(draw.id).pixels, coco_mask.decode(masks[draw.id].rle).astype(bool)
+    pixels, mask = archive.open(draw.id).pixels, decode_rle(masks[draw.id].rle)
     height, width = mask.shape
     h, w = max(1, int(draw.scale * height)), max(1, int(draw.scale * width))
     small = np.asarray(PIL.Image.fromarray(pixels).resize((w, h), PIL.Image.Resampling.BILINEAR))

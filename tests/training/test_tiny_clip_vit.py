@@ -18,7 +18,7 @@ from annofree.errors import MissingError
 from annofree.experiments.models import ModelRecipe
 from annofree.features.clip import Clip
 from annofree.features.clip_network import WEIGHTS
-from annofree.features.dense_tokens import Tokenizer
+from annofree.features.tokenizer import Tokenizer
 from annofree.hub.cards import bundled
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close

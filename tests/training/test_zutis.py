@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from tests.support.trainings import curve, quiet, train_in_two
 from tests.support.zutis_training import NAMES, SIDE, TOML, write_archive, write_clip
 from tests.training.two_processes import assert_same_curves, by_two_processes
 from torch import Tensor
@@ -25,7 +26,6 @@ from annofree.retrieval.archive import Archive
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
 from annofree.training.augment.copy_paste import VARIANTS, CopyPaste
-from annofree.training.engine.checkpoint import read_log
 from annofree.training.engine.distributed import Ranks
 from annofree.training.zutis.recipe import ZutisRecipe
 from annofree.training.zutis.train import (
@@ -56,14 +56,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe_of(home: Path, out: Path, **changes: Any) -> ZutisRecipe:
     return replace(ZutisRecipe.read(home / "recipe.toml", out=out), **changes)
-
-
-def curve(out: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in line.items() if k not in ("seconds", "images/s")} for line in read_log(out / "log.jsonl")]
-
-
-def quiet(text: str) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -119,18 +111,7 @@ def test_masks_of_a_higher_tier_raise_that_of_the_card(home: Path, tmp_path: Pat
 
 
 def test_stopped_at_any_step_it_goes_on_to_the_same_curve(home: Path, trained: Path, tmp_path: Path) -> None:
-    class StoppedError(Exception):
-        pass
-
-    def stop(done: int, total: int) -> None:
-        if done == 5:
-            raise StoppedError
-
-    recipe = recipe_of(home, tmp_path)
-    with pytest.raises(StoppedError):
-        fit_zutis(recipe, on_progress=stop, say=quiet)
-    assert (tmp_path / "curves.png").exists() and not (tmp_path / "card.json").exists()
-    fit_zutis(recipe, say=quiet)
+    train_in_two(fit_zutis, recipe_of(home, tmp_path), tmp_path)
     assert curve(tmp_path) == curve(trained)
     ours, theirs = load_zutis(tmp_path).state_dict(), load_zutis(trained).state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)

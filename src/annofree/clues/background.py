@@ -44,15 +44,17 @@ class Asked:
 class Background:
     """How the background is told.
 
-    ``rule``: ``words`` (each of ``words`` is scored as a class, the best of them stands for the background: ZUTIS and
-    CLIP-DIY with "background"), ``threshold`` (the best score of a pixel is under ``threshold``), ``objectness`` (the
-    objectness is), or ``none``.  A person who lists "background" gets that entry under every rule, and no second one;
-    a word that is asked for as a class is no background.
-    Raises InputError for an unknown rule and for ``words`` without words.
+    A person who lists "background" gets that entry under every rule, and no second one; a word that is asked for as a class is
+    no background.  Raises InputError for an unknown rule and for ``words`` without words.
     """
 
+    # ``words`` (each of ``words`` is scored as a class, the best of them stands for the background: ZUTIS and CLIP-DIY with
+    # "background"), ``threshold`` (the best score of a pixel is under ``threshold``), ``objectness`` (the objectness is), or
+    # ``none``
     rule: Literal["none", "words", "threshold", "objectness"] = "words"
+    # what stands for the background, under the rule of that name; ZUTIS and CLIP-DIY take the one word
     words: tuple[str, ...] = (BACKGROUND,)
+    # the score, or the objectness, of 0 .. 1 under which a pixel is background, under the other two rules
     threshold: float = 0.5
 
     def __post_init__(self) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faster_coco_eval import mask as coco_mask
 
 from annofree.errors import InputError
 from annofree.formats.annotations import names_of, thing_of
 from annofree.formats.coco import CocoFile
 from annofree.io.coco_stream import stream_coco
+from annofree.ops.rle import rle_area
 from annofree.structures import FloatArray, IntArray
 
 __all__ = ["CocoReading", "Columns"]
@@ -110,7 +110,7 @@ class CocoReading:
         thing = thing_of({**row, "bbox": [0.0] * 4}, {row["category_id"]: ""}, size)
         if thing.crowd:
             self.left_out["crowd"] += 1
-        elif thing.rle is None or not coco_mask.area([thing.rle])[0]:
+        elif thing.rle is None or not rle_area(thing.rle):
             self.left_out["no mask"] += 1
         else:
             self.masks.append(thing.rle["counts"])

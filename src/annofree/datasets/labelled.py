@@ -22,8 +22,8 @@ import numpy.typing as npt
 from annofree.datasets.coco_columns import CocoReading, Columns
 from annofree.errors import InputError
 from annofree.io.image_sources import read_place
+from annofree.ops.rle import rle_boxes
 from annofree.structures import BoolArray, Detections, FloatArray, Image, IntArray
-from annofree.structures.coco_rows import boxes_of
 
 __all__ = ["AGNOSTIC", "Example", "Labelled", "info_of", "labels_file"]
 
@@ -110,7 +110,9 @@ class Labelled:
         """The instances of a picture alone, masks as run lengths, in the order of the file."""
         chosen, size = self._columns.of(index), self._size(index)
         rles = tuple({"size": list(size), "counts": self._columns.masks[i]} for i in chosen)
-        return Detections(size, self.names, self._columns.class_ids[chosen], self._columns.scores[chosen], boxes_of(rles), rles)
+        return Detections(
+            size, self.names, self._columns.class_ids[chosen], self._columns.scores[chosen], rle_boxes(rles), rles
+        )
 
     def fingerprint(self) -> str:
         """Tell these labels from others: pictures, sizes, repeats, names and every mask, in 16 hex digits."""

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from faster_coco_eval import mask as coco_mask
 from scipy import ndimage
 from torch import Tensor
 
 from annofree.errors import InputError
 from annofree.ops.grids import resized
 from annofree.ops.regions import Connectivity, components
+from annofree.ops.rle import decode_rle
 from annofree.structures import BoolArray, Detections, FloatArray, LabelMap
 
 __all__ = [
@@ -157,7 +157,7 @@ def label_map_of(found: Detections, background: int, threshold: float = 0.5) -> 
     for k in np.unique(found.class_ids).tolist():
         against = np.zeros(found.size, np.float32)
         for i in np.flatnonzero(found.class_ids == k).tolist():
-            against += np.float32(np.log1p(-min(float(found.scores[i]), _SURE))) * coco_mask.decode(found.rles[i])
+            against += np.float32(np.log1p(-min(float(found.scores[i]), _SURE))) * decode_rle(found.rles[i])
         wins = against < least
         labels[wins], least[wins] = k, against[wins]
     return LabelMap(labels, found.names, background)

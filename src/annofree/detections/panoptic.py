@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from annofree.errors import InputError, unknown_name
+from annofree.ops.rle import rle_part
 from annofree.structures import Detections, LabelMap
 
 __all__ = ["PanopticMap", "PanopticSettings", "Segment", "panoptic"]
@@ -25,16 +25,15 @@ Ids = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class PanopticSettings:
-    """Who gets a pixel.
+    """Who gets a pixel.  Raises InputError for parts outside of 0 .. 1 and for fewer than 0 px."""
 
-    ``min_visible``: an instance is dropped, and its pixels are free again, if less than this part of it is not under others;
-    0.5 as in the reference implementation of the paper.  ``contained_above``: an instance of which more than this part lies
-    inside a larger, stronger one is put above it, such as the tie on a person; ours, and 1 never does.  ``min_stuff``: stuff
-    of fewer px becomes void; the reference takes 4096 for pictures of COCO's size, 0 keeps all.
-    """
-
+    # an instance is dropped, and its pixels are free again, if less than this part of it is not under others; 0.5 as in the
+    # reference implementation of the paper (Kirillov et al., CVPR 2019)
     min_visible: float = 0.5
+    # an instance of which more than this part lies inside a larger, stronger one is put above it, such as the tie on a person;
+    # ours, and 1 never does
     contained_above: float = 1.0
+    # stuff of fewer px becomes void; the reference takes 4096 for images of COCO's size, 0 keeps all
     min_stuff: int = 0
 
     def __post_init__(self) -> None:
@@ -178,10 +177,8 @@ def _from_the_top(things: Detections, contained_above: float) -> list[int]:
     """
     if contained_above >= 1:
         return list(range(len(things)))
-    rles, areas = list(things.rles), things.areas
-    # With all marked as crowds, COCO divides the overlap by the area of the first alone.
-    inside = np.asarray(coco_mask.iou(rles, rles, [1] * len(rles))).reshape(len(rles), len(rles))
-    within = (inside > contained_above) & (areas[:, None] < areas[None])
+    areas = things.areas
+    within = (rle_part(things.rles, things.rles) > contained_above) & (areas[:, None] < areas[None])
     order: list[int] = []
     for i in range(len(things)):
         order.insert(next((at for at, other in enumerate(order) if within[i, other]), len(order)), i)

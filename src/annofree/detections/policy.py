@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import Tensor
 
-from annofree.detections.overlaps import Overlaps
+from annofree.detections.nms import Overlaps
 from annofree.detections.verification import Calibration, Naming, geometry, named, signals_of
 from annofree.errors import InputError
 from annofree.structures import Detections, FloatArray, IntArray

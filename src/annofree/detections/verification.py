@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from faster_coco_eval import mask as coco_mask
 from scipy import ndimage
 from torch import Tensor
 
 from annofree.errors import InputError, unknown_name
 from annofree.ops.boxes import tight_boxes
+from annofree.ops.rle import rle_areas, rle_boxes, rle_iou, rle_part
 from annofree.structures import RLE, BoolArray, FloatArray, Image, IntArray
 
 __all__ = ["SIGNALS", "Calibration", "Naming", "geometry", "named", "on_edges", "signals_of"]
@@ -74,18 +74,24 @@ def geometry(rles: Sequence[RLE], size: tuple[int, int]) -> FloatArray:
     """The signals of masks that hang on no name, from ``area`` on, (N, 7) float32, of an image of ``size`` (H, W)."""
     if not rles:
         return np.zeros((0, len(_GEOMETRY)), np.float32)
-    masks, none = list(rles), [0] * len(rles)
-    area = np.asarray(coco_mask.area(masks), np.float64)
-    x, y, w, h = np.asarray(coco_mask.toBbox(masks), np.float64).reshape(-1, 4).T
-    edge = (x <= 1) | (y <= 1) | (x + w >= size[1] - 1) | (y + h >= size[0] - 1)
-    iou = np.asarray(coco_mask.iou(masks, masks, none), np.float64)
-    part = np.asarray(coco_mask.iou(masks, masks, [1] * len(masks)), np.float64)  # of the first in the second
-    agreement = (iou > _SAME).sum(1) - 1
+    area = rle_areas(rles).astype(np.float64)
+    x0, y0, x1, y1 = rle_boxes(rles).astype(np.float64).T
+    edge = (x0 <= 1) | (y0 <= 1) | (x1 >= size[1] - 1) | (y1 >= size[0] - 1)
+    part = rle_part(rles, rles)
+    agreement = (rle_iou(rles, rles) > _SAME).sum(1) - 1
     smaller = area[None] < _SMALLER * area[:, None]
     holds = ((part.T > _INSIDE) & smaller).sum(1)
     held = ((part > _INSIDE) & smaller.T).sum(1)
     share = np.log(area / (size[0] * size[1]))
-    columns = (share, share**2, area / np.maximum(w * h, 1), edge, np.log1p(agreement), np.log1p(holds), np.log1p(held))
+    columns = (
+        share,
+        share**2,
+        area / np.maximum((x1 - x0) * (y1 - y0), 1),
+        edge,
+        np.log1p(agreement),
+        np.log1p(holds),
+        np.log1p(held),
+    )
     return np.stack(columns, 1).astype(np.float32)
 
 

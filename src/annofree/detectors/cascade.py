@@ -9,7 +9,7 @@ Boxes are moved whatever their name.  Each stage sends a third of its gradient i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from annofree.detectors.config import DetectorConfig
 from annofree.detectors.matching import Lesson, box_loss, class_loss, drop_weights, lesson, sample
 from annofree.detectors.region_detector import Located, RegionNetwork, best
 from annofree.detectors.roi_align import read_boxes
-from annofree.detectors.types import Target
+from annofree.detectors.types import Levels, Sizes, Target
 
 __all__ = ["IOUS", "WEIGHTS", "Cascade"]
 
@@ -37,13 +37,7 @@ class Cascade(RegionNetwork):
         self.stages: Sequence[BoxStage] = nn.ModuleList([BoxStage(config, weights) for weights in WEIGHTS])  # type: ignore[assignment]
         self.mask = MaskHead(config)
 
-    def losses(
-        self,
-        levels: Mapping[str, Tensor],
-        proposals: Sequence[Tensor],
-        sizes: Sequence[tuple[int, int]],
-        targets: Sequence[Target],
-    ) -> dict[str, Tensor]:
+    def losses(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the losses of classes and boxes of each stage, and of masks.
 
         Boxes are drawn once, from proposals and the objects' own boxes; later stages learn from the same ones, moved and
@@ -61,9 +55,7 @@ class Cascade(RegionNetwork):
                 taught = [lesson(_solid(b), target, IOUS[i], names) for b, target in zip(moved, targets, strict=True)]
         return losses | {"loss_mask": self._mask_loss(levels, first, targets)}
 
-    def answers(
-        self, levels: Mapping[str, Tensor], proposals: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
-    ) -> list[Located]:
+    def answers(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes) -> list[Located]:
         """Look into proposals three times; boxes are the last ones, scores the mean over the stages."""
         boxes, scores = list(proposals), list[Tensor]()
         counts = [some.shape[0] for some in boxes]
@@ -82,17 +74,17 @@ class Cascade(RegionNetwork):
         taught = lesson(torch.cat([boxes, target.boxes.to(boxes)]), target, IOUS[0], names)
         return sample(taught, names, how.roi_batch, how.roi_positive)
 
-    def _look(self, stage: BoxStage, levels: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _look(self, stage: BoxStage, levels: Levels, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         how = self.config
         pooled = read_boxes(levels, boxes, how.box_pool, how.roi_scale, how.sampling)
         logits, deltas = stage(scaled_gradient(pooled, 1 / len(self.stages)))
         return logits, deltas
 
-    def _masks(self, levels: Mapping[str, Tensor], boxes: Sequence[Tensor], labels: Tensor) -> Tensor:
+    def _masks(self, levels: Levels, boxes: Sequence[Tensor], labels: Tensor) -> Tensor:
         how = self.config
         return self.mask.chosen(read_boxes(levels, boxes, how.mask_pool, how.roi_scale, how.sampling), labels)
 
-    def _mask_loss(self, levels: Mapping[str, Tensor], taught: Sequence[Lesson], targets: Sequence[Target]) -> Tensor:
+    def _mask_loss(self, levels: Levels, taught: Sequence[Lesson], targets: Sequence[Target]) -> Tensor:
         on = [one.only(one.labels < len(self.config.names)) for one in taught]
         logits = self._masks(levels, [one.boxes for one in on], torch.cat([one.labels for one in on]))
         return mask_loss(logits, on, targets)
@@ -104,7 +96,7 @@ class Cascade(RegionNetwork):
         return torch.cat([drop_weights(boxes, target, iou) for boxes, target in zip(moved, targets, strict=True)])
 
 
-def _each(stage: BoxStage, boxes: Sequence[Tensor], deltas: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+def _each(stage: BoxStage, boxes: Sequence[Tensor], deltas: Tensor, sizes: Sizes) -> list[Tensor]:
     """The boxes of each picture after their deltas, which are those of all pictures."""
     parts = torch.split(deltas, [some.shape[0] for some in boxes])
     return [stage.moved(b, d, size) for b, d, size in zip(boxes, parts, sizes, strict=True)]

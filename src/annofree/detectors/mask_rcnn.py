@@ -5,7 +5,7 @@ Boxes are moved by name, regions read by torchvision's RoIAlign, and losses are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -17,7 +17,7 @@ from torchvision.ops.poolers import LevelMapper
 from annofree.detectors.backbones import LEVELS, STRIDES
 from annofree.detectors.config import DetectorConfig
 from annofree.detectors.region_detector import Located, RegionNetwork
-from annofree.detectors.types import Target
+from annofree.detectors.types import Levels, Sizes, Target
 
 __all__ = ["MaskRcnn", "roi_heads"]
 
@@ -31,22 +31,14 @@ class MaskRcnn(RegionNetwork):
         super().__init__(config)
         self.roi_heads = roi_heads(config)
 
-    def losses(
-        self,
-        levels: Mapping[str, Tensor],
-        proposals: Sequence[Tensor],
-        sizes: Sequence[tuple[int, int]],
-        targets: Sequence[Target],
-    ) -> dict[str, Tensor]:
+    def losses(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the losses of classes, boxes and masks, by torchvision's names."""
         # torchvision's label 0 is nothing
         wanted = [{"boxes": t.boxes.float(), "labels": t.labels + 1, "masks": t.masks} for t in targets]
         losses: dict[str, Tensor] = self.roi_heads(dict(levels), list(proposals), list(sizes), wanted)[1]
         return losses
 
-    def answers(
-        self, levels: Mapping[str, Tensor], proposals: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
-    ) -> list[Located]:
+    def answers(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes) -> list[Located]:
         """Look into the proposals."""
         heads, how = self.roi_heads, self.config
         heads.score_thresh, heads.nms_thresh, heads.detections_per_img = how.score_floor, how.nms, how.detections

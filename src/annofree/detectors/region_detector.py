@@ -6,7 +6,7 @@ pictures -> normalised, padded -> ResNet, FPN -> proposals -> boxes, names, scor
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from annofree.detectors.config import DetectorConfig
 from annofree.detectors.paste_masks import paste
 from annofree.detectors.preprocessing import batch, normalised
 from annofree.detectors.proposals import Proposals
-from annofree.detectors.types import Found, Target
+from annofree.detectors.types import Found, Levels, Sizes, Target
 from annofree.errors import InputError
 
 __all__ = ["Located", "RegionNetwork", "best", "check_targets"]
@@ -48,19 +48,11 @@ class RegionNetwork(DetectorNetwork):
         self.rpn = Proposals(config)
 
     @abstractmethod
-    def losses(
-        self,
-        levels: Mapping[str, Tensor],
-        proposals: Sequence[Tensor],
-        sizes: Sequence[tuple[int, int]],
-        targets: Sequence[Target],
-    ) -> dict[str, Tensor]:
+    def losses(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the losses of the heads."""
 
     @abstractmethod
-    def answers(
-        self, levels: Mapping[str, Tensor], proposals: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
-    ) -> list[Located]:
+    def answers(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes) -> list[Located]:
         """Look into the proposals of each picture."""
 
     def forward(self, pixels: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -77,7 +69,7 @@ class RegionNetwork(DetectorNetwork):
         proposals, losses = self.rpn.propose(inputs, sizes, levels, targets)
         return {**losses, **self.losses(levels, proposals, sizes, targets)}
 
-    def find(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Found]:
+    def find(self, pictures: Sequence[Tensor], sizes: Sizes) -> list[Found]:
         """Find things in pictures of one working size; see ``DetectorNetwork``."""
         inputs, shapes = self._read(pictures)
         located = zip(self.locate_all(inputs, shapes), shapes, sizes, strict=True)
@@ -90,7 +82,7 @@ class RegionNetwork(DetectorNetwork):
         """
         return self.locate_all(picture[None], [size or (picture.shape[1], picture.shape[2])])[0]
 
-    def locate_all(self, inputs: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Located]:
+    def locate_all(self, inputs: Tensor, sizes: Sizes) -> list[Located]:
         """Find things in a batch (B, 3, H, W), see ``locate``."""
         levels = self.backbone(inputs)
         proposals, _ = self.rpn.propose(inputs, sizes, levels)

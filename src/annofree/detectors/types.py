@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Found", "Target"]
+__all__ = ["Found", "Levels", "Sizes", "Target"]
+
+Levels = Mapping[str, Tensor]
+"""The maps (B, C, h, w) of a pyramid, by the names of its levels."""
+
+Sizes = Sequence[tuple[int, int]]
+"""The size (H, W) of each picture of a batch."""
 
 
 class Target(NamedTuple):

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar, get_type_hints
+from inspect import signature
+from typing import Any, TypeVar
 
-from annofree.protocols import Masker, Objectness, SelfSupervised, VisionLanguage
 from annofree.structures import Image
 
-__all__ = ["shared"]
+__all__ = ["shared", "verbs_of"]
 
 Model = TypeVar("Model")
-
-
-def _verbs() -> Iterator[str]:
-    """What models do with pictures alone: the methods of their protocols that take ``images``."""
-    for protocol in (VisionLanguage, SelfSupervised, Objectness, Masker):
-        for name, member in vars(protocol).items():
-            if not name.startswith("_") and callable(member) and get_type_hints(member).get("images") == Sequence[Image]:
-                yield name
-    yield "tokens"  # of a DINO, which its protocol leaves to it
 
 
 class _Memory:
@@ -45,10 +37,17 @@ class _Memory:
 def shared(model: Model) -> Model:
     """Return a copy of a model that remembers what it last saw, one picture deep; the original is left as it is."""
     twin, memory = copy.copy(model), _Memory()
-    for verb in _VERBS:
-        if hasattr(model, verb):
-            setattr(twin, verb, partial(memory.ask, getattr(model, verb)))
+    for verb in verbs_of(type(model)):
+        setattr(twin, verb, partial(memory.ask, getattr(model, verb)))
     return twin
 
 
-_VERBS = tuple(_verbs())
+def verbs_of(kind: type) -> list[str]:
+    """What models of a class do with pictures: their public methods whose first argument is ``images``.
+
+    >>> from annofree.protocols import Masker
+    >>> verbs_of(Masker)
+    ['embed']
+    """
+    methods = inspect.getmembers(kind, inspect.isfunction)
+    return [name for name, method in methods if not name.startswith("_") and [*signature(method).parameters][1:2] == ["images"]]

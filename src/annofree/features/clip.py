@@ -19,11 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError, unknown_name
-from annofree.features.clip_network import load_clip
-from annofree.features.dense_tokens import Tokenizer
+from annofree.features.clip_network import Tower, load_clip, tower_of
 from annofree.features.preprocessing import by_size, pixels_of
 from annofree.features.prompts import TextFeatures, fingerprint, templates_of, text_cache
-from annofree.features.towers import Tower, tower_of
+from annofree.features.tokenizer import Tokenizer
 from annofree.hub.cards import BUNDLED, Card
 from annofree.ops.grids import fitted_size, shifted, stitched
 from annofree.protocols import DensePath

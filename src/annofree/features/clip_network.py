@@ -1,4 +1,4 @@
-"""Model folders in open_clip's layout to open_clip models, strictly.
+"""Model folders in open_clip's layout to open_clip models, strictly, and one way to read their two kinds of image towers.
 
 A folder holds ``open_clip_config.json`` and ``open_clip_model.safetensors``, as in the repositories of the Hugging Face hub.
 """
@@ -14,17 +14,29 @@ from typing import Any
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict, convert_weights_to_lp
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from annofree.errors import InputError, MissingError
+from annofree.features.clip_resnet import ResNetTower
+from annofree.features.clip_vit import VitTower
+from annofree.features.position_embeddings import PositionRule
 from annofree.hub.cards import PICKLES
 
-__all__ = ["CONFIG", "DTYPES", "WEIGHTS", "LoadedClip", "load_clip"]
+__all__ = ["CONFIG", "DTYPES", "WEIGHTS", "LoadedClip", "Tower", "load_clip", "tower_of"]
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+Tower = ResNetTower | VitTower
+"""What has ``whole``, ``dense``, ``conv4``, ``patches``, ``keys``, ``stride``, ``native`` and ``dimension``.
+
+Those that a kind of tower does not have raise InputError, naming what has them.
+"""
+
 _FOREIGN = ("hf_model_name", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
 
 
@@ -63,6 +75,15 @@ def load_clip(
         convert_weights_to_lp(model.visual, dtype)
     mean, std = _statistics(config, device)
     return LoadedClip(model, mean, std, int(settings["text_cfg"].get("context_length", 77)))
+
+
+def tower_of(visual: nn.Module, positions: PositionRule | None = None) -> Tower:
+    """Wrap the image tower of an open_clip model; raises InputError for one that is no plain CLIP ResNet or ViT."""
+    if isinstance(visual, ModifiedResNet):
+        return ResNetTower(visual, positions)
+    if isinstance(visual, VisionTransformer):
+        return VitTower(visual, positions)
+    raise InputError(f"expected open_clip's ModifiedResNet or VisionTransformer as image tower, got {type(visual).__name__}")
 
 
 def _weights(folder: Path) -> Path:

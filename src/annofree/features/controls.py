@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from annofree.features.clip import Clip
-from annofree.features.towers import tower_of
+from annofree.features.clip_network import tower_of
 from annofree.structures import FeatureMap, Image
 
 __all__ = ["Control", "controlled"]

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from annofree.errors import InputError, MissingError, unknown_name
 from annofree.features.position_embeddings import PositionRule, resized_positions
 from annofree.features.preprocessing import by_size, pixels_of
-from annofree.features.sam_inputs import read_json
 from annofree.hub.cards import PICKLES, Card
+from annofree.io.model_config import read_model_config
 from annofree.ops.grids import fitted_size
 from annofree.structures import FeatureMap, Image
 
@@ -224,7 +224,7 @@ def _built(folder: Path) -> tuple[Any, dict[str, Any]]:
     path = folder / "config.json"
     if not path.is_file():
         raise MissingError(f"expected a model in timm's layout in {folder}; there is no config.json")
-    config = read_json(path)
+    config = read_model_config(path)
     name = str(config.get("architecture"))
     if not timm.is_model(name):
         raise InputError(f"expected the name of a timm model as architecture in {path}, got {name!r}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file
@@ -83,16 +83,27 @@ class Found:
         return torch.einsum("dhw,d->hw", values, self._weight.to(values)) + self._bias.to(values)
 
 
-class FoundBackground:
-    """FOUND without its trained layer: what is unlike the least attended patch is a thing."""
+class _Rule:
+    """An objectness that DINO gives by a ``rule`` with one threshold, ``tau``."""
 
-    def __init__(self, dino: SelfSupervised, tau: float = 0.3) -> None:
+    rule: ClassVar[str]
+
+    def __init__(self, dino: SelfSupervised, tau: float) -> None:
         self.dino, self.tau = dino, tau
 
     @property
     def provenance(self) -> dict[str, Any]:
         """The rule, and DINO's provenance."""
-        return {"objectness": "found-bkg", "tau": self.tau, "dino": self.dino.provenance}
+        return {"objectness": self.rule, "tau": self.tau, "dino": self.dino.provenance}
+
+
+class FoundBackground(_Rule):
+    """FOUND without its trained layer: what is unlike the least attended patch is a thing."""
+
+    rule = "found-bkg"
+
+    def __init__(self, dino: SelfSupervised, tau: float = 0.3) -> None:
+        super().__init__(dino, tau)
 
     def maps(self, images: Sequence[Image]) -> list[Tensor]:
         """1 inside of things and 0 outside, bilinear between patches, (H, W) an image."""
@@ -116,16 +127,13 @@ def background_patches(keys: Tensor, attention: Tensor, tau: float = 0.3) -> Ten
     return (units[:, seed] @ units > tau).view(grid)
 
 
-class TokenCutMap:
+class TokenCutMap(_Rule):
     """TokenCut's second eigenvector, seed side up, stretched to 0 .. 1."""
 
-    def __init__(self, dino: SelfSupervised, tau: float = 0.2) -> None:
-        self.dino, self.tau = dino, tau
+    rule = "tokencut"
 
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """The rule, and DINO's provenance."""
-        return {"objectness": "tokencut", "tau": self.tau, "dino": self.dino.provenance}
+    def __init__(self, dino: SelfSupervised, tau: float = 0.2) -> None:
+        super().__init__(dino, tau)
 
     def maps(self, images: Sequence[Image]) -> list[Tensor]:
         """How far each pixel is on the side of the thing, bilinear between patches, (H, W) in 0 .. 1 an image."""

@@ -25,8 +25,9 @@ from torch import Tensor
 from transformers.utils import logging
 
 from annofree.errors import InputError, MissingError, unknown_name
-from annofree.features.sam_inputs import Fit, Frame, Prompts, read_json
+from annofree.features.sam_inputs import Fit, Frame, Prompts
 from annofree.hub.cards import Card
+from annofree.io.model_config import read_model_config
 from annofree.protocols import Embedding, PromptedMasks
 from annofree.structures import Image
 
@@ -185,7 +186,7 @@ def _architecture(folder: Path) -> tuple[str, int]:
     path = folder / "config.json"
     if not path.is_file():
         raise MissingError(f"expected a SAM in transformers' layout in {folder}; there is no config.json")
-    config = read_json(path)
+    config = read_model_config(path)
     kind = str(config.get("model_type"))
     if kind not in FAMILIES:
         raise unknown_name("architecture of a SAM", kind, FAMILIES)

@@ -5,7 +5,6 @@ P prompts, n points a prompt, M masks a prompt, H W pixels of the picture, S the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,10 @@ from torchvision.transforms.v2 import functional as vision
 
 from annofree.errors import InputError
 from annofree.features.preprocessing import pixels_of
+from annofree.io.model_config import read_model_config
 from annofree.structures import Image
 
-__all__ = ["Fit", "Frame", "Prompts", "read_json"]
+__all__ = ["Fit", "Frame", "Prompts"]
 
 Fit = Literal["pad", "squash"]
 Floats = npt.NDArray[np.float32]
@@ -34,17 +34,19 @@ _LOGITS_AT_ONCE = 2**26
 
 @dataclass(frozen=True)
 class Frame:
-    """How a picture lies in the model's square of ``side`` px, and how logits find back.
+    """How a picture lies in the model's square, and how logits find back."""
 
-    ``pad``: the longest side becomes ``side``, then zeros at the bottom and the right after normalising (SAM); ``squash``:
-    both sides become ``side`` (SAM 2).  ``exact`` resizes bytes bilinearly with antialiasing, as the released predictors do;
-    otherwise floats are resized bicubically.
-    """
-
+    # of the square, in px; the model's own (1024 in the released SAMs)
     side: int
+    # ``pad``: the longest side becomes ``side``, then zeros at the bottom and the right after normalising (SAM); ``squash``:
+    # both sides become ``side`` (SAM 2)
     fit: Fit
+    # whether bytes are resized bilinearly with antialiasing, as the released predictors do; otherwise floats are resized
+    # bicubically
     exact: bool = True
+    # of each color of pixels in 0 .. 1, taken away; ImageNet's, as in all released SAMs
     mean: tuple[float, ...] = _MEAN
+    # by which each color is then divided; likewise
     std: tuple[float, ...] = _STD
 
     @classmethod
@@ -55,7 +57,7 @@ class Frame:
         """
         for name in ("processor_config.json", "preprocessor_config.json"):
             if (folder / name).is_file():
-                found = read_json(folder / name)
+                found = read_model_config(folder / name)
                 return cls._followed(folder / name, found.get("image_processor", found), side, fit)
         if "mean" in use:
             return cls(side, fit, exact=False, mean=tuple(use["mean"]), std=tuple(use["std"]))
@@ -182,17 +184,6 @@ class Prompts:
 
     def _fields(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         return self.boxes, self.points, self.labels
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file of a model folder; raises InputError when it is not one."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise InputError(f"expected JSON in {path}, but it cannot be read: {problem}; fetch the model again") from None
-    if not isinstance(found, dict):
-        raise InputError(f"expected a JSON object in {path}, got {type(found).__name__}")
-    return found
 
 
 def _values(size: Any) -> list[int]:

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError
 from annofree.features.preprocessing import by_size, pixels_of
-from annofree.features.sam_inputs import read_json
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork
 from annofree.hub.cards import Card, sha256_of
 from annofree.io.atomic import write_json
+from annofree.io.model_config import read_model_config
 from annofree.io.tensors import write_half
 from annofree.ops.grids import fitted_size, resized
 from annofree.structures import Image
@@ -96,7 +96,7 @@ def _named(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def _config(path: Path) -> SelfMaskConfig:
-    said = read_json(path)
+    said = read_model_config(path)
     unknown = sorted(said.keys() - {f.name for f in fields(SelfMaskConfig)})
     if unknown:
         raise InputError(f"expected the configuration of a SelfMask in {path}, but it says {', '.join(unknown)}")

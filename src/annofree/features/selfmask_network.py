@@ -27,18 +27,23 @@ __all__ = ["SelfMaskConfig", "SelfMaskNetwork", "SelfMaskOutput"]
 
 @dataclass(frozen=True)
 class SelfMaskConfig:
-    """What a network is built of; as it stands, the released one of 20 queries on DINO ViT-S/8.
+    """What a network is built of; as it stands, the released one of 20 queries on DINO ViT-S/8."""
 
-    ``architecture`` and ``model_args`` are timm's.  ``heads``, ``layers`` and ``ffn`` are the decoder's.
-    """
-
+    # of the encoder, by timm's name (released)
     architecture: str = "vit_small_patch8_224"
+    # what else timm is told of the encoder
     model_args: Mapping[str, Any] = field(default_factory=dict)
+    # Q, masks that are proposed an image (released)
     queries: int = 20
+    # L, of the decoder (released, as DETR)
     layers: int = 6
+    # of attention in each layer of the decoder (released)
     heads: int = 6
+    # width of the feed-forward part of each layer of the decoder: four times the encoder's (released)
     ffn: int = 1536
+    # of each color of pixels in 0 .. 1, taken away; ImageNet's (released)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    # by which each color is then divided; likewise
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 

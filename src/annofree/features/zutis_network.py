@@ -36,28 +36,40 @@ _BATCH = 8  # pictures at once
 class ZutisConfig:
     """The sizes of the network, those of the published ViT-B/16 unless given.
 
-    Of the encoder: ``width`` (C), ``layers``, ``heads``, ``patch`` and ``image_size`` in px, ``embed_dim`` (D), and
-    ``quick_gelu``, the activation of OpenAI's weights.  Of the rest: ``queries`` (Q), ``decoder_layers`` (L),
-    ``decoder_heads``, ``decoder_ffn`` and ``mlp_hidden``.  ``mean`` and ``std`` of the pixels are ImageNet's, though the
-    encoder is CLIP's (as released).  ``stop_gradient``: whether the mask branch leaves the encoder alone (the paper's
-    ablation).  ``names``: what it was trained on.
+    Raises InputError for a size that is no whole number from 1, and for heads that do not divide the width.
     """
 
+    # C, of the encoder's tokens, and so of the decoder's
     width: int = 768
+    # of the encoder
     layers: int = 12
+    # of attention in each layer of the encoder
     heads: int = 12
+    # side of the encoder's patches, in px
     patch: int = 16
+    # side in px of the squares that the encoder's positions were trained at
     image_size: int = 224
+    # D, length of the features that meet text
     embed_dim: int = 512
+    # Q, masks that are proposed an image (published)
     queries: int = 100
+    # L, of the decoder of queries (released, as DETR)
     decoder_layers: int = 6
+    # of attention in each layer of the decoder (released)
     decoder_heads: int = 8
+    # width of the feed-forward part of each layer of the decoder (released)
     decoder_ffn: int = 2048
+    # width of the hidden layers of the two MLPs around the decoder (published)
     mlp_hidden: int = 256
+    # of each color of pixels in 0 .. 1, taken away; ImageNet's, though the encoder is CLIP's (released)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    # by which each color is then divided; likewise
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    # whether the encoder's activation is the one that OpenAI's weights were trained with
     quick_gelu: bool = True
+    # whether the mask branch leaves the encoder alone; switched off in the paper's ablation
     stop_gradient: bool = True
+    # what it was trained on
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -11,28 +11,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from faster_coco_eval import mask as coco_mask
 
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
+from annofree.ops.rle import RLE, encode_rle, rle_area, rle_box, rle_json
 from annofree.structures.coco_rows import segmentation_rle
 
 __all__ = [
     "Picture",
     "Pictures",
     "Thing",
-    "box_of",
     "file_of",
-    "mask_of",
     "names_of",
     "not_listed",
     "painted_order",
     "pictures_of",
-    "rle_of",
     "thing_of",
 ]
 
-RLE = dict[str, Any]
 Box = tuple[float, float, float, float]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -55,8 +51,8 @@ class Thing:
     @classmethod
     def of_mask(cls, name: str, mask: BoolArray, score: float | None = None, crowd: bool = False) -> Thing:
         """Build from a mask (H, W), with its tight box."""
-        rle = rle_of(mask)
-        return cls(name, box_of(rle), rle, score, crowd)
+        rle = encode_rle(mask)
+        return cls(name, rle_box(rle), rle, score, crowd)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,26 +99,9 @@ class Pictures:
         return file_of(names_of(self), self)
 
 
-def rle_of(mask: BoolArray) -> RLE:
-    """Encode a mask (H, W) in COCO's compressed run lengths, counts as bytes."""
-    encoded: RLE = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-    return encoded
-
-
-def mask_of(rle: RLE) -> BoolArray:
-    """Decode compressed run lengths, counts as bytes or str, to a mask (H, W)."""
-    return np.asarray(coco_mask.decode([rle])[..., 0], bool)
-
-
-def box_of(rle: RLE) -> Box:
-    """Return the tight box of a mask, x0 y0 x1 y1 px end-exclusive; zeros for an empty one."""
-    x, y, width, height = coco_mask.toBbox([rle])[0].tolist()
-    return x, y, x + width, y + height
-
-
 def painted_order(things: Sequence[Thing]) -> list[int]:
     """Return the order to paint things in where a pixel can hold one: weakest first, the larger of equals first."""
-    areas = [0 if t.rle is None else int(coco_mask.area([t.rle])[0]) for t in things]
+    areas = [0 if t.rle is None else rle_area(t.rle) for t in things]
     return sorted(range(len(things)), key=lambda i: (things[i].score or 0.0, -areas[i]))
 
 
@@ -166,7 +145,7 @@ def thing_of(row: Mapping[str, Any], names: Mapping[Any, str], size: tuple[int, 
         x, y, width, height = (float(v) for v in row["bbox"])
         box = (x, y, x + width, y + height)
     elif rle is not None:
-        box = box_of(rle)
+        box = rle_box(rle)
     else:
         raise InputError(f"expected a bbox or a segmentation in annotation {row.get('id')}, got neither")
     score = row.get("score")
@@ -187,8 +166,8 @@ def file_of(names: Iterable[str], pictures: Iterable[Picture]) -> CocoFile:
 
 def _row(thing: Thing, image_id: int, category_id: int) -> dict[str, Any]:
     x0, y0, x1, y1 = thing.box
-    mask: Any = [] if thing.rle is None else {"size": thing.rle["size"], "counts": thing.rle["counts"].decode("ascii")}
-    area = (x1 - x0) * (y1 - y0) if thing.rle is None else int(coco_mask.area([thing.rle])[0])
+    mask: Any = [] if thing.rle is None else rle_json(thing.rle)
+    area = (x1 - x0) * (y1 - y0) if thing.rle is None else rle_area(thing.rle)
     row = {
         "image_id": image_id,
         "category_id": category_id,

@@ -11,7 +11,10 @@ from typing import Any
 from annofree.errors import InputError
 from annofree.io.atomic import write_json
 
-__all__ = ["CocoFile"]
+__all__ = ["LISTS", "CocoFile", "read_lists"]
+
+LISTS = ("images", "categories", "annotations")
+"""The lists that a COCO file has."""
 
 
 @dataclass
@@ -54,16 +57,22 @@ class CocoFile:
     @classmethod
     def read(cls, path: Path) -> CocoFile:
         """Read a file; raises InputError when it is not there, not JSON, or not COCO instances."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as problem:
-            raise InputError(f"expected a COCO JSON file at {path}, but it cannot be read: {problem.strerror}") from None
-        except ValueError as problem:
-            raise InputError(f"expected COCO JSON in {path}, but it is not JSON: {problem}") from None
-        lists: dict[str, Any] = {
-            key: data.get(key) if isinstance(data, dict) else None for key in ("images", "categories", "annotations")
-        }
-        absent = [key for key, value in lists.items() if not isinstance(value, list)]
-        if absent:
-            raise InputError(f"expected COCO JSON in {path} with images, categories and annotations; no {', '.join(absent)}")
-        return cls(**lists, info=data.get("info", {}))
+        data = read_lists(path, "COCO JSON")
+        return cls(**{key: data[key] for key in LISTS}, info=data.get("info", {}))
+
+
+def read_lists(path: Path, kind: str) -> dict[str, Any]:
+    """Read a file with COCO's lists; ``kind`` says in errors what it should be.
+
+    Raises InputError when it is not there, not JSON, or lacks one of the lists.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise InputError(f"expected a {kind} file at {path}, but it cannot be read: {problem.strerror}") from None
+    except ValueError as problem:
+        raise InputError(f"expected {kind} in {path}, but it is not JSON: {problem}") from None
+    absent = [key for key in LISTS if not (isinstance(data, dict) and isinstance(data.get(key), list))]
+    if absent:
+        raise InputError(f"expected {kind} in {path} with images, categories and annotations; no {', '.join(absent)}")
+    return dict(data)

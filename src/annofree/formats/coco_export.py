@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from faster_coco_eval import mask as coco_mask
-
-from annofree.formats.annotations import Picture, Pictures, Thing, mask_of, pictures_of
+from annofree.formats.annotations import Picture, Pictures, Thing, pictures_of
 from annofree.formats.coco import CocoFile
 from annofree.formats.coco_annotations import coco_pictures
 from annofree.formats.polygons import part_polygons
 from annofree.io.json_stream import write_lists
+from annofree.ops.rle import decode_rle, rle_area, rle_json
 
 __all__ = ["ANNOTATIONS", "read_coco", "stream_annotations", "write_coco", "write_coco_polygons"]
 
@@ -70,10 +69,10 @@ def _row(row: dict[str, Any], thing: Thing, polygons: bool) -> dict[str, Any]:
     if thing.rle is None:
         return {"area": (x1 - x0) * (y1 - y0)} | row
     if polygons and not thing.crowd:
-        row["segmentation"] = [ring.ravel().tolist() for ring in part_polygons(mask_of(thing.rle))]
+        row["segmentation"] = [ring.ravel().tolist() for ring in part_polygons(decode_rle(thing.rle))]
     else:
-        row["segmentation"] = {"size": list(thing.rle["size"]), "counts": thing.rle["counts"].decode("ascii")}
-    return {"area": int(coco_mask.area([thing.rle])[0])} | row
+        row["segmentation"] = rle_json(thing.rle)
+    return {"area": rle_area(thing.rle)} | row
 
 
 def read_coco(path: Path, images: Path | None = None) -> CocoFile:

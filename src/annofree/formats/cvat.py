@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Pictures, Thing, mask_of, names_of
+from annofree.formats.annotations import Picture, Pictures, Thing, names_of
 from annofree.formats.polygons import filled
 from annofree.io.atomic import write_json
 from annofree.io.xml import element, stream_xml, write_xml_stream
 from annofree.ops.palette import colors_of, hexadecimal
+from annofree.ops.rle import decode_rle
 
 __all__ = ["IMAGES", "read_cvat", "write_cvat"]
 
@@ -51,7 +52,7 @@ def _image(number: int, picture: Picture) -> ET.Element:
         if thing.rle is None:
             corners = (f"{v:.2f}" for v in thing.box)
             element(image, "box", **common, **dict(zip(("xtl", "ytl", "xbr", "ybr"), corners, strict=True)), z_order=z)
-        elif (mask := mask_of(thing.rle)).any():
+        elif (mask := decode_rle(thing.rle)).any():
             element(image, "mask", **common, **_boxed(mask), z_order=z)
     return image
 
@@ -101,7 +102,7 @@ def _thing(shape: ET.Element, size: tuple[int, int], place: Path) -> Thing:
         return Thing(at["label"], (x0, y0, x1, y1))
     if shape.tag == "polygon":
         points: Sequence[list[float]] = [[float(v) for v in pair.split(",")] for pair in at["points"].split(";")]
-        return Thing.of_mask(at["label"], mask_of(filled([points], size)))
+        return Thing.of_mask(at["label"], decode_rle(filled([points], size)))
     raise InputError(f"expected masks, upright boxes and polygons in {place}, got <{shape.tag}>; redraw it")
 
 

@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Pictures, Thing, mask_of, names_of
+from annofree.formats.annotations import Picture, Pictures, Thing, names_of
 from annofree.formats.polygons import filled
 from annofree.io.coco_stream import stream_list
 from annofree.io.json_stream import write_list
 from annofree.io.xml import element, read_xml, write_xml
 from annofree.ops.palette import colors_of, hexadecimal
+from annofree.ops.rle import decode_rle
 
 __all__ = ["IMAGES", "brush_mask", "brush_rle", "read_label_studio", "write_label_studio"]
 
@@ -165,7 +166,7 @@ def _result(number: int, thing: Thing, size: tuple[int, int]) -> dict[str, Any]:
 
 def _value(thing: Thing, size: tuple[int, int]) -> dict[str, Any]:
     if thing.rle is not None:
-        return {"format": "rle", "rle": brush_rle(mask_of(thing.rle))}
+        return {"format": "rle", "rle": brush_rle(decode_rle(thing.rle))}
     x0, y0, x1, y1 = thing.box
     across, down = 100 / size[1], 100 / size[0]
     return {"x": x0 * across, "y": y0 * down, "width": (x1 - x0) * across, "height": (y1 - y0) * down, "rotation": 0}
@@ -213,7 +214,7 @@ def _thing(result: dict[str, Any], size: tuple[int, int], place: Path) -> Thing:
         return Thing.of_mask(name, brush_mask(value["rle"], size), score)
     scale = np.array([size[1], size[0]]) / 100
     if kind == "polygonlabels":
-        return Thing.of_mask(name, mask_of(filled([np.asarray(value["points"]) * scale], size)), score)
+        return Thing.of_mask(name, decode_rle(filled([np.asarray(value["points"]) * scale], size)), score)
     low = np.array([value["x"], value["y"]]) * scale
     (x0, y0), (x1, y1) = low.tolist(), (low + np.array([value["width"], value["height"]]) * scale).tolist()
     return Thing(name, (x0, y0, x1, y1), None, score)

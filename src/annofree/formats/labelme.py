@@ -19,9 +19,10 @@ import numpy.typing as npt
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Pictures, Thing, mask_of, names_of
+from annofree.formats.annotations import Picture, Pictures, Thing, names_of
 from annofree.formats.polygons import drawn, inset, rings
 from annofree.io.atomic import make_folder, write_atomic, write_json
+from annofree.ops.rle import decode_rle
 
 __all__ = ["read_labelme", "write_labelme"]
 
@@ -54,7 +55,7 @@ def write_labelme(file: Pictures, out: Path) -> None:
 
 
 def _shape(thing: Thing) -> dict[str, Any] | None:
-    mask = None if thing.rle is None else mask_of(thing.rle)
+    mask = None if thing.rle is None else decode_rle(thing.rle)
     if mask is not None and not mask.any():
         return None  # there is no shape of no pixel
     shape: dict[str, Any] = {
@@ -127,7 +128,7 @@ def _picture(place: Path, root: Path) -> Picture:
 
 def _joined(things: Sequence[Thing]) -> Thing:
     first = things[0]
-    masks = [mask_of(t.rle) for t in things if t.rle is not None]
+    masks = [decode_rle(t.rle) for t in things if t.rle is not None]
     return first if len(things) == 1 or not masks else Thing.of_mask(first.name, np.any(masks, 0), first.score, first.crowd)
 
 

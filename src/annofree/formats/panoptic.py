@@ -5,7 +5,6 @@ A pixel of segment id has R + 256 G + 65536 B = id; 0 is void.  H W pixels.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from annofree.errors import InputError
+from annofree.formats.coco import read_lists
 from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.ops.palette import colors_of
 
@@ -25,7 +25,6 @@ Ids = npt.NDArray[np.int32]
 Rows = list[dict[str, Any]]
 
 _LIMIT = 256**3
-_LISTS = ("images", "annotations", "categories")
 
 
 def colours_of_ids(ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
@@ -104,21 +103,14 @@ class PanopticFile:
 
     def write(self) -> None:
         """Write the JSON, whole or not at all."""
-        write_json(self.path, {"info": self.info} | {key: getattr(self, key) for key in _LISTS})
+        write_json(
+            self.path, {"info": self.info} | {key: getattr(self, key) for key in ("images", "annotations", "categories")}
+        )
 
     @classmethod
     def read(cls, path: Path) -> PanopticFile:
         """Read the JSON; raises InputError when it is not there, not JSON, or not COCO panoptic."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as problem:
-            raise InputError(f"expected a COCO panoptic file at {path}, but it cannot be read: {problem.strerror}") from None
-        except ValueError as problem:
-            raise InputError(f"expected COCO panoptic JSON in {path}, but it is not JSON: {problem}") from None
-        lists = {key: data.get(key) if isinstance(data, dict) else None for key in _LISTS}
-        absent = [key for key, value in lists.items() if not isinstance(value, list)]
-        if absent:
-            raise InputError(f"expected COCO panoptic JSON in {path} with {', '.join(_LISTS)}; no {', '.join(absent)}")
+        data = read_lists(path, "COCO panoptic JSON")
         if not all(isinstance(row, dict) and "segments_info" in row for row in data["annotations"]):
             raise InputError(f"expected segments_info in each annotation of {path}; is it a file of instances?")
         try:

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Pictures, Thing, mask_of, names_of, painted_order
+from annofree.formats.annotations import Picture, Pictures, Thing, names_of, painted_order
 from annofree.formats.label_maps import CLASSES_FILE, ClassList, read_label_map, write_label_map
 from annofree.io.atomic import make_folder
+from annofree.ops.rle import decode_rle
 from annofree.structures import LabelMap
 
 __all__ = ["class_map", "read_index_pngs", "stacked", "with_background", "write_index_pngs"]
@@ -42,7 +43,7 @@ def stacked(things: Sequence[Thing], size: tuple[int, int]) -> npt.NDArray[np.in
     for k in painted_order(things):
         rle = things[k].rle
         if rle is not None:
-            canvas[mask_of(rle)] = k + 1
+            canvas[decode_rle(rle)] = k + 1
     return canvas
 
 

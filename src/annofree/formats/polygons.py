@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-from faster_coco_eval import mask as coco_mask
 from PIL import ImageDraw
 from scipy import ndimage
 from scipy.spatial import cKDTree
+
+from annofree.ops.rle import RLE, fill_polygons
 
 __all__ = ["Ring", "bridged", "drawn", "filled", "inset", "part_polygons", "rings"]
 
@@ -143,11 +143,10 @@ def inset(ring: Ring) -> Points:
     return np.asarray((2 * ring.points + inward + np.roll(inward, 1, axis=0) - 1) // 2, np.int64)
 
 
-def filled(polygons: Sequence[npt.ArrayLike], size: tuple[int, int]) -> dict[str, Any]:
+def filled(polygons: Sequence[npt.ArrayLike], size: tuple[int, int]) -> RLE:
     """Fill polygons (n, 2) as COCO does, corners on pixel edges, and return their union as compressed run lengths."""
     flat = [np.asarray(polygon, float).ravel().tolist() for polygon in polygons]
-    merged: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(flat, *size))
-    return merged
+    return fill_polygons(flat, size)
 
 
 def drawn(polygon: npt.ArrayLike, size: tuple[int, int]) -> BoolArray:

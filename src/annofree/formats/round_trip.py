@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from faster_coco_eval import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 
 from annofree.formats.annotations import Picture, Pictures, Thing, names_of
 from annofree.formats.coco import CocoFile
 from annofree.io.atomic import write_json
+from annofree.ops.rle import boxes_iou, rle_areas, rle_iou, rle_part
 
 __all__ = ["Fidelity", "compare"]
 
@@ -213,13 +213,12 @@ def _overlap(things: Sequence[Thing], others: Sequence[Thing]) -> FloatArray:
     table = np.zeros((len(things), len(others)))
     if not table.size:
         return table
-    table[:] = np.reshape(coco_mask.iou(_xywh(things), _xywh(others), [0] * len(others)), table.shape)
+    table[:] = boxes_iou(_xywh(things), _xywh(others))
     mine, theirs = (np.array([t.rle is not None for t in group]) for group in (things, others))
     if mine.any() and theirs.any():
         left, right = ([t.rle for t in group if t.rle is not None] for group in (things, others))
-        table[np.ix_(mine, theirs)] = np.reshape(coco_mask.iou(left, right, [0] * len(right)), (len(left), len(right)))
-        empty = coco_mask.area(left)[:, None] + coco_mask.area(right) == 0
-        table[np.ix_(mine, theirs)] += empty
+        empty = rle_areas(left)[:, None] + rle_areas(right) == 0
+        table[np.ix_(mine, theirs)] = rle_iou(left, right) + empty
     return table
 
 
@@ -233,4 +232,4 @@ def _swallowed(thing: Thing, others: Sequence[Thing]) -> bool:
     masks = [o.rle for o in others if o.rle is not None]
     if thing.rle is None or not masks:
         return False
-    return bool(np.max(coco_mask.iou([thing.rle], masks, [1] * len(masks))) > _SWALLOWED)
+    return bool(rle_part([thing.rle], masks).max() > _SWALLOWED)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Pictures, Thing, names_of, rle_of
+from annofree.formats.annotations import Picture, Pictures, Thing, names_of
 from annofree.formats.label_maps import (
     CLASSES_FILE,
     VOID_COLOR,
@@ -33,6 +33,7 @@ from annofree.formats.label_maps import (
 from annofree.formats.png import class_map, stacked, with_background
 from annofree.io.atomic import make_folder, write_atomic
 from annofree.io.xml import element, read_xml, write_xml
+from annofree.ops.rle import encode_rle
 from annofree.structures import LabelMap
 
 __all__ = ["IMAGES", "read_voc", "voc_box", "write_voc"]
@@ -143,7 +144,7 @@ def _read(place: Path, path: Path) -> Picture:
 
 def _thing(one: ET.Element, mask: npt.NDArray[np.bool_], place: Path) -> Thing:
     x0, y0, x1, y1 = (float(_text(one, f"bndbox/{tag}", place)) for tag in ("xmin", "ymin", "xmax", "ymax"))
-    rle = rle_of(mask) if mask.any() else None
+    rle = encode_rle(mask) if mask.any() else None
     difficult = (one.findtext("difficult") or "0").strip() == "1"
     return Thing(_text(one, "name", place), (x0 - 1, y0 - 1, x1, y1), rle, crowd=difficult)
 

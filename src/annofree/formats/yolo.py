@@ -22,11 +22,12 @@ import PIL.Image
 import yaml  # type: ignore[import-untyped]
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Pictures, Thing, box_of, mask_of, names_of
+from annofree.formats.annotations import Picture, Pictures, Thing, names_of
 from annofree.formats.polygons import bridged, filled, rings
 from annofree.io.atomic import make_folder, write_atomic
 from annofree.io.coco_stream import stream_list
 from annofree.io.json_stream import write_list
+from annofree.ops.rle import decode_rle, rle_box
 
 __all__ = ["IMAGES", "image_size", "read_yolo", "write_yolo_boxes", "write_yolo_masks"]
 
@@ -87,7 +88,7 @@ def _polygon(thing: Thing, size: tuple[int, int]) -> Sequence[float] | None:
     x0, y0, x1, y1 = thing.box
     points: Any = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
     if thing.rle is not None:
-        found = rings(mask_of(thing.rle))
+        found = rings(decode_rle(thing.rle))
         if not found:
             return None
         points = bridged(found)
@@ -201,4 +202,4 @@ def _thing(line: str, names: dict[int, str], size: tuple[int, int]) -> Thing:
     if len(points) <= 2 or not np.isfinite(points).all():
         raise ValueError(line)
     rle = filled([points], size)
-    return Thing(name, box_of(rle), rle)
+    return Thing(name, rle_box(rle), rle)

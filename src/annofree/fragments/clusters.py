@@ -25,20 +25,20 @@ Init = Literal["linspace", "random", "k-means++", "semantic"]
 
 @dataclass(frozen=True)
 class Seeding:
-    """Where K-means starts.
+    """Where K-means starts."""
 
-    ``init``: ``linspace`` (even steps over the flattened map: the released demo), ``random``, ``k-means++``, or
-    ``semantic``: the paper chooses centres and their number from the activation maps, in an appendix that is not
-    public.  Ours asks the text-aligned tokens, which hold the activation of every possible name: farthest-point
-    seeds over them until each token is within ``reach`` (cosine distance) of a seed, at least ``at_least`` and at most
-    ``clusters``; each seed's centre is the mean boundary feature of the cells that are nearest to it in meaning.
-    ``clusters``: K (20 in the released demo).  ``seed``: of ``random`` and ``k-means++``.
-    """
-
+    # ``linspace`` (even steps over the flattened map: the released demo), ``random``, ``k-means++``, or ``semantic``: the paper
+    # chooses centres and their number from the activation maps, in an appendix that is not public. Ours asks the text-aligned
+    # tokens, which hold the activation of every possible name: farthest-point seeds over them, each of whose centres is the
+    # mean boundary feature of the cells that are nearest to it in meaning
     init: Init = "linspace"
+    # K, the number of clusters; 20 in the released demo; of ``semantic``, the most there may be
     clusters: int = 20
+    # the fewest seeds of ``semantic``; ours
     at_least: int = 8
+    # the cosine distance to a seed within which ``semantic`` wants every token, and seeds until it is; ours
     reach: float = 0.15
+    # of the random numbers of ``random`` and ``k-means++``
     seed: int = 0
 
     def centres(self, features: Tensor, tokens: FeatureMap, grid: tuple[int, int]) -> Tensor:

@@ -173,9 +173,10 @@ def _words(hint: Any) -> tuple[str, ...]:
     return tuple(word for option in options if get_origin(option) is Literal for word in get_args(option))
 
 
-_Instances = Literal["zip", "sam_clip", "sam-clip", "detector"]
-_Semantic = Literal["clip_diy", "clip-diy"]
-_Universal = Literal["consensus", "maskclip", "clip_surgery", "clip-surgery", "patch_cosine", "patch-cosine", "zutis"]
+InstanceMethod = Literal["zip", "sam_clip", "detector"]
+SemanticMethod = Literal["clip_diy"]
+UniversalMethod = Literal["consensus", "maskclip", "clip_surgery", "patch_cosine", "zutis"]
+"""The methods of this package by what they answer; what a folder or another package has is known when it is loaded."""
 
 
 class LoadOptions(TypedDict, total=False):
@@ -192,13 +193,13 @@ class LoadOptions(TypedDict, total=False):
 
 
 @overload
-def load(method: _Instances = ..., **options: Unpack[LoadOptions]) -> Segmenter: ...
+def load(method: InstanceMethod = ..., **options: Unpack[LoadOptions]) -> Segmenter: ...
 @overload
-def load(method: _Semantic, **options: Unpack[LoadOptions]) -> SemanticSegmenter: ...
+def load(method: SemanticMethod, **options: Unpack[LoadOptions]) -> SemanticSegmenter: ...
 @overload
-def load(method: _Universal, **options: Unpack[LoadOptions]) -> UniversalSegmenter: ...
+def load(method: UniversalMethod, **options: Unpack[LoadOptions]) -> UniversalSegmenter: ...
 @overload
-def load(method: str, **options: Unpack[LoadOptions]) -> Segmenter | SemanticSegmenter: ...
+def load(method: str, **options: Unpack[LoadOptions]) -> Any: ...  # a folder, or the method of another package
 def load(
     method: str = "zip",
     *,

@@ -25,6 +25,7 @@ from annofree.clues.objectness import InstanceObjectness
 from annofree.detections.painting import strongest
 from annofree.errors import InputError, MissingError, unknown_name
 from annofree.features.saliency import Found, FoundBackground, TokenCutMap
+from annofree.methods.variants import chosen_settings
 from annofree.ops.grids import fitted_size, nearest, resized
 from annofree.protocols import Objectness, Segmenter, SelfSupervised, VisionLanguage
 from annofree.structures import Classes, Image, LabelMap, Vocabulary
@@ -38,29 +39,30 @@ _CROPS_AT_ONCE = 256
 class ClipDiySettings:
     """What may be chosen.
 
-    ``canvas``: px that windows are cut from, of both sides where ``squash`` (aspect lost, bilinear without antialiasing, as the
-    released code), else of the short side (bicubic with antialiasing; 448 in the paper).
-    ``scales``: windows of 1 / 2 ** s of the canvas; 0 is the whole picture.
-    ``layout``: windows that overlap by half (``sliding``, released code) or do not (``partition``, paper).
-    ``placement``: a scale's values are drawn as if its windows ``tiled`` the canvas (released code) or at their own
-    ``centres`` (ours: overlapping windows do not tile it).
-    ``paint``: names are chosen on the ``canvas`` and enlarged (released code), or on the pixels of the ``image`` (ours: the
-    objectness has the edges, and keeps them).
-    ``side``: px of the squares that windows are cut to; None for those that the CLIP looks at.
-    ``background``: how pixels that are no thing are told.  Its words are weighed by 1 - objectness, the rest by objectness.
-    ``prompts``: the set of prompts, None for the model's own; released: "a photo of a {name}", background too, no full stop,
-    never "an".
-    There is no logit scale: the released code multiplies plain cosines, and so does this.
+    There is no logit scale: the released code multiplies plain cosines, and so does this.  Raises InputError for a canvas or a
+    side of less than 1 px.
     """
 
+    # px that windows are cut from, of both sides where ``squash``, else of the short side; 448 in the paper
     canvas: int = 448
+    # whether both sides become the canvas: aspect lost, bilinear without antialiasing, as the released code; else the short
+    # side does, bicubic with antialiasing
     squash: bool = False
+    # windows of 1 / 2 ** s of the canvas; 0 is the whole image
     scales: tuple[int, ...] = (0, 1, 2)
+    # windows that overlap by half (``sliding``, released code) or do not (``partition``, paper)
     layout: Layout = "sliding"
+    # whether a scale's values are drawn as if its windows ``tiled`` the canvas (released code) or at their own ``centres``
+    # (ours: overlapping windows do not tile it)
     placement: Placement = "centres"
+    # whether names are chosen on the ``canvas`` and enlarged (released code), or on the pixels of the ``image`` (ours: the
+    # objectness has the edges, and keeps them)
     paint: Literal["canvas", "image"] = "image"
+    # px of the squares that windows are cut to; None for those that the CLIP looks at
     side: int | None = None
+    # how pixels that are no thing are told; its words are weighed by 1 - objectness, the rest by objectness
     background: Background = field(default_factory=Background)
+    # the set of prompts, None for the model's own; released: "a photo of a {name}", background too, no full stop, never "an"
     prompts: str | None = None
 
     def __post_init__(self) -> None:
@@ -97,9 +99,7 @@ class ClipDiy:
     def __init__(
         self, clip: VisionLanguage, objectness: Objectness | None = None, settings: ClipDiySettings | str = "default"
     ) -> None:
-        if isinstance(settings, str) and settings not in VARIANTS:
-            raise unknown_name("variant of clip_diy", settings, VARIANTS)
-        self.settings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self.settings = chosen_settings("clip_diy", settings, VARIANTS)
         self.clip = clip.prompted(self.settings.prompts) if self.settings.prompts else clip
         self.objectness = objectness
         if self.settings.background.rule == "objectness" and objectness is None:

@@ -26,15 +26,13 @@ _WHOLE_SCALE = 2.0  # of the whole picture's logits, as released
 
 @dataclass(frozen=True)
 class ClipSurgerySettings(DenseSettings):
-    """What may be chosen, beside what the family shares.
+    """What may be chosen, beside what the family shares."""
 
-    ``redundant``: what is taken from each name's features: the ``empty`` text's (the model's neutral feature: released code
-    when it is given one), the mean over the names asked for, weighed by the whole picture (``classes``: released code
-    otherwise; the answer then depends on the list), or ``none``.
-    ``stretch``: each class's map runs from 0 to 1, whether or not the class is there (the released maps).
-    """
-
+    # what is taken from each name's features: the ``empty`` text's (the model's neutral feature: released code when it is given
+    # one), the mean over the names asked for, weighed by the whole image (``classes``: released code otherwise; the answer then
+    # depends on the list), or ``none``
     redundant: Literal["empty", "classes", "none"] = "empty"
+    # whether each class's map runs from 0 to 1, be the class there or not (the released maps)
     stretch: bool = False
 
 

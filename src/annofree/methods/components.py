@@ -16,10 +16,10 @@ from annofree.hub.cards import Card
 from annofree.hub.download import Local, fetch, present
 from annofree.hub.presets import DEFAULT, Role, preset_named
 from annofree.methods.clip_diy import Parts, objectness_by_name
-from annofree.methods.detector import Finder, Origin
+from annofree.methods.detector import Origin
 from annofree.methods.registry import OBJECTNESS_ROLES
 from annofree.methods.zutis import Proposer
-from annofree.protocols import Masker, Objectness, Segmenter, SelfSupervised, VisionLanguage
+from annofree.protocols import Finder, Masker, Objectness, Segmenter, SelfSupervised, VisionLanguage
 
 __all__ = ["PRECISIONS", "Models", "device_named"]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,43 +24,21 @@ from torch import Tensor
 from annofree.clues.background import Background, with_negatives
 from annofree.clues.regions import cut_out_features, pooled_features
 from annofree.detections.merging import compact
+from annofree.detections.nms import suppress
 from annofree.detections.painting import label_map_of
 from annofree.detections.prompting import drawn
 from annofree.detections.proposals import Proposals, grid_points
-from annofree.detections.suppression import suppressed
 from annofree.detections.verification import Calibration, Naming, geometry, named, on_edges, signals_of
-from annofree.errors import unknown_name
 from annofree.fragments.clusters import Seeding, fragments_of
-from annofree.protocols import Embedding, Masker, VisionLanguage
+from annofree.methods.variants import chosen_settings
+from annofree.ops.rle import rle_boxes
+from annofree.protocols import Embedding, Finder, Masker, VisionLanguage
 from annofree.structures import BoolArray, Classes, Detections, FeatureMap, FloatArray, Fragments, Image, LabelMap, Vocabulary
-from annofree.structures.coco_rows import boxes_of
 
-__all__ = ["VARIANTS", "Consensus", "ConsensusEncoding", "ConsensusSettings", "Finder", "Found"]
+__all__ = ["VARIANTS", "Consensus", "ConsensusEncoding", "ConsensusSettings"]
 
 Source = Literal["grid", "fragments", "detector"]
 Reading = Literal["cut-out", "pooled"]
-
-
-class Found(Protocol):
-    """N things that a network found: ``scores`` (N) and ``masks`` (N, H, W) bool."""
-
-    @property
-    def scores(self) -> Tensor:
-        """How sure it is, in 0 .. 1."""
-        ...
-
-    @property
-    def masks(self) -> Tensor:
-        """What belongs to each."""
-        ...
-
-
-class Finder(Protocol):
-    """A trained detector, whose names play no part here."""
-
-    def detect(self, pixels: list[Tensor]) -> Sequence[Found]:
-        """What is found in each picture (3, H, W) in 0 .. 1, strongest first."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -79,15 +57,17 @@ class ConsensusSettings:
     candidates: int = 100
     # candidates an image that CLIP looks at, the strongest by what their proposers say
     seen: int = 64
-    # part of the image that a mask covers at least and at most
+    # part of the image that a mask covers at least
     least: float = 0.0005
+    # and at most
     largest: float = 0.9
     # detections with a lower score are no candidates
     min_detector_score: float = 0.05
     # how fragments are cut, for the source of that name
     seeding: Seeding = field(default_factory=lambda: Seeding("semantic"))
-    # cells of a fragment at least, and its box at most over its area (Zip, Eq. 4)
+    # cells of a fragment at least
     min_cells: int = 16
+    # most area of a fragment's box over its own (Zip, Eq. 4)
     max_box_ratio: float = 3.0
     # how names compete
     naming: Naming = field(default_factory=Naming)
@@ -136,9 +116,7 @@ class Consensus:
         detector: Finder | None = None,
         detector_provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        if isinstance(settings, str) and settings not in VARIANTS:
-            raise unknown_name("variant of consensus", settings, VARIANTS)
-        self.settings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self.settings = chosen_settings("consensus", settings, VARIANTS)
         self.clip, self.sam = clip, sam
         self.detector = detector if "detector" in self.settings.sources else None
         self._about_detector = dict(detector_provenance or {}) if self.detector is not None else {}
@@ -235,7 +213,7 @@ class Consensus:
 
     def verified(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
         """Name the candidates by competition of some names and distractors, in this order; the likeliest first."""
-        return suppressed(self._named(e, vocabulary, distractors), within=self.settings.within)
+        return suppress(self._named(e, vocabulary, distractors), within=self.settings.within)
 
     def _named(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
         """All candidates, however much they overlap."""
@@ -286,7 +264,7 @@ def _own_scores(said: FloatArray) -> FloatArray:
 
 def _detections(e: ConsensusEncoding, ids: Any, scores: FloatArray, names: tuple[str, ...]) -> Detections:
     rles = tuple({"size": list(e.size), "counts": counts.encode("ascii")} for counts in e.counts)
-    return Detections(e.size, names, ids, scores.astype(np.float32), boxes_of(rles), rles)
+    return Detections(e.size, names, ids, scores.astype(np.float32), rle_boxes(rles), rles)
 
 
 def _pixels(pieces: Fragments, keep: Tensor, size: tuple[int, int]) -> FloatArray:

@@ -27,7 +27,8 @@ from annofree.detections.painting import (
     region_means,
     strongest,
 )
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError
+from annofree.methods.variants import chosen_settings
 from annofree.ops.grids import resized
 from annofree.ops.pamr import refined
 from annofree.ops.regions import Connectivity
@@ -43,22 +44,26 @@ _ZUTIS_GAIN = 5.0  # of the cosine in ZUTIS's class probability
 class DenseSettings:
     """What may be chosen in each method of the family.
 
-    ``background``: how pixels that are no thing are told.
-    ``refine``: ``pamr`` draws the scores towards the picture's edges, at one cell of ``refine_cell`` px (TCL: 4), or ``none``.
-    ``logit_scale``: of the softmax that a pixel's confidence comes from.
-    ``instances``: each connected region of a class (``components``), or all its pixels at once (``classes``: how ZUTIS makes
-    an instance baseline of MaskCLIP).  Either is scored by ZUTIS's rule: the mean confidence of its pixels times the
-    class's probability sigmoid(5 x mean score).
-    ``connectivity``, ``min_area`` (px) and ``most``: of the instances.
+    Raises InputError for a cell of less than 1 px, and for a background that is told by an objectness, which is not there.
     """
 
+    # how pixels that are no thing are told
     background: Background = field(default_factory=Background)
+    # ``pamr`` draws the scores towards the image's edges, or ``none``
     refine: Literal["none", "pamr"] = "none"
+    # px of an image that ``pamr`` makes one cell of (TCL: 4)
     refine_cell: int = 4
+    # of the softmax that a pixel's confidence comes from; CLIP's own is 100
     logit_scale: float = 100.0
+    # each connected region of a class (``components``), or all its pixels at once (``classes``: how ZUTIS makes an instance
+    # baseline of MaskCLIP); either is scored by ZUTIS's rule: the mean confidence of its pixels times the class's probability
+    # sigmoid(5 x mean score)
     instances: Literal["components", "classes"] = "components"
+    # of the regions: 4 or 8 neighbours of a pixel
     connectivity: Connectivity = 8
+    # px of an instance at least
     min_area: int = 0
+    # instances an image, the strongest; 100 as COCO counts them
     most: int = 100
 
     def __post_init__(self) -> None:
@@ -94,10 +99,8 @@ class DenseClip(Generic[S]):
     variants: ClassVar[Mapping[str, Any]]
 
     def __init__(self, clip: VisionLanguage, settings: S | str = "default") -> None:
-        if isinstance(settings, str) and settings not in self.variants:
-            raise unknown_name(f"variant of {self.name}", settings, self.variants)
         self.clip = clip
-        self.settings: S = self.variants[settings] if isinstance(settings, str) else settings
+        self.settings: S = chosen_settings(self.name, settings, self.variants)
 
     @property
     def path(self) -> DensePath:
@@ -169,7 +172,7 @@ class DenseClip(Generic[S]):
         cell = self.settings.refine_cell
         finer = resized(maps, cells(window or encoding.size, cell))
         height, width = cells(encoding.size, cell)
-        return refined(needed(encoding.image, "the image"), finer[:, :height, :width]), None
+        return refined(needed(encoding.image, "the image").pixels, finer[:, :height, :width]), None
 
 
 def cells(size: tuple[int, int], cell: int) -> tuple[int, int]:

@@ -13,52 +13,27 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from annofree.detections.suppression import suppressed
+from annofree.detections.nms import suppress
 from annofree.detectors.config import OBJECT
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError
 from annofree.hub.cards import Card, sha256_of
+from annofree.methods.variants import chosen_settings
+from annofree.ops.rle import rle_boxes
+from annofree.protocols import Finder, Things
 from annofree.structures import Classes, Detections, FloatArray, Image, IntArray, Vocabulary
-from annofree.structures.coco_rows import boxes_of
 
 __all__ = [
-    *("VARIANTS", "Detector", "DetectorEncoding", "DetectorSettings", "Finder", "Origin", "Things"),
+    *("VARIANTS", "Detector", "DetectorEncoding", "DetectorSettings", "Origin"),
     *("card_of", "open_detector"),
 ]
 
 _LISTED = 12  # names that a remark lists
-
-
-class Things(Protocol):
-    """N things that a network found: ``labels`` (N) into its names, ``scores`` (N) and ``masks`` (N, H, W) bool."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Which of the network's names each is."""
-        ...
-
-    @property
-    def scores(self) -> Tensor:
-        """How sure it is, in 0 .. 1."""
-        ...
-
-    @property
-    def masks(self) -> Tensor:
-        """What belongs to each."""
-        ...
-
-
-class Finder(Protocol):
-    """A network that finds things of the names that it was trained on, as those of ``annofree.detectors`` do."""
-
-    def detect(self, pixels: list[Tensor]) -> Sequence[Things]:
-        """What is found in each picture (3, H, W) in 0 .. 1, strongest first, labels into the names."""
-        ...
 
 
 class Origin(NamedTuple):
@@ -73,15 +48,18 @@ class Origin(NamedTuple):
 class DetectorSettings:
     """What may be chosen once a network has looked.
 
-    ``min_score``: what scores less is left out; ``most``: of the rest, the strongest.  ``within``, ``across`` and ``inside``
-    are the mask IoU of two of one name, that of two of different names, and the part of a mask in a stronger one of its name
-    above which the weaker goes; 1 keeps all.  The network has suppressed by its boxes already.
+    The network has suppressed by its boxes already.  Raises InputError for a score outside of 0 .. 1 and for no detections.
     """
 
+    # what scores less, in 0 .. 1, is left out; 0.05 as in Detectron2
     min_score: float = 0.05
+    # detections an image, the strongest of the rest; 100 as COCO counts them
     most: int = 100
+    # mask IoU of two of one name above which the weaker goes; 1 keeps all (ours)
     within: float = 1.0
+    # the same of two of different names (ours)
     across: float = 1.0
+    # part of a mask in a stronger one of its name above which it goes; 1 keeps all (ours)
     inside: float = 1.0
 
     def __post_init__(self) -> None:
@@ -117,9 +95,7 @@ class Detector:
     """
 
     def __init__(self, network: Finder, origin: Origin, settings: DetectorSettings | str = "default") -> None:
-        if isinstance(settings, str) and settings not in VARIANTS:
-            raise unknown_name("variant of detector", settings, VARIANTS)
-        self.settings: DetectorSettings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self.settings = chosen_settings("detector", settings, VARIANTS)
         self.network, self.origin = network, origin
 
     @property
@@ -168,7 +144,7 @@ class Detector:
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         ids, scores, s = asked[encoding.labels.numpy()], encoding.scores.numpy(), self.settings
         found = _detections(encoding, ids, scores, np.flatnonzero((ids >= 0) & (scores >= s.min_score)), vocabulary.names)
-        return suppressed(found, within=s.within, across=s.across, inside=s.inside)[: s.most]
+        return suppress(found, within=s.within, across=s.across, inside=s.inside)[: s.most]
 
     def _asked(self, vocabulary: Vocabulary) -> list[int]:
         """For each name of the network which of the names asked for it is, by any of their words, -1 for none."""
@@ -200,7 +176,7 @@ def _detections(
 ) -> Detections:
     """The things that are kept as detections, with the box around each mask."""
     rles = tuple({"size": list(encoding.size), "counts": encoding.counts[i].encode("ascii")} for i in kept)
-    return Detections(encoding.size, names, ids[kept], scores[kept], boxes_of(rles), rles)
+    return Detections(encoding.size, names, ids[kept], scores[kept], rle_boxes(rles), rles)
 
 
 def card_of(folder: Path) -> Card:

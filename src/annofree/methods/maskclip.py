@@ -38,19 +38,18 @@ class Keyed(Protocol):
 
 @dataclass(frozen=True)
 class MaskClipSettings(DenseSettings):
-    """What may be chosen, beside what the family shares.
+    """What may be chosen, beside what the family shares."""
 
-    ``path``: ``value+mlp`` as the released code for ViTs, ``value`` as that for ResNets; None takes the first the CLIP has.
-    ``denoise``: prompt denoising: a class whose highest probability over all cells is under this is dropped; 0.5 as released,
-    0 drops none.  The background is never dropped (ours: the released code has none).
-    ``smooth``: key smoothing: cells less sure than ``smooth_below`` become the sum of all cells' probabilities, weighed by how
-    alike their keys are; keys are made unit along their ``channels`` (a cosine) or along the ``tokens`` (released code).
-    Neither is on in the released settings.
-    """
-
+    # ``value+mlp`` as the released code for ViTs, ``value`` as that for ResNets; None takes the first the CLIP has
     path: Literal["value", "value+mlp"] | None = None
+    # prompt denoising: a class whose highest probability over all cells is under this is dropped; 0.5 as released, where it is
+    # on, 0 drops none. The background is never dropped (ours: the released code has none)
     denoise: float = 0.0
+    # key smoothing: cells less sure than ``smooth_below`` become the sum of all cells' probabilities, weighed by how alike
+    # their keys are; keys are made unit along their ``channels`` (a cosine) or along the ``tokens`` (released code). Off in the
+    # released settings, as is ``denoise``
     smooth: Literal["none", "channels", "tokens"] = "none"
+    # the probability, in 0 .. 1, under which a cell is smoothed; 1 smooths all
     smooth_below: float = 1.0
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from annofree.clues.distractors import Distractors, Taxonomy
-from annofree.detections.overlaps import Overlaps
+from annofree.detections.nms import Overlaps
 from annofree.detections.policy import OutputPolicy
 from annofree.detections.verification import Calibration, Naming
 from annofree.errors import unknown_name

@@ -20,7 +20,7 @@ from torchvision.ops import nms
 
 from annofree.clues.background import with_negatives
 from annofree.detections.proposals import grid_points
-from annofree.errors import unknown_name
+from annofree.methods.variants import chosen_settings
 from annofree.ops.boxes import tight_boxes
 from annofree.protocols import Embedding, Masker, VisionLanguage
 from annofree.structures import Classes, Detections, Image, Vocabulary
@@ -30,25 +30,23 @@ __all__ = ["VARIANTS", "SamClip", "SamClipEncoding", "SamClipSettings"]
 
 @dataclass(frozen=True)
 class SamClipSettings:
-    """What may be chosen.
+    """What may be chosen."""
 
-    ``points``: points a side of the grid, at cell centres (32 in SAM and in the paper).
-    ``many``: three masks a point, of which the one of best predicted quality is kept, or one (the paper's parallel form).
-    ``min_quality``: of SAM's own guess; 0 keeps all (the parallel form).
-    ``nms``: box IoU above which the weaker of two masks is dropped; 1 keeps all (the parallel form).
-    ``pooled``: name all boxes from one pass by RoIAlign (appendix A.2), or from each crop.
-    ``min_likeness``: a mask whose nearest name has a lower cosine than this has no name.
-    ``most``: detections a picture, the strongest.
-    ``negatives``: names that compete with the classes for each mask and are never told (ours).
-    """
-
+    # points a side of the grid, at cell centres (32 in SAM and in the paper)
     points: int = 32
+    # three masks a point, of which the one of best predicted quality is kept, or one (the paper's parallel form)
     many: bool = False
+    # least of SAM's own guess, in 0 .. 1; 0 keeps all (the parallel form)
     min_quality: float = 0.0
+    # box IoU above which the weaker of two masks is dropped; 1 keeps all (the parallel form)
     nms: float = 1.0
+    # whether all boxes are named from one pass by RoIAlign (appendix A.2), or from each crop
     pooled: bool = True
+    # a mask whose nearest name has a lower cosine than this has no name
     min_likeness: float = 0.0
+    # detections an image, the strongest
     most: int = 100
+    # names that compete with the classes for each mask and are never told (ours)
     negatives: tuple[str, ...] = ()
 
 
@@ -74,10 +72,8 @@ class SamClip:
     """Draw everything, then name it; ``clip`` and ``sam`` are whatever fits the protocols."""
 
     def __init__(self, clip: VisionLanguage, sam: Masker, settings: SamClipSettings | str = "default") -> None:
-        if isinstance(settings, str) and settings not in VARIANTS:
-            raise unknown_name("variant of sam_clip", settings, VARIANTS)
         self.clip, self.sam = clip, sam
-        self.settings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self.settings = chosen_settings("sam_clip", settings, VARIANTS)
 
     @property
     def provenance(self) -> dict[str, Any]:

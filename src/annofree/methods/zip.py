@@ -25,10 +25,10 @@ from annofree.clues.background import with_negatives
 from annofree.clues.presence import folder_levels, levelled
 from annofree.clues.similarity import activation, cosine_clues, official_active
 from annofree.detections.merging import alone, fragment_sums, joined, official_kept, paper_kept, regions_of
+from annofree.detections.nms import drop_claimed, suppress
 from annofree.detections.prompting import Prompting, SecondPrompt, drawn
-from annofree.detections.suppression import suppressed, unclaimed
-from annofree.errors import unknown_name
 from annofree.fragments.clusters import Seeding, fragments_of
+from annofree.methods.variants import chosen_settings
 from annofree.ops.grids import nearest, resized
 from annofree.ops.regions import Connectivity
 from annofree.protocols import Embedding, Masker, VisionLanguage
@@ -39,49 +39,50 @@ __all__ = ["VARIANTS", "Coarse", "Zip", "ZipEncoding", "ZipSettings"]
 
 @dataclass(frozen=True)
 class ZipSettings:
-    """What may be chosen.
+    """What may be chosen."""
 
-    ``instances``: kept ``fragments`` that touch (Zip); those and each kept fragment alone (``both``, ours: what touches may
-    still be two things, and SAM's quality tells); or the ``clue``'s own connected components, the ablation of Table 3.
-    ``seeding``: where K-means starts.
-    ``selection``: ``paper`` (mean activation >= ``min_activation``, box <= ``max_box_ratio`` x area; Eq. 4) or ``official``
-    (the released demo: fractions of active cells).
-    ``connectivity``: 8 (paper) or 4 (demo).
-    ``min_cells``: of a fragment; crumbs of a broken boundary bridge what it separates (ours; 0 in paper and demo).
-    ``min_area``: cells of an instance; 100 in the demo, none in the paper.
-    ``prompting``: SAM by the coarse box in ``one-step``, then by the refined box's centre in ``two-step``, or ``none``.
-    ``second``: whether that second step sees the ``point`` alone; the paper does not say.
-    ``presence``: a class less likely than this to be in the picture is passed over.  The paper computes the image-level
-    similarity and does not say for what; without a gate each absent class yields instances.
-    ``score``: the mean ``activation`` of an instance (paper), that times the class's presence (``joint``), or the
-    ``geometric`` mean of that and SAM's own quality, as the paper scores SAM + CLIP.
-    ``within``, ``across``: the mask IoU above which the weaker of two instances of one class, or of two classes, goes
-    (ours: several fragments of a thing may each make SAM draw the whole; 1 keeps all, as the paper).
-    ``inside``: the part of an instance above which it goes when it lies in a stronger one of its class (ours; 1 keeps all).
-    ``swapped_scale``: the demo's slip of scaling x by H / h and y by W / w.
-    ``most``: instances a picture, the strongest.
-    ``negatives``: names that are looked for, too, and never told: an instance goes where a stronger one of theirs covers it by
-    a mask IoU above ``against`` (ours).
-    """
-
+    # kept ``fragments`` that touch (Zip); those and each kept fragment alone (``both``, ours: what touches may still be two
+    # things, and SAM's quality tells); or the ``clue``'s own connected components, the ablation of Table 3
     instances: Literal["fragments", "both", "clue"] = "fragments"
+    # where K-means starts
     seeding: Seeding = field(default_factory=Seeding)
+    # ``paper`` (mean activation >= ``min_activation``, box <= ``max_box_ratio`` x area; Eq. 4) or ``official`` (the released
+    # demo: fractions of active cells)
     selection: Literal["paper", "official"] = "paper"
+    # of fragments and instances: 8 (paper) or 4 (demo) neighbours of a cell
     connectivity: Connectivity = 8
+    # least mean activation of a fragment, in 0 .. 1, of the selection ``paper`` (Eq. 4)
     min_activation: float = 0.3
+    # most area of a fragment's box over its own, of the selection ``paper`` (Eq. 4)
     max_box_ratio: float = 3.0
+    # of a fragment, at least; crumbs of a broken boundary bridge what it separates (ours; 0 in paper and demo)
     min_cells: int = 0
+    # cells of an instance, at least; 100 in the demo, none in the paper
     min_area: int = 0
+    # SAM by the coarse box in ``one-step``, then by the refined box's centre in ``two-step``, or ``none``
     prompting: Prompting = "two-step"
+    # whether that second step sees the ``point`` alone; the paper does not say
     second: SecondPrompt = "point"
+    # a class less likely than this to be in the image is passed over. The paper computes the image-level similarity and does
+    # not say for what; without a gate each absent class yields instances
     presence: float = 0.5
+    # the mean ``activation`` of an instance (paper), that times the class's presence (``joint``), or the ``geometric`` mean of
+    # that and SAM's own quality, as the paper scores SAM + CLIP
     score: Literal["activation", "joint", "geometric"] = "activation"
+    # mask IoU above which the weaker of two instances of one class goes (ours: several fragments of a thing may each make SAM
+    # draw the whole; 1 keeps all, as the paper)
     within: float = 1.0
+    # the same of two instances of different classes (ours; 1 keeps all, as the paper)
     across: float = 1.0
+    # the part of an instance above which it goes when it lies in a stronger one of its class (ours; 1 keeps all)
     inside: float = 1.0
+    # the demo's slip of scaling x by H / h and y by W / w
     swapped_scale: bool = False
+    # instances an image, the strongest
     most: int = 100
+    # names that are looked for, too, and never told (ours)
     negatives: tuple[str, ...] = ()
+    # an instance goes where a stronger one of the ``negatives`` covers it by a mask IoU above this (ours)
     against: float = 0.5
 
 
@@ -133,10 +134,8 @@ class Zip:
     """Names in, instances out, by two frozen models and no training; ``clip`` and ``sam`` are whatever fits the protocols."""
 
     def __init__(self, clip: VisionLanguage, sam: Masker, settings: ZipSettings | str = "default") -> None:
-        if isinstance(settings, str) and settings not in VARIANTS:
-            raise unknown_name("variant of zip", settings, VARIANTS)
         self.clip, self.sam = clip, sam
-        self.settings = VARIANTS[settings] if isinstance(settings, str) else settings
+        self.settings = chosen_settings("zip", settings, VARIANTS)
         self._levels: Mapping[str, float] = {}
 
     def ungated(self) -> Zip:
@@ -190,7 +189,7 @@ class Zip:
             return found
         rest = with_negatives(vocabulary, self.settings.negatives).synonyms[len(vocabulary) :]
         others = self._found(encoding, Vocabulary.from_entries(rest)) if rest else found[:0]
-        return unclaimed(found, others, self.settings.against)
+        return drop_claimed(found, others, self.settings.against)
 
     def _found(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Detections:
         """The instances of some names, whatever the negatives are."""
@@ -201,7 +200,7 @@ class Zip:
             scores = np.sqrt(scores * quality)
         scores = np.clip(scores, 0, 1)  # a mean of what is 1 everywhere may round to more
         found = Detections.from_masks(masks, ids, scores, vocabulary.names)
-        return suppressed(found, within=self.settings.within, across=self.settings.across, inside=self.settings.inside)
+        return suppress(found, within=self.settings.within, across=self.settings.across, inside=self.settings.inside)
 
     def coarse(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Coarse:
         """Find the instances on the cells of the boundary map, before SAM."""

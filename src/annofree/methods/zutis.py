@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from annofree.clues.background import Asked, Background
-from annofree.detections.mask_nms import kept_masks
+from annofree.detections.nms import mask_nms
 from annofree.detections.painting import on_pixels, strongest
-from annofree.errors import InputError, unknown_name
-from annofree.protocols import VisionLanguage
+from annofree.errors import InputError
+from annofree.methods.variants import chosen_settings
+from annofree.protocols import Described, VisionLanguage
 from annofree.structures import BACKGROUND, Classes, Detections, Image, LabelMap, Vocabulary
 
 __all__ = ["VARIANTS", "Proposer", "Zutis", "ZutisEncoding", "ZutisSettings"]
@@ -31,7 +32,7 @@ _AT_ONCE = 2**25  # values in memory, 128 MiB
 _INSIDE = 0.5  # the probability above which a cell or a pixel belongs to a proposal
 
 
-class Proposer(Protocol):
+class Proposer(Described, Protocol):
     """A network that proposes masks beside features that meet text, such as ``features.zutis_network.ZutisNetwork``."""
 
     @property
@@ -44,11 +45,6 @@ class Proposer(Protocol):
         """The short side in px that its pictures should have, 0 for any."""
         ...
 
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Name, hashes, licence and supervision tier of the weights."""
-        ...
-
     def proposals(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> Sequence[tuple[Tensor, Tensor, Tensor]]:
         """Unit features (D, h, w), their lengths before (h, w), and mask probabilities (Q, h, w) of each image."""
         ...
@@ -56,32 +52,33 @@ class Proposer(Protocol):
 
 @dataclass(frozen=True)
 class ZutisSettings:
-    """What may be chosen.
+    """What may be chosen.  Raises InputError for sides and areas below 0."""
 
-    ``templates``: the prompts of a name: ``name`` is the bare name (released), ``ensemble`` the paper's 85; None takes the
-    CLIP's own.
-    ``background``: words that stand for none of the things, scored as classes; what they name is no thing.
-    ``pooled``: what is averaged inside a proposal: ``unit`` features (released), or ``projected`` ones, with the lengths they
-    had in text space (paper; without the mean of the map in either case).
-    ``score``: the mean probability of a proposal's mask inside it, times that of its class: a ``sigmoid`` of ``logit_scale``
-    times the cosine, each class by itself (released: 5), or their ``softmax`` (paper; as in the loss the scale is then 1).
-    ``nms``: the mask IoU above which the weaker of two instances goes, ``per_class`` or of any; 1 keeps all.
-    ``min_score`` (more than that) and ``min_area`` (px), and ``most``, the strongest: which instances count.
-    ``side``: the short side in px at which pictures are read, 0 as they are (released), None what the network is best at.
-    ``longest``: the long side in px that is read at most, 0 any (released, but for ImageNet-S: 1024).
-    """
-
+    # the prompts of a name: ``name`` is the bare name (released), ``ensemble`` the paper's 85; None takes the CLIP's own
     templates: str | None = "name"
+    # words that stand for none of the things, scored as classes; what they name is no thing
     background: tuple[str, ...] = (BACKGROUND,)
+    # what is averaged inside a proposal: ``unit`` features (released), or ``projected`` ones, with the lengths they had in text
+    # space (paper; without the mean of the map in either case)
     pooled: Literal["unit", "projected"] = "unit"
+    # the mean probability of a proposal's mask inside it, times that of its class: a ``sigmoid`` of ``logit_scale`` times the
+    # cosine, each class by itself (released), or their ``softmax`` (paper)
     score: Literal["sigmoid", "softmax"] = "sigmoid"
+    # what cosines are multiplied by in the score: 5 released; 1 with the ``softmax``, as in the loss
     logit_scale: float = 5.0
+    # mask IoU above which the weaker of two instances goes; 1 keeps all (0.3 released)
     nms: float = 0.3
+    # whether those two have to be of one class (released), or may be of any
     per_class: bool = True
+    # an instance counts that scores more than this, in 0 .. 1 (0.001 released)
     min_score: float = 0.001
+    # px of an instance at least
     min_area: int = 0
+    # instances an image, the strongest; 100 as COCO counts them
     most: int = 100
+    # the short side in px at which images are read, 0 as they are (released), None what the network is best at
     side: int | None = 0
+    # the long side in px that is read at most, 0 any (released, but for ImageNet-S: 1024)
     longest: int = 0
 
     def __post_init__(self) -> None:
@@ -122,14 +119,12 @@ class Zutis:
     """
 
     def __init__(self, network: Proposer, clip: VisionLanguage, settings: ZutisSettings | str = "default") -> None:
-        if isinstance(settings, str) and settings not in VARIANTS:
-            raise unknown_name("variant of zutis", settings, VARIANTS)
+        self.settings = chosen_settings("zutis", settings, VARIANTS)
         if network.dimension != clip.dimension:
             raise InputError(
                 f"expected the CLIP whose text the network was trained with, of length {network.dimension}, "
                 f"got {clip.provenance['name']} of length {clip.dimension}"
             )
-        self.settings: ZutisSettings = VARIANTS[settings] if isinstance(settings, str) else settings
         self.network, self.clip = network, clip if (t := self.settings.templates) is None else clip.prompted(t)
         words = self.settings.background
         self._background = Background("words", words) if words else Background("none")
@@ -203,7 +198,7 @@ class Zutis:
         large = masks.sum((1, 2)) >= max(1, s.min_area)
         masks, ids, scores = masks[large], ids[large], scores[large]
         if s.nms < 1:
-            kept = kept_masks(masks, scores, ids if s.per_class else None, s.nms)[: s.most]
+            kept = mask_nms(masks, scores, ids if s.per_class else None, s.nms)[: s.most]
         else:
             kept = torch.argsort(scores, descending=True, stable=True)[: s.most]
         return Detections.from_masks(masks[kept].cpu().numpy(), ids[kept].cpu().numpy(), scores[kept].cpu().numpy(), names)

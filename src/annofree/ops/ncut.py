@@ -10,10 +10,9 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
-from annofree.structures import FloatArray
-
 __all__ = ["cut_map", "joined_cells", "oriented", "second_eigenvector"]
 
+FloatArray = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
 
 _FEW = 64  # below it a whole decomposition is quicker, and Lanczos needs room

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError
-from annofree.structures import Image
 
 __all__ = ["pamr", "refined"]
 
@@ -47,18 +48,18 @@ def pamr(image: Tensor, maps: Tensor, dilations: Sequence[int] = DILATIONS, iter
     return refined.to(maps.dtype)
 
 
-def refined(image: Image, maps: Tensor, dilations: Sequence[int] = DILATIONS, iterations: int = 10) -> Tensor:
-    """Refine maps (K, h, w) by a picture that is first shrunk to (h, w), bilinearly with aligned corners.
+def refined(pixels: npt.NDArray[np.uint8], maps: Tensor, dilations: Sequence[int] = DILATIONS, iterations: int = 10) -> Tensor:
+    """Refine maps (K, h, w) by a picture (H, W, 3) that is first shrunk to (h, w), bilinearly with aligned corners.
 
     This is how the official users call PAMR: it runs at the size of the masks, which is not that of the picture.
 
-    >>> refined(Image(torch.zeros(8, 6, 3, dtype=torch.uint8).numpy()), torch.ones(2, 4, 3)).shape
+    >>> refined(np.zeros((8, 6, 3), np.uint8), torch.ones(2, 4, 3)).shape
     torch.Size([2, 4, 3])
     """
     if maps.ndim != 3:
         raise InputError(f"expected maps (K, h, w), got {tuple(maps.shape)}")
-    pixels = torch.tensor(image.pixels, dtype=torch.float32, device=maps.device).permute(2, 0, 1) / 255
-    small = F.interpolate(pixels[None], size=maps.shape[1:], mode="bilinear", align_corners=True)[0]
+    image = torch.tensor(pixels, dtype=torch.float32, device=maps.device).permute(2, 0, 1) / 255
+    small = F.interpolate(image[None], size=maps.shape[1:], mode="bilinear", align_corners=True)[0]
     return pamr(small, maps, dilations, iterations)
 
 

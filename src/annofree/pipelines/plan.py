@@ -13,7 +13,7 @@ from annofree.methods.tuning import POLICIES, default_method
 from annofree.structures import BACKGROUND
 
 if TYPE_CHECKING:
-    from annofree.detections.overlaps import Overlaps
+    from annofree.detections.nms import Overlaps
     from annofree.hub.cards import Card
     from annofree.methods.build import MethodSpec
     from annofree.runs.tasks import Tasks
@@ -164,7 +164,7 @@ class Plan:
 
     def tasks(self, vocabulary: Vocabulary) -> Tasks:
         """Build the methods and put them to their tasks; a method of several tasks is built once."""
-        from annofree.detections.overlaps import Overlaps
+        from annofree.detections.nms import Overlaps
         from annofree.runs.tasks import Tasks
 
         specs = self.specs()

@@ -13,7 +13,7 @@ from annofree.pipelines.segment import RunResult, execute, parse_overlaps, repor
 from annofree.structures import Vocabulary
 
 if TYPE_CHECKING:
-    from annofree.detections.overlaps import Overlaps
+    from annofree.detections.nms import Overlaps
     from annofree.runs.clock import Clock
     from annofree.runs.run import Run
     from annofree.structures import Classes

@@ -16,7 +16,7 @@ from annofree.pipelines.plan import Plan, parse_negatives, parse_stuff, parse_ta
 from annofree.structures import Vocabulary
 
 if TYPE_CHECKING:
-    from annofree.detections.overlaps import Overlaps
+    from annofree.detections.nms import Overlaps
     from annofree.io.image_inputs import ImageInput
     from annofree.runs.clock import Clock
     from annofree.runs.config import EncodingSource, Request
@@ -217,7 +217,7 @@ def parse_overlaps(overlaps: str | Overlaps | None) -> Overlaps | None:
     """Read which of two overlapping instances stays, such as 'within=0.5, prefer=whole'; raises InputError for others."""
     if not isinstance(overlaps, str):
         return overlaps
-    from annofree.detections.overlaps import Overlaps
+    from annofree.detections.nms import Overlaps
 
     return Overlaps.of(overlaps) if overlaps else None
 

@@ -16,10 +16,10 @@ import numpy as np
 from annofree.datasets.emoji.world import CATEGORIES, Split
 from annofree.errors import InputError
 from annofree.evaluation.accumulators import Figures
-from annofree.formats.annotations import mask_of
 from annofree.formats.coco import CocoFile
 from annofree.io.image_sources import Source
 from annofree.methods.components import Models
+from annofree.ops.rle import decode_rle
 from annofree.pipelines.scenes import Show, drawn_scenes
 from annofree.retrieval.archive import Archive, MaskWriter, read_masks
 from annofree.retrieval.archive_sheets import write_sheets
@@ -122,8 +122,8 @@ def mask_figures(archive: Archive, folder: Path, truth: CocoFile) -> Figures:
     for id_ in archive.ids:
         rles = objects.get(Path(id_).name, [])
         if id_ in masks and rles:
-            there = np.any([mask_of(rle) for rle in rles], axis=0)
-            found.append(_iou(mask_of(masks[id_].rle), there))
+            there = np.any([decode_rle(rle) for rle in rles], axis=0)
+            found.append(_iou(decode_rle(masks[id_].rle), there))
             whole.append(float(there.mean()))
     if not found:
         raise InputError(f"expected masks of pictures whose truth is known in {folder}, got none")

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from skimage.measure import approximate_polygon
 
-from annofree.formats.annotations import Thing, mask_of
+from annofree.formats.annotations import Thing
 from annofree.formats.polygons import rings
+from annofree.ops.rle import decode_rle
 
 __all__ = ["MOST_SHAPES", "SIDE", "Shape", "points_each", "shapes_of", "units_of"]
 
@@ -76,7 +77,7 @@ def _sure(thing: Thing) -> float:
 
 
 def _path(thing: Thing, size: tuple[int, int], points: int) -> str:
-    found = [] if thing.rle is None else _outlines(mask_of(thing.rle), points)
+    found = [] if thing.rle is None else _outlines(decode_rle(thing.rle), points)
     if not found:
         x0, y0, x1, y1 = thing.box
         found = [np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], float)]

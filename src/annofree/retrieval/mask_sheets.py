@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from annofree.errors import ImageError
-from annofree.formats.annotations import mask_of
 from annofree.hub.store import slug
 from annofree.io.atomic import make_folder
+from annofree.ops.rle import decode_rle
 from annofree.render.contact_sheet import Thumbnail, draw_contact_sheet
 from annofree.render.overlay import draw_overlay
 from annofree.retrieval.archive import Archive, PseudoMask, read_masks
@@ -37,7 +37,7 @@ def _thumbnail(archive: Archive, found: PseudoMask, class_id: int) -> Thumbnail:
         image = archive.open(found.id)
     except ImageError:
         return Thumbnail(None, found.id)  # it was there when it was masked
-    decoded = mask_of(found.rle)
+    decoded = decode_rle(found.rle)
     if decoded.shape != image.size:
         return Thumbnail(image, f"{found.quality:.2f}, of another size")
     drawn = draw_overlay(image, Detections.from_masks(decoded[None], [class_id], [found.quality], archive.names))

@@ -13,11 +13,11 @@ from torch import Tensor
 from annofree.errors import AnnofreeError, MissingError
 from annofree.features.saliency import TokenCutMap
 from annofree.features.selfmask import SelfMask
-from annofree.formats.annotations import rle_of
 from annofree.io.image_sources import read_pictures
 from annofree.io.images import pillow_quiet
 from annofree.ops.grids import fitted_size, resized
 from annofree.ops.pamr import refined
+from annofree.ops.rle import encode_rle
 from annofree.protocols import Objectness
 from annofree.retrieval.archive import Archive, MaskWriter, PseudoMask
 from annofree.structures import Image
@@ -85,7 +85,7 @@ def refined_mask(image: Image, mask: Tensor) -> Tensor:
     A mask that keeps less than half of itself on the way (IoU at most 0.5) stays as it was, as FOUND does with its solver.
     """
     size = fitted_size(image.size, min(_PAMR_SIDE, *image.size), 1)
-    soft = resized(refined(image, resized(mask[None].float(), size)), image.size)[0]
+    soft = resized(refined(image.pixels, resized(mask[None].float(), size)), image.size)[0]
     drawn = soft > 0.5
     return drawn if (drawn & mask).sum() > 0.5 * (drawn | mask).sum() else mask
 
@@ -127,4 +127,4 @@ def _pseudo_mask(image: Image, soft: Tensor, objectness: float | None, source: O
     mask = soft > (soft.mean() if isinstance(source, TokenCutMap) else 0.5)
     quality = contrast(soft, mask) if objectness is None else round(objectness, 6)
     drawn = refined_mask(image, mask) if refine == "pamr" and bool(mask.any()) else mask
-    return PseudoMask(image.id, rle_of(drawn.numpy()), quality if bool(drawn.any()) else 0.0)
+    return PseudoMask(image.id, encode_rle(drawn.numpy()), quality if bool(drawn.any()) else 0.0)

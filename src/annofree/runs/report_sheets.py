@@ -12,9 +12,10 @@ import numpy as np
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.annotations import mask_of, pictures_of
+from annofree.formats.annotations import pictures_of
 from annofree.formats.coco import CocoFile
 from annofree.ops.palette import Color, colors_of
+from annofree.ops.rle import decode_rle
 from annofree.render.contact_sheet import Thumbnail, draw_contact_sheet
 from annofree.render.page_images import Opener, opened_overlay, save_jpeg
 from annofree.runs.store.counts import ClassCount, Crop
@@ -95,4 +96,4 @@ def _mask(drawn: Any, size: tuple[int, int]) -> PIL.Image.Image | None:
     row = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "segmentation": drawn}
     image = {"id": 1, "file_name": "", "height": size[0], "width": size[1]}
     rle = pictures_of(CocoFile([image], [{"id": 1, "name": ""}], [row]))[0].things[0].rle
-    return None if rle is None else PIL.Image.fromarray(mask_of(rle)).convert("L")
+    return None if rle is None else PIL.Image.fromarray(decode_rle(rle)).convert("L")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from annofree.detections.overlaps import Overlaps
+from annofree.detections.nms import Overlaps
 from annofree.detections.panoptic import PanopticMap, PanopticSettings, panoptic
 from annofree.errors import InputError
 from annofree.protocols import Segmenter, SemanticSegmenter

@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from annofree.structures.arrays import RLE, BoolArray, FloatArray, IntArray
+    from annofree.ops.rle import RLE
+    from annofree.structures.arrays import BoolArray, FloatArray, IntArray
     from annofree.structures.cells import ClueMap, FeatureMap, Fragments
     from annofree.structures.detections import Detections
     from annofree.structures.image import Image
@@ -38,17 +39,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "arrays": ("RLE", "BoolArray", "FloatArray", "IntArray"),
-    "cells": ("ClueMap", "FeatureMap", "Fragments"),
-    "detections": ("Detections",),
-    "image": ("Image",),
-    "label_map": ("VOID", "LabelMap"),
-    "vocabulary": ("BACKGROUND", "Classes", "Vocabulary"),
+    "ops.rle": ("RLE",),
+    "structures.arrays": ("BoolArray", "FloatArray", "IntArray"),
+    "structures.cells": ("ClueMap", "FeatureMap", "Fragments"),
+    "structures.detections": ("Detections",),
+    "structures.image": ("Image",),
+    "structures.label_map": ("VOID", "LabelMap"),
+    "structures.vocabulary": ("BACKGROUND", "Classes", "Vocabulary"),
 }
 
 
 def __getattr__(name: str) -> Any:
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(f"annofree.structures.{module}"), name)
+            return getattr(import_module(f"annofree.{module}"), name)
     raise AttributeError(f"module 'annofree.structures' has no attribute {name!r}")

@@ -6,19 +6,17 @@ They are made for every detection of every image, so they look at shapes, types 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
 
-__all__ = ["RLE", "BoolArray", "FloatArray", "IntArray", "check_names", "check_size", "names_of", "told_of"]
+__all__ = ["BoolArray", "FloatArray", "IntArray", "check_names", "check_size", "names_of", "told_of"]
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-RLE = dict[str, Any]
 
 
 def check_size(size: object) -> None:

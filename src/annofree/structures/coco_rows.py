@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from faster_coco_eval import mask as coco_mask
 
 from annofree.errors import InputError
-from annofree.structures.arrays import RLE, FloatArray, IntArray, check_size, names_of
+from annofree.ops.rle import RLE, compress_counts, fill_polygons, rle_boxes, rle_json
+from annofree.structures.arrays import FloatArray, IntArray, check_size, names_of
 
 if TYPE_CHECKING:
     from annofree.structures.detections import Detections
 
-__all__ = ["Categories", "Columns", "boxes_of", "columns_of", "rows_of", "segmentation_rle"]
+__all__ = ["Categories", "Columns", "columns_of", "rows_of", "segmentation_rle"]
 
 Row = Mapping[str, Any]
 Categories = Sequence[str] | Mapping[int, str] | Sequence[Row]
@@ -33,12 +33,6 @@ class Columns(NamedTuple):
     rles: tuple[RLE, ...]
 
 
-def boxes_of(rles: Sequence[RLE]) -> FloatArray:
-    """Return the tight boxes (N, 4) x0 y0 x1 y1 of masks; one that is empty has 0 0 0 0."""
-    xywh = np.asarray(coco_mask.toBbox(list(rles))).reshape(-1, 4)
-    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32)
-
-
 def rows_of(found: Detections, image_id: int, category_ids: Sequence[int] | None) -> list[dict[str, Any]]:
     """Return annotations of an image, categories numbered from 1 unless they are given."""
     numbers = range(1, len(found.names) + 1) if category_ids is None else category_ids
@@ -49,7 +43,7 @@ def rows_of(found: Detections, image_id: int, category_ids: Sequence[int] | None
         {
             "image_id": image_id,
             "category_id": numbers[k],
-            "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
+            "segmentation": rle_json(rle),
             "bbox": [x0, y0, x1 - x0, y1 - y0],
             "area": area,
             "iscrowd": 0,
@@ -72,7 +66,7 @@ def columns_of(rows: Iterable[Row], categories: Categories, size: tuple[int, int
         rles = tuple(_rle(row, size) for row in rows)
         ids = np.array([_place(row, places) for row in rows], np.int64)
         scores = np.array([1.0 if row.get("score") is None else row["score"] for row in rows], np.float32)
-        boxes = boxes_of(rles)
+        boxes = rle_boxes(rles)
         for box, row in zip(boxes, rows, strict=True):
             if row.get("bbox") is not None:
                 x, y, width, height = row["bbox"]
@@ -138,8 +132,7 @@ def segmentation_rle(drawn: object, size: tuple[int, int]) -> RLE | None:
     height, width = size
     if isinstance(drawn, list):
         polygons = [polygon for polygon in drawn if len(polygon) >= _FEWEST_NUMBERS]
-        merged: RLE | None = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)) if polygons else None
-        return merged
+        return fill_polygons(polygons, size) if polygons else None
     if not isinstance(drawn, dict):
         return None
     counts = drawn["counts"]
@@ -148,5 +141,5 @@ def segmentation_rle(drawn: object, size: tuple[int, int]) -> RLE | None:
     if isinstance(counts, list):
         if sum(counts) != height * width:
             raise InputError(f"expected run lengths that add up to {height} x {width} pixels, got {sum(counts)}")
-        counts = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
+        return compress_counts(counts, size)
     return {"size": [height, width], "counts": counts.encode("ascii") if isinstance(counts, str) else counts}

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.structures.arrays import RLE, FloatArray, IntArray, check_names, check_size, told_of
+from annofree.ops.rle import RLE
+from annofree.structures.arrays import FloatArray, IntArray, check_names, check_size, told_of
 
 if TYPE_CHECKING:
     from annofree.structures.detections import Detections

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from faster_coco_eval import mask as coco_mask
 
 from annofree.errors import InputError
+from annofree.ops.rle import RLE, decode_rles, encode_rles, rle_areas, rle_boxes
 from annofree.structures.above import notebook, package
-from annofree.structures.arrays import RLE, BoolArray, FloatArray, IntArray, names_of
-from annofree.structures.coco_rows import Categories, boxes_of, columns_of, rows_of
+from annofree.structures.arrays import BoolArray, FloatArray, IntArray, names_of
+from annofree.structures.coco_rows import Categories, columns_of, rows_of
 from annofree.structures.detection_checks import check_detections, check_masks
 from annofree.structures.selection import Selection, chosen_rows
 
@@ -63,12 +63,12 @@ class Detections:
         Raises InputError for masks that are not bool, other counts of ids and scores, and what no detection can have.
         """
         check_masks(masks, len(class_ids), len(scores))
-        rles = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
+        rles = encode_rles(masks)
         ids, values = np.asarray(class_ids, np.int64), np.asarray(scores, np.float32)
         filled = np.flatnonzero(masks.any((1, 2)))
         order = filled[np.argsort(-values[filled], kind="stable")]
         kept = tuple(rles[i] for i in order)
-        return cls((masks.shape[1], masks.shape[2]), names_of(names), ids[order], values[order], boxes_of(kept), kept)
+        return cls((masks.shape[1], masks.shape[2]), names_of(names), ids[order], values[order], rle_boxes(kept), kept)
 
     @classmethod
     def from_coco(cls, rows: Iterable[Mapping[str, Any]], categories: Categories, size: tuple[int, int]) -> Detections:
@@ -133,14 +133,12 @@ class Detections:
     @property
     def masks(self) -> BoolArray:
         """The masks, (N, H, W) bool, decoded anew at each call."""
-        if not self.rles:
-            return np.zeros((0, *self.size), bool)
-        return np.ascontiguousarray(coco_mask.decode(list(self.rles)).transpose(2, 0, 1)).astype(bool)
+        return decode_rles(self.rles, self.size)
 
     @property
     def areas(self) -> IntArray:
         """Pixels in each mask, (N)."""
-        return np.asarray(coco_mask.area(list(self.rles)), np.int64).reshape(len(self))
+        return rle_areas(self.rles)
 
     @property
     def labels(self) -> npt.NDArray[np.str_]:

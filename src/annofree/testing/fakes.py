@@ -146,12 +146,7 @@ class FakeSam:
         return [Embedding(image.size, (_regions(_colour_codes(image)), _regions(_coloured(image)))) for image in images]
 
     def draw(
-        self,
-        embedding: Embedding,
-        *,
-        boxes: npt.NDArray[np.float32] | None = None,
-        points: npt.NDArray[np.float32] | None = None,
-        many: bool = False,
+        self, embedding: Embedding, *, boxes: FloatArray | None = None, points: FloatArray | None = None, many: bool = False
     ) -> PromptedMasks:
         """Draw one mask a prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image.
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from annofree.formats.annotations import Thing, mask_of
+from annofree.formats.annotations import Thing
+from annofree.ops.rle import decode_rle
 from annofree.structures import BoolArray
 
 __all__ = ["obvious_masks", "obvious_names", "obvious_order", "obvious_overlap"]
@@ -31,7 +32,7 @@ def obvious_overlap(said: Thing, real: Thing) -> float:
 
 def _mask(thing: Thing) -> BoolArray:
     assert thing.rle is not None  # noqa: S101
-    return mask_of(thing.rle)
+    return decode_rle(thing.rle)
 
 
 def obvious_names(said: Sequence[Thing], real: Sequence[Thing]) -> list[Thing]:

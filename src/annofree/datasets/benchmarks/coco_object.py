@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from faster_coco_eval import mask as coco_mask
 
 from annofree.datasets.benchmarks.semantic import Labels, SemanticDataset, SemanticSample, need_files, need_folder
 from annofree.datasets.names import BACKGROUND, COCO_IDS, COCO_NAMES
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.formats.label_maps import read_indices
+from annofree.ops.rle import compress_counts, decode_rle, fill_polygons
 from annofree.structures import VOID
 
 __all__ = ["coco_instances", "coco_stuff", "label_instances"]
@@ -88,11 +88,9 @@ def _mask(row: Mapping[str, Any], size: tuple[int, int]) -> Any:
     if not drawn:
         raise InputError(f"expected a segmentation in every instance, none in one of image {row.get('image_id')}")
     try:
-        loose = isinstance(drawn, list) or isinstance(drawn["counts"], list)
-        run_lengths = coco_mask.frPyObjects(drawn, *size) if loose else drawn
-        run_lengths = coco_mask.merge(run_lengths) if isinstance(run_lengths, list) else run_lengths
-        given = tuple(run_lengths["size"])
-        mask = coco_mask.decode(run_lengths).astype(bool)
+        rle = fill_polygons(drawn, size) if isinstance(drawn, list) else drawn
+        rle = compress_counts(rle["counts"], rle["size"]) if isinstance(rle["counts"], list) else rle
+        given, mask = tuple(rle["size"]), decode_rle(rle)
     except (KeyError, IndexError, TypeError, ValueError) as problem:
         raise InputError(f"expected polygons or run lengths in image {row.get('image_id')}: {problem}") from None
     if given != size:

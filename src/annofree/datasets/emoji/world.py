@@ -270,12 +270,17 @@ class _Canvas:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What a split draws: ranges are inclusive, sizes are fractions of the scene's side."""
+    """What a split draws; ranges are inclusive, and all of it is ours."""
 
+    # how many classes a scene has
     classes: tuple[int, int]
+    # how many instances each of them has
     instances: tuple[int, int]
+    # the side of an instance, as a fraction of the scene's side
     size: tuple[float, float]
+    # how likely an instance lies beside the one of its class before it
     neighbours: float
+    # the kinds of backgrounds that a scene may have
     backgrounds: tuple[str, ...]
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from annofree.evaluation.metrics.limits import checked_limit
 from annofree.evaluation.metrics.predictions import Row, View, by_image, image_sizes, mask_rle, match_predictions
 from annofree.evaluation.metrics.shapes import IouType, Overlaps, overlaps_of
 from annofree.formats.coco import CocoFile
+from annofree.ops.rle import rle_area
 from annofree.structures import BoolArray, IntArray
 
 __all__ = ["KINDS", "Kind", "Mistake", "Mistakes", "assigned", "assigned_at", "find_mistakes"]
@@ -213,4 +213,4 @@ def _kind(overlaps: Overlaps, same: BoolArray, iou: float) -> tuple[Kind, int | 
 def _area(row: Row, size: tuple[int, int]) -> float:
     if row.get("area") is not None:
         return float(row["area"])
-    return float(coco_mask.area(mask_rle(row, size)) if row.get("segmentation") else row["bbox"][2] * row["bbox"][3])
+    return float(rle_area(mask_rle(row, size)) if row.get("segmentation") else row["bbox"][2] * row["bbox"][3])

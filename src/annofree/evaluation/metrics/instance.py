@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
-from pycocotools import mask as coco_mask
 
 from annofree.errors import InputError, unknown_name
 from annofree.evaluation.metrics.limits import checked_limit, limits_of
 from annofree.evaluation.metrics.predictions import Row, View, image_sizes, mask_rle, match_predictions
 from annofree.evaluation.metrics.shapes import IouType, box_of
 from annofree.formats.coco import CocoFile
+from annofree.ops.rle import rle_area
 from annofree.structures import IntArray
 
 __all__ = ["IOUS", "RECALLS", "Counted", "InstanceScores", "IouType", "count_instances", "evaluate_instances"]
@@ -214,7 +214,7 @@ def _engine_row(row: Row, number: int, sizes: Sizes, view: View, iou_type: IouTy
     ours["category_id"] = 1 if view == "class-agnostic" else row["category_id"]
     if iou_type == "segm":
         mask = mask_rle(row, sizes[row["image_id"]])
-        return {**ours, "segmentation": mask, "area": float(coco_mask.area(mask))}
+        return {**ours, "segmentation": mask, "area": float(rle_area(mask))}
     box = box_of(row, sizes[row["image_id"]])
     return {**ours, "bbox": box, "area": box[2] * box[3]}
 

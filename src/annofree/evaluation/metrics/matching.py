@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from faster_coco_eval import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 
 from annofree.formats.annotations import Thing
+from annofree.ops.rle import boxes_iou, rle_iou, rle_part
 
 __all__ = ["agreement", "changed", "error_of", "overlaps"]
 
@@ -21,11 +21,10 @@ def overlaps(first: Sequence[Thing], second: Sequence[Thing], *, aware: bool = T
     if not first or not second:
         return np.zeros((len(first), len(second)))
     if all(t.rle is not None for t in (*first, *second)):
-        found = coco_mask.iou([t.rle for t in first], [t.rle for t in second], [0] * len(second))
+        found = rle_iou([t.rle for t in first if t.rle], [t.rle for t in second if t.rle])
     else:
-        found = coco_mask.iou(_boxes(first), _boxes(second), [0] * len(second))
-    values = np.asarray(found, np.float64).reshape(len(first), len(second))
-    return values * np.equal.outer([t.name for t in first], [t.name for t in second]) if aware else values
+        found = boxes_iou(_boxes(first), _boxes(second))
+    return found * np.equal.outer([t.name for t in first], [t.name for t in second]) if aware else found
 
 
 def _boxes(things: Sequence[Thing]) -> Floats:
@@ -95,7 +94,7 @@ def _within(things: Sequence[Thing], crowds: Sequence[Thing]) -> list[bool]:
     drawn = [c for c in crowds if c.rle is not None]
     if not drawn or not all(t.rle is not None for t in things) or not things:
         return [False] * len(things)
-    parts = np.asarray(coco_mask.iou([t.rle for t in things], [c.rle for c in drawn], [1] * len(drawn)), np.float64)
+    parts = rle_part([t.rle for t in things if t.rle], [c.rle for c in drawn if c.rle])
     same = np.equal.outer([t.name for t in things], [c.name for c in drawn])
-    most: Floats = np.max(parts.reshape(same.shape) * same, axis=1)
+    most: Floats = np.max(parts * same, axis=1)
     return [value > 0.5 for value in most.tolist()]

@@ -14,10 +14,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pycocotools import mask as coco_mask
-
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
+from annofree.ops.rle import compress_counts, fill_polygons
 from annofree.structures import RLE
 
 __all__ = [
@@ -217,8 +216,7 @@ def mask_rle(row: Row, size: tuple[int, int]) -> RLE:
         raise _broken(row, f"got run lengths of {sum(counts)} px on an image of {size[0] * size[1]}")
     if not isinstance(counts, list | str | bytes):
         raise _broken(row, f"got {type(counts).__name__} as run lengths")
-    rle: RLE = coco_mask.frPyObjects(drawn, *size) if isinstance(counts, list) else dict(drawn)
-    return rle
+    return compress_counts(counts, size) if isinstance(counts, list) else dict(drawn)
 
 
 def _filled(polygons: Sequence[Any], row: Row, size: tuple[int, int]) -> RLE:
@@ -229,8 +227,7 @@ def _filled(polygons: Sequence[Any], row: Row, size: tuple[int, int]) -> RLE:
         fit = False
     if not fit:
         raise _broken(row, f"got {str(polygons)[:60]}")
-    rle: RLE = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
-    return rle
+    return fill_polygons(polygons, size)
 
 
 def _broken(row: Row, got: str) -> InputError:

@@ -22,13 +22,12 @@ from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 from scipy.ndimage import binary_dilation
 
 from annofree.evaluation.metrics.predictions import Row, View, by_image, image_sizes, mask_rle, match_predictions
 from annofree.evaluation.metrics.shapes import IouType, box_of, overlaps_of
-from annofree.formats.annotations import mask_of
 from annofree.formats.coco import CocoFile
+from annofree.ops.rle import decode_rle, rle_boxes
 from annofree.structures import RLE
 
 __all__ = ["Separation", "evaluate_separation"]
@@ -99,23 +98,29 @@ def _solid(truth: CocoFile, image_ids: Collection[int]) -> list[Row]:
 def _touching_pairs(rows: Sequence[Row], size: tuple[int, int], iou_type: IouType) -> Iterator[tuple[int, int]]:
     """Yield index pairs of rows of one class whose masks, or boxes, come within reach."""
     masks = [mask_rle(row, size) for row in rows] if iou_type == "segm" else []
-    boxes = np.array(coco_mask.toBbox(masks) if masks else [box_of(row, size) for row in rows], np.float64).reshape(-1, 4)
+    boxes = rle_boxes(masks).astype(np.float64) if masks else _corners([box_of(row, size) for row in rows])
     for a, b in combinations(range(len(rows)), 2):
         possible = rows[a]["category_id"] == rows[b]["category_id"] and _boxes_near(boxes[a], boxes[b])
         if possible and (not masks or _masks_near(masks[a], masks[b], boxes[a])):
             yield a, b
 
 
+def _corners(boxes: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+    """Boxes as x0 y0 x1 y1 (N, 4), given as x y w h."""
+    xywh = np.array(boxes, np.float64).reshape(-1, 4)
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
+
+
 def _boxes_near(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> bool:
-    """Whether b (x y w h in px) meets a grown by the reach: for whole pixels, two apart means a gap of one."""
-    return bool(np.all(b[:2] < a[:2] + a[2:] + _REACH) and np.all(a[:2] < b[:2] + b[2:] + _REACH))
+    """Whether b (x0 y0 x1 y1 in px) meets a grown by the reach: for whole pixels, two apart means a gap of one."""
+    return bool(np.all(b[:2] < a[2:] + _REACH) and np.all(a[:2] < b[2:] + _REACH))
 
 
 def _masks_near(a: RLE, b: RLE, box: npt.NDArray[np.float64]) -> bool:
     """Whether mask a, of the given box, grown by the reach meets mask b; only a's surroundings are looked at."""
-    x, y, w, h = (int(v) for v in box)
-    window = slice(max(0, y - _REACH), y + h + _REACH), slice(max(0, x - _REACH), x + w + _REACH)
-    first, second = (mask_of(rle)[window] for rle in (a, b))
+    x0, y0, x1, y1 = (int(v) for v in box)
+    window = slice(max(0, y0 - _REACH), y1 + _REACH), slice(max(0, x0 - _REACH), x1 + _REACH)
+    first, second = (decode_rle(rle)[window] for rle in (a, b))
     grown = binary_dilation(first, np.ones((2 * _REACH + 1, 2 * _REACH + 1), bool))
     return bool(np.any(grown & second))
 

@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 
 from annofree.errors import InputError, unknown_name
 from annofree.evaluation.metrics.predictions import Row, mask_rle
 from annofree.formats.coco import CocoFile
+from annofree.ops.rle import boxes_iou, rle_box, rle_iou
 
 __all__ = ["IOU_TYPES", "IouType", "Overlaps", "box_of", "choose_iou_type", "overlaps_of"]
 
@@ -40,7 +40,8 @@ def box_of(row: Row, size: Size) -> list[float]:
     if not box and not row.get("segmentation"):
         raise InputError(f"expected a box or a mask in every annotation, neither in one of image {row.get('image_id')}")
     if not box:
-        return [float(v) for v in coco_mask.toBbox(mask_rle(row, size))]
+        x0, y0, x1, y1 = rle_box(mask_rle(row, size))
+        return [x0, y0, x1 - x0, y1 - y0]
     numbers = [v for v in box if isinstance(v, int | float) and math.isfinite(v)] if isinstance(box, list | tuple) else []
     if len(numbers) != 4 or len(box) != 4 or min(numbers[2:]) < 0:
         raise InputError(f"expected a box as x y w h, finite and w, h >= 0, got {box!r} on image {row.get('image_id')}")
@@ -51,12 +52,10 @@ def overlaps_of(said: Sequence[Row], real: Sequence[Row], size: Size, iou_type: 
     """IoU (P, N) of answers with instances on an image of ``size`` (H, W); with a crowd, the part of the answer inside it."""
     if not said or not real:
         return np.zeros((len(said), len(real)))
-    shapes = [[_shape(row, size, iou_type) for row in rows] for rows in (said, real)]
-    return np.asarray(coco_mask.iou(*shapes, [int(row.get("iscrowd") or 0) for row in real]), np.float64)
-
-
-def _shape(row: Row, size: Size, iou_type: IouType) -> object:
-    return mask_rle(row, size) if iou_type == "segm" else box_of(row, size)
+    crowds = [int(row.get("iscrowd") or 0) for row in real]
+    if iou_type == "segm":
+        return rle_iou([mask_rle(row, size) for row in said], [mask_rle(row, size) for row in real], crowds)
+    return boxes_iou([box_of(row, size) for row in said], [box_of(row, size) for row in real], crowds)
 
 
 def choose_iou_type(truth: CocoFile, rows: Sequence[Row], asked: str | None = None) -> tuple[IouType, str | None]:

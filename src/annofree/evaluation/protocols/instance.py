@@ -27,23 +27,27 @@ Places = Mapping[str, Path]
 
 @dataclass(frozen=True)
 class InstanceProtocol:
-    """One way to score instances by COCO's AP, over IoU 0.50:0.95, with 100 detections a picture.
+    """One way to score instances by COCO's AP, over IoU 0.50:0.95, with 100 detections an image."""
 
-    ``open`` reads the truth from the places that ``needs`` names and ``split``; ``images`` is the folder of its pictures, as
-    the name of a place and a folder in it.  ``scored`` are the categories that count, all where it is None; ``asked`` says
-    whether a method is asked for those alone or for all, ``spellings`` in which words.  ``groups`` are scored apart too;
-    ``iou_type`` says whether masks or boxes are held against the truth.
-    """
-
+    # what it is asked for by
     name: str
+    # whose rules they are, in a line
     about: str
+    # reads the truth from the places that ``needs`` names and a split
     open: Callable[[Places, str | None], CocoFile] = field(repr=False)
+    # the places, by name
     needs: tuple[str, ...] = ("truth", "images")
+    # the folder of its images, as the name of a place and a folder in it
     images: tuple[str, str] = ("images", "")
+    # the categories that count, all where it is None
     scored: tuple[str, ...] | None = None
+    # whether a method is asked for those alone or for all
     asked: Literal["scored", "all"] = "scored"
+    # the words asked for in place of a data set's own
     spellings: Mapping[str, str] = field(default_factory=dict)
+    # categories, by the name of a group, that are scored apart too
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # whether masks or boxes are held against the truth
     iou_type: IouType = "segm"
 
     def truth(self, places: Places, split: str | None = None, limit: int | None = None) -> CocoFile:

@@ -37,21 +37,25 @@ Open = Callable[[Path, Path | None, str | None], SemanticDataset]
 
 @dataclass(frozen=True)
 class SemanticProtocol:
-    """One way to score.
+    """One way to score label maps by their mean IoU."""
 
-    ``spellings`` are the words asked for in place of a data set's own; ``truth_side`` makes the truth's shorter side that
-    many px first; with ``stretch`` a prediction is brought to the truth's size, else sizes have to agree; pictures with
-    fewer than ``min_labelled`` px of things, counted before any resizing, are left out.  ``about`` says whose rules they are.
-    """
-
+    # what it is asked for by
     name: str
+    # whose rules they are, in a line
     about: str
+    # reads the truth from its folder, that of the images, and a split
     open: Open = field(repr=False)
+    # the words asked for in place of a data set's own
     spellings: Mapping[str, str] = field(default_factory=dict)
+    # who says what is none of the names, or whether that is scored at all
     background: Background = "separate"
+    # what a class that is nowhere does to the mean
     absent: Absent = "skip"
+    # px that the truth's shorter side is made first; None leaves it
     truth_side: int | None = None
+    # whether a prediction is brought to the truth's size, else sizes have to agree
     stretch: bool = False
+    # images with fewer px of things, counted before any resizing, are left out
     min_labelled: int = 0
 
     def dataset(self, truth: Path, images: Path | None = None, split: str | None = None) -> SemanticDataset:

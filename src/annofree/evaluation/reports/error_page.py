@@ -17,7 +17,6 @@ import numpy as np
 import PIL.Image
 from markupsafe import Markup
 from PIL import ImageFilter
-from pycocotools import mask as coco_mask
 
 from annofree.errors import InputError
 from annofree.evaluation.metrics.errors import KINDS, Mistake, Mistakes
@@ -25,8 +24,8 @@ from annofree.evaluation.metrics.instance import Counted, InstanceScores
 from annofree.evaluation.metrics.limits import recall_label
 from annofree.evaluation.metrics.precision_recall import draw_curves, precision_curve, sparkline
 from annofree.evaluation.metrics.predictions import Row, image_sizes, mask_rle
-from annofree.formats.annotations import mask_of
 from annofree.formats.coco import CocoFile
+from annofree.ops.rle import decode_rle, fill_polygons
 from annofree.render.html import class_colors, render
 from annofree.render.page_folder import page_folder
 from annofree.render.page_images import Opener, save_jpeg
@@ -218,8 +217,8 @@ class _Crops:
 def _mask(row: Row, size: Size) -> BoolArray:
     """The mask of an annotation, its box where it has none."""
     if row.get("segmentation"):
-        return mask_of(mask_rle(row, size))
-    return mask_of(coco_mask.frPyObjects([[float(v) for v in row["bbox"]]], *size)[0])
+        return decode_rle(mask_rle(row, size))
+    return decode_rle(fill_polygons([[float(v) for v in row["bbox"]]], size))
 
 
 def _window(mask: BoolArray) -> Window:

@@ -9,7 +9,8 @@ import numpy as np
 import PIL.Image
 
 from annofree.evaluation.review.risk import Part, disagreement
-from annofree.formats.annotations import Thing, mask_of
+from annofree.formats.annotations import Thing
+from annofree.ops.rle import decode_rle
 from annofree.structures import BoolArray, Detections, Image
 
 __all__ = ["VIEWS", "View", "jitter"]
@@ -49,7 +50,7 @@ def _shown(things: Sequence[Thing], window: Window, size: Size) -> list[Thing]:
         return list(things)
     seen = np.zeros(size, bool)
     seen[window] = True
-    cut = [(t, mask_of(t.rle) & seen) for t in things if t.rle is not None]
+    cut = [(t, decode_rle(t.rle) & seen) for t in things if t.rle is not None]
     return [Thing.of_mask(t.name, mask, t.score, t.crowd) for t, mask in cut if mask.any()]
 
 

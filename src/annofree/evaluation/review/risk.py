@@ -25,11 +25,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from faster_coco_eval import mask as coco_mask
 from scipy import ndimage
 
 from annofree.evaluation.metrics.matching import agreement, changed, overlaps
-from annofree.formats.annotations import Thing, mask_of
+from annofree.formats.annotations import Thing
+from annofree.ops.rle import decode_rle, merge_rles, rle_area, rle_areas
 
 __all__ = ["MEANINGS", "STORED", "Part", "Scale", "disagreement", "joint", "stored_parts"]
 
@@ -143,7 +143,7 @@ def _outside(thing: Thing) -> float:
     """The part of a mask outside its largest piece (8 neighbours)."""
     assert thing.rle is not None  # noqa: S101
     x0, y0, x1, y1 = (int(v) for v in (*np.floor(thing.box[:2]), *np.ceil(thing.box[2:])))
-    pieces, count = ndimage.label(mask_of(thing.rle)[y0:y1, x0:x1], _EIGHT)
+    pieces, count = ndimage.label(decode_rle(thing.rle)[y0:y1, x0:x1], _EIGHT)
     if count < 2:
         return 0.0
     sizes = np.bincount(pieces.ravel())[1:]
@@ -152,10 +152,10 @@ def _outside(thing: Thing) -> float:
 
 def _overlap(things: Sequence[Thing], scale: Scale) -> Part:
     masks = [t.rle for t in things if t.rle is not None]
-    claimed = int(np.sum(coco_mask.area(masks))) if len(masks) > 1 else 0
+    claimed = int(rle_areas(masks).sum()) if len(masks) > 1 else 0
     if not claimed:
         return Part(0.0, "no pixel is claimed twice")
-    value = 1.0 - int(coco_mask.area([coco_mask.merge(masks)])[0]) / claimed
+    value = 1.0 - rle_area(merge_rles(masks)) / claimed
     return Part(value, f"{100 * value:.0f} % of what the masks claim is claimed more than once")
 
 

@@ -18,10 +18,13 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import BaseFileLock
 
 from annofree.errors import InputError
-from annofree.io.atomic import make_folder, write_atomic
+from annofree.io.atomic import write_atomic
+from annofree.io.lock import acquire_lock
 from annofree.io.settings_diff import first_change
 
 __all__ = ["RESULTS", "Row", "Shard", "Shards", "settle"]
@@ -51,7 +54,7 @@ class Shards:
     """The shards of one run folder; raises InputError while another process is at work in it."""
 
     out: Path
-    _lock: TextIO | None = field(default=None, repr=False)
+    _lock: BaseFileLock | None = field(default=None, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -75,22 +78,13 @@ class Shards:
 
     def lock(self) -> None:
         """Keep other processes out until this one ends or calls ``unlock``."""
-        make_folder(self.folder)
-        self._lock = (self.folder / "lock").open("w")
-        try:
-            import fcntl
-
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.unlock()
-            raise InputError(f"expected one run at a time in {self.out}, and another is at work; wait for it") from None
-        except (ImportError, OSError):
-            pass  # a system or a disk without locks
+        taken = f"expected one run at a time in {self.out}, and another is at work; wait for it"
+        self._lock = acquire_lock(self.folder / "lock", taken)
 
     def unlock(self) -> None:
         """Let others in."""
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
     def begin(self, settings: Mapping[str, Any], ids: Iterable[str]) -> None:

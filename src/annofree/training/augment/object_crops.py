@@ -15,7 +15,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.annotations import mask_of
+from annofree.ops.rle import decode_rle
 from annofree.retrieval.archive import Archive, PseudoMask
 from annofree.structures import BoolArray
 from annofree.training.augment.color import Axis, Colour, Light
@@ -44,7 +44,7 @@ class Subject:
     @classmethod
     def of(cls, archive: Archive, mask: PseudoMask) -> Subject:
         """Decode a picture and its mask; raises ImageError for a picture that cannot be read."""
-        pixels, whole = archive.open(mask.id).pixels, mask_of(mask.rle)
+        pixels, whole = archive.open(mask.id).pixels, decode_rle(mask.rle)
         if whole.shape != pixels.shape[:2] or not whole.any():
             what = f"one of {whole.shape}" if whole.any() else "an empty one"
             raise InputError(f"expected a mask of {pixels.shape[:2]} px for {mask.id}, got {what}; mask the archive anew")

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
 import numpy as np
-from faster_coco_eval import mask as coco_mask
 
 from annofree.datasets.labelled import AGNOSTIC
-from annofree.detections.suppression import suppressed
+from annofree.detections.nms import suppress
 from annofree.errors import InputError, unknown_name
 from annofree.io.settings_file import check_names, check_type
+from annofree.ops.rle import rle_iou, rle_part
 from annofree.structures import BoolArray, Detections, FloatArray, IntArray
 
 __all__ = [
@@ -157,7 +157,7 @@ def selected(found: Detections, floors: FloatArray, rules: LabelRules) -> tuple[
     steps: Mapping[str, Callable[[Detections], Detections]] = {
         "score": lambda d: _named(d[d.scores >= floors[d.class_ids]], rules.agnostic),
         "area": lambda d: d[d.areas >= rules.min_area],
-        "duplicate": lambda d: suppressed(d, within=rules.within, across=rules.across),
+        "duplicate": lambda d: suppress(d, within=rules.within, across=rules.across),
         "fragment": lambda d: without_fragments(d, rules.inside),
         "most": lambda d: d[: rules.most],
     }
@@ -189,9 +189,7 @@ def without_fragments(found: Detections, inside: float) -> Detections:
     """
     if len(found) < 2 or inside >= 1:
         return found
-    rles, areas, order = list(found.rles), found.areas, np.arange(len(found))
-    # against a crowd, the API gives the part of the first that the second covers
-    parts = np.asarray(coco_mask.iou(rles, rles, [1] * len(found)))
+    areas, order, parts = found.areas, np.arange(len(found)), rle_part(found.rles, found.rles)
     same = found.class_ids[:, None] == found.class_ids[None]
     bigger = (areas[None] > areas[:, None]) | ((areas[None] == areas[:, None]) & (order[None] < order[:, None]))
     return found[~(same & bigger & (parts > inside)).any(1)]
@@ -203,8 +201,7 @@ def merged(new: Detections, old: Detections, most: float = 0.5) -> Detections:
     This is the rule of CutLER's self-training.  Both have the same names.  The order is by falling score.
     """
     if len(new) and len(old):
-        ious = np.asarray(coco_mask.iou(list(old.rles), list(new.rles), [0] * len(new)))
-        old = old[ious.max(1) < most]
+        old = old[rle_iou(old.rles, new.rles).max(1) < most]
     return Detections.merge([new, old])
 
 

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from annofree.datasets.emoji.world import Split, World
 from annofree.errors import ImageError, InputError, unknown_name
 from annofree.features.dino import Dino
-from annofree.features.sam_inputs import read_json
 from annofree.features.selfmask import save_selfmask
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork
-from annofree.formats.annotations import mask_of, rle_of
 from annofree.hub.cards import Card, sha256_of
+from annofree.io.model_config import read_model_config
+from annofree.ops.rle import decode_rle, encode_rle
 from annofree.retrieval.archive import MaskWriter, PseudoMask
 from annofree.structures import Image
 from annofree.training.augment.color import draw_light
@@ -133,7 +133,7 @@ def vote_masks(
             except ImageError as problem:
                 failed[name] = str(problem)
             else:
-                writer.add(PseudoMask(name, rle_of(vote.mask.numpy()), vote.agreement))
+                writer.add(PseudoMask(name, encode_rle(vote.mask.numpy()), vote.agreement))
             on_progress(done, len(pictures))
     return failed
 
@@ -147,7 +147,7 @@ def new_network(dino: Path | None = None, queries: int = 20, side: int = 128, se
     if dino is None:
         return SelfMaskNetwork(replace(TINY, queries=queries, model_args={**TINY.model_args, "img_size": side}))
     heads, width = (reader := Dino(dino)).heads, reader.dimension
-    said = read_json(dino / "config.json")
+    said = read_model_config(dino / "config.json")
     parts = {k: v for k, v in said.items() if k in ("architecture", "model_args", "mean", "std")}
     network = SelfMaskNetwork(SelfMaskConfig(**parts, queries=queries, heads=heads, ffn=4 * width))
     state = load_file(dino / "model.safetensors")
@@ -164,7 +164,7 @@ class _Lessons:
             raise InputError("expected at least one picture with a mask to learn from, got none; see why they failed")
         self.changes, self.seed = changes, seed
         self.pixels = np.stack([_squashed(pictures[name]().pixels, changes.side) for name in known])
-        self.masks = np.stack([_squashed(mask_of(masks[name].rle).astype(np.uint8), changes.side) for name in known])
+        self.masks = np.stack([_squashed(decode_rle(masks[name].rle).astype(np.uint8), changes.side) for name in known])
 
     def __call__(self, number: int) -> tuple[Bytes, Bytes]:
         rng = np.random.default_rng([self.seed, number])

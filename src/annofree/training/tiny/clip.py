@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from annofree.datasets.emoji.world import CATEGORIES, Scene, Split, World
 from annofree.features.clip_resnet import attention_pool
-from annofree.features.dense_tokens import Tokenizer, vocabulary_of
+from annofree.features.tokenizer import Tokenizer, vocabulary_of
 from annofree.training.tiny.budget import Budget, check_folder, rng_of, train_on_budget
 from annofree.training.tiny.clip_export import MEAN, MODEL, STD, USE, write_tiny_clip
 from annofree.training.tiny.evaluate import average_precision

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from annofree.datasets.emoji.world import CATEGORIES, Scene
 from annofree.features.clip import Clip
-from annofree.features.dense_tokens import Tokenizer
+from annofree.features.tokenizer import Tokenizer
 from annofree.hub.cards import Card, sha256_of
 from annofree.io.atomic import write_atomic, write_json
 from annofree.structures import Image, Vocabulary

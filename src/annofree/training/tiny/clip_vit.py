@@ -26,7 +26,7 @@ from annofree.datasets.emoji.world import Scene, World
 from annofree.features.clip import Clip
 from annofree.features.clip_network import load_clip
 from annofree.features.clip_vit import VitTower
-from annofree.features.dense_tokens import Tokenizer
+from annofree.features.tokenizer import Tokenizer
 from annofree.hub.cards import Card, bundled
 from annofree.protocols import DensePath
 from annofree.training.tiny import clip_export

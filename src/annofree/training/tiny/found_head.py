@@ -55,7 +55,7 @@ def refined_patches(image: Image, patches: Tensor, refine: Refine) -> Tensor:
     if refine == "none":
         return patches
     h, w = patches.shape[1:]
-    soft = refined(image, resized(patches.float(), (_FINE * h, _FINE * w)))
+    soft = refined(image.pixels, resized(patches.float(), (_FINE * h, _FINE * w)))
     drawn = F.adaptive_avg_pool2d((soft > 0.5).float(), (h, w)) >= 0.5
     both, either = ((a).sum((1, 2), keepdim=True) for a in (drawn & patches, drawn | patches))
     return torch.where(both > 0.5 * either, drawn, patches)

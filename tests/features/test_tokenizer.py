@@ -2,7 +2,7 @@ import open_clip
 import pytest
 import torch
 
-from annofree.features.dense_tokens import Tokenizer, vocabulary_of
+from annofree.features.tokenizer import Tokenizer, vocabulary_of
 
 TEXTS = ["a photo of a dog", "a photo of two elephants and an orange", "traffic light"]
 LENGTH = 12

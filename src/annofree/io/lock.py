@@ -1,0 +1,44 @@
+"""One process at a time: a lock that ends with the process that holds it, however that ends."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from annofree.errors import InputError
+from annofree.io.atomic import make_folder
+
+__all__ = ["acquire_lock"]
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def acquire_lock(path: Path, taken: str) -> BaseFileLock:
+    """Take the lock of a file, at once or not at all, until its ``release`` or the end of this process, a kill included.
+
+    The file may stay; only a process that is alive locks others out.  On a disk that has no locks nobody is.  Raises InputError
+    with the message ``taken`` where somebody holds it, another holder in this process too.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "lock")
+    >>> held = acquire_lock(path, "expected one at a time, and another is at work; wait for it")
+    >>> acquire_lock(path, "expected one at a time, and another is at work; wait for it")
+    Traceback (most recent call last):
+    ...
+    annofree.errors.InputError: expected one at a time, and another is at work; wait for it
+    >>> held.release()
+    """
+    make_folder(path.parent)
+    lock = FileLock(path, thread_local=False)  # held by the process, whichever of its threads lets it go
+    try:
+        with suppress(NotImplementedError):  # a system without locks
+            lock.acquire(blocking=False)
+    except Timeout:
+        raise InputError(taken) from None
+    except OSError as problem:
+        if problem.errno not in _NO_LOCKS:
+            raise
+    return lock

@@ -1,0 +1,19 @@
+"""The paper world as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import PIL.Image
+
+from annofree.testing.paper_world import scenes
+
+__all__ = ["write_scenes"]
+
+
+def write_scenes(folder: Path) -> Path:
+    """Make a folder of the eight pictures of the paper world, 0.png to 7.png, and return it."""
+    folder.mkdir()
+    for number, scene in enumerate(scenes()):
+        PIL.Image.fromarray(scene.image.pixels).save(folder / f"{number}.png")
+    return folder

@@ -13,8 +13,8 @@ from tests.support.recipes import recipe_head, reproduced
 
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
-from annofree.pipelines.makings import making_of
-from annofree.pipelines.zutis import archive_figures, mask_figures
+from annofree.pipelines.training.makings import making_of
+from annofree.pipelines.training.zutis import archive_figures, mask_figures
 from annofree.retrieval.archive import Archive, MaskWriter, Member, PseudoMask
 from annofree.structures import Detections
 

@@ -13,8 +13,8 @@ from tests.support.recipes import recipe_head, reproduced
 
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
-from annofree.pipelines.makings import making_of
-from annofree.pipelines.self_training import label_figures
+from annofree.pipelines.training.makings import making_of
+from annofree.pipelines.training.self_training import label_figures
 from annofree.structures import Detections
 
 VALIDATION = Path(__file__).parents[2] / "examples" / "validation"

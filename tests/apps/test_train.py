@@ -19,11 +19,11 @@ from tests.support import detector_training, zutis_training
 
 from annofree.apps.cli.commands.finetune import finetune
 from annofree.apps.cli.commands.pseudo_label import pseudo_label
-from annofree.apps.cli.commands.train.selfmask import selfmask
+from annofree.apps.cli.train_commands.selfmask import selfmask
 from annofree.detectors.checkpoint import load_detector
 from annofree.features.selfmask import load_selfmask
 from annofree.hub.cards import Card
-from annofree.pipelines.train_selfmask import train_selfmask
+from annofree.pipelines.training.train_selfmask import train_selfmask
 from annofree.training.detector.recipe import DetectorRecipe
 from annofree.training.pseudo_labels.rules import ByClass, LabelRules
 from annofree.training.selfmask import train as selfmask_room

@@ -17,11 +17,11 @@ from tests.support import detector_training
 from annofree.errors import InputError, MissingError
 from annofree.formats.coco import CocoFile
 from annofree.io.callbacks import Callbacks
-from annofree.pipelines.finetune import finetune
-from annofree.pipelines.pseudo_label import pseudo_label
-from annofree.pipelines.train_detector import train_detector
-from annofree.pipelines.train_selfmask import train_selfmask
-from annofree.pipelines.training_device import training_device
+from annofree.pipelines.training.finetune import finetune
+from annofree.pipelines.training.pseudo_label import pseudo_label
+from annofree.pipelines.training.train_detector import train_detector
+from annofree.pipelines.training.train_selfmask import train_selfmask
+from annofree.pipelines.training.training_device import training_device
 from annofree.structures import Detections
 from annofree.training.selfmask import train as selfmask_room
 

@@ -164,7 +164,7 @@ def _measure_runs(plan: Recipe, asked: _Request) -> _Measured:
 def _make(plan: Recipe, out: Path, asked: _Request) -> Figures:
     """Make what a recipe needs before it measures, and return the figures of the stages."""
     from annofree.methods.components import device_named
-    from annofree.pipelines.makings import making_of
+    from annofree.pipelines.training.makings import making_of
 
     @contextmanager
     def show(what: str) -> Iterator[Callable[[int, int], None]]:

@@ -24,10 +24,10 @@ from annofree.apps.cli.commands.reproduce import reproduce
 from annofree.apps.cli.commands.retrieve import retrieve
 from annofree.apps.cli.commands.review import review
 from annofree.apps.cli.commands.segment import segment
-from annofree.apps.cli.commands.train import train
 from annofree.apps.cli.commands.world import world
 from annofree.apps.cli.help import PlainCommand, PlainGroup
 from annofree.apps.cli.process import leave, program_start, started
+from annofree.apps.cli.train_commands import train
 from annofree.errors import AnnofreeError
 
 __all__ = ["app", "main"]

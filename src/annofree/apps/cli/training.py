@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from annofree.apps.cli.progress import progress
 from annofree.io.callbacks import Callbacks
-from annofree.pipelines.trained_model import TrainedModel
+from annofree.pipelines.training.trained_model import TrainedModel
 
 __all__ = ["print_trained", "training"]
 

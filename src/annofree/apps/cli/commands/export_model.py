@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from annofree.apps.cli.options import training as options
-from annofree.pipelines import export_model as pipeline
+from annofree.pipelines.training import export_model as pipeline
 
 __all__ = ["export_model"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from annofree.apps.cli.options import training as options
 from annofree.apps.cli.training import print_trained, training
-from annofree.pipelines import finetune as pipeline
+from annofree.pipelines.training import finetune as pipeline
 
 __all__ = ["finetune"]
 

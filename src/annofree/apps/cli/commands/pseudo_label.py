@@ -7,7 +7,7 @@ from annofree.apps.cli.options import pseudo_labels as options
 from annofree.apps.cli.options.common import Quiet
 from annofree.apps.cli.progress import progress
 from annofree.apps.cli.results import print_result
-from annofree.pipelines import pseudo_label as pipeline
+from annofree.pipelines.training import pseudo_label as pipeline
 
 __all__ = ["pseudo_label"]
 

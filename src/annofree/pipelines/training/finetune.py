@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from annofree.io.callbacks import Callbacks
-from annofree.pipelines.trained_model import TrainedModel
+from annofree.pipelines.training.trained_model import TrainedModel
 from annofree.training.detector.tuning_schedule import tuning_schedule
 
 __all__ = ["finetune"]
@@ -43,7 +43,7 @@ def finetune(
     1
     """
     tuning_schedule(fraction)  # a wrong share is refused before torch is imported
-    from annofree.pipelines.training_device import training_device
+    from annofree.pipelines.training.training_device import training_device
     from annofree.training.detector.finetune import tuning
     from annofree.training.detector.train import fit_detector
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from annofree.apps.cli.options import training as options
 from annofree.apps.cli.training import print_trained, training
-from annofree.pipelines.train_zutis import train_zutis
+from annofree.pipelines.training.train_zutis import train_zutis
 
 __all__ = ["zutis"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from annofree.errors import unknown_name
 from annofree.io.callbacks import Callbacks
-from annofree.pipelines.trained_model import TrainedModel
+from annofree.pipelines.training.trained_model import TrainedModel
 
 __all__ = ["train_found"]
 
@@ -41,7 +41,7 @@ def train_found(
     """
     if refine not in _REFINE:
         raise unknown_name("refinement", refine, _REFINE)
-    from annofree.pipelines.training_device import training_device
+    from annofree.pipelines.training.training_device import training_device
     from annofree.training.tiny.found_head import BUDGET, fit_found
 
     figures = fit_found(

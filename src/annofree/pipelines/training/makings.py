@@ -7,8 +7,8 @@ from typing import Any
 
 from annofree.errors import InputError, unknown_name
 from annofree.io.settings_file import check_fields
-from annofree.pipelines.self_training import SelfTrainingMaking
-from annofree.pipelines.zutis import ZutisMaking
+from annofree.pipelines.training.self_training import SelfTrainingMaking
+from annofree.pipelines.training.zutis import ZutisMaking
 
 __all__ = ["MAKINGS", "making_of"]
 

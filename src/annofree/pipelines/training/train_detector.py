@@ -7,7 +7,7 @@ from typing import Any
 
 from annofree.io.callbacks import Callbacks
 from annofree.io.settings_file import read_toml
-from annofree.pipelines.trained_model import TrainedModel
+from annofree.pipelines.training.trained_model import TrainedModel
 
 __all__ = ["train_detector"]
 
@@ -40,7 +40,7 @@ def train_detector(
     """
     if config is not None:
         read_toml(Path(config), "a recipe")  # what is none is refused before torch is imported
-    from annofree.pipelines.training_device import training_device
+    from annofree.pipelines.training.training_device import training_device
     from annofree.training.detector.recipe import DetectorRecipe
     from annofree.training.detector.train import fit_detector
 

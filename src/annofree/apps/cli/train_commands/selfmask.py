@@ -6,7 +6,7 @@ import typer
 
 from annofree.apps.cli.options import training as options
 from annofree.apps.cli.training import print_trained, training
-from annofree.pipelines.train_selfmask import train_selfmask
+from annofree.pipelines.training.train_selfmask import train_selfmask
 
 __all__ = ["selfmask"]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import typer
 
-from annofree.apps.cli.commands.train.detector import detector
-from annofree.apps.cli.commands.train.found import found
-from annofree.apps.cli.commands.train.selfmask import selfmask
-from annofree.apps.cli.commands.train.tiny_clip import tiny_clip
-from annofree.apps.cli.commands.train.tiny_clip_vit import tiny_clip_vit
-from annofree.apps.cli.commands.train.tiny_dino import tiny_dino
-from annofree.apps.cli.commands.train.tiny_sam import tiny_sam
-from annofree.apps.cli.commands.train.zutis import zutis
 from annofree.apps.cli.help import PlainCommand, PlainGroup
+from annofree.apps.cli.train_commands.detector import detector
+from annofree.apps.cli.train_commands.found import found
+from annofree.apps.cli.train_commands.selfmask import selfmask
+from annofree.apps.cli.train_commands.tiny_clip import tiny_clip
+from annofree.apps.cli.train_commands.tiny_clip_vit import tiny_clip_vit
+from annofree.apps.cli.train_commands.tiny_dino import tiny_dino
+from annofree.apps.cli.train_commands.tiny_sam import tiny_sam
+from annofree.apps.cli.train_commands.zutis import zutis
 
 __all__ = ["train"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from annofree.errors import unknown_name
 from annofree.io.callbacks import Callbacks
-from annofree.pipelines.trained_model import TrainedModel
+from annofree.pipelines.training.trained_model import TrainedModel
 
 __all__ = ["TINY_MODELS", "train_tiny"]
 
@@ -45,7 +45,7 @@ def train_tiny(
     """
     if model not in TINY_MODELS:
         raise unknown_name("tiny model", model, TINY_MODELS)
-    from annofree.pipelines.training_device import training_device
+    from annofree.pipelines.training.training_device import training_device
 
     name = model.replace("-", "_")
     module = import_module(f"annofree.training.tiny.{name}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
-from annofree.pipelines.trained_model import TrainedModel
+from annofree.pipelines.training.trained_model import TrainedModel
 
 if TYPE_CHECKING:
     from annofree.hub.cards import Card
@@ -67,7 +67,7 @@ def train_selfmask(
     if from_dino and dino is None:
         raise InputError("expected --dino DIR with --from-dino, got none; name a DINO to start from")
     out, place, font = Path(out), None if dino is None else Path(dino), None if font is None else Path(font)
-    from annofree.pipelines.training_device import training_device
+    from annofree.pipelines.training.training_device import training_device
     from annofree.retrieval.archive import read_masks
     from annofree.training.engine.loop import Watch
     from annofree.training.selfmask import train as room

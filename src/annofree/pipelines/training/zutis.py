@@ -20,7 +20,7 @@ from annofree.formats.coco import CocoFile
 from annofree.io.image_sources import Source
 from annofree.methods.components import Models
 from annofree.ops.rle import decode_rle
-from annofree.pipelines.scenes import Show, drawn_scenes
+from annofree.pipelines.training.scenes import Show, drawn_scenes
 from annofree.retrieval.archive import Archive, MaskWriter, read_masks
 from annofree.retrieval.archive_sheets import write_sheets
 from annofree.retrieval.build_index import build_index

@@ -19,7 +19,7 @@ from annofree.evaluation.metrics.errors import find_mistakes
 from annofree.formats.coco import CocoFile
 from annofree.io.callbacks import Callbacks
 from annofree.methods.build import MethodSpec
-from annofree.pipelines.scenes import Show, drawn_scenes
+from annofree.pipelines.training.scenes import Show, drawn_scenes
 from annofree.runs.batch_encoder import Encoders
 from annofree.runs.config import Request, stretch_of
 from annofree.runs.inputs import source_of

@@ -34,47 +34,62 @@ _PARTS = ("clip", "zutis", "detector")
 
 @dataclass(frozen=True)
 class Run:
-    """One line of a recipe: what is run, and ``expected`` figures in percent by name, such as ``plain AP``.
+    """One line of a recipe: what is run, and what is expected of it."""
 
-    ``control`` replaces CLIP's boundary features; ``task`` is instance or semantic; ``objectness`` where a method asks for it.
-    ``parts`` takes other models than the recipe's, by role: ``clip`` by the name of its card, ``zutis`` and ``detector`` by the
-    name of theirs or as ``made/NAME``, the folder of what the recipe made first.  ``names`` are those asked and scored, of
-    instances alone; all names of the truth where none are given.  ``policy`` says which instances are scored: ``all``, the
-    preset's ``answer``, or changes of that.
-    """
-
+    # unique in the recipe
     name: str
+    # name in the registry
     method: str = "zip"
+    # which of the method's named settings
     variant: str = "default"
+    # replace those of the variant by name, nested ones too
     settings: Mapping[str, Any] = field(default_factory=dict)
+    # what takes the place of CLIP's boundary features
     control: str | None = None
+    # instance or semantic
     task: str = "instance"
+    # source of the foreground map, where a method takes one
     objectness: str = "found"
+    # figures in percent by name, such as ``plain AP``
     expected: Mapping[str, float] = field(default_factory=dict)
+    # other models than the recipe's, by role: ``clip`` by the name of its card, ``zutis`` and ``detector`` by the name
+    # of theirs or as ``made/NAME``, the folder of what the recipe made first
     parts: Mapping[str, str] = field(default_factory=dict)
+    # class names that are asked and scored, of instances alone; all names of the truth where none are given
     names: tuple[str, ...] = ()
+    # which instances are scored: all, the preset's answer, or changes of that policy
     policy: str | Mapping[str, Any] = "all"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment: paths are relative to its file; ``tolerance`` in points of percent; ``limit`` pictures a group.
+    """An experiment; paths are relative to its file."""
 
-    ``make`` tells what has to be made before, and which of its figures are ``expected``.
-    """
-
+    # what is measured, in a line
     title: str
+    # the world of the images: emoji, COCO, ...
     world: str
+    # the supervision of all that is used, and what that is
     tier: str
+    # what the figures were measured on
     hardware: str
+    # that it takes there
     minutes: float
+    # how far a figure may be from what is expected, in points of percent
     tolerance: float
+    # COCO instances
     truth: Path
+    # the folder of its images
     images: Path
+    # a preset, or names of models joined by +
     models: str
+    # the field of an image that names its group
     group_by: str
+    # what is compared
     runs: tuple[Run, ...]
+    # the first N images of each group only
     limit: int | None = None
+    # what has to be made before, and which of its figures are ``expected``
     make: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

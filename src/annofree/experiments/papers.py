@@ -39,49 +39,71 @@ _PERHAPS = "images"  # of label maps: some data sets bring their own
 
 @dataclass(frozen=True)
 class Place:
-    """A file or folder that the user supplies: its ``path`` in the folder of data sets, ``what`` it is, perhaps its SHA-256."""
+    """A file or folder that the user supplies."""
 
+    # in the folder of data sets
     path: str
+    # what it is, in words
     what: str
+    # of a file, where only one will do
     sha256: str = ""
 
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """One line of the paper's table; figures in percent by name, such as ``all AP50`` or ``all mIoU``.
+    """One line of the paper's table."""
 
-    ``models`` is a preset or a spec, else the recipe's; ``weights`` names the place of a trained network that takes the place
-    of theirs; ``split`` is the data set's, where it has several.
-    """
-
+    # unique in the recipe
     name: str
+    # rules of evaluation, by name
     protocol: str
+    # name in the registry
     method: str = "zutis"
+    # which of the method's named settings
     variant: str = "official"
+    # replace those of the variant by name, nested ones too
     settings: Mapping[str, Any] = field(default_factory=dict)
+    # a preset or a spec; else the recipe's
     models: str = ""
+    # the place of a trained network that takes the place of theirs
     weights: str = ""
+    # source of the foreground map, where a method takes one
     objectness: str = "none"
+    # of the data set, where it has several
     split: str | None = None
+    # the paper's figures in percent by name, such as ``all AP50`` or ``all mIoU``, where they can be compared
     expected: Mapping[str, float] = field(default_factory=dict)
+    # the paper's figures where they cannot
     quoted: Mapping[str, float] = field(default_factory=dict)
+    # why they cannot
     note: str = ""
 
 
 @dataclass(frozen=True)
 class PublishedRecipe:
-    """An experiment of a ``paper``; ``command`` is how its networks come about, ``tolerance`` in points of percent."""
+    """An experiment of a paper."""
 
+    # what is measured, in a line
     title: str
+    # where it was published
     paper: str
+    # the world of the images
     world: str
+    # the supervision of all that is used, and what that is
     tier: str
+    # what the paper measured on
     hardware: str
+    # how far a figure may be from the paper's, in points of percent
     tolerance: float
+    # a preset or a spec, for all runs that name none
     models: str
+    # how its networks come about
     command: str
+    # what the user supplies, by name
     data: Mapping[str, Place]
+    # the lines of the table
     runs: tuple[PublishedRun, ...]
+    # the recipe's name, for messages
     file: str = ""
 
     @classmethod

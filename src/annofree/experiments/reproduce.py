@@ -47,12 +47,19 @@ class Reproduction:
 class _Request:
     """What is measured of a recipe, where files are kept, and what hears of it."""
 
+    # the recipe
     path: Path
+    # the folder for figures, predictions and what is made; None keeps nothing
     out: Path | None
+    # the first N images of each group only
     limit: int | None
+    # names of the runs to measure; all where none is named
     only: Sequence[str]
+    # the folder of a paper's data sets
     data: Path | None
+    # of what is made, and of a paper's methods
     device: str
+    # what hears of progress
     callbacks: Callbacks
 
 

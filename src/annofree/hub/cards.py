@@ -60,38 +60,50 @@ def size_text(count: int) -> str:
 
 @dataclass(frozen=True)
 class Card:
-    """One set of weights.
-
-    ``family`` starts with the library whose layout the files have.  ``tier`` is the supervision that went into it, a key
-    of ``TIERS``.  ``licence`` is that of the weights and ``code_licence`` that of the published code, as SPDX ids, or
-    ``unknown``.  ``files`` holds the SHA-256 by file name, None where it is not known before the first fetch.  ``use`` holds
-    the settings that this model works best with, ``preprocessing`` what its makers fed it.  ``hub`` is where it is
-    published, at ``revision``: a commit, or a branch, which is not pinned; ``gate`` is ``terms`` where terms have to be
-    accepted there.  ``size`` is in bytes, of about what is fetched.  ``published`` holds the SHA-256 of files that can be
-    added by hand only.  ``figures`` is what was measured when it was made, and ``world`` on what.
+    """One set of weights: what it is, what went into it, and where it is published.
 
     Raises InputError for another tier, kind or gate, and for file names that are pickles or leave the folder.
     """
 
+    # unique among all cards
     name: str
+    # the library whose layout the files have, then the architecture
     family: str
+    # the supervision that went into it, a key of ``TIERS``
     tier: str
+    # of the weights, as an SPDX identifier, or unknown
     licence: str
+    # the data, in words
     trained_on: str
+    # what its figures were measured on
     world: str
+    # SHA-256 by file name, None where it is not known before the first download
     files: Mapping[str, str | None]
+    # settings that this model works best with
     use: Mapping[str, Any] = field(default_factory=dict)
+    # what was measured when it was made, by name
     figures: Mapping[str, float] = field(default_factory=dict)
+    # what it can serve as: clip, sam, dino, ...
     kind: str = ""
+    # the repository where it is published; empty for what is on no hub
     hub: str = ""
+    # a commit of the repository, or a branch, which is not pinned
     revision: str = ""
+    # of the published code, as an SPDX identifier, or unknown
     code_licence: str = ""
+    # none, or terms where terms have to be accepted on the hub
     gate: str = "none"
+    # where more is said of it
     link: str = ""
+    # number of weights, 0 where it is not known
     parameters: int = 0
+    # bytes of what is downloaded, about
     size: int = 0
+    # what its makers fed it: mean, std, size
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    # where it was published
     papers: tuple[str, ...] = ()
+    # SHA-256 by file name, of files that can be added by hand only
     published: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -24,23 +24,27 @@ _EXAMPLE = "openai-rn50x64+openai-vit-b-16+sam-b"
 
 @dataclass(frozen=True)
 class Preset:
-    """Models by role, each the name of a card.
+    """Models that work together, by role: each the name of a card."""
 
-    ``clip`` gives the clues, and the boundaries too unless ``boundaries`` names a second CLIP for them; ``sam`` draws;
-    ``dino`` and ``saliency``, a head on it, are there for methods that ask for them, and so are ``zutis``, a network trained
-    in the text space of ``clip``, and ``detector``, one that finds the names it was trained on and needs no other model.
-    ``use`` sets a role's model otherwise than its card does.
-    """
-
+    # unique among all presets; of a free spec, the spec
     name: str
+    # gives the clues, and the boundaries too unless a second CLIP does
     clip: str
+    # draws masks
     sam: str
+    # a second CLIP, for the boundaries alone
     boundaries: str | None = None
+    # for methods that ask for a self-supervised ViT
     dino: str | None = None
+    # a head on ``dino`` that tells foreground
     saliency: str | None = None
+    # a network trained in the text space of ``clip``
     zutis: str | None = None
+    # a network that finds the names it was trained on, and needs no other model
     detector: str | None = None
+    # what it is for, in a line
     about: str = ""
+    # settings of a role's model that replace those of its card
     use: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def cards(self) -> dict[Role, Card]:

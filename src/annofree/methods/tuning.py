@@ -33,9 +33,11 @@ _REAL = "real"
 
 @dataclass(frozen=True)
 class Tuned:
-    """The ``settings`` of a method that were chosen with the models of a preset, nested ones too, and on what."""
+    """What was chosen of a method with the models of a preset."""
 
+    # replace those of the variant ``default`` by name, nested ones too
     settings: Mapping[str, Any]
+    # the scenes that they were chosen on
     chosen_on: str
 
 

@@ -41,24 +41,34 @@ class EncodingSource(Protocol):
 class Request:
     """What a run is asked for.
 
-    ``settings`` are what has to be the same for it to go on, as JSON holds them, beside the pictures: all ``ids``, in order,
-    below ``root``.  Of their stretches it takes every n-th, from the i-th: ``part`` (i, n), i from 1.  ``stretch`` is how many
-    pictures a stretch has, in a run that begins.  Detections under ``min_score`` are left out.  ``keep`` keeps encodings,
-    which were made on ``device``.
+    Raises InputError for no images, and for a shard that there is not.
     """
 
+    # the folder of the run
     out: Path
+    # of all images, in order
     ids: Sequence[str]
+    # the folder that ids count from
     root: Path
+    # the classes
     vocabulary: Vocabulary
+    # what has to be the same for the run to resume, beside the images, as JSON holds it
     settings: Mapping[str, Any]
+    # tasks: instance, semantic, panoptic
     wanted: tuple[str, ...] = ("instance",)
+    # classes that are no instances, for panoptic maps
     stuff: tuple[str, ...] = ()
+    # which shard of how many (i, n), i from 1: of n chunks it takes the i-th
     part: tuple[int, int] = (1, 1)
+    # images in a chunk, in a run that begins
     stretch: int = STRETCH
+    # instances that score less are left out
     min_score: float = 0.0
+    # whether what was found is drawn over the images
     overlays: bool = True
+    # whether encodings are kept, for ``relabel``
     keep: bool = False
+    # that encodings are made on
     device: str = "cpu"
 
     def __post_init__(self) -> None:

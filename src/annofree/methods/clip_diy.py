@@ -201,11 +201,15 @@ class ClipDiy:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What objectness may be made of: a ``dino``, FOUND's ``head``, or a ``segmenter`` and the ``classes`` it knows."""
+    """What objectness may be made of."""
 
+    # a self-supervised ViT, for FOUND and TokenCut
     dino: SelfSupervised | None = None
+    # the file of FOUND's head
     head: Path | None = None
+    # a method whose instances are the foreground
     segmenter: Segmenter | None = None
+    # what that method is asked for
     classes: Classes = "object"
 
     def need(self, source: str, part: str) -> Any:

@@ -14,7 +14,6 @@ import pytest
 import torch
 import typer
 from safetensors.torch import save_file
-from tests.support.trainings import curve, quiet, train_in_two
 from tests.training.two_processes import assert_same_curves, by_two_processes
 from torch import nn
 from typer.testing import CliRunner
@@ -34,6 +33,7 @@ from annofree.training.detector.finetune import SCHEDULES, tuning
 from annofree.training.detector.init import class_layers, start
 from annofree.training.detector.recipe import DetectorRecipe
 from annofree.training.detector.train import Batch, Draw, collate, losses_of, optimiser_of, read_labels, train_detector
+from annofree.training.engine.checkpoint import read_log
 from annofree.training.engine.lr_schedules import Poly, Stairs, Warmed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -110,6 +110,14 @@ def trained(home: Path) -> Path:
     return home / "trained"
 
 
+def curve(out: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images/s")} for line in read_log(out / "log.jsonl")]
+
+
+def quiet(text: str) -> None:
+    pass
+
+
 # The folder
 
 
@@ -182,7 +190,18 @@ def test_each_kind_learns_and_is_written(home: Path, tmp_path: Path, kind: str, 
 
 
 def test_stopped_at_any_step_it_goes_on_to_the_same_curve(home: Path, trained: Path, tmp_path: Path) -> None:
-    train_in_two(train_detector, recipe_of(home, tmp_path), tmp_path)
+    class StoppedError(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise StoppedError
+
+    recipe = recipe_of(home, tmp_path)
+    with pytest.raises(StoppedError):
+        train_detector(recipe, on_progress=stop, say=quiet)
+    assert (tmp_path / "curves.png").exists() and not (tmp_path / "card.json").exists()
+    train_detector(recipe, say=quiet)
     assert curve(tmp_path) == curve(trained)
     ours, theirs = load_detector(tmp_path).state_dict(), load_detector(trained).state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)

@@ -17,7 +17,6 @@ from annofree.testing.tolerances import assert_close
 from annofree.training.tiny import clip as tiny_clip
 from annofree.training.tiny import sam as tiny_sam
 from annofree.training.tiny.clip import contrastive_loss, train_tiny_clip
-from annofree.training.tiny.clip_vit import train_tiny_clip_vit
 from annofree.training.tiny.evaluate import average_precision
 from annofree.training.tiny.loop import Budget
 from annofree.training.tiny.sam import train_tiny_sam
@@ -63,7 +62,7 @@ def test_average_precision_is_the_mean_precision_at_each_hit() -> None:
     assert np.isnan(average_precision(scores, np.zeros(4, bool)))
 
 
-@pytest.mark.parametrize("train", [train_tiny_clip, train_tiny_sam, train_tiny_clip_vit])
+@pytest.mark.parametrize("train", [train_tiny_clip, train_tiny_sam])
 def test_without_a_font_nothing_is_trained(
     train: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

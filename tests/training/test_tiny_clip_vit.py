@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from annofree.apps.cli.commands.train_tiny_clip_vit import tiny_clip_vit as command
 from annofree.datasets.emoji.world import CATEGORIES, World
+from annofree.errors import MissingError
 from annofree.features.clip import Clip
 from annofree.features.clip_network import WEIGHTS
 from annofree.features.tokenizer import Tokenizer
@@ -96,6 +97,13 @@ class TestNewModel:
         monkeypatch.setattr(tiny_clip_vit, "MODEL", other)
         with pytest.raises(RuntimeError, match=r"resblocks\.1"):
             new_model(bundled(TEACHER))
+
+
+def test_without_a_font_nothing_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("annofree.datasets.emoji.world._FONTS", ())
+    with pytest.raises(MissingError, match="fonts-noto-color-emoji"):
+        train_tiny_clip_vit(tmp_path / "out", say=quiet)
+    assert not (tmp_path / "out").exists()
 
 
 @drawing

@@ -45,7 +45,7 @@ def steps(image: Image, names: str) -> list[Step]:
     named = method.verified(encoding, vocabulary, answering.distractors.chosen(vocabulary, answering.clip))
     settled = replace(policy, floor=0.0).decide(named)
     answer = answering.instances(image, vocabulary)
-    alone = Overlaps(pair=policy.overlaps.pair).settled(named)
+    alone = Overlaps(pair=policy.overlaps.pair).apply(named)
     won = Counter(name for k, name in zip(named.class_ids.tolist(), named.labels, strict=True) if k >= count)
     likeliest = ", ".join(f"{name} ({n})" for name, n in won.most_common(3))
     asked, left = int((named.class_ids < count).sum()), int((settled.class_ids < count).sum())

@@ -36,8 +36,9 @@ OPTIONS: dict[str, type] = {"segment": SegmentOptions}
 
 _HEAD = """# The Python API
 
-What `import annofree` offers. Every command of the [command line](cli.md) is one of these calls, with the same options, defaults
-and errors. All else in the package may change. Written by `uv run python docs/make_api.py`; a test fails when this page is stale.
+What `import annofree` offers. Every command of the [command line](cli.md) is one of these calls, with the same options,
+defaults and errors. All else in the package may change. Written by `uv run python docs/make_api.py`; a test fails when this
+page is stale.
 """
 _WIDTH = 100
 

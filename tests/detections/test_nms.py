@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from annofree.detections import nms
-from annofree.detections.nms import mask_ious, mask_nms, suppress
+from annofree.detections.nms import compute_mask_ious, suppress, suppress_masks
 from annofree.errors import InputError
 from annofree.structures import Detections
 
@@ -40,38 +40,38 @@ def test_what_a_loop_keeps(seed: int, most: float) -> None:
     rng, masks = np.random.default_rng(seed), blobs(30, seed)
     ids = rng.integers(0, 3, 30).tolist()
     scores = rng.choice([0.25, 0.5, 0.75] if seed % 2 else np.linspace(0, 1, 1000), 30).tolist()  # ties, or none
-    found = mask_nms(masks, torch.tensor(scores), torch.tensor(ids), most)
+    found = suppress_masks(masks, torch.tensor(scores), torch.tensor(ids), most)
     assert found.tolist() == loop(masks, scores, ids, most)
-    assert mask_nms(masks, torch.tensor(scores), None, most).tolist() == loop(masks, scores, [0] * 30, most)
+    assert suppress_masks(masks, torch.tensor(scores), None, most).tolist() == loop(masks, scores, [0] * 30, most)
 
 
 def test_what_run_lengths_keep() -> None:
     masks, scores = blobs(25, 7)[1:], np.linspace(0.1, 0.9, 24, dtype=np.float32)
     found = Detections.from_masks(masks.numpy(), [0] * 24, scores, ["thing"])
-    kept = mask_nms(masks, torch.from_numpy(scores), None, 0.3)
+    kept = suppress_masks(masks, torch.from_numpy(scores), None, 0.3)
     assert 1 < len(kept) < 24
     assert np.array_equal(suppress(found, within=0.3).masks, masks[kept].numpy())
 
 
 def test_ious_are_exact_however_many_pixels_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     masks = blobs(12, 1)
-    whole = mask_ious(masks)
+    whole = compute_mask_ious(masks)
     expected = torch.tensor([[iou(a, b) for b in masks] for a in masks], dtype=torch.float64)
     torch.testing.assert_close(whole, expected, atol=2e-7, rtol=0)  # a ten-millionth of a pixel is added to each union
     monkeypatch.setattr(nms, "_AT_ONCE", 12 * 50)
-    assert torch.equal(mask_ious(masks), whole)  # counts are whole numbers, in any order of sums
+    assert torch.equal(compute_mask_ious(masks), whole)  # counts are whole numbers, in any order of sums
 
 
 def test_of_equals_the_last_comes_first() -> None:
     masks = torch.ones(3, 2, 2, dtype=torch.bool)
-    assert mask_nms(masks, torch.tensor([0.5, 0.5, 0.4]), None, 0.3).tolist() == [1]
+    assert suppress_masks(masks, torch.tensor([0.5, 0.5, 0.4]), None, 0.3).tolist() == [1]
 
 
 def test_no_masks() -> None:
     none = torch.zeros(0, 4, 4, dtype=torch.bool)
-    assert mask_nms(none, torch.zeros(0), torch.zeros(0, dtype=torch.long), 0.3).tolist() == []
+    assert suppress_masks(none, torch.zeros(0), torch.zeros(0, dtype=torch.long), 0.3).tolist() == []
 
 
 def test_numbers_have_to_agree() -> None:
     with pytest.raises(InputError, match="a score and a class id a mask, got 3 masks, 2 and 3"):
-        mask_nms(blobs(3, 0), torch.zeros(2), torch.zeros(3), 0.3)
+        suppress_masks(blobs(3, 0), torch.zeros(2), torch.zeros(3), 0.3)

@@ -84,7 +84,7 @@ def loop(found: Detections, policy: Overlaps) -> list[int]:
 )
 def test_what_a_loop_leaves(seed: int, text: str) -> None:
     found, policy = found_of(seed), Overlaps.of(text)
-    settled = policy.settled(found)
+    settled = policy.apply(found)
     assert np.array_equal(settled.masks, found.masks[loop(found, policy)])
     assert (np.diff(settled.scores) <= 0).all()
     if text in ("within=0.4", "across=0.3", "within=0.5, across=0.7"):
@@ -111,12 +111,12 @@ def nest() -> Detections:
     ],
 )
 def test_parts_and_wholes(text: str, areas: list[int]) -> None:
-    assert Overlaps.of(text).settled(nest()).areas.tolist() == areas
+    assert Overlaps.of(text).apply(nest()).areas.tolist() == areas
 
 
 def test_few_or_no_instances_are_left_alone() -> None:
     policy = Overlaps(0, 0, 0, 0)
-    assert len(policy.settled(nest()[:1])) == 1 and len(policy.settled(nest()[:0])) == 0
+    assert len(policy.apply(nest()[:1])) == 1 and len(policy.apply(nest()[:0])) == 0
 
 
 @pytest.mark.parametrize(
@@ -150,12 +150,12 @@ def test_two_things_drawn_as_one_are_two() -> None:
     masks = np.zeros((3, 10, 20), bool)
     masks[0, :, :], masks[1, 1:9, :9], masks[2, 1:9, 10:] = True, True, True
     found = Detections.from_masks(masks, [0, 0, 0], [0.9, 0.6, 0.5], ["orange"])
-    assert len(Overlaps(pair=0.6).settled(found)) == 2  # apart, half as strong, and most of it
-    assert len(Overlaps(pair=0.8).settled(found)) == 3
+    assert len(Overlaps(pair=0.6).apply(found)) == 2  # apart, half as strong, and most of it
+    assert len(Overlaps(pair=0.8).apply(found)) == 3
     weak = Detections.from_masks(masks, [0, 0, 0], [0.9, 0.6, 0.4], ["orange"])
     other = Detections.from_masks(masks, [0, 0, 1], [0.9, 0.6, 0.5], ["orange", "apple"])
-    assert len(Overlaps(pair=0.6).settled(weak)) == len(Overlaps(pair=0.6).settled(other)) == 3
+    assert len(Overlaps(pair=0.6).apply(weak)) == len(Overlaps(pair=0.6).apply(other)) == 3
 
 
 def test_random_scenes_hold_pairs() -> None:
-    assert any(len(Overlaps(pair=0.5).settled(found_of(seed))) < 24 for seed in range(5))
+    assert any(len(Overlaps(pair=0.5).apply(found_of(seed))) < 24 for seed in range(5))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from annofree.detections.nms import Overlaps, drop_claimed, mask_nms, suppress
+from annofree.detections.nms import Overlaps, drop_claimed, suppress, suppress_masks
 from annofree.structures import Detections
 
 Masks = npt.NDArray[np.bool_]
@@ -39,7 +39,7 @@ ONE, TWO = [0, 0], [0, 1]
 )
 def test_two_that_overlap_as_much_as_they_may_stay(masks: Masks, ids: list[int], name: str, limit: float, left: int) -> None:
     two = found(masks, ids)
-    assert len(Overlaps(**{name: limit}).settled(two)) == left  # type: ignore[arg-type]
+    assert len(Overlaps(**{name: limit}).apply(two)) == left  # type: ignore[arg-type]
     if name != "inside_across":
         assert len(suppress(two, **{name: limit})) == left
 
@@ -68,20 +68,20 @@ WHOLE = (0, 12)
 )
 def test_two_in_one_at_their_limits(spans: tuple[tuple[int, int], ...], pair: float, left: int) -> None:
     three = found(stretches(*spans), [0, 0, 0])
-    assert len(Overlaps(pair=pair).settled(three)) == left
+    assert len(Overlaps(pair=pair).apply(three)) == left
 
 
 def test_a_part_that_lies_just_four_fifths_in_the_whole_is_none() -> None:
     masks = np.zeros((3, 1, 20), bool)
     masks[0, 0, :12], masks[1, 0, :5], masks[2, 0, 8:13] = True, True, True  # of the last, 4 px of 5
-    assert len(Overlaps(pair=0.5).settled(found(masks, [0, 0, 0]))) == 3
+    assert len(Overlaps(pair=0.5).apply(found(masks, [0, 0, 0]))) == 3
 
 
 def test_parts_may_be_just_half_as_strong_as_the_whole() -> None:
     masks = stretches(WHOLE, (0, 6), (6, 12))
     for weakest, left in ((0.25, 2), (0.125, 3)):
         three = Detections.from_masks(masks, [0, 0, 0], [0.5, 0.375, weakest], ["cat"])
-        assert len(Overlaps(pair=0.5).settled(three)) == left
+        assert len(Overlaps(pair=0.5).apply(three)) == left
 
 
 @pytest.mark.parametrize(
@@ -90,4 +90,4 @@ def test_parts_may_be_just_half_as_strong_as_the_whole() -> None:
 )
 def test_suppression_of_tensors_keeps_what_is_just_allowed(masks: Masks, most: float, left: int) -> None:
     """Two that share no pixel have an IoU of exactly 0; all others lie a rounding below theirs, by the released code."""
-    assert len(mask_nms(torch.from_numpy(masks), torch.tensor([0.9, 0.8]), None, most)) == left
+    assert len(suppress_masks(torch.from_numpy(masks), torch.tensor([0.9, 0.8]), None, most)) == left

@@ -3,7 +3,7 @@
     suppress      detections by fixed limits, of two the weaker goes      (Zip, the detector, consensus, pseudo-labels)
     drop_claimed  detections that those of other names claim              (Zip's distractors)
     Overlaps      a policy that a person states, whatever the method does by itself
-    mask_nms      tensors of masks, before they are detections            (ZUTIS, proposals)
+    suppress_masks      tensors of masks, before they are detections            (ZUTIS, proposals)
 
 Every limit is the most that is allowed: an overlap of just as much stays.  N masks, H W pixels.
 """
@@ -22,7 +22,7 @@ from annofree.errors import InputError, unknown_name
 from annofree.ops.rle import rle_iou, rle_part
 from annofree.structures import BoolArray, Detections, IntArray
 
-__all__ = ["Overlaps", "Prefer", "drop_claimed", "mask_ious", "mask_nms", "suppress"]
+__all__ = ["Overlaps", "Prefer", "compute_mask_ious", "drop_claimed", "suppress", "suppress_masks"]
 
 Prefer = Literal["strong", "whole", "part"]
 """Of two instances of which one lies in the other, who stays: the higher score, the larger, or the smaller one."""
@@ -110,18 +110,18 @@ class Overlaps:
         values = {name: _number(name, value) if name in _PARTS else value for name, value in given.items()}
         return cls(**values)  # type: ignore[arg-type]  # it checks
 
-    def settled(self, detections: Detections) -> Detections:
+    def apply(self, detections: Detections) -> Detections:
         """Drop what overlaps too much; the rest stays in its order.
 
         >>> full, half = np.ones((2, 2), bool), np.array([[1, 1], [0, 0]], bool)
         >>> both = Detections.from_masks(np.stack([full, half]), [0, 0], [0.8, 0.9], ["cat"])
-        >>> [Overlaps(inside=0.9, prefer=p).settled(both).areas.tolist() for p in ("strong", "whole", "part")]
+        >>> [Overlaps(inside=0.9, prefer=p).apply(both).areas.tolist() for p in ("strong", "whole", "part")]
         [[2], [4], [2]]
         """
-        return detections[self.kept(detections)]
+        return detections[self.select(detections)]
 
-    def kept(self, detections: Detections) -> IntArray:
-        """Which detections ``settled`` leaves, (M) indices in their order."""
+    def select(self, detections: Detections) -> IntArray:
+        """Which detections ``apply`` leaves, (M) indices in their order."""
         rows, left = np.arange(len(detections)), detections
         if len(left) > 2 and self.pair < 1:
             rows, left = _both(rows, left, np.flatnonzero(~self._two_in_one(left)))
@@ -165,14 +165,14 @@ _PARTS = ("within", "across", "inside", "inside_across", "pair")
 _LIES_IN, _LEAST_OF_PAIR, _MOST_OF_PAIR, _HALF, _APART = 0.8, 1 / 3, 0.75, 0.5, 0.1
 
 
-def mask_nms(masks: Tensor, scores: Tensor, class_ids: Tensor | None, most: float) -> Tensor:
+def suppress_masks(masks: Tensor, scores: Tensor, class_ids: Tensor | None, most: float) -> Tensor:
     """Which of masks (N, H, W) bool stay, strongest first: each that has no IoU over ``most`` with a kept one of its class.
 
     ``scores`` (N) and ``class_ids`` (N) go with them; without class ids all are of one class.  Of equal scores the last comes
     first (ZUTIS, as released).  Raises InputError where the numbers of masks, scores and class ids differ.
 
     >>> masks = torch.tensor([[[1, 1, 0, 0]], [[1, 1, 1, 0]], [[0, 0, 0, 1]]]).bool()
-    >>> mask_nms(masks, torch.tensor([0.5, 0.9, 0.7]), None, 0.3).tolist()
+    >>> suppress_masks(masks, torch.tensor([0.5, 0.9, 0.7]), None, 0.3).tolist()
     [1, 2]
     """
     ids = torch.zeros(len(masks), dtype=torch.long) if class_ids is None else class_ids
@@ -183,13 +183,13 @@ def mask_nms(masks: Tensor, scores: Tensor, class_ids: Tensor | None, most: floa
     for one in sorted(set(ids.tolist())):
         ranks = torch.nonzero((ids == one).to(order.device)[order])[:, 0]
         if len(ranks) > 1:
-            clash = (mask_ious(masks[order[ranks]]).cpu() > most).numpy()
+            clash = (compute_mask_ious(masks[order[ranks]]).cpu() > most).numpy()
             stays[ranks.cpu()] = False
             stays[ranks.cpu()[_keep_greedily(clash, range(len(clash)))]] = True
     return order[stays.to(order.device)]
 
 
-def mask_ious(masks: Tensor) -> Tensor:
+def compute_mask_ious(masks: Tensor) -> Tensor:
     """The IoU of each pair of masks (N, H, W) bool, (N, N): their intersections are a product of the flattened masks.
 
     It is summed over stretches of pixels, so that masks of any size fit into memory.  Counts are exact; an empty mask has an

@@ -63,7 +63,7 @@ class OutputPolicy:
 
     def kept(self, ranking: Detections, told: int | None = None) -> IntArray:
         """Which of the ranked detections ``decide`` hands over, (M) indices in their order."""
-        rows = self.overlaps.kept(ranking)
+        rows = self.overlaps.select(ranking)
         rows = rows[ranking.scores[rows] >= self.floor]
         if told is not None:
             rows = rows[ranking.class_ids[rows] < told]

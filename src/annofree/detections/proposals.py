@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from annofree.detections.nms import mask_nms
+from annofree.detections.nms import suppress_masks
 from annofree.structures import BoolArray, FloatArray, IntArray
 
 __all__ = ["Proposals", "grid_points"]
@@ -60,7 +60,7 @@ class Proposals:
             # those that are kept come first, so none of them goes
             both = np.concatenate([kept, order[start : start + _BLOCK]])
             rank = torch.arange(len(both), 0, -1, dtype=torch.float32)
-            kept = both[mask_nms(torch.from_numpy(self.masks[both]), rank, None, iou).numpy()[:most]]
+            kept = both[suppress_masks(torch.from_numpy(self.masks[both]), rank, None, iou).numpy()[:most]]
             if len(kept) == most:
                 break
         return self[kept]

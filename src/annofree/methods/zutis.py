@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from annofree.clues.background import Asked, Background
-from annofree.detections.nms import mask_nms
+from annofree.detections.nms import suppress_masks
 from annofree.detections.painting import on_pixels, strongest
 from annofree.errors import InputError
 from annofree.methods.variants import chosen_settings
@@ -198,7 +198,7 @@ class Zutis:
         large = masks.sum((1, 2)) >= max(1, s.min_area)
         masks, ids, scores = masks[large], ids[large], scores[large]
         if s.nms < 1:
-            kept = mask_nms(masks, scores, ids if s.per_class else None, s.nms)[: s.most]
+            kept = suppress_masks(masks, scores, ids if s.per_class else None, s.nms)[: s.most]
         else:
             kept = torch.argsort(scores, descending=True, stable=True)[: s.most]
         return Detections.from_masks(masks[kept].cpu().numpy(), ids[kept].cpu().numpy(), scores[kept].cpu().numpy(), names)

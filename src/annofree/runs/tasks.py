@@ -93,7 +93,7 @@ class Tasks:
         found, labels, joined = None, None, None
         if self.instances is not None:
             with timed("instances"):
-                found = settled(self.overlaps.settled(self.instances.instances(encoding[0], vocabulary)))
+                found = settled(self.overlaps.apply(self.instances.instances(encoding[0], vocabulary)))
         if self.semantic is not None:
             with timed("semantic"):
                 labels = settled(self.semantic.semantic(encoding[-1], vocabulary))

@@ -77,8 +77,7 @@ def _signature(name: str, value: Any) -> str:
 
 
 def _parameter(parameter: inspect.Parameter) -> str:
-    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
-    text = f"{stars}{parameter.name}: {_plain(parameter.annotation)}"
+    text = f"{parameter.name}: {_plain(parameter.annotation)}"
     return text if parameter.default is parameter.empty else f"{text} = {_default(parameter.default)}"
 
 

@@ -31,7 +31,7 @@ README, TRUTH, SCENES = ROOT / "README.md", ROOT / "examples" / "scenes-truth.js
 PICTURE, ANSWER = ROOT / "docs" / "answer.png", ROOT / "docs" / "answer.json"
 BEGIN = "<!-- the answer: docs/answer_figure.py -->"
 SHOWN = ("orange-and-elephants.jpg", "oranges.jpg", "market.jpg", "zoo.jpg")
-"""Scenes in the picture: right answers, a thing in pieces, and names that are asked for in vain."""
+"""Scenes in the image: right answers, a thing in pieces, and names that are asked for in vain."""
 
 ALT = "Four sample scenes, and beside each what was found in it"
 
@@ -65,7 +65,7 @@ def counted(answer: CocoFile, scene: str | None = None) -> AnswerScores:
 
 
 def line(answer: CocoFile) -> str:
-    """The line of README under the picture."""
+    """The line of README under the image."""
     scores, asked = counted(answer), " and ".join(f"{category['name']}s" for category in answer.categories)
     return (
         f"The command below asks all {len(answer.images)} sample scenes for {asked}: **{scores.n_truth} things, "
@@ -99,7 +99,7 @@ def sheet(scenes: Sequence[tuple[PIL.Image.Image, PIL.Image.Image]], names: Sequ
 
 
 def main() -> None:
-    """Draw the picture and write the line."""
+    """Draw the image and write the line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="the folder that README's first command left")
     asked = parser.parse_args()

@@ -28,7 +28,7 @@ _SIDE, _GAP, _HEAD, _FONT = 480, 12, 40, 22  # px
 
 @dataclass(frozen=True)
 class Step:
-    """What is left after a step, the ``title`` over its picture, and what happened in words."""
+    """What is left after a step, the ``title`` over its image, and what happened in words."""
 
     title: str
     found: Detections
@@ -86,7 +86,7 @@ def drawn(image: Image, made: list[Step]) -> PIL.Image.Image:
 
 
 def main() -> None:
-    """Draw the picture and fill the page."""
+    """Draw the image and fill the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", type=Path, default=Path(__file__).parents[1] / "examples/scenes/market.jpg")
     parser.add_argument("--names", default="orange, apple, banana")

@@ -1,4 +1,4 @@
-"""Fill the numbers of docs/methods/detectors.md, and draw its pictures, from what `annofree reproduce` left.
+"""Fill the numbers of docs/methods/detectors.md, and draw its images, from what `annofree reproduce` left.
 
 uv run annofree reproduce recipes/emoji/self_training.toml --out reproduced/self_training
 uv run python docs/make_detectors.py reproduced/self_training
@@ -110,7 +110,7 @@ def numbers(figures: Runs, lines: Lines) -> str:
 
 
 def main() -> None:
-    """Write the page and its pictures."""
+    """Write the page and its images."""
     parser = argparse.ArgumentParser(description="Fill docs/methods/detectors.md from a reproduced recipe.")
     parser.add_argument("made", type=Path, help="the folder that annofree reproduce wrote")
     parser.add_argument("--pictures", nargs="*", type=int, default=[3, 55, 72, 120], help="validation scenes that are shown")

@@ -1,4 +1,4 @@
-"""Draw docs/how-it-flows.png: one picture through every step of Zip.
+"""Draw docs/how-it-flows.png: one image through every step of Zip.
 
 uv run python docs/make_flow.py [--picture examples/scenes/harbour.jpg] [--name boat]
 """
@@ -30,7 +30,7 @@ RGB = npt.NDArray[np.uint8]
 
 
 def _coloured(labels: npt.NDArray[np.int64], seed: int = 3) -> RGB:
-    """Give each number of a map (h, w) a colour of its own; 0 is black."""
+    """Give each number of a map (h, w) a color of its own; 0 is black."""
     colours = np.random.default_rng(seed).integers(40, 256, (int(labels.max()) + 1, 3), dtype=np.uint8)
     colours[0] = 0
     return colours[labels]

@@ -60,7 +60,7 @@ def archive_picture(folder: Path, names: Sequence[str]) -> PIL.Image.Image:
 
 
 def main() -> None:
-    """Write the page and its pictures."""
+    """Write the page and its images."""
     parser = argparse.ArgumentParser(description="Fill docs/methods/zutis.md from a reproduced recipe.")
     parser.add_argument("made", type=Path, help="the folder that annofree reproduce wrote")
     parser.add_argument("--names", nargs="*", default=["elephant", "pizza", "cup"], help="whose archives are shown")

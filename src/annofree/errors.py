@@ -2,7 +2,7 @@
 
     AnnofreeError
     ├── InputError          a value, a file or a folder that cannot be used as given
-    │   └── ImageError      one picture that cannot be read
+    │   └── ImageError      one image that cannot be read
     └── MissingError        something that has to be installed or fetched first
 
 Each message says what was expected, what arrived and what to do.  The command line prints it as one line.
@@ -25,7 +25,7 @@ class InputError(AnnofreeError, ValueError):
 
 
 class ImageError(InputError):
-    """One picture that cannot be read; a folder run names it and goes on."""
+    """One image that cannot be read; a folder run names it and goes on."""
 
 
 class MissingError(AnnofreeError):
@@ -33,7 +33,7 @@ class MissingError(AnnofreeError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """Build the error for a name that is not in a catalogue, with the nearest names that are.
+    """Build the error for a name that is not in a registry, with the nearest names that are.
 
     >>> print(unknown_name("method", "zipp", ["zip", "sam_clip"]))
     unknown method 'zipp'; did you mean 'zip'? Known: sam_clip, zip

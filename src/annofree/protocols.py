@@ -48,7 +48,7 @@ class Described(Protocol):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Name, hashes, licence and supervision tier of the weights."""
+        """Name, hashes, license and supervision tier of the weights."""
         ...
 
 
@@ -87,11 +87,11 @@ class VisionLanguage(Described, Protocol):
         ...
 
     def presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
-        """How likely each class is to be in a picture at all, (K) in 0 .. 1, each class by itself."""
+        """How likely each class is to be in an image at all, (K) in 0 .. 1, each class by itself."""
         ...
 
     def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
-        """What speaks for each class, (K, 2): the whole picture's cosine, and the mean clue of its best cells."""
+        """What speaks for each class, (K, 2): the whole image's cosine, and the mean clue of its best cells."""
         ...
 
     def whole(self, images: Sequence[Image]) -> Tensor:
@@ -99,11 +99,11 @@ class VisionLanguage(Described, Protocol):
         ...
 
     def dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
-        """Text-aligned unit features of each cell, (D, h, w) an image, by a path or by the model's best one."""
+        """Text-aligned unit features of each cell, (D, h, w) per image, by a path or by the model's best one."""
         ...
 
     def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """Intermediate features that change from object to object (conv4_x of a ResNet), (C, h, w) an image."""
+        """Intermediate features that change from object to object (conv4_x of a ResNet), (C, h, w) per image."""
         ...
 
     def crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
@@ -111,7 +111,7 @@ class VisionLanguage(Described, Protocol):
         ...
 
     def squares(self, pixels: Tensor) -> Tensor:
-        """One unit feature a square picture, (N, D), of float RGB (N, 3, s, s) in 0 .. 1 at any size s."""
+        """One unit feature a square image, (N, D), of float RGB (N, 3, s, s) in 0 .. 1 at any size s."""
         ...
 
 
@@ -129,11 +129,11 @@ class SelfSupervised(Described, Protocol):
         ...
 
     def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """Keys of the last block, heads concatenated, unnormalised, (D, h, w) an image."""
+        """Keys of the last block, heads concatenated, unnormalized, (D, h, w) per image."""
         ...
 
     def attention(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """How much the class token attends to each patch in the last block, (heads, h, w) an image."""
+        """How much the class token attends to each patch in the last block, (heads, h, w) per image."""
         ...
 
     def keys_and_attention(self, images: Sequence[Image]) -> list[tuple[FeatureMap, FeatureMap]]:
@@ -146,11 +146,11 @@ class Objectness(Protocol):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """How the maps are made, and the name, hashes, licence and tier of the weights."""
+        """How the maps are made, and the name, hashes, license and tier of the weights."""
         ...
 
     def maps(self, images: Sequence[Image]) -> list[Tensor]:
-        """How likely each pixel belongs to some thing, (H, W) in 0 .. 1 an image."""
+        """How likely each pixel belongs to some thing, (H, W) in 0 .. 1 per image."""
         ...
 
 
@@ -211,7 +211,7 @@ class Finder(Protocol):
     """A network that finds things of the names that it was trained on, as those of ``annofree.detectors`` do."""
 
     def detect(self, pixels: list[Tensor]) -> Sequence[Things]:
-        """What is found in each picture (3, H, W) in 0 .. 1, strongest first, labels into the names."""
+        """What is found in each image (3, H, W) in 0 .. 1, strongest first, labels into the names."""
         ...
 
 

@@ -1,1 +1,1 @@
-"""Suspicions of where a class is."""
+"""Class evidence per pixel or region, before any mask exists."""

@@ -1,6 +1,6 @@
-"""What becomes of pixels that are none of the things asked for.
+"""Background rules: which pixels belong to none of the requested classes.
 
-K names as results are called, R rows that are scored: a background may have several rows, and none of its own.
+K output classes, R scored text rows: the background may have several rows, or none of its own.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _RULES = ("none", "words", "threshold", "objectness")
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What to score, and what each score counts for.
+    """The text rows to score, and the output class of each.
 
-    ``rows`` (R) are the words to compare with; ``names`` (K) what results are called; ``owner`` (R) the name that each row
-    counts for; ``background`` the entry of ``names`` that is none of the things, None where every pixel gets a name.
+    ``rows`` (R) are the prompts to compare with; ``names`` (K) the output classes; ``owner`` (R) the class that each row
+    scores; ``background`` the index of the background in ``names``, None if every pixel gets a class.
     """
 
     rows: Vocabulary
@@ -36,21 +36,21 @@ class Asked:
 
     @property
     def is_background(self) -> Tensor:
-        """Which rows count for the background, (R) bool."""
+        """Boolean mask (R) of the rows that score the background."""
         return torch.tensor([owner == self.background for owner in self.owner])
 
 
 @dataclass(frozen=True)
 class Background:
-    """How the background is told.
+    """How background pixels are detected.
 
     A person who lists "background" gets that entry under every rule, and no second one; a word that is asked for as a class is
     no background.  Raises InputError for an unknown rule and for ``words`` without words.
     """
 
-    # ``words`` (each of ``words`` is scored as a class, the best of them stands for the background: ZUTIS and CLIP-DIY with
-    # "background"), ``threshold`` (the best score of a pixel is under ``threshold``), ``objectness`` (the objectness is), or
-    # ``none``
+    # ``words`` (each of ``words`` is scored as a class and the maximum is the background score: ZUTIS and CLIP-DIY with
+    # "background"), ``threshold`` (the best class score of a pixel is below ``threshold``), ``objectness`` (the objectness
+    # is), or ``none``
     rule: Literal["none", "words", "threshold", "objectness"] = "words"
     # what stands for the background, under the rule of that name; ZUTIS and CLIP-DIY take the one word
     words: tuple[str, ...] = (BACKGROUND,)
@@ -65,7 +65,7 @@ class Background:
             raise InputError("expected words for the background, got none; give some, or take the rule 'none'")
 
     def asked(self, classes: Classes) -> Asked:
-        """Say what to score for some classes.
+        """List the text rows to score for the given classes.
 
         >>> asked = Background(words=("sky", "wall")).asked("dog, cat, sky")
         >>> asked.rows.names, asked.names, asked.owner
@@ -83,9 +83,9 @@ class Background:
         return Asked(rows, names, (*(background or 0 for _ in extra), *own), background)
 
     def labelled(self, asked: Asked, best: Tensor, values: Tensor, objectness: Tensor | None = None) -> LabelMap:
-        """Name the pixels: ``best`` (H, W) the row that each is likest to, ``values`` (H, W) how much, ``objectness`` (H, W).
+        """Label each pixel from its best row ``best`` (H, W), the score ``values`` (H, W) and ``objectness`` (H, W).
 
-        Raises InputError where the rule needs an objectness and there is none.
+        Raises InputError if the rule needs an objectness map and none is given.
         """
         labels = torch.tensor(asked.owner, device=best.device)[best]
         if self.rule == "objectness" and objectness is None:
@@ -97,7 +97,7 @@ class Background:
 
 
 def with_negatives(vocabulary: Vocabulary, negatives: Iterable[str]) -> Vocabulary:
-    """Put names that only compete after the classes; a class is no negative, whatever its capitals.
+    """Append distractor classes after the classes; a requested class is never a distractor, ignoring case.
 
     >>> with_negatives(Vocabulary.of("dog, cat: kitten"), ["wall", "Dog"]).names
     ('dog', 'cat', 'wall')

@@ -1,7 +1,7 @@
-"""Squares all over a picture, coarse and fine, and the map that their likeness to words makes (CLIP-DIY, section 3.1).
+"""Squares all over an image, coarse and fine, and the map that their likeness to words makes (CLIP-DIY, section 3.1).
 
-At scale s a window is 1 / 2 ** s of the canvas, and scale 0 is the whole picture.  K classes, D embedding, kh kw windows of
-a scale, h w the canvas, H W any size that a map is drawn at.
+At scale s a window is 1 / 2 ** s of the canvas, and scale 0 is the whole image.  K classes, D embedding, kh kw windows of
+a scale, h w the canvas, H W the output size of a map.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Layout = Literal["sliding", "partition"]
 """Windows that overlap by half, or that meet and do not overlap."""
 
 Placement = Literal["tiled", "centres"]
-"""Where a window's value lies: on an even grid, as if windows tiled the canvas, or at the window's own centre."""
+"""Where a window's value lies: on an even grid, as if windows tiled the canvas, or at the window's own center."""
 
 Span = tuple[int, int]
 
@@ -51,11 +51,11 @@ class Tiling:
 
 
 def tilings(size: tuple[int, int], scales: Sequence[int], layout: Layout) -> list[Tiling]:
-    """Lay windows over a canvas of ``size`` (h, w), one tiling a scale.
+    """Compute one tiling per scale over a canvas of ``size`` (h, w).
 
     A window has 1 / 2 ** s of the canvas's short side.  ``sliding``: half a window apart or a little closer, so that the last
     ends where the canvas does (on a square of a power of two just the released code's unfold).  ``partition``: ceil(h / P) x
-    ceil(w / P) even parts; the paper does not say what becomes of a remainder.
+    ceil(w / P) even parts; the paper does not specify the remainder.
     Raises InputError for a scale under 0 or with windows under a pixel.
 
     >>> [t.grid for t in tilings((256, 256), (0, 1, 2), "sliding")], [t.grid for t in tilings((448, 597), (0, 1), "partition")]
@@ -87,9 +87,9 @@ def _parts(length: int, window: int) -> tuple[Span, ...]:
 
 
 def cut(canvas: Tensor, tiling: Tiling, side: int) -> Tensor:
-    """Cut the windows out of a canvas (3, h, w) in 0 .. 1 and bring each to ``side`` px, (N, 3, side, side).
+    """Crop the windows from a canvas (3, h, w) in 0 .. 1 and resize each to ``side`` px, (N, 3, side, side).
 
-    By Pillow's bicubic, to the grey level, for many crops at a time and on the device of the canvas.
+    By Pillow's bicubic, to the gray level, for many crops at a time and on the device of the canvas.
     """
     boxes = tiling.boxes
     out = canvas.new_empty(len(boxes), len(canvas), side, side)
@@ -102,9 +102,9 @@ def cut(canvas: Tensor, tiling: Tiling, side: int) -> Tensor:
 
 
 def bicubic(pictures: Tensor, side: int) -> Tensor:
-    """Resize pictures (N, 3, h, w) in 0 .. 1 to (N, 3, side, side) as Pillow does, to the grey level.
+    """Resize images (N, 3, h, w) in 0 .. 1 to (N, 3, side, side) as Pillow does, to the gray level.
 
-    Columns, then rows, and whole grey levels between the two: without that a sharp edge is 20 levels off.
+    Columns, then rows, and whole gray levels between the two: without that a sharp edge is 20 levels off.
     """
     levels = (pictures.double() * 255).round()
     height, width = levels.shape[-2:]
@@ -121,7 +121,7 @@ def _whole(sums: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _weights(length: int, side: int) -> Tensor:
-    """What each of ``length`` px gives to each of ``side``, (side, length): Pillow's cubic (a = -0.5) in whole 2 ** -22."""
+    """Resampling weights from ``length`` px to ``side`` px, (side, length): Pillow's cubic (a = -0.5) in whole 2 ** -22."""
     scale = length / side
     reach = max(scale, 1.0)
     centres = (torch.arange(side, dtype=torch.float64)[:, None] + 0.5) * scale
@@ -136,18 +136,18 @@ def _weights(length: int, side: int) -> Tensor:
 
 
 def mean_map(grids: Sequence[Tensor], tiles: Sequence[Tiling], size: tuple[int, int], placement: Placement) -> Tensor:
-    """Draw the values (K, kh, kw) of each scale at ``size`` (H, W), bilinear between windows, and take the mean, (K, H, W)."""
+    """Upsample the values (K, kh, kw) of each scale to ``size`` (H, W), bilinear between windows, and average, (K, H, W)."""
     stacked = []
     for grid, tiling in zip(grids, tiles, strict=True):
         columns = interpolation(tiling.columns, tiling.size[1], size[1], placement).to(grid)
         stacked.append(grid @ columns.T)
     down = [interpolation(t.rows, t.size[0], size[0], placement) for t in tiles]
-    # one product for all scales: their rows stand side by side
+    # one matrix product for all scales
     return (torch.cat(down, 1).to(stacked[0]) / len(tiles)) @ torch.cat(stacked, 1)
 
 
 def interpolation(spans: Sequence[Span], length: int, full: int, placement: Placement) -> Tensor:
-    """How much each of k windows along a side of ``length`` px counts at each of ``full`` places, (full, k) rows of sum 1.
+    """Interpolation weights of k windows along a side of ``length`` px at ``full`` positions, (full, k), rows sum to 1.
 
     >>> interpolation([(0, 2), (1, 3), (2, 4)], 4, 4, "tiled").round(decimals=3).tolist()[1]
     [0.375, 0.625, 0.0]

@@ -1,6 +1,6 @@
-"""Distractors: names of common things that compete with the names asked for, so that what is neither stays unnamed.
+"""Distractors: common class names that compete with the requested classes, so that other objects are not forced into one.
 
-K names asked for, R distractors, D embedding.
+K requested classes, R distractors, D embedding.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Words = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """What is a kind of what, a part of what, and means the same; names in small letters.
+    """Hypernyms, parts and synonyms of class names, in lower case.
 
     >>> pets = Taxonomy(kinds={"animal": ("dog", "cat"), "dog": ("puppy",)}, parts={"dog": ("paw",)})
     >>> [sorted(pets.kin(word)) for word in ("dog", "Puppies", "guide dog", "paw", "sofa")]
@@ -37,9 +37,9 @@ class Taxonomy:
     parts: Words = field(default_factory=dict)
 
     def kin(self, word: str) -> frozenset[str]:
-        """A name and all that an instance of it may be called as well: what it is a kind of, its kinds, what it is a part of.
+        """A name and its related names: hypernyms, hyponyms and what it is a part of.
 
-        None of a word that is not known; of several words, the last one counts then.
+        None for an unknown word; for several words, the last one is looked up.
         """
         found = set[str]()
         for name in self._named(" ".join(word.lower().split())):
@@ -49,7 +49,7 @@ class Taxonomy:
         return frozenset(found)
 
     def _named(self, word: str) -> set[str]:
-        """The names that a word means, by itself, in the singular, or by its last word."""
+        """Taxonomy entries of a word: itself, its singular, or its last word."""
         known = {*self.kinds, *self.parts}.union(*self.kinds.values(), *self.parts.values(), self.synonyms)
         for form in (word, *_singular(word)):
             meant = {name for name, others in self.synonyms.items() if form in others}
@@ -74,14 +74,14 @@ def _singular(word: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Distractors:
-    """Names that compete and are never told, less those that mean much the same as a name asked for.
+    """Distractor classes, without those too similar to a requested class.
 
-    Raises InputError for a nearness that is not above 0.
+    Raises InputError unless ``nearest`` is above 0.
     """
 
     # the names, of any kind
     names: tuple[str, ...] = ()
-    # what goes with a name asked for: the kin of one that is known here
+    # what to exclude for a requested class: the relatives of a known name
     taxonomy: Taxonomy = field(default_factory=Taxonomy)
     # of a name that the taxonomy does not know: the standard deviations by which the cosine of its text feature with a
     # distractor's lies above those with all distractors, from which that distractor is too near; inf lets all compete
@@ -92,7 +92,7 @@ class Distractors:
             raise InputError(f"expected a nearness above 0, got {self.nearest}")
 
     def chosen(self, vocabulary: Vocabulary, clip: VisionLanguage) -> tuple[str, ...]:
-        """The distractors for some names, in the order of the list."""
+        """Choose the distractors for a class list, in the order of the list."""
         asked = [word.lower() for words in vocabulary.synonyms for word in words]
         kin = {word: self.taxonomy.kin(word) for word in asked}
         gone = set(asked).union(*kin.values())
@@ -103,7 +103,7 @@ class Distractors:
         return tuple(self._apart(left, strangers, clip))
 
     def _apart(self, left: list[str], strangers: Iterable[str], clip: VisionLanguage) -> list[str]:
-        """The names that are not too near to any of some words."""
+        """The names that are not too similar to any of the words."""
         words = clip.words(Vocabulary.from_entries((name,) for name in left))
         cosines = words @ clip.words(Vocabulary.from_entries((word,) for word in dict.fromkeys(strangers))).T
         return [name for name, near in zip(left, _near(cosines, self.nearest), strict=True) if not near]

@@ -1,4 +1,4 @@
-"""Objectness from instances that something else drew."""
+"""Objectness from the instances of another method."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def instance_map(found: Detections, min_score: float = 0.3) -> Tensor:
     """
     strong = found[found.scores >= min_score]
     total = torch.zeros(found.size)
-    for i, score in enumerate(strong.scores.tolist()):  # one mask at a time: a hundred of a large picture fill the memory
+    for i, score in enumerate(strong.scores.tolist()):  # one mask at a time: a hundred of a large image fill the memory
         total += score * torch.from_numpy(strong[i : i + 1].masks[0])
     return total / total.max() if total.max() > 0 else total
 
 
 class InstanceObjectness:
-    """Reads any method's instances of some ``classes`` as objectness (a class-agnostic one has a class for everything).
+    """Uses the instances of ``classes`` found by any method as an objectness map (class-agnostic methods have one class).
 
     Raises InputError for ``min_score`` outside 0 .. 1.
     """
@@ -45,11 +45,11 @@ class InstanceObjectness:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The rule, the classes that were asked for, and the method."""
+        """The rule, the requested classes, and the method."""
         asked = {"classes": list(self.classes.names), "min_score": self.min_score}
         return {"objectness": "instances", **asked, "segmenter": self.segmenter.provenance}
 
     def maps(self, images: Sequence[Image]) -> list[Tensor]:
-        """How likely each pixel belongs to some thing, (H, W) in 0 .. 1 an image."""
+        """How likely each pixel belongs to some thing, (H, W) in 0 .. 1 per image."""
         encodings = self.segmenter.encode(images) if images else []
         return [instance_map(self.segmenter.instances(e, self.classes), self.min_score) for e in encodings]

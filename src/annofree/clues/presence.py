@@ -1,6 +1,6 @@
-"""Whether a class is in a picture at all, without labels: set against other names, or against a whole folder.
+"""Whether a class is in an image at all, without labels: set against other names, or against a whole folder.
 
-K classes, R names.  A CLIP that likes a name too well says so of every picture; that is read off the folder.
+K classes, R names.  A CLIP that likes a name too well says so of every image; that is read off the folder.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from annofree.errors import InputError
 __all__ = ["FEWEST", "folder_levels", "levelled", "standing_out"]
 
 FEWEST = 20
-"""Pictures, or names, below which a mean says little: on the emoji scenes 10 pictures are worse than none, 20 are better."""
+"""Images, or names, below which a mean says little: on the emoji scenes 10 images are worse than none, 20 are better."""
 
 _LEAST = 1e-6
 
 
 def folder_levels(presences: Iterable[Tensor]) -> Tensor:
-    """Return how far the mean logit of each class lies above that of all classes, (K), from presences (K) in 0 .. 1 a picture.
+    """Return how far the mean logit of each class lies above that of all classes, (K), from presences (K) in 0 .. 1 per image.
 
-    This takes a class that is in most of the pictures for one that is liked too well, so it is for many names of which each
-    is in few pictures.  Raises InputError for fewer than 20 pictures.
+    This takes a class that is in most of the images for one that is liked too well, so it is for many names of which each
+    is in few images.  Raises InputError for fewer than 20 images.
 
     >>> levels = folder_levels([torch.tensor([0.1, 0.5])] * 20)
     >>> levelled(torch.tensor([0.1, 0.5]), levels).round(decimals=3).tolist()
@@ -41,7 +41,7 @@ def folder_levels(presences: Iterable[Tensor]) -> Tensor:
 
 
 def levelled(presence: Tensor, levels: Tensor) -> Tensor:
-    """Take the folder's levels (K) off a picture's presences (K)."""
+    """Take the folder's levels (K) off an image's presences (K)."""
     return torch.sigmoid(_logits(presence) - levels.to(presence))
 
 
@@ -50,11 +50,11 @@ def _logits(presence: Tensor) -> Tensor:
 
 
 def standing_out(evidence: Tensor) -> Tensor:
-    """How far each of R names stands out among them all in a picture, (R), in standard deviations.
+    """How far each of R names stands out among them all in an image, (R), in standard deviations.
 
-    ``evidence`` (R, 2) is what speaks for each: the similarity of the whole picture, and of its best cells; the larger of the
-    two deviations counts, for a small thing shows in the cells alone.  Names that a picture has nothing of lie around 0,
-    whatever the CLIP, so one threshold serves all.  Of fewer than 20 names each stands out without limit: there is nothing to
+    ``evidence`` (R, 2) is what speaks for each: the similarity of the whole image, and of its best cells; the larger of the
+    two deviations counts, for a small thing shows in the cells alone.  Names that an image has nothing of lie around 0,
+    for any CLIP, so one threshold serves all.  With fewer than 20 names the score is infinite: there is too little to
     compare.
 
     >>> evidence = torch.zeros(100, 2)

@@ -1,4 +1,4 @@
-"""What CLIP sees of a region that has no name yet: pooled from the cells of one pass, or from the region's own cut-out.
+"""CLIP features of class-agnostic regions: pooled from dense features, or encoded from masked crops.
 
 N regions, D embedding, h w cells, H W pixels.
 """
@@ -20,15 +20,15 @@ from annofree.structures import BoolArray, FeatureMap, Image
 
 __all__ = ["cut_out_features", "cut_outs", "pooled_features"]
 
-_GREY = 0.5  # of the blanked outside, near the mean of pictures
+_GREY = 0.5  # of the blanked outside, near the mean of images
 _MARGIN = 1.1  # side of a cut-out over the longer side of the region's box
 _AT_ONCE = 64
 
 
 def pooled_features(tokens: FeatureMap, masks: BoolArray) -> Tensor:
-    """The unit mean (N, D) of the cells of ``tokens`` under each mask (N, H, W), each cell by the part of it that is covered.
+    """The unit mean (N, D) of the cells of ``tokens`` under each mask (N, H, W), each cell weighted by its covered fraction.
 
-    It costs one product, so it can be asked of any mask at any time.  A mask that no cell notices gets zeros.
+    It costs one matrix product per call.  A mask that covers no cell gets zeros.
 
     >>> tokens = FeatureMap(torch.eye(2).view(2, 1, 2), (2, 4))
     >>> left = np.zeros((1, 2, 4), bool)
@@ -50,14 +50,14 @@ def pooled_features(tokens: FeatureMap, masks: BoolArray) -> Tensor:
 
 
 def cut_out_features(clip: VisionLanguage, image: Image, masks: BoolArray) -> Tensor:
-    """One unit feature (N, D) of each mask's cut-out: the square around it with all outside of it blanked."""
+    """One unit feature (N, D) per masked crop: the square around the mask, with the outside blanked."""
     groups = (masks[start : start + _AT_ONCE] for start in range(0, len(masks), _AT_ONCE))
     seen = [clip.squares(torch.stack(list(cut_outs(image, some, clip.side)))).cpu() for some in groups]
     return torch.cat([torch.zeros(0, clip.dimension), *seen])
 
 
 def cut_outs(image: Image, masks: BoolArray, side: int) -> Iterator[Tensor]:
-    """Yield the square around each mask (H, W), a tenth wider than its box, grey outside of the mask, (3, side, side)."""
+    """Yield the square around each mask (H, W), a tenth wider than its box, gray outside of the mask, (3, side, side)."""
     pixels = torch.from_numpy(image.pixels).permute(2, 0, 1)
     for mask, box in zip(masks, tight_boxes(masks), strict=True):
         square = _square(pixels, torch.from_numpy(mask), box)

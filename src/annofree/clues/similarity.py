@@ -1,7 +1,7 @@
-"""Clues from the likeness of image features and words.
+"""Clue maps from the similarity of image features and text.
 
-K classes, D embedding, h w cells, H W pixels.  A cosine says how alike; an activation runs from 0 to 1 over one map
-and says only where, because every map is stretched to that range whether or not its class is there.
+K classes, D embedding, h w cells, H W pixels.  A cosine is absolute; an activation runs from 0 to 1 over one map
+and only localizes, since every map is rescaled to that range whether or not its class is present.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["activation", "cosine_clues", "official_active"]
 
 
 def cosine_clues(tokens: FeatureMap, words: Tensor, neutral: Tensor) -> ClueMap:
-    """Compare each cell with each word, less what every cell shares with words that say nothing.
+    """Cosine of each cell with each word, minus what every cell shares with neutral text.
 
     ``tokens`` (D, h, w) unit vectors, ``words`` (K, D) unit vectors, ``neutral`` (D).  The value is
     F . (T - T_neutral): the redundant-feature correction of CLIP Surgery, which Zip builds on.
@@ -26,7 +26,7 @@ def cosine_clues(tokens: FeatureMap, words: Tensor, neutral: Tensor) -> ClueMap:
 
 
 def activation(clues: Tensor) -> Tensor:
-    """Stretch each map of (K, h, w) to 0 .. 1; a map of one value everywhere becomes 0.
+    """Min-max normalize each map of (K, h, w) to 0 .. 1; a constant map becomes 0.
 
     >>> activation(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]])).tolist()
     [[[0.0, 1.0]], [[0.0, 0.0]]]

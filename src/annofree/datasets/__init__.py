@@ -1,1 +1,1 @@
-"""Where pictures and truth come from."""
+"""Where images and truth come from."""

@@ -1,4 +1,4 @@
-"""A COCO instance file read row by row into columns, with a fixed share of its pictures."""
+"""A COCO instance file read row by row into columns, with a fixed share of its images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["CocoReading", "Columns"]
 class Columns:
     """All instances (M) in the order of the file, ``masks`` as the counts of run lengths.
 
-    ``order`` (M) sorts them by picture; ``firsts`` (P + 1) says where in it each picture begins, and the last ends.
+    ``order`` (M) sorts them by image; ``firsts`` (P + 1) says where in it each image begins, and the last ends.
     """
 
     masks: list[bytes]
@@ -34,15 +34,15 @@ class Columns:
     firsts: IntArray
 
     def of(self, index: int) -> IntArray:
-        """Which are of a picture."""
+        """Which are of an image."""
         return self.order[self.firsts[index] : self.firsts[index + 1]]
 
 
 @dataclass
 class CocoReading:
-    """A COCO file on its way in: ``ids`` are the file names of the chosen pictures; lists have an entry for each instance.
+    """A COCO file on its way in: ``ids`` are the file names of the chosen images; lists have an entry for each instance.
 
-    Raises InputError for a file without pictures or masks, with rows that are damaged, and with two pictures of one name.
+    Raises InputError for a file without images or masks, with rows that are damaged, and with two images of one name.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class CocoReading:
     seed: int
     images: dict[Any, dict[str, Any]] = field(default_factory=dict)
     categories: dict[int, dict[str, Any]] = field(default_factory=dict)
-    places: dict[Any, int] = field(default_factory=dict)  # of the chosen pictures, by id
+    places: dict[Any, int] = field(default_factory=dict)  # of the chosen images, by id
     ids: list[str] = field(default_factory=list)
     masks: list[bytes] = field(default_factory=list)
     owners: array[int] = field(default_factory=lambda: array("q"))
@@ -80,13 +80,13 @@ class CocoReading:
             elif kind == "annotations" and not (waiting := waiting or not self.images):
                 self._annotation(row)
         self._choose()
-        if waiting:  # a file that has its pictures last is read twice
+        if waiting:  # a file that has its images last is read twice
             for kind, row in stream_coco(self.path):
                 if kind == "annotations":
                     self._annotation(row)
 
     def _choose(self) -> None:
-        """Rank the pictures by hash and take the first."""
+        """Rank the images by hash and take the first."""
         if self.ids or not self.images:
             return
         names = {id_: str(row["file_name"]) for id_, row in self.images.items()}
@@ -119,25 +119,25 @@ class CocoReading:
             self.scores.append(1.0 if thing.score is None else thing.score)
 
     def names(self) -> tuple[str, ...]:
-        """The classes, in the order of their categories' ids."""
+        """The classes in order of category id."""
         return names_of(CocoFile(categories=[self.categories[k] for k in sorted(self.categories)]))
 
     def rows(self) -> list[dict[str, Any]]:
-        """What the file says of each chosen picture."""
+        """What the file says of each chosen image."""
         return [self.images[id_] for id_ in self.places]
 
     def counts(self) -> IntArray:
-        """Instances of each chosen picture."""
+        """Instances of each chosen image."""
         return np.bincount(np.array(self.owners, np.int64), minlength=len(self.ids)).astype(np.int64)
 
     def columns(self, agnostic: bool) -> Columns:
-        """All instances, of one class if ``agnostic``, sorted by picture."""
+        """All instances, of one class if ``agnostic``, sorted by image."""
         firsts = np.concatenate([[0], np.cumsum(self.counts())]).astype(np.int64)
         order = np.argsort(np.array(self.owners, np.int64), kind="stable").astype(np.int64)
         return Columns(self.masks, self._class_ids(agnostic), np.array(self.scores, np.float32), order, firsts)
 
     def _class_ids(self, agnostic: bool) -> IntArray:
-        """Number the classes from 0 in the order of their categories' ids."""
+        """Number the classes from 0 in order of category id."""
         given, known = np.array(self.category_ids, np.int64), np.array(sorted(self.categories), np.int64)
         strange = sorted(set(given.tolist()) - set(known.tolist()))
         if strange:

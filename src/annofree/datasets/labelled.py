@@ -1,10 +1,10 @@
-"""Pictures with named instances to learn from: any COCO instance file, or what ``annofree pseudo-label`` wrote.
+"""Images with named instances to learn from: any COCO instance file, or what ``annofree pseudo-label`` wrote.
 
-Pictures stand in the order of their file names, whatever the order of the file.  A share of them is a fixed one: pictures
-are ranked by a hash of the seed and their file name, and the first are taken, so that 1 % lies within 5 %, and a picture that
-comes or goes moves no other.  These are not the splits that papers published; such a file of its own is read like any other.
+Images stand in the order of their file names, whatever the order of the file.  A share of them is a fixed one: images
+are ranked by a hash of the seed and their file name, and the first are taken, so that 1 % lies within 5 %, and an image that
+removing an image moves no other.  These are not the published splits of papers, which are read from files as usual.
 
-Conventions: P pictures, N instances of one; class ids index ``names``; masks stay run lengths until a picture is opened.
+Conventions: P images, N instances of one; class ids index ``names``; masks stay run lengths until an image is opened.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HEADS = (1 << 16, 1 << 26)  # characters within which a file's info is looked f
 
 
 class Example(NamedTuple):
-    """An opened picture: ``image`` (H, W, 3) uint8, ``masks`` (N, H, W) bool, tight ``boxes`` (N, 4) float32, ``class_ids``
+    """An opened image: ``image`` (H, W, 3) uint8, ``masks`` (N, H, W) bool, tight ``boxes`` (N, 4) float32, ``class_ids``
     (N) int64 and ``scores`` (N) float32, 1 in ground truth.
     """
 
@@ -47,10 +47,10 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Pictures with instances of ``names`` (K).
+    """Images with instances of ``names`` (K).
 
     ``ids`` (P): file names below ``root``, sorted; ``sizes`` (P, 2) int64 (H, W); ``counts`` (P) int64 instances of each;
-    ``repeats`` (P) float32: how often a picture is to be seen, 1 unless the file has its own ``repeat``.  ``left_out`` counts
+    ``repeats`` (P) float32: how often an image is to be seen, 1 unless the file has its own ``repeat``.  ``left_out`` counts
     the annotations that take no part: crowds, and those without a mask or with an empty one.
     """
 
@@ -67,11 +67,11 @@ class Labelled:
     def read(
         cls, labels: Path, images: Path | None = None, *, agnostic: bool = False, fraction: float = 1.0, seed: int = 42
     ) -> Labelled:
-        """Read a COCO file, or the folder of ``annofree pseudo-label``, whose info says where the pictures are.
+        """Read a COCO file, or the folder of ``annofree pseudo-label``, whose info says where the images are.
 
-        ``images`` is the folder that file names count from; with ``agnostic`` every name becomes "object"; of the pictures
+        ``images`` is the folder that file names count from; with ``agnostic`` every name becomes "object"; of the images
         the share ``fraction`` is taken, at least one, by ``seed``.  Masks may be polygons or run lengths.  Raises InputError
-        for files that cannot be read or hold no pictures or no masks, and for a fraction outside 0 .. 1.
+        for files that cannot be read or hold no images or no masks, and for a fraction outside 0 .. 1.
         """
         if not 0 < fraction <= 1:
             raise InputError(f"expected a share of the pictures over 0, up to 1, got {fraction:g}")
@@ -90,9 +90,9 @@ class Labelled:
         return len(self.ids)
 
     def open(self, index: int) -> Example:
-        """Read a picture and decode its masks.
+        """Read an image and decode its masks.
 
-        Raises ImageError for a picture that cannot be read, InputError for one of another size than its masks.
+        Raises ImageError for an image that cannot be read, InputError for one of another size than its masks.
         """
         image, truth = self.picture(index), self.instances(index)
         if image.size != truth.size:
@@ -103,11 +103,11 @@ class Labelled:
         return Example(image.pixels, truth.masks, truth.boxes, truth.class_ids, truth.scores)
 
     def picture(self, index: int) -> Image:
-        """Read a picture alone."""
+        """Read an image alone."""
         return read_place(f"{self.root}/{self.ids[index]}", self.ids[index])
 
     def instances(self, index: int) -> Detections:
-        """The instances of a picture alone, masks as run lengths, in the order of the file."""
+        """The instances of an image alone, masks as run lengths, in the order of the file."""
         chosen, size = self._columns.of(index), self._size(index)
         rles = tuple({"size": list(size), "counts": self._columns.masks[i]} for i in chosen)
         return Detections(
@@ -115,7 +115,7 @@ class Labelled:
         )
 
     def fingerprint(self) -> str:
-        """Tell these labels from others: pictures, sizes, repeats, names and every mask, in 16 hex digits."""
+        """Tell these labels from others: images, sizes, repeats, names and every mask, in 16 hex digits."""
         digest = hashlib.sha256(json.dumps([self.names, self.ids]).encode())
         for values in (self.sizes, self.repeats, self.counts):
             digest.update(np.ascontiguousarray(values).tobytes())
@@ -130,14 +130,14 @@ class Labelled:
 
 
 def labels_file(labels: Path) -> Path:
-    """Return the COCO file that is meant: ``labels`` itself, or labels.json in it."""
+    """Return the COCO file of labels: ``labels`` itself, or labels.json in it."""
     if labels.is_dir() and not (labels / "labels.json").is_file():
         raise InputError(f"expected labels.json in {labels}, which `annofree pseudo-label` writes, or name a COCO JSON file")
     return labels / "labels.json" if labels.is_dir() else labels
 
 
 def info_of(path: Path) -> dict[str, Any]:
-    """Return the info that a COCO file begins with, {} where it begins with something else, without reading the rest.
+    """Return the info at the start of a COCO file, {} if there is none, without reading the rest.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

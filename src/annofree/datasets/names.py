@@ -1,4 +1,4 @@
-"""What data sets call their classes, and how papers spell them when they ask a text encoder."""
+"""Class names of datasets, and the prompts that papers use for them."""
 
 from __future__ import annotations
 

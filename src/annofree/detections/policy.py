@@ -25,7 +25,7 @@ __all__ = ["OutputPolicy", "ranking_signals", "verified"]
 class OutputPolicy:
     """Which of the ranked detections are the answer; the defaults hand over the ranking as it is.
 
-    Raises InputError for a floor outside of 0 .. 1 and for no detections an image.
+    Raises InputError for a floor outside of 0 .. 1 and for no detections per image.
     """
 
     # whether every candidate is named again, by competition of all names and distractors
@@ -41,7 +41,7 @@ class OutputPolicy:
     overlaps: Overlaps = field(default_factory=Overlaps)
     # the least score that is told
     floor: float = 0.0
-    # detections an image at most, the strongest
+    # detections per image at most, the strongest
     most: int = 100
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """From coarse boxes to drawn masks: SAM in one step or two.
 
 N instances, H W pixels.  Two-step prompting (Zip, section 3.4): the coarse box gives a mask, the tight box of that mask is
-the refined box, and its centre prompts again.
+the refined box, and its center prompts again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def drawn(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
     """Draw one mask (N, H, W) for each coarse box (N, 4) px, with SAM's own guess of its IoU (N) in 0 .. 1.
 
-    A step that draws nothing leaves the one before.  Whether the refined box is given again beside its centre is not said
+    A step that draws nothing leaves the one before.  Whether the refined box is given again beside its center is not said
     in the paper: ``second`` chooses.
     """
     first, quality = _single(sam.draw(embedding, boxes=boxes))

@@ -67,7 +67,7 @@ class Proposals:
 
 
 def grid_points(side: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Points x y (side * side, 2) at the centres of a grid over an image of ``size`` (H, W), row by row.
+    """Points x y (side * side, 2) at the centers of a grid over an image of ``size`` (H, W), row by row.
 
     >>> grid_points(2, (4, 8)).tolist()
     [[2.0, 1.0], [6.0, 1.0], [2.0, 3.0], [6.0, 3.0]]

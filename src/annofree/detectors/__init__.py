@@ -1,1 +1,1 @@
-"""Detectors: networks that find boxes and masks of the names they were trained on."""
+"""Detectors: networks for boxes and masks of the classes they were trained on."""

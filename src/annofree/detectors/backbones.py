@@ -1,6 +1,6 @@
-"""Where a detector's features come from: a ResNet, torchvision's or CLIP's, and a pyramid over its four stages.
+"""Detector backbones: a ResNet of torchvision or CLIP with a feature pyramid.
 
-    picture -> stem -> layer1 .. layer4 -> FPN -> five levels of strides 4, 8, 16, 32 and 64
+    image -> stem -> layer1 .. layer4 -> FPN -> five levels of strides 4, 8, 16, 32 and 64
 
 Feature pyramid: Lin et al., CVPR 2017.  Norms within the pyramid: as in CutLER's detector.
 """
@@ -32,9 +32,9 @@ _GROUPS = 32  # Wu & He, ECCV 2018
 
 
 class Backbone(nn.Module):
-    """Maps normalised pictures (B, 3, H, W), sides multiples of 32, to levels (B, C, H/s, W/s) by name, finest first.
+    """Maps normalized images (B, 3, H, W), sides multiples of 32, to levels (B, C, H/s, W/s) by name, finest first.
 
-    ``body`` has the keys of torchvision's ResNets, or of open_clip's ModifiedResNet, without what makes one answer of a map.
+    ``body`` has the keys of torchvision's ResNets, or of open_clip's ModifiedResNet, without the pooling head.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
@@ -104,7 +104,7 @@ def _group_norm(channels: int) -> nn.Module:
 
 
 def _swap_norms(module: nn.Module, norm: Callable[[int], nn.Module]) -> None:
-    """Put another norm in the place of each batch norm, with its scale, for some start from zero."""
+    """Replace each batch norm, keeping its scale, as some start from zero."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             other = norm(child.num_features)
@@ -117,7 +117,7 @@ def _swap_norms(module: nn.Module, norm: Callable[[int], nn.Module]) -> None:
 def check_norm(norm: str, device: str) -> None:
     """Raise InputError where statistics cannot be taken over all processes: ``sync`` on several processes without GPUs.
 
-    One process alone has all pictures, so that ``sync`` is ``batch`` there.
+    One process alone has all images, so that ``sync`` is ``batch`` there.
     """
     spread = torch.distributed.is_available() and torch.distributed.is_initialized()
     if norm == "sync" and spread and torch.distributed.get_world_size() > 1 and not device.startswith("cuda"):
@@ -128,7 +128,7 @@ def check_norm(norm: str, device: str) -> None:
 
 
 class Initialised(NamedTuple):
-    """Which weights a network took: ``loaded`` of its own, ``left_out`` of the source, ``fresh`` of its own that it kept."""
+    """Result of loading weights: ``loaded``, ``left_out`` of the source, and ``fresh`` ones that kept their initialization."""
 
     loaded: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -145,8 +145,8 @@ class Initialised(NamedTuple):
 def initialise(network: nn.Module, state: Mapping[str, Tensor]) -> Initialised:
     """Load the ResNet of a detector from a state dict of torchvision, DINO or CLIP, in place.
 
-    Names may stand behind a prefix, such as ``visual.`` or ``module.backbone.``; what is no part of the ResNet is left out,
-    and so are running statistics where the norm has none.  Raises InputError where a weight lacks or has another shape.
+    Names may stand behind a prefix, such as ``visual.`` or ``module.backbone.``; weights outside the ResNet are dropped,
+    and so are running statistics where the norm has none.  Raises InputError if a weight is missing or has another shape.
     """
     body: nn.Module = network.backbone.body  # type: ignore[union-attr, assignment]
     prefix = _prefix(state)

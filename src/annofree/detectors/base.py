@@ -1,4 +1,4 @@
-"""What every detector does: name the losses of images, and find things in them."""
+"""Base class of detectors: training losses and inference."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from annofree.errors import InputError
 
 __all__ = ["DetectorNetwork"]
 
-_BATCH = 8  # pictures at once
+_BATCH = 8  # images at once
 
 
 class DetectorNetwork(nn.Module, ABC):
-    """A network that learns to find things and finds them.
+    """Base class of detector networks.
 
-    Pictures are (3, H, W) float in 0 .. 1, RGB, of any sizes; the network normalises and pads them itself.
+    Images are (3, H, W) float in 0 .. 1, RGB, of any sizes; the network normalizes and pads them itself.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
@@ -30,17 +30,17 @@ class DetectorNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, pixels: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Name the losses, whose sum is minimised; for training, at the size the pictures come in."""
+        """Name the losses, whose sum is minimized; for training, at the size the images come in."""
 
     @abstractmethod
     def find(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Found]:
-        """Find things in pictures of one working size; answers are in px of pictures of ``sizes``."""
+        """Find things in images of one working size; answers are in px of images of ``sizes``."""
 
     @torch.inference_mode()
     def detect(self, pixels: Sequence[Tensor]) -> list[Found]:
-        """Find things, at the size of the configuration; answers are in px of the given pictures.
+        """Find things, at the size of the configuration; answers are in px of the given images.
 
-        Pictures of one working size are read together, so that what is found does not depend on the others, up to rounding.
+        Images of one working size are read together, so that what is found does not depend on the others, up to rounding.
         Raises InputError in training mode.
         """
         if self.training:
@@ -58,5 +58,5 @@ class DetectorNetwork(nn.Module, ABC):
 
     @property
     def device(self) -> str:
-        """Where its weights are."""
+        """The device of its weights."""
         return str(next(self.parameters()).device)

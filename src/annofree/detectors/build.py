@@ -1,4 +1,4 @@
-"""From a configuration to its network."""
+"""Construction of a network from its configuration."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ _NETWORKS: dict[str, Callable[[DetectorConfig], DetectorNetwork]] = {
 
 
 def build(config: DetectorConfig) -> DetectorNetwork:
-    """Make the network of a configuration, with random weights."""
+    """Build the network of a configuration, with random weights."""
     return _NETWORKS[config.kind](config)

@@ -1,10 +1,10 @@
-"""Cascade Mask R-CNN (Cai & Vasconcelos, CVPR 2018 and TPAMI 2019), as the papers' detectors are set up.
+"""Cascade Mask R-CNN (Cai & Vasconcelos, CVPR 2018 and TPAMI 2019), configured as in the papers.
 
     proposals -> stage 1 (IoU 0.5) -> moved boxes -> stage 2 (0.6) -> moved boxes -> stage 3 (0.7) -> boxes
                  scores ------------- averaged with ------- scores ------------------- scores
     training: masks of stage 1's boxes on objects;  use: masks of the last boxes
 
-Boxes are moved whatever their name.  Each stage sends a third of its gradient into the pyramid.
+Box regression is class-agnostic.  Each stage sends a third of its gradient into the pyramid.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WEIGHTS = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 
 
 
 class Cascade(RegionNetwork):
-    """Three box heads, each taught by the boxes of the one before, and a mask head."""
+    """Three box heads, each trained on the boxes of the previous one, and a mask head."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__(config)
@@ -40,8 +40,8 @@ class Cascade(RegionNetwork):
     def losses(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the losses of classes and boxes of each stage, and of masks.
 
-        Boxes are drawn once, from proposals and the objects' own boxes; later stages learn from the same ones, moved and
-        matched anew (detectron2).
+        Boxes are sampled once, from proposals and ground-truth boxes; later stages use the same ones, refined and
+        re-matched (detectron2).
         """
         names, losses = len(self.config.names), dict[str, Tensor]()
         taught = first = [self._first(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
@@ -56,7 +56,7 @@ class Cascade(RegionNetwork):
         return losses | {"loss_mask": self._mask_loss(levels, first, targets)}
 
     def answers(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes) -> list[Located]:
-        """Look into proposals three times; boxes are the last ones, scores the mean over the stages."""
+        """Refine proposals three times; returns the last boxes, and scores averaged over stages."""
         boxes, scores = list(proposals), list[Tensor]()
         counts = [some.shape[0] for some in boxes]
         for stage in self.stages:
@@ -97,11 +97,11 @@ class Cascade(RegionNetwork):
 
 
 def _each(stage: BoxStage, boxes: Sequence[Tensor], deltas: Tensor, sizes: Sizes) -> list[Tensor]:
-    """The boxes of each picture after their deltas, which are those of all pictures."""
+    """The boxes of each image after their deltas, which are those of all images."""
     parts = torch.split(deltas, [some.shape[0] for some in boxes])
     return [stage.moved(b, d, size) for b, d, size in zip(boxes, parts, sizes, strict=True)]
 
 
 def _solid(boxes: Tensor) -> Tensor:
-    """Those with an area: others teach nothing, and their deltas have no end."""
+    """Boxes with an area: for others the deltas are not finite."""
     return boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]

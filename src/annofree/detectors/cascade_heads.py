@@ -1,4 +1,4 @@
-"""The heads of Cascade Mask R-CNN: one box head a stage, and one mask head.
+"""The heads of Cascade Mask R-CNN: one box head per stage, and one mask head.
 
 N boxes, C channels, K names, M cells a side.
 """
@@ -24,7 +24,7 @@ __all__ = ["BoxStage", "MaskHead", "mask_loss", "scaled_gradient"]
 
 
 class BoxStage(nn.Module):
-    """Names boxes and moves them, whatever their name: pooled (N, C, P, P) to logits (N, K + 1) and deltas (N, 4).
+    """Classifies boxes and regresses them class-agnostically: pooled (N, C, P, P) to logits (N, K + 1) and deltas (N, 4).
 
     ``weights`` are what deltas of x, y, width and height are multiplied with.
     """
@@ -52,13 +52,13 @@ class BoxStage(nn.Module):
         return deltas
 
     def moved(self, boxes: Tensor, deltas: Tensor, size: tuple[int, int]) -> Tensor:
-        """Boxes (N, 4) after their deltas, within a picture of ``size``, without a gradient."""
+        """Boxes (N, 4) after their deltas, within an image of ``size``, without a gradient."""
         to: Tensor = clip_boxes_to_image(self.coder.decode_single(deltas.detach(), boxes), size)
         return to
 
 
 class MaskHead(nn.Module):
-    """Draws a mask a name: pooled (N, C, P, P) to logits (N, K, 2P, 2P)."""
+    """Predicts one mask per class: pooled (N, C, P, P) to logits (N, K, 2P, 2P)."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class MaskHead(nn.Module):
         return logits
 
     def chosen(self, pooled: Tensor, labels: Tensor) -> Tensor:
-        """The logits (N, 2P, 2P) of one name each."""
+        """Select the mask logits (N, 2P, 2P) of one class each."""
         logits: Tensor = self(pooled)
         return logits[torch.arange(labels.shape[0], device=labels.device), labels]
 
@@ -87,7 +87,7 @@ def mask_loss(logits: Tensor, taught: Sequence[Lesson], targets: Sequence[Target
 
 
 def scaled_gradient(x: Tensor, scale: float) -> Tensor:
-    """The same value with a gradient ``scale`` as great.
+    """Scale the gradient of a tensor by ``scale``.
 
     >>> x = torch.ones(1, requires_grad=True)
     >>> scaled_gradient(x, 0.25).backward()

@@ -1,4 +1,4 @@
-"""Detectors to files and back: a folder with ``detector.json``, which says what the network is, and its weights."""
+"""Saving and loading of detectors: a folder with ``detector.json`` and weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _INNER = ("state_dict", "model", "teacher", "network")
 
 
 def save_detector(network: DetectorNetwork, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write a detector into a folder, each file whole or not at all.
+    """Write a detector into a folder, each file atomically.
 
     Weights of two axes and more are written in ``dtype``; the rest, biases and norms, which are few, as they are: running
     variances may lie beyond what half precision can hold.
@@ -45,7 +45,7 @@ def _kept(value: Tensor, dtype: torch.dtype) -> Tensor:
 def load_detector(folder: Path, device: str = "cpu") -> DetectorNetwork:
     """Load a detector for use, in float32 and evaluation mode.
 
-    Raises MissingError where there is none, InputError for files that do not fit together.
+    Raises MissingError if there is none, InputError for inconsistent files.
     """
     network = build(read_config(folder))
     state = read_state(folder / WEIGHTS)
@@ -63,7 +63,7 @@ def load_detector(folder: Path, device: str = "cpu") -> DetectorNetwork:
 
 
 def read_config(folder: Path) -> DetectorConfig:
-    """Read what the detector of a folder is; raises MissingError where there is none, InputError when it cannot be read."""
+    """Read the configuration of a detector folder; raises MissingError if there is none, InputError if it is invalid."""
     path = folder / CONFIG
     if not path.is_file():
         raise MissingError(f"expected a detector's folder with {CONFIG} at {folder}; there is none, train one first")
@@ -77,9 +77,9 @@ def read_config(folder: Path) -> DetectorConfig:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from safetensors, or from a .pt or .pth file, without running code; one within others is found.
+    """Read a state dict from safetensors, or from a .pt or .pth file, without running code; nested state dicts are found.
 
-    Of a self-supervised checkpoint, that is the teacher.  Raises MissingError where there is none, InputError when it cannot
+    Of a self-supervised checkpoint, that is the teacher.  Raises MissingError if there is none, InputError if it cannot
     be read.
     """
     if not path.is_file():
@@ -93,9 +93,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def transfer(network: DetectorNetwork, state: Mapping[str, Tensor]) -> Initialised:
-    """Load the weights of another detector wherever name and shape fit, in place; what predicts other names starts fresh.
+    """Load the weights of another detector in place, if name and shape match; predictors of other classes stay as initialized.
 
-    Raises InputError when the backbone does not fit whole, for then it is another network.
+    Raises InputError if the backbone does not match completely.
     """
     wanted = network.state_dict()
     taken = {name: state[name] for name in wanted if name in state and state[name].shape == wanted[name].shape}

@@ -1,6 +1,6 @@
-"""What a detector is: its names, its sizes, and what else makes the same network again.
+"""Detector configuration: class names, sizes, and everything needed to rebuild the network.
 
-A detector is trained on names and finds those and no others; a class-agnostic one has the one name ``object``.
+A detector finds the classes it was trained on; a class-agnostic one has the single class ``object``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class DetectorConfig:
     names: tuple[str, ...]
     # a ResNet of torchvision, or clip-resnet, the image tower of a CLIP
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "clip-resnet"] = "resnet50"
-    # short side in px that pictures are read at (detectron2)
+    # short side in px that images are read at (detectron2)
     side: int = 800
     # most px of the long side, which the short one gives way to (detectron2)
     longest: int = 1333
@@ -61,9 +61,9 @@ class DetectorConfig:
     rpn_after: tuple[int, int] = (1000, 1000)
     # IoU of boxes at which proposals are suppressed (detectron2)
     rpn_nms: float = 0.7
-    # anchors of a picture that the proposals are learned from (detectron2)
+    # anchors of an image that the proposals are learned from (detectron2)
     rpn_batch: int = 256
-    # boxes of a picture that the heads are learned from (detectron2)
+    # boxes of an image that the heads are learned from (detectron2)
     roi_batch: int = 512
     # share of these boxes that lie on objects, at most (detectron2)
     roi_positive: float = 0.25
@@ -81,7 +81,7 @@ class DetectorConfig:
     mask_pool: int = 14
     # IoU with all pseudo-labels up to which a box of the cascade teaches no class (CutLER's DropLoss); 0 for off
     drop_loss: float = 0.0
-    # Mask2Former: queries of a picture (its paper)
+    # Mask2Former: queries of an image (its paper)
     queries: int = 100
     # layers of its pixel decoder (its paper)
     pixel_layers: int = 6
@@ -95,7 +95,7 @@ class DetectorConfig:
     score_floor: float = 0.05
     # IoU at which boxes are suppressed within each name (detectron2)
     nms: float = 0.5
-    # most answers of a picture (COCO)
+    # most answers of an image (COCO)
     detections: int = 100
 
     def __post_init__(self) -> None:
@@ -125,7 +125,7 @@ class DetectorConfig:
 
     @property
     def agnostic(self) -> bool:
-        """Whether it finds objects without telling them apart."""
+        """Whether the detector is class-agnostic."""
         return self.names == (OBJECT,)
 
     def _check_names(self) -> None:

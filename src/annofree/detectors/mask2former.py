@@ -1,10 +1,10 @@
-"""Mask2Former (Cheng et al., CVPR 2022), of the DETR family: queries that each answer with one mask and what it is.
+"""Mask2Former (Cheng et al., CVPR 2022), of the DETR family: each query predicts one mask and its class.
 
-    picture -> ResNet -> pixel decoder (deformable attention) -> three levels ------> query decoder (masked attention)
+    image -> ResNet -> pixel decoder (deformable attention) -> three levels ------> query decoder (masked attention)
                                                               -> map of stride 4 --x-- a vector and a name of each query
 
 Decoders, losses and first weights are those of transformers, in plain PyTorch; the ResNet is that of the other detectors.
-As in the authors' code, zeros around a picture are looked at, too, and learned to hold nothing.
+As in the authors' code, zeros around an image are looked at, too, and learned to hold nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _POINTS = 112**2  # that masks are compared at, the paper's, at 1024 px
 class Mask2Former(DetectorNetwork):
     """A ResNet, ``backbone``, and ``heads``: what makes masks of its four stages.
 
-    It makes no proposals and suppresses no boxes: queries learn not to answer what another one does, so ``nms`` does not apply.
+    There are no proposals and no NMS: queries learn not to repeat each other, so ``nms`` does not apply.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
@@ -47,10 +47,10 @@ class Mask2Former(DetectorNetwork):
         self.heads = _Heads(transformers_config(config), self.backbone.widths)
 
     def forward(self, pixels: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Name the losses of pictures (3, H, W) in 0 .. 1 with what there is to find; see ``DetectorNetwork``.
+        """Name the losses of images (3, H, W) in 0 .. 1 with what there is to find; see ``DetectorNetwork``.
 
         They are weighted as in the paper, class 2, mask 5 and dice 5; ``loss_earlier`` sums those of all layers but the last.
-        Raises InputError outside of training, and for targets that do not fit.
+        Raises InputError outside of training, and for invalid targets.
         """
         if not self.training:
             raise InputError("expected a detector in training mode to give losses; call train() first, or detect()")
@@ -61,16 +61,16 @@ class Mask2Former(DetectorNetwork):
         return self.heads.losses(self.backbone(inputs), masks, [t.labels.to(inputs.device) for t in targets])
 
     def find(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Found]:
-        """Find things in pictures of one working size; see ``DetectorNetwork``.
+        """Find things in images of one working size; see ``DetectorNetwork``.
 
-        A score is the probability of the name times the mean one over the mask.
+        The score is the class probability times the mean mask probability.
         """
         logits, masks = self.queries(self._read(pictures))
         each = zip(logits, masks, pictures, sizes, strict=True)
         return [best_queries(one, of_one, (p.shape[1], p.shape[2]), size, self.config) for one, of_one, p, size in each]
 
     def queries(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Answer a batch (B, 3, H, W), normalised, its sides multiples of 32, with the logits of Q queries.
+        """Answer a batch (B, 3, H, W), normalized, its sides multiples of 32, with the logits of Q queries.
 
         They are those of the K names and of nothing, (B, Q, K + 1), and of masks, (B, Q, H / 4, W / 4).
         """
@@ -82,9 +82,9 @@ class Mask2Former(DetectorNetwork):
 
 
 def transformers_config(config: DetectorConfig) -> Mask2FormerConfig:
-    """The sizes of a detector in transformers' words; raises InputError for those that its layers cannot have.
+    """Convert the configuration for transformers; raises InputError for unsupported sizes.
 
-    Masks are compared at as many points as a square picture has cells, and not more than in the paper.
+    Masks are compared at as many points as a square image has cells, and not more than in the paper.
     """
     if config.channels % _GROUPS or config.channels % config.heads:
         raise InputError(
@@ -161,10 +161,10 @@ class _Heads(parts.Mask2FormerPreTrainedModel):  # type: ignore[misc]
 
 
 def best_queries(logits: Tensor, masks: Tensor, read: tuple[int, int], size: tuple[int, int], config: DetectorConfig) -> Found:
-    """Make the best queries what is found in a picture of ``size`` that was read at the size ``read``.
+    """Make the best queries what is found in an image of ``size`` that was read at the size ``read``.
 
     ``logits`` (Q, K + 1) of names and of nothing, ``masks`` (Q, h, w) logits of cells of 4 px, of which ``read`` is the part
-    from the top left corner.  A query may stand for several names, as in the authors' code.
+    from the top left corner.  A query may predict several classes, as in the authors' code.
     """
     kinds = logits.shape[1] - 1
     scores, order = logits.softmax(1)[:, :kinds].flatten().sort(descending=True, stable=True)
@@ -179,10 +179,10 @@ def best_queries(logits: Tensor, masks: Tensor, read: tuple[int, int], size: tup
 
 
 def _stretched(masks: Tensor, read: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Logits (N, h, w) of cells to masks (N, H, W) of a picture, and the mean probability over each (N), 0 over none."""
+    """Logits (N, h, w) of cells to masks (N, H, W) of an image, and the mean probability over each (N), 0 over none."""
     binary = torch.zeros((len(masks), *size), dtype=torch.bool, device=masks.device)
     sure = masks.new_zeros(len(masks))
-    for i, cells in enumerate(masks):  # one by one, for floats of many masks of a large picture are too many
+    for i, cells in enumerate(masks):  # one by one, for floats of many masks of a large image are too many
         whole = F.interpolate(cells[None, None], scale_factor=float(_CELL), mode="bilinear", align_corners=False)
         fine = F.interpolate(whole[..., : read[0], : read[1]], size=size, mode="bilinear", align_corners=False)[0, 0]
         binary[i] = fine > 0

@@ -1,6 +1,6 @@
 """Mask R-CNN (He et al., ICCV 2017): torchvision's heads on the same backbone and proposals as the cascade.
 
-Boxes are moved by name, regions read by torchvision's RoIAlign, and losses are torchvision's, as its users know them.
+Box regression is per class; RoIAlign and losses are torchvision's.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class MaskRcnn(RegionNetwork):
 
     def losses(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the losses of classes, boxes and masks, by torchvision's names."""
-        # torchvision's label 0 is nothing
+        # torchvision's label 0 is background
         wanted = [{"boxes": t.boxes.float(), "labels": t.labels + 1, "masks": t.masks} for t in targets]
         losses: dict[str, Tensor] = self.roi_heads(dict(levels), list(proposals), list(sizes), wanted)[1]
         return losses
 
     def answers(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes) -> list[Located]:
-        """Look into the proposals."""
+        """Predict from the proposals."""
         heads, how = self.roi_heads, self.config
         heads.score_thresh, heads.nms_thresh, heads.detections_per_img = how.score_floor, how.nms, how.detections
         found = heads(dict(levels), list(proposals), list(sizes))[0]
@@ -47,7 +47,7 @@ class MaskRcnn(RegionNetwork):
 
 
 class _Predictor(FastRCNNPredictor):  # type: ignore[misc]
-    """Answers in float32: eight bits of bfloat16 are too few for boxes."""
+    """Computes outputs in float32: bfloat16 is too coarse for boxes."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and deltas."""
@@ -56,7 +56,7 @@ class _Predictor(FastRCNNPredictor):  # type: ignore[misc]
 
 
 class _MaskPredictor(MaskRCNNPredictor):  # type: ignore[misc]
-    """Answers in float32, too."""
+    """Computes outputs in float32, too."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""
@@ -65,7 +65,7 @@ class _MaskPredictor(MaskRCNNPredictor):  # type: ignore[misc]
 
 
 def roi_heads(config: DetectorConfig) -> RoIHeads:
-    """Torchvision's heads, at the sizes of a configuration."""
+    """Build torchvision's heads for a configuration."""
     kinds, width = len(config.names) + 1, config.channels
     return RoIHeads(
         _pool(config, config.box_pool),
@@ -87,6 +87,6 @@ def roi_heads(config: DetectorConfig) -> RoIHeads:
 
 def _pool(config: DetectorConfig, cells: int) -> MultiScaleRoIAlign:
     pool = MultiScaleRoIAlign(list(LEVELS), cells, config.sampling or _POINTS)
-    # said here, for torchvision guesses them from the first pictures, and guesses wrong for small ones within much padding
+    # said here, for torchvision guesses them from the first images, and guesses wrong for small ones within much padding
     pool.scales, pool.map_levels = [1 / stride for stride in STRIDES], LevelMapper(2, 5, config.roi_scale)
     return pool

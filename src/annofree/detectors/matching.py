@@ -1,6 +1,6 @@
-"""Which proposal is which object: what the heads of a detector over regions are taught.
+"""Matching of proposals to objects: training targets of region heads.
 
-N proposals and M objects of one picture, K names; the label K says that there is none.
+N proposals and M objects of one image, K names; the label K says that there is none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Lesson", "box_loss", "class_loss", "drop_weights", "lesson", "mean_c
 
 
 class Lesson(NamedTuple):
-    """What the proposals of one picture should be seen as.
+    """What the proposals of one image should be seen as.
 
     ``boxes`` (N, 4); ``labels`` (N) int64 from 0 to K, K for nothing; ``matched`` (N) int64, the object of the greatest
     overlap, 0 where there are no objects; ``goals`` (N, 4), its box, or the proposal's own where there are none.
@@ -46,7 +46,7 @@ def lesson(boxes: Tensor, target: Target, iou: float, names: int) -> Lesson:
 
 
 def sample(taught: Lesson, names: int, count: int, positive: float) -> Lesson:
-    """Draw up to ``count`` proposals, a part ``positive`` of them on objects at most; nothing fills in for lacking others."""
+    """Sample up to ``count`` proposals, at most a fraction ``positive`` of them on objects; missing ones are not replaced."""
     on = torch.where(taught.labels < names)[0]
     off = torch.where(taught.labels == names)[0]
     some = _drawn(on, min(len(on), int(count * positive)))
@@ -59,7 +59,7 @@ def _drawn(indices: Tensor, count: int) -> Tensor:
 
 
 def class_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy of logits (N, K + 1), each times its weight, divided by the number of all proposals."""
+    """Cross-entropy of logits (N, K + 1), weighted, divided by the number of all proposals."""
     each = F.cross_entropy(logits, labels, reduction="none")
     return (each if weights is None else each * weights).sum() / mean_count(labels)
 
@@ -79,8 +79,8 @@ def box_loss(deltas: Tensor, taught: Sequence[Lesson], names: int, encode: Calla
 def drop_weights(boxes: Tensor, target: Target, iou: float) -> Tensor:
     """0 for each box (N, 4) whose IoU with every object is ``iou`` or less, else 1 (CutLER's DropLoss).
 
-    What no pseudo-label marks may be an object all the same.  A picture without any gives 1 throughout: it has no object to
-    go by, and would teach nothing.
+    What no pseudo-label marks may be an object all the same.  An image without any gives 1 throughout: it has no object to
+    compare with.
     """
     if not len(target.boxes):
         return boxes.new_ones(len(boxes))
@@ -89,7 +89,7 @@ def drop_weights(boxes: Tensor, target: Target, iou: float) -> Tensor:
 
 
 def mean_count(items: Tensor) -> Tensor:
-    """How many items there are, the mean over processes, at least 1: divided by it, no item counts more than another."""
+    """Number of items, averaged over processes, at least 1: dividing by it weights all items equally."""
     count = torch.tensor(float(len(items)), device=items.device)
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(count)

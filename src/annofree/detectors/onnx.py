@@ -1,9 +1,9 @@
-"""Detectors as ONNX files, which run where neither this project nor PyTorch is.
+"""ONNX export of detectors, to run without this project and PyTorch.
 
-    pixels (3, H, W) float32 RGB in 0 .. 1, of any size   -> normalised and padded inside -> boxes (N, 4) px of those pixels,
+    pixels (3, H, W) float32 RGB in 0 .. 1, of any size   -> normalized and padded inside -> boxes (N, 4) px of those pixels,
     brought to ``side`` and ``longest`` by the caller        scores (N), labels (N) int64, masks (N, M, M) within the boxes
 
-A file is written only when onnxruntime gives the answers that PyTorch gives, within ``TOLERANCE``.  Names, sizes and what else
+A file is written only if onnxruntime agrees with PyTorch within ``TOLERANCE``.  Class names, sizes and whatever else
 a caller needs are in its metadata, each value as JSON.
 """
 
@@ -38,16 +38,16 @@ TOLERANCE: Mapping[str, float] = MappingProxyType({"boxes": 0.1, "scores": 1e-3,
 """How far boxes (px), scores and masks (probabilities) may be from PyTorch's."""
 
 _OUTPUTS = ("boxes", "scores", "labels", "masks")
-_COARSE = 8  # cells a side of a picture of noise
+_COARSE = 8  # cells a side of an image of noise
 
 Answers = Sequence[npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """The largest differences between a file's answers and the network's own: boxes in px, scores, masks.
+    """The largest differences between a file's outputs and the network's: boxes in px, scores, masks.
 
-    They are over ``answers`` in ``pictures``; a difference is infinite where one side lacks an answer.
+    Measured over ``answers`` in ``pictures``; infinite if one side lacks a detection.
     """
 
     pictures: int = 0
@@ -60,7 +60,7 @@ class Agreement:
         return all(self.differences[name] <= most for name, most in TOLERANCE.items())
 
     def joined(self, other: Agreement) -> Agreement:
-        """Both together."""
+        """Combine both agreements."""
         worst = {name: max(value, other.differences[name]) for name, value in self.differences.items()}
         return Agreement(self.pictures + other.pictures, self.answers + other.answers, worst)
 
@@ -72,10 +72,10 @@ class Agreement:
 def export_onnx(
     network: DetectorNetwork, path: Path, pictures: Sequence[Tensor], about: Mapping[str, Any] | None = None
 ) -> Agreement:
-    """Write a detector to an ONNX file that takes pictures of any size, and say how well it agrees with PyTorch.
+    """Write a detector to an ONNX file that takes images of any size, and say how well it agrees with PyTorch.
 
-    ``pictures`` (3, H, W) float in 0 .. 1 of several sizes are what both are asked; ``about`` (licence, name, version ...) goes
-    into the metadata.  The file is written whole, or not at all where answers differ by more than ``TOLERANCE``.
+    ``pictures`` (3, H, W) float in 0 .. 1 of several sizes are the test inputs; ``about`` (license, name, version ...) goes
+    into the metadata.  Nothing is written if outputs differ by more than ``TOLERANCE``.
 
     Raises InputError for a Mask2Former, whose attention cannot be exported for more than one size, for a network that is in
     training mode or not on the CPU, and where answers differ; MissingError without onnx and onnxruntime.
@@ -112,7 +112,7 @@ def _needed(name: str) -> Any:
 
 
 class Graph(nn.Module):
-    """A network as a function of the pixels of one picture, at the size that it is read."""
+    """A network as a function of the pixels of one image, at the size that it is read."""
 
     def __init__(self, network: RegionNetwork) -> None:
         super().__init__()
@@ -122,18 +122,18 @@ class Graph(nn.Module):
         """From pixels (3, H, W), as ``read`` gives them, to boxes (N, 4), scores, labels (N) and masks (N, M, M)."""
         config = self.network.config
         plain = normalised(pixels, config.mean, config.std)
-        height, width = plain.shape[1], plain.shape[2]  # numbers of the graph, not of this picture
+        height, width = plain.shape[1], plain.shape[2]  # numbers of the graph, not of this image
         located = self.network.locate(F.pad(plain, (0, -width % STRIDE, 0, -height % STRIDE)), (height, width))
         return located.boxes, located.scores, located.labels, located.masks
 
     def read(self, picture: Tensor) -> Tensor:
-        """A picture (3, H, W) at the size that it is read."""
+        """An image (3, H, W) at the size that it is read."""
         config = self.network.config
         return resized(picture, working_size((picture.shape[1], picture.shape[2]), config.side, config.longest))
 
 
 def _trace(graph: Graph, path: Path) -> None:
-    """Write the graph of one run; what its warnings are about, constants in the place of numbers, the comparison finds."""
+    """Trace the graph; its warnings about constants are covered by the comparison."""
     config = graph.network.config
     axes = {"pixels": {1: "height", 2: "width"}, **{name: {0: "answers"} for name in _OUTPUTS}}
     example = graph.read(noise_pictures([(config.side, config.side * 5 // 4)])[0])
@@ -168,7 +168,7 @@ def _agreement(graph: Graph, runtime: Any, path: Path, pictures: Sequence[Tensor
 
 
 def _answers(runtime: Any, path: Path, pictures: Iterable[Tensor]) -> list[Answers]:
-    """Run the file on pictures as they are read; raises InputError where onnxruntime cannot."""
+    """Run the file on images as they are read; raises InputError where onnxruntime cannot."""
     try:
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return [session.run(list(_OUTPUTS), {"pixels": pixels.numpy()}) for pixels in pictures]
@@ -177,9 +177,9 @@ def _answers(runtime: Any, path: Path, pictures: Iterable[Tensor]) -> list[Answe
 
 
 def compared(ours: Answers, theirs: Answers, floor: float) -> Agreement:
-    """Hold the answers (boxes, scores, labels, masks) of one picture against others, each with the nearest of its label.
+    """Hold the answers (boxes, scores, labels, masks) of one image against others, each with the nearest of its label.
 
-    Answers whose score is hardly above ``floor``, or above the weakest, may be on one side alone: they are cut off by a hair.
+    Detections that barely exceed ``floor``, or the lowest score, may be on one side only.
 
     >>> one = [np.zeros((1, 4)), np.ones(1), np.zeros(1), np.ones((1, 2, 2))]
     >>> compared(one, [one[0] + 0.5, *one[1:]], 0.0).differences
@@ -195,7 +195,7 @@ def compared(ours: Answers, theirs: Answers, floor: float) -> Agreement:
 
 
 def _nearest(left: Answers, i: int, right: Answers) -> dict[str, float]:
-    """How far one answer is from the nearest of its label on the other side."""
+    """The distance of one detection to the nearest of its label on the other side."""
     same = np.flatnonzero(right[2] == left[2][i])
     if not len(same):
         return dict.fromkeys(TOLERANCE, np.inf)
@@ -206,7 +206,7 @@ def _nearest(left: Answers, i: int, right: Answers) -> dict[str, float]:
 
 
 def noise_pictures(sizes: Sequence[tuple[int, int]], seed: int = 0) -> list[Tensor]:
-    """Coloured clouds (3, H, W) of the sizes, for a check without pictures; a trained detector may find nothing in them."""
+    """Colored clouds (3, H, W) of the sizes, for a check without images; a trained detector may find nothing in them."""
     source = torch.Generator().manual_seed(seed)
     coarse = [torch.rand(1, 3, _COARSE, _COARSE, generator=source) for _ in sizes]
     return [F.interpolate(c, size=size, mode="bilinear")[0] for c, size in zip(coarse, sizes, strict=True)]

@@ -1,4 +1,4 @@
-"""Masks of boxes back to masks of pictures."""
+"""Masks of boxes back to masks of images."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["paste"]
 
 
 def paste(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
-    """Stretch masks (N, M, M) of probabilities over their boxes (N, 4) px, in pictures of ``size``; (N, H, W) bool.
+    """Stretch masks (N, M, M) of probabilities over their boxes (N, 4) px, in images of ``size``; (N, H, W) bool.
 
-    Bilinear between the centres of cells, with zeros outside of them: what ``grid_sample`` gives, up to rounding, read in the
+    Bilinear between the centers of cells, with zeros outside of them: what ``grid_sample`` gives, up to rounding, read in the
     box alone.
     """
     pasted = torch.zeros((len(boxes), *size), dtype=torch.bool, device=boxes.device)

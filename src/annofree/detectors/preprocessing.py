@@ -1,4 +1,4 @@
-"""Pictures as a detector reads them: at its size, normalised, side by side in one batch with zeros around."""
+"""Images as a detector reads them: at its size, normalized, side by side in one batch with zeros around."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STRIDE = 32
 
 
 def working_size(size: tuple[int, int], side: int, longest: int) -> tuple[int, int]:
-    """At which (H, W) a picture of ``size`` is read: short side ``side`` px, long side at most ``longest``, none under 1.
+    """At which (H, W) an image of ``size`` is read: short side ``side`` px, long side at most ``longest``, none under 1.
 
     >>> working_size((480, 640), 800, 1333), working_size((100, 400), 800, 1333)
     ((800, 1067), (333, 1333))
@@ -27,21 +27,21 @@ def working_size(size: tuple[int, int], side: int, longest: int) -> tuple[int, i
 
 
 def resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """A picture (3, H, W) at another size, bilinear with antialiasing; as it is at its own."""
+    """An image (3, H, W) at another size, bilinear with antialiasing; as it is at its own."""
     if tuple(pixels.shape[1:]) == size:
         return pixels
     return F.interpolate(pixels[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Take the mean from each channel of (3, H, W) in 0 .. 1 and divide by the deviation; raises InputError for others."""
+    """Normalize (3, H, W) in 0 .. 1 by mean and standard deviation; raises InputError for other inputs."""
     if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.is_floating_point() or not pixels.numel():
         raise InputError(f"expected a picture (3, H, W) of floats in 0 .. 1, got {pixels.dtype} {tuple(pixels.shape)}")
     return (pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(std).view(3, 1, 1)
 
 
 def batch(pictures: Sequence[Tensor], stride: int = STRIDE) -> Tensor:
-    """Put normalised pictures (3, H, W) into one (B, 3, H', W'), each in the top left corner, zeros elsewhere.
+    """Put normalized images (3, H, W) into one (B, 3, H', W'), each in the top left corner, zeros elsewhere.
 
     >>> batch([torch.ones(3, 30, 40), torch.ones(3, 40, 20)]).shape
     torch.Size([2, 3, 64, 64])

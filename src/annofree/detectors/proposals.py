@@ -1,4 +1,4 @@
-"""Where something might be: the region proposal network, torchvision's, with what half precision needs."""
+"""The region proposal network: torchvision's, made safe for half precision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Proposals"]
 
 
 class _Head(RPNHead):  # type: ignore[misc]
-    """Answers in float32: eight bits of bfloat16 are too few for boxes."""
+    """Computes outputs in float32: bfloat16 is too coarse for boxes."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return objectness and deltas of each level."""
@@ -47,7 +47,7 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
         levels: Mapping[str, Tensor],
         targets: Sequence[Target] | None = None,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Propose boxes (N, 4) in each picture of a batch (B, 3, H, W), which are of ``sizes``; with targets, losses."""
+        """Propose boxes (N, 4) in each image of a batch (B, 3, H, W), which are of ``sizes``; with targets, losses."""
         wanted = None if targets is None else [{"boxes": t.boxes.float()} for t in targets]
         boxes, losses = self(ImageList(pixels, list(sizes)), dict(levels), wanted)
         return boxes, losses

@@ -1,6 +1,6 @@
-"""Detectors that propose boxes and then look into each: what Cascade R-CNN and Mask R-CNN have in common.
+"""Two-stage detectors: the common part of Cascade R-CNN and Mask R-CNN.
 
-pictures -> normalised, padded -> ResNet, FPN -> proposals -> boxes, names, scores -> small masks -> masks of the picture
+images -> normalized, padded -> ResNet, FPN -> proposals -> boxes, names, scores -> small masks -> masks of the image
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _LEAST = 1e-2  # px, of a side of a box
 
 
 class Located(NamedTuple):
-    """What was found in a picture as the network reads it, strongest first.
+    """What was found in an image as the network reads it, strongest first.
 
-    ``boxes`` (N, 4) px of that picture, ``scores`` (N), ``labels`` (N) int64, ``masks`` (N, M, M) probabilities within the box.
+    ``boxes`` (N, 4) px of that image, ``scores`` (N), ``labels`` (N) int64, ``masks`` (N, M, M) probabilities within the box.
     """
 
     boxes: Tensor
@@ -40,7 +40,7 @@ class Located(NamedTuple):
 
 
 class RegionNetwork(DetectorNetwork):
-    """A detector over proposed regions; the heads are those of the kind."""
+    """A two-stage detector; the heads are defined by subclasses."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__(config)
@@ -53,12 +53,12 @@ class RegionNetwork(DetectorNetwork):
 
     @abstractmethod
     def answers(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes) -> list[Located]:
-        """Look into the proposals of each picture."""
+        """Look into the proposals of each image."""
 
     def forward(self, pixels: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Name the losses of pictures (3, H, W) in 0 .. 1 with what there is to find; see ``DetectorNetwork``.
+        """Name the losses of images (3, H, W) in 0 .. 1 with what there is to find; see ``DetectorNetwork``.
 
-        Raises InputError outside of training, and for targets that do not fit.
+        Raises InputError outside of training, and for invalid targets.
         """
         if not self.training:
             raise InputError("expected a detector in training mode to give losses; call train() first, or detect()")
@@ -70,20 +70,20 @@ class RegionNetwork(DetectorNetwork):
         return {**losses, **self.losses(levels, proposals, sizes, targets)}
 
     def find(self, pictures: Sequence[Tensor], sizes: Sizes) -> list[Found]:
-        """Find things in pictures of one working size; see ``DetectorNetwork``."""
+        """Find things in images of one working size; see ``DetectorNetwork``."""
         inputs, shapes = self._read(pictures)
         located = zip(self.locate_all(inputs, shapes), shapes, sizes, strict=True)
         return [_found(one, read, size) for one, read, size in located]
 
     def locate(self, picture: Tensor, size: tuple[int, int] | None = None) -> Located:
-        """Find things in one picture (3, H, W), normalised, its sides multiples of 32; tensor operations alone.
+        """Find things in one image (3, H, W), normalized, its sides multiples of 32; tensor operations alone.
 
         ``size`` (H', W') is the part that is no padding, from the top left corner.
         """
         return self.locate_all(picture[None], [size or (picture.shape[1], picture.shape[2])])[0]
 
     def locate_all(self, inputs: Tensor, sizes: Sizes) -> list[Located]:
-        """Find things in a batch (B, 3, H, W), see ``locate``."""
+        """Detect in a batch (B, 3, H, W), see ``locate``."""
         levels = self.backbone(inputs)
         proposals, _ = self.rpn.propose(inputs, sizes, levels)
         return self.answers(levels, proposals, sizes)
@@ -94,9 +94,9 @@ class RegionNetwork(DetectorNetwork):
 
 
 def best(boxes: Tensor, scores: Tensor, config: DetectorConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Keep the best of boxes (N, 4) with a score (N, K) for each name: boxes, scores and labels, strongest first.
+    """Select the best of boxes (N, 4) with scores (N, K) per class: boxes, scores and labels, highest score first.
 
-    Those above the floor stay, but for boxes without area and those that overlap a stronger one of the same name.
+    Applies the score floor and NMS per class, and drops boxes without area.
     """
     labels = torch.arange(scores.shape[1], device=scores.device).expand_as(scores).flatten()
     boxes, scores = boxes.repeat_interleave(scores.shape[1], 0), scores.flatten()
@@ -108,7 +108,7 @@ def best(boxes: Tensor, scores: Tensor, config: DetectorConfig) -> tuple[Tensor,
 
 
 def check_targets(pixels: Sequence[Tensor], targets: Sequence[Target], names: int) -> None:
-    """Raise InputError unless each picture has a target of its size, with labels of the names and boxes with area."""
+    """Raise InputError unless each image has a target of its size, with labels of the names and boxes with area."""
     if not pixels or len(pixels) != len(targets):
         raise InputError(f"expected pictures with a target each, got {len(pixels)} and {len(targets)}")
     for picture, target in zip(pixels, targets, strict=True):
@@ -125,7 +125,7 @@ def check_targets(pixels: Sequence[Tensor], targets: Sequence[Target], names: in
 
 
 def _found(located: Located, read: tuple[int, int], size: tuple[int, int]) -> Found:
-    """From the picture as it was read to the picture itself."""
+    """From the image as it was read to the image itself."""
     scale = located.boxes.new_tensor([size[1] / read[1], size[0] / read[0]] * 2)
     boxes = located.boxes * scale
     return Found(boxes, located.labels, located.scores, paste(located.masks, boxes, size))

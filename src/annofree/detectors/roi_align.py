@@ -1,4 +1,4 @@
-"""Reading boxes from a pyramid: RoIAlign with aligned corners of pixels (He et al., ICCV 2017, as corrected in detectron2).
+"""RoIAlign over a feature pyramid, with aligned corners of pixels (He et al., ICCV 2017, as corrected in detectron2).
 
 torchvision's MultiScaleRoIAlign is half a cell off by convention, and takes no argument for the other one.
 """
@@ -29,7 +29,7 @@ def level_of(boxes: Tensor, scale: int) -> Tensor:
 
 
 def read_boxes(levels: Mapping[str, Tensor], boxes: Sequence[Tensor], cells: int, scale: int, sampling: int) -> Tensor:
-    """Read boxes (N, 4) px of each picture from its level of the pyramid; returns (sum of N, C, cells, cells), in their order.
+    """Read boxes (N, 4) px of each image from its level of the pyramid; returns (sum of N, C, cells, cells), in their order.
 
     ``scale`` as in ``level_of``; ``sampling`` points a bin and axis, 0 for one a cell.
     """

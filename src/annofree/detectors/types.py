@@ -1,4 +1,4 @@
-"""What a detector is taught with, and what it answers."""
+"""Training targets and outputs of a detector."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Levels = Mapping[str, Tensor]
 """The maps (B, C, h, w) of a pyramid, by the names of its levels."""
 
 Sizes = Sequence[tuple[int, int]]
-"""The size (H, W) of each picture of a batch."""
+"""The size (H, W) of each image of a batch."""
 
 
 class Target(NamedTuple):
-    """What there is to find in a picture of (H, W), which may be nothing.
+    """What there is to find in an image of (H, W), which may be nothing.
 
     ``boxes`` (N, 4) float x0 y0 x1 y1 px, ``labels`` (N) int64 from 0 into the names, ``masks`` (N, H, W) bool.
     """
@@ -27,12 +27,12 @@ class Target(NamedTuple):
     masks: Tensor
 
     def to(self, device: str) -> Target:
-        """The same on a device."""
+        """Move to a device."""
         return Target(*(part.to(device, non_blocking=True) for part in self))
 
 
 class Found(NamedTuple):
-    """What a detector found in a picture of (H, W), strongest first.
+    """What a detector found in an image of (H, W), strongest first.
 
     ``boxes`` (N, 4) float x0 y0 x1 y1 px, ``labels`` (N) int64 into the names, ``scores`` (N) in 0 .. 1, ``masks`` (N, H, W)
     bool.

@@ -1,4 +1,4 @@
-"""What the runs of a recipe answered, gathered picture by picture and scored group by group."""
+"""What the runs of a recipe answered, gathered image by image and scored group by group."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def percent(value: float | None) -> float | None:
 
 
 class Answers(Protocol):
-    """Gathers what one run says of picture after picture."""
+    """Gathers what one run says of image after image."""
 
     def add(self, row: dict[str, Any], answer: Any) -> None:
-        """Keep or count the answer for one picture, a row of the truth's images."""
+        """Keep or count the answer for one image, a row of the truth's images."""
         ...
 
     def figures(self) -> Figures:
@@ -46,7 +46,7 @@ class InstanceAnswers:
         self.found = CocoFile(images=truth.images, categories=truth.categories)
 
     def add(self, row: dict[str, Any], answer: Detections) -> None:
-        """Keep the detections of one picture."""
+        """Keep the detections of one image."""
         self.found.add_annotations(answer.to_coco(row["id"], self._ids))
 
     def figures(self) -> Figures:
@@ -57,7 +57,7 @@ class InstanceAnswers:
 class LabelAnswers:
     """Label maps, counted against semantic truth as they come; none is kept.
 
-    ``ids`` are the truth's ids of the data set's pictures, in its order.
+    ``ids`` are the truth's ids of the data set's images, in its order.
     """
 
     def __init__(self, ids: Sequence[int], dataset: SemanticDataset, group_by: str) -> None:
@@ -66,7 +66,7 @@ class LabelAnswers:
         self._scorers: dict[str, SemanticScorer] = {}
 
     def add(self, row: dict[str, Any], answer: LabelMap) -> None:
-        """Count the label map of one picture."""
+        """Count the label map of one image."""
         truth = self._dataset.truth(self._samples[row["id"]]).labels
         said = aligned(answer, self._dataset)
         for group in dict.fromkeys((str(row.get(self._group_by, "all")), "all")):
@@ -84,7 +84,7 @@ class LabelAnswers:
 
 
 def figures_of(truth: CocoFile, found: CocoFile, group_by: str) -> Figures:
-    """Score predictions for each group of pictures and for all of them, in percent, by names such as ``plain AP``."""
+    """Score predictions for each group of images and for all of them, in percent, by names such as ``plain AP``."""
     groups: dict[str, list[int]] = {}
     for row in truth.images:
         groups.setdefault(str(row.get(group_by, "all")), []).append(row["id"])

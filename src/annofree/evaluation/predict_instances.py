@@ -1,4 +1,4 @@
-"""Running a method over the pictures of a truth file, to score it."""
+"""Running a method over the images of a truth file, to score it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VIEWS: tuple[View, ...] = ("class-aware", "class-agnostic")
 
 
 def truth_images(truth: CocoFile, folder: Path) -> list[tuple[int, Image]]:
-    """Read all pictures of a truth file from a folder, with their ids; raises InputError when one is missing."""
+    """Read all images of a truth file from a folder, with their ids; raises InputError when one is missing."""
     missing = [row["file_name"] for row in truth.images if not (folder / row["file_name"]).is_file()]
     if missing:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Scoring a method, or a folder of its label maps, against a data set, one picture in memory at a time."""
+"""Scoring a method, or a folder of its label maps, against a data set, one image in memory at a time."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class SemanticResult:
 def score_method(
     method: SemanticSegmenter, dataset: SemanticDataset, protocol: SemanticProtocol, on_progress: Progress
 ) -> SemanticResult:
-    """Ask a method for the data set's names on each of its pictures, and score what it says.
+    """Ask a method for the data set's names on each of its images, and score what it says.
 
-    Raises InputError for a picture without its file, for names that were not asked for, and for sizes that differ from the
+    Raises InputError for an image without its file, for names that were not asked for, and for sizes that differ from the
     truth's where the protocol does not stretch.
     """
 
@@ -127,7 +127,7 @@ def aligned(
     """Return predicted labels as indices of the data set's names, matched by name: as it was asked for, or as it is called.
 
     The prediction's background becomes the truth's, whatever either is called, or void where the truth has none.  A name
-    that is ``asked`` of other pictures only becomes void, which is wrong wherever it is.  Raises InputError for others.
+    that is ``asked`` of other images only becomes void, which is wrong wherever it is.  Raises InputError for others.
     """
     index = {name: k for names in (dataset.names, asked or dataset.asked) for k, name in enumerate(names)}
     folded = {name.casefold(): k for name, k in index.items()}

@@ -1,7 +1,7 @@
 """Recipes: experiments with the numbers they are expected to give, in one TOML file each.
 
-A recipe names the truth, the pictures, the models, and runs: a method, a variant, changed settings, a control.  All runs
-look at a picture before the next one is opened, so that they share what does not differ between them.
+A recipe names the truth, the images, the models, and runs: a method, a variant, changed settings, a control.  All runs
+look at an image before the next one is opened, so that they share what does not differ between them.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def measure_runs(
 ) -> dict[str, Figures]:
     """Run a recipe and return its figures by run, in percent.
 
-    ``limit`` takes the first pictures of each group only, ``only`` some runs; ``made`` is the folder of models that were made
+    ``limit`` takes the first images of each group only, ``only`` some runs; ``made`` is the folder of models that were made
     for it.
     """
     known = [run.name for run in recipe.runs]
@@ -164,7 +164,7 @@ def measure_runs(
 
 
 def _answers(recipe: Recipe, run: Run, truth: CocoFile, ids: Sequence[int]) -> Answers:
-    """Start to gather what a run says of the pictures of ``truth``; ``ids`` are those of the whole file."""
+    """Start to gather what a run says of the images of ``truth``; ``ids`` are those of the whole file."""
     if run.task == "semantic":
         return LabelAnswers(ids, coco_instances(recipe.truth, recipe.images), recipe.group_by)
     return InstanceAnswers(truth, recipe.group_by)

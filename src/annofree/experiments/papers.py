@@ -175,9 +175,9 @@ class PublishedRecipe:
         on_run: Callable[[str], None] = lambda name: None,
         on_found: Callable[[str, CocoFile], None] = lambda name, found: None,
     ) -> dict[str, Figures]:
-        """Run the recipe and return its figures by run, in percent; ``limit`` takes the first pictures only.
+        """Run the recipe and return its figures by run, in percent; ``limit`` takes the first images only.
 
-        ``on_run`` hears of each run before its models are loaded.  One picture is in memory at a time.  Raises what ``located``
+        ``on_run`` hears of each run before its models are loaded.  One image is in memory at a time.  Raises what ``located``
         does, before any model is loaded.
         """
         places, runs = self.located(root, only), self.chosen(only)
@@ -252,7 +252,7 @@ def _labels(run: PublishedRun, method: Any, places: Mapping[str, Path], limit: i
 
 
 def _of_labels(scores: SemanticScores) -> Figures:
-    """Means over classes and, for one class beside the background, its IoU, of all pixels and averaged over pictures."""
+    """Means over classes and, for one class beside the background, its IoU, of all pixels and averaged over images."""
     values = {"mIoU": scores.mean_iou, "mIoU of things": scores.mean_iou_things, "pixel accuracy": scores.pixel_accuracy}
     values |= {f"mIoU of size {size}": value for size, value in scores.by_size.items()}
     if len(scores.iou) == 2:

@@ -1,4 +1,4 @@
-"""Models shared by many runs over the same picture: each map is computed once, whoever asks first."""
+"""Models shared by many runs over the same image: each map is computed once, whoever asks first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Model = TypeVar("Model")
 
 
 class _Memory:
-    """Answers of a model for the picture of the last call, known by identity."""
+    """Answers of a model for the image of the last call, known by identity."""
 
     def __init__(self) -> None:
         self._image: Image | None = None
@@ -35,7 +35,7 @@ class _Memory:
 
 
 def shared(model: Model) -> Model:
-    """Return a copy of a model that remembers what it last saw, one picture deep; the original is left as it is."""
+    """Return a copy of a model that remembers what it last saw, one image deep; the original is left as it is."""
     twin, memory = copy.copy(model), _Memory()
     for verb in verbs_of(type(model)):
         setattr(twin, verb, partial(memory.ask, getattr(model, verb)))
@@ -43,7 +43,7 @@ def shared(model: Model) -> Model:
 
 
 def verbs_of(kind: type) -> list[str]:
-    """What models of a class do with pictures: their public methods whose first argument is ``images``.
+    """What models of a class do with images: their public methods whose first argument is ``images``.
 
     >>> from annofree.protocols import Masker
     >>> verbs_of(Masker)

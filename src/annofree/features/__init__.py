@@ -1,1 +1,1 @@
-"""Frozen backbones: what they see, as feature maps."""
+"""Frozen backbones and their feature maps."""

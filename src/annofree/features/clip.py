@@ -1,7 +1,7 @@
-"""CLIP, read from the inside: whole-image features, text-aligned cells, and conv4_x of a ResNet.
+"""CLIP image features: whole-image embeddings, dense text-aligned features, and conv4_x of a ResNet.
 
-B images, D embedding, C channels, h w cells, N boxes, K classes.  The towers are open_clip's; nothing in them is changed.
-Position embeddings are resized on the way and never overwritten, so that no result depends on what was seen before.
+B images, D embedding, C channels, h w cells, N boxes, K classes.  The towers are open_clip's, unmodified.
+Position embeddings are resized per call and never overwritten, so results do not depend on earlier calls.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ _USE = (*_DEFAULTS, "dense", "dense_side", "positions", "presence", "quick_gelu"
 class Clip:
     """A CLIP ResNet or ViT with its text tower, loaded from a model folder in open_clip's layout.
 
-    ``card`` says what the weights are, for folders that have no card.json of their own, such as a snapshot of the Hugging
+    ``card`` describes the weights, for folders without a card.json of their own, such as a snapshot of the Hugging
     Face hub.  The image tower runs in ``dtype``; features are float32 in any case.
 
-    The card's ``use``, and the argument ``use`` over it, say how; all are optional: ``dense_side`` and ``boundary_side``,
+    The card's ``use``, overridden by the argument ``use``, holds optional settings: ``dense_side`` and ``boundary_side``,
     short sides in px (the native side; 1024); ``whole_side``, the square for whole images and crops (the native side), and
-    ``whole``, whether an image is brought to it by ``squash`` (so that nothing is lost) or ``crop`` (of the middle);
-    ``shifts`` and ``boundary_shifts``, the moves a side that refine the dense grid and that of boundaries (1), and ``margin``,
-    the cells repeated around boundaries (0);
+    ``whole``, whether an image is brought to it by ``squash`` (keeping the whole image) or ``crop`` (of the middle);
+    ``shifts`` and ``boundary_shifts``, the shifts per side that refine the dense grid and that of boundaries (1), and
+    ``margin``, the cells repeated around boundaries (0);
     ``dense``, the path of dense features (``value`` for a ResNet, ``surgery`` for a ViT); ``positions``, the rule that
     resizes position embeddings (each path's own); ``templates``, the prompts of a name or the name of a set
-    (``ensemble``), and ``neutral``, the texts that stand for nothing in particular (the empty one); ``presence``, two
-    weights and an offset; ``quick_gelu``, which activation the weights were trained with, whatever the configuration says;
+    (``ensemble``), and ``neutral``, the neutral texts (the empty one); ``presence``, two
+    weights and an offset; ``quick_gelu``, the activation that the weights were trained with, overriding the configuration;
     ``warning``, a remark.
 
     Raises InputError and MissingError as ``load_clip`` and ``tower_of`` do, and InputError for an unknown setting.
@@ -95,17 +95,17 @@ class Clip:
 
     @property
     def dimension(self) -> int:
-        """D, the length of the features that meet text."""
+        """D, the dimension of the text-aligned features."""
         return self._tower.dimension
 
     @property
     def side(self) -> int:
-        """Side in px of the squares that it looks at."""
+        """Input resolution in px."""
         return int(self._use["whole_side"])
 
     @property
     def paths(self) -> tuple[DensePath, ...]:
-        """The ways in which its last layers can be read as a map."""
+        """The supported paths of dense features."""
         return self._tower.paths
 
     def prompted(self, templates: str | Sequence[str]) -> Clip:
@@ -117,32 +117,32 @@ class Clip:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """At which sizes, by which paths and with which prompts this model is used."""
+        """The sizes, dense path and prompts that this model is used with."""
         return dict(self._use)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Name, hashes, licence, supervision tier, settings, and precision."""
+        """Name, hashes, license, supervision tier, settings, and precision."""
         return self.card.provenance() | {"use": dict(self._use), "dtype": str(self.dtype).removeprefix("torch.")}
 
     def remarks(self, vocabulary: Vocabulary) -> list[str]:
-        """What the card warns of, and the words that the text tower has never read."""
+        """The card's warnings, and the words outside the text tower's vocabulary."""
         strangers = [w for words in vocabulary.synonyms for w in words if self._tokenizer.unknown(w)]
         said = [f"{self.card.name} has never read: {', '.join(strangers)}"] if strangers else []
         return ([self._use["warning"]] if "warning" in self._use else []) + said
 
     @torch.inference_mode()
     def words(self, vocabulary: Vocabulary) -> Tensor:
-        """One unit text feature a class (K, D): the mean over prompts, then over synonyms."""
+        """One unit text feature per class (K, D): the mean over prompts, then over synonyms."""
         return self._texts.classes(vocabulary).to(self.device)
 
     @torch.inference_mode()
     def neutral(self) -> Tensor:
-        """The text feature that says nothing in particular, (D): the mean over the neutral texts."""
+        """The neutral text feature (D): the mean over the neutral texts."""
         return self._texts.of(self._use["neutral"]).mean(0).to(self.device)
 
     def presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
-        """How likely each class is to be in a picture, (K), each by itself.
+        """How likely each class is to be in an image, (K), each by itself.
 
         A logistic of the evidence, where it was fitted when the card was made.  Otherwise the softmax of CLIP's zero-shot
         classifier between the class and the neutral text: sigmoid(scale * (cos(whole, word) - cos(whole, neutral))).
@@ -154,13 +154,13 @@ class Clip:
         return torch.sigmoid(float(self._model.logit_scale.exp()) * margin)
 
     def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
-        """What speaks for each class, (K, 2): the whole picture's cosine, and the mean clue of its best 5 % of cells."""
+        """What speaks for each class, (K, 2): the whole image's cosine, and the mean clue of its best 5 % of cells."""
         clues = (words - self.neutral()) @ tokens.values.flatten(1)
         best = clues.topk(max(1, clues.shape[1] // 20), dim=1).values.mean(1)
         return torch.stack([words @ whole, best], 1)
 
     def _features_of_texts(self) -> TextFeatures:
-        """Text features of names, kept on disk for weights whose hashes are known and that are not quick to ask anyway."""
+        """Text features of names, cached on disk for weights with known hashes that are slow to evaluate."""
         known = bool(self.card.files) and all(self.card.files.values())
         key = f"{fingerprint(self.card.files)} {self.dtype} {self._use.get('quick_gelu')}" if known else self.card.name
         cache = text_cache() if known and self.card.name not in BUNDLED else None
@@ -168,18 +168,18 @@ class Clip:
 
     @torch.inference_mode()
     def _encoded(self, texts: list[str]) -> Tensor:
-        """The text tower's features of T whole texts, (T, D), not normalised."""
+        """The text tower's features of T whole texts, (T, D), not normalized."""
         features: Tensor = self._model.encode_text(self._tokenizer(texts).to(self.device))
         return features.float()
 
     @torch.inference_mode()
     def whole(self, images: Sequence[Image]) -> Tensor:
-        """One unit feature an image, (B, D), each squashed to a square so that nothing of it is lost, or cropped to one."""
+        """One unit feature per image, (B, D); each image is resized or cropped to a square."""
         return self._squares([(_middle(i) if self._use["whole"] == "crop" else i, None) for i in images])
 
     @torch.inference_mode()
     def squares(self, pixels: Tensor) -> Tensor:
-        """One unit feature a square picture, (N, D), of float RGB (N, 3, s, s) in 0 .. 1 at any size s.
+        """One unit feature a square image, (N, D), of float RGB (N, 3, s, s) in 0 .. 1 at any size s.
 
         They are resized where they are computed, bicubic with antialiasing.  Raises InputError for anything else.
         """
@@ -198,14 +198,14 @@ class Clip:
     def dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
         """Text-aligned unit features (D, h, w) of each image, finer by shift-and-stitch than the tower's stride.
 
-        ``path`` is how the last layers are read, the setting ``dense`` unless given; the towers tell which they have.
+        ``path`` selects how the last layers are read (default: the setting ``dense``); see the towers for the choices.
         """
         maps = self._maps(images, lambda x: self._tower.dense(x, path or self._use["dense"]))
         return [FeatureMap(F.normalize(m.values, dim=0), m.size) for m in maps]
 
     @torch.inference_mode()
     def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """The last block's projected keys (C, h, w) of each image, on the grid of ``dense``, not normalised; of a ViT only."""
+        """The last block's projected keys (C, h, w) of each image, on the grid of ``dense``, not normalized; of a ViT only."""
         return self._maps(images, self._tower.keys)
 
     @torch.inference_mode()
@@ -219,7 +219,7 @@ class Clip:
         return by_size(images, lambda i: fitted_size(i.size, self._use["boundary_side"], _BOUNDARY_STRIDE), see)
 
     def _framed(self, x: Tensor) -> Tensor:
-        """conv4_x (C, h, w) of one picture, shifted and stitched; a ``margin`` of repeated cells keeps zero padding away."""
+        """conv4_x (C, h, w) of one image, shifted and stitched; a ``margin`` of repeated cells keeps zero padding away."""
         edge, factor = self._use["margin"] * _BOUNDARY_STRIDE, self._use["boundary_shifts"]
         framed = F.pad(x, (edge, edge, edge, edge), mode="replicate") if edge else x
         features = stitched(self._tower.conv4(shifted(framed, _BOUNDARY_STRIDE, factor)), factor)[0].float()
@@ -228,7 +228,7 @@ class Clip:
 
     @torch.inference_mode()
     def crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
-        """One unit feature a box (N, 4) px, (N, D): of each crop by itself, or all pooled from one pass by RoIAlign.
+        """One unit feature per box (N, 4) px, (N, D): of each crop, or pooled from one forward pass by RoIAlign.
 
         Pooled, a ResNet sends the cells of each box through its attention pool; a ViT, which has none, averages the dense
         features in the box.
@@ -242,7 +242,7 @@ class Clip:
         return F.normalize(regions.float(), dim=-1)
 
     def _maps(self, images: Sequence[Image], read: Callable[[Tensor], Tensor]) -> list[FeatureMap]:
-        """What ``read`` makes of the dense pictures, shifted and stitched, (C, h, w) float32 an image."""
+        """What ``read`` makes of the dense images, shifted and stitched, (C, h, w) float32 per image."""
 
         def see(same: list[Image], size: tuple[int, int]) -> list[FeatureMap]:
             factor = self._use["shifts"]
@@ -264,14 +264,14 @@ class Clip:
 
 
 def _within(boxes: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Clip boxes (N, 4) to a picture of ``size`` (H, W), at least one px of which each keeps."""
+    """Clip boxes (N, 4) to an image of ``size`` (H, W), at least one px of which each keeps."""
     limit = np.array(size[::-1], np.float32)
     low = boxes[:, :2].clip(0, limit - 1)
     return np.concatenate([low, boxes[:, 2:].clip(low + 1, limit)], 1)
 
 
 def _middle(image: Image) -> Image:
-    """The largest square in the middle of a picture."""
+    """The largest square in the middle of an image."""
     height, width = image.size
     side = min(image.size)
     top, left = (height - side) // 2, (width - side) // 2

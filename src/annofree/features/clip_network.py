@@ -141,7 +141,7 @@ def _built(settings: Mapping[str, Any], dtype: torch.dtype, folder: Path) -> nn.
 
 
 def _fill(model: nn.Module, path: Path) -> None:
-    """Load weights strictly, in float32, and make anew the text tower's causal mask, which no file holds."""
+    """Load weights strictly, in float32, and rebuild the text tower's causal mask, which is not stored."""
     try:
         state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
     except SafetensorError as problem:

@@ -30,7 +30,7 @@ def attention_pool(pool: AttentionPool2d, x: Tensor, rule: PositionRule = "bicub
 def value_path(pool: AttentionPool2d, x: Tensor) -> Tensor:
     """Send each cell of (B, C, h, w) through the value and output projections of the pool, (B, D, h, w).
 
-    With all attention on itself, a cell would come out as this: the dense, text-aligned feature of MaskCLIP (Zip, Eq. 2).
+    This is the output of a cell that attends to itself only: the dense, text-aligned feature of MaskCLIP (Zip, Eq. 2).
     """
     value = F.conv2d(x, pool.v_proj.weight[..., None, None], pool.v_proj.bias)
     return F.conv2d(value, pool.c_proj.weight[..., None, None], pool.c_proj.bias)
@@ -70,7 +70,7 @@ def _attended(pool: AttentionPool2d, query: Tensor, tokens: Tensor, q_proj: nn.L
 
 
 class ResNetTower:
-    """Named outputs of open_clip's ModifiedResNet for normalised pictures (B, 3, H, W) of any size.
+    """Named outputs of open_clip's ModifiedResNet for normalized images (B, 3, H, W) of any size.
 
     ``stride`` is that of layer4 in px, ``native`` the side in px that the tower was trained at.  ``positions`` is the rule
     by which positions are resized; None takes each path's own, bilinear for ``surgery`` and bicubic elsewhere.
@@ -98,14 +98,14 @@ class ResNetTower:
         return features
 
     def whole(self, x: Tensor) -> Tensor:
-        """The embedding of each picture, (B, D), not normalised."""
+        """The embedding of each image, (B, D), not normalized."""
         return attention_pool(self.visual.attnpool, self.layer4(x), self.positions or "bicubic")
 
     def dense(self, x: Tensor, path: DensePath) -> Tensor:
-        """Text-aligned features of each cell, (B, D, H / 32, W / 32), not normalised.
+        """Text-aligned features of each cell, (B, D, H / 32, W / 32), not normalized.
 
-        ``value``: value and output projections alone (MaskCLIP).  ``surgery``: every token asks every other, the value
-        projection standing in for those of query and key (CLIP Surgery's ResNet).  ``attention``: every token asks, as the
+        ``value``: value and output projections alone (MaskCLIP).  ``surgery``: every token attends to every other, the value
+        projection standing in for those of query and key (CLIP Surgery's ResNet).  ``attention``: every token attends, as the
         mean token does in the pool.  Raises InputError for ``value+mlp``, which needs a ViT.
         """
         pool, cells = self.visual.attnpool, self.layer4(x)
@@ -120,9 +120,9 @@ class ResNetTower:
         raise InputError(f"a CLIP ResNet has the dense paths attention, surgery and value, got {path!r}; a ViT has value+mlp")
 
     def regions(self, x: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        """One embedding a box, (N, D), not normalised: layer4 cut out by RoIAlign, through the attention pool.
+        """One embedding a box, (N, D), not normalized: layer4 cut out by RoIAlign, through the attention pool.
 
-        Boxes (N, 4) are in px of the picture of ``size`` (H, W) that ``x`` (1, 3, ., .) shows.
+        Boxes (N, 4) are in px of the image of ``size`` (H, W) that ``x`` (1, 3, ., .) shows.
         """
         layer4, pool = self.layer4(x), self.visual.attnpool
         scale = torch.tensor([layer4.shape[-1] / size[1], layer4.shape[-2] / size[0]] * 2, device=layer4.device)

@@ -1,4 +1,4 @@
-"""The image tower of a CLIP vision transformer, read from the inside.
+"""Dense features of a CLIP vision transformer.
 
 B images, N patches, C width, D embedding, h w cells.  The modules are open_clip's; nothing in them is changed.
 """
@@ -23,10 +23,10 @@ _SURGERY_BLOCKS, _REGION_CELLS = 6, 7
 
 
 class VitTower:
-    """Named outputs of open_clip's VisionTransformer for normalised pictures (B, 3, H, W) of any size.
+    """Named outputs of open_clip's VisionTransformer for normalized images (B, 3, H, W) of any size.
 
-    ``stride`` is the side of a patch in px, ``native`` the side that the tower was trained at; what is left over beyond
-    whole patches at the bottom and on the right is not seen.  ``positions`` is the rule by which positions are resized;
+    ``stride`` is the side of a patch in px, ``native`` the side that the tower was trained at; pixels beyond the last
+    whole patch at the bottom and on the right are ignored.  ``positions`` is the rule by which positions are resized;
     None takes each path's own, bilinear for ``surgery`` and bicubic elsewhere.
     """
 
@@ -41,7 +41,7 @@ class VitTower:
         self.dimension = int(visual.proj.shape[1])
 
     def whole(self, x: Tensor) -> Tensor:
-        """The embedding of each picture, (B, D), not normalised: the class token's, or the mean of the patches'.
+        """The embedding of each image, (B, D), not normalized: the class token's, or the mean of the patches'.
 
         The tower was trained with one or the other; its last LayerNorm comes before the mean, or after it.
         """
@@ -53,7 +53,7 @@ class VitTower:
         return self._projected(tokens[:, 1:]).mean(1)
 
     def tokens(self, x: Tensor, path: DensePath) -> Tensor:
-        """Text-aligned features of the class token and of each patch, (B, 1 + N, D), not normalised.
+        """Text-aligned features of the class token and of each patch, (B, 1 + N, D), not normalized.
 
         ``value``: value and output projections of the last block alone.  ``value+mlp``: these with the residual and the MLP
         around them (MaskCLIP).  ``surgery``: value-value attention added up over the last six blocks, with no MLP; the
@@ -70,7 +70,7 @@ class VitTower:
         return self._projected(value if path == "value" else _with_mlp(block, before + value))
 
     def dense(self, x: Tensor, path: DensePath) -> Tensor:
-        """Text-aligned features of each patch, (B, D, h, w), not normalised; ``tokens`` tells the paths."""
+        """Text-aligned features of each patch, (B, D, h, w), not normalized; ``tokens`` tells the paths."""
         return self._map(self.tokens(x, path), x)
 
     def patches(self, x: Tensor) -> Tensor:
@@ -84,9 +84,9 @@ class VitTower:
         return self._map(block.attn.out_proj(keys), x)
 
     def regions(self, x: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        """One embedding a box, (N, D), not normalised: the mean of its dense features by the default path, by RoIAlign.
+        """One embedding a box, (N, D), not normalized: the mean of its dense features by the default path, by RoIAlign.
 
-        Boxes (N, 4) are in px of the picture of ``size`` (H, W) that ``x`` (1, 3, ., .) shows.
+        Boxes (N, 4) are in px of the image of ``size`` (H, W) that ``x`` (1, 3, ., .) shows.
         """
         cells = self.dense(x, self.default_path).float()
         scale = torch.tensor([cells.shape[-1] / size[1], cells.shape[-2] / size[0]] * 2, device=cells.device)
@@ -101,7 +101,7 @@ class VitTower:
         return x.shape[-2] // self.stride, x.shape[-1] // self.stride
 
     def _map(self, tokens: Tensor, x: Tensor) -> Tensor:
-        """Tokens (B, 1 + N, C) without the class token, on the grid of the picture, (B, C, h, w)."""
+        """Tokens (B, 1 + N, C) without the class token, on the grid of the image, (B, C, h, w)."""
         return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), tokens.shape[-1], *self._grid(x))
 
     def _projected(self, tokens: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class VitTower:
         return self._before(x, 0)
 
     def _surgery(self, x: Tensor) -> Tensor:
-        """The two paths of CLIP Surgery: the ordinary one feeds the other, which adds value-value attention alone."""
+        """The two paths of CLIP Surgery: the original path feeds the new one, which adds value-value attention only."""
         ordinary = new = self._before(x, _SURGERY_BLOCKS, "bilinear")
         for block in self.visual.transformer.resblocks[-_SURGERY_BLOCKS:]:
             value = _projections(block, block.ln_1(ordinary))[2]
@@ -140,7 +140,7 @@ class VitTower:
 
 
 def _check_plain(visual: VisionTransformer) -> None:
-    """Raise InputError for what is no plain CLIP ViT: attentional or no pools, other blocks, patches that are not square."""
+    """Raise InputError unless this is a plain CLIP ViT (pooling, blocks, square patches)."""
     said = "expected a plain CLIP ViT with a class token, got one with "
     if visual.attn_pool is not None:
         raise InputError(said + "an attentional pool")
@@ -154,13 +154,13 @@ def _check_plain(visual: VisionTransformer) -> None:
 
 
 def _projections(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value of normalised tokens, each (B, 1 + N, C), heads side by side."""
+    """Query, key and value of normalized tokens, each (B, 1 + N, C), heads side by side."""
     query, key, value = F.linear(tokens, block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, -1)
     return query, key, value
 
 
 def _value(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
-    """The value and output projections of normalised tokens, as if each attended to itself alone."""
+    """The value and output projections of normalized tokens, as if each attended to itself alone."""
     width = tokens.shape[-1]
     value = F.linear(tokens, block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :])
     projected: Tensor = block.attn.out_proj(value)

@@ -1,6 +1,6 @@
-"""Controls: a CLIP whose boundary features are replaced by something that should work less well.
+"""Controls: a CLIP whose boundary features are replaced by a weaker baseline.
 
-A method that separates objects by conv4_x has to beat the same method on plain colours and on an untrained network.
+A method that separates objects by conv4_x has to beat the same method on plain colors and on an untrained network.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Control = Literal["rgb", "random-weights"]
 
 
 class _Colours(Clip):
-    """Boundary features are the mean RGB colour of each cell, on the grid that conv4_x would have."""
+    """Boundary features are the mean RGB color of each cell, on the grid that conv4_x would have."""
 
     def __init__(self, clip: Clip) -> None:
         self.__dict__.update(clip.__dict__)
@@ -61,7 +61,7 @@ class _Untrained(Clip):
 
 
 def _reset(tower: nn.Module, seed: int) -> nn.Module:
-    """Draw all convolutions of a tower anew, by He's rule, and forget what its normalisations have seen."""
+    """Re-initialize all convolutions of a tower (He) and reset its normalization statistics."""
     generator = torch.Generator().manual_seed(seed)
     for module in tower.modules():
         if isinstance(module, nn.Conv2d):
@@ -76,5 +76,5 @@ def _reset(tower: nn.Module, seed: int) -> nn.Module:
 
 
 def controlled(clip: Any, control: Control, seed: int = 0) -> Clip:
-    """Return a CLIP that is the given one in all but its boundary features; these only a ResNet has."""
+    """Return a copy of a CLIP with other boundary features; ResNets only."""
     return _Colours(clip) if control == "rgb" else _Untrained(clip, seed)

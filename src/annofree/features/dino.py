@@ -1,7 +1,7 @@
-"""DINO, DINOv2 and DINOv3 through timm, read patch by patch behind the SelfSupervised protocol.
+"""DINO, DINOv2 and DINOv3 through timm, as patch features behind the SelfSupervised protocol.
 
 B images, D embedding, N tokens of which the first are prefix (class and register tokens), h w patches.  Blocks before the
-last one run as timm has them, with fused attention; of the last one only what is asked for is computed.
+last one run as timm has them, with fused attention; of the last one only the requested outputs are computed.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ _MODELS: dict[type[nn.Module], tuple[type[nn.Module], type[nn.Module]]] = {
 class Dino:
     """A vision transformer trained without labels, from a model folder in timm's hub layout; in eval mode.
 
-    ``config.json`` names the ``architecture`` and may give ``model_args``; ``model.safetensors`` has to fit it to the last
-    tensor, but for a classifier's ``head``, which is left out.
+    ``config.json`` names the ``architecture`` and may give ``model_args``; ``model.safetensors`` must match it exactly
+    except for a classifier ``head``, which is dropped.
 
-    ``side`` resizes pictures bicubically to that short side, in whole patches; None, the original rule of LOST, TokenCut and
-    FOUND, keeps their size and pads zeros after normalising, at the bottom and the right.  ``positions`` is by default the
+    ``side`` resizes images bicubically to that short side, in whole patches; None, the original rule of LOST, TokenCut and
+    FOUND, keeps their size and pads zeros after normalizing, at the bottom and the right.  ``positions`` is by default the
     release's rule: ``bicubic+0.1`` (DINO, DINOv2), or ``bicubic-antialias`` with register tokens.  A card's ``use`` may set
     both.  Raises MissingError without the files, InputError for files or an architecture that cannot be read this way.
     """
@@ -92,27 +92,27 @@ class Dino:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Name, hashes, licence and supervision tier of the weights, and how pictures and positions are resized."""
+        """Name, hashes, license and supervision tier of the weights, and how images and positions are resized."""
         return self.card.provenance() | {"side": self.side, "positions": self.positions}
 
     def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """Keys of the last block, heads concatenated, unnormalised and before any rotation, (D, h, w) an image."""
+        """Keys of the last block, heads concatenated, unnormalized and before any rotation, (D, h, w) per image."""
         return [found[0] for found in self._read(images, lambda x, _: [self._keys(x)])]
 
     def attention(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """How much the class token attends to each patch in the last block, (heads, h, w) an image.
+        """How much the class token attends to each patch in the last block, (heads, h, w) per image.
 
         The softmax runs over all tokens, so that a head's map sums to what the prefix tokens leave.
         """
         return [found[0] for found in self._read(images, lambda x, rope: [self._attention(x, rope)])]
 
     def keys_and_attention(self, images: Sequence[Image]) -> list[tuple[FeatureMap, FeatureMap]]:
-        """Both from one pass."""
+        """Keys and attention from one forward pass."""
         both = self._read(images, lambda x, rope: [self._keys(x), self._attention(x, rope)])
         return [(keys, attention) for keys, attention in both]
 
     def tokens(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """Patch tokens after the final norm, (D, h, w) an image."""
+        """Patch tokens after the final norm, (D, h, w) per image."""
         return [found[0] for found in self._read(images, lambda x, rope: [self._tokens(x, rope)])]
 
     @torch.inference_mode()
@@ -141,7 +141,7 @@ class Dino:
         return F.pad(x, (0, size[1] - x.shape[3], 0, size[0] - x.shape[2])).to(self.dtype)
 
     def _entering(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, N, D) that enter the last block, for normalised pixels (B, 3, H, W), and the rotations of patches."""
+        """Tokens (B, N, D) that enter the last block, for normalized pixels (B, 3, H, W), and the rotations of patches."""
         m = self._model
         cells = m.patch_embed.proj(x)
         grid = cells.shape[-2], cells.shape[-1]
@@ -220,7 +220,7 @@ def _refuse_unknown(rule: str) -> None:
 
 
 def _built(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """The empty model that config.json means, and what the file says of pictures."""
+    """The empty model that config.json means, and what the file says of images."""
     path = folder / "config.json"
     if not path.is_file():
         raise MissingError(f"expected a model in timm's layout in {folder}; there is no config.json")
@@ -237,7 +237,7 @@ def _built(folder: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def _refuse_other(model: Any, name: str) -> None:
-    """Refuse what is no plain vision transformer: its last block could not be read by parts."""
+    """Refuse models that are not plain vision transformers: the parts of their last block cannot be read."""
     block, attention = _MODELS.get(type(model), (None, None))
     plain = (
         block is not None
@@ -254,7 +254,7 @@ def _refuse_other(model: Any, name: str) -> None:
 
 
 def _filled(model: Any, folder: Path) -> Any:
-    """Load model.safetensors, strictly but for a classifier's head, for reading only."""
+    """Load model.safetensors strictly, ignoring a classifier head."""
     path = folder / "model.safetensors"
     if not path.is_file():
         pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)

@@ -1,4 +1,4 @@
-"""Two CLIPs as one: one says where each name is, the other where objects end."""
+"""Two CLIPs as one: one localizes the classes, the other gives object boundaries."""
 
 from __future__ import annotations
 
@@ -16,71 +16,71 @@ __all__ = ["PairedClip"]
 
 
 class PairedClip:
-    """A CLIP whose boundary features are another's: Zip takes RN50x64 for boundaries and ViT-B/16 for all that meets text."""
+    """A CLIP with the boundary features of another: Zip uses RN50x64 for boundaries and ViT-B/16 for the rest."""
 
     def __init__(self, clues: VisionLanguage, edges: VisionLanguage) -> None:
         self.clues, self.edges = clues, edges
 
     @property
     def dimension(self) -> int:
-        """D, the length of the features that meet text."""
+        """D, the dimension of the text-aligned features."""
         return self.clues.dimension
 
     @property
     def side(self) -> int:
-        """Side in px of the squares that the clues' CLIP looks at."""
+        """Input resolution of the clues' CLIP in px."""
         return self.clues.side
 
     @property
     def paths(self) -> tuple[DensePath, ...]:
-        """The ways in which the last layers of the clues' CLIP can be read as a map."""
+        """The supported paths of the clues' CLIP for dense features."""
         return self.clues.paths
 
     def prompted(self, templates: str) -> PairedClip:
-        """Return this pair with another set of prompts."""
+        """Return a copy of this pair with other prompts."""
         return PairedClip(self.clues.prompted(templates), self.edges)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """That of the CLIP that gives the clues, and under ``boundaries`` that of the other, whole."""
+        """The provenance of the clues' CLIP, and under ``boundaries`` that of the other."""
         return self.clues.provenance | {"boundaries": self.edges.provenance}
 
     def remarks(self, vocabulary: Vocabulary) -> list[str]:
-        """What a person should know before trusting these names; only the clues depend on them."""
+        """Warnings about these names; only the clues depend on them."""
         return self.clues.remarks(vocabulary)
 
     def words(self, vocabulary: Vocabulary) -> Tensor:
-        """One unit text feature a class, (K, D)."""
+        """One unit text feature per class, (K, D)."""
         return self.clues.words(vocabulary)
 
     def neutral(self) -> Tensor:
-        """The text feature that says nothing in particular, (D)."""
+        """The neutral text feature (D)."""
         return self.clues.neutral()
 
     def presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
-        """How likely each class is to be in a picture at all, (K) in 0 .. 1."""
+        """How likely each class is to be in an image at all, (K) in 0 .. 1."""
         return self.clues.presence(whole, tokens, words)
 
     def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
-        """What speaks for each class, (K, 2): the whole picture's cosine, and the mean clue of its best cells."""
+        """What speaks for each class, (K, 2): the whole image's cosine, and the mean clue of its best cells."""
         return self.clues.evidence(whole, tokens, words)
 
     def whole(self, images: Sequence[Image]) -> Tensor:
-        """One unit feature an image, (B, D)."""
+        """One unit feature per image, (B, D)."""
         return self.clues.whole(images)
 
     def dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
-        """Text-aligned unit features of each cell, (D, h, w) an image."""
+        """Text-aligned unit features of each cell, (D, h, w) per image."""
         return self.clues.dense(images, path)
 
     def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """Intermediate features of the other CLIP, (C, h, w) an image."""
+        """Intermediate features of the other CLIP, (C, h, w) per image."""
         return self.edges.boundaries(images)
 
     def crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
-        """One unit feature a box (N, 4) px, (N, D)."""
+        """One unit feature per box (N, 4) px, (N, D)."""
         return self.clues.crops(image, boxes, pooled=pooled)
 
     def squares(self, pixels: Tensor) -> Tensor:
-        """One unit feature a square picture (N, 3, s, s) in 0 .. 1, (N, D)."""
+        """One unit feature a square image (N, 3, s, s) in 0 .. 1, (N, D)."""
         return self.clues.squares(pixels)

@@ -1,4 +1,4 @@
-"""Position embeddings at sizes they were not trained at."""
+"""Resizing of position embeddings to other grid sizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from annofree.errors import InputError, unknown_name
 __all__ = ["PositionRule", "resized_positions"]
 
 PositionRule = Literal["bicubic", "bilinear", "bicubic+0.1", "bicubic+0.1-always"]
-"""How a grid of position embeddings is brought to another size; always by cell centres and without antialiasing.
+"""How a grid of position embeddings is brought to another size; always by cell centers and without antialiasing.
 
 ``bicubic``: by size (MaskCLIP's ViT, SelfMask).  ``bilinear``: by size (CLIP Surgery).  ``bicubic+0.1``: by the factor
 (n + 0.1) / g, which also sets the coordinates, so that cells lie a little off (DINO and those who build on it).  These three

@@ -1,4 +1,4 @@
-"""Pictures to normalised tensors, batched by size."""
+"""Images to normalized tensors, batched by size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def pixels_of(image: Image, size: tuple[int, int], mean: Tensor, std: Tensor) -> Tensor:
-    """Resize a picture to ``size`` (H, W), bicubic with antialiasing, and normalise it; (1, 3, *size) on mean's device."""
+    """Resize an image to ``size`` (H, W), bicubic with antialiasing, and normalize it; (1, 3, *size) on mean's device."""
     x = torch.tensor(image.pixels).to(mean.device).permute(2, 0, 1)[None].float() / 255
     if size != image.size:
         x = F.interpolate(x, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)

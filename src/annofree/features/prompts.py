@@ -1,7 +1,7 @@
-"""From names to text features: prompts around each name, encoded in few calls, averaged, and kept.
+"""Text features of names: prompt ensembling, batched encoding and caching.
 
-T texts, D embedding, K classes, N names.  A feature is known by the model, by the templates themselves (not by what their
-set is called) and by the name, in memory and, where a folder is given, on disk.
+T texts, D embedding, K classes, N names.  A feature is keyed by the model, by the templates themselves (not by the name of
+their set) and by the class name, in memory and, if a folder is given, on disk.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ official code, without full stop and never with "an"; ``name``: the bare name, a
 
 
 def templates_of(templates: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the templates of a named set, or check a list of one's own: each has one {} where the name goes.
+    """Return the templates of a named set, or check a custom list: each has one {} for the class name.
 
     Raises InputError for an unknown set, an empty or doubled list, and a template without its {}.
 
@@ -77,7 +77,7 @@ def templates_of(templates: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def fingerprint(files: Mapping[str, str | None]) -> str:
-    """Condense the SHA-256 of each of a model's files into one key; raises InputError where one is not known.
+    """Hash the SHA-256 of a model's files into one key; raises InputError if one is unknown.
 
     >>> fingerprint({"a": "1", "b": "2"}) == fingerprint({"b": "2", "a": "1"}) != fingerprint({"a": "1"})
     True
@@ -89,7 +89,7 @@ def fingerprint(files: Mapping[str, str | None]) -> str:
 
 
 def text_cache() -> Path:
-    """Return where text features are kept: ``text`` in annofree's own folder, which $ANNOFREE_HOME names."""
+    """Return the folder of cached text features: ``text`` in annofree's own folder, which $ANNOFREE_HOME names."""
     return home() / "text"
 
 
@@ -101,8 +101,8 @@ class TextFeatures:
     keeps them in memory only; at most ``batch`` prompts go into one call of ``encode``.  What else is in that call
     changes a feature by no more than rounding.
 
-    The cache is a convenience: files that cannot be read are made anew, a folder that cannot be written is passed over,
-    and of processes that write at once one wins and the others' names are encoded again when next asked for.
+    The cache is best-effort: unreadable files are rebuilt, a read-only folder is ignored,
+    and if processes write at once, the last one wins and the other names are encoded again later.
 
     >>> features = TextFeatures(lambda texts: torch.tensor([[3.0, 4.0]] * len(texts)), model="constant")
     >>> features.of(["dog", "cat"])
@@ -127,7 +127,7 @@ class TextFeatures:
         self._path = None if cache is None else cache / f"{_digest([model, self.templates])}.safetensors"
 
     def of(self, names: Sequence[str]) -> Tensor:
-        """One unit feature a name, (N, D): the mean over its prompts' unit features, normalised."""
+        """One unit feature per name, (N, D): the mean over its prompts' unit features, normalized."""
         if isinstance(names, str):
             raise InputError(f"expected a list of names, got the text {names!r}; write [{names!r}]")
         # Plain tensors, whatever mode the caller is in: as a frozen classifier, they take part in training.
@@ -136,7 +136,7 @@ class TextFeatures:
             return torch.stack([self._known[name] for name in names])
 
     def classes(self, vocabulary: Vocabulary) -> Tensor:
-        """One unit feature a class, (K, D): the mean over its synonyms' unit features, normalised."""
+        """One unit feature per class, (K, D): the mean over its synonyms' unit features, normalized."""
         with torch.inference_mode(False), torch.no_grad():
             self._learn(list(dict.fromkeys(word for words in vocabulary.synonyms for word in words)))
             return torch.stack([F.normalize(self.of(words).mean(0), dim=0) for words in vocabulary.synonyms])
@@ -166,7 +166,7 @@ class TextFeatures:
         return F.normalize(sums, dim=-1)
 
     def _read(self) -> dict[str, Tensor]:
-        """What the file of this model and these templates holds; nothing if it is not there, broken or another's."""
+        """The cached features of this model and these templates; empty if the file is missing, damaged or of another model."""
         if self._path is None:
             return {}
         try:

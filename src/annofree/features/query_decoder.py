@@ -21,10 +21,10 @@ _TEMPERATURE, _EPS = 1e4, 1e-6
 
 
 class DecoderLayer(nn.Module):
-    """Queries look at each other, then at the map, then each thinks by itself.
+    """Self-attention among queries, cross-attention to the map, then an MLP.
 
     The children have the names of ``torch.nn.TransformerDecoderLayer``, whose state dict fits; what is added here are
-    positions, which go into what is compared and not into what is read.
+    positions, which are added to queries and keys but not to values.
     """
 
     def __init__(self, width: int, heads: int, ffn: int) -> None:
@@ -58,10 +58,10 @@ class QueryDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, queries: Tensor, memory: Tensor, positions: Tensor | None = None) -> Tensor:
-        """What each layer makes of the queries, normed, (B, L, Q, C).
+        """The normalized output of each layer, (B, L, Q, C).
 
-        ``queries`` (Q, C) are learned places: what they hold starts at zero.  ``memory`` (B, N, C) is what they read;
-        ``positions`` (N, C) are added to it where it is compared, None adds nothing (SelfMask).
+        ``queries`` (Q, C) are learned query positions: query contents start at zero.  ``memory`` (B, N, C) is the key and value
+        map; ``positions`` (N, C) are added to its keys, None adds nothing (SelfMask).
         """
         places = queries.expand(len(memory), -1, -1)
         keys = memory if positions is None else memory + positions
@@ -73,9 +73,9 @@ class QueryDecoder(nn.Module):
 
 
 def sine_positions(grid: tuple[int, int], width: int, device: torch.device | str = "cpu") -> Tensor:
-    """Where each cell of a ``grid`` (h, w) lies, (h * w, C) row by row: half of the channels tell y, the other half x.
+    """Sine embedding of each cell of a ``grid`` (h, w), (h * w, C) row by row: half of the channels encode y, the other half x.
 
-    Rows count 1 .. h, scaled to 0 .. 2 pi, over wavelengths from 1 to 10,000; sine and cosine alternate (DETR, normalised).
+    Rows count 1 .. h, scaled to 0 .. 2 pi, over wavelengths from 1 to 10,000; sine and cosine alternate (DETR, normalized).
     Raises InputError for a width that is no multiple of 4.
 
     >>> sine_positions((1, 2), 4).round(decimals=2).abs().tolist()

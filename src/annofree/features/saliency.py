@@ -1,6 +1,6 @@
 """Objectness from DINO: FOUND and its untrained seed (CVPR 2023), and TokenCut's cut as a soft map.
 
-h w patches, D channels of a key, H W pixels.  Patches cover a picture that may be padded to whole ones at the bottom and the
+h w patches, D channels of a key, H W pixels.  Patches cover an image that may be padded to whole ones at the bottom and the
 right, so maps are drawn at the padded size and cropped.
 """
 
@@ -51,13 +51,13 @@ def _flat(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _on_pixels(patches: Tensor, grid: FeatureMap) -> Tensor:
-    """Draw a map (h, w) of patches at the size of its picture, (H, W), bilinear."""
+    """Draw a map (h, w) of patches at the size of its image, (H, W), bilinear."""
     full = resized(patches[None], grid.window or grid.size)[0]
     return full[: grid.size[0], : grid.size[1]]
 
 
 class Found:
-    """FOUND: one linear layer on the keys of DINO ViT-S/8 says how likely each patch belongs to a thing."""
+    """FOUND: a linear layer on the keys of DINO ViT-S/8 that predicts the objectness of each patch."""
 
     def __init__(self, dino: SelfSupervised, head: Path) -> None:
         self.dino, self.head = dino, head
@@ -65,14 +65,14 @@ class Found:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The head with its hash, licence and tier, and DINO's."""
+        """The head with its hash, license and tier, and DINO's."""
         head = {"name": self.head.name, "licence": "Apache-2.0", "tier": "S0", "sha256": sha256_of(self.head)}
         return {"objectness": "found", "head": head, "dino": self.dino.provenance}
 
     def maps(self, images: Sequence[Image]) -> list[Tensor]:
-        """How likely each pixel belongs to some thing, (H, W) in 0 .. 1 an image: logits drawn bilinear, then a sigmoid.
+        """How likely each pixel belongs to some thing, (H, W) in 0 .. 1 per image: logits drawn bilinear, then a sigmoid.
 
-        Raises InputError where the keys are not of the length that the head was trained for.
+        Raises InputError if the keys do not have the dimension that the head was trained for.
         """
         return [torch.sigmoid(_on_pixels(self._logits(keys), keys)) for keys in self.dino.keys(images)]
 
@@ -98,7 +98,7 @@ class _Rule:
 
 
 class FoundBackground(_Rule):
-    """FOUND without its trained layer: what is unlike the least attended patch is a thing."""
+    """FOUND without its trained layer: patches unlike the least attended patch are foreground."""
 
     rule = "found-bkg"
 
@@ -106,7 +106,7 @@ class FoundBackground(_Rule):
         super().__init__(dino, tau)
 
     def maps(self, images: Sequence[Image]) -> list[Tensor]:
-        """1 inside of things and 0 outside, bilinear between patches, (H, W) an image."""
+        """1 inside of things and 0 outside, bilinear between patches, (H, W) per image."""
         pairs = self.dino.keys_and_attention(images)
         return [_on_pixels((~background_patches(k.values, a.values, self.tau)).float(), k) for k, a in pairs]
 
@@ -114,8 +114,9 @@ class FoundBackground(_Rule):
 def background_patches(keys: Tensor, attention: Tensor, tau: float = 0.3) -> Tensor:
     """Which patches (h, w) are background, from ``keys`` (D, h, w) and ``attention`` (heads, h, w) of the class token.
 
-    Heads count by how few patches they attend to: beta = log(sum of all shares / own share), with the share of patches above
-    the mean attention of all heads.  The least attended patch is the seed; what is like it (cosine > ``tau``) is background.
+    Heads are weighted by how few patches they attend to: beta = log(sum of all shares / own share), with the share of patches
+    above the mean attention of all heads.  The least attended patch is the seed; patches similar to it (cosine > ``tau``) are
+    background.
     """
     heads, grid = len(attention), attention.shape[1:]
     seen = attention.flatten(1)
@@ -136,7 +137,7 @@ class TokenCutMap(_Rule):
         super().__init__(dino, tau)
 
     def maps(self, images: Sequence[Image]) -> list[Tensor]:
-        """How far each pixel is on the side of the thing, bilinear between patches, (H, W) in 0 .. 1 an image."""
+        """How far each pixel is on the side of the thing, bilinear between patches, (H, W) in 0 .. 1 per image."""
         return [_on_pixels(self._patches(keys.values), keys) for keys in self.dino.keys(images)]
 
     def _patches(self, keys: Tensor) -> Tensor:

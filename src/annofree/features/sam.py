@@ -1,8 +1,8 @@
-"""SAM, SAM-HQ, SAM 2 and EdgeTAM through transformers, behind the Masker protocol: embed once, prompt often.
+"""SAM, SAM-HQ, SAM 2 and EdgeTAM through transformers, behind the Masker protocol: one image embedding, many prompts.
 
-P prompts, n points a prompt, M masks a prompt, H W pixels.  Each family's own geometry is kept: a picture is padded to the
-model's square (SAM, SAM-HQ) or squashed to it (SAM 2, EdgeTAM), coordinates with it, and logits are resized bilinearly back
-to the picture before they are cut at zero.
+P prompts, n points per prompt, M masks per prompt, H W pixels.  Each family's own geometry is kept: an image is padded to the
+model's square (SAM, SAM-HQ) or squashed to it (SAM 2, EdgeTAM), as are coordinates, and logits are resized bilinearly back
+to the image before they are cut at zero.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SMALL = 512  # px; below it plain attention is the faster one on a CPU, and is 
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture: the transformers class that holds it, and how pictures lie in its square."""
+    """One architecture: the transformers class that holds it, and how images lie in its square."""
 
     model: str
     fit: Fit
@@ -63,7 +63,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 class Sam:
     """A promptable segmenter from a model folder in transformers' layout (config.json, safetensors); in eval mode.
 
-    Weights are read from safetensors alone and have to fit the architecture to the last tensor.  With a half ``dtype`` the
+    Weights are read from safetensors only and must match the architecture exactly.  With a half ``dtype`` the
     coordinates of prompts are still embedded in float32.  Raises MissingError without the files, and InputError for another
     architecture, broken or ill-fitting weights, or a pickle in place of safetensors.
     """
@@ -81,7 +81,7 @@ class Sam:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Name, hashes, licence and supervision tier of the weights."""
+        """Name, hashes, license and supervision tier of the weights."""
         return self.card.provenance()
 
     @torch.inference_mode()
@@ -103,9 +103,9 @@ class Sam:
         labels: npt.NDArray[np.integer] | None = None,
         many: bool = False,
     ) -> PromptedMasks:
-        """Draw one mask a prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image.
+        """Predict one mask per prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image.
 
-        Several points a prompt are (P, n, 2), with ``labels`` (P, n): 1 on the thing, 0 beside it; 1 without labels.
+        Several points per prompt are (P, n, 2), with ``labels`` (P, n): 1 foreground (the default), 0 background.
         Raises InputError for other shapes or numbers.
         """
         prompts = Prompts.of(boxes, points, labels)
@@ -125,7 +125,7 @@ class Sam:
         labels: Sequence[npt.NDArray[np.integer] | None] | None = None,
         many: bool = False,
     ) -> list[PromptedMasks]:
-        """Draw in several images with few calls of the decoder; what ``draw`` takes, one entry an image.
+        """Predict masks in several images with few decoder calls; takes the arguments of ``draw``, one entry per image.
 
         No prompt is padded, since padding takes part in the attention: prompts of one kind are decoded together, each with
         the embedding of its own image.  Raises InputError unless there are as many entries as images.
@@ -160,7 +160,7 @@ class Sam:
         return PromptedMasks(self._frame.masks(logits, size), quality.float(), self._frame.stability(logits, size))
 
     def _state(self, found: Any) -> Sequence[Tensor]:
-        """What the decoder needs of what an encoder gives; of SAM-HQ's intermediate features only the first."""
+        """The encoder outputs that the decoder needs; of SAM-HQ's intermediate features only the first."""
         if self._kind == "sam":
             return [found]
         return [found[0], found[1][0]] if self._kind == "sam_hq" else list(found)
@@ -240,7 +240,7 @@ def _cast(model: Any, dtype: torch.dtype) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' own bar and remarks off the terminal while a model loads; what matters is raised."""
+    """Silence transformers' progress bar and warnings while a model loads; real problems are raised."""
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()

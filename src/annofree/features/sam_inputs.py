@@ -1,6 +1,6 @@
-"""What goes into a SAM and comes out of it, in the geometry of its family: pictures, prompts and logits.
+"""What goes into a SAM and comes out of it, in the geometry of its family: images, prompts and logits.
 
-P prompts, n points a prompt, M masks a prompt, H W pixels of the picture, S the side of the model's square.
+P prompts, n points per prompt, M masks per prompt, H W pixels of the image, S the side of the model's square.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _LOGITS_AT_ONCE = 2**26
 
 @dataclass(frozen=True)
 class Frame:
-    """How a picture lies in the model's square, and how logits find back."""
+    """How an image lies in the model's square, and how logits find back."""
 
     # of the square, in px; the model's own (1024 in the released SAMs)
     side: int
-    # ``pad``: the longest side becomes ``side``, then zeros at the bottom and the right after normalising (SAM); ``squash``:
+    # ``pad``: the longest side becomes ``side``, then zeros at the bottom and the right after normalizing (SAM); ``squash``:
     # both sides become ``side`` (SAM 2)
     fit: Fit
     # whether bytes are resized bilinearly with antialiasing, as the released predictors do; otherwise floats are resized
@@ -53,7 +53,7 @@ class Frame:
     def read(cls, folder: Path, side: int, fit: Fit, use: Mapping[str, Any]) -> Frame:
         """Follow the preprocessor file of a model folder, else the mean and std in a card's ``use``, else the release.
 
-        Raises InputError for a preprocessor that does anything else than its family.
+        Raises InputError for a preprocessor that differs from that of its family.
         """
         for name in ("processor_config.json", "preprocessor_config.json"):
             if (folder / name).is_file():
@@ -74,7 +74,7 @@ class Frame:
         return cls(side, fit, mean=tuple(said.get("image_mean", _MEAN)), std=tuple(said.get("image_std", _STD)))
 
     def inner(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The part (h, w) of the square that a picture of ``size`` (H, W) fills, from the top left corner.
+        """The part (h, w) of the square that an image of ``size`` (H, W) fills, from the top left corner.
 
         >>> Frame(1024, "pad").inner((480, 641)), Frame(1024, "squash").inner((480, 641))
         ((767, 1024), (1024, 1024))
@@ -86,7 +86,7 @@ class Frame:
         return height, width
 
     def pixels(self, image: Image, device: torch.device) -> Tensor:
-        """The picture as the model sees it, (1, 3, S, S) float32."""
+        """The image as the model sees it, (1, 3, S, S) float32."""
         height, width = self.inner(image.size)
         mean, std = (torch.tensor(v, device=device) for v in (self.mean, self.std))
         x = pixels_of(self._resized(image, (height, width), device), (height, width), mean, std)
@@ -100,18 +100,18 @@ class Frame:
         return Image(x.permute(1, 2, 0).numpy(), image.id)
 
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
-        """What x and y in px of a picture of ``size`` (H, W) are multiplied by, to be px of the square."""
+        """What x and y in px of an image of ``size`` (H, W) are multiplied by, to be px of the square."""
         height, width = self.inner(size)
         return width / size[1], height / size[0]
 
     def masks(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Masks (P, M, *size) bool of low-resolution logits (P, M, s, s): resized bilinearly, and cut at zero after that."""
+        """Masks (P, M, *size) bool of low-resolution logits (P, M, s, s): resized bilinearly, then thresholded at zero."""
         largest = max(size[0] * size[1], self.side**2 if self.fit == "pad" else 0)
         step = max(1, _LOGITS_AT_ONCE // (logits.shape[1] * largest))
         return torch.cat([self._enlarged(piece.float(), size) > 0 for piece in torch.split(logits, step)])
 
     def stability(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """How little masks hang on where logits (P, M, s, s) are cut, (P, M): the IoU of the cuts at 1 and at -1.
+        """Stability (P, M) of masks under the threshold of logits (P, M, s, s): the IoU of the masks at 1 and at -1.
 
         SAM's stability score with its offset of 1, counted on the low-resolution logits; an empty mask has none, 0.
         """
@@ -129,7 +129,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """P prompts: ``boxes`` (P, 4), ``points`` (P, n, 2) with ``labels`` (P, n), 1 on the thing and 0 beside it, or both."""
+    """P prompts: ``boxes`` (P, 4), ``points`` (P, n, 2) with ``labels`` (P, n), 1 foreground and 0 background, or both."""
 
     boxes: Tensor | None
     points: Tensor | None
@@ -137,7 +137,7 @@ class Prompts:
 
     @classmethod
     def of(cls, boxes: Floats | None, points: Floats | None, labels: npt.NDArray[np.integer] | None) -> Prompts:
-        """Check prompts in px of a picture; points may be (P, 2), and all count as on the thing without labels.
+        """Check prompts in px of an image; points may be (P, 2), and are foreground without labels.
 
         Raises InputError for other shapes, numbers that are not finite, or labels other than 0 and 1.
         """
@@ -155,7 +155,7 @@ class Prompts:
 
     @property
     def kind(self) -> tuple[bool, int]:
-        """Whether there are boxes, and how many points a prompt: only prompts of one kind can be answered together."""
+        """Whether there are boxes, and the number of points per prompt: only prompts of one kind can be batched."""
         return self.boxes is not None, 0 if self.points is None else self.points.shape[1]
 
     def placed(self, scale: tuple[float, float], device: torch.device) -> Prompts:
@@ -177,7 +177,7 @@ class Prompts:
         return Prompts(*(None if c[0] is None else torch.cat([t for t in c if t is not None]) for c in columns))
 
     def inputs(self, *, batched: bool) -> dict[str, Tensor]:
-        """Arguments of a transformers model: all prompts of one picture, or ``batched``, one prompt a picture."""
+        """Arguments of a transformers model: all prompts of one image, or ``batched``, one prompt an image."""
         boxes, points, labels = (None if t is None else t.unsqueeze(1 if batched else 0) for t in self._fields())
         named = {"input_boxes": boxes, "input_points": points, "input_labels": labels}
         return {name: value for name, value in named.items() if value is not None}

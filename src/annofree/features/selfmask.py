@@ -1,4 +1,4 @@
-"""SelfMask's weights read from files, and its masks of pictures: the most salient thing of each, whatever it is.
+"""SelfMask's weights read from files, and its masks of images: the most salient thing of each, whatever it is.
 
 Q queries, h w patches, 2h 2w cells of a mask, H W pixels.
 """
@@ -34,9 +34,9 @@ def load_selfmask(path: Path) -> SelfMaskNetwork:
     """Read a network in eval mode, from a folder or from one file of weights: safetensors, or a state dict of torch.
 
     A folder holds ``model.safetensors`` (or one .pt) and ``config.json``; without that it is the released network, whose number
-    of queries the weights tell.  Names: ``encoder.`` with DINO's names, ``decoder.layers.N.`` and ``decoder.norm.`` with those
-    of torch's TransformerDecoder, ``query_embed`` or ``query_embed.weight``, and three linear layers under any one other name,
-    in the order of their names, which are the objectness.  Every tensor has to fit, and none may be left over.
+    of queries is inferred from the weights.  Names: ``encoder.`` with DINO's names, ``decoder.layers.N.`` and ``decoder.norm.``
+    with those of torch's TransformerDecoder, ``query_embed`` or ``query_embed.weight``, and three linear layers under any one
+    other name, in the order of their names, which are the objectness.  Loading is strict.
 
     Raises MissingError without weights, InputError for those of another network.
     """
@@ -81,7 +81,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _named(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Bring the names of a released file to ours: the queries, and whatever the layers of the objectness are called."""
+    """Map the names of a released file to ours: the queries, and the layers of the objectness."""
     ours = {k: v for k, v in state.items() if k.startswith(("encoder.", "decoder."))}
     queries = [k for k in state if k in ("query_embed", "query_embed.weight")]
     rest = sorted(k for k in state if k not in ours and k not in queries)
@@ -109,9 +109,9 @@ def _config(path: Path) -> SelfMaskConfig:
 
 @dataclass(frozen=True, eq=False)
 class Salient:
-    """The most salient thing of a picture: its ``soft`` mask (H, W) and ``objectness``, both in 0 .. 1.
+    """The most salient thing of an image: its ``soft`` mask (H, W) and ``objectness``, both in 0 .. 1.
 
-    ``all_soft`` (Q, H, W) and ``all_objectness`` (Q) are those of all queries, where they were asked for.
+    ``all_soft`` (Q, H, W) and ``all_objectness`` (Q) are those of all queries, if requested.
     """
 
     soft: Tensor
@@ -126,10 +126,10 @@ class Salient:
 
 
 class SelfMask:
-    """SelfMask over pictures: the mask of the query with the largest objectness of the last layer.
+    """SelfMask over images: the mask of the query with the largest objectness of the last layer.
 
-    ``side`` resizes pictures bicubically to that short side, in whole patches; None keeps their size and pads zeros after
-    normalising, at the bottom and the right, as released (ZUTIS took 512).  A card's ``use`` may set it.  Raises what
+    ``side`` resizes images bicubically to that short side, in whole patches; None keeps their size and pads zeros after
+    normalizing, at the bottom and the right, as released (ZUTIS took 512).  A card's ``use`` may set it.  Raises what
     ``load_selfmask`` raises.
     """
 
@@ -145,7 +145,7 @@ class SelfMask:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The weights with their hash and, by their card, licence and tier; how pictures are resized."""
+        """The weights with their hash and, by their card, license and tier; how images are resized."""
         if self.card is not None:
             weights = self.card.provenance()
         else:
@@ -154,12 +154,12 @@ class SelfMask:
         return {"objectness": "selfmask", "weights": weights, "side": self.side}
 
     def maps(self, images: Sequence[Image]) -> list[Tensor]:
-        """How likely each pixel belongs to the most salient thing, (H, W) in 0 .. 1 an image."""
+        """How likely each pixel belongs to the most salient thing, (H, W) in 0 .. 1 per image."""
         return [found.soft for found in self.masks(images)]
 
     @torch.inference_mode()
     def masks(self, images: Sequence[Image], *, every: bool = False) -> list[Salient]:
-        """Find the most salient thing of each image; with ``every``, tell what all queries found, too."""
+        """Find the most salient object of each image; with ``every``, return the masks of all queries too."""
 
         def see(same: list[Image], size: tuple[int, int]) -> list[Salient]:
             found = self.network(torch.cat([self._pixels(i, size) for i in same]))

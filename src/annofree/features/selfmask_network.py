@@ -1,6 +1,6 @@
-"""SelfMask's network (Shin et al., CVPRW 2022): queries that read DINO's tokens each draw the picture's most salient thing.
+"""SelfMask's network (Shin et al., CVPRW 2022): queries that read DINO's tokens each draw the image's most salient thing.
 
-    picture -> ViT -> tokens ----------------> six-layer query decoder -> queries -> objectness, by an MLP
+    image -> ViT -> tokens ----------------> six-layer query decoder -> queries -> objectness, by an MLP
                        `-> twice as many, bilinear ---------------> x ----'  `-> masks, sigmoid of the dot product
 
 B images, L decoder layers, Q queries, C width, h w patches, 2h 2w cells of a mask.
@@ -27,7 +27,7 @@ __all__ = ["SelfMaskConfig", "SelfMaskNetwork", "SelfMaskOutput"]
 
 @dataclass(frozen=True)
 class SelfMaskConfig:
-    """What a network is built of; as it stands, the released one of 20 queries on DINO ViT-S/8."""
+    """Network configuration; the default is the released one with 20 queries on DINO ViT-S/8."""
 
     # of the encoder, by timm's name (released)
     architecture: str = "vit_small_patch8_224"
@@ -48,7 +48,7 @@ class SelfMaskConfig:
 
 
 class SelfMaskOutput(NamedTuple):
-    """What each decoder layer says: ``masks`` (B, L, Q, 2h, 2w) and ``objectness`` (B, L, Q), both in 0 .. 1."""
+    """Output of each decoder layer: ``masks`` (B, L, Q, 2h, 2w) and ``objectness`` (B, L, Q), both in 0 .. 1."""
 
     masks: Tensor
     objectness: Tensor
@@ -57,8 +57,8 @@ class SelfMaskOutput(NamedTuple):
 class SelfMaskNetwork(nn.Module):
     """The network.  Children: ``encoder`` (timm's names, which are DINO's), ``decoder``, ``query_embed``, ``objectness``.
 
-    The decoder reads the tokens themselves, without positions; masks are drawn on twice as many.  Raises InputError for an
-    architecture that is no plain vision transformer.
+    The decoder reads the tokens themselves, without positions; masks are predicted at twice the resolution.  Raises InputError
+    for an architecture that is no plain vision transformer.
     """
 
     def __init__(self, config: SelfMaskConfig) -> None:
@@ -78,7 +78,7 @@ class SelfMaskNetwork(nn.Module):
         return int(self.encoder.patch_embed.patch_size[0])
 
     def forward(self, pixels: Tensor) -> SelfMaskOutput:
-        """Draw masks for normalised ``pixels`` (B, 3, H, W), whose sides are whole patches."""
+        """Draw masks for normalized ``pixels`` (B, 3, H, W), whose sides are whole patches."""
         tokens = self.tokens(pixels)
         queries = self.decoder(self.query_embed, tokens.flatten(2).transpose(1, 2))
         fine = F.interpolate(tokens, scale_factor=2, mode="bilinear", align_corners=False)

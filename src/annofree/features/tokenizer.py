@@ -1,4 +1,4 @@
-"""Words to token ids, with CLIP's byte-pair encoding, whole or cut down to the tokens a small model knows."""
+"""CLIP's byte-pair tokenizer, complete or reduced to the vocabulary of a small model."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
-        """How many ids there are."""
+        """The vocabulary size."""
         return self._bpe.vocab_size if self.vocabulary is None else _FIRST + len(self.vocabulary) + 2
 
     def unknown(self, text: str) -> bool:
-        """Whether some token of the text is outside the vocabulary."""
+        """Whether the text has a token outside the vocabulary."""
         return self._ids is not None and any(t not in self._ids for t in self._bpe.encode(text))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
@@ -48,6 +48,6 @@ class Tokenizer:
 
 
 def vocabulary_of(texts: Iterable[str]) -> list[int]:
-    """Return the sorted ids of the full encoding that some texts use."""
+    """Return the sorted token ids that some texts use."""
     bpe = SimpleTokenizer()
     return sorted({token for text in texts for token in bpe.encode(text)})

@@ -1,10 +1,10 @@
-"""The network of ZUTIS (Shin et al., CVPRW 2023): a CLIP ViT whose tokens meet text, and queries that propose masks.
+"""The network of ZUTIS (Shin et al., CVPRW 2023): a CLIP ViT with text-aligned tokens, and queries that propose masks.
 
-    picture -> CLIP ViT -> tokens, twice as fine -> text space -> minus the map's mean -> unit features
+    image -> CLIP ViT -> tokens, twice as fine -> text space -> minus the map's mean -> unit features
                                   '-> stop-gradient -> MLP -> decoder of queries -> MLP -> dot -> sigmoid -> masks
 
-B images, C width, D embedding, L decoder layers, Q queries, h w patches: whole ones, what is left over at the bottom and on the
-right is not seen.  Maps have 2h x 2w cells that cover the whole picture.
+B images, C width, D embedding, L decoder layers, Q queries, h w patches: whole ones, the remainder at the bottom and on the
+right is ignored.  Maps have 2h x 2w cells that cover the whole image.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from annofree.structures import Image
 __all__ = ["Mlp", "ZutisConfig", "ZutisNetwork", "ZutisOutput", "fill", "unit_map", "working_size"]
 
 _EPS = 1e-7  # of the length of a feature, as released
-_BATCH = 8  # pictures at once
+_BATCH = 8  # images at once
 
 
 @dataclass(frozen=True)
 class ZutisConfig:
-    """The sizes of the network, those of the published ViT-B/16 unless given.
+    """Network configuration; the defaults are those of the published ViT-B/16.
 
     Raises InputError for a size that is no whole number from 1, and for heads that do not divide the width.
     """
@@ -85,9 +85,9 @@ class ZutisConfig:
 
 
 class ZutisOutput(NamedTuple):
-    """What the network says of pictures.
+    """What the network says of images.
 
-    ``features`` (B, D, 2h, 2w) are unit vectors that meet text, and ``lengths`` (B, 2h, 2w) what they measured before;
+    ``features`` (B, D, 2h, 2w) are text-aligned unit vectors, and ``lengths`` (B, 2h, 2w) their norms before normalization;
     ``masks`` (B, L, Q, 2h, 2w) are probabilities, by each layer of the decoder.
     """
 
@@ -108,19 +108,19 @@ class Mlp(nn.Module):
         return self.rest(self.layers[0](x))
 
     def rest(self, x: Tensor) -> Tensor:
-        """What follows the first layer, whose output ``x`` (..., hidden) is."""
+        """Apply the layers after the first one to its output ``x`` (..., hidden)."""
         mapped: Tensor = self.layers[2](F.relu(self.layers[1](F.relu(x))))
         return mapped
 
 
 class ZutisNetwork(nn.Module):
-    """ZUTIS for normalised pictures of any size from one patch.
+    """ZUTIS for normalized images of any size from one patch.
 
     ``encoder`` has the keys of OpenAI's CLIP (open_clip's ViT); ``ffn1``, ``ffn2``, ``decoder`` and ``query_embed`` are the
     released prefixes.  Within those the names are assumed to be those of DETR and MaskFormer (``layers.0.self_attn``, ...), on
     whose code the released one stands.
 
-    ``provenance`` says what the weights are, and ``side`` the short side in px they are best at, 0 for any.
+    ``provenance`` describes the weights, and ``side`` is the best short side in px, 0 for any.
     """
 
     def __init__(self, config: ZutisConfig) -> None:
@@ -134,7 +134,7 @@ class ZutisNetwork(nn.Module):
 
     @property
     def dimension(self) -> int:
-        """D, the length of the features that meet text."""
+        """D, the dimension of the text-aligned features."""
         return self.config.embed_dim
 
     @classmethod
@@ -152,7 +152,7 @@ class ZutisNetwork(nn.Module):
         return network
 
     def forward(self, pixels: Tensor, every_layer: bool = True) -> ZutisOutput:
-        """Read normalised pictures (B, 3, H, W); L is 1, the last, without ``every_layer``."""
+        """Read normalized images (B, 3, H, W); L is 1, the last, without ``every_layer``."""
         tokens = VitTower(self.encoder, "bicubic+0.1-always").patches(pixels)
         features, lengths = unit_map(_finer(_channels_first(_channels_last(tokens) @ self.encoder.proj)))
         return ZutisOutput(features, lengths, self.masks(tokens, every_layer))
@@ -172,7 +172,7 @@ class ZutisNetwork(nn.Module):
 
     @torch.inference_mode()
     def proposals(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> list[ZutisOutput]:
-        """Read pictures in batches of one size; one answer an image, without B, with ``masks`` (Q, 2h, 2w) of the last layer.
+        """Read images in batches of one size; one output per image, without B, with ``masks`` (Q, 2h, 2w) of the last layer.
 
         ``side`` and ``longest`` say at which size, see ``working_size``.
         """
@@ -185,7 +185,7 @@ class ZutisNetwork(nn.Module):
         return by_size(images, lambda i: working_size(i.size, self.config.patch, side, longest), see)
 
     def _pixels(self, image: Image, size: tuple[int, int]) -> Tensor:
-        """A picture at ``size`` (H, W), bilinear with antialiasing, normalised, (1, 3, H, W)."""
+        """An image at ``size`` (H, W), bilinear with antialiasing, normalized, (1, 3, H, W)."""
         x = torch.tensor(image.pixels).to(self.query_embed.weight.device).permute(2, 0, 1)[None].float() / 255
         if size != image.size:
             x = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
@@ -194,9 +194,9 @@ class ZutisNetwork(nn.Module):
 
 
 def working_size(size: tuple[int, int], patch: int, side: int = 0, longest: int = 0) -> tuple[int, int]:
-    """At which (H, W) a picture of ``size`` is read.
+    """At which (H, W) an image of ``size`` is read.
 
-    That is its own, or the short side at ``side`` px, but then the long one at most ``longest``; 0 asks for nothing.  No side
+    Its own size, or the short side at ``side`` px with the long side at most ``longest``; 0 means no limit.  No side
     is under a ``patch``.
 
     >>> working_size((480, 640), 16), working_size((480, 640), 16, side=240), working_size((3, 2048), 16, longest=1024)
@@ -212,8 +212,8 @@ def working_size(size: tuple[int, int], patch: int, side: int = 0, longest: int 
 def unit_map(projected: Tensor) -> tuple[Tensor, Tensor]:
     """Make unit vectors (B, D, h, w) of ``projected`` ones after a LayerNorm over each whole map, and their lengths (B, h, w).
 
-    That norm, over h, w and D at once and without weights, takes one number from all values and scales all alike; the scale
-    goes with the length, so the mean is all that matters.  Lengths are those before the scale.
+    That norm, over h, w and D at once and without weights, subtracts one mean from all values and scales them alike; the scale
+    cancels in the unit vectors, so only the mean matters.  Lengths are those before scaling.
     """
     exact = projected.float()  # also where the rest runs in half precision
     centred = exact - exact.mean((1, 2, 3), keepdim=True)
@@ -222,7 +222,7 @@ def unit_map(projected: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load weights strictly, as float32; raises InputError for those that are missing, too many or of another shape."""
+    """Load weights strictly, as float32; raises InputError for missing or unexpected weights and for other shapes."""
     expected = {k: v.shape for k, v in module.state_dict().items()}
     shapes = [k for k in expected if k in state and state[k].shape != expected[k]]
     for said, names in (
@@ -264,7 +264,7 @@ def _config_of(visual: VisionTransformer, changes: Mapping[str, Any]) -> ZutisCo
 
 
 def _finer(maps: Tensor) -> Tensor:
-    """Twice as many cells each way, bilinear by cell centres."""
+    """Twice as many cells each way, bilinear by cell centers."""
     return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
 
 

@@ -1,4 +1,4 @@
-"""ZUTIS networks to files and back: a folder with a configuration, or the weights alone as they were released."""
+"""Saving and loading of ZUTIS networks: a folder with a configuration, or the released weights alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HEADS = 8  # of the released decoders; the weights do not tell
 
 
 def save_zutis(network: ZutisNetwork, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write ``config.json`` and ``model.safetensors`` in ``dtype`` into a folder, each whole or not at all."""
+    """Write ``config.json`` and ``model.safetensors`` in ``dtype`` into a folder, each atomically."""
     make_folder(folder)
     state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in network.state_dict().items()}
     write_atomic(folder / WEIGHTS, lambda temporary: save_file(state, temporary))
@@ -37,9 +37,9 @@ def load_zutis(place: Path, device: str = "cpu", *, card: Card | None = None) ->
 
     A folder holds ``model.safetensors`` and, but for released weights, ``config.json``.  Released weights carry no
     configuration: sizes are read off their shapes.  Pickles are read without running code; ``save_zutis`` makes safetensors
-    of them.  ``card`` says what the weights are, where the folder has no card.json.
+    of them.  ``card`` describes the weights, if the folder has no card.json.
 
-    Raises MissingError where there is nothing, InputError for weights that do not fit.
+    Raises MissingError if there are no files, InputError for weights that do not match.
     """
     path = place / WEIGHTS if place.is_dir() else place
     state = _state(path)
@@ -55,9 +55,9 @@ def load_zutis(place: Path, device: str = "cpu", *, card: Card | None = None) ->
 
 
 def config_of(state: Mapping[str, Tensor], path: Path) -> ZutisConfig:
-    """Read the sizes of a network with OpenAI's encoder and a decoder of 8 heads off its weights.
+    """Infer the configuration from weights with OpenAI's encoder and a decoder of 8 heads.
 
-    Raises InputError for weights without those that tell.
+    Raises InputError if the required weights are missing.
     """
     try:
         width, _, patch, _ = state["encoder.conv1.weight"].shape

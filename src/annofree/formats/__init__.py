@@ -1,1 +1,1 @@
-"""Files in and out, reader and writer side by side."""
+"""Annotation formats: readers and writers."""

@@ -1,6 +1,6 @@
-"""What annotation formats hold in common: pictures, and in each the named things, as boxes and where known as masks.
+"""What annotation formats hold in common: images, and in each the named things, as boxes and where known as masks.
 
-A ``CocoFile`` is the hub that every reader gives and every writer takes; this is its content, laid out picture by picture.
+A ``CocoFile`` is the hub that every reader gives and every writer takes; this is its content, laid out image by image.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ BoolArray = npt.NDArray[np.bool_]
 class Thing:
     """One object: its class ``name``, ``box`` x0 y0 x1 y1 px end-exclusive, ``rle`` (counts as bytes, None without a mask).
 
-    ``score`` is None in ground truth; ``crowd`` marks a region of many that is not scored; ``row`` is the annotation that it
-    was read from, None where there was none.
+    ``score`` is None in ground truth; ``crowd`` marks a crowd region (``iscrowd``); ``row`` is the annotation it
+    was read from, if any.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Thing:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One picture: ``file_name`` with forward slashes, ``size`` (H, W), the ``things`` in it, the ``row`` it was read from."""
+    """One image: ``file_name`` with forward slashes, ``size`` (H, W), its annotations, and the ``row`` it was read from."""
 
     file_name: str
     size: tuple[int, int]
@@ -67,9 +67,9 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Pictures with what is in them, read one at a time, from the first one on as often as they are gone through.
+    """Annotated images, read one at a time on every iteration.
 
-    ``categories`` as COCO has them; names that only things have are not among them.
+    ``categories`` as COCO has them; class names that only annotations have are not included.
     """
 
     categories: Sequence[Mapping[str, Any]]
@@ -78,29 +78,29 @@ class Pictures:
 
     @classmethod
     def of(cls, file: CocoFile) -> Pictures:
-        """Those of a file in memory."""
+        """Wrap a file in memory."""
         pictures = pictures_of(file)
         return cls(file.categories, lambda: pictures, file.info)
 
     @classmethod
     def named(cls, names: Iterable[str], each: Callable[[], Iterable[Picture]]) -> Pictures:
-        """With categories numbered from 1 as ``names`` has them."""
+        """Number categories from 1 in the order of ``names``."""
         return cls([{"id": k, "name": name} for k, name in enumerate(dict.fromkeys(names), 1)], each)
 
     def __iter__(self) -> Iterator[Picture]:
         return iter(self.each())
 
     def changed(self, change: Callable[[Picture], Picture]) -> Pictures:
-        """The same with each picture changed, when its turn comes."""
+        """The same with each image changed, when its turn comes."""
         return replace(self, each=lambda: map(change, self.each()))
 
     def gathered(self) -> CocoFile:
-        """All of them, in memory."""
+        """Load all images into memory."""
         return file_of(names_of(self), self)
 
 
 def painted_order(things: Sequence[Thing]) -> list[int]:
-    """Return the order to paint things in where a pixel can hold one: weakest first, the larger of equals first."""
+    """Return the painting order if a pixel can hold one object: lowest score first, then the larger first."""
     areas = [0 if t.rle is None else rle_area(t.rle) for t in things]
     return sorted(range(len(things)), key=lambda i: (things[i].score or 0.0, -areas[i]))
 
@@ -115,10 +115,10 @@ def names_of(file: CocoFile | Pictures) -> tuple[str, ...]:
 
 
 def pictures_of(file: CocoFile) -> list[Picture]:
-    """Lay out a file picture by picture, in its order.
+    """Lay out a file image by image, in its order.
 
-    Masks may be compressed or plain run lengths or polygons.  Raises InputError for annotations of no known picture or
-    category, and for masks of another size than their picture.
+    Masks may be compressed or plain run lengths or polygons.  Raises InputError for annotations of no known image or
+    category, and for masks of another size than their image.
     """
     names = {category["id"]: str(category["name"]) for category in file.categories}
     sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in file.images}
@@ -131,13 +131,13 @@ def pictures_of(file: CocoFile) -> list[Picture]:
 
 
 def not_listed(row: Mapping[str, Any], what: str) -> InputError:
-    """What to say of an annotation whose image or category is not in the file."""
+    """Build the error for an annotation whose image or category is not in the file."""
     which = f"{what} {row[f'{what}_id']}"
     return InputError(f"annotation {row.get('id')} is of {which}, which the file does not list; add it or leave it out")
 
 
 def thing_of(row: Mapping[str, Any], names: Mapping[Any, str], size: tuple[int, int]) -> Thing:
-    """Read an annotation of a picture of ``size`` (H, W); ``names`` are those of the categories by id."""
+    """Read an annotation of an image of ``size`` (H, W); ``names`` are those of the categories by id."""
     if row["category_id"] not in names:
         raise not_listed(row, "category")
     rle = segmentation_rle(row.get("segmentation"), size)
@@ -154,7 +154,7 @@ def thing_of(row: Mapping[str, Any], names: Mapping[Any, str], size: tuple[int, 
 
 
 def file_of(names: Iterable[str], pictures: Iterable[Picture]) -> CocoFile:
-    """Gather pictures in a file: categories are numbered from 1 as ``names`` has them, then as things bring new ones."""
+    """Gather images in a file: categories are numbered from 1 as ``names`` has them, then as things bring new ones."""
     numbers = {name: k for k, name in enumerate(dict.fromkeys(names), 1)}
     file = CocoFile()
     for picture in pictures:

@@ -1,4 +1,4 @@
-"""COCO instance files: pictures, categories, and masks as run lengths."""
+"""COCO instance files: images, categories, and masks as run lengths."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CocoFile:
         return cls(categories=[{"id": id_, "name": name} for id_, name in names.items()])
 
     def add_image(self, file_name: str, size: tuple[int, int], **more: Any) -> int:
-        """Add a picture of size (H, W) and return its id, counted from 1."""
+        """Add an image of size (H, W) and return its id, counted from 1."""
         id_ = len(self.images) + 1
         self.images.append({"id": id_, "file_name": file_name, "height": size[0], "width": size[1], **more})
         return id_
@@ -48,7 +48,7 @@ class CocoFile:
             self.annotations.append({"id": len(self.annotations) + 1, **row})
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         write_json(
             path,
             {"info": self.info, "images": self.images, "categories": self.categories, "annotations": self.annotations},
@@ -56,7 +56,7 @@ class CocoFile:
 
     @classmethod
     def read(cls, path: Path) -> CocoFile:
-        """Read a file; raises InputError when it is not there, not JSON, or not COCO instances."""
+        """Read a file; raises InputError if it is missing, not JSON, or not COCO instances."""
         data = read_lists(path, "COCO JSON")
         return cls(**{key: data[key] for key in LISTS}, info=data.get("info", {}))
 

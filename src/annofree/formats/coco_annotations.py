@@ -1,4 +1,4 @@
-"""The pictures of a COCO file one by one, so that a run of any length can be exported."""
+"""The images of a COCO file one by one, so that a run of any length can be exported."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["coco_pictures"]
 
 
 def coco_pictures(path: Path, info: Mapping[str, Any] | None = None) -> Pictures:
-    """Return the pictures of a file whose annotations are in the order of its images, as annofree's own files are.
+    """Return the images of a file whose annotations are in the order of its images, as annofree's own files are.
 
-    In memory is one picture at a time; a file in another order is read as a whole.  Raises InputError as ``stream_coco`` and
+    In memory is one image at a time; a file in another order is read as a whole.  Raises InputError as ``stream_coco`` and
     ``pictures_of`` do.
     """
     categories, ordered = _look(path)
@@ -57,7 +57,7 @@ def _each(path: Path, categories: list[dict[str, Any]]) -> Iterator[Picture]:
 
 
 def _rows(path: Path, name: str) -> Iterator[dict[str, Any]]:
-    """The rows of one list; what comes after it is not read."""
+    """Stream the rows of one list; the rest of the file is not read."""
     begun = False
     for key, row in stream_coco(path):
         if key == name:

@@ -1,4 +1,4 @@
-"""COCO instances for others to load: masks as compressed run lengths or as polygons, scores and ids kept."""
+"""COCO instances: masks as compressed RLE or polygons; scores and ids are kept."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def write_coco(pictures: Pictures, out: Path) -> None:
 
 
 def write_coco_polygons(pictures: Pictures, out: Path) -> None:
-    """Write ``annotations.json`` with masks as polygons, one a connected part, holes bridged; crowds stay run lengths.
+    """Write ``annotations.json`` with masks as polygons, one per connected part, with bridged holes; crowds stay RLE.
 
-    Polygons run along pixel edges, so that COCO's own rasteriser gives back the very mask, holes included.
+    Polygons run along pixel edges, so COCO's own rasterizer reproduces the exact mask, including holes.
     """
     _write(pictures, out, polygons=True)
 
 
 def _write(pictures: Pictures, out: Path, polygons: bool) -> None:
-    """Images and annotations keep their ids and whatever else they have; those that have none are numbered from 1."""
+    """Images and annotations keep their ids and other fields; missing ids are numbered from 1."""
     ids = {category["name"]: category["id"] for category in pictures.categories}
     lists: dict[str, Iterable[Any]] = {
         "images": (_image(picture, number) for number, picture in enumerate(pictures, 1)),
@@ -63,7 +63,7 @@ def _annotations(pictures: Pictures, ids: Mapping[str, Any], polygons: bool) -> 
 
 
 def _row(row: dict[str, Any], thing: Thing, polygons: bool) -> dict[str, Any]:
-    """An annotation with its mask written anew; keypoints and whatever else it has stay."""
+    """An annotation with its mask re-encoded; keypoints and other fields are kept."""
     x0, y0, x1, y1 = thing.box
     row |= {"bbox": row.get("bbox") or [x0, y0, x1 - x0, y1 - y0], "iscrowd": int(thing.crowd), "segmentation": []}
     if thing.rle is None:
@@ -78,10 +78,10 @@ def _row(row: dict[str, Any], thing: Thing, polygons: bool) -> dict[str, Any]:
 def read_coco(path: Path, images: Path | None = None) -> CocoFile:
     """Read a COCO JSON, or ``annotations.json`` of a folder; ``pictures_of`` reads all three kinds of masks in it."""
     file = CocoFile.read(path / ANNOTATIONS if path.is_dir() else path)
-    pictures_of(file)  # raises for what the file says of no picture or category
+    pictures_of(file)  # raises for what the file says of no image or category
     return file
 
 
 def stream_annotations(path: Path, images: Path | None = None) -> Pictures:
-    """Read the same, picture by picture."""
+    """Read the same, image by image."""
     return coco_pictures(path / ANNOTATIONS if path.is_dir() else path)

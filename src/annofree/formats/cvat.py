@@ -1,4 +1,4 @@
-"""CVAT for images 1.1: one XML file, masks as run lengths of their box, row by row, beginning with what is outside."""
+"""CVAT for images 1.1: one XML file, masks as row-major run lengths within their box, starting with background."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _boxed(mask: BoolArray) -> dict[str, object]:
 def read_cvat(path: Path, images: Path | None = None) -> Pictures:
     """Read CVAT for images: masks, boxes and polygons, names as its labels order them.
 
-    Raises InputError for other shapes and for turned boxes, which have no mask, and for the XML of a video.
+    Raises InputError for other shapes and for turned boxes, which have no mask, and for video XML.
     """
     place = path / _XML if path.is_dir() else path
     heads = (one for one in stream_xml(place, "annotations") if one.tag in ("meta", "image", "track"))

@@ -1,7 +1,7 @@
-"""Label maps as files: one PNG of class indices a picture, and ``classes.json`` that says what the indices mean.
+"""Label maps as files: one PNG of class indices an image, and ``classes.json`` that says what the indices mean.
 
-Up to 255 names are written as 8-bit palette PNGs, void 255, which every viewer shows in color and every data set tool
-reads; beyond that as 16-bit grey PNGs, void 65535.  In memory void is -1.
+Up to 255 names are written as 8-bit palette PNGs, void 255, which all viewers show in color and all dataset tools
+reads; beyond that as 16-bit gray PNGs, void 65535.  In memory void is -1.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _EIGHT_BITS, _SIXTEEN_BITS = 255, 65535
 VOID_COLOR: Color = (224, 224, 192)
 """The usual cream of void, VOC's color of 255, which no name has."""
 
-_DEPTH_AT, _KIND_AT = 24, 25  # bytes of a PNG: bits a value, and 0 for grey
+_DEPTH_AT, _KIND_AT = 24, 25  # bytes of a PNG: bits a value, and 0 for gray
 _SUBSAMPLED = {"1": 1, "L": 255}
 
 
 @dataclass(frozen=True)
 class ClassList:
-    """What the indices of a folder of label maps mean: its ``names``, which of them is ``background``, and ``void``.
+    """The classes of a folder of label maps: ``names``, the ``background`` name, and the ``void`` index.
 
-    Raises InputError for no names, for one that is there twice, for a background outside the names, and for a void that
+    Raises InputError for no names, for duplicates, for a background outside the names, and for a void that
     is also a name's index.
     """
 
@@ -66,11 +66,11 @@ class ClassList:
 
     @classmethod
     def of(cls, label_map: LabelMap) -> ClassList:
-        """Return the list that a label map's file goes with."""
+        """Return the class list for the file of a label map."""
         return cls(label_map.names, label_map.background, void_index(len(label_map.names)))
 
     def write(self, folder: Path, colors: npt.NDArray[np.uint8] | None = None) -> None:
-        """Write ``classes.json`` into a folder, which is made if need be; ``colors`` as in ``write_label_map``."""
+        """Write ``classes.json`` into a folder, which is created if needed; ``colors`` as in ``write_label_map``."""
         make_folder(folder)
         rgb = label_colors(self.names, self.background) if colors is None else colors
         about = {"names": self.names, "background": self.background, "void": self.void, "palette": rgb.tolist()}
@@ -78,7 +78,7 @@ class ClassList:
 
     @classmethod
     def read(cls, folder: Path) -> ClassList:
-        """Read ``classes.json`` of a folder; raises InputError when it is not there or says something else."""
+        """Read ``classes.json`` of a folder; raises InputError if it is missing or invalid."""
         path = folder / CLASSES_FILE
         shape = '{"names": ["background", "dog"], "background": 0, "void": 255}'
         try:
@@ -107,7 +107,7 @@ def _is_class_list(data: Any) -> bool:
 
 
 def void_index(count: int) -> int:
-    """Return what files of ``count`` names write for void: 255, or 65535 where that many names need 16 bits.
+    """Return the void index of files with ``count`` names: 255, or 65535 for 16 bits.
 
     >>> void_index(255), void_index(256)
     (255, 65535)
@@ -129,9 +129,9 @@ def label_colors(names: Sequence[str], background: int | None = None) -> npt.NDA
 
 
 def write_label_map(path: Path, label_map: LabelMap, colors: npt.NDArray[np.uint8] | None = None) -> None:
-    """Write a label map as a PNG of indices, whole or not at all; ``ClassList.of`` has the names that belong to it.
+    """Write a label map as a PNG of indices, atomically; ``ClassList.of`` has the names that belong to it.
 
-    ``colors`` (K, 3) are those that viewers show, without them ``label_colors``.
+    ``colors`` (K, 3) are the palette; default ``label_colors``.
     """
     void = void_index(len(label_map.names))
     indices = np.where(label_map.labels == VOID, void, label_map.labels)
@@ -144,9 +144,9 @@ def write_label_map(path: Path, label_map: LabelMap, colors: npt.NDArray[np.uint
 
 
 def save_label_map(path: Path, label_map: LabelMap) -> None:
-    """Write a label map and the ``classes.json`` of its folder, which is made if need be.
+    """Write a label map and the ``classes.json`` of its folder, which is created if needed.
 
-    Raises InputError for another ending than .png, and where ``classes.json`` is there and says something else.
+    Raises InputError for another suffix than .png, and if an existing ``classes.json`` differs.
     """
     if path.suffix.lower() != ".png":
         raise InputError(f"expected a label map's file to end in .png, for that is what it is, got {path.name}")
@@ -170,9 +170,9 @@ def _palette(colors: npt.NDArray[np.uint8]) -> bytes:
 
 
 def read_label_map(path: Path, classes: ClassList) -> LabelMap:
-    """Read a label map whose indices ``classes`` explains.
+    """Read a label map with the given ``classes``.
 
-    Raises InputError for a file that holds no indices (see ``read_indices``) and for indices that no name has.
+    Raises InputError for a file without indices (see ``read_indices``) and for unknown indices.
     """
     indices = read_indices(path)
     known = (indices >= 0) & (indices < len(classes.names))
@@ -187,9 +187,9 @@ def read_label_map(path: Path, classes: ClassList) -> LabelMap:
 
 
 def read_indices(path: Path) -> npt.NDArray[np.int32]:
-    """Read a PNG of indices, (H, W) int32, as they stand in the file: palette or grey, of 1 to 16 bits.
+    """Read a PNG of indices, (H, W) int32, as they stand in the file: palette or gray, of 1 to 16 bits.
 
-    Raises InputError when there is no such file, when it is damaged, and for colour pictures, which hold no indices.
+    Raises InputError when there is no such file, when it is damaged, and for color images, which hold no indices.
     """
     try:
         with path.open("rb") as file:
@@ -212,7 +212,7 @@ def read_indices(path: Path) -> npt.NDArray[np.int32]:
 
 
 def _scale(mode: str, head: bytes) -> int:
-    """How much Pillow multiplies grey values of 2 and 4 bits by, to fill 8."""
+    """How much Pillow multiplies gray values of 2 and 4 bits by, to fill 8."""
     depth, grey = head[_DEPTH_AT], head[_KIND_AT] == 0
     full = _SUBSAMPLED.get(mode, 0)
     return full // (2**depth - 1) if grey and depth < 8 and full else 1

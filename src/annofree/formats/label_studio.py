@@ -1,4 +1,4 @@
-"""Label Studio: tasks with predictions, masks in its own brush run lengths, and the labelling config that fits.
+"""Label Studio: tasks with predictions, masks in its own brush run lengths, and the labeling config that fits.
 
 The run lengths are those of the public rle-pack format: a stream of bits, most significant first, that says how many
 words there are (32 bits), how long a word is less one (5), four lengths of counts less one (4 each); then for each run one
@@ -74,7 +74,7 @@ def _bits(fields: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
 def brush_mask(rle: Sequence[int], size: tuple[int, int]) -> BoolArray:
     """Decode Label Studio's brush run lengths to a mask (H, W): the pixels whose last channel is not 0.
 
-    Raises InputError for what is no such code, and for one of another size.
+    Raises InputError for invalid codes, and for another size.
     """
     stream = _Bits(rle)
     words, width = stream.number(32), stream.number(5) + 1
@@ -116,7 +116,7 @@ class _Bits:
 
 
 def write_label_studio(file: Pictures, out: Path) -> None:
-    """Write ``tasks.json``, a task a picture with its prediction, and ``label_config.xml`` for the project.
+    """Write ``tasks.json``, a task an image with its prediction, and ``label_config.xml`` for the project.
 
     ``model_version`` is taken from the file's info.
     """
@@ -173,9 +173,9 @@ def _value(thing: Thing, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def read_label_studio(path: Path, images: Path | None = None) -> Pictures:
-    """Read tasks, exported as JSON or written here: annotations where a task has any, else its first prediction.
+    """Read tasks exported as JSON or written here: the annotations of a task, else its first prediction.
 
-    Brushes, rectangles and polygons are read, choices and texts are none of ours; other shapes raise InputError.
+    Brushes, rectangles and polygons are read, choices and texts ignored; other shapes raise InputError.
     """
     place = path / _TASKS if path.is_dir() else path
     config = place.with_name(_CONFIG)
@@ -196,7 +196,7 @@ def _picture(task: dict[str, Any], place: Path) -> Picture:
 
 
 def _file_name(data: dict[str, Any]) -> str:
-    """The picture's name: ours, else what its address says."""
+    """The image's name: ours, else what its address says."""
     if "file_name" in data:
         return str(data["file_name"])
     address = urlsplit(str(data["image"]))

@@ -1,7 +1,7 @@
-"""LabelMe: a JSON file a picture, beside it.
+"""LabelMe: a JSON file an image, beside it.
 
-A mask in one piece without holes is a ``polygon`` of pixel centres, which can be edited and which LabelMe fills, line
-included, to the very mask.  Any other is a ``mask``: a PNG in base64 for the pixels of its box.  A thing without a mask is
+A mask in one piece without holes is a ``polygon`` of pixel centers, which can be edited and which LabelMe fills, line
+included, to the exact mask.  Any other is a ``mask``: a base64 PNG of its box.  An object without a mask is
 a ``rectangle``.  Scores are a key of their own, which LabelMe keeps; crowds have the flag ``iscrowd``.
 """
 
@@ -34,7 +34,7 @@ _FEWEST = 3  # corners
 
 
 def write_labelme(file: Pictures, out: Path) -> None:
-    """Write a JSON file a picture, and ``labels.txt`` with the names, one a line."""
+    """Write a JSON file an image, and ``labels.txt`` with the names, one a line."""
     names = names_of(file)
     for picture in file:
         name = PurePosixPath(picture.file_name)
@@ -96,7 +96,7 @@ def _png(mask: BoolArray) -> str:
 def read_labelme(path: Path, images: Path | None = None) -> Pictures:
     """Read the JSON files of a folder: polygons, masks and rectangles.
 
-    Polygons and masks of one label and ``group_id`` are one thing.  Raises InputError for circles, lines and points, which
+    Polygons and masks with equal label and ``group_id`` are one object.  Raises InputError for circles, lines and points, which
     have no mask.
     """
     places = [place for place in sorted(path.rglob("*.json")) if (data := _data(place)) and "shapes" in data]

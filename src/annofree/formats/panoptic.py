@@ -1,4 +1,4 @@
-"""COCO panoptic files: a JSON file, and beside it a folder of its name with one PNG of segment ids a picture.
+"""COCO panoptic files: a JSON file, and beside it a folder of its name with one PNG of segment ids an image.
 
 A pixel of segment id has R + 256 G + 65536 B = id; 0 is void.  H W pixels.
 """
@@ -68,7 +68,7 @@ class PanopticFile:
 
     @classmethod
     def start(cls, path: Path, names: Mapping[int, str], stuff: Collection[str] = ()) -> PanopticFile:
-        """Start a file whose categories are ``names`` by id, of which ``stuff`` are no things; makes its folder."""
+        """Start a file whose categories are ``names`` by id, of which ``stuff`` are stuff classes; creates its folder."""
         if not path.suffix:
             raise InputError(f"expected a file such as {path}.json, for the PNGs go to the folder {path}")
         file = cls(path, categories=_categories(names, stuff))
@@ -81,10 +81,10 @@ class PanopticFile:
         return self.path.with_suffix("")
 
     def add(self, file_name: str, segments: npt.NDArray[np.integer[Any]], rows: Sequence[Mapping[str, Any]]) -> int:
-        """Write the PNG of one picture and keep its ``rows``, COCO's segments_info; returns its image id, from 1.
+        """Write the PNG of one image and keep its ``rows``, COCO's segments_info; returns its image id, from 1.
 
         Raises InputError when the rows do not list the ids of ``segments`` (H, W), or name no known category, when the PNG's
-        name is taken by another picture, and when it would lie outside the folder.
+        name is taken by another image, and when it would lie outside the folder.
         """
         png = _png_name(file_name)
         if png in self._taken:
@@ -102,14 +102,14 @@ class PanopticFile:
         return id_
 
     def write(self) -> None:
-        """Write the JSON, whole or not at all."""
+        """Write the JSON atomically."""
         write_json(
             self.path, {"info": self.info} | {key: getattr(self, key) for key in ("images", "annotations", "categories")}
         )
 
     @classmethod
     def read(cls, path: Path) -> PanopticFile:
-        """Read the JSON; raises InputError when it is not there, not JSON, or not COCO panoptic."""
+        """Read the JSON; raises InputError if it is missing, not JSON, or not COCO panoptic."""
         data = read_lists(path, "COCO panoptic JSON")
         if not all(isinstance(row, dict) and "segments_info" in row for row in data["annotations"]):
             raise InputError(f"expected segments_info in each annotation of {path}; is it a file of instances?")
@@ -121,7 +121,7 @@ class PanopticFile:
     def segments(self, annotation: Mapping[str, Any]) -> Ids:
         """Read the ids (H, W) of one of the annotations from its PNG.
 
-        Raises InputError when that is missing, no RGB PNG or of another size than its picture, and when its ids and those of
+        Raises InputError when that is missing, no RGB PNG or of another size than its image, and when its ids and those of
         the JSON differ.
         """
         path = self.folder / annotation["file_name"]

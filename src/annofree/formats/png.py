@@ -1,4 +1,4 @@
-"""Instances as index PNGs: one class a pixel, laid over each other, the strongest on top."""
+"""Instances as index PNGs: one class per pixel, the highest score on top."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LABELS = "labels"
 
 
 def write_index_pngs(file: Pictures, out: Path) -> None:
-    """Write ``labels/``: a palette PNG a picture, 0 for background, and ``classes.json``."""
+    """Write ``labels/``: a palette PNG an image, 0 for background, and ``classes.json``."""
     names = with_background(names_of(file))
     ClassList.of(LabelMap(np.zeros((1, 1), np.int32), names, 0)).write(out / LABELS)
     for picture in file:
@@ -32,13 +32,13 @@ def write_index_pngs(file: Pictures, out: Path) -> None:
 
 
 def class_map(picture: Picture, names: tuple[str, ...]) -> LabelMap:
-    """Paint a picture's things as classes; ``names`` has the background first."""
+    """Paint an image's things as classes; ``names`` has the background first."""
     numbers = np.array([0, *(names.index(t.name, 1) for t in picture.things)], np.int32)
     return LabelMap(numbers[stacked(picture.things, picture.size)], names, 0)
 
 
 def stacked(things: Sequence[Thing], size: tuple[int, int]) -> npt.NDArray[np.int32]:
-    """Paint the masks of things over each other, (H, W): 0 for none, k + 1 for the k-th thing."""
+    """Rasterize masks over each other, (H, W): 0 for none, k + 1 for the k-th annotation."""
     canvas = np.zeros(size, np.int32)
     for k in painted_order(things):
         rle = things[k].rle
@@ -48,7 +48,7 @@ def stacked(things: Sequence[Thing], size: tuple[int, int]) -> npt.NDArray[np.in
 
 
 def with_background(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Put a background before the names, called so that none of them is called the same.
+    """Prepend a background whose name differs from all others.
 
     >>> with_background(("dog", "background"))
     ('_background', 'dog', 'background')
@@ -60,9 +60,9 @@ def with_background(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def read_index_pngs(path: Path, images: Path | None = None) -> Pictures:
-    """Read a folder of index PNGs: each class but the background is one thing a picture, for the pixels tell no more.
+    """Read a folder of index PNGs: each class but the background is one thing an image, for the pixels tell no more.
 
-    Pictures are named as in ``images``, without it like the PNGs.  Raises InputError when there is no ``classes.json``.
+    Images are named as in ``images``, without it like the PNGs.  Raises InputError when there is no ``classes.json``.
     """
     folder = path / LABELS if (path / LABELS / CLASSES_FILE).is_file() else path
     classes = ClassList.read(folder)
@@ -77,7 +77,7 @@ def read_index_pngs(path: Path, images: Path | None = None) -> Pictures:
 
 
 def _name(png: Path, images: Path | None) -> str:
-    """Name the picture whose labels a PNG has: another ending, the same else."""
+    """Name the image whose labels a PNG has: another ending, the same else."""
     there = sorted((images / png.parent).glob(f"{escape(png.stem)}.*")) if images else []
     return (png.parent / there[0].name if there else png).as_posix()
 

@@ -1,8 +1,8 @@
-"""Masks as polygons and back, exact to the pixel.
+"""Exact conversion between masks and polygons.
 
-Rings run along pixel edges, so their corners are whole numbers from 0 to W and 0 to H, and COCO's rasteriser gives back
-the very mask.  Pixels that touch at a corner only are separate parts; holes that do are one.  A polygon that has to hold
-holes or several parts joins their rings by bridges: lines walked there and back, which enclose nothing.
+Rings run along pixel edges, so their corners are integers from 0 to W and 0 to H, and COCO's rasterizer reproduces
+the exact mask.  Parts are 4-connected, holes 8-connected.  A polygon that has to hold
+holes or several parts joins their rings by bridges: lines traced there and back, of zero area.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _corners(mask: BoolArray) -> tuple[Points, Points]:
 
 
 def _loops(places: Points, ranks: Points) -> list[Points]:
-    """Walk from corner to corner, along its row, then along its column: neighbours in each are joined two by two."""
+    """Walk from corner to corner, along its row, then along its column: neighbors in each are joined two by two."""
     x, y = places.T
     across = _partners(np.lexsort((ranks[:, 0], x, y)))
     down = _partners(np.lexsort((ranks[:, 1], y, x)))
@@ -111,7 +111,7 @@ def _clockwise(points: Points) -> Points:
 
 
 def part_polygons(mask: BoolArray) -> list[Points]:
-    """Return one polygon (n, 2) a part of a mask, its holes bridged."""
+    """Return one polygon (n, 2) per part of a mask, with bridged holes."""
     found = rings(mask)
     parts = dict.fromkeys(ring.part for ring in found)
     return [bridged([ring for ring in found if ring.part == part]) for part in parts]
@@ -134,9 +134,9 @@ def bridged(found: Sequence[Ring]) -> Points:
 
 
 def inset(ring: Ring) -> Points:
-    """Move an outer ring from its pixels' edges to their centres, (n, 2) as indices of pixels.
+    """Move an outer ring from its pixels' edges to their centers, (n, 2) as indices of pixels.
 
-    That is the outline for programs that paint the pixels under a polygon's line too.
+    For programs that also fill the pixels under a polygon's line.
     """
     onward = np.sign(np.roll(ring.points, -1, axis=0) - ring.points)
     inward = np.stack([-onward[:, 1], onward[:, 0]], axis=1)
@@ -150,7 +150,7 @@ def filled(polygons: Sequence[npt.ArrayLike], size: tuple[int, int]) -> RLE:
 
 
 def drawn(polygon: npt.ArrayLike, size: tuple[int, int]) -> BoolArray:
-    """Fill a polygon (n, 2) together with its line as Pillow does, corners on pixel centres: a mask (H, W)."""
+    """Fill a polygon (n, 2) together with its line as Pillow does, corners on pixel centers: a mask (H, W)."""
     canvas = PIL.Image.new("1", (size[1], size[0]))
     ImageDraw.Draw(canvas).polygon([tuple(point) for point in np.asarray(polygon, float).tolist()], fill=1, outline=1)
     return np.asarray(canvas, bool)

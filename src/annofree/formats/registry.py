@@ -1,6 +1,6 @@
-"""The catalogue of formats, and the one way to write any of them: whole or not at all, read back, and compared.
+"""The registry of formats, and the one way to write any of them: whole or not at all, read back, and compared.
 
-Formats are written to a folder of their own with ``fidelity.json``, which says what the format could not hold.
+Each export is a folder with ``fidelity.json``, which reports what the format could not represent.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _REPORT = "fidelity.json"
 
 @dataclass(frozen=True)
 class Format:
-    """One format: how it is written to a folder and read from a path, and where its pictures go.
+    """One format: how it is written to a folder and read from a path, and where its images go.
 
-    Both go picture by picture; ``whole`` reads a file at once where that keeps more of it.  ``by_stem`` says that a picture's
-    files are found by its name without ending; ``crowds`` that it can hold regions that are not scored.
+    Both go image by image; ``whole`` reads a whole file if that preserves more.  ``by_stem`` says that an image's
+    files are found by its name without ending; ``crowds`` whether it supports crowd regions.
     """
 
     name: str
@@ -82,14 +82,14 @@ FORMATS: Mapping[str, Format] = {
 
 
 def format_named(name: str) -> Format:
-    """Return a format; raises InputError with the nearest names for one that there is not."""
+    """Return a format; raises InputError with similar names for an unknown one."""
     if name not in FORMATS:
         raise unknown_name("format", name, FORMATS)
     return FORMATS[name]
 
 
 def read(name: str, path: Path, images: Path | None = None) -> CocoFile:
-    """Read annotations in a format; ``images`` is the folder of the pictures, for formats that have no sizes.
+    """Read annotations in a format; ``images`` is the folder of the images, for formats that have no sizes.
 
     Raises InputError where the files are missing, damaged, or something else.
     """
@@ -101,7 +101,7 @@ def read(name: str, path: Path, images: Path | None = None) -> CocoFile:
 
 
 def read_run(path: Path, info: Mapping[str, Any]) -> Pictures:
-    """Read the annotations of a run picture by picture; ``info`` says what made them.  Raises InputError as ``read`` does."""
+    """Read the annotations of a run image by image; ``info`` is the provenance.  Raises InputError as ``read`` does."""
     format_ = FORMATS["coco"]
     with _understood(format_, path):
         pictures = coco_pictures(path, info)
@@ -115,7 +115,7 @@ def _understood_each(format_: Format, path: Path, pictures: Pictures) -> Iterato
 
 @contextmanager
 def _understood(format_: Format, path: Path) -> Iterator[None]:
-    """Say in a line why a file cannot be read."""
+    """Turn errors of reading a file into one line."""
     try:
         yield
     except InputError:
@@ -134,12 +134,12 @@ def export(
     image_root: Path | None = None,
     on_progress: Progress = lambda done, total: None,
 ) -> Fidelity:
-    """Write a file to a folder in a format, read it back, and report what was lost; the same is in ``fidelity.json``.
+    """Write a file to a folder in a format, read it back, and report what was lost, also in ``fidelity.json``.
 
     ``Pictures`` are gone through one by one, several times; their names alone stay in memory.  ``images`` copies or links the
-    pictures of ``image_root`` to where the format wants them.  ``on_progress`` counts each picture twice: written, compared.
+    images of ``image_root`` to where the format wants them.  ``on_progress`` counts each image twice: written, compared.
     Raises InputError for an unknown format, a folder that is not
-    empty, missing pictures, and names that the format cannot hold; then nothing is written.
+    empty, missing images, and names that the format cannot hold; then nothing is written.
     """
     format_ = format_named(name)
     _check(out, images, image_root)
@@ -192,7 +192,7 @@ def _without_crowds(pictures: Pictures) -> tuple[Pictures, int]:
 
 
 def _portable(names: Iterable[str], format_: Format) -> list[str]:
-    """Name pictures so that they stay in their folder, no two take the same files, and YOLO finds their labels."""
+    """Name images so that they stay in their folder, no two take the same files, and YOLO finds their labels."""
     taken = set() if format_.images else {PurePosixPath(_REPORT).stem}
     return [_free(name, format_.by_stem, taken) for name in names]
 
@@ -205,7 +205,7 @@ def _renamed(pictures: Pictures, names: list[str]) -> Pictures:
 
 
 def _counted(pictures: Pictures, start: int, count: int, on_progress: Progress) -> Pictures:
-    """Tell how many of ``count`` pictures were gone through, of both times, whenever they are."""
+    """Tell how many of ``count`` images were gone through, of both times, whenever they are."""
 
     def each() -> Iterator[Picture]:
         on_progress(start, 2 * count)
@@ -220,7 +220,7 @@ def _free(name: str, by_stem: bool, taken: set[str]) -> str:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
         path = PurePosixPath(path.name)
-    # YOLO finds labels by writing labels for the last images in a path.
+    # YOLO replaces the last "images" of a path with "labels" to find labels.
     parts = [f"{part}_" if part in ("images", "labels") and by_stem else part for part in path.parts[:-1]]
     base = PurePosixPath(*parts, path.name)
     tries = [base, *(base.with_name(f"{base.stem}-{k}{base.suffix}") for k in range(2, len(taken) + 3))]
@@ -231,7 +231,7 @@ def _free(name: str, by_stem: bool, taken: set[str]) -> str:
 
 
 def _place(places: Mapping[str, str], root: Path, folder: Path, images: Images) -> None:
-    """Copy or link pictures; all are looked for before the first is copied."""
+    """Copy or link images; all are looked for before the first is copied."""
     missing = [source for source in places if not (root / source).is_file()]
     if missing:
         raise InputError(f"expected {len(places)} pictures in {root}, but {len(missing)} are not there, such as {missing[0]}")

@@ -1,4 +1,4 @@
-"""What a format lost: a file as it was against the same file as it is read back, object by object."""
+"""Fidelity of a format: compares a file with what is read back after writing it, object by object."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHIFTED = 0.005  # px, the rounding of formats that write two digits
 
 @dataclass
 class Fidelity:
-    """What is left of the objects of a file in a format.
+    """What a format preserved of a file's objects.
 
     ``mask_iou`` are mean and least over objects that had a mask and were found again, None where there are none;
     ``exact`` counts the pixel-equal ones and ``boxes_only`` those found again without their mask.  ``lost`` objects are
@@ -62,7 +62,7 @@ class Fidelity:
 
     @property
     def losses(self) -> list[str]:
-        """Say what is not as it was, in words; empty where nothing was lost."""
+        """Describe the losses; empty if there are none."""
         changed = self.masks - self.exact - self.boxes_only
         said = {
             "pictures": len(self.pictures_lost),
@@ -81,7 +81,7 @@ class Fidelity:
         return words + ["category ids, numbered anew"] * self.category_ids_changed
 
     def table(self) -> str:
-        """Lay out the figures in a few lines, the last of which says what was lost."""
+        """Format the figures in a few lines, the last of which lists the losses."""
         iou = self.mask_iou
         masks = f"IoU mean {iou['mean']:.4f}, min {iou['min']:.4f}; " if iou else ""
         lines = [
@@ -109,10 +109,10 @@ def compare(
     *,
     by_stem: bool = False,
 ) -> Fidelity:
-    """Compare what was written with what was read back, pictures by name, objects by their overlap.
+    """Compare what was written with what was read back, images by name, objects by their overlap.
 
-    Where a format keeps no more, ``by_stem`` finds pictures by their name without ending.  Pictures are read one by one as
-    long as both sides come in much the same order; those that come too early wait in memory.
+    Where a format keeps no more, ``by_stem`` finds images by their name without ending.  Images are read one by one as
+    long as both sides have about the same order; images ahead of the other side wait in memory.
     """
     report, overlaps = Fidelity(format), array("d")
     first, second = (side if isinstance(side, Pictures) else Pictures.of(side) for side in (before, after))
@@ -134,7 +134,7 @@ def compare(
 
 
 class _Back:
-    """What was read back, picture by picture; ``ids`` are those of the categories seen so far, by name."""
+    """What was read back, image by image; ``ids`` are those of the categories seen so far, by name."""
 
     def __init__(self, pictures: Pictures, by_stem: bool) -> None:
         names_of(pictures)  # raises where two share one
@@ -142,7 +142,7 @@ class _Back:
         self._coming, self._early = iter(pictures), dict[str, Picture]()
 
     def of(self, picture: Picture) -> Picture | None:
-        """The same picture, None where there is none."""
+        """The same image, None where there is none."""
         key = self._key(picture)
         while key not in self._early and (other := next(self._coming, None)) is not None:
             for thing in other.things:
@@ -170,7 +170,7 @@ def _ids(file: Pictures) -> dict[str, int]:
 
 
 def _compare(report: Fidelity, picture: Picture, others: Sequence[Thing], overlaps: array[float]) -> None:
-    """Add one picture's objects to the report."""
+    """Add one image's objects to the report."""
     table = _overlap(picture.things, others)
     same = np.array([[a.name == b.name for b in others] for a in picture.things]).reshape(table.shape)
     rows, columns = linear_sum_assignment(-(table + _SAME_NAME * same))
@@ -228,7 +228,7 @@ def _xywh(things: Sequence[Thing]) -> FloatArray:
 
 
 def _swallowed(thing: Thing, others: Sequence[Thing]) -> bool:
-    """Whether most of a thing's mask is in one of the others'."""
+    """Whether most of a mask lies inside one of the others."""
     masks = [o.rle for o in others if o.rle is not None]
     if thing.rle is None or not masks:
         return False

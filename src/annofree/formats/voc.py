@@ -1,11 +1,11 @@
-"""Pascal VOC: an XML file a picture with boxes, and PNGs of classes and of objects.
+"""Pascal VOC: an XML file an image with boxes, and PNGs of classes and of objects.
 
 OUT
 ├── Annotations/a.xml            boxes, by pixels from 1, both ends included
 ├── SegmentationClass/a.png      classes by index, and classes.json that names them
 ├── SegmentationObject/a.png     the k-th object of the XML file is k; 0 is background, 255 void
 ├── ImageSets/Main/train.txt     the files' names without ending; in ImageSets/Segmentation too
-└── JPEGImages/                  pictures, where they are copied or linked
+└── JPEGImages/                  images, where they are copied or linked
 
 VOC's xmin = x0 + 1 and xmax = x1 for our x0 and end-exclusive x1, rounded to whole pixels.  A pixel belongs to one object.
 """
@@ -46,7 +46,7 @@ Box = tuple[float, float, float, float]
 
 
 def write_voc(file: Pictures, out: Path) -> None:
-    """Write boxes, class and object PNGs; from the 255th object of a picture on there are boxes only."""
+    """Write boxes, class and object PNGs; from the 255th object of an image on there are boxes only."""
     names = with_background(names_of(file))
     ClassList.of(LabelMap(np.zeros((1, 1), np.int32), names, 0)).write(out / _CLASSES, _voc_colors(len(names)))
     listed: list[str] = []

@@ -1,12 +1,12 @@
-"""YOLO: ``data.yaml``, and a text file a picture with one line an object, in shares of the picture's width and height.
+"""YOLO: ``data.yaml``, and a text file an image with one line an object, in shares of the image's width and height.
 
 OUT
 ├── data.yaml        names by index, which folder to train on
 ├── pictures.json    file names and sizes, for the label files say neither (no part of YOLO)
-├── images/train/    pictures, where they are copied or linked
-└── labels/train/    a.txt for a.jpg, empty where nothing is in the picture
+├── images/train/    images, where they are copied or linked
+└── labels/train/    a.txt for a.jpg, empty where nothing is in the image
 
-A line is ``class x y w h`` for boxes (centre and size) and ``class x1 y1 x2 y2 ...`` for masks, one polygon an object.
+A line is ``class x y w h`` for boxes (center and size) and ``class x1 y1 x2 y2 ...`` for masks, one polygon an object.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Line = Callable[[Thing, tuple[int, int]], Sequence[float] | None]
 
 
 def write_yolo_masks(file: Pictures, out: Path) -> None:
-    """Write a segmentation data set; parts and holes of an object are joined by bridges, for it has one line."""
+    """Write a segmentation data set; parts and holes of an object are bridged to one polygon."""
     _write(file, out, _polygon)
 
 
@@ -57,7 +57,7 @@ def _write(file: Pictures, out: Path, numbers: Line) -> None:
 
 
 def _written(file: Pictures, names: Sequence[str], out: Path, numbers: Line) -> Iterator[dict[str, Any]]:
-    """Write the label files, and give what ``pictures.json`` says of each."""
+    """Write the label files, and return their entries for ``pictures.json``."""
     for picture in file:
         lines = [_line(names.index(t.name), numbers(t, picture.size)) for t in picture.things]
         text = "".join(line for line in lines if line)
@@ -104,9 +104,9 @@ def _yaml(names: Sequence[str]) -> str:
 
 
 def read_yolo(path: Path, images: Path | None = None) -> Pictures:
-    """Read a detection or segmentation data set: its ``data.yaml`` or the folder with it.
+    """Read a detection or segmentation dataset: its ``data.yaml`` or the folder with it.
 
-    Sizes come from ``pictures.json``, else from the pictures, in ``images`` or where data.yaml says.  Raises InputError
+    Sizes come from ``pictures.json``, else from the images, in ``images`` or where data.yaml says.  Raises InputError
     where there are neither, for indices that no name has, and for lines that are neither boxes nor polygons.
     """
     place = path / "data.yaml" if path.is_dir() else path
@@ -149,7 +149,7 @@ def _listed(folder: Path) -> Iterator[tuple[str, tuple[int, int], Path]]:
 
 
 def _found(folder: Path, data: dict[str, Any], images: Path | None) -> Iterator[tuple[str, tuple[int, int], Path]]:
-    """The pictures of the folders that data.yaml names, with images/ in place of labels/ for their label files."""
+    """The images of the folders that data.yaml names, with images/ in place of labels/ for their label files."""
     base = folder / str(data.get("path") or "")
     splits = [data.get(split) for split in ("train", "val", "test")]
     folders = dict.fromkeys(
@@ -170,7 +170,7 @@ def _found(folder: Path, data: dict[str, Any], images: Path | None) -> Iterator[
 
 
 def image_size(place: Path) -> tuple[int, int]:
-    """Return the size (H, W) of a picture turned upright, from its head alone; raises InputError if it is none."""
+    """Return the size (H, W) of an image turned upright, from its head alone; raises InputError if it is none."""
     try:
         with PIL.Image.open(place) as picture:
             width, height = picture.size
@@ -181,7 +181,7 @@ def image_size(place: Path) -> tuple[int, int]:
 
 
 def _things(labels: Path, names: dict[int, str], size: tuple[int, int]) -> Iterator[Thing]:
-    """What a label file says; where there is none, nothing is in the picture."""
+    """What a label file says; where there is none, nothing is in the image."""
     text = labels.read_text(encoding="utf-8") if labels.is_file() else ""
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():

@@ -1,1 +1,1 @@
-"""Pieces of an image, before they have names."""
+"""Class-agnostic fragments of an image."""

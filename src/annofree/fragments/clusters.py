@@ -1,7 +1,7 @@
 """Fragments: the connected pieces of the clusters of a feature map.
 
 Clusters of intermediate CLIP features form bands *between* objects as well as regions on them (Zip, section 3.2), so
-their pieces are where one object ends.  Nothing here depends on a class: one call serves every vocabulary.
+their pieces end at object boundaries.  Nothing here depends on the classes: one call serves every vocabulary.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Init = Literal["linspace", "random", "k-means++", "semantic"]
 
 @dataclass(frozen=True)
 class Seeding:
-    """Where K-means starts."""
+    """Initialization of K-means."""
 
     # ``linspace`` (even steps over the flattened map: the released demo), ``random``, ``k-means++``, or ``semantic``: the paper
-    # chooses centres and their number from the activation maps, in an appendix that is not public. Ours asks the text-aligned
-    # tokens, which hold the activation of every possible name: farthest-point seeds over them, each of whose centres is the
+    # chooses centers and their number from the activation maps, in an appendix that is not public. Ours asks the text-aligned
+    # tokens, which hold the activation of every possible name: farthest-point seeds over them, each of whose centers is the
     # mean boundary feature of the cells that are nearest to it in meaning
     init: Init = "linspace"
     # K, the number of clusters; 20 in the released demo; of ``semantic``, the most there may be
@@ -42,7 +42,7 @@ class Seeding:
     seed: int = 0
 
     def centres(self, features: Tensor, tokens: FeatureMap, grid: tuple[int, int]) -> Tensor:
-        """Choose the first centres (K, C) for boundary features (n, C) that lie on ``grid`` (h, w)."""
+        """Choose the first centers (K, C) for boundary features (n, C) that lie on ``grid`` (h, w)."""
         generator = torch.Generator().manual_seed(self.seed)
         if self.init == "linspace":
             return features[clustering.linspace_seeds(len(features), self.clusters).to(features.device)]
@@ -63,7 +63,7 @@ class Seeding:
 
 
 def fragments_of(boundaries: FeatureMap, tokens: FeatureMap, seeding: Seeding, connectivity: Connectivity) -> Fragments:
-    """Cluster boundary features (C, h, w) and cut the clusters into connected fragments."""
+    """Cluster boundary features (C, h, w) and split the clusters into connected fragments."""
     grid = (boundaries.values.shape[1], boundaries.values.shape[2])
     features = boundaries.values.flatten(1).T.float().contiguous()
     labels = clustering.kmeans(features, seeding.centres(features, tokens, grid))
@@ -71,7 +71,7 @@ def fragments_of(boundaries: FeatureMap, tokens: FeatureMap, seeding: Seeding, c
 
 
 def cut(clusters: Tensor, connectivity: Connectivity) -> Fragments:
-    """Cut a cluster map (h, w), numbered from 1, into connected fragments with area and box.
+    """Split a cluster map (h, w), numbered from 1, into connected fragments with area and box.
 
     >>> pieces = cut(torch.tensor([[1, 2, 1], [1, 2, 2]]), 4)
     >>> pieces.labels.tolist(), pieces.area.tolist(), pieces.cluster.tolist()

@@ -1,1 +1,1 @@
-"""Weights: cards, presets, download, bundles, and what their licences allow."""
+"""Weights: cards, presets, download, bundles, and what their licenses allow."""

@@ -1,6 +1,6 @@
-"""Bundles: models in one tar file, for a machine without network.
+"""Bundles: models in one tar file, for machines without network access.
 
-The file holds ``NAME/card.json``, which has the hash of every file, then ``NAME/FILE``.  The same models make the same bytes.
+The file holds ``NAME/card.json``, which has the hash of every file, then ``NAME/FILE``.  The output is deterministic.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MEMBER = re.compile(r"(?P<model>[A-Za-z0-9][A-Za-z0-9._-]*)/(?P<file>[A-Za-z0-9
 
 
 def write_bundle(models: Sequence[Local], path: Path) -> None:
-    """Write models to a tar file, whole or not at all."""
+    """Write models to a tar file, atomically."""
 
     def write(temporary: Path) -> None:
         with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
@@ -90,7 +90,7 @@ def add_bundle(path: Path) -> list[Card]:
 
 
 def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    """Write a plain file of a tar; of who owned it, its rights and its time nothing is kept."""
+    """Add a file to a tar without owner, permissions and time stamps."""
     target.parent.mkdir(exist_ok=True)
     source = tar.extractfile(member)
     assert source is not None  # noqa: S101 -- it is a plain file

@@ -1,4 +1,4 @@
-"""Cards: what a set of weights is, where it came from, under which terms, and that it is what it says.
+"""Cards: description, origin, license and checksums of a set of weights.
 
 A model is a folder: its configuration and safetensors in the layout of its own library, and ``card.json``.  The cards of
 weights that others publish are in ``assets/models.toml``; the weights themselves are fetched by ``hub``.
@@ -47,7 +47,7 @@ def sha256_of(path: Path) -> str:
 
 
 def size_text(count: int) -> str:
-    """Write a number of bytes for people.
+    """Format a number of bytes for display.
 
     >>> size_text(408_241_980), size_text(2_494_677_308), size_text(2_000), size_text(0)
     ('408 MB', '2.5 GB', '2 kB', 'unknown size')
@@ -121,7 +121,7 @@ class Card:
 
     @property
     def pinned(self) -> bool:
-        """Whether the revision is a commit, which cannot change."""
+        """Whether the revision is a commit (immutable)."""
         return len(self.revision) == 40 and set(self.revision) <= set("0123456789abcdef")
 
     @classmethod
@@ -138,7 +138,7 @@ class Card:
     def read(cls, folder: Path) -> Card:
         """Read the card of a model folder and check its files against it.
 
-        Raises MissingError without the folder or a file, InputError when a file is not what the card says.
+        Raises MissingError for a missing folder or file, InputError if a file does not match the card.
         """
         path = folder / "card.json"
         if not path.is_file():
@@ -160,7 +160,7 @@ class Card:
         write_json(folder / "card.json", asdict(self), indent=2)
 
     def provenance(self) -> dict[str, Any]:
-        """What a result says of the weights that made it."""
+        """The provenance that results record of these weights."""
         return {
             "name": self.name,
             "kind": self.kind,

@@ -1,7 +1,7 @@
-"""Fetching weights: the Hugging Face cache with the user's settings, only the files that a card names, each one checked.
+"""Fetching weights: the Hugging Face cache with the user's settings, only the files listed in a card, each one verified.
 
-What is here already is used without asking the network.  A branch is turned into the commit that it means at the first
-fetch, and stays that commit on this machine.
+Local files are used without network access.  A branch is resolved to its commit at the first
+download, and stays pinned to that commit on this machine.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Local(NamedTuple):
-    """A model on this machine: its card, with the revision and the hashes of what is there, and its folder."""
+    """A local model: its card, with the revision and the hashes of its files, and its folder."""
 
     card: Card
     folder: Path
 
 
 class _UnreachableError(Exception):
-    """The hub cannot be asked; says why."""
+    """The hub cannot be reached; holds the reason."""
 
 
 def cache_folder() -> Path:
@@ -44,14 +44,14 @@ def cache_folder() -> Path:
 
 
 def silence() -> None:
-    """Show no progress of downloads."""
+    """Disable progress bars of downloads."""
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
 
 
 def present(card: Card) -> Path | None:
-    """Return the folder of a model that is on this machine, unchecked; None where any of its files is missing."""
+    """Return the folder of a local model, unverified; None if any of its files is missing."""
     if card.name in BUNDLED:
         return bundled(card.name)
     if (own := stored(card.name)) is not None:
@@ -67,22 +67,22 @@ def present(card: Card) -> Path | None:
 
 
 def find(card: Card, *, again: bool = False) -> Local | None:
-    """Return a model that is on this machine, checked; None where any of its files is missing.
+    """Return a local model, verified; None if any of its files is missing.
 
-    A file is hashed when it is first seen, when its size or time changed, and when everything is to be read ``again``.
-    Raises InputError when a file is not what the card says or what it was when it first came.
+    A file is hashed on first use, when its size or time changed, and if ``again`` is set.
+    Raises InputError if a file does not match the card or the hash recorded at first download.
     """
     folder = present(card)
     return None if folder is None else _checked(card, folder, again)
 
 
 def fetch(cards: Sequence[Card], *, spec: str = "", hint: str = "") -> list[Local]:
-    """Return models, after downloading those that are not here.
+    """Return models, downloading those that are missing.
 
-    Where that cannot be, the error names the ``spec`` that stands for them, if any, and the ``hint`` of what else to do.
+    If that fails, the error names the ``spec`` they belong to, if any, and a ``hint``.
 
-    Raises MissingError, in one line for all that is missing, when the hub cannot be asked, wants its terms accepted, or
-    does not have them; and when the disk is full.  Raises InputError when a file is not what it should be.
+    Raises MissingError, in one line for all missing models, if the hub cannot be reached, requires accepted terms, or
+    does not have them; and if the disk is full.  Raises InputError if a file fails verification.
     """
     missing = [card for card in cards if present(card) is None]
     try:
@@ -95,7 +95,7 @@ def fetch(cards: Sequence[Card], *, spec: str = "", hint: str = "") -> list[Loca
 
 
 def renew(card: Card) -> Local:
-    """Forget what a model was when it first came, and take what its hub has now; raises what ``fetch`` raises."""
+    """Re-pin a model to the current revision of its hub; raises what ``fetch`` raises."""
     if not card.hub or stored(card.name) is not None:
         Seen.forget(card.name)
         return fetch([card])[0]
@@ -119,7 +119,7 @@ def _here(card: Card) -> Local:
 
 
 def _revision(card: Card) -> str:
-    """The commit of the card, or else that which was seen, or else the card's branch."""
+    """The commit of the card, else the recorded one, else the card's branch."""
     seen = Seen.of(card.name)
     return card.revision if card.pinned or seen.hub != card.hub or not seen.revision else seen.revision
 
@@ -142,7 +142,7 @@ def _download(card: Card, revision: str) -> None:
 
 
 def _knock(card: Card, revision: str) -> None:
-    """Ask the hub for a file once: the download itself would try for half a minute, and say so in a dozen lines."""
+    """Probe the hub for one file: the download itself would retry for half a minute, with a dozen lines of output."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
     if not constants.HF_HUB_OFFLINE:
@@ -151,7 +151,7 @@ def _knock(card: Card, revision: str) -> None:
 
 @contextmanager
 def _refusals(card: Card, revision: str) -> Iterator[None]:
-    """Turn what can go wrong in a download into one line each."""
+    """Turn download errors into one-line messages."""
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{card.hub}"
@@ -211,7 +211,7 @@ def _what_to_do(missing: Sequence[Card], why: str, spec: str, hint: str) -> str:
 
 
 def _checked(card: Card, folder: Path, again: bool) -> Local:
-    """Check every file against the card, what was seen before, and the hub's own name for it; write down what was seen."""
+    """Verify every file against the card, the recorded hashes and the hub's own checksum; record the hashes."""
     if card.name in BUNDLED:
         card = bundled_card(card.name)
     elif folder == stored(card.name):
@@ -243,7 +243,7 @@ def _refuse_changed(card: Card, path: Path, found: str, known: str | None, befor
 
 
 def _refuse_damaged(card: Card, path: Path, found: str) -> None:
-    """Refuse a file that is not what the hub calls it, or no safetensors; a damaged download is taken out of the cache."""
+    """Refuse a file that fails the hub's checksum or is no safetensors; damaged downloads leave the cache."""
     link = path.readlink() if path.is_symlink() else None
     named = link.name if link is not None and re.fullmatch("[0-9a-f]{64}", link.name) else None
     if named in (None, found) and _is_whole(path):

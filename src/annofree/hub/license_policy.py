@@ -1,4 +1,4 @@
-"""The ledger: what a pipeline may hold, by supervision and by licence, and which part breaks that."""
+"""The ledger: what a pipeline may hold, by supervision and by license, and which part breaks that."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PERMISSIVE = frozenset(
         "Zlib",
     }
 )
-"""SPDX ids of licences that ask for no more than their notice; an unknown licence is not one of them."""
+"""SPDX ids of licenses that ask for no more than their notice; an unknown license is not one of them."""
 
 
 def check(cards: Iterable[Card], max_tier: str | None = None, licence: str | None = None) -> None:
-    """Refuse models above a tier of supervision, or whose weights or code have other licences than those allowed.
+    """Refuse models above a tier of supervision, or whose weights or code have other licenses than those allowed.
 
-    ``licence`` is ``permissive``, or SPDX ids with commas between.  Raises InputError that names every part that breaks it,
-    and for a tier that is none.
+    ``licence`` is ``permissive``, or comma-separated SPDX ids.  Raises InputError that names every violating model,
+    and for an unknown tier.
 
     >>> from annofree.hub.cards import known_cards
     >>> cards = known_cards()

@@ -1,4 +1,4 @@
-"""Cards of any weights that open_clip knows by architecture and tag."""
+"""Cards for all pretrained weights of open_clip, by architecture and tag."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 
 
 def open_clip_card(spec: str) -> Card:
-    """Build the card of ``open_clip:ARCH/TAG`` from open_clip's own table; nobody checked its licence, so it is unknown.
+    """Build the card of ``open_clip:ARCH/TAG`` from open_clip's own table; nobody checked its license, so it is unknown.
 
     Raises InputError for an unknown architecture or tag, MissingError for weights without a safetensors file on the hub.
     """

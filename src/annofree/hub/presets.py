@@ -1,4 +1,4 @@
-"""Presets, and free specs such as ``openai-rn50x64+openai-vit-b-16+sam-b``: which models work together."""
+"""Presets, and free specs such as ``openai-rn50x64+openai-vit-b-16+sam-b``: compatible sets of models."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Preset:
     use: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def cards(self) -> dict[Role, Card]:
-        """The cards by role; raises InputError for a name that no card has."""
+        """The cards by role; raises InputError for an unknown model."""
         named = {role: getattr(self, role) for role in ROLES}
         return {role: card_named(name) for role, name in named.items() if name is not None}
 
@@ -61,10 +61,10 @@ def presets() -> Mapping[str, Preset]:
 
 
 def preset_named(spec: str) -> Preset:
-    """Return a preset by name, or put one together from the names of models, joined by ``+``; their kinds say their roles.
+    """Return a preset by name, or build one from model names joined by ``+``; roles follow from their kinds.
 
-    Of two CLIPs the ResNet gives the boundaries and the transformer the clues.  Raises InputError for unknown names, and for
-    models that do not make a pipeline.
+    Of two CLIPs, the ResNet gives boundary features and the transformer clues.  Raises InputError for unknown names, and for
+    models that do not form a pipeline.
 
     >>> made = preset_named("openai-rn50x64+openai-vit-b-16+sam-b")
     >>> made.clip, made.boundaries, made.sam

@@ -1,10 +1,10 @@
-"""annofree's own folder: models that were added by hand, and what each file was when it was first seen.
+"""annofree's own folder: manually added models, and the hashes recorded for each file at first use.
 
     ANNOFREE_HOME, or the cache folder of the platform
-    ├── models/NAME/     a model added from a folder or a bundle: its files and card.json
-    └── seen/NAME.json   revision, and SHA-256, size and time of each file, written at the first fetch
+    ├── models/NAME/     a model added from a folder or bundle: its files and card.json
+    └── seen/NAME.json   revision, and SHA-256, size and time of each file, recorded at first download
 
-A published file whose hash nobody wrote down is trusted when it first comes; from then on a change is an error.
+A published file without a known hash is trusted on first use; later changes are errors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Seen", "add_folder", "all_cards", "card_named", "home", "keep", "slu
 
 
 def home() -> Path:
-    """Return annofree's own folder; it need not exist."""
+    """Return annofree's own folder, which may not exist yet."""
     if own := os.environ.get("ANNOFREE_HOME"):
         return Path(own).expanduser()
     if sys.platform == "win32":
@@ -40,7 +40,7 @@ def home() -> Path:
 
 
 def slug(name: str) -> str:
-    """Return a model's name as a name of a file or folder.
+    """Return a model's name as a valid file name.
 
     >>> slug("open_clip:ViT-B-16/datacomp_xl_s13b_b90k")
     'open_clip--ViT-B-16--datacomp_xl_s13b_b90k'
@@ -49,13 +49,13 @@ def slug(name: str) -> str:
 
 
 def stored(name: str) -> Path | None:
-    """Return the folder of a model that was added by hand, None where there is none."""
+    """Return the folder of a manually added model, or None."""
     folder = home() / "models" / slug(name)
     return folder if (folder / "card.json").is_file() else None
 
 
 def all_cards() -> dict[str, Card]:
-    """The cards that annofree knows, and those of models that were added by hand."""
+    """All cards: the known ones and those of manually added models."""
     cards = dict(known_cards())
     for path in sorted((home() / "models").glob("*/card.json")):
         if not path.parent.name.startswith("."):
@@ -67,7 +67,7 @@ def all_cards() -> dict[str, Card]:
 def card_named(name: str) -> Card:
     """Return a card by name, or by open_clip's own: ``open_clip:ARCH/TAG``.
 
-    Raises InputError for an unknown name, with the nearest known ones.
+    Raises InputError for an unknown name, suggesting similar known names.
     """
     cards = all_cards()
     if name in cards:
@@ -79,7 +79,7 @@ def card_named(name: str) -> Card:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model was when its files were last read: ``files`` holds sha256, size and time (ns) by name."""
+    """Recorded state of a model's files: sha256, size and time (ns) by name."""
 
     hub: str = ""
     revision: str = ""
@@ -87,7 +87,7 @@ class Seen:
 
     @classmethod
     def of(cls, name: str) -> Seen:
-        """Read what was seen of a model; nothing, where it was never seen."""
+        """Read the recorded state of a model; empty if there is none."""
         path = _seen(name)
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
@@ -98,16 +98,16 @@ class Seen:
 
     @staticmethod
     def forget(name: str) -> None:
-        """Forget a model, so that it is trusted anew when it next comes."""
+        """Delete the recorded state, so that the model is trusted again at the next download."""
         _seen(name).unlink(missing_ok=True)
 
     def sha256(self, name: str) -> str | None:
-        """The hash that a file had."""
+        """The recorded hash of a file."""
         known = self.files.get(name)
         return known["sha256"] if known else None
 
     def look(self, path: Path, again: bool = False) -> dict[str, Any]:
-        """Hash a file, unless it has the size and the time that it had before and need not be read ``again``."""
+        """Hash a file, unless its size and time are unchanged and ``again`` is not set."""
         stat, known = path.stat(), self.files.get(path.name)
         stamp = {"size": stat.st_size, "time": stat.st_mtime_ns}
         if known and not again and all(known[k] == v for k, v in stamp.items()):
@@ -115,7 +115,7 @@ class Seen:
         return {"sha256": sha256_of(path), **stamp}
 
     def write(self, name: str) -> None:
-        """Write down what was seen; a folder that cannot be written to is no reason to stop (``annofree doctor`` says so)."""
+        """Save the recorded state; a read-only folder is not an error here (``annofree doctor`` reports it)."""
         with suppress(OSError):
             _seen(name).parent.mkdir(parents=True, exist_ok=True)
             write_json(_seen(name), asdict(self), indent=2)
@@ -126,10 +126,10 @@ def _seen(name: str) -> Path:
 
 
 def add_folder(source: Path, name: str | None = None) -> Card:
-    """Add a model from a folder: one with card.json, or the files of a known model whose ``name`` is given.
+    """Add a model from a folder with card.json, or from the files of the known model ``name``.
 
-    Raises MissingError for files that are not there; InputError for a folder that is no model, for pickles, and for files
-    that are not those that the card names or that were seen before.
+    Raises MissingError for missing files; InputError for a folder that is no model, for pickles, and for files
+    that do not match the card or the recorded hashes.
     """
     if not source.is_dir():
         raise InputError(f"expected a model's folder or a bundle at {source}, which is neither")
@@ -147,7 +147,7 @@ def add_folder(source: Path, name: str | None = None) -> Card:
 
 
 def _converted(card: Card, source: Path, scratch: Path) -> Path:
-    """Return the folder that has a card's files: the source, or ``scratch`` with a published file made safe."""
+    """Return the folder with a card's files: the source, or ``scratch`` with a published pickle converted to safetensors."""
     missing = [f for f in card.files if not (source / f).is_file()]
     if not missing:
         return source
@@ -175,7 +175,7 @@ def _convert(path: Path, sha: str, target: Path) -> None:
 
 
 def keep(card: Card, source: Path) -> Card:
-    """Copy the files of a card into the store, whole or not at all; a known model keeps the terms of its known card."""
+    """Copy the files of a card into the store, atomically; a known model keeps the license of its known card."""
     if card.name in BUNDLED:
         raise InputError(f"the model {card.name} comes with annofree; give yours another name in its card.json")
     known = known_cards().get(card.name)

@@ -1,4 +1,4 @@
-"""Reading a COCO file row by row, so that a run of 100,000 pictures can be counted without holding it."""
+"""Reading a COCO file row by row, so that a run of 100,000 images can be counted without holding it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Pictures by the million: folders, lists of paths and WebDataset tars, one id and one place a picture.
+"""Images by the million: folders, lists of paths and WebDataset tars, one id and one place an image.
 
-The id of a picture is its path below the source's ``root``; inside a tar it is ``shard.tar::member``.  So its place is
+The id of an image is its path below the source's ``root``; inside a tar it is ``shard.tar::member``.  So its place is
 ``root/id``, wherever the root is.
 """
 
@@ -29,9 +29,9 @@ _INSIDE = ".tar::"
 
 
 def read_place(place: str, id: str | None = None) -> Image:  # noqa: A002 -- the word the noun uses
-    """Read a picture from its place, a path or ``shard.tar::member``, with Pillow's warnings let through; made for threads.
+    """Read an image from its place, a path or ``shard.tar::member``, with Pillow's warnings let through; made for threads.
 
-    Raises ImageError, one line naming the place, when there is no whole picture.
+    Raises ImageError, one line naming the place, when there is no whole image.
     """
     tar, inside, member = place.partition(_INSIDE)
     if not inside:
@@ -52,9 +52,9 @@ def read_place(place: str, id: str | None = None) -> Image:  # noqa: A002 -- the
 
 @dataclass(frozen=True)
 class Source:
-    """The pictures of ``inputs``: folders, tars, text lists (``.txt``, a path a line) and single pictures.
+    """The images of ``inputs``: folders, tars, text lists (``.txt``, a path a line) and single images.
 
-    Folders are searched at every depth for pictures and tars, in sorted order; hidden files are passed over, and so is
+    Folders are searched at every depth for images and tars, in sorted order; hidden files are passed over, and so is
     ``exclude``, the folder that results go to.  Paths in a list count from the list's own folder; its empty lines and those
     that begin with # are passed over.  Tars are uncompressed.
 
@@ -81,7 +81,7 @@ class Source:
         return Path(common)
 
     def ids(self) -> Iterator[str]:
-        """The id of each picture, once, in the same order each time; all ids, and nothing else, stay in memory."""
+        """The id of each image, once, in the same order each time; all ids, and nothing else, stay in memory."""
         prefix, seen = _prefix_from(self.root), set[str]()
         for folder, name in self._files():
             path = prefix(folder) + name
@@ -102,7 +102,7 @@ class Source:
                 yield str(given.parent.resolve())
 
     def _files(self) -> Iterator[tuple[str, str]]:
-        """The folder and the name of each picture and tar."""
+        """The folder and the name of each image and tar."""
         for given in self.inputs:
             if given.is_dir():
                 yield from _walked(given.resolve(), self.exclude.resolve() if self.exclude else None)
@@ -115,9 +115,9 @@ class Source:
 def read_pictures(
     entries: Iterable[tuple[str, str]], threads: int = 4, ahead: int = 64, reader: Reader = read_place
 ) -> Iterator[tuple[str, str, Image | ImageError]]:
-    """Read pictures, given by id and place, in threads: (id, place, picture or why there is none), in order.
+    """Read images, given by id and place, in threads: (id, place, image or why there is none), in order.
 
-    At most ``ahead`` pictures are held.  Enter ``pillow_quiet`` around this.
+    At most ``ahead`` images are held.  Enter ``pillow_quiet`` around this.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="annofree-read") as readers:
         coming: deque[tuple[str, str, Future[Image | ImageError]]] = deque()
@@ -195,7 +195,7 @@ _SCANNING = Lock()
 
 
 def _members(tar: str) -> Mapping[str, tuple[int, int]]:
-    """Where the pictures of a tar are: offset and size in bytes by name, in its order."""
+    """Where the images of a tar are: offset and size in bytes by name, in its order."""
     try:
         stat = os.stat(tar)  # noqa: PTH116
         with _SCANNING:  # else every thread would scan the same tar
@@ -204,7 +204,7 @@ def _members(tar: str) -> Mapping[str, tuple[int, int]]:
         raise InputError(f"expected an uncompressed tar at {tar}, but it cannot be read: {problem}") from None
 
 
-@lru_cache(128)  # tars; an archive's pictures are read from many at random
+@lru_cache(128)  # tars; an archive's images are read from many at random
 def _scanned(tar: str, time: int, size: int) -> Mapping[str, tuple[int, int]]:
     with tarfile.open(tar, "r:") as members:
         return {m.name: (m.offset_data, m.size) for m in members if m.isreg() and _is_picture(m.name.rpartition("/")[2])}

@@ -1,4 +1,4 @@
-"""Pictures from files and folders, as people have them: rotated, transparent, grey, 16-bit, animated, broken."""
+"""Images from files and folders, as people have them: rotated, transparent, gray, 16-bit, animated, broken."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ _UPRIGHT = {
 
 
 def find_images(inputs: Sequence[Path], *, exclude: Path | None = None) -> list[Path]:
-    """List the pictures that ``inputs``, files and folders, stand for, each once.
+    """List the images that ``inputs``, files and folders, stand for, each once.
 
     Folders are searched at every depth, in sorted order, by the ending of the name; hidden files and folders are passed
     over, and so is ``exclude``, the folder that results go to.  A file given outright is taken whatever it is called, for
-    its content decides.  Raises InputError when an input is missing or a folder holds no picture.
+    its content decides.  Raises InputError when an input is missing or a folder holds no image.
     """
     if not inputs:
         raise InputError("expected at least one picture or folder of pictures, got none; name one, for example photos/")
@@ -76,10 +76,10 @@ def common_folder(inputs: Sequence[Path]) -> Path:
 
 
 def read_image(path: str | Path, id: str | None = None) -> Image:  # noqa: A002 -- the word the noun uses
-    """Read a picture as upright RGB uint8 (H, W, 3), named ``id`` or else by its path.
+    """Read an image as upright RGB uint8 (H, W, 3), named ``id`` or else by its path.
 
     EXIF orientation is applied; transparency is laid over white; 16-bit values are scaled, not clipped; of an animation
-    or of several pages the first is taken.  Raises ImageError, one line naming the file, when there is no whole picture.
+    or of several pages the first is taken.  Raises ImageError, one line naming the file, when there is no whole image.
     """
     with pillow_quiet():
         return decode_image(Path(path), id)
@@ -98,7 +98,7 @@ def pillow_quiet() -> Iterator[None]:
 
 
 def decode_image(path: Path, id: str | None = None) -> Image:  # noqa: A002
-    """Read a picture as ``read_image`` does, with Pillow's warnings let through; made for threads."""
+    """Read an image as ``read_image`` does, with Pillow's warnings let through; made for threads."""
     try:
         with path.open("rb") as file:
             return _decoded(file, os.fstat(file.fileno()).st_size, str(path), id)
@@ -107,7 +107,7 @@ def decode_image(path: Path, id: str | None = None) -> Image:  # noqa: A002
 
 
 def decode_bytes(data: bytes, place: str, id: str | None = None) -> Image:  # noqa: A002
-    """Read a picture from the bytes of its file as ``decode_image`` does; ``place`` is what errors call it."""
+    """Read an image from the bytes of its file as ``decode_image`` does; ``place`` is what errors call it."""
     return _decoded(BytesIO(data), len(data), place, id)
 
 
@@ -143,7 +143,7 @@ def _complaint(path: str, problem: Exception) -> str:
 def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
     try:
         turn = _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
-    except Exception:  # torn metadata are no reason to lose the picture (and why ImageOps.exif_transpose is not used)
+    except Exception:  # torn metadata are no reason to lose the image (and why ImageOps.exif_transpose is not used)
         turn = None
     return picture if turn is None else picture.transpose(turn)
 
@@ -159,9 +159,9 @@ def _rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _pixels(picture: PIL.Image.Image) -> npt.NDArray[np.uint8]:
-    """Copy an RGB picture to an array that is its own, (H, W, 3), by strips that fit the cache.
+    """Copy an RGB image to an array that is its own, (H, W, 3), by strips that fit the cache.
 
-    ``np.array`` goes through bytes of the whole picture, three passes over memory that cost half as much as decoding.
+    ``np.array`` goes through bytes of the whole image, three passes over memory that cost half as much as decoding.
     """
     width, height = picture.size
     pixels, rows = np.empty((height, width, 3), np.uint8), max(1, _STRIP // (3 * width))
@@ -214,5 +214,5 @@ def _refuse(problem: OSError) -> None:
 
 
 def _place(path: Path) -> Path:
-    """Tell whether two paths are one file; a link to a picture is a picture of its own."""
+    """Tell whether two paths are one file; a link to an image is an image of its own."""
     return path.parent.resolve() / path.name

@@ -1,1 +1,1 @@
-"""One paper, one file; the catalogue turns names into methods."""
+"""One paper, one file; the registry turns names into methods."""

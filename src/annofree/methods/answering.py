@@ -1,9 +1,9 @@
 """A method with an output policy: it answers as a person wants it, and is a method like any other.
 
-    picture -> encode: the method's own, and CLIP's cells -> who may be there -> ranking -> the policy -> answer
+    image -> encode: the method's own, and CLIP's cells -> who may be there -> ranking -> the policy -> answer
                                                                               -> label map, less what distractors win
 
-The cells are the method's where it keeps them, so that CLIP looks at a picture once.
+The cells are the method's where it keeps them, so that CLIP looks at an image once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["Answering", "AnsweringBoth", "AnsweringMaps", "Gated", "Labeling", "
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What CLIP sees of a picture, whatever the names: ``whole`` (D) and ``tokens`` (D, h, w)."""
+    """What CLIP sees of an image, whatever the names: ``whole`` (D) and ``tokens`` (D, h, w)."""
 
     whole: Tensor
     tokens: FeatureMap
@@ -57,7 +57,7 @@ class Labeling(Protocol):
 
 @runtime_checkable
 class Gated(Protocol):
-    """A method that asks by itself whether a class is in a picture at all."""
+    """A method that asks by itself whether a class is in an image at all."""
 
     def ungated(self) -> Any:
         """The method without that gate."""
@@ -77,7 +77,7 @@ class _Deciding:
 
     @property
     def _looks(self) -> bool:
-        """Whether what CLIP sees of a picture is needed beside the method's own encoding."""
+        """Whether what CLIP sees of an image is needed beside the method's own encoding."""
         return self.policy.verify and self.policy.presence is not None
 
     @property

@@ -1,7 +1,7 @@
 """CLIP-DIY (Wysoczanska et al., WACV 2024): CLIP on many crops says what, an objectness map says where.
 
-    picture -> canvas -> windows at several scales -> CLIP -> one feature a window ---> likeness to each name, drawn
-            -> objectness, at the picture's own resolution -----------------------> x   and averaged over scales -> best name
+    image -> canvas -> windows at several scales -> CLIP -> one feature a window ---> likeness to each name, drawn
+            -> objectness, at the image's own resolution -----------------------> x   and averaged over scales -> best name
 
 The windows' features and the objectness need no name: another class list costs one product of a few dozen features.
 K classes, R rows scored (background words among them), D embedding, S scales, kh kw windows of a scale, H W pixels.
@@ -82,7 +82,7 @@ VARIANTS: Mapping[str, ClipDiySettings] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class ClipDiyEncoding:
-    """All of a picture that needs no class name.
+    """All of an image that needs no class name.
 
     ``size`` (H, W); ``tiles`` (S) the windows; ``crops`` (S) their unit features, (kh, kw, D) a scale; ``objectness`` (H, W).
     """
@@ -159,7 +159,7 @@ class ClipDiy:
         return (side, side) if self.settings.squash else fitted_size(image.size, side, 1)
 
     def canvas(self, image: Image, device: torch.device | str = "cpu") -> Tensor:
-        """Draw an image on its canvas, (3, h, w) in 0 .. 1, whole grey levels."""
+        """Draw an image on its canvas, (3, h, w) in 0 .. 1, whole gray levels."""
         pixels = torch.tensor(image.pixels).to(device).permute(2, 0, 1)[None].float()
         size = self.canvas_size(image)
         if size == image.size:

@@ -21,7 +21,7 @@ from annofree.structures import Image
 
 __all__ = ["VARIANTS", "ClipSurgery", "ClipSurgerySettings", "class_set_scores"]
 
-_WHOLE_SCALE = 2.0  # of the whole picture's logits, as released
+_WHOLE_SCALE = 2.0  # of the whole image's logits, as released
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ClipSurgery(DenseClip[ClipSurgerySettings]):
 
 
 def class_set_scores(cosines: Tensor, whole: Tensor) -> Tensor:
-    """Take from cosines (R, h, w) what the names share, weighed by the whole picture's cosines ``whole`` (R).
+    """Take from cosines (R, h, w) what the names share, weighed by the whole image's cosines ``whole`` (R).
 
     w = p / mean(p) with p = softmax(2 whole); the value is w F . T less its mean over the names: one product, where the
     released code holds a (cells, R, D) array.  Raises InputError for a single name, which shares all with itself.

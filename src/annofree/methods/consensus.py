@@ -1,6 +1,6 @@
 """Consensus: masks from several proposers, each named by two readings of CLIP, each with the probability that it is right.
 
-    picture -> grid of points -> SAM ------------------.
+    image -> grid of points -> SAM ------------------.
             -> conv4_x -> K-means -> boxes -> SAM x 2 --+-> distinct masks -> CLIP: cut out, and pooled from one pass
             -> a detector, where one was trained ------'        |                          |
                                                                 '-> shape, agreement       '-> names compete -> logistic
@@ -77,7 +77,7 @@ class ConsensusSettings:
     negatives: tuple[str, ...] = ()
     # mask IoU above which the weaker of two instances of one name goes; 1 keeps all
     within: float = 0.5
-    # detections an image, the strongest
+    # detections per image, the strongest
     most: int = 100
     # how likely the name of a pixel of a label map is at least; else the pixel is background
     min_pixel: float = 0.5
@@ -88,7 +88,7 @@ VARIANTS: Mapping[str, ConsensusSettings] = MappingProxyType({"default": Consens
 
 @dataclass(frozen=True, eq=False)
 class ConsensusEncoding:
-    """All of a picture of ``size`` (H, W) that needs no class name.
+    """All of an image of ``size`` (H, W) that needs no class name.
 
     ``whole`` (D) and ``tokens`` (D, h, w) say what is in it at all; ``counts`` (N) are the candidates' masks as COCO's
     compressed run lengths, ``features`` (N, D) what CLIP sees of them, ``drawn`` (N, 5) their quality, stability, whether a
@@ -178,7 +178,7 @@ class Consensus:
         return np.concatenate([masks, more]), np.concatenate([said, np.stack([none, none, one, scores], 1)])
 
     def _of_fragments(self, image: Image, tokens: FeatureMap, embedding: Embedding) -> Proposals:
-        """Draw Zip's compact fragments, by their boxes and then the refined boxes and their centres."""
+        """Draw Zip's compact fragments, by their boxes and then the refined boxes and their centers."""
         s = self.settings
         pieces = fragments_of(self.clip.boundaries([image])[0], tokens, s.seeding, 4)
         boxes = _pixels(pieces, compact(pieces, s.max_box_ratio, s.min_cells), image.size)

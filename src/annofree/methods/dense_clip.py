@@ -1,6 +1,6 @@
 """What methods that read names straight off CLIP's own cells share: cells, scores, refinement, background, painting.
 
-    picture -> CLIP's last layers, read as a map -> likeness of each cell to each name -> (refined) -> best name of each pixel
+    image -> CLIP's last layers, read as a map -> likeness of each cell to each name -> (refined) -> best name of each pixel
 
 A method of this family says which path it reads and how it turns likeness into scores: `maskclip`, `clip_surgery`,
 `patch_cosine`.  K classes, R rows scored (background words among them), D embedding, h w cells, H W pixels.
@@ -59,7 +59,7 @@ class DenseSettings:
     # baseline of MaskCLIP); either is scored by ZUTIS's rule: the mean confidence of its pixels times the class's probability
     # sigmoid(5 x mean score)
     instances: Literal["components", "classes"] = "components"
-    # of the regions: 4 or 8 neighbours of a pixel
+    # of the regions: 4 or 8 neighbors of a pixel
     connectivity: Connectivity = 8
     # px of an instance at least
     min_area: int = 0
@@ -75,7 +75,7 @@ class DenseSettings:
 
 @dataclass(frozen=True, eq=False)
 class DenseEncoding:
-    """All of a picture that needs no class name.
+    """All of an image that needs no class name.
 
     ``size`` (H, W); ``tokens`` (D, h, w); ``whole`` (D) and ``keys`` (C, h, w) where the method reads them; the ``image``
     itself where scores are refined by it.
@@ -160,12 +160,12 @@ class DenseClip(Generic[S]):
         return region_detections(regions, ids, scores, vocabulary.names, min_area=s.min_area, most=s.most)
 
     def _drawing(self, encoding: DenseEncoding, asked: Asked) -> Draw:
-        """What draws a part of the rows on the pixels of the picture, (k, H, W)."""
+        """What draws a part of the rows on the pixels of the image, (k, H, W)."""
         maps, window = self._refined(encoding, self.scores(encoding, asked))
         return lambda part: on_pixels(maps[part], encoding.size, window)
 
     def _refined(self, encoding: DenseEncoding, maps: Tensor) -> tuple[Tensor, tuple[int, int] | None]:
-        """Draw scores (R, h, w) towards the picture's edges where asked; and the window that their cells then cover."""
+        """Draw scores (R, h, w) towards the image's edges where asked; and the window that their cells then cover."""
         window = encoding.tokens.window
         if self.settings.refine == "none":
             return maps, window

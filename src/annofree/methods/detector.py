@@ -1,6 +1,6 @@
 """A trained detector as a method: boxes and masks of the names that it learned, all found at once, then those asked for told.
 
-    picture -> network -> scored masks of all names that it knows --> those of the names asked for
+    image -> network -> scored masks of all names that it knows --> those of the names asked for
 
 What it finds depends on no name that is asked, so it is done once, in ``encode``, and kept as run lengths.  N things found,
 K names asked for, H W pixels.
@@ -37,7 +37,7 @@ _LISTED = 12  # names that a remark lists
 
 
 class Origin(NamedTuple):
-    """The ``names`` that a network knows, what its ``weights`` are (name, hashes, tier, licence), and its ``device``."""
+    """The ``names`` that a network knows, what its ``weights`` are (name, hashes, tier, license), and its ``device``."""
 
     names: tuple[str, ...]
     weights: Mapping[str, Any]
@@ -53,7 +53,7 @@ class DetectorSettings:
 
     # what scores less, in 0 .. 1, is left out; 0.05 as in Detectron2
     min_score: float = 0.05
-    # detections an image, the strongest of the rest; 100 as COCO counts them
+    # detections per image, the strongest of the rest; 100 as COCO counts them
     most: int = 100
     # mask IoU of two of one name above which the weaker goes; 1 keeps all (ours)
     within: float = 1.0
@@ -75,7 +75,7 @@ VARIANTS: Mapping[str, DetectorSettings] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class DetectorEncoding:
-    """All that was found in a picture of ``size`` (H, W), strongest first.
+    """All that was found in an image of ``size`` (H, W), strongest first.
 
     ``labels`` (N) int64 into the names of the network, ``scores`` (N) float32, and ``counts`` (N), the masks as COCO's
     compressed run lengths.

@@ -32,7 +32,7 @@ class Keyed(Protocol):
     """A CLIP that also gives the keys of its last attention."""
 
     def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """Keys of the last block on the grid of the dense features, (C, h, w) an image."""
+        """Keys of the last block on the grid of the dense features, (C, h, w) per image."""
         ...
 
 
@@ -122,7 +122,7 @@ def smoothed(maps: Tensor, keys: Tensor, below: float, along: Literal["channels"
     """Replace cells of cosines (R, h, w) that are less sure than ``below`` by what cells with like ``keys`` (C, h, w) say.
 
     All become probabilities.  An unsure cell i is then the sum over all cells j of (k_i . k_j) p_j, and that sum is not
-    normalised, as released.
+    normalized, as released.
     """
     if maps.shape[1:] != keys.shape[1:]:
         raise InputError(f"expected keys on the grid of the cells, {tuple(maps.shape[1:])}, got {tuple(keys.shape[1:])}")

@@ -1,6 +1,6 @@
 """SAM + CLIP, the baseline of Zip's Table 1: masks from a grid of points, each named by CLIP from its box.
 
-    picture -> grid of points -> SAM -> masks -> their boxes -> CLIP (crop by crop, or one pass and RoIAlign) -> names
+    image -> grid of points -> SAM -> masks -> their boxes -> CLIP (crop by crop, or one pass and RoIAlign) -> names
 
 G points, N masks, K classes, D embedding, H W pixels.
 """
@@ -32,7 +32,7 @@ __all__ = ["VARIANTS", "SamClip", "SamClipEncoding", "SamClipSettings"]
 class SamClipSettings:
     """What may be chosen."""
 
-    # points a side of the grid, at cell centres (32 in SAM and in the paper)
+    # points a side of the grid, at cell centers (32 in SAM and in the paper)
     points: int = 32
     # three masks a point, of which the one of best predicted quality is kept, or one (the paper's parallel form)
     many: bool = False
@@ -44,7 +44,7 @@ class SamClipSettings:
     pooled: bool = True
     # a mask whose nearest name has a lower cosine than this has no name
     min_likeness: float = 0.0
-    # detections an image, the strongest
+    # detections per image, the strongest
     most: int = 100
     # names that compete with the classes for each mask and are never told (ours)
     negatives: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ VARIANTS: Mapping[str, SamClipSettings] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class SamClipEncoding:
-    """All of a picture that needs no class name: ``masks`` (N, H, W), their ``quality`` (N), their CLIP ``features`` (N, D)."""
+    """All of an image that needs no class name: ``masks`` (N, H, W), their ``quality`` (N), their CLIP ``features`` (N, D)."""
 
     masks: npt.NDArray[np.bool_]
     quality: Tensor

@@ -1,7 +1,7 @@
 """Zip (Shi and Yang, ICLR 2024): CLIP finds where objects end, SAM draws them.
 
-    picture -> clue: where each name is ---------------------------.
-            -> conv4_x -> K-means -> fragments, without a name -> kept, joined -> box -> SAM -> its centre -> SAM
+    image -> clue: where each name is ---------------------------.
+            -> conv4_x -> K-means -> fragments, without a name -> kept, joined -> box -> SAM -> its center -> SAM
 
 What needs no name is done once, in ``encode``; after that a class list costs one matrix product, two comparisons and the
 prompts.  K classes, N fragments or instances, h w cells of the boundary map, H W pixels.
@@ -49,7 +49,7 @@ class ZipSettings:
     # ``paper`` (mean activation >= ``min_activation``, box <= ``max_box_ratio`` x area; Eq. 4) or ``official`` (the released
     # demo: fractions of active cells)
     selection: Literal["paper", "official"] = "paper"
-    # of fragments and instances: 8 (paper) or 4 (demo) neighbours of a cell
+    # of fragments and instances: 8 (paper) or 4 (demo) neighbors of a cell
     connectivity: Connectivity = 8
     # least mean activation of a fragment, in 0 .. 1, of the selection ``paper`` (Eq. 4)
     min_activation: float = 0.3
@@ -59,7 +59,7 @@ class ZipSettings:
     min_cells: int = 0
     # cells of an instance, at least; 100 in the demo, none in the paper
     min_area: int = 0
-    # SAM by the coarse box in ``one-step``, then by the refined box's centre in ``two-step``, or ``none``
+    # SAM by the coarse box in ``one-step``, then by the refined box's center in ``two-step``, or ``none``
     prompting: Prompting = "two-step"
     # whether that second step sees the ``point`` alone; the paper does not say
     second: SecondPrompt = "point"
@@ -100,7 +100,7 @@ VARIANTS: Mapping[str, ZipSettings] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class ZipEncoding:
-    """All of a picture that needs no class name.
+    """All of an image that needs no class name.
 
     ``size`` (H, W); ``tokens`` (D, h', w') text-aligned; ``whole`` (D); ``fragments`` on (h, w); SAM's ``embedding``.
     """
@@ -139,7 +139,7 @@ class Zip:
         self._levels: Mapping[str, float] = {}
 
     def ungated(self) -> Zip:
-        """Return this method without its gate: for who decides by other means which classes are in a picture."""
+        """Return this method without its gate: for who decides by other means which classes are in an image."""
         twin = copy.copy(self)
         twin.settings = replace(self.settings, presence=0.0)
         return twin
@@ -147,7 +147,7 @@ class Zip:
     def calibrated(self, encodings: Iterable[ZipEncoding], classes: Classes) -> Zip:
         """Return this method with the presence of each class set against that in a folder, given by its encodings.
 
-        See ``clues/presence.py``; ours.  Raises InputError for too few pictures.
+        See ``clues/presence.py``; ours.  Raises InputError for too few images.
         """
         vocabulary, twin = Vocabulary.of(classes), copy.copy(self)
         words = self.clip.words(vocabulary)

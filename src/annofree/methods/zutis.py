@@ -1,6 +1,6 @@
-"""ZUTIS (Shin et al., CVPRW 2023): a network trained on pictures that names retrieved proposes masks, and text names them.
+"""ZUTIS (Shin et al., CVPRW 2023): a network trained on images that names retrieved proposes masks, and text names them.
 
-    picture -> network -> unit features that meet text --> best name of each pixel
+    image -> network -> unit features that meet text --> best name of each pixel
                        '-> proposals of masks -> mean feature inside -> best name -> one thing, one mask
 
 What needs no name is done once, in ``encode``.  Names need not be those that it was trained on.  K classes, R rows scored
@@ -42,7 +42,7 @@ class Proposer(Described, Protocol):
 
     @property
     def side(self) -> int:
-        """The short side in px that its pictures should have, 0 for any."""
+        """The short side in px that its images should have, 0 for any."""
         ...
 
     def proposals(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> Sequence[tuple[Tensor, Tensor, Tensor]]:
@@ -100,7 +100,7 @@ VARIANTS: Mapping[str, ZutisSettings] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class ZutisEncoding:
-    """All of a picture that needs no class name.
+    """All of an image that needs no class name.
 
     ``size`` (H, W); unit ``features`` (D, h, w), their ``lengths`` (h, w) in text space, and ``masks`` (Q, h, w), the
     probabilities of the proposals.

@@ -24,6 +24,6 @@ def tight_boxes(masks: npt.NDArray[np.bool_]) -> FloatArray:
 
 
 def centres(boxes: FloatArray) -> FloatArray:
-    """The centre x y (N, 2) of each box (N, 4)."""
+    """The center x y (N, 2) of each box (N, 4)."""
     middle: FloatArray = (boxes[:, :2] + boxes[:, 2:]) / np.float32(2)
     return middle

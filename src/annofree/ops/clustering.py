@@ -1,6 +1,6 @@
 """K-means by Lloyd's iterations, and ways to choose where it starts.
 
-n points, C channels, K centres.  Distances are Euclidean on the features as they are.
+n points, C channels, K centers.  Distances are Euclidean on the features as they are.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ __all__ = ["covering_seeds", "kmeans", "linspace_seeds", "plusplus_seeds", "rand
 def kmeans(features: Tensor, centres: Tensor, *, iterations: int = 100, rtol: float = 1e-5, atol: float = 1e-8) -> Tensor:
     """Cluster ``features`` (n, C) from ``centres`` (K, C) and return labels (n,) int64 in 0 .. K - 1.
 
-    A cluster that loses all its points keeps its centre; the run ends when all centres are still to within
-    ``rtol`` and ``atol``; the labels are those that the last centres were computed from (as the released demo of Zip).
-    A step costs one matrix product over the centres that moved, as the sums are only corrected by the points that did.
+    A cluster that loses all its points keeps its center; the run ends when all centers are still to within
+    ``rtol`` and ``atol``; the labels are those that the last centers were computed from (as the released demo of Zip).
+    A step costs one matrix product over the centers that moved, as the sums are only corrected by the points that did.
 
     >>> points = torch.tensor([[0.0], [1.0], [9.0]])
     >>> kmeans(points, torch.tensor([[0.0], [8.0]])).tolist()
@@ -28,7 +28,7 @@ def kmeans(features: Tensor, centres: Tensor, *, iterations: int = 100, rtol: fl
     distances = features.new_empty(n, k)
     touched = torch.arange(k, device=features.device)
     for _ in range(iterations):
-        # |x - c|^2 without |x|^2, which is the same for every centre, and only for the centres that moved
+        # |x - c|^2 without |x|^2, which is the same for every center, and only for the centers that moved
         near = centres[touched]
         distances[:, touched] = torch.addmm((near * near).sum(1), features, near.T, alpha=-2)
         found = distances.argmin(1)

@@ -26,7 +26,7 @@ def fitted_size(size: tuple[int, int], short: int, stride: int, longest: float =
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize maps (K, h, w) to (K, *size) bilinearly by cell centres."""
+    """Resize maps (K, h, w) to (K, *size) bilinearly by cell centers."""
     if maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
@@ -45,7 +45,7 @@ def nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def shifted(images: Tensor, stride: int, factor: int) -> Tensor:
     """Stack ``factor`` ** 2 copies (factor ** 2 * B, C, H, W) of images, moved by even fractions of a stride.
 
-    The moves are centred, so that the cells of all copies, stitched, evenly cover the image.  Edges are repeated.
+    The moves are centered, so that the cells of all copies, stitched, evenly cover the image.  Edges are repeated.
     """
     if factor == 1:
         return images

@@ -1,4 +1,4 @@
-"""Normalised cut of a picture's cells into two sides, as TokenCut makes it (Wang et al., CVPR 2022).
+"""Normalized cut of an image's cells into two sides, as TokenCut makes it (Wang et al., CVPR 2022).
 
 N cells, D channels.  Two cells are joined by 1 where their cosine is above tau and by eps elsewhere.
 """

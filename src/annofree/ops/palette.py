@@ -1,4 +1,4 @@
-"""The colors of a run's names: the k-th name has the k-th color, in every picture, file and page of the run.
+"""The colors of a run's names: the k-th name has the k-th color, in every image, file and page of the run.
 
 Each color is as far from all before it as a color can be, for the eye that tells them apart the worst: of normal vision or
 without one of the three kinds of cones.  So the first are told apart the best, and none changes when names are added behind it.
@@ -135,7 +135,7 @@ def _grid() -> IntArray:
 
 
 def _colorful(colors: IntArray) -> IntArray:
-    """Those of some colors (N, 3) that stand out on a picture and under a black or white text."""
+    """Those of some colors (N, 3) that stand out on an image and under a black or white text."""
     lightness, a, b = oklab(colors)[0].T
     kept: IntArray = colors[(lightness > _LIGHTNESS[0]) & (lightness < _LIGHTNESS[1]) & (np.hypot(a, b) > _CHROMA)]
     return kept

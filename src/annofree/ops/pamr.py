@@ -1,4 +1,4 @@
-"""Pixel-adaptive mask refinement (PAMR): soft masks drawn towards the edges of their picture.
+"""Pixel-adaptive mask refinement (PAMR): soft masks drawn towards the edges of their image.
 
 Araslanov and Roth, Single-Stage Semantic Segmentation from Image Labels, CVPR 2020.  C channels, K maps, H W pixels.
 """
@@ -23,11 +23,11 @@ _AROUND = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 
 @torch.no_grad()
 def pamr(image: Tensor, maps: Tensor, dilations: Sequence[int] = DILATIONS, iterations: int = 10) -> Tensor:
-    """Replace each pixel of maps (K, H, W) by the mean of its neighbours that look like it, ``iterations`` times.
+    """Replace each pixel of maps (K, H, W) by the mean of its neighbors that look like it, ``iterations`` times.
 
-    ``image`` (C, H, W) is of the same size and of any scale: the affinity of a pixel to its 8 neighbours at each of the
+    ``image`` (C, H, W) is of the same size and of any scale: the affinity of a pixel to its 8 neighbors at each of the
     ``dilations`` px is a softmax over all of them of -|difference| / (0.1 deviation), the mean over channels, where the
-    deviation is that of the pixels compared.  Edges are repeated.  The result is of the maps' type.  Neighbours are added up
+    deviation is that of the pixels compared.  Edges are repeated.  The result is of the maps' type.  Neighbors are added up
     one after another, so that memory is a few times that of the maps and of 8 affinities a pixel and dilation.
 
     Raises InputError for other shapes or types, no or non-positive dilations and negative iterations.
@@ -49,9 +49,9 @@ def pamr(image: Tensor, maps: Tensor, dilations: Sequence[int] = DILATIONS, iter
 
 
 def refined(pixels: npt.NDArray[np.uint8], maps: Tensor, dilations: Sequence[int] = DILATIONS, iterations: int = 10) -> Tensor:
-    """Refine maps (K, h, w) by a picture (H, W, 3) that is first shrunk to (h, w), bilinearly with aligned corners.
+    """Refine maps (K, h, w) by an image (H, W, 3) that is first shrunk to (h, w), bilinearly with aligned corners.
 
-    This is how the official users call PAMR: it runs at the size of the masks, which is not that of the picture.
+    This is how the official users call PAMR: it runs at the size of the masks, which is not that of the image.
 
     >>> refined(np.zeros((8, 6, 3), np.uint8), torch.ones(2, 4, 3)).shape
     torch.Size([2, 4, 3])
@@ -64,7 +64,7 @@ def refined(pixels: npt.NDArray[np.uint8], maps: Tensor, dilations: Sequence[int
 
 
 def _affinities(image: Tensor, dilations: Sequence[int]) -> Tensor:
-    """How much each pixel is like each of its neighbours, (8 * dilations, H, W), 1 in sum over the neighbours."""
+    """How much each pixel is like each of its neighbors, (8 * dilations, H, W), 1 in sum over the neighbors."""
     count = 9 * len(dilations)
     # The deviation counts the pixel itself once a dilation; two passes, so that nothing is lost to a large mean.
     mean = (sum(_neighbours(image, dilations)) + len(dilations) * image) / count
@@ -77,7 +77,7 @@ def _affinities(image: Tensor, dilations: Sequence[int]) -> Tensor:
 
 
 def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
-    """Views of maps (K, H, W) moved to each neighbour, row by row around the pixel, one dilation after another."""
+    """Views of maps (K, H, W) moved to each neighbor, row by row around the pixel, one dilation after another."""
     height, width = maps.shape[1:]
     margin = max(dilations)
     padded = F.pad(maps[:, None], (margin, margin, margin, margin), mode="replicate")[:, 0]

@@ -1,6 +1,6 @@
-"""Spectral clusters of a picture's cells, and the vote among masks that SelfMask's pseudo-labels are made by (CVPRW 2022).
+"""Spectral clusters of an image's cells, and the vote among masks that SelfMask's pseudo-labels are made by (CVPRW 2022).
 
-N cells, D channels, M masks, R restarts, k clusters.  The graph joins any two cells by their cosine, stretched over the picture
+N cells, D channels, M masks, R restarts, k clusters.  The graph joins any two cells by their cosine, stretched over the image
 to 0 .. 1.  Its weights have rank D + 1 at most, so its eigenvectors are found, up to rounding, from a matrix of that size,
 however many cells there are, and the weights themselves (N, N) are never made.
 """
@@ -17,7 +17,7 @@ __all__ = ["clusters", "eigenvectors", "framed", "pairwise_iou", "winner"]
 
 _EPS = 1e-12
 _SAME = 1e-6  # cosines that differ by less are equal
-_TOLERANCE = 1e-4  # of the points' variance, by which centres may still move at the end, as scikit-learn's
+_TOLERANCE = 1e-4  # of the points' variance, by which centers may still move at the end, as scikit-learn's
 _ROWS = 1024  # of the cosines that are looked at together
 
 
@@ -81,7 +81,7 @@ def _nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def framed(masks: Tensor) -> Tensor:
-    """Which of ``masks`` (M, H, W) bool span the picture's full height or full width, (M) bool: more likely a background.
+    """Which of ``masks`` (M, H, W) bool span the image's full height or full width, (M) bool: more likely a background.
 
     >>> framed(torch.tensor([[[1, 0, 1], [0, 0, 0]], [[0, 1, 1], [0, 0, 0]], [[1, 0, 0], [1, 0, 0]]]).bool()).tolist()
     [True, False, True]

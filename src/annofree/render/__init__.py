@@ -1,1 +1,1 @@
-"""What people look at: overlays, sheets, pages, charts."""
+"""Visualization: overlays, contact sheets, HTML pages, charts."""

@@ -1,4 +1,4 @@
-"""A sheet of small pictures with a line under each, for people to look at before they trust a folder of them."""
+"""A sheet of small images with a line under each, for people to look at before they trust a folder of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST = 200  # characters
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture, None for one that cannot be read, and the line under it."""
+    """An image, None for one that cannot be read, and the line under it."""
 
     image: Image | None
     caption: str
@@ -33,10 +33,10 @@ class Thumbnail:
 def draw_contact_sheet(
     title: str, thumbnails: Sequence[Thumbnail], *, columns: int = 6, side: int = 160, color: Color | None = None
 ) -> PIL.Image.Image:
-    """Lay pictures out in rows, each whole within a square of ``side`` px, under a title, with a spot of ``color`` before it.
+    """Lay images out in rows, each whole within a square of ``side`` px, under a title, with a spot of ``color`` before it.
 
-    A picture that cannot be read is a crossed square.  Text that does not fit is cut short.  The same input gives the same
-    output.  Raises InputError for less than one column, and for squares too small for a line of text.
+    An image that cannot be read is a crossed square.  Text that does not fit is cut short.  The same input gives the same
+    deterministic.  Raises InputError for less than one column, and for squares too small for a line of text.
 
     >>> draw_contact_sheet("dog", [Thumbnail(None, "0.31")] * 7).size
     (1030, 432)

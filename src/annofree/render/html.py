@@ -1,7 +1,7 @@
-"""The one skeleton of every page: HTML from the templates beside this file, with one style sheet and one script.
+"""The base of all HTML pages: templates beside this file, one style sheet and one script.
 
-A page needs no network and works from a file.  Text from outside is escaped wherever it stands, and its Content-Security-Policy
-lets nothing run or load but the page's own style, its own script and the images beside it.
+A page works offline from a file.  All text is escaped, and its Content-Security-Policy
+allows only the page's own style, its own script and the images beside it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def class_colors(names: Iterable[str]) -> dict[str, str]:
-    """Return the color of each class as CSS has it, by its place in the run; every color of a class on a page is from here.
+    """Return the CSS color of each class, by its index in the run; all class colors of a page come from here.
 
     >>> colors = class_colors(["dog", "cat"])
     >>> list(colors), len(colors["dog"]), colors["dog"][0]
@@ -38,8 +38,8 @@ def class_colors(names: Iterable[str]) -> dict[str, str]:
 def render(template: str, *, generator: str, title: str, names: Iterable[str] = (), script: bool = False, **values: Any) -> str:
     """Return a page from a template that extends base.html.
 
-    The k-th of ``names`` colors whatever has ``data-class="k"``.  Without ``script`` none may run.  The same arguments give the
-    same page.  Raises jinja2.UndefinedError where the template asks for a value that is not given.
+    The k-th of ``names`` colors whatever has ``data-class="k"``.  Without ``script`` none may run.  The output is
+    deterministic.  Raises jinja2.UndefinedError if a template value is missing.
     """
     style = _file("style.css") + _class_rules(class_colors(names))
     code = _file("page.js") if script else ""
@@ -48,7 +48,7 @@ def render(template: str, *, generator: str, title: str, names: Iterable[str] = 
 
 
 def source_hash(text: str) -> str:
-    """Return what a Content-Security-Policy calls an inline script or style.
+    """Return the Content-Security-Policy hash of an inline script or style.
 
     >>> source_hash("")
     "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
@@ -57,7 +57,7 @@ def source_hash(text: str) -> str:
 
 
 def count_of(count: int, noun: str, plural: str = "") -> str:
-    """Write a number with its noun.
+    """Format a count with its noun.
 
     >>> count_of(1, "image"), count_of(1200, "class", "classes")
     ('1 image', '1,200 classes')
@@ -97,7 +97,7 @@ def _environment() -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    """What is put into a page: text loses its unseen signs, and is escaped after this."""
+    """Finalize a value of a page: replace invisible characters; escaping follows."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

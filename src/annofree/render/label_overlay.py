@@ -1,4 +1,4 @@
-"""A picture with its label map laid over it and, beside or below it, a legend of names and shares."""
+"""An image with its label map laid over it and, beside or below it, a legend of names and shares."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ IntArray = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
 
 _TINT, _LINE = round(0.5 * 255), 240  # how much of a region and of its edge is its color
-_PALE = 0.5  # how much of the picture's own color a region loses
-_SHORTEST = 512  # px; smaller pictures are enlarged, for no font is legible beside them
+_PALE = 0.5  # how much of the image's own color a region loses
+_SHORTEST = 512  # px; smaller images are enlarged, for no font is legible beside them
 _PAPER, _INK, _FRAME = (255, 255, 255), (20, 20, 20), (120, 120, 120)
 _VOID_TEXT = "(void)"
 
@@ -36,15 +36,15 @@ class _Line:
 
 
 def draw_label_map(image: Image, label_map: LabelMap, limit: int = 30) -> PIL.Image.Image:
-    """Lay a label map over its picture, with a legend of the names that it has, the largest share first.
+    """Lay a label map over its image, with a legend of the names that it has, the largest share first.
 
-    Colors are those of the label map's file; edges are white between the colors of both sides, so they are seen on every
-    ground.  The background is left as it is in the picture but for a black line, and void is hatched.  The legend stands to
-    the right of a tall picture and below a wide one, in as many columns as it needs to be no longer than the picture, and ends
-    with what ``limit`` left out.  A picture whose long side is under 512 px is enlarged by a whole factor first.  The same
+    Colors are those of the label map's file; edges are white between the colors of both sides, so they are visible on any
+    ground.  The background is left as it is in the image but for a black line, and void is hatched.  The legend stands to
+    the right of a tall image and below a wide one, in as many columns as it needs to be no longer than the image, and ends
+    with the classes beyond ``limit``.  An image whose long side is under 512 px is enlarged by a whole factor first.  The same
     input gives the same output.
 
-    Raises InputError when the label map is of another size than the picture.
+    Raises InputError when the label map is of another size than the image.
 
     >>> picture = Image(np.zeros((100, 50, 3), np.uint8))
     >>> draw_label_map(picture, LabelMap(np.zeros((100, 50), np.int32), ("dog",))).size[1]
@@ -66,7 +66,7 @@ def draw_label_map(image: Image, label_map: LabelMap, limit: int = 30) -> PIL.Im
 
 
 def _tinted(image: Image, label_map: LabelMap, factor: int) -> PIL.Image.Image:
-    """The picture, enlarged, with each region in its color, and its edges in white and that color."""
+    """The image, enlarged, with each region in its color, and its edges in white and that color."""
     size = (image.size[1] * factor, image.size[0] * factor)
     picture = PIL.Image.fromarray(image.pixels).resize(size, PIL.Image.Resampling.BICUBIC)
     labels = label_map.labels.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -87,7 +87,7 @@ def _tinted(image: Image, label_map: LabelMap, factor: int) -> PIL.Image.Image:
 
 
 def _edges(labels: IntArray, width: int) -> BoolArray:
-    """Pixels of which one of the 4 neighbours, up to ``width`` px away, has another label."""
+    """Pixels of which one of the 4 neighbors, up to ``width`` px away, has another label."""
     edge = np.zeros(labels.shape, bool)
     for step in range(1, width + 1):
         across, down = labels[:, step:] != labels[:, :-step], labels[step:] != labels[:-step]
@@ -118,7 +118,7 @@ def _percent(share: float) -> str:
 
 
 def _legend(lines: list[_Line], font_size: int, picture: tuple[int, int], below: bool) -> PIL.Image.Image:
-    """Draw the lines in as many columns as fit below a picture of a size (width, height), or as few as fit beside it."""
+    """Draw the lines in as many columns as fit below an image of a size (width, height), or as few as fit beside it."""
     font, row, pad = font_of(font_size), round(1.6 * font_size), font_size // 2
     widest = [
         max(math.ceil(font.getlength(text)) for text in column)

@@ -1,4 +1,4 @@
-"""Letters on pictures, in the one font that is everywhere: the one that Pillow brings."""
+"""Letters on images, in the one font that is everywhere: the one that Pillow brings."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _NOBODY = "\U0010ffff"  # a code without a sign, which every font shows as one t
 
 @lru_cache(maxsize=32)
 def font_of(size: int) -> Font:
-    """Return the font, its letters ``size`` px high."""
+    """Return the font at ``size`` px."""
     return ImageFont.load_default(size)
 
 
 def shortened(name: str, longest: int = _LONGEST_NAME) -> str:
-    """Return a name on one line of at most ``longest`` characters, the last of a longer one is "…"; see ``drawable``.
+    """Truncate a name to one line of at most ``longest`` characters, ending in "…"; see ``drawable``.
 
     >>> shortened("a  café at the end of the road", 12)
     'a cafe at t…'
@@ -33,7 +33,7 @@ def shortened(name: str, longest: int = _LONGEST_NAME) -> str:
 
 
 def drawable(text: str) -> str:
-    """Return text without the accents that the font lacks; it shows other signs that it lacks as boxes.
+    """Return text without accents that the font lacks; other missing glyphs are shown as boxes.
 
     >>> drawable("jalapeño, 橙子")
     'jalapeno, 橙子'
@@ -54,11 +54,11 @@ def _lacks(sign: str) -> bool:
 
 
 def extent(text: str, font: Font, size: int) -> tuple[int, int]:
-    """Return the width and height of the plate that one line of text of ``size`` px stands on, px."""
+    """Return the width and height in px of the plate behind one line of text of ``size`` px."""
     pad = padding(size)
     return math.ceil(font.getlength(text)) + 2 * pad, size + 2 * pad
 
 
 def padding(size: int) -> int:
-    """Return how far the edge of a plate is from its text of ``size`` px."""
+    """Return the padding of a plate around text of ``size`` px."""
     return max(2, size // 4)

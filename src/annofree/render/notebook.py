@@ -1,4 +1,4 @@
-"""What a notebook shows of detections and label maps, with their image and without."""
+"""Notebook rendering of detections and label maps, with or without their image."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["detections_html", "detections_png", "drawn_detections", "drawn_label
 _GRAY = 112
 """Of the ground where no image is known: the colors of the palette, their rims and their tags stand out on it."""
 
-_LONGEST = 800  # px of a picture in a notebook, which keeps it with its text
+_LONGEST = 800  # px of an image in a notebook, which keeps it with its text
 _ROWS = 10  # of a table
 
 
 def drawn_detections(
     found: Detections, image: Image | npt.NDArray[np.uint8] | None = None, min_score: float = 0.0, limit: int = 50
 ) -> PIL.Image.Image:
-    """Draw detections over their image, or over gray; raises InputError when it is of another size.
+    """Draw detections over their image, or over gray; raises InputError for an image of another size.
 
     >>> drawn_detections(Detections.none((100, 200), ["dog"])).size
     (600, 300)
@@ -37,7 +37,7 @@ def drawn_detections(
 def drawn_label_map(
     label_map: LabelMap, image: Image | npt.NDArray[np.uint8] | None = None, limit: int = 30
 ) -> PIL.Image.Image:
-    """Lay a label map over its image, or over gray; raises InputError when it is of another size.
+    """Overlay a label map on its image, or on gray; raises InputError for an image of another size.
 
     >>> drawn_label_map(LabelMap(np.zeros((100, 50), np.int32), ("dog",))).size[1]
     600
@@ -64,7 +64,7 @@ def label_map_png(label_map: LabelMap) -> bytes:
 
 
 def detections_html(found: Detections) -> str:
-    """Return what a notebook shows: the one line, masks over gray, and the ten strongest in a table; names are escaped.
+    """Return the HTML of a notebook: the repr, masks over gray, and a table of the ten highest scores; names are escaped.
 
     >>> detections_html(Detections.none((100, 200), ["dog"]))
     '<p>Detections(0 of 200x100)</p>'

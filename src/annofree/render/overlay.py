@@ -1,8 +1,8 @@
-"""A picture with what was found drawn over it, for people to look at.
+"""An image with what was found drawn over it, for people to look at.
 
 Each instance has a tint, a contour, a thin box and a small tag with its name and score.  Contour, box and tag have the color
-of the class, by its place among the names; the tint is that color, or a lighter or darker one where another instance of the
-class is near.  A contour is rimmed in white and that in black, so it is seen on every ground, its own color among them.
+of the class, by its index; the tint is that color, or a lighter or darker one if another instance of the
+class is near.  A contour is rimmed in white and black, so it is visible on any background.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Box = tuple[int, int, int, int]
 # Towards white, or black where negative: what tells instances of one color apart that lie side by side.
 _SHADES = (0.0, 0.5, -0.4, 0.75, -0.65)
 _TINT = round(0.45 * 255)
-_PALE = 0.6  # how much of its own color the picture loses under a tint
+_PALE = 0.6  # how much of its own color the image loses under a tint
 
 # By what a mask is after a blur whose sigma is the width of a line, 0 .. 255: half on a straight edge, 84 % one line inside it
 # and 16 % outside.
@@ -35,16 +35,16 @@ _BLACK = [min(255, 8 * v) for v in range(256)]
 _SOLID = [255 * (v > 127) for v in range(256)]
 _ANY = [255 * (v > 0) for v in range(256)]
 
-_SHORTEST = 512  # px; smaller pictures are enlarged, for no font is legible on them
+_SHORTEST = 512  # px; smaller images are enlarged, for no font is legible on them
 _LETTERS = 13  # px at least
 
 
 def draw_overlay(image: Image, detections: Detections, min_score: float = 0.0, limit: int = 50) -> PIL.Image.Image:
-    """Draw the ``limit`` strongest detections that score at least ``min_score`` over their picture.
+    """Draw the ``limit`` strongest detections that score at least ``min_score`` over their image.
 
-    Small ones are drawn over large ones.  The picture says how many more there are, and how many tags found no room.  One whose
-    long side is under 512 px is enlarged by a whole factor first.  The same input gives the same output.
-    Raises InputError when the detections are of another size than the picture.
+    Small ones are drawn over large ones.  The image says how many more there are, and how many tags found no room.  One whose
+    long side is under 512 px is enlarged by an integer factor first.  The output is deterministic.
+    Raises InputError when the detections are of another size than the image.
 
     >>> import numpy as np
     >>> picture = Image(np.zeros((100, 200, 3), np.uint8))
@@ -72,7 +72,7 @@ def _outward(box: list[float]) -> Box:
 
 
 def _inside(box: Box) -> Box:
-    """Turn an end-exclusive box into the last pixels that Pillow draws on."""
+    """Convert an end-exclusive box to Pillow's inclusive coordinates."""
     return box[0], box[1], max(box[0], box[2] - 1), max(box[1], box[3] - 1)
 
 
@@ -96,7 +96,7 @@ def _meet(a: Box, b: Box) -> bool:
 
 
 class _Layer:
-    """Paint that is laid over a picture at once, so that what is painted twice in it hides no more of the picture."""
+    """Paint that is laid over an image at once, so that what is painted twice in it hides no more of the image."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.paint, self.strength = PIL.Image.new("RGB", size), PIL.Image.new("L", size)
@@ -110,7 +110,7 @@ class _Layer:
 
 
 def _draw_instances(canvas: PIL.Image.Image, shown: Detections, boxes: list[Box], colors: list[Color], factor: int) -> Cover:
-    """Draw tints, and contours and boxes over all of them, the large first; return what lies where."""
+    """Draw tints, then contours and boxes, the large ones first; return the covered areas."""
     line = max(2, min(round(max(canvas.size) / 320), min(canvas.size) // 100))
     tints = _tints(boxes, colors, gap=max(canvas.size) // 50)
     tinted, drawn, cover = _Layer(canvas.size), _Layer(canvas.size), Cover(canvas.size[::-1])
@@ -158,7 +158,7 @@ def _shape(mask: PIL.Image.Image, box: list[int], factor: int, margin: int) -> t
 def _draw_tags(
     canvas: PIL.Image.Image, shown: Detections, boxes: list[Box], colors: list[Color], cover: Cover, more: int
 ) -> None:
-    """Write names and scores, first for one of each class; then how many have no tag, and how many ``more`` there are."""
+    """Draw tags, first for one of each class, and notes on missing tags and ``more`` detections."""
     long, short = max(canvas.size), min(canvas.size)
     tagging = Tagging(canvas.size[::-1], cover, max(_LETTERS, min(long // 56, short // 20)))
     labels, scores = shown.labels.tolist(), shown.scores.tolist()

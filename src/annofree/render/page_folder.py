@@ -1,4 +1,4 @@
-"""The folder of a page: written beside its place and put there whole, over an earlier page and over nothing else."""
+"""Atomic writing of a page's folder: replaces an earlier page and nothing else."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["page_folder"]
 
 @contextmanager
 def page_folder(out: Path, generator: str, contents: Collection[str]) -> Iterator[Path]:
-    """Give an empty folder to write index.html and what belongs to it to, and put it at ``out`` when the block ends.
+    """Yield an empty folder for index.html and its files, and move it to ``out`` when the block ends.
 
-    An earlier page of the same ``generator`` is replaced.  Raises InputError where ``out`` holds another, or anything but
-    ``contents`` beside it, and where it cannot be written to; ``out`` is then as it was.
+    An earlier page of the same ``generator`` is replaced.  Raises InputError if ``out`` holds another page, or anything but
+    ``contents`` beside it, and if it cannot be written; ``out`` is then unchanged.
     """
     try:
         _check(out, generator, {"index.html", *contents})
@@ -36,7 +36,7 @@ def page_folder(out: Path, generator: str, contents: Collection[str]) -> Iterato
 
 
 def _check(out: Path, generator: str, contents: Collection[str]) -> None:
-    """Refuse to put a page in the place of anything but an earlier one."""
+    """Refuse to replace anything but an earlier page."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     index = out / "index.html"

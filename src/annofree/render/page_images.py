@@ -1,4 +1,4 @@
-"""The images of a page: two sizes of each, what was found as shapes and layers over it, and where it links to."""
+"""Images of a page: two sizes, overlaid shapes and map layers, and links."""
 
 from __future__ import annotations
 
@@ -75,18 +75,18 @@ class ShownImage:
 
     @property
     def words(self) -> str:
-        """What is in it, for those who do not see it."""
+        """Text alternative of the image."""
         found = _listed([f"{count} {name}" for name, count in self.counts]) or "no instance"
         shares = {kind: _listed([f"{name} {100 * s:.0f} %" for name, s in self.shares(kind) if name]) for kind in _MAPS}
         return "; ".join([f"{self.file_name}: {found}", *(f"{_MAPS[kind]}: {told}" for kind, told in shares.items() if told)])
 
     def shares(self, kind: str) -> list[tuple[str, float]]:
-        """The names of a map and their parts of the image, the largest first."""
+        """The classes of a map and their area shares, the largest first."""
         return [(layer.name, layer.share) for layer in self.layers if layer.kind == kind]
 
 
 def _listed(words: Sequence[str]) -> str:
-    """The first of some words, and how many more there are."""
+    """List the first words, and the number of others."""
     return ", ".join(words[:_TOLD]) + (f" and {len(words) - _TOLD} more" if len(words) > _TOLD else "")
 
 
@@ -113,9 +113,9 @@ class ImageFiles:
         overlay: Callable[[], PIL.Image.Image | None] = lambda: None,
         link: str = "",
     ) -> ShownImage:
-        """Write the files of one image of ``size`` (H, W) with what was found in it.
+        """Write the files of one image of ``size`` (H, W) with its results.
 
-        Where it cannot be opened what ``overlay`` opens stands in for it, with the instances drawn in and without ``maps``.
+        If it cannot be opened, the image of ``overlay`` is used, with instances drawn and without ``maps``.
         """
         self.made += 1
         plain, notes = self._opened(file_name, size), list[str]()
@@ -181,7 +181,7 @@ class ImageFiles:
 
 
 def opened_overlay(run: Path, place: str) -> PIL.Image.Image | None:
-    """Open a drawing of a run; None where there is none, or where it is no file of the run."""
+    """Open an overlay of a run; None if missing or outside the run."""
     path = run / place
     try:
         if place and path.resolve().is_relative_to(run.resolve()):
@@ -193,7 +193,7 @@ def opened_overlay(run: Path, place: str) -> PIL.Image.Image | None:
 
 
 def link_to(target: Path, page: Path, within: Path) -> str:
-    """Link from a page's folder to a file of a run, "" where there is no such file, or where the page would not move with it.
+    """Return the relative link from a page's folder to a file of a run; "" if missing, or if the page is outside the run.
 
     >>> link_to(Path("run/none.jpg"), Path("run/report"), Path("run"))
     ''
@@ -205,5 +205,5 @@ def link_to(target: Path, page: Path, within: Path) -> str:
 
 
 def save_jpeg(path: Path, picture: PIL.Image.Image) -> None:
-    """Write a JPEG for a page, whole or not at all."""
+    """Write a JPEG for a page, atomically."""
     write_atomic(path, partial(picture.save, format="JPEG", quality=86))

@@ -1,4 +1,4 @@
-"""Label maps and panoptic maps as layers over an image: one small PNG a name, so that a page can show and hide each."""
+"""Label maps and panoptic maps as layers over an image: one small PNG per class, so that a page can toggle each."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Layer:
 def layers_of(ids: Ids, names: Mapping[int, str], colors: Mapping[str, str]) -> list[Layer]:
     """Return a layer for each name of a map (H, W), the largest first; regions of ids that ``names`` lacks are left clear.
 
-    Regions of two ids of one name have an edge between them.
+    Regions of two ids of one class are separated by an edge.
 
     >>> layers = layers_of(np.array([[1, 1, 2, 0]], np.int32), {1: "sky", 2: "sky"}, {"sky": "#0072b2"})
     >>> [(layer.name, layer.share) for layer in layers]

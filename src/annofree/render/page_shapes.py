@@ -1,4 +1,4 @@
-"""Instances as SVG paths: outlines of few bytes, as near to the masks as a page can show.
+"""Instances as compact SVG paths, accurate to what a page can show.
 
 Paths count in units of a thousandth of an image's longer side, whatever its pixels.
 """
@@ -52,7 +52,7 @@ def units_of(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def points_each(count: int) -> int:
-    """Return how many points each of ``count`` outlines on a page may have, so that the page stays small.
+    """Return the maximum number of points per outline for ``count`` outlines, to keep the page small.
 
     >>> points_each(10), points_each(3600)
     (200, 16)
@@ -61,9 +61,9 @@ def points_each(count: int) -> int:
 
 
 def shapes_of(things: Sequence[Thing], size: tuple[int, int], points: int = _MOST_POINTS) -> list[Shape]:
-    """Return the ``MOST_SHAPES`` surest instances of an image of ``size`` (H, W), the surest last, so that it is on top.
+    """Return the ``MOST_SHAPES`` highest-scoring instances of an image of ``size`` (H, W), the highest last, on top.
 
-    A path has about ``points`` points at most; a thing without a mask, or with one that is too small, is its box.
+    A path has at most about ``points`` points; an instance without a mask, or with a tiny one, is drawn as its box.
 
     >>> shapes_of([Thing("dog", (0, 0, 5, 10), score=0.5)], (10, 10))
     [Shape(name='dog', score=0.5, path='M0 0l500 0 0 1000-500 0z')]
@@ -97,7 +97,7 @@ def _outlines(mask: npt.NDArray[np.bool_], points: int) -> list[Points]:
 
 
 def _largest(outlines: Iterable[Points]) -> list[Points]:
-    """Leave out what is too small to be seen; crumbs of a noisy mask are many."""
+    """Drop parts too small to be visible, as noisy masks have many."""
     sized = sorted(((_area(outline), k, outline) for k, outline in enumerate(outlines)), key=lambda item: (-item[0], item[1]))
     return [outline for area, _, outline in sized[:_MOST_RINGS] if area >= _SMALLEST * sized[0][0]]
 

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: they need no script, follow the colors of the page, and say in words what they show."""
+"""Small charts as inline SVG without scripts, in the colors of the page, with text alternatives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HISTOGRAM = Markup(
 
 
 def plain(text: object) -> str:
-    """Return text that is safe in HTML, in quoted attributes too; what is no sign at all is shown as one that is missing.
+    """Return text that is safe in HTML, in quoted attributes too; non-characters are shown as missing glyphs.
 
     >>> plain('<a href="x">')
     '&lt;a href=&quot;x&quot;&gt;'
@@ -35,7 +35,7 @@ def plain(text: object) -> str:
 
 
 def visible(text: object) -> str:
-    r"""Return text with what cannot be seen, or turns the direction of what follows, shown as a sign that is missing.
+    r"""Return text with invisible and direction-changing characters shown as missing glyphs.
 
     >>> visible("a\x00b") == "a\ufffdb"
     True
@@ -49,7 +49,7 @@ def _unseen(sign: str) -> bool:
 
 
 def bar(share: float, color: str) -> Markup:
-    """Return a horizontal bar of ``share`` in 0 .. 1; it repeats a number beside it, so screen readers pass over it.
+    """Return a horizontal bar of ``share`` in 0 .. 1; it is hidden from screen readers, as the number is beside it.
 
     >>> bar(0.5, "#009e73").count("<rect")
     1
@@ -58,7 +58,7 @@ def bar(share: float, color: str) -> Markup:
 
 
 def histogram(counts: Sequence[int], about: str, color: str = "currentColor", *, low: str = "0", high: str = "1") -> Markup:
-    """Return the histogram of values in even bins from ``low`` to ``high``; ``about`` says what is counted.
+    """Return the histogram of values in even bins from ``low`` to ``high``; ``about`` describes the values.
 
     >>> histogram([0, 3], "Scores of dog").count("<rect")
     1

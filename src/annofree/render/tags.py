@@ -1,8 +1,8 @@
-"""Tags with names on a picture: where each hides the least, and none hides another.
+"""Tags with names on an image: where each hides the least, and none hides another.
 
-A tag is tried at many places around its box, from near to far: outside, inside, away with a line to its instance.  What it
-would hide is counted in parts of instances, so a small one weighs as much as a large one.  Where no place is free, the next
-shorter text is tried, and at last the tag is left out.  All is counted in whole numbers, so that all machines choose alike.
+A tag is tried at many positions around its box, from near to far: outside, inside, away with a leader line.  What it
+would hide is measured as fractions of instances, so small ones count as much as large ones.  If no position is free, the next
+shorter text is tried, and finally the tag is dropped.  Integer arithmetic makes the choice the same on all machines.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Box = tuple[int, int, int, int]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
-_CELLS = 512  # along the longer side of a picture, at most
+_CELLS = 512  # along the longer side of an image, at most
 _WHOLE = 1 << 20  # what it costs to hide all of one instance
 _BOX = 4  # hiding all of a box costs so much less than hiding a mask
 _LIMIT = _WHOLE // 4  # what a tag may hide
@@ -35,7 +35,7 @@ _NOTE_PLATE: Color = (20, 20, 20)
 
 
 class Cover:
-    """What lies where in a picture of ``size`` (H, W): how much of the instances a rectangle would hide."""
+    """What lies where in an image of ``size`` (H, W): how much of the instances a rectangle would hide."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self._size = size
@@ -46,7 +46,7 @@ class Cover:
         self._masks: dict[int, tuple[int, int, npt.NDArray[np.uint8]]] = {}
 
     def add(self, number: int, mask: PIL.Image.Image, box: Box) -> None:
-        """Add an instance: its mask (0 or 255) over the whole picture, in any resolution, and its box x0 y0 x1 y1 px."""
+        """Add an instance: its mask (0 or 255) over the whole image, in any resolution, and its box x0 y0 x1 y1 px."""
         x0, y0, x1, y1 = self._within(np.array([box]))[0].tolist()
         across, down = mask.width / self._cells[1], mask.height / self._cells[0]
         window = (x0 * across, y0 * down, x1 * across, y1 * down)
@@ -87,7 +87,7 @@ class Cover:
 
 @dataclass(frozen=True)
 class Tag:
-    """What is to be written at a ``box``, on its ``color``: the first of ``texts`` that there is room for."""
+    """A tag for a ``box`` in its ``color``: the first of ``texts`` that fits."""
 
     box: Box
     color: Color
@@ -95,7 +95,7 @@ class Tag:
 
 
 class Tagging:
-    """Places tags in a picture of ``size`` (H, W), whose instances ``cover`` knows, in letters of ``letters`` px."""
+    """Places tags in an image of ``size`` (H, W), whose instances ``cover`` knows, in letters of ``letters`` px."""
 
     def __init__(self, size: tuple[int, int], cover: Cover, letters: int) -> None:
         self._size, self._cover, self._letters = size, cover, letters
@@ -111,7 +111,7 @@ class Tagging:
 
     @property
     def texts(self) -> list[str]:
-        """What is written on the tags so far."""
+        """The texts of the tags so far."""
         return [text for _, _, text, _ in self._written]
 
     @property
@@ -120,7 +120,7 @@ class Tagging:
         return [text for text, _ in self._notes]
 
     def place(self, number: int, tag: Tag) -> bool:
-        """Find a place for the tag of the instance ``number`` of the cover; False where there is none."""
+        """Place the tag of instance ``number`` of the cover; False if there is no room."""
         for text in tag.texts:
             found = self._best(tag.box, extent(text, self._font, self._letters))
             if found is not None:
@@ -130,7 +130,7 @@ class Tagging:
         return False
 
     def note(self, text: str) -> bool:
-        """Find a place for a remark on the whole picture, near a corner; False where there is none."""
+        """Find a place for a remark on the whole image, near a corner; False where there is none."""
         (w, h), (height, width) = extent(text, self._font, self._letters), self._size
         if w > width or h > height:
             return False

@@ -1,1 +1,1 @@
-"""The images of a name out of millions that nobody labelled: index, search, archives."""
+"""The images of a name out of millions that nobody labeled: index, search, archives."""

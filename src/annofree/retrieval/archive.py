@@ -1,4 +1,4 @@
-"""Image archives: the pictures that were retrieved for each name, and the pseudo-masks that were made of them.
+"""Image archives: the images that were retrieved for each name, and the pseudo-masks that were made of them.
 
     ARCHIVE/
     ├── archive.json        names, members with their scores, places, and how all that came about
@@ -6,8 +6,8 @@
     ├── masks.jsonl         one pseudo-mask a line, appended as they are made
     └── masks-about.json    the model that made them
 
-A picture may be in several archives: it has one id and one place, and a score for each name that retrieved it.  A place is
-a path, or ``shard.tar::member`` for a picture inside a tar.
+An image may be in several archives: it has one id and one place, and a score for each name that retrieved it.  A place is
+a path, or ``shard.tar::member`` for an image inside a tar.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FORMAT = "annofree archive 1"
 
 @dataclass(frozen=True)
 class Member:
-    """One picture of a name's archive, and how well it fits: ``score`` is the cosine of picture and name."""
+    """One image of a name's archive, and how well it fits: ``score`` is the cosine of image and name."""
 
     id: str
     score: float
@@ -40,11 +40,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Archive:
-    """The pictures of each name, best first.
+    """The images of each name, best first.
 
     ``names`` (K) in the order in which they were asked for; ``members`` by name, possibly none; ``places`` by id, where each
-    picture is; ``about`` says how they were retrieved.  Raises InputError for members without a name, names without members,
-    ids without a place, and a picture that is twice in one name's archive.
+    image is; ``about`` says how they were retrieved.  Raises InputError for members without a name, names without members,
+    ids without a place, and an image that is twice in one name's archive.
 
     >>> archive = Archive(("dog", "cat"), {"dog": (Member("1.jpg", 0.3),), "cat": (Member("1.jpg", 0.2),)}, {"1.jpg": "/1.jpg"})
     >>> archive.ids, archive.classes_of("1.jpg")
@@ -102,17 +102,17 @@ class Archive:
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
-        """Each picture once: those of the first name, best first, then what the second one adds, and so on."""
+        """Each image once: those of the first name, best first, then what the second one adds, and so on."""
         return tuple(dict.fromkeys(m.id for name in self.names for m in self.members[name]))
 
     def open(self, id: str) -> Image:  # noqa: A002 -- the word the noun uses
-        """Read a picture; raises InputError for an id that is not here, and ImageError when it cannot be read."""
+        """Read an image; raises InputError for an id that is not here, and ImageError when it cannot be read."""
         if id not in self._classes:
             raise InputError(f"expected the id of a picture in the archive, got {id!r}")
         return read_place(self.places[id], id)
 
     def classes_of(self, id: str) -> tuple[str, ...]:  # noqa: A002
-        """The names that retrieved a picture, in the order of ``names``; none for a picture that is not here."""
+        """The names that retrieved an image, in the order of ``names``; none for an image that is not here."""
         return self._classes.get(id, ())
 
     @cached_property
@@ -130,9 +130,9 @@ def _doubled(ids: list[str]) -> str:
 
 @dataclass(frozen=True)
 class PseudoMask:
-    """The object that a model, and no person, found in a picture.
+    """The object that a model, and no person, found in an image.
 
-    ``rle`` is COCO's compressed run lengths: ``size`` [H, W] of the whole picture and ``counts`` as str; ``quality`` is the
+    ``rle`` is COCO's compressed run lengths: ``size`` [H, W] of the whole image and ``counts`` as str; ``quality`` is the
     model's own estimate in 0 .. 1, 0 for an empty mask.
     """
 
@@ -185,7 +185,7 @@ class MaskWriter:
         self._file.truncate(whole)  # else the next mask would be written onto a torn line
 
     def add(self, mask: PseudoMask) -> None:
-        """Append a mask; raises InputError for a picture that has one."""
+        """Append a mask; raises InputError for an image that has one."""
         if mask.id in self.done:
             raise InputError(f"expected one mask a picture, got a second one for {mask.id!r}")
         size, counts = [int(side) for side in mask.rle["size"]], mask.rle["counts"]

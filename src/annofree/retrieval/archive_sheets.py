@@ -1,4 +1,4 @@
-"""The best pictures of each name on a sheet, because people look before they trust."""
+"""The best images of each name on a sheet, because people look before they trust."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def sheet_name(number: int, name: str) -> str:
 def write_sheets(
     archive: Archive, folder: Path, best: int = 24, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, str]:
-    """Write the sheet of each name as JPEG in place of those that were there, and say which pictures cannot be read, by id.
+    """Write the sheet of each name as JPEG in place of those that were there, and say which images cannot be read, by id.
 
-    A sheet shows the ``best`` first pictures of a name, with the score of each and how many other names have it too; with
+    A sheet shows the ``best`` first images of a name, with the score of each and how many other names have it too; with
     ``best`` 0 there are no sheets.  Raises InputError for fewer.
     """
     if best < 0:

@@ -1,9 +1,9 @@
-"""Making an index of pictures, shard by shard: what was done stays done, whenever the work is stopped.
+"""Making an index of images, shard by shard: what was done stays done, whenever the work is stopped.
 
 A shard stands for a fixed stretch of the inputs and is there as soon as its ids are, which are written last.  So the same
 command goes on after a kill at any moment, and ends with the files that an undisturbed run of it writes: byte for byte on the
 same machine, with the same versions and threads, up to rounding elsewhere.
-Inputs are known by their ids: a picture that is changed in its place after it was embedded is not noticed.
+Inputs are known by their ids: an image that is changed in its place after it was embedded is not noticed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TEMPORARY = (".embeddings-*", ".ids-*", ".inputs-*", ".manifest-*")
 
 
 class WholeEncoder(Protocol):
-    """Whoever turns a whole picture into one unit vector: any CLIP."""
+    """Whoever turns a whole image into one unit vector: any CLIP."""
 
     @property
     def dimension(self) -> int:
@@ -63,10 +63,10 @@ def build_index(
     about: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Embed all pictures of a source into an index, or go on with it, and return its manifest.
+    """Embed all images of a source into an index, or go on with it, and return its manifest.
 
-    A shard stands for ``shard_size`` inputs.  At most about twice ``batch_size`` pictures are in memory.  ``about`` is kept in
-    the manifest.  A picture that cannot be read is left out and named in the manifest's ``failed``, with the reason by id, and
+    A shard stands for ``shard_size`` inputs.  At most about twice ``batch_size`` images are in memory.  ``about`` is kept in
+    the manifest.  An image that cannot be read is left out and named in the manifest's ``failed``, with the reason by id, and
     so is one of which the model makes no finite embedding; what else the model raises ends the run, which may go on later.
     ``on_progress`` gets the inputs dealt with, from those of an earlier call on, and their number.
 
@@ -136,7 +136,7 @@ class _Work:
         return held
 
     def _batches(self, ids: list[str]) -> Iterator[tuple[list[Image], dict[str, str]]]:
-        """Pictures, ``batch_size`` at a time, with those that could not be read on the way."""
+        """Images, ``batch_size`` at a time, with those that could not be read on the way."""
         images: list[Image] = []
         problems: dict[str, str] = {}
         entries = ((id, str(self.root / id)) for id in ids)  # noqa: A001
@@ -152,7 +152,7 @@ class _Work:
             yield images, problems
 
     def _embedded(self, images: list[Image]) -> tuple[npt.NDArray[np.float16], dict[str, str]]:
-        """Unit vectors (n, D) of the pictures that have one; of a picture that has none, why."""
+        """Unit vectors (n, D) of the images that have one; of an image that has none, why."""
         vectors = self._whole(images)
         sound = np.asarray(np.isfinite(vectors).all(axis=1), bool)
         unsound = np.flatnonzero(~sound).tolist()

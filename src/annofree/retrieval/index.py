@@ -1,8 +1,8 @@
-"""An index of pictures: unit embeddings in shards, each row known by its number and by the id of its picture.
+"""An index of images: unit embeddings in shards, each row known by its number and by the id of its image.
 
     INDEX/
     ├── manifest.json           the model, the root of the ids, counts, what failed
-    ├── inputs.txt              the ids of all pictures that were given, a JSON string a line
+    ├── inputs.txt              the ids of all images that were given, a JSON string a line
     ├── embeddings-00000.npy    (n, D) float16, unit vectors
     └── ids-00000.json          the ids of its rows, and what failed among its inputs
 
@@ -110,7 +110,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """Embeddings (N, D) of N pictures, in shards.
+    """Embeddings (N, D) of N images, in shards.
 
     ``model`` is the provenance of what embedded them, empty where nobody wrote it down; ``root`` is the folder from which ids
     count, None where ids are no paths.  Raises InputError for shards of different D.
@@ -164,7 +164,7 @@ class Index:
         return out
 
     def place(self, id: str) -> str:  # noqa: A002 -- the word the noun uses
-        """Where the picture of an id is; the id itself where no root is known."""
+        """Where the image of an id is; the id itself where no root is known."""
         return id if self.root is None else str(self.root / id)
 
     def _by_shard(self, rows: IntArray) -> Iterator[tuple[Shard, IntArray]]:

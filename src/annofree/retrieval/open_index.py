@@ -14,7 +14,7 @@ __all__ = ["open_index"]
 
 
 def open_index(folder: Path, root: Path | None = None) -> Index:
-    """Open an index, or a folder of clip-retrieval; ``root`` is where the pictures are, if not where they were.
+    """Open an index, or a folder of clip-retrieval; ``root`` is where the images are, if not where they were.
 
     Raises InputError when the folder is neither, is not complete, or lacks a part.
     """

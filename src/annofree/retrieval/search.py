@@ -1,4 +1,4 @@
-"""The pictures of an index that fit each name best: exact, in bounded memory, with ties in a stated order.
+"""The images of an index that fit each name best: exact, in bounded memory, with ties in a stated order.
 
 N rows, D embedding, K names.  A score is the cosine of a row and a name's text feature, summed in float64 and rounded to
 float32; of rows with the same score the smaller number comes first.  So no result depends on the size of chunks, on the
@@ -135,15 +135,15 @@ def retrieve(
     min_score: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Archive:
-    """Make an archive: of each name the ``k`` best pictures, or all where there are fewer.
+    """Make an archive: of each name the ``k`` best images, or all where there are fewer.
 
-    A picture may be in the archives of several names.  ``unique`` drops every row whose embedding, to the last byte, or whose
+    An image may be in the archives of several names.  ``unique`` drops every row whose embedding, to the last byte, or whose
     id an earlier row of the index has (a copy that was embedded in a batch of another size may differ in a last digit, and
-    stays); without it, copies of a picture under other ids stay, and of rows with one id the best stays.  ``min_score`` drops
+    stays); without it, copies of an image under other ids stay, and of rows with one id the best stays.  ``min_score`` drops
     what fits worse.  The archive's ``about`` says how many were dropped.  ``method`` ``faiss`` looks only into the ``probes``
     nearest lists of an inverted file and may miss some.
 
-    Raises InputError as ``search`` does, for an unknown method, and where a name is left without a picture.
+    Raises InputError as ``search`` does, for an unknown method, and where a name is left without an image.
     """
     if method not in _METHODS:
         raise unknown_name("retrieval method", method, _METHODS)

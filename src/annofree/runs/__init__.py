@@ -1,1 +1,1 @@
-"""One method, many images."""
+"""Batch processing: resumable runs of one method over many images."""

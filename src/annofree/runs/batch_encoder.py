@@ -1,8 +1,8 @@
-"""Many pictures through one method on this machine: read ahead, go on after a bad picture.
+"""Many images through one method on this machine: read ahead, go on after a bad image.
 
-    ids -> read in threads, a batch ahead -> encoded, a batch at a time -> asked, one by one
+    ids -> read in threads, one batch ahead -> encoded in batches -> predicted one by one
 
-Batches are cut by place in the list, so that a run that goes on at one has the very batches of a run that was never stopped.
+Batches are defined by position in the list, so a resumed run has exactly the batches of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ["Encoded", "Encoder", "Encoders", "Entry", "attempt", "settled"]
 T = TypeVar("T")
 
 Entry = tuple[int, str, str]
-"""A picture to come: its number among all, its id, and its place."""
+"""An image to come: its number among all, its id, and its place."""
 
 _NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class Encoder(Protocol):
-    """Whoever can encode pictures: a method, or several."""
+    """Whoever can encode images: a method, or several."""
 
     def encode(self, images: Sequence[Image]) -> Sequence[Any]:
         """One encoding an image, in order."""
@@ -41,7 +41,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What became of a picture so far: its ``encoding``, or the ``problem`` with it; the ``image`` where it was read."""
+    """What became of an image so far: its ``encoding``, or the ``problem`` with it; the ``image`` where it was read."""
 
     number: int
     id: str
@@ -54,10 +54,10 @@ class Encoded:
 
 @dataclass
 class Encoders:
-    """Reads and encodes pictures, ``batch_size`` at a time, while ``threads`` threads read the next batch with ``reader``.
+    """Reads and encodes images, ``batch_size`` at a time, while ``threads`` threads read the next batch with ``reader``.
 
-    Where memory runs out, batches are halved, for good, down to one picture, which then is to blame.  Where anything else goes
-    wrong with a batch, its pictures are encoded one by one, so that only the guilty one fails.  Programming errors,
+    Where memory runs out, batches are halved, for good, down to one image, which then is to blame.  Where anything else goes
+    wrong with a batch, its images are encoded one by one, so that only the guilty one fails.  Programming errors,
     MissingError and Ctrl-C end the work.  Raises InputError for a batch size or a number of threads below 1.
     """
 
@@ -76,9 +76,9 @@ class Encoders:
         self._most = self.batch_size
 
     def batches(self, entries: Sequence[Entry]) -> Iterator[list[Encoded]]:
-        """What became of some pictures, batch by batch, in order; enter ``pillow_quiet`` around this.
+        """What became of some images, batch by batch, in order; enter ``pillow_quiet`` around this.
 
-        Two batches are in memory: one at work, and the next.
+        Two batches are in memory: the current and the next.
         """
         places = ((id_, place) for _, id_, place in entries)
         with closing(_closable(read_pictures(places, self.threads, self.batch_size + 1, self.reader))) as pictures:
@@ -123,14 +123,14 @@ def _outcome(entry: Entry, picture: Image | ImageError, found: Any) -> Encoded:
 
 
 def attempt(clock: Clock, part: str, do: Callable[[], T]) -> T | Exception:
-    """Return what ``do`` returns or, where the picture may be to blame, what it raises."""
+    """Return what ``do`` returns or, where the image may be to blame, what it raises."""
     try:
         with clock.of(part):
             return settled(do())
     except (MissingError, NotImplementedError, RecursionError):
-        raise  # the same for every picture
+        raise  # the same for every image
     except (AnnofreeError, RuntimeError, MemoryError) as problem:
-        # Frames hold tensors; a kept exception would keep the memory that the next attempt needs.
+        # Tracebacks hold tensors: drop them to free memory for the next attempt.
         traceback.clear_frames(problem.__traceback__)
         failure = problem
     if isinstance(failure, torch.cuda.OutOfMemoryError):
@@ -145,7 +145,7 @@ def _is_out_of_memory(problem: Exception) -> bool:
 
 
 def settled(value: T) -> T:
-    """Return the value once the device has computed it, so that time is counted where it is spent and errors rise there.
+    """Synchronize the device and return the value, so that time and errors are attributed correctly.
 
     >>> settled(3)
     3

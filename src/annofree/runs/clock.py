@@ -1,8 +1,8 @@
-"""Where the time of a command goes: a stopwatch that is in one part of the work at any moment, so that parts add up.
+"""Timing of a command: a stopwatch that is in exactly one stage at any moment, so stages add up.
 
     loading | reading, encoding, instances, label maps, panoptic maps, drawing, writing, and what is left over
 
-Seconds are those of a clock on the wall that never jumps; while a machine sleeps it stands still.
+Seconds are monotonic wall-clock time; they do not advance while a machine sleeps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Timed = Callable[[str], AbstractContextManager[None]]
 
 
 def untimed(part: str) -> AbstractContextManager[None]:
-    """Count nothing: the ``Timed`` of whoever has no clock.
+    """No-op ``Timed`` for callers without a clock.
 
     >>> with untimed("read"):
     ...     pass
@@ -62,7 +62,7 @@ class Timings:
 
     @property
     def load(self) -> float:
-        """Seconds before the first image."""
+        """Seconds of loading, before the first image."""
         return self.seconds.get("load", 0.0)
 
     @property
@@ -72,16 +72,16 @@ class Timings:
 
     @property
     def other(self) -> float:
-        """Seconds that no part has."""
+        """Seconds outside all stages."""
         return self.total - sum(self.seconds.values())
 
     @property
     def images_per_second(self) -> float:
-        """Finished images a second of all but loading, 0 when there are none."""
+        """Finished images per second without loading, 0 if there are none."""
         return self.images / self.at_images if self.images and self.at_images > 0 else 0.0
 
     def as_dict(self) -> dict[str, float]:
-        """All of it as run.json holds it, rounded to milliseconds: ``seconds_total`` is the sum of all other seconds.
+        """The fields of run.json, rounded to milliseconds: ``seconds_total`` is the sum of all other seconds.
 
         >>> Timings(2, 0, 3.0, {"load": 1.0}).as_dict()["images_per_second_without_loading"]
         1.0
@@ -93,9 +93,9 @@ class Timings:
 
 
 class Clock:
-    """A stopwatch.  Once started it loads, until it is told to turn to something else.
+    """A stopwatch.  Once started it is in the stage "loading", until switched to another.
 
-    Not for several threads: they share one wall.
+    Not thread-safe.
 
     >>> clock = Clock.started()
     >>> with clock.of("encode"):
@@ -130,27 +130,27 @@ class Clock:
 
     @property
     def total(self) -> float:
-        """Seconds since it was started, until it was last looked at."""
+        """Seconds counted so far."""
         return sum(self.seconds.values())
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it was started, until now; to be read by other threads, too."""
+        """Seconds since the start; may be read from other threads."""
         at = self._at
         return self.total + (0.0 if at is None else time.perf_counter() - at)
 
     def start(self, at: float | None = None) -> None:
-        """Start anew, from now or from an earlier moment ``at`` of ``time.perf_counter``, with loading."""
+        """Restart with loading, from now or from an earlier moment ``at`` of ``time.perf_counter``."""
         self._empty()
         self.part, self._at = "load", time.perf_counter() if at is None else at
 
     def stop(self) -> None:
-        """Stop; what was counted stays."""
+        """Stop and keep the counted seconds."""
         self.turn(self.part)
         self._at = None
 
     def turn(self, part: str) -> str:
-        """Count the time until now for the part that it was in, go on in another, and return the one before."""
+        """Switch to another stage and return the previous one."""
         before, self.part = self.part, part
         if self._at is not None:
             now = time.perf_counter()
@@ -160,7 +160,7 @@ class Clock:
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
-        """Count what happens within for a part, and for no other."""
+        """Count the time of a block for one stage only."""
         before = self.turn(part)
         try:
             yield
@@ -168,7 +168,7 @@ class Clock:
             self.turn(before)
 
     def lap(self) -> dict[str, float]:
-        """The seconds of each part, and their ``total``, since this was last asked."""
+        """The seconds of each stage and their ``total`` since the last call."""
         self.turn(self.part)
         took = {part: s - self._lap[part] for part, s in self.seconds.items()}
         self._lap = dict(self.seconds)
@@ -177,6 +177,6 @@ class Clock:
         return {"total": total, **took}
 
     def timings(self, images: int, failed: int = 0) -> Timings:
-        """All since it was started."""
+        """All timings since the start."""
         self.turn(self.part)
         return Timings(images, failed, self.total, {part: self.seconds[part] for part in PARTS})

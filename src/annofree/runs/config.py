@@ -1,4 +1,4 @@
-"""What a run is asked for, and where its encodings come from."""
+"""Run settings and encoding sources."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ STRETCH = 64
 
 
 class EncodingSource(Protocol):
-    """Whoever brings encodings of pictures, batch by batch: from the pictures, or from what was kept of them."""
+    """Whoever brings encodings of images, batch by batch: from the images, or from what was kept of them."""
 
     @property
     def clock(self) -> Clock:
-        """Where it counts its seconds."""
+        """The clock it counts on."""
         ...
 
     @property
     def batch_size(self) -> int:
-        """Pictures in a batch."""
+        """Images in a batch."""
         ...
 
     def batches(self, entries: Sequence[Entry]) -> Iterator[list[Encoded]]:
-        """What became of the pictures, in order."""
+        """What became of the images, in order."""
         ...
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a run is asked for.
+    """Settings of a run.
 
     Raises InputError for no images, and for a shard that there is not.
     """
@@ -80,7 +80,7 @@ class Request:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """All that has to be the same, beside the pictures and the models."""
+        """All that has to be the same, beside the images and the models."""
         part = "{}/{}".format(*self.part)
         own = {"classes": self.vocabulary.synonyms, "tasks": self.wanted, "stuff": self.stuff, "min_score": self.min_score}
         more = {"root": str(self.root), "part": part, "overlays": self.overlays, "encodings": self.keep}
@@ -88,7 +88,7 @@ class Request:
 
 
 def stretch_of(batch_size: int) -> int:
-    """The smallest multiple of a batch that has ``STRETCH`` pictures or more.
+    """The smallest multiple of a batch that has ``STRETCH`` images or more.
 
     >>> stretch_of(4), stretch_of(48), stretch_of(200)
     (64, 96, 200)
@@ -97,5 +97,5 @@ def stretch_of(batch_size: int) -> int:
 
 
 def encodings_file(out: Path, shard: int) -> Path:
-    """Where the encodings of a shard are kept."""
+    """The file of the stored encodings of a shard."""
     return out / "encodings" / f"{shard:05}.safetensors"

@@ -1,7 +1,7 @@
-"""Encodings as files: what a method knows of a picture before it hears a name, in safetensors with a JSON header.
+"""Encodings as files: what a method knows of an image before it hears a name, in safetensors with a JSON header.
 
-An encoding is a frozen dataclass of tensors, arrays, numbers, texts, tuples and such dataclasses.  Floats become fp16 where
-they fit, whole numbers the smallest kind that holds them, truth values bits; all come back as the type they had.  Nothing is
+An encoding is a frozen dataclass of tensors, arrays, numbers, texts, tuples and such dataclasses.  Floats are stored as fp16 if
+they fit, integers in the smallest type, booleans as bits; all are restored to their original type.  Nothing is
 pickled, and a file can only be read as the dataclasses that the method says ``encode`` returns.
 """
 
@@ -35,19 +35,19 @@ Kinds = Mapping[str, type]
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """An encoding ready to be written: how it is built, as JSON holds it, and its ``tensors``."""
+    """A serialized encoding: its structure as JSON values, and its ``tensors``."""
 
     structure: Any
     tensors: tuple[Tensor, ...]
 
     @property
     def bytes(self) -> int:
-        """How much room it takes."""
+        """Its size in bytes."""
         return sum(t.numel() * t.element_size() for t in self.tensors) + len(json.dumps(self.structure))
 
 
 def pack(encoding: Any) -> Packed:
-    """Take an encoding apart; raises InputError for what is neither a dataclass nor one of the plain types."""
+    """Serialize an encoding; raises InputError for values that are neither dataclasses nor plain types."""
     tensors: list[Tensor] = []
     structure = _structure(encoding, tensors)
     return Packed(structure, tuple(tensors))
@@ -74,7 +74,7 @@ def _structure(value: Any, tensors: list[Tensor]) -> Any:
 
 
 def _kept(value: Tensor, tensors: list[Tensor]) -> list[Any]:
-    """Add a tensor in its small form; return its place, the type and the shape that it had."""
+    """Add a tensor in compact form; return its key and its original type and shape."""
     whole = value.detach().cpu().contiguous()
     tensors.append(_small(whole))
     return [len(tensors) - 1, str(whole.dtype).removeprefix("torch."), list(whole.shape)]
@@ -115,7 +115,7 @@ def _collect(hint: Any, kinds: dict[str, type]) -> None:
 
 
 def write_encodings(path: Path, encodings: Mapping[str, Packed]) -> None:
-    """Write encodings by the id of their picture, whole or not at all."""
+    """Write encodings by the id of their image, whole or not at all."""
     named = {f"{n}.{k}": t for n, packed in enumerate(encodings.values()) for k, t in enumerate(packed.tensors)}
     pairs = [[id_, packed.structure] for id_, packed in encodings.items()]
     about = json.dumps({"format": _FORMAT, "encodings": pairs})  # one text, for safetensors keeps no order of several
@@ -143,7 +143,7 @@ class EncodingFile:
         self._places = {id_: (n, structure) for n, (id_, structure) in enumerate(pairs)}
 
     def read(self, id_: str) -> Any:
-        """The encoding of one picture; tensors that lay on an accelerator go to the device."""
+        """The encoding of one image; tensors from an accelerator are moved to the device."""
         if id_ not in self._places:
             raise InputError(f"expected the encoding of {id_} in {self.path}, and it is not there")
         number, structure = self._places[id_]

@@ -1,7 +1,7 @@
-"""Where a part of a run was made: all that decides the last digits of its numbers.
+"""Environment of a run: everything that affects the last digits of its numbers.
 
-A matrix library picks its kernel, and with it the order of its sums, by processor, threads and shapes.  Two runs of the same
-command in equal environments leave the same bytes; in others they agree up to rounding.
+Matrix libraries choose kernels, and the order of sums, by processor, threads and shapes.  Two runs of the same
+command in equal environments are byte-identical; otherwise they agree up to rounding.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def environment() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of what computes."""
+    """The versions of Python and of the numeric libraries."""
     return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
 
 
 def _processor() -> str:
-    """The processor's name, or its architecture where the system does not tell the name."""
+    """The processor's name, or its architecture if the name is unknown."""
     try:
         lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The work of a run: picture after picture to rows and files, shard after shard to the disk."""
+"""The work of a run: image after image to rows and files, shard after shard to the disk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LONGEST = 30.0  # seconds of work that a kill can cost, beyond a batch
 
 
 class Work:
-    """Doing what is left of a run."""
+    """Processes the remaining images of a run."""
 
     def __init__(
         self, request: Request, callbacks: Callbacks, shards: Shards, folder: RunFolder, tasks: Tasks, feed: EncodingSource
@@ -46,7 +46,7 @@ class Work:
         self.environment, self.told = environment(), False
 
     def all(self, retry: bool) -> None:
-        """Do torn shards again, then what was never done."""
+        """Redo damaged shards, then process the remaining images."""
         own = self._own()
         again, done = self._again(own, retry)
         rest = own[done:]
@@ -65,19 +65,19 @@ class Work:
             self._new(rest, len(self.shards.sizes()))
 
     def _compare_environments(self) -> None:
-        """Say where what is left is made otherwise than what was done."""
+        """Note differences between this environment and that of the finished part."""
         known = self.shards.environments
         if known and self.environment not in known:
             others = "; ".join(differences(known[-1], self.environment))
             self.callbacks.on_note(f"the rest is made elsewhere, and its last digits may differ: {others}")
 
     def _own(self) -> list[int]:
-        """The numbers of the pictures of this part."""
+        """The numbers of the images of this part."""
         i, n = self.request.part
         return [k for k in range(len(self.request.ids)) if k // self.stretch % n == i - 1]
 
     def _again(self, own: list[int], retry: bool) -> tuple[list[tuple[int, list[int], list[Row]]], int]:
-        """The shards to do again: number, pictures, and rows that stay; and how many pictures all the shards have."""
+        """The shards to do again: number, images, and rows that stay; and how many images all the shards have."""
         whole, start, again = self.shards.whole(), 0, []
         for shard, inputs in enumerate(self.shards.sizes()):
             numbers = own[start : start + inputs]
@@ -100,7 +100,7 @@ class Work:
         self._close(shard, sorted(rows, key=lambda row: int(row["n"])))
 
     def _new(self, numbers: list[int], shard: int) -> None:
-        """Do pictures for the first time; what is whole when something ends the work is kept."""
+        """Do images for the first time; what is whole when something ends the work is kept."""
         rows: list[Row] = []
         try:
             for group in self._groups(numbers):
@@ -118,7 +118,7 @@ class Work:
             raise
 
     def _groups(self, numbers: list[int]) -> Iterator[list[int]]:
-        """What batches may be cut from at one go: no shard holds pictures of two stretches."""
+        """What batches may be cut from at one go: no shard holds images of two stretches."""
         size = self.feed.batch_size
         if not numbers or (self.stretch % size == 0 and numbers[0] % self.stretch % size == 0):
             yield numbers
@@ -133,7 +133,7 @@ class Work:
         return _Entries(numbers, self.request.ids, f"{self.request.root}/".replace("//", "/"))
 
     def _row(self, one: Encoded) -> Row:
-        """Ask one encoding, write what was found, and say so in a row."""
+        """Predict for one encoding, write the results, and return its row."""
         found = self._answer(one)
         row = self._failed(one, found) if isinstance(found, Exception) else self._found(one, found)
         self.done += 1
@@ -184,7 +184,7 @@ class Work:
         return packed
 
     def _close(self, shard: int, rows: list[Row]) -> None:
-        """Put a shard and all that belongs to it on the disk, the manifest's line last."""
+        """Store a shard with its files, and its manifest line last."""
         failed = sum("failed" in row for row in rows)
         found = sum(len(row.get("annotations", ())) for row in rows)
         about = {"images": len(rows) - failed, "failed": failed, "instances": found, "seconds": self.feed.clock.lap()}
@@ -208,7 +208,7 @@ class Work:
 
 @dataclass(frozen=True)
 class _Entries(Sequence[Entry]):
-    """Pictures to come, put together when they are asked for: a million places would take their room."""
+    """Images to come, put together when they are asked for: a million places would take their room."""
 
     numbers: Sequence[int]
     ids: Sequence[str]
@@ -232,7 +232,7 @@ class _Entries(Sequence[Entry]):
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Say in words why results cannot be written."""
+    """Turn write errors into a readable message."""
     try:
         yield
     except OSError as problem:
@@ -244,7 +244,7 @@ def writing(out: Path) -> Iterator[None]:
 
 
 def _shown(place: str) -> str:
-    """A place on one line."""
+    """A path on one line."""
     return "".join(c if c.isprintable() or c == " " or "\udc80" <= c <= "\udcff" else repr(c)[1:-1] for c in place)
 
 
@@ -254,7 +254,7 @@ def _valid(text: str) -> str:
 
 
 def _size(count: float) -> str:
-    """A number of bytes in words.
+    """Format a number of bytes.
 
     >>> _size(1_234_567)
     '1.2 MB'

@@ -94,11 +94,11 @@ def _named(images: Sequence[Image]) -> dict[str, Image]:
 
 
 def source_of(inputs: Sequence[str | Path], exclude: Path | None = None) -> Source:
-    """Find out what is meant; ``exclude`` is the folder that results go to.
+    """Resolve inputs to a source; ``exclude`` is the output folder.
 
-    A pattern (``photos/*.jpg``, ``**`` for any depth) stands for the pictures, tars and folders that it fits, in sorted order,
-    and for text lists only where it ends in .txt.  Raises InputError for what is not there, for a folder or pattern without
-    pictures, and for URLs of other machines.
+    A pattern (``photos/*.jpg``, ``**`` for any depth) stands for the images, tars and folders that it fits, in sorted order,
+    and for text lists only where it ends in .txt.  Raises InputError for missing inputs, for a folder or pattern without
+    images, and for URLs of other machines.
     """
     places = [place for given in inputs for place in _meant(str(given), exclude)]
     for place in places:
@@ -138,7 +138,7 @@ def _matching(pattern: str, exclude: Path | None) -> Iterator[Path]:
 
 
 def _check(place: Path, exclude: Path | None) -> None:
-    """Refuse what is not there, and folders without pictures, as early as can be."""
+    """Refuse what is not there, and folders without images, as early as can be."""
     if not place.is_dir() and not place.is_file():
         find_images([place])  # says what is wrong with it
     if place.is_dir() and next(Source((place,), exclude).ids(), None) is None:

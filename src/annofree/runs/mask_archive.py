@@ -1,4 +1,4 @@
-"""One mask a picture of an archive, by any objectness: read ahead, kept as they are made, a bad picture named and passed over.
+"""One mask an image of an archive, by any objectness: read ahead, kept as they are made, a bad image named and passed over.
 
 H W pixels.
 """
@@ -25,7 +25,7 @@ from annofree.structures import Image
 __all__ = ["Refine", "contrast", "mask_archive", "refined_mask"]
 
 Refine = Literal["none", "pamr"]
-"""How masks are drawn to the edges of their picture."""
+"""How masks are drawn to the edges of their image."""
 
 _PAMR_SIDE = 512  # px of the short side, at most, where masks are refined
 
@@ -40,7 +40,7 @@ def mask_archive(
     on_failure: Callable[[str, str], None] = lambda name, why: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, str]:
-    """Mask each picture that ``writer`` has no mask of, in the archive's order; return why some have none, by id.
+    """Mask each image that ``writer`` has no mask of, in the archive's order; return why some have none, by id.
 
     A mask is where the source's map is above 0.5, for TokenCut above its mean, as it cuts.  Its quality is SelfMask's
     objectness of the query that drew it, for other sources the ``contrast`` of the map; 0 where nothing is found.
@@ -68,7 +68,7 @@ def mask_archive(
 
 
 def contrast(soft: Tensor, mask: Tensor) -> float:
-    """The mean of a soft map (H, W) inside of a mask less that outside; 0 where the mask is empty or everything.
+    """Mean of a soft map (H, W) inside a mask minus the mean outside; 0 if the mask is empty or full.
 
     >>> import torch
     >>> contrast(torch.tensor([[0.9, 0.7, 0.2, 0.0]]), torch.tensor([[True, True, False, False]]))
@@ -80,9 +80,9 @@ def contrast(soft: Tensor, mask: Tensor) -> float:
 
 
 def refined_mask(image: Image, mask: Tensor) -> Tensor:
-    """Draw a mask (H, W) bool to the edges of its picture by PAMR, at 512 px of the short side at most.
+    """Draw a mask (H, W) bool to the edges of its image by PAMR, at 512 px of the short side at most.
 
-    A mask that keeps less than half of itself on the way (IoU at most 0.5) stays as it was, as FOUND does with its solver.
+    A mask that changes too much (IoU at most 0.5) is kept unrefined, as in FOUND.
     """
     size = fitted_size(image.size, min(_PAMR_SIDE, *image.size), 1)
     soft = resized(refined(image.pixels, resized(mask[None].float(), size)), image.size)[0]
@@ -91,7 +91,7 @@ def refined_mask(image: Image, mask: Tensor) -> Tensor:
 
 
 def _batches(left: Iterable[tuple[str, str]], size: int, fail: Callable[[str, Exception], None]) -> Iterator[list[Image]]:
-    """Read pictures, given by id and place, ahead in threads, ``size`` at a time."""
+    """Read images, given by id and place, ahead in threads, ``size`` at a time."""
     waiting: list[Image] = []
     for name, _, picture in read_pictures(left, threads=2, ahead=4 * size):
         if isinstance(picture, Exception):
@@ -115,7 +115,7 @@ def _found(source: Objectness, images: Sequence[Image]) -> list[tuple[Image, _Se
             return [(i, (s.soft, s.objectness)) for i, s in zip(images, source.masks(images), strict=True)]
         return [(i, (soft, None)) for i, soft in zip(images, source.maps(images), strict=True)]
     except MissingError:
-        raise  # the same for every picture
+        raise  # the same for every image
     except (AnnofreeError, RuntimeError, MemoryError) as problem:
         if len(images) == 1:
             return [(images[0], problem)]

@@ -1,6 +1,6 @@
-"""Joining the parts of a run that was dealt out with ``--shard i/n``, as if it had never been divided.
+"""Merging of the parts of a run that was split with ``--shard i/n``.
 
-Files are copied, so parts that were made elsewhere differ from a run on one machine as their numbers do: up to rounding.
+Files are copied, so parts made on other machines differ from a single run up to rounding.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def merge(
 ) -> dict[str, Any]:
     """Join runs into a folder, copying their files, and return what its run.json holds.
 
-    Its seconds are those of all the parts, and of joining them, which ``clock`` may have begun to count before.
+    Its seconds are those of all parts and of merging, which ``clock`` may already be counting.
 
-    The runs have equal settings and pictures, are complete, and have each picture once between them.  Raises InputError that
-    names the difference, the picture that is missing or that two runs have, and a folder that is another run's.
+    The runs have equal settings and images, are complete, and have each image once between them.  Raises InputError that
+    names the difference, the image that is missing or that two runs have, and a folder that is another run's.
     """
     sources = [_complete(part) for part in parts]
     _check_equal(sources)
@@ -121,7 +121,7 @@ def _check_due(number: int, due: int, ids: Sequence[str], sources: Sequence[Shar
 
 
 def _start(target: Shards, settings: dict[str, Any], ids: Sequence[str]) -> None:
-    """Begin anew: what another merge left is written over; any other run is refused."""
+    """Start: leftovers of an earlier merge are overwritten; any other run is refused."""
     if target.begun:
         said = [*differences(target.settings(), settings), *filter(None, [target.compare(ids)])]
         if said:
@@ -150,7 +150,7 @@ def _summed(source: Shards) -> dict[str, float]:
 
 
 def _places(folder: Path, row: Row) -> list[str]:
-    """The files of a picture."""
+    """The files of an image."""
     image = row.get("image", {})
     named = [image[key] for key in ("overlay", "labels", "panoptic") if key in image]
     if "labels" in image:

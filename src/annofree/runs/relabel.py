@@ -1,4 +1,4 @@
-"""Asking again what a run has seen, with other names: no picture is encoded, for the run kept its encodings."""
+"""Asking again what a run has seen, with other names: no image is encoded, for the run kept its encodings."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["Kept", "asked_of", "part_of"]
 
 @dataclass
 class Kept:
-    """The encodings that the run in ``folder`` kept, for the methods of ``tasks``, which have to make the same ones.
+    """The stored encodings of the run in ``folder``, for the methods of ``tasks``, which must be compatible.
 
-    ``images`` says whether pictures are read too, to be drawn on.  Raises InputError for a run that kept none or is not
+    ``images`` says whether images are read too, to be drawn on.  Raises InputError for a run that kept none or is not
     complete, and for one of other models or of settings that make other encodings, naming the difference.
     """
 
@@ -48,12 +48,12 @@ class Kept:
         self._open: tuple[int, EncodingFile, dict[int, Row]] | None = None
 
     def batches(self, entries: Sequence[Entry]) -> Iterator[list[Encoded]]:
-        """The encodings, or why there is none."""
+        """Yield encodings, or the reason why there is none."""
         for start in range(0, len(entries), self.batch_size):
             yield [self._read(*entry) for entry in entries[start : start + self.batch_size]]
 
     def encodings(self) -> Iterator[Any]:
-        """What was kept of each picture that could be encoded, one at a time: one encoding a method."""
+        """What was kept of each image that could be encoded, one at a time: one encoding a method."""
         for index in range(len(self._whole)):
             file, rows = self._shard(index)
             yield from (file.read(row["id"]) for row in rows.values() if "failed" not in row)
@@ -88,7 +88,7 @@ class Kept:
 
 
 def asked_of(folder: Path) -> dict[str, Any]:
-    """What a complete run that kept its encodings was asked for; raises InputError for any other folder."""
+    """Settings of a complete run with stored encodings; raises InputError for any other folder."""
     shards = Shards(folder)
     shards.need_begun()
     settings = shards.settings()
@@ -99,7 +99,7 @@ def asked_of(folder: Path) -> dict[str, Any]:
 
 
 def part_of(settings: dict[str, Any]) -> tuple[int, int]:
-    """Which part of the pictures a run took.
+    """Which part of the images a run took.
 
     >>> part_of({"asked": {"part": "2/4"}})
     (2, 4)

@@ -1,9 +1,9 @@
-"""A run as one page to look at, in a folder of its own: it needs no network, and all but its filters work without a script.
+"""HTML report of a run: works offline, and without scripts except for its filters.
 
 OUT
 ├── index.html
-├── images/   the images that are shown, large and small, and their label maps
-└── sheets/   the best instances of each class, cut out
+├── images/   shown images in two sizes, and their label maps
+└── sheets/   crops of the best instances per class
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def write_report(
 ) -> Path:
     """Write the report of a run's folder to ``out`` and return its page.
 
-    A run of up to three times ``shown`` images is shown whole; of a larger one the ``shown`` surest, least sure and emptiest,
+    A run of up to three times ``shown`` images is shown whole; else the ``shown`` most confident, least confident and emptiest,
     each image once.  ``crops`` instances are on the sheet of a class, for the ``sheets`` classes that have the most.  Images
     are what ``picture`` opens; without it, or where it raises InputError, the run's overlays.  An earlier report is replaced.
-    Raises InputError when ``run`` is no run, and when ``out`` holds something else.
+    Raises InputError if ``run`` is no run, and if ``out`` holds something else.
     """
     summary = RunSummary.read(run, best=crops)
     with page_folder(out, GENERATOR, ("images", "pictures", "sheets")) as folder:

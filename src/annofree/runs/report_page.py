@@ -1,4 +1,4 @@
-"""What the page of a report says: its rows of images, tables and counts, for the template report.html."""
+"""Content of the report page: image rows, tables and counts for the template report.html."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class PageParts:
 
 
 def rows_of(summary: RunSummary, shown: int) -> list[Row]:
-    """Choose the images of a page, each once: all of a small run, else the surest, the least sure and the emptiest.
+    """Choose the images of a page, each once: all of a small run, else the most confident, least confident and emptiest.
 
     >>> [row.key for row in rows_of(RunSummary({}), 12)]
     []
@@ -73,7 +73,7 @@ def rows_of(summary: RunSummary, shown: int) -> list[Row]:
 
 
 def score_meaning(about: Mapping[str, Any]) -> str:
-    """Say what a score of a run means: a probability where it is calibrated, else a rank.
+    """Describe the scores of a run: probabilities if calibrated, else ranks.
 
     >>> score_meaning({})
     'Scores are not calibrated: they rank instances, but are no probabilities.'

@@ -1,4 +1,4 @@
-"""The best instances of each class, cut out: one sheet a class."""
+"""Crops of the best instances: one sheet per class."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SheetFiles:
         return place
 
     def _cut(self, crop: Crop, source: PIL.Image.Image | None) -> Image | None:
-        """An instance with a little around it, pale outside its mask; None where its image cannot be opened."""
+        """A crop of an instance, pale outside its mask; None if its image cannot be opened."""
         if source is None:
             return None
         size = self.summary.pictures[crop.image_id].size
@@ -81,7 +81,7 @@ class SheetFiles:
 def _window(
     box: tuple[float, float, float, float], scale: tuple[float, float], size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """A box, scaled (x, y), with a little around it, within an image of ``size`` (width, height)."""
+    """A box, scaled (x, y) and padded, within an image of ``size`` (width, height)."""
     x0, y0, x1, y1 = box
     around = _AROUND * max(x1 - x0, y1 - y0)
     left, top = max(0, round((x0 - around) * scale[0])), max(0, round((y0 - around) * scale[1]))

@@ -1,11 +1,11 @@
-"""A run: many pictures into one folder, stopped at any moment, gone on with by the same command.
+"""A run: many images into one folder, stopped at any moment, gone on with by the same command.
 
-On the same machine, with the same versions and threads, it ends with the very bytes of a run that was never stopped.
+On the same machine, with the same versions and threads, the result is byte-identical to an uninterrupted run.
 
-    inputs.txt -> a stretch -> batches -> rows, and files of each picture -> shard -> manifest ... -> the files of all
+    inputs.txt -> a stretch -> batches -> rows, and files of each image -> shard -> manifest ... -> the files of all
 
-What was done is known by the manifest alone.  A picture that was done in part is done again, and its files are replaced by
-the same.  A run may go on elsewhere: up to rounding its results are the same, and run.json lists each environment.
+What was done is known by the manifest alone.  An image that was done in part is done again, and its files are replaced by
+identical ones.  A run may be resumed elsewhere: results agree up to rounding, and run.json lists each environment.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Run:
         self.shards = Shards(self.request.out)
 
     def check(self) -> bool:
-        """Tell whether all is done; raises InputError for a folder with a run that was asked for something else."""
+        """Whether the run is complete; raises InputError for a folder with a run of other settings."""
         if not self.shards.begun:
             return False
         self._refuse(differences(self.shards.settings()["asked"], self.request.asked))
@@ -62,13 +62,13 @@ class Run:
         fresh: bool = False,
         retry: bool = False,
     ) -> dict[str, Any]:
-        """Do what is left to do and write the results; returns what run.json holds, ``about`` among it.
+        """Process the remaining images and write the results; returns run.json, including ``about``.
 
-        The time counts from here, or from where the clock of ``feed`` was started, and that clock is stopped at the end.
+        Time is counted from here, or from the start of ``feed``'s clock, which is stopped at the end.
 
-        ``fresh`` throws away what there is; ``retry`` has another try at pictures that failed.  Raises InputError where the
-        folder is another run's, where another process is at work in it, and where results cannot be written: after a full
-        disk, say, the same call goes on.
+        ``fresh`` throws away what there is; ``retry`` has another try at images that failed.  Raises InputError where the
+        folder holds another run, if another process is using it, and if results cannot be written: after a full
+        disk, for example, the same call resumes.
         """
         request, out = self.request, self.request.out
         folder = RunFolder.create(
@@ -89,11 +89,11 @@ class Run:
                 return finish(self.shards, folder, request.wanted, about, feed.clock, done)
 
     def summary(self) -> dict[str, Any]:
-        """What run.json of a complete run holds."""
+        """The content of run.json of a complete run."""
         return dict(json.loads((self.request.out / "run.json").read_text(encoding="utf-8")))
 
     def _begin(self, tasks: Tasks) -> None:
-        """Write down what is asked for, or check that it is what was asked for before."""
+        """Store the settings, or check that they equal the stored ones."""
         models = {"provenance": json.loads(json.dumps(tasks.provenance)), "encoding": tasks.encoding_key}
         if not self.shards.begun:
             asked = {
@@ -124,7 +124,7 @@ def finish(
     clock: Clock,
     done: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
-    """Write the files of all pictures from whole shards, and last that the run is complete; returns run.json.
+    """Write the files of all images from whole shards, and last that the run is complete; returns run.json.
 
     ``done`` are the images that this call finished and failed, while ``clock`` was running.
     """
@@ -159,7 +159,7 @@ def _settle(folder: RunFolder, names: Sequence[str]) -> None:
 
 @contextmanager
 def _counting(clock: Clock) -> Iterator[None]:
-    """Run a clock that nobody started before."""
+    """Run a clock unless it is already running."""
     if not clock.running:
         clock.start()
     try:

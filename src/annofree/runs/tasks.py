@@ -1,4 +1,4 @@
-"""Several tasks in one run: each method encodes a picture once, and every task asks that."""
+"""Several tasks in one run: each method encodes an image once, and every task asks that."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Tasks:
-    """What is asked of each picture, and whom: ``instances`` finds things, ``semantic`` names pixels; they may be one.
+    """What is asked of each image, and whom: ``instances`` finds things, ``semantic`` names pixels; they may be one.
 
-    ``wanted`` are some of TASKS; ``stuff`` the names that are no things, for panoptic maps; ``overlaps`` says
-    which of two instances that overlap stays, before anything is made of them.  Raises InputError where a task has nobody who
-    can do it.
+    ``wanted`` are some of TASKS; ``stuff`` the stuff classes of panoptic maps; ``overlaps`` says
+    which of two instances that overlap stays, before anything is made of them.  Raises InputError if no method
+    can do a task.
     """
 
     wanted: tuple[str, ...]
@@ -72,7 +72,7 @@ class Tasks:
 
     @property
     def encoding_key(self) -> list[str]:
-        """Runs whose keys are equal have the same encodings: models, and settings that matter before a name is heard."""
+        """Runs with equal keys have the same encodings: models, and all class-independent settings."""
         return [f"{_key(method)}, {_models(method)}" for method in self.methods]
 
     @property
@@ -81,7 +81,7 @@ class Tasks:
         return {name: kind for method in self.methods for name, kind in kinds_of(method).items()}
 
     def remarks(self, classes: Any) -> list[str]:
-        """What a person should know before trusting the answers."""
+        """Warnings about the results."""
         return list(dict.fromkeys(remark for method in self.methods for remark in method.remarks(classes)))
 
     def encode(self, images: Sequence[Image]) -> list[tuple[Any, ...]]:
@@ -89,7 +89,7 @@ class Tasks:
         return list(zip(*(method.encode(images) for method in self.methods), strict=True))
 
     def answer(self, encoding: tuple[Any, ...], vocabulary: Vocabulary, timed: Timed = untimed) -> Prediction:
-        """Do all that is wanted for one picture; ``timed`` counts the seconds of each task."""
+        """Do all that is wanted for one image; ``timed`` counts the seconds of each task."""
         found, labels, joined = None, None, None
         if self.instances is not None:
             with timed("instances"):
@@ -104,7 +104,7 @@ class Tasks:
 
 
 def _key(method: Any) -> str:
-    """Its own word where it has one, for most settings matter only once names are heard."""
+    """The method's own key if it has one, since most settings do not affect encodings."""
     return repr(getattr(method, "encoding_key", method.provenance))
 
 

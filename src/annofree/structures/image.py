@@ -1,4 +1,4 @@
-"""One picture."""
+"""One image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Image"]
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """One picture: ``pixels`` (H, W, 3) uint8 RGB, upright, and an ``id`` by which files and errors name it.
+    """One image: ``pixels`` (H, W, 3) uint8 RGB, upright, and an ``id`` by which files and errors name it.
 
     Raises InputError for any other array.
 

@@ -1,1 +1,1 @@
-"""Shipped with the library so that others can check it, and themselves against it."""
+"""Conformance suites, fakes and reference implementations for tests of the library and its extensions."""

@@ -1,12 +1,12 @@
-"""What every method must get right, as a suite that anyone may run on a method of their own.
+"""Conformance suite for instance segmentation methods, including third-party ones.
 
 Give the method `FakeClip` and `FakeSam` for its encoders and run the checks on the paper world: all of them with
 `check_segmenter`, or one test a check with ``pytest.mark.parametrize("check", CHECKS)``.  Each check takes a method as
-it was built, raises AssertionError that says what was expected and what came, and wants no method in particular: what
+it was built, raises AssertionError with the expected and the actual result, and wants no method in particular: what
 a method scores is its own affair, as long as right things come before wrong ones.
 
-On a CPU, a question asked twice has to get the same answer to the bit.  In a batch, with more names or in another order of
-them, answers have to be the same up to rounding, as `tolerances` has it, for matrix libraries sum in another order there.
+On a CPU, repeated calls must agree to the bit.  In a batch, with more classes or in another order of
+them, results must agree up to rounding (see `tolerances`), as matrix libraries then sum in another order.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ABSENT = ("zeppelin", "accordion")
 
 
 def check_segmenter(make: Callable[[], Segmenter], *, min_iou: float = _MIN_IOU) -> None:
-    """Run all checks, each on a method made anew; ``min_iou`` is how well a mask must fit to count as found.
+    """Run all checks, each on a new method; ``min_iou`` is the mask IoU at which an object counts as found.
 
     Raises AssertionError at the first check that fails.
 
@@ -55,13 +55,13 @@ def check_segmenter(make: Callable[[], Segmenter], *, min_iou: float = _MIN_IOU)
 
 
 def check_known_answers(method: Segmenter, min_iou: float = _MIN_IOU) -> None:
-    """Each object is found, once for each, and nothing else scores above the weakest of them."""
+    """Each object is found exactly once, and nothing else scores above the lowest of them."""
     for scene in scenes():
         _require_found(scene, method.instances(scene.image, NAMES), min_iou)
 
 
 def check_transposed(method: Segmenter, min_iou: float = _MIN_IOU) -> None:
-    """Exchanging rows and columns of a picture exchanges those of the masks."""
+    """Exchanging rows and columns of an image exchanges those of the masks."""
     for scene in scenes():
         upright = _matched(scene, method.instances(scene.image, NAMES))
         turned = _matched(scene.transposed(), method.instances(scene.transposed().image, NAMES))
@@ -73,7 +73,7 @@ def check_transposed(method: Segmenter, min_iou: float = _MIN_IOU) -> None:
 
 
 def check_empty_scenes(method: Segmenter) -> None:
-    """On empty paper nothing is found for sure, whatever its shade and shape."""
+    """On empty paper nothing is found with confidence, for any shade and shape."""
     for grey in (0, 128, 255):
         for size in ((72, 120), (40, 24)):
             found = method.instances(Image(np.full((*size, 3), grey, np.uint8)), NAMES)
@@ -105,7 +105,7 @@ def check_vocabulary_order(method: Segmenter) -> None:
 
 
 def check_absent_classes(method: Segmenter) -> None:
-    """Asking for what is not there as well changes no mask of the others and hardly a score, and finds nothing above them."""
+    """Absent classes change no mask of the others and hardly a score, and are not found above them."""
     for scene in scenes():
         encoding = method.encode([scene.image])[0]
         expected = method.instances(encoding, NAMES)
@@ -118,7 +118,7 @@ def check_absent_classes(method: Segmenter) -> None:
 
 
 def check_batches(method: Segmenter) -> None:
-    """Pictures of different sizes encoded together give, in order, what each gives alone; no pictures give no encodings."""
+    """Images of different sizes encoded together give, in order, what each gives alone; no images give no encodings."""
     require(len(method.encode([])) == 0, "expected no encodings of no images")
     alone = [method.instances(scene.image, NAMES) for scene in scenes()]
     for step in (1, -1):
@@ -130,7 +130,7 @@ def check_batches(method: Segmenter) -> None:
 
 
 def check_image_or_encoding(method: Segmenter) -> None:
-    """An image in place of its encoding, and names as text, list or Vocabulary, give the same."""
+    """Images and encodings, and names as text, list or Vocabulary, give equal results."""
     for scene in scenes():
         where, encoding = f"scene {scene.image.id!r}", method.encode([scene.image])[0]
         found = method.instances(encoding, NAMES)
@@ -140,7 +140,7 @@ def check_image_or_encoding(method: Segmenter) -> None:
 
 
 def check_inputs_unchanged(method: Segmenter) -> None:
-    """Pixels stay as they are; a vocabulary and an encoding serve twice, to the bit, with other questions in between."""
+    """Inputs are not modified; vocabularies and encodings can be reused, to the bit, with other calls in between."""
     vocabulary = Vocabulary.of(NAMES)
     for scene in scenes():
         before = scene.image.pixels.copy()
@@ -154,7 +154,7 @@ def check_inputs_unchanged(method: Segmenter) -> None:
 
 
 def check_no_memory(method: Segmenter) -> None:
-    """What a picture gives is to the bit the same after any other, also where sizes and ids are alike."""
+    """What an image gives is to the bit the same after any other, also where sizes and ids are alike."""
     for scene in scenes()[:3]:
         turned = _turned(scene)
         first = method.instances(scene.image, NAMES)
@@ -163,7 +163,7 @@ def check_no_memory(method: Segmenter) -> None:
 
 
 def check_bad_input(method: Segmenter) -> None:
-    """No, empty or doubled names, and arrays that are no picture, are refused with InputError."""
+    """No, empty or doubled names, and arrays that are no image, are refused with InputError."""
     image = scenes()[0].image
     encoding = method.encode([image])[0]
     for classes in ([], "", ["apple", ""], "apple, apple"):
@@ -174,7 +174,7 @@ def check_bad_input(method: Segmenter) -> None:
 
 
 def check_provenance(method: Segmenter) -> None:
-    """What was used is told as a dict that can be written as JSON, and use does not change it."""
+    """Provenance is a JSON-serializable dict that does not change by use."""
     before = json.dumps(method.provenance, sort_keys=True)
     require(isinstance(method.provenance, dict), f"expected provenance as a dict, got {type(method.provenance).__name__}")
     method.instances(scenes()[0].image, NAMES)
@@ -182,7 +182,7 @@ def check_provenance(method: Segmenter) -> None:
 
 
 def check_remarks(method: Segmenter) -> None:
-    """Remarks on known and on unknown names are a list of sentences, and bad names are refused here too."""
+    """Remarks on known and unknown names are lists of sentences, and invalid names are refused."""
     for classes in (NAMES, _ABSENT, ", ".join(_ABSENT), Vocabulary.of(NAMES)):
         remarks = method.remarks(classes)
         good = isinstance(remarks, list) and all(isinstance(remark, str) and remark for remark in remarks)
@@ -228,7 +228,7 @@ def _require_found(scene: PaperScene, found: Detections, min_iou: float) -> None
 
 
 def _require_same(where: str, expected: Detections, got: Detections) -> None:
-    """Compare to the bit: the same question was asked twice."""
+    """Compare bitwise: results of repeated calls."""
     one, other = expected.labels.tolist(), got.labels.tolist()
     require(one == other, f"{where}: expected {one}, got {other}")
     require([r["counts"] for r in expected.rles] == [r["counts"] for r in got.rles], f"{where}: the masks differ")
@@ -265,7 +265,7 @@ def _require_well_formed(where: str, image: Image, found: Detections) -> None:
 
 
 def _pictures() -> Iterator[tuple[str, Image]]:
-    """Yield the scenes, and pictures as small and as thin as they come, in paint."""
+    """Yield the scenes, and images as small and as thin as they come, in paint."""
     for scene in scenes():
         yield f"scene {scene.image.id!r}", scene.image
     for size in ((1, 1), (3, 200), (200, 3), (1, 9), (7, 7)):
@@ -286,7 +286,7 @@ def _tight(mask: BoolArray) -> list[float]:
 
 
 def _matched(scene: PaperScene, found: Detections) -> Sequence[BoolArray | None]:
-    """Return for each object the mask of its class that fits best, if there is one."""
+    """Return the best-fitting mask of its class for each object, if any."""
     masks = found.masks
     return [masks[row.argmax()] if row.any() else None for row in _overlaps(scene, found)]
 

@@ -1,4 +1,4 @@
-"""A trained detector of the paper world: right answers, in milliseconds, without weights."""
+"""A fake detector of the paper world: correct results in milliseconds, without weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PaperThings(NamedTuple):
 
 
 class FakeDetector:
-    """A network that finds each connected piece of one colour, sure of the large ones a little more.
+    """A network that finds each connected piece of one color, sure of the large ones a little more.
 
     >>> red = torch.tensor([200, 30, 30]).view(3, 1, 1).expand(3, 8, 20) / 255
     >>> (found,) = FakeDetector().detect([red])
@@ -36,7 +36,7 @@ class FakeDetector:
     names = NAMES
 
     def detect(self, pixels: list[Tensor]) -> list[PaperThings]:
-        """What is found in each picture (3, H, W) in 0 .. 1, strongest first."""
+        """What is found in each image (3, H, W) in 0 .. 1, strongest first."""
         return [self._found((picture * 255).round().byte().permute(1, 2, 0).cpu().numpy()) for picture in pixels]
 
     def _found(self, pixels: npt.NDArray[np.uint8]) -> PaperThings:

@@ -1,8 +1,8 @@
-"""A CLIP, a SAM, a DINO and a ZUTIS of the paper world: shapes and dtypes of the real ones, right answers, in milliseconds.
+"""Fakes of CLIP, SAM, DINO and ZUTIS for the paper world: real shapes and dtypes, correct results, in milliseconds.
 
-`FakeClip` knows colours by name, `FakeSam` draws what is connected, `FakeDino` tells colours apart without names,
+`FakeClip` knows colors by name, `FakeSam` draws what is connected, `FakeDino` tells colors apart without names,
 `FakeObjectness` paint from paper, and `FakeZutis` proposes what is connected, with `FakeClip`'s features.  All keep nothing
-between calls and run on the CPU.  They answer any picture, but are right only where classes are the flat colours of
+between calls and run on the CPU.  They answer any image, but are right only where classes are the flat colors of
 `paper_world`.
 """
 
@@ -28,14 +28,14 @@ __all__ = ["FakeClip", "FakeDino", "FakeObjectness", "FakeSam", "FakeZutis"]
 _CELL = 8  # px of a cell that meets text
 _FINE_CELL = 2  # px of a cell of boundary features, which are finer in real models too
 _BACKGROUND = len(NAMES)  # the axis after those of the classes
-_DIMENSION = 64  # classes, background, and room for words that are in no picture
+_DIMENSION = 64  # classes, background, and room for words that are in no image
 _TRACE = 1e-5  # the cosine of a pixel or two in a scene
 _QUERIES = 100
 _QUALITIES = (0.98, 0.8, 0.6)  # the region itself is the best of the three answers
 
 
 class FakeClip:
-    """A vision-language model that sees flat colours: each class of the paper world is an axis, so is the background.
+    """A vision-language model that sees flat colors: each class of the paper world is an axis, so is the background.
 
     >>> clip = FakeClip()
     >>> red = Image(np.full((16, 24, 3), (200, 30, 30), np.uint8))
@@ -59,16 +59,16 @@ class FakeClip:
         return get_args(DensePath)
 
     def prompted(self, templates: str) -> FakeClip:
-        """Itself: colours need no prompts."""
+        """Itself: colors need no prompts."""
         return self
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Name, licence and supervision tier: there are no weights."""
+        """Name, license and supervision tier: there are no weights."""
         return {"name": "fake-clip", "licence": "Apache-2.0", "tier": "S0"}
 
     def remarks(self, vocabulary: Vocabulary) -> list[str]:
-        """The words that no colour stands for."""
+        """The words that no color stands for."""
         strangers = [w for words in vocabulary.synonyms for w in words if _axis(w) > _BACKGROUND]
         return [f"fake-clip has never read: {', '.join(strangers)}"] if strangers else []
 
@@ -79,7 +79,7 @@ class FakeClip:
         return torch.nn.functional.normalize(torch.stack(means), dim=1)
 
     def neutral(self) -> Tensor:
-        """The mean over all axes that pictures have, background among them, (D) float32: equally like every cell."""
+        """The mean over all axes that images have, background among them, (D) float32: equally like every cell."""
         return torch.eye(_DIMENSION)[: _BACKGROUND + 1].mean(0)
 
     def presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class FakeClip:
         return (words @ whole > _TRACE).float()
 
     def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
-        """What speaks for each class, (K, 2): the whole picture's cosine, and the mean clue of its best cells."""
+        """What speaks for each class, (K, 2): the whole image's cosine, and the mean clue of its best cells."""
         return torch.stack([words @ whole, (words @ tokens.values.flatten(1)).max(1).values], 1)
 
     def whole(self, images: Sequence[Image]) -> Tensor:
@@ -98,11 +98,11 @@ class FakeClip:
         return torch.nn.functional.normalize(out, dim=1)
 
     def dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
-        """Unit features of cells of about 8 px, (D, h, w) float32 an image, by any path: the axis of what fills most of it."""
+        """Unit features of cells of about 8 px, (D, h, w) float32 per image, by any path: the axis of what fills most of it."""
         return [FeatureMap(torch.eye(_DIMENSION)[_fill_of_cells(i)].permute(2, 0, 1).contiguous(), i.size) for i in images]
 
     def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """The colour of each cell of about 2 px, (3, h, w) float32 in 0 .. 1 an image; paper where a colour ends.
+        """The color of each cell of about 2 px, (3, h, w) float32 in 0 .. 1 per image; paper where a color ends.
 
         So clusters have bands between objects, as those of a real network do, and shades of one class differ.
         """
@@ -116,16 +116,16 @@ class FakeClip:
         return torch.eye(_DIMENSION)[fills]
 
     def squares(self, pixels: Tensor) -> Tensor:
-        """One unit feature a square picture (N, 3, s, s) in 0 .. 1, (N, D) float32: what is in it, by share of area."""
+        """One unit feature a square image (N, 3, s, s) in 0 .. 1, (N, D) float32: what is in it, by share of area."""
         rgb = (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return self.whole([Image(np.ascontiguousarray(p)) for p in rgb])
 
 
 class FakeSam:
-    """A promptable segmenter that draws regions of one colour, 4-connected, at full resolution.
+    """A promptable segmenter that draws regions of one color, 4-connected, at full resolution.
 
     A box means the region with the best IoU with it; a point the region under it, if it lies in the box that comes
-    along.  With ``many`` follow all coloured pixels connected with the region, and the filled box (without a box, the
+    along.  With ``many`` follow all colored pixels connected with the region, and the filled box (without a box, the
     region's own).
 
     >>> pixels = np.full((4, 6, 3), 128, np.uint8)
@@ -138,7 +138,7 @@ class FakeSam:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Name, licence and supervision tier: there are no weights."""
+        """Name, license and supervision tier: there are no weights."""
         return {"name": "fake-sam", "licence": "Apache-2.0", "tier": "S0"}
 
     def embed(self, images: Sequence[Image]) -> list[Embedding]:
@@ -148,9 +148,9 @@ class FakeSam:
     def draw(
         self, embedding: Embedding, *, boxes: FloatArray | None = None, points: FloatArray | None = None, many: bool = False
     ) -> PromptedMasks:
-        """Draw one mask a prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image.
+        """Predict one mask per prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image.
 
-        Raises InputError for neither boxes nor points, for shapes that do not fit, and for numbers that are not finite.
+        Raises InputError without boxes and points, for invalid shapes, and for numbers that are not finite.
         """
         prompts = _prompts(boxes, points)
         regions, groups = (state.numpy() for state in embedding.state)
@@ -166,9 +166,9 @@ class FakeSam:
 
 
 class FakeDino:
-    """A self-supervised transformer with patches of 8 px and two heads, that sees flat colours and attends to paint.
+    """A self-supervised transformer with patches of 8 px and two heads, that sees flat colors and attends to paint.
 
-    As a real one it pads a picture at the bottom and the right to whole patches, and its keys are not of unit length.
+    As a real one it pads an image at the bottom and the right to whole patches, and its keys are not of unit length.
 
     >>> (keys,) = FakeDino().keys([Image(np.full((8, 20, 3), (200, 30, 30), np.uint8))])
     >>> tuple(keys.values.shape), keys.size, keys.window
@@ -180,11 +180,11 @@ class FakeDino:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Name, licence and supervision tier: there are no weights."""
+        """Name, license and supervision tier: there are no weights."""
         return {"name": "fake-dino", "licence": "Apache-2.0", "tier": "S0"}
 
     def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
-        """Keys (14, h, w) float32 an image: in each head the axis of what fills most of the patch, 2 and 3 long."""
+        """Keys (14, h, w) float32 per image: in each head the axis of what fills most of the patch, 2 and 3 long."""
         return [self._map(image, lambda fills: torch.cat([2 * fills, 3 * fills])) for image in images]
 
     def attention(self, images: Sequence[Image]) -> list[FeatureMap]:
@@ -204,22 +204,22 @@ class FakeDino:
 
 
 class FakeObjectness:
-    """Paint is a thing, paper is none: exact to the pixel."""
+    """Paint is foreground, paper is background: exact to the pixel."""
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Name, licence and supervision tier: there are no weights."""
+        """Name, license and supervision tier: there are no weights."""
         return {"name": "fake-objectness", "licence": "Apache-2.0", "tier": "S0"}
 
     def maps(self, images: Sequence[Image]) -> list[Tensor]:
-        """1 on paint and 0 on paper, (H, W) float32 an image."""
+        """1 on paint and 0 on paper, (H, W) float32 per image."""
         return [torch.from_numpy(_coloured(image)).float() for image in images]
 
 
 class FakeZutis:
-    """A trained segmenter that proposes each region of one colour, paper too, at full resolution; the largest fifty.
+    """A trained segmenter that proposes each region of one color, paper too, at full resolution; the largest fifty.
 
-    Each is proposed twice, the second time with less certainty, as by queries that nothing keeps apart.
+    Each is proposed twice, the second time with a lower score, like redundant queries.
 
     >>> features, lengths, masks = FakeZutis().proposals([Image(np.full((8, 20, 3), (200, 30, 30), np.uint8))])[0]
     >>> tuple(features.shape), masks.mean((1, 2)).tolist()
@@ -231,11 +231,11 @@ class FakeZutis:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Name, licence and supervision tier: there are no weights."""
+        """Name, license and supervision tier: there are no weights."""
         return {"name": "fake-zutis", "licence": "Apache-2.0", "tier": "S0"}
 
     def proposals(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Unit features (D, H, W), their lengths (H, W), all 1, and mask probabilities (Q, H, W) an image."""
+        """Unit features (D, H, W), their lengths (H, W), all 1, and mask probabilities (Q, H, W) per image."""
         return [self._proposed(image) for image in images]
 
     def _proposed(self, image: Image) -> tuple[Tensor, Tensor, Tensor]:
@@ -287,7 +287,7 @@ def _colours_and_gaps(image: Image) -> FloatArray:
 
 
 def _ends(image: Image) -> BoolArray:
-    """Mark the pixels beside one of another colour."""
+    """Mark the pixels beside one of another color."""
     codes, out = _colour_codes(image), np.zeros(image.size, bool)
     down, right = codes[1:] != codes[:-1], codes[:, 1:] != codes[:, :-1]
     out[1:] |= down
@@ -303,7 +303,7 @@ def _colour_codes(image: Image) -> IntArray:
 
 
 def _coloured(image: Image) -> IntArray:
-    """Return 1 where a pixel is coloured; grey stays in as 0, so that a point on the background means something too."""
+    """Return 1 where a pixel is colored; gray stays in as 0, so that a point on the background means something too."""
     coloured: BoolArray = class_map(image.pixels) != _BACKGROUND
     return coloured.astype(np.int64)
 

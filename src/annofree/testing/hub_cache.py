@@ -1,4 +1,4 @@
-"""A Hugging Face cache as the hub's own client would leave it, made by hand: for tests of what fetches and checks weights."""
+"""Synthetic Hugging Face caches, for tests of downloads and verification."""
 
 from __future__ import annotations
 

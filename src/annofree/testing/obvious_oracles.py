@@ -1,7 +1,7 @@
-"""The fixes of the oracle split, the obvious way: one prediction at a time, loops over boolean masks.
+"""Reference implementation of the oracle split: one prediction at a time, loops over boolean masks.
 
-A slow twin of ``annofree.evaluation.metrics.oracles``, to check its fixes against; each returns new things and leaves the old
-ones.  Of equals the first is taken, but a name that is among the equals is kept.
+The slow reference for ``annofree.evaluation.metrics.oracles``; each function returns new objects and leaves the inputs
+unchanged.  Ties go to the first, but a class among the ties is kept.
 """
 
 from __future__ import annotations

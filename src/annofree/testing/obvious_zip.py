@@ -1,6 +1,6 @@
-"""Zip after its networks, the obvious way: one class at a time, loops over boolean arrays.
+"""Reference implementation of Zip after its networks: one class at a time, loops over boolean arrays.
 
-A slow twin that restates what the released demo does, step by step, to check the fast steps against and to time them
+A slow reference that follows the released demo step by step, to test and benchmark the fast steps
 beside: k-means, the active cells, the choice of fragments, the instances and their boxes.  Accidents of the demo are
 kept, and said where they happen.  Feature cells are (h, w), image pixels (H, W); clusters and instances count from 1.
 """
@@ -37,7 +37,7 @@ _MIN_AREA = 100
 
 
 class ObviousResult(NamedTuple):
-    """Each step's outcome for one class: maps (h, w), and ``boxes`` (N, 4) x0 y0 x1 y1 px, one for each instance."""
+    """The results of all steps for one class: maps (h, w), and ``boxes`` (N, 4) x0 y0 x1 y1 px, one for each instance."""
 
     clusters: IntArray
     active: BoolArray
@@ -60,11 +60,11 @@ def obvious_seeds(n: int, k: int) -> list[int]:
 def obvious_kmeans(
     features: Floats, centres: Floats, iterations: int = 100, *, rtol: float = 1e-5, atol: float = 1e-8
 ) -> IntArray:
-    """Cluster features (n, C) from centres (K, C) by Lloyd's rule in the features' precision; labels (n,) from 0.
+    """Cluster features (n, C) from centers (K, C) by Lloyd's rule in the features' precision; labels (n,) from 0.
 
-    As in the released demo an empty cluster keeps its centre and ties go to the first cluster.  It ends after
-    ``iterations``, or earlier once all centres are ``allclose`` to the ones before; the labels are those of the last
-    assignment, made before the centres moved for the last time.
+    As in the released demo an empty cluster keeps its center and ties go to the first cluster.  It ends after
+    ``iterations``, or earlier once all centers are ``allclose`` to the ones before; the labels are those of the last
+    assignment, made before the centers moved for the last time.
 
     >>> obvious_kmeans(np.array([[0.0], [1.0], [9.0]]), np.array([[0.0], [1.0], [50.0]]))
     array([0, 0, 1])

@@ -1,7 +1,7 @@
-"""The paper world: scenes cut from flat coloured paper, whose right answer is known to the pixel.
+"""The paper world: scenes cut from flat colored paper, whose right answer is known to the pixel.
 
-Every picture is wide or tall and nothing in it is centred, so that swapped axes show.  A class is a colour, the
-background is grey.  Two instances that touch have two shades of their class, so features of colour tell them apart
+Every image is wide or tall and nothing in it is centered, so that swapped axes show.  A class is a color, the
+background is gray.  Two instances that touch have two shades of their class, so features of color tell them apart
 while the class stays the same.  Edges lie on multiples of 8 px, but for the scene named "off-grid".
 """
 
@@ -38,12 +38,12 @@ BACKGROUND: Colour = (128, 128, 128)
 """The RGB of the paper underneath."""
 
 _SHADES = np.array([shade for pair in COLOURS.values() for shade in pair], np.int64)
-_LEAST_CHROMA = 40  # below it a pixel is grey of some brightness: CLIP's mean colour and black padding are too
+_LEAST_CHROMA = 40  # below it a pixel is gray of some brightness: CLIP's mean color and black padding are too
 
 
 @dataclass(frozen=True, eq=False)
 class PaperScene:
-    """One picture and its truth: ``image``, ``masks`` (N, H, W) bool, and ``names`` (N), the class of each object.
+    """One image and its truth: ``image``, ``masks`` (N, H, W) bool, and ``names`` (N), the class of each object.
 
     >>> wide = scenes()[0]
     >>> wide.image.size, wide.masks.shape, wide.names
@@ -62,7 +62,7 @@ class PaperScene:
 
 
 def scenes() -> list[PaperScene]:
-    """Draw the scenes anew: the same ones at each call, in arrays of their own.
+    """Draw the scenes: the same at each call, in new arrays.
 
     >>> [scene.image.id for scene in scenes()]
     ['one', 'touching', 'two classes', 'apart', 'ell', 'edge', 'off-grid', 'empty']
@@ -80,12 +80,12 @@ def scenes() -> list[PaperScene]:
 
 
 def class_map(pixels: npt.NDArray[np.uint8]) -> IntArray:
-    """Return the class that each pixel's colour is nearest to, (H, W) int64; grey of any brightness is ``len(NAMES)``.
+    """Return the class that each pixel's color is nearest to, (H, W) int64; gray of any brightness is ``len(NAMES)``.
 
     >>> class_map(np.array([[[200, 30, 30], [128, 128, 128], [40, 110, 190]]], np.uint8)).tolist()
     [[0, 6, 1]]
     """
-    # one number a colour, for whole rows sort twenty times as slowly
+    # one number a color, for whole rows sort twenty times as slowly
     colours, back = np.unique(pixels.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
     wide = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1)
     nearest = ((wide[:, None] - _SHADES) ** 2).sum(-1).argmin(1) // 2  # two shades a class
@@ -95,7 +95,7 @@ def class_map(pixels: npt.NDArray[np.uint8]) -> IntArray:
 
 
 def _draw(id_: str, size: tuple[int, int], *pieces: Piece) -> PaperScene:
-    """Lay pieces (name, shade, rectangles x0 y0 x1 y1) that do not overlap on grey paper."""
+    """Lay pieces (name, shade, rectangles x0 y0 x1 y1) that do not overlap on gray paper."""
     pixels = np.full((*size, 3), BACKGROUND, np.uint8)
     masks = np.zeros((len(pieces), *size), bool)
     for mask, (name, shade, rectangles) in zip(masks, pieces, strict=True):

@@ -1,4 +1,4 @@
-"""How the conformance suites say what was expected and what came."""
+"""Assertions of the conformance suites."""
 
 from __future__ import annotations
 

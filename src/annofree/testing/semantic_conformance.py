@@ -1,10 +1,10 @@
-"""What every method that names pixels must get right, as a suite that anyone may run on a method of their own.
+"""Conformance suite for semantic segmentation methods, including third-party ones.
 
 Give the method the fakes for its encoders and run the checks on the paper world: all of them with
 `check_semantic_segmenter`, or one test a check with ``pytest.mark.parametrize("check", SEMANTIC_CHECKS)``.  Each check takes a
 method as it was built, which tells a background, and raises AssertionError that says what was expected and what came.
 
-On a CPU, a question asked twice has to get the same answer to the pixel.  In a batch, with more names or in another order of
+On a CPU, repeated calls must agree to the pixel.  In a batch, with more names or in another order of
 them, scores differ by rounding, and so may the few pixels where two names tie: as many as `tolerances` allows.
 """
 
@@ -30,7 +30,7 @@ _ABSENT = ("zeppelin", "accordion")
 
 
 def check_semantic_segmenter(make: Callable[[], SemanticSegmenter], *, min_iou: float = _MIN_IOU) -> None:
-    """Run all checks, each on a method made anew; ``min_iou`` is how well the pixels of a class must fit.
+    """Run all checks, each on a new method; ``min_iou`` is the required IoU per class.
 
     Raises AssertionError at the first check that fails.
 
@@ -57,7 +57,7 @@ def check_known_pixels(method: SemanticSegmenter, min_iou: float = _MIN_IOU) -> 
 
 
 def check_transposed_pixels(method: SemanticSegmenter, min_iou: float = _MIN_IOU) -> None:
-    """Exchanging rows and columns of a picture exchanges those of the label map."""
+    """Exchanging rows and columns of an image exchanges those of the label map."""
     for scene in scenes():
         upright, turned = scene.image, scene.transposed().image
         one, other = _named(method.semantic(upright, NAMES)).T, _named(method.semantic(turned, NAMES))
@@ -76,7 +76,7 @@ def check_empty_paper(method: SemanticSegmenter) -> None:
 
 
 def check_well_formed_maps(method: SemanticSegmenter) -> None:
-    """The size is the picture's, however small or thin; names are the background and those asked for, in order."""
+    """The size is the image's, however small or thin; names are the background and those asked for, in order."""
     for where, image in _pictures():
         found = method.semantic(image, NAMES)
         require(found.size == image.size, f"{where}: expected the image's size {image.size}, got {found.size}")
@@ -84,7 +84,7 @@ def check_well_formed_maps(method: SemanticSegmenter) -> None:
 
 
 def check_listed_background(method: SemanticSegmenter) -> None:
-    """Who lists "background" gets that entry for it, and no second one."""
+    """A listed "background" is used as the background, without a second one."""
     for scene in scenes():
         expected = _named(method.semantic(scene.image, NAMES))
         for names in ((*NAMES, "background"), ("background", *NAMES)):
@@ -95,7 +95,7 @@ def check_listed_background(method: SemanticSegmenter) -> None:
 
 
 def check_one_name(method: SemanticSegmenter) -> None:
-    """One name alone is an answer too: its pixels or the background."""
+    """A single class works: its pixels or the background."""
     for scene in scenes():
         found = method.semantic(scene.image, ["apple"])
         _require_names(f"scene {scene.image.id!r}, one name", found, ("background", "apple"), 0)
@@ -110,7 +110,7 @@ def check_order_of_names(method: SemanticSegmenter) -> None:
 
 
 def check_absent_names(method: SemanticSegmenter) -> None:
-    """Asking for what is not there as well changes no pixel but by rounding."""
+    """Absent classes change no pixel except by rounding."""
     for scene in scenes():
         encoding = method.encode([scene.image])[0]
         expected = _named(method.semantic(encoding, NAMES))
@@ -120,7 +120,7 @@ def check_absent_names(method: SemanticSegmenter) -> None:
 
 
 def check_batches_of_images(method: SemanticSegmenter) -> None:
-    """Pictures of different sizes encoded together give, in order, what each gives alone; no pictures give no encodings."""
+    """Images of different sizes encoded together give, in order, what each gives alone; no images give no encodings."""
     require(len(method.encode([])) == 0, "expected no encodings of no images")
     alone = [_named(method.semantic(scene.image, NAMES)) for scene in scenes()]
     for step in (1, -1):
@@ -133,7 +133,7 @@ def check_batches_of_images(method: SemanticSegmenter) -> None:
 
 
 def check_encoding_for_image(method: SemanticSegmenter) -> None:
-    """An image in place of its encoding, and names as text, list or Vocabulary, give the same."""
+    """Images and encodings, and names as text, list or Vocabulary, give equal results."""
     for scene in scenes():
         where, encoding = f"scene {scene.image.id!r}", method.encode([scene.image])[0]
         expected = _named(method.semantic(encoding, NAMES))
@@ -144,7 +144,7 @@ def check_encoding_for_image(method: SemanticSegmenter) -> None:
 
 
 def check_nothing_changed(method: SemanticSegmenter) -> None:
-    """Pixels stay as they are, an encoding serves twice, and no picture depends on those before it: to the pixel."""
+    """Pixels stay as they are, an encoding serves twice, and no image depends on those before it: to the pixel."""
     for scene in scenes():
         before, encoding = scene.image.pixels.copy(), method.encode([scene.image])[0]
         first = _named(method.semantic(encoding, NAMES))
@@ -161,7 +161,7 @@ def check_nothing_changed(method: SemanticSegmenter) -> None:
 
 
 def check_bad_names(method: SemanticSegmenter) -> None:
-    """No, empty or doubled names are refused with InputError, for an image, an encoding and remarks."""
+    """Missing, empty or duplicate names raise InputError, for images, encodings and remarks."""
     image = scenes()[0].image
     for classes in ([], "", ["apple", ""], "apple, apple"):
         for asked in (image, method.encode([image])[0]):
@@ -226,7 +226,7 @@ _require_same = partial(_require_alike, share=0.0)  # where the same question wa
 
 
 def _pictures() -> list[tuple[str, Image]]:
-    """Draw the scenes, and pictures as small and as thin as they come, in paint."""
+    """Draw the scenes, and images as small and as thin as they come, in paint."""
     paint = scenes()[0].image.pixels[20, 100]
     odd = [Image(np.broadcast_to(paint, (*size, 3)).copy(), str(size)) for size in ((1, 1), (3, 200), (200, 3), (1, 9), (7, 7))]
     return [(f"picture {image.id}", image) for image in (*(s.image for s in scenes()), *odd)]

@@ -1,4 +1,4 @@
-"""The clock of benchmarks: seconds of some work, and how far repeats of it spread."""
+"""Timing of benchmarks: seconds and their spread over repeats."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Spread(NamedTuple):
 
 
 def seconds(work: Callable[[], object], device: str = "cpu") -> float:
-    """Time some work, up to the moment at which the device has done it."""
+    """Time a function, including device synchronization."""
     start = time.perf_counter()
     work()
     if device.startswith("cuda"):

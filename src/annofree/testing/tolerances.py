@@ -1,4 +1,4 @@
-"""How close two computations of one thing have to be: one table for tests, conformance suites and benchmarks.
+"""Numeric tolerances: one table for tests, conformance suites and benchmarks.
 
 Bit equality holds between two runs of the same computation on the same shapes, threads and machine, and between
 integers, strings, files and copies; there tests ask for it (``torch.equal``, ``==``).  Everything else — another batch

@@ -19,7 +19,7 @@ _BRIEF = ("images", "failed", "seconds_total", "seconds_load", "images_per_secon
 def tell(
     summary: Mapping[str, Any], wanted: tuple[str, ...], out: Path, as_json: bool, quiet: bool, before: bool = False
 ) -> None:
-    """Print what was done in a run, or was ``before``, and end with code 1 where pictures failed."""
+    """Print what was done in a run, or was ``before``, and end with code 1 where images failed."""
     if as_json:
         print(json.dumps(summary, indent=2))
     elif not quiet:

@@ -1,1 +1,1 @@
-"""The data sets of the papers."""
+"""Benchmark datasets of the papers."""

@@ -1,4 +1,4 @@
-"""CoCA: 1,295 pictures in 80 groups, each with one class to find."""
+"""CoCA: 1,295 images in 80 groups, each with one class to find."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LAYOUT = "CoCA/image/CLASS/NAME.jpg and CoCA/binary/CLASS/NAME.png; give CoCA"
 
 
 def coca(folder: Path) -> SemanticDataset:
-    """Open CoCA as label maps of 81 names: background, and the class of the picture's folder where its mask is set.
+    """Open CoCA as label maps of 81 names: background, and the class of the image's folder where its mask is set.
 
     Raises InputError when files are missing or a folder is called like none of the classes.
     """

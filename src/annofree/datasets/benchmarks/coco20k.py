@@ -1,6 +1,6 @@
-"""COCO-20K: 19,817 pictures of COCO's train2014, by a list of file names that LOST published.
+"""COCO-20K: 19,817 images of COCO's train2014, by a list of file names that LOST published.
 
-The list follows from no rule that could be computed: it is read from the file that LOST's repository has.
+The list cannot be computed: it is read from the file in LOST's repository.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _LAYOUT = "instances_train2014.json of COCO, and LOST's coco_20k_filenames.txt, 
 
 
 def coco20k(truth: Path, listed: Path) -> CocoFile:
-    """Select the pictures of a COCO file that a list names, with all of their instances, crowds too, and all categories.
+    """Select the images of a COCO file that a list names, with all of their instances, crowds too, and all categories.
 
-    Lines are compared by the last part of their path, and pictures stay in the order of the COCO file.  Any list will do, so
+    Lines are compared by the last part of their path, and images stay in the order of the COCO file.  Any list will do, so
     that a part of COCO-20K can be scored; ``COCO_20K_LIST`` tells LOST's.  Raises InputError when a file cannot be read, for
     an empty list, and for a name that the COCO file does not have.
     """

@@ -1,4 +1,4 @@
-"""COCO's 80 classes as label maps with a background, from either of two truths that papers mix up.
+"""COCO's 80 classes as label maps with background, from either of two ground truths that papers confuse.
 
 The instances' masks and COCO-Stuff's pixel maps do not agree pixel by pixel, so scores against one are not scores
 against the other.  Any other file of COCO instances can be read as label maps too.
@@ -34,9 +34,9 @@ _STUFF = "stuffthingmaps' val2017/ID.png as the truth, and the pictures, ID.jpg,
 def coco_instances(truth: Path, images: Path | None = None) -> SemanticDataset:
     """Read a file of COCO instances as label maps: the categories in file order after the background, index 0.
 
-    Where instances overlap the first in the file wins, and crowds count like the rest; what none covers is background
-    (CLIP-DIY's truth).  Without ``images``, the folder of its pictures, predictions can be scored but no method run.  Raises
-    InputError for files and sizes that are missing.
+    Where instances overlap the first in the file wins, and crowds count like the rest; uncovered pixels are background
+    (CLIP-DIY's truth).  Without ``images``, the folder of its images, predictions can be scored but no method run.  Raises
+    InputError for missing files and sizes.
     """
     file = CocoFile.read(truth)
     index = {row["id"]: k for k, row in enumerate(file.categories, 1)}
@@ -71,7 +71,7 @@ def _size(row: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def label_instances(rows: Sequence[Mapping[str, Any]], size: tuple[int, int], index: Mapping[int, int]) -> Labels:
-    """Draw the instances of one picture of ``size`` (H, W), each as its category's ``index``, on a background of 0.
+    """Draw the instances of one image of ``size`` (H, W), each as its category's ``index``, on a background of 0.
 
     The first instance wins.  Raises InputError for an instance without a mask or of an unknown category.
     """
@@ -101,8 +101,8 @@ def _mask(row: Mapping[str, Any], size: tuple[int, int]) -> Any:
 def coco_stuff(truth: Path, images: Path | None = None, unlabelled: Unlabelled = "background") -> SemanticDataset:
     """Open COCO-Stuff's pixel maps of val2017 as COCO-Object: 81 names, stuff as background, index 0.
 
-    The maps hold COCO's category id less one.  Unlabelled pixels, 255, are background as in GroupViT and TCL, or void.
-    Without ``images``, the folder of the pictures, predictions can be scored but no method run.
+    The maps hold COCO's category id less one.  Unlabeled pixels, 255, are background as in GroupViT and TCL, or void.
+    Without ``images``, the folder of the images, predictions can be scored but no method run.
 
     Raises InputError when files are missing.
     """

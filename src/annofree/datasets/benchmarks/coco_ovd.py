@@ -1,4 +1,4 @@
-"""The split of COCO's classes into 48 base and 17 novel ones that open-vocabulary detection is measured by."""
+"""The split of COCO's classes into 48 base and 17 novel ones of open-vocabulary detection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BASE_48: tuple[str, ...] = tuple(name for name in COCO_NAMES if name not in (*NO
 
 
 def coco_48_17(truth: CocoFile) -> CocoFile:
-    """Keep the 65 classes, and the pictures with at least one instance of them: 4,836 of val2017, as OVR-CNN counts.
+    """Keep the 65 classes, and the images with at least one instance of them: 4,836 of val2017, as OVR-CNN counts.
 
     Raises InputError for a file without one of the classes.
     """

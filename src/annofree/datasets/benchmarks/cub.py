@@ -1,4 +1,4 @@
-"""CUB-200-2011 as {background, bird}, asked for by that word or by the breed of each picture."""
+"""CUB-200-2011 as {background, bird}, asked for by that word or by the breed of each image."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _LAYOUT = (
 
 
 def cub(folder: Path, split: Literal["train", "test"] = "test", ask: Literal["bird", "breed"] = "bird") -> SemanticDataset:
-    """Open a split of CUB, ``test`` (5,794 pictures) or ``train`` (5,994), as label maps of two names.
+    """Open a split of CUB, ``test`` (5,794 images) or ``train`` (5,994), as label maps of two names.
 
-    A pixel is bird where its soft mask is above 127.  With ``ask`` "breed" each picture is asked for by the name of its own
+    A pixel is bird where its soft mask is above 127.  With ``ask`` "breed" each image is asked for by the name of its own
     folder.  Raises InputError when files are missing.
     """
     listed = _table(folder / "images.txt")

@@ -1,4 +1,4 @@
-"""ImageNet-S: ImageNet's pictures with a label map each, of 50, 300 or 919 classes."""
+"""ImageNet-S: ImageNet's images with a label map each, of 50, 300 or 919 classes."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def imagenet_s(folder: Path, split: str = "validation", names: Mapping[str, str]
     """Open a split with truth of ImageNet-S, ``validation`` or ``train-semi``: other as background 0, and a name a folder.
 
     A class's index is the rank of its WordNet id among the folders, from 1; a pixel's is red + 256 green, and 1000 is void.
-    ``names`` says what to ask for, by WordNet id; without it WordNet's first word that no other class has taken is asked for.
-    Papers ask lists of their own, and the choice moves scores.
+    ``names`` are the prompts by WordNet id; default is the first word of WordNet that no other class uses.
+    Papers use their own lists, and the choice affects scores.
 
     Raises InputError when files or names are missing, MissingError when the words cannot be found.
     """

@@ -1,4 +1,4 @@
-"""Any folder of label maps: PNGs of indices, with classes.json, beside a folder of pictures."""
+"""Any folder of label maps: PNGs of indices, with classes.json, beside a folder of images."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _LAYOUT = "TRUTH/classes.json, TRUTH/NAME.png and IMAGES/NAME.jpg (or png, webp,
 
 
 def png_folder(truth: Path, images: Path | None = None) -> SemanticDataset:
-    """Open a folder of label maps, at any depth, with the pictures of the same names in another folder.
+    """Open a folder of label maps, at any depth, with the images of the same names in another folder.
 
-    Without ``images`` predictions can be scored but no method run.
+    Without ``images`` only existing predictions can be scored.
 
-    Raises InputError when there is no classes.json, no label map, or a label map without its picture.
+    Raises InputError when there is no classes.json, no label map, or a label map without its image.
     """
     classes = ClassList.read(need_folder(truth, _LAYOUT))
     maps = sorted(path for path in truth.rglob("*.png") if path.is_file() and not path.name.startswith("."))
@@ -35,7 +35,7 @@ def png_folder(truth: Path, images: Path | None = None) -> SemanticDataset:
 
 
 def _pictures(folder: Path, ids: list[str]) -> dict[str, Path]:
-    """Find the picture of each label map; of several of one name the first in order, so jpg before png."""
+    """Find the image of each label map; of several of one name the first in order, so jpg before png."""
     found: dict[str, Path] = {}
     for path in sorted(p for p in need_folder(folder, _LAYOUT).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
         found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)

@@ -1,4 +1,4 @@
-"""Data sets with a name for every pixel: where the pictures are, and how to read the truth of each when its turn comes."""
+"""Data sets with a name for every pixel: where the images are, and how to read the truth of each when its turn comes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Labels = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class SemanticSample:
-    """One picture with its truth, both read on demand.
+    """One image with its truth, both read on demand.
 
-    ``id`` names it, and is its prediction's file name without the ending; ``image`` is the picture's path, None where only
-    its truth is at hand; ``read`` gives its labels.  ``asked`` are the names to ask a method for, aligned with the data
-    set's, where they differ from picture to picture (a bird's breed, say).
+    ``id`` names it, and is its prediction's file name without the ending; ``image`` is the image's path, None where only
+    the ground truth is available; ``read`` gives its labels.  ``asked`` are the prompts for a method, aligned with the data
+    set's, where they differ from image to image (a bird's breed, say).
     """
 
     id: str
@@ -35,7 +35,7 @@ class SemanticSample:
     asked: tuple[str, ...] | None = None
 
     def picture(self) -> Image:
-        """Read the picture; raises ImageError when it cannot be, InputError when there is none."""
+        """Read the image; raises ImageError when it cannot be, InputError when there is none."""
         if self.image is None:
             raise InputError(f"expected the picture of {self.id} to run a method on; pass the folder of the pictures, --images")
         return read_image(self.image, self.id)
@@ -45,7 +45,7 @@ class SemanticSample:
 class SemanticDataset:
     """Samples with the ``names`` that their labels index and the entry of those that is the ``background``, if any.
 
-    ``asked`` are the names as a text encoder is asked for them, aligned with ``names``.
+    ``asked`` are the prompts, aligned with ``names``.
     """
 
     name: str
@@ -61,11 +61,11 @@ class SemanticDataset:
         return iter(self.samples)
 
     def truth(self, sample: SemanticSample) -> LabelMap:
-        """Read the truth of a sample."""
+        """Read the ground truth of a sample."""
         return LabelMap(sample.read(), self.names, self.background)
 
     def spelled(self, spellings: Mapping[str, str]) -> SemanticDataset:
-        """Ask for some names in another spelling; raises InputError for a name that is not there.
+        """Return a copy with other prompts for some classes; raises InputError for an unknown class.
 
         >>> SemanticDataset("v", ("tvmonitor",), None, (), ("tvmonitor",)).spelled({"tvmonitor": "tv"}).asked
         ('tv',)
@@ -76,7 +76,7 @@ class SemanticDataset:
         return replace(self, asked=tuple(spellings.get(name, old) for name, old in zip(self.names, self.asked, strict=True)))
 
     def without_background(self) -> SemanticDataset:
-        """Leave the background out: its pixels become void and its name is not asked for."""
+        """Return a copy without background: its pixels become void and it is not prompted."""
         if self.background is None:
             return self
         gone = self.background
@@ -97,14 +97,14 @@ def _without(read: Callable[[], Labels], gone: int) -> Callable[[], Labels]:
 
 
 def need_folder(folder: Path, layout: str) -> Path:
-    """Return a folder that has to be there; raises InputError with the layout that was expected."""
+    """Return a required folder; raises InputError with the expected layout."""
     if not folder.is_dir():
         raise InputError(f"expected a folder at {folder}, and there is none; the layout is {layout}")
     return folder
 
 
 def need_files(paths: list[Path], layout: str) -> None:
-    """Raise InputError with the layout that was expected if any of these files is missing, or if there are none at all."""
+    """Raise InputError with the expected layout if any of these files is missing, or if there are none."""
     missing = [path for path in paths if not path.is_file()]
     if missing or not paths:
         first = f"{len(missing)} of {len(paths)} are missing, {missing[0]} among them" if missing else "none were found"
@@ -122,9 +122,9 @@ def read_lines(path: Path, layout: str) -> list[str]:
 
 
 def read_binary(path: Path, above: int) -> npt.NDArray[np.bool_]:
-    """Read a grey mask, (H, W) bool, true where the value of 8 bits is greater than ``above``.
+    """Read a gray mask, (H, W) bool, true where the value of 8 bits is greater than ``above``.
 
-    Raises InputError when the file is no picture.
+    Raises InputError when the file is no image.
     """
     try:
         with PIL.Image.open(path) as picture:

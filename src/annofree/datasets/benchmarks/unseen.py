@@ -1,4 +1,4 @@
-"""The split of COCO's 80 classes into 65 seen and 15 unseen ones that zero-shot instance segmentation is measured by."""
+"""The split of COCO's 80 classes into 65 seen and 15 unseen ones of zero-shot instance segmentation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEEN_65: tuple[str, ...] = tuple(name for name in COCO_NAMES if name not in UNSE
 
 
 def only(truth: CocoFile, names: Collection[str]) -> CocoFile:
-    """Keep all pictures and the categories of ``names`` with their instances; raises InputError for a name that is not there.
+    """Keep all images and the categories of ``names`` with their instances; raises InputError for an unknown class.
 
     >>> only(CocoFile.with_categories({1: "person", 17: "cat"}), ["cat"]).categories
     [{'id': 17, 'name': 'cat'}]

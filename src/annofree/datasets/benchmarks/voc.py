@@ -23,7 +23,7 @@ _VOC_VOID = 255
 
 
 def voc(folder: Path, split: str = "val") -> SemanticDataset:
-    """Open a split of VOC 2012: ``train`` (1,464 pictures), ``val`` (1,449) or ``trainval`` (2,913).
+    """Open a split of VOC 2012: ``train`` (1,464 images), ``val`` (1,449) or ``trainval`` (2,913).
 
     Index 0 is the background; the object borders, 255, are void.  Raises InputError when files are missing.
     """

@@ -1,4 +1,4 @@
-"""Pascal VOC 2012's instances, from its two maps a picture: one of objects, one of classes."""
+"""Pascal VOC 2012's instances, from its two maps an image: one of objects, one of classes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _BORDER = 255  # of the map of objects
 
 
 def voc_objects(folder: Path, split: str = "val") -> CocoFile:
-    """Read the objects of a split as COCO instances, categories 1 to 20 in VOC's order, pictures by ``JPEGImages``' file names.
+    """Read the objects of a split as COCO instances, categories 1 to 20 in VOC's order, images by ``JPEGImages``' file names.
 
-    An object is the pixels of its number in SegmentationObject, without its border, which is no one's; its class is what
-    SegmentationClass says there.  Area counts pixels.  Papers that score instances of VOC mostly do not publish their truth,
-    so a figure against this one is near theirs at best.
+    An object is the pixels of its number in SegmentationObject, without its border, which is void; its class is taken from
+    SegmentationClass.  Area counts pixels.  Papers that score instances of VOC mostly do not publish their ground truth,
+    so results are only approximately comparable.
 
     Raises InputError when files are missing, and for maps that do not agree.
     """
     pictures = []
     for sample in voc(folder, split):
-        assert sample.image is not None  # noqa: S101 -- VOC has all pictures
+        assert sample.image is not None  # noqa: S101 -- VOC has all images
         objects = read_indices(sample.image.parent.parent / "SegmentationObject" / f"{sample.id}.png")
         classes = sample.read()
         if objects.shape != classes.shape:

@@ -1,1 +1,1 @@
-"""The emoji world: scenes drawn with exact truth."""
+"""The emoji world: synthetic scenes with exact ground truth."""

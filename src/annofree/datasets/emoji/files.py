@@ -1,4 +1,4 @@
-"""Scenes of the emoji world as files: pictures, COCO truth and captions."""
+"""Scenes of the emoji world as files: images, COCO truth and captions."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["write_scenes"]
 
 
 def write_scenes(scenes: Iterable[tuple[str, Scene]], out: Path, about: str, quality: int = 92) -> CocoFile:
-    """Write named scenes to ``out/images``, their truth to ``out/truth.json`` and their captions to ``out/captions.json``.
+    """Write scenes to ``out/images``, their annotations to ``out/truth.json`` and their captions to ``out/captions.json``.
 
-    Each picture is tagged with its split, background and whether an object wears a look kept out of training
+    Each image is tagged with its split, background and whether an object wears a look kept out of training
     (``unseen``); each annotation with its emoji.  Raises InputError when ``out`` cannot be a folder.
     """
     try:

@@ -1,4 +1,4 @@
-"""Semantic truth of the emoji world: the visible masks of its scenes, joined by class."""
+"""Semantic ground truth of the emoji world: the visible masks of its scenes, merged by class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EMOJI_NAMES: tuple[str, ...] = (BACKGROUND, *CATEGORIES.values())
 
 
 def scene_labels(scene: Scene) -> LabelMap:
-    """Label every pixel of a scene with the class of the object that shows there, or as background, index 0.
+    """Label every pixel of a scene with the class of the visible object, or background, index 0.
 
     >>> EMOJI_NAMES[:3]
     ('background', 'person', 'bicycle')

@@ -1,8 +1,8 @@
-"""The emoji world: scenes composed of colour emoji whose names are COCO categories.
+"""The emoji world: scenes composed of color emoji whose names are COCO categories.
 
 A scene is drawn back to front, so the visible mask of every object is exact.  Object names, COCO category ids,
-captions and colour parts come with it, and everything follows from one seed.  It is a demonstration and a
-yardstick that runs on any machine, never a stand-in for photographs.
+captions and color parts come with it, and everything follows from one seed.  It is a demonstration and a
+benchmark that runs on any machine, not a substitute for photographs.
 
 Conventions: images (H, W, 3) uint8 RGB; ``layout`` (H, W) holds 0 for background and i + 1 for object i, so a
 visible mask is ``layout == i + 1``; sizes are fractions of the scene's side.
@@ -87,9 +87,9 @@ Labels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Sprite:
-    """One emoji as a picture.
+    """One emoji as an image.
 
-    ``pixels`` (H, W, 4) uint8 RGBA; ``parts`` (H, W) uint8, 0 outside and 1.. for its regions of one colour;
+    ``pixels`` (H, W, 4) uint8 RGBA; ``parts`` (H, W) uint8, 0 outside and 1.. for its regions of one color;
     ``held_out`` when it never appears in training.
     """
 
@@ -102,7 +102,7 @@ class Sprite:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """What stands in a scene: its COCO category and the emoji that plays it."""
+    """An object of a scene: its COCO category and emoji."""
 
     category_id: int
     emoji: str
@@ -111,10 +111,10 @@ class SceneObject:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One picture with its exact truth.
+    """One image with its exact truth.
 
     ``image`` (H, W, 3) uint8; ``layout`` (H, W) uint8, i + 1 where object i is visible; ``parts`` (H, W) uint8,
-    colour part of that object; ``caption`` what a person might write under it.
+    color part of that object; ``caption`` a synthetic caption.
     """
 
     image: RGB
@@ -132,9 +132,9 @@ class Scene:
 
 
 def find_font(font: Path | None = None) -> Path:
-    """Return the colour emoji font to draw with: the one given, or the one the system has.
+    """Return the color emoji font to draw with: the one given, or the one the system has.
 
-    Raises MissingError when there is none, with the two ways to get it.
+    Raises MissingError if there is none, with two ways to install it.
     """
     if font is not None and not font.is_file():
         raise InputError(f"expected a font file, but there is none at {font}")
@@ -148,7 +148,7 @@ def find_font(font: Path | None = None) -> Path:
 
 
 def _colour_parts(pixels: RGB) -> Labels:
-    """Split a sprite into connected regions of one of six colours, each at least 3 % of it."""
+    """Split a sprite into connected regions of one of six colors, each at least 3 % of it."""
     solid = pixels[..., 3] > 127
     colours = np.asarray(PILImage.fromarray(np.ascontiguousarray(pixels[..., :3])).quantize(6)).astype(np.int32) + 1
     regions = np.asarray(label(colours * solid, connectivity=1))
@@ -173,7 +173,7 @@ def _draw_sprite(font: ImageFont.FreeTypeFont, emoji: str, category_id: int, hel
 
 @functools.cache
 def _photos() -> tuple[RGB, ...]:
-    """The photographs that scikit-image carries, without those that show one of our classes."""
+    """The photographs of scikit-image, without those that show one of our classes."""
     folder = resources.files("skimage.data")
     photos = []
     for name in _PHOTOS:
@@ -218,7 +218,7 @@ def _background(rng: np.random.Generator, kind: str, side: int) -> RGB:
 
 
 def _posed(rng: np.random.Generator, sprite: Sprite, longest: float) -> tuple[RGB, Labels]:
-    """One sprite in a pose of its own: size, aspect, flip, rotation, brightness and colour."""
+    """One sprite in a pose of its own: size, aspect, flip, rotation, brightness and color."""
     height, width = sprite.parts.shape
     aspect = rng.uniform(0.88, 1.14)
     scale = longest / max(height, width * aspect)
@@ -236,7 +236,7 @@ def _posed(rng: np.random.Generator, sprite: Sprite, longest: float) -> tuple[RG
 
 
 class _Canvas:
-    """A scene while it is being painted, back to front."""
+    """A canvas that a scene is painted on, back to front."""
 
     def __init__(self, image: RGB) -> None:
         self.image = image.astype(np.float32)
@@ -244,7 +244,7 @@ class _Canvas:
         self.parts: Labels = np.zeros(image.shape[:2], np.uint8)
 
     def paint(self, index: int, rgba: RGB, parts: Labels, centre: tuple[float, float], shadow: float) -> None:
-        """Lay object ``index`` over what is there, centred on (y, x), after its soft contact shadow."""
+        """Lay object ``index`` over what is there, centered on (y, x), after its soft contact shadow."""
         h, w = parts.shape[0], parts.shape[1]
         top, left = round(centre[0] - h / 2), round(centre[1] - w / 2)
         drop = max(1, h // 20)
@@ -305,7 +305,7 @@ def _phrase(name: str, count: int, rng: np.random.Generator) -> str:
 
 
 def _caption(rng: np.random.Generator, objects: tuple[SceneObject, ...]) -> str:
-    """What a person might write under a scene with these visible objects."""
+    """A caption for a scene with these visible objects."""
     if not objects:
         return str(rng.choice(_EMPTY))
     ids = [o.category_id for o in objects]
@@ -370,7 +370,7 @@ class World:
 def _places(
     rng: np.random.Generator, cast: list[int], sizes: list[float], neighbours: float, side: int
 ) -> list[tuple[float, float]]:
-    """Choose a centre (y, x) in px for each object: beside its last sibling, or where it covers least."""
+    """Choose a center (y, x) in px for each object: beside its last sibling, or where it covers least."""
     centres: list[tuple[float, float]] = []
     for i, (id_, size) in enumerate(zip(cast, sizes, strict=True)):
         margin = 0.45 * size
@@ -397,7 +397,7 @@ def _places(
 
 
 def _finished(rng: np.random.Generator, canvas: _Canvas, sprites: list[Sprite], split: str, kind: str) -> Scene:
-    """Drop objects of which too little shows, number the rest from one, and write the caption."""
+    """Drop barely visible objects, renumber the rest from one, and write the caption."""
     areas = np.bincount(canvas.layout.ravel(), minlength=len(sprites) + 1)[1:]
     shown = np.flatnonzero(areas >= _MIN_VISIBLE * canvas.layout.size)
     lookup = np.zeros(len(sprites) + 1, np.uint8)

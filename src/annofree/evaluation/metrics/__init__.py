@@ -1,1 +1,1 @@
-"""Numbers: AP, answers, separation, mIoU, errors."""
+"""Metrics: AP, answer quality, separation, mIoU, errors."""

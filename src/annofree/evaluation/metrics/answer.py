@@ -1,8 +1,8 @@
-"""How good an answer is as a person gets it: precision, recall, F1, duplicates, counts, and whether scores mean what they say.
+"""Answer quality: precision, recall, F1, duplicates, count error and calibration of the returned predictions.
 
-AP rewards a ranking with every guess in it; these numbers count what is handed over.  Answers are matched class by class and
-image by image, the surest first, each to the free instance that it overlaps most, at one mask IoU; what lies on a crowd is
-neither right nor wrong.
+AP rewards rankings of many guesses; these metrics score the returned predictions.  Answers are matched class by class and
+image by image, highest score first, each to the unmatched instance of the highest mask IoU; predictions on a crowd are
+ignored.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _DUPLICATE_IOU, _DUPLICATE_INSIDE = 0.5, 0.8
 
 @dataclass(frozen=True)
 class AnswerScores:
-    """What was right of an answer: counts, and fractions in 0 .. 1, None where there is nothing to divide by.
+    """Answer quality: counts, and fractions in 0 .. 1, None if undefined.
 
     ``duplicates`` are wrong answers that lie by 0.8 in a right one, or overlap it by an IoU of 0.5, whatever their names.
-    ``count_error`` is the mean difference between how many instances are true and how many were answered, over the pairs of
-    an image and a name of which there are any.  ``calibration_error`` is that of the scores as probabilities of being right.
+    ``count_error`` is the mean absolute difference between the number of true and predicted instances, over the pairs of
+    an image and a class with any.  ``calibration_error`` is that of the scores as probabilities of being right.
 
     >>> AnswerScores(n_truth=4, n_answers=3, n_right=2, n_duplicates=1, count_error=0.5, calibration_error=None).f1
     0.5714285714285714
@@ -49,12 +49,12 @@ class AnswerScores:
 
     @property
     def precision(self) -> float | None:
-        """The part of the answers that is right."""
+        """The fraction of predictions that are correct."""
         return self.n_right / self.n_answers if self.n_answers else None
 
     @property
     def recall(self) -> float | None:
-        """The part of the true instances that was found."""
+        """The fraction of true instances that were found."""
         return self.n_right / self.n_truth if self.n_truth else None
 
     @property
@@ -65,7 +65,7 @@ class AnswerScores:
 
     @property
     def duplicates(self) -> float | None:
-        """The part of the answers that is said twice."""
+        """The fraction of predictions that are duplicates."""
         return self.n_duplicates / self.n_answers if self.n_answers else None
 
 
@@ -78,7 +78,7 @@ def evaluate_answer(
     min_score: float = 0.0,
     image_ids: Collection[int] | None = None,
 ) -> AnswerScores:
-    """Score an answer against the truth; arguments and errors are those of ``evaluate_instances``.
+    """Score predictions as an answer; arguments and errors are those of ``evaluate_instances``.
 
     >>> truth = CocoFile.with_categories({1: "dog"})
     >>> row = {"image_id": truth.add_image("a.jpg", (40, 40)), "category_id": 1, "bbox": [0, 0, 20, 20]}
@@ -107,9 +107,9 @@ def evaluate_answer(
 
 
 def calibration_error(scores: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], bins: int = BINS) -> float | None:
-    """The expected calibration error of scores (N) with what was right (N); None without any, or with one outside 0 .. 1.
+    """Expected calibration error of scores (N) against correctness (N); None without any, or for scores outside 0 .. 1.
 
-    The mean over bins of equal width, weighed by how many fall in, of the difference between mean score and part right.
+    The mean over bins of equal width, weighted by count, of the difference between mean score and accuracy.
     Guo et al., ICML 2017.
 
     >>> calibration_error(np.array([0.9, 0.9, 0.1, 0.1]), np.array([True, True, False, False])).__round__(3)
@@ -123,9 +123,9 @@ def calibration_error(scores: npt.NDArray[np.float64], right: npt.NDArray[np.boo
 
 
 def matched_answers(overlaps: Overlaps, same: BoolArray, crowd: BoolArray, iou: float = 0.5) -> tuple[BoolArray, BoolArray]:
-    """Say which answers are right, and which count at all, (P) each: those on a crowd of their class do not.
+    """Return which predictions are correct, and which count, (P) each: those on a crowd of their class are ignored.
 
-    ``overlaps`` (P, N) are of answers, the surest first, with instances; ``same`` (P, N) says where classes agree, ``crowd``
+    ``overlaps`` (P, N) are of predictions, highest score first, with instances; ``same`` (P, N) is class equality, ``crowd``
     (N) which instances are crowds.
 
     >>> matched_answers(np.array([[0.9], [0.8]]), np.ones((2, 1), bool), np.zeros(1, bool))
@@ -161,6 +161,6 @@ def _duplicates(
 
 
 def _differences(real: Sequence[Row], answers: Sequence[Row]) -> list[int]:
-    """How far the counts of each name are apart, for names of which there are any."""
+    """Count differences of the classes that occur."""
     true, said = (Counter(row["category_id"] for row in rows) for rows in (real, answers))
     return [abs(true[name] - said[name]) for name in true | said]

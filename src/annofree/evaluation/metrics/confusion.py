@@ -1,7 +1,7 @@
-"""One confusion matrix over a data set, added up picture by picture.
+"""One confusion matrix over a data set, added up image by image.
 
-A pixel whose truth is void counts nowhere.  A labelled pixel that the prediction leaves void is a miss of its true class
-and a false alarm of none.  K classes; rows are the truth, columns the prediction.
+A pixel whose truth is void counts nowhere.  A labeled pixel that the prediction leaves void is a miss of its true class
+and a false positive of none.  K classes; rows are ground truth, columns predictions.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _PIXELS_AT_ONCE = 1 << 22
 
 @dataclass
 class Confusion:
-    """How many pixels of each true class got each predicted class.
+    """Pixel counts by true and predicted class.
 
-    ``counts`` (K, K) int64, and ``unnamed`` (K,) int64, labelled pixels that the prediction leaves void; ``void`` counts the
-    pixels that are not scored.  Memory depends on K alone.
+    ``counts`` (K, K) int64, and ``unnamed`` (K,) int64, labeled pixels that the prediction leaves void; ``void`` counts the
+    ignored pixels.  Memory depends on K only.
 
     >>> matrix = Confusion.of(2)
     >>> matrix.add(np.array([[0, 1, 1, -1]]), np.array([[0, 1, 0, 1]]))
@@ -46,13 +46,13 @@ class Confusion:
         return cls(np.zeros((classes, classes), np.int64), np.zeros(classes, np.int64))
 
     def add(self, truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> None:
-        """Count one picture: class indices of equal shape, VOID (-1) for none.
+        """Count one image: class indices of equal shape, VOID (-1) for none.
 
-        Raises InputError for shapes that differ, for arrays that hold no whole numbers and for indices outside -1 .. K - 1.
+        Raises InputError for different shapes, non-integer arrays, and indices outside -1 .. K - 1.
         """
         _check(truth, predicted, len(self.unnamed))
         flat, named = truth.reshape(-1), predicted.reshape(-1)
-        for start in range(0, flat.size, _PIXELS_AT_ONCE):  # pairs of 64 bits of a vast picture would take much memory
+        for start in range(0, flat.size, _PIXELS_AT_ONCE):  # pairs of 64 bits of a vast image would take much memory
             piece = slice(start, start + _PIXELS_AT_ONCE)
             self._count(flat[piece].astype(np.int64), named[piece].astype(np.int64))
 
@@ -66,7 +66,7 @@ class Confusion:
         self.void += int(truth.size - pairs.size)
 
     def __iadd__(self, other: Confusion) -> Confusion:
-        """Add what another matrix has counted; raises InputError when it is of another K."""
+        """Add another matrix; raises InputError for another K."""
         if other.counts.shape != self.counts.shape:
             raise InputError(f"expected a matrix of {len(self.unnamed)} classes, got one of {len(other.unnamed)}")
         self.counts += other.counts
@@ -76,18 +76,18 @@ class Confusion:
 
     @property
     def truth(self) -> Counts:
-        """Labelled pixels of each class, (K,)."""
+        """Labeled pixels of each class, (K,)."""
         return np.asarray(self.counts.sum(axis=1) + self.unnamed)
 
     @property
     def iou(self) -> Ratios:
-        """Intersection over union of each class, (K,), NaN where there is neither truth nor prediction."""
+        """Intersection over union of each class, (K,), NaN for classes in neither ground truth nor predictions."""
         hits = np.diagonal(self.counts)
         return ratio(hits, self.truth + self.counts.sum(axis=0) - hits)
 
     @property
     def recall(self) -> Ratios:
-        """The part of each class's pixels that got its name, (K,), NaN where there are none."""
+        """Per-class pixel accuracy, (K,), NaN for classes without pixels."""
         return ratio(np.diagonal(self.counts), self.truth)
 
 

@@ -1,4 +1,4 @@
-"""Which images of the truth the predictions have nothing on: a run on a part of them would else pass for a bad one."""
+"""Ground-truth images without predictions: a run on a part of the images would otherwise look like a bad one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Coverage", "coverage_of"]
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many ``images`` there are, the names of those ``without`` a prediction, how many true ``instances`` are on these.
+    """Number of ``images``, names of those ``without`` predictions, and the number of true ``instances`` on these.
 
-    ``unlisted`` counts those that the predictions' own list of images lacks as well; None where they have no such list.
+    ``unlisted`` counts those missing from the image list of the predictions; None without such a list.
     """
 
     images: int
@@ -26,7 +26,7 @@ class Coverage:
 
     @property
     def note(self) -> str | None:
-        """A line that says so; None where nothing is missed for it and the predictions list the images.
+        """A note on these images; None if they have no true instances and are listed.
 
         >>> Coverage(150, ("a.jpg", "b.jpg"), 7, 1).note
         '2 of 150 images have no prediction at all; they count as misses (7 true instances; the file does not list 1 of them)'
@@ -46,7 +46,7 @@ class Coverage:
 
 
 def coverage_of(truth: CocoFile, rows: Sequence[Row], listed: Sequence[int] | None = None) -> Coverage:
-    """Say which of the truth's images have no rows; ``listed`` are the ids that the predictions' own list of images has.
+    """Find the images without predictions; ``listed`` are the ids in the image list of the predictions.
 
     >>> truth = CocoFile(images=[{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}])
     >>> coverage_of(truth, [{"image_id": 2}]).without

@@ -1,8 +1,8 @@
-"""What went wrong: true instances that were missed, and answers that are false alarms, each with its kind.
+"""Error analysis: missed instances and false positives, by kind.
 
-Answers are matched as COCO matches them at one IoU: class by class and picture by picture, the surest first, each to the free
-instance that it overlaps most; what then lies on a crowd is neither right nor wrong.  The kinds are those of TIDE (Bolya et
-al., ECCV 2020); of several that fit, the first of ``KINDS`` counts.
+Answers are matched as COCO matches them at one IoU: class by class and image by image, the surest first, each to the free
+instance that it overlaps most; what then lies on a crowd is ignored.  The kinds are those of TIDE (Bolya et
+al., ECCV 2020); if several apply, the first of ``KINDS`` counts.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _NEAR = 0.1  # an overlap below this is none, as TIDE has it
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
-    """A miss, whose ``score`` is None, or a false alarm: what it is called, where it is, its ``kind``, its ``area`` in px.
+    """A missed instance (``score`` None) or a false positive: class, image, ``kind`` and ``area`` in px.
 
-    ``row`` is the annotation as COCO has it, ``other`` the one of the other side that overlaps most, by ``overlap``; None
-    where none comes near.
+    ``row`` is the COCO annotation, ``other`` the one of the other side with the highest ``overlap``; None
+    if none is near.
     """
 
     name: str
@@ -56,20 +56,20 @@ class Mistake:
 
     @property
     def words(self) -> str:
-        """What the kind means here."""
+        """Description of the kind."""
         return KINDS[self.kind][self.score is None]
 
 
 @dataclass(frozen=True)
 class Mistakes:
-    """All ``misses``, the largest first, all ``false_alarms``, the surest first, and how many answers were ``right``."""
+    """All ``misses``, largest first, all ``false_alarms``, highest score first, and the number of ``right`` predictions."""
 
     misses: tuple[Mistake, ...]
     false_alarms: tuple[Mistake, ...]
     right: int
 
     def counts(self) -> dict[Kind, tuple[int, int]]:
-        """How many false alarms and misses there are of each kind."""
+        """Numbers of false positives and misses by kind."""
         alarms, misses = (Counter(m.kind for m in side) for side in (self.false_alarms, self.misses))
         return {kind: (alarms[kind], misses[kind]) for kind in KINDS}
 
@@ -85,9 +85,9 @@ def find_mistakes(
     image_ids: Collection[int] | None = None,
     max_detections: int = 100,
 ) -> Mistakes:
-    """Find what was missed and what is a false alarm at one IoU; answers below ``min_score`` are left out first.
+    """Find misses and false positives at one IoU, for predictions of at least ``min_score``.
 
-    Of an image and class the ``max_detections`` surest are looked at.  Arguments are those of ``evaluate_instances``, and so
+    The ``max_detections`` best predictions per image and class count.  Arguments are those of ``evaluate_instances``, and so
     are the errors.
 
     >>> truth = CocoFile.with_categories({1: "dog", 2: "cat"})
@@ -115,9 +115,9 @@ def find_mistakes(
 
 
 def assigned(overlaps: Overlaps, crowd: BoolArray, iou: float) -> IntArray:
-    """Give answers (P), the surest first, instances (N) by their overlaps (P, N); -1 for none, crowds take any number.
+    """Assign predictions (P), highest score first, to instances (N) by overlaps (P, N); -1 for none; crowds match repeatedly.
 
-    Of equal overlaps the last instance is taken, as in COCO's code.
+    Ties go to the last instance, as in the COCO API.
 
     >>> assigned(np.array([[0.9, 0.6], [0.8, 0.1]]), np.zeros(2, bool), 0.5)
     array([ 0, -1])
@@ -127,7 +127,7 @@ def assigned(overlaps: Overlaps, crowd: BoolArray, iou: float) -> IntArray:
 
 
 def assigned_at(overlaps: Overlaps, crowd: BoolArray, ious: Overlaps) -> IntArray:
-    """Do so at each of several IoUs (T), for itself; (T, P).
+    """Assign independently at several IoUs (T); returns (T, P).
 
     >>> assigned_at(np.array([[0.9, 0.6], [0.8, 0.1]]), np.zeros(2, bool), np.array([0.5, 0.95])).tolist()
     [[0, -1], [-1, -1]]
@@ -147,7 +147,7 @@ def assigned_at(overlaps: Overlaps, crowd: BoolArray, ious: Overlaps) -> IntArra
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """The two sides of one picture: answers, the surest first, instances, their overlaps and whether classes agree (P, N)."""
+    """The two sides of one image: answers, the surest first, instances, their overlaps and whether classes agree (P, N)."""
 
     said: list[Row]
     real: list[Row]
@@ -169,7 +169,7 @@ class _Pair:
         return cls(best, real, crowd, overlaps, same.reshape(overlaps.shape) if aware else np.ones(overlaps.shape, bool), size)
 
     def answers(self, iou: float) -> IntArray:
-        """The instance of each answer, -1 for none; an answer of another class overlaps nothing."""
+        """The instance of each prediction, -1 for none; predictions of other classes do not match."""
         return assigned(np.where(self.same, self.overlaps, -1.0), self.crowd, iou)
 
     def miss(self, n: int, names: Mapping[int, str], iou: float) -> Mistake:
@@ -197,7 +197,7 @@ class _Pair:
 
 
 def _kind(overlaps: Overlaps, same: BoolArray, iou: float) -> tuple[Kind, int | None]:
-    """The kind of a mistake by its overlaps with the other side (N), and which of those it is about."""
+    """The kind of an error from its overlaps with the other side (N), and the index it refers to."""
     kinds: tuple[tuple[Kind, BoolArray], ...] = (
         ("taken", same & (overlaps >= iou)),
         ("class", ~same & (overlaps >= iou)),

@@ -2,7 +2,7 @@
 
 faster-coco-eval counts; the tests hold all twelve numbers against pycocotools.
 
-Conventions: numbers are fractions in 0 .. 1, and None where there is no truth to score against.
+Conventions: numbers are fractions in 0 .. 1, and None without ground truth.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _SIZES = ("all", "small", "medium", "large")
 
 @dataclass(frozen=True)
 class InstanceScores:
-    """The twelve COCO numbers, fractions in 0 .. 1 or None, and what they were counted on.
+    """The twelve COCO metrics, fractions in 0 .. 1 or None, and the numbers of instances.
 
     ``ap`` is the mean over IoU 0.50:0.95, ``ap50`` and ``ap75`` at one IoU; small is below 32² px, large above 96² px;
-    ``ar1`` and ``ar10`` allow that many detections an image and class, ``ar`` and all others ``max_detections``; None too for
+    ``ar1`` and ``ar10`` allow that many detections per image and class, ``ar`` and all others ``max_detections``; None too for
     a limit beyond that.  ``n_truth`` counts instances without crowds; ``n_predictions`` counts all in the scored images,
     before the cut.
     """
@@ -76,10 +76,10 @@ _NUMBERS = tuple(field.name for field in fields(InstanceScores))[:12]
 
 @dataclass(frozen=True, eq=False)
 class Counted:
-    """What the COCO protocol counts, before any mean: T IoUs, R recalls, K classes, A sizes, M limits of detections.
+    """Raw results of the COCO protocol before averaging: T IoUs, R recalls, K classes, A sizes, M limits of detections.
 
-    ``names`` (K) in the order of their ids; ``precision`` (T, R, K, A, M) and ``recall`` (T, K, A, M) are -1 where there is
-    no truth.  Sizes are all, small, medium, large; ``limits`` (M) are rising.  ``n_truth`` (K) is without crowds.
+    ``names`` (K) in the order of their ids; ``precision`` (T, R, K, A, M) and ``recall`` (T, K, A, M) are -1 without
+    ground truth.  Sizes are all, small, medium, large; ``limits`` (M) are rising.  ``n_truth`` (K) is without crowds.
     """
 
     names: tuple[str, ...]
@@ -91,7 +91,7 @@ class Counted:
     limits: tuple[int, ...] = limits_of(100)
 
     def scores(self, names: Collection[str] | None = None) -> InstanceScores:
-        """Take the means over all classes, or over those named; raises InputError for a name that was not counted."""
+        """Average over all or the named classes; raises InputError for an unknown class."""
         for name in names or ():
             if name not in self.names:
                 raise unknown_name("class", name, self.names)
@@ -113,7 +113,7 @@ class Counted:
         )
 
     def by_class(self) -> dict[str, InstanceScores]:
-        """Return the scores of each class that has truth or predictions, by name."""
+        """Return the scores of each class with ground truth or predictions, by name."""
         any_ = self.n_truth + self.n_predictions > 0
         return {name: self.scores([name]) for name, counts in zip(self.names, any_, strict=True) if counts}
 
@@ -132,18 +132,18 @@ def evaluate_instances(
     image_ids: Collection[int] | None = None,
     max_detections: int = 100,
 ) -> InstanceScores:
-    """Score predicted instances against true ones by the COCO protocol.
+    """Evaluate instances by the COCO protocol.
 
-    A CocoFile of predictions is matched by picture and class names, a sequence of rows has the truth's ids already (see
+    A CocoFile of predictions is matched by image and class names, a sequence of rows has the truth's ids already (see
     ``match_predictions``, whose errors it raises).  ``image_ids`` are the truth's; None is all of them.
 
     class-aware: AP is the mean over the classes that the truth has instances of, asked for or not.
-    class-agnostic: every truth and every prediction becomes one class, and crowd stays crowd; so "100 detections" is 100 a
-    picture, and names play no part.  Of an image and class the ``max_detections`` surest count, of equally sure ones the first.
+    class-agnostic: all annotations and predictions become one class, crowds stay crowds; so "100 detections" is 100 per
+    image, and names play no part.  Of an image and class the ``max_detections`` surest count, of equally sure ones the first.
 
-    Sizes follow the official code: a truth is as large as its ``area`` says, a prediction as its mask ("segm", as
-    detectron2 and CutLER do by removing the boxes) or its box ("bbox").  An area or a box that is not written is measured
-    from the mask.  Inputs are left as they are.
+    Sizes follow the official code: ground truth by its ``area``, predictions by their mask ("segm", as
+    detectron2 and CutLER do by removing the boxes) or its box ("bbox").  Missing areas and boxes are computed
+    from the mask.  Inputs are not modified.
 
     Raises InputError for ids that the truth does not have, masks that are missing, masks of another size, boxes that are
     none, and a limit that ``checked_limit`` refuses.
@@ -169,7 +169,7 @@ def count_instances(
     image_ids: Collection[int] | None = None,
     max_detections: int = 100,
 ) -> Counted:
-    """Count once what scores of all classes, of some and of each are means of; arguments and errors of ``evaluate_instances``.
+    """Run the evaluation once, for scores of all, some or single classes; arguments and errors of ``evaluate_instances``.
 
     >>> truth = CocoFile.with_categories({1: "dog", 2: "cat"})
     >>> row = {"image_id": truth.add_image("a.jpg", (40, 40)), "category_id": 1, "bbox": [0, 0, 20, 20]}
@@ -193,7 +193,7 @@ def count_instances(
 
 
 def _per_class(rows: Sequence[Row], categories: Sequence[Row]) -> IntArray:
-    """How many rows each category has, (K)."""
+    """Number of rows per category, (K)."""
     place = {row["id"]: k for k, row in enumerate(categories)}
     return np.bincount([place[row["category_id"]] for row in rows], minlength=len(categories)).astype(np.int64)
 
@@ -209,7 +209,7 @@ def _prediction_row(row: Row, number: int, sizes: Sizes, view: View, iou_type: I
 
 
 def _engine_row(row: Row, number: int, sizes: Sizes, view: View, iou_type: IouType) -> dict[str, Any]:
-    """One annotation with what the engine reads and no more, numbered from 1 because it takes id 0 for unmatched."""
+    """One annotation with only the fields the engine reads, numbered from 1 because id 0 means unmatched."""
     ours: dict[str, Any] = {"id": number, "image_id": row["image_id"]}
     ours["category_id"] = 1 if view == "class-agnostic" else row["category_id"]
     if iou_type == "segm":
@@ -227,7 +227,7 @@ def _counts(
     iou_type: IouType,
     limits: Sequence[int],
 ) -> tuple[Values, Values]:
-    """Precision (T, R, K, A, M) and recall (T, K, A, M) by the engine, which is not asked about no truth at all."""
+    """Precision (T, R, K, A, M) and recall (T, K, A, M) by the engine, which is skipped without ground truth."""
     kinds = len(categories), len(_SIZES), len(limits)
     if not truth:
         return np.full((len(IOUS), len(RECALLS), *kinds), -1.0), np.full((len(IOUS), *kinds), -1.0)

@@ -1,6 +1,6 @@
-"""AP and F1 of predictions whose overlaps with the truth are known, so that scoring them changed costs no overlap again.
+"""AP and F1 from precomputed overlaps, so that changed predictions can be scored without new overlaps.
 
-The numbers are those of ``evaluate_instances`` and ``evaluate_answer``, and the tests hold them together.
+The numbers equal those of ``evaluate_instances`` and ``evaluate_answer``, as tests verify.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class ImageOverlaps:
 
     @property
     def same(self) -> BoolArray:
-        """Whether classes agree, (P, N)."""
+        """Class equality, (P, N)."""
         return np.asarray(np.equal.outer(self.said, self.real), bool)
 
 
 def f1_of(images: Sequence[ImageOverlaps], iou: float = 0.5) -> float | None:
-    """The F1 of all predictions as an answer, class-aware, at one IoU; None without truth and predictions that count."""
+    """F1 of all predictions as an answer, class-aware, at one IoU; None if undefined."""
     right = total = 0
     for seen in images:
         order = np.argsort(-seen.scores, kind="stable")

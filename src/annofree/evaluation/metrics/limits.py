@@ -1,4 +1,4 @@
-"""How many detections of an image and class are counted, the surest first: COCO's maxDets."""
+"""The maximum number of detections per image and class: COCO's maxDets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_DETECTIONS = 10_000
 
 
 def checked_limit(max_detections: int) -> int:
-    """Return a limit of 1 to ``MOST_DETECTIONS`` detections an image and class; raises InputError for any other.
+    """Return a limit of 1 to ``MOST_DETECTIONS`` detections per image and class; raises InputError for any other.
 
     >>> checked_limit(300)
     300
@@ -25,7 +25,7 @@ def checked_limit(max_detections: int) -> int:
 
 
 def limits_of(max_detections: int) -> tuple[int, ...]:
-    """Return the limits that recall is counted at: COCO's 1 and 10 where they are smaller, and the largest.
+    """Return the limits of recall: COCO's 1 and 10 if smaller, and the largest.
 
     >>> limits_of(100), limits_of(10), limits_of(1)
     ((1, 10, 100), (1, 10), (1,))
@@ -34,7 +34,7 @@ def limits_of(max_detections: int) -> tuple[int, ...]:
 
 
 def recall_label(max_detections: int) -> str:
-    """Name the average recall at a limit: as COCO does at its own, as LVIS does at any other.
+    """Label of the average recall at a limit: COCO's names at its own limits, LVIS's at others.
 
     >>> recall_label(100), recall_label(300)
     ('AR100', 'AR@300')

@@ -1,4 +1,4 @@
-"""How far two answers for one picture agree, and how wrong an answer is: instances of one class matched by their masks."""
+"""How far two answers for one image agree, and how wrong an answer is: instances of one class matched by their masks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def overlaps(first: Sequence[Thing], second: Sequence[Thing], *, aware: bool = True) -> Floats:
-    """Return the mask IoU of every pair, (N, M); 0 for pairs of two classes when ``aware``.  Boxes stand in for no mask."""
+    """Return the mask IoU of every pair, (N, M); 0 for different classes if ``aware``.  Boxes replace missing masks."""
     if not first or not second:
         return np.zeros((len(first), len(second)))
     if all(t.rle is not None for t in (*first, *second)):
@@ -33,10 +33,10 @@ def _boxes(things: Sequence[Thing]) -> Floats:
 
 
 def agreement(first: Sequence[Thing], second: Sequence[Thing]) -> float:
-    """Return how far two answers agree, in 0 .. 1: the IoU of the best matching of one to one, weighed by scores.
+    """Return the agreement of two predictions, in 0 .. 1: the score-weighted IoU of the best one-to-one matching.
 
     Each matched pair of one class gives its IoU times the sum of its two scores; the sum of these is divided by the sum of
-    all scores, so an instance that the other answer lacks counts as much as its score.  Two empty answers agree.
+    all scores, so an unmatched instance counts by its score.  Two empty predictions agree.
 
     >>> dog = Thing.of_mask("dog", np.ones((2, 2), bool), score=0.5)
     >>> agreement([dog], [dog]), agreement([dog], []), agreement([], [])
@@ -52,17 +52,17 @@ def agreement(first: Sequence[Thing], second: Sequence[Thing]) -> float:
 
 
 def changed(first: Sequence[Thing], second: Sequence[Thing], at: float = 0.5) -> int:
-    """Return how many instances of the first answer have no partner of their class in the second with IoU ``at`` or more."""
+    """Count the instances of the first prediction without a match of their class in the second at IoU ``at`` or more."""
     values = overlaps(first, second)
     rows, columns = linear_sum_assignment(values >= at, maximize=True)
     return len(first) - int((values[rows, columns] >= at).sum())
 
 
 def error_of(truth: Sequence[Thing], found: Sequence[Thing], at: float = 0.5) -> float:
-    """Return 1 - F1 of the instances found, class-aware, at mask IoU ``at``; 0 where there is nothing and nothing was found.
+    """Return 1 - F1 of predicted instances, class-aware, at mask IoU ``at``; 0 if there is nothing to find and nothing found.
 
-    The best scored choose first, each the free truth that it overlaps most.  Crowds neither help nor harm: they are no
-    truth to find, and what lies in one by more than half is not counted.
+    Matching is greedy by score, each to the unmatched instance of the highest IoU.  Crowds are ignored: they are not
+    to be found, and predictions more than half inside one do not count.
 
     >>> dog = Thing.of_mask("dog", np.ones((2, 2), bool), score=0.5)
     >>> error_of([dog], [dog]), error_of([dog], []), error_of([], [dog]), error_of([], [])
@@ -90,7 +90,7 @@ def _hits(values: Floats, at: float) -> list[bool]:
 
 
 def _within(things: Sequence[Thing], crowds: Sequence[Thing]) -> list[bool]:
-    """Whether more than half of each thing lies in one crowd of its class."""
+    """Whether more than half of each instance lies in one crowd of its class."""
     drawn = [c for c in crowds if c.rle is not None]
     if not drawn or not all(t.rle is not None for t in things) or not things:
         return [False] * len(things)

@@ -1,4 +1,4 @@
-"""Where quality is lost: what AP and F1 would be if names, masks or the order alone were right, and all of them together.
+"""Oracle split: AP and F1 with perfect classes, masks or ranking, separately and combined.
 
 A fix changes rows and nothing else, as ``fixed_rows`` hands them over; AP is what ``evaluate_instances`` says of these, F1 what
 ``evaluate_answer`` says.  One kind of error at a time is the way of TIDE (Bolya et al., ECCV 2020), and so are the bounds: an
@@ -139,7 +139,7 @@ def fixed_rows(
     iou_type: IouType = "segm",
     image_ids: Collection[int] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the predictions with one fix made, as rows with the truth's ids; scores lose their meaning where it is of order.
+    """Return the predictions with one fix applied, as rows with ground-truth ids; for ``order``, scores are replaced.
 
     Arguments and errors are those of ``evaluate_instances``; InputError for an unknown fix too.
 
@@ -197,7 +197,7 @@ def evaluate_oracles(
 
 
 def _upper_bounds(plain: Pair, fixed: Mapping[Fix, Pair]) -> dict[Fix, Oracle]:
-    """What each fix is worth where it may be left undone, and all of them where some may."""
+    """Upper bounds: each fix where it helps, and the best combination."""
     oracles: dict[Fix, Oracle] = {}
     for fix, own in fixed.items():
         choice = [plain, *(fixed.values() if fix == "all" else [own])]

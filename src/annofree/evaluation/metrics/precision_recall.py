@@ -1,4 +1,4 @@
-"""Precision over recall: COCO's curves, whose mean heights are AP, as numbers and as an SVG."""
+"""Precision-recall curves of COCO, as numbers and SVG."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STEPS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 def precision_curve(counted: Counted, iou: float = 0.5, name: str | None = None) -> Values | None:
     """Return the precision (101) at recalls 0, 0.01 .. 1 that COCO interpolates: the best at that recall or a larger one.
 
-    It is of the class ``name``, or the mean over all classes that have truth; of all sizes, 100 detections a picture and class.
+    It is of the class ``name``, or the mean over all classes that have truth; of all sizes, 100 detections per image and class.
     Its mean is the AP at that IoU.  None where there is no truth.  Raises InputError for another IoU than COCO's ten.
     """
     at = np.flatnonzero(np.isclose(IOUS, iou))
@@ -34,7 +34,7 @@ def precision_curve(counted: Counted, iou: float = 0.5, name: str | None = None)
 
 
 def draw_curves(counted: Counted, title: str, ious: Sequence[float] = _SHOWN_IOUS) -> str:
-    """Draw the mean curves at several IoUs as an SVG that needs nothing else; a browser or a document can show it.
+    """Draw the mean curves at several IoUs as a self-contained SVG.
 
     >>> import numpy as np
     >>> none = np.zeros(1, np.int64)
@@ -89,7 +89,7 @@ def _key(number: int, text: str, color: str) -> str:
 
 
 def sparkline(curve: Values, color: str) -> str:
-    """Return a curve as a small SVG for a table, which says nothing that the numbers beside it do not."""
+    """Return a curve as a small decorative SVG for a table."""
     width, height = _SPARK
     points = " ".join(f"{r * width:.1f},{(1 - p) * (height - 2) + 1:.1f}" for r, p in zip(RECALLS, curve, strict=True))
     return (

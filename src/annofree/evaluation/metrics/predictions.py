@@ -1,7 +1,7 @@
-"""Predictions in the terms of the truth: whose picture, which class, what score, and masks as run lengths.
+"""Predictions in the terms of the truth: whose image, which class, what score, and masks as run lengths.
 
-A file that annofree wrote has pictures and classes of its own, numbered as it likes, so pictures are matched by file
-name and classes by name.  A bare COCO results list has no names and uses the truth's numbers.
+A file that annofree wrote has images and classes of its own, numbered as it likes, so images are matched by file
+name and classes by name.  A bare COCO results list uses the ground truth's ids.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def load_predictions(path: Path) -> CocoFile | list[dict[str, Any]]:
 
 
 def listed_images(truth: CocoFile, predictions: CocoFile | Sequence[Row]) -> list[int] | None:
-    """Return the truth's ids of the images that a file of predictions lists, found something or not; None for bare rows."""
+    """Return the ground-truth ids of the images listed in a prediction file; None for bare rows."""
     return list(_matched_images(truth, predictions).values()) if isinstance(predictions, CocoFile) else None
 
 
@@ -75,7 +75,7 @@ def match_predictions(
     name in any case; a sequence of rows already has the truth's ids.  The class-agnostic view leaves categories as they
     are, whatever they are called.
 
-    Raises InputError for a picture or a name that the truth does not have, for a row that points nowhere, and for a row
+    Raises InputError for an image or a name that the truth does not have, for a row that points nowhere, and for a row
     without a finite ``score``.
 
     >>> truth, found = CocoFile.with_categories({18: "dog"}), CocoFile.with_categories({1: "Dog"})
@@ -167,7 +167,7 @@ def _quoted(names: Sequence[str], shown: int) -> str:
 
 
 def by_image(rows: Sequence[Row]) -> defaultdict[int, list[Row]]:
-    """The rows of each image, by its id, in their order; none for an id that no row has."""
+    """Group rows by image id, in order; empty for unknown ids."""
     groups: defaultdict[int, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["image_id"]].append(row)
@@ -175,9 +175,9 @@ def by_image(rows: Sequence[Row]) -> defaultdict[int, list[Row]]:
 
 
 def image_sizes(truth: CocoFile, image_ids: Collection[int] | None = None) -> dict[int, tuple[int, int]]:
-    """Return (H, W) in px of the truth's images by id: all of them, or those asked for.
+    """Return (H, W) of ground-truth images by id: all or the given ones.
 
-    Raises InputError for an id that the truth does not have, and where it does not say a size.
+    Raises InputError for an unknown id or a missing size.
     """
     known = {image["id"]: image for image in truth.images}
     asked = set(known if image_ids is None else image_ids)
@@ -194,7 +194,7 @@ def image_sizes(truth: CocoFile, image_ids: Collection[int] | None = None) -> di
 def mask_rle(row: Row, size: tuple[int, int]) -> RLE:
     """Return the mask of an annotation on an image of ``size`` (H, W) as compressed run lengths.
 
-    Polygons, plain and compressed run lengths are understood.  Raises InputError where there is none, and for run
+    Polygons, plain and compressed run lengths are understood.  Raises InputError without a mask, and for run
     lengths of another size, with which the COCO API would silently match nothing.
 
     >>> mask_rle({"segmentation": [[1, 1, 3, 1, 3, 3, 1, 3]]}, (4, 6))["size"]

@@ -1,9 +1,9 @@
-"""Does a risk rank pictures as their errors do?  The risk-coverage curve and the area under it.
+"""Does a risk rank images as their errors do?  The risk-coverage curve and the area under it.
 
-Keep the least risky pictures first: the curve is the mean error of those that are kept, over the share that is kept; the
+Keep the least risky images first: the curve is the mean error of those that are kept, over the share that is kept; the
 area under it (AURC; Geifman, Uziel and El-Yaniv, ICLR 2019) is small where the errors are left for last.  A random order has
 the mean error at every share, so its expected area is the mean error; the order by the errors themselves has the least area
-that any order can have.  Pictures of equal risk count as in a random order among themselves.
+that any order can have.  Images of equal risk count as in a random order among themselves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def risk_coverage(errors: Sequence[float] | Floats, risks: Sequence[float] | Floats) -> Floats:
-    """Return the expected mean error (N) of the 1, 2, .. N least risky pictures.
+    """Return the expected mean error (N) of the 1, 2, .. N least risky images.
 
     Raises InputError unless there are as many errors as risks, one at least, all finite.
 
@@ -42,7 +42,7 @@ def _expected(errors: Floats, risks: Floats) -> Floats:
 
 
 def aurc(errors: Sequence[float] | Floats, risks: Sequence[float] | Floats) -> float:
-    """Return the area under the risk-coverage curve: the mean of it over 1 .. N kept pictures.  Less is better.
+    """Return the area under the risk-coverage curve: the mean of it over 1 .. N kept images.  Less is better.
 
     >>> aurc([1.0, 0.0], [0.9, 0.1]), aurc([1.0, 0.0], [0.5, 0.5])
     (0.25, 0.5)
@@ -51,7 +51,7 @@ def aurc(errors: Sequence[float] | Floats, risks: Sequence[float] | Floats) -> f
 
 
 def caught(errors: Sequence[float] | Floats, risks: Sequence[float] | Floats, share: float) -> float:
-    """Return the part of all error that the riskiest ``share`` of the pictures holds, rounded to whole pictures.
+    """Return the part of all error that the riskiest ``share`` of the images holds, rounded to whole images.
 
     >>> caught([1.0, 0.5, 0.5, 0.0], [4, 3, 2, 1], 0.25)
     0.5
@@ -70,9 +70,9 @@ def bootstrap(
     samples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Return the 2.5 and 97.5 percentiles of the area over pictures drawn anew with replacement.
+    """Return the 2.5 and 97.5 percentiles of the area over images drawn anew with replacement.
 
-    With ``against``, other risks of the same pictures, it is the area of ``risks`` less theirs: an interval below zero means
+    With ``against``, other risks of the same images, it is the area of ``risks`` less theirs: an interval below zero means
     that ``risks`` ranks better.
     """
     wrong, risky = np.asarray(errors, np.float64), np.asarray(risks, np.float64)

@@ -1,11 +1,11 @@
-"""mIoU by its definition: one confusion matrix over the whole data set, added up picture by picture.
+"""mIoU by its definition: one confusion matrix over the whole data set, added up image by image.
 
-A pixel whose truth is void counts nowhere.  A class with neither truth nor prediction is left out of the mean; one that is
-predicted but never true counts 0.  A labelled pixel that the prediction leaves void is a miss of its true class and a
-false alarm of none.  What papers and libraries do otherwise are options by name, and nothing is rounded.
+Pixels with void ground truth are ignored.  A class with neither ground truth nor predictions is excluded from the mean; one
+predicted but never true counts 0.  A labeled pixel that the prediction leaves void is a miss of its true class and a
+false positive of none.  Variants of papers and libraries are named options; nothing is rounded.
 
-Conventions: K classes; rows are the truth, columns the prediction; scores are fractions in 0 .. 1, None where there is
-nothing to score.
+Conventions: K classes; rows are ground truth, columns predictions; scores are fractions in 0 .. 1, None if
+undefined.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ __all__ = ["Absent", "SemanticScorer", "SemanticScores"]
 Absent = Literal["skip", "zero"]
 """What a class with neither truth nor prediction in the whole data set does to the mean: nothing, or counts as 0."""
 
-_SIZES = {"S": 5, "MS": 25, "ML": 50, "L": 100}  # percent of a picture, at most
+_SIZES = {"S": 5, "MS": 25, "ML": 50, "L": 100}  # percent of an image, at most
 
 
 @dataclass(frozen=True)
 class SemanticScores:
-    """What a confusion matrix says, and what it was counted on.
+    """Scores of a confusion matrix, and pixel counts.
 
     ``mean_iou`` is over all classes, ``mean_iou_things`` over those that are not background (the background still takes part
-    in the matrix), and ``absent`` says what both do with classes that are nowhere.  ``pixel_accuracy`` is over labelled
+    in the matrix), and ``absent`` says what both do with classes that are nowhere.  ``pixel_accuracy`` is over labeled
     pixels; ``mean_accuracy`` is the mean recall over classes with truth; ``weighted_iou`` weighs IoU by truth;
-    ``zero_rate`` is the part of the classes with truth whose IoU is 0.  ``per_image_iou`` averages within each picture, over
-    the classes of its truth and prediction, and then over pictures, as some libraries do: it is another measure, not an
+    ``zero_rate`` is the part of the classes with truth whose IoU is 0.  ``per_image_iou`` averages within each image, over
+    the classes of its truth and prediction, and then over images, as some libraries do: it is another measure, not an
     estimate of ``mean_iou``.  ``by_size`` is ImageNet-S's mean IoU of classes that fill at most 5, 25, 50 and 100 percent of
-    their picture.  ``iou``, ``accuracy`` and ``iou_per_image`` are by class.
+    their image.  ``iou``, ``accuracy`` and ``iou_per_image`` are by class.
     """
 
     mean_iou: float | None
@@ -59,15 +59,15 @@ class SemanticScores:
     iou_per_image: dict[str, float | None]
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Return the scores as plain values: fractions, None (JSON null) where there was nothing to score."""
+        """Return the scores as plain values: fractions, None (JSON null) where there was undefined."""
         return asdict(self)
 
 
 @dataclass
 class SemanticScorer:
-    """Scores of a data set, gathered picture by picture in memory that depends on the number of ``names`` alone.
+    """Scores of a data set, gathered image by image in memory that depends on the number of ``names`` alone.
 
-    ``background`` is the index of the name that stands for nothing asked for, or None.
+    ``background`` is the index of the background class, or None.
 
     >>> scorer = SemanticScorer(("background", "dog", "cat"), background=0)
     >>> scorer.add(np.array([[0, 1], [1, -1]]), np.array([[0, 1], [0, 2]]))
@@ -95,7 +95,7 @@ class SemanticScorer:
         self._sizes = {name: Confusion.of(len(self.names)) for name in sizes}
 
     def add(self, truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> None:
-        """Count one picture; raises InputError as ``Confusion.add`` does."""
+        """Count one image; raises InputError as ``Confusion.add`` does."""
         picture = Confusion.of(len(self.names))
         picture.add(truth, predicted)
         iou = picture.iou
@@ -110,7 +110,7 @@ class SemanticScorer:
         self.images += 1
 
     def _add_by_size(self, picture: Confusion) -> None:
-        """Count a picture's classes by how much of it they fill, each together with its background pixels (ImageNet-S)."""
+        """Count an image's classes by how much of it they fill, each together with its background pixels (ImageNet-S)."""
         total = picture.truth.sum()
         percent = -(-100 * picture.truth // total) if total else picture.truth
         lower = 0
@@ -125,7 +125,7 @@ class SemanticScorer:
             lower = upper
 
     def __iadd__(self, other: SemanticScorer) -> SemanticScorer:
-        """Add what another scorer has gathered, of other pictures; raises InputError when it has other names."""
+        """Add what another scorer has gathered, of other images; raises InputError when it has other names."""
         if (other.names, other.background) != (self.names, self.background):
             raise InputError(f"expected scores of the same {len(self.names)} names, got others ({len(other.names)})")
         self.confusion += other.confusion

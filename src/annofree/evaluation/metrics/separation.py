@@ -1,6 +1,6 @@
-"""The separation rate: of neighbours of one class that touch, how many pairs come out as two.
+"""The separation rate: of neighbors of one class that touch, how many pairs come out as two.
 
-AP hardly notices when two dogs side by side become one; this number is about nothing else.
+AP hardly changes when two adjacent dogs are merged into one; this metric measures just that.
 
     pair       two true instances of one image and class, neither a crowd, whose masks come within 2 px of each other:
                one of them, grown by 2 px in all eight directions, meets the other (at most one free pixel between)
@@ -39,7 +39,7 @@ _MAX_PREDICTIONS = 100
 
 @dataclass(frozen=True)
 class Separation:
-    """How many touching ``pairs`` there are and how many of them are ``separated``.
+    """Numbers of touching ``pairs`` and of ``separated`` ones.
 
     >>> Separation(pairs=4, separated=3).rate
     0.75
@@ -63,15 +63,15 @@ def evaluate_separation(
     min_score: float = 0.0,
     image_ids: Collection[int] | None = None,
 ) -> Separation:
-    """Count the touching pairs of same-class instances in the truth, and those that the predictions separate.
+    """Count touching same-class pairs in the ground truth, and those separated by the predictions.
 
-    A CocoFile of predictions is matched by picture and class names, a sequence of rows has the truth's ids already (see
+    A CocoFile of predictions is matched by image and class names, a sequence of rows has the truth's ids already (see
     ``match_predictions``, whose errors it raises).  Predictions below ``min_score`` are left out.  Pairs are of one class
     in either view; the class-agnostic view only lets predictions of any class separate them.  ``image_ids`` are the
     truth's; None is all of them.
 
     Raises InputError for ids that the truth does not have, for annotations without a mask where masks are scored, and for
-    masks of another size than their picture.
+    masks of another size than their image.
 
     >>> truth = CocoFile.with_categories({1: "dog"})
     >>> image_id = truth.add_image("a.jpg", (20, 40))
@@ -138,5 +138,5 @@ def _overlaps(
 
 
 def _separated(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> bool:
-    """Whether predictions with these overlaps (P) tell the two instances apart."""
+    """Whether predictions with these overlaps (P) separate the two instances."""
     return bool(np.any((first >= _FITS) & (first > second)) and np.any((second >= _FITS) & (second > first)))

@@ -1,4 +1,4 @@
-"""Masks or boxes: which of the two are scored, and how far those of predictions overlap those of the truth."""
+"""Choice of masks or boxes for scoring, and their overlaps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHOWN = 3  # annotations without a mask are named
 
 
 def box_of(row: Row, size: Size) -> list[float]:
-    """Return the box of an annotation on an image of ``size`` (H, W), x y w h in px; of its mask where none is written.
+    """Return the box of an annotation on an image of ``size`` (H, W), x y w h in px; computed from its mask if missing.
 
     Raises InputError where there is neither, and for a box that is not four finite numbers with sides of 0 or more.
 
@@ -49,7 +49,7 @@ def box_of(row: Row, size: Size) -> list[float]:
 
 
 def overlaps_of(said: Sequence[Row], real: Sequence[Row], size: Size, iou_type: IouType) -> Overlaps:
-    """IoU (P, N) of answers with instances on an image of ``size`` (H, W); with a crowd, the part of the answer inside it."""
+    """IoU (P, N) of predictions with instances on an image of ``size`` (H, W); for crowds, the part of the prediction."""
     if not said or not real:
         return np.zeros((len(said), len(real)))
     crowds = [int(row.get("iscrowd") or 0) for row in real]
@@ -59,9 +59,9 @@ def overlaps_of(said: Sequence[Row], real: Sequence[Row], size: Size, iou_type: 
 
 
 def choose_iou_type(truth: CocoFile, rows: Sequence[Row], asked: str | None = None) -> tuple[IouType, str | None]:
-    """Return whether masks or boxes are scored, and a line that says so where it was not asked for.
+    """Choose masks or boxes, and return a note if the choice was automatic.
 
-    Masks, unless the truth has none at all or the predictions have none at all.  Raises InputError for another word than
+    Masks, unless the ground truth or the predictions have none at all.  Raises InputError for another word than
     ``segm`` and ``bbox``, and where masks are to be scored but some of a side lack one: how many, and which are the first.
 
     >>> truth = CocoFile(images=[{"id": 1, "file_name": "a.jpg"}], annotations=[{"image_id": 1, "bbox": [0, 0, 2, 2]}])

@@ -1,4 +1,4 @@
-"""Whether a truth file can be scored against: what is wrong in it is said before anything is measured."""
+"""Validation of ground-truth files before scoring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of scoring instances that papers differ in, by name: which pictures, which names are asked for, which are scored."""
+"""Rules of scoring instances that papers differ in, by name: which images, which names are asked for, which are scored."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Places = Mapping[str, Path]
 
 @dataclass(frozen=True)
 class InstanceProtocol:
-    """One way to score instances by COCO's AP, over IoU 0.50:0.95, with 100 detections an image."""
+    """One way to score instances by COCO's AP, over IoU 0.50:0.95, with 100 detections per image."""
 
     # what it is asked for by
     name: str
@@ -51,7 +51,7 @@ class InstanceProtocol:
     iou_type: IouType = "segm"
 
     def truth(self, places: Places, split: str | None = None, limit: int | None = None) -> CocoFile:
-        """Read the truth, of its first ``limit`` pictures if need be; raises InputError when files are missing."""
+        """Read the truth, of its first ``limit`` images if need be; raises InputError when files are missing."""
         whole = self.open(places, split)
         if limit is None:
             return whole
@@ -64,9 +64,9 @@ class InstanceProtocol:
         return truth if self.scored is None else only(truth, self.scored)
 
     def predict(self, method: Segmenter, truth: CocoFile, places: Places, on_progress: Callable[[int, int], None]) -> CocoFile:
-        """Ask a method about picture after picture, one in memory at a time; what it says of names not scored is dropped.
+        """Ask a method about image after image, one in memory at a time; what it says of names not scored is dropped.
 
-        Raises ImageError for a picture that cannot be read.
+        Raises ImageError for an image that cannot be read.
         """
         categories = self.counted(truth).categories if self.asked == "scored" else truth.categories
         vocabulary = Vocabulary.from_entries((self.spellings.get(row["name"], row["name"]),) for row in categories)

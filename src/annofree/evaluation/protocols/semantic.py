@@ -1,7 +1,7 @@
 """The rules by which papers score label maps, by name, so that a number can say which ones it obeys.
 
 A protocol is the truth that is read, the words that are asked for, what becomes of the background, of classes that are
-nowhere and of sizes, and which pictures count.  How a method sees the picture (its own resizing, windows, thresholds) is
+nowhere and of sizes, and which images count.  How a method sees the image (its own resizing, windows, thresholds) is
 the method's, and is written beside the scores with it.
 """
 
@@ -64,7 +64,7 @@ class SemanticProtocol:
         return opened.without_background() if self.background == "ignored" else opened
 
     def counts(self, labels: Labels, background: int | None) -> bool:
-        """Tell whether a picture with this truth, as it is in the files, takes part."""
+        """Tell whether an image with this truth, as it is in the files, takes part."""
         if not self.min_labelled:
             return True
         things = (labels >= 0) & (labels != (-1 if background is None else background))
@@ -77,9 +77,9 @@ class SemanticProtocol:
 
 
 def shorter_side(labels: Labels, side: int) -> Labels:
-    """Resize labels (H, W) so that the shorter side is ``side`` px and the longer is cut to whole px, by nearest pixel centre.
+    """Resize labels (H, W) so that the shorter side is ``side`` px and the longer is cut to whole px, by nearest pixel center.
 
-    This is torchvision's resize of a Pillow picture with nearest interpolation.
+    This is torchvision's resize of a Pillow image with nearest interpolation.
 
     >>> shorter_side(np.zeros((4, 7), np.int32), 3).shape
     (3, 5)
@@ -94,7 +94,7 @@ def shorter_side(labels: Labels, side: int) -> Labels:
 def stretched(labels: Labels, size: tuple[int, int]) -> Labels:
     """Resize labels to ``size`` (H, W) as OpenCV's nearest interpolation does: each pixel takes that at floor(index x scale).
 
-    Its centres are not Pillow's: enlarged maps lie up to half a source pixel to the right and below.
+    Its centers are not Pillow's: enlarged maps lie up to half a source pixel to the right and below.
 
     >>> stretched(np.array([[0, 1]], np.int32), (1, 5)).tolist()
     [[0, 0, 0, 1, 1]]

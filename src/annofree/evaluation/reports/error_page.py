@@ -1,9 +1,9 @@
-"""A page of a scoring: curves, scores of each class, the worst misses and false alarms; static HTML, nothing from elsewhere.
+"""Error page: curves, per-class scores, and the worst misses and false positives, as static HTML.
 
 OUT
 ├── index.html
 ├── curves.svg
-└── crops/      each mistake that is shown, cut out with what is around it
+└── crops/      a crop of each error shown
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Window = tuple[int, int, int, int]
 _GENERATOR = "annofree evaluate"
 _CROP = 320  # px of the longer side
 _AROUND = 0.5  # of a box's longer side is left around it
-_TRUE, _SAID = (0, 158, 115), (213, 94, 0)  # told apart with any kind of colour vision
+_TRUE, _SAID = (0, 158, 115), (213, 94, 0)  # told apart with any kind of color vision
 _COLUMNS = {
     "ap": "AP",
     "ap50": "AP50",
@@ -66,8 +66,8 @@ def write_mistakes_page(
 ) -> Path:
     """Write the page to the folder ``out`` and return it; an earlier one there is replaced.
 
-    ``each`` of the largest misses and of the surest false alarms of a class are shown, for the ``classes`` with the most
-    mistakes, cut from what ``picture`` opens by file name; without it, or where it raises InputError, only in words.
+    The ``each`` largest misses and highest-scoring false positives per class are shown, for the ``classes`` with the most
+    errors, cropped from the images opened by ``picture``; without it, or if it raises InputError, as text only.
     ``groups`` are scores of some classes together, by name.  ``lost`` is a table that says where quality is lost, of texts: its
     caption, its headings, its rows; it comes first.  Raises InputError where ``out`` holds something else.
     """
@@ -110,7 +110,7 @@ class _Scored:
 
 @dataclass(frozen=True)
 class _Side:
-    """The mistakes of one kind that a class has: those shown, and how many there are."""
+    """The errors of one kind in a class: those shown, and their number."""
 
     heading: str
     figures: Sequence[_Figure]
@@ -119,7 +119,7 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Figure:
-    """A mistake in words, and its crop: the file beside the page, "" for none, (width, height) px."""
+    """An error as text, and its crop: the file beside the page, "" for none, (width, height) px."""
 
     file_name: str
     what: str
@@ -146,14 +146,14 @@ def _cells(scores: InstanceScores) -> list[str]:
 
 
 def _kinds(mistakes: Mistakes) -> list[tuple[str, int, int]]:
-    """What each kind of mistake is called, how many false alarms there are of it, and how many misses; all last."""
+    """Each kind of error with its numbers of false positives and misses; the total last."""
     counts = mistakes.counts()
     rows = [(f"{alarm}; missed: {miss}", *counts[kind]) for kind, (alarm, miss) in KINDS.items()]
     return [*rows, ("all", len(mistakes.false_alarms), len(mistakes.misses))]
 
 
 def _by_mistakes(mistakes: Mistakes) -> list[str]:
-    """The classes with mistakes, those with the most first."""
+    """The classes with errors, the most first."""
     counts = Counter(mistake.name for mistake in (*mistakes.misses, *mistakes.false_alarms))
     return [name for name, _ in counts.most_common()]
 
@@ -166,7 +166,7 @@ def _sides(crops: _Crops, mistakes: Mistakes, name: str, each: int) -> list[_Sid
 
 @dataclass
 class _Crops:
-    """Cuts mistakes out of their pictures into ``folder``/crops; the picture opened last is kept."""
+    """Cuts mistakes out of their images into ``folder``/crops; the image opened last is kept."""
 
     names: Mapping[int, str]
     sizes: Mapping[int, Size]
@@ -194,7 +194,7 @@ class _Crops:
         return place
 
     def _cut(self, mistake: Mistake, size: Size) -> PIL.Image.Image | None:
-        """The surroundings of a mistake with both sides' outlines; None where the picture cannot be opened."""
+        """The surroundings of a mistake with both sides' outlines; None where the image cannot be opened."""
         if self.picture is None:
             return None
         try:
@@ -222,7 +222,7 @@ def _mask(row: Row, size: Size) -> BoolArray:
 
 
 def _window(mask: BoolArray) -> Window:
-    """The box of a mask (H, W) with what is around it, left, top, right, bottom, within the picture."""
+    """The box of a mask (H, W) with what is around it, left, top, right, bottom, within the image."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     height, width = mask.shape
     if not len(rows):

@@ -1,4 +1,4 @@
-"""Scores for people and for programs: a table for the terminal, and plain dicts for JSON."""
+"""Scores as tables for the terminal and plain dicts for JSON."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ORACLES: Mapping[Fix, tuple[str, str]] = {
 
 
 def as_table(rows: Mapping[str, InstanceScores], title: str) -> Table:
-    """Show scores as a table, one line a name: percent with one decimal, '-' where there was nothing to score."""
+    """Show scores as a table, one row per name: percent with one decimal, '-' if undefined."""
     columns = {**_APS, **_recalls(max((s.max_detections for s in rows.values()), default=100))}
     table = Table(title=title, caption="percent")
     table.add_column("", no_wrap=True)
@@ -60,7 +60,7 @@ def _recalls(max_detections: int) -> dict[str, str]:
 
 
 def oracle_table(split: OracleSplit, iou_type: IouType, title: str) -> Table:
-    """Show where quality is lost, a line a fix, percent; the first line is what was scored."""
+    """Show the oracle split as a table, one row per fix, percent; the first row is the baseline."""
     table = Table(title=title, caption=candidates_found(split))
     for place, heading in enumerate(ORACLE_HEADS):
         table.add_column(heading, justify="right" if 0 < place < len(ORACLE_HEADS) - 1 else "left", no_wrap=place == 0)
@@ -70,7 +70,7 @@ def oracle_table(split: OracleSplit, iou_type: IouType, title: str) -> Table:
 
 
 def oracle_rows(split: OracleSplit, iou_type: IouType) -> list[tuple[str, ...]]:
-    """Return the cells of a table of where quality is lost, in percent: what it is, AP, gained, F1, gained, what it means.
+    """Return the cells of the oracle table, in percent: fix, AP, gain, F1, gain, meaning.
 
     >>> split = OracleSplit(0.5, 0.25, {}, 1.0, 8)
     >>> oracle_rows(split, "segm")
@@ -86,7 +86,7 @@ def oracle_rows(split: OracleSplit, iou_type: IouType) -> list[tuple[str, ...]]:
 
 
 def oracle_texts(split: OracleSplit, iou_type: IouType) -> list[tuple[str, ...]]:
-    """Return the same for a page: the caption, the headings, and rows that say in their first cell what they mean.
+    """Return the oracle table for a page: caption, headings, and rows with their meaning in the first cell.
 
     >>> oracle_texts(OracleSplit(0.5, 0.25, {}, 1.0, 8), "bbox")[1:]
     [('', 'AP', 'gained', 'F1', 'gained'), ('as it is: what was scored', '50.0', '', '25.0', '')]
@@ -96,7 +96,7 @@ def oracle_texts(split: OracleSplit, iou_type: IouType) -> list[tuple[str, ...]]
 
 
 def candidates_found(split: OracleSplit) -> str:
-    """Say in a line how many true instances some prediction has found, whatever it called them.
+    """Describe the class-agnostic recall of the candidates, in a line.
 
     >>> candidates_found(OracleSplit(0.5, 0.25, {}, 0.875, 8))
     'percent; of 8 true instances some prediction overlaps 87.5 % by IoU 0.5, whatever its name'
@@ -110,7 +110,7 @@ def _percent(value: float | None) -> str:
 
 
 def as_sentence(scores: AnswerScores) -> str:
-    """Say what a person gets, in a line.
+    """Summarize answer quality in a line.
 
     >>> as_sentence(AnswerScores(11, 10, 9, 0, 0.25, None))
     '10 answers on 11 instances, 9 right: precision 90.0, recall 81.8, F1 85.7, duplicates 0.0 %; counts off by 0.25'
@@ -123,7 +123,7 @@ def as_sentence(scores: AnswerScores) -> str:
 
 
 def to_json_dict(rows: Mapping[str, Score | OracleSplit]) -> dict[str, dict[str, Any]]:
-    """Return scores as plain dicts by name: fractions in 0 .. 1, None (JSON null) where there was nothing to score.
+    """Return scores as plain dicts by name: fractions in 0 .. 1, None (JSON null) if undefined.
 
     >>> to_json_dict({"zip": Separation(pairs=4, separated=3)})
     {'zip': {'pairs': 4, 'separated': 3, 'rate': 0.75}}

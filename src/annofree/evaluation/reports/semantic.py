@@ -1,4 +1,4 @@
-"""Semantic scores for people: tables for the terminal and a picture of what is taken for what."""
+"""Semantic scores for people: tables for the terminal and an image of what is taken for what."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OTHERS, _NOTHING = "others", "(void)"
 
 
 def semantic_table(rows: Mapping[str, SemanticScores], title: str) -> Table:
-    """Show scores as a table, one line a name: percent with one decimal, '-' where there was nothing to score."""
+    """Show scores as a table, one row per name: percent with one decimal, '-' if undefined."""
     table = Table(title=title, caption="percent; 'IoU 0' is the part of the classes with truth that were never found")
     table.add_column("")
     for heading in (*_COLUMNS.values(), "classes", "pictures"):
@@ -41,7 +41,7 @@ def semantic_table(rows: Mapping[str, SemanticScores], title: str) -> Table:
 
 
 def class_table(scores: SemanticScores, title: str) -> Table:
-    """Show each class that has truth or prediction, the best found first: IoU, the recall, and IoU averaged over pictures."""
+    """Show each class that has truth or prediction, the best found first: IoU, the recall, and IoU averaged over images."""
     table = Table(title=title, caption="percent")
     table.add_column("class")
     for heading in ("IoU", "accuracy", "IoU per picture"):
@@ -57,10 +57,10 @@ def _percent(value: float | None) -> str:
 
 
 def draw_confusion(confusion: Confusion, names: Sequence[str], limit: int = 40) -> PIL.Image.Image:
-    """Draw what is taken for what: a row a true class, a column a predicted one, darker for a larger part of the row.
+    """Draw the confusion matrix: rows are true classes, columns predictions, darker for a larger fraction of the row.
 
-    Classes with most pixels, true or predicted, come first; beyond ``limit`` the rest is one row and column of "others".  A
-    last column shows what the prediction leaves void, if there is any.  A dot marks classes that are never true.
+    Classes are sorted by pixels; those beyond ``limit`` are merged into "others".  A
+    last column shows void predictions, if any.  A dot marks classes without ground truth.
     """
     table, labels = _folded(confusion, names, limit)
     total = table.sum(axis=1, keepdims=True)

@@ -1,1 +1,1 @@
-"""Which images to check first."""
+"""Review: which images to check first."""

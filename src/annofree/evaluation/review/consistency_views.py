@@ -1,4 +1,4 @@
-"""Changed views of a picture, and its instances brought back from them, so that two answers can be held against each other."""
+"""Changed views of an image, and its instances brought back from them, so that two answers can be held against each other."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["VIEWS", "View", "jitter"]
 Size = tuple[int, int]
 Window = tuple[slice, slice]
 
-_MOVED = 12  # a picture moves by a twelfth of its sides
+_MOVED = 12  # an image moves by a twelfth of its sides
 _SMALLER = 0.75
 
 
 @dataclass(frozen=True)
 class View:
-    """One changed view: ``about`` in words, ``look`` makes it, ``back`` brings masks (N, h, w) back to the picture's size.
+    """One changed view: ``about`` in words, ``look`` makes it, ``back`` brings masks (N, h, w) back to the image's size.
 
-    ``window`` is the part of a picture of a size (H, W) that the view shows.
+    ``window`` is the part of an image of a size (H, W) that the view shows.
     """
 
     about: str
@@ -35,13 +35,13 @@ class View:
     window: Callable[[Size], Window] = lambda size: (slice(0, size[0]), slice(0, size[1]))
 
     def again(self, found: Detections, size: Size) -> list[Thing]:
-        """Bring what was found in the view of a picture of a size back to the picture; what falls away is left out."""
+        """Bring what was found in the view of an image of a size back to the image; what falls away is left out."""
         masks = self.back(found.masks, size)
         rows = zip(found.labels.tolist(), masks, found.scores.tolist(), strict=True)
         return [Thing.of_mask(name, mask, score) for name, mask, score in rows if mask.any()]
 
     def compare(self, things: Sequence[Thing], again: Sequence[Thing], size: Size) -> Part:
-        """Hold the answer for a picture against the one brought back from its view, where both can see."""
+        """Hold the answer for an image against the one brought back from its view, where both can see."""
         return disagreement(_shown(things, self.window(size), size), again, self.about)
 
 
@@ -88,10 +88,10 @@ VIEWS: Mapping[str, View] = {
     "shift": View("when a twelfth is cut off at the top and the left", _moved, _moved_back, _lower_right),
     "scale": View("at three quarters of the size", _shrunk, _enlarged),
 }
-"""The views by name; each is mild enough that a person would give the same answer."""
+"""The views by name; each is mild enough to leave the annotation unchanged."""
 
 
 def jitter(parts: Mapping[str, Part]) -> Part:
-    """Join what several views disagree about: the mean, and the reason of the worst."""
+    """Combine the disagreement of several views: the mean, with the reason of the worst."""
     worst = max(parts.values(), key=lambda part: part.value)
     return Part(float(np.mean([part.value for part in parts.values()])), worst.reason)

@@ -1,4 +1,4 @@
-"""The page of a review: the riskiest images, large, with the reasons, to go through from key to key.
+"""HTML page of a review: the riskiest images with reasons and keyboard navigation.
 
 OUT
 ├── review.html
@@ -30,7 +30,7 @@ _OURS = re.compile(r"\d{4,}(-small)?\.jpg")
 
 @dataclass(frozen=True)
 class _Shown:
-    """One image of the page, with what the template says of it."""
+    """One image of the page, as used by the template."""
 
     rank: int
     image: ShownImage

@@ -1,4 +1,4 @@
-"""Which pictures of a run to check first: a risk for each from its answer, and the riskiest written out for people."""
+"""Which images of a run to check first: a risk for each from its answer, and the riskiest written out for people."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _REASONS = 3
 _LONGEST_NAME = 120
 
 Look = Callable[[str, Sequence[Thing]], Part]
-"""Looks at a picture again, by its file name, and returns how far the new answers disagree with the stored one."""
+"""Looks at an image again, by its file name, and returns how far the new answers disagree with the stored one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """One picture of a run with its answer: ``image`` and ``rows`` as COCO has them, ``things`` the same as things."""
+    """One image of a run with its answer: ``image`` and ``rows`` as COCO has them, ``things`` the same as things."""
 
     image: dict[str, Any]
     rows: list[dict[str, Any]]
@@ -36,7 +36,7 @@ class Answered:
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """One picture with its parts, and the rows that go with it."""
+    """One image with its parts, and the rows that go with it."""
 
     answer: Answered
     parts: Mapping[str, Part]
@@ -45,9 +45,9 @@ class Ranked:
 
 @dataclass
 class Review:
-    """The riskiest ``worst`` pictures of ``pictures`` in all, the riskiest first, by the part named ``by``.
+    """The riskiest ``worst`` images of ``pictures`` in all, the riskiest first, by the part named ``by``.
 
-    ``unseen`` are pictures that could not be opened again, with the reason, by name; ``folder`` is where it was written.
+    ``unseen`` are images that could not be opened again, with the reason, by name; ``folder`` is where it was written.
     """
 
     by: str
@@ -60,10 +60,10 @@ class Review:
 
 
 def answers_of(path: Path, min_score: float = 0.0) -> Iterator[Answered]:
-    """Yield the pictures of a COCO file with the instances that score ``min_score`` or more, one in memory at a time.
+    """Yield the images of a COCO file with the instances that score ``min_score`` or more, one in memory at a time.
 
-    Pictures come in the order of their annotations, then those without any.  Raises InputError when the annotations of a
-    picture do not stand together, as annofree writes them, and for all that ``stream_coco`` and ``pictures_of`` refuse.
+    Images come in the order of their annotations, then those without any.  Raises InputError when the annotations of a
+    image do not stand together, as annofree writes them, and for all that ``stream_coco`` and ``pictures_of`` refuse.
     """
     categories, images = _lists(path)
     left = dict(images)
@@ -114,7 +114,7 @@ def things_by_name(path: Path, min_score: float = 0.0) -> dict[str, tuple[Thing,
 
 
 def default_risk(min_score: float) -> str:
-    """Return what ranks best in benchmarks/review.py: with all instances, or with the weak ones left out.
+    """Return the best risk of benchmarks/review.py, for all instances or for confident ones.
 
     >>> default_risk(0.0), default_risk(0.5)
     ('doubt', 'score')
@@ -132,9 +132,9 @@ def rank(
     against: Mapping[str, Sequence[Thing]] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Review:
-    """Rank the pictures of a run by a risk and return the ``worst``, with all parts and reasons.
+    """Rank the images of a run by a risk and return the ``worst``, with all parts and reasons.
 
-    ``min_score`` leaves weaker instances out, of the risk and of what is returned.  ``look`` adds the part jitter, ``against``,
+    ``min_score`` drops instances of lower score.  ``look`` adds the part jitter, ``against``,
     the instances of another run by file name, the part against.  Raises InputError for a risk that there is not.
     """
     path = run / "annotations.json"
@@ -197,14 +197,14 @@ def _parts(
 
 
 def reasons(ranked: Ranked, by: str) -> list[str]:
-    """Say why a picture should be checked: the part that it was ranked by, then the largest others of 0.5 or more."""
+    """Say why an image should be checked: the part that it was ranked by, then the largest others of 0.5 or more."""
     first = [ranked.parts[by].reason] if by in ranked.parts else ["it could not be looked at again"]
     rest = sorted((p for name, p in ranked.parts.items() if name != by and p.value >= 0.5), key=lambda p: -p.value)
     return list(dict.fromkeys(first + [p.reason for p in rest]))[:_REASONS]
 
 
 def write_review(review: Review, run: Path, out: Path) -> list[dict[str, Any]]:
-    """Write review.json, and the worst pictures as COCO with their overlays, named so that they sort in the order of risk.
+    """Write review.json, and the worst images as COCO with their overlays, named so that they sort in the order of risk.
 
     ``out`` is laid out as a run is, so that it can be exported and reported.  Returns the rows of its images, in that order.
     Raises InputError when it cannot be made or when it is the run itself.
@@ -244,7 +244,7 @@ def _line(place: int, ranked: Ranked, by: str) -> dict[str, Any]:
 
 
 def _overlay(run: Path, out: Path, image: Mapping[str, Any], place: int) -> dict[str, str]:
-    """Copy the overlay of a picture; nothing where there is none."""
+    """Copy the overlay of an image; nothing where there is none."""
     source = run / str(image.get("overlay") or "")
     if not image.get("overlay") or not source.is_file() or not source.resolve().is_relative_to(run.resolve()):
         return {}

@@ -1,22 +1,22 @@
-"""How likely a picture's answer is wrong, told from the answer alone: no label is asked.
+"""How likely an image's answer is wrong, told from the answer alone: no label is asked.
 
-Every part is a number in 0 .. 1, more is worse, with the reason in words.  What was stored is enough for
+Every part is in 0 .. 1, higher is worse, with a reason in words.  From the stored predictions alone:
 
     score      1 - mean score: the plain measure that the others have to beat
     margin     how near the best instance is to the weakest that the run kept
     rivals     instances that overlap others of another class, or of a better score, and by how much
     fragments  masks in pieces: the part of a mask outside its largest piece
     overlap    pixels that are claimed more than once
-    crowding   many instances for one picture, n / (n + 5)
+    crowding   many instances for one image, n / (n + 5)
     doubt      1 - mean score x (1 - crowding)
 
-and a second answer for the same picture, of a changed view of it (``views``) or of another method, for
+and a second answer for the same image, of a changed view of it (``views``) or of another method, for
 
-    jitter     1 - agreement with the answers for changed views of the picture
-    against    1 - agreement with the answer of another run
-    joint      1 - mean score x agreement with whatever second answers there are
+    jitter     1 - agreement with the answers for changed views of the image
+    against    1 - agreement with the predictions of another run
+    joint      1 - mean score x mean agreement with all second predictions
 
-A stored answer without any instance gives nothing to judge: it has 1 in every part that needs no second answer.
+Without stored instances, every part that needs no second prediction is 1.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Scale:
 
 
 def stored_parts(things: Sequence[Thing], scale: Scale) -> dict[str, Part]:
-    """Return the parts that need nothing but the stored answer; all are 1 where nothing was found.
+    """Return the parts that need only the stored predictions; all are 1 without instances.
 
     >>> stored_parts([], Scale())["overlap"]
     Part(value=1.0, reason='nothing was found')
@@ -77,14 +77,14 @@ def stored_parts(things: Sequence[Thing], scale: Scale) -> dict[str, Part]:
 
 
 def joint(things: Sequence[Thing], others: Sequence[Part]) -> Part:
-    """Join the score with what second answers disagree about: 1 - mean score x mean agreement, with the worst one's reason."""
+    """Combine score and disagreement: 1 - mean score x mean agreement, with the reason of the worst."""
     worst = max(others, key=lambda part: part.value)
     agreed = 1.0 - float(np.mean([part.value for part in others]))
     return Part(1.0 - _mean_score(things) * agreed, worst.reason)
 
 
 def disagreement(things: Sequence[Thing], other: Sequence[Thing], where: str) -> Part:
-    """Return 1 - agreement with another answer for the same picture, such as the one ``where`` it is mirrored.
+    """Return 1 - agreement with another answer for the same image, such as the one ``where`` it is mirrored.
 
     >>> disagreement([], [], "in the mirror").reason
     'nothing found, and nothing in the mirror'
@@ -114,7 +114,7 @@ def _margin(things: Sequence[Thing], scale: Scale) -> Part:
 
 
 def _rivals(things: Sequence[Thing], scale: Scale) -> Part:
-    """Mean over instances of the strongest claim of another class on it: IoU x the lesser score / the greater one."""
+    """Mean over instances of the strongest conflict with another class: IoU x lower score / higher score."""
     if len(things) < 2:
         return Part(0.0, "no other class claims the same pixels")
     names, scores = np.array([t.name for t in things], object), np.array([_sure(t) for t in things])
@@ -140,7 +140,7 @@ def _fragments(things: Sequence[Thing], scale: Scale) -> Part:
 
 
 def _outside(thing: Thing) -> float:
-    """The part of a mask outside its largest piece (8 neighbours)."""
+    """The part of a mask outside its largest piece (8 neighbors)."""
     assert thing.rle is not None  # noqa: S101
     x0, y0, x1, y1 = (int(v) for v in (*np.floor(thing.box[:2]), *np.ceil(thing.box[2:])))
     pieces, count = ndimage.label(decode_rle(thing.rle)[y0:y1, x0:x1], _EIGHT)

@@ -34,7 +34,7 @@ def pseudo_label(
     such as "dog=0.5".  ``rules`` are other fields of ``LabelRules``: ``agnostic``, ``min_area``, ``within``, ``across``,
     ``inside``, ``most``, ``per_class``, ``rare``, ``drop_empty``.  Of the labels of an earlier round, ``merge``, those stay
     whose mask IoU with every new one is under ``merge_iou``.  ``images``: where the images are, if not where the run had them;
-    ``sheet``: labelled images on the sheet.  Returns the info of the labels: rules, counts and where they come from.
+    ``sheet``: labeled images on the sheet.  Returns the info of the labels: rules, counts and where they come from.
 
     Raises InputError for a folder that is no run with instances, for unknown classes and rules, and where nothing is left.
 

@@ -1,6 +1,6 @@
 """Self-training in the emoji world: draw, let a method label, choose labels, train detectors, tune on a few of a person's.
 
-Pictures are drawn with their truth.  That of the pictures that the method labels is read for the figures alone; that of others
+Images are drawn with their truth.  That of the images that the method labels is read for the figures alone; that of others
 stands for a person's labels, of which ``tune`` takes shares.
 """
 

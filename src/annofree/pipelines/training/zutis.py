@@ -1,6 +1,6 @@
-"""ZUTIS from nothing but pictures and names, in the emoji world: draw, index, retrieve, mask, train.
+"""ZUTIS from nothing but images and names, in the emoji world: draw, index, retrieve, mask, train.
 
-Pictures are drawn with their truth, which is read for nothing but the figures: how many of the pictures that a name retrieved
+Images are drawn with their truth, which is read for nothing but the figures: how many of the images that a name retrieved
 show it, and how well the masks fit what is there.
 """
 
@@ -82,7 +82,7 @@ class ZutisMaking:
         return figures
 
     def _archive(self, out: Path, show: Show, device: str) -> Archive:
-        """Index the pictures and retrieve those of each name, unless that is done."""
+        """Index the images and retrieve those of each name, unless that is done."""
         if not (out / "archive" / "archive.json").exists():
             clip = Models(self.models, device, objectness="none").clip
             with show("pictures indexed") as shown:
@@ -102,7 +102,7 @@ class ZutisMaking:
 
 
 def archive_figures(archive: Archive, truth: CocoFile) -> Figures:
-    """How many of the pictures that a name retrieved show it, over all members, in percent, and how many pictures there are."""
+    """How many of the images that a name retrieved show it, over all members, in percent, and how many images there are."""
     names = {row["id"]: row["name"] for row in truth.categories}
     shown: dict[str, set[str]] = {row["file_name"]: set() for row in truth.images}
     files = {row["id"]: row["file_name"] for row in truth.images}
@@ -113,7 +113,7 @@ def archive_figures(archive: Archive, truth: CocoFile) -> Figures:
 
 
 def mask_figures(archive: Archive, folder: Path, truth: CocoFile) -> Figures:
-    """Mean IoU of the masks with all objects of their pictures together, and of "everything" with them, in percent."""
+    """Mean IoU of the masks with all objects of their images together, and of "everything" with them, in percent."""
     masks, ids = read_masks(folder), {row["id"]: row["file_name"] for row in truth.images}
     objects: dict[str, list[RLE]] = {}
     for row in truth.annotations:

@@ -1,12 +1,12 @@
-"""What a run writes as it goes, so that it can be stopped at any moment and go on.
+"""Incremental storage of a run, to resume it after any interruption.
 
 OUT/shards
-├── settings.json   what was asked for; with inputs.txt it says whose run this is
-├── inputs.txt      the ids of all pictures, a JSON text a line, in order
-├── 00000.jsonl     what came of a stretch of pictures, one row a picture
-└── manifest.jsonl  the shards that are whole, a line each, where they were made, and seconds; only ever appended to
+├── settings.json   settings; with inputs.txt they identify the run
+├── inputs.txt      the ids of all images, a JSON text a line, in order
+├── 00000.jsonl     what came of a stretch of images, one row an image
+└── manifest.jsonl  complete shards, environments and seconds, one line each; append-only
 
-A shard is on the disk before its line is.  A row that has "failed" is of a picture that gave no result.
+A shard is on the disk before its line is.  A row that has "failed" is of an image that gave no result.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _TEMPORARY_FINAL = re.compile(r"\.(annotations|panoptic|quarantine|run)-[a-z0-9_
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard that is whole: its ``number``, its ``file``, the ``inputs`` it stands for, what it took and came to."""
+    """A complete shard: its ``number``, ``file``, number of ``inputs``, seconds and counts."""
 
     number: int
     file: str
@@ -51,73 +51,73 @@ class Shard:
 
 @dataclass
 class Shards:
-    """The shards of one run folder; raises InputError while another process is at work in it."""
+    """The shards of one run folder; raises InputError while another process is using it."""
 
     out: Path
     _lock: BaseFileLock | None = field(default=None, repr=False)
 
     @property
     def folder(self) -> Path:
-        """Where they are."""
+        """The folder of the shards."""
         return self.out / "shards"
 
     @property
     def begun(self) -> bool:
-        """Whether there is a run to go on with."""
+        """Whether there is a run to resume."""
         return (self.folder / "settings.json").exists() and (self.folder / "inputs.txt").exists()
 
     def need_begun(self) -> None:
-        """Raise InputError where there is no run."""
+        """Raise InputError if there is no run."""
         if not self.begun:
             raise InputError(f"{self.out} is not a run folder (no shards/settings.json); pass the --out of `annofree segment`")
 
     def need_complete(self) -> None:
-        """Raise InputError where the results of the run are not written yet."""
+        """Raise InputError unless the run is complete."""
         if not self.complete:
             raise InputError(f"the run in {self.out} is not complete; give its command again first, which goes on with it")
 
     def lock(self) -> None:
-        """Keep other processes out until this one ends or calls ``unlock``."""
+        """Lock the folder until this process ends or calls ``unlock``."""
         taken = f"expected one run at a time in {self.out}, and another is at work; wait for it"
         self._lock = acquire_lock(self.folder / "lock", taken)
 
     def unlock(self) -> None:
-        """Let others in."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     def begin(self, settings: Mapping[str, Any], ids: Iterable[str]) -> None:
-        """Write down what is asked for, for a run that starts."""
+        """Store the settings of a new run."""
         self._empty()  # of a beginning that was cut short
         write_atomic(self.folder / "inputs.txt", lambda path: _write_lines(path, ids))
         self.keep_settings(settings)
 
     def keep_settings(self, settings: Mapping[str, Any]) -> None:
-        """Write the settings, on the disk when this returns."""
+        """Write and flush the settings."""
         text = json.dumps(settings, indent=1) + "\n"
         write_atomic(self.folder / "settings.json", lambda path: _write_text(path, text))
         _sync_folder(self.folder)
 
     def settings(self) -> dict[str, Any]:
-        """What was asked for; raises InputError where that cannot be read."""
+        """Read the settings; raises InputError if unreadable."""
         try:
             return dict(json.loads((self.folder / "settings.json").read_text(encoding="ascii")))
         except (OSError, ValueError) as problem:
             raise InputError(f"expected a run in {self.out}, but its settings cannot be read: {problem}") from None
 
     def ids(self) -> list[str]:
-        """The ids of all pictures, in order."""
+        """The ids of all images, in order."""
         with (self.folder / "inputs.txt").open(encoding="ascii") as lines:
             return [json.loads(line) for line in lines]
 
     def compare(self, ids: Iterable[str]) -> str | None:
-        """Tell how the pictures are others than those of the run; None where they are the same."""
+        """Tell how the images are others than those of the run; None where they are the same."""
         change = first_change(self.ids(), ids)
         return change and f"of the pictures {change}"
 
     def whole(self) -> dict[int, Shard]:
-        """The shards that are whole, by number: of two lines on one shard the later counts, and no file may be torn."""
+        """The complete shards by number: the later of two lines counts, and files must be intact."""
         last = {line["number"]: Shard(**line) for line in self._lines() if "number" in line}
         return {k: last[k] for k in sorted(last) if _size(self.folder / last[k].file) == last[k].bytes}
 
@@ -128,7 +128,7 @@ class Shards:
 
     @property
     def complete(self) -> bool:
-        """Whether the last that was done was to write the results."""
+        """Whether the results are written."""
         last = None
         for last in self._lines():  # noqa: B007
             pass
@@ -136,7 +136,7 @@ class Shards:
 
     @property
     def environments(self) -> list[dict[str, Any]]:
-        """Where the shards were made, each environment once, in the order in which they came."""
+        """The environments of the shards, each once, in order."""
         return [line["environment"] for line in self._lines() if "environment" in line]
 
     def seconds(self) -> Iterator[Mapping[str, float]]:
@@ -145,7 +145,7 @@ class Shards:
             yield line.get("seconds") or line.get("about", {}).get("seconds", {})
 
     def made_in(self, environment: Mapping[str, Any]) -> None:
-        """Write down where shards are made from here on, unless it is there already."""
+        """Record the environment of the following shards, unless it is recorded already."""
         if environment not in self.environments:
             self.append({"environment": environment})
 
@@ -175,12 +175,12 @@ class Shards:
             os.fsync(file.fileno())
 
     def rows(self) -> Iterator[Row]:
-        """What came of each picture, shard by shard; raises InputError for a damaged shard."""
+        """What came of each image, shard by shard; raises InputError for a damaged shard."""
         for shard in self.whole().values():
             yield from self.rows_of(shard)
 
     def rows_of(self, shard: Shard) -> Iterator[Row]:
-        """What came of the pictures of one shard."""
+        """What came of the images of one shard."""
         path = self.folder / shard.file
         try:
             with path.open(encoding="ascii") as lines:
@@ -189,7 +189,7 @@ class Shards:
             raise InputError(f"{path} is damaged ({problem}); delete it, and the same command does that part again") from None
 
     def clean(self) -> None:
-        """Remove what a kill left half-written: whatever begins with a dot in the folders of a run."""
+        """Remove partly written files after a kill: all names that begin with a dot in the folders of a run."""
         for name in RESULTS:
             for folder, _, files in os.walk(self.out / name):
                 for file in files:
@@ -200,7 +200,7 @@ class Shards:
                 path.unlink()
 
     def clear(self) -> None:
-        """Remove all that a run wrote."""
+        """Remove all files of a run."""
         for name in RESULTS[1:]:
             shutil.rmtree(self.out / name, ignore_errors=True)
         for name in ("annotations.json", "panoptic.json", "quarantine.json", "run.json"):
@@ -220,7 +220,7 @@ class Shards:
 
 
 def settle(paths: Iterable[Path]) -> None:
-    """Wait until files are on the disk, with the folders that name them."""
+    """Flush files and their folders to disk."""
     folders = set()
     for path in paths:
         _sync(path, os.O_RDWR)
@@ -243,7 +243,7 @@ def _sync(path: Path, flags: int) -> None:
 
 
 def _write_lines(path: Path, values: Iterable[Any]) -> None:
-    """Write one JSON value a line, in ASCII: the names of files need not be valid Unicode."""
+    """Write one JSON value per line, in ASCII: file names may be invalid Unicode."""
     with path.open("w", encoding="ascii", newline="\n") as lines:
         for value in values:
             lines.write(json.dumps(value, allow_nan=False) + "\n")
@@ -266,6 +266,6 @@ def _size(path: Path) -> int:
 
 
 def _next(file: str) -> str:
-    """Name the shard that comes in the place of another: 00001.jsonl, 00001-2.jsonl, ..."""
+    """Name the replacement of a shard: 00001.jsonl, 00001-2.jsonl, ..."""
     number, _, version = file.removesuffix(".jsonl").partition("-")
     return f"{number}-{int(version or 1) + 1}.jsonl"

@@ -1,4 +1,4 @@
-"""What is counted of a run: pictures, classes, and scores by the steps that a slider can be set to."""
+"""What is counted of a run: images, classes, and scores by the steps that a slider can be set to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def step_of(score: float) -> int:
 
 @dataclass(slots=True)
 class PictureCount:
-    """One picture: how many instances it has, the sum of their scores and of their areas, px.
+    """One image: how many instances it has, the sum of their scores and of their areas, px.
 
     ``overlay``, the label map ``labels`` and the map of segments ``panoptic`` are files of the run, "" where it has none.
     """
@@ -49,13 +49,13 @@ class PictureCount:
 
     @property
     def covered(self) -> float:
-        """The areas of its instances as a part of the picture; overlaps count twice."""
+        """The areas of its instances as a part of the image; overlaps count twice."""
         return self.area / max(1, self.size[0] * self.size[1])
 
 
 @dataclass(frozen=True, order=True)
 class Crop:
-    """One instance of a class, to be cut out: its ``score``, its picture's id, its ``box`` x0 y0 x1 y1 px, and its mask as
+    """One instance of a class, to be cut out: its ``score``, its image's id, its ``box`` x0 y0 x1 y1 px, and its mask as
     COCO has it, or None.
     """
 
@@ -67,9 +67,9 @@ class Crop:
 
 @dataclass
 class ClassCount:
-    """One class: instances, pictures that have any, the sum of scores, and the best instances.
+    """One class: instances, images that have any, the sum of scores, and the best instances.
 
-    ``steps`` counts instances by the step that their score reaches, ``picture_steps`` pictures by that of their surest one.
+    ``steps`` counts instances by the step that their score reaches, ``picture_steps`` images by that of their surest one.
     """
 
     name: str
@@ -91,7 +91,7 @@ class ClassCount:
         return counts
 
     def add(self, image_id: int, score: float, crop: Crop, most: int) -> None:
-        """Count one instance; instances come picture by picture."""
+        """Count one instance; instances come image by image."""
         step = step_of(score)
         self.instances += 1
         self.scores += score

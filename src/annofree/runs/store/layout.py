@@ -1,12 +1,12 @@
-"""The folder that a run leaves behind.
+"""Layout of a run folder.
 
 OUT
 ├── run.json          settings, models, versions, environments, timings
 ├── annotations.json  instances (COCO), drawn in overlays/
 ├── labels/           label maps: PNG, classes.json, shares.json; drawn in overlays-semantic/
 ├── panoptic.json     panoptic maps (COCO), their PNGs in panoptic/
-├── quarantine.json   pictures that gave no result, and why
-└── shards/           what a run that was stopped goes on from
+├── quarantine.json   images that gave no result, and why
+└── shards/           state for resuming
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LONGEST_SIDE = 65_500  # px, the most that a JPEG can hold
 
 @dataclass
 class RunFolder:
-    """An output folder: ``record`` writes the files of one picture, ``finish`` those of all, ``tell`` how it went.
+    """An output folder: ``record`` writes the files of one image, ``finish`` those of all, ``tell`` how it went.
 
     ``names`` are the classes asked for, whose category ids count from 1; ``tasks`` are what is recorded, ``stuff`` the names
     that are no things.  Without ``overlays`` nothing is drawn; ``timed("draw")`` counts what that takes.  ``written`` has the
@@ -64,7 +64,7 @@ class RunFolder:
         stuff: Sequence[str] = (),
         overlays: bool = True,
     ) -> RunFolder:
-        """Make the folder, with its parents; raises InputError when it is a file or cannot be written to."""
+        """Create the folder with its parents; raises InputError if it is a file or not writable."""
         try:
             out.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=out):  # a trial, for permissions alone do not tell (full or read-only disks)
@@ -89,10 +89,10 @@ class RunFolder:
         labels: LabelMap | None = None,
         segments: tuple[Any, Sequence[Mapping[str, Any]]] | None = None,
     ) -> Row:
-        """Write the files of one picture of ``size`` (H, W) and return its row: what ``finish`` needs to know of it.
+        """Write the files of one image of ``size`` (H, W) and return its row: what ``finish`` needs to know of it.
 
         There may be instances, a label map, and a panoptic map (H, W) with its segments_info; overlays are drawn on ``image``
-        where there is one.  Raises InputError for names that were not asked for.
+        where there is one.  Raises InputError for unknown classes.
         """
         self._check(detections, labels)
         drawn = image if self.overlays else None
@@ -119,9 +119,9 @@ class RunFolder:
         failed: Sequence[Mapping[str, str]] = (),
         shares: Mapping[str, float] | None = None,
     ) -> None:
-        """Write the files of all pictures; the same rows give the same bytes.
+        """Write the files of all images; the same rows give the same bytes.
 
-        ``failed`` are the pictures that gave no result: id and reason; ``shares`` the mean shares of the names in label maps.
+        ``failed`` are the images that gave no result: id and reason; ``shares`` the mean shares of the names in label maps.
         """
         if "instance" in self.tasks:
             write_annotations(self.out / "annotations.json", self.names, rows)
@@ -132,7 +132,7 @@ class RunFolder:
         self._quarantine(failed)
 
     def tell(self, run: Mapping[str, Any]) -> None:
-        """Write run.json, after all else."""
+        """Write run.json, last of all."""
         write_json(self.out / "run.json", dict(run), indent=2)
 
     def _quarantine(self, failed: Sequence[Mapping[str, str]]) -> None:
@@ -179,7 +179,7 @@ class RunFolder:
 
 
 def _jpeg(picture: PIL.Image.Image) -> bytes:
-    """Encode in memory, for a full disk then says so, which Pillow's own writing does not."""
+    """Encode in memory, so that a full disk raises an error, which Pillow's own writing does not."""
     if max(picture.size) > _LONGEST_SIDE:
         picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     file = BytesIO()

@@ -1,4 +1,4 @@
-"""What the results of a picture are called: named after it, the same in every run over the same pictures."""
+"""What the results of an image are called: named after it, the same in every run over the same images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENDINGS = (".jpg", ".png")  # of results: a folder may be called as one
 
 @dataclass(frozen=True)
 class ResultName:
-    """``file_name`` of the picture, in valid Unicode; ``stem`` of its results; ``portable``, a stem that any system takes."""
+    """``file_name`` of the image, in valid Unicode; ``stem`` of its results; ``portable``, a stem that any system takes."""
 
     file_name: str
     stem: str
@@ -25,9 +25,9 @@ class ResultName:
 
 
 class ResultNames:
-    """The names of the results of some pictures, given all their ids in order; only odd ones are kept in memory.
+    """The names of the results of some images, given all their ids in order; only odd ones are kept in memory.
 
-    a.png makes a; where that is taken, a.webp makes a.webp, then a-2, a-3.  No name leaves its folder, begins with a dot, or
+    a.png makes a; where that is taken, a.webp makes a.webp, then a-2, a-3.  No name leaves its folder, starts with a dot, or
     differs from another in capitals alone.
 
     >>> names = ResultNames(["x/a.png", "x/a.webp", "../b.png"])
@@ -48,12 +48,12 @@ class ResultNames:
                 self._odd[id_] = ResultName(plain.file_name, stem, portable)
 
     def of(self, id_: str) -> ResultName:
-        """The names of one of the pictures."""
+        """The names of one of the images."""
         return self._odd.get(id_) or _plain(id_)
 
 
 def _plain(id_: str) -> ResultName:
-    """The names of a picture that stands alone."""
+    """The names of an image that stands alone."""
     name = _readable(id_)
     stem = next(_candidates(PurePosixPath(name)))
     return ResultName(name, stem, stem)

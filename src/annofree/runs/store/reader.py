@@ -1,4 +1,4 @@
-"""The stored results of a run as detections, picture by picture, and a place on the disk for those on their way."""
+"""The stored results of a run as detections, image by image, and a place on the disk for those on their way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["RunLabels", "Spool", "StoredRun"]
 
 
 class RunLabels(NamedTuple):
-    """What is labelled in one picture."""
+    """What is labeled in one image."""
 
     file_name: str
     found: Detections
@@ -31,7 +31,7 @@ class RunLabels(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredRun:
-    """The stored results of a run: ``names`` (K) it was asked for, and the ``root`` of its pictures."""
+    """The stored results of a run: ``names`` (K) it was asked for, and the ``root`` of its images."""
 
     annotations: Path
     root: Path
@@ -40,9 +40,9 @@ class StoredRun:
 
     @classmethod
     def read(cls, run: Path, images: Path | None = None) -> StoredRun:
-        """Read what the run tells of itself; ``images`` is where its pictures are, if not where it had them.
+        """Read what the run tells of itself; ``images`` is where its images are, if not where it had them.
 
-        Raises InputError when it is no run with instances, or the pictures are not there.
+        Raises InputError when it is no run with instances, or the images are not there.
         """
         summary = RunSummary.read(run, best=0)
         if not summary.has_instances:
@@ -54,7 +54,7 @@ class StoredRun:
         return cls(run / "annotations.json", root.resolve(), names, summary)
 
     def pictures(self) -> Iterator[RunLabels]:
-        """What was found in each picture, strongest first, in the order of the run."""
+        """What was found in each image, strongest first, in the order of the run."""
         due = iter(self.summary.pictures.items())
         rows = (row for kind, row in stream_coco(self.annotations) if kind == "annotations")
         for id_, group in groupby(rows, lambda row: row["image_id"]):
@@ -71,7 +71,7 @@ class StoredRun:
             yield self._found(picture, [])
 
     def _found(self, picture: PictureCount, rows: list[dict[str, Any]]) -> RunLabels:
-        """Only the categories that a picture has are looked at: a vocabulary may have thousands."""
+        """Only the categories that an image has are looked at: a vocabulary may have thousands."""
         used = {row["category_id"]: self.summary.classes[row["category_id"]].name for row in rows}
         things = [thing_of(row, used, picture.size) for row in rows]
         return RunLabels(picture.file_name, _detections(picture.size, self.names, things))
@@ -92,7 +92,7 @@ def _detections(size: tuple[int, int], names: tuple[str, ...], things: Iterable[
 
 
 class Spool:
-    """Labels on their way: a JSON line a picture, in a file of ``folder`` that is gone when it is closed.
+    """Labels on their way: a JSON line an image, in a file of ``folder`` that is gone when it is closed.
 
     It is written once and read as often as needed.
     """
@@ -109,7 +109,7 @@ class Spool:
         self._file.close()
 
     def write(self, labels: Iterable[RunLabels]) -> None:
-        """Add the labels of pictures."""
+        """Add the labels of images."""
         for one in labels:
             found = one.found
             rows = [found.class_ids.tolist(), found.scores.tolist(), found.boxes.tolist()]

@@ -1,6 +1,6 @@
-"""The results of a whole run, written from its rows one by one, so that a million pictures need no more memory than one.
+"""The results of a whole run, written from its rows one by one, so that a million images need no more memory than one.
 
-A row is what ``RunFolder.record`` returns, or says why there is none.  Pictures and annotations are numbered from 1 in the
+A row is the result of ``RunFolder.record``, or the reason why there is none.  Images and annotations are numbered from 1 in the
 order of the rows, so the files depend on nothing else.
 """
 
@@ -22,7 +22,7 @@ Rows = Callable[[], Iterable[Row]]
 
 
 def write_annotations(path: Path, names: Sequence[str], rows: Rows) -> None:
-    """Write COCO instances: pictures with what was found in them, whole or not at all."""
+    """Write COCO instances: images with what was found in them, whole or not at all."""
     categories = [{"id": k, "name": name} for k, name in enumerate(names, 1)]
     lists = {"images": _images(rows), "categories": categories, "annotations": _annotations(rows)}
     write_lists(path, lists)
@@ -34,7 +34,7 @@ def write_panoptic(path: Path, categories: Sequence[Mapping[str, Any]], rows: Ro
 
 
 def mean_shares(rows: Rows) -> dict[str, float]:
-    """The mean part of a picture that each name of the label maps has, the largest first."""
+    """The mean part of an image that each name of the label maps has, the largest first."""
     sums: dict[str, float] = {}
     pictures = 0
     for row in _done(rows):
@@ -72,7 +72,7 @@ def _annotations(rows: Rows) -> Iterator[Row]:
 
 
 def _panoptic(rows: Rows, part: int) -> Iterator[Row]:
-    """The picture (part 0) or the segments (part 1) of each row, numbered."""
+    """The image (part 0) or the segments (part 1) of each row, numbered."""
     key = ("id", "image_id")[part]
     for number, row in enumerate((r for r in _done(rows) if "panoptic" in r), 1):
         yield {key: number, **row["panoptic"][part]}

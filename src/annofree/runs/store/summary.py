@@ -1,4 +1,4 @@
-"""What a run found, counted: read row by row, so that memory grows with pictures and classes, not with masks."""
+"""What a run found, counted: read row by row, so that memory grows with images and classes, not with masks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["RunSummary", "pictures_root", "quarantined", "read_about"]
 
 @dataclass
 class RunSummary:
-    """All of a run but the masks: pictures and classes by id, ``about`` as run.json has it, and what went wrong, by name.
+    """All of a run but the masks: images and classes by id, ``about`` as run.json has it, and what went wrong, by name.
 
     ``shares`` are the mean shares of names in label maps; ``has_instances`` is False for a run without them.
     """
@@ -48,7 +48,7 @@ class RunSummary:
         return summary
 
     def _count(self, path: Path, best: int) -> None:
-        """Take pictures and categories first, then the annotations, wherever in the file they stand."""
+        """Take images and categories first, then the annotations, wherever in the file they stand."""
         takes: Mapping[str, Callable[[Mapping[str, Any]], None]] = {"images": self._picture, "categories": self._category}
         waiting = False
         try:
@@ -83,7 +83,7 @@ class RunSummary:
 
     @property
     def instances(self) -> int:
-        """Instances in all pictures."""
+        """Instances in all images."""
         return sum(c.instances for c in self.classes.values())
 
     @property
@@ -110,7 +110,7 @@ def _models_in(part: Any) -> list[Mapping[str, Any]]:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds, None when there is none; raises InputError when it is damaged."""
+    """Return the content of a JSON file, None if it is missing; raises InputError if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -122,7 +122,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_about(run: Path) -> dict[str, Any]:
-    """Return what run.json says of a run; raises InputError for any other folder."""
+    """Return run.json of a run; raises InputError for any other folder."""
     about = read_json(run / "run.json")
     if not isinstance(about, dict):
         raise InputError(f"{run} is not a run folder (no run.json); pass the --out of `annofree segment`")
@@ -130,7 +130,7 @@ def read_about(run: Path) -> dict[str, Any]:
 
 
 def pictures_root(run: Path) -> Path | None:
-    """Return the folder that a run's file names count from, None where that is not known or not there any more."""
+    """Return the image root of a run, None if unknown or missing."""
     settings = read_json(run / "shards" / "settings.json")
     asked = settings.get("asked") if isinstance(settings, dict) else None
     root = asked.get("root") if isinstance(asked, dict) else None
@@ -138,7 +138,7 @@ def pictures_root(run: Path) -> Path | None:
 
 
 def quarantined(run: Path, about: Mapping[str, Any]) -> dict[str, str]:
-    """Return why pictures were left out, by name, from quarantine.json, or where there is none from run.json's ``failed``.
+    """Return why images were left out, by name, from quarantine.json, or where there is none from run.json's ``failed``.
 
     quarantine.json is {"name": "reason"} or a list of {"id": "name", "reason": "reason"}.
     """

@@ -1,7 +1,7 @@
-"""Random changes of a training picture: where a square window of it lies, and in what light it is seen.
+"""Random changes of a training image: where a square window of it lies, and in what light it is seen.
 
-Every change is drawn first, as numbers that do not depend on the picture, and applied later, so that it can be repeated, and
-applied to the part of a picture that is needed alone.  Pictures are RGB uint8; sizes are (H, W).
+Every change is drawn first, as numbers that do not depend on the image, and applied later, so that it can be repeated, and
+applied to the part of an image that is needed alone.  Images are RGB uint8; sizes are (H, W).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STEPS = ("brightness", "contrast", "saturation", "hue")
 
 @dataclass(frozen=True)
 class Axis:
-    """Rows or columns of a square window of a scaled picture, padded where it is too small.
+    """Rows or columns of a square window of a scaled image, padded where it is too small.
 
     Of ``count`` source lines ``scaled`` are made; ``length`` of them, from ``begin``, lie in the window, from its ``start``.
 
@@ -51,7 +51,7 @@ class Axis:
         return cls(count, scaled, int(where * (scaled - side + 1)), 0, side)
 
     def sources(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """The source line under the centre of each line in the window, (length,)."""
+        """The source line under the center of each line in the window, (length,)."""
         lines = np.arange(self.begin, self.begin + self.length, dtype=np.int64)
         return (2 * lines + 1) * self.count // (2 * self.scaled)
 
@@ -63,9 +63,9 @@ class Axis:
 
 @dataclass(frozen=True)
 class Light:
-    """A drawn change of colours: jitter ``steps`` (name, amount) in order, then ``grey``, then a blur of ``sigma`` px.
+    """A drawn change of colors: jitter ``steps`` (name, amount) in order, then ``grey``, then a blur of ``sigma`` px.
 
-    Brightness, contrast and saturation are factors, hue is a part of the colour circle.
+    Brightness, contrast and saturation are factors, hue is a part of the color circle.
     """
 
     steps: tuple[tuple[str, float], ...] = ()
@@ -74,13 +74,13 @@ class Light:
 
     @property
     def reach(self) -> int:
-        """Px over which the blur, which is three box blurs, carries a colour at most."""
+        """Px over which the blur, which is three box blurs, carries a color at most."""
         return math.ceil(3 * self.sigma)
 
     def on(self, picture: PIL.Image.Image, mean: Colour) -> tuple[PIL.Image.Image, Colour]:
-        """Change a picture, or a part of one, and the picture's ``mean`` colour with it.
+        """Change an image, or a part of one, and the image's ``mean`` color with it.
 
-        Contrast turns about the grey of ``mean``, which changes step by step like any pixel, so that a part of a picture comes
+        Contrast turns about the gray of ``mean``, which changes step by step like any pixel, so that a part of an image comes
         out as it would in the whole.
         """
         pivot = PIL.Image.new("RGB", (1, 1), mean)
@@ -114,7 +114,7 @@ def draw_light(
     blur: float,
     sigma: Sequence[float],
 ) -> Light:
-    """Draw a light: with probability ``jitter_share`` a jitter, with ``grey`` no colour, with ``blur`` a blur.
+    """Draw a light: with probability ``jitter_share`` a jitter, with ``grey`` no color, with ``blur`` a blur.
 
     ``jitter`` is the reach of brightness, contrast and saturation about 1, and of hue about 0, applied in random order;
     ``sigma`` the least and greatest width of the blur in px.

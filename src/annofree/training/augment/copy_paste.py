@@ -1,10 +1,10 @@
-"""Copy-paste scenes (ZUTIS): objects of several retrieved pictures in one, with the truth that this gives for nothing.
+"""Copy-paste scenes (ZUTIS): objects of several retrieved images in one, with the truth that this gives for nothing.
 
-The first picture of a scene keeps its own background and object; of the others the object alone is laid over it, at its own
+The first image of a scene keeps its own background and object; of the others the object alone is laid over it, at its own
 size and with hard edges, and hides what is beneath.  Truth is what remains visible.  A scene is first drawn, as numbers that
-do not depend on what the pictures hold, and then rendered; both are the same for the same random generator.
+do not depend on what the images hold, and then rendered; both are the same for the same random generator.
 
-Conventions: pictures (H, W, 3) uint8; N instances; class ids are indices of the archive's names.
+Conventions: images (H, W, 3) uint8; N instances; class ids are indices of the archive's names.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["VARIANTS", "CopyPaste", "CopyPasteSettings", "PastedScene", "Picture
 
 Pixels = npt.NDArray[np.uint8]
 Owners = npt.NDArray[np.uint8]
-"""Whose pixel it is: 0 background, the number of a picture from 1, or _PADDING."""
+"""Whose pixel it is: 0 background, the number of an image from 1, or _PADDING."""
 
 _PADDING = 255  # in a map of owners
 _MOST_IMAGES = _PADDING - 1
@@ -42,24 +42,24 @@ class CopyPasteSettings:
 
     # side of a scene in px
     crop: int = 384
-    # least and most pictures in one
+    # least and most images in one
     images: Sequence[int] = (1, 10)
-    # share of scenes whose pictures are all of one class
+    # share of scenes whose images are all of one class
     same_archive: float = 0.5
-    # what a picture's sides are multiplied by, from and to
+    # what an image's sides are multiplied by, from and to
     scale: Sequence[float] = (0.1, 1.0)
-    # share of each corner that a picture smaller than the scene is put into: bottom right, top right, bottom left, top left;
+    # share of each corner that an image smaller than the scene is put into: bottom right, top right, bottom left, top left;
     # the paper's are even, for the released ones see VARIANTS
     corners: Sequence[float] = (0.25, 0.25, 0.25, 0.25)
-    # share of mirrored pictures
+    # share of mirrored images
     flip: float = 0.5
     # reach of brightness, contrast, saturation and hue
     jitter: Sequence[float] = (0.8, 0.8, 0.8, 0.2)
-    # share of pictures whose colors are jittered
+    # share of images whose colors are jittered
     jitter_share: float = 0.8
-    # share of pictures without color
+    # share of images without color
     grey: float = 0.2
-    # share of blurred pictures
+    # share of blurred images
     blur: float = 0.5
     # their blur in px, from and to
     sigma: Sequence[float] = (0.1, 2.0)
@@ -69,7 +69,7 @@ class CopyPasteSettings:
     keep_empty: bool = False
     # whether the last row and column of each pasted object are cut off (released code)
     lose_last_line: bool = False
-    # whether a picture is called by the last class that retrieved it, whichever it was drawn for (released code)
+    # whether an image is called by the last class that retrieved it, whichever it was drawn for (released code)
     last_class_wins: bool = False
 
     def __post_init__(self) -> None:
@@ -96,9 +96,9 @@ VARIANTS: Mapping[str, CopyPasteSettings] = {
 
 
 class PictureDraw(NamedTuple):
-    """What is drawn for one picture of a scene.
+    """What is drawn for one image of a scene.
 
-    ``class_id`` it is called by; ``far``: whether too small a picture goes to the bottom and to the right; ``window``: where
+    ``class_id`` it is called by; ``far``: whether too small an image goes to the bottom and to the right; ``window``: where
     the crop lies, down and across, 0 .. 1; ``place``: where the object is pasted, likewise.
     """
 
@@ -113,7 +113,7 @@ class PictureDraw(NamedTuple):
 
 
 SceneDraw = tuple[PictureDraw, ...]
-"""The pictures of a scene, the canvas first."""
+"""The images of a scene, the canvas first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,13 +131,13 @@ class PastedScene:
 
 
 class CopyPaste:
-    """Makes scenes from an archive and the masks of its pictures.
+    """Makes scenes from an archive and the masks of its images.
 
-    Pictures without a mask, or with an empty one, take no part; ``left_out`` says how many.  Decoded pictures are kept up to
+    Images without a mask, or with an empty one, take no part; ``left_out`` says how many.  Decoded images are kept up to
     ``memory`` bytes, those used last.  Threads may share one; processes that are forked get one each.
 
-    Raises InputError for a class that is left without a picture, for more classes than fit below the label ``ignored``, and,
-    when a scene meets it, for a mask of another size than its picture.
+    Raises InputError for a class that is left without an image, for more classes than fit below the label ``ignored``, and,
+    when a scene meets it, for a mask of another size than its image.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class CopyPaste:
         return self.render(self.draw(rng))
 
     def draw(self, rng: np.random.Generator) -> SceneDraw:
-        """Draw a scene: how many pictures, which, and what becomes of each."""
+        """Draw a scene: how many images, which, and what becomes of each."""
         count = int(rng.integers(self.settings.images[0], self.settings.images[1] + 1))
         if rng.random() < self.settings.same_archive:
             class_id = int(rng.integers(len(self._by_class)))
@@ -185,14 +185,14 @@ class CopyPaste:
         return PictureDraw(id_, class_id, scale, far, (down, across), mirrored < s.flip, light, (up_down, left_right))
 
     def render(self, draw: SceneDraw) -> PastedScene:
-        """Make the scene that was drawn; raises ImageError for a picture that cannot be read."""
+        """Make the scene that was drawn; raises ImageError for an image that cannot be read."""
         image, owner = self._canvas(draw[0])
         for number, picture in enumerate(draw[1:], 2):
             self._paste(image, owner, number, picture)
         return _with_truth(image, owner, [picture.class_id for picture in draw], self.settings)
 
     def _canvas(self, draw: PictureDraw) -> tuple[Pixels, Owners]:
-        """The first picture: its window (S, S, 3), and a map of owners (S, S), 1 where its object is."""
+        """The first image: its window (S, S, 3), and a map of owners (S, S), 1 where its object is."""
         subject, axes = self._opened(draw)
         window = tuple(slice(axis.start, axis.start + axis.length) for axis in axes)
         size = self.settings.crop, self.settings.crop
@@ -204,7 +204,7 @@ class CopyPaste:
         return (np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(owner[:, ::-1])) if draw.flip else (image, owner)
 
     def _paste(self, image: Pixels, owner: Owners, number: int, draw: PictureDraw) -> None:
-        """Lay the object of a picture over what is there, if its window has any of it."""
+        """Lay the object of an image over what is there, if its window has any of it."""
         subject, axes = self._opened(draw)
         mask, (top, left) = subject.object(axes)
         if not mask.size:
@@ -227,7 +227,7 @@ class CopyPaste:
 
 
 def _usable(archive: Archive, masks: Mapping[str, PseudoMask], name: str) -> list[str]:
-    """The pictures of a class that show something."""
+    """The images of a class that show something."""
     members = archive.members.get(name, ())
     ids = [m.id for m in members if m.id in masks and rle_area(masks[m.id].rle)]
     if not ids:

@@ -1,8 +1,8 @@
-"""Random scenes for a detector: labelled pictures scaled, cut, mirrored, in other light, with things of others pasted in.
+"""Random scenes for a detector: labeled images scaled, cut, mirrored, in other light, with things of others pasted in.
 
-Copy-paste follows the simple form of Ghiasi et al., CVPR 2021, as CutLER describes it: of another picture some instances,
+Copy-paste follows the simple form of Ghiasi et al., CVPR 2021, as CutLER describes it: of another image some instances,
 scaled as one, are pasted at a random place, with hard edges, and hide what is beneath.  Where CutLER's release stretches the
-other picture to the shape of this one, it keeps its own shape here.
+other image to the shape of this one, it keeps its own shape here.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class SceneSettings:
     longest: int = 1333
     # share of scenes that show a window only, brought to that size (ours; CutLER has none)
     crop: float = 0.0
-    # least part of the picture's side that a window's has; the most is all of it (ours)
+    # least part of the image's side that a window's has; the most is all of it (ours)
     crop_least: float = 0.5
-    # share of mirrored pictures (detectron2)
+    # share of mirrored images (detectron2)
     flip: float = 0.5
-    # share of scenes with instances of another picture pasted in (CutLER)
+    # share of scenes with instances of another image pasted in (CutLER)
     copy_paste: float = 1.0
-    # part of the scene that the other picture is scaled to fit into, from and to (CutLER)
+    # part of the scene that the other image is scaled to fit into, from and to (CutLER)
     paste_scale: tuple[float, float] = (0.3, 1.0)
     # most instances that are pasted, of a draw from 1 to all but one; None for no limit (CutLER)
     most_pasted: int | None = None
@@ -63,7 +63,7 @@ class SceneSettings:
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
     # share of scenes whose colors are jittered (ours)
     jitter_share: float = 0.0
-    # whether pictures without instances are used (detectron2 leaves them out)
+    # whether images without instances are used (detectron2 leaves them out)
     empty: bool = False
 
     def __post_init__(self) -> None:
@@ -84,17 +84,17 @@ class SceneSettings:
 
 
 class Scene(NamedTuple):
-    """A picture, ``pixels`` (3, H, W) uint8, and what there is to find in it: its own things, then those pasted in."""
+    """An image, ``pixels`` (3, H, W) uint8, and what there is to find in it: its own things, then those pasted in."""
 
     pixels: Tensor
     target: Target
 
 
 class DetectionScenes:
-    """Makes scenes of labelled pictures, each seen as often as its ``repeats`` say.
+    """Makes scenes of labeled images, each seen as often as its ``repeats`` say.
 
-    Decoded pictures are kept up to ``memory`` bytes, those used last.  Threads may share one.  Raises InputError where no
-    picture can be used, and, when a scene meets it, what ``Labelled.open`` does.
+    Decoded images are kept up to ``memory`` bytes, those used last.  Threads may share one.  Raises InputError where no
+    image can be used, and, when a scene meets it, what ``Labelled.open`` does.
     """
 
     def __init__(self, labelled: Labelled, settings: SceneSettings | None = None, memory: int = 1 << 28) -> None:
@@ -118,7 +118,7 @@ class DetectionScenes:
         return _scene(layer, self._lit(rng, layer.pixels))
 
     def _view(self, rng: np.random.Generator, own: Cutouts) -> View:
-        """Draw a window of a picture, its size in the scene, and whether it is mirrored."""
+        """Draw a window of an image, its size in the scene, and whether it is mirrored."""
         s = self.settings
         side, cut, flip = int(rng.choice(s.sides)), rng.random() < s.crop, rng.random() < s.flip
         shares, places = rng.uniform(s.crop_least, 1, 2) if cut else np.ones(2), rng.random(2)
@@ -129,7 +129,7 @@ class DetectionScenes:
         return View(rows, columns, flip)
 
     def _pasted(self, rng: np.random.Generator, layer: Layer) -> Layer:
-        """Paste some things of another picture, which may be the same one."""
+        """Paste some things of another image, which may be the same one."""
         s, other = self.settings, self._album.open(self._filled.draw(rng))
         count, limit = len(other.class_ids), s.most_pasted or len(other.class_ids)
         number = 1 if count == 1 else int(rng.integers(1, count))
@@ -165,7 +165,7 @@ def _scene(layer: Layer, pixels: Pixels) -> Scene:
 
 @dataclass(frozen=True, eq=False)
 class _Urn:
-    """Indices of pictures, drawn in proportion to how often they repeat; ``ends`` are the sums of that so far."""
+    """Indices of images, drawn in proportion to how often they repeat; ``ends`` are the sums of that so far."""
 
     indices: IntArray
     ends: npt.NDArray[np.float64]
@@ -180,7 +180,7 @@ class _Urn:
 
 
 class _Album:
-    """Opens pictures, and keeps those used last within ``memory`` bytes."""
+    """Opens images, and keeps those used last within ``memory`` bytes."""
 
     def __init__(self, labelled: Labelled, memory: int) -> None:
         self._labelled, self._memory = labelled, memory

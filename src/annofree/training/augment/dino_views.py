@@ -1,9 +1,9 @@
-"""Views that teach a tiny DINO without labels: blobs cut from busy places of pictures, pasted on calm places of other ones.
+"""Views that teach a tiny DINO without labels: blobs cut from busy places of images, pasted on calm places of other ones.
 
-Every view is made of pictures alone.  Where the blobs lie is known because they were drawn at random; what is in them, and
+Every view is made of images alone.  Where the blobs lie is known because they were drawn at random; what is in them, and
 whether there are things beside them, is not.
 
-N pictures, B blobs of which each is seen in two views, S side of a view in px; colours in 0 .. 1.
+N images, B blobs of which each is seen in two views, S side of a view in px; colors in 0 .. 1.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Pairs:
         return 1 - F.adaptive_avg_pool2d(self.pasted, cells).flatten(2)
 
     def places(self, cells: int) -> Tensor:
-        """Where the centre of each patch of the first view lies in the second, x y (B, cells * cells, 2) in -1 .. 1."""
+        """Where the center of each patch of the first view lies in the second, x y (B, cells * cells, 2) in -1 .. 1."""
         centres = F.affine_grid(torch.eye(2, 3)[None], [1, 1, cells, cells], align_corners=False).reshape(-1, 2)
         (turn, shift), (other, moved) = ((pose[:, :, :2], pose[:, None, :, 2]) for pose in self.poses)
         layer = centres @ turn.transpose(1, 2) + shift
@@ -66,7 +66,7 @@ class Pairs:
 
 
 class Paster(Draw):
-    """Pastes blobs of pictures (N, 3, H, W) uint8 over others of them."""
+    """Pastes blobs of images (N, 3, H, W) uint8 over others of them."""
 
     def __init__(self, images: Tensor, generator: torch.Generator) -> None:
         super().__init__(generator)
@@ -85,7 +85,7 @@ class Paster(Draw):
         return Pairs(torch.stack(both), torch.stack(pasted), torch.stack(poses))
 
     def cut(self, corners: dict[int, Tensor], count: int, size: int) -> Tensor:
-        """Windows of one of the given sides from ``count`` random pictures, half of them flipped, (count, 3, size, size)."""
+        """Windows of one of the given sides from ``count`` random images, half of them flipped, (count, 3, size, size)."""
         side, chosen = list(corners)[int(self.one_of(len(corners), 1))], self.one_of(len(self.images), count)
         y, x = (corners[side][chosen, k, None] + torch.arange(side) for k in range(2))
         found = self.images[chosen[:, None, None], y[:, :, None], x[:, None]].permute(0, 3, 1, 2).float() / 255
@@ -128,14 +128,14 @@ class Paster(Draw):
 
 
 class Light(Draw):
-    """Shows views in other colours, with clouds of light, sharper or softer."""
+    """Shows views in other colors, with clouds of light, sharper or softer."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Change each picture (B, 3, S, S) by itself."""
+        """Change each image (B, 3, S, S) by itself."""
         return self.blurred(self.clouded(self.coloured(x)))
 
     def coloured(self, x: Tensor) -> Tensor:
-        """Other brightness, contrast, saturation and hue, a tenth without colour."""
+        """Other brightness, contrast, saturation and hue, a tenth without color."""
         count = len(x)
         mean = x.mean((1, 2, 3), keepdim=True)
         x = mean + self.between(0.7, 1.3, count, 1, 1, 1) * (x - mean)
@@ -145,7 +145,7 @@ class Light(Draw):
         return x.clamp(0, 1)
 
     def clouded(self, x: Tensor) -> Tensor:
-        """Clouds of many colours, broad and fine, over what was pasted and what was not."""
+        """Clouds of many colors, broad and fine, over what was pasted and what was not."""
         count, size = len(x), x.shape[-1]
         broad, fine = (
             F.interpolate(self.between(-1, 1, count, 3, cells, cells), size=(size, size), mode="bilinear")
@@ -154,15 +154,15 @@ class Light(Draw):
         return (x + self.between(0, 0.3, count, 1, 1, 1) * (0.7 * broad + 0.3 * fine)).clamp(0, 1)
 
     def blurred(self, x: Tensor) -> Tensor:
-        """Half of the pictures, mixed to some degree with their mean over 3 x 3 px."""
+        """Half of the images, mixed to some degree with their mean over 3 x 3 px."""
         soft = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
         return x + self.between(-1, 1, len(x), 1, 1, 1).clamp(min=0) * (soft - x)
 
 
 def calmest(images: Tensor, side: int, busiest: bool = False) -> Tensor:
-    """Top left corner y x (N, 2) of each picture's window of ``side`` px in which brightness changes least, or most.
+    """Top left corner y x (N, 2) of each image's window of ``side`` px in which brightness changes least, or most.
 
-    Pictures are (N, 3, H, W) uint8; windows begin at each eighth pixel.
+    Images are (N, 3, H, W) uint8; windows begin at each eighth pixel.
     """
     change = torch.cat([F.avg_pool2d(_change(some), side, _STRIDE) for some in torch.split(images, 256)])[:, 0]
     best = (change if busiest else -change).flatten(1).argmax(1)
@@ -182,7 +182,7 @@ def _posed(x: Tensor, pose: Tensor) -> Tensor:
 
 
 def _colour_matrices(saturation: Tensor, hue: Tensor) -> Tensor:
-    """Matrices (B, 3, 3) that turn colours by ``hue`` radians about grey and stretch them from grey by ``saturation``."""
+    """Matrices (B, 3, 3) that turn colors by ``hue`` radians about gray and stretch them from gray by ``saturation``."""
     grey = torch.full((3, 3), 1 / 3)
     side = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5
     cos, sin = hue.cos()[:, None, None], hue.sin()[:, None, None]

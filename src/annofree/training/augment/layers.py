@@ -1,6 +1,6 @@
-"""Pictures with their instances, scaled, cut and mirrored together, and laid over each other.
+"""Images with their instances, scaled, cut and mirrored together, and laid over each other.
 
-Pictures are resized with Pillow's antialiased bilinear filter, masks by nearest pixel centre and only within their boxes.
+Images are resized with Pillow's antialiased bilinear filter, masks by nearest pixel center and only within their boxes.
 Conventions: H W px, N instances; masks (N, H, W) bool; class ids index the names.
 """
 
@@ -25,7 +25,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Cutouts(NamedTuple):
-    """A picture ``pixels`` (H, W, 3) uint8 with its masks, each cut out to its ``boxes`` (N, 4) int64 x0 y0 x1 y1 px."""
+    """An image ``pixels`` (H, W, 3) uint8 with its masks, each cut out to its ``boxes`` (N, 4) int64 x0 y0 x1 y1 px."""
 
     pixels: Pixels
     masks: tuple[BoolArray, ...]
@@ -34,7 +34,7 @@ class Cutouts(NamedTuple):
 
     @classmethod
     def of(cls, example: Example) -> Cutouts:
-        """Cut the masks of an opened picture out."""
+        """Cut the masks of an opened image out."""
         boxes = example.boxes.astype(np.int64)
         cuts = (m[y0:y1, x0:x1].copy() for m, (x0, y0, x1, y1) in zip(example.masks, boxes.tolist(), strict=True))
         return cls(example.image, tuple(cuts), boxes, example.class_ids)
@@ -45,14 +45,14 @@ class Cutouts(NamedTuple):
         return self.pixels.nbytes + sum(mask.nbytes for mask in self.masks)
 
     def some(self, chosen: IntArray) -> Cutouts:
-        """The same picture with some of the instances."""
+        """The same image with some of the instances."""
         return self._replace(
             masks=tuple(self.masks[i] for i in chosen), boxes=self.boxes[chosen], class_ids=self.class_ids[chosen]
         )
 
 
 class View(NamedTuple):
-    """Which part of a picture is taken, as a window of its rows and of its columns when scaled, and whether it is mirrored."""
+    """Which part of an image is taken, as a window of its rows and of its columns when scaled, and whether it is mirrored."""
 
     rows: Axis
     columns: Axis
@@ -60,14 +60,14 @@ class View(NamedTuple):
 
     @classmethod
     def whole(cls, size: tuple[int, int], scaled: tuple[int, int], flip: bool = False) -> View:
-        """All of a picture of ``size`` (H, W), at another."""
+        """All of an image of ``size`` (H, W), at another."""
         rows, columns = (Axis(n, m, 0, 0, m) for n, m in zip(size, scaled, strict=True))
         return cls(rows, columns, flip)
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A picture with what is in it: ``pixels`` (H, W, 3) uint8, ``masks`` (N, H, W) bool, ``class_ids`` (N) int64.
+    """An image with what is in it: ``pixels`` (H, W, 3) uint8, ``masks`` (N, H, W) bool, ``class_ids`` (N) int64.
 
     ``whole`` (N) float32: how many px each instance would show, were nothing cut off and nothing in front of it.
     """
@@ -81,7 +81,7 @@ class Layer:
         return len(self.class_ids)
 
     def __getitem__(self, keep: BoolArray | IntArray) -> Layer:
-        """The same picture with some of the instances."""
+        """The same image with some of the instances."""
         return replace(self, masks=self.masks[keep], class_ids=self.class_ids[keep], whole=self.whole[keep])
 
     def seen(self) -> IntArray:
@@ -95,7 +95,7 @@ class Layer:
 
 
 def view(picture: Cutouts, through: View) -> Layer:
-    """Scale a picture with its masks, cut the window out and mirror it."""
+    """Scale an image with its masks, cut the window out and mirror it."""
     rows, columns, flip = through
     pixels, masks = _scaled(picture.pixels, rows, columns), _scaled_masks(picture, rows, columns)
     factor = rows.scaled * columns.scaled / (rows.count * columns.count)

@@ -1,6 +1,6 @@
-"""Pictures with the object that a mask marks in them, decoded once, and parts of them as a scene needs them.
+"""Images with the object that a mask marks in them, decoded once, and parts of them as a scene needs them.
 
-A window of a scaled picture is cut out without scaling the rest, and what comes out is what scaling the whole would give.
+A window of a scaled image is cut out without scaling the rest, and what comes out is what scaling the whole would give.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A picture, its ``mean`` colour, and the ``mask`` of its object within the object's ``box``.
+    """An image, its ``mean`` color, and the ``mask`` of its object within the object's ``box``.
 
-    Raises InputError for a mask of another size than the picture, or an empty one.
+    Raises InputError for a mask of another size than the image, or an empty one.
     """
 
     image: PIL.Image.Image
@@ -43,7 +43,7 @@ class Subject:
 
     @classmethod
     def of(cls, archive: Archive, mask: PseudoMask) -> Subject:
-        """Decode a picture and its mask; raises ImageError for a picture that cannot be read."""
+        """Decode an image and its mask; raises ImageError for an image that cannot be read."""
         pixels, whole = archive.open(mask.id).pixels, decode_rle(mask.rle)
         if whole.shape != pixels.shape[:2] or not whole.any():
             what = f"one of {whole.shape}" if whole.any() else "an empty one"
@@ -66,7 +66,7 @@ class Subject:
     def object(self, axes: Axes) -> tuple[BoolArray, tuple[int, int]]:
         """The object as far as it is in a window, cut out tightly (h, w), and its top and left there, counted from the content.
 
-        The mask is scaled by nearest pixel centre.  (0, 0) px where none of it is in the window.
+        The mask is scaled by nearest pixel center.  (0, 0) px where none of it is in the window.
         """
         y0, x0, y1, x1 = self.box
         rows, columns = (axis.sources() for axis in axes)
@@ -78,7 +78,7 @@ class Subject:
         return mask[first:last, near:far], (top + first, left + near)
 
     def content(self, axes: Axes, light: Light) -> tuple[npt.NDArray[np.uint8], Colour]:
-        """All of the picture that is in a window, (h, w, 3), and the mean colour, both in a light."""
+        """All of the image that is in a window, (h, w, 3), and the mean color, both in a light."""
         seen, mean = light.on(self._scaled(axes, (0, 0, axes[0].length, axes[1].length)), self.mean)
         return np.asarray(seen), mean
 
@@ -121,7 +121,7 @@ class Album:
         self._used, self._lock = 0, Lock()
 
     def open(self, id: str) -> Subject:  # noqa: A002 -- the word the noun uses
-        """Return the picture of an id; raises what ``Subject`` does."""
+        """Return the image of an id; raises what ``Subject`` does."""
         with self._lock:
             if id in self._kept:
                 self._kept.move_to_end(id)

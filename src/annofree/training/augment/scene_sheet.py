@@ -24,7 +24,7 @@ def draw_scenes(
 ) -> PIL.Image.Image:
     """Draw each scene beside its truth, both ``side`` px, ``columns`` such pairs in a row.
 
-    The truth is an overlay, each instance in the colour of its class, with its name, as ``draw_overlay`` does it; padding,
+    The truth is an overlay, each instance in the color of its class, with its name, as ``draw_overlay`` does it; padding,
     whose label is ``ignored``, is striped.  Raises InputError for no scenes.
     """
     if not scenes:

@@ -103,7 +103,7 @@ def _named(value: Any, key: str) -> str | None:
 
 
 def draw_samples(network: nn.Module, labelled: Labelled, names: tuple[str, ...], recipe: DetectorRecipe, step: int) -> None:
-    """Draw a few labelled pictures, the same ones each time: left the labels, right what the network says at this step."""
+    """Draw a few labeled images, the same ones each time: left the labels, right what the network says at this step."""
     assert isinstance(network, DetectorNetwork)  # noqa: S101
     method = Detector(network, Origin(names, {}, network.device), _SHOWN)
     shown = np.flatnonzero(labelled.counts)
@@ -119,7 +119,7 @@ def draw_samples(network: nn.Module, labelled: Labelled, names: tuple[str, ...],
 
 
 def _sheet(rows: list[list[PIL.Image.Image]]) -> PIL.Image.Image:
-    """Pictures in rows, each from the left and below the one before."""
+    """Images in rows, each from the left and below the one before."""
     sheet = PIL.Image.new("RGB", (max(sum(p.width for p in row) for row in rows), sum(row[0].height for row in rows)), "white")
     top = 0
     for row in rows:

@@ -52,6 +52,6 @@ def tuning(
 
 
 def _scenes(side: int) -> dict[str, Any]:
-    """Sizes of scenes for a detector that reads pictures at ``side`` px."""
+    """Sizes of scenes for a detector that reads images at ``side`` px."""
     sides = tuple(round(s * side / _SIDE) for s in _SIDES)
     return {"sides": sides, "longest": round(1333 * side / _SIDE), "copy_paste": 0.0}

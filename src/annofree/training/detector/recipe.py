@@ -51,7 +51,7 @@ class DetectorRecipe:
     # which of the labels' names, in which order; all of them where it is empty. What has another name is not learned from, and
     # counts as background
     names: tuple[str, ...] = ()
-    # share of the pictures that is learned from, over 0 .. 1
+    # share of the images that is learned from, over 0 .. 1
     fraction: float = 1.0
     # seed by which that share is chosen; a small share lies in a larger one
     split_seed: int = 42
@@ -98,7 +98,7 @@ class DetectorRecipe:
     name: str = "own-detector"
     # of the model's card
     licence: str = "unknown"
-    # what the pictures show, on the model's card: photographs or emoji
+    # what the images show, on the model's card: photographs or emoji
     world: str = "photographs"
     # supervision of labels or weights that do not tell theirs, S0 to S4; labels that tell nothing are taken to be a person's,
     # S4

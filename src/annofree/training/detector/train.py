@@ -1,9 +1,9 @@
 """Training of a detector on labels that a person or, more often, another method made.
 
-    labelled pictures -> scenes (sizes, flips, crops, copy-paste) -> network -> its losses
+    labeled images -> scenes (sizes, flips, crops, copy-paste) -> network -> its losses
 
 One round of it on what a method found by itself is Zip's self-training; on a share of a person's labels, from a detector that
-was trained so, its label-efficient tuning.  Losses are means over what each process draws from its own pictures, as in
+was trained so, its label-efficient tuning.  Losses are means over what each process draws from its own images, as in
 detectron2: several processes learn what one does where that is everywhere as much.
 """
 
@@ -32,7 +32,7 @@ from annofree.training.engine.loop import Course, Watch, train
 
 __all__ = ["Batch", "Draw", "collate", "fit_detector", "losses_of", "optimiser_of", "read_labels"]
 
-_MEMORY = 1 << 30  # bytes of decoded pictures, over all workers
+_MEMORY = 1 << 30  # bytes of decoded images, over all workers
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -70,7 +70,7 @@ def losses_of(network: nn.Module, batch: Batch, device: str = "cpu") -> dict[str
 
 
 def optimiser_of(network: DetectorNetwork, recipe: DetectorRecipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser, with a group for each learning rate and decay that there is.
+    """The recipe's optimizer, with a group for each learning rate and decay that there is.
 
     Groups are called ``weights``, ``resnet`` and ``heads`` (the last layers), those of norms with `` norms``.
     """

@@ -1,4 +1,4 @@
-"""The curves of a training as a picture, from its log alone."""
+"""The curves of a training as an image, from its log alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from annofree.training.engine.checkpoint import LOG, read_log
 __all__ = ["CURVES", "draw_curves", "plot_log", "plotted", "smoothed", "ticks"]
 
 CURVES = "curves.png"
-"""The picture of the curves in a training's folder."""
+"""The image of the curves in a training's folder."""
 
 Values = npt.NDArray[np.float64]
 

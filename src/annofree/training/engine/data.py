@@ -34,7 +34,7 @@ def batches(
 ) -> Iterable[Any]:
     """Give the share of one process in each batch from step ``start`` on, in order, made ahead by ``workers`` processes.
 
-    ``draw(number)`` makes the number-th picture of the run, ``collate`` a batch of some.
+    ``draw(number)`` makes the number-th image of the run, ``collate`` a batch of some.
     """
     return DataLoader(
         _Steps(draw, collate, course.batch, ranks.share(course.batch)),

@@ -1,7 +1,7 @@
 """One process of a training, or one of several that ``torchrun`` started: who it is, and what it shares with the others.
 
-A batch is the same whether one process or several learn from it: each takes its share of the pictures, and gradients are
-averaged.  So a loss has to be a mean over the pictures of a share, or be divided by a mean over processes (``Ranks.mean``).
+A batch is the same whether one process or several learn from it: each takes its share of the images, and gradients are
+averaged.  So a loss has to be a mean over the images of a share, or be divided by a mean over processes (``Ranks.mean``).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Ranks:
         return self.index == 0
 
     def share(self, batch: int) -> range:
-        """Which pictures of a batch are this process's; raises InputError where they do not share evenly."""
+        """Which images of a batch are this process's; raises InputError where they do not share evenly."""
         if batch % self.count:
             raise InputError(f"expected a batch that {self.count} processes can share evenly, got {batch}")
         each = batch // self.count

@@ -1,9 +1,9 @@
 """The loop that trains: batches made from a number alone, one step after the other, and nothing lost when it is stopped.
 
     for step in range(steps):
-        batch = the pictures step * batch ... of the run        each drawn from its number, ahead, by workers
+        batch = the images step * batch ... of the run        each drawn from its number, ahead, by workers
         losses = losses_of(model, batch)
-        one step of the optimiser, at the schedule's learning rates
+        one step of the optimizer, at the schedule's learning rates
 
 All that happens follows from the settings and the step: a run that was killed goes on from its last checkpoint with the same
 losses as if it had not been, bit for bit on the same machine with one thread of a CPU, and up to rounding elsewhere.  Several
@@ -45,7 +45,7 @@ class Watch:
     checkpoint_every: int = 500
     # steps between calls of on_sample; 0 for none
     sample_every: int = 0
-    # processes that draw pictures ahead; 0 draws them in turn
+    # processes that draw images ahead; 0 draws them in turn
     workers: int = 0
     # whether to write curves for TensorBoard, too; needs the package tensorboard
     tensorboard: bool = False
@@ -95,9 +95,9 @@ def train(
 ) -> Trained:
     """Train a model, on the device of ``ranks``, in place; stopped at any step, the same call goes on where it was.
 
-    ``draw(number)`` makes the number-th picture of the run, from 0, and has to make the same one for the same number;
-    ``collate`` puts a batch together; ``losses_of(model, batch)`` names losses whose sum is minimised.  The groups of the
-    optimiser start from their own ``lr``, and their ``name``, if they have one, is in the log.  ``about`` are further
+    ``draw(number)`` makes the number-th image of the run, from 0, and has to make the same one for the same number;
+    ``collate`` puts a batch together; ``losses_of(model, batch)`` names losses whose sum is minimized.  The groups of the
+    optimizer start from their own ``lr``, and their ``name``, if they have one, is in the log.  ``about`` are further
     settings that shape the curve.
 
     Ctrl-C, or a request to end, finishes the step, writes a checkpoint and raises KeyboardInterrupt; so do the minutes of

@@ -1,4 +1,4 @@
-"""A model, its optimiser and how far they are: one step of learning, and all that it takes to go on after it."""
+"""A model, its optimizer and how far they are: one step of learning, and all that it takes to go on after it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from annofree.training.engine.lr_schedules import Poly, Schedule
 __all__ = ["Course", "Learner", "Losses"]
 
 Losses = Callable[[nn.Module, Any], Mapping[str, Tensor]]
-"""Names the losses of a model on a batch, the same ones each time; their sum is minimised."""
+"""Names the losses of a model on a batch, the same ones each time; their sum is minimized."""
 
 
 @dataclass(frozen=True)
 class Course:
     """What shapes the curve: a run goes on only under the course that it began with."""
 
-    # steps of the optimiser in the whole run
+    # steps of the optimizer in the whole run
     steps: int
-    # pictures a step, over all processes
+    # images a step, over all processes
     batch: int
     # each group's learning rate over the steps, given what it starts from
     schedule: Schedule = field(default_factory=Poly)
     # of the batches and of what the model draws
     seed: int = 0
-    # whether to compute under autocast in bfloat16; weights and the optimiser stay in full precision
+    # whether to compute under autocast in bfloat16; weights and the optimizer stay in full precision
     bf16: bool = False
     # bound on the norm of the gradient over all weights; None for none
     clip: float | None = None
@@ -52,7 +52,7 @@ class Course:
 
 
 class Learner:
-    """The model, its optimiser, and how far they are: ``done`` steps, in ``seconds``, with losses that no line has yet."""
+    """The model, its optimizer, and how far they are: ``done`` steps, in ``seconds``, with losses that no line has yet."""
 
     def __init__(
         self, model: nn.Module, optimiser: torch.optim.Optimizer, losses_of: Losses, course: Course, ranks: Ranks

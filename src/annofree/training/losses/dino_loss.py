@@ -1,7 +1,7 @@
-"""What the tiny DINO minimises: three losses on the two readings of its last block, keys and the class token's attention.
+"""What the tiny DINO minimizes: three losses on the two readings of its last block, keys and the class token's attention.
 
 B views, N patches, D embedding of a key, M matched patches.  ``ground`` (B, N) is the share of a patch that nothing was pasted
-over; it is known because the views are pasted together, and says nothing of what is in the pictures.
+over; it is known because the views are pasted together, and says nothing of what is in the images.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def ground_cosines(keys: Tensor, ground: Tensor) -> Tensor:
 def ground_loss(keys: Tensor, ground: Tensor) -> Tensor:
     """Cross-entropy of ``ground`` (B, N) to the sign of the cosines of keys (B, N, D) with the ground's mean key.
 
-    One direction serves all views, so that ground is ground in any picture: what TokenCut and FOUND's seed look for inside of
-    one picture, and FOUND's 1 x 1 head across pictures.
+    One direction serves all views, so that ground is ground in any image: what TokenCut and FOUND's seed look for inside of
+    one image, and FOUND's 1 x 1 head across images.
     """
     return F.binary_cross_entropy_with_logits(_SLOPE * ground_cosines(keys, ground), ground)
 
@@ -45,8 +45,8 @@ def attention_loss(attention: Tensor, ground: Tensor) -> Tensor:
 def match_loss(here: Tensor, there: Tensor, pictures: Tensor) -> Tensor:
     """Cross-entropy of finding a pasted patch again, by the cosine of keys (M, D), in another view; both ways.
 
-    Row i of ``here`` and of ``there`` is the same spot; ``pictures`` (M) says what picture it was cut from.  Other spots of the
-    same picture are no mistakes to learn from: they may well look alike.
+    Row i of ``here`` and of ``there`` is the same spot; ``pictures`` (M) says what image it was cut from.  Other spots of the
+    same image are no mistakes to learn from: they may well look alike.
     """
     logits = F.normalize(here, dim=1) @ F.normalize(there, dim=1).T / _TEMPERATURE
     rows = torch.arange(len(here), device=here.device)

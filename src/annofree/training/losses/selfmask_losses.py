@@ -32,7 +32,7 @@ def ranking_loss(dice: Tensor, objectness: Tensor, order: Ranking = "paper") -> 
     """How far objectness (..., Q) orders queries otherwise than their dice losses (..., Q) do, (...): the mean over pairs.
 
     A pair in which one query's mask is worse costs what its objectness is above the other's, without a margin.  That is what
-    the paper means, and what choosing the largest objectness needs; the released criterion (``released``) penalises the
+    the paper means, and what choosing the largest objectness needs; the released criterion (``released``) penalizes the
     reverse.  Dice is only compared, no gradient goes through it.
 
     >>> import torch

@@ -65,7 +65,7 @@ def pairwise_bce(proposals: Tensor, instances: Tensor) -> Tensor:
 
 
 def pairwise_cost(proposals: Tensor, instances: Tensor) -> Tensor:
-    """What matching minimises, (Q, N): dice plus binary cross-entropy, of equal weight."""
+    """What matching minimizes, (Q, N): dice plus binary cross-entropy, of equal weight."""
     return pairwise_dice(proposals, instances) + pairwise_bce(proposals, instances)
 
 

@@ -1,4 +1,4 @@
-"""Labelled pictures on one sheet, for people to look at before a network learns from them."""
+"""Labeled images on one sheet, for people to look at before a network learns from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SIDE, _COLUMNS = 240, 6
 
 
 class LabelSheet:
-    """A sheet of up to ``count`` of the ``labelled`` pictures below ``root``, taken at even distances."""
+    """A sheet of up to ``count`` of the ``labelled`` images below ``root``, taken at even distances."""
 
     def __init__(self, root: Path, count: int, labelled: int) -> None:
         self._root = root
@@ -30,7 +30,7 @@ class LabelSheet:
         self._thumbnails: list[Thumbnail] = []
 
     def draw(self, labels: Iterable[tuple[str, Detections]]) -> None:
-        """Draw those of the pictures, given by file name with their labels, that belong on the sheet."""
+        """Draw those of the images, given by file name with their labels, that belong on the sheet."""
         if not self._places:
             return
         filled = ((name, found) for name, found in labels if len(found))
@@ -38,7 +38,7 @@ class LabelSheet:
             self._thumbnails += [self._thumbnail(*pair) for i, pair in enumerate(filled) if i in self._places]
 
     def save(self, path: Path, title: str) -> None:
-        """Write the sheet as JPEG, unless it is to have no pictures."""
+        """Write the sheet as JPEG, unless it is to have no images."""
         if self._thumbnails:
             file = BytesIO()
             draw_contact_sheet(title, self._thumbnails, columns=_COLUMNS, side=_SIDE).save(file, "JPEG", quality=90)

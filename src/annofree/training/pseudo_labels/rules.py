@@ -1,6 +1,6 @@
 """The rules by which found things become labels to learn from, on detections and on flat lists of scores.
 
-Nothing here reads or writes, and no mask is decoded.  Conventions: N instances of one picture, M of all, K classes.
+Nothing here reads or writes, and no mask is decoded.  Conventions: N instances of one image, M of all, K classes.
 """
 
 from __future__ import annotations
@@ -101,13 +101,13 @@ class LabelRules:
     across: float = 1.0
     # what lies by more than this share of itself in a bigger one of its class goes
     inside: float = 0.9
-    # instances of a picture that stay, the best; None for no limit
+    # instances of an image that stay, the best; None for no limit
     most: int | None = None
-    # instances of a class that stay, the best over all pictures; None for no limit
+    # instances of a class that stay, the best over all images; None for no limit
     per_class: int | None = None
-    # whether pictures without instances are left out
+    # whether images without instances are left out
     drop_empty: bool = False
-    # a class in less than this share f of the pictures makes them repeat sqrt(rare / f) times (LVIS: 0.001); 0 for none
+    # a class in less than this share f of the images makes them repeat sqrt(rare / f) times (LVIS: 0.001); 0 for none
     rare: float = 0.0
     # earlier labels stay whose mask IoU with every new one is under this (CutLER's self-training)
     earlier: float = 0.5
@@ -146,7 +146,7 @@ class LabelRules:
 
 
 def selected(found: Detections, floors: FloatArray, rules: LabelRules) -> tuple[Detections, dict[str, int]]:
-    """Apply the rules for one picture to what was found in it; tells how many each of them dropped.
+    """Apply the rules for one image to what was found in it; tells how many each of them dropped.
 
     ``floors`` (K) are the least scores of the classes, from ``min_score`` and ``keep``.
 
@@ -241,9 +241,9 @@ def capped(class_ids: IntArray, scores: FloatArray, most: int | None) -> BoolArr
 
 
 def repeat_factors(pictures_with: IntArray, pictures: int, rare: float) -> FloatArray:
-    """How often a picture of each class (K) is to be seen: max(1, sqrt(rare / f)), f the part of all pictures that have it.
+    """How often an image of each class (K) is to be seen: max(1, sqrt(rare / f)), f the part of all images that have it.
 
-    A picture repeats as its rarest class does.  Repeat factor sampling of Gupta et al., LVIS, CVPR 2019, section 4.
+    An image repeats as its rarest class does.  Repeat factor sampling of Gupta et al., LVIS, CVPR 2019, section 4.
 
     >>> repeat_factors(np.array([1, 50, 0]), 100, rare=0.04).tolist()
     [2.0, 1.0, 1.0]

@@ -1,6 +1,6 @@
 """What a run found, turned into labels to learn from: LABELS/labels.json (COCO) and LABELS/sheet.jpg, to look at first.
 
-A run is read picture by picture and what stays is spooled to the disk, so that memory holds scores and file names but no
+A run is read image by image and what stays is spooled to the disk, so that memory holds scores and file names but no
 masks; those of earlier labels, where they are merged in, stay run lengths.
 """
 
@@ -50,12 +50,12 @@ def select_labels(
 ) -> dict[str, Any]:
     """Write the instances of a run's folder as labels to ``out``, and return what their info says.
 
-    ``images``: where the pictures are, if not where the run had them; ``earlier``: labels of an earlier round to merge in;
-    ``sheet``: how many labelled pictures the contact sheet has, 0 for none.  The info has ``rules``, ``counts`` of what was
+    ``images``: where the images are, if not where the run had them; ``earlier``: labels of an earlier round to merge in;
+    ``sheet``: how many labeled images the contact sheet has, 0 for none.  The info has ``rules``, ``counts`` of what was
     found, dropped by each rule and kept, ``classes`` likewise, the least scores ``min_scores``, the ``run`` with its models and
     tiers, and the info of the ``earlier`` labels.  The same input gives the same bytes.
 
-    Raises InputError when the run has no instances or does not say where its pictures are, for names that are no classes of
+    Raises InputError when the run has no instances or does not say where its images are, for names that are no classes of
     it, and when nothing is left.
     """
     rules, source = rules or LabelRules(), StoredRun.read(run, images)
@@ -79,7 +79,7 @@ def select_labels(
 
 
 def _earlier(labels: Path, root: Path, rules: LabelRules, anywhere: bool) -> Labelled:
-    """Read earlier labels; they are of the same pictures, or the user says ``anywhere`` that they are."""
+    """Read earlier labels; they are of the same images, or the user says ``anywhere`` that they are."""
     place = labels_file(labels)
     told = info_of(place).get("images")
     if isinstance(told, str) and not anywhere and Path(told).resolve() != root:
@@ -93,7 +93,7 @@ def _earlier(labels: Path, root: Path, rules: LabelRules, anywhere: bool) -> Lab
 def _select(
     source: StoredRun, rules: LabelRules, kept: Spool, on_progress: Progress | None
 ) -> tuple[dict[str, int], FloatArray]:
-    """Spool what the rules for single pictures leave; tells the counts and the least score of each class."""
+    """Spool what the rules for single images leave; tells the counts and the least score of each class."""
     floors, counts = _floors(source, rules), {"found": source.summary.instances}
 
     def pictures() -> Iterator[RunLabels]:
@@ -152,7 +152,7 @@ def _capped(kept: Spool, chosen: BoolArray) -> Iterator[RunLabels]:
 def _joined(
     new: Iterable[RunLabels], names: tuple[str, ...], before: Labelled | None, most: float, counts: dict[str, int]
 ) -> Iterator[RunLabels]:
-    """Merge earlier labels in, picture by picture; then come the pictures that only the earlier round has."""
+    """Merge earlier labels in, image by image; then come the images that only the earlier round has."""
     places = {} if before is None else {id_: place for place, id_ in enumerate(before.ids)}
     for name, found in new:
         place, ours = places.pop(name, None), found.with_names(names)
@@ -175,7 +175,7 @@ def _joined(
 
 @dataclass(frozen=True)
 class _Tally:
-    """Instances and pictures of each class (K), and pictures in all, ``with_any`` label."""
+    """Instances and images of each class (K), and images in all, ``with_any`` label."""
 
     instances: IntArray
     pictures: IntArray
@@ -194,7 +194,7 @@ class _Tally:
         return cls(instances, pictures, total, filled)
 
     def table(self, names: tuple[str, ...], source: StoredRun) -> dict[str, dict[str, int]]:
-        """What was found of each class and what is labelled."""
+        """What was found of each class and what is labeled."""
         found = {count.name: count.instances for count in source.summary.classes.values()}
         rows = zip(names, self.instances.tolist(), self.pictures.tolist(), strict=True)
         table: dict[str, dict[str, int]] = {}
@@ -231,7 +231,7 @@ def _write(path: Path, info: Mapping[str, Any], names: tuple[str, ...], labels: 
 
 
 def _image(id_: int, labels: RunLabels, factors: FloatArray) -> dict[str, Any]:
-    """A picture, with how often it is to be seen where that is not once."""
+    """An image, with how often it is to be seen where that is not once."""
     found = labels.found
     row = {"id": id_, "file_name": labels.file_name, "height": found.size[0], "width": found.size[1]}
     repeat = float(factors[found.class_ids].max(initial=1.0))

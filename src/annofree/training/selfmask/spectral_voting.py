@@ -1,6 +1,6 @@
 """Masks by a vote among spectral clusters, SelfMask's pseudo-labels (Shin et al., CVPRW 2022): no label is ever read.
 
-Each source of features cuts a picture into 2, 3 and 4 clusters, which are nine masks; the one that agrees best with those of
+Each source of features cuts an image into 2, 3 and 4 clusters, which are nine masks; the one that agrees best with those of
 all sources wins.  D channels, h w cells, M masks, H W pixels.
 """
 
@@ -23,9 +23,9 @@ from annofree.structures import FeatureMap, Image
 __all__ = ["SOURCES", "SpectralVoter", "Vote", "Voting", "colours", "cut_masks", "source_named", "voted", "voter_named"]
 
 Source = Callable[[Sequence[Image]], list[FeatureMap]]
-"""Anything that gives features (D, h, w) an image."""
+"""Anything that gives features (D, h, w) per image."""
 
-_COLOUR_CELLS = 32  # along the short side of a picture, at most
+_COLOUR_CELLS = 32  # along the short side of an image, at most
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Vote:
 
 
 def cut_masks(features: FeatureMap, settings: Voting | None = None) -> Tensor:
-    """Cut a picture into clusters, once for each count: their masks, (M, H, W) bool, sampled nearest; empty ones left out.
+    """Cut an image into clusters, once for each count: their masks, (M, H, W) bool, sampled nearest; empty ones left out.
 
     Features are first enlarged bilinearly with aligned corners; k clusters are k-means of the k smallest eigenvectors.
     """
@@ -107,7 +107,7 @@ class SpectralVoter:
         return max(["S0", *(str(model.get("tier", "S0")) for model in self.models.values())])
 
     def maps(self, images: Sequence[Image]) -> list[Tensor]:
-        """1 inside of the mask that won and 0 outside, (H, W) an image."""
+        """1 inside of the mask that won and 0 outside, (H, W) per image."""
         return [vote.mask.float() for vote in self.votes(images)]
 
     def votes(self, images: Sequence[Image]) -> list[Vote]:
@@ -124,7 +124,7 @@ class SpectralVoter:
 
 
 def colours(images: Sequence[Image]) -> list[FeatureMap]:
-    """The mean colour of each cell less that of the picture, (3, h, w) an image: the control that has learned nothing."""
+    """The mean color of each cell less that of the image, (3, h, w) per image: the control that has learned nothing."""
     found = []
     for image in images:
         pixels = torch.tensor(image.pixels).permute(2, 0, 1).float() / 255
@@ -141,11 +141,11 @@ SOURCES: Mapping[str, Callable[[Models], Source]] = {
     "dense": lambda models: models.clip.dense,
     "colour": lambda models: colours,
 }
-"""Sources by name: DINO's keys, a CLIP's boundary features (conv4 of a ResNet) and its own tokens, and plain colour."""
+"""Sources by name: DINO's keys, a CLIP's boundary features (conv4 of a ResNet) and its own tokens, and plain color."""
 
 
 def source_named(by: str, models: str, device: str = "auto") -> Objectness:
-    """Load what masks pictures, of a preset's models: the sources that vote, ``voted``, or an objectness by its name.
+    """Load what masks images, of a preset's models: the sources that vote, ``voted``, or an objectness by its name.
 
     Raises InputError for an unknown name and for ``none``, and what the models raise.
     """
@@ -158,7 +158,7 @@ def source_named(by: str, models: str, device: str = "auto") -> Objectness:
 
 
 def voted(models: Models) -> SpectralVoter:
-    """The vote of a preset's DINO, its CLIP's boundary features and plain colour, on at most 1024 cells a source."""
+    """The vote of a preset's DINO, its CLIP's boundary features and plain color, on at most 1024 cells a source."""
     return voter_named(("dino", "boundaries", "colour"), models, Voting(most=1024))
 
 

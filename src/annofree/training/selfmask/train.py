@@ -1,7 +1,7 @@
-"""SelfMask's training (Shin et al., CVPRW 2022): every query chases one pseudo-mask a picture, and learns how well it does.
+"""SelfMask's training (Shin et al., CVPRW 2022): every query chases one pseudo-mask an image, and learns how well it does.
 
 Pseudo-masks come from a vote among spectral clusters, made once and kept.
-S px of a training picture's side.
+S px of a training image's side.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ __all__ = [
 ]
 
 Pictures = Mapping[str, Callable[[], Image]]
-"""Pictures by id, each opened when it is needed."""
+"""Images by id, each opened when it is needed."""
 Bytes = npt.NDArray[np.uint8]
 
 COURSE = Course(steps=1500, batch=16, clip=1.0)
-"""Of a tiny network from scratch; the original fine-tunes for 12 rounds of 10,553 pictures, 8 at a time."""
+"""Of a tiny network from scratch; the original fine-tunes for 12 rounds of 10,553 images, 8 at a time."""
 TINY = SelfMaskConfig(model_args={"embed_dim": 128, "depth": 4, "num_heads": 4}, heads=4, ffn=512)
 """A network from scratch: patches of 8 px, a third of DINO ViT-S/8's width and depth."""
 RATE, DECAY = 6e-4, 0.01
@@ -62,30 +62,30 @@ _SPLITS: dict[Split, float] = {"single": 0.6, "mixed": 0.4}
 
 @dataclass(frozen=True)
 class Changes:
-    """How training pictures are changed: squashed, scaled, padded, flipped, and seen in another light.
+    """How training images are changed: squashed, scaled, padded, flipped, and seen in another light.
 
-    Padding is at the bottom and the right, in the picture's mean color.  Numbers are the original's but where it is named.
+    Padding is at the bottom and the right, in the image's mean color.  Numbers are the original's but where it is named.
     """
 
-    # px of a training picture's side; the original's is 224
+    # px of a training image's side; the original's is 224
     side: int = 128
-    # part of the side that a picture is scaled to, from and to; the original's is from 0.1
+    # part of the side that an image is scaled to, from and to; the original's is from 0.1
     scale: tuple[float, float] = (0.4, 1.0)
-    # share of mirrored pictures
+    # share of mirrored images
     flip: float = 0.5
     # reach of brightness, contrast, saturation and hue
     jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2)
-    # share of pictures whose colors are jittered
+    # share of images whose colors are jittered
     jitter_share: float = 0.8
-    # share of pictures without color
+    # share of images without color
     grey: float = 0.2
-    # share of blurred pictures
+    # share of blurred images
     blur: float = 0.5
     # their blur in px, from and to
     sigma: tuple[float, float] = (0.1, 2.0)
 
     def on(self, rng: np.random.Generator, pixels: Bytes, mask: Bytes) -> tuple[Bytes, Bytes]:
-        """Change a picture (S, S, 3) and its mask (S, S) alike."""
+        """Change an image (S, S, 3) and its mask (S, S) alike."""
         size = max(1, int(rng.uniform(*self.scale) * self.side))
         flipped = rng.random() < self.flip
         light = draw_light(rng, self.jitter, self.jitter_share, self.grey, self.blur, self.sigma)
@@ -117,7 +117,7 @@ def emoji_pictures(count: int, seed: int, side: int, font: Path | None = None) -
 def vote_masks(
     pictures: Pictures, voter: SpectralVoter, folder: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, str]:
-    """Vote a mask of each picture into ``folder/masks.jsonl``, where earlier ones are kept; their quality is the agreement.
+    """Vote a mask of each image into ``folder/masks.jsonl``, where earlier ones are kept; their quality is the agreement.
 
     Returns why some could not be read, by id.  Raises InputError when the masks there were voted otherwise.
     """
@@ -139,7 +139,7 @@ def vote_masks(
 
 
 def new_network(dino: Path | None = None, queries: int = 20, side: int = 128, seed: int = 0) -> SelfMaskNetwork:
-    """Build a network on the DINO of a folder, weights and all, or a tiny one from scratch for pictures of ``side`` px.
+    """Build a network on the DINO of a folder, weights and all, or a tiny one from scratch for images of ``side`` px.
 
     The decoder's heads are the encoder's, its FFN is four times as wide.  Raises what ``Dino`` raises.
     """
@@ -156,7 +156,7 @@ def new_network(dino: Path | None = None, queries: int = 20, side: int = 128, se
 
 
 class _Lessons:
-    """Pictures (N, S, S, 3) and masks (N, S, S) in memory, squashed; the n-th lesson follows from the seed and n."""
+    """Images (N, S, S, 3) and masks (N, S, S) in memory, squashed; the n-th lesson follows from the seed and n."""
 
     def __init__(self, pictures: Pictures, masks: Mapping[str, PseudoMask], changes: Changes, seed: int) -> None:
         known = [name for name in pictures if name in masks]
@@ -173,7 +173,7 @@ class _Lessons:
 
 
 def _squashed(pixels: Bytes, side: int) -> Bytes:
-    """A picture (H, W, 3), bilinear, or a mask (H, W), nearest, as a square."""
+    """An image (H, W, 3), bilinear, or a mask (H, W), nearest, as a square."""
     how = PIL.Image.Resampling.BILINEAR if pixels.ndim == 3 else PIL.Image.Resampling.NEAREST
     return np.asarray(PIL.Image.fromarray(pixels).resize((side, side), how))
 

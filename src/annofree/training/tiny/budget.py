@@ -1,6 +1,6 @@
 """How much a tiny model learns from, and how fast: the course, the optimizer and the log of its run through the one loop.
 
-All that a tiny training draws follows from its seed and a number: of a picture of the pool, of an example or of a step
+All that a tiny training draws follows from its seed and a number: of an image of the pool, of an example or of a step
 (``rng_of``).  So a run that was killed goes on as if it had not been.
 """
 
@@ -33,9 +33,9 @@ _DRAWN = {"picture": 1, "example": 2, "step": 3}
 class Budget:
     """How much a run learns from and how fast; the learning rate rises, then falls to zero along half a cosine."""
 
-    # pictures that are learned from, rounded up to whole batches
+    # images that are learned from, rounded up to whole batches
     samples: int
-    # pictures a step
+    # images a step
     batch: int
     # learning rate of AdamW where the rise ends
     lr: float
@@ -59,7 +59,7 @@ class Budget:
 
 
 def rng_of(drawn: Literal["picture", "example", "step"], seed: int, number: int) -> np.random.Generator:
-    """What the number-th picture of a pool, example of a run, or step is drawn with."""
+    """What the number-th image of a pool, example of a run, or step is drawn with."""
     return np.random.default_rng((_DRAWN[drawn], seed, number))
 
 

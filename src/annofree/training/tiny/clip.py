@@ -1,7 +1,7 @@
 """The bundled tiny CLIP: open_clip's ModifiedResNet and text tower, trained on captions of the emoji world alone.
 
-Two kinds of pictures teach two things: scenes of several objects make the dense map localise, single objects make it
-name.  Captions of empty backgrounds keep it quiet where nothing is.  Pictures come from a pool that moves on a
+Two kinds of images teach two things: scenes of several objects make the dense map localise, single objects make it
+name.  Captions of empty backgrounds keep it quiet where nothing is.  Images come from a pool that moves on a
 little at every step, so rendering costs a few percent of the time and nothing is seen too often.
 """
 
@@ -33,7 +33,7 @@ BUDGET = Budget(samples=293_280, batch=96, lr=1.5e-3)
 """What the bundled model took: 90 minutes on one core."""
 
 POOL = 24_000
-"""Pictures rendered ahead."""
+"""Images rendered ahead."""
 
 _SIDE = 128
 _SIZES, _SIZE_ODDS = (96, 112, 128, 160), (0.35, 0.25, 0.25, 0.15)
@@ -45,21 +45,21 @@ _STOP = {
 
 
 class Captioned(NamedTuple):
-    """A rendered picture (side, side, 3) and its caption."""
+    """A rendered image (side, side, 3) and its caption."""
 
     image: npt.NDArray[np.uint8]
     caption: str
 
 
 class Example(NamedTuple):
-    """A captioned picture, and the ``size`` in px at which its batch is seen."""
+    """A captioned image, and the ``size`` in px at which its batch is seen."""
 
     picture: Captioned
     size: int
 
 
 class Batch(NamedTuple):
-    """B pictures (B, H, W, 3) uint8 and their captions, to be seen at ``size`` px."""
+    """B images (B, H, W, 3) uint8 and their captions, to be seen at ``size`` px."""
 
     images: Tensor
     captions: list[str]
@@ -67,7 +67,7 @@ class Batch(NamedTuple):
 
 
 def render(world: World, seed: int, side: int, numbers: Iterable[int]) -> list[Captioned]:
-    """Draw the pictures of some numbers, each from its number alone."""
+    """Draw the images of some numbers, each from its number alone."""
     drawn = []
     for number in numbers:
         rng = rng_of("picture", seed, number)
@@ -78,12 +78,12 @@ def render(world: World, seed: int, side: int, numbers: Iterable[int]) -> list[C
 
 
 def new_pool(world: World, size: int, seed: int, fresh: int) -> Pool[Captioned]:
-    """A pool of captioned pictures of 128 px."""
+    """A pool of captioned images of 128 px."""
     return Pool(functools.partial(render, world, seed, _SIDE), size, fresh)
 
 
 class _Draw:
-    """Draws the number-th example of a run: a picture of the pool, at a size that all of its step share."""
+    """Draws the number-th example of a run: an image of the pool, at a size that all of its step share."""
 
     def __init__(self, pool: Pool[Captioned], batch: int, seed: int) -> None:
         self.pool, self.batch, self.seed = pool, batch, seed
@@ -101,7 +101,7 @@ def collate(examples: list[Example]) -> Batch:
 
 
 def prepared(images: Tensor, size: int, generator: torch.Generator | None = None) -> Tensor:
-    """(B, H, W, 3) uint8 to normalised (B, 3, size, size); a generator adds flips and changes of light."""
+    """(B, H, W, 3) uint8 to normalized (B, 3, size, size); a generator adds flips and changes of light."""
     x = images.permute(0, 3, 1, 2).float() / 255
     if generator is not None:
         flip = torch.rand(len(x), generator=generator) < 0.5
@@ -115,7 +115,7 @@ def prepared(images: Tensor, size: int, generator: torch.Generator | None = None
 
 
 def _content(caption: str) -> frozenset[str]:
-    """The words of a caption that say what is in the picture, without number."""
+    """The words of a caption that say what is in the image, without number."""
     return frozenset(w.rstrip("s,") for w in caption.replace(",", "").split() if w not in _STOP)
 
 

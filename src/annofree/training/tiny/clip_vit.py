@@ -56,17 +56,17 @@ BUDGET = Budget(samples=429_792, batch=96, lr=1e-3)
 """What the bundled model took: 70 minutes on one core."""
 
 POOL = 12_000
-"""Pictures of 128 px rendered ahead; there are a quarter as many of 256 px."""
+"""Images of 128 px rendered ahead; there are a quarter as many of 256 px."""
 
 _SMALL_SIDE, _LARGE_SIDE = 128, 256
 _SIZES, _SIZE_ODDS = (96, 112, 128, 160, 192, 256), (0.33, 0.25, 0.22, 0.11, 0.06, 0.03)
-_LARGE_FRESH = 1  # large pictures a step that are replaced: only one step in eleven sees any
+_LARGE_FRESH = 1  # large images a step that are replaced: only one step in eleven sees any
 _DISTILLATION = 5.0  # of the loss; the frozen logit scale of about 26 multiplies the other part's gradients
-_AT_ONCE = 64  # pictures that the teacher sees together
+_AT_ONCE = 64  # images that the teacher sees together
 
 
 class Taught(NamedTuple):
-    """A picture (side, side, 3), its caption, and what the frozen towers say of both: unit features (D) of text and teacher."""
+    """An image (side, side, 3), its caption, and what the frozen towers say of both: unit features (D) of text and teacher."""
 
     image: npt.NDArray[np.uint8]
     caption: str
@@ -75,7 +75,7 @@ class Taught(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B pictures (B, H, W, 3) uint8, captions, and features (B, D) of text and teacher, to be seen at ``size`` px."""
+    """B images (B, H, W, 3) uint8, captions, and features (B, D) of text and teacher, to be seen at ``size`` px."""
 
     images: Tensor
     captions: list[str]
@@ -89,14 +89,14 @@ Teach = Callable[[Tensor, list[str]], Tensor]
 
 
 def _lessons(world: World, seed: int, side: int, teach: Teach, numbers: Iterable[int]) -> list[Taught]:
-    """Draw the pictures of some numbers, and ask the frozen towers for all of them at once."""
+    """Draw the images of some numbers, and ask the frozen towers for all of them at once."""
     drawn = render(world, seed, side, numbers)
     said = teach(torch.from_numpy(np.stack([d.image for d in drawn])), [d.caption for d in drawn])
     return [Taught(*d, *answer.unbind(0)) for d, answer in zip(drawn, said, strict=True)]
 
 
 class _Draw:
-    """Draws the number-th example of a run from two pools, of small and of large pictures, with the size of its step."""
+    """Draws the number-th example of a run from two pools, of small and of large images, with the size of its step."""
 
     def __init__(self, small: Pool[Taught], large: Pool[Taught], batch: int, seed: int) -> None:
         self.small, self.large, self.batch, self.seed = small, large, batch, seed
@@ -115,7 +115,7 @@ def collate(examples: list[tuple[Taught, int]]) -> Batch:
 
 
 def encode_image(model: CLIP, images: Tensor) -> Tensor:
-    """Unit image features (B, D) of normalised pictures (B, 3, s, s) of any size that is a multiple of 16 px."""
+    """Unit image features (B, D) of normalized images (B, 3, s, s) of any size that is a multiple of 16 px."""
     return F.normalize(VitTower(model.visual).whole(images).float(), dim=-1)
 
 
@@ -182,7 +182,7 @@ def fit_tiny_clip_vit(
 
 
 def _pools(world: World, size: int, seed: int, budget: Budget, teach: Teach) -> tuple[Pool[Taught], Pool[Taught]]:
-    """Pools of small pictures and, a quarter as many, of large ones."""
+    """Pools of small images and, a quarter as many, of large ones."""
     fresh = max(1, budget.batch // 12)
     small = functools.partial(_lessons, world, seed, _SMALL_SIDE, teach)
     large = functools.partial(_lessons, world, seed + 1, _LARGE_SIDE, teach)

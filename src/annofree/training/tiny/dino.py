@@ -1,7 +1,7 @@
-"""The bundled tiny DINO: timm's VisionTransformer, trained on pictures of the emoji world alone, without any label.
+"""The bundled tiny DINO: timm's VisionTransformer, trained on images of the emoji world alone, without any label.
 
 It has DINO's layout and stands in DINO's place, but is taught otherwise: DINO's own loss needs far more than minutes on one
-core.  Blobs cut from pictures are pasted on others; the last block's keys learn to tell ground from what was pasted and to find
+core.  Blobs cut from images are pasted on others; the last block's keys learn to tell ground from what was pasted and to find
 a pasted patch again in another view, and its class token to attend to what was pasted.  What follows that reading in the last
 block is not trained.  Captions, masks and names of the scenes are never read: supervision tier S0.
 """
@@ -44,16 +44,16 @@ BUDGET = Budget(samples=24_000, batch=32, lr=1.5e-3, weight_decay=0.04, warmup=0
 """What the bundled model took: 20 minutes on one core.  A sample is a pair of views."""
 
 POOL = 3_000
-"""Pictures rendered ahead."""
+"""Images rendered ahead."""
 
-_SIDE = 128  # px of a rendered picture
+_SIDE = 128  # px of a rendered image
 _MIX: dict[Split, float] = {"mixed": 0.5, "plain": 0.25, "touching": 0.1, "single": 0.15}
-_VIEW = 64  # px: a view shows things as large as a picture of USE's side does
+_VIEW = 64  # px: a view shows things as large as an image of USE's side does
 _ATTENTION, _MATCH = 0.2, 0.1  # weights of two losses; the ground's is 1
 
 
 def _rendered(world: World, count: int, seed: int) -> Tensor:
-    """Pictures (count, 3, H, W) uint8."""
+    """Images (count, 3, H, W) uint8."""
     rng = np.random.default_rng(seed)
     splits = rng.choice(list(_MIX), count, p=list(_MIX.values()))
     images = np.stack([world.scene(rng, split, _SIDE).image for split in splits])
@@ -61,7 +61,7 @@ def _rendered(world: World, count: int, seed: int) -> Tensor:
 
 
 def new_model(seed: int = 0) -> VisionTransformer:
-    """Build the tiny model with random weights; it takes any square or oblong picture of whole patches."""
+    """Build the tiny model with random weights; it takes any square or oblong image of whole patches."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = timm.create_model(ARCHITECTURE, pretrained=False, num_classes=0, dynamic_img_size=True, **MODEL)
@@ -93,7 +93,7 @@ class _Reader(nn.Module):
         return k[:, 1:], row.softmax(2)[:, :, 1:]
 
     def read(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Read pictures (B, 3, H, W) in 0 .. 1."""
+        """Read images (B, 3, H, W) in 0 .. 1."""
         mean, std = (torch.tensor(v, device=pixels.device).view(3, 1, 1) for v in (MEAN, STD))
         weights = {name: value.bfloat16() for name, value in self.named_parameters()}
         keys, attention = functional_call(self, weights, (((pixels - mean) / std).bfloat16(),))

@@ -99,24 +99,24 @@ def _agreement(keys: Tensor, names: Tensor, origin: Tensor) -> float:
 
 @dataclass
 class Overlap:
-    """Intersection and union of found and true things, picture by picture, in pixels."""
+    """Intersection and union of found and true things, image by image, in pixels."""
 
     both: list[int]
     either: list[int]
 
     @property
     def per_image(self) -> float:
-        """Mean IoU of the pictures that have things or where any were found."""
+        """Mean IoU of the images that have things or where any were found."""
         return float(np.mean([b / e for b, e in zip(self.both, self.either, strict=True) if e]))
 
     @property
     def pooled(self) -> float:
-        """IoU over the pixels of all pictures together."""
+        """IoU over the pixels of all images together."""
         return sum(self.both) / sum(self.either)
 
 
 def overlap(found: Sequence[npt.NDArray[np.bool_]], truth: Sequence[npt.NDArray[np.bool_]]) -> Overlap:
-    """Compare masks (H, W), one a picture."""
+    """Compare masks (H, W), one an image."""
     pairs = list(zip(found, truth, strict=True))
     return Overlap([int((f & t).sum()) for f, t in pairs], [int((f | t).sum()) for f, t in pairs])
 

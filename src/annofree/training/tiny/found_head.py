@@ -36,10 +36,10 @@ from annofree.training.tiny.evaluate_saliency import examine_found, write_untrai
 __all__ = ["BUDGET", "Refine", "fit_found", "found_loss", "refined_patches", "write_found"]
 
 Refine = Literal["pamr", "none"]
-"""How masks are drawn to the edges of their picture before they are targets."""
+"""How masks are drawn to the edges of their image before they are targets."""
 
 BUDGET = Budget(samples=880, batch=16, lr=5e-2, weight_decay=0.01, warmup=0.0)
-"""What the bundled head took, 6 minutes on one core: 55 steps of 16 pictures where the original takes 500 of 50, and its
+"""What the bundled head took, 6 minutes on one core: 55 steps of 16 images where the original takes 500 of 50, and its
 learning rate, which here falls along a cosine."""
 
 _MIX: dict[Split, float] = {"mixed": 0.6, "cluttered": 0.2, "touching": 0.2}
@@ -48,7 +48,7 @@ _FINE = 4  # cells of a mask that is refined, along the side of a patch
 
 
 def refined_patches(image: Image, patches: Tensor, refine: Refine) -> Tensor:
-    """Draw masks (K, h, w) bool of patches to the edges of a picture; patches are in where half of their area is.
+    """Draw masks (K, h, w) bool of patches to the edges of an image; patches are in where half of their area is.
 
     A mask that loses half of itself on the way (IoU at most 0.5) stays as it was, as in the original.
     """
@@ -75,7 +75,7 @@ def found_loss(logits: Tensor, drawn: Tensor, progress: float) -> Tensor:
 
 
 def _softened(rng: np.random.Generator, pixels: npt.NDArray[np.uint8]) -> Image:
-    """Half of the pictures lose detail: shrunk and enlarged again."""
+    """Half of the images lose detail: shrunk and enlarged again."""
     if rng.random() < 0.5:
         return Image(pixels)
     height, width = pixels.shape[:2]
@@ -85,7 +85,7 @@ def _softened(rng: np.random.Generator, pixels: npt.NDArray[np.uint8]) -> Image:
 
 
 class _Draw:
-    """Draws the number-th picture of a run, a fresh scene, with how much of the run is over."""
+    """Draws the number-th image of a run, a fresh scene, with how much of the run is over."""
 
     def __init__(self, world: World, budget: Budget, seed: int) -> None:
         self.world, self.budget, self.seed = world, budget, seed
@@ -97,7 +97,7 @@ class _Draw:
 
 
 class _Lesson:
-    """The loss of a head on pictures, and on how much of the run is over."""
+    """The loss of a head on images, and on how much of the run is over."""
 
     def __init__(self, dino: Dino, refine: Refine, tau: float) -> None:
         self.dino, self.refine, self.tau = dino, refine, tau

@@ -1,4 +1,4 @@
-"""Rendered pictures that are learned from many times, replaced little by little, each drawn from its number alone."""
+"""Rendered images that are learned from many times, replaced little by little, each drawn from its number alone."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The bundled tiny SAM: transformers' Sam2Model, trained on class-agnostic masks of the emoji world.
 
-Targets are whole objects and their parts of one colour, prompts are boxes, boxes with a point, and points alone, so it
+Targets are whole objects and their parts of one color, prompts are boxes, boxes with a point, and points alone, so it
 behaves as the large ones do: it draws any edge that a prompt means, and does not know objects.  No class name is seen.
 """
 
@@ -43,7 +43,7 @@ BUDGET = Budget(samples=55_000, batch=8, lr=1e-3, weight_decay=0.02)
 """What the bundled model took: 175 minutes on one core that was shared with other work."""
 
 POOL = 5_000
-"""Pictures rendered ahead."""
+"""Images rendered ahead."""
 
 _TARGET_SIDE = 128  # where the loss compares masks
 

@@ -75,7 +75,7 @@ class LessonDraw:
 
 
 def draw_targets(rng: np.random.Generator, scene: Scene, count: int) -> npt.NDArray[np.bool_]:
-    """Masks (count, H, W) of objects and of colour parts, drawn with replacement."""
+    """Masks (count, H, W) of objects and of color parts, drawn with replacement."""
     pieces = scene.layout.astype(np.int32) * 256 + scene.parts
     ids, areas = np.unique(pieces[(scene.layout > 0) & (scene.parts > 0)], return_counts=True)
     ids = ids[areas >= _MIN_AREA]

@@ -38,7 +38,7 @@ class ZutisRecipe:
     # the folder of the model, its log, checkpoint, curves and samples, relative to the recipe's file; a run stopped there is
     # resumed
     out: Path
-    # names of the archive that are held out, to be asked for later as unseen ones. Their pictures take no part, but for those
+    # names of the archive that are held out, to be asked for later as unseen ones. Their images take no part, but for those
     # that another name retrieved, too
     exclude: tuple[str, ...] = ()
     # the word whose text feature stands for pixels that belong to nothing (released code)
@@ -82,7 +82,7 @@ class ZutisRecipe:
     name: str = "own-zutis"
     # of the model's card
     licence: str = "unknown"
-    # what the pictures show, on the model's card: photographs or emoji
+    # what the images show, on the model's card: photographs or emoji
     world: str = "photographs"
     # short side in px at which the network is best asked, 0 for any
     side: int = 0

@@ -1,4 +1,4 @@
-"""ZUTIS's training (Shin et al., CVPRW 2023): from an archive of retrieved pictures and their pseudo-masks to a segmenter.
+"""ZUTIS's training (Shin et al., CVPRW 2023): from an archive of retrieved images and their pseudo-masks to a segmenter.
 
     archive, masks -> copy-paste scenes -> network -> cross-entropy of cosines to the frozen text features  (encoder)
                                               '-> dice and cross-entropy of matched proposals at each layer (decoder)
@@ -41,7 +41,7 @@ __all__ = [
     *("read_archive", "text_features", "fit_zutis"),
 ]
 
-_MEMORY = 1 << 30  # bytes of decoded pictures, over all workers
+_MEMORY = 1 << 30  # bytes of decoded images, over all workers
 
 
 class Batch(NamedTuple):
@@ -112,7 +112,7 @@ def fit_zutis(
     from the seed and their number, so a run that was stopped goes on to the same losses.  Curves are drawn also of a run that
     was stopped.
 
-    Raises InputError for an archive without masks, a name without pictures, a CLIP without a ViT, and what ``train`` does.
+    Raises InputError for an archive without masks, a name without images, a CLIP without a ViT, and what ``train`` does.
     """
     archive, masks = read_archive(recipe)
     local = find_clip(recipe.clip)
@@ -152,7 +152,7 @@ def text_features(clip: Clip, recipe: ZutisRecipe, names: tuple[str, ...]) -> Te
 def read_archive(recipe: ZutisRecipe) -> tuple[Archive, dict[str, PseudoMask]]:
     """Read the archive of a recipe without the names that are held out, and its masks of sufficient quality.
 
-    Raises InputError when there is no archive or no mask, for an unknown name to hold out, and for a name without a picture
+    Raises InputError when there is no archive or no mask, for an unknown name to hold out, and for a name without an image
     that shows something, and says which command to run.
     """
     whole = Archive.read(recipe.archive)
@@ -201,7 +201,7 @@ def new_network(clip: Local, names: tuple[str, ...], recipe: ZutisRecipe) -> Zut
 
 
 def fingerprint(archive: Archive, masks: Mapping[str, PseudoMask]) -> str:
-    """Condense what scenes are made of, names, pictures and masks, into one key."""
+    """Condense what scenes are made of, names, images and masks, into one key."""
     held = hashlib.sha256()
     for name in archive.names:
         held.update(f"{name}\n".encode())

@@ -22,14 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.clues.background import with_negatives
-from annofree.clues.regions import pooled_features
+from annofree.clues.regions import pool_features
 from annofree.datasets.emoji.files import write_scenes
 from annofree.datasets.emoji.world import Split, World
-from annofree.detections.policy import OutputPolicy, ranking_signals
+from annofree.detections.policy import OutputPolicy, compute_ranking_signals
 from annofree.detections.verification import SIGNALS, Calibration
-from annofree.evaluation.metrics.answer import calibration_error
-from annofree.evaluation.metrics.errors import assigned
-from annofree.evaluation.metrics.predictions import mask_rle
+from annofree.evaluation.metrics.answer import compute_calibration_error
+from annofree.evaluation.metrics.errors import assign_instances
+from annofree.evaluation.metrics.predictions import read_mask_rle
 from annofree.formats.coco import CocoFile
 from annofree.io.images import read_image
 from annofree.methods.answering import Answering, Verifying
@@ -67,12 +67,12 @@ class Scored:
         """Indices of who is left by these scores, strongest first."""
         order = np.argsort(-scores, kind="stable")
         ranked = replace(self.candidates[order], scores=scores[order])
-        return order[replace(policy, floor=0.0).kept(ranked)]
+        return order[replace(policy, floor=0.0).select(ranked)]
 
     def hits(self, kept: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which of the answers, strongest first, are right, each true instance given once."""
         overlaps = np.where(np.equal.outer(self.candidates.class_ids, self.truth), self.overlaps, -1.0)[kept]
-        return assigned(overlaps, np.zeros(len(self.truth), bool), 0.5) >= 0
+        return assign_instances(overlaps, np.zeros(len(self.truth), bool), 0.5) >= 0
 
 
 def scored(method: Answering, image: Image, names: Vocabulary, rows: Sequence[Any], numbers: Sequence[int]) -> Scored:
@@ -80,22 +80,22 @@ def scored(method: Answering, image: Image, names: Vocabulary, rows: Sequence[An
     clip = method.clip
     assert clip is not None
     encoding, seen = method.encode([image])[0]
-    words = clip.words(with_negatives(names, method.distractors.chosen(names, clip)))
+    words = clip.encode_text(with_negatives(names, method.distractors.choose(names, clip)))
     if isinstance(method.method, Verifying):
         own: Any = method.method
-        shares = own.settings.naming.shares(encoding.features.to(words), words)
-        signals = own.signals(encoding, words, shares)
-        ranking = own.candidates(encoding)
+        shares = own.settings.naming.compute_shares(encoding.features.to(words), words)
+        signals = own.compute_signals(encoding, words, shares)
+        ranking = own.list_candidates(encoding)
     else:
         ranking, look = method.method.instances(encoding, names), seen or encoding
-        features = pooled_features(look.tokens, ranking.masks)
-        shares = method.policy.naming.shares(features, words)
-        presence = clip.presence(look.whole, look.tokens, words)
-        signals = ranking_signals(ranking, features, words, shares, presence)
+        features = pool_features(look.tokens, ranking.masks)
+        shares = method.policy.naming.compute_shares(features, words)
+        presence = clip.score_presence(look.whole, look.tokens, words)
+        signals = compute_ranking_signals(ranking, features, words, shares, presence)
     best = shares.argmax(1).cpu().numpy().astype(np.int64)
     asked = np.flatnonzero(best < len(names))
     candidates = replace(ranking, names=names.names, class_ids=best)[asked]
-    truth = [mask_rle(row, image.size) for row in rows]
+    truth = [read_mask_rle(row, image.size) for row in rows]
     overlaps = rle_iou(candidates.rles, truth)
     classes = np.array([numbers.index(row["category_id"]) for row in rows], np.int64)
     return Scored(candidates, signals[asked], overlaps, classes)
@@ -107,7 +107,7 @@ def scenes(folder: Path, count: int, seeds: Sequence[int]) -> Iterator[tuple[Ima
         for split in SPLITS:
             place = folder / f"{split}-{seed}"
             if not (place / "truth.json").exists():
-                drawn = enumerate(World(None, 0.3).scenes(count, seed, split, 256))
+                drawn = enumerate(World(None, 0.3).draw_scenes(count, seed, split, 256))
                 write_scenes(((f"{split}-{k:05d}", scene) for k, scene in drawn), place, f"tuning, {split}, seed {seed}")
             truth = CocoFile.read(place / "truth.json")
             names = Vocabulary.of([row["name"] for row in truth.categories])
@@ -127,7 +127,7 @@ def answers(images: Sequence[Scored], calibration: Calibration, policy: OutputPo
     """Scores and hits of what is left on some images, and how much is true."""
     scores, hits = [np.zeros(0, np.float32)], [np.zeros(0, bool)]
     for one in images:
-        own = calibration.probability(one.signals)
+        own = calibration.predict(one.signals)
         kept = one.settled(own, policy)
         scores.append(own[kept])
         hits.append(one.hits(kept))
@@ -147,7 +147,7 @@ def measured(images: Sequence[Scored], policy: OutputPolicy) -> dict[str, Any]:
         precision, recall = right / max(1, int(told.sum())), right / max(1, true)
         f1 = 2 * right / max(1, int(told.sum()) + true)
         rows[floor] = {n: round(100 * v, 1) for n, v in (("precision", precision), ("recall", recall), ("F1", f1))}
-    return {"floors": rows, "calibration error": round(calibration_error(scores, hits) or 0.0, 3)}
+    return {"floors": rows, "calibration error": round(compute_calibration_error(scores, hits) or 0.0, 3)}
 
 
 def main() -> None:

@@ -33,10 +33,10 @@ from torch.nn import functional as F
 
 from annofree.features.tokenizer import Tokenizer
 from annofree.methods.clip_diy import VARIANTS, ClipDiy, ClipDiyEncoding
-from annofree.ops.grids import nearest
+from annofree.ops.grids import resize_nearest
 from annofree.protocols import DensePath
 from annofree.structures import FeatureMap, Image, IntArray, Vocabulary
-from annofree.testing.timing import Spread, seconds, spread_table
+from annofree.testing.timing import Spread, measure_seconds, spread_table
 from annofree.testing.tolerances import assert_close, assert_same_pixels
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -63,7 +63,7 @@ class RandomClip:
     def paths(self) -> tuple[DensePath, ...]:
         return ()
 
-    def prompted(self, templates: str) -> RandomClip:
+    def with_prompts(self, templates: str) -> RandomClip:
         return self  # one prompt, that of the released code
 
     @property
@@ -74,14 +74,14 @@ class RandomClip:
         return []
 
     @torch.inference_mode()
-    def words(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         new = [name for name in vocabulary.names if name not in self.texts]
         if new:
             tokens = self.tokenizer([f"a photo of a {name}" for name in new]).to(self.device)
             self.texts.update(zip(new, F.normalize(self.model.encode_text(tokens), dim=-1), strict=True))
         return torch.stack([self.texts[name] for name in vocabulary.names])
 
-    def neutral(self) -> Tensor:
+    def encode_null_text(self) -> Tensor:
         return torch.zeros(self.dimension, device=self.device)
 
     def halved(self) -> RandomClip:
@@ -91,26 +91,26 @@ class RandomClip:
         return twin
 
     @torch.inference_mode()
-    def squares(self, pixels: Tensor) -> Tensor:
+    def encode_squares(self, pixels: Tensor) -> Tensor:
         x = ((pixels - self.mean) / self.std).to(next(self.tower.parameters()).dtype)
         return F.normalize(self.tower(x).float(), dim=-1)
 
-    def presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+    def score_presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+    def compute_evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def whole(self, images: Sequence[Image]) -> Tensor:
+    def encode_image(self, images: Sequence[Image]) -> Tensor:
         raise NotImplementedError
 
-    def dense(self, images: Sequence[Image], path: Any = None) -> list[FeatureMap]:
+    def encode_dense(self, images: Sequence[Image], path: Any = None) -> list[FeatureMap]:
         raise NotImplementedError
 
-    def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def encode_boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
         raise NotImplementedError
 
-    def crops(self, image: Image, boxes: Any, *, pooled: bool) -> Tensor:
+    def encode_crops(self, image: Image, boxes: Any, *, pooled: bool) -> Tensor:
         raise NotImplementedError
 
 
@@ -124,7 +124,7 @@ class MadeUp:
 
     provenance: dict[str, Any] = {"objectness": "made up"}  # noqa: RUF012
 
-    def maps(self, images: Sequence[Image]) -> list[Tensor]:
+    def predict_maps(self, images: Sequence[Image]) -> list[Tensor]:
         coarse = torch.rand(1, 1, 5, 7, generator=torch.Generator().manual_seed(3))
         return [F.interpolate(coarse, size=i.size, mode="bilinear", align_corners=False)[0, 0] for i in images]
 
@@ -152,8 +152,8 @@ def names_of(count: int, first: str) -> list[str]:
 @torch.inference_mode()
 def obvious_maps(method: ClipDiy, clip: RandomClip, image: Image, where: Tensor, names: Sequence[str]) -> Tensor:
     """The fused maps (1 + K, 256, 256): one window at a time, through Pillow and through CLIP alone."""
-    canvas = (method.canvas(image) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    words, side = clip.words(Vocabulary.of(["background", *names])), len(canvas)
+    canvas = (method.draw_canvas(image) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    words, side = clip.encode_text(Vocabulary.of(["background", *names])), len(canvas)
     total = torch.zeros(len(words), side, side, device=clip.device)
     for window in (side, side // 2, side // 4):
         starts = range(0, side - window + 1, window // 2)
@@ -172,9 +172,9 @@ def obvious_feature(clip: RandomClip, crop: Any) -> Tensor:
 
 
 def obvious_labels(method: ClipDiy, clip: RandomClip, images: Sequence[Image], names: Sequence[str]) -> list[IntArray]:
-    wheres = MadeUp().maps(images)
+    wheres = MadeUp().predict_maps(images)
     maps = (obvious_maps(method, clip, i, w, names) for i, w in zip(images, wheres, strict=True))
-    return [nearest(m.softmax(0).argmax(0), i.size).cpu().numpy() for m, i in zip(maps, images, strict=True)]
+    return [resize_nearest(m.softmax(0).argmax(0), i.size).cpu().numpy() for m, i in zip(maps, images, strict=True)]
 
 
 # ours
@@ -197,12 +197,12 @@ class Agreement(NamedTuple):
 
 def agreement(method: ClipDiy, clip: RandomClip, images: Sequence[Image], names: Sequence[str]) -> Agreement:
     """Run both ways once; raises SystemExit unless all values and, but for near ties, all labels are the same."""
-    encodings, wheres = method.encode(images), MadeUp().maps(images)
+    encodings, wheres = method.encode(images), MadeUp().predict_maps(images)
     apart, equal = 0.0, []
     for image, encoding, where in zip(images, encodings, wheres, strict=True):
-        obvious, ours = obvious_maps(method, clip, image, where, names), method.scores(encoding, names)
+        obvious, ours = obvious_maps(method, clip, image, where, names), method.compute_scores(encoding, names)
         apart = max(apart, float((ours - obvious).abs().max()))
-        labels, said = nearest(obvious.argmax(0), image.size).cpu().numpy(), method.semantic(encoding, names).labels
+        labels, said = resize_nearest(obvious.argmax(0), image.size).cpu().numpy(), method.semantic(encoding, names).labels
         equal.append(float((said == labels).mean()))
         try:
             assert_close(ours, obvious, depth="network")
@@ -238,7 +238,7 @@ def timings(clip: RandomClip, images: Sequence[Image], classes: int, repeats: in
     }
     for names in (first, second):
         our_labels(method, kept, names)  # words are read once, before the clock starts
-    rounds = [{name: seconds(job, clip.device) for name, job in jobs.items()} for _ in range(repeats)]
+    rounds = [{name: measure_seconds(job, clip.device) for name, job in jobs.items()} for _ in range(repeats)]
     return {name: [r[name] for r in rounds] for name in jobs}
 
 

@@ -33,8 +33,8 @@ from annofree.io.images import find_images
 from annofree.ops.rle import decode_rle, encode_rle
 from annofree.retrieval.archive import Archive, Member, PseudoMask
 from annofree.testing.timing import Spread, spread_table
-from annofree.training.augment.color import Light
-from annofree.training.augment.copy_paste import VARIANTS, CopyPaste, CopyPasteSettings, PastedScene, PictureDraw, SceneDraw
+from annofree.training.augment.color import ColorChange
+from annofree.training.augment.copy_paste import VARIANTS, CopyPaste, CopyPasteSettings, ImageDraw, PastedScene, SceneDraw
 
 SIZE = (375, 500)  # px, of a common photograph in ImageNet
 CLASSES = 5
@@ -54,8 +54,8 @@ class Material:
         rng, masks = np.random.default_rng(seed), {}
         places = {f"{i}": str(path) for i, path in enumerate(paths)}
         for id_, place in places.items():
-            with Picture.open(place) as picture:
-                size = picture.height, picture.width
+            with Picture.open(place) as image:
+                size = image.height, image.width
             coded = encode_rle(ellipse(rng, size))
             rle = {"size": list(size), "counts": coded["counts"].decode("ascii")}
             masks[id_] = PseudoMask(id_, rle, 1.0)
@@ -68,8 +68,8 @@ class Material:
 def ellipse(rng: np.random.Generator, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """An object of a third of the picture's sides, or a little less or more, about its middle."""
     y, x = np.mgrid[: size[0], : size[1]]
-    centre, radius = rng.uniform(0.4, 0.6, 2) * size, rng.uniform(0.15, 0.35, 2) * size
-    return np.asarray(((y - centre[0]) / radius[0]) ** 2 + ((x - centre[1]) / radius[1]) ** 2 < 1)
+    center, radius = rng.uniform(0.4, 0.6, 2) * size, rng.uniform(0.15, 0.35, 2) * size
+    return np.asarray(((y - center[0]) / radius[0]) ** 2 + ((x - center[1]) / radius[1]) ** 2 < 1)
 
 
 def draw_pictures(count: int, folder: Path, seed: int) -> list[Path]:
@@ -87,44 +87,44 @@ def draw_pictures(count: int, folder: Path, seed: int) -> list[Path]:
 # the obvious way
 
 
-def obvious_picture(material: Material, draw: PictureDraw, side: int, ignored: int) -> tuple[Any, Any]:
+def obvious_picture(material: Material, draw: ImageDraw, side: int, ignored: int) -> tuple[Any, Any]:
     """One picture (S, S, 3) and its labels (S, S), opened and augmented as a whole."""
     with Picture.open(material.archive.places[draw.id]) as opened:
-        picture = opened.convert("RGB")
+        image = opened.convert("RGB")
     rle = json.loads((material.folder / f"{draw.id}.json").read_text())
     mask = decode_rle(rle)
     h, w = (max(1, int(draw.scale * n)) for n in mask.shape)
-    colours = np.asarray(picture.resize((w, h), Picture.Resampling.BILINEAR))
+    colors = np.asarray(image.resize((w, h), Picture.Resampling.BILINEAR))
     rows, columns = ((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip((h, w), mask.shape, strict=True))
     labels = mask[rows[:, None], columns] * np.int64(draw.class_id + 1)
     lacking = max(0, side - h), max(0, side - w)
     margins = [(n, 0) if far else (0, n) for n, far in zip(lacking, draw.far, strict=True)]
     padded = np.empty((h + lacking[0], w + lacking[1], 3), np.uint8)
-    padded[:] = np.rint(ImageStat.Stat(picture).mean)
-    padded[margins[0][0] : margins[0][0] + h, margins[1][0] : margins[1][0] + w] = colours
+    padded[:] = np.rint(ImageStat.Stat(image).mean)
+    padded[margins[0][0] : margins[0][0] + h, margins[1][0] : margins[1][0] + w] = colors
     labels = np.pad(labels, margins, constant_values=ignored)
     y, x = (int(u * (n - side + 1)) for u, n in zip(draw.window, labels.shape, strict=True))
-    colours, labels = padded[y : y + side, x : x + side], labels[y : y + side, x : x + side]
+    colors, labels = padded[y : y + side, x : x + side], labels[y : y + side, x : x + side]
     if draw.flip:
-        colours, labels = colours[:, ::-1], labels[:, ::-1]
-    return obvious_light(Picture.fromarray(np.ascontiguousarray(colours)), draw.light), labels
+        colors, labels = colors[:, ::-1], labels[:, ::-1]
+    return obvious_light(Picture.fromarray(np.ascontiguousarray(colors)), draw.light), labels
 
 
-def obvious_light(picture: Any, light: Light) -> Any:
+def obvious_light(image: Any, light: ColorChange) -> Any:
     for name, amount in light.steps:
-        picture = getattr(transforms, f"adjust_{name}")(picture, amount)
+        image = getattr(transforms, f"adjust_{name}")(image, amount)
     if light.grey:
-        picture = transforms.rgb_to_grayscale(picture, 3)
-    return np.asarray(picture.filter(ImageFilter.GaussianBlur(light.sigma)) if light.sigma else picture)
+        image = transforms.rgb_to_grayscale(image, 3)
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(light.sigma)) if light.sigma else image)
 
 
 def obvious_scene(material: Material, how: CopyPasteSettings, scene: SceneDraw) -> PastedScene:
     side = how.crop
-    colours, semantic = obvious_picture(material, scene[0], side, how.ignored)
-    image, semantic = colours.copy(), semantic.copy()
+    colors, semantic = obvious_picture(material, scene[0], side, how.ignored)
+    image, semantic = colors.copy(), semantic.copy()
     instances = [(semantic > 0) & (semantic < how.ignored)]
     for draw in scene[1:]:
-        colours, labels = obvious_picture(material, draw, side, how.ignored)
+        colors, labels = obvious_picture(material, draw, side, how.ignored)
         object_ = (labels > 0) & (labels < how.ignored)
         instances.append(np.zeros((side, side), bool))
         ys, xs = np.nonzero(object_)
@@ -134,7 +134,7 @@ def obvious_scene(material: Material, how: CopyPasteSettings, scene: SceneDraw) 
         cut = object_[box]
         y, x = (int(u * (side - n + 1)) for u, n in zip(draw.place, cut.shape, strict=True))
         to = slice(y, y + cut.shape[0]), slice(x, x + cut.shape[1])
-        image[to][cut], semantic[to][cut] = colours[box][cut], labels[box][cut]
+        image[to][cut], semantic[to][cut] = colors[box][cut], labels[box][cut]
         for other in instances:
             other[to][cut] = False
         instances[-1][to][cut] = True
@@ -147,7 +147,7 @@ def agreement(material: Material, how: CopyPasteSettings, draws: Sequence[SceneD
     """How many levels the pictures are apart without change of colours; raises SystemExit unless all truth is equal."""
     made, apart = CopyPaste(material.archive, material.masks, how), 0
     for draw in draws:
-        plain = tuple(picture._replace(light=Light()) for picture in draw)
+        plain = tuple(image._replace(light=ColorChange()) for image in draw)
         ours, theirs = made.render(plain), obvious_scene(material, how, plain)
         same = (np.array_equal(getattr(ours, n), getattr(theirs, n)) for n in ("semantic", "instances", "class_ids"))
         apart = max(apart, int(np.abs(ours.image.astype(int) - theirs.image).max()))

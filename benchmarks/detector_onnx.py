@@ -23,7 +23,7 @@ from annofree.detectors.onnx import Graph, export_onnx
 from annofree.detectors.region_detector import RegionNetwork
 from annofree.errors import InputError
 from annofree.io.images import find_images, read_image
-from annofree.testing.timing import Spread, seconds
+from annofree.testing.timing import Spread, measure_seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def by_onnx() -> list[object]:
         return [session.run(None, {"pixels": pixels.numpy()}) for pixels in read]
 
-    rounds = [(len(read) / seconds(by_torch), len(read) / seconds(by_onnx)) for _ in range(asked.repeats + 1)][1:]
+    rounds = [(len(read) / measure_seconds(by_torch), len(read) / measure_seconds(by_onnx)) for _ in range(asked.repeats + 1)][
+        1:
+    ]
     told = {
         "PyTorch, pictures a second": Spread.of([ours for ours, _ in rounds]),
         "onnxruntime, pictures a second": Spread.of([theirs for _, theirs in rounds]),

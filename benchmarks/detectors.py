@@ -26,10 +26,10 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 
 from annofree.detectors.backbones import Backbone
 from annofree.detectors.base import DetectorNetwork
-from annofree.detectors.build import build
+from annofree.detectors.build import build_network
 from annofree.detectors.config import BACKBONES, DetectorConfig
-from annofree.detectors.types import Target
-from annofree.testing.timing import Spread, seconds, spread_table
+from annofree.detectors.types import DetectionTargets
+from annofree.testing.timing import Spread, measure_seconds, spread_table
 
 NAMES = tuple(f"class {i}" for i in range(20))
 SMALL: dict[str, Any] = {
@@ -44,7 +44,7 @@ SMALL: dict[str, Any] = {
     "roi_batch": 32,
 }
 
-Scene = tuple[Tensor, Target]
+Scene = tuple[Tensor, DetectionTargets]
 
 
 def scene(size: tuple[int, int], objects: int, rng: torch.Generator) -> Scene:
@@ -62,7 +62,7 @@ def scene(size: tuple[int, int], objects: int, rng: torch.Generator) -> Scene:
     pixels = torch.rand(3, height, width, generator=rng)
     for mask in masks:
         pixels[:, mask] = pixels[:, mask] * 0.2 + 0.8 * torch.rand(3, 1, generator=rng)
-    return pixels, Target(boxes, torch.randint(0, len(NAMES), (objects,), generator=rng), masks)
+    return pixels, DetectionTargets(boxes, torch.randint(0, len(NAMES), (objects,), generator=rng), masks)
 
 
 class Body(Backbone):
@@ -98,7 +98,7 @@ def torchvisions(config: DetectorConfig) -> nn.Module:
 
 def learning(network: nn.Module, scenes: Sequence[Scene], ours: bool, device: str, bf16: bool) -> Callable[[], object]:
     """One step on all scenes."""
-    optimiser = torch.optim.SGD(network.parameters(), 1e-4, momentum=0.9)
+    optimizer = torch.optim.SGD(network.parameters(), 1e-4, momentum=0.9)
     pixels, targets = [p.to(device) for p, _ in scenes], [t.to(device) for _, t in scenes]
     theirs = [{"boxes": t.boxes, "labels": t.labels + 1, "masks": t.masks.to(torch.uint8)} for t in targets]
 
@@ -106,9 +106,9 @@ def learning(network: nn.Module, scenes: Sequence[Scene], ours: bool, device: st
         network.train()
         with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=bf16):
             losses = network(pixels, targets if ours else theirs)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.stack([loss.float() for loss in losses.values()]).sum().backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
 
     return step
 
@@ -131,14 +131,14 @@ def finding(network: nn.Module, scenes: Sequence[Scene], device: str, bf16: bool
 def timings(config: DetectorConfig, scenes: Sequence[Scene], repeats: int, device: str, bf16: bool) -> dict[str, list[float]]:
     """Pictures a second of each network at each work, once a repeat, in turn, after one round that is not counted."""
     torch.manual_seed(0)
-    ours, theirs = build(config).to(device), torchvisions(config).to(device)
+    ours, theirs = build_network(config).to(device), torchvisions(config).to(device)
     jobs = {
         "train cascade": learning(ours, scenes, True, device, bf16),
         "train torchvision": learning(theirs, scenes, False, device, bf16),
         "use cascade": finding(ours, scenes, device, bf16),
         "use torchvision": finding(theirs, scenes, device, bf16),
     }
-    rounds = [{name: len(scenes) / seconds(job, device) for name, job in jobs.items()} for _ in range(repeats + 1)]
+    rounds = [{name: len(scenes) / measure_seconds(job, device) for name, job in jobs.items()} for _ in range(repeats + 1)]
     return {name: [r[name] for r in rounds[1:]] for name in jobs}
 
 

@@ -35,17 +35,17 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Sam2Config, Sam2Model, SamConfig, SamModel
 
-from annofree.features.clip_network import Tower, tower_of
+from annofree.features.clip_network import Tower, wrap_tower
 from annofree.features.dino import Dino
-from annofree.features.preprocessing import pixels_of
+from annofree.features.preprocessing import preprocess_image
 from annofree.features.sam import FAMILIES
 from annofree.features.sam_inputs import Frame
-from annofree.hub.cards import Card, known_cards
-from annofree.hub.presets import Role, presets
-from annofree.methods.components import device_named
-from annofree.ops.grids import fitted_size
+from annofree.hub.cards import Card, list_known_cards
+from annofree.hub.presets import Role, list_presets
+from annofree.methods.components import resolve_device
+from annofree.ops.grids import fit_size
 from annofree.structures import Image
-from annofree.testing.timing import Spread, seconds
+from annofree.testing.timing import Spread, measure_seconds
 
 SIZE = (480, 640)  # px, of a common photograph in COCO
 PRESETS = ("fast", "paper", "best")
@@ -67,17 +67,17 @@ class Part:
 
     @property
     def card(self) -> Card:
-        return known_cards()[self.model]
+        return list_known_cards()[self.model]
 
 
 def all_parts() -> dict[str, Part]:
     """The parts of the presets, by the name of the model; raises SystemExit should two presets set one differently."""
     found: dict[str, Part] = {}
     for name in PRESETS:
-        for role, card in presets()[name].cards().items():
+        for role, card in list_presets()[name].find_cards().items():
             if role not in WORK:
                 continue
-            use, before = {**card.use, **presets()[name].use.get(role, {})}, found.get(card.name)
+            use, before = {**card.use, **list_presets()[name].use.get(role, {})}, found.get(card.name)
             if before and (before.role, before.use) != (role, use):
                 raise SystemExit(f"expected {card.name} to be set alike in all presets, got another way in {name}")
             found[card.name] = Part(card.name, role, use, (*(before.presets if before else ()), name))
@@ -112,21 +112,21 @@ def random_tower(part: Part, device: str, dtype: torch.dtype, small: bool) -> To
     visual = filled(visual).to(device).to(memory_format=torch.channels_last)
     if cast is not None:
         convert_weights_to_lp(visual, dtype)
-    return tower_of(visual, part.use.get("positions"))
+    return wrap_tower(visual, part.use.get("positions"))
 
 
 def clip_job(part: Part, device: str, dtype: torch.dtype, small: bool) -> Job:
-    """What ``Clip.dense`` or ``Clip.boundaries`` does with one picture."""
+    """What ``Clip.encode_dense`` or ``Clip.boundaries`` does with one picture."""
     tower, dense = random_tower(part, device, dtype, small), part.role == "clip"
     stride = tower.stride if dense else 16
     side = SMALL if small else part.use["dense_side" if dense else "boundary_side"]
     mean, std = (torch.tensor(part.card.preprocessing[k], device=device) for k in ("mean", "std"))
 
     def see(image: Image) -> Tensor:
-        x = pixels_of(image, fitted_size(image.size, side, stride), mean, std)
+        x = preprocess_image(image, fit_size(image.size, side, stride), mean, std)
         if dense:
-            return F.normalize(tower.dense(x, part.use["dense"])[0].float(), dim=0)
-        return tower.conv4(x)[0].float()
+            return F.normalize(tower.encode_dense(x, part.use["dense"])[0].float(), dim=0)
+        return tower.extract_conv4(x)[0].float()
 
     return see
 
@@ -174,7 +174,7 @@ def sam_job(part: Part, device: str, dtype: torch.dtype, small: bool) -> Job:
     frame = Frame(SMALL if small else part.card.preprocessing["side"], FAMILIES[kind].fit)
 
     def see(image: Image) -> Tensor:
-        found = model.get_image_embeddings(frame.pixels(image, torch.device(device)).to(dtype))
+        found = model.get_image_embeddings(frame.preprocess(image, torch.device(device)).to(dtype))
         last: Tensor = found if isinstance(found, Tensor) else found[-1]
         return last[0]
 
@@ -182,7 +182,7 @@ def sam_job(part: Part, device: str, dtype: torch.dtype, small: bool) -> Job:
 
 
 def dino_job(part: Part, device: str, dtype: torch.dtype, small: bool) -> Job:
-    """``Dino.keys`` of one picture, which keeps its size."""
+    """``Dino.extract_keys`` of one picture, which keeps its size."""
     narrow: dict[str, Any] = {"embed_dim": 32, "depth": 2, "num_heads": 2} if small else {}
     config = {"architecture": "vit_small_patch8_224", "model_args": narrow}
     with tempfile.TemporaryDirectory() as temporary:
@@ -191,7 +191,7 @@ def dino_job(part: Part, device: str, dtype: torch.dtype, small: bool) -> Job:
         save_file(model.state_dict(), folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(config))
         dino = Dino(folder, device, card=part.card, dtype=dtype)
-    return lambda image: dino.keys([image])[0].values
+    return lambda image: dino.extract_keys([image])[0].values
 
 
 JOBS: dict[Role, Callable[[Part, str, torch.dtype, bool], Job]] = {
@@ -211,7 +211,7 @@ def matmul_limit(device: str, dtype: torch.dtype, small: bool) -> float:
     for side in sides:
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         out = a @ b  # warm
-        fastest = min(seconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device) for _ in range(5))  # type: ignore[misc]
+        fastest = min(measure_seconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device) for _ in range(5))  # type: ignore[misc]
         best = max(best, 2 * side**3 / fastest)
     return best
 
@@ -275,7 +275,7 @@ def measure(part: Part, device: str, dtype: str, repeats: int, small: bool, seed
     before = matmul_limit(device, DTYPES[dtype], small)
     with FlopCounterMode(display=False) as counter:
         shape = tuple(job(image).shape)
-    times = tuple(seconds(lambda: job(image), device) for _ in range(repeats))
+    times = tuple(measure_seconds(lambda: job(image), device) for _ in range(repeats))
     peak = peak_memory(device)
     limit = max(before, matmul_limit(device, DTYPES[dtype], small))
     return Result(part.model, WORK[part.role], part.presets, shape, float(counter.get_total_flops()), times, limit, peak)
@@ -332,7 +332,7 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there as well")
     parser.add_argument("--alone", metavar="MODEL", help="measure this part in this process and print its numbers as JSON")
     asked = parser.parse_args(arguments)
-    asked.device = device_named(asked.device)
+    asked.device = resolve_device(asked.device)
     if asked.dtype == "tf32" and not asked.device.startswith("cuda"):
         parser.error("tf32 is a number format of GPUs; expected --device cuda, or another --dtype")
     return asked

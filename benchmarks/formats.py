@@ -29,9 +29,9 @@ import numpy as np
 from annofree.evaluation.metrics.instance import evaluate_instances
 from annofree.formats.coco import CocoFile
 from annofree.formats.registry import FORMATS, export, read, read_run
-from annofree.runs.clock import Clock
-from annofree.runs.run import finish
-from annofree.runs.store.chunks import Shards
+from annofree.runs.clock import StageTimer
+from annofree.runs.run import finish_run
+from annofree.runs.store.chunks import Chunks
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.names import ResultNames
 from annofree.structures import Detections
@@ -80,18 +80,18 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 def made_up_run(out: Path, count: int) -> None:
     """A complete run of small pictures, as ``annofree segment`` leaves it."""
     ids = [f"{k // 1000:03}/{k:06}.jpg" for k in range(count)]
-    folder, shards, names = RunFolder.create(out, NAMES, overlays=False), Shards(out), ResultNames(ids)
+    folder, shards, names = RunFolder.create(out, NAMES, overlays=False), Chunks(out), ResultNames(ids)
     shards.lock()
     shards.begin({"asked": {}, "stretch": STRETCH}, ids)
     rng = np.random.default_rng(0)
     for number, start in enumerate(range(0, count, STRETCH)):
         rows = []
         for k in range(start, min(count, start + STRETCH)):
-            row = folder.record(names.of(ids[k]), (SIDE, SIDE), detections=_things(rng))
+            row = folder.record(names.find_names(ids[k]), (SIDE, SIDE), detections=_things(rng))
             rows.append({"n": k, "id": ids[k], **row})
         about = {"images": len(rows), "failed": 0, "instances": OBJECTS * len(rows), "seconds": {"total": 1.0}}
         shards.close(number, rows, about)
-    finish(shards, folder, ("instance",), {}, Clock())
+    finish_run(shards, folder, ("instance",), {}, StageTimer())
     shards.unlock()
 
 

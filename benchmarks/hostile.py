@@ -26,15 +26,15 @@ RED, GREY = (200, 30, 30), (128, 128, 128)
 
 def plain(size: tuple[int, int] = (60, 40)) -> Picture:
     """A red box on grey."""
-    picture = PIL.Image.new("RGB", size, GREY)
-    picture.paste(RED, (size[0] // 8, size[1] // 5, size[0] * 2 // 3, size[1] * 4 // 5))
-    return picture
+    image = PIL.Image.new("RGB", size, GREY)
+    image.paste(RED, (size[0] // 8, size[1] // 5, size[0] * 2 // 3, size[1] * 4 // 5))
+    return image
 
 
-def encoded(picture: Picture, kind: str = "PNG", **how: Any) -> bytes:
+def encoded(image: Picture, kind: str = "PNG", **how: Any) -> bytes:
     """The bytes of a picture's file."""
     file = BytesIO()
-    picture.save(file, kind, **how)
+    image.save(file, kind, **how)
     return file.getvalue()
 
 

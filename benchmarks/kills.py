@@ -28,11 +28,11 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from annofree.runs.batch_encoder import Encoders
-from annofree.runs.config import Request
-from annofree.runs.inputs import source_of
+from annofree.runs.batch_encoder import BatchEncoder
+from annofree.runs.config import RunConfig
+from annofree.runs.inputs import find_source
 from annofree.runs.run import Run
-from annofree.runs.store.chunks import Shards
+from annofree.runs.store.chunks import Chunks
 from annofree.runs.tasks import TASKS, Tasks
 from annofree.structures import Detections, Image, LabelMap, Vocabulary
 
@@ -87,15 +87,15 @@ def draw_pictures(folder: Path, count: int, seed: int = 0) -> None:
             place.write_bytes(place.read_bytes()[:-30])
 
 
-def one_run(pictures: Path, out: Path, *, stretch: int = 8, overlays: bool = False, keep: bool = True) -> None:
+def one_run(images: Path, out: Path, *, stretch: int = 8, overlays: bool = False, keep: bool = True) -> None:
     """Begin a run or go on with it: all tasks, in shards of ``stretch``."""
-    source, method = source_of([pictures], out), Colours()
-    ids, words, settings = list(source.ids()), Vocabulary.of(NAMES), {"method": "colours"}
-    request = Request(out, ids, source.root, words, settings, TASKS, ("blue",), stretch=stretch, overlays=overlays, keep=keep)
+    source, method = find_source([images], out), Colours()
+    ids, words, settings = list(source.list_ids()), Vocabulary.of(NAMES), {"method": "colours"}
+    request = RunConfig(out, ids, source.root, words, settings, TASKS, ("blue",), stretch=stretch, overlays=overlays, keep=keep)
     run = Run(request)
     if not run.check():
         tasks = Tasks(TASKS, method, method, ("blue",))
-        run.go(tasks, Encoders(tasks, 4, 2), {"settings": settings})
+        run.execute(tasks, BatchEncoder(tasks, 4, 2), {"settings": settings})
 
 
 def digest(out: Path) -> dict[str, str]:
@@ -135,13 +135,13 @@ def killed_runs(folder: Path, kills: int, images: int, seed: int = 0, **how: Any
     in_a_fork(lambda: one_run(pictures, folder / "undisturbed", **how))
     whole, taken = time.perf_counter() - start, 0
     expected, found = digest(folder / "undisturbed"), list[list[str]]()
-    shards = len(Shards(folder / "undisturbed").whole())
+    shards = len(Chunks(folder / "undisturbed").list_whole())
     where: Counter[str] = Counter()
     while taken < kills or not found:
         out = folder / f"killed-{len(found)}"
         while in_a_fork(lambda out=out: one_run(pictures, out, **how), rng.uniform(0, whole / 3) if taken < kills else None):  # type: ignore[misc]
             taken += 1
-            done = len(Shards(out).whole())
+            done = len(Chunks(out).list_whole())
             where["before the first shard" if not done else "among the shards" if done < shards else "at the results"] += 1
         got = digest(out)
         found.append(sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name)))

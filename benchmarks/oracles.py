@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.evaluation.metrics.instance import evaluate_instances
-from annofree.evaluation.metrics.oracles import FIXES, evaluate_oracles, fixed_rows
-from annofree.evaluation.predict_instances import scores_of
+from annofree.evaluation.metrics.oracles import FIXES, evaluate_oracles, fix_rows
+from annofree.evaluation.predict_instances import score_predictions
 from annofree.formats.coco import CocoFile
 from annofree.ops.rle import fill_polygons, rle_area, rle_box
 
@@ -79,11 +79,11 @@ def measured(images: int, predictions: int, obvious: bool) -> dict[str, Any]:
     """Seconds of plain scoring, of the split and, if asked for, of scoring each fixed file; the AP of all agree."""
     truth, said = made_up(images, predictions)
     told: dict[str, Any] = {"images": images, "predictions": len(said), "truth": len(truth.annotations)}
-    _, told["plain scoring"] = timed(lambda: scores_of(truth, said))
+    _, told["plain scoring"] = timed(lambda: score_predictions(truth, said))
     split, told["oracle split"] = timed(lambda: evaluate_oracles(truth, said))
     told["AP"] = {fix: round(100 * (oracle.ap or 0.0), 1) for fix, oracle in split.oracles.items()}
     if obvious:
-        files = [fixed_rows(truth, said, fix) for fix in FIXES]
+        files = [fix_rows(truth, said, fix) for fix in FIXES]
         _, told["scoring four fixed files, AP alone"] = timed(lambda: [evaluate_instances(truth, rows).ap for rows in files])
     told["peak GB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
     return told

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.ops.pamr import DILATIONS, pamr
-from annofree.testing.timing import Spread, seconds
+from annofree.ops.pamr import DILATIONS, apply_pamr
+from annofree.testing.timing import Spread, measure_seconds
 from annofree.testing.tolerances import assert_close
 
 _AROUND = [k for k in range(9) if k != 4]
@@ -43,7 +43,7 @@ def obvious(image: Tensor, maps: Tensor, iterations: int = 10) -> Tensor:
 
 
 def typical(work: Callable[[], object], repeats: int) -> float:
-    return Spread.of([seconds(work) for _ in range(repeats)]).median
+    return Spread.of([measure_seconds(work) for _ in range(repeats)]).median
 
 
 def main() -> None:
@@ -54,8 +54,8 @@ def main() -> None:
     asked = parser.parse_args()
     generator = torch.Generator().manual_seed(0)
     image, maps = (torch.rand(k, *asked.size, generator=generator) for k in (3, asked.classes))
-    assert_close(pamr(image, maps), obvious(image, maps))
-    ours, theirs = (typical(lambda way=way: way(image, maps), asked.repeats) for way in (pamr, obvious))  # type: ignore[misc]
+    assert_close(apply_pamr(image, maps), obvious(image, maps))
+    ours, theirs = (typical(lambda way=way: way(image, maps), asked.repeats) for way in (apply_pamr, obvious))  # type: ignore[misc]
     cells = asked.classes * asked.size[0] * asked.size[1] * 4
     print(
         json.dumps(

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from annofree.clues.presence import FEWEST, folder_levels, levelled
-from annofree.evaluation.accumulators import InstanceAnswers
+from annofree.clues.presence import FEWEST, measure_folder_levels, subtract_levels
+from annofree.evaluation.accumulators import InstanceAccumulator
 from annofree.formats.coco import CocoFile
 from annofree.io.images import read_image
 from annofree.methods.build import load
@@ -64,18 +64,18 @@ def held_out(presence: Tensor, there: Tensor, draws: int = 20) -> dict[str, floa
         for _ in range(draws):
             order = rng.permutation(len(presence))
             own, rest = order[half:], order[:count]
-            levels = folder_levels(presence[np.resize(rest, max(count, FEWEST))])
-            values.append(ranking(levelled(presence[own], levels), there[own], 0.0)["average precision"])
+            levels = measure_folder_levels(presence[np.resize(rest, max(count, FEWEST))])
+            values.append(ranking(subtract_levels(presence[own], levels), there[own], 0.0)["average precision"])
         found[str(count)] = round(float(np.mean(values)), 2)
     return found
 
 
 def asked_of(method: Zip, encodings: Sequence[ZipEncoding], truth: CocoFile, words: Vocabulary) -> dict[str, Any]:
     """Figures of the method's masks, by split."""
-    answers = InstanceAnswers(truth, "split")
+    answers = InstanceAccumulator(truth, "split")
     for row, encoding in zip(truth.images, encodings, strict=True):
         answers.add(row, method.instances(encoding, words))
-    return {"instances": len(answers.found.annotations), **answers.figures()}
+    return {"instances": len(answers.found.annotations), **answers.compute_figures()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -94,17 +94,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plain = load("zip", models=asked.models, device="cpu")
     assert isinstance(plain, Zip)
     encodings = [plain.encode([read_image(WORLD / "images" / row["file_name"])])[0] for row in truth.images]
-    texts = plain.clip.words(words)
-    presence = torch.stack([plain.clip.presence(e.whole, e.tokens, texts) for e in encodings])
+    texts = plain.clip.encode_text(words)
+    presence = torch.stack([plain.clip.score_presence(e.whole, e.tokens, texts) for e in encodings])
     there, gate = truth_of(truth), plain.settings.presence
     found: dict[str, Any] = {
         "fixed": ranking(presence, there, gate),
-        "folder": ranking(levelled(presence, folder_levels(presence)), there, gate),
+        "folder": ranking(subtract_levels(presence, measure_folder_levels(presence)), there, gate),
         "levels of other pictures, average precision": held_out(presence, there),
     }
     print(json.dumps(found, indent=2))
     if asked.ask:
-        methods = {"zip, fixed": plain, "zip, folder": plain.calibrated(encodings, words)}
+        methods = {"zip, fixed": plain, "zip, folder": plain.with_calibration(encodings, words)}
         found |= {name: asked_of(method, encodings, truth, words) for name, method in methods.items()}
         print(json.dumps({name: found[name] for name in methods}, indent=2))
     if asked.json:

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from annofree.retrieval.index import FORMAT, Index, embeddings_name, ids_name
+from annofree.retrieval.index import FORMAT, Index, name_embeddings, name_ids
 from annofree.retrieval.open_index import open_index
 from annofree.retrieval.ranking import Ranking
-from annofree.retrieval.search import repeated_rows, search
+from annofree.retrieval.search import find_repeated_rows, search
 from annofree.structures import FloatArray
 from annofree.testing.tolerances import assert_close
 
@@ -41,9 +41,9 @@ def write_index(folder: Path, rows: int, dimension: int, seed: int) -> None:
     rng, shards = np.random.default_rng(seed), []
     for number, start in enumerate(range(0, rows, SHARD)):
         count = min(SHARD, rows - start)
-        np.save(folder / embeddings_name(number), unit(rng, count, dimension).astype(np.float16))
+        np.save(folder / name_embeddings(number), unit(rng, count, dimension).astype(np.float16))
         held = {"ids": [f"{row:08}.jpg" for row in range(start, start + count)], "failed": {}}
-        (folder / ids_name(number)).write_text(json.dumps(held))
+        (folder / name_ids(number)).write_text(json.dumps(held))
         shards.append(count)
     manifest = {"format": FORMAT, "complete": True, "model": {}, "root": str(folder), "shards": shards}
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -51,7 +51,7 @@ def write_index(folder: Path, rows: int, dimension: int, seed: int) -> None:
 
 def all_scores(index: Index, query: FloatArray) -> npt.NDArray[np.float64]:
     """The slow way: the scores of all rows."""
-    return np.concatenate([v.astype(np.float64) @ query.astype(np.float64) for _, v in index.chunks()])
+    return np.concatenate([v.astype(np.float64) @ query.astype(np.float64) for _, v in index.stream_chunks()])
 
 
 def peak_bytes() -> int:
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = search(index, queries, asked.k)
         searched = time.perf_counter()
         peak = peak_bytes()
-        ids = index.ids(np.concatenate([ranking.rows for ranking in found]))
+        ids = index.read_ids(np.concatenate([ranking.rows for ranking in found]))
         named = time.perf_counter()
         figures = {
             "rows": len(index),
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "ids_s": round(named - searched, 2),
         }
         if asked.unique:
-            repeated = int(repeated_rows(index).sum())
+            repeated = int(find_repeated_rows(index).sum())
             figures |= {"repeated": repeated, "repeated_s": round(time.perf_counter() - named, 2)}
         figures["peak_gb"] = round(max(peak, peak_bytes()) / 1e9, 3)  # before the check, which is not frugal
         check(index, queries, found, asked.k, min(asked.checked, asked.names))

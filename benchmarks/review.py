@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annofree.evaluation.metrics.matching import error_of
-from annofree.evaluation.metrics.risk_coverage import aurc, bootstrap, caught, risk_coverage
+from annofree.evaluation.metrics.matching import compute_error
+from annofree.evaluation.metrics.risk_coverage import bootstrap, compute_aurc, compute_caught_error, compute_risk_coverage
 from annofree.evaluation.review.consistency_views import VIEWS
-from annofree.evaluation.review.risk import Scale, disagreement, joint, stored_parts
-from annofree.formats.annotations import Picture, Thing, file_of, pictures_of
+from annofree.evaluation.review.risk import Scale, compute_joint_risk, compute_stored_parts, measure_disagreement
+from annofree.formats.annotations import AnnotatedImage, Annotation, build_coco_file, list_images
 from annofree.formats.coco import CocoFile
 from annofree.io.images import read_image
 from annofree.methods.build import MethodSpec
@@ -32,18 +32,18 @@ from annofree.structures import Vocabulary
 
 WORLD = Path(__file__).parents[1] / "examples" / "validation"
 Floats = npt.NDArray[np.float64]
-Answers = Mapping[int, Sequence[Thing]]
+Answers = Mapping[int, Sequence[Annotation]]
 
 
 def answers(name: str, truth: CocoFile, ids: Sequence[int], images: Path, models: str, cache: Path | None) -> Answers:
     """The instances of each scene: of the method ``plain``, of a view of the scene, or of another method, by name."""
     place = cache / f"{name}.jsonl" if cache else None
     rows = _cached(place)
-    ask: Callable[[Path], Sequence[Thing]] | None = None
+    ask: Callable[[Path], Sequence[Annotation]] | None = None
     for image in (row for row in truth.images if row["id"] in ids and row["id"] not in rows):
         ask = ask or _asker(name, truth, models)
-        picture = Picture(image["file_name"], (image["height"], image["width"]), tuple(ask(images / image["file_name"])))
-        rows[image["id"]] = file_of([row["name"] for row in truth.categories], [picture]).annotations
+        picture = AnnotatedImage(image["file_name"], (image["height"], image["width"]), tuple(ask(images / image["file_name"])))
+        rows[image["id"]] = build_coco_file([row["name"] for row in truth.categories], [picture]).annotations
         if place:
             with place.open("a") as file:
                 file.write(json.dumps({"id": image["id"], "rows": rows[image["id"]]}) + "\n")
@@ -57,17 +57,17 @@ def _cached(place: Path | None) -> dict[int, list[dict[str, Any]]]:
     return {row["id"]: row["rows"] for row in map(json.loads, lines)}
 
 
-def _asker(name: str, truth: CocoFile, models: str) -> Callable[[Path], Sequence[Thing]]:
+def _asker(name: str, truth: CocoFile, models: str) -> Callable[[Path], Sequence[Annotation]]:
     method = MethodSpec("zip" if name == "plain" or name in VIEWS else name, models=models, device="cpu").build()
     vocabulary, view = Vocabulary.of([row["name"] for row in truth.categories]), VIEWS.get(name)
 
-    def ask(path: Path) -> Sequence[Thing]:
+    def ask(path: Path) -> Sequence[Annotation]:
         image = read_image(path)
         found = method.instances(view.look(image) if view else image, vocabulary)
         if view:
-            return view.again(found, image.size)
+            return view.map_back(found, image.size)
         rows = zip(found.labels.tolist(), found.masks, found.scores.tolist(), strict=True)
-        return [Thing.of_mask(*row) for row in rows]
+        return [Annotation.of_mask(*row) for row in rows]
 
     return ask
 
@@ -76,7 +76,7 @@ def things_of(truth: CocoFile, rows: Mapping[int, Sequence[Mapping[str, Any]]]) 
     """Rows of each picture, whose categories are numbered as the truth's, as things."""
     images = [image for image in truth.images if image["id"] in rows]
     flat = [{**row, "image_id": id_} for id_, own in rows.items() for row in own]
-    pictures = pictures_of(CocoFile(images, truth.categories, flat))
+    pictures = list_images(CocoFile(images, truth.categories, flat))
     return {image["id"]: picture.things for image, picture in zip(images, pictures, strict=True)}
 
 
@@ -84,14 +84,14 @@ def risks_of(plain: Answers, views: Mapping[str, Answers], others: Mapping[str, 
     """Every risk of every picture, by name."""
     scores = [thing.score or 0.0 for things in plain.values() for thing in things]
     scale = Scale(min(scores), max(scores)) if scores else Scale()
-    parts = {id_: {n: p.value for n, p in stored_parts(things, scale).items()} for id_, things in plain.items()}
+    parts = {id_: {n: p.value for n, p in compute_stored_parts(things, scale).items()} for id_, things in plain.items()}
     for id_, things in plain.items():
         for name, found in views.items():
             part = VIEWS[name].compare(things, found[id_], sizes[id_])
-            parts[id_] |= {name: part.value, f"{name}, joint": joint(things, [part]).value}
+            parts[id_] |= {name: part.value, f"{name}, joint": compute_joint_risk(things, [part]).value}
         for name, found in others.items():
-            part = disagreement(things, found[id_], "there")
-            parts[id_] |= {name: part.value, f"{name}, joint": joint(things, [part]).value}
+            part = measure_disagreement(things, found[id_], "there")
+            parts[id_] |= {name: part.value, f"{name}, joint": compute_joint_risk(things, [part]).value}
     return {name: np.array([own[name] for own in parts.values()]) for name in next(iter(parts.values()))}
 
 
@@ -102,17 +102,17 @@ def strong(found: Answers, min_score: float) -> Answers:
 
 def measured(errors: Floats, risks: Mapping[str, Floats], samples: int) -> dict[str, Any]:
     """The figures of each risk, the best first, with those of a random order and of the oracle."""
-    ordered = sorted(risks, key=lambda name: aurc(errors, risks[name]))
+    ordered = sorted(risks, key=lambda name: compute_aurc(errors, risks[name]))
     figures = {
         name: {
-            "aurc": aurc(errors, risks[name]),
+            "aurc": compute_aurc(errors, risks[name]),
             "interval": bootstrap(errors, risks[name], samples=samples),
             "less score": bootstrap(errors, risks[name], risks["score"], samples=samples),
-            "caught in a fifth": caught(errors, risks[name], 0.2),
+            "caught in a fifth": compute_caught_error(errors, risks[name], 0.2),
         }
         for name in ordered
     }
-    return {"pictures": len(errors), "random": float(errors.mean()), "oracle": aurc(errors, errors), "risks": figures}
+    return {"pictures": len(errors), "random": float(errors.mean()), "oracle": compute_aurc(errors, errors), "risks": figures}
 
 
 def table(figures: Mapping[str, Any], min_score: float) -> Iterator[str]:
@@ -138,13 +138,22 @@ def plot(path: Path, curves: Mapping[float, tuple[Floats, Mapping[str, Floats]]]
         kept = np.arange(1, len(errors) + 1) / len(errors)
         panel.axhline(errors.mean(), color="grey", linestyle=":", label=f"random {errors.mean():.3f}")
         panel.plot(
-            kept, risk_coverage(errors, errors), color="black", linestyle="--", label=f"oracle {aurc(errors, errors):.3f}"
+            kept,
+            compute_risk_coverage(errors, errors),
+            color="black",
+            linestyle="--",
+            label=f"oracle {compute_aurc(errors, errors):.3f}",
         )
         for number, (name, values) in enumerate(risks.items()):
             width, line = 2.5 if name == "score" else 1.4, "-" if number < 10 else "-."
-            label = f"{name} {aurc(errors, values):.3f}"
+            label = f"{name} {compute_aurc(errors, values):.3f}"
             panel.plot(
-                kept, risk_coverage(errors, values), linewidth=width, color=f"C{number % 10}", linestyle=line, label=label
+                kept,
+                compute_risk_coverage(errors, values),
+                linewidth=width,
+                color=f"C{number % 10}",
+                linestyle=line,
+                label=label,
             )
         panel.set(title=f"instances that score {least} or more", xlabel="part of the pictures kept, the least risky first")
         panel.set(ylabel="their mean error, 1 - F1", ylim=(0, 1.02), xlim=(0, 1))
@@ -182,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     curves, all_figures = {}, {}
     for least in asked.min_scores:
         kept = {name: strong(one, least) for name, one in found.items()}
-        errors = np.array([error_of(real[id_], kept["plain"][id_]) for id_ in ids])
+        errors = np.array([compute_error(real[id_], kept["plain"][id_]) for id_ in ids])
         views, others = ({name: kept[name] for name in names} for names in (asked.views, asked.others))
         risks = risks_of(kept["plain"], views, others, sizes)
         all_figures[str(least)] = measured(errors, risks, asked.samples)

@@ -29,10 +29,10 @@ import PIL.Image
 
 from annofree.io.callbacks import Callbacks
 from annofree.io.images import read_image
-from annofree.runs.batch_encoder import Encoders
-from annofree.runs.config import EncodingSource, Request, stretch_of
-from annofree.runs.inputs import source_of
-from annofree.runs.relabel import Kept
+from annofree.runs.batch_encoder import BatchEncoder
+from annofree.runs.config import EncodingSource, RunConfig, size_chunks
+from annofree.runs.inputs import find_source
+from annofree.runs.relabel import StoredEncodings
 from annofree.runs.run import Run
 from annofree.runs.tasks import Tasks
 from annofree.structures import Detections, Image, Vocabulary
@@ -82,15 +82,22 @@ def draw_pictures(folder: Path, count: int, side: int) -> None:
 
 
 def run_over(
-    pictures: Path, out: Path, method: Any, asked: argparse.Namespace, *, overlays: bool = False, keep: bool = False
+    images: Path, out: Path, method: Any, asked: argparse.Namespace, *, overlays: bool = False, keep: bool = False
 ) -> Run:
     """A run over a folder, done."""
-    source, words = source_of([pictures], out), Vocabulary.of(NAMES)
-    request = Request(
-        out, list(source.ids()), source.root, words, {}, stretch=stretch_of(asked.batch_size), overlays=overlays, keep=keep
+    source, words = find_source([images], out), Vocabulary.of(NAMES)
+    request = RunConfig(
+        out,
+        list(source.list_ids()),
+        source.root,
+        words,
+        {},
+        stretch=size_chunks(asked.batch_size),
+        overlays=overlays,
+        keep=keep,
     )
     run = Run(request, getattr(asked, "callbacks", Callbacks()))
-    run.go(Tasks(("instance",), method), Encoders(Tasks(("instance",), method), asked.batch_size, asked.threads), {})
+    run.execute(Tasks(("instance",), method), BatchEncoder(Tasks(("instance",), method), asked.batch_size, asked.threads), {})
     return run
 
 
@@ -162,13 +169,13 @@ def names(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     kept = run_over(folder / "pictures", folder / "kept", method, asked, keep=True).request
 
     def ask(feed: EncodingSource, out: str) -> None:
-        request = Request(folder / out, kept.ids, kept.root, Vocabulary.of(OTHERS), {}, stretch=kept.stretch, overlays=False)
-        Run(request).go(tasks, feed, {})
+        request = RunConfig(folder / out, kept.ids, kept.root, Vocabulary.of(OTHERS), {}, stretch=kept.stretch, overlays=False)
+        Run(request).execute(tasks, feed, {})
 
     found = compared(
         {
-            "new run": lambda: ask(Encoders(tasks, asked.batch_size, asked.threads), f"new-{next(turn)}"),
-            "other names": lambda: ask(Kept(folder / "kept", tasks), f"again-{next(turn)}"),
+            "new run": lambda: ask(BatchEncoder(tasks, asked.batch_size, asked.threads), f"new-{next(turn)}"),
+            "other names": lambda: ask(StoredEncodings(folder / "kept", tasks), f"again-{next(turn)}"),
         },
         asked.repeats,
         "new run",

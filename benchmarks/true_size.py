@@ -32,7 +32,7 @@ from torch import nn
 from transformers import Sam2VideoConfig, Sam2VideoModel, SamConfig, SamModel
 
 from annofree.hub.cards import Card
-from annofree.hub.presets import preset_named
+from annofree.hub.presets import find_preset
 from annofree.methods.registry import find_method
 from annofree.testing.hub_cache import write_snapshot
 
@@ -150,7 +150,7 @@ def halved(model: nn.Module, twice: Sequence[str] = ()) -> bytes:
 
 def lacking(cache: Path, spec: str, method: str = "zip") -> list[Card]:
     """The models of a preset or spec, as far as a method asks for them, that are not in a Hugging Face cache."""
-    cards = [card for role, card in preset_named(spec).cards().items() if role in find_method(method).needs]
+    cards = [card for role, card in find_preset(spec).find_cards().items() if role in find_method(method).needs]
     return [c for c in cards if c.hub and not (cache / f"models--{c.hub.replace('/', '--')}" / "refs" / "main").exists()]
 
 
@@ -260,11 +260,11 @@ def run(asked: argparse.Namespace, home: Path) -> None:
             *["--small"] * asked.small,
         ]
         measured([sys.executable, str(Path(__file__).resolve()), "--only-weights", *again], env)
-    pictures = [str(path) for path in asked.pictures or [SCENES]]
+    images = [str(path) for path in asked.pictures or [SCENES]]
     options = ["--classes", asked.classes, "--models", asked.models, "--out", str(out), "--limit", str(asked.limit)]
     if asked.method == "clip_diy":
         options += ["--method", "clip_diy", "--task", "semantic", "--objectness", "none"]
-    record = record_of(asked, measured([annofree(), "segment", *pictures, *options, "--device", asked.device], env), out)
+    record = record_of(asked, measured([annofree(), "segment", *images, *options, "--device", asked.device], env), out)
     print("\n" + report(record))
     if asked.json:
         asked.json.write_text(json.dumps(record, indent=2) + "\n")

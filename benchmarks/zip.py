@@ -3,7 +3,7 @@
     uv run python benchmarks/zip.py --json zip.json
 
 What is timed begins with the boundary features (C, h, w) and with one activation map a class, and ends with the boxes that
-SAM would be given; no model is loaded.  Ours is ``fragments_of`` and ``Zip.coarse`` as they stand, with the settings
+SAM would be given; no model is loaded.  Ours is ``extract_fragments`` and ``Zip.find_coarse`` as they stand, with the settings
 ``official``, so that both ways must find the same, but for cells so near to two clusters or to the threshold that rounding
 chooses: this is checked, for every class, before anything is timed.  The obvious way is what the released demo does for each
 class anew: K-means by ``torch.cdist`` with a loop over the clusters, and a full-size boolean array for every fragment.
@@ -27,15 +27,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from annofree.clues.similarity import activation
-from annofree.fragments.clusters import fragments_of
+from annofree.clues.similarity import stretch_to_unit
+from annofree.fragments.clusters import extract_fragments
 from annofree.methods.zip import VARIANTS, Coarse, Zip, ZipEncoding
-from annofree.ops.clustering import linspace_seeds
-from annofree.ops.grids import nearest, resized
+from annofree.ops.clustering import choose_linspace_seeds
+from annofree.ops.grids import resize_maps, resize_nearest
 from annofree.protocols import Embedding, Masker, VisionLanguage
 from annofree.structures import BoolArray, FeatureMap, IntArray, Vocabulary
-from annofree.testing.obvious_zip import obvious_boxes, obvious_fragments, obvious_instances
-from annofree.testing.timing import Spread, seconds
+from annofree.testing.obvious_zip import compute_obvious_boxes, find_obvious_fragments, number_obvious_instances
+from annofree.testing.timing import Spread, measure_seconds
 from annofree.testing.tolerances import PIXELS, TOLERANCES
 
 CLUSTERS = 20
@@ -75,7 +75,7 @@ def made_up_scene(side: int, channels: int, classes: int, seed: int) -> Scene:
     shares = fields.softmax(0).flatten(1).T
     noise = torch.randn(side * side, channels, generator=generator)
     features = torch.addmm(noise, shares, kinds, beta=0.3).relu_()
-    clues = activation(smooth(classes, 6, max(2, side // 4)).exp())  # few high places, as names have
+    clues = stretch_to_unit(smooth(classes, 6, max(2, side // 4)).exp())  # few high places, as names have
     return Scene(features.T.reshape(channels, side, side).contiguous(), clues)
 
 
@@ -86,9 +86,9 @@ def our_zip(classes: int, most: int | None = None) -> Zip:
     """Build a Zip whose clues are the maps of the scene: the name of a class is its number."""
     names = torch.eye(classes)
     clip = SimpleNamespace(
-        words=lambda vocabulary: names[[int(name) for name in vocabulary.names]],
-        neutral=lambda: torch.zeros(classes),
-        presence=lambda whole, tokens, words: torch.ones(len(words)),
+        encode_text=lambda vocabulary: names[[int(name) for name in vocabulary.names]],
+        encode_null_text=lambda: torch.zeros(classes),
+        score_presence=lambda whole, tokens, words: torch.ones(len(words)),
     )
     official = VARIANTS["official"]
     settings = official if most is None else replace(official, most=most)
@@ -100,7 +100,7 @@ def our_encoding(scene: Scene) -> ZipEncoding:
     official = VARIANTS["official"]
     tokens = FeatureMap(scene.clues, scene.size)
     boundaries = FeatureMap(scene.features, scene.size)
-    fragments = fragments_of(boundaries, tokens, official.seeding, official.connectivity)
+    fragments = extract_fragments(boundaries, tokens, official.seeding, official.connectivity)
     return ZipEncoding(scene.size, tokens, torch.zeros(1), fragments, Embedding(scene.size, ()))
 
 
@@ -121,31 +121,31 @@ class Found(NamedTuple):
 def obvious_clusters(scene: Scene) -> IntArray:
     """Cluster the cells, (h, w) from 1, as the released demo does."""
     features = scene.features.flatten(1).T.contiguous()
-    centres = features[linspace_seeds(len(features), CLUSTERS)]
+    centers = features[choose_linspace_seeds(len(features), CLUSTERS)]
     for _ in range(100):
-        labels = torch.cdist(features, centres).argmin(1)
-        moved = centres.clone()
-        for k in range(len(centres)):
+        labels = torch.cdist(features, centers).argmin(1)
+        moved = centers.clone()
+        for k in range(len(centers)):
             if (labels == k).any():
                 moved[k] = features[labels == k].mean(0)
-        if torch.allclose(moved, centres):
+        if torch.allclose(moved, centers):
             break
-        centres = moved
+        centers = moved
     return np.asarray(labels.view(scene.grid).numpy() + 1, np.int64)
 
 
 def obvious_clues(scene: Scene, name: int) -> tuple[Tensor, Tensor]:
     """The activation of one class at each cell, and the threshold above which a cell is active."""
-    full = resized(scene.clues[name][None], scene.size)[0]
-    return nearest(full, scene.grid), 0.7 * full.mean()
+    full = resize_maps(scene.clues[name][None], scene.size)[0]
+    return resize_nearest(full, scene.grid), 0.7 * full.mean()
 
 
 def obvious_found(scene: Scene, clusters: IntArray, name: int) -> Found:
     """Find the instances of one class by loops over boolean arrays."""
     cells, threshold = obvious_clues(scene, name)
     active: BoolArray = (cells > threshold).numpy()
-    instances = obvious_instances(obvious_fragments(clusters, active))
-    return Found(instances, obvious_boxes(instances, scene.size))
+    instances = number_obvious_instances(find_obvious_fragments(clusters, active))
+    return Found(instances, compute_obvious_boxes(instances, scene.size))
 
 
 def obvious_loop(scene: Scene, classes: int) -> None:
@@ -191,7 +191,7 @@ def agreement(scene: Scene) -> Agreement:
     if differing > PIXELS * clusters.size:
         raise SystemExit(f"expected equal clusters, got {differing} of {clusters.size} cells in others; nothing was timed")
     classes = len(scene.clues)
-    coarse = our_zip(classes, most=clusters.size * classes).coarse(encoding, vocabulary_of(classes))
+    coarse = our_zip(classes, most=clusters.size * classes).find_coarse(encoding, vocabulary_of(classes))
     for name in range(classes):
         mine, theirs = our_found(coarse, name, scene.grid), obvious_found(scene, our_clusters, name)
         same = np.array_equal(mine.instances, theirs.instances) and np.array_equal(mine.boxes, theirs.boxes)  # of whole px
@@ -226,13 +226,13 @@ def timings(scene: Scene, measured: int, repeats: int) -> dict[str, list[float]]
     classes = len(scene.clues)
     zip_, one, all_, kept = our_zip(classes), vocabulary_of(1), vocabulary_of(classes), our_encoding(scene)
     jobs: dict[str, Callable[[], object]] = {
-        "ours_one": lambda: zip_.coarse(our_encoding(scene), one),
-        "ours_all": lambda: zip_.coarse(our_encoding(scene), all_),
-        "ours_all_encoded": lambda: zip_.coarse(kept, all_),
+        "ours_one": lambda: zip_.find_coarse(our_encoding(scene), one),
+        "ours_all": lambda: zip_.find_coarse(our_encoding(scene), all_),
+        "ours_all_encoded": lambda: zip_.find_coarse(kept, all_),
         "obvious_one": lambda: obvious_loop(scene, 1),
         "obvious_measured": lambda: obvious_loop(scene, measured),
     }
-    rounds = [{name: seconds(job) for name, job in jobs.items()} for _ in range(repeats)]
+    rounds = [{name: measure_seconds(job) for name, job in jobs.items()} for _ in range(repeats)]
     times = {name: [r[name] for r in rounds] for name in jobs}
     return times | {"obvious_all": [t * classes / measured for t in times["obvious_measured"]]}
 

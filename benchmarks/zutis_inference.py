@@ -24,12 +24,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.features.clip_vit import VitTower
-from annofree.features.query_decoder import sine_positions
-from annofree.features.zutis_network import ZutisConfig, ZutisNetwork, unit_map
+from annofree.features.query_decoder import compute_sine_positions
+from annofree.features.zutis_network import ZutisConfig, ZutisNetwork, normalize_map
 from annofree.methods.zutis import Zutis, ZutisEncoding
 from annofree.structures import Image, Vocabulary
 from annofree.testing.fakes import FakeClip
-from annofree.testing.timing import Spread, seconds
+from annofree.testing.timing import Spread, measure_seconds
 from annofree.testing.tolerances import assert_close
 
 NARROW: dict[str, Any] = {
@@ -54,7 +54,7 @@ class RandomWords(FakeClip):
         """That of the network."""
         return self._dimension
 
-    def words(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         """One unit vector a name."""
         generator = torch.Generator().manual_seed(0)
         return F.normalize(torch.randn(len(vocabulary), self._dimension, generator=generator), dim=1)
@@ -62,11 +62,11 @@ class RandomWords(FakeClip):
 
 def paper_order(network: ZutisNetwork, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Unit features and masks of the last layer, with every map at full size from the start."""
-    tokens = VitTower(network.encoder, "bicubic+0.1-always").patches(pixels)
+    tokens = VitTower(network.encoder, "bicubic+0.1-always").extract_patches(pixels)
     fine = F.interpolate(tokens, scale_factor=2, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
-    units, _ = unit_map((fine @ network.encoder.proj).permute(0, 3, 1, 2))
+    units, _ = normalize_map((fine @ network.encoder.proj).permute(0, 3, 1, 2))
     memory, grid = network.ffn1(fine).flatten(1, 2), (fine.shape[1], fine.shape[2])
-    places = sine_positions(grid, network.config.width, memory.device)
+    places = compute_sine_positions(grid, network.config.width, memory.device)
     queries = F.normalize(network.ffn2(network.decoder(network.query_embed.weight, memory, places)), dim=-1)
     masks = torch.einsum("blqc,bnc->blqn", queries, memory).sigmoid()[:, -1]
     return units, masks.view(*masks.shape[:2], *grid)
@@ -74,7 +74,7 @@ def paper_order(network: ZutisNetwork, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 def typical(work: Callable[[], Any], device: str, repeats: int) -> float:
     """The median seconds of some work, after once for warmth."""
-    return Spread.of([seconds(work, device) for _ in range(repeats + 1)][1:]).median
+    return Spread.of([measure_seconds(work, device) for _ in range(repeats + 1)][1:]).median
 
 
 def smooth(encoding: ZutisEncoding) -> ZutisEncoding:

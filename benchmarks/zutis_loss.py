@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from annofree.testing.timing import Spread, spread_table
 from annofree.testing.tolerances import assert_close
-from annofree.training.losses.set_losses import semantic_loss, set_loss
+from annofree.training.losses.set_losses import compute_semantic_loss, compute_set_loss
 
 TARGET = 2.0
 SMALL = {"images": 2, "layers": 2, "queries": 6, "instances": 3, "side": 32, "classes": 5, "dimension": 8, "repeats": 2}
@@ -91,7 +91,7 @@ def official_semantic(features: Tensor, words: Tensor, labels: Tensor) -> Tensor
 
 
 def our_masks(proposals: Tensor, instances: Sequence[Tensor]) -> Tensor:
-    loss = set_loss(proposals, instances)
+    loss = compute_set_loss(proposals, instances)
     return loss.dice + loss.bce
 
 
@@ -144,7 +144,7 @@ def compared(inputs: Inputs, repeats: int, clock: Clock) -> dict[str, dict[str, 
         "semantic": (
             f,
             {
-                "ours": lambda x: semantic_loss(x, words, labels),
+                "ours": lambda x: compute_semantic_loss(x, words, labels),
                 "official": lambda x: official_semantic(x, words, labels),
             },
         ),

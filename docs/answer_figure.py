@@ -108,11 +108,11 @@ def main() -> None:
         if asked.run is None:
             app([*command(), "--out", str(run)], standalone_mode=False)
         answer = answered(run)
-        picture = sheet(pairs(SHOWN, run), [category["name"] for category in answer.categories]).quantize(
+        image = sheet(pairs(SHOWN, run), [category["name"] for category in answer.categories]).quantize(
             255, dither=PIL.Image.Dither.NONE
         )
     answer.write(ANSWER)
-    write_atomic(PICTURE, lambda place: picture.save(place, "PNG", optimize=True))
+    write_atomic(PICTURE, lambda place: image.save(place, "PNG", optimize=True))
     fill(README, BEGIN, f"![{ALT}]({PICTURE.relative_to(ROOT)})\n\n{line(answer)}")
 
 

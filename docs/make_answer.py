@@ -41,8 +41,8 @@ def steps(image: Image, names: str) -> list[Step]:
     answering = MethodSpec("consensus", models="tiny", policy="answer").build()
     method, policy, count = answering.method, answering.policy, len(vocabulary)
     encoding = answering.encode([image])[0][0]
-    candidates = method.candidates(encoding)
-    named = method.verified(encoding, vocabulary, answering.distractors.chosen(vocabulary, answering.clip))
+    candidates = method.list_candidates(encoding)
+    named = method.verify(encoding, vocabulary, answering.distractors.choose(vocabulary, answering.clip))
     settled = replace(policy, floor=0.0).decide(named)
     answer = answering.instances(image, vocabulary)
     alone = Overlaps(pair=policy.overlaps.pair).apply(named)

@@ -48,7 +48,7 @@ def shares(recipe: Mapping[str, Any], figures: Runs) -> Lines:
     return lines
 
 
-def draw_shares(lines: Lines, figures: Runs, labelled: int, picture: Path) -> None:
+def draw_shares(lines: Lines, figures: Runs, labeled: int, image: Path) -> None:
     """Plot AP over the share of labels, and what there is without any."""
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
@@ -61,12 +61,12 @@ def draw_shares(lines: Lines, figures: Runs, labelled: int, picture: Path) -> No
         label = f"{run}, no label of a person" if run == TEACHER else "self-trained, no label of a person"
         axes.axhline(figures[run]["all AP"], color="grey", linestyle=style, label=label)
     axes.set_xscale("log")
-    axes.set_xticks(list(lines[True]), [f"{share:g} %\n{share / 100 * labelled:.0f}" for share in lines[True]], minor=False)
+    axes.set_xticks(list(lines[True]), [f"{share:g} %\n{share / 100 * labeled:.0f}" for share in lines[True]], minor=False)
     axes.minorticks_off()
-    axes.set(xlabel=f"share and number of {labelled} labelled pictures", ylabel="mask AP, all splits, emoji", ylim=(0, None))
+    axes.set(xlabel=f"share and number of {labeled} labelled pictures", ylabel="mask AP, all splits, emoji", ylim=(0, None))
     axes.grid(color="0.9")
     axes.legend(loc="upper left")
-    write_atomic(picture, lambda temporary: figure.savefig(temporary, format="png"))
+    write_atomic(image, lambda temporary: figure.savefig(temporary, format="png"))
 
 
 def draw_beside(recipe: Mapping[str, Any], made: Path, ids: Sequence[int], picture: Path) -> None:

@@ -16,12 +16,12 @@ from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 from torch import Tensor
 
-from annofree.clues.similarity import activation, cosine_clues
+from annofree.clues.similarity import compute_cosine_clues, stretch_to_unit
 from annofree.io.images import read_image
 from annofree.methods.build import build_method
 from annofree.methods.components import Models
 from annofree.methods.zip import Zip, ZipEncoding, ZipSettings
-from annofree.ops.grids import resized
+from annofree.ops.grids import resize_maps
 from annofree.render.overlay import draw_overlay
 from annofree.structures import Image, Vocabulary
 
@@ -31,9 +31,9 @@ RGB = npt.NDArray[np.uint8]
 
 def _coloured(labels: npt.NDArray[np.int64], seed: int = 3) -> RGB:
     """Give each number of a map (h, w) a color of its own; 0 is black."""
-    colours = np.random.default_rng(seed).integers(40, 256, (int(labels.max()) + 1, 3), dtype=np.uint8)
-    colours[0] = 0
-    return colours[labels]
+    colors = np.random.default_rng(seed).integers(40, 256, (int(labels.max()) + 1, 3), dtype=np.uint8)
+    colors[0] = 0
+    return colors[labels]
 
 
 def _heat(values: npt.NDArray[np.float32]) -> RGB:
@@ -55,10 +55,10 @@ def panels(image: Image, name: str) -> list[tuple[str, RGB]]:
     method, vocabulary = build_method("zip", models), Vocabulary.of([name])
     settings: ZipSettings = method.settings
     encoding: ZipEncoding = method.encode([image])[0]
-    clue = activation(cosine_clues(encoding.tokens, clip.words(vocabulary), clip.neutral()).values)
-    cells, pieces = resized(clue, encoding.grid), encoding.fragments
+    clue = stretch_to_unit(compute_cosine_clues(encoding.tokens, clip.encode_text(vocabulary), clip.encode_null_text()).values)
+    cells, pieces = resize_maps(clue, encoding.grid), encoding.fragments
     kept = method.kept(encoding, clue, cells)[0]
-    coarse = method.coarse(encoding, vocabulary)
+    coarse = method.find_coarse(encoding, vocabulary)
     steps = {
         p: Zip(clip, sam, replace(settings, prompting=p)).instances(encoding, vocabulary) for p in ("one-step", "two-step")
     }

@@ -55,8 +55,8 @@ def archive_picture(folder: Path, names: Sequence[str]) -> PIL.Image.Image:
     sheets = [np.asarray(PIL.Image.open(path).convert("RGB")) for path in sorted((folder / "shown").glob("*.jpg"))]
     width = max(s.shape[1] for s in sheets)
     whole = np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in sheets])
-    picture = PIL.Image.fromarray(whole)
-    return picture.resize((picture.width // 2, picture.height // 2), PIL.Image.Resampling.LANCZOS)
+    image = PIL.Image.fromarray(whole)
+    return image.resize((image.width // 2, image.height // 2), PIL.Image.Resampling.LANCZOS)
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def validation() -> Iterator[tuple[str, Scene]]:
     """The fixed validation set: fifty scenes a split, some objects with looks kept out of training."""
     world = World(held_out=0.3)
     for split in SPLITS:
-        for index, scene in enumerate(world.scenes(SCENES_A_SPLIT, VALIDATION_SEED, split)):
+        for index, scene in enumerate(world.draw_scenes(SCENES_A_SPLIT, VALIDATION_SEED, split)):
             yield f"{split}-{index:02d}", scene
 
 

@@ -37,12 +37,12 @@ class OnnxDetector:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         self.about = {k: json.loads(v) for k, v in self.session.get_modelmeta().custom_metadata_map.items()}
 
-    def find(self, picture: PIL.Image.Image, min_score: float = 0.5) -> list[Thing]:
+    def find(self, image: PIL.Image.Image, min_score: float = 0.5) -> list[Thing]:
         """Find things in a picture, strongest first."""
-        width, height = picture.size
-        scale = min(self.about["side"] / min(picture.size), self.about["longest"] / max(picture.size))
+        width, height = image.size
+        scale = min(self.about["side"] / min(image.size), self.about["longest"] / max(image.size))
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        pixels = np.asarray(picture.convert("RGB").resize(size, PIL.Image.Resampling.BILINEAR), np.float32) / 255
+        pixels = np.asarray(image.convert("RGB").resize(size, PIL.Image.Resampling.BILINEAR), np.float32) / 255
         boxes, scores, labels, masks = self.session.run(None, {"pixels": pixels.transpose(2, 0, 1)})
         boxes = boxes * np.array([width / size[0], height / size[1]] * 2, np.float32)
         return [
@@ -66,12 +66,12 @@ def weights(near: float, far: float, cells: int, pixels: int) -> Array:
     return shares
 
 
-def drawn(picture: PIL.Image.Image, things: list[Thing]) -> PIL.Image.Image:
+def drawn(image: PIL.Image.Image, things: list[Thing]) -> PIL.Image.Image:
     """The picture with masks tinted, each class in a colour of its own."""
-    pixels = np.array(picture.convert("RGB"), np.float32)
+    pixels = np.array(image.convert("RGB"), np.float32)
     for thing in reversed(things):
-        colour = np.random.default_rng(list(thing.name.encode())).uniform(40, 255, 3)
-        pixels[thing.mask] = 0.5 * pixels[thing.mask] + 0.5 * colour
+        color = np.random.default_rng(list(thing.name.encode())).uniform(40, 255, 3)
+        pixels[thing.mask] = 0.5 * pixels[thing.mask] + 0.5 * color
     return PIL.Image.fromarray(pixels.astype(np.uint8))
 
 
@@ -83,13 +83,13 @@ def main() -> None:
     parser.add_argument("--min-score", type=float, default=0.5)
     parser.add_argument("--out", help="where to draw what was found")
     asked = parser.parse_args()
-    picture = PIL.ImageOps.exif_transpose(PIL.Image.open(asked.picture)).convert("RGB")
-    things = OnnxDetector(asked.model).find(picture, asked.min_score)
+    image = PIL.ImageOps.exif_transpose(PIL.Image.open(asked.picture)).convert("RGB")
+    things = OnnxDetector(asked.model).find(image, asked.min_score)
     for thing in things:
         box = [round(float(v), 1) for v in thing.box]
         print(json.dumps({"name": thing.name, "score": round(thing.score, 3), "box": box, "pixels": int(thing.mask.sum())}))
     if asked.out:
-        drawn(picture, things).save(asked.out)
+        drawn(image, things).save(asked.out)
 
 
 if __name__ == "__main__":

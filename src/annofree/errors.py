@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["AnnofreeError", "ImageError", "InputError", "MissingError", "unknown_name"]
+__all__ = ["AnnofreeError", "ImageError", "InputError", "MissingError", "build_unknown_error"]
 
 
 class AnnofreeError(Exception):
@@ -32,10 +32,10 @@ class MissingError(AnnofreeError):
     """Something that has to be installed or fetched first."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
+def build_unknown_error(kind: str, name: str, known: Iterable[str]) -> InputError:
     """Build the error for a name that is not in a registry, with the nearest names that are.
 
-    >>> print(unknown_name("method", "zipp", ["zip", "sam_clip"]))
+    >>> print(build_unknown_error("method", "zipp", ["zip", "sam_clip"]))
     unknown method 'zipp'; did you mean 'zip'? Known: sam_clip, zip
     """
     names = sorted(known)

@@ -15,17 +15,17 @@ from annofree.structures import Classes, Detections, FeatureMap, FloatArray, Ima
 __all__ = [
     "DensePath",
     "Described",
+    "DetectorBackend",
     "Embedding",
     "Encoding",
-    "Finder",
     "Masker",
     "Method",
     "Objectness",
     "PromptedMasks",
+    "RawDetections",
     "Segmenter",
     "SelfSupervised",
     "SemanticSegmenter",
-    "Things",
     "UniversalSegmenter",
     "VisionLanguage",
 ]
@@ -70,7 +70,7 @@ class VisionLanguage(Described, Protocol):
         """The ways in which its last layers can be read as a map."""
         ...
 
-    def prompted(self, templates: str) -> VisionLanguage:
+    def with_prompts(self, templates: str) -> VisionLanguage:
         """Return this model with another set of prompts, by name."""
         ...
 
@@ -78,39 +78,39 @@ class VisionLanguage(Described, Protocol):
         """What a person should know before trusting this model with these names."""
         ...
 
-    def words(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         """One unit text feature a class, (K, D)."""
         ...
 
-    def neutral(self) -> Tensor:
+    def encode_null_text(self) -> Tensor:
         """The text feature that says nothing in particular, (D)."""
         ...
 
-    def presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+    def score_presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
         """How likely each class is to be in an image at all, (K) in 0 .. 1, each class by itself."""
         ...
 
-    def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+    def compute_evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
         """What speaks for each class, (K, 2): the whole image's cosine, and the mean clue of its best cells."""
         ...
 
-    def whole(self, images: Sequence[Image]) -> Tensor:
+    def encode_image(self, images: Sequence[Image]) -> Tensor:
         """One unit feature an image, (B, D)."""
         ...
 
-    def dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
+    def encode_dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
         """Text-aligned unit features of each cell, (D, h, w) per image, by a path or by the model's best one."""
         ...
 
-    def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def encode_boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
         """Intermediate features that change from object to object (conv4_x of a ResNet), (C, h, w) per image."""
         ...
 
-    def crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
+    def encode_crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
         """One unit feature a box (N, 4) px, (N, D): of the crop itself, or pooled from one pass by RoIAlign."""
         ...
 
-    def squares(self, pixels: Tensor) -> Tensor:
+    def encode_squares(self, pixels: Tensor) -> Tensor:
         """One unit feature a square image, (N, D), of float RGB (N, 3, s, s) in 0 .. 1 at any size s."""
         ...
 
@@ -128,15 +128,15 @@ class SelfSupervised(Described, Protocol):
         """Side of a patch in px."""
         ...
 
-    def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def extract_keys(self, images: Sequence[Image]) -> list[FeatureMap]:
         """Keys of the last block, heads concatenated, unnormalized, (D, h, w) per image."""
         ...
 
-    def attention(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def extract_attention(self, images: Sequence[Image]) -> list[FeatureMap]:
         """How much the class token attends to each patch in the last block, (heads, h, w) per image."""
         ...
 
-    def keys_and_attention(self, images: Sequence[Image]) -> list[tuple[FeatureMap, FeatureMap]]:
+    def extract_keys_and_attention(self, images: Sequence[Image]) -> list[tuple[FeatureMap, FeatureMap]]:
         """Both, from one pass."""
         ...
 
@@ -149,7 +149,7 @@ class Objectness(Protocol):
         """How the maps are made, and the name, hashes, license and tier of the weights."""
         ...
 
-    def maps(self, images: Sequence[Image]) -> list[Tensor]:
+    def predict_maps(self, images: Sequence[Image]) -> list[Tensor]:
         """How likely each pixel belongs to some thing, (H, W) in 0 .. 1 per image."""
         ...
 
@@ -181,14 +181,19 @@ class Masker(Described, Protocol):
         """Encode images once, for any number of prompts."""
         ...
 
-    def draw(
-        self, embedding: Embedding, *, boxes: FloatArray | None = None, points: FloatArray | None = None, many: bool = False
+    def predict_masks(
+        self,
+        embedding: Embedding,
+        *,
+        boxes: FloatArray | None = None,
+        points: FloatArray | None = None,
+        multimask: bool = False,
     ) -> PromptedMasks:
         """Draw one mask a prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image."""
         ...
 
 
-class Things(Protocol):
+class RawDetections(Protocol):
     """N things that a network found: ``labels`` (N) into its names, ``scores`` (N) and ``masks`` (N, H, W) bool."""
 
     @property
@@ -207,10 +212,10 @@ class Things(Protocol):
         ...
 
 
-class Finder(Protocol):
+class DetectorBackend(Protocol):
     """A network that finds things of the names that it was trained on, as those of ``annofree.detectors`` do."""
 
-    def detect(self, pixels: list[Tensor]) -> Sequence[Things]:
+    def detect(self, pixels: list[Tensor]) -> Sequence[RawDetections]:
         """What is found in each image (3, H, W) in 0 .. 1, strongest first, labels into the names."""
         ...
 

@@ -29,8 +29,8 @@ def test_the_line_of_readme_is_what_the_kept_answer_comes_to(script: ModuleType)
 
 def test_the_picture_shows_four_scenes_and_is_small(script: ModuleType) -> None:
     assert script.PICTURE.stat().st_size < 400_000
-    with PIL.Image.open(script.PICTURE) as picture:
-        assert picture.size == script.sheet([(PIL.Image.new("RGB", (9, 9)),) * 2] * 4, ["a"]).size
+    with PIL.Image.open(script.PICTURE) as image:
+        assert image.size == script.sheet([(PIL.Image.new("RGB", (9, 9)),) * 2] * 4, ["a"]).size
     assert f"]({script.PICTURE.relative_to(script.ROOT)})" in script.README.read_text(encoding="utf-8")
 
 

@@ -26,10 +26,10 @@ from annofree.experiments.measure import Figures
 from annofree.formats.coco import CocoFile
 from annofree.methods.build import MethodSpec
 from annofree.methods.zip import Zip, ZipEncoding
-from annofree.runs.environment import environment
+from annofree.runs.environment import describe_environment
 from annofree.structures import Detections, Image
 from annofree.testing.fakes import FakeClip, FakeSam
-from annofree.testing.paper_world import COLOURS, NAMES, scenes
+from annofree.testing.paper_world import COLORS, NAMES, draw_paper_scenes
 
 ROOT = Path(__file__).parents[2]
 ALL = ", ".join(NAMES)
@@ -118,7 +118,7 @@ def test_true_models_from_end_to_end(cli: Cli, tmp_path: Path) -> None:
     assert (clip["name"], clip["tier"], sam["name"], sam["tier"]) == ("tiny-clip", "S1", "tiny-sam", "S2")
     assert all(len(sha) == 64 for model in (clip, sam) for sha in model["sha256"].values())
     assert {"python", "annofree", "torch", "open_clip_torch"} <= run["versions"].keys()
-    assert run["environments"] == [environment()]
+    assert run["environments"] == [describe_environment()]
     assert run["timings"]["images"] == 2
     assert run["timings"]["seconds_encode"] > 0
     assert (run["failed"], run["instances"]) == ({}, len(rows))
@@ -136,7 +136,7 @@ def test_a_folder_of_pictures(cli: Cli, fakes: list[dict[str, str]], photos: Pat
     )
     coco = read(out / "annotations.json")
     names = {row["id"]: row["name"] for row in coco["categories"]}
-    for number, scene in enumerate(scenes()):
+    for number, scene in enumerate(draw_paper_scenes()):
         (image,) = (row for row in coco["images"] if row["file_name"] == f"{number}.png")
         found = [names[row["category_id"]] for row in coco["annotations"] if row["image_id"] == image["id"]]
         assert sorted(found) == sorted(scene.names)
@@ -241,8 +241,8 @@ def test_what_was_done_before_ctrl_c_is_kept_for_the_same_command(
     assert said.err.endswith("annofree: interrupted; finished work is saved, run the same command to resume\n")
     assert not (tmp_path / "out" / "annotations.json").exists()
     monkeypatch.setattr(Exploding, "problem", RuntimeError("no memory"))
-    here = environment()
-    monkeypatch.setattr(annofree.runs.executor, "environment", lambda: here | {"threads": 99})
+    here = describe_environment()
+    monkeypatch.setattr(annofree.runs.executor, "describe_environment", lambda: here | {"threads": 99})
     again = cli(*command)
     assert "note: going on: 1 of 8 pictures are done\n" in again.err and again.code == 1
     elsewhere = f"threads was {here['threads']}, now it is 99"
@@ -263,21 +263,21 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, 
         main()
 
 
-def odd_pictures(folder: Path) -> tuple[dict[str, tuple[int, int]], list[str]]:
+def odd_images(folder: Path) -> tuple[dict[str, tuple[int, int]], list[str]]:
     """Write odd pictures; return the (W, H) of those that can be read, and the names of those that cannot."""
-    red, grey = COLOURS["apple"][0], (128, 128, 128)
-    picture = PIL.Image.new("RGB", (60, 40), grey)
-    picture.paste(red, (8, 8, 40, 32))
+    red, gray = COLORS["apple"][0], (128, 128, 128)
+    image = PIL.Image.new("RGB", (60, 40), gray)
+    image.paste(red, (8, 8, 40, 32))
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
-    picture.save(folder / "rotated.png", exif=exif)
-    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    image.save(folder / "rotated.png", exif=exif)
+    image.convert("CMYK").save(folder / "cmyk.jpg")
     PIL.Image.fromarray(np.full((40, 60), 40_000, np.uint16)).save(folder / "deep.png")
-    picture.save(folder / "moving.gif", save_all=True, append_images=[PIL.Image.new("RGB", (60, 40), red)])
+    image.save(folder / "moving.gif", save_all=True, append_images=[PIL.Image.new("RGB", (60, 40), red)])
     PIL.Image.new("RGB", (1, 1), red).save(folder / "dot.png")
     PIL.Image.new("RGB", (20_000, 3), red).save(folder / "thread.png")
-    picture.convert("P").save(folder / "pålette, ünd mehr.PNG")
-    picture.save(folder / "whole.jpg")
+    image.convert("P").save(folder / "pålette, ünd mehr.PNG")
+    image.save(folder / "whole.jpg")
     (folder / "truncated.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:400])
     (folder / "zero.jpg").touch()
     (folder / "text.png").write_text("not a picture", encoding="utf-8")
@@ -291,7 +291,7 @@ def odd_pictures(folder: Path) -> tuple[dict[str, tuple[int, int]], list[str]]:
 def test_odd_pictures_in_one_folder(cli: Cli, fakes: Any, tmp_path: Path) -> None:
     folder, out = tmp_path / "odd", tmp_path / "out"
     folder.mkdir()
-    good, bad = odd_pictures(folder)
+    good, bad = odd_images(folder)
     said = cli("segment", folder, "--classes", ALL, "--out", out, "--json")
     assert said.code == 1
     assert sorted(json.loads(said.out)["failed"]) == [str(folder / name) for name in bad]
@@ -397,7 +397,7 @@ def test_no_input_is_a_usage_error(cli: Cli) -> None:
 def truth(photos: Path, tmp_path: Path) -> Path:
     """The truth of the pictures, wide or tall, with category ids of its own."""
     file = CocoFile.with_categories({10 * (k + 1): name for k, name in enumerate(NAMES)})
-    for number, scene in enumerate(scenes()):
+    for number, scene in enumerate(draw_paper_scenes()):
         height, width = scene.image.size
         id_ = file.add_image(f"{number}.png", (height, width), shape="wide" if width > height else "tall")
         ids, ones = [NAMES.index(name) for name in scene.names], [1.0] * len(scene.names)
@@ -454,8 +454,8 @@ def test_a_method_is_scored_group_by_group(
     assert list(written["scores"]) == ["shape wide", "shape tall", "all"]
     for group in written["scores"].values():
         assert_perfect(group)
-    pictures = [written["scores"][group]["class-aware masks"]["n_images"] for group in written["scores"]]
-    assert pictures == [5, 3, 8]
+    images = [written["scores"][group]["class-aware masks"]["n_images"] for group in written["scores"]]
+    assert images == [5, 3, 8]
 
 
 @pytest.mark.parametrize(

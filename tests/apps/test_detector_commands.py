@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 import torch
 
-from annofree.detectors.build import build
+from annofree.detectors.build import build_network
 from annofree.detectors.checkpoint import save_detector
 from annofree.detectors.config import DetectorConfig
 
@@ -29,7 +29,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a detector and two pictures, to work in."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        save_detector(build(DetectorConfig.of(CONFIG)), tmp_path / "checkpoint")
+        save_detector(build_network(DetectorConfig.of(CONFIG)), tmp_path / "checkpoint")
     rng = np.random.default_rng(0)
     (tmp_path / "pictures").mkdir()
     for n in range(2):

@@ -16,8 +16,8 @@ from tests.support.models import empty_hub
 
 from annofree.apps.cli import main
 from annofree.datasets.emoji import world as emoji_world
-from annofree.hub.cards import BUNDLED, known_cards
-from annofree.hub.presets import presets
+from annofree.hub.cards import BUNDLED, list_known_cards
+from annofree.hub.presets import list_presets
 from annofree.testing.hub_cache import write_snapshot
 
 Doctor = Callable[..., str]
@@ -43,7 +43,9 @@ def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_json_says_what_there_is(doctor: Doctor, cache: Path, tmp_path: Path) -> None:
-    write_snapshot(cache, known_cards()["openai-rn50"].hub, "d" * 40, dict.fromkeys(known_cards()["openai-rn50"].files, b"x"))
+    write_snapshot(
+        cache, list_known_cards()["openai-rn50"].hub, "d" * 40, dict.fromkeys(list_known_cards()["openai-rn50"].files, b"x")
+    )
     found: dict[str, Any] = json.loads(doctor("--json"))
     assert found["python"] == platform.python_version() and found["packages"]["torch"] == torch.__version__.split("+")[0]
     assert found["devices"][-1]["device"] == "cpu" and (found["memory"] is None or found["memory"] > 2**28)
@@ -51,12 +53,12 @@ def test_json_says_what_there_is(doctor: Doctor, cache: Path, tmp_path: Path) ->
     assert (places["hugging_face"]["path"], places["annofree"]["path"]) == (str(cache), str(tmp_path / "home"))
     assert places["hugging_face"]["offline"] is True and all(p["free"] > 0 and p["writable"] for p in places.values())
     assert found["models"] == [*BUNDLED, "openai-rn50"]
-    assert set(found["presets"]) == set(presets())
+    assert set(found["presets"]) == set(list_presets())
     assert found["presets"]["tiny"] == {"missing": [], "by_hand": [], "bytes": 0}
     assert found["presets"]["fast"] == {
         "missing": ["openai-vit-b-16", "sam2.1-tiny", "dino-vit-s-8"],
         "by_hand": ["found", "zutis-vit-b-16"],
-        "bytes": 598482948 + 155600000 + known_cards()["dino-vit-s-8"].size,
+        "bytes": 598482948 + 155600000 + list_known_cards()["dino-vit-s-8"].size,
     }
 
 

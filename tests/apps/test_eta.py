@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from annofree.apps.cli.eta import Eta, duration
+from annofree.apps.cli.eta import Eta, format_duration
 
 Told = list[tuple[int, float | None, float]]
 """After each batch: its number, the seconds that are told to be left, and those that are."""
@@ -35,7 +35,7 @@ def worked(batches: Sequence[float], size: int = 4, known: int = 0, ask: float =
         for k in range(size):
             now.seconds += seconds * ask / size
             eta.update(known + size * number + k + 1, total)
-        told.append((number, eta.left(), sum(batches[number + 1 :])))
+        told.append((number, eta.estimate_left(), sum(batches[number + 1 :])))
     return told, eta
 
 
@@ -100,7 +100,7 @@ def test_it_counts_down_within_a_batch_but_not_below_the_batches_after_it() -> N
     left = []
     for seconds in (0.0, 0.5, 1.0, 50.0):
         now.seconds += seconds
-        left.append(eta.left())
+        left.append(eta.estimate_left())
     assert left == [14.0, 13.5, 12.5, 12.0]
 
 
@@ -110,12 +110,12 @@ def test_a_number_that_falls_begins_other_work() -> None:
     for done, seconds in ((0, 0.0), (1, 1.0), (2, 1.0), (3, 1.0), (0, 60.0), (1, 7.0)):
         now.seconds += seconds
         eta.update(done, 3)
-    assert eta.left() is None and eta.seconds == 7.0
+    assert eta.estimate_left() is None and eta.seconds == 7.0
     now.seconds += 5.0
     eta.update(2, 3)
-    assert eta.pace == 5.0 and eta.left() == 5.0
+    assert eta.pace == 5.0 and eta.estimate_left() == 5.0
     eta.restart()
-    assert (eta.left(), eta.seconds, eta.counted) == (None, 0.0, 0)
+    assert (eta.estimate_left(), eta.seconds, eta.counted) == (None, 0.0, 0)
 
 
 @pytest.mark.parametrize("calls", [[(0, 0)], [(3, 3)], [(0, 5), (5, 5), (5, 5)], [(0, 2), (7, 2)], [(0, 3), (0, 3)]])
@@ -123,7 +123,7 @@ def test_odd_calls_do_no_harm(calls: list[tuple[int, int]]) -> None:
     eta = Eta(4, now=itertools.count(1.0).__next__)
     for done, total in calls:
         eta.update(done, total)
-        left = eta.left()
+        left = eta.estimate_left()
         assert left is None or left >= 0
         assert (left == 0) == (done >= total)
 
@@ -137,11 +137,11 @@ def test_a_clock_that_stands_still_does_no_harm() -> None:
     eta = Eta(1, clock)
     for done in range(20):
         eta.update(done, 30)
-    assert eta.left() is None  # no batch took any time
+    assert eta.estimate_left() is None  # no batch took any time
 
 
 def test_durations_have_two_units_at_most() -> None:
-    said = [duration(s) for s in (0, 0.4, 59.4, 59.6, 60, 61, 3599.4, 3599.6, 3660, 86_399.6, 90_000, 9e6)]
+    said = [format_duration(s) for s in (0, 0.4, 59.4, 59.6, 60, 61, 3599.4, 3599.6, 3660, 86_399.6, 90_000, 9e6)]
     assert said == [
         "0 s",
         "0 s",
@@ -156,4 +156,4 @@ def test_durations_have_two_units_at_most() -> None:
         "1 d 1 h",
         "104 d 4 h",
     ]
-    assert duration(59.96, 1) == "1 min" and duration(9.94, 1) == "9.9 s"
+    assert format_duration(59.96, 1) == "1 min" and format_duration(9.94, 1) == "9.9 s"

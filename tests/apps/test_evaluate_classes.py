@@ -17,7 +17,7 @@ from annofree.methods.build import MethodSpec
 from annofree.methods.zip import Zip
 from annofree.structures import Detections
 from annofree.testing.fakes import FakeClip, FakeSam
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 
 said = invoker(evaluate)
 
@@ -30,7 +30,7 @@ def refusal(*arguments: object) -> str:
 def world(tmp_path: Path) -> Path:
     """The paper world's pictures and truth, and answers that lack all of the first class."""
     file, ids = CocoFile.with_categories(dict(enumerate(NAMES, 1))), range(1, len(NAMES) + 1)
-    for number, scene in enumerate(scenes()):
+    for number, scene in enumerate(draw_paper_scenes()):
         PIL.Image.fromarray(scene.image.pixels).save(tmp_path / f"{number}.png")
         image_id = file.add_image(f"{number}.png", scene.image.size)
         kinds = [NAMES.index(name) for name in scene.names]
@@ -61,7 +61,7 @@ def test_novel_base_and_each_class_are_scored_and_the_page_is_written(world: Pat
     assert told["classes"][NAMES[0]]["ap"] == 0 and told["classes"][NAMES[1]]["ap"] == 1
     assert f"written: {page / 'index.html'}" in done.output
     text = (page / "index.html").read_text()
-    missed = sum(scene.names.count(NAMES[0]) for scene in scenes())
+    missed = sum(scene.names.count(NAMES[0]) for scene in draw_paper_scenes())
     assert f"Largest misses: {missed} of {missed}" in text and len(list((page / "crops").iterdir())) == missed > 0
     assert "novel" in text and "Surest false alarms" not in text
 

@@ -14,9 +14,9 @@ from tests.apps.conftest import Cli, Said
 from tests.support.recipes import recipe_head
 
 import annofree.experiments.measure
-from annofree.datasets.benchmarks.coco_object import coco_instances
+from annofree.datasets.benchmarks.coco_object import open_coco_instances
 from annofree.evaluation.predict_semantic import score_method
-from annofree.evaluation.protocols.semantic import PROTOCOLS, semantic_protocol
+from annofree.evaluation.protocols.semantic import PROTOCOLS, find_semantic_protocol
 from annofree.experiments.measure import Figures
 from annofree.formats.coco import CocoFile
 from annofree.formats.label_maps import ClassList, write_label_map
@@ -24,12 +24,12 @@ from annofree.methods.build import MethodSpec, build_method
 from annofree.methods.components import Models
 from annofree.structures import Detections, LabelMap
 from annofree.testing.fakes import FakeClip, FakeSam
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 
 
 def on_fakes(method: str, variant: str = "default") -> Any:
     models = Models("tiny", "cpu", objectness="none")
-    return build_method(method, models.having(clip=FakeClip(), sam=FakeSam()), variant)
+    return build_method(method, models.with_parts(clip=FakeClip(), sam=FakeSam()), variant)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     return asked
 
 
-SCENES = scenes()[1:4]
+SCENES = draw_paper_scenes()[1:4]
 PLACES = ("tall.png", "deep/er/wide.png", "deep/a.b.png")
 
 
@@ -71,7 +71,7 @@ def truth(tmp_path: Path) -> Path:
     return tmp_path / "truth.json"
 
 
-def labelled(folder: Path) -> Path:
+def labeled(folder: Path) -> Path:
     """The truth as a folder of label maps."""
     for place, scene in zip(PLACES, SCENES, strict=True):
         labels = np.zeros(scene.image.size, np.int32)
@@ -115,8 +115,8 @@ def test_what_segment_wrote_is_scored_as_the_method_is(
 
     from_maps, from_method = read(tmp_path / "new" / "maps.json"), read(tmp_path / "method.json")
     assert from_maps["scores"] == from_method["scores"]  # in batches of other sizes: the fakes look at pictures one by one
-    rules = semantic_protocol("default")
-    result = score_method(on_fakes("maskclip"), coco_instances(truth, photos), rules, lambda done, total: None)
+    rules = find_semantic_protocol("default")
+    result = score_method(on_fakes("maskclip"), open_coco_instances(truth, photos), rules, lambda done, total: None)
     assert from_method == json.loads(json.dumps(result.to_json_dict()))
     assert from_maps["predictions"] == "labels" and "provenance" not in from_maps
     assert from_maps["protocol"]["name"] == "default"
@@ -132,7 +132,7 @@ def test_what_segment_wrote_is_scored_as_the_method_is(
 
 
 def test_label_maps_are_truth_as_well(cli: Cli, photos: Path, tmp_path: Path) -> None:
-    maps = labelled(tmp_path / "maps")
+    maps = labeled(tmp_path / "maps")
     said = cli(*EVALUATE, "--truth", maps, "--predictions", maps, "--out", tmp_path / "scores.json")
     assert said.code == 0
     scores = read(tmp_path / "scores.json")["scores"]
@@ -142,7 +142,7 @@ def test_label_maps_are_truth_as_well(cli: Cli, photos: Path, tmp_path: Path) ->
 
 
 def test_a_protocol_sets_the_rules(cli: Cli, truth: Path, tmp_path: Path) -> None:
-    command = (*EVALUATE, "--truth", truth, "--predictions", labelled(tmp_path / "maps"), "--out", tmp_path / "scores.json")
+    command = (*EVALUATE, "--truth", truth, "--predictions", labeled(tmp_path / "maps"), "--out", tmp_path / "scores.json")
     assert cli(*command, "--protocol", "clip-diy-coco").code == 0
     written = read(tmp_path / "scores.json")
     assert (written["protocol"]["name"], written["protocol"]["truth_side"]) == ("clip-diy-coco", 448)
@@ -199,7 +199,7 @@ def test_without_a_method_clip_diy_is_asked(cli: Cli, fakes: list[dict[str, str]
 def test_wrong_calls_are_refused(
     cli: Cli, fakes: Any, photos: Path, truth: Path, tmp_path: Path, arguments: list[str], words: list[str]
 ) -> None:
-    places = {"MAPS": labelled(tmp_path / "maps"), "PHOTOS": photos, "TRUTH": truth, "MISSING": tmp_path / "missing"}
+    places = {"MAPS": labeled(tmp_path / "maps"), "PHOTOS": photos, "TRUTH": truth, "MISSING": tmp_path / "missing"}
     for name, labels, classes in (
         ("FEWER", None, ("dog",)),
         ("OTHERS", 1, ("background", "zebra")),

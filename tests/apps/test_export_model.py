@@ -16,7 +16,7 @@ from tests.support.small_detector import TINY, untrained
 
 from annofree.detectors.checkpoint import save_detector
 from annofree.detectors.config import DetectorConfig
-from annofree.detectors.onnx import noise_pictures
+from annofree.detectors.onnx import draw_noise_images
 from annofree.hub.cards import Card
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "run_onnx.py"
@@ -47,20 +47,20 @@ def test_the_command_writes_a_file_that_the_example_runs(cli: Cli, tmp_path: Pat
         trained_on="nothing", world="noise", files={}, figures={}, parameters=1, preprocessing={},
     )  # fmt: skip
     card.write(folder)
-    pixels = (noise_pictures([(70, 100)])[0] * 255).byte()
+    pixels = (draw_noise_images([(70, 100)])[0] * 255).byte()
     PIL.Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
     done = cli("export-model", folder, "--out", tmp_path / "made" / "m.onnx", "--check", tmp_path / "a.png")
     assert done.code == 0, done.err
     assert "checked against PyTorch on" in done.out and "answers in 1 pictures" in done.out
     detector = example().OnnxDetector(str(tmp_path / "made" / "m.onnx"))
     assert (detector.about["name"], detector.about["licence"], detector.about["world"]) == ("small", "MIT", "noise")
-    picture = PIL.Image.open(tmp_path / "a.png")
+    image = PIL.Image.open(tmp_path / "a.png")
     (truth,) = network.detect([pixels / 255])
-    surest = detector.find(picture, float(truth.scores[4]) - 1e-4)[:3]
+    surest = detector.find(image, float(truth.scores[4]) - 1e-4)[:3]
     for thing in surest:  # Pillow rounds to whole values where PyTorch does not
         near = (truth.boxes - torch.from_numpy(thing.box)).abs().amax(1).argmin()
         assert float((truth.boxes[near] - torch.from_numpy(thing.box)).abs().max()) < 0.5
         both = thing.mask & truth.masks[near].numpy()
         assert both.sum() >= 0.9 * (thing.mask | truth.masks[near].numpy()).sum()
     assert len(surest) == 3
-    assert example().drawn(picture, surest).size == picture.size
+    assert example().drawn(image, surest).size == image.size

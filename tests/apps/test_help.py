@@ -16,8 +16,8 @@ from rich.table import Table
 from tests.apps.conftest import Cli
 
 from annofree.apps.cli import app
-from annofree.apps.cli.progress import progress
-from annofree.apps.cli.tables import console
+from annofree.apps.cli.progress import show_progress
+from annofree.apps.cli.tables import open_console
 
 
 def commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -83,14 +83,14 @@ def test_square_brackets_of_errors_are_text(cli: Cli) -> None:
 def test_square_brackets_of_tables_are_text(capsys: pytest.CaptureFixture[str]) -> None:
     table = Table("[bold]a", title="[red]b")
     table.add_row("[dim]c")
-    console().print(table, "[blue]d")
+    open_console().print(table, "[blue]d")
     said = capsys.readouterr().out
     assert all(text in said for text in ("[bold]a", "[red]b", "[dim]c", "[blue]d"))
 
 
 def test_square_brackets_of_progress_are_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with progress("steps of {a}[onnx]") as show:
+    with show_progress("steps of {a}[onnx]") as show:
         show(1, 1)
     assert "steps of {a}[onnx]" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from annofree.apps.cli.commands.retrieve import retrieve
 from annofree.errors import InputError
 from annofree.retrieval.archive import Archive
 from annofree.testing.fakes import FakeClip
-from annofree.testing.paper_world import BACKGROUND, COLOURS, NAMES
+from annofree.testing.paper_world import BACKGROUND, COLORS, NAMES
 
 Run = Callable[..., Result]
 
@@ -51,9 +51,9 @@ def photos(tmp_path: Path) -> Path:
         (folder / name).mkdir(parents=True)
         for i in range(4):
             pixels = np.full((32, 48, 3), BACKGROUND, np.uint8)
-            pixels[: 32 - 6 * i] = COLOURS[name][0]
+            pixels[: 32 - 6 * i] = COLORS[name][0]
             if i == 3:
-                pixels[16:] = COLOURS[NAMES[(number + 1) % len(NAMES)]][0]
+                pixels[16:] = COLORS[NAMES[(number + 1) % len(NAMES)]][0]
             PIL.Image.fromarray(pixels).save(folder / name / f"{i}.png")
     return folder
 
@@ -74,8 +74,8 @@ def test_from_pictures_to_an_archive(run: Run, asked: list[Any], photos: Path, t
     assert archive.names == ("apple", "car", "yeti")
     ids = [m.id for m in archive.members["apple"]]
     assert (ids[:3], set(ids[3:])) == (["apple/0.png", "apple/1.png", "apple/2.png"], {"apple/3.png", "boat/3.png"})
-    assert archive.classes_of("apple/3.png")[:2] == ("apple", "car")
-    assert archive.open("car/0.png").pixels[0, 0].tolist() == list(COLOURS["car"][0])
+    assert archive.list_classes("apple/3.png")[:2] == ("apple", "car")
+    assert archive.open("car/0.png").pixels[0, 0].tolist() == list(COLORS["car"][0])
     assert archive.about["k"] == 5 and archive.about["model"]["name"] == "fake-clip"
     assert sorted(p.name for p in (tmp_path / "a" / "sheets").iterdir()) == ["000-apple.jpg", "001-car.jpg", "002-yeti.jpg"]
 

@@ -13,8 +13,8 @@ from tests.support.recipes import recipe_head, reproduced
 
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
-from annofree.pipelines.training.makings import making_of
-from annofree.pipelines.training.zutis import archive_figures, mask_figures
+from annofree.pipelines.training.makings import read_making
+from annofree.pipelines.training.zutis import measure_archive, measure_masks
 from annofree.retrieval.archive import Archive, MaskWriter, Member, PseudoMask
 from annofree.structures import Detections
 
@@ -40,7 +40,7 @@ ARCHIVE = Archive(
 
 
 def test_precision_counts_the_members_that_show_their_name() -> None:
-    assert archive_figures(ARCHIVE, truth_of_two()) == {"pictures retrieved": 2.0, "retrieval precision": 75.0}
+    assert measure_archive(ARCHIVE, truth_of_two()) == {"pictures retrieved": 2.0, "retrieval precision": 75.0}
 
 
 def test_masks_are_compared_with_all_objects_of_a_picture(tmp_path: Path) -> None:
@@ -50,13 +50,13 @@ def test_masks_are_compared_with_all_objects_of_a_picture(tmp_path: Path) -> Non
     with MaskWriter(tmp_path) as writer:
         writer.add(PseudoMask("x/a.jpg", rle, 0.5))
         writer.add(PseudoMask("x/b.jpg", {"size": [4, 4], "counts": "0`0"}, 0.5))  # everything
-    found = mask_figures(ARCHIVE, tmp_path, truth_of_two())
+    found = measure_masks(ARCHIVE, tmp_path, truth_of_two())
     assert found == {"mask IoU": 75.0, "IoU of everything": 75.0}  # (1/2 + 1) / 2, and the same by chance
 
 
 def test_masks_of_nothing_known_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected masks of pictures whose truth is known"):
-        mask_figures(ARCHIVE, tmp_path, truth_of_two())
+        measure_masks(ARCHIVE, tmp_path, truth_of_two())
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_masks_of_nothing_known_are_refused(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_made_is_refused(table: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        making_of(table)
+        read_making(table)
 
 
 HEAD = {"world": "emoji", "truth": f"{VALIDATION}/truth.json", "images": f"{VALIDATION}/images", "group_by": "split"}

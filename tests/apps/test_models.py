@@ -12,9 +12,9 @@ from safetensors.numpy import save
 from tests.apps.conftest import Cli, Said
 from tests.support.models import empty_hub
 
-from annofree.hub.cards import BUNDLED, known_cards
+from annofree.hub.cards import BUNDLED, list_known_cards
 from annofree.hub.models_page import models_page
-from annofree.hub.presets import DEFAULT, presets
+from annofree.hub.presets import DEFAULT, list_presets
 from annofree.methods.build import MethodSpec
 from annofree.methods.zip import Zip
 from annofree.testing.fakes import FakeClip, FakeSam
@@ -28,7 +28,7 @@ FILES = {"config.json": b'{"model_type": "sam"}', "model.safetensors": save({"w"
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A cache that holds sam-b, an empty store, and no network."""
-    return write_snapshot(empty_hub(monkeypatch, tmp_path), known_cards()["sam-b"].hub, "c" * 40, FILES)
+    return write_snapshot(empty_hub(monkeypatch, tmp_path), list_known_cards()["sam-b"].hub, "c" * 40, FILES)
 
 
 def assert_refused(said: Said, *words: str) -> None:
@@ -41,7 +41,7 @@ def assert_refused(said: Said, *words: str) -> None:
 def test_list_shows_every_model_and_preset(cli: Cli) -> None:
     said = cli("models", "list")
     assert (said.code, said.err) == (0, "")
-    for name, card in known_cards().items():
+    for name, card in list_known_cards().items():
         (line,) = (line for line in said.out.splitlines() if f"│ {name} " in line)
         assert card.kind in line and card.tier in line and card.licence in line
         assert line.split("│")[-2].strip() == ("yes" if name in (*BUNDLED, "sam-b") else "no")
@@ -50,7 +50,7 @@ def test_list_shows_every_model_and_preset(cli: Cli) -> None:
 
 def test_list_as_json(cli: Cli) -> None:
     rows = {row["name"]: row for row in json.loads(cli("models", "list", "--json").out)}
-    assert set(rows) == set(known_cards())
+    assert set(rows) == set(list_known_cards())
     assert rows["sam-b"] == {
         "name": "sam-b",
         "kind": "sam",
@@ -72,7 +72,7 @@ def test_show(cli: Cli) -> None:
     details = json.loads(cli("models", "show", "sam-b", "--json").out)
     assert details["pinned"] == f"{'c' * 40} (since its first fetch)" and len(details["files"]["config.json"]) == 64
     paper = cli("models", "show", "paper").out
-    assert paper.startswith(f"paper: {presets()['paper'].about}\n") and "name: sam-b" in paper
+    assert paper.startswith(f"paper: {list_presets()['paper'].about}\n") and "name: sam-b" in paper
     assert [m["name"] for m in json.loads(cli("models", "show", "tiny", "--json").out)["models"]] == TINY
 
 
@@ -175,5 +175,5 @@ def test_the_page_of_models_is_up_to_date(cli: Cli) -> None:
     assert written == models_page() == cli("models", "list", "--markdown").out, (
         "annofree models list --markdown > docs/models.md"
     )
-    for name in [*known_cards(), *presets()]:
+    for name in [*list_known_cards(), *list_presets()]:
         assert f"| `{name}` |" in written

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from annofree.apps.cli import bar, ticking
-from annofree.apps.cli.progress import Display, progress
-from annofree.runs.clock import Clock
+from annofree.apps.cli.progress import Display, show_progress
+from annofree.runs.clock import StageTimer
 
 
 class Now:
@@ -45,7 +45,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_lines_tell_the_pace_and_the_time_that_is_left(now: Now, capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("images", batch=4, now=now) as shown:
+    with show_progress("images", batch=4, now=now) as shown:
         now.tell(shown, (0, 0), (4, 90), (8, 10), (12, 10), (16, 10), (100, 210), total=100)
     assert lines(capsys) == [
         "images: 4 of 100, estimating the time left",  # the first batch tells nothing
@@ -57,7 +57,7 @@ def test_lines_tell_the_pace_and_the_time_that_is_left(now: Now, capsys: pytest.
 
 
 def test_there_is_a_line_in_ten_seconds_at_most_and_one_at_the_end(now: Now, capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("steps", now=now) as shown:
+    with show_progress("steps", now=now) as shown:
         now.tell(shown, (0, 0), *[(k, 0.125) for k in range(1, 1000)], (1000, 0.125), (1000, 0.0), total=1000)
     said = lines(capsys)
     assert len(said) == 13 and said[-1] == "steps: 1000 of 1000 in 2 min 5 s"
@@ -65,21 +65,21 @@ def test_there_is_a_line_in_ten_seconds_at_most_and_one_at_the_end(now: Now, cap
 
 
 def test_what_an_earlier_call_did_is_no_part_of_the_pace(now: Now, capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("steps", now=now) as shown:
+    with show_progress("steps", now=now) as shown:
         now.tell(shown, (501, 0), (502, 30), (511, 90), total=1201)
     assert lines(capsys)[-1] == "steps: 511 of 1201, 10 s each, 1 h 55 min left"
 
 
 def test_other_work_has_its_own_end(now: Now, capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("images", now=now) as shown:
+    with show_progress("images", now=now) as shown:
         now.tell(shown, (0, 0), (1, 3), (2, 3), (0, 50), (1, 4), (2, 4), total=2)
     assert lines(capsys) == ["images: 2 of 2 in 6.0 s", "images: 2 of 2 in 8.0 s"]
 
 
 def test_where_nothing_is_left_no_time_is_told(now: Now, capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("masks", now=now) as shown:
+    with show_progress("masks", now=now) as shown:
         now.tell(shown, (3, 0), total=3)
-    with progress("masks", now=now) as shown:
+    with show_progress("masks", now=now) as shown:
         now.tell(shown, (0, 0), total=0)
     assert lines(capsys) == ["masks: 3 of 3"]
 
@@ -88,8 +88,8 @@ def test_where_nothing_is_left_no_time_is_told(now: Now, capsys: pytest.CaptureF
 
 
 def test_loading_is_a_step_of_its_own(now: Now, capsys: pytest.CaptureFixture[str]) -> None:
-    clock = Clock.started(time.perf_counter() - 75)
-    with progress("images", clock=clock, now=now) as shown:
+    clock = StageTimer.started(time.perf_counter() - 75)
+    with show_progress("images", clock=clock, now=now) as shown:
         shown.say("note: first")
         shown(0, 2)
         assert clock.part == "other" and 75 <= clock.seconds["load"] < 1000
@@ -100,15 +100,15 @@ def test_loading_is_a_step_of_its_own(now: Now, capsys: pytest.CaptureFixture[st
 
 
 def test_where_loading_is_all_there_is_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("images", clock=Clock.started()):
+    with show_progress("images", clock=StageTimer.started()):
         pass
-    with pytest.raises(ZeroDivisionError), progress("images", clock=Clock.started()):
+    with pytest.raises(ZeroDivisionError), show_progress("images", clock=StageTimer.started()):
         raise ZeroDivisionError
     assert lines(capsys) == []
 
 
 def test_other_work_loads_again(now: Now, capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("", now=now) as shown:
+    with show_progress("", now=now) as shown:
         for name in ("one", "two"):
             shown.begin(f"{name}: images", "loading models")
             now.tell(shown, (0, 5), (1, 5), total=1)
@@ -117,8 +117,8 @@ def test_other_work_loads_again(now: Now, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_quiet_says_nothing_but_turns_the_clock(capsys: pytest.CaptureFixture[str]) -> None:
-    clock = Clock.started()
-    with progress("steps", quiet=True, clock=clock) as shown:
+    clock = StageTimer.started()
+    with show_progress("steps", quiet=True, clock=clock) as shown:
         shown(0, 1)
         shown(1, 1)
     assert lines(capsys) == [] and clock.part == "other"
@@ -164,7 +164,7 @@ def until_it_counts(terminal: Terminal) -> None:
 
 def test_a_bar_has_our_estimate(now: Now, opened: Callable[[], Terminal]) -> None:
     terminal = opened()
-    with progress("images", batch=4, now=now) as shown:
+    with show_progress("images", batch=4, now=now) as shown:
         for done, seconds in ((0, 0), (4, 90), (8, 10), (12, 10)):
             now.tell(shown, (done, seconds), total=100)
             shown._bar._progress.refresh()  # type: ignore[attr-defined]
@@ -179,8 +179,8 @@ def test_a_bar_has_our_estimate(now: Now, opened: Callable[[], Terminal]) -> Non
 
 def test_a_line_counts_while_models_load(opened: Callable[[], Terminal]) -> None:
     terminal = opened()
-    clock = Clock.started(time.perf_counter() - 7500)
-    with progress("images", clock=clock) as shown:
+    clock = StageTimer.started(time.perf_counter() - 7500)
+    with show_progress("images", clock=clock) as shown:
         until_it_counts(terminal)
         shown.say("note: something to know")
         shown(0, 5)
@@ -192,7 +192,7 @@ def test_a_line_counts_while_models_load(opened: Callable[[], Terminal]) -> None
 
 def test_the_line_goes_where_something_ends_loading(opened: Callable[[], Terminal]) -> None:
     terminal = opened()
-    with pytest.raises(KeyboardInterrupt), progress("images", clock=Clock.started()):
+    with pytest.raises(KeyboardInterrupt), show_progress("images", clock=StageTimer.started()):
         until_it_counts(terminal)
         raise KeyboardInterrupt
     assert re.search(r"\r +\r$", terminal.getvalue()) and "\n" not in terminal.getvalue()
@@ -201,7 +201,7 @@ def test_the_line_goes_where_something_ends_loading(opened: Callable[[], Termina
 def test_the_line_stands_back_while_downloads_draw(opened: Callable[[], Terminal]) -> None:
     terminal = opened()
     tqdm = pytest.importorskip("tqdm.std").tqdm
-    with tqdm(total=1, file=io.StringIO()), progress("images", clock=Clock.started()):
+    with tqdm(total=1, file=io.StringIO()), show_progress("images", clock=StageTimer.started()):
         time.sleep(0.05)
         assert not terminal.getvalue()
 
@@ -212,6 +212,6 @@ def test_terminals_that_cannot_move_get_lines(
     terminal = opened()
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.delattr(bar, "Bar")
-    with progress("images", now=now) as shown:
+    with show_progress("images", now=now) as shown:
         now.tell(shown, (0, 0), (2, 3), total=2)
     assert terminal.getvalue() == "images: 2 of 2 in 3.0 s\n"

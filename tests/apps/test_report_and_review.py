@@ -17,7 +17,7 @@ from annofree.methods.zip import Zip
 from annofree.render.overlay import draw_overlay
 from annofree.structures import Vocabulary
 from annofree.testing.fakes import FakeClip, FakeSam
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 
 said = invoker(report, review)
 
@@ -34,7 +34,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "overlays").mkdir(parents=True)
     photos.mkdir()
     file = CocoFile.with_categories(dict(enumerate(NAMES, 1)))
-    for k, scene in enumerate(scenes()):
+    for k, scene in enumerate(draw_paper_scenes()):
         PIL.Image.fromarray(scene.image.pixels).save(photos / f"{k}.png")
         found = method.instances(scene.image, Vocabulary.of(NAMES))
         draw_overlay(scene.image, found).save(folder / "overlays" / f"{k}.jpg")

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from annofree.apps.cli.commands.merge import merge
 from annofree.apps.cli.commands.relabel import relabel
 from annofree.errors import AnnofreeError
-from annofree.formats.panoptic import ids_of_colours
+from annofree.formats.panoptic import decode_segment_ids
 from annofree.methods.build import MethodSpec, build_method
 from annofree.methods.components import Models
 from annofree.methods.maskclip import MaskClip
@@ -30,7 +30,7 @@ from annofree.methods.zip import Zip
 from annofree.methods.zutis import Zutis
 from annofree.structures import Vocabulary
 from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam, FakeZutis
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 from annofree.testing.tolerances import assert_same_pixels
 
 ALL = ", ".join(NAMES)
@@ -41,7 +41,7 @@ SOURCE = Path(__file__).parents[2] / "benchmarks" / "hostile.py"
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every method on the fakes."""
-    models = Models("tiny", "cpu", objectness="none").having(**FAKE_PARTS)
+    models = Models("tiny", "cpu", objectness="none").with_parts(**FAKE_PARTS)
     monkeypatch.setattr(MethodSpec, "build", lambda spec, _: build_method(spec.method, models, spec.variant))
 
 
@@ -121,7 +121,7 @@ def test_ctrl_c_and_then_the_same_command(cli: Cli, fakes: None, photos: Path, t
     instances = Zip.instances
 
     def interrupted(self: Zip, image: Any, classes: Any) -> Any:
-        if image.size == scenes()[5].image.size:
+        if image.size == draw_paper_scenes()[5].image.size:
             raise KeyboardInterrupt
         return instances(self, image, classes)
 
@@ -167,9 +167,9 @@ def test_hostile_pictures_are_labelled_or_named(cli: Cli, fakes: None, tmp_path:
         out,
     )
     assert said.code == 1
-    labelled = {row["file_name"] for row in read(out / "annotations.json")["images"]}
+    labeled = {row["file_name"] for row in read(out / "annotations.json")["images"]}
     quarantine = {entry["id"]: entry["reason"] for entry in read(out / "quarantine.json")}
-    assert labelled == {id_ for id_, good in expected.items() if good}
+    assert labeled == {id_ for id_, good in expected.items() if good}
     assert quarantine.keys() == {id_ for id_, good in expected.items() if not good}
     failed = [line for line in said.err.splitlines() if line.startswith("failed: ")]
     assert [line.removeprefix("failed: ") for line in failed] == list(quarantine.values())
@@ -250,9 +250,9 @@ def assert_alike(a: Path, b: Path) -> None:
 
 def ids_in(path: Path) -> np.ndarray[Any, Any]:
     """The ids in a label map's or a panoptic map's PNG, (H, W)."""
-    with PIL.Image.open(path) as picture:
-        values = np.asarray(picture)
-    return values if values.ndim == 2 else ids_of_colours(values)
+    with PIL.Image.open(path) as image:
+        values = np.asarray(image)
+    return values if values.ndim == 2 else decode_segment_ids(values)
 
 
 def test_what_cannot_be_asked_again(cli: Cli, fakes: None, photos: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -273,13 +273,13 @@ def test_what_cannot_be_asked_again(cli: Cli, fakes: None, photos: Path, tmp_pat
 
 @pytest.mark.parametrize("method", ["zip", "sam_clip", "clip_diy", "maskclip", "clip_surgery", "patch_cosine", "zutis"])
 def test_names_are_those_given_and_no_others(method: str) -> None:
-    models = Models("tiny", "cpu", objectness="none").having(**FAKE_PARTS, objectness=FakeObjectness())
+    models = Models("tiny", "cpu", objectness="none").with_parts(**FAKE_PARTS, objectness=FakeObjectness())
     made, words = build_method(method, models), Vocabulary.of("zeppelin, car: auto | apple")
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         if hasattr(made, "instances"):
             assert set(made.instances(scene.image, words).labels) <= {"zeppelin", "car"}
         if hasattr(made, "semantic"):
-            assert set(made.semantic(scene.image, words).shares()) <= {"background", "zeppelin", "car"}
+            assert set(made.semantic(scene.image, words).compute_shares()) <= {"background", "zeppelin", "car"}
 
 
 def test_synonyms_are_one_class(cli: Cli, fakes: None, photos: Path, tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_negatives_compete_and_are_never_told(cli: Cli, photos: Path, tmp_path: 
     for method in ("maskclip", "zutis"):
         out = tmp_path / method
         assert cli(*command, "--method", method, "--policy", "all", "--negatives", others, "--out", out).code == 0
-        coco, truth = read(out / "annotations.json"), [s for s in scenes() if "apple" in s.names]
+        coco, truth = read(out / "annotations.json"), [s for s in draw_paper_scenes() if "apple" in s.names]
         assert {row["id"] for row in coco["categories"]} == {row["category_id"] for row in coco["annotations"]} == {1}
         assert len({row["image_id"] for row in coco["annotations"]}) == len(truth)
         assert read(out / "labels" / "classes.json")["names"] == ["background", "apple"]
@@ -329,7 +329,7 @@ def test_negatives_of_methods_that_draw_things(
     assert cli(*command, tmp_path / "plain").code == 0
     assert cli(*command, tmp_path / "others", "--negatives", ", ".join({*NAMES} - {"apple", "car"})).code == 0
     plain, others = (read(tmp_path / out / "annotations.json") for out in ("plain", "others"))
-    real = sum(s.names.count("apple") + s.names.count("car") for s in scenes())
+    real = sum(s.names.count("apple") + s.names.count("car") for s in draw_paper_scenes())
     assert len(others["annotations"]) == real and len(plain["annotations"]) >= real
     assert [row["name"] for row in others["categories"]] == ["apple", "car"]
     assert read(tmp_path / "others" / "run.json")["provenance"]["settings"]["negatives"]

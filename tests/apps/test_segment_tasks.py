@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 from tests.apps.conftest import Cli, Said
 
-from annofree.detections.panoptic import PanopticMap, panoptic
+from annofree.detections.panoptic import PanopticMap, merge_panoptic
 from annofree.formats.label_maps import ClassList, read_label_map
 from annofree.formats.panoptic import PanopticFile
 from annofree.io.images import read_image
@@ -24,7 +24,7 @@ from annofree.methods.dense_clip import DenseClip
 from annofree.methods.zip import Zip
 from annofree.structures import Image, LabelMap, Vocabulary
 from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam
-from annofree.testing.paper_world import COLOURS, NAMES, scenes
+from annofree.testing.paper_world import COLORS, NAMES, draw_paper_scenes
 
 ALL = ", ".join(NAMES)
 EVERYTHING = "instance,semantic,panoptic"
@@ -35,7 +35,7 @@ def on_fakes(method: str, variant: str = "default") -> Any:
     if method == "clip_diy":
         return ClipDiy(FakeClip(), FakeObjectness(), replace(VARIANTS[variant], side=16, canvas=64, scales=(0, 1)))
     models = Models("tiny", "cpu", objectness="none")
-    return build_method(method, models.having(clip=FakeClip(), sam=FakeSam()), variant)
+    return build_method(method, models.with_parts(clip=FakeClip(), sam=FakeSam()), variant)
 
 
 @pytest.fixture
@@ -67,15 +67,15 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-def save(place: Path, picture: Image) -> None:
+def save(place: Path, image: Image) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.fromarray(picture.pixels).save(place)
+    PIL.Image.fromarray(image.pixels).save(place)
 
 
 PLACES = {"touching": "tall.png", "two classes": "deep/er/wide.png", "edge": "deep/edge.png", "empty": "empty.png"}
 """Scenes of the paper world, wide and tall, as files."""
 
-SCENES = {PLACES[scene.image.id]: scene for scene in scenes() if scene.image.id in PLACES}
+SCENES = {PLACES[scene.image.id]: scene for scene in draw_paper_scenes() if scene.image.id in PLACES}
 
 
 @pytest.fixture
@@ -206,20 +206,20 @@ def test_shares_are_in_the_summary_and_beside_the_maps(cli: Cli, fakes: Any, pho
     assert (said.code, said.err) == (0, "")
     summary = json.loads(said.out)
     assert summary == read(out / "run.json")
-    by_picture = {place.removesuffix(".png"): found.shares() for place, found in label_maps(out).items()}
+    by_image = {place.removesuffix(".png"): found.compute_shares() for place, found in label_maps(out).items()}
     written = read(out / "labels" / "shares.json")
-    assert written["pictures"] == by_picture
+    assert written["pictures"] == by_image
     assert written["mean"] == summary["shares"]
     for name, share in summary["shares"].items():
-        assert share == pytest.approx(sum(of_one.get(name, 0) for of_one in by_picture.values()) / 4)
+        assert share == pytest.approx(sum(of_one.get(name, 0) for of_one in by_image.values()) / 4)
     assert sum(summary["shares"].values()) == pytest.approx(1)
     assert list(summary["shares"]) == sorted(summary["shares"], key=lambda name: -summary["shares"][name])
-    assert by_picture["empty"] == {"background": 1.0}
+    assert by_image["empty"] == {"background": 1.0}
     assert (summary["instances"], summary["failed"]) == (0, {})
 
 
 def test_shares_are_told(cli: Cli, fakes: Any, tmp_path: Path) -> None:
-    scene = scenes()[0]
+    scene = draw_paper_scenes()[0]
     save(tmp_path / "a.png", scene.image)
     out = tmp_path / "out"
     said = cli("segment", tmp_path / "a.png", "--classes", "apple", "--task", "instance,semantic", "--out", out)
@@ -241,7 +241,7 @@ def test_one_class(cli: Cli, fakes: Any, photos: Path, tmp_path: Path) -> None:
     file = PanopticFile.read(tmp_path / "out" / "panoptic.json")
     (row,) = (a for a in file.annotations if a["segments_info"])
     assert row["file_name"] == "deep/er/wide.png"
-    assert np.array_equal(file.segments(row) == 1, umbrella)
+    assert np.array_equal(file.read_segments(row) == 1, umbrella)
 
 
 @pytest.mark.parametrize("listed", ["background", "Background"])
@@ -264,8 +264,8 @@ def test_300_classes_are_written_in_16_bits(cli: Cli, fakes: Any, photos: Path, 
     assert ClassList.read(out / "labels").void == 65535
     for place, found in label_maps(out).items():
         assert len(found.names) == 300
-        with PIL.Image.open(out / "labels" / place) as picture:
-            assert picture.mode == "I;16"
+        with PIL.Image.open(out / "labels" / place) as image:
+            assert image.mode == "I;16"
         ids = np.where(truth(place) > 0, truth(place) + 299 - len(NAMES), 0)
         assert (found.labels == ids).mean() > 0.95
     assert max(found.labels.max() for found in label_maps(out).values()) > 255
@@ -286,11 +286,11 @@ def test_panoptic_maps_go_there_and_back(cli: Cli, fakes: Any, photos: Path, tmp
     for row in file.annotations:
         place, size = row["file_name"], SCENES[row["file_name"]].image.size
         assert places[place]["panoptic"] == f"panoptic/{place}"
-        segments = file.segments(row)
+        segments = file.read_segments(row)
         assert segments.shape == size
         read_back = PanopticMap.from_coco(segments, row["segments_info"], file.categories)
         found = on_fakes("zip").instances(read_image(photos / place), ALL)  # fakes look at pictures one by one in any batch
-        joined = panoptic(found, labels[place], stuff=["tree", "boat"])
+        joined = merge_panoptic(found, labels[place], stuff=["tree", "boat"])
         assert np.array_equal(segments, joined.segments)
         assert read_back.names == joined.names
         assert read_back.infos == joined.infos
@@ -312,11 +312,11 @@ def test_without_stuff_all_are_things(cli: Cli, fakes: Any, photos: Path, tmp_pa
 
 
 def test_pictures_of_one_stem_get_files_each(cli: Cli, fakes: Any, tmp_path: Path) -> None:
-    (red, blue), out = (COLOURS["apple"][0], COLOURS["car"][0]), tmp_path / "out"
-    for name, colour in {"a.png": red, "a.webp": blue, "x/a.png": blue, "x/A.bmp": red, "b.c.png": red}.items():
+    (red, blue), out = (COLORS["apple"][0], COLORS["car"][0]), tmp_path / "out"
+    for name, color in {"a.png": red, "a.webp": blue, "x/a.png": blue, "x/A.bmp": red, "b.c.png": red}.items():
         place = tmp_path / "in" / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        PIL.Image.new("RGB", (40, 24), colour).save(place, lossless=True)
+        PIL.Image.new("RGB", (40, 24), color).save(place, lossless=True)
     assert cli("segment", tmp_path / "in", "--classes", ALL, "--task", EVERYTHING, "--stuff", "car", "--out", out).code == 0
     rows = {row["file_name"]: row for row in read(out / "annotations.json")["images"]}
     assert rows.keys() == {"a.png", "a.webp", "x/a.png", "x/A.bmp", "b.c.png"}
@@ -327,7 +327,7 @@ def test_pictures_of_one_stem_get_files_each(cli: Cli, fakes: Any, tmp_path: Pat
     classes = ClassList.read(out / "labels")
     for name, row in rows.items():
         asked = "apple" if name in ("a.png", "x/A.bmp", "b.c.png") else "car"
-        assert read_label_map(out / row["labels"], classes).shares() == {asked: 1.0}
+        assert read_label_map(out / row["labels"], classes).compute_shares() == {asked: 1.0}
         assert read(out / "labels" / "shares.json")["pictures"][row["labels"][7:-4]] == {asked: 1.0}
     file = PanopticFile.read(out / "panoptic.json")
     assert {f"panoptic/{row['file_name']}" for row in file.annotations} == {row["panoptic"] for row in rows.values()}
@@ -337,7 +337,7 @@ def test_pictures_of_one_stem_get_files_each(cli: Cli, fakes: Any, tmp_path: Pat
 def test_names_that_other_systems_refuse_do_no_harm(cli: Cli, fakes: Any, tmp_path: Path) -> None:
     names = ["12:30.png", "12_30.png", "a\\b.png"]
     for name in names:
-        save(tmp_path / "in" / name, scenes()[0].image)
+        save(tmp_path / "in" / name, draw_paper_scenes()[0].image)
     out = tmp_path / "out"
     assert cli("segment", tmp_path / "in", "--classes", "apple", "--task", EVERYTHING, "--out", out).code == 0
     rows = read(out / "annotations.json")["images"]
@@ -345,7 +345,7 @@ def test_names_that_other_systems_refuse_do_no_harm(cli: Cli, fakes: Any, tmp_pa
     assert all((out / row[key]).is_file() for row in rows for key in ("overlay", "labels", "panoptic"))
     assert len({row["panoptic"] for row in rows}) == 3
     file = PanopticFile.read(out / "panoptic.json")
-    assert all(np.array_equal(file.segments(row) == 1, scenes()[0].masks[0]) for row in file.annotations)
+    assert all(np.array_equal(file.read_segments(row) == 1, draw_paper_scenes()[0].masks[0]) for row in file.annotations)
 
 
 # What goes wrong

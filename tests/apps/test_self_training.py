@@ -13,8 +13,8 @@ from tests.support.recipes import recipe_head, reproduced
 
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
-from annofree.pipelines.training.makings import making_of
-from annofree.pipelines.training.self_training import label_figures
+from annofree.pipelines.training.makings import read_making
+from annofree.pipelines.training.self_training import measure_labels
 from annofree.structures import Detections
 
 VALIDATION = Path(__file__).parents[2] / "examples" / "validation"
@@ -42,7 +42,7 @@ def test_a_label_is_right_once_and_by_its_name(tmp_path: Path) -> None:
         (0, slice(4, 8), 0.7),  # a cat's place, called dog
         (1, slice(4, 6), 0.6),  # half of a cat: an IoU of exactly 0.5 is enough
     ]
-    found = label_figures(written(tmp_path / "labels.json", labels), truth)
+    found = measure_labels(written(tmp_path / "labels.json", labels), truth)
     assert found == {"labels": 4.0, "label precision": 50.0, "label recall": 66.67}
 
 
@@ -56,7 +56,7 @@ def test_a_label_is_right_once_and_by_its_name(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_made_is_refused(table: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        making_of(table)
+        read_making(table)
 
 
 HEAD = {"world": "emoji", "truth": f"{VALIDATION}/truth.json", "images": f"{VALIDATION}/images", "group_by": "split"}

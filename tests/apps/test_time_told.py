@@ -20,7 +20,14 @@ import pytest
 
 from annofree.apps import IMPORTED
 from annofree.apps.cli import process
-from annofree.apps.cli.process import command_clock, is_program, leave, process_start, program_start, started
+from annofree.apps.cli.process import (
+    exit_now,
+    find_program_start,
+    is_program,
+    read_process_start,
+    start_clocks,
+    start_command_clock,
+)
 
 ANNOFREE = shutil.which("annofree", path=sysconfig.get_path("scripts"))
 SLACK = 0.5  # seconds, beside 15 %: processes begin and end on a busy machine
@@ -101,7 +108,7 @@ def test_a_stopwatch_agrees(photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells when a process began")
 def test_a_shell_that_turned_into_the_command_is_not_counted() -> None:
-    code = "import time; from annofree.apps.cli import process as p; print(p.process_start() == p.IMPORTED)"
+    code = "import time; from annofree.apps.cli import process as p; print(p.read_process_start() == p.IMPORTED)"
     for shell, imported in (('sleep 0.1; exec "$@"', "True\n"), ('exec "$@"', "False\n")):
         command = ["bash", "-c", shell, "-", sys.executable, "-c", code]
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == imported
@@ -131,7 +138,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], flo
 
     def ago(line: str) -> float:
         (tmp_path / "stat").write_text(line, encoding="utf-8")
-        return 900.0 - process_start(imported=897.0)
+        return 900.0 - read_process_start(imported=897.0)
 
     return ago
 
@@ -146,34 +153,34 @@ def test_the_kernel_tells_when_a_process_began(told: Callable[[str], float]) -> 
 
 def test_without_the_kernel_it_is_the_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_STAT", tmp_path / "none")
-    assert process_start() == IMPORTED
+    assert read_process_start() == IMPORTED
 
 
 def test_a_program_of_somebody_else_is_not_counted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["annofree", "doctor"])
     before = time.perf_counter()
-    assert not is_program() and program_start() >= before
+    assert not is_program() and find_program_start() >= before
     with pytest.raises(SystemExit) as end:
-        leave(3)  # and not the end of this process
+        exit_now(3)  # and not the end of this process
     assert end.value.code == 3
 
 
 def test_clocks_of_commands_run_since_the_command_began() -> None:
-    with started(time.perf_counter() - 60):
-        clock = command_clock()
+    with start_clocks(time.perf_counter() - 60):
+        clock = start_command_clock()
     assert 60 <= clock.elapsed < 600 and clock.part == "load"
-    assert command_clock().elapsed < 60
+    assert start_command_clock().elapsed < 60
 
 
 def test_exit_handlers_and_the_last_words_are_not_lost(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import atexit, sys, threading, time\n"
-        "from annofree.apps.cli.process import leave\n"
+        "from annofree.apps.cli.process import exit_now\n"
         "atexit.register(lambda: print('handled'))\n"
         "threading.Thread(target=lambda: (time.sleep(0.2), print('waited for'))).start()\n"
         "print('said')\n"
-        "leave(int(sys.argv[1]) if sys.argv[1:] else None)\n"
+        "exit_now(int(sys.argv[1]) if sys.argv[1:] else None)\n"
     )
     for arguments, code in ([], 0), (["3"], 3):
         done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)

@@ -21,7 +21,7 @@ def test_other_scenes_stop_it(benchmark: ModuleType, tmp_path: Path, monkeypatch
     made, rng = CopyPaste(material.archive, material.masks, how), np.random.default_rng(1)
     draws = [made.draw(rng) for _ in range(4)]
     assert benchmark.agreement(material, how, draws) <= 2
-    other = made.scene(rng)
+    other = made.make_scene(rng)
     monkeypatch.setattr(benchmark, "obvious_scene", lambda *_: other)
     with pytest.raises(SystemExit, match="nothing was timed"):
         benchmark.agreement(material, how, draws)

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 import torch
 
-from annofree.detectors.build import build
+from annofree.detectors.build import build_network
 from annofree.detectors.checkpoint import save_detector
 from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError
@@ -30,7 +30,7 @@ def saved(folder: Path, kind: Literal["mask_rcnn", "mask2former"]) -> Path:
     torch.manual_seed(0)
     sizes = {**SMALL, "channels": 32, "queries": 4, "heads": 2, "ffn": 32} if kind == "mask2former" else SMALL
     config = DetectorConfig(kind, ("dog", "cat"), side=64, longest=96, **sizes)
-    save_detector(build(config), folder, torch.float32)
+    save_detector(build_network(config), folder, torch.float32)
     return folder
 
 

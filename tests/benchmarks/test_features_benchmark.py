@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Sam2VideoConfig, Sam2VideoModel, SamModel
 
-from annofree.features.preprocessing import pixels_of
-from annofree.hub.cards import known_cards
-from annofree.hub.presets import presets
+from annofree.features.preprocessing import preprocess_image
+from annofree.hub.cards import list_known_cards
+from annofree.hub.presets import list_presets
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close
 
@@ -46,10 +46,10 @@ def seen(benchmark: ModuleType, model: str, image: Image) -> Tensor:
     return found
 
 
-def normalised(image: Image, model: str) -> Tensor:
-    preprocessing = known_cards()[model].preprocessing
+def normalized(image: Image, model: str) -> Tensor:
+    preprocessing = list_known_cards()[model].preprocessing
     mean, std = (torch.tensor(preprocessing[k]) for k in ("mean", "std"))
-    return pixels_of(image, image.size, mean, std)
+    return preprocess_image(image, image.size, mean, std)
 
 
 def caught(module: nn.Module, of: nn.Module, x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def test_the_parts_are_those_of_the_presets(benchmark: ModuleType) -> None:
     parts = benchmark.all_parts()
     assert tuple(parts) == MODELS
     for name in benchmark.PRESETS:
-        used = {card.name for role, card in presets()[name].cards().items() if role not in ("saliency", "zutis")}
+        used = {card.name for role, card in list_presets()[name].find_cards().items() if role not in ("saliency", "zutis")}
         assert used == {p.model for p in parts.values() if name in p.presets}
     assert parts["openai-rn50x64"].use["boundary_side"] == 2048 and parts["openai-rn50"].use["boundary_side"] == 1024
     assert (parts["openai-vit-b-16"].use["dense"], parts["openai-vit-b-16"].use["dense_side"]) == ("surgery", 512)
@@ -100,7 +100,7 @@ def test_no_weights_are_left_at_zero(benchmark: ModuleType) -> None:
 
 
 def test_true_architectures(benchmark: ModuleType) -> None:
-    cards = known_cards()
+    cards = list_known_cards()
     with torch.device("meta"):
         assert _count(SamModel(benchmark.sam_config("sam-b", False))) == cards["sam-b"].parameters
         for model in ("sam2.1-tiny", "sam2.1-large"):  # as released, with what only videos need
@@ -120,7 +120,7 @@ def test_boundaries_are_the_plain_towers(benchmark: ModuleType, model: str) -> N
     image, part = picture(64, 64), benchmark.all_parts()[model]
     torch.manual_seed(0)
     visual = benchmark.random_tower(part, "cpu", torch.float32, True).visual
-    expected = caught(visual.layer3, visual, normalised(image, model))[0]
+    expected = caught(visual.layer3, visual, normalized(image, model))[0]
     assert expected.std() > 0
     assert_close(seen(benchmark, model, image), expected, depth="network")
 
@@ -130,7 +130,7 @@ def test_embeddings_are_the_plain_encoders(benchmark: ModuleType) -> None:
     sam = benchmark.filled(SamModel(benchmark.sam_config("sam-b", True)))
     image = picture(64, 64)
     with torch.inference_mode():
-        expected = sam.vision_encoder(normalised(image, "sam-b"))[0][0]
+        expected = sam.vision_encoder(normalized(image, "sam-b"))[0][0]
     assert_close(seen(benchmark, "sam-b", image), expected, depth="network")
 
 
@@ -139,7 +139,7 @@ def test_keys_are_the_plain_transformers(benchmark: ModuleType) -> None:
     plain = timm.create_model("vit_small_patch8_224", num_classes=0, embed_dim=32, depth=2, num_heads=2)
     vit: Any = benchmark.filled(plain)
     image = picture(224, 224)
-    keys = caught(vit.blocks[-1].attn.qkv, vit, normalised(image, "dino-vit-s-8"))[0, 1:, 32:64]
+    keys = caught(vit.blocks[-1].attn.qkv, vit, normalized(image, "dino-vit-s-8"))[0, 1:, 32:64]
     assert_close(seen(benchmark, "dino-vit-s-8", image), keys.T.reshape(32, 28, 28), depth="network")
 
 
@@ -167,7 +167,7 @@ def test_the_arithmetic_of_a_resnet_is_counted(benchmark: ModuleType) -> None:
     for conv in (m for m in tower.visual.modules() if isinstance(m, nn.Conv2d)):
         conv.register_forward_hook(note)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        tower.conv4(torch.zeros(1, 3, 64, 96))
+        tower.extract_conv4(torch.zeros(1, 3, 64, 96))
     assert counter.get_total_flops() == sum(counts) > 0
     found = benchmark.measure(benchmark.all_parts()["openai-rn50"], "cpu", "fp32", 1, True, 0)
     assert found.flop == sum(counts)

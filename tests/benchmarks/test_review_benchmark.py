@@ -12,12 +12,12 @@ from annofree.formats.coco import CocoFile
 from annofree.methods.zip import Zip
 from annofree.structures import Detections
 from annofree.testing.fakes import FakeClip, FakeSam
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 
 
 def test_it_measures_keeps_and_draws(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = CocoFile.with_categories(dict(enumerate(NAMES, 1)))
-    for k, scene in enumerate(scenes()):
+    for k, scene in enumerate(draw_paper_scenes()):
         PIL.Image.fromarray(scene.image.pixels).save(tmp_path / f"{k}.png")
         ids = [NAMES.index(name) for name in scene.names]
         real = Detections.from_masks(scene.masks, ids, [1.0] * len(ids), NAMES)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image as Picture
 
 from annofree.features.sam import Sam
-from annofree.hub.cards import known_cards
+from annofree.hub.cards import list_known_cards
 from annofree.structures import Image
 
 SPEC = "openai-rn50+openai-vit-b-16+sam-b"
@@ -90,35 +90,35 @@ def test_too_much_memory_and_failed_pictures_stop_it(
 
 def placed(benchmark: ModuleType, name: str, small: bool, folder: Path) -> Path:
     torch.manual_seed(0)
-    for file, content in benchmark.files_of(known_cards()[name], small).items():
+    for file, content in benchmark.files_of(list_known_cards()[name], small).items():
         (folder / file).write_bytes(content)
     return folder
 
 
 def test_sam_follows_its_preprocessor_file(benchmark: ModuleType, tmp_path: Path) -> None:
-    sam = Sam(placed(benchmark, "sam-b", True, tmp_path), card=known_cards()["sam-b"])
+    sam = Sam(placed(benchmark, "sam-b", True, tmp_path), card=list_known_cards()["sam-b"])
     (embedding,) = sam.embed([Image(np.zeros((40, 60, 3), np.uint8))])
-    drawn = sam.draw(embedding, boxes=np.array([[5, 5, 30, 30]], np.float32))
+    drawn = sam.predict_masks(embedding, boxes=np.array([[5, 5, 30, 30]], np.float32))
     assert drawn.masks.shape == (1, 1, 40, 60) and bool(torch.isfinite(drawn.quality).all())
 
 
 def test_the_smallest_sam_2_is_read_at_true_size(benchmark: ModuleType, tmp_path: Path) -> None:
     folder = placed(benchmark, "sam2.1-tiny", False, tmp_path)
     assert json.loads((folder / "config.json").read_text())["model_type"] == "sam2_video"
-    assert Sam(folder, card=known_cards()["sam2.1-tiny"]).provenance["name"] == "sam2.1-tiny"
+    assert Sam(folder, card=list_known_cards()["sam2.1-tiny"]).provenance["name"] == "sam2.1-tiny"
 
 
 def test_the_architectures_are_of_true_size(benchmark: ModuleType) -> None:
     with torch.device("meta"):
         for name in ("openai-rn50x64", "openai-vit-b-16", "openai-rn50"):
             model = benchmark.CLIP(**benchmark.clip_settings(name, small=False))
-            assert sum(p.numel() for p in model.parameters()) == known_cards()[name].parameters
+            assert sum(p.numel() for p in model.parameters()) == list_known_cards()[name].parameters
         sam = benchmark.random_sam("sam-b", small=False)
-        assert sum(p.numel() for p in sam.parameters()) == known_cards()["sam-b"].parameters
+        assert sum(p.numel() for p in sam.parameters()) == list_known_cards()["sam-b"].parameters
 
 
 def test_unknown_models_are_refused(benchmark: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"expected as SAM sam-b, or sam2.1-tiny at true size, got sam-h"):
-        benchmark.files_of(known_cards()["sam-h"], small=False)
+        benchmark.files_of(list_known_cards()["sam-h"], small=False)
     with pytest.raises(SystemExit, match="as CLIP, got laion-vit-b-16"):
-        benchmark.files_of(known_cards()["laion-vit-b-16"], small=False)
+        benchmark.files_of(list_known_cards()["laion-vit-b-16"], small=False)

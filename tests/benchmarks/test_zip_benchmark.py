@@ -25,7 +25,7 @@ def test_other_clusters_stop_it(benchmark: ModuleType, monkeypatch: pytest.Monke
 
 
 def test_other_instances_stop_it(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "obvious_boxes", lambda instances, size: torch.zeros(1, 4).numpy())
+    monkeypatch.setattr(benchmark, "compute_obvious_boxes", lambda instances, size: torch.zeros(1, 4).numpy())
     with pytest.raises(SystemExit, match="for class 0"):
         benchmark.agreement(benchmark.made_up_scene(16, 8, 1, 0))
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from annofree.clues.distractors import Distractors, Taxonomy
 from annofree.errors import InputError
-from annofree.methods.policies import distractors_of, policy_of
+from annofree.methods.policies import parse_distractors, resolve_policy
 from annofree.structures import Vocabulary
 from annofree.testing.fakes import FakeClip
 
@@ -29,7 +29,7 @@ LISTED = Distractors(("dog", "puppy", "animal", "cat", "cup", "glass", "paw"), P
     ],
 )
 def test_names_asked_for_and_their_kin_are_none(asked: str, left: tuple[str, ...]) -> None:
-    assert LISTED.chosen(Vocabulary.of(asked), FakeClip()) == left
+    assert LISTED.choose(Vocabulary.of(asked), FakeClip()) == left
 
 
 @pytest.mark.parametrize(
@@ -52,23 +52,23 @@ def test_names_asked_for_and_their_kin_are_none(asked: str, left: tuple[str, ...
     ],
 )
 def test_the_common_nouns_know_kinds_parts_and_synonyms(asked: str, gone: set[str], stays: set[str]) -> None:
-    common = distractors_of("common")
-    left = set(common.chosen(Vocabulary.of(asked), FakeClip()))
+    common = parse_distractors("common")
+    left = set(common.choose(Vocabulary.of(asked), FakeClip()))
     assert not left & gone and stays <= left
 
 
 def test_the_common_nouns_are_many_and_no_categories() -> None:
-    names = distractors_of("common").names
+    names = parse_distractors("common").names
     assert len(names) == len(set(names)) > 400
     assert {"grass", "sky", "cloud", "wall", "dog", "bird"} <= set(names)
     assert not {"animal", "vehicle", "furniture", "food"} & set(names)
-    assert policy_of("fast", "zip").presence == 1.0
+    assert resolve_policy("fast", "zip").presence == 1.0
 
 
 class Stranger(FakeClip):
     """Its text features: ``near`` lies beside ``zeppelin``, the others lie around both."""
 
-    def words(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         places = {"zeppelin": [1.0, 0.0, 0.0], "near": [0.99, 0.14, 0.0]}
         rows = [places.get(name, [0.5, 0.1 * (k % 5), 0.8]) for k, name in enumerate(vocabulary.names)]
         return torch.nn.functional.normalize(torch.tensor(rows), dim=1)
@@ -77,10 +77,10 @@ class Stranger(FakeClip):
 def test_text_features_tell_who_is_near_a_name_that_is_not_known() -> None:
     names = ("near", *(f"word {k}" for k in range(40)), "dog", "puppy")
     listed = Distractors(names, PETS, nearest=2.5)
-    assert listed.chosen(Vocabulary.of("zeppelin"), Stranger()) == names[1:]
-    assert "near" in listed.chosen(Vocabulary.of("dog"), Stranger())  # the taxonomy knows it, and decides alone
-    assert Distractors(names).chosen(Vocabulary.of("zeppelin"), Stranger()) == names
-    assert Distractors().chosen(Vocabulary.of("dog"), FakeClip()) == ()
+    assert listed.choose(Vocabulary.of("zeppelin"), Stranger()) == names[1:]
+    assert "near" in listed.choose(Vocabulary.of("dog"), Stranger())  # the taxonomy knows it, and decides alone
+    assert Distractors(names).choose(Vocabulary.of("zeppelin"), Stranger()) == names
+    assert Distractors().choose(Vocabulary.of("dog"), FakeClip()) == ()
 
 
 def test_a_nearness_of_nothing_is_refused() -> None:

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from annofree.clues.objectness import InstanceObjectness, instance_map
+from annofree.clues.objectness import InstanceObjectness, sum_instance_masks
 from annofree.errors import InputError
 from annofree.methods.zip import Zip
 from annofree.protocols import Objectness
 from annofree.structures import BoolArray, Detections, Image, Vocabulary
 from annofree.testing.fakes import FakeClip, FakeSam
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 from annofree.testing.tolerances import assert_close
 
 
@@ -28,13 +28,13 @@ def test_the_map_is_the_weighed_sum_over_its_maximum() -> None:
     for mask, score in zip(found.masks, found.scores, strict=True):
         if score >= np.float32(0.3):
             expected += mask * score
-    assert_close(instance_map(found), expected / expected.max())
-    assert instance_map(found).max() == 1
+    assert_close(sum_instance_masks(found), expected / expected.max())
+    assert sum_instance_masks(found).max() == 1
 
 
 def test_nothing_sure_is_no_objectness() -> None:
     for found in (some(2, [0.2, 0.1]), Detections.none((7, 9), ["thing"])):
-        assert torch.equal(instance_map(found), torch.zeros(7, 9))
+        assert torch.equal(sum_instance_masks(found), torch.zeros(7, 9))
 
 
 class Counting:
@@ -58,17 +58,17 @@ class Counting:
 def test_images_are_encoded_together_and_asked_for_the_classes() -> None:
     segmenter = Counting()
     images = [Image(np.zeros((3, 4, 3), np.uint8)), Image(np.zeros((5, 2, 3), np.uint8))]
-    assert [tuple(m.shape) for m in InstanceObjectness(segmenter, "object").maps(images)] == [(3, 4), (5, 2)]
+    assert [tuple(m.shape) for m in InstanceObjectness(segmenter, "object").predict_maps(images)] == [(3, 4), (5, 2)]
     assert segmenter.encoded == [2]
-    assert InstanceObjectness(segmenter, "object", min_score=0.5).maps(images)[0].max() == 0
-    assert InstanceObjectness(segmenter, "cat, dog", min_score=0.5).maps(images)[0].max() == 1
-    assert InstanceObjectness(segmenter, "object").maps([]) == []
+    assert InstanceObjectness(segmenter, "object", min_score=0.5).predict_maps(images)[0].max() == 0
+    assert InstanceObjectness(segmenter, "cat, dog", min_score=0.5).predict_maps(images)[0].max() == 1
+    assert InstanceObjectness(segmenter, "object").predict_maps([]) == []
 
 
 def test_a_method_of_ours_serves() -> None:
     source: Objectness = InstanceObjectness(Zip(FakeClip(), FakeSam()), NAMES)
-    scene = next(s for s in scenes() if s.image.id == "two classes")
-    assert np.array_equal(source.maps([scene.image])[0].numpy() > 0.5, scene.masks.any(0))
+    scene = next(s for s in draw_paper_scenes() if s.image.id == "two classes")
+    assert np.array_equal(source.predict_maps([scene.image])[0].numpy() > 0.5, scene.masks.any(0))
     assert source.provenance["objectness"] == "instances" and source.provenance["segmenter"]["method"] == "zip"
 
 

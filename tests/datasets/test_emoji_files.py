@@ -44,8 +44,8 @@ def test_scenes_come_back_from_their_files(tmp_path: Path, capsys: pytest.Captur
             "id": id_, "file_name": f"{name}.jpg", "height": 20, "width": 32,
             "split": "plain", "background": "noise", "unseen": name == "two",
         }  # fmt: skip
-        with PIL.Image.open(out / "images" / row["file_name"]) as picture:
-            assert np.abs(np.asarray(picture).astype(int) - truth.image).mean() < 12
+        with PIL.Image.open(out / "images" / row["file_name"]) as image:
+            assert np.abs(np.asarray(image).astype(int) - truth.image).mean() < 12
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=id_))
         assert [(a["category_id"], a["emoji"], a["unseen"]) for a in annotations] == [
             (o.category_id, o.emoji, o.held_out) for o in truth.objects

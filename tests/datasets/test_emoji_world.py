@@ -15,7 +15,7 @@ from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from annofree.datasets.emoji import world as emoji_world
 from annofree.datasets.emoji.world import CATEGORIES, SPLITS, Scene, Split, World, find_font
 from annofree.errors import InputError, MissingError
-from annofree.ops.boxes import tight_boxes
+from annofree.ops.boxes import compute_tight_boxes
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 VALIDATION = EXAMPLES / "validation"
@@ -34,7 +34,7 @@ def world(held_out: float = 0.0) -> World:
 
 @cache
 def drawn(split: Split, held_out: float = 0.0) -> list[Scene]:
-    return list(world(held_out).scenes(12, 5, split, 128))
+    return list(world(held_out).draw_scenes(12, 5, split, 128))
 
 
 def same(a: Scene, b: Scene) -> bool:
@@ -90,13 +90,13 @@ class TestFont:
 class TestScenes:
     @pytest.mark.parametrize("split", ["plain", "cluttered", "mixed"])
     def test_the_same_seed_gives_the_same_scenes(self, split: Split) -> None:
-        again = list(World().scenes(3, 5, split, 128))
+        again = list(World().draw_scenes(3, 5, split, 128))
         assert all(same(a, b) for a, b in zip(drawn(split)[:3], again, strict=True))
-        others = list(world().scenes(3, 6, split, 128))
+        others = list(world().draw_scenes(3, 6, split, 128))
         assert not any(same(a, b) for a, b in zip(drawn(split)[:3], others, strict=True))
 
     def test_a_scene_does_not_depend_on_how_many_are_drawn(self) -> None:
-        (*_, last) = world().scenes(5, 5, "plain", 128)
+        (*_, last) = world().draw_scenes(5, 5, "plain", 128)
         assert same(last, drawn("plain")[4])
 
     def test_splits_of_one_seed_are_different_scenes(self) -> None:
@@ -213,7 +213,7 @@ class TestCommittedFiles:
         assert areas.min() >= 0.0015 * 256 * 256
         assert areas.tolist() == [a["area"] for a in annotations]
         x, y, w, h = np.array([a["bbox"] for a in annotations]).T
-        assert np.array_equal(np.stack([x, y, x + w, y + h], 1), tight_boxes(masks))
+        assert np.array_equal(np.stack([x, y, x + w, y + h], 1), compute_tight_boxes(masks))
         for image in range(1, 151):
             assert masks[[a["image_id"] == image for a in annotations]].sum(0).max() == 1  # disjoint
 
@@ -239,14 +239,14 @@ class TestCommittedFiles:
         scenes = sorted((EXAMPLES / "scenes").glob("*.jpg"))
         assert len(scenes) == 12
         for path in scenes:
-            with PIL.Image.open(path) as picture:
-                assert picture.format == "JPEG" and picture.size == (256, 256)
+            with PIL.Image.open(path) as image:
+                assert image.format == "JPEG" and image.size == (256, 256)
         assert sum(p.stat().st_size for p in EXAMPLES.rglob("*") if p.is_file()) <= 8 * 2**20
 
     @drawing
     def test_the_committed_truth_is_what_the_world_draws(self) -> None:
-        scene = next(World(held_out=0.3).scenes(1, 2024, "plain"))
+        scene = next(World(held_out=0.3).draw_scenes(1, 2024, "plain"))
         found = [a for a in truth()["annotations"] if a["image_id"] == 1]
         assert [(a["category_id"], a["emoji"]) for a in found] == [(o.category_id, o.emoji) for o in scene.objects]
-        with PIL.Image.open(VALIDATION / "images" / "plain-00.jpg") as picture:
-            assert np.abs(np.asarray(picture).astype(int) - scene.image).mean() < 10  # fonts differ a little
+        with PIL.Image.open(VALIDATION / "images" / "plain-00.jpg") as image:
+            assert np.abs(np.asarray(image).astype(int) - scene.image).mean() < 10  # fonts differ a little

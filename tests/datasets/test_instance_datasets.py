@@ -8,9 +8,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from annofree.datasets.benchmarks.coco20k import coco20k
-from annofree.datasets.benchmarks.unseen import SEEN_65, UNSEEN_15, only
-from annofree.datasets.benchmarks.voc_objects import voc_objects
+from annofree.datasets.benchmarks.coco20k import select_coco20k
+from annofree.datasets.benchmarks.unseen import SEEN_65, UNSEEN_15, keep_categories
+from annofree.datasets.benchmarks.voc_objects import read_voc_objects
 from annofree.datasets.names import COCO_NAMES, VOC_NAMES
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
@@ -29,7 +29,7 @@ def truth(tmp_path: Path) -> Path:
 
 def test_the_pictures_of_a_list(truth: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("train2014/COCO_train2014_3.jpg\n\nCOCO_train2014_0.jpg\n")
-    chosen = coco20k(truth, tmp_path / "list.txt")
+    chosen = select_coco20k(truth, tmp_path / "list.txt")
     assert [row["file_name"] for row in chosen.images] == ["COCO_train2014_0.jpg", "COCO_train2014_3.jpg"]
     assert [(row["image_id"], row["iscrowd"]) for row in chosen.annotations] == [(1, 0), (4, 1)]
     assert [row["name"] for row in chosen.categories] == ["person", "cat"]
@@ -38,12 +38,12 @@ def test_the_pictures_of_a_list(truth: Path, tmp_path: Path) -> None:
 def test_lists_that_do_not_fit(truth: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(InputError, match=r"expected file names in .*empty\.txt, got none"):
-        coco20k(truth, tmp_path / "empty.txt")
+        select_coco20k(truth, tmp_path / "empty.txt")
     (tmp_path / "other.txt").write_text("COCO_train2014_0.jpg\nCOCO_val2014_9.jpg\n")
     with pytest.raises(InputError, match=r"expected the 2 pictures .* but 1 are not there, COCO_val2014_9\.jpg among them"):
-        coco20k(truth, tmp_path / "other.txt")
+        select_coco20k(truth, tmp_path / "other.txt")
     with pytest.raises(InputError, match="expected a list at"):
-        coco20k(truth, tmp_path / "none.txt")
+        select_coco20k(truth, tmp_path / "none.txt")
 
 
 def test_seen_and_unseen_make_coco() -> None:
@@ -53,10 +53,10 @@ def test_seen_and_unseen_make_coco() -> None:
 
 def test_only_some_categories(truth: Path) -> None:
     file = CocoFile.read(truth)
-    assert (len(only(file, ["cat"]).annotations), len(only(file, ["person"]).annotations)) == (4, 0)
-    assert only(file, ["person"]).images == file.images
+    assert (len(keep_categories(file, ["cat"]).annotations), len(keep_categories(file, ["person"]).annotations)) == (4, 0)
+    assert keep_categories(file, ["person"]).images == file.images
     with pytest.raises(InputError, match=r"unknown category 'bat'; did you mean 'cat'\?"):
-        only(file, ["bat"])
+        keep_categories(file, ["bat"])
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def voc_folder(tmp_path: Path) -> Path:
 
 
 def test_objects_of_voc(voc_folder: Path) -> None:
-    file = voc_objects(voc_folder, "trainval")
+    file = read_voc_objects(voc_folder, "trainval")
     assert [row["name"] for row in file.categories] == list(VOC_NAMES)
     assert [(row["file_name"], row["height"], row["width"]) for row in file.images] == [("a.jpg", 6, 8), ("b.jpg", 6, 8)]
     dog, tv = file.annotations
@@ -94,7 +94,7 @@ def test_objects_of_voc(voc_folder: Path) -> None:
 def test_maps_of_voc_that_do_not_agree(voc_folder: Path) -> None:
     PIL.Image.fromarray(np.full((6, 8), 7, np.uint8)).save(voc_folder / "SegmentationObject" / "b.png")
     with pytest.raises(InputError, match=r"expected one class of 1 to 20 in object 7 of b, got \[0\]"):
-        voc_objects(voc_folder, "trainval")
+        read_voc_objects(voc_folder, "trainval")
     PIL.Image.fromarray(np.zeros((8, 6), np.uint8)).save(voc_folder / "SegmentationObject" / "b.png")
     with pytest.raises(InputError, match=r"expected two maps of one size for b, got \(8, 6\) and \(6, 8\)"):
-        voc_objects(voc_folder, "trainval")
+        read_voc_objects(voc_folder, "trainval")

@@ -7,14 +7,14 @@ import numpy.typing as npt
 import PIL.Image
 import pytest
 
-from annofree.datasets.benchmarks.coca import coca
-from annofree.datasets.benchmarks.coco_object import coco_instances, coco_stuff, label_instances
-from annofree.datasets.benchmarks.cub import cub
-from annofree.datasets.benchmarks.imagenet_s import imagenet_s
-from annofree.datasets.benchmarks.png_folder import png_folder
+from annofree.datasets.benchmarks.coca import open_coca
+from annofree.datasets.benchmarks.coco_object import label_instances, open_coco_instances, open_coco_stuff
+from annofree.datasets.benchmarks.cub import open_cub
+from annofree.datasets.benchmarks.imagenet_s import open_imagenet_s
+from annofree.datasets.benchmarks.png_folder import open_png_folder
 from annofree.datasets.benchmarks.semantic import SemanticDataset
-from annofree.datasets.benchmarks.voc import voc
-from annofree.datasets.emoji.semantic import EMOJI_NAMES, emoji_scenes, scene_labels
+from annofree.datasets.benchmarks.voc import open_voc
+from annofree.datasets.emoji.semantic import EMOJI_NAMES, label_scene, open_emoji_scenes
 from annofree.datasets.emoji.world import Scene, SceneObject
 from annofree.datasets.names import COCA_NAMES, COCO_IDS, COCO_NAMES, VOC_NAMES, VOC_SPELLINGS
 from annofree.errors import InputError
@@ -44,7 +44,7 @@ def grid(*values: int) -> npt.NDArray[np.uint8]:
 
 
 def first_row(dataset: SemanticDataset, sample: int = 0) -> list[int]:
-    labels = dataset.truth(dataset.samples[sample]).labels
+    labels = dataset.read_truth(dataset.samples[sample]).labels
     assert labels.shape == SIZE
     row: list[int] = labels[0].tolist()
     return row
@@ -70,10 +70,10 @@ def test_the_emoji_world_agrees_with_coco() -> None:
 
 @pytest.mark.parametrize("paper", VOC_SPELLINGS)
 def test_spellings_are_of_names_that_there_are_and_stay_apart(paper: str) -> None:
-    asked = SemanticDataset("VOC", VOC_NAMES, None, (), VOC_NAMES).spelled(VOC_SPELLINGS[paper]).asked
+    asked = SemanticDataset("VOC", VOC_NAMES, None, (), VOC_NAMES).with_spellings(VOC_SPELLINGS[paper]).asked
     assert len(set(asked)) == 20
     with pytest.raises(InputError, match="'sofa bed'"):
-        SemanticDataset("VOC", VOC_NAMES, None, (), VOC_NAMES).spelled({"sofa bed": "sofa"})
+        SemanticDataset("VOC", VOC_NAMES, None, (), VOC_NAMES).with_spellings({"sofa bed": "sofa"})
 
 
 # VOC
@@ -83,10 +83,10 @@ def voc_copy(root: Path) -> Path:
     folder = root / "VOCdevkit" / "VOC2012"
     for id_, values in {"2007_000033": (0, 1, 255, 20), "2007_000042": (15,)}.items():
         save_photo(folder / "JPEGImages" / f"{id_}.jpg")
-        picture = PIL.Image.fromarray(grid(*values))
-        picture.putpalette(list(range(256)) * 3)
+        image = PIL.Image.fromarray(grid(*values))
+        image.putpalette(list(range(256)) * 3)
         (folder / "SegmentationClass").mkdir(exist_ok=True)
-        picture.save(folder / "SegmentationClass" / f"{id_}.png")
+        image.save(folder / "SegmentationClass" / f"{id_}.png")
     lists = folder / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     (lists / "val.txt").write_text("2007_000042\n2007_000033\n")
@@ -96,16 +96,16 @@ def voc_copy(root: Path) -> Path:
 
 def test_voc(tmp_path: Path) -> None:
     root = voc_copy(tmp_path)
-    dataset = voc(root)
+    dataset = open_voc(root)
     assert [s.id for s in dataset] == ["2007_000042", "2007_000033"]
     assert dataset.names[0] == "background" and dataset.background == 0 and len(dataset.names) == 21
     assert first_row(dataset, 1) == [0, 1, VOID, 20, 20, 20, 20, 20]
-    assert dataset.samples[0].picture().size == SIZE and dataset.samples[0].picture().id == "2007_000042"
-    assert len(voc(root / "VOC2012", "train")) == 1
+    assert dataset.samples[0].read_image().size == SIZE and dataset.samples[0].read_image().id == "2007_000042"
+    assert len(open_voc(root / "VOC2012", "train")) == 1
 
 
 def test_voc_without_its_background(tmp_path: Path) -> None:
-    dataset = voc(voc_copy(tmp_path)).without_background()
+    dataset = open_voc(voc_copy(tmp_path)).without_background()
     assert dataset.names == VOC_NAMES and dataset.asked == VOC_NAMES and dataset.background is None
     assert first_row(dataset, 1) == [VOID, 0, VOID, 19, 19, 19, 19, 19]
     assert dataset.without_background() is dataset
@@ -113,21 +113,21 @@ def test_voc_without_its_background(tmp_path: Path) -> None:
 
 def test_voc_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ImageSets.Segmentation, and there is none; the layout is VOC2012/JPEGImages"):
-        voc(tmp_path)
+        open_voc(tmp_path)
     root = voc_copy(tmp_path)
     with pytest.raises(InputError, match=r"test\.txt, but it cannot be read"):
-        voc(root, "test")
+        open_voc(root, "test")
     (root / "VOC2012" / "SegmentationClass" / "2007_000042.png").unlink()
     with pytest.raises(InputError, match=r"1 of 2 are missing, .*2007_000042\.png"):
-        voc(root)
+        open_voc(root)
 
 
 def test_voc_refuses_other_indices(tmp_path: Path) -> None:
     root = voc_copy(tmp_path)
     save(root / "VOC2012" / "SegmentationClass" / "2007_000042.png", grid(21))
-    dataset = voc(root)
+    dataset = open_voc(root)
     with pytest.raises(InputError, match="indices from 0 to 20, or 255"):
-        dataset.truth(dataset.samples[0])
+        dataset.read_truth(dataset.samples[0])
 
 
 # COCO-Object
@@ -161,18 +161,18 @@ def instances(root: Path, *rows: dict[str, Any]) -> Path:
 @pytest.mark.parametrize("form", ["rle", "plain", "polygon"])
 def test_the_first_instance_wins_and_crowds_count(tmp_path: Path, form: str) -> None:
     rows = [rectangle(0, 3, 18, form=form), rectangle(2, 5, 1, form=form), rectangle(6, 8, 1, form="plain", iscrowd=1)]
-    dataset = coco_instances(instances(tmp_path, *rows), tmp_path / "images")
+    dataset = open_coco_instances(instances(tmp_path, *rows), tmp_path / "images")
     assert dataset.names == ("background", "dog", "person") and dataset.background == 0
     assert first_row(dataset) == [1, 1, 1, 2, 2, 0, 2, 2]
     assert first_row(dataset, 1) == [0] * 8
-    assert [s.id for s in dataset] == ["deep/a", "b"] and dataset.samples[0].picture().size == SIZE
+    assert [s.id for s in dataset] == ["deep/a", "b"] and dataset.samples[0].read_image().size == SIZE
 
 
 def test_instances_without_pictures_can_be_scored_but_not_run(tmp_path: Path) -> None:
-    dataset = coco_instances(instances(tmp_path, rectangle(0, 3, 18)))
+    dataset = open_coco_instances(instances(tmp_path, rectangle(0, 3, 18)))
     assert first_row(dataset)[:4] == [1, 1, 1, 0]
     with pytest.raises(InputError, match="--images"):
-        dataset.samples[0].picture()
+        dataset.samples[0].read_image()
 
 
 def test_instances_that_cannot_be_drawn(tmp_path: Path) -> None:
@@ -187,26 +187,26 @@ def test_instances_that_cannot_be_drawn(tmp_path: Path) -> None:
     path = instances(tmp_path)
     (tmp_path / "images" / "b.jpg").unlink()
     with pytest.raises(InputError, match=r"1 of 2 are missing, .*b\.jpg"):
-        coco_instances(path, tmp_path / "images")
+        open_coco_instances(path, tmp_path / "images")
 
 
 def test_pixel_maps_of_coco_stuff(tmp_path: Path) -> None:
     # person is COCO's 1, traffic light 10, stop sign 13, toothbrush 90; 91 and more is stuff
     save(tmp_path / "val2017" / "000000000139.png", grid(0, 9, 12, 89, 91, 181, 255))
     save_photo(tmp_path / "images" / "000000000139.jpg")
-    dataset = coco_stuff(tmp_path / "val2017", tmp_path / "images")
+    dataset = open_coco_stuff(tmp_path / "val2017", tmp_path / "images")
     assert len(dataset.names) == 81 and dataset.names[12] == "stop sign"
     assert first_row(dataset) == [1, 10, 12, 80, 0, 0, 0, 0]
-    assert first_row(coco_stuff(tmp_path / "val2017", unlabelled="void")) == [1, 10, 12, 80, 0, 0, VOID, VOID]
+    assert first_row(open_coco_stuff(tmp_path / "val2017", unlabeled="void")) == [1, 10, 12, 80, 0, 0, VOID, VOID]
 
 
 def test_pixel_maps_without_their_pictures(tmp_path: Path) -> None:
     save(tmp_path / "val2017" / "1.png", grid(0))
     with pytest.raises(InputError, match=r"1 of 1 are missing, .*1\.jpg.*the layout is stuffthingmaps"):
-        coco_stuff(tmp_path / "val2017", tmp_path)
+        open_coco_stuff(tmp_path / "val2017", tmp_path)
     with pytest.raises(InputError, match="none were found"):
         (tmp_path / "empty").mkdir()
-        coco_stuff(tmp_path / "empty", tmp_path)
+        open_coco_stuff(tmp_path / "empty", tmp_path)
 
 
 def test_both_truths_of_coco_have_the_same_names(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_both_truths_of_coco_have_the_same_names(tmp_path: Path) -> None:
     file = CocoFile.with_categories(dict(zip(COCO_IDS, COCO_NAMES, strict=True)))
     file.add_image("1.jpg", SIZE)
     file.write(tmp_path / "instances.json")
-    assert coco_stuff(tmp_path / "val2017").names == coco_instances(tmp_path / "instances.json").names
+    assert open_coco_stuff(tmp_path / "val2017").names == open_coco_instances(tmp_path / "instances.json").names
 
 
 # CoCA, CUB, ImageNet-S
@@ -224,7 +224,7 @@ def test_coca(tmp_path: Path) -> None:
     for group, name in (("alarm clock", "a"), ("Accordion", "b")):
         save_photo(tmp_path / "image" / group / f"{name}.jpg")
         save(tmp_path / "binary" / group / f"{name}.png", grid(0, 255, 127, 128))
-    dataset = coca(tmp_path)
+    dataset = open_coca(tmp_path)
     assert [s.id for s in dataset] == ["Accordion/b", "alarm clock/a"] and len(dataset.names) == 81
     assert first_row(dataset, 0) == [0, 1, 0, 1, 1, 1, 1, 1]
     assert first_row(dataset, 1) == [0, 4, 0, 4, 4, 4, 4, 4]
@@ -232,15 +232,15 @@ def test_coca(tmp_path: Path) -> None:
 
 def test_coca_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the layout is CoCA/image/CLASS"):
-        coca(tmp_path)
+        open_coca(tmp_path)
     save_photo(tmp_path / "image" / "whisk" / "a.jpg")
     with pytest.raises(InputError, match="1 of 1 are missing"):
-        coca(tmp_path)
+        open_coca(tmp_path)
     save_photo(tmp_path / "image" / "not one" / "a.jpg")
     save(tmp_path / "binary" / "whisk" / "a.png", grid(0))
     save(tmp_path / "binary" / "not one" / "a.png", grid(0))
     with pytest.raises(InputError, match="'not one'"):
-        coca(tmp_path)
+        open_coca(tmp_path)
 
 
 def cub_copy(root: Path, beside: bool) -> Path:
@@ -257,27 +257,27 @@ def cub_copy(root: Path, beside: bool) -> Path:
 @pytest.mark.parametrize("beside", [True, False])
 def test_cub(tmp_path: Path, beside: bool) -> None:
     folder = cub_copy(tmp_path, beside)
-    dataset = cub(folder)
+    dataset = open_cub(folder)
     assert [s.id for s in dataset] == ["001.Black_footed_Albatross/Black_0001"]
     assert dataset.names == ("background", "bird") and first_row(dataset) == [0, 0, 1, 1, 1, 1, 1, 1]
-    assert [s.id for s in cub(folder, "train")] == ["002.Laysan_Albatross/Laysan_0002"]
+    assert [s.id for s in open_cub(folder, "train")] == ["002.Laysan_Albatross/Laysan_0002"]
 
 
 def test_cub_by_breed(tmp_path: Path) -> None:
-    dataset = cub(cub_copy(tmp_path, True), ask="breed")
+    dataset = open_cub(cub_copy(tmp_path, True), ask="breed")
     assert dataset.samples[0].asked == ("background", "Black footed Albatross") and dataset.names == ("background", "bird")
 
 
 def test_cub_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"images\.txt, but it cannot be read"):
-        cub(tmp_path)
+        open_cub(tmp_path)
     folder = cub_copy(tmp_path, True)
     (tmp_path / "segmentations").rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="segmentations, and there is none"):
-        cub(folder)
+        open_cub(folder)
     (folder / "images.txt").write_text("1\n")
     with pytest.raises(InputError, match="a number and a value"):
-        cub(folder)
+        open_cub(folder)
 
 
 def imagenet_copy(folder: Path, values: npt.NDArray[np.int64]) -> Path:
@@ -290,11 +290,11 @@ def imagenet_copy(folder: Path, values: npt.NDArray[np.int64]) -> Path:
 
 def test_imagenet_s(tmp_path: Path) -> None:
     folder = imagenet_copy(tmp_path / "ImageNetS919", np.array([[0, 1, 2, 1000]]))
-    dataset = imagenet_s(folder, names={"n01440764": "tench", "n02012849": "crane bird", "n1": "unused"})
+    dataset = open_imagenet_s(folder, names={"n01440764": "tench", "n02012849": "crane bird", "n1": "unused"})
     assert dataset.names == ("background", "tench", "crane bird")
     assert [s.id for s in dataset] == ["n01440764/n01440764_1", "n02012849/n02012849_1"]
-    assert dataset.truth(dataset.samples[0]).labels.tolist() == [[0, 1, 2, VOID]]
-    assert imagenet_s(folder).names == ("background", "tench", "crane")
+    assert dataset.read_truth(dataset.samples[0]).labels.tolist() == [[0, 1, 2, VOID]]
+    assert open_imagenet_s(folder).names == ("background", "tench", "crane")
 
 
 def test_labels_of_imagenet_s_beyond_a_byte(tmp_path: Path) -> None:
@@ -303,8 +303,8 @@ def test_labels_of_imagenet_s_beyond_a_byte(tmp_path: Path) -> None:
     for k in range(298):
         (folder / "validation" / f"n{k:08d}").mkdir()
     names = {path.name: path.name for path in (folder / "validation").iterdir()}
-    dataset = imagenet_s(folder, names=names)
-    assert dataset.truth(dataset.samples[0]).labels.tolist() == [[0, 255, 256, 300]]
+    dataset = open_imagenet_s(folder, names=names)
+    assert dataset.read_truth(dataset.samples[0]).labels.tolist() == [[0, 255, 256, 300]]
 
 
 def test_words_of_wordnet_are_each_given_once(tmp_path: Path) -> None:
@@ -312,24 +312,24 @@ def test_words_of_wordnet_are_each_given_once(tmp_path: Path) -> None:
     for wnid in ("n03126707", "n02113186", "n02963159"):  # the crane of a building site; the corgi and the garment cardigan
         (folder / "validation" / wnid).mkdir()
     names = ("background", "tench", "crane", "cardigan welsh corgi", "cardigan", "crane (n03126707)")
-    assert imagenet_s(folder).names == names
+    assert open_imagenet_s(folder).names == names
 
 
 def test_imagenet_s_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ImageNetS919/validation/WNID"):
-        imagenet_s(tmp_path)
+        open_imagenet_s(tmp_path)
     folder = imagenet_copy(tmp_path, np.array([[0, 7]]))
     with pytest.raises(InputError, match="none for n02012849"):
-        imagenet_s(folder, names={"n01440764": "tench"})
-    dataset = imagenet_s(folder)
+        open_imagenet_s(folder, names={"n01440764": "tench"})
+    dataset = open_imagenet_s(folder)
     with pytest.raises(InputError, match="labels from 0 to 2, or 1000"):
-        dataset.truth(dataset.samples[0])
+        dataset.read_truth(dataset.samples[0])
     save(folder / "validation-segmentation" / "n01440764" / "n01440764_1.png", grid(0))
     with pytest.raises(InputError, match="in colour"):
-        dataset.truth(dataset.samples[0])
+        dataset.read_truth(dataset.samples[0])
     (folder / "validation" / "dogs").mkdir()
     with pytest.raises(InputError, match="'dogs'"):
-        imagenet_s(folder)
+        open_imagenet_s(folder)
 
 
 # folders of one's own
@@ -349,32 +349,32 @@ def own_folder(root: Path) -> tuple[Path, Path]:
 
 
 def test_any_folder(tmp_path: Path) -> None:
-    dataset = png_folder(*own_folder(tmp_path))
+    dataset = open_png_folder(*own_folder(tmp_path))
     assert dataset.names == ("background", "dog") and [s.id for s in dataset] == ["a", "deep/b"]
     assert first_row(dataset, 1) == [0, 1, 1, 1, 1, 1, 1, VOID]
-    assert dataset.samples[1].picture().size == SIZE
-    assert png_folder(tmp_path / "truth").samples[0].image is None
+    assert dataset.samples[1].read_image().size == SIZE
+    assert open_png_folder(tmp_path / "truth").samples[0].image is None
 
 
 def test_folders_that_are_no_truth(tmp_path: Path) -> None:
     truth, images = own_folder(tmp_path)
     (images / "a.jpg").unlink()
     with pytest.raises(InputError, match="1 have none, a among them"):
-        png_folder(truth, images)
+        open_png_folder(truth, images)
     for path in truth.rglob("*.png"):
         path.unlink()
     with pytest.raises(InputError, match="found no PNG"):
-        png_folder(truth)
+        open_png_folder(truth)
     (truth / "classes.json").unlink()
     with pytest.raises(InputError, match=r"classes\.json"):
-        png_folder(truth)
+        open_png_folder(truth)
 
 
 def test_a_picture_is_found_whatever_its_kind(tmp_path: Path) -> None:
     truth, images = own_folder(tmp_path)
     (images / "a.jpg").unlink()
     save(images / "a.PNG", np.zeros((*SIZE, 3), np.uint8))
-    assert png_folder(truth, images).samples[0].image == images / "a.PNG"
+    assert open_png_folder(truth, images).samples[0].image == images / "a.PNG"
 
 
 # the emoji world
@@ -384,27 +384,27 @@ def test_labels_of_a_scene() -> None:
     layout = np.array([[0, 1], [2, 3]], np.uint8)
     things = tuple(SceneObject(id_, "?", False) for id_ in (90, 1, 90))
     scene = Scene(np.zeros((2, 2, 3), np.uint8), layout, layout, things, "", "plain", "plain")
-    labels = scene_labels(scene)
+    labels = label_scene(scene)
     assert labels.labels.tolist() == [[0, 65], [1, 65]]
     assert labels.names == EMOJI_NAMES and labels.background == 0 and len(EMOJI_NAMES) == 66
     empty = Scene(scene.image, np.zeros((2, 2), np.uint8), layout, (), "", "empty", "plain")
-    assert scene_labels(empty).shares() == {"background": 1.0}
+    assert label_scene(empty).compute_shares() == {"background": 1.0}
 
 
 def test_labels_of_the_written_scenes_are_their_masks() -> None:
-    dataset = emoji_scenes(VALIDATION)
+    dataset = open_emoji_scenes(VALIDATION)
     truth = CocoFile.read(VALIDATION / "truth.json")
     assert dataset.names == EMOJI_NAMES and len(dataset) == len(truth.images) == 150
     name = {row["id"]: row["name"] for row in truth.categories}
     for sample, image in list(zip(dataset, truth.images, strict=True))[::15]:
         rows = [row for row in truth.annotations if row["image_id"] == image["id"]]
-        labels = dataset.truth(sample).labels
+        labels = dataset.read_truth(sample).labels
         masks = [decode_rle(row["segmentation"]) for row in rows]
         assert np.sum(masks, axis=0).max() == 1, "overlaps"
         for row, mask in zip(rows, masks, strict=True):
             assert (labels[mask] == dataset.names.index(name[row["category_id"]])).all()
         assert (labels > 0).sum() == sum(int(mask.sum()) for mask in masks)
-        assert sample.picture().size == labels.shape
+        assert sample.read_image().size == labels.shape
 
 
 def test_truth_without_a_size_is_refused(tmp_path: Path) -> None:
@@ -412,4 +412,4 @@ def test_truth_without_a_size_is_refused(tmp_path: Path) -> None:
         json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [], "annotations": []})
     )
     with pytest.raises(InputError, match="height and width"):
-        coco_instances(tmp_path / "t.json")
+        open_coco_instances(tmp_path / "t.json")

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annofree.detections.panoptic import PanopticMap, PanopticSettings, Segment, panoptic
+from annofree.detections.panoptic import PanopticMap, PanopticSettings, Segment, merge_panoptic
 from annofree.errors import InputError
 from annofree.structures import VOID, BoolArray, Detections, LabelMap
 
@@ -38,7 +38,7 @@ ALL = box(0, 0, 8, 10)
 
 def test_the_strongest_gets_the_pixel_and_things_lie_over_stuff() -> None:
     things = found((box(0, 0, 4, 6), "dog", 0.5), (box(0, 4, 4, 10), "person", 0.75))
-    result = panoptic(things, ground(sky=box(0, 0, 2, 10), grass=box(2, 0, 8, 10)))
+    result = merge_panoptic(things, ground(sky=box(0, 0, 2, 10), grass=box(2, 0, 8, 10)))
     expected = np.full(SIZE, 4)
     expected[:2] = 3
     expected[:4, :4] = 2
@@ -58,32 +58,32 @@ def test_the_strongest_gets_the_pixel_and_things_lie_over_stuff() -> None:
 @pytest.mark.parametrize(("min_visible", "shown"), [(0.0, 2), (0.25, 2), (0.3, 1), (1.0, 1)])
 def test_an_instance_that_is_mostly_hidden_is_dropped(min_visible: float, shown: int) -> None:
     things = found((box(0, 0, 8, 3), "person", 0.9), (box(0, 0, 8, 4), "dog", 0.8))  # a quarter of the dog shows
-    result = panoptic(things, ground(grass=ALL), PanopticSettings(min_visible=min_visible))
+    result = merge_panoptic(things, ground(grass=ALL), PanopticSettings(min_visible=min_visible))
     assert names_of(result) == [*["person", "dog"][:shown], "grass"]
 
 
 def test_the_pixels_of_a_dropped_one_are_free_for_the_next() -> None:
     things = found((box(0, 0, 8, 6), "person", 0.9), (box(0, 0, 8, 8), "dog", 0.8), (box(0, 6, 8, 8), "tie", 0.7))
-    result = panoptic(things, ground(grass=ALL))
+    result = merge_panoptic(things, ground(grass=ALL))
     assert names_of(result) == ["person", "tie", "grass"]
     assert (result.segments[:, 6:8] == 2).all()
 
 
 def test_one_that_is_hidden_entirely_is_never_shown() -> None:
     things = found((box(0, 0, 8, 6), "person", 0.9), (box(1, 1, 3, 3), "tie", 0.8))
-    assert names_of(panoptic(things, ground(grass=ALL), PanopticSettings(min_visible=0))) == ["person", "grass"]
+    assert names_of(merge_panoptic(things, ground(grass=ALL), PanopticSettings(min_visible=0))) == ["person", "grass"]
 
 
 def test_the_contained_may_lie_above_what_contains_it() -> None:
     person, tie = (box(0, 0, 8, 6), "person", 0.9), (box(2, 2, 6, 3), "tie", 0.4)
-    above = panoptic(found(person, tie), ground(grass=ALL), PanopticSettings(contained_above=0.9))
+    above = merge_panoptic(found(person, tie), ground(grass=ALL), PanopticSettings(contained_above=0.9))
     assert names_of(above) == ["person", "tie", "grass"]
     assert above.infos[0].area == 44 and (above.segments[2:6, 2] == 2).all()
     # not when it is a half outside, nor when it is the larger one
     beside = (box(2, 4, 4, 8), "tie", 0.4)
-    half = panoptic(found(person, beside), ground(grass=ALL), PanopticSettings(contained_above=0.5))
+    half = merge_panoptic(found(person, beside), ground(grass=ALL), PanopticSettings(contained_above=0.5))
     assert half.infos[0].area == 48 and half.infos[1].area == 4
-    same = panoptic(found(person, (person[0], "dog", 0.4)), ground(grass=ALL), PanopticSettings(contained_above=0.5))
+    same = merge_panoptic(found(person, (person[0], "dog", 0.4)), ground(grass=ALL), PanopticSettings(contained_above=0.5))
     assert names_of(same) == ["person", "grass"]
 
 
@@ -94,21 +94,21 @@ def test_the_contained_goes_above_all_that_contain_it() -> None:
         (box(1, 1, 2, 3), "tie", 0.7),
         (box(4, 4, 8, 10), "dog", 0.6),
     )
-    result = panoptic(found(*instances), ground(grass=ALL), PanopticSettings(contained_above=0.9, min_visible=0))
+    result = merge_panoptic(found(*instances), ground(grass=ALL), PanopticSettings(contained_above=0.9, min_visible=0))
     assert [info.area for info in result.infos] == [48, 14, 2, 8, 8]
     assert names_of(result) == ["person", "dog", "tie", "dog", "grass"]
 
 
 def test_little_stuff_becomes_void() -> None:
     labels = ground(sky=box(0, 0, 1, 10), grass=box(1, 0, 8, 10))
-    result = panoptic(found(), labels, PanopticSettings(min_stuff=11))
+    result = merge_panoptic(found(), labels, PanopticSettings(min_stuff=11))
     assert names_of(result) == ["grass"] and not result.segments[0].any()
-    assert names_of(panoptic(found(), labels, PanopticSettings(min_stuff=10))) == ["sky", "grass"]
+    assert names_of(merge_panoptic(found(), labels, PanopticSettings(min_stuff=10))) == ["sky", "grass"]
 
 
 def test_background_and_labels_of_things_are_void() -> None:
     labels = ground(background=box(0, 0, 8, 3), dog=box(0, 3, 8, 6), grass=box(0, 6, 8, 10))
-    result = panoptic(found((box(0, 0, 2, 2), "tie", 0.5)), LabelMap(labels.labels, labels.names, background=0))
+    result = merge_panoptic(found((box(0, 0, 2, 2), "tie", 0.5)), LabelMap(labels.labels, labels.names, background=0))
     assert names_of(result) == ["tie", "grass"] and result.names == (*THINGS, "grass")
     assert not result.segments[:, 3:6].any() and not result.segments[2:, :3].any()
 
@@ -116,22 +116,22 @@ def test_background_and_labels_of_things_are_void() -> None:
 def test_one_vocabulary_for_both_is_parted_by_what_is_stuff() -> None:
     labels = ground(person=box(0, 0, 8, 3), tie=box(0, 3, 8, 6), dog=box(0, 6, 8, 10))
     things = found((box(0, 0, 4, 4), "dog", 0.9), (box(0, 0, 4, 4), "person", 0.8))
-    result = panoptic(things, labels, stuff=["dog", "tie"])
+    result = merge_panoptic(things, labels, stuff=["dog", "tie"])
     assert names_of(result) == ["person", "tie", "dog"] and result.names == THINGS
     assert [(info.is_thing, info.area) for info in result.infos] == [(True, 16), (False, 20), (False, 32)]
-    assert names_of(panoptic(things, labels)) == ["dog"]
+    assert names_of(merge_panoptic(things, labels)) == ["dog"]
     with pytest.raises(InputError, match="did you mean 'tie'"):
-        panoptic(things, labels, stuff=["ties"])
+        merge_panoptic(things, labels, stuff=["ties"])
 
 
 def test_empty_full_and_unequal() -> None:
-    nothing = panoptic(found(), ground(sky=np.zeros(SIZE, bool)))
+    nothing = merge_panoptic(found(), ground(sky=np.zeros(SIZE, bool)))
     assert not nothing.segments.any() and nothing.infos == ()
-    everything = panoptic(found((ALL, "dog", 0.3)), ground(sky=ALL))
+    everything = merge_panoptic(found((ALL, "dog", 0.3)), ground(sky=ALL))
     assert (everything.segments == 1).all() and len(everything.infos) == 1
-    assert len(panoptic(found(), ground(sky=ALL), PanopticSettings(contained_above=0.5)).infos) == 1
+    assert len(merge_panoptic(found(), ground(sky=ALL), PanopticSettings(contained_above=0.5)).infos) == 1
     with pytest.raises(InputError, match="one size"):
-        panoptic(Detections.none((3, 3), THINGS), ground(sky=ALL))
+        merge_panoptic(Detections.none((3, 3), THINGS), ground(sky=ALL))
 
 
 @pytest.mark.parametrize("wrong", [{"min_visible": 1.5}, {"contained_above": -0.1}, {"min_stuff": -1}])
@@ -174,7 +174,7 @@ def test_it_is_the_slow_way(seed: int, count: int, min_visible: float, contained
     things = found(*((m, THINGS[k % 3], 0.9 - k / 16) for k, m in enumerate(masks)))
     labels = LabelMap(random.integers(-1, 3, SIZE).astype(np.int32), ("sky", "dog", "grass"))
     rules = PanopticSettings(min_visible, contained_above, min_stuff)
-    result = panoptic(things, labels, rules)
+    result = merge_panoptic(things, labels, rules)
     said = {i.id: (result.names[i.class_id], i.score) if i.is_thing else result.names[i.class_id] for i in result.infos}
     assert [[said.get(id_) for id_ in row] for row in result.segments.tolist()] == slow(things, labels, rules)
     assert [i.id for i in result.infos] == list(range(1, len(result.infos) + 1))
@@ -184,7 +184,7 @@ def test_it_is_the_slow_way(seed: int, count: int, min_visible: float, contained
 
 
 def test_coco_rows_and_back() -> None:
-    result = panoptic(found((box(0, 0, 4, 6), "dog", 0.5)), ground(sky=ALL))
+    result = merge_panoptic(found((box(0, 0, 4, 6), "dog", 0.5)), ground(sky=ALL))
     rows = result.to_coco()
     assert rows == [
         {"id": 1, "category_id": 3, "area": 24, "bbox": [0, 0, 6, 4], "iscrowd": 0, "score": 0.5},

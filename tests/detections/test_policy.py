@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from annofree.detections.nms import Overlaps
-from annofree.detections.policy import OutputPolicy, verified
+from annofree.detections.policy import OutputPolicy, verify_detections
 from annofree.detections.verification import SIGNALS, Calibration, Naming
 from annofree.errors import InputError
 from annofree.structures import Detections
@@ -42,7 +42,7 @@ def test_names_compete_and_distractors_are_not_told() -> None:
     words = torch.eye(3)  # cat, dog, and a distractor
     features = torch.eye(3)[[1, 2, 0]]
     policy = OutputPolicy(verify=True)
-    every = verified(ranking(0.9, 0.8, 0.7), features, words, torch.ones(3), policy, ("cat", "dog", "wall"))
+    every = verify_detections(ranking(0.9, 0.8, 0.7), features, words, torch.ones(3), policy, ("cat", "dog", "wall"))
     assert every.labels.tolist() == ["dog", "wall", "cat"]
     found = policy.decide(every, told=2)
     assert found.labels.tolist() == ["dog", "cat"] and found.names == ("cat", "dog")
@@ -60,14 +60,14 @@ def test_a_part_of_what_a_distractor_wins_goes_with_it() -> None:
 
 def test_a_calibrated_score_is_the_probability() -> None:
     policy = OutputPolicy(verify=True, naming=Naming(100.0), calibration=Calibration({"quality": 2.0}, -1.0))
-    found = verified(ranking(0.9, 0.5), torch.eye(2), torch.eye(2), torch.ones(2), policy, ("cat", "dog"))
+    found = verify_detections(ranking(0.9, 0.5), torch.eye(2), torch.eye(2), torch.ones(2), policy, ("cat", "dog"))
     np.testing.assert_allclose(found.scores, 1 / (1 + np.exp(1 - 2 * np.array([0.9, 0.5]))), rtol=1e-5)
     assert "quality" in SIGNALS
 
 
 def test_nothing_found_stays_nothing() -> None:
     none = Detections.none((4, 4), ["x"])
-    found = verified(none, torch.zeros(0, 2), torch.eye(2), torch.ones(2), OutputPolicy(verify=True), ("cat", "dog"))
+    found = verify_detections(none, torch.zeros(0, 2), torch.eye(2), torch.ones(2), OutputPolicy(verify=True), ("cat", "dog"))
     assert len(found) == 0 and found.names == ("cat", "dog")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from annofree.detections.prompting import drawn
+from annofree.detections.prompting import draw_masks
 from annofree.protocols import Embedding, PromptedMasks
 from annofree.structures import BoolArray, FloatArray
 from annofree.testing.fakes import FakeSam
@@ -34,8 +34,13 @@ class Scripted(FakeSam):
         self.answers = list(answers)
         self.asked: list[tuple[Any, Any]] = []
 
-    def draw(
-        self, embedding: Embedding, *, boxes: FloatArray | None = None, points: FloatArray | None = None, many: bool = False
+    def predict_masks(
+        self,
+        embedding: Embedding,
+        *,
+        boxes: FloatArray | None = None,
+        points: FloatArray | None = None,
+        multimask: bool = False,
     ) -> PromptedMasks:
         assert embedding.size == SIZE
         self.asked.append((None if boxes is None else boxes.tolist(), None if points is None else points.tolist()))
@@ -51,31 +56,31 @@ SECOND = filled((0, 0, 12, 8), (13, 4, 20, 19))
 
 def test_one_step_draws_the_coarse_boxes() -> None:
     sam = Scripted(FIRST)
-    assert np.array_equal(drawn(sam, EMBEDDING, COARSE, "one-step", "point")[0], FIRST)
+    assert np.array_equal(draw_masks(sam, EMBEDDING, COARSE, "one-step", "point")[0], FIRST)
     assert sam.asked == [(COARSE.tolist(), None)]
 
 
 def test_the_second_step_asks_at_the_centre_of_the_refined_box() -> None:
     sam = Scripted(FIRST, SECOND)
-    assert np.array_equal(drawn(sam, EMBEDDING, COARSE, "two-step", "point")[0], SECOND)
+    assert np.array_equal(draw_masks(sam, EMBEDDING, COARSE, "two-step", "point")[0], SECOND)
     assert sam.asked[1:] == [(None, [[5.0, 5.0], [17.0, 10.0]])]
 
 
 def test_the_second_step_may_see_the_refined_box_as_well() -> None:
     sam = Scripted(FIRST, SECOND)
-    drawn(sam, EMBEDDING, COARSE, "two-step", "box+point")
+    draw_masks(sam, EMBEDDING, COARSE, "two-step", "box+point")
     assert sam.asked[1:] == [([[0.0, 2.0, 10.0, 8.0], [14.0, 4.0, 20.0, 16.0]], [[5.0, 5.0], [17.0, 10.0]])]
 
 
 def test_where_the_first_step_draws_nothing_the_coarse_box_is_refined() -> None:
     sam = Scripted(filled(None, (14, 4, 20, 16)), SECOND)
-    assert np.array_equal(drawn(sam, EMBEDDING, COARSE, "two-step", "box+point")[0], SECOND)
+    assert np.array_equal(draw_masks(sam, EMBEDDING, COARSE, "two-step", "box+point")[0], SECOND)
     assert sam.asked[1:] == [([[1.0, 2.0, 9.0, 8.0], [14.0, 4.0, 20.0, 16.0]], [[5.0, 5.0], [17.0, 10.0]])]
 
 
 def test_where_the_second_step_draws_nothing_the_first_stays() -> None:
     sam = Scripted(FIRST, filled((0, 0, 12, 8), None))
-    found, quality = drawn(sam, EMBEDDING, COARSE, "two-step", "point")
+    found, quality = draw_masks(sam, EMBEDDING, COARSE, "two-step", "point")
     assert np.array_equal(found, np.stack([SECOND[0], FIRST[1]]))
     assert quality.tolist() == [1, 1]
 
@@ -83,7 +88,7 @@ def test_where_the_second_step_draws_nothing_the_first_stays() -> None:
 @pytest.mark.parametrize("steps", [1, 2])
 def test_where_no_step_draws_the_mask_is_empty(steps: int) -> None:
     sam = Scripted(filled(None, None), filled(None, None))
-    found, quality = drawn(sam, EMBEDDING, COARSE, "one-step" if steps == 1 else "two-step", "box+point")
+    found, quality = draw_masks(sam, EMBEDDING, COARSE, "one-step" if steps == 1 else "two-step", "box+point")
     assert found.shape == (2, *SIZE)
     assert not found.any() and quality.shape == (2,)
     assert len(sam.asked) == steps
@@ -91,6 +96,6 @@ def test_where_no_step_draws_the_mask_is_empty(steps: int) -> None:
 
 def test_no_boxes_give_no_masks_and_no_second_step() -> None:
     sam = Scripted(filled())
-    found, quality = drawn(sam, EMBEDDING, np.zeros((0, 4), np.float32), "two-step", "point")
+    found, quality = draw_masks(sam, EMBEDDING, np.zeros((0, 4), np.float32), "two-step", "point")
     assert (found.shape, str(found.dtype), len(sam.asked)) == ((0, *SIZE), "bool", 1)
     assert quality.shape == (0,)

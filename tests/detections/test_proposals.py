@@ -34,7 +34,7 @@ def slow(found: Proposals, iou: float, most: int) -> list[int]:
 def test_distinct_is_the_slow_twin(monkeypatch: pytest.MonkeyPatch, block: int, iou: float, most: int) -> None:
     monkeypatch.setattr(module, "_BLOCK", block)
     found = made()
-    kept = found.distinct(iou, most)
+    kept = found.suppress(iou, most)
     expected = slow(found, iou, most)
     assert len(kept) == len(expected)
     assert np.array_equal(kept.quality, found.quality[expected]) and np.array_equal(kept.masks, found.masks[expected])
@@ -43,9 +43,9 @@ def test_distinct_is_the_slow_twin(monkeypatch: pytest.MonkeyPatch, block: int, 
 def test_small_large_and_empty_masks_are_left_out() -> None:
     masks = np.zeros((4, 10, 10), bool)
     masks[1, 0, 0], masks[2, :5], masks[3] = True, True, True
-    found = Proposals(masks, np.ones(4, np.float32), np.ones(4, np.float32)).distinct(1.0, 9, least=0.02, largest=0.9)
+    found = Proposals(masks, np.ones(4, np.float32), np.ones(4, np.float32)).suppress(1.0, 9, least=0.02, largest=0.9)
     assert found.masks.sum((1, 2)).tolist() == [50]
-    assert len(Proposals(masks[:1], np.ones(1, np.float32), np.ones(1, np.float32)).distinct(1.0, 9)) == 0
+    assert len(Proposals(masks[:1], np.ones(1, np.float32), np.ones(1, np.float32)).suppress(1.0, 9)) == 0
 
 
 def test_answers_are_taken_one_by_one() -> None:

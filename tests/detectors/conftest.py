@@ -8,9 +8,9 @@ from tests.support.small_detector import TINY
 from torch import Tensor
 
 from annofree.detectors.config import DetectorConfig
-from annofree.detectors.types import Target
+from annofree.detectors.types import DetectionTargets
 
-Scene = tuple[Tensor, Target]
+Scene = tuple[Tensor, DetectionTargets]
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +25,12 @@ def tiny() -> Callable[..., DetectorConfig]:
     return lambda kind="cascade", **changes: DetectorConfig(kind=kind, **{**TINY, **changes})
 
 
-def nothing(size: tuple[int, int]) -> Target:
-    return Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, *size, dtype=torch.bool))
+def nothing(size: tuple[int, int]) -> DetectionTargets:
+    return DetectionTargets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, *size, dtype=torch.bool))
 
 
 @pytest.fixture
-def empty() -> Callable[[tuple[int, int]], Target]:
+def empty() -> Callable[[tuple[int, int]], DetectionTargets]:
     """The target of a picture of a size with nothing in it."""
     return nothing
 
@@ -41,7 +41,7 @@ def scene() -> Scene:
     y, x = torch.meshgrid(torch.arange(64), torch.arange(80), indexing="ij")
     masks = torch.stack([(y - 26) ** 2 + (x - 24) ** 2 < 16**2, (y >= 38) & (y < 54) & (x >= 40) & (x < 72)])
     pixels = torch.full((3, 64, 80), 0.5)
-    for mask, colour in zip(masks, ((0.9, 0.1, 0.1), (0.1, 0.1, 0.9)), strict=True):
-        pixels[:, mask] = torch.tensor(colour)[:, None]
+    for mask, color in zip(masks, ((0.9, 0.1, 0.1), (0.1, 0.1, 0.9)), strict=True):
+        pixels[:, mask] = torch.tensor(color)[:, None]
     boxes = torch.tensor([[9.0, 11, 40, 42], [40, 38, 72, 54]])
-    return pixels, Target(boxes, torch.tensor([0, 1]), masks)
+    return pixels, DetectionTargets(boxes, torch.tensor([0, 1]), masks)

@@ -11,18 +11,18 @@ from torch.nn import functional as F
 from torchvision.models import resnet50
 from torchvision.ops import FrozenBatchNorm2d
 
-from annofree.detectors.backbones import Backbone, check_norm, initialise
-from annofree.detectors.build import build
+from annofree.detectors.backbones import Backbone, check_norm, load_backbone
+from annofree.detectors.build import build_network
 from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError
-from annofree.hub.cards import bundled
+from annofree.hub.cards import find_bundled
 from annofree.testing.tolerances import assert_close
 
 Make = Callable[..., DetectorConfig]
 
 
 def clip_state() -> dict[str, Tensor]:
-    state: dict[str, Tensor] = load_file(bundled("tiny-clip") / "open_clip_model.safetensors")
+    state: dict[str, Tensor] = load_file(find_bundled("tiny-clip") / "open_clip_model.safetensors")
     return state
 
 
@@ -70,9 +70,9 @@ def test_sync_in_several_processes_needs_gpus(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
 def test_it_starts_from_a_clip(tiny: Make, norm: str) -> None:
-    network = build(tiny(layers=(2, 2, 2, 2), width=32, norm=norm))
+    network = build_network(tiny(layers=(2, 2, 2, 2), width=32, norm=norm))
     state = clip_state()
-    taken = initialise(network, state)
+    taken = load_backbone(network, state)
     own = network.state_dict()
     for name in taken.loaded:
         assert torch.equal(own[name], state[name.replace("backbone.body.", "visual.")].float())
@@ -87,9 +87,9 @@ def test_it_starts_from_a_clip(tiny: Make, norm: str) -> None:
 def test_its_features_are_clips_own(tiny: Make) -> None:
     from annofree.features.clip_network import load_clip
 
-    made = build(tiny(layers=(2, 2, 2, 2), width=32, norm="frozen")).eval()
-    initialise(made, clip_state())
-    visual = load_clip(bundled("tiny-clip")).model.visual.eval()
+    made = build_network(tiny(layers=(2, 2, 2, 2), width=32, norm="frozen")).eval()
+    load_backbone(made, clip_state())
+    visual = load_clip(find_bundled("tiny-clip")).model.visual.eval()
     pixels = torch.rand(1, 3, 64, 64)
     body = made.backbone.body  # type: ignore[union-attr]
     ours, theirs = (v.layer4(v.layer3(v.layer2(v.layer1(v.stem(pixels))))) for v in (body, visual))  # type: ignore[union-attr, operator]
@@ -109,8 +109,8 @@ def source() -> nn.Module:
 def test_it_starts_from_a_resnet_50_by_torchvisions_or_dinos_names(tiny: Make, source: Any, prefix: str) -> None:
     state = {f"{prefix}{name}": value for name, value in source.state_dict().items() if prefix == "" or "fc." not in name}
     other = {"module.head.mlp.0.weight": torch.zeros(3, 3)} if prefix == "module.backbone." else {}
-    network = build(tiny(backbone="resnet50", norm="frozen")).eval()
-    taken = initialise(network, state | other)
+    network = build_network(tiny(backbone="resnet50", norm="frozen")).eval()
+    taken = load_backbone(network, state | other)
     counted = {f"{prefix}{n}" for n in source.state_dict() if n.endswith("num_batches_tracked")}
     assert set(taken.left_out) == counted | set(other) | ({"fc.weight", "fc.bias"} if prefix == "" else set())
     x = source.maxpool(F.relu(source.bn1(source.conv1(pixels := torch.rand(1, 3, 32, 32)))))
@@ -125,6 +125,6 @@ def test_weights_that_do_not_fit_are_refused(tiny: Make) -> None:
         ({"layers": (2, 2, 2, 2), "width": 64}, r"another shape at .*do backbone, layers and width fit"),
     ):
         with pytest.raises(InputError, match=said):
-            initialise(build(tiny(**changes)), state)
+            load_backbone(build_network(tiny(**changes)), state)
     with pytest.raises(InputError, match=r"without conv1\.weight"):
-        initialise(build(tiny()), {"text_projection": torch.zeros(2)})
+        load_backbone(build_network(tiny()), {"text_projection": torch.zeros(2)})

@@ -10,26 +10,26 @@ from torch import Tensor
 from torchvision.ops import box_iou, clip_boxes_to_image
 
 from annofree.detectors import cascade as module
-from annofree.detectors.build import build
+from annofree.detectors.build import build_network
 from annofree.detectors.cascade import IOUS, Cascade
-from annofree.detectors.cascade_heads import scaled_gradient
+from annofree.detectors.cascade_heads import scale_gradient
 from annofree.detectors.config import DetectorConfig
-from annofree.detectors.matching import class_loss
-from annofree.detectors.region_detector import best
-from annofree.detectors.types import Target
+from annofree.detectors.matching import compute_class_loss
+from annofree.detectors.region_detector import select_best
+from annofree.detectors.types import DetectionTargets
 from annofree.errors import InputError
 from annofree.testing.tolerances import assert_close, assert_same_masks
 
 Make = Callable[..., DetectorConfig]
-Empty = Callable[[tuple[int, int]], Target]
-Scene = tuple[Tensor, Target]
+Empty = Callable[[tuple[int, int]], DetectionTargets]
+Scene = tuple[Tensor, DetectionTargets]
 Levels = dict[str, Tensor]
 
 
 @pytest.fixture
 def network(tiny: Make) -> Cascade:
     torch.manual_seed(0)
-    made = build(tiny())
+    made = build_network(tiny())
     assert isinstance(made, Cascade)
     return made
 
@@ -39,15 +39,15 @@ def grads(network: torch.nn.Module, prefix: str) -> list[Tensor]:
 
 
 def learn(network: torch.nn.Module, scene: Scene, steps: int) -> list[float]:
-    optimiser, history = torch.optim.Adam(network.parameters(), 6e-3, fused=True), []
-    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: min(1.0, (i + 1) / 8) * (1 - 0.95 * i / steps))
+    optimizer, history = torch.optim.Adam(network.parameters(), 6e-3, fused=True), []
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(1.0, (i + 1) / 8) * (1 - 0.95 * i / steps))
     network.train()
     for _ in range(steps):
         loss = torch.stack(list(network([scene[0]], [scene[1]]).values())).sum()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         rate.step()
         history.append(loss.item())
     return history
@@ -67,7 +67,7 @@ def fit(network: Cascade, scene: Scene) -> float:
 
 
 def test_mask_rcnn_learns_too(tiny: Make, scene: Scene) -> None:
-    history = learn(build(tiny("mask_rcnn")), scene, 30)
+    history = learn(build_network(tiny("mask_rcnn")), scene, 30)
     assert sum(history[-5:]) / 5 < 0.5 * history[0]  # at most 0.3 of it from any of 16 seeds
 
 
@@ -75,7 +75,7 @@ def test_it_learns_a_scene(tiny: Make, scene: Scene) -> None:
     fits = []
     for seed in range(3):  # one start in some twenty leaves an object hardly found, and rounding decides which one
         torch.manual_seed(seed)
-        network = build(tiny(roi_batch=64, sampling=1))
+        network = build_network(tiny(roi_batch=64, sampling=1))
         assert isinstance(network, Cascade)
         history = learn(network, scene, 60)
         assert sum(history[-5:]) / 5 < 0.5 * history[0]  # at most 0.3 of it from any of 20 seeds
@@ -107,9 +107,9 @@ class Spy:
 def decoded(boxes: Tensor, deltas: Tensor, weights: Sequence[float]) -> Tensor:
     """Boxes after their deltas, written out."""
     (dx, dy, dw, dh), size = (deltas / torch.tensor(weights)).T, boxes[:, 2:] - boxes[:, :2]
-    centre = boxes[:, :2] + size / 2 + torch.stack([dx, dy], 1) * size
+    center = boxes[:, :2] + size / 2 + torch.stack([dx, dy], 1) * size
     half = size * torch.stack([dw, dh], 1).exp() / 2
-    clipped: Tensor = clip_boxes_to_image(torch.cat([centre - half, centre + half], 1), (64, 64))
+    clipped: Tensor = clip_boxes_to_image(torch.cat([center - half, center + half], 1), (64, 64))
     return clipped
 
 
@@ -118,13 +118,13 @@ def test_each_stage_reads_the_boxes_of_the_one_before_and_scores_are_averaged(
 ) -> None:
     spy, seen = Spy(network), dict[str, Tensor]()
     monkeypatch.setattr(network, "_look", spy)
-    kept = best
+    kept = select_best
 
     def note(boxes: Tensor, scores: Tensor, config: DetectorConfig) -> tuple[Tensor, Tensor, Tensor]:
         seen.update(boxes=boxes, scores=scores)
         return kept(boxes, scores, config)
 
-    monkeypatch.setattr(module, "best", note)
+    monkeypatch.setattr(module, "select_best", note)
     network.eval().locate(torch.randn(3, 64, 64))
     assert len(spy.boxes) == 3 and len(spy.boxes[0][0]) > 10
     for i, weights in enumerate(((10, 10, 5, 5), (20, 20, 10, 10), (30, 30, 15, 15))):
@@ -140,9 +140,9 @@ def test_stages_are_taught_by_rising_overlaps(network: Cascade, scene: Scene, mo
 
     def note(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
         taught.append(labels)
-        return class_loss(logits, labels, weights)
+        return compute_class_loss(logits, labels, weights)
 
-    monkeypatch.setattr(module, "class_loss", note)
+    monkeypatch.setattr(module, "compute_class_loss", note)
     network.train()([scene[0]], [scene[1]])
     for iou, boxes, labels in zip(IOUS, spy.boxes, taught, strict=True):
         overlap, matched = box_iou(boxes[0], scene[1].boxes).max(1)  # the same numbers as within: of each pair alone
@@ -155,9 +155,9 @@ def test_a_third_of_each_stage_reaches_the_pyramid(network: Cascade, monkeypatch
     levels = {str(i): torch.randn(1, 16, 64 >> i + 2, 64 >> i + 2, requires_grad=True) for i in range(4)}
     boxes = [torch.tensor([[0.0, 0, 16, 16]])]
     made = list[tuple[Tensor, Tensor]]()
-    for scale in (lambda x, _: x, scaled_gradient):
+    for scale in (lambda x, _: x, scale_gradient):
         levels["0"].grad = None
-        monkeypatch.setattr(module, "scaled_gradient", scale)
+        monkeypatch.setattr(module, "scale_gradient", scale)
         logits, _ = network._look(network.stages[0], levels, boxes)
         (logits**2).sum().backward()  # type: ignore[no-untyped-call]
         assert levels["0"].grad is not None
@@ -171,7 +171,7 @@ def test_a_third_of_each_stage_reaches_the_pyramid(network: Cascade, monkeypatch
 @pytest.mark.parametrize("bf16", [False, True])
 def test_pictures_with_nothing_in_them_train(tiny: Make, scene: Scene, empty: Empty, kind: str, bf16: bool) -> None:
     torch.manual_seed(2)
-    network = build(tiny(kind)).train()
+    network = build_network(tiny(kind)).train()
     other = torch.rand(3, 40, 96)
     for pixels, targets, any_object in (
         ([scene[0], other], [scene[1], empty((40, 96))], True),
@@ -194,7 +194,7 @@ def test_drop_loss_changes_the_class_losses_alone(tiny: Make, scene: Scene) -> N
     losses = []
     for drop in (0.0, 0.3):
         torch.manual_seed(3)
-        network = build(tiny(drop_loss=drop)).train()
+        network = build_network(tiny(drop_loss=drop)).train()
         losses.append(network([scene[0]], [scene[1]]))
     plain, dropped = losses
     for name, loss in plain.items():
@@ -212,16 +212,16 @@ def test_what_is_found_does_not_depend_on_the_other_pictures(network: Cascade) -
             stage.score.weight *= 30
         network.mask.predictor.mask_fcn_logits.weight *= 1000
     rng = torch.Generator().manual_seed(5)
-    pictures = [torch.rand(3, h, w, generator=rng) for h, w in ((64, 64), (50, 120), (128, 128), (64, 64))]
-    together, alone = network.detect(pictures), [network.detect([p])[0] for p in pictures]
-    for a, b, picture in zip(together, alone, pictures, strict=True):
+    images = [torch.rand(3, h, w, generator=rng) for h, w in ((64, 64), (50, 120), (128, 128), (64, 64))]
+    together, alone = network.detect(images), [network.detect([p])[0] for p in images]
+    for a, b, image in zip(together, alone, images, strict=True):
         assert_close(a.boxes, b.boxes, depth="network")
         assert_close(a.scores, b.scores, depth="network")
         assert a.scores.diff().abs().min() > 1e-5  # far enough apart to come in one order
         assert_same_masks(a.masks, b.masks)
-        assert a.masks.shape == (7, *picture.shape[1:]) and torch.equal(a.labels, b.labels)
+        assert a.masks.shape == (7, *image.shape[1:]) and torch.equal(a.labels, b.labels)
         assert bool(a.masks.any())
-        assert a.boxes.amax() <= max(picture.shape) and a.boxes.amin() >= 0
+        assert a.boxes.amax() <= max(image.shape) and a.boxes.amin() >= 0
 
 
 def test_nothing_found_is_an_answer(network: Cascade) -> None:
@@ -246,7 +246,7 @@ def test_wrong_modes_and_targets_are_refused(network: Cascade, scene: Scene, emp
     with pytest.raises(InputError, match="training mode"):
         network.eval()([pixels], [target])
     network.train()
-    for pictures, targets, said in (
+    for images, targets, said in (
         ([pixels], [], "a target each, got 1 and 0"),
         ([pixels], [empty((64, 64))], r"masks \(N, 64, 80\)"),
         ([pixels], [target._replace(labels=torch.tensor([0, 2]))], "labels from 0 to 1"),
@@ -254,4 +254,4 @@ def test_wrong_modes_and_targets_are_refused(network: Cascade, scene: Scene, emp
         ([pixels * 1j], [target], "floats in 0"),
     ):
         with pytest.raises(InputError, match=said):
-            network(pictures, targets)
+            network(images, targets)

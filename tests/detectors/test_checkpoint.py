@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from annofree.detectors.build import build
+from annofree.detectors.build import build_network
 from annofree.detectors.checkpoint import CONFIG, WEIGHTS, load_detector, read_config, read_state, save_detector, transfer
 from annofree.detectors.config import DetectorConfig
-from annofree.detectors.types import Target
+from annofree.detectors.types import DetectionTargets
 from annofree.errors import InputError, MissingError
 from annofree.testing.tolerances import assert_close
 
@@ -21,8 +21,10 @@ Make = Callable[..., DetectorConfig]
 
 @pytest.mark.parametrize("kind", ["cascade", "mask_rcnn"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_there_and_back(tiny: Make, scene: tuple[Tensor, Target], tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
-    network = build(tiny(kind, norm="batch", score_floor=0.0)).eval()
+def test_there_and_back(
+    tiny: Make, scene: tuple[Tensor, DetectionTargets], tmp_path: Path, kind: str, dtype: torch.dtype
+) -> None:
+    network = build_network(tiny(kind, norm="batch", score_floor=0.0)).eval()
     save_detector(network, tmp_path / "made", dtype)
     again = load_detector(tmp_path / "made")
     assert again.config == network.config and not again.training and not any(p.requires_grad for p in again.parameters())
@@ -36,7 +38,7 @@ def test_there_and_back(tiny: Make, scene: tuple[Tensor, Target], tmp_path: Path
 
 
 def test_great_variances_outlive_half_precision(tiny: Make, tmp_path: Path) -> None:
-    network = build(tiny(norm="batch"))
+    network = build_network(tiny(norm="batch"))
     network.backbone.body.bn1.running_var.fill_(1e9)  # type: ignore[union-attr, operator]
     save_detector(network, tmp_path)
     assert load_detector(tmp_path).backbone.body.bn1.running_var.min() == 1e9  # type: ignore[union-attr, operator]
@@ -45,7 +47,7 @@ def test_great_variances_outlive_half_precision(tiny: Make, tmp_path: Path) -> N
 def test_files_that_do_not_fit_are_refused(tiny: Make, tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="train one first"):
         load_detector(tmp_path)
-    save_detector(build(tiny()), tmp_path)
+    save_detector(build_network(tiny()), tmp_path)
     state = load_file(tmp_path / WEIGHTS)
     for other, said in (
         ({k: v for k, v in state.items() if k != "mask.predictor.conv5_mask.bias"}, "lack mask.predictor.conv5_mask.bias"),
@@ -96,7 +98,7 @@ def test_state_dicts_are_found_in_other_files(tmp_path: Path) -> None:
 
 
 def test_another_detectors_weights_go_on_but_for_its_names(tiny: Make) -> None:
-    source, network = build(tiny(names=("object",))), build(tiny())
+    source, network = build_network(tiny(names=("object",))), build_network(tiny())
     taken = transfer(network, source.state_dict())
     assert {name.rsplit(".", 1)[0] for name in taken.fresh} == {
         *(f"stages.{i}.score" for i in range(3)),
@@ -105,9 +107,9 @@ def test_another_detectors_weights_go_on_but_for_its_names(tiny: Make) -> None:
     assert torch.equal(network.state_dict()["stages.1.move.weight"], source.state_dict()["stages.1.move.weight"])
     assert set(taken.left_out) == set(taken.fresh)
     with pytest.raises(InputError, match="same backbone"):
-        transfer(build(tiny(width=32)), source.state_dict())
+        transfer(build_network(tiny(width=32)), source.state_dict())
 
 
 def test_the_configuration_is_plain_json(tiny: Make, tmp_path: Path) -> None:
-    save_detector(build(tiny()), tmp_path)
+    save_detector(build_network(tiny()), tmp_path)
     assert json.loads((tmp_path / CONFIG).read_text())["names"] == ["disc", "bar"]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from annofree.detectors.build import build
+from annofree.detectors.build import build_network
 from annofree.detectors.config import DetectorConfig
-from annofree.detectors.types import Target
+from annofree.detectors.types import DetectionTargets
 from annofree.errors import InputError
 
 Make = Callable[..., DetectorConfig]
@@ -53,10 +53,10 @@ def test_settings_that_are_none_or_lack_are_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["cascade", "mask_rcnn"])
 def test_each_kind_is_made(tiny: Make, kind: str) -> None:
-    network = build(tiny(kind))
+    network = build_network(tiny(kind))
     assert network.config.kind == kind and network.device == "cpu"
 
 
 def test_a_target_goes_to_a_device() -> None:
-    target = Target(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64), torch.zeros(1, 2, 2, dtype=torch.bool))
+    target = DetectionTargets(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64), torch.zeros(1, 2, 2, dtype=torch.bool))
     assert [part.device.type for part in target.to("meta")] == ["meta"] * 3

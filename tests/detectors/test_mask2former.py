@@ -14,21 +14,21 @@ from torch.nn import functional as F
 from torchvision.models import resnet18
 from transformers import Mask2FormerForUniversalSegmentation, ResNetConfig
 
-from annofree.detectors.backbones import initialise
-from annofree.detectors.build import build
+from annofree.detectors.backbones import load_backbone
+from annofree.detectors.build import build_network
 from annofree.detectors.checkpoint import load_detector, save_detector, transfer
 from annofree.detectors.config import DetectorConfig
-from annofree.detectors.mask2former import Mask2Former, best_queries, transformers_config
-from annofree.detectors.preprocessing import batch, normalised
-from annofree.detectors.types import Found, Target
+from annofree.detectors.mask2former import Mask2Former, build_transformers_config, select_best_queries
+from annofree.detectors.preprocessing import normalize_image, pad_batch
+from annofree.detectors.types import DetectionTargets, RawDetections
 from annofree.errors import InputError
-from annofree.ops.boxes import tight_boxes
+from annofree.ops.boxes import compute_tight_boxes
 from annofree.structures import Detections
 from annofree.testing.tolerances import assert_close
 
 Make = Callable[..., DetectorConfig]
-Scene = tuple[Tensor, Target]
-Empty = Callable[[tuple[int, int]], Target]
+Scene = tuple[Tensor, DetectionTargets]
+Empty = Callable[[tuple[int, int]], DetectionTargets]
 SMALL: dict[str, Any] = {"channels": 32, "queries": 8, "pixel_layers": 1, "query_layers": 3, "heads": 4, "ffn": 64}
 
 
@@ -38,7 +38,7 @@ def make(tiny: Make) -> Callable[..., Mask2Former]:
 
     def made(**changes: Any) -> Mask2Former:
         torch.manual_seed(0)
-        network = build(tiny("mask2former", **{**SMALL, **changes}))
+        network = build_network(tiny("mask2former", **{**SMALL, **changes}))
         assert isinstance(network, Mask2Former)
         return network
 
@@ -61,13 +61,13 @@ def iou(a: Tensor, b: Tensor) -> float:
 
 def test_it_learns_a_scene(make: Network, scene: Scene) -> None:
     network, (pixels, target) = make(channels=64, width=8).train(), scene
-    optimiser = torch.optim.AdamW(network.parameters(), 4e-3)
+    optimizer = torch.optim.AdamW(network.parameters(), 4e-3)
     curve = []
     for _ in range(30):
         losses = network([pixels], [target])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         total(losses).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
         curve.append(float(total(losses).detach()))
     assert all(np.isfinite(curve)) and np.mean(curve[-3:]) < 0.2 * curve[0]
     found = network.eval().detect([pixels])[0]
@@ -138,7 +138,7 @@ class Encoder(nn.Module):
 
 def whole_model(network: Mask2Former) -> Any:
     """Transformers' model of the sizes of a network, on its ResNet."""
-    settings = transformers_config(network.config)
+    settings = build_transformers_config(network.config)
     settings.backbone_config = ResNetConfig(
         embedding_size=8, hidden_sizes=network.backbone.widths, depths=[1] * 4, out_features=[f"stage{i}" for i in (1, 2, 3, 4)]
     )
@@ -159,8 +159,8 @@ def parted(network: Mask2Former, whole: Any) -> list[tuple[nn.Module, nn.Module]
 
 def test_answers_and_losses_are_those_of_transformers(make: Network, scene: Scene, empty: Empty) -> None:
     network, (pixels, target) = make(query_layers=4), scene
-    pictures = [pixels, torch.rand(3, 64, 96)]
-    inputs = batch([normalised(p, network.config.mean, network.config.std) for p in pictures])
+    images = [pixels, torch.rand(3, 64, 96)]
+    inputs = pad_batch([normalize_image(p, network.config.mean, network.config.std) for p in images])
     masks = [F.pad(target.masks.float(), (0, 16)), empty((64, 96)).masks.float()]
     whole = whole_model(network)
     for part, of_whole in parted(network, whole):
@@ -168,9 +168,9 @@ def test_answers_and_losses_are_those_of_transformers(make: Network, scene: Scen
     torch.manual_seed(5)
     theirs = whole.train()(inputs, mask_labels=masks, class_labels=[target.labels, empty((64, 96)).labels])
     torch.manual_seed(5)
-    ours = network.train()(pictures, [target, empty((64, 96))])
+    ours = network.train()(images, [target, empty((64, 96))])
     assert_close(total(ours), theirs.loss, depth="network")
-    logits, stretched = network.queries(inputs)
+    logits, stretched = network.run_queries(inputs)
     assert_close(logits, theirs.class_queries_logits, depth="network")
     assert_close(stretched, theirs.masks_queries_logits, depth="network")
 
@@ -209,13 +209,13 @@ def test_the_best_queries_are_those_of_a_loop(tiny: Make, floor: float, most: in
     # as doubles, no pixel is so near to an edge that it could fall on either side
     logits, masks = (torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in ((8, 3), (8, 8, 16)))
     masks[3] = -1.0  # of nothing
-    found = best_queries(logits, masks, (30, 50), (75, 125), config)
+    found = select_best_queries(logits, masks, (30, 50), (75, 125), config)
     expected = in_a_loop(logits, masks, (30, 50), (75, 125), config)
     assert 0 < len(found.scores) == len(expected) <= most
     assert_close(found.scores, [score for score, _, _ in expected])
     assert found.labels.tolist() == [k for _, k, _ in expected]
     assert torch.equal(found.masks, torch.stack([mask for _, _, mask in expected]))
-    np.testing.assert_array_equal(found.boxes.numpy(), tight_boxes(found.masks.numpy()))
+    np.testing.assert_array_equal(found.boxes.numpy(), compute_tight_boxes(found.masks.numpy()))
 
 
 def test_masks_lie_where_their_cells_do(tiny: Make) -> None:
@@ -223,7 +223,7 @@ def test_masks_lie_where_their_cells_do(tiny: Make) -> None:
     masks = torch.full((2, 16, 16), -8.0)
     masks[0, 2:10, 4:8] = 8  # cells of 4 px: rows 8 to 40, columns 16 to 32
     masks[1, :, 12:] = 8  # columns 48 to 64, of which pictures of 50 px see two
-    found = best_queries(torch.tensor([[9.0, 0], [6.0, 0]]), masks, (64, 50), (128, 100), config)
+    found = select_best_queries(torch.tensor([[9.0, 0], [6.0, 0]]), masks, (64, 50), (128, 100), config)
     assert found.boxes.tolist() == [[32, 16, 64, 80], [96, 0, 100, 128]]
     assert found.labels.tolist() == [0, 0] and float(found.scores[0]) > float(found.scores[1]) > 0.9
 
@@ -232,14 +232,14 @@ def test_queries_that_see_nothing_find_nothing(tiny: Make) -> None:
     config = tiny("mask2former", **SMALL)
     logits = torch.tensor([[0.0, 0.0, 9.0]] * 8)
     for found in (
-        best_queries(logits, torch.ones(8, 8, 8), (32, 32), (40, 60), config),
-        best_queries(-logits, -torch.ones(8, 8, 8), (32, 32), (40, 60), config),
+        select_best_queries(logits, torch.ones(8, 8, 8), (32, 32), (40, 60), config),
+        select_best_queries(-logits, -torch.ones(8, 8, 8), (32, 32), (40, 60), config),
     ):
         assert [tuple(part.shape) for part in found] == [(0, 4), (0,), (0,), (0, 40, 60)]
         assert found.labels.dtype == torch.int64 and found.masks.dtype == torch.bool
 
 
-def same(a: Found, b: Found) -> None:
+def same(a: RawDetections, b: RawDetections) -> None:
     """The same answers, those of like scores in any order."""
     one, other = (Detections.from_masks(f.masks.numpy(), f.labels.numpy(), f.scores.numpy(), ("disc", "bar")) for f in (a, b))
     assert_same_detections(one, other)
@@ -248,22 +248,22 @@ def same(a: Found, b: Found) -> None:
 def test_a_picture_alone_and_beside_bigger_ones_gives_the_same(make: Network) -> None:
     network = make(score_floor=0.0, side=48).eval()
     sizes = [(50, 70), (90, 130), (50, 70), (33, 100), (20, 20)]
-    pictures = [torch.rand(3, *size, generator=torch.Generator().manual_seed(i)) for i, size in enumerate(sizes)]
-    together = network.detect(pictures)
-    for picture, size, found in zip(pictures, sizes, together, strict=True):
+    images = [torch.rand(3, *size, generator=torch.Generator().manual_seed(i)) for i, size in enumerate(sizes)]
+    together = network.detect(images)
+    for image, size, found in zip(images, sizes, together, strict=True):
         assert len(found.scores) > 0 and found.masks.shape == (len(found.scores), *size)
         assert found.boxes.shape == (len(found.scores), 4) and found.scores.diff().le(0).all()
-        np.testing.assert_array_equal(found.boxes.numpy(), tight_boxes(found.masks.numpy()))
-        same(found, network.detect([picture])[0])
+        np.testing.assert_array_equal(found.boxes.numpy(), compute_tight_boxes(found.masks.numpy()))
+        same(found, network.detect([image])[0])
     assert network.detect([]) == []
 
 
 def test_many_pictures_of_a_size_come_in_parts(make: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     network = make(score_floor=0.0, side=32, longest=64).eval()
-    pictures = [torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(i)) for i in range(5)]
-    whole = network.detect(pictures)
+    images = [torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(i)) for i in range(5)]
+    whole = network.detect(images)
     monkeypatch.setattr("annofree.detectors.base._BATCH", 2)
-    for a, b in zip(whole, network.detect(pictures), strict=True):
+    for a, b in zip(whole, network.detect(images), strict=True):
         same(a, b)
 
 
@@ -292,7 +292,7 @@ def test_it_goes_to_a_folder_and_back(make: Network, scene: Scene, tmp_path: Pat
 def test_the_resnet_starts_from_weights_of_torchvision(make: Network) -> None:
     network = make(backbone="resnet18", norm="frozen")
     state = resnet18().state_dict()
-    taken = initialise(network, state)
+    taken = load_backbone(network, state)
     assert set(taken.left_out) - {n for n in state if n.endswith("num_batches_tracked")} == {"fc.weight", "fc.bias"}
     assert torch.equal(network.state_dict()["backbone.body.layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
     assert not any("fpn" in name for name in network.state_dict())
@@ -306,7 +306,7 @@ def test_other_names_start_fresh(make: Network) -> None:
 
 def test_its_shapes_are_known_without_weights(tiny: Make, make: Network) -> None:
     with torch.device("meta"):
-        shapes = {name: weight.shape for name, weight in build(tiny("mask2former", **SMALL)).state_dict().items()}
+        shapes = {name: weight.shape for name, weight in build_network(tiny("mask2former", **SMALL)).state_dict().items()}
     assert shapes == {name: weight.shape for name, weight in make().state_dict().items()}
 
 
@@ -316,7 +316,7 @@ def test_its_shapes_are_known_without_weights(tiny: Make, make: Network) -> None
 def test_channels_that_do_not_fit_are_refused(tiny: Make) -> None:
     for channels, heads in ((48, 4), (96, 5)):
         with pytest.raises(InputError, match="multiple of 32 and of its heads"):
-            build(tiny("mask2former", **{**SMALL, "channels": channels, "heads": heads}))
+            build_network(tiny("mask2former", **{**SMALL, "channels": channels, "heads": heads}))
 
 
 def test_use_and_training_are_kept_apart(make: Network, scene: Scene) -> None:

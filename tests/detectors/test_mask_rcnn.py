@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from annofree.detectors.build import build
+from annofree.detectors.build import build_network
 from annofree.detectors.config import DetectorConfig
 from annofree.detectors.mask_rcnn import MaskRcnn
 from annofree.testing.tolerances import assert_close
@@ -28,7 +28,7 @@ class Body(torch.nn.Module):
 def test_it_finds_what_torchvision_finds(tiny: Callable[..., DetectorConfig]) -> None:
     torch.manual_seed(0)
     config = tiny("mask_rcnn", roi_scale=224, side=64, longest=96, score_floor=0.0, detections=20)
-    ours = build(config).eval()
+    ours = build_network(config).eval()
     assert isinstance(ours, MaskRcnn)
     ours.roi_heads.mask_predictor.mask_fcn_logits.weight.data *= 1000  # masks are neither empty nor full
     theirs = MaskRCNN(
@@ -59,7 +59,7 @@ def test_it_finds_what_torchvision_finds(tiny: Callable[..., DetectorConfig]) ->
 
 
 def test_small_pictures_within_much_padding_are_read_at_the_right_place(tiny: Callable[..., DetectorConfig]) -> None:
-    network = build(tiny("mask_rcnn", score_floor=0.0, side=33, longest=33)).eval()
+    network = build_network(tiny("mask_rcnn", score_floor=0.0, side=33, longest=33)).eval()
     found = network.detect([torch.rand(3, 33, 33)])[0]
     assert len(found.boxes) and found.boxes.max() <= 33
     assert isinstance(network, MaskRcnn) and network.roi_heads.box_roi_pool.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]

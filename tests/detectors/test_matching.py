@@ -9,12 +9,20 @@ from torch import Tensor, distributed
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BoxCoder
 
-from annofree.detectors.matching import Lesson, box_loss, class_loss, drop_weights, lesson, mean_count, sample
-from annofree.detectors.types import Target
+from annofree.detectors.matching import (
+    MatchedProposals,
+    average_count,
+    compute_box_loss,
+    compute_class_loss,
+    drop_weights,
+    match_proposals,
+    sample_proposals,
+)
+from annofree.detectors.types import DetectionTargets
 from annofree.testing.tolerances import assert_close
 
 NAMES = 3
-Empty = Callable[[tuple[int, int]], Target]
+Empty = Callable[[tuple[int, int]], DetectionTargets]
 
 
 def iou_of(a: Sequence[float], b: Sequence[float]) -> float:
@@ -28,11 +36,11 @@ def random_boxes(count: int, seed: int) -> Tensor:
 
 
 @pytest.fixture
-def target() -> Target:
-    return Target(random_boxes(4, 1), torch.tensor([2, 0, 1, 0]), torch.zeros(4, 80, 80, dtype=torch.bool))
+def target() -> DetectionTargets:
+    return DetectionTargets(random_boxes(4, 1), torch.tensor([2, 0, 1, 0]), torch.zeros(4, 80, 80, dtype=torch.bool))
 
 
-def matched_in_a_loop(boxes: Tensor, target: Target, iou: float) -> tuple[list[int], list[int]]:
+def matched_in_a_loop(boxes: Tensor, target: DetectionTargets, iou: float) -> tuple[list[int], list[int]]:
     labels, matched = [], []
     for box in boxes.tolist():
         overlaps = [iou_of(box, other) for other in target.boxes.tolist()]
@@ -43,9 +51,9 @@ def matched_in_a_loop(boxes: Tensor, target: Target, iou: float) -> tuple[list[i
 
 
 @pytest.mark.parametrize("iou", [0.5, 0.6, 0.7])
-def test_proposals_are_matched_as_in_a_loop(target: Target, iou: float) -> None:
+def test_proposals_are_matched_as_in_a_loop(target: DetectionTargets, iou: float) -> None:
     boxes = torch.cat([random_boxes(60, 2), target.boxes, target.boxes + 2.5])
-    taught = lesson(boxes, target, iou, NAMES)
+    taught = match_proposals(boxes, target, iou, NAMES)
     labels, matched = matched_in_a_loop(boxes, target, iou)
     assert taught.labels.tolist() == labels and taught.matched.tolist() == matched
     assert 4 <= sum(label < NAMES for label in labels) < len(boxes)
@@ -53,14 +61,14 @@ def test_proposals_are_matched_as_in_a_loop(target: Target, iou: float) -> None:
 
 
 def test_just_the_overlap_is_enough() -> None:
-    target = Target(torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([1]), torch.zeros(1, 9, 9, dtype=torch.bool))
+    target = DetectionTargets(torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([1]), torch.zeros(1, 9, 9, dtype=torch.bool))
     boxes = torch.tensor([[0.0, 0, 10, 5], [0, 0, 10, 4.9]])
-    assert lesson(boxes, target, 0.5, NAMES).labels.tolist() == [1, NAMES]
+    assert match_proposals(boxes, target, 0.5, NAMES).labels.tolist() == [1, NAMES]
 
 
 def test_nothing_to_find_makes_all_background(empty: Empty) -> None:
     boxes = random_boxes(5, 3)
-    taught = lesson(boxes, empty((9, 9)), 0.5, NAMES)
+    taught = match_proposals(boxes, empty((9, 9)), 0.5, NAMES)
     assert taught.labels.tolist() == [NAMES] * 5 and torch.equal(taught.goals, boxes)
 
 
@@ -70,15 +78,17 @@ def test_nothing_to_find_makes_all_background(empty: Empty) -> None:
 def test_samples_have_their_share_of_objects(on: int, off: int, expected: tuple[int, int]) -> None:
     labels = torch.tensor([1] * on + [NAMES] * off)
     number = torch.arange(on + off)
-    drawn = sample(Lesson(random_boxes(on + off, 4), labels, number, random_boxes(on + off, 5)), NAMES, 32, 0.25)
+    drawn = sample_proposals(
+        MatchedProposals(random_boxes(on + off, 4), labels, number, random_boxes(on + off, 5)), NAMES, 32, 0.25
+    )
     assert (int((drawn.labels < NAMES).sum()), int((drawn.labels == NAMES).sum())) == expected
     assert len(set(drawn.matched.tolist())) == len(drawn.matched) and torch.equal(
         drawn.boxes, random_boxes(on + off, 4)[drawn.matched]
     )
 
 
-def test_losses_are_those_of_a_loop(target: Target) -> None:
-    taught = [lesson(torch.cat([random_boxes(9, 6), target.boxes + 1]), target, 0.5, NAMES)] * 2
+def test_losses_are_those_of_a_loop(target: DetectionTargets) -> None:
+    taught = [match_proposals(torch.cat([random_boxes(9, 6), target.boxes + 1]), target, 0.5, NAMES)] * 2
     labels = torch.cat([one.labels for one in taught])
     logits, deltas = torch.randn(len(labels), NAMES + 1), torch.randn(len(labels), 4)
     coder, classes, boxes = BoxCoder((10.0, 10.0, 5.0, 5.0)), 0.0, 0.0
@@ -92,13 +102,13 @@ def test_losses_are_those_of_a_loop(target: Target) -> None:
             goal = [10 * ((a0 + a1) - (x0 + x1)) / 2 / w, 10 * ((b0 + b1) - (y0 + y1)) / 2 / h]
             goal += [5 * math.log((a1 - a0) / w), 5 * math.log((b1 - b0) / h)]
             boxes += sum(abs(d - g) for d, g in zip(deltas[i].tolist(), goal, strict=True))
-    assert_close(class_loss(logits, labels), classes / len(labels))
-    assert_close(box_loss(deltas, taught, NAMES, coder.encode_single), boxes / len(labels))
+    assert_close(compute_class_loss(logits, labels), classes / len(labels))
+    assert_close(compute_box_loss(deltas, taught, NAMES, coder.encode_single), boxes / len(labels))
     assert boxes > 0
 
 
 @pytest.mark.parametrize("iou", [0.01, 0.3])
-def test_drop_loss_is_that_of_a_loop(target: Target, iou: float) -> None:
+def test_drop_loss_is_that_of_a_loop(target: DetectionTargets, iou: float) -> None:
     boxes = torch.cat([random_boxes(20, 7), random_boxes(20, 8) + 60])
     logits, labels = torch.randn(40, NAMES + 1), torch.randint(0, NAMES + 1, (40,))
     total = 0.0
@@ -107,7 +117,7 @@ def test_drop_loss_is_that_of_a_loop(target: Target, iou: float) -> None:
             total += float(F.cross_entropy(logits[i : i + 1], labels[i : i + 1]))
     weights = drop_weights(boxes, target, iou)
     assert 0 < int(weights.sum()) < 40
-    assert_close(class_loss(logits, labels, weights), total / 40)
+    assert_close(compute_class_loss(logits, labels, weights), total / 40)
 
 
 def test_drop_loss_drops_nothing_where_no_object_is_known(empty: Empty) -> None:
@@ -115,8 +125,8 @@ def test_drop_loss_drops_nothing_where_no_object_is_known(empty: Empty) -> None:
 
 
 def test_counts_are_means_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert mean_count(torch.zeros(0)).item() == 1 and mean_count(torch.zeros(7)).item() == 7
+    assert average_count(torch.zeros(0)).item() == 1 and average_count(torch.zeros(7)).item() == 7
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(distributed, "all_reduce", lambda count: count.add_(3))  # what the other one has
-    assert mean_count(torch.zeros(7)).item() == 5
+    assert average_count(torch.zeros(7)).item() == 5

@@ -16,8 +16,8 @@ from tests.support.small_detector import untrained
 
 from annofree.detectors.base import DetectorNetwork
 from annofree.detectors.config import DetectorConfig
-from annofree.detectors.onnx import OPSET, TOLERANCE, Agreement, compared, export_onnx, noise_pictures
-from annofree.detectors.types import Found
+from annofree.detectors.onnx import OPSET, TOLERANCE, Agreement, compare_answers, draw_noise_images, export_onnx
+from annofree.detectors.types import RawDetections
 from annofree.errors import InputError, MissingError
 
 Configs = Callable[..., DetectorConfig]
@@ -37,24 +37,24 @@ def answers(*rows: tuple[float, float, int]) -> list[np.ndarray[Any, Any]]:
 def test_answers_are_held_against_the_nearest_of_their_label() -> None:
     ours = answers((0, 0.9, 0), (0, 0.8, 1), (50, 0.7, 0), (90, 0.1, 0))
     theirs = answers((50.02, 0.7, 0), (0, 0.9, 0), (0, 0.8005, 1), (90, 0.1, 0))
-    found = compared(ours, theirs, 0.0)
+    found = compare_answers(ours, theirs, 0.0)
     assert found.differences == pytest.approx({"boxes": 0.02, "scores": 5e-4, "masks": 0}, abs=1e-5)
     assert found.holds and found.answers == 4
-    assert not compared(ours, answers((50.2, 0.7, 0), (0, 0.9, 0), (0, 0.8, 1)), 0.0).holds
+    assert not compare_answers(ours, answers((50.2, 0.7, 0), (0, 0.9, 0), (0, 0.8, 1)), 0.0).holds
 
 
 @pytest.mark.parametrize("swap", [False, True])
 def test_an_answer_of_one_side_alone_is_refused_unless_it_is_cut_off_by_a_hair(swap: bool) -> None:
     full, fewer = answers((0, 0.9, 0), (50, 0.8, 1), (90, 0.3, 1)), answers((0, 0.9, 0), (90, 0.3, 1))
     pair = (fewer, full) if swap else (full, fewer)
-    assert compared(*pair, 0.0).differences["boxes"] == pytest.approx(40)
-    assert np.isinf(compared(answers((0, 0.9, 0)), answers(), 0.0).differences["scores"])
+    assert compare_answers(*pair, 0.0).differences["boxes"] == pytest.approx(40)
+    assert np.isinf(compare_answers(answers((0, 0.9, 0)), answers(), 0.0).differences["scores"])
     hair = answers((0, 0.9, 0), (90, 0.0504, 1)), answers((0, 0.9, 0))
-    assert compared(*(hair[::-1] if swap else hair), 0.05).holds
+    assert compare_answers(*(hair[::-1] if swap else hair), 0.05).holds
 
 
 def test_agreements_are_joined_by_the_worst() -> None:
-    joined = Agreement(1, 3, {"boxes": 0.0, "scores": 1e-4, "masks": 0.0}).joined(
+    joined = Agreement(1, 3, {"boxes": 0.0, "scores": 1e-4, "masks": 0.0}).merge(
         Agreement(1, 2, {"boxes": 0.01, "scores": 0.0, "masks": 0.0})
     )
     assert (joined.pictures, joined.answers, joined.holds) == (2, 5, True)
@@ -63,9 +63,9 @@ def test_agreements_are_joined_by_the_worst() -> None:
 
 
 def test_noise_is_the_same_each_time_and_differs_between_pictures() -> None:
-    first, second = noise_pictures([(20, 30), (20, 30)])
+    first, second = draw_noise_images([(20, 30), (20, 30)])
     assert first.shape == (3, 20, 30) and 0 <= float(first.min()) < float(first.max()) <= 1
-    assert torch.equal(first, noise_pictures([(20, 30)])[0]) and not torch.equal(first, second)
+    assert torch.equal(first, draw_noise_images([(20, 30)])[0]) and not torch.equal(first, second)
 
 
 # Refusals
@@ -77,7 +77,7 @@ class Queries(DetectorNetwork):
     def forward(self, pixels: Any, targets: Any) -> dict[str, torch.Tensor]:
         raise AssertionError
 
-    def find(self, pictures: Sequence[torch.Tensor], sizes: Sequence[tuple[int, int]]) -> list[Found]:
+    def find(self, images: Sequence[torch.Tensor], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
         raise AssertionError
 
 
@@ -103,10 +103,10 @@ def test_what_cannot_be_exported_is_refused(tiny: Configs, tmp_path: Path) -> No
 def test_the_file_answers_as_pytorch_does_at_any_size(tiny: Configs, tmp_path: Path, kind: str) -> None:
     runtime = pytest.importorskip("onnxruntime")
     network, path = untrained(tiny(kind, score_floor=0.0)), tmp_path / "m.onnx"
-    found = export_onnx(network, path, noise_pictures(SIZES), {"licence": "CC-BY-4.0"})
+    found = export_onnx(network, path, draw_noise_images(SIZES), {"licence": "CC-BY-4.0"})
     assert found.holds and found.pictures == len(SIZES) and found.answers > 20, found
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    counts = {len(session.run(None, {"pixels": p.numpy()})[0]) for p in noise_pictures(SIZES)}
+    counts = {len(session.run(None, {"pixels": p.numpy()})[0]) for p in draw_noise_images(SIZES)}
     assert len(counts) > 1  # sizes of answers are not those of the picture that was traced
     about = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
     assert (about["names"], about["side"], about["longest"], about["licence"]) == (["disc", "bar"], 64, 96, "CC-BY-4.0")
@@ -115,7 +115,7 @@ def test_the_file_answers_as_pytorch_does_at_any_size(tiny: Configs, tmp_path: P
 
 def test_nothing_found_is_an_answer_too(tiny: Configs, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    found = export_onnx(untrained(tiny(score_floor=0.999)), tmp_path / "m.onnx", noise_pictures(SIZES[:2]))
+    found = export_onnx(untrained(tiny(score_floor=0.999)), tmp_path / "m.onnx", draw_noise_images(SIZES[:2]))
     assert found.holds and found.answers == 0
 
 
@@ -136,5 +136,5 @@ def test_a_file_that_differs_is_not_written(tiny: Configs, tmp_path: Path, monke
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr("annofree.detectors.onnx._trace", without_answers)
     with pytest.raises(InputError, match=r"but they differ, so none is written: .* boxes inf"):
-        export_onnx(untrained(tiny(score_floor=0.0)), tmp_path / "m.onnx", noise_pictures(SIZES[:1]))
+        export_onnx(untrained(tiny(score_floor=0.0)), tmp_path / "m.onnx", draw_noise_images(SIZES[:1]))
     assert not list(tmp_path.iterdir())

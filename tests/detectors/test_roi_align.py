@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from annofree.detectors.roi_align import level_of, read_boxes, read_masks
+from annofree.detectors.roi_align import assign_levels, read_boxes, read_masks
 from annofree.testing.tolerances import assert_close
 
 STRIDES = (4, 8, 16, 32)
@@ -56,7 +56,7 @@ def test_boxes_are_read_as_the_slow_twin_reads_them(sampling: int) -> None:
         torch.tensor([[100.0, 40, 160, 128], [20, 20, 45, 50], [1, 2, 99, 120]]),
     ]
     read = read_boxes(levels, boxes, 3, 50, sampling)
-    chosen = level_of(torch.cat(boxes), 50).tolist()
+    chosen = assign_levels(torch.cat(boxes), 50).tolist()
     assert chosen == [slow_level(box, 50) for box in torch.cat(boxes).tolist()] and set(chosen) == {0, 1, 2, 3}
     expected = [
         slow_read(levels[str(slow_level(box, 50))][i], box, 3, STRIDES[slow_level(box, 50)], sampling)

@@ -9,11 +9,11 @@ import pytest
 
 from annofree.datasets.benchmarks.semantic import Labels, SemanticDataset, SemanticSample
 from annofree.errors import InputError
-from annofree.evaluation.accumulators import InstanceAnswers, LabelAnswers, figures_of
+from annofree.evaluation.accumulators import InstanceAccumulator, LabelMapAccumulator, compute_figures
 from annofree.evaluation.metrics.semantic import SemanticScorer
 from annofree.formats.coco import CocoFile
 from annofree.structures import VOID, Detections, LabelMap
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 
 CATEGORIES = [10 * (k + 1) for k in range(len(NAMES))]
 
@@ -22,7 +22,7 @@ CATEGORIES = [10 * (k + 1) for k in range(len(NAMES))]
 def truth() -> CocoFile:
     """The instances of the paper world, with ids of categories of its own, in pictures wide and tall."""
     file = CocoFile.with_categories(dict(zip(CATEGORIES, NAMES, strict=True)))
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         height, width = scene.image.size
         id_ = file.add_image(f"{scene.image.id}.png", scene.image.size, shape="wide" if width > height else "tall")
         rows = detections(scene.masks, scene.names).to_coco(id_, CATEGORIES)
@@ -38,20 +38,20 @@ def detections(masks: np.ndarray[tuple[int, int, int], np.dtype[np.bool_]], name
 
 
 def test_instances_are_kept_with_the_truths_ids(truth: CocoFile) -> None:
-    answers = InstanceAnswers(truth, "shape")
-    for row, scene in zip(truth.images, scenes(), strict=True):
+    answers = InstanceAccumulator(truth, "shape")
+    for row, scene in zip(truth.images, draw_paper_scenes(), strict=True):
         answers.add(row, detections(scene.masks, scene.names))
     assert answers.found.images == truth.images and answers.found.categories == truth.categories
     said = [(row["image_id"], row["category_id"], row["area"]) for row in answers.found.annotations]
     assert said == [(row["image_id"], row["category_id"], row["area"]) for row in truth.annotations]
-    figures = answers.figures()
-    assert figures == figures_of(truth, answers.found, "shape")
+    figures = answers.compute_figures()
+    assert figures == compute_figures(truth, answers.found, "shape")
     assert figures["wide AP"] == figures["tall AP"] == figures["all AP"] == figures["all separated"] == 100
     assert list(dict.fromkeys(name.split()[0] for name in figures)) == ["wide", "tall", "all"]
 
 
 def test_nothing_found_is_nothing(truth: CocoFile) -> None:
-    figures = InstanceAnswers(truth, "shape").figures()
+    figures = InstanceAccumulator(truth, "shape").compute_figures()
     assert (figures["all AP"], figures["tall separated"], figures["wide separated"]) == (0, 0, None)
 
 
@@ -83,9 +83,9 @@ def dataset(names: tuple[str, ...] = LABELS, background: int | None = 0) -> Sema
 IDS = (7, 5, 6)
 
 
-def answered(names: tuple[str, ...] = LABELS, background: int | None = 0) -> LabelAnswers:
+def answered(names: tuple[str, ...] = LABELS, background: int | None = 0) -> LabelMapAccumulator:
     """In another order than the truth's, and asked in another order of names than the truth has."""
-    answers, order = LabelAnswers(IDS, dataset(), "split"), [LABELS.index(name.casefold()) for name in names]
+    answers, order = LabelMapAccumulator(IDS, dataset(), "split"), [LABELS.index(name.casefold()) for name in names]
     for id_, name in sorted(zip(IDS, SAID, strict=True)):
         said = np.where(labels(SAID[name]) < 0, VOID, np.argsort(order)[labels(SAID[name])]).astype(np.int32)
         answers.add({"id": id_, "split": GROUPS[name]}, LabelMap(said, names, background))
@@ -93,14 +93,14 @@ def answered(names: tuple[str, ...] = LABELS, background: int | None = 0) -> Lab
 
 
 def test_label_maps_are_scored_by_group() -> None:
-    figures = answered().figures()
+    figures = answered().compute_figures()
     assert list(dict.fromkeys(name.split()[0] for name in figures)) == ["touching", "plain", "all"]
     for group in ("plain", "touching", "all"):
         scorer = SemanticScorer(LABELS, 0)
         for name in TRUE:
             if group in (GROUPS[name], "all"):
                 scorer.add(labels(TRUE[name]), labels(SAID[name]))
-        s = scorer.scores()
+        s = scorer.compute_scores()
         expected = {"mIoU": s.mean_iou, "mIoU of things": s.mean_iou_things, "pixel accuracy": s.pixel_accuracy}
         for what, value in expected.items():
             assert value is not None
@@ -110,34 +110,34 @@ def test_label_maps_are_scored_by_group() -> None:
 
 
 def test_names_count_and_not_their_order() -> None:
-    assert answered(("cat", "Dog", "background"), 2).figures() == answered().figures()
+    assert answered(("cat", "Dog", "background"), 2).compute_figures() == answered().compute_figures()
 
 
 def test_without_groups_there_is_one() -> None:
-    answers = LabelAnswers(IDS, dataset(), "weather")
+    answers = LabelMapAccumulator(IDS, dataset(), "weather")
     answers.add({"id": 7}, LabelMap(labels(SAID["one"]), LABELS, 0))
-    assert list(answers.figures()) == ["all mIoU", "all mIoU of things", "all pixel accuracy"]
-    assert LabelAnswers(IDS, dataset(), "weather").figures() == {}
+    assert list(answers.compute_figures()) == ["all mIoU", "all mIoU of things", "all pixel accuracy"]
+    assert LabelMapAccumulator(IDS, dataset(), "weather").compute_figures() == {}
 
 
 def test_pictures_of_one_name_keep_their_own_truth() -> None:
     twins = dataset()
     samples = tuple(SemanticSample("a", None, sample.read) for sample in twins)
-    answers = LabelAnswers(IDS, SemanticDataset("twins", LABELS, 0, samples, LABELS), "split")
+    answers = LabelMapAccumulator(IDS, SemanticDataset("twins", LABELS, 0, samples, LABELS), "split")
     for id_, rows in zip(IDS, TRUE.values(), strict=True):
         answers.add({"id": id_}, LabelMap(labels(rows), LABELS, 0))
-    assert answers.figures()["all mIoU"] == 100
+    assert answers.compute_figures()["all mIoU"] == 100
 
 
 def test_what_cannot_be_scored_is_none() -> None:
     nothing = SemanticSample("v", None, lambda: labels([[VOID]]))
-    answers = LabelAnswers((1,), SemanticDataset("v", LABELS, 0, (nothing,), LABELS), "")
+    answers = LabelMapAccumulator((1,), SemanticDataset("v", LABELS, 0, (nothing,), LABELS), "")
     answers.add({"id": 1}, LabelMap(labels([[1]]), LABELS, 0))
-    assert set(answers.figures().values()) == {None}
+    assert set(answers.compute_figures().values()) == {None}
 
 
 def test_label_maps_that_do_not_fit_are_refused() -> None:
-    answers = LabelAnswers(IDS, dataset(), "split")
+    answers = LabelMapAccumulator(IDS, dataset(), "split")
     with pytest.raises(InputError, match="expected only names of the truth, got 1 that it does not have, 'bird'"):
         answers.add({"id": 7}, LabelMap(labels([[0, 0, 0, 0]]), ("bird",)))
     with pytest.raises(InputError, match=r"\(1, 4\).*\(1, 2\)"):

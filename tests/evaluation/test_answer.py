@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annofree.evaluation.metrics.answer import AnswerScores, calibration_error, evaluate_answer
+from annofree.evaluation.metrics.answer import AnswerScores, compute_calibration_error, evaluate_answer
 from annofree.evaluation.reports.instance import as_sentence, to_json_dict
 from annofree.formats.coco import CocoFile
 
@@ -76,10 +76,10 @@ def test_nothing_said_and_nothing_true(truth: CocoFile) -> None:
 
 def test_calibration_is_weighed_by_bin() -> None:
     scores, right = np.array([0.95, 0.95, 0.95, 0.95, 0.15]), np.array([True, True, True, False, False])
-    assert calibration_error(scores, right) == pytest.approx((4 * abs(0.95 - 0.75) + 0.15) / 5)
-    assert calibration_error(np.array([1.0]), np.array([True])) == 0.0, "a score of one falls in the last bin"
-    assert calibration_error(np.zeros(0), np.zeros(0, bool)) is None
-    assert calibration_error(np.array([0.5, 1.5]), np.array([True, True])) is None, "no probabilities"
+    assert compute_calibration_error(scores, right) == pytest.approx((4 * abs(0.95 - 0.75) + 0.15) / 5)
+    assert compute_calibration_error(np.array([1.0]), np.array([True])) == 0.0, "a score of one falls in the last bin"
+    assert compute_calibration_error(np.zeros(0), np.zeros(0, bool)) is None
+    assert compute_calibration_error(np.array([0.5, 1.5]), np.array([True, True])) is None, "no probabilities"
 
 
 def test_programs_get_the_rates_too(truth: CocoFile) -> None:

@@ -17,13 +17,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tests.support.pages import HOSTILE, Page, assert_strict
 
-from annofree.datasets.benchmarks.coco_ovd import BASE_48, NOVEL_17, coco_48_17
+from annofree.datasets.benchmarks.coco_ovd import BASE_48, NOVEL_17, select_coco_48_17
 from annofree.datasets.names import COCO_IDS, COCO_NAMES
 from annofree.errors import InputError
 from annofree.evaluation.metrics.errors import KINDS, find_mistakes
 from annofree.evaluation.metrics.instance import IouType, count_instances, evaluate_instances
-from annofree.evaluation.metrics.precision_recall import draw_curves, precision_curve
-from annofree.evaluation.protocols.instance import instance_protocol
+from annofree.evaluation.metrics.precision_recall import compute_precision_curve, draw_curves
+from annofree.evaluation.protocols.instance import find_instance_protocol
 from annofree.evaluation.reports.error_page import write_mistakes_page
 from annofree.formats.coco import CocoFile
 from annofree.structures import Image
@@ -83,13 +83,13 @@ def test_counts_curves_and_twelve_numbers_are_those_of_pycocotools(seed: int, io
     assert ours.names == ("dog", "cat", "bus", "never")
     assert_close(ours.precision, theirs.eval["precision"])
     assert_close(ours.recall, theirs.eval["recall"])
-    twelve = [-1.0 if value is None else value for value in astuple(ours.scores())[:12]]
+    twelve = [-1.0 if value is None else value for value in astuple(ours.compute_scores())[:12]]
     assert_close(twelve, theirs.stats)
     assert 0 < twelve[0] < 1
-    curve = precision_curve(ours, 0.75)
+    curve = compute_precision_curve(ours, 0.75)
     assert curve is not None
     assert_close(curve, theirs.eval["precision"][5, :, :3, 0, 2].mean(1))
-    assert_close(curve.mean(), ours.scores().ap75)
+    assert_close(curve.mean(), ours.compute_scores().ap75)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -101,11 +101,11 @@ def test_scores_of_a_class_and_of_a_group_are_those_of_the_file_with_these_alone
         alone = CocoFile(truth.images, [row for row in truth.categories if row["id"] in ids])
         alone.annotations = [row for row in truth.annotations if row["category_id"] in ids]
         scores = evaluate_instances(alone, [row for row in said if row["category_id"] in ids])
-        assert astuple(counted.scores(names)) == pytest.approx(astuple(scores))
-    assert counted.by_class()["dog"] == counted.scores(["dog"])
-    assert counted.by_class()["never"].ap is None and counted.by_class()["never"].n_predictions > 0
+        assert astuple(counted.compute_scores(names)) == pytest.approx(astuple(scores))
+    assert counted.score_classes()["dog"] == counted.compute_scores(["dog"])
+    assert counted.score_classes()["never"].ap is None and counted.score_classes()["never"].n_predictions > 0
     with pytest.raises(InputError, match="unknown class 'dogs'; did you mean 'dog'"):
-        counted.scores(["dogs"])
+        counted.compute_scores(["dogs"])
 
 
 def test_curves_are_drawn_with_their_ap_and_refuse_other_ious() -> None:
@@ -113,12 +113,12 @@ def test_curves_are_drawn_with_their_ap_and_refuse_other_ious() -> None:
     counted = count_instances(truth, said)
     drawn = draw_curves(counted, "<boxes>", (0.5, 0.9))
     assert drawn.count("<polyline") == 2 and "&lt;boxes&gt;" in drawn
-    assert f"IoU 0.50: AP {100 * (counted.scores().ap50 or 0):.1f}" in drawn
+    assert f"IoU 0.50: AP {100 * (counted.compute_scores().ap50 or 0):.1f}" in drawn
     first = re.findall(r'points="([\d.]+),([\d.]+)', drawn)
     assert first[0] == ("44.0", f"{26 + 300 * (1 - counted.precision[0, 0, :3, 0, 2].mean()):.1f}")
-    assert precision_curve(counted, 0.5, "never") is None
+    assert compute_precision_curve(counted, 0.5, "never") is None
     with pytest.raises(InputError, match=r"IoUs 0.50, 0.55 .. 0.95, got 0.6[23]"):
-        precision_curve(counted, 0.62)
+        compute_precision_curve(counted, 0.62)
 
 
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
@@ -185,8 +185,8 @@ def test_each_kind_of_mistake_by_hand(iou_type: IouType) -> None:
     ]
     missed = [(m.name, m.kind, m.area) for m in found.misses]  # the largest first
     assert missed == [("cat", "nothing", 1200), ("bus", "both", 900), ("cat", "class", 600), ("dog", "location", 400)]
-    assert found.counts() == {"taken": (1, 0), "class": (1, 1), "location": (1, 1), "both": (1, 1), "nothing": (1, 1)}
-    assert found.counts().keys() == KINDS.keys()
+    assert found.count_kinds() == {"taken": (1, 0), "class": (1, 1), "location": (1, 1), "both": (1, 1), "nothing": (1, 1)}
+    assert found.count_kinds().keys() == KINDS.keys()
 
 
 def test_an_answer_over_two_leaves_the_other_taken_and_names_may_not_count() -> None:
@@ -205,10 +205,8 @@ def test_the_page_shows_the_worst_of_each_class_and_is_replaced_only_by_itself(t
     truth, said = by_hand()
     counted, found = count_instances(truth, said), find_mistakes(truth, said)
     pixels = np.full((*SIZE, 3), 90, np.uint8)
-    out, groups = tmp_path / "page", {"novel": counted.scores(["cat"])}
-    index = write_mistakes_page(
-        out, truth, counted, found, title="Dogs & co", groups=groups, picture=lambda name: Image(pixels)
-    )
+    out, groups = tmp_path / "page", {"novel": counted.compute_scores(["cat"])}
+    index = write_mistakes_page(out, truth, counted, found, title="Dogs & co", groups=groups, image=lambda name: Image(pixels))
     text = index.read_text(encoding="utf-8")
     crops = sorted(path.name for path in (out / "crops").iterdir())
     assert len(crops) == 9 == text.count("<img ") and text.count("Largest misses") == 3
@@ -232,9 +230,9 @@ def test_the_page_shows_the_worst_of_each_class_and_is_replaced_only_by_itself(t
 def test_the_crop_shows_the_truth_green_and_the_answer_orange(tmp_path: Path) -> None:
     truth, said = by_hand()
     found = find_mistakes(truth, said)
-    picture = np.zeros((*SIZE, 3), np.uint8)
+    image = np.zeros((*SIZE, 3), np.uint8)
     write_mistakes_page(
-        tmp_path / "p", truth, count_instances(truth, said), found, title="t", picture=lambda name: Image(picture), each=1
+        tmp_path / "p", truth, count_instances(truth, said), found, title="t", image=lambda name: Image(image), each=1
     )
     shown = {}
     for path in sorted((tmp_path / "p" / "crops").iterdir()):
@@ -270,15 +268,15 @@ def test_the_split_of_open_vocabulary_detection() -> None:
     assert {*NOVEL_17, *BASE_48} < set(COCO_NAMES)
     numbers = [COCO_IDS[COCO_NAMES.index(name)] for name in NOVEL_17]
     assert numbers == [5, 6, 17, 18, 21, 22, 28, 32, 36, 41, 47, 49, 61, 63, 76, 81, 87]
-    assert [row["file_name"] for row in coco_48_17(coco_of_80()).images] == ["airplane.jpg", "person.jpg"]
+    assert [row["file_name"] for row in select_coco_48_17(coco_of_80()).images] == ["airplane.jpg", "person.jpg"]
 
 
 def test_the_protocol_of_open_vocabulary_detection_scores_boxes_of_both_groups(tmp_path: Path) -> None:
     coco_of_80().write(tmp_path / "val.json")
-    rules = instance_protocol("coco-48-17")
-    truth = rules.truth({"truth": tmp_path / "val.json"})
+    rules = find_instance_protocol("coco-48-17")
+    truth = rules.read_truth({"truth": tmp_path / "val.json"})
     answer = {"image_id": 1, "category_id": 5, "bbox": [0, 0, 40, 40], "score": 0.5}  # no mask: boxes are scored
     groups = rules.group_scores(truth, CocoFile(truth.images, truth.categories, [answer]))
     assert {name: scores.ap50 for name, scores in groups.items()} == {"novel": 1.0, "base": 0.0}
-    assert rules.scores(truth, CocoFile(truth.images, truth.categories, [answer]))["class-aware"].ap50 == 0.5
-    assert instance_protocol("coco-instances").group_scores(truth, CocoFile()) == {}
+    assert rules.compute_scores(truth, CocoFile(truth.images, truth.categories, [answer]))["class-aware"].ap50 == 0.5
+    assert find_instance_protocol("coco-instances").group_scores(truth, CocoFile()) == {}

@@ -147,7 +147,7 @@ def test_any_limit_of_detections_counts_as_pycocotools_counts(limit: int, iou_ty
     theirs = pycocotools_engine(truth, said, "class-aware", iou_type, limits)
     assert_close(counted.precision, theirs.eval["precision"])
     assert_close(counted.recall, theirs.eval["recall"])
-    scores, of_all = counted.scores(), theirs.eval["recall"][:, :, 0]
+    scores, of_all = counted.compute_scores(), theirs.eval["recall"][:, :, 0]
     assert counted.limits == tuple(limits) and scores.max_detections == limit
     assert_close(scores.ar, of_all[:, :, -1][of_all[:, :, -1] > -1].mean())
     assert scores.ar100 == (scores.ar if limit == 100 else None)

@@ -21,14 +21,14 @@ from pycocotools.cocoeval import COCOeval
 from annofree.errors import InputError
 from annofree.evaluation.metrics.answer import evaluate_answer
 from annofree.evaluation.metrics.instance import evaluate_instances
-from annofree.evaluation.metrics.oracles import FIXES, Fix, OracleSplit, evaluate_oracles, fixed_rows
-from annofree.evaluation.metrics.predictions import mask_rle
-from annofree.evaluation.metrics.shapes import IouType, box_of
-from annofree.evaluation.reports.instance import candidates_found, oracle_rows, oracle_texts, to_json_dict
-from annofree.formats.annotations import Thing
+from annofree.evaluation.metrics.oracles import FIXES, Fix, OracleSplit, evaluate_oracles, fix_rows
+from annofree.evaluation.metrics.predictions import read_mask_rle
+from annofree.evaluation.metrics.shapes import IouType, compute_box
+from annofree.evaluation.reports.instance import describe_candidates, format_oracle_rows, format_oracle_texts, to_json_dict
+from annofree.formats.annotations import Annotation
 from annofree.formats.coco import CocoFile
 from annofree.ops.rle import decode_rle
-from annofree.testing.obvious_oracles import obvious_masks, obvious_names, obvious_order
+from annofree.testing.obvious_oracles import assign_obvious_names, choose_obvious_masks, score_obvious_order
 from annofree.testing.tolerances import assert_close
 
 SIZE = (100, 120)
@@ -144,7 +144,7 @@ def test_a_mask_that_is_near_nothing_of_its_name_is_kept_and_one_that_is_near_is
     truth = truth_of(shape(0, 0, 20, 20, DOG), shape(40, 0, 20, 20, CAT))
     best = shape(0, 0, 20, 20, CAT, score=0.1)
     for width, moved in ((2, True), (1, False)):  # an IoU of 0.1 and of 0.05
-        rows = fixed_rows(truth, [shape(0, 0, width, 20, DOG, score=0.9), best], "masks")
+        rows = fix_rows(truth, [shape(0, 0, width, 20, DOG, score=0.9), best], "masks")
         assert (rows[0]["segmentation"] == best["segmentation"]) is moved
         assert rows[0]["category_id"] == DOG and rows[0]["score"] == 0.9
     assert rows[1] == best
@@ -154,7 +154,7 @@ def test_names_that_make_duplicates_do_harm_and_are_left_as_they_are() -> None:
     truth = truth_of(shape(0, 0, 20, 20), shape(40, 0, 20, 20))
     on_one = [shape(0, 0, 20, 20, CAT, score=score) for score in (0.9, 0.8)]
     said = [*on_one, shape(0, 0, 20, 20, score=0.7), shape(40, 0, 20, 20, score=0.6)]
-    assert_close(evaluate_instances(truth, fixed_rows(truth, said, "names")).ap, (51 + 50 * 0.5) / 101)
+    assert_close(evaluate_instances(truth, fix_rows(truth, said, "names")).ap, (51 + 50 * 0.5) / 101)
     split = evaluate_oracles(truth, said)
     assert split.ap == split.oracles["names"].ap == split.oracles["all"].ap == 1
     assert split.oracles["names"].ap_gain == 0
@@ -168,8 +168,8 @@ def test_crowds_give_names_and_are_no_place_for_masks() -> None:
         shape(50, 0, 20, 20, CAT, score=0.7),  # in the crowd, and near the cat that is alone: an IoU of 1/4
         shape(38, 0, 20, 20, CAT, score=0.6),
     ]
-    assert [row["category_id"] for row in fixed_rows(truth, said, "names")] == [CAT, DOG, CAT, CAT]
-    assert fixed_rows(truth, said, "masks") == said
+    assert [row["category_id"] for row in fix_rows(truth, said, "names")] == [CAT, DOG, CAT, CAT]
+    assert fix_rows(truth, said, "masks") == said
     # Dogs are 1/2 as the false alarm comes first, and 1 when it is a cat of the crowd; cats are 1.
     assert_told(evaluate_oracles(truth, said), plain=(0.75, 0.8), names=(1, 1), masks=(0.75, 0.8), all=(1, 1))
     assert evaluate_oracles(truth, said).n_truth == 2
@@ -178,8 +178,8 @@ def test_crowds_give_names_and_are_no_place_for_masks() -> None:
 def test_a_name_among_several_that_fit_equally_is_kept() -> None:
     truth = truth_of(shape(0, 0, 20, 20, DOG), shape(0, 0, 20, 20, CAT))
     said = [shape(0, 0, 20, 20, name, score=0.5) for name in (CAT, DOG)]
-    assert fixed_rows(truth, said, "names") == said
-    assert fixed_rows(truth, [shape(0, 0, 20, 20, 21, score=0.5)], "names")[0]["category_id"] == DOG
+    assert fix_rows(truth, said, "names") == said
+    assert fix_rows(truth, [shape(0, 0, 20, 20, 21, score=0.5)], "names")[0]["category_id"] == DOG
 
 
 def test_the_limit_holds_after_a_fix_as_before_it() -> None:
@@ -195,7 +195,7 @@ def test_a_subset_of_images_scores_that_subset() -> None:
     said = [shape(0, 0, 20, 20, CAT, score=0.9), shape(0, 0, 20, 20, image=2, score=0.8)]
     assert evaluate_oracles(truth, said, image_ids=[2]).ap == 1
     assert evaluate_oracles(truth, said, image_ids=[1]).oracles["names"].ap_gain == 1
-    assert len(fixed_rows(truth, said, "all", image_ids=[1])) == 1
+    assert len(fix_rows(truth, said, "all", image_ids=[1])) == 1
 
 
 def test_nothing_said_and_nothing_true() -> None:
@@ -207,12 +207,12 @@ def test_nothing_said_and_nothing_true() -> None:
         said = [shape(50, 50, 20, 20, score=0.9)] if file.images else []
         empty = evaluate_oracles(file, said)
         assert empty.ap is empty.candidate_recall is empty.oracles["all"].ap_gain is None
-        assert oracle_rows(empty, "segm")[1][1:3] == ("-", "-")
+        assert format_oracle_rows(empty, "segm")[1][1:3] == ("-", "-")
 
 
 def test_wrong_calls_are_refused() -> None:
     with pytest.raises(InputError, match="unknown fix 'name'; did you mean 'names'"):
-        fixed_rows(truth_of(), [], "name")  # type: ignore[arg-type]
+        fix_rows(truth_of(), [], "name")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="1 to 10,000 detections"):
         evaluate_oracles(truth_of(), [], max_detections=0)
     with pytest.raises(InputError, match="expected a segmentation"):
@@ -222,11 +222,11 @@ def test_wrong_calls_are_refused() -> None:
 def test_it_is_told_to_people_and_to_programs() -> None:
     truth = truth_of(shape(0, 0, 20, 20, DOG), shape(40, 0, 20, 20, CAT))
     split = evaluate_oracles(truth, [shape(0, 0, 20, 20, CAT, score=0.9), shape(40, 0, 20, 20, CAT, score=0.8)])
-    rows = oracle_rows(split, "bbox")
+    rows = format_oracle_rows(split, "bbox")
     assert [row[0] for row in rows] == ["as it is", "true names", "best boxes", "perfect order", "all together"]
     assert rows[1][1:5] == ("100.0", "+75.0", "100.0", "+50.0")
-    (caption,), heads, *texts = oracle_texts(split, "segm")
-    assert caption == candidates_found(split) and "overlaps 100.0 % by IoU 0.5" in caption
+    (caption,), heads, *texts = format_oracle_texts(split, "segm")
+    assert caption == describe_candidates(split) and "overlaps 100.0 % by IoU 0.5" in caption
     assert {len(text) for text in texts} == {len(heads)} and texts[2][0].startswith("best masks: ")
     plain = to_json_dict({"oracles": split})["oracles"]
     assert plain["oracles"]["names"] == {"ap": 1.0, "f1": 1.0, "ap_gain": 0.75, "f1_gain": 0.5}
@@ -236,10 +236,10 @@ def test_it_is_told_to_people_and_to_programs() -> None:
 # Against others
 
 
-def things(rows: Rows, names: dict[int, str], iou_type: IouType) -> list[Thing]:
-    masks = [decode_rle(mask_rle(row, SIZE)) for row in rows]
+def things(rows: Rows, names: dict[int, str], iou_type: IouType) -> list[Annotation]:
+    masks = [decode_rle(read_mask_rle(row, SIZE)) for row in rows]
     return [
-        Thing.of_mask(names[row["category_id"]], mask, row.get("score"), bool(row.get("iscrowd", 0)))
+        Annotation.of_mask(names[row["category_id"]], mask, row.get("score"), bool(row.get("iscrowd", 0)))
         for row, mask in zip(rows, masks, strict=True)
     ]
 
@@ -250,19 +250,19 @@ def test_fixes_are_those_of_the_slow_twin(seed: int, iou_type: IouType) -> None:
     truth, said = random_case(seed, images=7)
     before = copy.deepcopy((truth, said))
     names = {row["id"]: row["name"] for row in truth.categories}
-    twins = {"names": [obvious_names], "masks": [obvious_masks], "order": [obvious_order]}
-    twins["all"] = [obvious_names, obvious_masks, obvious_order]
+    twins = {"names": [assign_obvious_names], "masks": [choose_obvious_masks], "order": [score_obvious_order]}
+    twins["all"] = [assign_obvious_names, choose_obvious_masks, score_obvious_order]
     changes = dict.fromkeys(FIXES, 0)
     for image in truth.images:
         own, real = ([row for row in rows if row["image_id"] == image["id"]] for rows in (said, truth.annotations))
         for fix in FIXES:
-            ours = fixed_rows(truth, said, fix, iou_type=iou_type, image_ids=[image["id"]])
+            ours = fix_rows(truth, said, fix, iou_type=iou_type, image_ids=[image["id"]])
             theirs = things(own, names, iou_type)
             for twin in twins[fix]:
                 theirs = twin(theirs, things(real, names, iou_type))
             assert [names[row["category_id"]] for row in ours] == [thing.name for thing in theirs]
-            assert [mask_rle(row, SIZE)["counts"] for row in ours] == [_counts(thing) for thing in theirs]
-            assert [box_of(row, SIZE) for row in ours] == [_box(thing) for thing in theirs]
+            assert [read_mask_rle(row, SIZE)["counts"] for row in ours] == [_counts(thing) for thing in theirs]
+            assert [compute_box(row, SIZE) for row in ours] == [_box(thing) for thing in theirs]
             if fix in ("order", "all"):
                 right = [thing.score or 0.0 for thing in theirs]
                 assert_close([r["score"] for r, s in zip(ours, right, strict=True) if s > 1], [s for s in right if s > 1])
@@ -271,13 +271,13 @@ def test_fixes_are_those_of_the_slow_twin(seed: int, iou_type: IouType) -> None:
     assert all(changes.values()) and (truth, said) == before
 
 
-def _counts(thing: Thing) -> Any:
+def _counts(thing: Annotation) -> Any:
     assert thing.rle is not None
     counts = thing.rle["counts"]
     return counts.decode("ascii") if isinstance(counts, bytes) else counts
 
 
-def _box(thing: Thing) -> list[float]:
+def _box(thing: Annotation) -> list[float]:
     x0, y0, x1, y1 = thing.box
     return [float(v) for v in (x0, y0, x1 - x0, y1 - y0)]
 
@@ -291,7 +291,7 @@ def test_figures_are_those_of_the_fixed_rows_by_our_scores_and_by_pycocotools(se
     scored: dict[str, tuple[float, float]] = {}
     fixes: tuple[Fix | None, ...] = (None, *FIXES)
     for fix in fixes:
-        rows = said if fix is None else fixed_rows(truth, said, fix, iou_type=iou_type)
+        rows = said if fix is None else fix_rows(truth, said, fix, iou_type=iou_type)
         ap = evaluate_instances(truth, rows, iou_type=iou_type, max_detections=limit).ap
         f1 = evaluate_answer(truth, rows, iou_type=iou_type).f1
         assert ap is not None and f1 is not None
@@ -314,7 +314,7 @@ def test_masks_and_order_lower_no_ap_and_names_do_at_times() -> None:
         truth, said = random_case(seed)
         plain = evaluate_instances(truth, said).ap
         for fix in FIXES:
-            ap = evaluate_instances(truth, fixed_rows(truth, said, fix)).ap
+            ap = evaluate_instances(truth, fix_rows(truth, said, fix)).ap
             lowered[fix] += ap is not None and plain is not None and ap < plain - 1e-9
     assert lowered["masks"] == lowered["order"] == lowered["all"] == 0 < lowered["names"] < 20
 
@@ -359,7 +359,7 @@ def test_of_instances_apart_the_order_gives_the_recall_and_all_fixes_the_candida
     recall = evaluate_instances(truth, said).ar
     assert recall is not None and split.oracles["order"].ap is not None
     assert abs(split.oracles["order"].ap - recall) <= 1 / 101
-    best = evaluate_instances(truth, fixed_rows(truth, said, "all"))
+    best = evaluate_instances(truth, fix_rows(truth, said, "all"))
     reached = [max(0.0, *(n for n in _ious(row, said))) >= 0.5 for row in truth.annotations]
     assert split.candidate_recall == np.mean(reached)
     of_class = {c: [r for r, row in zip(reached, truth.annotations, strict=True) if row["category_id"] == c] for c in NAMES}
@@ -368,8 +368,8 @@ def test_of_instances_apart_the_order_gives_the_recall_and_all_fixes_the_candida
 
 
 def _ious(row: dict[str, Any], said: Rows) -> list[float]:
-    masks = [mask_rle(other, SIZE) for other in said]
-    return [float(v) for v in coco_mask.iou(masks, [mask_rle(row, SIZE)], [0])[:, 0]]
+    masks = [read_mask_rle(other, SIZE) for other in said]
+    return [float(v) for v in coco_mask.iou(masks, [read_mask_rle(row, SIZE)], [0])[:, 0]]
 
 
 def test_the_example_of_the_page_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from annofree.errors import ImageError, InputError
-from annofree.evaluation.review.rank import answers_of, rank, reasons, things_by_name, write_review
+from annofree.evaluation.review.rank import list_reasons, rank_images, read_answers, read_instances_by_name, write_review
 from annofree.evaluation.review.risk import Part
 from annofree.formats.coco import CocoFile
 
@@ -48,10 +48,10 @@ def names(review: Any) -> list[str]:
 
 
 def test_pictures_come_with_their_things(run: Path) -> None:
-    answers = {a.image["file_name"]: a for a in answers_of(run / "annotations.json")}
+    answers = {a.image["file_name"]: a for a in read_answers(run / "annotations.json")}
     assert {name: len(a.things) for name, a in answers.items()} == {name: len(rows) for name, rows in ROWS.items()}
     assert [t.name for t in answers["rivals.jpg"].things] == ["dog", "cat"] and list(answers)[-1] == "none.jpg"
-    assert len(things_by_name(run / "annotations.json", min_score=0.25)["weak.jpg"]) == 1
+    assert len(read_instances_by_name(run / "annotations.json", min_score=0.25)["weak.jpg"]) == 1
 
 
 def test_annotations_that_are_apart_are_refused(run: Path) -> None:
@@ -59,33 +59,33 @@ def test_annotations_that_are_apart_are_refused(run: Path) -> None:
     file.annotations.append(file.annotations[0])
     file.write(run / "annotations.json")
     with pytest.raises(InputError, match="image 1 are apart"):
-        list(answers_of(run / "annotations.json"))
+        list(read_answers(run / "annotations.json"))
     file.annotations[-1] = {**file.annotations[0], "image_id": 9}
     file.write(run / "annotations.json")
     with pytest.raises(InputError, match="image 9"):
-        list(answers_of(run / "annotations.json"))
+        list(read_answers(run / "annotations.json"))
 
 
 def test_every_risk_ranks(run: Path) -> None:
-    assert names(rank(run, 4, by="score")) == ["none.jpg", "weak.jpg", "rivals.jpg", "sure.jpg"]
-    assert names(rank(run, 2, by="rivals")) == ["rivals.jpg", "none.jpg"]  # both 1: in the order of the run
-    assert names(rank(run, 2, by="overlap")) == ["none.jpg", "rivals.jpg"]
-    assert names(rank(run, 9, by="margin"))[-1] == "sure.jpg"
-    assert [rank(run, 1, min_score=least).by for least in (0.0, 0.5)] == ["doubt", "score"]
-    assert names(rank(run, 4, by="score", min_score=0.5)) == ["none.jpg", "weak.jpg", "rivals.jpg", "sure.jpg"]
-    assert len(rank(run, 4, by="score", min_score=0.25).worst[1].answer.rows) == 1
+    assert names(rank_images(run, 4, by="score")) == ["none.jpg", "weak.jpg", "rivals.jpg", "sure.jpg"]
+    assert names(rank_images(run, 2, by="rivals")) == ["rivals.jpg", "none.jpg"]  # both 1: in the order of the run
+    assert names(rank_images(run, 2, by="overlap")) == ["none.jpg", "rivals.jpg"]
+    assert names(rank_images(run, 9, by="margin"))[-1] == "sure.jpg"
+    assert [rank_images(run, 1, min_score=least).by for least in (0.0, 0.5)] == ["doubt", "score"]
+    assert names(rank_images(run, 4, by="score", min_score=0.5)) == ["none.jpg", "weak.jpg", "rivals.jpg", "sure.jpg"]
+    assert len(rank_images(run, 4, by="score", min_score=0.25).worst[1].answer.rows) == 1
 
 
 def test_another_run_is_held_against(run: Path) -> None:
-    other = things_by_name(run / "annotations.json")
+    other = read_instances_by_name(run / "annotations.json")
     other["sure.jpg"] = ()
-    review = rank(run, 4, by="against", against=other)
+    review = rank_images(run, 4, by="against", against=other)
     assert (names(review)[0], review.worst[0].risk, review.worst[1].risk) == ("sure.jpg", 1.0, 0.0)
-    joined = rank(run, 4, by="joint", against=other)
+    joined = rank_images(run, 4, by="joint", against=other)
     assert (names(joined)[0], joined.worst[0].risk) == ("sure.jpg", 1.0)
-    assert reasons(review.worst[0], "against")[0].startswith("1 of 1 instances are not found again in the other run")
+    assert list_reasons(review.worst[0], "against")[0].startswith("1 of 1 instances are not found again in the other run")
     with pytest.raises(InputError, match="none of them"):
-        rank(run, 4, against={"elsewhere.jpg": ()})
+        rank_images(run, 4, against={"elsewhere.jpg": ()})
 
 
 def test_what_cannot_be_looked_at_again_comes_first(run: Path) -> None:
@@ -94,25 +94,25 @@ def test_what_cannot_be_looked_at_again_comes_first(run: Path) -> None:
             raise ImageError("it is gone")
         return Part(0.1 * len(things), f"{name} shook")
 
-    review = rank(run, 4, look=look, by="jitter")
+    review = rank_images(run, 4, look=look, by="jitter")
     assert (review.by, review.unseen, names(review)[0]) == ("jitter", {"sure.jpg": "it is gone"}, "sure.jpg")
-    assert reasons(review.worst[0], "jitter")[0] == "it could not be looked at again"
+    assert list_reasons(review.worst[0], "jitter")[0] == "it could not be looked at again"
     assert names(review)[1:] == ["rivals.jpg", "weak.jpg", "none.jpg"]
 
 
 def test_unknown_and_unfounded_risks_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'score'"):
-        rank(run, 4, by="skore")
+        rank_images(run, 4, by="skore")
     with pytest.raises(InputError, match="--look"):
-        rank(run, 4, by="jitter")
+        rank_images(run, 4, by="jitter")
     with pytest.raises(InputError, match="--task instance"):
-        rank(tmp_path, 4)
+        rank_images(tmp_path, 4)
 
 
 def test_the_folder_is_a_run_in_the_order_of_risk(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "review"
-    write_review(rank(run, 3, by="score"), run, out)
-    write_review(rank(run, 2, by="score"), run, out)  # over it
+    write_review(rank_images(run, 3, by="score"), run, out)
+    write_review(rank_images(run, 2, by="score"), run, out)  # over it
     file = CocoFile.read(out / "annotations.json")
     assert [image["file_name"] for image in file.images] == ["none.jpg", "weak.jpg"]
     assert [image["id"] for image in file.images] == [3, 4] and {r["image_id"] for r in file.annotations} == {4}
@@ -129,4 +129,4 @@ def test_the_folder_is_a_run_in_the_order_of_risk(run: Path, tmp_path: Path) -> 
     )
     assert about["worst"][0]["reasons"][0] == "nothing was found" and about["worst"][1]["risk"] == 0.75
     with pytest.raises(InputError, match="apart from the run"):
-        write_review(rank(run, 2), run, run)
+        write_review(rank_images(run, 2), run, run)

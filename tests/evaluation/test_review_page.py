@@ -8,7 +8,7 @@ import PIL.Image
 from tests.support.pages import HOSTILE, Page, assert_strict
 
 from annofree.evaluation.review.page import write_review_page
-from annofree.evaluation.review.rank import rank, write_review
+from annofree.evaluation.review.rank import rank_images, write_review
 from annofree.formats.coco import CocoFile
 from annofree.structures import Image
 
@@ -30,7 +30,7 @@ def make_run(folder: Path, files: list[str], name: str = "dog") -> Path:
 
 
 def written(run: Path, out: Path, worst: int, opened: bool = True, unseen: dict[str, str] | None = None) -> Page:
-    review = rank(run, worst, by="score")
+    review = rank_images(run, worst, by="score")
     review.unseen.update(unseen or {})
     rows = write_review(review, run, out)
     return Page.read(write_review_page(review, run, out, rows, (lambda name: IMAGE) if opened else None))

@@ -19,16 +19,16 @@ from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, rec
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from annofree.datasets.benchmarks.png_folder import png_folder
+from annofree.datasets.benchmarks.png_folder import open_png_folder
 from annofree.datasets.benchmarks.semantic import SemanticDataset, SemanticSample
 from annofree.datasets.names import VOC_NAMES
 from annofree.errors import InputError
 from annofree.evaluation.metrics import confusion as confusion_module
 from annofree.evaluation.metrics.confusion import Confusion
 from annofree.evaluation.metrics.semantic import SemanticScorer, SemanticScores
-from annofree.evaluation.predict_semantic import aligned, score_label_maps, score_method
-from annofree.evaluation.protocols.semantic import PROTOCOLS, semantic_protocol, shorter_side, stretched
-from annofree.evaluation.reports.semantic import class_table, draw_confusion, semantic_table
+from annofree.evaluation.predict_semantic import align_labels, score_label_maps, score_method
+from annofree.evaluation.protocols.semantic import PROTOCOLS, find_semantic_protocol, resize_labels, resize_shorter_side
+from annofree.evaluation.reports.semantic import as_class_table, as_semantic_table, draw_confusion
 from annofree.formats.label_maps import ClassList, write_label_map
 from annofree.protocols import SemanticSegmenter
 from annofree.structures import VOID, Image, LabelMap, Vocabulary
@@ -77,7 +77,7 @@ def test_the_matrix_is_scikit_learns(seed: int) -> None:
 def test_scores_are_scikit_learns() -> None:
     truth, predicted = maps((50, 60), seed=1, low=0)
     predicted[predicted == VOID] = 0
-    scores = scored((truth, predicted)).scores()
+    scores = scored((truth, predicted)).compute_scores()
     kept = truth != VOID
     t, p = truth[kept], predicted[kept]
     seen = sorted({*t.tolist(), *p.tolist()})
@@ -93,7 +93,7 @@ def test_scores_are_scikit_learns() -> None:
 
 def test_absent_classes_are_left_out_or_count_0_and_false_names_always_do() -> None:
     scorer = scored(maps((50, 60), seed=1))
-    skip, zero = scorer.scores(), scorer.scores(absent="zero")
+    skip, zero = scorer.compute_scores(), scorer.compute_scores(absent="zero")
     assert skip.iou["bird"] == 0 and skip.iou["cow"] == 0 and skip.iou["sheep"] is None
     assert skip.accuracy["bird"] == 0 and skip.accuracy["cow"] is None
     assert skip.mean_iou is not None and skip.mean_iou_things is not None
@@ -105,7 +105,7 @@ def test_absent_classes_are_left_out_or_count_0_and_false_names_always_do() -> N
 
 def test_a_labelled_pixel_without_a_name_is_a_miss_and_nobodys_false_alarm() -> None:
     truth = np.array([[1, 1, 2, 2]], np.int32)
-    scores = scored((truth, np.array([[1, VOID, 2, 2]], np.int32))).scores()
+    scores = scored((truth, np.array([[1, VOID, 2, 2]], np.int32))).compute_scores()
     assert scores.iou["dog"] == 0.5 and scores.iou["cat"] == 1 and scores.iou["background"] is None
     assert scores.pixel_accuracy == 0.75
 
@@ -114,13 +114,13 @@ def test_void_pixels_count_nowhere() -> None:
     truth, predicted = maps((20, 20), seed=3)
     other = predicted.copy()
     other[truth == VOID] = 5
-    assert scored((truth, predicted)).scores() == scored((truth, other)).scores()
+    assert scored((truth, predicted)).compute_scores() == scored((truth, other)).compute_scores()
 
 
 def test_nothing_to_score() -> None:
     empty = np.full((3, 3), VOID, np.int32)
     for scorer in (SemanticScorer(NAMES, 0), scored((empty, np.zeros((3, 3), np.int32)))):
-        scores = scorer.scores()
+        scores = scorer.compute_scores()
         assert scores.mean_iou is None and scores.pixel_accuracy is None and scores.per_image_iou is None
         assert scores.zero_rate is None and scores.by_size == {"S": None, "MS": None, "ML": None, "L": None}
         assert json.loads(json.dumps(scores.to_json_dict(), allow_nan=False))["iou"]["dog"] is None
@@ -138,7 +138,7 @@ def test_streamed_merged_and_flat_are_one(pairs: list[Maps], cut: int) -> None:
     merged += scored(*((p[0], p[1]) for p in pairs[cut:]))
     for matrix in (streamed.confusion, merged.confusion):
         assert (matrix.counts == flat.counts).all() and (matrix.unnamed == flat.unnamed).all() and matrix.void == flat.void
-    ours, theirs = streamed.scores().to_json_dict(), merged.scores().to_json_dict()
+    ours, theirs = streamed.compute_scores().to_json_dict(), merged.compute_scores().to_json_dict()
     for key, value in ours.items():
         assert theirs[key] == (pytest.approx(value) if isinstance(value, float | dict) else value), key
 
@@ -147,14 +147,14 @@ def test_streamed_merged_and_flat_are_one(pairs: list[Maps], cut: int) -> None:
 @given(LABELS)
 def test_bounds_and_perfection(pair: Maps) -> None:
     truth, predicted = pair
-    scores = scored((truth, predicted)).scores()
+    scores = scored((truth, predicted)).compute_scores()
     for values in (scores.iou, scores.accuracy, scores.iou_per_image):
         assert all(v is None or 0 <= v <= 1 for v in values.values())
     assert all(v is None or v <= (scores.accuracy[k] or 0) + 1e-12 for k, v in scores.iou.items())
     total = int((truth != VOID).sum())
     assert (scores.n_pixels, scores.n_void) == (total, truth.size - total)
     if total:
-        perfect = scored((truth, truth)).scores()
+        perfect = scored((truth, truth)).compute_scores()
         assert perfect.mean_iou == perfect.pixel_accuracy == perfect.per_image_iou == 1 and perfect.zero_rate == 0
 
 
@@ -162,8 +162,8 @@ def test_bounds_and_perfection(pair: Maps) -> None:
 @given(LABELS, st.permutations(range(K)))
 def test_the_order_of_the_names_does_not_matter(pair: Maps, order: list[int]) -> None:
     lookup = np.array([*order, VOID], np.int32)
-    before = scored((pair[0], pair[1]), background=None).scores()
-    after = scored((lookup[pair[0]], lookup[pair[1]]), background=None).scores()
+    before = scored((pair[0], pair[1]), background=None).compute_scores()
+    after = scored((lookup[pair[0]], lookup[pair[1]]), background=None).compute_scores()
     assert [before.iou[NAMES[k]] for k in range(K)] == [after.iou[NAMES[order[k]]] for k in range(K)]
     assert before.mean_iou == pytest.approx(after.mean_iou)
 
@@ -171,7 +171,7 @@ def test_the_order_of_the_names_does_not_matter(pair: Maps, order: list[int]) ->
 def test_the_mean_over_pictures_is_another_measure() -> None:
     """Slow twin: IoU of each class in each picture, averaged within pictures and then over them."""
     pairs = [maps((9, 11), seed) for seed in range(4)]
-    scores = scored(*pairs).scores()
+    scores = scored(*pairs).compute_scores()
     of_class: list[list[float]] = [[] for _ in NAMES]
     means = []
     for truth, predicted in pairs:
@@ -198,18 +198,18 @@ def test_scores_by_size_are_imagenet_ss() -> None:
         truth[-1, -8:] = generator.choice([VOID, 1, 2])  # a second, small class, or void
         predicted = np.where(generator.random((20, 20)) < 0.6, truth, generator.integers(0, K, (20, 20))).astype(np.int32)
         pairs.append((truth, predicted))
-    scores = scored(*pairs).scores()
+    scores = scored(*pairs).compute_scores()
     for name, low, high in (("S", 0, 5), ("MS", 5, 25), ("ML", 25, 50), ("L", 50, 100)):
         pooled = Confusion.of(K)
         for truth, predicted in pairs:
-            labelled = np.count_nonzero(truth != VOID)
-            percent = {k: math.ceil(100 * np.count_nonzero(truth == k) / labelled) for k in range(1, K)}
+            labeled = np.count_nonzero(truth != VOID)
+            percent = {k: math.ceil(100 * np.count_nonzero(truth == k) / labeled) for k in range(1, K)}
             chosen = [k for k, p in percent.items() if low < p <= high]
             if chosen:
                 kept = np.isin(truth, [0, *chosen])
                 pooled.add(truth[kept], predicted[kept])
         assert_close(scores.by_size[name], pooled.iou[pooled.truth > 0].mean(), message=name)
-    assert scored(*pairs, background=None).scores().by_size == {}
+    assert scored(*pairs, background=None).compute_scores().by_size == {}
 
 
 def test_what_cannot_be_counted_is_refused() -> None:
@@ -243,9 +243,9 @@ def test_vast_pictures_are_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("size", [(375, 500), (500, 375), (333, 333), (500, 333), (21, 448), (448, 21), (1, 1), (1000, 700)])
 def test_the_truths_resize_is_torchvisions(size: tuple[int, int]) -> None:
     labels = np.random.default_rng(0).integers(VOID, 300, size, np.int32)
-    picture = PIL.Image.fromarray((labels % 256).astype(np.uint8))
-    theirs = np.asarray(transforms.resize(picture, [448], InterpolationMode.NEAREST))
-    ours = shorter_side(labels, 448)
+    image = PIL.Image.fromarray((labels % 256).astype(np.uint8))
+    theirs = np.asarray(transforms.resize(image, [448], InterpolationMode.NEAREST))
+    ours = resize_shorter_side(labels, 448)
     assert (ours % 256 == theirs).all() and ours.dtype == np.int32
     assert set(np.unique(ours)) <= set(np.unique(labels))
 
@@ -256,18 +256,18 @@ def test_the_truths_resize_is_torchvisions(size: tuple[int, int]) -> None:
 def test_predictions_are_stretched_by_the_rule_of_floors(old: tuple[int, int], new: tuple[int, int]) -> None:
     labels = np.random.default_rng(0).integers(VOID, 9, old, np.int32)
     theirs = torch.nn.functional.interpolate(torch.from_numpy(labels)[None, None].double(), new, mode="nearest")[0, 0].numpy()
-    ours = stretched(labels, new)
+    ours = resize_labels(labels, new)
     assert ours.shape == new and ours.dtype == np.int32
     assert (ours != theirs).mean() < 0.02  # torch scales in single precision: it may take the neighbour where floor is on edge
     slow = [[labels[y * old[0] // new[0], x * old[1] // new[1]] for x in range(new[1])] for y in range(new[0])]
     assert (ours != slow).mean() < 0.02  # and whole numbers do where the double quotient falls a hair short
-    assert (stretched(labels, old) == labels).all()
+    assert (resize_labels(labels, old) == labels).all()
 
 
 def test_the_two_resizes_differ_by_half_a_pixel() -> None:
     labels = np.arange(4, dtype=np.int32)[None].repeat(4, axis=0)
-    assert stretched(labels, (2, 2))[0].tolist() == [0, 2]
-    assert shorter_side(labels, 2)[0].tolist() == [1, 3]
+    assert resize_labels(labels, (2, 2))[0].tolist() == [0, 2]
+    assert resize_shorter_side(labels, 2)[0].tolist() == [1, 3]
 
 
 # names
@@ -278,33 +278,33 @@ def dataset_of(*samples: SemanticSample, names: tuple[str, ...] = NAMES, backgro
 
 
 def test_names_are_matched_by_name() -> None:
-    dataset = dataset_of().spelled({"cow": "a cow"})
+    dataset = dataset_of().with_spellings({"cow": "a cow"})
     labels = np.array([[0, 1, 2, 3, VOID]], np.int32)
     predicted = LabelMap(labels, ("Cat", "nothing", "a cow", "dog"), background=1)
-    assert aligned(predicted, dataset).tolist() == [[2, 0, 4, 1, VOID]]
-    assert aligned(LabelMap(labels, ("cow", "background", "bird", "sheep")), dataset).tolist() == [[4, 0, 3, 5, VOID]]
+    assert align_labels(predicted, dataset).tolist() == [[2, 0, 4, 1, VOID]]
+    assert align_labels(LabelMap(labels, ("cow", "background", "bird", "sheep")), dataset).tolist() == [[4, 0, 3, 5, VOID]]
 
 
 def test_names_that_differ_in_case_alone_stay_apart() -> None:
     dataset = dataset_of(names=("Turkey", "turkey"), background=None)
     predicted = LabelMap(np.array([[0, 1]], np.int32), ("turkey", "Turkey"))
-    assert aligned(predicted, dataset).tolist() == [[1, 0]]
+    assert align_labels(predicted, dataset).tolist() == [[1, 0]]
 
 
 def test_a_background_that_the_truth_has_not_is_no_name() -> None:
     predicted = LabelMap(np.array([[0, 1]], np.int32), ("background", "dog"), background=0)
-    assert aligned(predicted, dataset_of(names=("dog",), background=None)).tolist() == [[VOID, 0]]
+    assert align_labels(predicted, dataset_of(names=("dog",), background=None)).tolist() == [[VOID, 0]]
 
 
 def test_names_that_the_truth_has_not_are_refused() -> None:
     with pytest.raises(InputError, match="'catt' among them, nearest to 'cat'; it has 6: background, dog"):
-        aligned(LabelMap(np.zeros((1, 1), np.int32), ("dog", "catt")), dataset_of())
+        align_labels(LabelMap(np.zeros((1, 1), np.int32), ("dog", "catt")), dataset_of())
 
 
 def test_names_asked_of_other_pictures_are_wrong_but_known() -> None:
     dataset = dataset_of(names=("background", "bird"))
     predicted = LabelMap(np.array([[0, 1, 2]], np.int32), ("background", "gull", "wren"), 0)
-    assert aligned(predicted, dataset, ("background", "wren"), frozenset({"wren", "gull"})).tolist() == [[0, VOID, 1]]
+    assert align_labels(predicted, dataset, ("background", "wren"), frozenset({"wren", "gull"})).tolist() == [[0, VOID, 1]]
 
 
 # whole runs
@@ -350,13 +350,13 @@ def folder_set(
 
 def test_a_method_is_asked_for_the_names_and_scored(tmp_path: Path) -> None:
     pairs = {f"deep/{seed}": maps((12, 15), seed) for seed in range(3)}
-    protocol = semantic_protocol("default")
-    dataset = protocol.dataset(*folder_set(tmp_path, {id_: t for id_, (t, _) in pairs.items()}))
+    protocol = find_semantic_protocol("default")
+    dataset = protocol.open_dataset(*folder_set(tmp_path, {id_: t for id_, (t, _) in pairs.items()}))
     oracle = Oracle({id_: p for id_, (_, p) in pairs.items()})
     assert isinstance(oracle, SemanticSegmenter)
     result = score_method(oracle, dataset, protocol, no_progress)
     assert oracle.asked == [NAMES[1:]] * 3
-    assert result.scores == scored(*pairs.values()).scores()
+    assert result.scores == scored(*pairs.values()).compute_scores()
     said = json.loads(json.dumps(result.to_json_dict(), allow_nan=False))
     assert said["provenance"] == {"method": "oracle"} and said["protocol"]["name"] == "default" and said["left_out"] == 0
     assert said["scores"]["n_images"] == 3 and said["asked"] == list(NAMES)
@@ -368,30 +368,30 @@ def test_the_background_may_be_asked_for_like_the_rest(tmp_path: Path) -> None:
     PIL.Image.new("RGB", (15, 12)).save(tmp_path / "1.png")
     sample = SemanticSample("a", tmp_path / "1.png", lambda: truth)
     oracle = Oracle({"a": truth}, own_background=False)
-    result = score_method(oracle, dataset_of(sample), semantic_protocol("maskclip-coco"), no_progress)
+    result = score_method(oracle, dataset_of(sample), find_semantic_protocol("maskclip-coco"), no_progress)
     assert oracle.asked == [NAMES] and result.scores.mean_iou == 1
 
 
 def test_label_maps_of_a_folder_are_scored_like_the_method_that_wrote_them(tmp_path: Path) -> None:
     pairs = {"a": maps((12, 15), 0), "deep/b": maps((7, 9), 1)}
-    protocol = semantic_protocol("default")
+    protocol = find_semantic_protocol("default")
     truth, _ = folder_set(tmp_path, {id_: t for id_, (t, _) in pairs.items()})
     order = ("sheep", "cow", "bird", "cat", "dog", "background")
     backwards = {id_: np.where(p == VOID, VOID, 5 - p).astype(np.int32) for id_, (_, p) in pairs.items()}
     said, _ = folder_set(tmp_path / "said", backwards, order, background=5)
-    result = score_label_maps(said, protocol.dataset(truth), protocol, no_progress)
-    assert result.scores == scored(*pairs.values()).scores()
+    result = score_label_maps(said, protocol.open_dataset(truth), protocol, no_progress)
+    assert result.scores == scored(*pairs.values()).compute_scores()
     assert result.names == NAMES and result.about["predictions"] == "truth"
     (said / "deep" / "b.png").unlink()
     with pytest.raises(InputError, match=r"1 have none, deep/b\.png among them"):
-        score_label_maps(said, protocol.dataset(truth), protocol, no_progress)
+        score_label_maps(said, protocol.open_dataset(truth), protocol, no_progress)
 
 
 def test_a_prediction_of_another_size_names_its_picture(tmp_path: Path) -> None:
     truth, images = folder_set(tmp_path, {"a": maps((12, 15), 0)[0]})
-    protocol = semantic_protocol("default")
+    protocol = find_semantic_protocol("default")
     with pytest.raises(InputError, match=r"^a: expected a prediction of the truth's size \(12, 15\), got \(6, 6\)"):
-        score_method(Oracle({"a": np.zeros((6, 6), np.int32)}), protocol.dataset(truth, images), protocol, no_progress)
+        score_method(Oracle({"a": np.zeros((6, 6), np.int32)}), protocol.open_dataset(truth, images), protocol, no_progress)
 
 
 # the protocols
@@ -399,7 +399,7 @@ def test_a_prediction_of_another_size_names_its_picture(tmp_path: Path) -> None:
 
 def test_unknown_protocols_are_refused_with_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'clip-diy-voc'"):
-        semantic_protocol("clip_diy_voc")
+        find_semantic_protocol("clip_diy_voc")
 
 
 def voc_copy(root: Path, maps_: dict[str, npt.NDArray[np.uint8]]) -> Path:
@@ -414,17 +414,17 @@ def voc_copy(root: Path, maps_: dict[str, npt.NDArray[np.uint8]]) -> Path:
 
 def test_clip_diys_protocol_scores_at_448_by_stretched_predictions(tmp_path: Path) -> None:
     truth = np.random.default_rng(0).choice(np.array([0, 1, 15, 255], np.uint8), (30, 40))
-    protocol = semantic_protocol("clip-diy-voc")
-    dataset = protocol.dataset(voc_copy(tmp_path, {"a": truth}))
+    protocol = find_semantic_protocol("clip-diy-voc")
+    dataset = protocol.open_dataset(voc_copy(tmp_path, {"a": truth}))
     assert dataset.asked[11] == "diningtable" and dataset.asked[16] == "potted plant" and dataset.asked[20] == "tv/monitor"
     said = np.random.default_rng(1).choice(np.array([0, 1, 15], np.int32), (16, 16))
     oracle = Oracle({"a": said})
     scores = score_method(oracle, dataset, protocol, no_progress).scores
     assert oracle.asked[0][-1] == "tv/monitor" and len(oracle.asked[0]) == 20
     flat = Confusion.of(21)
-    large = shorter_side(np.where(truth == 255, VOID, truth.astype(np.int32)).astype(np.int32), 448)
+    large = resize_shorter_side(np.where(truth == 255, VOID, truth.astype(np.int32)).astype(np.int32), 448)
     assert large.shape == (448, 597)
-    flat.add(large, stretched(said, (448, 597)))
+    flat.add(large, resize_labels(said, (448, 597)))
     assert_close(scores.mean_iou, np.nan_to_num(flat.iou).sum() / 21)  # absent classes are 0
     assert scores.n_images == 1 and scores.absent == "zero"
 
@@ -438,10 +438,10 @@ def test_clip_diys_pictures_have_a_thousand_pixels_of_things(tmp_path: Path) -> 
         return labels
 
     truth, images = folder_set(tmp_path, {"few": square(31, 38), "enough": square(31, 39)})
-    dataset = png_folder(truth, images)
+    dataset = open_png_folder(truth, images)
     answers = {"few": square(31, 38), "enough": square(31, 39)}
     strict, lenient = (
-        score_method(Oracle(answers), dataset, semantic_protocol(name), no_progress)
+        score_method(Oracle(answers), dataset, find_semantic_protocol(name), no_progress)
         for name in ("clip-diy-coco", "clip-diy-coco-all")
     )
     assert (strict.scores.n_images, strict.about["left_out"]) == (1, 1)
@@ -450,8 +450,8 @@ def test_clip_diys_pictures_have_a_thousand_pixels_of_things(tmp_path: Path) -> 
 
 def test_voc20_does_not_score_the_background(tmp_path: Path) -> None:
     truth = np.array([[0, 0, 1, 2, 255]], np.uint8)
-    protocol = semantic_protocol("maskclip-voc20")
-    dataset = protocol.dataset(voc_copy(tmp_path, {"a": truth}))
+    protocol = find_semantic_protocol("maskclip-voc20")
+    dataset = protocol.open_dataset(voc_copy(tmp_path, {"a": truth}))
     oracle = Oracle({"a": np.array([[1, 2, 0, 1, 1]], np.int32)}, own_background=False)
     scores = score_method(oracle, dataset, protocol, no_progress).scores
     assert oracle.asked[0][0] == "airplane" and oracle.asked[0][10] == "dining table"
@@ -470,26 +470,26 @@ def test_birds_asked_for_by_their_breed(tmp_path: Path) -> None:
     (folder / "train_test_split.txt").write_text("0 0\n1 0\n")
     answers = {f"{breed}/x": np.array([[0, 1]], np.int32) for breed in breeds}
     for name, asked in (("cub", [("bird",)] * 2), ("cub-breeds", [("Black footed Albatross",), ("Wren",)])):
-        oracle, protocol = Oracle(answers), semantic_protocol(name)
-        result = score_method(oracle, protocol.dataset(folder), protocol, no_progress)
+        oracle, protocol = Oracle(answers), find_semantic_protocol(name)
+        result = score_method(oracle, protocol.open_dataset(folder), protocol, no_progress)
         assert oracle.asked == asked and result.scores.iou == {"background": 1.0, "bird": 1.0}
 
 
 def test_protocols_say_what_does_not_fit(tmp_path: Path) -> None:
     for name in ("voc21", "coca", "imagenet-s-919", "cub"):
         with pytest.raises(InputError, match="leave --images out"):
-            semantic_protocol(name).dataset(tmp_path, tmp_path)
+            find_semantic_protocol(name).open_dataset(tmp_path, tmp_path)
     for name in ("default", "coca", "coco-object", "clip-diy-coco"):
         with pytest.raises(InputError, match="leave --split out"):
-            semantic_protocol(name).dataset(tmp_path, None, "val")
+            find_semantic_protocol(name).open_dataset(tmp_path, None, "val")
     with pytest.raises(InputError, match="unknown split 'val'"):
-        semantic_protocol("cub").dataset(tmp_path, None, "val")
+        find_semantic_protocol("cub").open_dataset(tmp_path, None, "val")
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_protocol_asks_for_its_files_and_says_its_rules(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected"):
-        PROTOCOLS[name].dataset(tmp_path / "nowhere")
+        PROTOCOLS[name].open_dataset(tmp_path / "nowhere")
     rules = json.loads(json.dumps(PROTOCOLS[name].to_json_dict()))
     assert rules["name"] == name and len(rules["about"]) > 20
 
@@ -507,28 +507,28 @@ def text_of(table: Table) -> str:
 
 def a_scores() -> SemanticScores:
     truth = np.array([[1, 1, 2, 2, 3, 3, 3, 3]], np.int32)
-    return scored((truth, np.array([[1, 1, 2, 1, 0, 0, 0, 0]], np.int32))).scores()
+    return scored((truth, np.array([[1, 1, 2, 1, 0, 0, 0, 0]], np.int32))).compute_scores()
 
 
 def test_tables() -> None:
-    shown = text_of(semantic_table({"clip_diy": a_scores()}, "VOC"))
+    shown = text_of(as_semantic_table({"clip_diy": a_scores()}, "VOC"))
     assert "mIoU" in shown and "clip_diy" in shown and "29.2" in shown  # the mean of 0, 2/3, 1/2 and 0
-    empty = text_of(semantic_table({"none": SemanticScorer(NAMES).scores()}, "nothing"))
+    empty = text_of(as_semantic_table({"none": SemanticScorer(NAMES).compute_scores()}, "nothing"))
     assert empty.count(" - ") == 7
-    classes = text_of(class_table(a_scores(), "classes"))
+    classes = text_of(as_class_table(a_scores(), "classes"))
     assert classes.index("dog") < classes.index("cat") < classes.index("bird") and "sheep" not in classes
 
 
 def test_the_picture_of_the_matrix() -> None:
     matrix = Confusion.of(K)
     matrix.add(np.array([[1] * 8 + [2] * 4], np.int32), np.array([[1] * 8 + [1, 1, 2, 4]], np.int32))
-    picture = draw_confusion(matrix, NAMES)
-    assert picture.mode == "RGB" and picture == draw_confusion(matrix, NAMES)
-    colours = {tuple(c) for c in np.unique(np.asarray(picture).reshape(-1, 3), axis=0).tolist()}
-    assert (0, 110, 60) in colours  # every dog is a dog
-    assert (120, 120, 120) in colours  # the dot of the cow that never was
+    image = draw_confusion(matrix, NAMES)
+    assert image.mode == "RGB" and image == draw_confusion(matrix, NAMES)
+    colors = {tuple(c) for c in np.unique(np.asarray(image).reshape(-1, 3), axis=0).tolist()}
+    assert (0, 110, 60) in colors  # every dog is a dog
+    assert (120, 120, 120) in colors  # the dot of the cow that never was
     matrix.unnamed[1] = 8
-    assert draw_confusion(matrix, NAMES).width > picture.width
+    assert draw_confusion(matrix, NAMES).width > image.width
     many = Confusion.of(500)
     many.add(np.arange(500)[None], np.arange(500)[None])
     assert max(draw_confusion(many, [f"class {k}" for k in range(500)]).size) < 1200

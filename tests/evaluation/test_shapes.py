@@ -9,15 +9,15 @@ import pytest
 
 from annofree.errors import InputError
 from annofree.evaluation.metrics.answer import evaluate_answer
-from annofree.evaluation.metrics.coverage import coverage_of
+from annofree.evaluation.metrics.coverage import measure_coverage
 from annofree.evaluation.metrics.errors import find_mistakes
 from annofree.evaluation.metrics.instance import evaluate_instances
-from annofree.evaluation.metrics.limits import checked_limit
+from annofree.evaluation.metrics.limits import check_limit
 from annofree.evaluation.metrics.oracles import evaluate_oracles
 from annofree.evaluation.metrics.separation import Separation, evaluate_separation
-from annofree.evaluation.metrics.shapes import box_of, choose_iou_type
+from annofree.evaluation.metrics.shapes import choose_iou_type, compute_box
 from annofree.evaluation.metrics.truth import check_truth
-from annofree.evaluation.predict_instances import scores_of
+from annofree.evaluation.predict_instances import score_predictions
 from annofree.formats.coco import CocoFile
 
 Rows = list[dict[str, Any]]
@@ -92,7 +92,7 @@ def test_masks_of_some_are_refused(truth: Rows, said: Rows, asked: str | None, m
 @pytest.mark.parametrize("bad", [[0, 0, 5], [0, 0, 5, 5, 5], [0, 0, -5, 5], [0, 0, float("nan"), 5], ["0", 0, 5, 5], "0055", 7])
 def test_boxes_that_are_none_are_refused(bad: object) -> None:
     with pytest.raises(InputError, match="expected a box as x y w h"):
-        box_of({"image_id": 1, "bbox": bad}, (9, 9))
+        compute_box({"image_id": 1, "bbox": bad}, (9, 9))
     for score in (evaluate_instances, evaluate_answer, evaluate_oracles, find_mistakes):
         with pytest.raises(InputError, match="expected a box as x y w h"):
             score(truth_of(box(0)), [box(0, score=0.5) | {"bbox": bad}], iou_type="bbox")
@@ -114,9 +114,9 @@ def test_masks_that_are_none_are_refused(bad: object) -> None:
 def test_a_box_is_measured_from_the_mask_where_none_is_written() -> None:
     row = masked(box(3, 4))
     del row["bbox"]
-    assert box_of(row, (100, 120)) == [3, 4, 20, 20]
+    assert compute_box(row, (100, 120)) == [3, 4, 20, 20]
     with pytest.raises(InputError, match="neither in one of image 1"):
-        box_of({"image_id": 1, "segmentation": []}, (9, 9))
+        compute_box({"image_id": 1, "segmentation": []}, (9, 9))
 
 
 def test_every_score_follows_boxes() -> None:
@@ -125,7 +125,7 @@ def test_every_score_follows_boxes() -> None:
     truth = truth_of(masked(box(0)), masked(box(21)))
     said = [{**box(0), "segmentation": [[12, 0, 20, 0, 20, 20, 12, 20]], "score": 0.9}, {**masked(box(21)), "score": 0.8}]
     truth.annotations[0]["segmentation"] = left
-    by_masks, by_boxes = scores_of(truth, said), scores_of(truth, said, iou_type="bbox")
+    by_masks, by_boxes = score_predictions(truth, said), score_predictions(truth, said, iou_type="bbox")
     assert "class-aware masks" in by_masks and set(by_masks) - set(by_boxes) == {"class-aware masks", "class-agnostic masks"}
     assert by_masks["class-aware boxes"] == by_boxes["class-aware boxes"]
     assert (evaluate_answer(truth, said).n_right, evaluate_answer(truth, said, iou_type="bbox").n_right) == (1, 2)
@@ -137,7 +137,7 @@ def test_every_score_follows_boxes() -> None:
 def test_truth_of_boxes_alone_is_scored_throughout() -> None:
     truth = truth_of(box(0), box(21), box(60, iscrowd=1))
     said = [box(0, score=0.9), box(21, score=0.8), box(62, side=10, score=0.95)]
-    assert {getattr(score, "ap", 1) for score in scores_of(truth, said, iou_type="bbox").values()} == {1}
+    assert {getattr(score, "ap", 1) for score in score_predictions(truth, said, iou_type="bbox").values()} == {1}
     assert evaluate_oracles(truth, said, iou_type="bbox").f1 == 1
 
 
@@ -154,21 +154,21 @@ def test_boxes_touch_when_less_than_two_pixels_apart(gap: float, pairs: int) -> 
 
 def test_images_without_predictions_are_counted() -> None:
     truth = truth_of(box(0), box(0, image_id=2), box(30, image_id=2), box(0, image_id=3, iscrowd=1), images=4)
-    found = coverage_of(truth, [box(0, score=0.5)])
+    found = measure_coverage(truth, [box(0, score=0.5)])
     assert (found.images, found.without, found.instances, found.unlisted) == (4, ("1.jpg", "2.jpg", "3.jpg"), 2, None)
     assert found.note == "3 of 4 images have no prediction at all; they count as misses (2 true instances)"
-    listed = coverage_of(truth, [box(0, score=0.5)], [1, 2])
+    listed = measure_coverage(truth, [box(0, score=0.5)], [1, 2])
     assert listed.note is not None and listed.note.endswith("(2 true instances; the file does not list 2 of them)")
     assert listed.to_json_dict()["without"] == ["1.jpg", "2.jpg", "3.jpg"]
 
 
 def test_an_image_where_nothing_is_true_may_have_no_prediction() -> None:
     truth = truth_of(box(0), images=2)
-    assert coverage_of(truth, [box(0, score=0.5)], [1, 2]).note is None
-    assert coverage_of(truth, [box(0, score=0.5)]).note is None
-    alone = coverage_of(truth, [box(0, score=0.5)], [1]).note
+    assert measure_coverage(truth, [box(0, score=0.5)], [1, 2]).note is None
+    assert measure_coverage(truth, [box(0, score=0.5)]).note is None
+    alone = measure_coverage(truth, [box(0, score=0.5)], [1]).note
     assert alone == "1 of 2 images has no prediction at all (nothing true is on them; the file does not list 1 of them)"
-    everything = coverage_of(truth, []).note
+    everything = measure_coverage(truth, []).note
     assert everything == "2 of 2 images have no prediction at all; they count as misses (1 true instance)"
 
 
@@ -178,7 +178,7 @@ def test_an_image_where_nothing_is_true_may_have_no_prediction() -> None:
 @pytest.mark.parametrize("limit", [0, -1, 10_001, 1.5, True, "9"])
 def test_limits_out_of_bounds_are_refused(limit: Any) -> None:
     with pytest.raises(InputError, match="expected 1 to 10,000 detections an image and class as the limit, got"):
-        checked_limit(limit)
+        check_limit(limit)
     for score in (evaluate_instances, evaluate_oracles, find_mistakes):
         with pytest.raises(InputError, match="1 to 10,000"):
             score(truth_of(box(0)), [], iou_type="bbox", max_detections=limit)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annofree.evaluation.accumulators import Figures, figures_of
-from annofree.experiments.compare import file_name, keeper, missed
+from annofree.evaluation.accumulators import Figures, compute_figures
+from annofree.experiments.compare import find_missed, make_figure_writer, name_file
 from annofree.formats.coco import CocoFile
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ EMOJI = ROOT / "recipes" / "emoji"
     ],
 )
 def test_what_is_off_is_named(figures: Figures, said: list[str]) -> None:
-    assert missed("zip", {"all AP": 0.0}, figures, 0.5) == said
+    assert find_missed("zip", {"all AP": 0.0}, figures, 0.5) == said
 
 
 class Findings:
@@ -45,16 +45,16 @@ class Findings:
 def test_each_run_has_a_file_of_its_own(tmp_path: Path) -> None:
     names = ["a b", "a+b", "a-b", "a/b", "a%2Fb", "../a", "figures", "%66igures", "Größe: 1"]
     for name in names:
-        keeper(tmp_path)(name, Findings(name))
+        make_figure_writer(tmp_path)(name, Findings(name))
     kept = {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
     assert kept == set(names) and not (tmp_path / "figures.json").exists()
-    keeper(None)("a", Findings("nowhere"))
+    make_figure_writer(None)("a", Findings("nowhere"))
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_no_two_names_share_a_file(one: str, other: str) -> None:
     try:
-        names = file_name(one), file_name(other)
+        names = name_file(one), name_file(other)
     except UnicodeEncodeError:  # lone surrogates, which no TOML has
         return
     assert (names[0] == names[1]) == (one == other)
@@ -67,7 +67,7 @@ def measured_names() -> dict[str, set[str]]:
     images = [next(row for row in data["images"] if row["split"] == s) for s in ("plain", "touching", "cluttered")]
     rows = [a for a in data["annotations"] if a["image_id"] in {i["id"] for i in images}]
     found = CocoFile(images, data["categories"], [row | {"score": 0.9} for row in rows])
-    instance = set(figures_of(CocoFile(images, data["categories"], rows), found, "split"))
+    instance = set(compute_figures(CocoFile(images, data["categories"], rows), found, "split"))
     views = ("mIoU", "mIoU of things", "pixel accuracy")
     return {
         "instance": instance,

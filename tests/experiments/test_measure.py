@@ -14,12 +14,12 @@ import torch
 from tests.support.recipes import recipe_head
 
 from annofree.errors import InputError
-from annofree.experiments.measure import Recipe, Run, figures_of, measure_runs
-from annofree.experiments.shared_models import shared, verbs_of
+from annofree.experiments.measure import Recipe, Run, compute_figures, measure_runs
+from annofree.experiments.shared_models import memoize_per_image, verbs_of
 from annofree.features.clip import Clip
 from annofree.features.dino import Dino
 from annofree.features.paired_clip import PairedClip
-from annofree.features.saliency import Found
+from annofree.features.saliency import FoundObjectness
 from annofree.features.sam import Sam
 from annofree.features.selfmask import SelfMask
 from annofree.formats.coco import CocoFile
@@ -237,14 +237,14 @@ def test_figures_of_perfect_predictions() -> None:
     rows = [a for a in data["annotations"] if a["image_id"] in {i["id"] for i in images}]
     truth = CocoFile(images, data["categories"], rows)
     found = CocoFile(images, data["categories"], [row | {"score": 0.9} for row in rows])
-    figures = figures_of(truth, found, "split")
+    figures = compute_figures(truth, found, "split")
     assert {name: figures[name] for name in ("plain AP", "all AR100", "all box AP50", "all class-agnostic AP75")} == {
         "plain AP": 100.0,
         "all AR100": 100.0,
         "all box AP50": 100.0,
         "all class-agnostic AP75": 100.0,
     }
-    without = figures_of(truth, found, "weather")
+    without = compute_figures(truth, found, "weather")
     assert {name.split()[0] for name in without} == {"all"}
 
 
@@ -263,11 +263,11 @@ def alike(one: Any, other: Any) -> bool:
     return torch.equal(one, other)
 
 
-@pytest.mark.parametrize("verb", ["whole", "dense", "boundaries", "embed"])
+@pytest.mark.parametrize("verb", ["encode_image", "encode_dense", "encode_boundaries", "embed"])
 def test_shared_models_give_what_the_models_give(verb: str) -> None:
     clip, sam = models()
     plain: Any = sam if verb == "embed" else clip
-    twin: Any = shared(plain)
+    twin: Any = memoize_per_image(plain)
     one, other = pictures()
     expected = {i.id: getattr(plain, verb)([i])[0] for i in (one, other)}
     assert not alike(expected[one.id], expected[other.id])
@@ -278,26 +278,26 @@ def test_shared_models_give_what_the_models_give(verb: str) -> None:
 def test_what_is_shared_is_computed_once_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     clip, _ = models()
     asked: list[list[str]] = []
-    whole = Clip.whole
+    whole = Clip.encode_image
 
     def counted(self: Clip, images: Sequence[Image]) -> torch.Tensor:
         asked.append([i.id for i in images])
         return whole(self, images)
 
-    monkeypatch.setattr(Clip, "whole", counted)
-    twin = shared(clip)
+    monkeypatch.setattr(Clip, "encode_image", counted)
+    twin = memoize_per_image(clip)
     one, other = Image(np.zeros((40, 60, 3), np.uint8), "one"), Image(np.full((40, 60, 3), 9, np.uint8), "other")
     for images in ([one], [one], [other], [one], [one, other], [one]):
-        twin.whole(images)
+        twin.encode_image(images)
     assert asked == [["one"], ["other"], ["one"], ["one", "other"]]
-    twin.whole([Image(one.pixels, "one")])  # another picture, for all that is known of it
+    twin.encode_image([Image(one.pixels, "one")])  # another picture, for all that is known of it
     assert len(asked) == 5
 
 
 def test_all_that_models_do_with_pictures_alone_is_shared() -> None:
     assert verbs_of(Clip) == ["boundaries", "dense", "keys", "whole"]
     assert verbs_of(Dino) == ["attention", "keys", "keys_and_attention", "tokens"]
-    assert verbs_of(SelfMask) == ["maps", "masks"] and verbs_of(Found) == ["maps"] and verbs_of(Sam) == ["embed"]
+    assert verbs_of(SelfMask) == ["maps", "masks"] and verbs_of(FoundObjectness) == ["maps"] and verbs_of(Sam) == ["embed"]
     assert verbs_of(PairedClip) == ["boundaries", "dense", "whole"]
 
 
@@ -309,14 +309,14 @@ def test_a_new_verb_is_shared_too() -> None:
             self.asked += len(images)
             return self.asked
 
-    twin, image = shared(Model()), pictures()[0]
+    twin, image = memoize_per_image(Model()), pictures()[0]
     assert [twin.colors([image]) for _ in range(3)] == [1, 1, 1]
 
 
 def test_shared_models_say_what_the_models_say() -> None:
     clip, sam = models()
-    twin = shared(clip)
+    twin = memoize_per_image(clip)
     words = Vocabulary.of("dog, cat: kitten")
     assert twin.provenance == clip.provenance
-    assert shared(sam).provenance == sam.provenance
-    assert torch.equal(twin.words(words), clip.words(words))
+    assert memoize_per_image(sam).provenance == sam.provenance
+    assert torch.equal(twin.encode_text(words), clip.encode_text(words))

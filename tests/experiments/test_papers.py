@@ -21,23 +21,23 @@ from annofree.errors import InputError, MissingError
 from annofree.evaluation.metrics.instance import evaluate_instances
 from annofree.evaluation.metrics.semantic import SemanticScorer
 from annofree.evaluation.predict_semantic import score_method
-from annofree.evaluation.protocols.instance import INSTANCE_PROTOCOLS, instance_protocol
-from annofree.evaluation.protocols.semantic import semantic_protocol
-from annofree.experiments.compare import file_name
+from annofree.evaluation.protocols.instance import INSTANCE_PROTOCOLS, find_instance_protocol
+from annofree.evaluation.protocols.semantic import find_semantic_protocol
+from annofree.experiments.compare import name_file
 from annofree.experiments.papers import PublishedRecipe, _of_labels
 from annofree.experiments.reproduce import reproduce
 from annofree.features.zutis_network import ZutisConfig, ZutisNetwork
 from annofree.features.zutis_weights import save_zutis
 from annofree.formats.coco import CocoFile
 from annofree.hub.download import Local
-from annofree.hub.presets import preset_named
+from annofree.hub.presets import find_preset
 from annofree.methods import components as models_module
 from annofree.methods.build import build_method, change_settings
 from annofree.methods.components import Models
 from annofree.methods.registry import find_method
 from annofree.structures import Detections
 from annofree.testing.fakes import FakeClip
-from annofree.testing.paper_world import scenes
+from annofree.testing.paper_world import draw_paper_scenes
 
 ROOT = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted((ROOT / "zutis").glob("*.toml"))
@@ -69,7 +69,7 @@ def test_it_is_whole(path: Path) -> None:
     for run in recipe.runs:
         entry = find_method(run.method, run.variant)
         change_settings(entry.variants[run.variant], run.settings)
-        assert {"clip"} <= preset_named(run.models or recipe.models).cards().keys()
+        assert {"clip"} <= find_preset(run.models or recipe.models).find_cards().keys()
         assert bool(run.weights) == ("zutis" in entry.needs)
         assert all(FIGURES.fullmatch(name) for name in (*run.expected, *run.quoted))
         assert run.expected or run.quoted
@@ -95,10 +95,10 @@ def test_it_says_all_that_is_missing(path: Path, tmp_path: Path) -> None:
 def test_a_run_needs_its_own_data_only(tmp_path: Path) -> None:
     recipe = PublishedRecipe.read(ROOT / "zutis" / "coco-20k.toml")
     with pytest.raises(MissingError, match="zutis/coco-vit-b-16 ") as said:
-        recipe.located(tmp_path, ["ZUTIS, ViT-B/16"])
+        recipe.locate_data(tmp_path, ["ZUTIS, ViT-B/16"])
     assert "coco-vit-b-32" not in str(said.value) and "coco_20k_filenames.txt" in str(said.value)
     with pytest.raises(MissingError) as said:
-        recipe.located(tmp_path, ["MaskCLIP, ViT-B/16"])
+        recipe.locate_data(tmp_path, ["MaskCLIP, ViT-B/16"])
     assert "zutis/" not in str(said.value).partition(" needs ")[2]
 
 
@@ -114,7 +114,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "coco" / "train2014").mkdir(parents=True)
     (root / "coco" / "annotations").mkdir()
     file = CocoFile.with_categories(dict(zip(COCO_IDS, COCO_NAMES, strict=True)))
-    for scene in (s for s in scenes() if {*s.names} <= {*COCO_NAMES}):
+    for scene in (s for s in draw_paper_scenes() if {*s.names} <= {*COCO_NAMES}):
         name = f"COCO_train2014_{scene.image.id}.png".replace(" ", "_")
         PIL.Image.fromarray(scene.image.pixels).save(root / "coco" / "train2014" / name)
         id_ = file.add_image(name, scene.image.size)
@@ -155,7 +155,7 @@ def test_a_recipe_from_end_to_end(data: Path, recipe: Path, tmp_path: Path, caps
     truth = CocoFile.read(data / "coco" / "annotations" / "instances_train2014.json")
     part = CocoFile(truth.images[1:], truth.categories, [a for a in truth.annotations if a["image_id"] > 1])
     for run in plan.runs[1:3]:
-        said = CocoFile.read(tmp_path / "out" / file_name(run.name))
+        said = CocoFile.read(tmp_path / "out" / name_file(run.name))
         assert {row["image_id"] for row in said.annotations} <= {row["id"] for row in part.images}
         for view in ("class-aware", "class-agnostic"):
             s = evaluate_instances(part, said, view=view)
@@ -197,7 +197,7 @@ def test_the_text_of_a_network_is_that_of_its_own_clip(data: Path, recipe: Path,
 def test_a_recipe_of_label_maps(data: Path) -> None:
     for name in ("stuffthingmaps/val2017", "val2017"):
         (data / "coco" / name).mkdir(parents=True)
-    for number, scene in enumerate(s for s in scenes() if {*s.names} <= {*COCO_NAMES}):
+    for number, scene in enumerate(s for s in draw_paper_scenes() if {*s.names} <= {*COCO_NAMES}):
         labels = np.full(scene.image.size, 255, np.uint8)  # unlabelled
         for mask, name in zip(scene.masks, scene.names, strict=True):
             labels[mask] = COCO_IDS[COCO_NAMES.index(name)] - 1
@@ -207,8 +207,8 @@ def test_a_recipe_of_label_maps(data: Path) -> None:
     run = plan.runs[2]
     by_both = [replace(run, name=other.protocol, protocol=other.protocol) for other in plan.runs[:2]]
     figures = replace(plan, runs=(*plan.runs, *by_both)).measure(data, device="cpu", on_progress=quiet)
-    rules = semantic_protocol(run.protocol)
-    dataset = rules.dataset(data / "coco/stuffthingmaps/val2017", data / "coco/val2017")
+    rules = find_semantic_protocol(run.protocol)
+    dataset = rules.open_dataset(data / "coco/stuffthingmaps/val2017", data / "coco/val2017")
     method = build_method(run.method, Models(plan.models, "cpu", objectness="none"), run.variant)
     s = score_method(method, dataset, rules, quiet).scores
     assert s.mean_iou is not None and s.mean_iou > 0.3 and s.pixel_accuracy is not None
@@ -223,7 +223,7 @@ def test_one_name_has_its_own_figures() -> None:
     scorer = SemanticScorer(("background", "bird"), background=0)
     scorer.add(np.array([[0, 1, 1, 1]]), np.array([[0, 0, 0, 1]]))
     scorer.add(np.array([[0, 1]]), np.array([[0, 1]]))
-    figures = _of_labels(scorer.scores())
+    figures = _of_labels(scorer.compute_scores())
     assert (figures["all IoU of bird"], figures["all IoU of bird per picture"]) == (50.0, 66.67)
 
 
@@ -242,22 +242,22 @@ def test_all_are_asked_for_but_the_unseen_are_scored(data: Path) -> None:
             mask = torch.ones(2, *image.size, dtype=torch.bool).numpy()
             return Detections.from_masks(mask, [0, names.index("cat")], [0.9, 0.8], names)
 
-    few, many = (instance_protocol(name) for name in ("coco-20k-unseen", "coco-20k-unseen-of-80"))
+    few, many = (find_instance_protocol(name) for name in ("coco-20k-unseen", "coco-20k-unseen-of-80"))
     method: Any = Method()
-    truth = few.truth(places)
+    truth = few.read_truth(places)
     of_few, of_many = (rules.predict(method, truth, places, quiet) for rules in (few, many))
     assert set(vocabularies[0]) == set(UNSEEN_15) and vocabularies[-1] == COCO_NAMES
     cat, first = (COCO_IDS[COCO_NAMES.index(name)] for name in ("cat", "airplane"))
     assert {row["category_id"] for row in of_few.annotations} == {cat, first}
     assert {row["category_id"] for row in of_many.annotations} == {cat}  # that of a person does not count
-    assert {row["name"] for row in few.counted(truth).categories} == set(UNSEEN_15)
-    assert few.scores(truth, of_few)["class-aware"].ap is None  # paper has no unseen class
+    assert {row["name"] for row in few.select_counted(truth).categories} == set(UNSEEN_15)
+    assert few.compute_scores(truth, of_few)["class-aware"].ap is None  # paper has no unseen class
     assert len(truth.images) == len(CocoFile.read(places["truth"]).images) - 1
 
 
 def test_unknown_protocols_are_refused() -> None:
     with pytest.raises(InputError, match=r"unknown protocol 'coco-20'; did you mean 'coco-20k'"):
-        instance_protocol("coco-20")
+        find_instance_protocol("coco-20")
     assert all(name == rules.name for name, rules in INSTANCE_PROTOCOLS.items())
 
 

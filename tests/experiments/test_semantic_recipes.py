@@ -10,10 +10,10 @@ import PIL.Image
 import pytest
 from tests.support.recipes import recipe_head
 
-from annofree.datasets.benchmarks.coco_object import coco_instances
+from annofree.datasets.benchmarks.coco_object import open_coco_instances
 from annofree.errors import InputError
 from annofree.evaluation.predict_semantic import score_method
-from annofree.evaluation.protocols.semantic import semantic_protocol
+from annofree.evaluation.protocols.semantic import find_semantic_protocol
 from annofree.experiments.measure import Recipe, measure_runs
 from annofree.formats.coco import CocoFile
 from annofree.hub.download import Local
@@ -24,7 +24,7 @@ from annofree.methods.components import Models
 from annofree.methods.dense_clip import DenseClip
 from annofree.structures import Detections, Image
 from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness, FakeSam
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 
 HEAD = recipe_head(title="Pixels of paper", images="images", models="tiny-clip+tiny-sam+dino-vit-s-8", group_by="split")
 SMALL = "side = 16, canvas = 64, scales = [0, 1]"
@@ -66,7 +66,7 @@ def recipe(tmp_path: Path) -> Path:
     """A recipe for some scenes of the paper world; two of its pictures have one stem."""
     (tmp_path / "images").mkdir()
     file = CocoFile.with_categories({10 * (k + 1): name for k, name in enumerate(NAMES)})
-    for scene in (s for s in scenes() if s.image.id in SPLITS):
+    for scene in (s for s in draw_paper_scenes() if s.image.id in SPLITS):
         name = {"two classes": "a.png", "edge": "a.bmp"}.get(scene.image.id, f"{scene.image.id}.png")
         PIL.Image.fromarray(scene.image.pixels).save(tmp_path / "images" / name)
         id_ = file.add_image(name, scene.image.size, split=SPLITS[scene.image.id])
@@ -91,7 +91,7 @@ def alone(recipe: Recipe, name: str) -> dict[str, float | None]:
     """Score one run by itself, in the pictures of each group."""
     (run,) = (r for r in recipe.runs if r.name == name)
     models: Any = Models(recipe.models, "cpu", objectness=run.objectness)
-    models = models.having(segmenter=build_method("zip", models), classes=NAMES)
+    models = models.with_parts(segmenter=build_method("zip", models), classes=NAMES)
     method = build_method(run.method, models, run.variant, run.settings)
     figures: dict[str, float | None] = {}
     truth = CocoFile.read(recipe.truth)
@@ -101,8 +101,8 @@ def alone(recipe: Recipe, name: str) -> dict[str, float | None]:
         CocoFile(images, truth.categories, [a for a in truth.annotations if a["image_id"] in ids]).write(
             recipe.truth.parent / "part.json"
         )
-        part = coco_instances(recipe.truth.parent / "part.json", recipe.images)
-        s = score_method(method, part, semantic_protocol("default"), quiet).scores
+        part = open_coco_instances(recipe.truth.parent / "part.json", recipe.images)
+        s = score_method(method, part, find_semantic_protocol("default"), quiet).scores
         named = {"mIoU": s.mean_iou, "mIoU of things": s.mean_iou_things, "pixel accuracy": s.pixel_accuracy}
         figures |= {f"{group} {k}": None if v is None else round(100 * v, 2) for k, v in named.items()}
     return figures
@@ -123,7 +123,7 @@ def test_figures_are_those_of_each_method_by_itself(recipe: Path) -> None:
 
 
 def test_figures_with_exact_objectness(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models_module, "objectness_by_name", lambda name, parts: FakeObjectness())
+    monkeypatch.setattr(models_module, "build_objectness", lambda name, parts: FakeObjectness())
     figures = measure_runs(Recipe.read(recipe), only=["tokencut"], on_progress=quiet)["tokencut"]
     assert figures["touching mIoU"] == figures["cluttered pixel accuracy"] == 100
     assert figures["cluttered mIoU of things"] is None  # there is nothing but background

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError
 from annofree.features.dino import Dino
-from annofree.hub.cards import sha256_of
+from annofree.hub.cards import hash_file
 from annofree.protocols import SelfSupervised
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close
@@ -37,7 +37,7 @@ def folder_of(root: Path, architecture: str = "vit_small_patch8_224", use: dict[
         "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.2] * 3},
     }
     (root / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    files = {name: sha256_of(root / name) for name in ("config.json", "model.safetensors")}
+    files = {name: hash_file(root / name) for name in ("config.json", "model.safetensors")}
     plain_card(name="tiny-dino", family="timm VisionTransformer", world="none", files=files, use=use).write(root)
     return root
 
@@ -81,41 +81,43 @@ def test_pictures_keep_their_size_and_are_padded_with_zeros_after_normalising(ho
     image = picture(45, 50)
     x = (torch.tensor(image.pixels).permute(2, 0, 1)[None] / 255 - 0.5) / 0.2  # as config.json says
     keys, tokens = by_timm(home, F.pad(x, (0, 6, 0, 3)))
-    for found, expected in ((dino.keys([image])[0], keys), (dino.tokens([image])[0], tokens)):
+    for found, expected in ((dino.extract_keys([image])[0], keys), (dino.extract_tokens([image])[0], tokens)):
         assert (found.values.shape, found.size, found.window) == ((24, 6, 7), (45, 50), (48, 56))
         assert_close(found.values.flatten(1), expected, depth="network")
 
 
 def test_whole_patches_need_no_window(dino: Dino) -> None:
-    (found,) = dino.keys([picture(16, 40)])
+    (found,) = dino.extract_keys([picture(16, 40)])
     assert found.values.shape == (24, 2, 5) and found.window is None
 
 
 def test_a_picture_smaller_than_a_patch(dino: Dino) -> None:
-    (found,) = dino.attention([picture(3, 1)])
+    (found,) = dino.extract_attention([picture(3, 1)])
     assert found.values.shape == (3, 1, 1) and found.window == (8, 8)
 
 
 def test_no_pictures(dino: Dino) -> None:
-    assert dino.keys([]) == dino.attention([]) == dino.tokens([]) == []
+    assert dino.extract_keys([]) == dino.extract_attention([]) == dino.extract_tokens([]) == []
 
 
 def test_together_is_as_each_alone_whatever_came_before(dino: Dino) -> None:
     images = [picture(30, 50), picture(64, 48, 1), picture(32, 56, 2), picture(48, 48, 3)]
-    alone = [dino.keys([i])[0] for i in images]
-    for found, expected in zip(dino.keys(images), alone, strict=True):
+    alone = [dino.extract_keys([i])[0] for i in images]
+    for found, expected in zip(dino.extract_keys(images), alone, strict=True):
         assert_close(found.values, expected.values, depth="network")
         assert (found.size, found.window) == (expected.size, expected.window)
 
 
 def test_both_from_one_pass(dino: Dino) -> None:
     images = [picture(30, 50), picture(64, 48, 1)]
-    for both, keys, attention in zip(dino.keys_and_attention(images), dino.keys(images), dino.attention(images), strict=True):
+    for both, keys, attention in zip(
+        dino.extract_keys_and_attention(images), dino.extract_keys(images), dino.extract_attention(images), strict=True
+    ):
         assert torch.equal(both[0].values, keys.values) and torch.equal(both[1].values, attention.values)
 
 
 def test_attention_is_a_share_of_all_tokens(dino: Dino) -> None:
-    (found,) = dino.attention([picture(48, 48)])
+    (found,) = dino.extract_attention([picture(48, 48)])
     assert (found.values >= 0).all() and (found.values.sum((1, 2)) < 1).all()
 
 
@@ -124,13 +126,13 @@ def test_keys_ask_the_last_block_for_nothing_else(home: Path) -> None:
     ran: list[str] = []
     for name, module in dino._model.blocks[-1].named_modules():
         module.register_forward_hook(lambda *_, name=name: ran.append(name))
-    dino.keys([picture(48, 48)])
+    dino.extract_keys([picture(48, 48)])
     assert ran == ["norm1"]
 
 
 def test_a_short_side(home: Path) -> None:
     dino = Dino(home, side=64)
-    (found,) = dino.keys([picture(100, 203)])
+    (found,) = dino.extract_keys([picture(100, 203)])
     assert found.values.shape == (24, 8, 16) and found.size == (100, 203) and found.window is None
     small = torch.tensor(picture(100, 203).pixels).permute(2, 0, 1)[None] / 255
     small = F.interpolate(small, size=(64, 128), mode="bicubic", antialias=True).clamp(0, 1)
@@ -170,7 +172,7 @@ def test_the_head_of_a_classifier_is_left_out(copy: Path, dino: Dino) -> None:
     state = load_file(copy / "model.safetensors")
     save_file(state | {"head.weight": torch.zeros(10, 24), "head.bias": torch.zeros(10)}, copy / "model.safetensors")
     image = picture(48, 48)
-    assert torch.equal(Dino(copy, card=dino.card).keys([image])[0].values, dino.keys([image])[0].values)
+    assert torch.equal(Dino(copy, card=dino.card).extract_keys([image])[0].values, dino.extract_keys([image])[0].values)
 
 
 def spoil(copy: Path, change: str) -> None:

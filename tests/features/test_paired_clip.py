@@ -10,7 +10,7 @@ from annofree.features.paired_clip import PairedClip
 from annofree.protocols import VisionLanguage
 from annofree.structures import FeatureMap, Image, Vocabulary
 from annofree.testing.fakes import FakeClip
-from annofree.testing.paper_world import scenes
+from annofree.testing.paper_world import draw_paper_scenes
 
 WORDS = Vocabulary.of("car, apple, zeppelin")
 
@@ -22,7 +22,7 @@ class Edges(FakeClip):
     def provenance(self) -> dict[str, Any]:
         return {"name": "edges", "tier": "S1"}
 
-    def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def encode_boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
         return [FeatureMap(torch.full((2, 3, 5), 7.0), i.size) for i in images]
 
 
@@ -31,27 +31,37 @@ def only_boundaries(monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(*_: Any, **__: Any) -> None:
         raise AssertionError("only boundaries are asked of this one")
 
-    for name in ("words", "neutral", "presence", "whole", "dense", "crops", "squares", "remarks"):
+    for name in (
+        "encode_text",
+        "encode_null_text",
+        "score_presence",
+        "encode_image",
+        "encode_dense",
+        "encode_crops",
+        "encode_squares",
+        "remarks",
+    ):
         monkeypatch.setattr(Edges, name, asked)
 
 
 def test_boundaries_are_the_others_and_all_else_is_not() -> None:
     clues, pair = FakeClip(), PairedClip(FakeClip(), Edges())
-    images = [scene.image for scene in scenes()][:3]
-    assert all(torch.equal(m.values, torch.full((2, 3, 5), 7.0)) for m in pair.boundaries(images))
-    assert [m.size for m in pair.boundaries(images)] == [i.size for i in images]
-    assert torch.equal(pair.whole(images), clues.whole(images))
-    for ours, theirs in zip(pair.dense(images, "value"), clues.dense(images), strict=True):
+    images = [scene.image for scene in draw_paper_scenes()][:3]
+    assert all(torch.equal(m.values, torch.full((2, 3, 5), 7.0)) for m in pair.encode_boundaries(images))
+    assert [m.size for m in pair.encode_boundaries(images)] == [i.size for i in images]
+    assert torch.equal(pair.encode_image(images), clues.encode_image(images))
+    for ours, theirs in zip(pair.encode_dense(images, "value"), clues.encode_dense(images), strict=True):
         assert torch.equal(ours.values, theirs.values)
-    words, tokens = pair.words(WORDS), pair.dense(images)[0]
-    assert torch.equal(words, clues.words(WORDS)) and torch.equal(pair.neutral(), clues.neutral())
+    words, tokens = pair.encode_text(WORDS), pair.encode_dense(images)[0]
+    assert torch.equal(words, clues.encode_text(WORDS)) and torch.equal(pair.encode_null_text(), clues.encode_null_text())
     assert torch.equal(
-        pair.presence(pair.whole(images)[0], tokens, words), clues.presence(clues.whole(images)[0], tokens, words)
+        pair.score_presence(pair.encode_image(images)[0], tokens, words),
+        clues.score_presence(clues.encode_image(images)[0], tokens, words),
     )
     boxes = np.array([[0, 0, 9, 9], [4, 4, 30, 20]], np.float32)
-    assert torch.equal(pair.crops(images[0], boxes, pooled=True), clues.crops(images[0], boxes, pooled=True))
+    assert torch.equal(pair.encode_crops(images[0], boxes, pooled=True), clues.encode_crops(images[0], boxes, pooled=True))
     squares = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(pair.squares(squares), clues.squares(squares))
+    assert torch.equal(pair.encode_squares(squares), clues.encode_squares(squares))
     assert pair.dimension == clues.dimension and pair.remarks(WORDS) == clues.remarks(WORDS)
 
 
@@ -67,4 +77,4 @@ def test_it_is_all_that_the_protocol_asks() -> None:
         if callable(part):
             assert list(signature(part).parameters) == list(signature(getattr(PairedClip, name)).parameters)
     pair: VisionLanguage = PairedClip(FakeClip(), Edges())
-    assert pair.boundaries([Image(np.zeros((4, 4, 3), np.uint8))])
+    assert pair.encode_boundaries([Image(np.zeros((4, 4, 3), np.uint8))])

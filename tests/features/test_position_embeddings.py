@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from annofree.errors import InputError
-from annofree.features.position_embeddings import PositionRule, resized_positions
+from annofree.features.position_embeddings import PositionRule, resize_positions
 from annofree.testing.tolerances import assert_close
 
 
@@ -61,7 +61,7 @@ SIZES = [(7, 7), (3, 9), (2, 5), (1, 1), (6, 4), (8, 1)]
 )
 def test_by_hand(rule: PositionRule, kernel: Any, plus: float, size: tuple[int, int], native: tuple[int, int]) -> None:
     grid = random(*native, 2)
-    found = resized_positions(positions_of(grid), size, rule, native)
+    found = resize_positions(positions_of(grid), size, rule, native)
     assert found.shape == (1 + size[0] * size[1], 2)
     assert found[0].tolist() == [7.0, 7.0], "the class token's row is kept"
     assert_close(found[1:].reshape(*size, 2), by_hand(grid, size, kernel, plus))
@@ -69,10 +69,10 @@ def test_by_hand(rule: PositionRule, kernel: Any, plus: float, size: tuple[int, 
 
 def test_two_cells_to_four() -> None:
     positions = torch.tensor([[9.0], [0.0], [1.0], [0.0], [1.0]])
-    assert resized_positions(positions, (1, 4), "bilinear").flatten().tolist() == [9, 0, 0.25, 0.75, 1]
+    assert resize_positions(positions, (1, 4), "bilinear").flatten().tolist() == [9, 0, 0.25, 0.75, 1]
     # at -0.25 the taps are two away, one, and the edge twice: -0.75 * (...) by Keys's kernel
     left = cubic(1.25)
-    found = resized_positions(positions, (2, 4), "bicubic")[1:].reshape(2, 4)
+    found = resize_positions(positions, (2, 4), "bicubic")[1:].reshape(2, 4)
     assert_close(found[0], [left, cubic(0.75) + cubic(1.75), cubic(0.25) + cubic(1.25), 1 - left])
 
 
@@ -82,36 +82,36 @@ def test_at_the_native_grid(native: tuple[int, int]) -> None:
     positions = positions_of(grid)
     rules: tuple[PositionRule, ...] = ("bicubic", "bilinear", "bicubic+0.1")
     for rule in rules:
-        assert torch.equal(resized_positions(positions, native, rule, native), positions)
-    moved = resized_positions(positions, native, "bicubic+0.1-always", native)
+        assert torch.equal(resize_positions(positions, native, rule, native), positions)
+    moved = resize_positions(positions, native, "bicubic+0.1-always", native)
     assert torch.equal(moved[0], positions[0]) and not torch.allclose(moved[1:], positions[1:], atol=1e-3)
     assert_close(moved[1:].reshape(*native, 3), by_hand(grid, native, cubic, 0.1))
 
 
 def test_a_grid_of_as_many_cells_but_another_shape_is_resized() -> None:
     positions = positions_of(random(4, 4, 1))
-    assert not torch.allclose(resized_positions(positions, (2, 8)), positions)
+    assert not torch.allclose(resize_positions(positions, (2, 8)), positions)
 
 
 @pytest.mark.parametrize("rule", ["bicubic", "bilinear", "bicubic+0.1", "bicubic+0.1-always"])
 def test_what_is_passed_in_stays_as_it_is(rule: PositionRule) -> None:
     parameter = torch.nn.Parameter(positions_of(random(3, 3, 2)))
     before = parameter.detach().clone()
-    resized_positions(parameter, (5, 2), rule).detach().zero_()
+    resize_positions(parameter, (5, 2), rule).detach().zero_()
     assert torch.equal(parameter, before)
 
 
 @pytest.mark.parametrize("size", range(1, 60))
 def test_the_grid_asked_for_is_given(size: int) -> None:
     positions = positions_of(random(14, 14, 1))
-    assert len(resized_positions(positions, (size, 2 * size), "bicubic+0.1")) == 1 + 2 * size**2
+    assert len(resize_positions(positions, (size, 2 * size), "bicubic+0.1")) == 1 + 2 * size**2
 
 
 def test_errors() -> None:
     with pytest.raises(InputError, match="2 x 2 cells, got 7"):
-        resized_positions(torch.zeros(7, 2), (2, 2))
+        resize_positions(torch.zeros(7, 2), (2, 2))
     with pytest.raises(InputError, match="2 x 4 cells, got 10"):
-        resized_positions(torch.zeros(10, 2), (2, 2), native=(2, 4))
+        resize_positions(torch.zeros(10, 2), (2, 2), native=(2, 4))
     unknown: Any = "bicubik"
     with pytest.raises(InputError, match="did you mean 'bicubic'"):
-        resized_positions(torch.zeros(5, 2), (2, 2), unknown)
+        resize_positions(torch.zeros(5, 2), (2, 2), unknown)

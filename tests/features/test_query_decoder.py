@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers.models.detr.modeling_detr import DetrSinePositionEmbedding
 
 from annofree.errors import InputError
-from annofree.features.query_decoder import DecoderLayer, QueryDecoder, sine_positions
+from annofree.features.query_decoder import DecoderLayer, QueryDecoder, compute_sine_positions
 from annofree.testing.tolerances import assert_close
 
 WIDTH, HEADS, FFN = 16, 4, 24
@@ -54,11 +54,11 @@ def slow(decoder: QueryDecoder, queries: Tensor, memory: Tensor, positions: Tens
 
 def test_queries_read_as_the_slow_twin_does() -> None:
     decoder = unlike(QueryDecoder(WIDTH, 3, HEADS, FFN))
-    queries, memory, positions = random(5, WIDTH), random(2, 12, WIDTH, seed=2), sine_positions((3, 4), WIDTH)
+    queries, memory, positions = random(5, WIDTH), random(2, 12, WIDTH, seed=2), compute_sine_positions((3, 4), WIDTH)
     found = decoder(queries, memory, positions)
     assert found.shape == (2, 3, 5, WIDTH)
-    for one, picture in zip(found, memory, strict=True):
-        assert_close(one, slow(decoder, queries, picture, positions), depth="network")
+    for one, image in zip(found, memory, strict=True):
+        assert_close(one, slow(decoder, queries, image, positions), depth="network")
     without = decoder(queries, memory)
     assert_close(without[0], slow(decoder, queries, memory[0], torch.zeros(12, WIDTH)), depth="network")
     assert not torch.allclose(without, found, atol=1e-2)
@@ -85,11 +85,11 @@ def test_layers_start_alike_and_are_not_shared() -> None:
 def test_positions_are_those_of_detr(grid: tuple[int, int]) -> None:
     theirs = DetrSinePositionEmbedding(num_position_features=24, normalize=True)
     expected = theirs(torch.Size((1, 48, *grid)), "cpu", torch.float32)[0]
-    assert_close(sine_positions(grid, 48).T.view(48, *grid), expected)
+    assert_close(compute_sine_positions(grid, 48).T.view(48, *grid), expected)
 
 
 def test_positions_tell_rows_first() -> None:
-    cells = sine_positions((4, 6), 32).view(4, 6, 32)
+    cells = compute_sine_positions((4, 6), 32).view(4, 6, 32)
     assert torch.equal(cells[1, :, :16], cells[1, :1, :16].expand(6, -1))
     assert torch.equal(cells[:, 2, 16:], cells[:1, 2, 16:].expand(4, -1))
     assert F.pdist(cells.flatten(0, 1)).min() > 0.1
@@ -97,6 +97,6 @@ def test_positions_tell_rows_first() -> None:
 
 def test_odd_widths_are_refused() -> None:
     with pytest.raises(InputError, match="a multiple of 4, to tell y and x by sine and cosine, got 6"):
-        sine_positions((2, 2), 6)
+        compute_sine_positions((2, 2), 6)
     with pytest.raises(InputError, match="a decoder width that its 5 heads divide, got 16"):
         QueryDecoder(16, 1, 5, 8)

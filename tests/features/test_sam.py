@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from annofree.errors import InputError, MissingError
 from annofree.features.sam import FAMILIES, Sam
 from annofree.features.sam_inputs import Frame
-from annofree.hub.cards import Card, bundled
+from annofree.hub.cards import Card, find_bundled
 from annofree.protocols import Embedding
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close, assert_same_masks, assert_same_pixels
@@ -22,13 +22,13 @@ from annofree.testing.tolerances import assert_close, assert_same_masks, assert_
 
 @pytest.fixture(scope="module")
 def sam() -> Sam:
-    return Sam(bundled("tiny-sam"))
+    return Sam(find_bundled("tiny-sam"))
 
 
-def disc(height: int, width: int, centre: tuple[float, float], radius: float) -> Image:
+def disc(height: int, width: int, center: tuple[float, float], radius: float) -> Image:
     """A bright disc, its centre (y, x), on a dull and slightly uneven ground."""
     y, x = np.mgrid[:height, :width]
-    inside = np.hypot(y - centre[0], x - centre[1]) < radius
+    inside = np.hypot(y - center[0], x - center[1]) < radius
     pixels = np.where(inside[..., None], (230, 120, 20), (90, 110, 140)) + (x % 3)[..., None]
     return Image(pixels.astype(np.uint8))
 
@@ -41,7 +41,7 @@ def points(*rows: tuple[float, float]) -> npt.NDArray[np.float32]:
     return np.array(rows, np.float32).reshape(-1, 2)
 
 
-def normalised(sam: Sam, image: Image) -> Tensor:
+def normalized(sam: Sam, image: Image) -> Tensor:
     x = torch.tensor(image.pixels).permute(2, 0, 1)[None] / 255
     mean, std = (torch.tensor(sam.card.use[k]).view(3, 1, 1) for k in ("mean", "std"))
     return (x - mean) / std
@@ -53,10 +53,10 @@ def test_drawing_from_an_embedding_is_the_full_forward_pass(sam: Sam, prompt: st
     image = disc(256, 256, (120, 100), 50)  # the model's own size: nothing is resized
     b = boxes((50, 70, 150, 170), (10, 10, 200, 90)) if prompt != "point" else None
     p = points((100, 120), (30.5, 200)) if prompt != "box" else None
-    found = sam.draw(sam.embed([image])[0], boxes=b, points=p, many=many)
+    found = sam.predict_masks(sam.embed([image])[0], boxes=b, points=p, multimask=many)
     with torch.inference_mode():
         out = sam._model(
-            pixel_values=normalised(sam, image),
+            pixel_values=normalized(sam, image),
             input_boxes=None if b is None else torch.tensor(b)[None],
             input_points=None if p is None else torch.tensor(p)[None, :, None],
             input_labels=None if p is None else torch.ones(1, len(p), 1, dtype=torch.long),
@@ -75,7 +75,7 @@ def test_no_prompts(sam: Sam, many: bool) -> None:
     embedding = Embedding((40, 60), ())
     none: list[dict[str, Any]] = [{"boxes": boxes()}, {"points": points()}, {}]
     for prompts in none:
-        found = sam.draw(embedding, many=many, **prompts)
+        found = sam.predict_masks(embedding, multimask=many, **prompts)
         assert found.masks.shape == (0, 3 if many else 1, 40, 60) and found.masks.dtype == torch.bool
         assert found.quality.shape == (0, 3 if many else 1)
 
@@ -85,9 +85,9 @@ def test_many_prompts_are_as_each_in_a_smaller_batch(sam: Sam) -> None:
     random = np.random.default_rng(0)
     low = random.uniform(0, (40, 24), (131, 2))
     b = np.concatenate([low, low + random.uniform(8, 24, (131, 2))], 1).astype(np.float32)
-    together = sam.draw(embedding, boxes=b)
+    together = sam.predict_masks(embedding, boxes=b)
     assert together.masks.shape == (131, 1, 48, 64)
-    parts = [sam.draw(embedding, boxes=b[s : s + 40]) for s in range(0, 131, 40)]
+    parts = [sam.predict_masks(embedding, boxes=b[s : s + 40]) for s in range(0, 131, 40)]
     assert_close(together.quality, torch.cat([p.quality for p in parts]), depth="network")
     # nothing but logits that are zero up to rounding; some masks are of a pixel or two, so not one by one
     assert_same_pixels(together.masks, torch.cat([p.masks for p in parts]), share=1e-3)
@@ -96,7 +96,7 @@ def test_many_prompts_are_as_each_in_a_smaller_batch(sam: Sam) -> None:
 def test_large_pictures_are_enlarged_in_smaller_batches(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
     (embedding,) = sam.embed([disc(48, 64, (20, 30), 12)])
     b = boxes((10, 10, 40, 30), (0, 0, 64, 48), (20, 5, 30, 30), (12, 8, 44, 36), (5, 5, 60, 40))
-    plain, sizes, enlarge = sam.draw(embedding, boxes=b), [], Frame._enlarged
+    plain, sizes, enlarge = sam.predict_masks(embedding, boxes=b), [], Frame._enlarged
 
     def watched(frame: Frame, logits: Tensor, size: tuple[int, int]) -> Tensor:
         sizes.append(len(logits))
@@ -104,7 +104,7 @@ def test_large_pictures_are_enlarged_in_smaller_batches(sam: Sam, monkeypatch: p
 
     monkeypatch.setattr("annofree.features.sam_inputs._LOGITS_AT_ONCE", 2 * 48 * 64)
     monkeypatch.setattr(Frame, "_enlarged", watched)
-    found = sam.draw(embedding, boxes=b)
+    found = sam.predict_masks(embedding, boxes=b)
     assert sizes == [2, 2, 1]
     assert int(plain.masks.sum((2, 3)).min()) > 100
     assert_same_masks(found.masks, plain.masks)
@@ -113,21 +113,21 @@ def test_large_pictures_are_enlarged_in_smaller_batches(sam: Sam, monkeypatch: p
 def test_coordinates_are_scaled_with_the_picture(sam: Sam) -> None:
     (square,) = sam.embed([disc(256, 256, (120, 100), 50)])
     wide = Embedding((64, 512), square.state)  # the same features, said to be of a picture of 64 x 512
-    of_square = sam.draw(square, boxes=boxes((50, 70, 150, 170)), points=points((100, 120)))
-    of_wide = sam.draw(wide, boxes=boxes((100, 17.5, 300, 42.5)), points=points((200, 30)))
+    of_square = sam.predict_masks(square, boxes=boxes((50, 70, 150, 170)), points=points((100, 120)))
+    of_wide = sam.predict_masks(wide, boxes=boxes((100, 17.5, 300, 42.5)), points=points((200, 30)))
     assert_close(of_wide.quality, of_square.quality, depth="network")
     assert of_wide.masks.shape == (1, 1, 64, 512)
     shrunk = of_square.masks[0, 0][2::4].repeat_interleave(2, 1)
     assert float((shrunk != of_wide.masks[0, 0]).float().mean()) < 0.02  # resized otherwise: borders move by part of a pixel
 
 
-@pytest.mark.parametrize(("size", "centre"), [((128, 384), (64.0, 300.0)), ((384, 128), (300.0, 64.0))])
+@pytest.mark.parametrize(("size", "center"), [((128, 384), (64.0, 300.0)), ((384, 128), (300.0, 64.0))])
 def test_a_box_on_a_long_picture_gives_a_mask_mostly_within_it(
-    sam: Sam, size: tuple[int, int], centre: tuple[float, float]
+    sam: Sam, size: tuple[int, int], center: tuple[float, float]
 ) -> None:
-    image = disc(*size, centre, 40)
-    y, x = centre
-    found = sam.draw(sam.embed([image])[0], boxes=boxes((x - 40, y - 40, x + 40, y + 40)))
+    image = disc(*size, center, 40)
+    y, x = center
+    found = sam.predict_masks(sam.embed([image])[0], boxes=boxes((x - 40, y - 40, x + 40, y + 40)))
     mask = found.masks[0, 0].numpy()
     inside = mask[int(y) - 44 : int(y) + 44, int(x) - 44 : int(x) + 44]
     assert mask.sum() > 300
@@ -144,7 +144,9 @@ def test_two_pictures_are_as_each_alone(sam: Sam) -> None:
             assert a.shape == b.shape and len(a) == 1
             assert_close(a, b, depth="network")
         prompt = boxes((20, 20, 80, 80))
-        assert_close(sam.draw(together, boxes=prompt).quality, sam.draw(alone, boxes=prompt).quality, depth="network")
+        assert_close(
+            sam.predict_masks(together, boxes=prompt).quality, sam.predict_masks(alone, boxes=prompt).quality, depth="network"
+        )
 
 
 def test_provenance_says_which_weights(sam: Sam) -> None:
@@ -153,23 +155,23 @@ def test_provenance_says_which_weights(sam: Sam) -> None:
 
 
 def test_no_pictures(sam: Sam) -> None:
-    assert sam.embed([]) == [] and sam.draw_batch([]) == []
+    assert sam.embed([]) == [] and sam.predict_masks_batch([]) == []
 
 
 def test_points_without_labels_are_all_on_the_thing(sam: Sam) -> None:
     (embedding,) = sam.embed([disc(96, 96, (40, 50), 25)])
     several = np.array([[[50, 40], [60, 45]], [[10, 10], [90, 80]]], np.float32)
-    plain = sam.draw(embedding, points=several)
-    said = sam.draw(embedding, points=several, labels=np.ones((2, 2), np.int64))
+    plain = sam.predict_masks(embedding, points=several)
+    said = sam.predict_masks(embedding, points=several, labels=np.ones((2, 2), np.int64))
     assert torch.equal(plain.masks, said.masks) and plain.masks.shape == (2, 1, 96, 96)
-    flat = sam.draw(embedding, points=several[:, 0], labels=np.ones(2, np.int64))
-    assert torch.equal(flat.quality, sam.draw(embedding, points=several[:, :1]).quality)
+    flat = sam.predict_masks(embedding, points=several[:, 0], labels=np.ones(2, np.int64))
+    assert torch.equal(flat.quality, sam.predict_masks(embedding, points=several[:, :1]).quality)
 
 
 def test_a_point_beside_the_thing_takes_it_away(sam: Sam) -> None:
     (embedding,) = sam.embed([disc(256, 256, (120, 100), 50)])
     both = np.array([[[100, 120], [100, 120]]], np.float32)
-    on, off = (sam.draw(embedding, points=both, labels=np.array([[1, k]])).quality for k in (1, 0))
+    on, off = (sam.predict_masks(embedding, points=both, labels=np.array([[1, k]])).quality for k in (1, 0))
     assert float((on - off).abs().max()) > 1e-3
 
 
@@ -192,13 +194,13 @@ GOOD = {"boxes": boxes((1, 1, 9, 9)), "points": points((5, 5))}
 )
 def test_prompts_that_are_none(sam: Sam, wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        sam.draw(Embedding((10, 10), ()), **wrong)
+        sam.predict_masks(Embedding((10, 10), ()), **wrong)
 
 
 def test_as_many_prompts_as_pictures(sam: Sam) -> None:
     embeddings = sam.embed([disc(48, 64, (20, 30), 12)] * 2)
     with pytest.raises(InputError, match=r"expected prompts for 2 images, got \[1, 2, 2\]"):
-        sam.draw_batch(embeddings, boxes=[boxes((1, 1, 9, 9))])
+        sam.predict_masks_batch(embeddings, boxes=[boxes((1, 1, 9, 9))])
 
 
 def test_prompts_of_several_kinds_in_one_call(sam: Sam) -> None:
@@ -206,10 +208,10 @@ def test_prompts_of_several_kinds_in_one_call(sam: Sam) -> None:
     embeddings = sam.embed(images)
     given_boxes = [boxes((10, 5, 40, 40)), None, boxes((3, 3, 40, 30), (0, 0, 20, 20)), None]
     given_points = [None, points((20, 30)), points((30, 20), (5, 5)), None]
-    drawn = sam.draw_batch(embeddings, boxes=given_boxes, points=given_points, many=True)
+    drawn = sam.predict_masks_batch(embeddings, boxes=given_boxes, points=given_points, many=True)
     assert [len(d.masks) for d in drawn] == [1, 1, 2, 0]
     for found, e, b, p in zip(drawn, embeddings, given_boxes, given_points, strict=True):
-        alone = sam.draw(e, boxes=b, points=p, many=True)
+        alone = sam.predict_masks(e, boxes=b, points=p, multimask=True)
         assert_close(found.quality, alone.quality, depth="network")
         assert found.masks.shape == alone.masks.shape == (len(found.quality), 3, *e.size)
 
@@ -218,7 +220,7 @@ def test_prompts_of_several_kinds_in_one_call(sam: Sam) -> None:
 def copy(tmp_path: Path) -> Path:
     """The bundled folder, without its card, to be spoiled."""
     for name in ("config.json", "model.safetensors"):
-        shutil.copy(bundled("tiny-sam") / name, tmp_path / name)
+        shutil.copy(find_bundled("tiny-sam") / name, tmp_path / name)
     return tmp_path
 
 
@@ -250,7 +252,7 @@ def test_folders_that_cannot_be_read(
 ) -> None:
     spoil(copy, change)
     with pytest.raises(error, match=said):
-        Sam(copy, card=Card.read(bundled("tiny-sam")))
+        Sam(copy, card=Card.read(find_bundled("tiny-sam")))
     assert not capfd.readouterr().err  # no table of keys, no bar
 
 
@@ -292,12 +294,12 @@ def test_a_preprocessor_of_something_else(tmp_path: Path, change: dict[str, Any]
 
 def test_padding_is_cut_off_before_the_last_resize() -> None:
     frame = Frame(64, "pad")
-    assert frame.inner((20, 40)) == (32, 64) and frame.scale((20, 40)) == (1.6, 1.6)
+    assert frame.fit_inner((20, 40)) == (32, 64) and frame.scale((20, 40)) == (1.6, 1.6)
     logits = torch.full((1, 1, 16, 16), -1.0)
     logits[..., :8, :] = 1.0  # of the picture; what follows is padding
-    masks = frame.masks(logits, (20, 40))
+    masks = frame.resize_masks(logits, (20, 40))
     assert masks.shape == (1, 1, 20, 40) and masks[..., :19, :].all()
-    zeros = frame.pixels(Image(np.full((20, 40, 3), 255, np.uint8)), torch.device("cpu"))
+    zeros = frame.preprocess(Image(np.full((20, 40, 3), 255, np.uint8)), torch.device("cpu"))
     assert zeros.shape == (1, 3, 64, 64) and (zeros[..., 32:, :] == 0).all() and (zeros[..., :32, :] > 1).all()
 
 
@@ -309,10 +311,10 @@ def test_each_family_is_one_of_transformers() -> None:
 
 
 def test_half_precision_moves_no_prompt(sam: Sam) -> None:
-    half = Sam(bundled("tiny-sam"), dtype=torch.bfloat16)
+    half = Sam(find_bundled("tiny-sam"), dtype=torch.bfloat16)
     place = torch.tensor([[[[100.3, 201.7]]]])
     exact, found = (s._model.prompt_encoder.shared_embedding(place.clone(), (256, 256)) for s in (sam, half))
     assert found.dtype == torch.float32 and torch.equal(found, exact)
     assert half._model.mask_decoder.iou_token.weight.dtype == torch.bfloat16
     (embedding,) = half.embed([disc(48, 64, (20, 30), 12)])
-    assert half.draw(embedding, points=points((30, 20))).quality.dtype == torch.float32
+    assert half.predict_masks(embedding, points=points((30, 20))).quality.dtype == torch.float32

@@ -19,7 +19,7 @@ from annofree.errors import InputError, MissingError
 from annofree.features.dino import Dino
 from annofree.features.selfmask import SelfMask, load_selfmask, save_selfmask
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork
-from annofree.hub.cards import Card, sha256_of
+from annofree.hub.cards import Card, hash_file
 from annofree.protocols import Objectness
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close
@@ -42,7 +42,7 @@ def noise(height: int, width: int, seed: int = 0) -> Image:
 
 
 def card(folder: Path, **use: Any) -> Card:
-    files = {name: sha256_of(folder / name) for name in ("config.json", "model.safetensors")}
+    files = {name: hash_file(folder / name) for name in ("config.json", "model.safetensors")}
     family = "SelfMask"
     return Card("tiny-selfmask", family, "S0", "MIT", "nothing", "emoji", files, kind="saliency", use=use)
 
@@ -55,10 +55,10 @@ def test_tokens_are_those_that_dino_reads(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     card(tmp_path).write(tmp_path)
     image = noise(48, 40)
-    (expected,) = Dino(tmp_path, positions="bicubic").tokens([image])
+    (expected,) = Dino(tmp_path, positions="bicubic").extract_tokens([image])
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (TINY.mean, TINY.std))
     pixels = (torch.tensor(image.pixels).permute(2, 0, 1) / 255 - mean) / std
-    assert_close(made.tokens(pixels[None])[0], expected.values, depth="network")
+    assert_close(made.extract_tokens(pixels[None])[0], expected.values, depth="network")
 
 
 def test_masks_are_dot_products_of_queries_with_twice_as_many_tokens() -> None:
@@ -66,7 +66,7 @@ def test_masks_are_dot_products_of_queries_with_twice_as_many_tokens() -> None:
     pixels = torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(1))
     out = made(pixels)
     assert out.masks.shape == (2, 2, 5, 4, 6) and out.objectness.shape == (2, 2, 5)
-    tokens = made.tokens(pixels)
+    tokens = made.extract_tokens(pixels)
     queries = made.decoder(made.query_embed, tokens.flatten(2).transpose(1, 2))
     fine = F.interpolate(tokens, size=(4, 6), mode="bilinear")
     for image, layer, query in [(0, 0, 0), (1, 1, 4)]:
@@ -83,14 +83,14 @@ def test_the_query_of_the_largest_objectness_is_chosen(tmp_path: Path) -> None:
     model = SelfMask(tmp_path)
     objectness: Objectness = model
     images = [noise(32, 40), noise(20, 13, 1), noise(32, 40, 2)]
-    maps = objectness.maps(images)
-    for image, one, salient in zip(images, maps, model.masks(images, every=True), strict=True):
+    maps = objectness.predict_maps(images)
+    for image, one, salient in zip(images, maps, model.predict_masks(images, every=True), strict=True):
         assert salient.all_soft is not None and salient.all_objectness is not None
         best = int(salient.all_objectness.argmax())
         assert salient.all_soft.shape == (5, *image.size) and salient.objectness == float(salient.all_objectness[best])
         assert torch.equal(salient.soft, salient.all_soft[best]) and torch.equal(salient.mask, salient.soft > 0.5)
         assert_close(one, salient.soft)  # drawn alone, not with the other queries' masks
-    alone = model.masks(images[1:2])[0]
+    alone = model.predict_masks(images[1:2])[0]
     assert alone.all_soft is None
     assert_close(alone.soft, maps[1], depth="network")
 
@@ -104,8 +104,8 @@ def test_pictures_keep_their_size_and_are_padded_or_take_a_short_side(tmp_path: 
     out = model.network(padded[None])
     best = int(out.objectness[0, -1].argmax())
     large = F.interpolate(out.masks[:, -1, best : best + 1], scale_factor=4, mode="bilinear")[0, 0]
-    assert_close(model.maps([image])[0], large[:20, :13], depth="network")
-    assert SelfMask(tmp_path, side=32).maps([image])[0].shape == (20, 13)
+    assert_close(model.predict_maps([image])[0], large[:20, :13], depth="network")
+    assert SelfMask(tmp_path, side=32).predict_maps([image])[0].shape == (20, 13)
     card(tmp_path, side=16).write(tmp_path)
     by_card = SelfMask(tmp_path)
     assert by_card.side == 16 and by_card.provenance["weights"]["tier"] == "S0"

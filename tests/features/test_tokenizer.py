@@ -2,7 +2,7 @@ import open_clip
 import pytest
 import torch
 
-from annofree.features.tokenizer import Tokenizer, vocabulary_of
+from annofree.features.tokenizer import Tokenizer, collect_token_ids
 
 TEXTS = ["a photo of a dog", "a photo of two elephants and an orange", "traffic light"]
 LENGTH = 12
@@ -10,7 +10,7 @@ LENGTH = 12
 
 @pytest.fixture(scope="module")
 def small() -> Tokenizer:
-    return Tokenizer(LENGTH, vocabulary_of(TEXTS))
+    return Tokenizer(LENGTH, collect_token_ids(TEXTS))
 
 
 def test_the_full_tokenizer_is_open_clips() -> None:
@@ -19,12 +19,12 @@ def test_the_full_tokenizer_is_open_clips() -> None:
     theirs = open_clip.get_tokenizer("RN50")
     assert torch.equal(full(texts), theirs(texts))
     assert full.size == 49408
-    assert not full.unknown("unicorn")
+    assert not full.is_unknown("unicorn")
 
 
 def test_the_vocabulary_is_sorted_and_holds_each_token_once() -> None:
-    vocabulary = vocabulary_of(TEXTS)
-    assert vocabulary == sorted(set(vocabulary)) == vocabulary_of(reversed(TEXTS))
+    vocabulary = collect_token_ids(TEXTS)
+    assert vocabulary == sorted(set(vocabulary)) == collect_token_ids(reversed(TEXTS))
     words = {word for text in TEXTS for word in text.split()}
     assert len(vocabulary) == len(words)  # each of these words is one token
 
@@ -41,7 +41,7 @@ def test_start_words_end_and_padding(small: Tokenizer) -> None:
 
 
 def test_ids_are_the_full_ones_renumbered_in_order(small: Tokenizer) -> None:
-    vocabulary = vocabulary_of(TEXTS)
+    vocabulary = collect_token_ids(TEXTS)
     full = Tokenizer(LENGTH)(TEXTS)
     for ours, theirs in zip(small(TEXTS), full, strict=True):
         words = [t for t in theirs.tolist() if t and t < 49406]
@@ -57,8 +57,8 @@ def test_the_end_is_the_highest_id_and_there_once(small: Tokenizer) -> None:
 
 
 def test_unknown_words_become_one(small: Tokenizer) -> None:
-    assert small.unknown("unicorn") and small.unknown("a purple dog")
-    assert not small.unknown("dog") and not small.unknown("Two Elephants")
+    assert small.is_unknown("unicorn") and small.is_unknown("a purple dog")
+    assert not small.is_unknown("dog") and not small.is_unknown("Two Elephants")
     row = small(["a xylophone"])[0].tolist()
     end = row.index(small.size - 1)
     assert row[0] == small.size - 2 and 1 in row[2:end]

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from annofree.errors import InputError
-from annofree.features.clip_network import Tower, tower_of
-from annofree.features.clip_resnet import ResNetTower, attention_pool, value_path
+from annofree.features.clip_network import Tower, wrap_tower
+from annofree.features.clip_resnet import ResNetTower, pool_attention, project_values
 from annofree.features.clip_vit import VitTower
 from annofree.features.position_embeddings import PositionRule
 from annofree.protocols import DensePath
@@ -70,7 +70,7 @@ class TestAttentionPool:
         visual = resnet.visual
         x = random(3, 3, 128, 128, seed=1)
         with torch.inference_mode():
-            ours, theirs = attention_pool(visual.attnpool, resnet.layer4(x)), visual(x)
+            ours, theirs = pool_attention(visual.attnpool, resnet.extract_layer4(x)), visual(x)
         assert ours.shape == (3, resnet.dimension)
         assert_close(F.normalize(ours, dim=1), F.normalize(theirs, dim=1), depth="network")
 
@@ -78,7 +78,7 @@ class TestAttentionPool:
         pool = copy.deepcopy(resnet.visual.attnpool).double()  # so that little is left to rounding
         x = random(3, pool.v_proj.in_features, 4, 4).double()
         with torch.inference_mode():
-            assert_close(attention_pool(pool, x), pool(x))
+            assert_close(pool_attention(pool, x), pool(x))
 
     @pytest.mark.parametrize(("height", "width"), [(2, 2), (7, 7), (3, 9), (8, 5), (1, 6), (1, 1)])
     def test_at_another_size_it_is_the_pool_with_resized_positions(self, resnet: ResNetTower, height: int, width: int) -> None:
@@ -86,7 +86,7 @@ class TestAttentionPool:
         x = random(2, pool.v_proj.in_features, height, width)
         before = parameters_of(resnet)
         with torch.inference_mode():
-            attention_pool(pool, x)
+            pool_attention(pool, x)
         after = parameters_of(resnet)
         assert all(torch.equal(before[k], after[k]) for k in before)
 
@@ -103,15 +103,15 @@ class TestAttentionPool:
         listed = [first, *(grid[0, :, row, column] for row in range(height) for column in range(width))]
         other.positional_embedding = nn.Parameter(torch.stack(listed))
         with torch.inference_mode():
-            assert_close(attention_pool(pool, x), other(x))
+            assert_close(pool_attention(pool, x), other(x))
 
     def test_what_was_seen_before_changes_nothing(self, resnet: ResNetTower) -> None:
         pool = resnet.visual.attnpool
         native = random(1, pool.v_proj.in_features, 4, 4)
         with torch.inference_mode():
-            alone = attention_pool(pool, native)
-            attention_pool(pool, random(1, pool.v_proj.in_features, 9, 2))
-            assert torch.equal(attention_pool(pool, native), alone)
+            alone = pool_attention(pool, native)
+            pool_attention(pool, random(1, pool.v_proj.in_features, 9, 2))
+            assert torch.equal(pool_attention(pool, native), alone)
 
 
 class TestValuePath:
@@ -119,7 +119,7 @@ class TestValuePath:
         pool = resnet.visual.attnpool
         x = random(2, pool.v_proj.in_features, 3, 5)
         with torch.inference_mode():
-            dense = value_path(pool, x)
+            dense = project_values(pool, x)
             assert dense.shape == (2, resnet.dimension, 3, 5)
             for b, i, j in np.ndindex(2, 3, 5):
                 assert_close(dense[b, :, i, j], pool.c_proj(pool.v_proj(x[b, :, i, j])))
@@ -132,7 +132,7 @@ class TestValuePath:
         pool.positional_embedding.data.zero_()
         x = random(1, pool.v_proj.in_features, 1, 1).expand(-1, -1, *size)
         with torch.inference_mode():
-            assert_close(value_path(pool, x)[..., 0, 0], attention_pool(pool, x))
+            assert_close(project_values(pool, x)[..., 0, 0], pool_attention(pool, x))
 
 
 class TestResNetTower:
@@ -146,13 +146,13 @@ class TestResNetTower:
             by_hand = v.layer3(v.layer2(v.layer1(v.stem(x))))
             (listed,) = v.forward_intermediates(x, indices=[3], intermediates_only=True)["image_intermediates"]
             assert by_hand.shape == (2, 128, 6, 10)
-            assert torch.equal(resnet.conv4(x), by_hand)
-            assert_close(resnet.conv4(x), listed, depth="network")
+            assert torch.equal(resnet.extract_conv4(x), by_hand)
+            assert_close(resnet.extract_conv4(x), listed, depth="network")
 
     @pytest.mark.parametrize("path", RESNET_PATHS)
     def test_a_path_gives_a_cell_a_stride(self, resnet: ResNetTower, path: DensePath) -> None:
         with torch.inference_mode():
-            found = resnet.dense(random(2, 3, 64, 224), path)
+            found = resnet.encode_dense(random(2, 3, 64, 224), path)
         assert found.shape == (2, 24, 2, 7) and torch.isfinite(found).all()
 
     def test_attention_asks_by_each_token_as_the_mean_asks_in_the_pool(self, resnet: ResNetTower) -> None:
@@ -161,7 +161,7 @@ class TestResNetTower:
         tower.visual.attnpool.positional_embedding.data[:] = tower.visual.attnpool.positional_embedding[0].clone()
         x = random(1, 3, 32, 32)
         with torch.inference_mode():
-            assert_close(tower.dense(x, "attention")[..., 0, 0], tower.whole(x), depth="network")
+            assert_close(tower.encode_dense(x, "attention")[..., 0, 0], tower.encode_image(x), depth="network")
 
     def test_surgery_differs_from_attention_by_queries_and_keys_alone(self, resnet: ResNetTower) -> None:
         visual = copy.deepcopy(resnet.visual)
@@ -170,21 +170,21 @@ class TestResNetTower:
             projection.load_state_dict(pool.v_proj.state_dict())
         x = random(2, 3, 64, 96)
         with torch.inference_mode():
-            other = ResNetTower(visual, "bilinear").dense(x, "attention")
-            assert_close(resnet.dense(x, "surgery"), other, depth="network")
+            other = ResNetTower(visual, "bilinear").encode_dense(x, "attention")
+            assert_close(resnet.encode_dense(x, "surgery"), other, depth="network")
 
     def test_regions_go_through_the_pool(self, resnet: ResNetTower) -> None:
         x, boxes = random(1, 3, 128, 192), torch.tensor([[10.0, 5.0, 60.0, 50.0], [0.0, 0.0, 96.0, 64.0]])
         with torch.inference_mode():
-            found = resnet.regions(x, boxes, (64, 96))
-            cells = roi_align(resnet.layer4(x), [boxes / 16], 4, aligned=True)
+            found = resnet.encode_regions(x, boxes, (64, 96))
+            cells = roi_align(resnet.extract_layer4(x), [boxes / 16], 4, aligned=True)
             assert_close(found, resnet.visual.attnpool(cells), depth="network")
 
     def test_what_it_does_not_have(self, resnet: ResNetTower) -> None:
         x = random(1, 3, 64, 64)
         with pytest.raises(InputError, match="a ViT has value\\+mlp"):
-            resnet.dense(x, "value+mlp")
-        for read in (resnet.patches, resnet.keys):
+            resnet.encode_dense(x, "value+mlp")
+        for read in (resnet.extract_patches, resnet.extract_keys):
             with pytest.raises(InputError, match="use a ViT"):
                 read(x)
 
@@ -196,15 +196,15 @@ class TestVitTower:
     def test_at_the_native_size_it_is_as_open_clip_runs_it(self, vit: VitTower) -> None:
         x = random(3, 3, 64, 64)
         with torch.inference_mode():
-            assert_close(vit.whole(x), vit.visual(x), depth="network")
+            assert_close(vit.encode_image(x), vit.visual(x), depth="network")
             listed = vit.visual.forward_intermediates(x, normalize_intermediates=True)["image_intermediates"][-1]
-            assert_close(vit.patches(x), listed, depth="network")
+            assert_close(vit.extract_patches(x), listed, depth="network")
 
     def test_a_native_size_that_is_not_square(self) -> None:
         tower = VitTower(shuffled(lambda: vit_of(image_size=(48, 80))))
         x = random(2, 3, 48, 80)
         with torch.inference_mode():
-            assert_close(tower.whole(x), tower.visual(x), depth="network")
+            assert_close(tower.encode_image(x), tower.visual(x), depth="network")
         assert tower.native == 48
 
     @pytest.mark.parametrize("changes", [{"no_ln_pre": True}, {"final_ln_after_pool": True}, {"ls_init_value": 0.3}])
@@ -212,29 +212,29 @@ class TestVitTower:
         tower = VitTower(shuffled(lambda: vit_of(**changes)))
         x = random(2, 3, 64, 64)
         with torch.inference_mode():
-            assert_close(tower.whole(x), tower.visual(x), depth="network")
+            assert_close(tower.encode_image(x), tower.visual(x), depth="network")
 
     @pytest.mark.parametrize("path", VIT_PATHS)
     @pytest.mark.parametrize("size", [(64, 64), (48, 112), (70, 35)])
     def test_a_path_gives_a_cell_a_whole_patch(self, vit: VitTower, path: DensePath, size: tuple[int, int]) -> None:
         x = random(2, 3, *size)
         with torch.inference_mode():
-            found = vit.dense(x, path)
-            cut = vit.dense(x[..., : size[0] // 16 * 16, : size[1] // 16 * 16], path)
+            found = vit.encode_dense(x, path)
+            cut = vit.encode_dense(x[..., : size[0] // 16 * 16, : size[1] // 16 * 16], path)
         assert found.shape == (2, 24, size[0] // 16, size[1] // 16) and torch.isfinite(found).all()
         assert_close(found, cut, depth="network")
 
     def test_attention_is_the_last_tokens(self, vit: VitTower) -> None:
         x = random(2, 3, 48, 80)
         with torch.inference_mode():
-            projected = (vit.patches(x).permute(0, 2, 3, 1) @ vit.visual.proj).permute(0, 3, 1, 2)
-            assert_close(vit.dense(x, "attention"), projected, depth="network")
+            projected = (vit.extract_patches(x).permute(0, 2, 3, 1) @ vit.visual.proj).permute(0, 3, 1, 2)
+            assert_close(vit.encode_dense(x, "attention"), projected, depth="network")
 
     @pytest.mark.parametrize("path", ["surgery", "attention"])
     def test_the_class_token_is_the_ordinary_one(self, vit: VitTower, path: DensePath) -> None:
         x = random(2, 3, 64, 64)
         with torch.inference_mode():
-            assert_close(vit.tokens(x, path)[:, 0], vit.whole(x), depth="network")
+            assert_close(vit.extract_tokens(x, path)[:, 0], vit.encode_image(x), depth="network")
 
     def test_surgery_begins_six_blocks_from_the_end(self, vit: VitTower) -> None:
         """Without the last six output projections and MLPs, it reads what enters the third of eight blocks."""
@@ -244,11 +244,11 @@ class TestVitTower:
                 layer.weight.zero_(), layer.bias.zero_()
         x = random(1, 3, 64, 64)
         with torch.inference_mode():
-            assert_close(tower.dense(x, "surgery"), tower.dense(x, "attention"), depth="network")
+            assert_close(tower.encode_dense(x, "surgery"), tower.encode_dense(x, "attention"), depth="network")
             for left, block in enumerate(tower.visual.transformer.resblocks[:3], 1):  # an MLP counts before the sixth only
-                before = tower.dense(x, "surgery")
+                before = tower.encode_dense(x, "surgery")
                 block.mlp.c_proj.bias.add_(random(32, seed=left))
-                after = tower.dense(x, "surgery")
+                after = tower.encode_dense(x, "surgery")
                 if left > 2:
                     assert_close(after, before, depth="network")
                 else:
@@ -258,7 +258,7 @@ class TestVitTower:
         x = random(1, 3, 128, 192)
         boxes = torch.tensor([[0.0, 0.0, 96.0, 64.0], [8.0, 8.0, 8.01, 8.01]])
         with torch.inference_mode():
-            found, dense = vit.regions(x, boxes, (64, 96)), vit.dense(x, "surgery")[0]
+            found, dense = vit.encode_regions(x, boxes, (64, 96)), vit.encode_dense(x, "surgery")[0]
         # 8 px of a picture of 64 px in 8 cells: the corner where four cells meet
         # the box is no point: a hundredth of a px
         torch.testing.assert_close(found[1], dense[:, :2, :2].mean((1, 2)), atol=1e-2, rtol=1e-2)
@@ -266,12 +266,12 @@ class TestVitTower:
 
     def test_what_it_does_not_have(self, vit: VitTower) -> None:
         with pytest.raises(InputError, match="use a CLIP ResNet"):
-            vit.conv4(random(1, 3, 64, 64))
+            vit.extract_conv4(random(1, 3, 64, 64))
         unknown: Any = "surgary"
         with pytest.raises(InputError, match="did you mean 'surgery'"):
-            vit.dense(random(1, 3, 64, 64), unknown)
+            vit.encode_dense(random(1, 3, 64, 64), unknown)
         with pytest.raises(InputError, match="at least 16 px"):
-            vit.whole(random(1, 3, 8, 64))
+            vit.encode_image(random(1, 3, 8, 64))
 
 
 class TestPositions:
@@ -281,8 +281,8 @@ class TestPositions:
         with torch.inference_mode():
             for tower in (resnet, vit):
                 for path, rule in own.items():
-                    others = [tower_of(tower.visual, r).dense(x, path) for r in ("bicubic", "bilinear")]
-                    found = tower.dense(x, path)
+                    others = [wrap_tower(tower.visual, r).encode_dense(x, path) for r in ("bicubic", "bilinear")]
+                    found = tower.encode_dense(x, path)
                     assert torch.equal(found, others[rule == "bilinear"])
                     assert torch.equal(*others) == (path == "value" and tower is resnet), "a ResNet's values have no positions"
 
@@ -290,24 +290,24 @@ class TestPositions:
         x = random(1, 3, 64, 64)
         with torch.inference_mode():
             plain, dino, zutis = (
-                tower_of(vit.visual, rule).patches(x) for rule in ("bicubic", "bicubic+0.1", "bicubic+0.1-always")
+                wrap_tower(vit.visual, rule).extract_patches(x) for rule in ("bicubic", "bicubic+0.1", "bicubic+0.1-always")
             )
         assert torch.equal(plain, dino) and not torch.allclose(plain, zutis, atol=1e-4)
 
     def test_odd_sizes_change_no_parameter_and_no_later_answer(self, resnet: ResNetTower, vit: VitTower) -> None:
         native = random(1, 3, 128, 128)
         for tower in (resnet, vit):
-            before, (whole, dense) = parameters_of(tower), (tower.whole(native), tower.dense(native, "surgery"))
+            before, (whole, dense) = parameters_of(tower), (tower.encode_image(native), tower.encode_dense(native, "surgery"))
             for size in [(32, 32), (96, 224), (160, 64)]:
-                tower.whole(random(1, 3, *size)), tower.dense(random(1, 3, *size), "surgery")
+                tower.encode_image(random(1, 3, *size)), tower.encode_dense(random(1, 3, *size), "surgery")
             after = parameters_of(tower)
             assert all(torch.equal(before[k], after[k]) for k in before)
-            assert torch.equal(tower.whole(native), whole) and torch.equal(tower.dense(native, "surgery"), dense)
+            assert torch.equal(tower.encode_image(native), whole) and torch.equal(tower.encode_dense(native, "surgery"), dense)
 
 
 class TestTowerOf:
     def test_the_two_kinds(self, resnet: ResNetTower, vit: VitTower) -> None:
-        assert isinstance(tower_of(resnet.visual), ResNetTower) and isinstance(tower_of(vit.visual), VitTower)
+        assert isinstance(wrap_tower(resnet.visual), ResNetTower) and isinstance(wrap_tower(vit.visual), VitTower)
 
     @pytest.mark.parametrize(
         ("changes", "said"),
@@ -320,9 +320,9 @@ class TestTowerOf:
     )
     def test_other_vits_are_refused(self, changes: dict[str, Any], said: str) -> None:
         with pytest.raises(InputError, match=said):
-            tower_of(vit_of(**changes))
+            wrap_tower(vit_of(**changes))
 
     def test_other_libraries_towers_are_refused(self) -> None:
         timm = TimmModel("vit_tiny_patch16_224", embed_dim=8, image_size=32)
         with pytest.raises(InputError, match="got TimmModel"):
-            tower_of(timm)
+            wrap_tower(timm)

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError
-from annofree.features.position_embeddings import resized_positions
-from annofree.features.query_decoder import sine_positions
-from annofree.features.zutis_network import ZutisConfig, ZutisNetwork, ZutisOutput, unit_map
-from annofree.features.zutis_weights import config_of, load_zutis, save_zutis
-from annofree.hub.cards import Card, bundled, sha256_of
+from annofree.features.position_embeddings import resize_positions
+from annofree.features.query_decoder import compute_sine_positions
+from annofree.features.zutis_network import ZutisConfig, ZutisNetwork, ZutisOutput, normalize_map
+from annofree.features.zutis_weights import infer_config, load_zutis, save_zutis
+from annofree.hub.cards import Card, find_bundled, hash_file
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close
 
@@ -93,19 +93,19 @@ def slow(network: ZutisNetwork, pixels: Tensor) -> ZutisOutput:
     h, w = pixels.shape[-2] // c.patch, pixels.shape[-1] // c.patch
     x = v.conv1(pixels).flatten(2).transpose(1, 2)
     x = torch.cat([v.class_embedding.expand(len(x), 1, -1), x], 1)
-    x = x + resized_positions(v.positional_embedding, (h, w), "bicubic+0.1-always")
+    x = x + resize_positions(v.positional_embedding, (h, w), "bicubic+0.1-always")
     tokens = v.ln_post(v.transformer(v.ln_pre(x)))[:, 1:].transpose(1, 2).reshape(len(x), c.width, h, w)
     fine = F.interpolate(tokens, size=(2 * h, 2 * w), mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
     projected = fine @ v.proj
     normed = F.layer_norm(projected, projected.shape[1:], eps=1e-5)
     units = normed / (normed.norm(dim=-1, keepdim=True) + 1e-7)
     memory = network.ffn1(fine)
-    seen = network.decoder(network.query_embed.weight, memory.flatten(1, 2), sine_positions((2 * h, 2 * w), c.width))
+    seen = network.decoder(network.query_embed.weight, memory.flatten(1, 2), compute_sine_positions((2 * h, 2 * w), c.width))
     queries = network.ffn2(seen)
     queries = queries / queries.norm(dim=-1, keepdim=True)
     masks = torch.stack([torch.einsum("bqc,byxc->bqyx", q, memory) for q in queries.unbind(1)], 1).sigmoid()
-    centred = projected - projected.mean((1, 2, 3), keepdim=True)
-    return ZutisOutput(units.permute(0, 3, 1, 2), centred.norm(dim=-1), masks)
+    centerd = projected - projected.mean((1, 2, 3), keepdim=True)
+    return ZutisOutput(units.permute(0, 3, 1, 2), centerd.norm(dim=-1), masks)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (24, 56), (45, 37), (8, 8)])
@@ -124,7 +124,7 @@ def test_the_flow_is_that_of_the_slow_twin(size: tuple[int, int]) -> None:
 
 def test_taking_the_mean_of_the_map_is_its_layer_norm() -> None:
     projected = 3 * random(2, 50, 14, 18) + 0.7
-    units, lengths = unit_map(projected)
+    units, lengths = normalize_map(projected)
     normed = F.layer_norm(projected, projected.shape[1:], eps=1e-5)
     expected = normed / (normed.norm(dim=1, keepdim=True) + 1e-7)
     assert_close(units, expected)
@@ -136,11 +136,11 @@ def test_positions_are_moved_at_the_native_size_too() -> None:
     network, pixels = made(), random(1, 3, 32, 32)
     with torch.inference_mode():
         before = network(pixels).features
-        moved = resized_positions(network.encoder.positional_embedding, (4, 4), "bicubic+0.1-always")
+        moved = resize_positions(network.encoder.positional_embedding, (4, 4), "bicubic+0.1-always")
     assert not torch.equal(moved, network.encoder.positional_embedding)
     unmoved = network.encoder.ln_post(network.encoder.transformer(network.encoder._embeds(pixels)))[:, 1:]
     fine = F.interpolate((unmoved @ network.encoder.proj).transpose(1, 2).view(1, -1, 4, 4), scale_factor=2, mode="bilinear")
-    assert (unit_map(fine)[0] - before).abs().max() > 1e-3
+    assert (normalize_map(fine)[0] - before).abs().max() > 1e-3
 
 
 @torch.inference_mode()
@@ -193,13 +193,13 @@ def test_half_precision_leaves_features_and_masks_in_full() -> None:
 def test_pictures_of_many_sizes_are_as_each_alone() -> None:
     network = made()
     images = [picture(size, i) for i, size in enumerate([(40, 48), (32, 32), (40, 48), (1, 1), (3, 90)])]
-    together = network.proposals(images)
+    together = network.propose(images)
     for image, found in zip(images, together, strict=True):
         cells = tuple(2 * max(8, side) // 8 // 2 * 2 for side in image.size)
         assert found.masks.shape == (5, *cells) and found.features.shape == (20, *cells) and found.lengths.shape == cells
-        for one, other in zip(found, network.proposals([image])[0], strict=True):
+        for one, other in zip(found, network.propose([image])[0], strict=True):
             assert_close(one, other, depth="network")
-    assert network.proposals([]) == []
+    assert network.propose([]) == []
 
 
 def test_pixels_are_normalised_by_the_configuration() -> None:
@@ -207,13 +207,13 @@ def test_pixels_are_normalised_by_the_configuration() -> None:
     x = torch.from_numpy(image.pixels.astype(np.float32) / 255).permute(2, 0, 1)[None]
     x = (x - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     with torch.inference_mode():
-        assert_close(network.proposals([image])[0].masks, network(x).masks[0, -1], depth="network")
+        assert_close(network.propose([image])[0].masks, network(x).masks[0, -1], depth="network")
 
 
 def test_pictures_are_read_at_the_size_asked_for() -> None:
     network = made()
-    (small,) = network.proposals([picture((64, 96))], side=32)
-    (capped,) = network.proposals([picture((64, 96))], longest=48)
+    (small,) = network.propose([picture((64, 96))], side=32)
+    (capped,) = network.propose([picture((64, 96))], longest=48)
     assert small.masks.shape == (5, 8, 12) and capped.masks.shape == (5, 8, 12)
 
 
@@ -245,7 +245,7 @@ def test_a_clips_vit_becomes_the_encoder(tmp_path: Path, pool: str) -> None:
 
 def test_a_resnet_is_refused() -> None:
     with pytest.raises(InputError, match=r"expected a CLIP with a ViT in .*, got one with ModifiedResNet"):
-        ZutisNetwork.from_clip(bundled("tiny-clip"))
+        ZutisNetwork.from_clip(find_bundled("tiny-clip"))
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_a_folder_holds_the_network(tmp_path: Path) -> None:
     weights = tmp_path / "made" / "model.safetensors"
     assert loaded.provenance == {
         "name": "made",
-        "sha256": {weights.name: sha256_of(weights)},
+        "sha256": {weights.name: hash_file(weights)},
         "trained_on": ["dog", "cat"],
     }
     assert weights.stat().st_size < 2.1 * sum(p.numel() for p in network.parameters()) + 20_000
@@ -295,10 +295,10 @@ def test_a_folder_holds_the_network(tmp_path: Path) -> None:
 
 def test_a_card_says_what_the_weights_are(tmp_path: Path) -> None:
     save_zutis(made(), tmp_path)
-    files: dict[str, str | None] = {p.name: sha256_of(p) for p in tmp_path.iterdir()}
+    files: dict[str, str | None] = {p.name: hash_file(p) for p in tmp_path.iterdir()}
     card = Card("mine", "annofree ZUTIS", "S1", "MIT", "emoji", "emoji", files=files, use={"side": 32}, kind="segmenter")
     given = load_zutis(tmp_path, card=card)
-    assert given.side == 32 and given.provenance == card.provenance() | {"trained_on": []}
+    assert given.side == 32 and given.provenance == card.to_provenance() | {"trained_on": []}
     card.write(tmp_path)
     assert load_zutis(tmp_path).provenance == given.provenance
 
@@ -322,7 +322,7 @@ def test_released_weights_tell_their_sizes(tmp_path: Path, layout: str) -> None:
 @pytest.mark.parametrize("patch", [16, 32])
 def test_published_sizes_are_read_off_the_weights(patch: int) -> None:
     config = ZutisConfig(patch=patch)
-    assert config_of(on_meta(config).state_dict(), Path("released.pt")) == config
+    assert infer_config(on_meta(config).state_dict(), Path("released.pt")) == config
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from annofree.errors import InputError
 from annofree.formats.label_maps import (
     ClassList,
-    label_colors,
+    assign_label_colors,
+    choose_void_index,
     read_indices,
     read_label_map,
-    void_index,
     write_label_map,
 )
-from annofree.ops.palette import BACKGROUND_COLOR, palette
+from annofree.ops.palette import BACKGROUND_COLOR, make_palette
 from annofree.structures import VOID, LabelMap
 
 
@@ -68,32 +68,32 @@ def test_few_names_make_a_palette_picture_and_many_a_grey_one_of_16_bits(tmp_pat
 def test_a_viewer_shows_the_colours_of_the_names(tmp_path: Path) -> None:
     labels = np.array([[0, 1, 2, VOID]], np.int32)
     write_label_map(tmp_path / "a.png", LabelMap(labels, ("background", "dog", "cat"), 0))
-    with PIL.Image.open(tmp_path / "a.png") as picture:
-        shown = np.asarray(picture.convert("RGB"))[0].tolist()
-    assert shown == [[0, 0, 0], *map(list, palette(2)), [224, 224, 192]]
+    with PIL.Image.open(tmp_path / "a.png") as image:
+        shown = np.asarray(image.convert("RGB"))[0].tolist()
+    assert shown == [[0, 0, 0], *map(list, make_palette(2)), [224, 224, 192]]
 
 
 @pytest.mark.parametrize("count", [1, 21, 254, 255, 256, 500, 5000])
 @pytest.mark.parametrize("background", [None, 0])
 def test_no_two_names_share_a_colour_and_none_has_voids(count: int, background: int | None) -> None:
-    colours = {tuple(c) for c in label_colors([f"class {k}" for k in range(count)], background).tolist()}
-    assert len(colours) == count
-    assert (224, 224, 192) not in colours
-    assert ((0, 0, 0) in colours) == (background is not None)
+    colors = {tuple(c) for c in assign_label_colors([f"class {k}" for k in range(count)], background).tolist()}
+    assert len(colors) == count
+    assert (224, 224, 192) not in colors
+    assert ((0, 0, 0) in colors) == (background is not None)
 
 
 def test_the_background_takes_no_color_of_a_name() -> None:
-    first, second = map(list, palette(2))
-    assert label_colors(["background", "dog", "cat"], 0).tolist() == [[0, 0, 0], first, second]
-    assert label_colors(["dog", "background", "cat"], 1).tolist() == [first, [0, 0, 0], second]
-    assert label_colors(["_background", "background", "cat"], 0).tolist() == [[0, 0, 0], list(BACKGROUND_COLOR), first]
+    first, second = map(list, make_palette(2))
+    assert assign_label_colors(["background", "dog", "cat"], 0).tolist() == [[0, 0, 0], first, second]
+    assert assign_label_colors(["dog", "background", "cat"], 1).tolist() == [first, [0, 0, 0], second]
+    assert assign_label_colors(["_background", "background", "cat"], 0).tolist() == [[0, 0, 0], list(BACKGROUND_COLOR), first]
 
 
 def test_other_colors_are_written_where_a_format_has_its_own(tmp_path: Path) -> None:
     own = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
     write_label_map(tmp_path / "a.png", LabelMap(np.array([[0, 1]], np.int32), ("a", "b")), own)
-    with PIL.Image.open(tmp_path / "a.png") as picture:
-        assert np.asarray(picture.convert("RGB"))[0].tolist() == own.tolist()
+    with PIL.Image.open(tmp_path / "a.png") as image:
+        assert np.asarray(image.convert("RGB"))[0].tolist() == own.tolist()
     ClassList(("a", "b")).write(tmp_path, own)
     assert json.loads((tmp_path / "classes.json").read_text())["palette"] == own.tolist()
 
@@ -104,7 +104,7 @@ def test_grey_pictures_are_read_too(tmp_path: Path) -> None:
     assert (read_label_map(tmp_path / "grey.png", ClassList(("a", "b", "c"))).labels == [[0, 1], [2, VOID]]).all()
 
 
-def grey_png(path: Path, depth: int, row: bytes, width: int) -> None:
+def gray_png(path: Path, depth: int, row: bytes, width: int) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -117,15 +117,15 @@ def grey_png(path: Path, depth: int, row: bytes, width: int) -> None:
     ("depth", "row", "values"), [(1, b"\x50", [0, 1, 0, 1]), (2, b"\x1b", [0, 1, 2, 3]), (4, b"\x01\x9f", [0, 1, 9, 15])]
 )
 def test_grey_values_of_few_bits_are_indices_not_shades(tmp_path: Path, depth: int, row: bytes, values: list[int]) -> None:
-    grey_png(tmp_path / "a.png", depth, row, 4)
+    gray_png(tmp_path / "a.png", depth, row, 4)
     assert read_indices(tmp_path / "a.png").tolist() == [values]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_palette_values_of_few_bits(tmp_path: Path, depth: int) -> None:
-    picture = PIL.Image.fromarray(np.array([[0, 1, 1, 0]], np.uint8))
-    picture.putpalette([0, 0, 0, 9, 9, 9])
-    picture.save(tmp_path / "a.png", bits=depth)
+    image = PIL.Image.fromarray(np.array([[0, 1, 1, 0]], np.uint8))
+    image.putpalette([0, 0, 0, 9, 9, 9])
+    image.save(tmp_path / "a.png", bits=depth)
     assert read_indices(tmp_path / "a.png").tolist() == [[0, 1, 1, 0]]
 
 
@@ -143,7 +143,7 @@ def test_classes_json_says_it_all(tmp_path: Path) -> None:
         "names": ["background", "dog"],
         "background": 0,
         "void": 255,
-        "palette": [[0, 0, 0], list(palette(1)[0])],
+        "palette": [[0, 0, 0], list(make_palette(1)[0])],
     }
 
 
@@ -196,9 +196,9 @@ def test_indices_without_a_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_more_names_than_a_file_can_hold() -> None:
-    assert void_index(65535) == 65535
+    assert choose_void_index(65535) == 65535
     with pytest.raises(InputError, match="at most 65535"):
-        void_index(65536)
+        choose_void_index(65536)
 
 
 def test_nothing_is_left_beside_the_file(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from annofree.detections.panoptic import PanopticMap, panoptic
+from annofree.detections.panoptic import PanopticMap, merge_panoptic
 from annofree.errors import InputError
-from annofree.formats.panoptic import PanopticFile, colours_of_ids, ids_of_colours
-from annofree.ops.palette import palette
+from annofree.formats.panoptic import PanopticFile, decode_segment_ids, encode_segment_ids
+from annofree.ops.palette import make_palette
 from annofree.structures import Detections, LabelMap
 
 NAMES = {1: "dog", 7: "sky"}
@@ -31,18 +31,18 @@ def file(tmp_path: Path) -> PanopticFile:
 
 @given(arrays(np.int32, array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(0, 256**3 - 1)))
 def test_ids_are_colours(ids: Any) -> None:
-    colours = colours_of_ids(ids)
-    assert colours.dtype == np.uint8 and colours.shape == (*ids.shape, 3)
-    assert np.array_equal(ids_of_colours(colours), ids)
+    colors = encode_segment_ids(ids)
+    assert colors.dtype == np.uint8 and colors.shape == (*ids.shape, 3)
+    assert np.array_equal(decode_segment_ids(colors), ids)
     assert all(
-        int(i) == r + 256 * g + 256**2 * b for i, (r, g, b) in zip(ids.flat, colours.reshape(-1, 3).tolist(), strict=True)
+        int(i) == r + 256 * g + 256**2 * b for i, (r, g, b) in zip(ids.flat, colors.reshape(-1, 3).tolist(), strict=True)
     )
 
 
 @pytest.mark.parametrize("id_", [-1, 256**3])
 def test_ids_beyond_three_bytes_are_refused(id_: int) -> None:
     with pytest.raises(InputError, match="16777215"):
-        colours_of_ids(np.array([[id_]]))
+        encode_segment_ids(np.array([[id_]]))
 
 
 def test_the_files_are_cocos(file: PanopticFile) -> None:
@@ -61,8 +61,8 @@ def test_the_files_are_cocos(file: PanopticFile) -> None:
 
 def test_each_category_has_its_colour(tmp_path: Path) -> None:
     many = PanopticFile.start(tmp_path / "many.json", {i: f"thing {i}" for i in range(1, 201)})
-    colours = [tuple(category["color"]) for category in many.categories]
-    assert tuple(colours) == palette(200)
+    colors = [tuple(category["color"]) for category in many.categories]
+    assert tuple(colors) == make_palette(200)
 
 
 def test_what_is_written_is_read(file: PanopticFile) -> None:
@@ -72,19 +72,21 @@ def test_what_is_written_is_read(file: PanopticFile) -> None:
     file.write()
     again = PanopticFile.read(file.path)
     assert again == file
-    first, deep, empty = (again.segments(annotation) for annotation in again.annotations)
+    first, deep, empty = (again.read_segments(annotation) for annotation in again.annotations)
     assert first.dtype == np.int32 and np.array_equal(first, IDS)
     assert np.array_equal(deep, IDS[:1]) and not empty.any() and empty.shape == (2, 3)
 
 
 def test_a_joined_map_goes_there_and_back(tmp_path: Path) -> None:
     dogs = Detections.from_masks(np.array([[[1, 1, 0]], [[0, 1, 1]]], bool), [0, 0], [0.75, 0.5], ["dog"])
-    found = panoptic(dogs, LabelMap(np.ones((1, 3), np.int32), ("dog", "grass")), stuff=["grass"])
+    found = merge_panoptic(dogs, LabelMap(np.ones((1, 3), np.int32), ("dog", "grass")), stuff=["grass"])
     out = PanopticFile.start(tmp_path / "p.json", dict(enumerate(found.names, 1)), stuff=["grass"])
     out.add("x.jpg", found.segments, found.to_coco())
     out.write()
     read = PanopticFile.read(tmp_path / "p.json")
-    again = PanopticMap.from_coco(read.segments(read.annotations[0]), read.annotations[0]["segments_info"], read.categories)
+    again = PanopticMap.from_coco(
+        read.read_segments(read.annotations[0]), read.annotations[0]["segments_info"], read.categories
+    )
     assert np.array_equal(again.segments, found.segments)
     assert again.infos == found.infos and again.names == found.names
 
@@ -153,13 +155,13 @@ def test_a_png_that_does_not_fit_is_refused(file: PanopticFile, damage: str, mes
         case "grey":
             PIL.Image.new("L", (3, 2)).save(path)
         case "size":
-            PIL.Image.fromarray(colours_of_ids(IDS[:1])).save(path)
+            PIL.Image.fromarray(encode_segment_ids(IDS[:1])).save(path)
         case "ids":
-            PIL.Image.fromarray(colours_of_ids(np.where(IDS == 256, 7, IDS))).save(path)
+            PIL.Image.fromarray(encode_segment_ids(np.where(IDS == 256, 7, IDS))).save(path)
         case "image":
             annotation["image_id"] = 9
     with pytest.raises(InputError, match=message):
-        file.segments(annotation)
+        file.read_segments(annotation)
 
 
 @pytest.mark.parametrize(

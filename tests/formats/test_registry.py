@@ -20,13 +20,13 @@ from pycocotools import mask as oracle
 from pycocotools.coco import COCO
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Thing, file_of, names_of, pictures_of
+from annofree.formats.annotations import AnnotatedImage, Annotation, build_coco_file, list_images, list_names
 from annofree.formats.coco import CocoFile
-from annofree.formats.label_studio import brush_mask, brush_rle
-from annofree.formats.registry import FORMATS, export, format_named, read
-from annofree.formats.voc import voc_box
-from annofree.formats.yolo import image_size
-from annofree.ops.palette import hexadecimal, palette
+from annofree.formats.label_studio import decode_brush, encode_brush
+from annofree.formats.registry import FORMATS, export, find_format, read
+from annofree.formats.voc import to_voc_box
+from annofree.formats.yolo import read_image_size
+from annofree.ops.palette import make_palette, to_hex
 from annofree.ops.rle import decode_rle
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools, with NumPy 2
@@ -73,21 +73,23 @@ def block() -> Mask:
 @pytest.fixture
 def file() -> CocoFile:
     """A ring and a block in one picture, another picture that is empty, and a name that is nowhere."""
-    things = (Thing.of_mask("dog", ring(), 0.75), Thing.of_mask("cat", block(), 0.5))
-    return file_of(["cat", "dog", "cow"], [Picture("a b/1.jpg", (5, 8), things), Picture("ü.png", (4, 6))])
+    things = (Annotation.of_mask("dog", ring(), 0.75), Annotation.of_mask("cat", block(), 0.5))
+    return build_coco_file(
+        ["cat", "dog", "cow"], [AnnotatedImage("a b/1.jpg", (5, 8), things), AnnotatedImage("ü.png", (4, 6))]
+    )
 
 
 def masks(file: CocoFile) -> list[list[tuple[str, Any]]]:
-    return [[(t.name, None if t.rle is None else decode_rle(t.rle).tolist()) for t in p.things] for p in pictures_of(file)]
+    return [[(t.name, None if t.rle is None else decode_rle(t.rle).tolist()) for t in p.things] for p in list_images(file)]
 
 
 @pytest.mark.parametrize("name", EXACT)
 def test_what_is_written_is_read(name: str, file: CocoFile, tmp_path: Path) -> None:
     report = export(file, name, tmp_path / "out")
     back = read(name, tmp_path / "out")
-    by_name = {p.file_name: p for p in pictures_of(back)}
+    by_name = {p.file_name: p for p in list_images(back)}
     assert sorted(by_name) == ["a b/1.jpg", "ü.png"]
-    assert names_of(back) == names_of(file) and back.categories[0]["id"] == 1
+    assert list_names(back) == list_names(file) and back.categories[0]["id"] == 1
     things = by_name["a b/1.jpg"].things
     assert [(t.name, decode_rle(t.rle).tolist()) for t in things if t.rle] == [
         ("dog", ring().tolist()),
@@ -104,7 +106,7 @@ def test_what_is_written_is_read(name: str, file: CocoFile, tmp_path: Path) -> N
 @given(st.lists(arrays(bool, (7, 9)), min_size=1, max_size=3))
 def test_any_mask_comes_back(tmp_path_factory: pytest.TempPathFactory, name: str, drawn: list[Mask]) -> None:
     there = [m for m in drawn if m.any()]
-    file = file_of(["a"], [Picture("p.png", (7, 9), tuple(Thing.of_mask("a", m) for m in there))])
+    file = build_coco_file(["a"], [AnnotatedImage("p.png", (7, 9), tuple(Annotation.of_mask("a", m) for m in there))])
     out = tmp_path_factory.mktemp("any") / "out"
     report = export(file, name, out)
     assert masks(read(name, out)) == masks(file)
@@ -114,12 +116,14 @@ def test_any_mask_comes_back(tmp_path_factory: pytest.TempPathFactory, name: str
 @pytest.mark.parametrize("name", [n for n in FORMATS if n != "png"])
 def test_names_stay_as_they_are(name: str, tmp_path: Path) -> None:
     grid = np.eye(len(NASTY) * 2, dtype=bool)[::2]
-    things = tuple(Thing.of_mask(n, np.repeat(np.repeat(row[None], 2, 0), 2, 1)) for n, row in zip(NASTY, grid, strict=True))
-    file = file_of(reversed(NASTY), [Picture("p.jpg", (2, len(NASTY) * 4), things)])
+    things = tuple(
+        Annotation.of_mask(n, np.repeat(np.repeat(row[None], 2, 0), 2, 1)) for n, row in zip(NASTY, grid, strict=True)
+    )
+    file = build_coco_file(reversed(NASTY), [AnnotatedImage("p.jpg", (2, len(NASTY) * 4), things)])
     report = export(file, name, tmp_path / "out")
     back = read(name, tmp_path / "out")
-    assert [t.name for t in pictures_of(back)[0].things] == NASTY
-    assert names_of(back) == tuple(reversed(NASTY)) and not report.renamed and not report.classes_lost
+    assert [t.name for t in list_images(back)[0].things] == NASTY
+    assert list_names(back) == tuple(reversed(NASTY)) and not report.renamed and not report.classes_lost
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -132,23 +136,23 @@ def test_progress_counts_each_picture_twice(name: str, file: CocoFile, tmp_path:
 
 
 def test_names_of_index_pngs_stay_too(tmp_path: Path) -> None:
-    file = file_of([*NASTY, "background"], [Picture("p.jpg", (5, 8), (Thing.of_mask("no", ring()),))])
+    file = build_coco_file([*NASTY, "background"], [AnnotatedImage("p.jpg", (5, 8), (Annotation.of_mask("no", ring()),))])
     assert not export(file, "png", tmp_path / "out").losses
-    assert names_of(read("png", tmp_path / "out")) == (*NASTY, "background")
+    assert list_names(read("png", tmp_path / "out")) == (*NASTY, "background")
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_pictures_of_one_name_do_not_meet(name: str, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     places = ["a/1.jpg", "b/1.jpg", "a/1.png", "images/Ö x.jpg", "A/1.jpg"]
-    pictures = []
+    images = []
     for k, place in enumerate(places):
         (photos / place).parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.new("RGB", (8, 5), (50 * k, 0, 0)).save(photos / place, "PNG")
         mask = np.zeros((5, 8), bool)
         mask[k, k : k + 2] = True
-        pictures.append(Picture(place, (5, 8), (Thing.of_mask("x", mask),)))
-    report = export(file_of(["x"], pictures), name, tmp_path / "out", images="copy", image_root=photos)
+        images.append(AnnotatedImage(place, (5, 8), (Annotation.of_mask("x", mask),)))
+    report = export(build_coco_file(["x"], images), name, tmp_path / "out", images="copy", image_root=photos)
     assert report.found == 5 and not report.pictures_lost and not report.lost
     folder = tmp_path / "out" / FORMATS[name].images
     copied = [folder / report.pictures_renamed.get(place, place) for place in places]
@@ -191,7 +195,7 @@ def test_all_masks_of_coco_are_read(tmp_path: Path) -> None:
     file.add_image("p.jpg", (2, 3))
     file.add_annotations([{"image_id": 1, "category_id": 5, "segmentation": s, "bbox": [0, 0, 1, 1]} for s in rows])
     file.write(tmp_path / "t.json")
-    things = pictures_of(read("coco", tmp_path / "t.json"))[0].things
+    things = list_images(read("coco", tmp_path / "t.json"))[0].things
     right = [[False, True, True]] * 2
     assert [None if t.rle is None else decode_rle(t.rle).tolist() for t in things] == [right, right, right, None, None]
 
@@ -212,7 +216,7 @@ def test_ids_and_all_else_of_a_ground_truth_stay(tmp_path: Path) -> None:
     assert left == ["1 crowd regions, left out", "category ids, numbered anew"]
     for name in ("voc", "labelme", "coco-polygons"):
         export(truth, name, tmp_path / name)
-        assert pictures_of(read(name, tmp_path / name))[0].things[0].crowd
+        assert list_images(read(name, tmp_path / name))[0].things[0].crowd
 
 
 def test_yolo_is_laid_out_so(file: CocoFile, tmp_path: Path) -> None:
@@ -239,11 +243,11 @@ def test_yolo_of_others_is_read(tmp_path: Path) -> None:
     (tmp_path / "valid" / "labels").mkdir()
     (tmp_path / "valid" / "labels" / "a.txt").write_text("1 .5 .5 .2 .5\n\n0 0 0 0.5 0 0.5 1 0 1\n")
     (tmp_path / "data.yaml").write_text("train: valid/images\nval: valid/images\nnames: [cat, 3]\n")
-    a, b = pictures_of(read("yolo-seg", tmp_path / "data.yaml"))
+    a, b = list_images(read("yolo-seg", tmp_path / "data.yaml"))
     assert (a.file_name, a.size, b.size) == ("a.jpg", (4, 10), (10, 4)) and not b.things
     assert a.things[0].name == "3" and np.allclose(a.things[0].box, (4, 1, 6, 3)) and a.things[0].rle is None
     assert a.things[1].rle and decode_rle(a.things[1].rle).sum() == 20 and a.things[1].box == (0, 0, 5, 4)
-    assert image_size(tmp_path / "valid" / "images" / "b.jpg") == (10, 4)
+    assert read_image_size(tmp_path / "valid" / "images" / "b.jpg") == (10, 4)
     (tmp_path / "valid" / "labels" / "a.txt").write_text("7 .5 .5 .2 .5\n")
     with pytest.raises(InputError, match=r"a\.txt, line 1"):
         read("yolo-seg", tmp_path)
@@ -273,14 +277,14 @@ def test_voc_is_laid_out_so(file: CocoFile, tmp_path: Path) -> None:
 @given(st.tuples(*[st.integers(0, 50)] * 4))
 def test_whole_boxes_survive_vocs_pixels_from_one(numbers: tuple[int, ...]) -> None:
     x0, y0, width, height = numbers
-    a, b, c, d = voc_box((x0, y0, x0 + width + 1, y0 + height + 1))
+    a, b, c, d = to_voc_box((x0, y0, x0 + width + 1, y0 + height + 1))
     assert (a - 1, b - 1, c, d) == (x0, y0, x0 + width + 1, y0 + height + 1)
 
 
 def test_overlaps_of_voc_are_reported(tmp_path: Path) -> None:
     whole = np.ones((5, 8), bool)
-    things = (Thing.of_mask("x", ring(), 0.1), Thing.of_mask("x", whole, 0.9), Thing.of_mask("x", block(), 0.95))
-    report = export(file_of(["x"], [Picture("p.jpg", (5, 8), things)]), "voc", tmp_path / "out")
+    things = (Annotation.of_mask("x", ring(), 0.1), Annotation.of_mask("x", whole, 0.9), Annotation.of_mask("x", block(), 0.95))
+    report = export(build_coco_file(["x"], [AnnotatedImage("p.jpg", (5, 8), things)]), "voc", tmp_path / "out")
     assert report.boxes_only == 1 and report.mask_iou == {"mean": (1 + 34 / 40) / 2, "min": 34 / 40}
     assert report.losses == ["1 masks, their boxes are kept", "1 masks changed", "3 scores"]
     assert json.loads((tmp_path / "out" / "fidelity.json").read_text())["losses"] == report.losses
@@ -288,8 +292,8 @@ def test_overlaps_of_voc_are_reported(tmp_path: Path) -> None:
 
 
 def test_index_pngs_merge_things_of_a_class(tmp_path: Path) -> None:
-    things = (Thing.of_mask("x", ring()), Thing.of_mask("x", block()))
-    report = export(file_of(["x"], [Picture("p.jpg", (5, 8), things)]), "png", tmp_path / "out")
+    things = (Annotation.of_mask("x", ring()), Annotation.of_mask("x", block()))
+    report = export(build_coco_file(["x"], [AnnotatedImage("p.jpg", (5, 8), things)]), "png", tmp_path / "out")
     assert (report.found, report.merged, report.lost, report.added) == (1, 1, 0, 0)
     with PIL.Image.open(tmp_path / "out/labels/p.png") as image:
         assert np.array_equal(np.asarray(image), ring() | block())
@@ -323,9 +327,9 @@ def test_labelme_of_others_is_read(tmp_path: Path) -> None:
     ]
     about = {"imagePath": "..\\photos\\p.jpg", "imageHeight": 5, "imageWidth": 8, "shapes": shapes}
     (tmp_path / "p.json").write_text(json.dumps(about))
-    (picture,) = pictures_of(read("labelme", tmp_path))
-    joined, box = picture.things
-    assert picture.file_name == "p.jpg" and box.box == (2, 1, 6, 4) and box.rle is None
+    (image,) = list_images(read("labelme", tmp_path))
+    joined, box = image.things
+    assert image.file_name == "p.jpg" and box.box == (2, 1, 6, 4) and box.rle is None
     assert joined.rle and np.argwhere(decode_rle(joined.rle)).tolist() == [
         [0, 0],
         [0, 1],
@@ -343,8 +347,8 @@ def test_labelme_of_others_is_read(tmp_path: Path) -> None:
 
 def test_label_studio_is_laid_out_so(file: CocoFile, tmp_path: Path) -> None:
     file.info["model_version"] = "annofree zip"
-    things = pictures_of(file)[0].things
-    boxed = file_of(names_of(file), [Picture("p q.jpg", (5, 8), (*things, Thing("cow", (2, 1, 4, 2))))])
+    things = list_images(file)[0].things
+    boxed = build_coco_file(list_names(file), [AnnotatedImage("p q.jpg", (5, 8), (*things, Annotation("cow", (2, 1, 4, 2))))])
     boxed.info = file.info
     assert export(boxed, "label-studio", tmp_path / "out").losses == []
     (task,) = json.loads((tmp_path / "out" / "tasks.json").read_text())
@@ -352,7 +356,7 @@ def test_label_studio_is_laid_out_so(file: CocoFile, tmp_path: Path) -> None:
     (prediction,) = task["predictions"]
     assert prediction["model_version"] == "annofree zip" and prediction["score"] == 0.625
     donut, square, box = prediction["result"]
-    assert brush_mask(donut["value"].pop("rle"), (5, 8)).tolist() == ring().tolist()
+    assert decode_brush(donut["value"].pop("rle"), (5, 8)).tolist() == ring().tolist()
     assert donut == {
         "id": "thing-1", "type": "brushlabels", "from_name": "label", "to_name": "image", "original_width": 8,
         "original_height": 5, "image_rotation": 0, "value": {"format": "rle", "brushlabels": ["dog"]}, "score": 0.75,
@@ -376,8 +380,8 @@ def test_label_studio_annotations_go_before_predictions(tmp_path: Path) -> None:
     ]
     tasks = [{"data": {"image": "http://h/data/upload/1/p%20q.jpg"}, "annotations": [{"result": result}], "predictions": []}]
     (tmp_path / "export.json").write_text(json.dumps(tasks))
-    (picture,) = pictures_of(read("label-studio", tmp_path / "export.json"))
-    assert picture.file_name == "p q.jpg" and picture.things[0].box == (0, 0, 4, 5)
+    (image,) = list_images(read("label-studio", tmp_path / "export.json"))
+    assert image.file_name == "p q.jpg" and image.things[0].box == (0, 0, 4, 5)
     result[0]["type"] = "ellipselabels"
     (tmp_path / "export.json").write_text(json.dumps(tasks))
     with pytest.raises(InputError, match="ellipselabels"):
@@ -405,31 +409,31 @@ def slow_unpack(data: list[int]) -> list[int]:
 @settings(deadline=None)
 @given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 90))))
 def test_brushes_unpack_to_the_mask(mask: Mask) -> None:
-    packed = brush_rle(mask)
+    packed = encode_brush(mask)
     assert slow_unpack(packed) == np.repeat(mask.ravel() * 255, 4).tolist()
-    assert np.array_equal(brush_mask(packed, (mask.shape[0], mask.shape[1])), mask)
+    assert np.array_equal(decode_brush(packed, (mask.shape[0], mask.shape[1])), mask)
 
 
 def test_brushes_of_large_and_of_literal_masks() -> None:
     nothing = np.zeros((2527, 3332), bool)  # the first bytes that Label Studio itself writes for a picture of this size
-    assert brush_rle(nothing)[:17] == [2, 1, 233, 240, 57, 27, 255, 255, 255, 0, 255, 255, 224, 31, 255, 252, 3]
+    assert encode_brush(nothing)[:17] == [2, 1, 233, 240, 57, 27, 255, 255, 255, 0, 255, 255, 224, 31, 255, 252, 3]
     large = nothing.copy()
     large[5:2000, 7:3000] = True
     large[50:60, 70:90] = False
-    assert np.array_equal(brush_mask(brush_rle(large), (2527, 3332)), large)
+    assert np.array_equal(decode_brush(encode_brush(large), (2527, 3332)), large)
     # two pixels as eight literal words: 0 0 0 0 and 1 2 3 4 (the last channel counts)
     bits = f"{8:032b}{7:05b}" + "0010001101111111" + "0" + "00" + "111" + "".join(f"{w:08b}" for w in (0, 0, 9, 0, 1, 2, 3, 4))
     data = [int(bits[k : k + 8].ljust(8, "0"), 2) for k in range(0, len(bits), 8)]
-    assert brush_mask(data, (1, 2)).tolist() == [[False, True]]
+    assert decode_brush(data, (1, 2)).tolist() == [[False, True]]
     with pytest.raises(InputError, match="end too soon"):
-        brush_mask(data[:-4], (1, 2))
+        decode_brush(data[:-4], (1, 2))
     with pytest.raises(InputError, match="pixels"):
-        brush_mask(data, (3, 2))
+        decode_brush(data, (3, 2))
 
 
 def test_cvat_is_laid_out_so(file: CocoFile, tmp_path: Path) -> None:
-    things = (*pictures_of(file)[0].things, Thing("cow", (2, 1, 4.5, 2)))
-    export(file_of(names_of(file), [Picture("a b/1.jpg", (5, 8), things)]), "cvat", tmp_path / "out")
+    things = (*list_images(file)[0].things, Annotation("cow", (2, 1, 4.5, 2)))
+    export(build_coco_file(list_names(file), [AnnotatedImage("a b/1.jpg", (5, 8), things)]), "cvat", tmp_path / "out")
     text = (tmp_path / "out" / "annotations.xml").read_text()
     assert text.startswith('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta>')
     assert '<image id="0" name="a b/1.jpg" width="8" height="5">' in text
@@ -438,7 +442,7 @@ def test_cvat_is_laid_out_so(file: CocoFile, tmp_path: Path) -> None:
     box = '<box label="cow" source="auto" occluded="0" xtl="2.00" ytl="1.00" xbr="4.50" ybr="2.00" z_order="2" />'
     assert box in text
     labels = json.loads((tmp_path / "out" / "labels.json").read_text())
-    assert labels[1] == {"name": "dog", "color": hexadecimal(palette(2)[1]), "attributes": []}
+    assert labels[1] == {"name": "dog", "color": to_hex(make_palette(2)[1]), "attributes": []}
     assert [label.findtext("name") for label in ET.fromstring(text).iterfind("meta/task/labels/label")] == ["cat", "dog", "cow"]
 
 
@@ -450,7 +454,7 @@ def test_cvats_documented_example_is_read(tmp_path: Path) -> None:
     ]
     head = "<annotations><version>1.1</version><image id='0' name='p.jpg' width='30' height='25'>"
     (tmp_path / "annotations.xml").write_text(f"{head}{''.join(shapes)}</image></annotations>")
-    bus, car = pictures_of(read("cvat", tmp_path))[0].things
+    bus, car = list_images(read("cvat", tmp_path))[0].things
     assert (bus.name, bus.box, car.name, car.box) == ("bus", (0, 0, 4, 2), "car", (7, 8, 20, 23))
     assert car.rle and decode_rle(car.rle)[8].nonzero()[0].tolist() == [10, 11, 12, 13, 14]
     (tmp_path / "annotations.xml").write_text(f"{head}<points label='x' points='1,1'/></image></annotations>")
@@ -475,7 +479,7 @@ def test_what_cannot_be_is_said_in_a_line(file: CocoFile, tmp_path: Path) -> Non
     with pytest.raises(InputError, match="has something in it"):
         export(file, "coco", tmp_path / "full")
     with pytest.raises(InputError, match="did you mean 'yolo-seg'"):
-        format_named("yolo_seg")
+        find_format("yolo_seg")
     with pytest.raises(InputError, match="--image-root"):
         export(file, "coco", tmp_path / "out", images="copy")
     with pytest.raises(InputError, match="got nothing there"):
@@ -513,7 +517,7 @@ def test_a_disk_that_fails_leaves_nothing(file: CocoFile, tmp_path: Path, monkey
 
 
 def test_a_picture_called_like_the_report_keeps_its_labels(tmp_path: Path) -> None:
-    file = file_of(["x"], [Picture("fidelity.jpg", (5, 8), (Thing.of_mask("x", ring()),))])
+    file = build_coco_file(["x"], [AnnotatedImage("fidelity.jpg", (5, 8), (Annotation.of_mask("x", ring()),))])
     report = export(file, "labelme", tmp_path / "out")
     assert report.losses == [] and report.pictures_renamed == {"fidelity.jpg": "fidelity-2.jpg"}
     assert masks(read("labelme", tmp_path / "out")) == masks(file)

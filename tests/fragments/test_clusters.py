@@ -11,7 +11,7 @@ from skimage.measure import label
 from torch import Tensor
 
 from annofree.errors import InputError
-from annofree.fragments.clusters import Init, Seeding, cut, fragments_of
+from annofree.fragments.clusters import Init, Seeding, cut_fragments, extract_fragments
 from annofree.ops.regions import Connectivity
 from annofree.structures import FeatureMap, Fragments
 
@@ -50,7 +50,7 @@ def assert_partition(pieces: Fragments, grid: tuple[int, int]) -> None:
 @pytest.mark.parametrize("init", INITS)
 def test_pieces_are_a_partition_of_the_grid(init: Init, connectivity: Connectivity) -> None:
     boundaries, tokens = random_maps()
-    pieces = fragments_of(boundaries, tokens, Seeding(init, clusters=6), connectivity)
+    pieces = extract_fragments(boundaries, tokens, Seeding(init, clusters=6), connectivity)
     assert_partition(pieces, (17, 23))
     clusters = pieces.cluster[pieces.labels - 1].numpy()
     assert len(np.unique(clusters)) <= 6
@@ -61,7 +61,7 @@ def test_pieces_are_a_partition_of_the_grid(init: Init, connectivity: Connectivi
 @pytest.mark.parametrize("init", INITS)
 def test_the_same_seed_gives_the_same_pieces(init: Init) -> None:
     maps = random_maps()
-    one, again = (fragments_of(*maps, Seeding(init, seed=5), 8) for _ in range(2))
+    one, again = (extract_fragments(*maps, Seeding(init, seed=5), 8) for _ in range(2))
     assert torch.equal(one.labels, again.labels)
     assert torch.equal(one.cluster, again.cluster)
 
@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_pieces(init: Init) -> None:
 def test_the_seed_is_of_random_and_plusplus(init: Init, differ: bool) -> None:
     boundaries, tokens = random_maps()
     features = boundaries.values.flatten(1).T
-    one, other = (Seeding(init, clusters=5, seed=seed).centres(features, tokens, (17, 23)) for seed in (0, 1))
+    one, other = (Seeding(init, clusters=5, seed=seed).choose_centers(features, tokens, (17, 23)) for seed in (0, 1))
     assert torch.equal(one, other) is not differ
 
 
@@ -78,15 +78,15 @@ def test_seeding_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    fragments_of(*random_maps(), Seeding("k-means++"), 8)
-    fragments_of(*random_maps(), Seeding("random"), 8)
+    extract_fragments(*random_maps(), Seeding("k-means++"), 8)
+    extract_fragments(*random_maps(), Seeding("random"), 8)
     assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.parametrize("init", INITS)
 def test_flat_colours_become_pieces_whatever_the_seeding(init: Init) -> None:
     maps = painted(["aabbaa", "aabbaa", "cccccc", "aabbcc"])
-    pieces = fragments_of(*maps, Seeding(init, clusters=24), 4)
+    pieces = extract_fragments(*maps, Seeding(init, clusters=24), 4)
     assert pieces.labels.tolist() == [[1, 1, 2, 2, 3, 3], [1, 1, 2, 2, 3, 3], [4, 4, 4, 4, 4, 4], [5, 5, 6, 6, 4, 4]]
     assert pieces.cluster[0] == pieces.cluster[2] == pieces.cluster[4]
     assert pieces.cluster[1] == pieces.cluster[5]
@@ -96,7 +96,7 @@ def test_flat_colours_become_pieces_whatever_the_seeding(init: Init) -> None:
 @pytest.mark.parametrize("init", INITS)
 def test_more_clusters_than_cells_are_no_error(init: Init) -> None:
     boundaries, tokens = random_maps(grid=(1, 1))
-    assert fragments_of(boundaries, tokens, Seeding(init), 4).labels.tolist() == [[1]]
+    assert extract_fragments(boundaries, tokens, Seeding(init), 4).labels.tolist() == [[1]]
 
 
 def test_semantic_seeding_chooses_how_many_by_reach() -> None:
@@ -105,7 +105,7 @@ def test_semantic_seeding_chooses_how_many_by_reach() -> None:
     features = boundaries.values.flatten(1).T
 
     def centres(**changes: Any) -> Tensor:
-        return Seeding("semantic", **changes).centres(features, tokens, (3, 8))
+        return Seeding("semantic", **changes).choose_centers(features, tokens, (3, 8))
 
     assert len(centres(at_least=1, reach=0.5)) == 3
     assert len(centres(at_least=1, reach=1.5)) == 1
@@ -118,18 +118,18 @@ def test_semantic_seeding_chooses_how_many_by_reach() -> None:
 def test_linspace_seeding_takes_even_steps() -> None:
     boundaries, tokens = random_maps()
     features = boundaries.values.flatten(1).T
-    assert torch.equal(Seeding(clusters=3).centres(features, tokens, (17, 23)), features[[0, 195, 390]])
+    assert torch.equal(Seeding(clusters=3).choose_centers(features, tokens, (17, 23)), features[[0, 195, 390]])
 
 
 def test_an_unknown_init_is_refused() -> None:
     init: Any = "farthest"
     with pytest.raises(InputError, match="unknown init 'farthest'; known: linspace, random, k-means\\+\\+, semantic"):
-        fragments_of(*random_maps(), Seeding(init), 4)
+        extract_fragments(*random_maps(), Seeding(init), 4)
 
 
 def test_diagonal_neighbours_are_one_piece_only_with_connectivity_8() -> None:
     clusters = torch.tensor([[1, 2], [2, 1]])
-    assert len(cut(clusters, 8)) == 2
-    assert len(cut(clusters, 4)) == 4
-    assert cut(clusters, 8).area.tolist() == [2, 2]
-    assert cut(clusters, 8).boxes.tolist() == [[0, 0, 2, 2], [0, 0, 2, 2]]
+    assert len(cut_fragments(clusters, 8)) == 2
+    assert len(cut_fragments(clusters, 4)) == 4
+    assert cut_fragments(clusters, 8).area.tolist() == [2, 2]
+    assert cut_fragments(clusters, 8).boxes.tolist() == [[0, 0, 2, 2], [0, 0, 2, 2]]

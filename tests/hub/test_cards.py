@@ -8,16 +8,16 @@ import pytest
 from tests.support.models import plain_card
 
 from annofree.errors import InputError, MissingError
-from annofree.hub.cards import BUNDLED, KINDS, TIERS, Card, bundled, bundled_card, known_cards, sha256_of
+from annofree.hub.cards import BUNDLED, KINDS, TIERS, Card, find_bundled, hash_file, list_known_cards, read_bundled_card
 from annofree.hub.license_policy import PERMISSIVE
-from annofree.hub.open_clip_cards import open_clip_card
+from annofree.hub.open_clip_cards import find_open_clip_card
 
 
 @pytest.fixture
 def card(tmp_path: Path) -> Card:
     (tmp_path / "weights.safetensors").write_bytes(b"abc")
     made = plain_card(
-        files={"weights.safetensors": sha256_of(tmp_path / "weights.safetensors")},
+        files={"weights.safetensors": hash_file(tmp_path / "weights.safetensors")},
         use={"side": 64, "templates": ["a {}"], "mean": [0.5, 0.25, 0.125]},
         figures={"top1": 0.5},
     )
@@ -27,12 +27,12 @@ def card(tmp_path: Path) -> Card:
 
 def test_the_hash_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
-    assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
+    assert hash_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
 
 
 def test_a_card_is_read_as_it_was_written(card: Card, tmp_path: Path) -> None:
     assert Card.read(tmp_path) == card
-    assert card.provenance() == {
+    assert card.to_provenance() == {
         "name": "toy",
         "kind": "",
         "family": "none",
@@ -41,7 +41,7 @@ def test_a_card_is_read_as_it_was_written(card: Card, tmp_path: Path) -> None:
         "tier": "S0",
         "licence": "Apache-2.0",
         "code_licence": "unknown",
-        "sha256": {"weights.safetensors": sha256_of(tmp_path / "weights.safetensors")},
+        "sha256": {"weights.safetensors": hash_file(tmp_path / "weights.safetensors")},
     }
 
 
@@ -112,18 +112,18 @@ _KINDS = {
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_the_bundled_models_are_what_their_cards_say(name: str) -> None:
-    card = Card.read(bundled(name))
+    card = Card.read(find_bundled(name))
     assert card.name == name and card.world == "emoji" and card.licence == "Apache-2.0"
     assert card.tier in TIERS and card.kind == _KINDS[name]
-    inside = {p.name for p in bundled(name).iterdir() if p.suffix != ".py" and p.name != "__pycache__"}
+    inside = {p.name for p in find_bundled(name).iterdir() if p.suffix != ".py" and p.name != "__pycache__"}
     assert inside == {"card.json", *card.files}
-    assert json.loads((bundled(name) / "card.json").read_text(encoding="utf-8"))["name"] == name
-    assert bundled_card(name).code_licence in PERMISSIVE and bundled_card(name).size > 0
+    assert json.loads((find_bundled(name) / "card.json").read_text(encoding="utf-8"))["name"] == name
+    assert read_bundled_card(name).code_licence in PERMISSIVE and read_bundled_card(name).size > 0
 
 
-@pytest.mark.parametrize("card", known_cards().values(), ids=lambda c: c.name)
+@pytest.mark.parametrize("card", list_known_cards().values(), ids=lambda c: c.name)
 def test_every_known_card_says_what_matters(card: Card) -> None:
-    assert known_cards()[card.name] is card
+    assert list_known_cards()[card.name] is card
     assert card.kind in KINDS and card.licence and card.code_licence and card.trained_on
     assert any(name.endswith(".safetensors") for name in card.files)
     assert all(sha is None or re.fullmatch("[0-9a-f]{64}", sha) for sha in card.files.values())
@@ -139,7 +139,7 @@ def test_the_hub_ids_of_clip_are_those_of_open_clip() -> None:
     from open_clip import get_pretrained_cfg
 
     tags = {"openai": "openai", "laion-vit-b-32": "laion2b_s34b_b79k", "laion-vit-b-16": "laion2b_s34b_b88k"}
-    clips = [c for c in known_cards().values() if c.kind == "clip" and c.name not in BUNDLED]
+    clips = [c for c in list_known_cards().values() if c.kind == "clip" and c.name not in BUNDLED]
     assert len(clips) == 11
     for card in clips:
         short = card.name.removeprefix("openai-").removeprefix("laion-")
@@ -153,7 +153,7 @@ def test_the_hub_ids_of_clip_are_those_of_open_clip() -> None:
 def test_the_hub_ids_and_licences_of_dino_are_those_of_timm() -> None:
     import timm
 
-    dinos = [c for c in known_cards().values() if c.kind == "dino" and c.name not in BUNDLED]
+    dinos = [c for c in list_known_cards().values() if c.kind == "dino" and c.name not in BUNDLED]
     assert len(dinos) == 8
     for card in dinos:
         theirs = timm.get_pretrained_cfg(card.hub.removeprefix("timm/"))
@@ -167,7 +167,7 @@ def test_the_hub_ids_and_licences_of_dino_are_those_of_timm() -> None:
 
 
 def test_a_tag_of_open_clip_becomes_a_card_of_unknown_licence() -> None:
-    card = open_clip_card("open_clip:ViT-B-16/datacomp_xl_s13b_b90k")
+    card = find_open_clip_card("open_clip:ViT-B-16/datacomp_xl_s13b_b90k")
     assert (card.hub, card.licence, card.tier, card.pinned) == (
         "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K",
         "unknown",
@@ -175,9 +175,9 @@ def test_a_tag_of_open_clip_becomes_a_card_of_unknown_licence() -> None:
         False,
     )
     assert card.family == "open_clip VisionTransformer" and card.use["quick_gelu"] is False
-    resnet = open_clip_card("open_clip:RN50/openai")
+    resnet = find_open_clip_card("open_clip:RN50/openai")
     assert resnet.family == "open_clip ModifiedResNet" and resnet.use["quick_gelu"] is True
-    assert resnet.hub == known_cards()["openai-rn50"].hub
+    assert resnet.hub == list_known_cards()["openai-rn50"].hub
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,9 @@ def test_a_tag_of_open_clip_becomes_a_card_of_unknown_licence() -> None:
 )
 def test_tags_that_cannot_be_used(spec: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        open_clip_card(spec)
+        find_open_clip_card(spec)
 
 
 def test_a_tag_that_is_a_pickle() -> None:
     with pytest.raises(MissingError, match="open_clip has ViTamin-S/datacomp1b as a pickle only"):
-        open_clip_card("open_clip:ViTamin-S/datacomp1b")
+        find_open_clip_card("open_clip:ViTamin-S/datacomp1b")

@@ -8,9 +8,9 @@ import pytest
 from huggingface_hub import constants
 
 from annofree.errors import InputError
-from annofree.hub.cards import BUNDLED, known_cards
+from annofree.hub.cards import BUNDLED, list_known_cards
 from annofree.hub.catalogue import add_models, bundle_models, cards_of, list_models, pull_models, verify_models
-from annofree.hub.presets import presets
+from annofree.hub.presets import list_presets
 
 
 @pytest.fixture(autouse=True)
@@ -23,13 +23,13 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_all_are_listed_and_the_bundled_ones_are_here() -> None:
     listed = {model.name: model for model in list_models()}
-    assert set(listed) == set(known_cards())
+    assert set(listed) == set(list_known_cards())
     assert {name for name, model in listed.items() if model.present} == set(BUNDLED)
 
 
 def test_a_name_stands_for_a_model_or_for_those_of_a_preset() -> None:
     names = [card.name for card in cards_of(["tiny-sam", "tiny", "tiny-sam"])]
-    assert names[0] == "tiny-sam" and set(names) == {card.name for card in presets()["tiny"].cards().values()}
+    assert names[0] == "tiny-sam" and set(names) == {card.name for card in list_presets()["tiny"].find_cards().values()}
     assert len(names) == len(set(names))
     with pytest.raises(InputError, match="unknown model or preset 'tinny'; did you mean 'tiny'"):
         cards_of(["tinny"])
@@ -42,8 +42,8 @@ def test_what_is_here_is_verified_and_what_is_not_is_told_where_it_was_named() -
 
 
 def test_a_model_that_no_hub_has_is_left_to_people() -> None:
-    preset = next(p for p in presets().values() if p.name != "tiny" and any(not c.hub for c in p.cards().values()))
-    by_hand = {card.name for card in preset.cards().values() if not card.hub}
+    preset = next(p for p in list_presets().values() if p.name != "tiny" and any(not c.hub for c in p.find_cards().values()))
+    by_hand = {card.name for card in preset.find_cards().values() if not card.hub}
     with pytest.raises(Exception, match="not on this machine") as refusal:
         pull_models([preset.name])
     assert not any(f"{name} (" in str(refusal.value) for name in by_hand)

@@ -29,9 +29,9 @@ from annofree.errors import AnnofreeError, InputError, MissingError
 from annofree.hub import download as hub_module
 from annofree.hub import store as store_module
 from annofree.hub.bundles import add_bundle, is_bundle, write_bundle
-from annofree.hub.cards import Card, known_cards, sha256_of
-from annofree.hub.download import fetch, find, present, renew
-from annofree.hub.store import Seen, add_folder, all_cards, card_named, home, stored
+from annofree.hub.cards import Card, hash_file, list_known_cards
+from annofree.hub.download import fetch, find, find_present, renew
+from annofree.hub.store import Seen, add_folder, find_card, find_home, find_stored, list_cards
 from annofree.testing.hub_cache import write_snapshot
 
 FIRST, SECOND = "1" * 40, "2" * 40
@@ -103,22 +103,22 @@ def test_a_model_in_the_cache_is_used_without_network(cache: Path) -> None:
     local = find(TOY)
     assert local is not None and local.folder == snapshot
     assert local.card.revision == FIRST and local.card.pinned
-    assert local.card.files == {name: sha256_of(snapshot / name) for name in TOY.files}
-    assert local.card.provenance()["revision"] == FIRST
+    assert local.card.files == {name: hash_file(snapshot / name) for name in TOY.files}
+    assert local.card.to_provenance()["revision"] == FIRST
     assert fetch([TOY]) == [local]
 
 
 def test_a_model_of_which_a_file_is_missing_is_not_here(cache: Path) -> None:
     write_snapshot(cache, TOY.hub, FIRST, {"config.json": b"{}"})
-    assert present(TOY) is None and find(TOY) is None
+    assert find_present(TOY) is None and find(TOY) is None
 
 
 def test_what_was_seen_is_written_down_and_not_read_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_snapshot(cache, TOY.hub, FIRST, files(1))
     first = find(TOY)
-    monkeypatch.setattr(store_module, "sha256_of", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(store_module, "hash_file", lambda path: pytest.fail(f"{path} was read again"))
     assert find(TOY) == first
-    seen = json.loads((home() / "seen" / "toy.json").read_text(encoding="utf-8"))
+    seen = json.loads((find_home() / "seen" / "toy.json").read_text(encoding="utf-8"))
     assert (seen["hub"], seen["revision"], set(seen["files"])) == (TOY.hub, FIRST, set(TOY.files))
 
 
@@ -150,7 +150,7 @@ def test_verifying_reads_again_what_looks_unchanged(cache: Path) -> None:
     os.utime(blob, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert find(TOY) is not None
     refused(lambda: find(TOY, again=True), InputError, "config.json of toy is damaged", "taken out of the cache")
-    assert present(TOY) is None
+    assert find_present(TOY) is None
 
 
 def test_a_file_that_is_not_the_cards(cache: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_damaged_download_is_taken_out_of_the_cache(cache: Path, online: Onlin
     blob = (snapshot / "model.safetensors").resolve()
     blob.write_bytes(blob.read_bytes()[:-4])
     refused(lambda: find(TOY), InputError, "model.safetensors of toy is damaged", "annofree models pull toy")
-    assert not blob.exists() and present(TOY) is None
+    assert not blob.exists() and find_present(TOY) is None
     online[FIRST] = files(1)
     assert fetch([TOY])[0].folder == snapshot
 
@@ -176,8 +176,8 @@ def test_what_is_no_safetensors_is_refused(cache: Path) -> None:
 
 def test_a_record_that_cannot_be_read(cache: Path) -> None:
     write_snapshot(cache, TOY.hub, FIRST, files(1))
-    (home() / "seen").mkdir(parents=True)
-    (home() / "seen" / "toy.json").write_text("{", encoding="utf-8")
+    (find_home() / "seen").mkdir(parents=True)
+    (find_home() / "seen" / "toy.json").write_text("{", encoding="utf-8")
     refused(lambda: find(TOY), InputError, "should hold what toy was at its first fetch")
 
 
@@ -233,7 +233,7 @@ def test_renewing_trusts_what_the_hub_has_now(cache: Path, online: Online) -> No
 
 
 def test_what_is_missing_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    cards = [known_cards()[name] for name in ("openai-rn50", "sam-b", "tiny-clip")]
+    cards = [list_known_cards()[name] for name in ("openai-rn50", "sam-b", "tiny-clip")]
     failing(monkeypatch, errors.LocalEntryNotFoundError("nothing\nhere"))
     words = ["openai-rn50 (about 408 MB), sam-b (about 375 MB), and HF_HUB_OFFLINE is set", "annofree models pull fast with"]
     words[1] = "`annofree models pull fast` with network"
@@ -279,7 +279,7 @@ def test_without_network_it_is_asked_once_and_nothing_is_tried_again(monkeypatch
 def test_what_can_go_wrong_in_a_download(monkeypatch: pytest.MonkeyPatch, problem: Exception, words: list[str]) -> None:
     failing(monkeypatch, problem)
     refused(lambda: fetch([TOY]), MissingError, *words)
-    assert present(TOY) is None and Seen.of("toy") == Seen()
+    assert find_present(TOY) is None and Seen.of("toy") == Seen()
 
 
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,13 +296,15 @@ def test_the_true_client_offline(cache: Path) -> None:
 
 
 def test_a_model_on_no_hub() -> None:
-    refused(lambda: fetch([known_cards()["found"]]), MissingError, "on no hub", "annofree models add --from DIR --name found")
+    refused(
+        lambda: fetch([list_known_cards()["found"]]), MissingError, "on no hub", "annofree models add --from DIR --name found"
+    )
 
 
 def test_the_bundled_models_are_always_here() -> None:
-    local = fetch([known_cards()["tiny-clip"]])[0]
-    assert local.card == replace(known_cards()["tiny-clip"], files=local.card.files)
-    assert local.card.code_licence == "Apache-2.0" and not (home() / "seen").exists()
+    local = fetch([list_known_cards()["tiny-clip"]])[0]
+    assert local.card == replace(list_known_cards()["tiny-clip"], files=local.card.files)
+    assert local.card.code_licence == "Apache-2.0" and not (find_home() / "seen").exists()
 
 
 # The store
@@ -315,15 +317,15 @@ def folder(tmp_path: Path) -> Path:
     place.mkdir()
     for name, content in files(5).items():
         (place / name).write_bytes(content)
-    replace(TOY, name="mine", hub="", files={n: sha256_of(place / n) for n in TOY.files}).write(place)
+    replace(TOY, name="mine", hub="", files={n: hash_file(place / n) for n in TOY.files}).write(place)
     return place
 
 
 def test_a_folder_with_a_card_is_added_whole(folder: Path) -> None:
     card = add_folder(folder)
-    place = stored("mine")
+    place = find_stored("mine")
     assert place is not None and sorted(p.name for p in place.iterdir()) == ["card.json", "config.json", "model.safetensors"]
-    assert all_cards()["mine"] == card == card_named("mine")
+    assert list_cards()["mine"] == card == find_card("mine")
     local = find(card)
     assert local is not None and local.folder == place
     assert add_folder(folder) == card  # twice is once
@@ -332,23 +334,23 @@ def test_a_folder_with_a_card_is_added_whole(folder: Path) -> None:
 def test_another_model_of_the_same_name_is_refused(folder: Path) -> None:
     add_folder(folder)
     (folder / "config.json").write_bytes(b"{}")
-    replace(Card.parse(folder / "card.json"), files={n: sha256_of(folder / n) for n in TOY.files}).write(folder)
+    replace(Card.parse(folder / "card.json"), files={n: hash_file(folder / n) for n in TOY.files}).write(folder)
     refused(lambda: add_folder(folder), InputError, "expected the files of mine that", "config.json is another")
 
 
 def test_a_stored_file_that_changes_is_an_error(folder: Path) -> None:
     card = add_folder(folder)
-    (home() / "models" / "mine" / "config.json").write_bytes(b"{}")
+    (find_home() / "models" / "mine" / "config.json").write_bytes(b"{}")
     refused(lambda: find(card), InputError, "is not the file of its card")
 
 
 def test_a_known_model_is_added_by_name_and_keeps_its_terms(folder: Path) -> None:
     (folder / "card.json").unlink()
     card = add_folder(folder, "sam-b")
-    known = known_cards()["sam-b"]
+    known = list_known_cards()["sam-b"]
     assert (card.licence, card.tier, card.hub) == (known.licence, known.tier, known.hub)
-    assert card.files["model.safetensors"] == sha256_of(folder / "model.safetensors")
-    assert find(known_cards()["sam-b"]) is not None
+    assert card.files["model.safetensors"] == hash_file(folder / "model.safetensors")
+    assert find(list_known_cards()["sam-b"]) is not None
 
 
 def test_a_card_cannot_give_a_known_model_other_terms(folder: Path) -> None:
@@ -368,7 +370,7 @@ def test_what_cannot_be_added(folder: Path, tmp_path: Path) -> None:
     refused(lambda: add_folder(folder, "openai-rn50"), MissingError, "needs open_clip_config.json, open_clip_model.safetensors")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     refused(lambda: add_folder(folder, "sam-b"), MissingError, "pytorch_model.bin may run code when loaded and is not taken")
-    assert all_cards() == known_cards()
+    assert list_cards() == list_known_cards()
 
 
 def test_a_full_disk_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,7 +379,7 @@ def test_a_full_disk_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(shutil, "copyfile", full)
     refused(lambda: add_folder(folder), InputError, "cannot keep mine in", "No space left on device; nothing was left there")
-    assert list((home() / "models").iterdir()) == []
+    assert list((find_home() / "models").iterdir()) == []
 
 
 def test_a_published_pickle_of_tensors_is_known_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,11 +388,11 @@ def test_a_published_pickle_of_tensors_is_known_by_its_hash(tmp_path: Path, monk
     weight, bias = torch.randn(1, 6, 1, 1, generator=torch.Generator().manual_seed(0)), torch.tensor([0.5])
     torch.save({"decoder": {"weight": weight, "bias": bias}}, place / "decoder_weights.pt")
     refused(lambda: add_folder(place, "found"), InputError, "is not the published file: expected SHA-256 47ff2a4af3db")
-    published = {"decoder_weights.pt": sha256_of(place / "decoder_weights.pt")}
-    card = replace(known_cards()["found"], published=published)
-    monkeypatch.setattr(store_module, "known_cards", lambda: {**known_cards(), "found": card})
+    published = {"decoder_weights.pt": hash_file(place / "decoder_weights.pt")}
+    card = replace(list_known_cards()["found"], published=published)
+    monkeypatch.setattr(store_module, "list_known_cards", lambda: {**list_known_cards(), "found": card})
     add_folder(place, "found")
-    kept = load_file(home() / "models" / "found" / "model.safetensors")
+    kept = load_file(find_home() / "models" / "found" / "model.safetensors")
     assert np.array_equal(kept["weight"], weight.numpy()) and kept["bias"].tolist() == [0.5]
 
 
@@ -398,14 +400,14 @@ def test_where_annofree_keeps_things(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.delenv("ANNOFREE_HOME")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert home() == tmp_path / "annofree"
+    assert find_home() == tmp_path / "annofree"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert home() == Path.home() / ".cache" / "annofree"
+    assert find_home() == Path.home() / ".cache" / "annofree"
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert home() == Path.home() / "Library" / "Caches" / "annofree"
+    assert find_home() == Path.home() / "Library" / "Caches" / "annofree"
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
-    assert home() == tmp_path / "annofree"
+    assert find_home() == tmp_path / "annofree"
 
 
 def test_a_home_that_cannot_be_written_to_does_not_stop_a_run(
@@ -441,7 +443,7 @@ def test_a_bundle_carries_models_to_another_machine(bundle: Path, monkeypatch: p
     local = find(TOY)
     assert local is not None and local.card.revision == FIRST
     assert load_file(local.folder / "model.safetensors")["w"].tolist() == [1.0] * 8
-    assert [p.name for p in home().iterdir() if p.name.startswith(".")] == []
+    assert [p.name for p in find_home().iterdir() if p.name.startswith(".")] == []
 
 
 def test_the_same_models_make_the_same_bytes(bundle: Path, folder: Path, tmp_path: Path) -> None:
@@ -459,7 +461,7 @@ def test_a_bundle_needs_a_file_to_be_written_to(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tarfile.TarFile, "addfile", full)
-    local = fetch([known_cards()["tiny-sam"]])
+    local = fetch([list_known_cards()["tiny-sam"]])
     refused(lambda: write_bundle(local, tmp_path / "a.tar"), InputError, "No space left on device; nothing was left there")
     assert list(tmp_path.glob("*.tar")) == list(tmp_path.glob(".a-*")) == []
 
@@ -502,7 +504,7 @@ def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
 def test_strange_bundles_are_refused(members: dict[str, Any], words: str, tmp_path: Path) -> None:
     path = tar_of(tmp_path / "strange.tar", members)
     refused(lambda: add_bundle(path), AnnofreeError, words)
-    assert not (home() / "models").exists() and not list(home().iterdir())
+    assert not (find_home() / "models").exists() and not list(find_home().iterdir())
 
 
 def test_damaged_bundles_add_nothing(bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -515,7 +517,7 @@ def test_damaged_bundles_add_nothing(bundle: Path, monkeypatch: pytest.MonkeyPat
     refused(lambda: add_bundle(tmp_path / "flipped.tar"), InputError, "is not the file of its card")
     refused(lambda: add_bundle(tmp_path / "short.tar"), InputError, "damaged or none")
     refused(lambda: add_bundle(tmp_path / "text.tar"), InputError, "damaged or none")
-    assert all_cards() == known_cards()
+    assert list_cards() == list_known_cards()
 
 
 def test_what_belongs_to_no_model_in_a_bundle(bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

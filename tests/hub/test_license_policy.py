@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 
 from annofree.errors import InputError
-from annofree.hub.cards import known_cards
+from annofree.hub.cards import list_known_cards
 from annofree.hub.license_policy import PERMISSIVE, check
 
-CARDS = known_cards()
+CARDS = list_known_cards()
 PIPELINE = [CARDS["openai-rn50x64"], CARDS["openai-vit-b-16"], CARDS["sam-b"]]
 
 

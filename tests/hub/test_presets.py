@@ -4,7 +4,7 @@ import pytest
 
 from annofree.errors import InputError
 from annofree.hub.cards import KINDS, TIERS
-from annofree.hub.presets import DEFAULT, preset_named, presets
+from annofree.hub.presets import DEFAULT, find_preset, list_presets
 
 
 @pytest.fixture(autouse=True)
@@ -13,9 +13,9 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_every_preset_holds_models_of_the_right_kinds() -> None:
-    assert set(presets()) == {"tiny", "fast", "paper", "best"} and DEFAULT in presets()
-    for name, preset in presets().items():
-        cards = preset.cards()
+    assert set(list_presets()) == {"tiny", "fast", "paper", "best"} and DEFAULT in list_presets()
+    for name, preset in list_presets().items():
+        cards = preset.find_cards()
         assert preset.name == name and preset.about
         assert cards["clip"].kind == "clip" and cards["sam"].kind == "sam"
         assert set(preset.use) <= set(cards)
@@ -27,14 +27,14 @@ def test_every_preset_holds_models_of_the_right_kinds() -> None:
 
 
 def test_the_paper_preset_is_zips() -> None:
-    paper = presets()["paper"]
+    paper = list_presets()["paper"]
     assert (paper.boundaries, paper.clip, paper.sam) == ("openai-rn50x64", "openai-vit-b-16", "sam-b")
     assert paper.use["boundaries"]["boundary_side"] == 2048
     assert (paper.use["clip"]["dense"], paper.use["clip"]["dense_side"]) == ("surgery", 512)
 
 
 def test_sizes_tell_fast_from_best() -> None:
-    size = {name: sum(c.size for c in p.cards().values()) for name, p in presets().items()}
+    size = {name: sum(c.size for c in p.find_cards().values()) for name, p in list_presets().items()}
     assert size["tiny"] < 4.6e7 < size["fast"] < 1.9e9 < size["paper"] < size["best"]
 
 
@@ -51,15 +51,15 @@ def test_sizes_tell_fast_from_best() -> None:
     ],
 )
 def test_kinds_decide_the_roles(spec: str, roles: tuple[str | None, ...]) -> None:
-    made = preset_named(spec)
+    made = find_preset(spec)
     assert (made.clip, made.boundaries, made.sam, made.dino) == roles
-    assert made.name == spec and all(card.kind in KINDS and card.tier in TIERS for card in made.cards().values())
+    assert made.name == spec and all(card.kind in KINDS and card.tier in TIERS for card in made.find_cards().values())
 
 
 def test_a_segmenter_has_a_role_of_its_own() -> None:
-    made = preset_named("zutis-vit-b-32+openai-vit-b-32+sam-b+dino-vit-s-8")
+    made = find_preset("zutis-vit-b-32+openai-vit-b-32+sam-b+dino-vit-s-8")
     assert (made.zutis, made.clip, made.dino) == ("zutis-vit-b-32", "openai-vit-b-32", "dino-vit-s-8")
-    assert preset_named("openai-vit-b-32+sam-b").zutis is None
+    assert find_preset("openai-vit-b-32+sam-b").zutis is None
 
 
 @pytest.mark.parametrize(
@@ -89,5 +89,5 @@ def test_a_segmenter_has_a_role_of_its_own() -> None:
 )
 def test_what_makes_no_pipeline(spec: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as refusal:
-        preset_named(spec)
+        find_preset(spec)
     assert "\n" not in str(refusal.value)

@@ -11,8 +11,8 @@ import pytest
 
 from annofree.errors import ImageError, InputError
 from annofree.io import image_sources as sources
-from annofree.io.image_sources import Source, read_pictures, read_place
-from annofree.io.images import decode_bytes, decode_image, pillow_quiet
+from annofree.io.image_sources import Source, read_images, read_place
+from annofree.io.images import decode_bytes, decode_image, silence_pillow
 from annofree.structures import Image
 
 
@@ -38,9 +38,9 @@ def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
 
 
 def read_all(source: Source, **settings: Any) -> list[tuple[str, Image | ImageError]]:
-    entries = ((name, str(source.root / name)) for name in source.ids())
-    with pillow_quiet():
-        return [(name, picture) for name, _, picture in read_pictures(entries, **settings)]
+    entries = ((name, str(source.root / name)) for name in source.list_ids())
+    with silence_pillow():
+        return [(name, image) for name, _, image in read_images(entries, **settings)]
 
 
 def test_a_folder_at_every_depth_in_sorted_order(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_folder_at_every_depth_in_sorted_order(tmp_path: Path) -> None:
         write(tmp_path / name)
     (tmp_path / "notes.md").write_text("no picture")
     source = Source([tmp_path], exclude=tmp_path / "out")
-    assert list(source.ids()) == ["b.png", "a/1.jpeg", "a/2.JPG", "a/x/3.webp"]
+    assert list(source.list_ids()) == ["b.png", "a/1.jpeg", "a/2.JPG", "a/x/3.webp"]
     assert source.root == tmp_path.resolve()
 
 
@@ -59,8 +59,8 @@ def test_a_list_counts_from_its_own_folder(tmp_path: Path) -> None:
     listed = tmp_path / "photos" / "list.txt"
     listed.write_text(f"2.png\n\n# a remark\r\n1.png\r\n{far}\n2.png\nmissing.png\n../far/3.png\n")
     source = Source([listed])
-    assert list(source.ids()) == ["photos/2.png", "photos/1.png", "far/3.png", "photos/missing.png"]
-    assert [type(picture) for _, picture in read_all(source)] == [Image, Image, Image, ImageError]
+    assert list(source.list_ids()) == ["photos/2.png", "photos/1.png", "far/3.png", "photos/missing.png"]
+    assert [type(image) for _, image in read_all(source)] == [Image, Image, Image, ImageError]
 
 
 def test_tars_member_by_member(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_tars_member_by_member(tmp_path: Path) -> None:
 
 def test_what_is_given_twice_counts_once(tmp_path: Path) -> None:
     path = write(tmp_path / "a" / "1.png")
-    assert list(Source([tmp_path, path, path.parent]).ids()) == ["a/1.png"]
+    assert list(Source([tmp_path, path, path.parent]).list_ids()) == ["a/1.png"]
 
 
 def test_a_tar_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_pictures_come_in_order_and_no_more_than_asked_are_held(tmp_path: Path, 
         return Image(np.zeros((1, 1, 3), np.uint8), id)
 
     monkeypatch.setattr(sources, "read_place", read)
-    for number, (name, _, _) in enumerate(read_pictures(((str(n), "") for n in range(40)), threads=3, ahead=5)):
+    for number, (name, _, _) in enumerate(read_images(((str(n), "") for n in range(40)), threads=3, ahead=5)):
         assert name == str(number)
         taken.append(len(asked) - number)
     assert number == 39
@@ -139,9 +139,9 @@ def test_pictures_come_in_order_and_no_more_than_asked_are_held(tmp_path: Path, 
 def test_stopping_early_leaves_no_thread_behind(tmp_path: Path) -> None:
     write(tmp_path / "1.png")
     place = str(tmp_path / "1.png")
-    pictures = read_pictures((("1", place) for _ in range(1000)), threads=2, ahead=10)
-    assert isinstance(next(pictures)[2], Image)
-    pictures.close()  # type: ignore[attr-defined]
+    images = read_images((("1", place) for _ in range(1000)), threads=2, ahead=10)
+    assert isinstance(next(images)[2], Image)
+    images.close()  # type: ignore[attr-defined]
 
 
 def test_inputs_that_are_none_are_refused(tmp_path: Path) -> None:
@@ -152,4 +152,4 @@ def test_inputs_that_are_none_are_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.tar"
     broken.write_bytes(b"x" * 2000)
     with pytest.raises(InputError, match=r"uncompressed tar at .*broken\.tar"):
-        list(Source([broken]).ids())
+        list(Source([broken]).list_ids())

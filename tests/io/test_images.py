@@ -15,16 +15,16 @@ import pytest
 
 from annofree.errors import ImageError, InputError
 from annofree.io import images as folder
-from annofree.io.images import common_folder, find_images, read_image
+from annofree.io.images import find_common_folder, find_images, read_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def save(
-    path: Path, colour: tuple[int, ...] | int = RED, size: tuple[int, int] = (6, 4), mode: str = "RGB", **more: Any
+    path: Path, color: tuple[int, ...] | int = RED, size: tuple[int, int] = (6, 4), mode: str = "RGB", **more: Any
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.new(mode, size, colour).save(path, **more)
+    PIL.Image.new(mode, size, color).save(path, **more)
     return path
 
 
@@ -95,9 +95,9 @@ class TestFindImages:
 
     def test_common_folder(self, tmp_path: Path) -> None:
         one, two = save(tmp_path / "a" / "1.png"), save(tmp_path / "b" / "c" / "2.png")
-        assert common_folder([one, two]) == tmp_path.resolve()
-        assert common_folder([tmp_path / "b"]) == (tmp_path / "b").resolve()
-        assert common_folder([two]) == two.parent.resolve()
+        assert find_common_folder([one, two]) == tmp_path.resolve()
+        assert find_common_folder([tmp_path / "b"]) == (tmp_path / "b").resolve()
+        assert find_common_folder([two]) == two.parent.resolve()
 
 
 class TestReadImage:
@@ -149,10 +149,10 @@ class TestReadImage:
 
     @pytest.mark.parametrize(("suffix", "transparency"), [("png", 0), ("png", b"\x00\xff"), ("gif", 0)])
     def test_palette_with_transparency(self, tmp_path: Path, suffix: str, transparency: int | bytes) -> None:
-        picture = PIL.Image.new("P", (4, 2), 1)
-        picture.putpalette([*GREEN, *RED])
-        picture.paste(0, (0, 0, 2, 2))
-        picture.save(tmp_path / f"a.{suffix}", transparency=transparency)
+        image = PIL.Image.new("P", (4, 2), 1)
+        image.putpalette([*GREEN, *RED])
+        image.paste(0, (0, 0, 2, 2))
+        image.save(tmp_path / f"a.{suffix}", transparency=transparency)
         array = pixels(tmp_path / f"a.{suffix}")
         assert (array[:, :2] == WHITE).all() and (array[:, 2:] == RED).all()
 

@@ -17,9 +17,9 @@ from annofree.experiments.models import ModelRecipe
 from annofree.experiments.papers import PublishedRecipe
 from annofree.io.settings_file import check_fields, check_type, read_toml
 from annofree.methods.build import change_settings
-from annofree.methods.policies import policy_of
+from annofree.methods.policies import resolve_policy
 from annofree.methods.registry import METHODS
-from annofree.pipelines.training.makings import making_of
+from annofree.pipelines.training.makings import read_making
 from annofree.training.detector.recipe import DetectorRecipe
 from annofree.training.zutis.recipe import ZutisRecipe
 
@@ -184,11 +184,11 @@ def test_settings_of_methods_detectors_policies_and_makings() -> None:
     with pytest.raises(InputError, match="expected side of a detector as a whole number, got '800'"):
         DetectorConfig.of({"kind": "cascade", "names": ["a"], "side": "800"})
     with pytest.raises(InputError, match="expected floor of a policy as a number, got 'high'"):
-        policy_of("tiny", "zip", {"floor": "high"})
+        resolve_policy("tiny", "zip", {"floor": "high"})
     with pytest.raises(InputError, match="expected within of overlaps as a number, got 'much'"):
-        policy_of("tiny", "zip", {"overlaps": {"within": "much"}})
+        resolve_policy("tiny", "zip", {"overlaps": {"within": "much"}})
     with pytest.raises(InputError, match=r"settings of zutis in .*: expected k of .* as a whole number"):
-        making_of({"what": "zutis", "pictures": 4, "k": "1", "train": {"a": {}}})
+        read_making({"what": "zutis", "pictures": 4, "k": "1", "train": {"a": {}}})
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*/*.toml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -204,6 +204,6 @@ def test_every_recipe_can_be_read(path: Path) -> None:
             settings = METHODS[run.method].variants[run.variant]
             change_settings(settings, run.settings)
         if recipe.make:
-            making_of(recipe.make)
+            read_making(recipe.make)
     else:
         (ZutisRecipe if "archive" in held else DetectorRecipe).read(path)

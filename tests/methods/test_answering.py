@@ -18,16 +18,16 @@ from annofree.fragments.clusters import Seeding
 from annofree.methods.answering import Answering, AnsweringMaps
 from annofree.methods.build import build_method, load
 from annofree.methods.components import Models
-from annofree.methods.policies import answering as answering_of
-from annofree.methods.policies import policy_of
-from annofree.methods.tuning import default_method, tuned, tuned_methods
+from annofree.methods.policies import build_answering as answering_of
+from annofree.methods.policies import resolve_policy
+from annofree.methods.tuning import find_default_method, find_tuning, list_tuned_methods
 from annofree.methods.zip import Zip
 from annofree.protocols import Segmenter
-from annofree.runs.encodings import kinds_of
+from annofree.runs.encodings import list_kinds
 from annofree.structures import Detections, Image, LabelMap, Vocabulary
 from annofree.testing.conformance import CHECKS
 from annofree.testing.fakes import FakeClip, FakeSam
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 
 POLICY = OutputPolicy(verify=True, overlaps=Overlaps(within=0.5, across=0.5))
 
@@ -50,7 +50,7 @@ class Liar:
         return list(images)
 
     def instances(self, image: Image, classes: Any) -> Detections:
-        masks = next(s.masks for s in scenes() if s.image.id == image.id)
+        masks = next(s.masks for s in draw_paper_scenes() if s.image.id == image.id)
         return Detections.from_masks(masks, [0] * len(masks), [0.5] * len(masks), Vocabulary.of(classes).names)
 
 
@@ -60,13 +60,13 @@ def test_it_is_a_segmenter(check: Callable[[Segmenter], None]) -> None:
 
 
 def test_names_are_given_again_by_what_clip_sees() -> None:
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         found = answering(method=Liar()).instances(scene.image, NAMES)
         assert sorted(found.labels) == sorted(scene.names)
 
 
 def test_a_distractor_takes_what_is_not_asked_for() -> None:
-    scene = next(s for s in scenes() if len(set(s.names)) > 1)
+    scene = next(s for s in draw_paper_scenes() if len(set(s.names)) > 1)
     asked, other = sorted(set(scene.names))[:2]
     method = Answering(Liar(), POLICY, FakeClip(), Distractors((other, "background")))
     found = method.instances(scene.image, [asked])
@@ -74,16 +74,16 @@ def test_a_distractor_takes_what_is_not_asked_for() -> None:
 
 
 def test_the_whole_ranking_without_verification() -> None:
-    scene = scenes()[0]
+    scene = draw_paper_scenes()[0]
     plain = Answering(Liar(), OutputPolicy(), FakeClip())
     assert plain.instances(scene.image, NAMES).labels.tolist() == [NAMES[0]] * len(scene.names)
 
 
 def test_what_clip_saw_is_kept_once() -> None:
-    image = scenes()[0].image
+    image = draw_paper_scenes()[0].image
     assert answering().encode([image])[0][1] is None  # Zip keeps its cells
     assert answering(method=Liar()).encode([image])[0][1] is not None
-    assert {"ZipEncoding", "FeatureMap", "Seen"} <= set(kinds_of(answering()))
+    assert {"ZipEncoding", "FeatureMap", "Seen"} <= set(list_kinds(answering()))
 
 
 class Recorder(Liar):
@@ -102,7 +102,7 @@ CROWD = tuple(f"thing {k}" for k in range(30))
 
 def test_a_method_is_asked_for_names_that_stand_out_alone() -> None:
     method, policy = Recorder(), replace(POLICY, presence=1.0)
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         there, absent = sorted(set(scene.names)), next(n for n in NAMES if n not in scene.names)
         found = Answering(method, policy, FakeClip(), Distractors(CROWD)).instances(scene.image, [absent, *there])
         assert found.names == (absent, *there)
@@ -111,7 +111,7 @@ def test_a_method_is_asked_for_names_that_stand_out_alone() -> None:
         nothing = Answering(method, policy, FakeClip(), Distractors(CROWD)).instances(scene.image, [absent])
         assert len(nothing) == 0 and nothing.names == (absent,) and nothing.size == scene.image.size
     # of a few names alone none stands out: all are asked for
-    Answering(method, policy, FakeClip(), Distractors(CROWD[:5])).instances(scenes()[0].image, NAMES)
+    Answering(method, policy, FakeClip(), Distractors(CROWD[:5])).instances(draw_paper_scenes()[0].image, NAMES)
     assert method.asked[-1] == NAMES
 
 
@@ -126,18 +126,18 @@ class Painter:
         return []
 
     def encode(self, images: Sequence[Image]) -> list[Any]:
-        return FakeClip().dense(images)
+        return FakeClip().encode_dense(images)
 
     def semantic(self, encoding: Any, classes: Any) -> LabelMap:
         vocabulary = Vocabulary.of(classes)
         self.asked.append(vocabulary.names)
-        scores = torch.einsum("kd,dhw->khw", FakeClip().words(vocabulary), encoding.values)
+        scores = torch.einsum("kd,dhw->khw", FakeClip().encode_text(vocabulary), encoding.values)
         labels = scores.argmax(0).repeat_interleave(8, 0).repeat_interleave(8, 1)[: encoding.size[0], : encoding.size[1]]
         return LabelMap(labels.numpy().astype(np.int32), vocabulary.names)
 
 
 def test_what_a_distractor_wins_of_a_label_map_is_background() -> None:
-    scene = next(s for s in scenes() if len(set(s.names)) > 1)
+    scene = next(s for s in draw_paper_scenes() if len(set(s.names)) > 1)
     asked, other = sorted(set(scene.names))[:2]
     method = AnsweringMaps(Painter(), POLICY, FakeClip(), Distractors((other, "background")))
     found = method.semantic(scene.image, [asked])
@@ -153,13 +153,13 @@ def test_what_a_distractor_wins_of_a_label_map_is_background() -> None:
 
 
 def test_a_label_map_is_asked_for_what_stands_out_alone() -> None:
-    scene, painter = scenes()[0], Painter()
+    scene, painter = draw_paper_scenes()[0], Painter()
     method = AnsweringMaps(painter, replace(POLICY, presence=1.0), FakeClip(), Distractors(CROWD))
     there, absent = sorted(set(scene.names)), next(n for n in NAMES if n not in scene.names)
     found = method.semantic(scene.image, [absent, *there])
     assert painter.asked[-1] == tuple(there) and found.names == ("background", absent, *there)
     assert set(np.unique(found.labels).tolist()) <= {0, *range(2, 2 + len(there))}
-    assert method.semantic(scene.image, [absent]).shares() == {"background": 1.0}
+    assert method.semantic(scene.image, [absent]).compute_shares() == {"background": 1.0}
 
 
 def test_a_method_that_gates_names_leaves_it_to_the_policy() -> None:
@@ -176,12 +176,12 @@ def test_provenance_tells_the_policy() -> None:
 
 
 def test_policies_of_presets() -> None:
-    assert default_method("tiny") == "consensus" and default_method("fast") == default_method("paper") == "zip"
-    assert policy_of("tiny", "consensus").calibration is not None and policy_of("fast", "zip").calibration is None
-    assert policy_of("tiny", "zip", {"floor": 0.9}).floor == 0.9
+    assert find_default_method("tiny") == "consensus" and find_default_method("fast") == find_default_method("paper") == "zip"
+    assert resolve_policy("tiny", "consensus").calibration is not None and resolve_policy("fast", "zip").calibration is None
+    assert resolve_policy("tiny", "zip", {"floor": 0.9}).floor == 0.9
     with pytest.raises(InputError, match="part of a policy"):
-        policy_of("tiny", "zip", {"flor": 0.9})
-    assert default_method("tiny", "semantic") == "consensus" and default_method("best", "semantic") == "clip_diy"
+        resolve_policy("tiny", "zip", {"flor": 0.9})
+    assert find_default_method("tiny", "semantic") == "consensus" and find_default_method("best", "semantic") == "clip_diy"
 
 
 def test_settings_of_presets() -> None:
@@ -191,8 +191,8 @@ def test_settings_of_presets() -> None:
         seeding=Seeding("semantic")
     )
     assert build_method("zip", models, changes={"within": 1.0}).settings.within == 1.0
-    assert tuned("fast", "zip").settings == {} and tuned("tiny", "zip").chosen_on
-    assert set(tuned_methods("fast")) == set()
+    assert find_tuning("fast", "zip").settings == {} and find_tuning("tiny", "zip").chosen_on
+    assert set(list_tuned_methods("fast")) == set()
     with pytest.raises(InputError, match="list of distractors"):
         load("zip", models="tiny", policy={"distractors": "comon"})
     none: Any = load("zip", models="tiny", policy={"distractors": "none"}, negatives=["wall"])

@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.clues.background import Background
-from annofree.clues.crops import tilings
+from annofree.clues.crops import lay_tilings
 from annofree.errors import InputError, MissingError
-from annofree.methods.clip_diy import OBJECTNESS, VARIANTS, ClipDiy, ClipDiySettings, Parts, objectness_by_name
-from annofree.ops.grids import nearest
+from annofree.methods.clip_diy import OBJECTNESS, VARIANTS, ClipDiy, ClipDiySettings, Parts, build_objectness
+from annofree.ops.grids import resize_nearest
 from annofree.protocols import SemanticSegmenter
 from annofree.structures import FloatArray, Image, Vocabulary
 from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 from annofree.testing.semantic_conformance import SEMANTIC_CHECKS, check_known_pixels
 from annofree.testing.tolerances import assert_close
 
@@ -39,12 +39,12 @@ class Mixer(FakeClip):
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def squares(self, pixels: Tensor) -> Tensor:
+    def encode_squares(self, pixels: Tensor) -> Tensor:
         self.asked.append(len(pixels))
         mixing = torch.randn(48, self.dimension, generator=torch.Generator().manual_seed(0))
         return F.normalize((F.adaptive_avg_pool2d(pixels, 4).flatten(1) - 0.45) @ mixing, dim=1)
 
-    def words(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         seeds = [sum(map(ord, name)) for name in vocabulary.names]
         return torch.stack([F.normalize(torch.randn(64, generator=torch.Generator().manual_seed(s)), dim=0) for s in seeds])
 
@@ -54,7 +54,7 @@ class Blobs:
 
     provenance: dict[str, Any] = {"name": "blobs"}  # noqa: RUF012
 
-    def maps(self, images: Sequence[Image]) -> list[Tensor]:
+    def predict_maps(self, images: Sequence[Image]) -> list[Tensor]:
         generator = torch.Generator().manual_seed(1)
         coarse = torch.rand(1, 1, 4, 5, generator=generator)
         return [F.interpolate(coarse, i.size, mode="bilinear", align_corners=False)[0, 0] for i in images]
@@ -77,16 +77,16 @@ def test_each_variant_finds_the_objects(variant: str) -> None:
 
 
 def test_the_image_s_own_resolution_keeps_the_objectness_to_the_pixel() -> None:
-    scene = next(s for s in scenes() if s.image.id == "off-grid")
+    scene = next(s for s in draw_paper_scenes() if s.image.id == "off-grid")
     found = ClipDiy(FakeClip(), FakeObjectness(), replace(VARIANTS["default"], side=32)).semantic(scene.image, "banana")
     assert np.array_equal(found.labels == 1, scene.masks[0])
 
 
 def test_objectness_of_dino_s_keys_serves_as_well() -> None:
     for name in ("found-bkg", "tokencut"):
-        source = objectness_by_name(name, Parts(dino=FakeDino()))
-        found = ClipDiy(FakeClip(), source, ClipDiySettings(side=32)).semantic(scenes()[0].image, NAMES)
-        truth = scenes()[0].masks[0]
+        source = build_objectness(name, Parts(dino=FakeDino()))
+        found = ClipDiy(FakeClip(), source, ClipDiySettings(side=32)).semantic(draw_paper_scenes()[0].image, NAMES)
+        truth = draw_paper_scenes()[0].masks[0]
         assert ((found.labels == 1) & truth).sum() / ((found.labels == 1) | truth).sum() > 0.9
 
 
@@ -95,7 +95,7 @@ def test_objectness_of_dino_s_keys_serves_as_well() -> None:
 
 def test_the_official_windows_are_59() -> None:
     official = VARIANTS["official"]
-    tiles = tilings((official.canvas, official.canvas), official.scales, official.layout)
+    tiles = lay_tilings((official.canvas, official.canvas), official.scales, official.layout)
     assert [len(t.boxes) for t in tiles] == [1, 9, 49]
 
 
@@ -118,7 +118,7 @@ def cv2_like(pixels: Any, side: int) -> FloatArray:
 @pytest.mark.parametrize("size", [(40, 60), (9, 7), (1, 1), (64, 32)])
 def test_the_official_canvas_is_plain_bilinear_and_whole_grey_levels(size: tuple[int, int]) -> None:
     image = noise(size)
-    canvas = ClipDiy(FakeClip(), settings=replace(VARIANTS["official"], canvas=32)).canvas(image) * 255
+    canvas = ClipDiy(FakeClip(), settings=replace(VARIANTS["official"], canvas=32)).draw_canvas(image) * 255
     expected = torch.from_numpy(cv2_like(image.pixels, 32)).permute(2, 0, 1)
     assert_close(canvas, canvas.round())
     assert (canvas - expected).abs().max() <= 1.001 and ((canvas - expected).abs() > 0.5).float().mean() < 0.01
@@ -127,7 +127,7 @@ def test_the_official_canvas_is_plain_bilinear_and_whole_grey_levels(size: tuple
 def obvious_fused(clip: FakeClip, image: Image, rows: list[str], side: int, canvas: int, where: Tensor | None) -> FloatArray:
     """One crop at a time through Pillow, one value of the map at a time (R, canvas, canvas); the first row is background."""
     squashed = np.rint(cv2_like(image.pixels, canvas)).astype(np.uint8)
-    words = clip.words(Vocabulary.of(rows))
+    words = clip.encode_text(Vocabulary.of(rows))
     total = np.zeros((len(rows), canvas, canvas))
     for window in (canvas, canvas // 2, canvas // 4):
         starts = range(0, canvas - window + 1, window // 2)
@@ -136,7 +136,7 @@ def obvious_fused(clip: FakeClip, image: Image, rows: list[str], side: int, canv
             for j, x in enumerate(starts):
                 crop = Picture.fromarray(squashed[y : y + window, x : x + window])
                 square = np.asarray(crop.resize((side, side), Picture.Resampling.BICUBIC), np.float32) / 255
-                grid[:, i, j] = (words @ clip.squares(torch.from_numpy(square).permute(2, 0, 1)[None])[0]).numpy()
+                grid[:, i, j] = (words @ clip.encode_squares(torch.from_numpy(square).permute(2, 0, 1)[None])[0]).numpy()
         total += slowly_enlarged(grid, canvas)
     total /= 3
     if where is not None:
@@ -165,11 +165,11 @@ def test_the_fused_map_is_that_of_the_slow_twin(source: Blobs | None) -> None:
     image, names = noise((50, 37)), ["cat", "dog", "kite"]
     settings = replace(VARIANTS["official"], canvas=32, side=24)
     method = ClipDiy(Mixer(), source, settings)
-    where = None if source is None else source.maps([image])[0]
+    where = None if source is None else source.predict_maps([image])[0]
     expected = obvious_fused(Mixer(), image, ["background", *names], 24, 32, where)
     # Pillow rounds what it resizes to whole grey levels
-    np.testing.assert_allclose(method.scores(image, names).numpy(), expected, atol=6e-3)
-    labels = nearest(torch.from_numpy(expected).argmax(0), image.size).numpy()
+    np.testing.assert_allclose(method.compute_scores(image, names).numpy(), expected, atol=6e-3)
+    labels = resize_nearest(torch.from_numpy(expected).argmax(0), image.size).numpy()
     assert (method.semantic(image, names).labels == labels).mean() > 0.98
 
 
@@ -177,10 +177,10 @@ def test_scale_0_is_plain_clip_on_the_squashed_image() -> None:
     image, clip = noise((50, 37)), Mixer()
     method = ClipDiy(clip, settings=replace(VARIANTS["official"], scales=(0,), canvas=24, side=24))
     rows = Vocabulary.of("background, cat, dog")
-    plain = clip.words(rows) @ clip.squares(method.canvas(image)[None])[0]
-    (likeness,) = method.likeness(method.encode([image])[0], rows)
+    plain = clip.encode_text(rows) @ clip.encode_squares(method.draw_canvas(image)[None])[0]
+    (likeness,) = method.compute_similarity(method.encode([image])[0], rows)
     assert_close(likeness[:, 0, 0], plain)
-    maps = method.scores(image, "cat, dog")
+    maps = method.compute_scores(image, "cat, dog")
     assert_close(maps, plain[:, None, None].expand(3, 24, 24))
 
 
@@ -198,7 +198,7 @@ def test_a_batch_is_one_by_one() -> None:
     images = [noise((30, 41), 1), noise((44, 23), 2), noise((17, 17), 3)]
     method = ClipDiy(Mixer(), Blobs(), ClipDiySettings(canvas=64, side=16))
     for image, encoding in zip(images, method.encode(images), strict=True):
-        assert_close(method.scores(encoding, "cat, dog"), method.scores(image, "cat, dog"))
+        assert_close(method.compute_scores(encoding, "cat, dog"), method.compute_scores(image, "cat, dog"))
 
 
 def test_another_class_list_asks_clip_for_no_picture() -> None:
@@ -224,22 +224,22 @@ def test_without_objectness_the_plain_average_decides() -> None:
     method = ClipDiy(Mixer(), None, ClipDiySettings(canvas=32, side=8, background=Background("none")))
     found = method.semantic(image, names)
     assert found.background is None and found.names == ("cat", "dog", "kite")
-    assert_best(found.labels, method.scores(image, names))
+    assert_best(found.labels, method.compute_scores(image, names))
 
 
 def test_background_words_are_weighed_by_what_is_no_thing() -> None:
     image = noise((24, 36))
     settings = ClipDiySettings(canvas=32, side=8, background=Background(words=("sky", "wall")))
-    plain = ClipDiy(Mixer(), None, settings).scores(image, "cat")
-    s = Blobs().maps([image])[0]
-    assert_close(ClipDiy(Mixer(), Blobs(), settings).scores(image, "cat"), plain * torch.stack([1 - s, 1 - s, s]))
+    plain = ClipDiy(Mixer(), None, settings).compute_scores(image, "cat")
+    s = Blobs().predict_maps([image])[0]
+    assert_close(ClipDiy(Mixer(), Blobs(), settings).compute_scores(image, "cat"), plain * torch.stack([1 - s, 1 - s, s]))
     assert ClipDiy(Mixer(), Blobs(), settings).semantic(image, "cat").names == ("background", "cat")
 
 
 def test_objectness_below_a_threshold_is_background() -> None:
     image, rule = noise((24, 36)), Background("objectness", threshold=0.6)
     found = ClipDiy(Mixer(), Blobs(), ClipDiySettings(canvas=32, side=8, background=rule)).semantic(image, "cat, dog")
-    assert np.array_equal(found.labels == 0, (Blobs().maps([image])[0] < 0.6).numpy())
+    assert np.array_equal(found.labels == 0, (Blobs().predict_maps([image])[0] < 0.6).numpy())
     with pytest.raises(InputError, match="needs an objectness source"):
         ClipDiy(Mixer(), None, ClipDiySettings(background=rule))
 
@@ -249,7 +249,7 @@ def test_500_classes_and_endless_pictures(monkeypatch: pytest.MonkeyPatch) -> No
     method = ClipDiy(Mixer(), Blobs(), ClipDiySettings(canvas=32, side=8))
     encoding = method.encode([noise((37, 53))])[0]
     found = method.semantic(encoding, names)
-    assert_best(found.labels, method.scores(encoding, names))
+    assert_best(found.labels, method.compute_scores(encoding, names))
     for size in ((1, 1), (20000, 3)):
         assert method.semantic(noise(size), "cat, dog").size == size
 
@@ -275,10 +275,10 @@ def test_provenance_tells_both_models() -> None:
 def test_sources_by_name() -> None:
     assert OBJECTNESS.keys() == {"found", "found-bkg", "tokencut", "instances", "none"}
     with pytest.raises(InputError, match=r"did you mean 'found'"):
-        objectness_by_name("fond", Parts())
+        build_objectness("fond", Parts())
     with pytest.raises(MissingError, match="needs a dino"):
-        objectness_by_name("tokencut", Parts())
+        build_objectness("tokencut", Parts())
     with pytest.raises(MissingError, match="needs a head"):
-        objectness_by_name("found", Parts(dino=FakeDino()))
+        build_objectness("found", Parts(dino=FakeDino()))
     with pytest.raises(MissingError, match=r"FOUND's head .* there is none"):
-        objectness_by_name("found", Parts(dino=FakeDino(), head=Path("nowhere.pt")))
+        build_objectness("found", Parts(dino=FakeDino(), head=Path("nowhere.pt")))

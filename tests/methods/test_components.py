@@ -21,13 +21,13 @@ from annofree.hub.download import Local
 from annofree.methods import components as models_module
 from annofree.methods.build import build_method
 from annofree.methods.clip_diy import OBJECTNESS
-from annofree.methods.components import Models, device_named
-from annofree.methods.detector import Origin
+from annofree.methods.components import Models, resolve_device
+from annofree.methods.detector import DetectorInfo
 from annofree.methods.registry import METHODS, OBJECTNESS_ROLES
 from annofree.structures import Image, Vocabulary
 from annofree.testing.fake_detector import FakeDetector
 from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness, FakeSam, FakeZutis
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 
 BARE = "tiny-clip+tiny-sam"
 WHOLE = f"{BARE}+dino-vit-s-8+found"
@@ -49,7 +49,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return [Local(card, Path("nowhere")) for card in cards]
 
     monkeypatch.setattr(models_module, "fetch", fetch)
-    monkeypatch.setattr(models_module, "present", lambda card: Path("nowhere"))
+    monkeypatch.setattr(models_module, "find_present", lambda card: Path("nowhere"))
     return calls
 
 
@@ -57,12 +57,12 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_a_device_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert device_named("cpu") == "cpu"
+    assert resolve_device("cpu") == "cpu"
     for there, device in ((False, "cpu"), (True, "cuda")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert device_named("auto") == device
+        assert resolve_device("auto") == device
     with pytest.raises(InputError, match=r"expected a device such as auto, cpu or cuda, got 'gpu': ") as refusal:
-        device_named("gpu")
+        resolve_device("gpu")
     assert "\n" not in str(refusal.value)
 
 
@@ -113,21 +113,21 @@ def test_what_is_missing_of_some_roles_is_fetched_at_once(fetched: list[list[str
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_says_what_it_needs(fetched: list[list[str]], method: str) -> None:
     entry = METHODS[method]
-    roles = {source: set(entry.roles(source)) for source in OBJECTNESS_ROLES}
+    roles = {source: set(entry.list_roles(source)) for source in OBJECTNESS_ROLES}
     for source, own in roles.items():
         assert own == {*entry.needs, *(OBJECTNESS_ROLES[source] if entry.objectness else ())}
-    detector = FakeDetector(), Origin(FakeDetector.names, {})
+    detector = FakeDetector(), DetectorInfo(FakeDetector.names, {})
     models = Models(WHOLE, "cpu", objectness="none")
-    build_method(method, models.having(clip=FakeClip(), sam=FakeSam(), zutis=FakeZutis(), detector=detector))
+    build_method(method, models.with_parts(clip=FakeClip(), sam=FakeSam(), zutis=FakeZutis(), detector=detector))
     assert not any(fetched)  # with CLIP, SAM, ZUTIS and a detector at hand nothing else is needed
 
 
 def test_replaced_parts_leave_the_original_as_it_is() -> None:
     models, clip, dino = Models(BARE, "cpu"), FakeClip(), FakeDino()
-    other = models.having(clip=clip, dino=dino)
+    other = models.with_parts(clip=clip, dino=dino)
     assert (other.clip, other.dino, other.preset) == (clip, dino, models.preset)
     assert "clip" not in vars(models) and "dino" not in vars(models)
-    assert other.having(sam=FakeSam()).clip is clip
+    assert other.with_parts(sam=FakeSam()).clip is clip
 
 
 # Objectness
@@ -148,31 +148,31 @@ def test_no_objectness_needs_nothing() -> None:
 
 @pytest.mark.parametrize(("source", "kind"), [("tokencut", TokenCutMap), ("found-bkg", FoundBackground)])
 def test_sources_are_made_of_the_dino(source: str, kind: type) -> None:
-    made = Models(BARE, "cpu", objectness=source).having(dino=FakeDino()).objectness
+    made = Models(BARE, "cpu", objectness=source).with_parts(dino=FakeDino()).objectness
     assert made is not None and isinstance(made, kind)
     assert "fake-dino" in str(made.provenance)
 
 
 def test_a_source_asks_a_method_for_the_names() -> None:
-    models = Models(BARE, "cpu", objectness="instances").having(clip=FakeClip(), sam=FakeSam())
+    models = Models(BARE, "cpu", objectness="instances").with_parts(clip=FakeClip(), sam=FakeSam())
     with pytest.raises(MissingError, match="the objectness source 'instances' needs a segmenter"):
         _ = models.objectness
-    made = models.having(segmenter=build_method("zip", models), classes=Vocabulary.of(NAMES)).objectness
+    made = models.with_parts(segmenter=build_method("zip", models), classes=Vocabulary.of(NAMES)).objectness
     assert isinstance(made, InstanceObjectness)
-    scene = scenes()[0]
-    (where,) = made.maps([scene.image])
+    scene = draw_paper_scenes()[0]
+    (where,) = made.predict_maps([scene.image])
     assert torch.equal(where > 0, torch.from_numpy(scene.masks[0]))
 
 
 def test_replaced_parts_make_another_objectness() -> None:
-    models = Models(BARE, "cpu", objectness="tokencut").having(dino=FakeDino())
+    models = Models(BARE, "cpu", objectness="tokencut").with_parts(dino=FakeDino())
     before = models.objectness
-    assert models.objectness is before is models.having(sam=FakeSam()).objectness
-    assert isinstance(models.having(source="found-bkg").objectness, FoundBackground)
-    assert models.having(dino=FakeDino()).objectness is not before
+    assert models.objectness is before is models.with_parts(sam=FakeSam()).objectness
+    assert isinstance(models.with_parts(source="found-bkg").objectness, FoundBackground)
+    assert models.with_parts(dino=FakeDino()).objectness is not before
     given = FakeObjectness()
-    assert models.having(objectness=given).having(clip=FakeClip()).objectness is given
-    assert models.having(objectness=given, dino=FakeDino()).objectness is given
+    assert models.with_parts(objectness=given).with_parts(clip=FakeClip()).objectness is given
+    assert models.with_parts(objectness=given, dino=FakeDino()).objectness is given
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_models_without_a_part_are_refused_with_those_that_have_it(
 
 def test_a_preset_is_proposed_as_its_models() -> None:
     models = Models("tiny", "cpu", objectness="tokencut")
-    bare = models.having(preset=replace(models.preset, dino=None, saliency=None, zutis=None, detector=None))
+    bare = models.with_parts(preset=replace(models.preset, dino=None, saliency=None, zutis=None, detector=None))
     with pytest.raises(
         InputError, match=r"expected models with a DINO, such as tiny-clip\+tiny-sam\+dino-vit-s-8, got tiny; or"
     ):
@@ -221,7 +221,7 @@ def test_the_tower_computes_in_the_precision_asked_for() -> None:
     exact, half = Models("tiny", "cpu").clip, Models("tiny", "cpu", precision="bfloat16").clip
     image = [Image(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))]
     assert half.provenance["dtype"] == "bfloat16" and exact.provenance["dtype"] == "float32"
-    assert 0.99 < float((exact.whole(image) * half.whole(image)).sum()) < 1 - 1e-6
+    assert 0.99 < float((exact.encode_image(image) * half.encode_image(image)).sum()) < 1 - 1e-6
 
 
 def test_an_unknown_precision_is_refused() -> None:

@@ -17,7 +17,7 @@ from annofree.protocols import Segmenter
 from annofree.structures import Image, Vocabulary
 from annofree.testing.conformance import CHECKS
 from annofree.testing.fakes import FakeClip, FakeSam
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 from annofree.testing.tolerances import assert_close
 
 PAPER = tuple(name for name in ("background",))
@@ -55,7 +55,7 @@ def test_it_is_a_segmenter(check: Callable[[Segmenter], None]) -> None:
 
 
 def test_detections_are_candidates_with_their_own_score() -> None:
-    image = scenes()[0].image
+    image = draw_paper_scenes()[0].image
     own = ConsensusSettings(sources=("detector",))
     encoding = Consensus(FakeClip(), FakeSam(), own, Eye(), {"name": "eye"}).encode([image])[0]
     assert encoding.drawn[:, :4].tolist() == [[0.0, 0.0, 1.0, 0.75]]  # the empty one is none
@@ -63,14 +63,14 @@ def test_detections_are_candidates_with_their_own_score() -> None:
 
 
 def test_clip_looks_at_the_surest_alone() -> None:
-    image = max(scenes(), key=lambda scene: len(scene.names)).image
+    image = max(draw_paper_scenes(), key=lambda scene: len(scene.names)).image
     every, few = (Consensus(FakeClip(), FakeSam(), replace(SETTINGS, seen=n)).encode([image])[0] for n in (64, 2))
     assert len(few.counts) == len(few.features) == len(few.shape) == 2 < len(every.counts)
     assert few.counts == every.counts[:2] and torch.equal(few.shape, every.shape[:2])  # beside all that were proposed
 
 
 def test_each_pixel_has_the_likeliest_name_of_its_masks() -> None:
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         labels = made().semantic(scene.image, NAMES)
         assert labels.names == ("background", *NAMES) and labels.background == 0
         for mask, name in zip(scene.masks, scene.names, strict=True):
@@ -86,7 +86,7 @@ def test_a_detector_is_asked_only_where_the_settings_say_so() -> None:
 
 
 def test_all_that_hangs_on_no_name_is_in_the_encoding() -> None:
-    method, image = made(), scenes()[0].image
+    method, image = made(), draw_paper_scenes()[0].image
     encoding = method.encode([image])[0]
     method.sam = None  # type: ignore[assignment]
     assert method.instances(encoding, NAMES).labels.tolist() == made().instances(image, NAMES).labels.tolist()
@@ -94,18 +94,18 @@ def test_all_that_hangs_on_no_name_is_in_the_encoding() -> None:
 
 def test_fragments_are_drawn_by_their_boxes() -> None:
     settings = replace(SETTINGS, sources=("fragments",), min_cells=4)
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         found = made(settings).instances(scene.image, NAMES)
         assert set(found.labels) >= set(scene.names) or not scene.names
 
 
 def test_the_calibration_scores_what_is_told() -> None:
-    scene = scenes()[0]
+    scene = draw_paper_scenes()[0]
     method = made(replace(SETTINGS, calibration=Calibration({"share": 1.0, "quality": 0.5}, 0.25)))
     encoding = method.encode([scene.image])[0]
-    words = method.clip.words(Vocabulary.of([*NAMES, *PAPER]))
-    shares = method.settings.naming.shares(encoding.features, words)
-    signals = method.signals(encoding, words, shares)
+    words = method.clip.encode_text(Vocabulary.of([*NAMES, *PAPER]))
+    shares = method.settings.naming.compute_shares(encoding.features, words)
+    signals = method.compute_signals(encoding, words, shares)
     expected = 1 / (1 + np.exp(-(signals[:, SIGNALS.index("share")] + 0.5 * signals[:, SIGNALS.index("quality")] + 0.25)))
     asked = shares.argmax(1).numpy() < len(NAMES)
     found = method.instances(encoding, NAMES)

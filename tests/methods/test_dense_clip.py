@@ -17,19 +17,19 @@ from torch.nn import functional as F
 from annofree.clues.background import Background
 from annofree.errors import InputError
 from annofree.methods.clip_surgery import VARIANTS as SURGERY_VARIANTS
-from annofree.methods.clip_surgery import ClipSurgery, ClipSurgerySettings, class_set_scores
+from annofree.methods.clip_surgery import ClipSurgery, ClipSurgerySettings, score_class_set
 from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings
 from annofree.methods.maskclip import VARIANTS as MASKCLIP_VARIANTS
-from annofree.methods.maskclip import MaskClip, MaskClipSettings, denoised, smoothed
+from annofree.methods.maskclip import MaskClip, MaskClipSettings, denoise_maps, smooth_maps
 from annofree.methods.patch_cosine import VARIANTS as COSINE_VARIANTS
 from annofree.methods.patch_cosine import PatchCosine, PatchCosineSettings
-from annofree.ops.grids import resized
-from annofree.ops.pamr import refined
+from annofree.ops.grids import resize_maps
+from annofree.ops.pamr import refine_maps
 from annofree.protocols import DensePath, Segmenter, SemanticSegmenter
 from annofree.structures import BoolArray, FeatureMap, Image, Vocabulary
 from annofree.testing.conformance import CHECKS
 from annofree.testing.fakes import FakeClip
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 from annofree.testing.semantic_conformance import SEMANTIC_CHECKS, check_known_pixels
 from annofree.testing.tolerances import assert_close
 
@@ -51,23 +51,23 @@ class WithKeys(FakeClip):
     def __init__(self) -> None:
         self.read: list[DensePath | None] = []
 
-    def dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
+    def encode_dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
         self.read.append(path)
-        return super().dense(images, path)
+        return super().encode_dense(images, path)
 
-    def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
-        return [FeatureMap(3 * m.values, m.size) for m in super().dense(images)]
+    def extract_keys(self, images: Sequence[Image]) -> list[FeatureMap]:
+        return [FeatureMap(3 * m.values, m.size) for m in super().encode_dense(images)]
 
 
 class Random(FakeClip):
     """Features of cells of 4 px at random, the picture padded to whole ones; the words' too."""
 
-    def dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
+    def encode_dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
         grids = [(-(-i.size[0] // 4), -(-i.size[1] // 4)) for i in images]
         draws = [F.normalize(torch.randn(64, h, w, generator=torch.Generator().manual_seed(3)), dim=0) for h, w in grids]
         return [FeatureMap(d, i.size, (4 * h, 4 * w)) for d, i, (h, w) in zip(draws, images, grids, strict=True)]
 
-    def words(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         seeds = [sum(map(ord, name)) for name in vocabulary.names]
         return torch.stack([F.normalize(torch.randn(64, generator=torch.Generator().manual_seed(s)), dim=0) for s in seeds])
 
@@ -101,10 +101,13 @@ def test_each_variant_of_surgery_names_the_pixels(variant: str) -> None:
 
 def test_the_official_variants_name_every_pixel() -> None:
     for method in (MaskClip(FakeClip(), "official"), ClipSurgery(FakeClip(), "official")):
-        found = method.semantic(scenes()[0].image, NAMES)
+        found = method.semantic(draw_paper_scenes()[0].image, NAMES)
         assert found.background is None and found.names == NAMES
         assert (found.labels >= 0).all()
-    assert (MaskClip(FakeClip(), "official").semantic(scenes()[0].image, NAMES).labels[scenes()[0].masks[0]] == 0).all()
+    assert (
+        MaskClip(FakeClip(), "official").semantic(draw_paper_scenes()[0].image, NAMES).labels[draw_paper_scenes()[0].masks[0]]
+        == 0
+    ).all()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,7 @@ def test_the_official_variants_name_every_pixel() -> None:
 def test_each_reads_its_own_path(make: Callable[[FakeClip], DenseClip[Any]], path: str) -> None:
     clip = WithKeys()
     method = make(clip)
-    method.encode([scenes()[0].image])
+    method.encode([draw_paper_scenes()[0].image])
     assert clip.read == [path] and method.provenance["path"] == path
     assert json.loads(json.dumps(method.provenance))["models"][0]["name"] == "fake-clip"
 
@@ -129,16 +132,16 @@ def test_each_reads_its_own_path(make: Callable[[FakeClip], DenseClip[Any]], pat
 
 def test_denoising_drops_what_is_nowhere_likely() -> None:
     maps = scenes_of_cosines()
-    found = denoised(maps, 0.5, torch.zeros(6, dtype=torch.bool))
+    found = denoise_maps(maps, 0.5, torch.zeros(6, dtype=torch.bool))
     powers = np.exp(100 * maps.numpy())
     for k in range(6):
         most = max(powers[k, y, x] / powers[:, y, x].sum() for y in range(4) for x in range(5))
         expected = torch.full((4, 5), -100.0) if most < 0.5 else maps[k]
         assert torch.equal(found[k], expected)
     assert (found == -100).any() and (found != -100).any()
-    assert torch.equal(denoised(maps, 0.5, torch.ones(6, dtype=torch.bool)), maps)
+    assert torch.equal(denoise_maps(maps, 0.5, torch.ones(6, dtype=torch.bool)), maps)
     even = torch.full((3, 2, 2), 0.2)
-    assert torch.equal(denoised(even, 0.5, torch.zeros(3, dtype=torch.bool)), even)
+    assert torch.equal(denoise_maps(even, 0.5, torch.zeros(3, dtype=torch.bool)), even)
 
 
 def scenes_of_cosines() -> Tensor:
@@ -160,30 +163,30 @@ def test_smoothing_is_that_of_the_slow_twin(along: Any, below: float) -> None:
     for i in range(20):
         if shares[:, i].max() < below:
             expected[:, i] = sum((units[:, i] @ units[:, j]) * shares[:, j] for j in range(20))
-    found = smoothed(maps, keys, below, along)
+    found = smooth_maps(maps, keys, below, along)
     assert_close(found.flatten(1), expected)
     assert below == 1 or (shares.max(0) >= below).any()
 
 
 def test_smoothing_needs_keys() -> None:
     with pytest.raises(InputError, match="needs a CLIP that gives its last keys"):
-        MaskClip(FakeClip(), "smoothed").encode([scenes()[0].image])
+        MaskClip(FakeClip(), "smoothed").encode([draw_paper_scenes()[0].image])
     with pytest.raises(InputError, match="holds the keys, got one made with other settings"):
-        MaskClip(WithKeys(), "smoothed").semantic(MaskClip(FakeClip()).encode([scenes()[0].image])[0], NAMES)
+        MaskClip(WithKeys(), "smoothed").semantic(MaskClip(FakeClip()).encode([draw_paper_scenes()[0].image])[0], NAMES)
     with pytest.raises(InputError, match="keys on the grid"):
-        smoothed(torch.zeros(2, 3, 3), torch.zeros(4, 3, 2), 1.0, "tokens")
+        smooth_maps(torch.zeros(2, 3, 3), torch.zeros(4, 3, 2), 1.0, "tokens")
 
 
 def test_smoothing_is_what_the_method_does() -> None:
     settings = MaskClipSettings(smooth="channels", background=Background("none"))
-    method, image = MaskClip(WithKeys(), settings), scenes()[0].image
+    method, image = MaskClip(WithKeys(), settings), draw_paper_scenes()[0].image
     encoding = method.encode([image])[0]
     assert encoding.keys is not None
     plain = MaskClip(WithKeys()).encode([image])[0].tokens.values
-    cosines = torch.einsum("dhw,kd->khw", plain, FakeClip().words(Vocabulary.of(NAMES)))
-    asked = settings.background.asked(NAMES)
-    expected = smoothed(cosines, encoding.keys.values, 1.0, "channels")
-    assert_close(method.scores(encoding, asked), expected)
+    cosines = torch.einsum("dhw,kd->khw", plain, FakeClip().encode_text(Vocabulary.of(NAMES)))
+    asked = settings.background.list_rows(NAMES)
+    expected = smooth_maps(cosines, encoding.keys.values, 1.0, "channels")
+    assert_close(method.compute_scores(encoding, asked), expected)
     assert not torch.allclose(expected, cosines, atol=0.1)
 
 
@@ -199,33 +202,33 @@ def test_what_names_share_is_that_of_the_large_array() -> None:
     weight = weight / weight.mean()
     feats = tokens[:, None] * words[None] * weight[None, :, None]
     expected = (feats - feats.mean(1, keepdim=True)).sum(-1).T
-    found = class_set_scores((words @ tokens.T).view(5, 3, 4), words @ whole)
+    found = score_class_set((words @ tokens.T).view(5, 3, 4), words @ whole)
     assert_close(found.flatten(1), expected)
 
 
 def test_surgery_s_modes() -> None:
     image, clip = noise((12, 16)), Random()
-    rows = Background().asked("cat, dog")
-    words, tokens = clip.words(rows.rows), clip.dense([image])[0].values
+    rows = Background().list_rows("cat, dog")
+    words, tokens = clip.encode_text(rows.rows), clip.encode_dense([image])[0].values
     cosines = torch.einsum("dhw,kd->khw", tokens, words)
     modes: dict[str, Tensor] = {
         "none": cosines,
-        "empty": torch.einsum("dhw,kd->khw", tokens, words - clip.neutral()),
-        "classes": class_set_scores(cosines, words @ clip.whole([image])[0]),
+        "empty": torch.einsum("dhw,kd->khw", tokens, words - clip.encode_null_text()),
+        "classes": score_class_set(cosines, words @ clip.encode_image([image])[0]),
     }
     for mode, expected in modes.items():
         for stretch in (False, True):
             method = ClipSurgery(clip, ClipSurgerySettings(redundant=mode, stretch=stretch))  # type: ignore[arg-type]
-            found = method.scores(method.encode([image])[0], rows)
+            found = method.compute_scores(method.encode([image])[0], rows)
             assert_close(found.amin((1, 2)) if stretch else found, torch.zeros(3) if stretch else expected)
             assert not stretch or found.amax((1, 2)).tolist() == [1.0] * 3
 
 
 def test_one_name_shares_all_with_itself() -> None:
-    image = scenes()[0].image
+    image = draw_paper_scenes()[0].image
     with pytest.raises(InputError, match="two or more, got one name"):
         ClipSurgery(FakeClip(), "official").semantic(image, "apple")
-    assert ClipSurgery(FakeClip(), "classes").semantic(image, "apple").shares()["apple"] > 0.1
+    assert ClipSurgery(FakeClip(), "classes").semantic(image, "apple").compute_shares()["apple"] > 0.1
     with pytest.raises(InputError, match="whole picture's feature, got one made with other settings"):
         ClipSurgery(FakeClip(), "classes").semantic(ClipSurgery(FakeClip()).encode([image])[0], NAMES)
 
@@ -238,8 +241,8 @@ def test_500_names_are_the_best_at_each_pixel(name: str) -> None:
     names, image = [f"thing {i}" for i in range(500)], noise((22, 37))
     method = METHODS[name](Random())
     encoding = method.encode([image])[0]
-    maps = method.scores(encoding, method.settings.background.asked(names))
-    full = resized(maps, (24, 40))[:, :22, :37]
+    maps = method.compute_scores(encoding, method.settings.background.list_rows(names))
+    full = resize_maps(maps, (24, 40))[:, :22, :37]
     found = method.semantic(encoding, names)
     assert len(found.names) == 501
     assert_best(found.labels, full)
@@ -259,10 +262,10 @@ def test_pamr_runs_on_cells_of_the_size_asked_for() -> None:
     image, settings = noise((30, 45)), PatchCosineSettings(refine="pamr", refine_cell=2, background=Background("none"))
     method = PatchCosine(Random(), settings)
     encoding = method.encode([image])[0]
-    maps = method.scores(encoding, settings.background.asked("cat, dog"))
-    finer = refined(image.pixels, resized(maps, (16, 24))[:, :15, :23])
+    maps = method.compute_scores(encoding, settings.background.list_rows("cat, dog"))
+    finer = refine_maps(image.pixels, resize_maps(maps, (16, 24))[:, :15, :23])
     found = method.semantic(encoding, "cat, dog").labels
-    assert_best(found, resized(finer, (30, 45)))
+    assert_best(found, resize_maps(finer, (30, 45)))
     assert not np.array_equal(found, PatchCosine(Random(), replace(settings, refine="none")).semantic(image, "cat, dog").labels)
     bare = DenseEncoding(encoding.size, encoding.tokens)
     with pytest.raises(InputError, match="holds the image"):
@@ -270,7 +273,7 @@ def test_pamr_runs_on_cells_of_the_size_asked_for() -> None:
 
 
 def test_components_and_classes_as_instances() -> None:
-    scene = next(s for s in scenes() if s.image.id == "apart")
+    scene = next(s for s in draw_paper_scenes() if s.image.id == "apart")
     one_each = MaskClip(FakeClip()).instances(scene.image, NAMES)
     together = MaskClip(FakeClip(), "zutis").instances(scene.image, NAMES)
     assert one_each.labels.tolist() == ["banana", "banana"] and together.labels.tolist() == ["banana"]
@@ -285,7 +288,7 @@ def test_components_and_classes_as_instances() -> None:
 
 @pytest.mark.parametrize("names", [NAMES, (*NAMES, "background"), ("background", *NAMES)])
 def test_class_ids_are_those_of_the_names_asked_for(names: tuple[str, ...]) -> None:
-    found = MaskClip(FakeClip()).instances(next(s for s in scenes() if s.image.id == "two classes").image, names)
+    found = MaskClip(FakeClip()).instances(next(s for s in draw_paper_scenes() if s.image.id == "two classes").image, names)
     assert sorted(found.labels) == ["tree", "umbrella"] and found.names == names
 
 
@@ -293,7 +296,7 @@ def test_instances_are_scored_by_zutis_s_rule() -> None:
     image, settings = noise((12, 16)), MaskClipSettings(instances="classes", background=Background("none"), logit_scale=10.0)
     method = MaskClip(Random(), settings)
     encoding = method.encode([image])[0]
-    maps = method.scores(encoding, settings.background.asked("cat, dog, kite"))
+    maps = method.compute_scores(encoding, settings.background.list_rows("cat, dog, kite"))
     full = F.interpolate(maps[None], size=(12, 16), mode="bilinear", align_corners=False)[0]
     confidence, best = (10 * full).softmax(0).max(0)
     assert_apart(full)
@@ -308,7 +311,7 @@ def test_instances_are_scored_by_zutis_s_rule() -> None:
 def test_scores_below_a_threshold_are_background() -> None:
     settings = PatchCosineSettings(background=Background("threshold", threshold=0.05))
     image, method = noise((12, 16)), PatchCosine(Random(), settings)
-    maps = method.scores(method.encode([image])[0], settings.background.asked("cat, dog"))
+    maps = method.compute_scores(method.encode([image])[0], settings.background.list_rows("cat, dog"))
     full = F.interpolate(maps[None], size=(12, 16), mode="bilinear", align_corners=False)[0]
     assert_apart(torch.cat([full, torch.full((1, 12, 16), 0.05)]))
     expected = np.where(full.amax(0) < 0.05, 0, full.argmax(0) + 1)

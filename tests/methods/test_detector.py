@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 
 from annofree.detectors.base import DetectorNetwork
-from annofree.detectors.build import build
+from annofree.detectors.build import build_network
 from annofree.detectors.checkpoint import save_detector
 from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError, MissingError
-from annofree.hub.cards import Card, sha256_of
+from annofree.hub.cards import Card, hash_file
 from annofree.methods.build import MethodSpec, build_method
 from annofree.methods.components import Models
-from annofree.methods.detector import VARIANTS, Detector, DetectorEncoding, DetectorSettings, Origin
+from annofree.methods.detector import VARIANTS, Detector, DetectorEncoding, DetectorInfo, DetectorSettings
 from annofree.methods.registry import METHODS, find_method
 from annofree.protocols import Segmenter
 from annofree.structures import Image, Vocabulary
 from annofree.testing.conformance import CHECKS
 from annofree.testing.fake_detector import FakeDetector, PaperThings
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 
-ORIGIN = Origin(NAMES, {"name": "fake-detector", "tier": "S0"})
+ORIGIN = DetectorInfo(NAMES, {"name": "fake-detector", "tier": "S0"})
 
 
 def load(method: str, **options: Any) -> Any:
@@ -54,15 +54,15 @@ def test_it_is_right_where_the_network_is(check: Callable[[Segmenter], None]) ->
 
 
 def test_words_for_a_name_are_the_name() -> None:
-    scene = scenes()[0]
+    scene = draw_paper_scenes()[0]
     assert made().instances(scene.image, "fruit: Apple | pear, car").labels.tolist() == ["fruit"]
-    both = made().instances(scenes()[2].image, Vocabulary.of("plant: tree | umbrella"))
+    both = made().instances(draw_paper_scenes()[2].image, Vocabulary.of("plant: tree | umbrella"))
     assert both.labels.tolist() == ["plant", "plant"]  # two names of the network are one of those asked for
     assert made().instances(scene.image, "car: banana, apple").labels.tolist() == ["apple"]
 
 
 def test_a_word_of_two_names_is_the_first_ones() -> None:
-    assert made().instances(scenes()[0].image, "red: apple, fruit: apple").labels.tolist() == ["red"]
+    assert made().instances(draw_paper_scenes()[0].image, "red: apple, fruit: apple").labels.tolist() == ["red"]
 
 
 def test_names_it_does_not_know_are_told_with_the_nearest() -> None:
@@ -70,7 +70,7 @@ def test_names_it_does_not_know_are_told_with_the_nearest() -> None:
     near, far = made().remarks("aple, zeppelin, car")
     assert near == "the detector was not trained on 'aple' and finds none; did you mean 'apple'?"
     assert far == "the detector was not trained on 'zeppelin' and finds none; it knows " + ", ".join(NAMES)
-    many = Detector(FakeDetector(), Origin(tuple(f"thing {k}" for k in range(40)), {}))
+    many = Detector(FakeDetector(), DetectorInfo(tuple(f"thing {k}" for k in range(40)), {}))
     assert many.remarks("xyz")[0].endswith("thing 10, thing 11, ...")
 
 
@@ -97,7 +97,7 @@ class Crowd:
     ],
 )
 def test_settings_choose_among_what_was_found(settings: DetectorSettings, scores: list[float]) -> None:
-    method = Detector(Crowd(), Origin(("cat", "dog"), {}), settings)
+    method = Detector(Crowd(), DetectorInfo(("cat", "dog"), {}), settings)
     image = Image(np.zeros((10, 10, 3), np.uint8))
     assert np.allclose(method.instances(image, "cat, dog").scores, scores)
     assert method.encoding_key == made().encoding_key
@@ -112,8 +112,8 @@ def test_settings_out_of_range_are_refused() -> None:
 
 
 def test_one_that_tells_no_names_apart_answers_for_any_one_name() -> None:
-    alone = Detector(FakeApple(), Origin(("object",), {}))
-    image = scenes()[0].image
+    alone = Detector(FakeApple(), DetectorInfo(("object",), {}))
+    image = draw_paper_scenes()[0].image
     assert alone.instances(image, "object").labels.tolist() == ["object"] and alone.remarks("object") == []
     assert alone.instances(image, "zeppelin").labels.tolist() == ["zeppelin"]
     assert alone.remarks("zeppelin") == ["the detector tells no names apart: whatever it finds is called 'zeppelin'"]
@@ -130,9 +130,9 @@ class FakeApple(FakeDetector):
 
 
 def test_an_encoding_is_small_and_holds_all_that_was_found() -> None:
-    (encoding,) = made().encode([scenes()[1].image])
+    (encoding,) = made().encode([draw_paper_scenes()[1].image])
     assert isinstance(encoding, DetectorEncoding)
-    assert encoding.size == scenes()[1].image.size
+    assert encoding.size == draw_paper_scenes()[1].image.size
     assert [NAMES[k] for k in encoding.labels] == ["car", "car"] and all(isinstance(c, str) for c in encoding.counts)
     assert made().instances(encoding, "apple").labels.tolist() == []
 
@@ -145,7 +145,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("detectors") / "mine"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        save_detector(build(DetectorConfig.of(TINY)), place)
+        save_detector(build_network(DetectorConfig.of(TINY)), place)
     return place
 
 
@@ -153,7 +153,7 @@ def with_card(folder: Path, place: Path) -> Path:
     place.mkdir()
     for path in folder.iterdir():
         (place / path.name).write_bytes(path.read_bytes())
-    files = {path.name: sha256_of(path) for path in place.iterdir()}
+    files = {path.name: hash_file(path) for path in place.iterdir()}
     Card("my-detector", "Detector Cascade", "S1", "MIT", "cats", "emoji", files, kind="segmenter").write(place)
     return place
 

@@ -24,14 +24,14 @@ from annofree.errors import InputError, MissingError
 from annofree.features.clip import Clip
 from annofree.features.paired_clip import PairedClip
 from annofree.fragments.clusters import Seeding
-from annofree.hub.cards import known_cards
+from annofree.hub.cards import list_known_cards
 from annofree.hub.download import fetch
-from annofree.hub.presets import Preset, Role, presets
+from annofree.hub.presets import Preset, Role, list_presets
 from annofree.methods import components as models_module
 from annofree.methods import registry
 from annofree.methods.build import TASKS, build_method, change_settings, load
 from annofree.methods.components import Models
-from annofree.methods.detector import Origin
+from annofree.methods.detector import DetectorInfo
 from annofree.methods.registry import METHODS, Entry, find_method, resolve_method_name
 from annofree.methods.sam_clip import VARIANTS as SAM_CLIP_VARIANTS
 from annofree.methods.sam_clip import SamClip
@@ -50,9 +50,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def made(method: str, variant: str = "default", changes: Any = None) -> Any:
     models = Models("tiny", "cpu", objectness="none")
-    detector = FakeDetector(), Origin(FakeDetector.names, {"name": "fake-detector"})
+    detector = FakeDetector(), DetectorInfo(FakeDetector.names, {"name": "fake-detector"})
     fakes = {"clip": FakeClip(), "sam": FakeSam(), "zutis": FakeZutis(), "objectness": FakeObjectness(), "detector": detector}
-    return build_method(method, models.having(**fakes), variant, changes)
+    return build_method(method, models.with_parts(**fakes), variant, changes)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -136,10 +136,10 @@ def fetched(hub: Path) -> Path:
     torch.manual_seed(0)
     for name, tower in TOWERS.items():
         settings = {"embed_dim": 32, "vision_cfg": tower, "text_cfg": TEXT, "quick_gelu": True}
-        config = {"model_cfg": settings, "preprocess_cfg": known_cards()[name].preprocessing}
+        config = {"model_cfg": settings, "preprocess_cfg": list_known_cards()[name].preprocessing}
         weights = save({k: v.contiguous() for k, v in CLIP(**settings).state_dict().items()})
         files = {"open_clip_config.json": json.dumps(config).encode(), "open_clip_model.safetensors": weights}
-        write_snapshot(hub, known_cards()[name].hub, "a" * 40, files)
+        write_snapshot(hub, list_known_cards()[name].hub, "a" * 40, files)
     config = SamConfig(**SAM)
     state = {
         k: v.contiguous()
@@ -147,14 +147,14 @@ def fetched(hub: Path) -> Path:
         if k != "shared_image_embedding.positional_embedding"
     }
     files = {"config.json": config.to_json_string().encode(), "model.safetensors": save(state, {"format": "pt"})}
-    write_snapshot(hub, known_cards()["sam-b"].hub, "b" * 40, files)
+    write_snapshot(hub, list_known_cards()["sam-b"].hub, "b" * 40, files)
     vit: dict[str, Any] = {
         "architecture": "vit_small_patch8_224",
         "model_args": {"embed_dim": 32, "depth": 1, "num_heads": 2, "img_size": 32},
     }
     state = timm.create_model(vit["architecture"], num_classes=0, **vit["model_args"]).state_dict()
     files = {"config.json": json.dumps(vit).encode(), "model.safetensors": save(state, {"format": "pt"})}
-    write_snapshot(hub, known_cards()["dino-vit-s-8"].hub, "c" * 40, files)
+    write_snapshot(hub, list_known_cards()["dino-vit-s-8"].hub, "c" * 40, files)
     return hub
 
 
@@ -165,7 +165,7 @@ def test_two_clips_and_a_sam_make_a_method(fetched: Path) -> None:
     clip, sam = method.provenance["models"]
     assert (clip["name"], clip["boundaries"]["name"], sam["name"]) == ("openai-vit-b-16", "openai-rn50", "sam-b")
     for part in (clip, clip["boundaries"], sam):
-        card = known_cards()[part["name"]]
+        card = list_known_cards()[part["name"]]
         assert (part["hub"], part["licence"], part["code_licence"], part["tier"]) == (
             card.hub,
             card.licence,
@@ -181,12 +181,12 @@ def test_they_look_and_draw_together(fetched: Path) -> None:
     models = Models("openai-rn50+openai-vit-b-16+sam-b", "cpu")
     clip, sam = models.clip, models.sam
     image = Image(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
-    (cells,), (edges,) = clip.dense([image]), clip.boundaries([image])
-    assert cells.values.shape[0] == clip.dimension == len(clip.neutral())
+    (cells,), (edges,) = clip.encode_dense([image]), clip.encode_boundaries([image])
+    assert cells.values.shape[0] == clip.dimension == len(clip.encode_null_text())
     assert edges.values.shape[-2:] == (64, 96)  # 1024 px at a stride of 16
-    assert clip.words(Vocabulary.of("dog, cat")).shape == (2, clip.dimension)
+    assert clip.encode_text(Vocabulary.of("dog, cat")).shape == (2, clip.dimension)
     (embedding,) = sam.embed([image])
-    assert sam.draw(embedding, boxes=np.array([[5, 5, 30, 30]], np.float32)).masks.shape == (1, 1, 40, 60)
+    assert sam.predict_masks(embedding, boxes=np.array([[5, 5, 30, 30]], np.float32)).masks.shape == (1, 1, 40, 60)
 
 
 def test_a_preset_sets_its_parts(fetched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,21 +197,21 @@ def test_a_preset_sets_its_parts(fetched: Path, monkeypatch: pytest.MonkeyPatch)
         "openai-rn50",
         use={"clip": {"dense_side": 64}, "boundaries": {"boundary_side": 32}},
     )
-    monkeypatch.setattr(models_module, "preset_named", lambda spec: preset)
+    monkeypatch.setattr(models_module, "find_preset", lambda spec: preset)
     clip = Models("small", "cpu").clip
     assert clip.provenance["use"]["dense_side"] == 64
-    assert clip.boundaries([Image(np.zeros((32, 48, 3), np.uint8))])[0].values.shape[-2:] == (2, 3)
+    assert clip.encode_boundaries([Image(np.zeros((32, 48, 3), np.uint8))])[0].values.shape[-2:] == (2, 3)
 
 
 def test_what_presets_set_is_known_to_the_models(fetched: Path) -> None:
-    places = {name: fetch([known_cards()[name]])[0].folder for name in TOWERS}
-    for preset in presets().values():
+    places = {name: fetch([list_known_cards()[name]])[0].folder for name in TOWERS}
+    for preset in list_presets().values():
         for role, use in preset.use.items():
-            card = preset.cards()[cast(Role, role)]
+            card = preset.find_cards()[cast(Role, role)]
             tower = "openai-rn50" if card.family.endswith("ModifiedResNet") else "openai-vit-b-16"
             settings = Clip(places[tower], card=card, use=use).settings
             assert {**settings, **use} == settings
-    for card in known_cards().values():
+    for card in list_known_cards().values():
         if card.kind == "clip" and card.hub:
             tower = "openai-rn50" if card.family.endswith("ModifiedResNet") else "openai-vit-b-16"
             assert Clip(places[tower], card=card).provenance["name"] == card.name
@@ -304,7 +304,7 @@ def test_a_method_of_another_package_is_found(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_method_of_another_package_waits_for_no_weights_that_only_a_person_can_fetch() -> None:
-    cards = presets()["fast"].cards()
+    cards = list_presets()["fast"].find_cards()
     assert all(cards[role].hub for role in Entry(theirs).needs) and not cards["zutis"].hub
 
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from annofree.detections.proposals import grid_points
+from annofree.detections.proposals import build_point_grid
 from annofree.errors import InputError
 from annofree.methods.sam_clip import VARIANTS, SamClip, SamClipEncoding, SamClipSettings
 from annofree.protocols import Embedding, PromptedMasks, Segmenter
 from annofree.structures import BoolArray, Image, Vocabulary
 from annofree.testing.conformance import CHECKS, check_known_answers
 from annofree.testing.fakes import FakeClip, FakeSam
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 
 
 def boxes_as_masks(*boxes: tuple[int, int, int, int]) -> BoolArray:
@@ -40,7 +40,7 @@ class Scripted(FakeSam):
     def embed(self, images: Sequence[Image]) -> list[Embedding]:
         return [Embedding(image.size, ()) for image in images]
 
-    def draw(self, embedding: Embedding, **prompts: Any) -> PromptedMasks:
+    def predict_masks(self, embedding: Embedding, **prompts: Any) -> PromptedMasks:
         self.asked.append(prompts)
         return self.answer
 
@@ -57,7 +57,7 @@ def test_pooled_and_crops_both_find_the_objects(pooled: bool) -> None:
 
 
 def test_the_parallel_form_of_the_paper_draws_each_object_many_times() -> None:
-    scene = scenes()[0]
+    scene = draw_paper_scenes()[0]
     found = SamClip(FakeClip(), FakeSam(), "paper").instances(scene.image, NAMES)
     assert len(found) == 100
     assert all(np.array_equal(mask, scene.masks[0]) for mask in found.masks[:5])
@@ -67,35 +67,37 @@ class Watched(FakeClip):
     def __init__(self) -> None:
         self.pooled: list[bool] = []
 
-    def crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
+    def encode_crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
         self.pooled.append(pooled)
-        return super().crops(image, boxes, pooled=pooled)
+        return super().encode_crops(image, boxes, pooled=pooled)
 
 
 @pytest.mark.parametrize("pooled", [True, False])
 def test_clip_is_asked_once_an_image_and_as_the_settings_say(pooled: bool) -> None:
     clip = Watched()
-    SamClip(clip, FakeSam(), replace(VARIANTS["default"], pooled=pooled)).encode([scenes()[0].image, scenes()[1].image])
+    SamClip(clip, FakeSam(), replace(VARIANTS["default"], pooled=pooled)).encode(
+        [draw_paper_scenes()[0].image, draw_paper_scenes()[1].image]
+    )
     assert clip.pooled == [pooled, pooled]
 
 
 def test_grid_points_are_cell_centres_row_by_row() -> None:
-    points = grid_points(3, (30, 60))
+    points = build_point_grid(3, (30, 60))
     assert points.dtype == np.float32
     assert points.tolist() == [[x, y] for y in (5.0, 15.0, 25.0) for x in (10.0, 30.0, 50.0)]
-    assert grid_points(1, (1, 1)).tolist() == [[0.5, 0.5]]
+    assert build_point_grid(1, (1, 1)).tolist() == [[0.5, 0.5]]
 
 
 def test_the_masker_gets_the_grid_of_its_picture() -> None:
     sam = Scripted(boxes_as_masks((0, 0, 5, 5))[:, None], [[0.9]])
     SamClip(FakeClip(), sam, SamClipSettings(points=4)).encode([Image(np.zeros((20, 30, 3), np.uint8))])
     assert len(sam.asked) == 1
-    assert np.array_equal(sam.asked[0]["points"], grid_points(4, (20, 30)))
+    assert np.array_equal(sam.asked[0]["points"], build_point_grid(4, (20, 30)))
     assert sam.asked[0]["many"] is False
 
 
 class TwoWords(FakeClip):
-    def words(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         return torch.eye(2)[: len(vocabulary)]
 
 

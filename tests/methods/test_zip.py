@@ -18,7 +18,7 @@ from annofree.protocols import Embedding, PromptedMasks, Segmenter
 from annofree.structures import Detections, FeatureMap, FloatArray, Image, Vocabulary
 from annofree.testing.conformance import CHECKS, check_known_answers
 from annofree.testing.fakes import FakeClip, FakeSam
-from annofree.testing.paper_world import BACKGROUND, COLOURS, NAMES, PaperScene, scenes
+from annofree.testing.paper_world import BACKGROUND, COLORS, NAMES, PaperScene, draw_paper_scenes
 from annofree.testing.tolerances import assert_close
 
 PAPER = VARIANTS["paper"]
@@ -27,7 +27,7 @@ Rectangle = tuple[int, int, int, int]
 
 
 def scene(name: str) -> PaperScene:
-    return next(s for s in scenes() if s.image.id == name)
+    return next(s for s in draw_paper_scenes() if s.image.id == name)
 
 
 def zip_of(settings: ZipSettings | str = PAPER) -> Zip:
@@ -40,14 +40,14 @@ def ask(settings: ZipSettings | str, image: Image) -> Detections:
 
 def coarse_of(settings: ZipSettings | str, image: Image, clip: FakeClip | None = None) -> Coarse:
     method = Zip(clip or FakeClip(), FakeSam(), settings)
-    return method.coarse(method.encode([image])[0], Vocabulary.of(NAMES))
+    return method.find_coarse(method.encode([image])[0], Vocabulary.of(NAMES))
 
 
 def paper(size: tuple[int, int], *pieces: tuple[str, Rectangle]) -> Image:
     """Rectangles x0 y0 x1 y1 on grey; the name "" is a hole."""
     pixels = np.full((*size, 3), BACKGROUND, np.uint8)
     for name, (x0, y0, x1, y1) in pieces:
-        pixels[y0:y1, x0:x1] = COLOURS[name][0] if name else BACKGROUND
+        pixels[y0:y1, x0:x1] = COLORS[name][0] if name else BACKGROUND
     return Image(pixels)
 
 
@@ -110,11 +110,16 @@ class Recording(FakeSam):
     def __init__(self) -> None:
         self.asked: list[tuple[Any, Any]] = []
 
-    def draw(
-        self, embedding: Embedding, *, boxes: FloatArray | None = None, points: FloatArray | None = None, many: bool = False
+    def predict_masks(
+        self,
+        embedding: Embedding,
+        *,
+        boxes: FloatArray | None = None,
+        points: FloatArray | None = None,
+        multimask: bool = False,
     ) -> PromptedMasks:
         self.asked.append((None if boxes is None else boxes.tolist(), None if points is None else points.tolist()))
-        return super().draw(embedding, boxes=boxes, points=points, many=many)
+        return super().predict_masks(embedding, boxes=boxes, points=points, multimask=multimask)
 
 
 def prompted(settings: ZipSettings) -> tuple[list[tuple[Any, Any]], Detections]:
@@ -124,7 +129,7 @@ def prompted(settings: ZipSettings) -> tuple[list[tuple[Any, Any]], Detections]:
 
 COARSE = [[18.0, 82.0, 78.0, 134.0], [18.0, 26.0, 62.0, 78.0]]  # of "touching", strongest first
 REFINED = [[16.0, 80.0, 80.0, 136.0], [16.0, 24.0, 64.0, 80.0]]
-CENTRES = [[48.0, 108.0], [40.0, 52.0]]
+CENTERS = [[48.0, 108.0], [40.0, 52.0]]
 
 
 def test_without_prompting_the_cells_are_the_masks() -> None:
@@ -143,7 +148,7 @@ def test_one_step_prompts_with_the_coarse_boxes() -> None:
 @pytest.mark.parametrize(("second", "boxes"), [("point", None), ("box+point", REFINED)])
 def test_two_steps_prompt_with_the_centre_of_the_refined_box(second: Any, boxes: Any) -> None:
     asked, found = prompted(replace(PAPER, prompting="two-step", second=second))
-    assert asked == [(COARSE, None), (boxes, CENTRES)]
+    assert asked == [(COARSE, None), (boxes, CENTERS)]
     assert np.array_equal(found.masks, scene("touching").masks[::-1])
 
 
@@ -156,8 +161,8 @@ def test_the_second_step_draws_what_lies_at_the_centre() -> None:
 
 
 class SeesNothing(FakeSam):
-    def draw(self, embedding: Embedding, **prompts: Any) -> PromptedMasks:
-        drawn = super().draw(embedding, **prompts)
+    def predict_masks(self, embedding: Embedding, **prompts: Any) -> PromptedMasks:
+        drawn = super().predict_masks(embedding, **prompts)
         return PromptedMasks(torch.zeros_like(drawn.masks), drawn.quality)
 
 
@@ -188,7 +193,7 @@ def test_the_strongest_are_kept() -> None:
 class Doubtful(FakeClip):
     """Umbrellas are there with 0.8, trees with 0.2."""
 
-    def presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+    def score_presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
         likely = torch.zeros(words.shape[1])
         likely[NAMES.index("umbrella")], likely[NAMES.index("tree")] = 0.8, 0.2
         return words @ likely
@@ -216,7 +221,7 @@ def test_a_joint_score_is_activation_times_presence() -> None:
 @pytest.mark.parametrize("init", get_args(Init))
 def test_every_seeding_cuts_the_picture_into_pieces_and_does_so_again(init: Init) -> None:
     method = zip_of(replace(PAPER, seeding=Seeding(init, seed=3)))
-    images = [s.image for s in scenes()]
+    images = [s.image for s in draw_paper_scenes()]
     for one, again in zip(method.encode(images), method.encode(images), strict=True):
         pieces = one.fragments
         assert set(pieces.labels.flatten().tolist()) == set(range(1, len(pieces) + 1))

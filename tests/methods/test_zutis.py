@@ -18,21 +18,21 @@ from tests.support.painted import assert_best
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.detections.painting import strongest
+from annofree.detections.painting import find_strongest
 from annofree.errors import InputError, MissingError
 from annofree.features.zutis_network import ZutisConfig, ZutisNetwork
 from annofree.features.zutis_weights import save_zutis
-from annofree.hub.cards import Card, sha256_of
+from annofree.hub.cards import Card, hash_file
 from annofree.hub.store import add_folder
 from annofree.methods import zutis as zutis_module
 from annofree.methods.build import build_method, load
 from annofree.methods.components import Models
-from annofree.methods.zutis import VARIANTS, Zutis, ZutisEncoding, ZutisSettings, inside_pixels
+from annofree.methods.zutis import VARIANTS, Zutis, ZutisEncoding, ZutisSettings, draw_inside
 from annofree.protocols import Segmenter, SemanticSegmenter
 from annofree.structures import Image, Vocabulary
 from annofree.testing.conformance import CHECKS
 from annofree.testing.fakes import FakeClip, FakeZutis
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 from annofree.testing.semantic_conformance import SEMANTIC_CHECKS
 from annofree.testing.tolerances import assert_close, assert_same_masks
 
@@ -47,10 +47,10 @@ class Words(FakeClip):
     def __init__(self, templates: str = "own") -> None:
         self.templates = templates
 
-    def prompted(self, templates: str) -> Words:
+    def with_prompts(self, templates: str) -> Words:
         return Words(templates)
 
-    def words(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         return F.normalize(torch.stack([direction(words[0]) for words in vocabulary.synonyms]), dim=1)
 
 
@@ -69,7 +69,7 @@ class Random:
         self.queries = queries
         self.asked: list[tuple[int, int]] = []
 
-    def proposals(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def propose(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> list[tuple[Tensor, Tensor, Tensor]]:
         self.asked.append((side, longest))
         generator = torch.Generator().manual_seed(0)
         features = F.normalize(torch.randn(20, 8, 10, generator=generator), dim=0)
@@ -99,14 +99,14 @@ def test_finds_things(check: Callable[[Segmenter], None]) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_variant_finds_the_objects(variant: str) -> None:
     method = Zutis(FakeZutis(), FakeClip(), variant)
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         found = method.instances(scene.image, NAMES)
         truth = {(name, mask.tobytes()) for name, mask in zip(scene.names, scene.masks, strict=True)}
         assert {(name, mask.tobytes()) for name, mask in zip(found.labels, found.masks, strict=True)} == truth
 
 
 def test_without_suppression_each_query_counts() -> None:
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         one = Zutis(FakeZutis(), FakeClip(), "official").instances(scene.image, NAMES)
         two = Zutis(FakeZutis(), FakeClip(), EVERY).instances(scene.image, NAMES)
         assert len(two) == 2 * len(one) == 2 * len(scene.names)
@@ -140,7 +140,7 @@ def test_the_score_of_a_proposal(pooled: Any, score: Any, logit_scale: float) ->
     settings, names = replace(EVERY, pooled=pooled, score=score, logit_scale=logit_scale), ("dog", "cat", "bird")
     method = Zutis(Random(), Words(), settings)
     encoding = method.encode([blank()])[0]
-    expected = by_hand(encoding, Words().words(Vocabulary.of(["background", *names])), settings)
+    expected = by_hand(encoding, Words().encode_text(Vocabulary.of(["background", *names])), settings)
     kept = sorted(((score, row - 1) for row, score in expected if row > 0 and score > 0), reverse=True)
     assert all(one - other > 1e-5 for (one, _), (other, _) in pairwise(kept))  # far enough apart to come in one order
     found = method.instances(encoding, names)
@@ -150,23 +150,23 @@ def test_the_score_of_a_proposal(pooled: Any, score: Any, logit_scale: float) ->
 
 
 def test_masks_are_drawn_at_full_size_before_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    masks = Random().proposals([blank()])[0][2]
+    masks = Random().propose([blank()])[0][2]
     drawn = F.interpolate(masks[None], size=(30, 41), mode="bilinear", align_corners=False)[0] > 0.5
-    assert_same_masks(inside_pixels(masks, (30, 41)), drawn)
+    assert_same_masks(draw_inside(masks, (30, 41)), drawn)
     monkeypatch.setattr(zutis_module, "_AT_ONCE", 3 * 30 * 41)
-    assert_same_masks(inside_pixels(masks, (30, 41)), drawn)
-    assert inside_pixels(masks[:0], (30, 41)).shape == (0, 30, 41)
+    assert_same_masks(draw_inside(masks, (30, 41)), drawn)
+    assert draw_inside(masks[:0], (30, 41)).shape == (0, 30, 41)
 
 
 def test_the_label_map_is_the_best_cosine_of_each_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["dog", "cat", "bird", "cow", "bus"]
     method = Zutis(Random(), Words())
     encoding = method.encode([blank()])[0]
-    words = Words().words(Vocabulary.of(["background", *names]))
+    words = Words().encode_text(Vocabulary.of(["background", *names]))
     cosines = torch.einsum("dhw,kd->khw", encoding.features, words)
     drawn = F.interpolate(cosines[None], size=(30, 41), mode="bilinear", align_corners=False)[0]
     for at_once in (2**25, 30 * 41):  # all names at once, and one by one
-        monkeypatch.setattr(zutis_module, "strongest", partial(strongest, at_once=at_once))
+        monkeypatch.setattr(zutis_module, "find_strongest", partial(find_strongest, at_once=at_once))
         found = method.semantic(encoding, names)
         assert_best(found.labels, drawn)
         assert found.names == ("background", *names) and found.background == 0
@@ -193,7 +193,7 @@ def test_small_weak_and_many_instances_go() -> None:
 
 
 def test_words_for_the_background() -> None:
-    image = scenes()[2].image  # a tree and an umbrella
+    image = draw_paper_scenes()[2].image  # a tree and an umbrella
     named = {scene: Zutis(FakeZutis(), FakeClip(), replace(EVERY, nms=0.3, background=scene)) for scene in ((), ("tree",))}
     assert sorted(named[("tree",)].instances(image, ["apple", "umbrella"]).labels) == ["umbrella"]
     assert named[("tree",)].semantic(image, ["umbrella"]).names == ("background", "umbrella")
@@ -204,7 +204,7 @@ def test_words_for_the_background() -> None:
 
 def test_a_listed_background_is_no_instance() -> None:
     method = Zutis(FakeZutis(), FakeClip())
-    found = method.instances(scenes()[2].image, ["tree", "background", "umbrella"])
+    found = method.instances(draw_paper_scenes()[2].image, ["tree", "background", "umbrella"])
     assert sorted(found.labels) == ["tree", "umbrella"] and found.names == ("tree", "background", "umbrella")
 
 
@@ -258,7 +258,7 @@ def test_published_weights_that_are_not_here_are_named_with_what_to_do() -> None
         r"^the method zutis needs zutis-vit-b-16, which is on no hub: take it from https://.* `annofree models add --from DIR"
     )
     with pytest.raises(MissingError, match=message) as refusal:
-        parts.having(clip=FakeClip()).fetch(("clip", "zutis"))
+        parts.with_parts(clip=FakeClip()).fetch(("clip", "zutis"))
     assert "\n" not in str(refusal.value)
     for preset in ("fast", "paper", "best"):
         with pytest.raises(MissingError, match="the method zutis needs zutis-vit-b-16"):
@@ -278,13 +278,13 @@ def test_a_network_of_ones_own_is_added_and_used(tmp_path: Path) -> None:
         torch.manual_seed(0)
         network = ZutisNetwork(config)
     save_zutis(network, tmp_path / "mine")
-    files: dict[str, str | None] = {p.name: sha256_of(p) for p in (tmp_path / "mine").iterdir()}
+    files: dict[str, str | None] = {p.name: hash_file(p) for p in (tmp_path / "mine").iterdir()}
     Card("mine", "annofree ZUTIS", "S1", "MIT", "emoji", "emoji", files=files, kind="segmenter").write(tmp_path / "mine")
     add_folder(tmp_path / "mine")
 
     models = Models("tiny-clip+tiny-sam+mine", "cpu")
     assert models.preset.zutis == "mine" and models.zutis is models.zutis
-    method = build_method("zutis", models.having(clip=Words()), changes={"nms": 0.5, "min_score": 0.0})
+    method = build_method("zutis", models.with_parts(clip=Words()), changes={"nms": 0.5, "min_score": 0.0})
     assert method.settings == replace(VARIANTS["default"], nms=0.5, min_score=0.0)
     assert method.provenance["models"][0]["sha256"] == files
     image = Image(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))

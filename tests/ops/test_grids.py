@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.ops.grids import fitted_size, nearest, resized, shifted, stitched
+from annofree.ops.grids import fit_size, resize_maps, resize_nearest, shift_images, stitch_maps
 from annofree.testing.tolerances import assert_close
 
 few = settings(max_examples=60, deadline=None)
@@ -16,7 +16,7 @@ sides = st.integers(1, 9)
 @few
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([64, 192, 256]), st.sampled_from([16, 32]))
 def test_a_fitted_size_is_in_strides_and_keeps_the_aspect(height: int, width: int, short: int, stride: int) -> None:
-    sizes = dict(zip("hw", fitted_size((height, width), short, stride), strict=True))
+    sizes = dict(zip("hw", fit_size((height, width), short, stride), strict=True))
     assert all(n % stride == 0 and n >= stride for n in sizes.values())
     assert min(sizes.values()) == short  # a multiple of the stride here
     exact = short * max(height, width) / min(height, width)
@@ -26,26 +26,26 @@ def test_a_fitted_size_is_in_strides_and_keeps_the_aspect(height: int, width: in
 
 
 def test_a_short_side_below_the_stride_still_gives_a_cell() -> None:
-    assert fitted_size((10, 10), 8, 32) == (32, 32)
-    assert fitted_size((10, 100), 64, 16, longest=2.0) == (64, 128)
+    assert fit_size((10, 10), 8, 32) == (32, 32)
+    assert fit_size((10, 100), 64, 16, longest=2.0) == (64, 128)
 
 
 @few
 @given(sides, sides, sides, sides)
 def test_nearest_is_the_obvious_loop(height: int, width: int, h: int, w: int) -> None:
     maps = torch.arange(2 * height * width).view(2, height, width)
-    found = nearest(maps, (h, w))
+    found = resize_nearest(maps, (h, w))
     assert found.shape == (2, h, w)
     for k, i, j in np.ndindex(2, h, w):
         assert found[k, i, j] == maps[k, int(i * height / h + 1e-9), int(j * width / w + 1e-9)]
-    assert torch.equal(nearest(maps[0], (h, w)), found[0])
+    assert torch.equal(resize_nearest(maps[0], (h, w)), found[0])
 
 
 @settings(max_examples=20, deadline=None)
 @given(sides, sides, sides, sides)
 def test_resized_is_bilinear_between_cell_centres(height: int, width: int, h: int, w: int) -> None:
     maps = torch.rand(2, height, width, generator=torch.Generator().manual_seed(100 * height + width))
-    found = resized(maps, (h, w))
+    found = resize_maps(maps, (h, w))
     assert found.shape == (2, h, w)
 
     def sample(position: float, count: int) -> tuple[int, int, float]:
@@ -63,13 +63,13 @@ def test_resized_is_bilinear_between_cell_centres(height: int, width: int, h: in
 
 def test_resized_to_its_own_size_is_the_same_tensor() -> None:
     maps = torch.rand(2, 3, 4)
-    assert resized(maps, (3, 4)) is maps
+    assert resize_maps(maps, (3, 4)) is maps
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
 def test_stitched_interleaves_as_the_obvious_loop(factor: int) -> None:
     maps = torch.rand(factor**2 * 2, 3, 4, 5)
-    found = stitched(maps, factor)
+    found = stitch_maps(maps, factor)
     assert found.shape == (2, 3, 4 * factor, 5 * factor)
     for b, i, j in np.ndindex(2, 4 * factor, 5 * factor):
         copy = (i % factor) * factor + j % factor
@@ -78,8 +78,8 @@ def test_stitched_interleaves_as_the_obvious_loop(factor: int) -> None:
 
 def test_one_copy_is_the_image_itself() -> None:
     images = torch.rand(2, 3, 8, 8)
-    assert shifted(images, 4, 1) is images
-    assert torch.equal(stitched(images, 1), images)
+    assert shift_images(images, 4, 1) is images
+    assert torch.equal(stitch_maps(images, 1), images)
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -92,7 +92,7 @@ def test_stitched_cells_are_evenly_spaced(factor: int) -> None:
 
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     ramps = torch.stack([torch.stack([y, x]), torch.stack([100 + y, 100 + x])])  # two images of two channels
-    found = stitched(network(shifted(ramps, stride, factor)), factor)
+    found = stitch_maps(network(shift_images(ramps, stride, factor)), factor)
     assert found.shape == (2, 2, height // stride * factor, width // stride * factor)
     step = stride / factor
     rows, columns = ((torch.arange(n) + 0.5) * step for n in found.shape[-2:])
@@ -107,5 +107,5 @@ def test_stitched_cells_are_evenly_spaced(factor: int) -> None:
 
 def test_edges_are_repeated_when_moved() -> None:
     image = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 4, 4)
-    copies = shifted(image, 4, 2)  # moved by -1 and +1 px
+    copies = shift_images(image, 4, 2)  # moved by -1 and +1 px
     assert [c[0, 0].tolist() for c in copies] == [[0, 0, 1, 2], [1, 2, 3, 3]] * 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import eigh
 
-from annofree.ops.ncut import cut_map, joined_cells, oriented, second_eigenvector
+from annofree.ops.ncut import build_affinity, compute_ncut, compute_second_eigenvector, orient_vector
 from annofree.structures import FloatArray
 from annofree.testing.tolerances import assert_close
 
@@ -36,7 +36,7 @@ def official(cells: FloatArray, tau: float, eps: float) -> FloatArray:
 def test_the_eigenvector_is_that_of_the_dense_solver(count: int, seed: int) -> None:
     cells = features(count, seed)  # no cosine is within 5e-6 of tau
     expected = official(cells, 0.2, 1e-5)
-    found = second_eigenvector(joined_cells(cells, 0.2, 1e-5))
+    found = compute_second_eigenvector(build_affinity(cells, 0.2, 1e-5))
     found = found * np.linalg.norm(expected) / np.linalg.norm(found)
     sign = np.sign(found @ expected)
     assert_close(sign * found, expected, depth="network")
@@ -49,24 +49,24 @@ def test_the_same_partition_and_the_seed_on_its_side(seed: int) -> None:
     side = expected > expected.mean()
     seed_cell = np.abs(expected).argmax()
     side = side if side[seed_cell] else ~side
-    vector = oriented(second_eigenvector(joined_cells(cells, 0.2, 1e-5)))
+    vector = orient_vector(compute_second_eigenvector(build_affinity(cells, 0.2, 1e-5)))
     assert np.array_equal(vector > vector.mean(), side), "no cell is within a thousandth of the mean"
-    soft = cut_map(cells)
+    soft = compute_ncut(cells)
     assert soft.dtype == np.float32 and (soft.min(), soft.max()) == (0, 1)
     assert soft[side].min() > soft[~side].max()
 
 
 def test_lanczos_gives_the_same_each_time() -> None:
     cells = features(200, 3, kinds=4)
-    assert np.array_equal(cut_map(cells), cut_map(cells))
+    assert np.array_equal(compute_ncut(cells), compute_ncut(cells))
 
 
 @pytest.mark.parametrize("count", [1, 2, 100])
 def test_nothing_to_cut_is_no_thing(count: int) -> None:
-    assert np.array_equal(cut_map(np.ones((count, 8), np.float32)), np.zeros(count, np.float32))
+    assert np.array_equal(compute_ncut(np.ones((count, 8), np.float32)), np.zeros(count, np.float32))
 
 
 def test_cells_without_any_feature_are_joined_with_none_but_themselves() -> None:
     cells = np.array([[0, 0], [1, 0], [1, 0.1]], np.float32)
-    assert joined_cells(cells, 0.2, 1e-5).tolist() == [[1, 1e-5, 1e-5], [1e-5, 1, 1], [1e-5, 1, 1]]
-    assert cut_map(cells).round(2).tolist() == [1, 0, 0]
+    assert build_affinity(cells, 0.2, 1e-5).tolist() == [[1, 1e-5, 1e-5], [1e-5, 1, 1], [1e-5, 1, 1]]
+    assert compute_ncut(cells).round(2).tolist() == [1, 0, 0]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from annofree.ops.regions import Connectivity, boxes_of, components, without_small
+from annofree.ops.regions import Connectivity, compute_boxes, drop_small, label_components
 
 maps = arrays(np.int64, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3))
 regions = arrays(np.int64, array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.integers(0, 6))
@@ -39,25 +39,25 @@ def flooded(labels: list[list[int]], connectivity: int) -> list[list[int]]:
 @few
 @given(maps, st.sampled_from([4, 8]))
 def test_components_are_those_that_a_flood_fills(labels: np.ndarray, connectivity: Connectivity) -> None:
-    found = components(torch.from_numpy(labels), connectivity)
+    found = label_components(torch.from_numpy(labels), connectivity)
     assert found.dtype == torch.int64
     assert found.tolist() == flooded(labels.tolist(), connectivity)
 
 
 def test_diagonal_neighbours_are_together_with_eight_only() -> None:
     labels = torch.tensor([[1, 0, 2], [0, 1, 0], [2, 0, 1]])
-    assert components(labels, 4).tolist() == [[1, 0, 2], [0, 3, 0], [4, 0, 5]]
-    assert components(labels, 8).tolist() == [[1, 0, 2], [0, 1, 0], [3, 0, 1]]
+    assert label_components(labels, 4).tolist() == [[1, 0, 2], [0, 3, 0], [4, 0, 5]]
+    assert label_components(labels, 8).tolist() == [[1, 0, 2], [0, 1, 0], [3, 0, 1]]
 
 
 def test_nothing_has_no_components() -> None:
-    assert components(torch.zeros(3, 4, dtype=torch.long), 4).tolist() == [[0] * 4] * 3
+    assert label_components(torch.zeros(3, 4, dtype=torch.long), 4).tolist() == [[0] * 4] * 3
 
 
 @few
 @given(regions, st.integers(0, 7))
 def test_boxes_are_tight_and_those_of_absent_regions_empty(found: np.ndarray, count: int) -> None:
-    boxes = boxes_of(torch.from_numpy(found), count)
+    boxes = compute_boxes(torch.from_numpy(found), count)
     assert boxes.shape == (count, 4) and boxes.dtype == torch.int64
     for number, box in enumerate(boxes.tolist(), 1):
         cells = [(y, x) for y, x in np.ndindex(*found.shape) if found[y, x] == number]
@@ -75,10 +75,10 @@ def test_small_regions_go_and_the_rest_keep_their_order(found: np.ndarray, least
     expected = np.zeros_like(found)
     for new, old in enumerate(kept, 1):
         expected[found == old] = new
-    assert without_small(torch.from_numpy(found), least).tolist() == expected.tolist()
+    assert drop_small(torch.from_numpy(found), least).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("least", [0, 1, 99])
 def test_no_regions_at_all(least: int) -> None:
     nothing = torch.zeros(2, 3, dtype=torch.long)
-    assert without_small(nothing, least).tolist() == nothing.tolist()
+    assert drop_small(nothing, least).tolist() == nothing.tolist()

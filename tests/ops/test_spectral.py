@@ -11,7 +11,7 @@ from scipy.linalg import eigh
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from annofree.ops.spectral import clusters, eigenvectors, framed, pairwise_iou, winner
+from annofree.ops.spectral import choose_winner, cluster_points, compute_eigenvectors, compute_pairwise_iou, find_spanning
 from annofree.testing.tolerances import assert_close
 
 
@@ -32,7 +32,7 @@ def slow_vectors(features: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(("n", "d", "shift"), [(200, 16, 0.0), (200, 3, 0.0), (150, 12, 3.0), (30, 64, 0.0)])
 def test_eigenvectors_are_those_of_the_whole_matrix(n: int, d: int, shift: float) -> None:
     features = some(n, d, shift)  # with a shift all cosines are positive, and the weights are no Gram matrix
-    found = eigenvectors(features, 3).numpy()
+    found = compute_eigenvectors(features, 3).numpy()
     expected, sums = slow_vectors(features, 3)
     single = torch.float32  # in which the least and the largest cosine are computed
     for mine, theirs in zip(found.T, expected.T, strict=True):
@@ -42,15 +42,15 @@ def test_eigenvectors_are_those_of_the_whole_matrix(n: int, d: int, shift: float
 
 
 def test_cells_that_are_all_alike_have_one_vector_and_one_cluster() -> None:
-    vectors = eigenvectors(torch.ones(9, 4), 4)
+    vectors = compute_eigenvectors(torch.ones(9, 4), 4)
     assert vectors.shape == (9, 1)
-    assert clusters(vectors, 3, torch.Generator().manual_seed(0)).tolist() == [0] * 9
+    assert cluster_points(vectors, 3, torch.Generator().manual_seed(0)).tolist() == [0] * 9
 
 
 @pytest.mark.parametrize("k", [2, 3, 4])
 def test_clusters_are_as_tight_as_scikit_learn_s(k: int) -> None:
     points = torch.cat([some(60, 2) * 0.4 + 2 * i for i in range(3)]).double()
-    labels = clusters(points, k, torch.Generator().manual_seed(0))
+    labels = cluster_points(points, k, torch.Generator().manual_seed(0))
     spread = sum(float((points[labels == j] - points[labels == j].mean(0)).square().sum()) for j in range(k))
     theirs = KMeans(k, n_init=10, random_state=0).fit(points.numpy())
     assert sorted(set(labels.tolist())) == list(range(k))
@@ -83,7 +83,7 @@ def test_the_winner_is_that_of_a_count_by_hand(seed: int) -> None:
     for mask in masks:
         y, x, height, width = (int(torch.randint(*r, (1,), generator=generator)) for r in ((0, 6), (0, 6), (2, 9), (2, 11)))
         mask[y : y + height, x : x + width] = True
-    best, agreement = winner(masks)
+    best, agreement = choose_winner(masks)
     expected = slow_winner(masks)
     assert best == expected[0]
     assert_close(agreement, expected[1], dtype=torch.float32)
@@ -94,17 +94,17 @@ def test_masks_from_edge_to_edge_stand_back_unless_all_do() -> None:
     ground[1, 0] = ground[2, 0, 0] = False  # two more backgrounds, which agree with the first
     thing = torch.zeros(1, 8, 8, dtype=torch.bool)
     thing[0, 2:5, 3:6] = True
-    assert framed(torch.cat([ground, thing])).tolist() == [True, True, True, False]
-    assert winner(torch.cat([ground, thing])) == (3, 1.0)
-    assert winner(ground)[0] == 2, "among backgrounds the vote goes on: 63 cells agree best with 64 and 56"
+    assert find_spanning(torch.cat([ground, thing])).tolist() == [True, True, True, False]
+    assert choose_winner(torch.cat([ground, thing])) == (3, 1.0)
+    assert choose_winner(ground)[0] == 2, "among backgrounds the vote goes on: 63 cells agree best with 64 and 56"
 
 
 def test_of_equal_votes_the_first_wins() -> None:
     masks = torch.zeros(4, 6, 6, dtype=torch.bool)
     masks[1, 1:3, 1:3] = masks[2, 1:3, 1:3] = masks[3, 4, 4] = masks[0, 3, 3] = True
-    assert winner(masks)[0] == 1
+    assert choose_winner(masks)[0] == 1
 
 
 def test_iou_of_empty_masks_is_nothing() -> None:
     masks = torch.zeros(2, 3, 3, dtype=torch.bool)
-    assert pairwise_iou(masks).tolist() == [[0, 0], [0, 0]]
+    assert compute_pairwise_iou(masks).tolist() == [[0, 0], [0, 0]]

@@ -116,9 +116,9 @@ def test_pictures_and_texts_are_as_open_clip_encodes_them(folders: Folders, name
     clip, theirs = load(folders(name, quick)), open_clip_of(folders(name, quick))
     x, names = pixels(clip, "native"), ["a photo of a dog.", "traffic light"]
     with torch.inference_mode():
-        assert_close(clip._tower.whole(x), theirs.encode_image(x), depth="network")
+        assert_close(clip._tower.encode_image(x), theirs.encode_image(x), depth="network")
         assert_close(
-            clip.words(Vocabulary.of(names)), theirs.encode_text(clip._tokenizer(names), normalize=True), depth="network"
+            clip.encode_text(Vocabulary.of(names)), theirs.encode_text(clip._tokenizer(names), normalize=True), depth="network"
         )
 
 
@@ -129,7 +129,7 @@ def test_conv4_is_open_clips(folders: Folders, name: str, size: Any) -> None:
     v = copy.deepcopy(open_clip_of(folders(name, True)).visual).to(memory_format=torch.channels_last)
     x = pixels(clip, size).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        assert_close(clip._tower.conv4(x), v.layer3(v.layer2(v.layer1(v.stem(x)))), depth="network")
+        assert_close(clip._tower.extract_conv4(x), v.layer3(v.layer2(v.layer1(v.stem(x)))), depth="network")
 
 
 @pytest.mark.parametrize("name", VISION)
@@ -141,8 +141,8 @@ def test_whole_pictures_are_squashed_normalised_and_encoded(folders: Folders, na
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ([0.48, 0.46, 0.41], [0.27, 0.26, 0.28]))
     with torch.inference_mode():
         expected = theirs.encode_image((x - mean) / std, normalize=True)
-    assert_close(clip.whole([image]), expected, depth="network")
-    assert_close(clip.squares(x), expected, depth="network")
+    assert_close(clip.encode_image([image]), expected, depth="network")
+    assert_close(clip.encode_squares(x), expected, depth="network")
 
 
 # Against slow twins
@@ -167,8 +167,8 @@ class Twin:
         return x @ self[f"{name}.weight"].T + self[f"{name}.bias"]
 
     def norm(self, x: Tensor, name: str) -> Tensor:
-        centred = x - x.mean(-1, keepdim=True)
-        return centred / (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * self[f"{name}.weight"] + self[f"{name}.bias"]
+        centerd = x - x.mean(-1, keepdim=True)
+        return centerd / (centerd.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * self[f"{name}.weight"] + self[f"{name}.bias"]
 
     def positions(self, name: str, grid: tuple[int, int], mode: str) -> Tensor:
         table = self[name]
@@ -257,13 +257,13 @@ def test_dense_paths_of_vits_against_the_slow_twin(folders: Folders, name: str, 
         (x,) = pixels(clip, size, batch=1)
         tokens, keys = twin_vit(twin, x.double(), patch, path)
         with torch.inference_mode():
-            dense = clip._tower.dense(x[None], path)[0]
+            dense = clip._tower.encode_dense(x[None], path)[0]
             assert_close(dense, on_grid(tokens, dense), depth="network")
             if path != "surgery":  # whose positions are resized by another rule
-                assert_close(clip._tower.keys(x[None])[0], on_grid(keys, dense), depth="network")
+                assert_close(clip._tower.extract_keys(x[None])[0], on_grid(keys, dense), depth="network")
             if path in ("surgery", "attention"):
                 assert isinstance(clip._tower, VitTower)
-                assert_close(clip._tower.tokens(x[None], path)[0], tokens, depth="network")
+                assert_close(clip._tower.extract_tokens(x[None], path)[0], tokens, depth="network")
 
 
 @pytest.mark.parametrize("path", ["value", "surgery", "attention"])
@@ -275,7 +275,7 @@ def test_dense_paths_of_resnets_against_the_slow_twin(folders: Folders, name: st
     for size in ("native", (64, 160)):
         x = pixels(clip, size, batch=1)
         with torch.inference_mode():
-            cells, dense = clip._tower.layer4(x)[0], clip._tower.dense(x, path)[0]
+            cells, dense = clip._tower.extract_layer4(x)[0], clip._tower.encode_dense(x, path)[0]
             assert_close(dense, on_grid(twin_pool(twin, cells.double(), heads, path), dense), depth="network")
 
 
@@ -285,11 +285,11 @@ def test_maps_of_pictures_are_the_paths_at_unit_length(folders: Folders, name: s
     clip = load(folders(name, True))
     side, stride = clip._tower.native, clip._tower.stride
     image = picture((side, side + 2 * stride))
-    (found,) = clip.dense([image], path)
+    (found,) = clip.encode_dense([image], path)
     x = torch.from_numpy(image.pixels).permute(2, 0, 1)[None] / 255
     x = (x - clip._mean.view(3, 1, 1)) / clip._std.view(3, 1, 1)
     with torch.inference_mode():
-        assert_close(found.values, F.normalize(clip._tower.dense(x, path)[0], dim=0), depth="network")
+        assert_close(found.values, F.normalize(clip._tower.encode_dense(x, path)[0], dim=0), depth="network")
     assert found.size == image.size and found.values.dtype == torch.float32
 
 
@@ -301,10 +301,10 @@ def test_many_pictures_are_as_each_alone_and_leave_no_trace(folders: Folders, na
     clip = load(folders(name, True))
     before = {k: v.clone() for k, v in clip._model.state_dict().items()}
     images = [picture(size, seed) for seed, size in enumerate([(64, 64), (50, 97), (64, 64), (97, 50), (50, 97)])]
-    whole, dense = clip.whole(images), clip.dense(images)
+    whole, dense = clip.encode_image(images), clip.encode_dense(images)
     for image, w, d in zip(images, whole, dense, strict=True):
-        assert_close(w, clip.whole([image])[0], depth="network")
-        assert_close(d.values, clip.dense([image])[0].values, depth="network")
+        assert_close(w, clip.encode_image([image])[0], depth="network")
+        assert_close(d.values, clip.encode_dense([image])[0].values, depth="network")
     after = clip._model.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
 
@@ -322,13 +322,13 @@ def test_half_precision_stays_near(folders: Folders, name: str, dtype: torch.dty
     full, half = load(folders(name, True)), load(folders(name, True), dtype)
     image, words = picture((70, 110)), Vocabulary.of("dog, cat")
     for ours, theirs in [
-        (half.whole([image])[0], full.whole([image])[0]),
-        (half.dense([image])[0].values, full.dense([image])[0].values),
-        (half.dense([image], "attention")[0].values, full.dense([image], "attention")[0].values),
+        (half.encode_image([image])[0], full.encode_image([image])[0]),
+        (half.encode_dense([image])[0].values, full.encode_dense([image])[0].values),
+        (half.encode_dense([image], "attention")[0].values, full.encode_dense([image], "attention")[0].values),
     ]:
         assert ours.dtype == torch.float32
         assert float(F.cosine_similarity(ours, theirs, dim=0).min()) > LEAST_COSINE[dtype]
-    assert torch.equal(half.words(words), full.words(words)), "the text tower stays in float32"
+    assert torch.equal(half.encode_text(words), full.encode_text(words)), "the text tower stays in float32"
     assert half.provenance["dtype"] == str(dtype).removeprefix("torch.")
 
 
@@ -340,6 +340,6 @@ def test_half_precision_is_open_clips(folders: Folders, name: str, dtype: torch.
     theirs = create_model(f"local-dir:{folders(name, True)}", precision=precision).eval()
     x = pixels(clip, "native")
     with torch.inference_mode():
-        ours, reference = clip._tower.whole(x), theirs.encode_image(x.to(dtype))
+        ours, reference = clip._tower.encode_image(x), theirs.encode_image(x.to(dtype))
     assert ours.dtype == reference.dtype == dtype
     assert float(F.cosine_similarity(ours.float(), reference.float()).min()) > LEAST_COSINE[dtype]

@@ -54,7 +54,7 @@ def picture(height: int, width: int, seed: int = 0) -> Image:
     return Image(np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8))
 
 
-def normalised(image: Image) -> Tensor:
+def normalized(image: Image) -> Tensor:
     x = torch.tensor(image.pixels).permute(2, 0, 1)[None] / 255
     return (x - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
@@ -96,9 +96,9 @@ NATIVE |= {"dinov3": 96, "dinov3-qkvb": 96}
 @pytest.mark.parametrize("name", MODELS)
 def test_at_the_native_size_all_is_as_timm_has_it(home: Path, name: str) -> None:
     dino, image = Dino(home / name, card=CARD), picture(NATIVE[name], NATIVE[name])
-    expected = reference(home, name, normalised(image))
+    expected = reference(home, name, normalized(image))
     for what in ("keys", "attention", "tokens"):
-        (found,) = getattr(dino, what)([image])
+        (found,) = getattr(dino, f"extract_{what}")([image])
         assert found.size == image.size and found.window is None and found.values.shape[1:] == (6, 6)
         assert_close(found.values.flatten(1), expected[what], depth="network")
 
@@ -107,9 +107,9 @@ def test_at_the_native_size_all_is_as_timm_has_it(home: Path, name: str) -> None
 def test_other_sizes_as_timm_has_them(home: Path, name: str) -> None:
     dino = Dino(home / name, card=CARD)
     image = picture(4 * dino.patch, 9 * dino.patch)
-    expected = reference(home, name, normalised(image))
+    expected = reference(home, name, normalized(image))
     for what in ("keys", "attention", "tokens"):
-        assert_close(getattr(dino, what)([image])[0].values.flatten(1), expected[what], depth="network")
+        assert_close(getattr(dino, f"extract_{what}")([image])[0].values.flatten(1), expected[what], depth="network")
 
 
 def with_positions(home: Path, name: str, x: Tensor, positions: Tensor) -> Tensor:
@@ -146,8 +146,8 @@ def test_position_rules(home: Path, name: str, rule: Any) -> None:
         "bicubic-antialias": {"size": (h, w), "mode": "bicubic", "antialias": True},
     }
     grid = F.interpolate(grid, **arguments[rule])
-    expected = with_positions(home, name, normalised(image), torch.cat([pos[:, :1], grid.flatten(2).transpose(1, 2)], 1))
-    assert_close(dino.keys([image])[0].values.flatten(1), expected, depth="network")
+    expected = with_positions(home, name, normalized(image), torch.cat([pos[:, :1], grid.flatten(2).transpose(1, 2)], 1))
+    assert_close(dino.extract_keys([image])[0].values.flatten(1), expected, depth="network")
     assert Dino(home / name, card=CARD).positions == "bicubic+0.1"
 
 
@@ -159,6 +159,6 @@ def test_half_precision_is_near(home: Path, name: str, dtype: torch.dtype) -> No
     # of the whole map's length, for attention is made of small numbers; seen were 0.004 and 0.03
     tolerance = 0.01 if dtype == torch.float16 else 0.08
     for what in ("keys", "attention", "tokens"):
-        a, b = getattr(full, what)([image])[0].values, getattr(half, what)([image])[0].values
+        a, b = getattr(full, f"extract_{what}")([image])[0].values, getattr(half, f"extract_{what}")([image])[0].values
         assert b.dtype == torch.float32
         assert float((a - b).norm() / a.norm()) < tolerance, what

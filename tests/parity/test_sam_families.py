@@ -192,7 +192,7 @@ def test_masks_and_qualities_are_those_of_transformers(home: Path, kind: str) ->
             given = [{k: v for k, v in prompts(i.size, each=2, seed=s).items() if k in chosen} for s, i in enumerate(images)]
             logits, quality = official(model, prepare, images, given, many)
             for k, embedding in enumerate(embeddings):
-                found = sam.draw(embedding, many=many, **given[k])
+                found = sam.predict_masks(embedding, multimask=many, **given[k])
                 assert_same(found.masks, found.quality, logits[k], quality[k])
 
 
@@ -202,7 +202,7 @@ def test_any_size_of_picture(home: Path, kind: str, size: tuple[int, int]) -> No
     sam = Sam(home / kind, card=CARD)
     image, given = picture(*size), prompts(size)
     logits, quality = official(model_of(home, kind), processor(kind), [image], [given], True)
-    found = sam.draw(sam.embed([image])[0], many=True, **given)
+    found = sam.predict_masks(sam.embed([image])[0], multimask=True, **given)
     assert_same(found.masks, found.quality, logits[0], quality[0])
 
 
@@ -214,8 +214,8 @@ def test_several_pictures_in_one_call_are_as_one_by_one(home: Path, kind: str) -
     given = [prompts(i.size, count, 2, seed) for seed, (i, count) in enumerate(zip(images, (3, 70, 0, 1), strict=True))]
     for chosen in CHOICES.values():
         columns: dict[str, Any] = {k: [g[k] for g in given] for k in chosen}
-        for together, embedding, one in zip(sam.draw_batch(embeddings, **columns), embeddings, given, strict=True):
-            alone = sam.draw(embedding, **{k: one[k] for k in chosen})
+        for together, embedding, one in zip(sam.predict_masks_batch(embeddings, **columns), embeddings, given, strict=True):
+            alone = sam.predict_masks(embedding, **{k: one[k] for k in chosen})
             assert together.masks.shape == alone.masks.shape
             assert_close(together.quality, alone.quality, depth="network")
             assert_same_masks(together.masks, alone.masks)
@@ -228,7 +228,7 @@ def test_half_precision_is_near(home: Path, kind: str, dtype: torch.dtype) -> No
     full, half = Sam(home / kind, card=CARD), Sam(home / kind, card=CARD, dtype=dtype)
     (embedding,) = half.embed([image])
     assert {level.dtype for level in embedding.state} == {dtype}
-    expected, found = full.draw(full.embed([image])[0], **given), half.draw(embedding, **given)
+    expected, found = full.predict_masks(full.embed([image])[0], **given), half.predict_masks(embedding, **given)
     assert found.quality.dtype == torch.float32
     assert_close(found.quality, expected.quality, dtype=dtype, depth="network")
     # three digits move the edges of a random network's masks; seen were 0.0007 and 0.008 of the pixels
@@ -239,7 +239,7 @@ def test_bytes_are_resized_as_pil_does(home: Path) -> None:
     import PIL.Image
 
     sam, image = Sam(home / "sam", card=CARD), picture(90, 150)
-    x = sam._frame.pixels(image, torch.device("cpu"))[0]
+    x = sam._frame.preprocess(image, torch.device("cpu"))[0]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     resized = PIL.Image.fromarray(image.pixels).resize((128, 77), PIL.Image.Resampling.BILINEAR)  # 90 * 128 / 150 = 76.8
     expected = torch.tensor(np.asarray(resized)).permute(2, 0, 1)

@@ -9,19 +9,19 @@ import torch
 from skimage.measure import label
 from torch import Tensor
 
-from annofree.clues.similarity import official_active
-from annofree.detections.merging import joined, official_kept, paper_kept
-from annofree.fragments.clusters import cut
-from annofree.ops.clustering import kmeans, linspace_seeds
-from annofree.ops.regions import components
+from annofree.clues.similarity import mark_active_cells
+from annofree.detections.merging import merge_adjacent, select_fragments_official, select_fragments_paper
+from annofree.fragments.clusters import cut_fragments
+from annofree.ops.clustering import choose_linspace_seeds, run_kmeans
+from annofree.ops.regions import label_components
 from annofree.structures import BoolArray, Fragments, IntArray
 from annofree.testing.obvious_zip import (
-    obvious_active,
-    obvious_fragments,
-    obvious_instances,
-    obvious_kmeans,
-    obvious_seeds,
-    obvious_zip,
+    choose_obvious_seeds,
+    find_obvious_fragments,
+    mark_obvious_active,
+    number_obvious_instances,
+    run_obvious_kmeans,
+    run_obvious_zip,
 )
 
 Connectivity = Literal[4, 8]
@@ -42,8 +42,8 @@ def kept_cells(fragments: Fragments, kept: Tensor) -> BoolArray:
 
 
 def fast_kept(labels: IntArray, active: BoolArray) -> BoolArray:
-    fragments = cut(torch.from_numpy(labels), 4)
-    kept = official_kept(fragments, torch.from_numpy(active)[None])
+    fragments = cut_fragments(torch.from_numpy(labels), 4)
+    kept = select_fragments_official(fragments, torch.from_numpy(active)[None])
     assert kept.shape == (1, len(fragments))
     return kept_cells(fragments, kept[0])
 
@@ -79,17 +79,17 @@ def ell(height: int, width: int) -> IntArray:
 @pytest.mark.parametrize("seed", range(4))
 def test_kmeans_equals_the_loop_on_random_features(seed: int) -> None:
     features = np.random.default_rng(seed).random((16 * 16, 12))
-    centres = features[obvious_seeds(len(features), 20)]
-    fast = kmeans(torch.from_numpy(features), torch.from_numpy(centres))
-    np.testing.assert_array_equal(fast.numpy(), obvious_kmeans(features, centres))
+    centers = features[choose_obvious_seeds(len(features), 20)]
+    fast = run_kmeans(torch.from_numpy(features), torch.from_numpy(centers))
+    np.testing.assert_array_equal(fast.numpy(), run_obvious_kmeans(features, centers))
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 3, 7])
 def test_kmeans_equals_the_loop_when_cut_short(iterations: int) -> None:
     features = np.random.default_rng(9).random((500, 6))
-    centres = features[:20]
-    fast = kmeans(torch.from_numpy(features), torch.from_numpy(centres), iterations=iterations)
-    np.testing.assert_array_equal(fast.numpy(), obvious_kmeans(features, centres, iterations))
+    centers = features[:20]
+    fast = run_kmeans(torch.from_numpy(features), torch.from_numpy(centers), iterations=iterations)
+    np.testing.assert_array_equal(fast.numpy(), run_obvious_kmeans(features, centers, iterations))
 
 
 def test_kmeans_equals_the_loop_in_single_precision() -> None:
@@ -97,14 +97,14 @@ def test_kmeans_equals_the_loop_in_single_precision() -> None:
     rng = np.random.default_rng(69)
     hills = 10 * rng.random((20, 32), np.float32) - 5
     features = hills[rng.integers(0, 20, 600)] + rng.normal(0, 0.3, (600, 32)).astype(np.float32)
-    centres = features[obvious_seeds(600, 20)]
-    fast = kmeans(torch.from_numpy(features), torch.from_numpy(centres))
-    np.testing.assert_array_equal(fast.numpy(), obvious_kmeans(features, centres))
+    centers = features[choose_obvious_seeds(600, 20)]
+    fast = run_kmeans(torch.from_numpy(features), torch.from_numpy(centers))
+    np.testing.assert_array_equal(fast.numpy(), run_obvious_kmeans(features, centers))
 
 
 @pytest.mark.parametrize("n", [1, 3, 19, 20, 21, 1024, 16_384, 21_760, 24_448])
 def test_twenty_seeds_equal_the_loop(n: int) -> None:
-    assert linspace_seeds(n, 20).tolist() == obvious_seeds(n, 20)
+    assert choose_linspace_seeds(n, 20).tolist() == choose_obvious_seeds(n, 20)
 
 
 # Active cells
@@ -113,8 +113,8 @@ def test_twenty_seeds_equal_the_loop(n: int) -> None:
 @pytest.mark.parametrize(("size", "grid"), [((48, 64), (12, 17)), ((30, 30), (30, 30)), ((53, 97), (7, 5)), ((5, 9), (8, 20))])
 def test_active_cells_equal_the_loop(size: tuple[int, int], grid: tuple[int, int]) -> None:
     activation = np.random.default_rng(0).random((3, *size))
-    expected = np.stack([obvious_active(one, grid) for one in activation])
-    np.testing.assert_array_equal(official_active(torch.from_numpy(activation), grid).numpy(), expected)
+    expected = np.stack([mark_obvious_active(one, grid) for one in activation])
+    np.testing.assert_array_equal(mark_active_cells(torch.from_numpy(activation), grid).numpy(), expected)
 
 
 def test_sampled_pixels_are_floored_at_every_size() -> None:
@@ -122,12 +122,15 @@ def test_sampled_pixels_are_floored_at_every_size() -> None:
         ramp = np.arange(height, dtype=np.float64)[:, None]
         for h in range(1, 25):
             rows = np.arange(h) * height // h
-            active = official_active(torch.from_numpy(ramp)[None], (h, 1))[0, :, 0]
+            active = mark_active_cells(torch.from_numpy(ramp)[None], (h, 1))[0, :, 0]
             assert active.tolist() == (ramp[rows, 0] > 0.7 * ramp.mean()).tolist(), (height, h)
 
 
 def test_active_is_strictly_above_the_threshold() -> None:
-    assert official_active(torch.tensor([[[0.35, 0.65]], [[0.0, 0.0]]]), (1, 2)).tolist() == [[[False, True]], [[False, False]]]
+    assert mark_active_cells(torch.tensor([[[0.35, 0.65]], [[0.0, 0.0]]]), (1, 2)).tolist() == [
+        [[False, True]],
+        [[False, False]],
+    ]
 
 
 # Regions and fragments
@@ -137,7 +140,7 @@ def test_active_is_strictly_above_the_threshold() -> None:
 @pytest.mark.parametrize("side", [1, 3, 6])
 def test_components_are_numbered_as_by_skimage(connectivity: Connectivity, side: int) -> None:
     labels = blocks(np.random.default_rng(side), (23, 31), 4, side) - 1
-    fast = components(torch.from_numpy(labels), connectivity)
+    fast = label_components(torch.from_numpy(labels), connectivity)
     np.testing.assert_array_equal(fast.numpy(), label(labels, background=0, connectivity=connectivity // 4))
     firsts = [int((fast == n).flatten().int().argmax()) for n in range(1, int(fast.max()) + 1)]
     assert firsts == sorted(firsts)
@@ -146,7 +149,7 @@ def test_components_are_numbered_as_by_skimage(connectivity: Connectivity, side:
 @pytest.mark.parametrize("connectivity", [4, 8])
 def test_fragments_are_measured_as_by_loops(connectivity: Connectivity) -> None:
     clusters = blocks(np.random.default_rng(5), (19, 26), 6, 4)
-    fragments = cut(torch.from_numpy(clusters), connectivity)
+    fragments = cut_fragments(torch.from_numpy(clusters), connectivity)
     labels = fragments.labels.numpy()
     assert np.unique(labels).tolist() == list(range(1, len(fragments) + 1))
     for n in range(len(fragments)):
@@ -162,7 +165,7 @@ def test_kept_fragments_equal_the_loop(seed: int, side: int) -> None:
     rng = np.random.default_rng([seed, side])
     labels = blocks(rng, (24, 31), 20, side)
     active = rng.random(labels.shape) < (0.05, 0.3, 0.6)[seed % 3]
-    expected = obvious_fragments(labels, active)
+    expected = find_obvious_fragments(labels, active)
     assert 0 < expected.sum() < expected.size
     np.testing.assert_array_equal(fast_kept(labels, active), expected)
 
@@ -171,22 +174,24 @@ def test_kept_fragments_of_many_classes_equal_one_class_at_a_time() -> None:
     rng = np.random.default_rng(0)
     labels = blocks(rng, (24, 31), 20, 5)
     active = rng.random((5, *labels.shape)) < np.array([0.0, 0.1, 0.3, 0.6, 1.0])[:, None, None]
-    fragments = cut(torch.from_numpy(labels), 4)
-    kept = official_kept(fragments, torch.from_numpy(active))
+    fragments = cut_fragments(torch.from_numpy(labels), 4)
+    kept = select_fragments_official(fragments, torch.from_numpy(active))
     assert kept.dtype == torch.bool
     for class_kept, class_active in zip(kept, active, strict=True):
-        np.testing.assert_array_equal(kept_cells(fragments, class_kept), obvious_fragments(labels, class_active))
+        np.testing.assert_array_equal(kept_cells(fragments, class_kept), find_obvious_fragments(labels, class_active))
 
 
 @pytest.mark.parametrize("tenths", range(1, 11))
 def test_fraction_of_exactly_three_tenths(tenths: int) -> None:
     labels, active = np.ones((tenths, 10), np.int64), np.zeros((tenths, 10), bool)
     active.flat[: 3 * tenths] = True
-    fragments = cut(torch.from_numpy(labels), 4)
+    fragments = cut_fragments(torch.from_numpy(labels), 4)
     assert not fast_kept(labels, active).any(), "the released demo wants more"
-    assert paper_kept(fragments, torch.from_numpy(active)[None].float()).tolist() == [[True]], "the paper is content"
+    assert select_fragments_paper(fragments, torch.from_numpy(active)[None].float()).tolist() == [[True]], (
+        "the paper is content"
+    )
     active.flat[3 * tenths - 1] = False
-    assert paper_kept(fragments, torch.from_numpy(active)[None].float()).tolist() == [[False]]
+    assert select_fragments_paper(fragments, torch.from_numpy(active)[None].float()).tolist() == [[False]]
     active.flat[3 * tenths - 1 : 3 * tenths + 1] = True
     assert fast_kept(labels, active).all()
 
@@ -198,8 +203,8 @@ def test_box_of_exactly_three_areas(height: int, width: int, official: bool, pap
     labels = ell(height, width)
     piece = labels == 1
     np.testing.assert_array_equal(fast_kept(labels, piece), piece & official)
-    fragments = cut(torch.from_numpy(labels), 4)
-    kept = paper_kept(fragments, torch.from_numpy(piece)[None].float())
+    fragments = cut_fragments(torch.from_numpy(labels), 4)
+    kept = select_fragments_paper(fragments, torch.from_numpy(piece)[None].float())
     np.testing.assert_array_equal(kept_cells(fragments, kept[0]), piece & paper)
 
 
@@ -208,8 +213,8 @@ def test_paper_kept_equals_the_loop(connectivity: Connectivity) -> None:
     rng = np.random.default_rng(connectivity)
     labels = blocks(rng, (24, 31), 7, 4)
     activation = rng.random((2, *labels.shape)) ** 2
-    fragments = cut(torch.from_numpy(labels), connectivity)
-    kept = paper_kept(fragments, torch.from_numpy(activation))
+    fragments = cut_fragments(torch.from_numpy(labels), connectivity)
+    kept = select_fragments_paper(fragments, torch.from_numpy(activation))
     for class_kept, class_activation in zip(kept, activation, strict=True):
         expected = obvious_paper_kept(labels, class_activation, connectivity)
         assert 0 < expected.sum() < expected.size
@@ -258,7 +263,7 @@ def case(name: str) -> tuple[IntArray, BoolArray]:
 )
 def test_which_of_21_keys_is_lost(name: str, lost: int) -> None:
     labels, active = case(name)
-    expected = obvious_fragments(labels, active)
+    expected = find_obvious_fragments(labels, active)
     assert (~expected).sum() == lost
     np.testing.assert_array_equal(fast_kept(labels, active), expected)
 
@@ -271,7 +276,7 @@ def test_random_ties_lose_the_same_key(seed: int) -> None:
     for cluster in range(1, 21):
         places = rng.permutation(np.flatnonzero(labels == cluster))
         active.flat[places[: 2 + cluster % 2]] = True  # ten clusters tie for the last place
-    np.testing.assert_array_equal(fast_kept(labels, active), obvious_fragments(labels, active))
+    np.testing.assert_array_equal(fast_kept(labels, active), find_obvious_fragments(labels, active))
 
 
 def test_classes_lose_different_keys_and_clusters_may_be_more_than_20() -> None:
@@ -279,10 +284,10 @@ def test_classes_lose_different_keys_and_clusters_may_be_more_than_20() -> None:
     both = np.stack([active, active])
     both[0, 22:] = both[1, :3] = False
     both[:, 10, 1:] = False
-    fragments = cut(torch.from_numpy(labels), 4)
-    kept = official_kept(fragments, torch.from_numpy(both))
+    fragments = cut_fragments(torch.from_numpy(labels), 4)
+    kept = select_fragments_official(fragments, torch.from_numpy(both))
     for class_kept, class_active in zip(kept, both, strict=True):
-        np.testing.assert_array_equal(kept_cells(fragments, class_kept), obvious_fragments(labels, class_active))
+        np.testing.assert_array_equal(kept_cells(fragments, class_kept), find_obvious_fragments(labels, class_active))
 
 
 # Instances
@@ -293,33 +298,33 @@ def test_instances_equal_the_loop(min_area: int) -> None:
     rng = np.random.default_rng(min_area)
     labels = blocks(rng, (40, 50), 12, 7)
     active = np.kron(rng.random((4, 5)) < 0.5, np.ones((10, 10), bool))
-    fragments = cut(torch.from_numpy(labels), 4)
-    kept = official_kept(fragments, torch.from_numpy(active)[None])[0]
-    expected = obvious_instances(obvious_fragments(labels, active), min_area)
+    fragments = cut_fragments(torch.from_numpy(labels), 4)
+    kept = select_fragments_official(fragments, torch.from_numpy(active)[None])[0]
+    expected = number_obvious_instances(find_obvious_fragments(labels, active), min_area)
     assert expected.max() >= 1
-    np.testing.assert_array_equal(joined(fragments, kept, 4, min_area).numpy(), expected)
+    np.testing.assert_array_equal(merge_adjacent(fragments, kept, 4, min_area).numpy(), expected)
 
 
 def test_components_of_99_cells_are_skipped_and_of_100_numbered() -> None:
     labels = np.ones((12, 40), np.int64)
     labels[:9, :11], labels[:10, 20:30] = 2, 3
-    fragments = cut(torch.from_numpy(labels), 4)
+    fragments = cut_fragments(torch.from_numpy(labels), 4)
     kept = fragments.cluster > 1
-    instances = joined(fragments, kept, 4, 100).numpy()
+    instances = merge_adjacent(fragments, kept, 4, 100).numpy()
     np.testing.assert_array_equal(instances, labels == 3)
-    np.testing.assert_array_equal(joined(fragments, kept, 4, 99).numpy(), labels - 1)
+    np.testing.assert_array_equal(merge_adjacent(fragments, kept, 4, 99).numpy(), labels - 1)
 
 
 def test_corners_join_instances_with_8_neighbours_only() -> None:
-    fragments = cut(torch.tensor([[1, 2], [2, 1]]), 4)
+    fragments = cut_fragments(torch.tensor([[1, 2], [2, 1]]), 4)
     kept = fragments.cluster == 1
-    assert joined(fragments, kept, 4).tolist() == [[1, 0], [0, 2]]
-    assert joined(fragments, kept, 8).tolist() == [[1, 0], [0, 1]]
+    assert merge_adjacent(fragments, kept, 4).tolist() == [[1, 0], [0, 2]]
+    assert merge_adjacent(fragments, kept, 8).tolist() == [[1, 0], [0, 1]]
 
 
 def test_nothing_kept_is_no_instance() -> None:
-    fragments = cut(torch.ones(3, 4, dtype=torch.long), 4)
-    instances = joined(fragments, torch.zeros(1, dtype=torch.bool), 4, 100)
+    fragments = cut_fragments(torch.ones(3, 4, dtype=torch.long), 4)
+    instances = merge_adjacent(fragments, torch.zeros(1, dtype=torch.bool), 4, 100)
     assert instances.dtype == torch.int64
     assert not instances.any()
 
@@ -333,13 +338,13 @@ def test_one_class_from_features_to_instances(seed: int) -> None:
     things = np.kron(rng.integers(0, 9, (4, 5)), np.ones((8, 8), np.int64))
     features = rng.normal(0, 3, (16, 9))[:, things] + rng.normal(0, 0.5, (16, 32, 40))
     activation = np.kron(things < 3, np.ones((4, 3))) * 0.8 + 0.2 * rng.random((128, 120))
-    found = obvious_zip(features, activation, min_area=30)
+    found = run_obvious_zip(features, activation, min_area=30)
     assert len(found.boxes) >= 1
 
     cells = torch.from_numpy(features).flatten(1).T
-    clusters = kmeans(cells, cells[linspace_seeds(len(cells), 20)]).view(32, 40) + 1
+    clusters = run_kmeans(cells, cells[choose_linspace_seeds(len(cells), 20)]).view(32, 40) + 1
     np.testing.assert_array_equal(clusters.numpy(), found.clusters)
-    fragments = cut(clusters, 4)
-    kept = official_kept(fragments, official_active(torch.from_numpy(activation)[None], (32, 40)))[0]
+    fragments = cut_fragments(clusters, 4)
+    kept = select_fragments_official(fragments, mark_active_cells(torch.from_numpy(activation)[None], (32, 40)))[0]
     np.testing.assert_array_equal(kept_cells(fragments, kept), found.kept)
-    np.testing.assert_array_equal(joined(fragments, kept, 4, 30).numpy(), found.instances)
+    np.testing.assert_array_equal(merge_adjacent(fragments, kept, 4, 30).numpy(), found.instances)

@@ -18,7 +18,7 @@ from annofree.methods.zip import Zip
 from annofree.pipelines.plan import DEFAULTS, Plan, parse_stuff, parse_tasks
 from annofree.structures import Vocabulary
 from annofree.testing.fakes import FakeClip, FakeSam
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 
 WORDS = Vocabulary.of("dog, grass, traffic light")
 
@@ -80,7 +80,7 @@ def test_the_nearest_task_is_named() -> None:
     ],
 )
 def test_who_does_what(task: str, method: str | None, who: dict[str, str]) -> None:
-    assert plan(task, method).named() == who
+    assert plan(task, method).resolve_methods() == who
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_who_does_what(task: str, method: str | None, who: dict[str, str]) -> No
 )
 def test_methods_that_do_not_fit_are_refused(task: str, method: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        plan(task, method).named()
+        plan(task, method).resolve_methods()
 
 
 @pytest.fixture
@@ -125,19 +125,19 @@ def spec(method: str, **more: Any) -> MethodSpec:
 
 
 def test_only_what_is_needed_is_built(built: list[MethodSpec]) -> None:
-    tasks: Any = plan("instance", objectness="none").tasks(WORDS)
+    tasks: Any = plan("instance", objectness="none").load_tasks(WORDS)
     assert built == [spec("zip")]
     assert (tasks.wanted, tasks.instances, tasks.semantic) == (("instance",), "zip 1", None)
 
 
 def test_what_does_both_is_built_once(built: list[MethodSpec]) -> None:
-    tasks: Any = plan("instance,semantic", "maskclip", variant="pamr").tasks(WORDS)
+    tasks: Any = plan("instance,semantic", "maskclip", variant="pamr").load_tasks(WORDS)
     assert built == [spec("maskclip", variant="pamr")]
     assert tasks.instances is tasks.semantic == "maskclip 1"
 
 
 def test_objectness_goes_to_those_that_take_it(built: list[MethodSpec]) -> None:
-    tasks: Any = plan("panoptic", objectness="tokencut", stuff=("grass",)).tasks(WORDS)
+    tasks: Any = plan("panoptic", objectness="tokencut", stuff=("grass",)).load_tasks(WORDS)
     stuff = ("grass",)
     assert built == [spec("zip", stuff=stuff), spec("clip_diy", objectness="tokencut", stuff=stuff)]
     assert (tasks.instances, tasks.semantic, tasks.stuff) == ("zip 1", "clip_diy 2", ("grass",))
@@ -178,14 +178,14 @@ def test_objectness_of_instances_is_asked_of_zip_for_the_things(monkeypatch: pyt
     monkeypatch.setattr(Models, "clip", FakeClip())
     monkeypatch.setattr(Models, "sam", FakeSam())
     words = Vocabulary.of((*NAMES, "background"))
-    method: Any = plan("semantic", objectness="instances", stuff=("tree",)).tasks(words).semantic
+    method: Any = plan("semantic", objectness="instances", stuff=("tree",)).load_tasks(words).semantic
     assert isinstance(method, ClipDiy) and isinstance(method.objectness, InstanceObjectness)
     assert isinstance(method.objectness.segmenter, Zip)
     assert method.objectness.classes.names == tuple(name for name in NAMES if name != "tree")
-    scene = scenes()[2]  # a tree and an umbrella
-    (where,) = method.objectness.maps([scene.image])
+    scene = draw_paper_scenes()[2]  # a tree and an umbrella
+    (where,) = method.objectness.predict_maps([scene.image])
     assert np.array_equal(where.numpy() > 0, scene.masks[scene.names.index("umbrella")])
-    alone: Any = plan("semantic", objectness="instances", stuff=("tree",)).tasks(Vocabulary.of("tree")).semantic
+    alone: Any = plan("semantic", objectness="instances", stuff=("tree",)).load_tasks(Vocabulary.of("tree")).semantic
     assert alone.objectness.classes.names == ("tree",)
 
 
@@ -205,14 +205,14 @@ def test_objectness_of_instances_is_asked_of_zip_for_the_things(monkeypatch: pyt
     ],
 )
 def test_the_cards_are_those_of_the_models_that_are_needed(task: str, more: dict[str, Any], cards: set[str]) -> None:
-    assert {card.name for card in plan(task, models="fast", **more).cards()} == cards
+    assert {card.name for card in plan(task, models="fast", **more).list_cards()} == cards
 
 
 def test_cards_of_nothing_that_exists() -> None:
     with pytest.raises(InputError, match="unknown objectness source"):
-        plan(objectness="fond").cards()
+        plan(objectness="fond").list_cards()
     with pytest.raises(InputError, match="unknown models preset"):
-        plan(models="fst").cards()
+        plan(models="fst").list_cards()
 
 
 def test_every_task_has_somebody_who_does_it() -> None:
@@ -254,11 +254,11 @@ def test_the_background_is_no_stuff() -> None:
 def test_negatives_compete_wherever_a_policy_names_instances_again() -> None:
     asked = plan(method="maskclip", variant="official", negatives=("wall",))
     with pytest.raises(InputError, match="maskclip takes none"):
-        asked.tasks(WORDS)
-    found: Any = replace(asked, policy="answer").tasks(WORDS).instances
+        asked.load_tasks(WORDS)
+    found: Any = replace(asked, policy="answer").load_tasks(WORDS).instances
     assert found.distractors.names[-1] == "wall"
     with pytest.raises(InputError, match="detector takes none"):
-        plan(method="detector", negatives=("wall",), policy="answer").tasks(WORDS)
+        plan(method="detector", negatives=("wall",), policy="answer").load_tasks(WORDS)
 
 
 def test_a_plan_knows_methods_by_either_name() -> None:
@@ -266,5 +266,5 @@ def test_a_plan_knows_methods_by_either_name() -> None:
         Plan(("instance", "semantic"), method, "default", "tiny", "none", "cpu", ())
         for method in ("zip+clip-diy", "zip + clip_diy")
     )
-    assert one.named() == other.named() == {"instance": "zip", "semantic": "clip_diy"}
+    assert one.resolve_methods() == other.resolve_methods() == {"instance": "zip", "semantic": "clip_diy"}
     assert one.resume_key() == other.resume_key() and one.resume_key()["method"] == "zip+clip_diy"

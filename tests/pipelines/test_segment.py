@@ -20,17 +20,17 @@ from annofree.pipelines.segment import RunResult, SegmentOptions, parse_shard
 from annofree.runs.tasks import Prediction
 from annofree.structures import Image
 from annofree.testing.fakes import FakeClip, FakeSam
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 
 ASKED = ", ".join(NAMES)
-SCENE = scenes()[2]
+SCENE = draw_paper_scenes()[2]
 COUNT = len(SCENE.names)
 
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every method on the fakes, which read the paper world perfectly."""
-    models = Models("tiny", "cpu", objectness="none").having(clip=FakeClip(), sam=FakeSam())
+    models = Models("tiny", "cpu", objectness="none").with_parts(clip=FakeClip(), sam=FakeSam())
     monkeypatch.setattr(MethodSpec, "build", lambda spec, _: build_method(spec.method, models, spec.variant))
 
 
@@ -38,7 +38,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
-    for number, scene in enumerate(scenes()):
+    for number, scene in enumerate(draw_paper_scenes()):
         PIL.Image.fromarray(scene.image.pixels).save(folder / f"{number}.png")
     return folder
 
@@ -103,7 +103,7 @@ def test_what_is_no_image_is_refused(wrong: Any, message: str) -> None:
 def test_all_tasks_in_memory(photos: Path) -> None:
     found = find(photos, task=["instance", "semantic", "panoptic"], stuff="tree", limit=3)
     assert len(found) == 3
-    for one, scene in zip(found, scenes(), strict=False):
+    for one, scene in zip(found, draw_paper_scenes(), strict=False):
         assert one.detections is not None and one.label_map is not None and one.panoptic is not None
         assert one.label_map.size == scene.image.size
 
@@ -154,12 +154,12 @@ def test_images_in_memory_are_a_run_too_and_others_of_the_same_names_are_another
     def run(*images: Any) -> RunResult:
         return annofree.segment(list(images), ASKED, method="zip", out=tmp_path / "out")
 
-    done = run(PIXELS, scenes()[0].image.pixels)
+    done = run(PIXELS, draw_paper_scenes()[0].image.pixels)
     assert done.summary["timings"]["images"] == 2 and [name for name, _ in done.detections()] == ["image-1", "image-2"]
     assert (tmp_path / "out" / "overlays").is_dir()
-    assert run(PIXELS, scenes()[0].image.pixels).was_complete
+    assert run(PIXELS, draw_paper_scenes()[0].image.pixels).was_complete
     with pytest.raises(InputError, match="pixels"):
-        run(scenes()[0].image.pixels, PIXELS)
+        run(draw_paper_scenes()[0].image.pixels, PIXELS)
 
 
 def test_what_only_a_folder_can_do_needs_one(photos: Path) -> None:

@@ -9,8 +9,8 @@ from annofree.structures import Image
 RED, GREEN = (200, 0, 0), (0, 200, 0)
 
 
-def picture(height: int, width: int, colour: tuple[int, int, int]) -> Image:
-    return Image(np.full((height, width, 3), colour, np.uint8))
+def image(height: int, width: int, color: tuple[int, int, int]) -> Image:
+    return Image(np.full((height, width, 3), color, np.uint8))
 
 
 def at(sheet: PIL.Image.Image, x: int, y: int) -> tuple[int, ...]:
@@ -23,9 +23,9 @@ def ink(sheet: PIL.Image.Image, box: tuple[int, int, int, int]) -> int:
 
 def test_pictures_are_whole_and_in_rows() -> None:
     thumbnails = [
-        Thumbnail(picture(50, 100, RED), "0.5"),
-        Thumbnail(picture(3000, 1000, GREEN), "0.4"),
-        Thumbnail(picture(1, 400, RED), ""),
+        Thumbnail(image(50, 100, RED), "0.5"),
+        Thumbnail(image(3000, 1000, GREEN), "0.4"),
+        Thumbnail(image(1, 400, RED), ""),
     ]
     sheet = draw_contact_sheet("dog", thumbnails, columns=2, side=100)
     assert sheet.size == (230, 56 + 2 * 128)
@@ -68,7 +68,7 @@ def test_a_color_stands_before_the_title() -> None:
 
 
 def test_the_same_input_gives_the_same_sheet() -> None:
-    thumbnails = [Thumbnail(picture(30, 70, RED), "0.5")] * 3
+    thumbnails = [Thumbnail(image(30, 70, RED), "0.5")] * 3
     assert draw_contact_sheet("a", thumbnails).tobytes() == draw_contact_sheet("a", thumbnails).tobytes()
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tests.support.pages import HOSTILE, Page, assert_strict
 
-from annofree.render.html import TEMPLATES, class_colors, render
-from annofree.render.page_maps import MOST_LAYERS, layers_of
+from annofree.render.html import TEMPLATES, assign_class_colors, render_template
+from annofree.render.page_maps import MOST_LAYERS, trace_layers
 
 FILES = {"base.html", "parts.html", "report.html", "mistakes.html", "review.html", "style.css", "page.js"}
 
@@ -25,24 +25,24 @@ def test_every_page_is_of_the_one_skeleton() -> None:
 
 
 def test_the_skeleton_is_strict_and_escapes_its_title() -> None:
-    page = Page(render("base.html", generator="test", title=HOSTILE))
+    page = Page(render_template("base.html", generator="test", title=HOSTILE))
     assert_strict(page)
     assert page.policy["script-src"] == "'none'" and not page.of("script")
     assert page.text.count('<script>alert("x")</script>') == 2  # title and heading
     assert [tag for tag, _ in page.tags if tag in ("header", "main", "footer")] == ["header", "main", "footer"]
-    assert_strict(Page(render("base.html", generator="test", title="t", script=True)))
+    assert_strict(Page(render_template("base.html", generator="test", title="t", script=True)))
 
 
 def test_classes_are_colored_by_their_place_and_no_name_is_in_the_style() -> None:
-    page = Page(render("base.html", generator="test", title="t", names=["dog", "</style>"]))
+    page = Page(render_template("base.html", generator="test", title="t", names=["dog", "</style>"]))
     (style,) = (text for kind, text in page.sources if kind == "style")
-    dog, odd = class_colors(["dog", "</style>"]).values()
+    dog, odd = assign_class_colors(["dog", "</style>"]).values()
     assert style.endswith(f'[data-class="0"]{{--color:{dog}}}\n[data-class="1"]{{--color:{odd}}}\n')
 
 
 def test_a_value_that_is_not_given_is_no_blank() -> None:
     with pytest.raises(jinja2.UndefinedError):
-        render("review.html", generator="test", title="t")
+        render_template("review.html", generator="test", title="t")
 
 
 def test_the_script_takes_text_as_text() -> None:
@@ -54,6 +54,6 @@ def test_the_script_takes_text_as_text() -> None:
 
 def test_maps_of_many_names_share_their_last_layer() -> None:
     ids = np.repeat(np.arange(40, dtype=np.int32), np.arange(1, 41))[None]
-    layers = layers_of(ids, {k: f"name {k}" for k in range(1, 40)}, {})
+    layers = trace_layers(ids, {k: f"name {k}" for k in range(1, 40)}, {})
     assert [layer.name for layer in layers] == [f"name {k}" for k in range(39, 39 - MOST_LAYERS, -1)] + [""]
     assert sum(layer.share for layer in layers) == pytest.approx(1 - 1 / ids.size)  # the first id has no name

@@ -27,14 +27,14 @@ MAP = LabelMap(np.repeat([[0, 1]], 60, 0).repeat(40, 1).astype(np.int32), ("back
 
 
 def test_a_noun_draws_itself_over_its_image() -> None:
-    picture = Image(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
-    assert found(2).draw(picture) == found(2).draw(picture.pixels) == draw_overlay(picture, found(2))
-    assert found(2).draw(picture, min_score=0.7) == draw_overlay(picture, found(2)[0])
-    assert found(2).draw(picture, limit=1) == draw_overlay(picture, found(2), limit=1)
-    assert MAP.draw(picture) == draw_label_map(picture, MAP)
+    image = Image(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
+    assert found(2).draw(image) == found(2).draw(image.pixels) == draw_overlay(image, found(2))
+    assert found(2).draw(image, min_score=0.7) == draw_overlay(image, found(2)[0])
+    assert found(2).draw(image, limit=1) == draw_overlay(image, found(2), limit=1)
+    assert MAP.draw(image) == draw_label_map(image, MAP)
     for noun in (found(1), MAP):
         with pytest.raises(InputError, match=r"\(60, 60\).*\(60, 80\)"):
-            noun.draw(picture.pixels[:, :60].copy())
+            noun.draw(image.pixels[:, :60].copy())
 
 
 def test_without_an_image_the_ground_is_gray() -> None:
@@ -45,8 +45,8 @@ def test_without_an_image_the_ground_is_gray() -> None:
 @pytest.mark.parametrize("noun", [found(2), found(0), MAP, found(1, (1000, 3000)), found(1, (3000, 50))])
 def test_a_png_is_of_800_px_at_most(noun: Detections | LabelMap) -> None:
     png = noun._repr_png_()
-    with PIL.Image.open(io.BytesIO(png)) as picture:
-        assert picture.format == "PNG" and 500 < max(picture.size) <= 800
+    with PIL.Image.open(io.BytesIO(png)) as image:
+        assert image.format == "PNG" and 500 < max(image.size) <= 800
 
 
 def test_a_page_has_a_line_a_picture_and_the_ten_strongest() -> None:

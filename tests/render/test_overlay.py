@@ -4,30 +4,30 @@ import PIL.Image
 import pytest
 
 from annofree.errors import InputError
-from annofree.ops.palette import Color, colors_of, palette
+from annofree.ops.palette import Color, assign_colors, make_palette
 from annofree.render.overlay import draw_overlay
 from annofree.render.tags import Tagging
 from annofree.structures import Detections, Image
 
 
-def scene(size: tuple[int, int], boxes: list[tuple[int, int, int, int]], grey: int = 128) -> tuple[Image, Detections]:
+def scene(size: tuple[int, int], boxes: list[tuple[int, int, int, int]], gray: int = 128) -> tuple[Image, Detections]:
     masks = np.zeros((len(boxes), *size), bool)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
         mask[y0:y1, x0:x1] = True
     scores = np.linspace(0.9, 0.5, len(boxes)).tolist()
-    return Image(np.full((*size, 3), grey, np.uint8)), Detections.from_masks(masks, [0] * len(boxes), scores, ["orange"])
+    return Image(np.full((*size, 3), gray, np.uint8)), Detections.from_masks(masks, [0] * len(boxes), scores, ["orange"])
 
 
-def colour_at(picture: PIL.Image.Image, x: int, y: int) -> npt.NDArray[np.int64]:
-    return np.array(picture.getpixel((x, y)), np.int64)
+def color_at(image: PIL.Image.Image, x: int, y: int) -> npt.NDArray[np.int64]:
+    return np.array(image.getpixel((x, y)), np.int64)
 
 
 def test_a_mask_is_tinted_and_the_rest_of_the_picture_is_left_alone() -> None:
-    picture = draw_overlay(*scene((600, 800), [(100, 100, 300, 300)]))
-    assert picture.size == (800, 600) and picture.mode == "RGB"
-    assert (colour_at(picture, 600, 450) == 128).all()
-    inside = colour_at(picture, 200, 200)
-    edge = colour_at(picture, 200, 299)
+    image = draw_overlay(*scene((600, 800), [(100, 100, 300, 300)]))
+    assert image.size == (800, 600) and image.mode == "RGB"
+    assert (color_at(image, 600, 450) == 128).all()
+    inside = color_at(image, 200, 200)
+    edge = color_at(image, 200, 299)
     assert abs(inside - 128).max() > 30
     assert abs(edge - 128).max() > 1.5 * abs(inside - 128).max()  # the contour is full colour, the tint is not
 
@@ -47,9 +47,9 @@ def test_the_same_input_gives_the_same_output() -> None:
 def test_neighbours_of_one_class_differ_in_colour(monkeypatch: pytest.MonkeyPatch, gap: int) -> None:
     monkeypatch.setattr(Tagging, "draw", lambda *_: None)
     boxes = [(x, y, x + 100 - gap, y + 100 - gap) for y in range(100, 600, 100) for x in range(100, 900, 100)]
-    picture = draw_overlay(*scene((700, 1000), boxes))
+    image = draw_overlay(*scene((700, 1000), boxes))
     for x, y in ((x0 + 60, y0 + 50) for x0, y0, _, _ in boxes):
-        here, right, below = (colour_at(picture, *place) for place in ((x, y), (x + 100, y), (x, y + 100)))
+        here, right, below = (color_at(image, *place) for place in ((x, y), (x + 100, y), (x, y + 100)))
         for there in (right, below):
             assert (there == 128).all() or abs(here - there).sum() > 15
 
@@ -58,7 +58,7 @@ def test_colours_stay_when_weaker_detections_come_and_go() -> None:
     image, found = scene((600, 800), [(50, 50, 200, 200), (190, 50, 400, 200), (500, 300, 700, 500)])
     all_of_them, first_two = draw_overlay(image, found), draw_overlay(image, found[:2])
     for x, y in ((120, 150), (300, 150)):
-        assert (colour_at(all_of_them, x, y) == colour_at(first_two, x, y)).all()
+        assert (color_at(all_of_them, x, y) == color_at(first_two, x, y)).all()
 
 
 def test_a_class_has_its_color_in_every_picture_whatever_else_is_found() -> None:
@@ -73,12 +73,12 @@ def test_a_class_has_its_color_in_every_picture_whatever_else_is_found() -> None
         (draw_overlay(image, mixed), "elephant", boxes[2]),
         (draw_overlay(image, alone), "elephant", boxes[2]),
     ):
-        assert abs(colour_at(picture, (x0 + x1) // 2, y1 - 1) - colors_of(names)[name]).max() <= 2
-    first, second = (colour_at(draw_overlay(image, mixed), x, 200) for x in (200, 400))
+        assert abs(color_at(picture, (x0 + x1) // 2, y1 - 1) - assign_colors(names)[name]).max() <= 2
+    first, second = (color_at(draw_overlay(image, mixed), x, 200) for x in (200, 400))
     assert abs(first - second).sum() > 30  # two of one class side by side: another shade
 
 
-GROUNDS: list[Color] = [*palette(12), (0, 0, 0), (255, 255, 255), (128, 128, 128)]
+GROUNDS: list[Color] = [*make_palette(12), (0, 0, 0), (255, 255, 255), (128, 128, 128)]
 
 
 @pytest.mark.parametrize("ground", GROUNDS)
@@ -89,22 +89,22 @@ def test_a_contour_is_seen_on_every_ground_its_own_color_among_them(ground: Colo
     found = Detections.from_masks(masks, [class_id], [0.9], [f"thing {k}" for k in range(12)])
     drawn = np.asarray(draw_overlay(Image(np.full((600, 800, 3), ground, np.uint8)), found), int)
     for across in (drawn[300, 280:320], drawn[300, 480:520], drawn[380:420, 400]):
-        grey = across.mean(1)
-        assert grey.min() < 80 and grey.max() > 195  # black and white lie side by side
-        assert abs(grey - np.mean(ground)).max() > 90  # and one of them stands out
-        assert abs(across - palette(12)[class_id]).max(1).min() <= 2  # beside the color of the class
+        gray = across.mean(1)
+        assert gray.min() < 80 and gray.max() > 195  # black and white lie side by side
+        assert abs(gray - np.mean(ground)).max() > 90  # and one of them stands out
+        assert abs(across - make_palette(12)[class_id]).max(1).min() <= 2  # beside the color of the class
 
 
 def test_a_small_thing_has_its_rim_too() -> None:
-    drawn = np.asarray(draw_overlay(*scene((600, 800), [(400, 300, 404, 304)], grey=100)), int)[290:314, 390:414].mean(2)
+    drawn = np.asarray(draw_overlay(*scene((600, 800), [(400, 300, 404, 304)], gray=100)), int)[290:314, 390:414].mean(2)
     assert drawn.max() > 160 and drawn.min() < 60
 
 
 def test_a_thing_within_another_is_drawn_over_it_and_hides_no_more_of_the_picture() -> None:
     image, found = scene((600, 800), [(100, 100, 700, 500), (300, 200, 500, 400)])  # the large one is the stronger
     both, large = draw_overlay(image, found), draw_overlay(image, found[:1])
-    assert abs(colour_at(both, 400, 300) - colour_at(large, 400, 300)).max() > 15  # another shade
-    assert abs(colour_at(both, 400, 399) - palette(1)[0]).max() <= 2  # its own contour
+    assert abs(color_at(both, 400, 300) - color_at(large, 400, 300)).max() > 15  # another shade
+    assert abs(color_at(both, 400, 399) - make_palette(1)[0]).max() <= 2  # its own contour
     stripes = np.where(np.arange(800) // 4 % 2, 150, 100).astype(np.uint8)
     striped = Image(np.broadcast_to(stripes[None, :, None], (600, 800, 3)).copy())
     inside = np.asarray(draw_overlay(striped, found), int)[300, 380:420]
@@ -171,21 +171,21 @@ def test_a_small_picture_is_enlarged_by_a_whole_factor() -> None:
 
 
 def test_a_lone_pixel_is_still_seen_in_an_enlarged_picture() -> None:
-    picture = draw_overlay(*scene((64, 64), [(40, 40, 41, 41)]))
-    assert abs(colour_at(picture, 40 * 8 + 4, 40 * 8 + 4) - 128).max() > 30
+    image = draw_overlay(*scene((64, 64), [(40, 40, 41, 41)]))
+    assert abs(color_at(image, 40 * 8 + 4, 40 * 8 + 4) - 128).max() > 30
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 20000), (20000, 3), (40, 3000), (3000, 40)])
 def test_odd_shapes_can_be_drawn(size: tuple[int, int]) -> None:
-    picture = draw_overlay(*scene(size, [(0, 0, size[1], size[0])]))
-    assert max(picture.size) >= 512
+    image = draw_overlay(*scene(size, [(0, 0, size[1], size[0])]))
+    assert max(image.size) >= 512
 
 
 def test_weak_and_surplus_detections_are_left_out() -> None:
     image, found = scene((600, 800), [(50, 50, 200, 200), (500, 300, 700, 500)])
     for picture in (draw_overlay(image, found, min_score=0.7), draw_overlay(image, found, limit=1)):
-        assert (colour_at(picture, 120, 120) != 128).any()
-        assert (colour_at(picture, 600, 400) == 128).all()
+        assert (color_at(picture, 120, 120) != 128).any()
+        assert (color_at(picture, 600, 400) == 128).all()
 
 
 def test_nothing_found_leaves_the_picture() -> None:
@@ -214,4 +214,4 @@ def test_three_hundred_names() -> None:
     for k in (0, 17, 299):
         _, y0, x1, y1 = boxes[k]
         edge = np.asarray(picture, int)[y0:y1, x1 - 2 : x1].reshape(-1, 3)
-        assert abs(edge - palette(300)[k]).max(1).min() <= 2
+        assert abs(edge - make_palette(300)[k]).max(1).min() <= 2

@@ -81,7 +81,7 @@ def test_a_pair_of_cells_costs_as_much_as_what_it_hides() -> None:
     mask = PIL.Image.new("L", (3000, 2000))
     mask.paste(255, (600, 600, 1200, 1200))
     cover.add(0, mask, (600, 600, 1200, 1200))
-    whole, half, none = cover.hidden(np.array([[0, 0, 3000, 2000], [600, 600, 900, 1200], [0, 0, 590, 2000]]))
+    whole, half, none = cover.count_hidden(np.array([[0, 0, 3000, 2000], [600, 600, 900, 1200], [0, 0, 590, 2000]]))
     assert 1.2 < whole / 2**20 < 1.3 and 0.45 < half / whole < 0.55 and none == 0  # the box counts for a quarter
 
 
@@ -90,15 +90,15 @@ def test_what_is_less_than_a_cell_counts_too() -> None:
     mask = PIL.Image.new("L", (9000, 9000))
     mask.putpixel((5000, 5000), 255)
     cover.add(0, mask, (5000, 5000, 5001, 5001))
-    assert cover.hidden(np.array([[4900, 4900, 5100, 5100]]))[0] > 2**20
-    x, y = cover.nearest(0, (0, 0))
+    assert cover.count_hidden(np.array([[4900, 4900, 5100, 5100]]))[0] > 2**20
+    x, y = cover.find_nearest(0, (0, 0))
     assert abs(x - 5000) < 20 and abs(y - 5000) < 20
 
 
 def test_a_box_outside_of_the_picture_is_taken_at_its_edge() -> None:
     cover = Cover(SIZE)
     cover.add(0, PIL.Image.new("L", SIZE[::-1], 255), (700, 500, 700, 500))
-    assert cover.hidden(np.array([[0, 0, 600, 400]]))[0] > 0 and cover.nearest(0, (0, 0)) == (599, 399)
+    assert cover.count_hidden(np.array([[0, 0, 600, 400]]))[0] > 0 and cover.find_nearest(0, (0, 0)) == (599, 399)
 
 
 def test_the_nearest_point_of_a_mask_lies_on_it() -> None:
@@ -107,7 +107,7 @@ def test_the_nearest_point_of_a_mask_lies_on_it() -> None:
     mask.paste(255, (100, 100, 120, 300))
     mask.paste(255, (100, 280, 300, 300))  # an L, whose box has its center outside
     cover.add(0, mask, (100, 100, 300, 300))
-    x, y = cover.nearest(0, (200, 200))
+    x, y = cover.find_nearest(0, (200, 200))
     assert mask.getpixel((x, y)) == 255
 
 

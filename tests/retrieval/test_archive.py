@@ -43,13 +43,13 @@ def test_each_picture_once_in_a_fixed_order(tmp_path: Path) -> None:
 
 def test_a_picture_may_be_in_several_archives(tmp_path: Path) -> None:
     one = archive(tmp_path)
-    assert [one.classes_of(i) for i in ("a.png", "b.png", "c.png", "z.png")] == [("dog",), ("dog", "cat"), ("cat",), ()]
+    assert [one.list_classes(i) for i in ("a.png", "b.png", "c.png", "z.png")] == [("dog",), ("dog", "cat"), ("cat",), ()]
 
 
 def test_pictures_are_opened(tmp_path: Path) -> None:
     PIL.Image.new("RGB", (3, 2), (1, 2, 3)).save(tmp_path / "a.png")
-    picture = archive(tmp_path).open("a.png")
-    assert (picture.id, picture.size, picture.pixels[0, 0].tolist()) == ("a.png", (2, 3), [1, 2, 3])
+    image = archive(tmp_path).open("a.png")
+    assert (image.id, image.size, image.pixels[0, 0].tolist()) == ("a.png", (2, 3), [1, 2, 3])
     with pytest.raises(ImageError, match=r"b\.png"):
         archive(tmp_path).open("b.png")
     with pytest.raises(InputError, match=r"z\.png"):

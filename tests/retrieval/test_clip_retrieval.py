@@ -7,7 +7,7 @@ import pytest
 
 from annofree.errors import InputError, MissingError
 from annofree.retrieval.open_index import open_index
-from annofree.retrieval.search import repeated_rows, search
+from annofree.retrieval.search import find_repeated_rows, search
 
 
 def write(folder: Path, blocks: dict[str, Any], dtype: Any = np.float16) -> Path:
@@ -24,7 +24,7 @@ def test_without_metadata_ids_are_row_numbers(tmp_path: Path, dtype: Any) -> Non
     assert len(index) == 3
     found = search(index, np.eye(3, dtype=np.float32), 1)
     assert [(r.rows.tolist(), r.scores.tolist()) for r in found] == [([0], [1.0]), ([1], [1.0]), ([2], [1.0])]
-    assert index.ids(np.array([2, 0])) == ["2", "0"]
+    assert index.read_ids(np.array([2, 0])) == ["2", "0"]
     assert (index.place("2"), index.model) == ("2", {})
 
 
@@ -54,9 +54,9 @@ def test_ids_are_the_paths_of_the_metadata(tmp_path: Path) -> None:
         table = pyarrow.table({"caption": ["", ""], "image_path": paths})
         parquet.write_table(table, tmp_path / "metadata" / f"metadata_{number}.parquet")
     index = open_index(tmp_path, root=Path("/photos"))
-    assert index.ids(np.array([3, 0, 2])) == ["a.jpg", "a.jpg", "c.jpg"]
+    assert index.read_ids(np.array([3, 0, 2])) == ["a.jpg", "a.jpg", "c.jpg"]
     assert index.place("c.jpg") == "/photos/c.jpg"
-    assert repeated_rows(index).tolist() == [False, False, False, True]
+    assert find_repeated_rows(index).tolist() == [False, False, False, True]
     parquet.write_table(table.slice(0, 1), tmp_path / "metadata" / "metadata_1.parquet")
     with pytest.raises(InputError, match="expected 2 rows"):
         open_index(tmp_path)

@@ -24,7 +24,7 @@ from annofree.testing.tolerances import assert_close
 
 
 @dataclass
-class Colours:
+class Colors:
     """A CLIP that sees the mean colour; a picture 13 px wide makes numbers that are not finite."""
 
     name: str = "colours"
@@ -39,7 +39,7 @@ class Colours:
     def provenance(self) -> dict[str, Any]:
         return {"name": self.name, "sha256": {"weights": self.name}}
 
-    def whole(self, images: Sequence[Image]) -> Tensor:
+    def encode_image(self, images: Sequence[Image]) -> Tensor:
         self.batches.append(len(images))
         self.seen += [image.id for image in images]
         means = torch.tensor(np.stack([image.pixels.mean((0, 1)) for image in images])) + 1
@@ -66,7 +66,7 @@ def test_progress_goes_on_from_what_an_earlier_call_did(tmp_path: Path) -> None:
     photos, steps = pictures(tmp_path / "photos", 10), list[tuple[int, int]]()
     for _ in range(2):
         build_index(
-            Source([photos]), tmp_path / "out", Colours(), batch_size=3, shard_size=4, on_progress=lambda *s: steps.append(s)
+            Source([photos]), tmp_path / "out", Colors(), batch_size=3, shard_size=4, on_progress=lambda *s: steps.append(s)
         )
         (tmp_path / "out" / "ids-00001.json").unlink()
         (tmp_path / "out" / "manifest.json").write_text(
@@ -76,7 +76,7 @@ def test_progress_goes_on_from_what_an_earlier_call_did(tmp_path: Path) -> None:
 
 
 def test_each_picture_has_a_row(tmp_path: Path) -> None:
-    photos, clip = pictures(tmp_path / "photos", 10), Colours()
+    photos, clip = pictures(tmp_path / "photos", 10), Colors()
     steps: list[tuple[int, int]] = []
     manifest = build_index(
         Source([photos]), tmp_path / "out", clip, batch_size=3, shard_size=4, on_progress=lambda *s: steps.append(s)
@@ -86,15 +86,15 @@ def test_each_picture_has_a_row(tmp_path: Path) -> None:
     assert clip.batches == [3, 1, 3, 1, 2]
     assert steps == [(0, 10), (3, 10), (4, 10), (7, 10), (8, 10), (10, 10)]
     rows = np.arange(10)
-    ids = index.ids(rows)
+    ids = index.read_ids(rows)
     assert ids == sorted(p.name for p in photos.iterdir())
-    assert index.ids(np.array([9, 0, 9])) == ["09.png", "00.png", "09.png"]
-    for name, vector in zip(ids, index.vectors(rows), strict=True):
-        with PIL.Image.open(index.place(name)) as picture:
-            expected = Colours().whole([Image(np.array(picture))])[0]
+    assert index.read_ids(np.array([9, 0, 9])) == ["09.png", "00.png", "09.png"]
+    for name, vector in zip(ids, index.read_vectors(rows), strict=True):
+        with PIL.Image.open(index.place(name)) as image:
+            expected = Colors().encode_image([Image(np.array(image))])[0]
         assert_close(vector, expected, dtype=torch.float16, message=name)
-    assert np.array_equal(np.concatenate([v for _, v in index.chunks(3)]), index.vectors(rows))
-    assert [first for first, _ in index.chunks(3)] == [0, 3, 4, 7, 8]
+    assert np.array_equal(np.concatenate([v for _, v in index.stream_chunks(3)]), index.read_vectors(rows))
+    assert [first for first, _ in index.stream_chunks(3)] == [0, 3, 4, 7, 8]
     assert np.load(tmp_path / "out" / "embeddings-00001.npy").dtype == np.float16
     assert manifest == json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert {k: manifest[k] for k in ("inputs", "rows", "shards", "failed", "dtype", "complete", "model")} == {
@@ -110,7 +110,7 @@ def test_each_picture_has_a_row(tmp_path: Path) -> None:
 
 def test_what_fails_is_named_left_out_and_not_tried_again(tmp_path: Path) -> None:
     photos = pictures(tmp_path / "photos", 9, broken=[0, 3, 4, 5], odd=[7])
-    clip = Colours()
+    clip = Colors()
     for again in (False, True):
         failed = build_index(Source([photos]), tmp_path / "out", clip, shard_size=3)["failed"]
         assert list(failed) == ["00.png", "03.png", "04.png", "05.png", "07.png"], again
@@ -119,32 +119,32 @@ def test_what_fails_is_named_left_out_and_not_tried_again(tmp_path: Path) -> Non
     assert clip.seen == ["01.png", "02.png", "06.png", "07.png", "08.png"]  # once
     index = open_index(tmp_path / "out")
     assert index.manifest["shards"] == [2, 0, 2]
-    assert index.ids(np.arange(4)) == ["01.png", "02.png", "06.png", "08.png"]
+    assert index.read_ids(np.arange(4)) == ["01.png", "02.png", "06.png", "08.png"]
     assert not (tmp_path / "out" / "embeddings-00001.npy").exists()
 
 
 def test_where_all_pictures_fail_the_index_is_empty(tmp_path: Path) -> None:
-    build_index(Source([pictures(tmp_path / "photos", 2, broken=[0, 1])]), tmp_path / "out", Colours())
+    build_index(Source([pictures(tmp_path / "photos", 2, broken=[0, 1])]), tmp_path / "out", Colors())
     index = open_index(tmp_path / "out")
-    assert (len(index), index.dimension, list(index.chunks()), index.ids(np.zeros(0, np.int64))) == (0, 0, [], [])
+    assert (len(index), index.dimension, list(index.stream_chunks()), index.read_ids(np.zeros(0, np.int64))) == (0, 0, [], [])
 
 
 def test_another_model_or_other_settings_are_refused(tmp_path: Path) -> None:
     photos, out = pictures(tmp_path / "photos", 3), tmp_path / "out"
-    build_index(Source([photos]), out, Colours(), about={"models": "a"})
+    build_index(Source([photos]), out, Colors(), about={"models": "a"})
     before = content(out)
     with pytest.raises(InputError, match=r"model\.sha256\.weights was 'colours', now it is 'other'"):
-        build_index(Source([photos]), out, Colours("other"), about={"models": "a"})
+        build_index(Source([photos]), out, Colors("other"), about={"models": "a"})
     with pytest.raises(InputError, match="shard_size was 4096, now it is 2"):
-        build_index(Source([photos]), out, Colours(), shard_size=2, about={"models": "a"})
+        build_index(Source([photos]), out, Colors(), shard_size=2, about={"models": "a"})
     with pytest.raises(InputError, match=r"about\.models was 'a', now it is None"):
-        build_index(Source([photos]), out, Colours())
+        build_index(Source([photos]), out, Colors())
     assert content(out) == before
 
 
 def test_other_pictures_are_refused(tmp_path: Path) -> None:
     photos, out = pictures(tmp_path / "photos", 3), tmp_path / "out"
-    build_index(Source([photos]), out, Colours())
+    build_index(Source([photos]), out, Colors())
     moved = photos / "01.png"
     for change, said in (
         (lambda: moved.rename(photos / "01b.png"), r"number 2, 01\.png is now 01b\.png"),
@@ -155,36 +155,36 @@ def test_other_pictures_are_refused(tmp_path: Path) -> None:
     ):
         change()
         with pytest.raises(InputError, match=said):
-            build_index(Source([photos]), out, Colours())
+            build_index(Source([photos]), out, Colors())
 
 
 def test_shards_of_a_list_that_was_lost_are_refused(tmp_path: Path) -> None:
     photos, out = pictures(tmp_path / "photos", 3), tmp_path / "out"
-    build_index(Source([photos]), out, Colours())
+    build_index(Source([photos]), out, Colors())
     (out / "inputs.txt").unlink()
     (photos / "00.png").unlink()
     with pytest.raises(InputError, match="start anew"):
-        build_index(Source([photos]), out, Colours())
+        build_index(Source([photos]), out, Colors())
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(InputError, match="found none"):
-        build_index(Source([tmp_path / "photos"]), tmp_path / "out", Colours())
+        build_index(Source([tmp_path / "photos"]), tmp_path / "out", Colors())
 
 
 @pytest.mark.parametrize("setting", ["batch_size", "shard_size", "threads"])
 def test_settings_below_one_are_refused(tmp_path: Path, setting: str) -> None:
     settings: dict[str, Any] = {setting: 0}
     with pytest.raises(InputError, match="at least 1, got 0"):
-        build_index(Source([pictures(tmp_path, 1)]), tmp_path / "out", Colours(), **settings)
+        build_index(Source([pictures(tmp_path, 1)]), tmp_path / "out", Colors(), **settings)
 
 
 def test_an_index_that_is_none_or_not_complete_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="annofree index"):
         open_index(tmp_path)
     out = tmp_path / "out"
-    build_index(Source([pictures(tmp_path / "photos", 3)]), out, Colours())
+    build_index(Source([pictures(tmp_path / "photos", 3)]), out, Colors())
     np.save(out / "embeddings-00000.npy", np.zeros((2, 3), np.float16))
     with pytest.raises(InputError, match="expected 3 rows"):
         open_index(out)
@@ -214,10 +214,10 @@ from annofree.io.image_sources import Source
 photos, out = Path(sys.argv[1]), Path(sys.argv[2])
 
 class Struck(Colours):
-    def whole(self, images):
+    def encode_image(self, images):
         strike("batch")
         strike("outside")
-        return super().whole(images)
+        return super().encode_image(images)
 
 left = {}
 
@@ -240,7 +240,7 @@ def replacing(self, target):
 
 Path.replace = replacing
 
-def build(to):
+def build_network(to):
     build_index(Source([photos]), to, Struck(), batch_size=3, shard_size=5)
 
 def killed(to, what, value):
@@ -249,7 +249,7 @@ def killed(to, what, value):
     if child == 0:
         try:
             left.update({what: value, "reach": reach})
-            build(to)
+            build_network(to)
         finally:
             os._exit(0)
     os.close(reach)
@@ -258,7 +258,7 @@ def killed(to, what, value):
         os.kill(child, signal.SIGKILL)
     return os.waitpid(child, 0)[1] == signal.SIGKILL
 
-build(out / "whole")
+build_network(out / "whole")
 expected, hits = content(out / "whole"), 0
 moments = [("batch", 1), ("batch", 4), *(("before", n) for n in range(1, 11)), *(("after", n) for n in (1, 2, 3, 9))]
 for number, moment in enumerate([*moments, ("outside", 2), ("outside", 3)]):
@@ -266,7 +266,7 @@ for number, moment in enumerate([*moments, ("outside", 2), ("outside", 3)]):
     hits += killed(folder, *moment)
     if number % 4 == 0:
         killed(folder, "after", 2)  # and once more
-    build(folder)
+    build_network(folder)
     assert content(folder) == expected, moment
 print("killed", hits)
 """

@@ -22,8 +22,8 @@ def faiss() -> Any:
 def clustered(rows: int) -> tuple[FloatArray, FloatArray]:
     """Embeddings around 20 centres, as those of pictures are, and a query at each of five."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(20, 32))
-    return unit(centres[rng.integers(0, 20, rows)] + 0.5 * rng.normal(size=(rows, 32))), unit(centres[:5])
+    centers = rng.normal(size=(20, 32))
+    return unit(centers[rng.integers(0, 20, rows)] + 0.5 * rng.normal(size=(rows, 32))), unit(centers[:5])
 
 
 def test_all_lists_give_what_the_exact_search_gives(tmp_path: Path, faiss: Any) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from annofree.errors import InputError
 from annofree.retrieval.index import Index, Shard
 from annofree.retrieval.ranking import Ranking
-from annofree.retrieval.search import repeated_rows, retrieve, search
+from annofree.retrieval.search import find_repeated_rows, retrieve, search
 from annofree.structures import BoolArray, FloatArray, Vocabulary
 from annofree.testing.tolerances import assert_close
 
@@ -30,7 +30,7 @@ def index_of(folder: Path, *blocks: Any, ids: Sequence[str] | None = None, unit:
 
 def slow(index: Index, queries: FloatArray, k: int, without: BoolArray | None = None) -> list[Ranking]:
     """All scores of all rows, sorted: by falling score, then by rising row."""
-    vectors = np.concatenate([v for _, v in index.chunks()]).astype(np.float64)
+    vectors = np.concatenate([v for _, v in index.stream_chunks()]).astype(np.float64)
     rankings = []
     for query in queries.astype(np.float64):
         scores = np.array([sum(vector * query) for vector in vectors], np.float32)
@@ -55,9 +55,9 @@ def unit(values: Any) -> FloatArray:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 7 rows, so that a small index has many."""
-    chunks, raw = Index.chunks, Index.raw_chunks
-    monkeypatch.setattr(Index, "chunks", lambda self, rows=7: chunks(self, rows))
-    monkeypatch.setattr(Index, "raw_chunks", lambda self, rows=7: raw(self, rows))
+    chunks, raw = Index.stream_chunks, Index.stream_raw_chunks
+    monkeypatch.setattr(Index, "stream_chunks", lambda self, rows=7: chunks(self, rows))
+    monkeypatch.setattr(Index, "stream_raw_chunks", lambda self, rows=7: raw(self, rows))
 
 
 @pytest.mark.parametrize("k", [1, 6, 7, 8, 50, 60, 1000])
@@ -104,9 +104,9 @@ def test_no_result_depends_on_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     near = unit(rng.normal(size=(1, 64)) + 1e-4 * rng.normal(size=(200, 64)))  # scores that float32 products mix up
     index, queries = index_of(tmp_path, near, dtype=np.float32), near[:3]
     expected = slow(index, queries, 20)
-    chunks = Index.chunks
+    chunks = Index.stream_chunks
     for size in (1, 3, 64, 1000):
-        monkeypatch.setattr(Index, "chunks", lambda self, size=size: chunks(self, size))
+        monkeypatch.setattr(Index, "stream_chunks", lambda self, size=size: chunks(self, size))
         assert_same(search(index, queries, 20), expected)
 
 
@@ -150,7 +150,7 @@ def test_vectors_that_are_not_unit_are_made_so(tmp_path: Path) -> None:
 
 def test_unit_vectors_stay_as_they_are(tmp_path: Path) -> None:
     vectors = unit(np.random.default_rng(0).normal(size=(30, 64))).astype(np.float16)
-    held = [np.concatenate([v for _, v in index_of(tmp_path, vectors, unit=u).chunks()]) for u in (True, False)]
+    held = [np.concatenate([v for _, v in index_of(tmp_path, vectors, unit=u).stream_chunks()]) for u in (True, False)]
     assert np.array_equal(held[0], held[1])
     assert np.array_equal(held[0], vectors.astype(np.float32))
 
@@ -161,7 +161,7 @@ def test_repeated_rows_are_those_whose_bytes_came_before(tmp_path: Path, rows: i
     vectors = rng.integers(0, 2, (rows, 5))
     index = index_of(tmp_path, vectors[:25], vectors[25:]) if rows > 25 else index_of(tmp_path, vectors)
     expected = [any((vectors[i] == vectors[j]).all() for j in range(i)) for i in range(rows)]
-    assert repeated_rows(index).tolist() == expected
+    assert find_repeated_rows(index).tolist() == expected
     assert any(expected) == (rows > 1)
 
 
@@ -170,12 +170,12 @@ def test_equal_sums_do_not_make_rows_equal(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(retrieval, "_sums", lambda raw: np.zeros(len(raw), np.uint64))
     index = index_of(tmp_path, np.eye(4)[[0, 1, 2, 0, 3]])
-    assert repeated_rows(index).tolist() == [False, False, False, True, False]
+    assert find_repeated_rows(index).tolist() == [False, False, False, True, False]
 
 
 def test_repeated_ids_are_repeated_rows(tmp_path: Path) -> None:
     index = index_of(tmp_path, np.eye(4)[:2], np.eye(4)[2:], ids=["a", "b", "a", "c"])
-    assert repeated_rows(index).tolist() == [False, False, True, False]
+    assert find_repeated_rows(index).tolist() == [False, False, True, False]
 
 
 class Words:
@@ -184,7 +184,7 @@ class Words:
     def __init__(self, **features: Any) -> None:
         self.features = features
 
-    def words(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         return torch.tensor(np.stack([self.features[name] for name in vocabulary.names]), dtype=torch.float32)
 
 
@@ -200,7 +200,7 @@ def test_an_archive_has_the_best_of_each_name(tmp_path: Path) -> None:
         "y": ["b", "d", "e"],
     }
     assert_close(archive.members["x"][0].score, 3 / 10**0.5, dtype=torch.float16)
-    assert archive.classes_of("e") == ("x", "y")
+    assert archive.list_classes("e") == ("x", "y")
     assert archive.places == {i: i for i in "abcde"}
     about = {"k": 3, "rows": 5, "method": "exact", "unique": False, "dropped_as_repeated": 0, "dropped_as_same_id": 0}
     assert archive.about.items() >= about.items()

@@ -25,7 +25,7 @@ def kills() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def pictures(kills: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(kills: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty-one pictures, of which number 9 is torn and number 5 has an odd name; not to be written to."""
     folder = tmp_path_factory.mktemp("pictures")
     kills.draw_pictures(folder, 21)
@@ -36,9 +36,9 @@ Digest = Callable[[Path], dict[str, str]]
 
 
 @pytest.fixture(scope="session")
-def undisturbed(kills: ModuleType, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def undisturbed(kills: ModuleType, images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What a run over all of them leaves."""
     out = tmp_path_factory.mktemp("undisturbed")
-    kills.one_run(pictures, out)
+    kills.one_run(images, out)
     digest: dict[str, str] = kills.digest(out)
     return digest

@@ -15,10 +15,10 @@ import torch
 
 from annofree.errors import ImageError, InputError, MissingError
 from annofree.io import image_sources as sources
-from annofree.io.images import pillow_quiet
+from annofree.io.images import silence_pillow
 from annofree.runs import clock
-from annofree.runs.batch_encoder import Encoders, attempt
-from annofree.runs.clock import Clock
+from annofree.runs.batch_encoder import BatchEncoder, attempt
+from annofree.runs.clock import StageTimer
 from annofree.structures import Image
 
 STUCK = 600.0  # seconds after which a wait is a hang, on any machine
@@ -54,12 +54,12 @@ class Record:
     done: list[str] = field(default_factory=list)
     failed: dict[str, Exception] = field(default_factory=dict)
     less: list[int] = field(default_factory=list)
-    clock: Clock = field(default_factory=Clock)
+    clock: StageTimer = field(default_factory=StageTimer)
 
     def go(self, method: Any, paths: Sequence[Path], batch_size: int = 4) -> None:
-        feed = Encoders(method, batch_size, 2, self.clock, self.less.append)
-        with pillow_quiet():
-            for batch in feed.batches([(k, path.name, str(path)) for k, path in enumerate(paths)]):
+        feed = BatchEncoder(method, batch_size, 2, self.clock, self.less.append)
+        with silence_pillow():
+            for batch in feed.encode_batches([(k, path.name, str(path)) for k, path in enumerate(paths)]):
                 for one in batch:
                     if one.problem:
                         self.failed[one.id] = one.problem
@@ -152,7 +152,7 @@ def test_an_attempt_lets_through_what_no_picture_is_to_blame_for(problem: BaseEx
         raise problem
 
     with pytest.raises(type(problem)):
-        attempt(Clock(), "instances", do)
+        attempt(StageTimer(), "instances", do)
 
 
 def test_too_few_encodings_are_a_bug_of_the_method(tmp_path: Path) -> None:
@@ -196,9 +196,12 @@ def test_the_next_batch_is_read_while_the_method_works(tmp_path: Path) -> None:
             return super().encode(images)
 
     entries = Counted((k, path.name, str(path)) for k, path in enumerate(pictures(tmp_path, 6)))
-    with pillow_quiet():
+    with silence_pillow():
         done = [
-            one.id for batch in Encoders(Patient(), 2, 2, reader=noted).batches(entries) for one in batch if not one.problem
+            one.id
+            for batch in BatchEncoder(Patient(), 2, 2, reader=noted).encode_batches(entries)
+            for one in batch
+            if not one.problem
         ]
     assert done == [f"{k}.png" for k in range(6)]
 
@@ -209,4 +212,4 @@ def test_no_pictures_no_batch_and_no_threads(tmp_path: Path) -> None:
     assert not record.done
     for wrong in ((0, 1), (1, 0)):
         with pytest.raises(InputError, match="at least 1, got 0"):
-            Encoders(Stub(), *wrong)
+            BatchEncoder(Stub(), *wrong)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from annofree.runs import clock as module
-from annofree.runs.clock import PARTS, Clock, Timings, untimed
+from annofree.runs.clock import PARTS, StageTimer, Timings, skip_timing
 
 
 class Wall:
@@ -26,17 +26,17 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
     return hung
 
 
-def counted(clock: Clock) -> dict[str, float]:
+def counted(clock: StageTimer) -> dict[str, float]:
     return {part: seconds for part, seconds in clock.seconds.items() if seconds}
 
 
 def test_it_is_in_one_part_at_any_moment(wall: Wall) -> None:
-    clock = Clock.started(at=995.0)
+    clock = StageTimer.started(at=995.0)
     wall.seconds += 2  # seven of loading
-    clock.turn("other")
-    with clock.of("write"):
+    clock.switch("other")
+    with clock.count("write"):
         wall.seconds += 1
-        with clock.of("draw"):
+        with clock.count("draw"):
             wall.seconds += 10
         wall.seconds += 3
     wall.seconds += 0.5
@@ -48,41 +48,41 @@ def test_it_is_in_one_part_at_any_moment(wall: Wall) -> None:
 
 
 def test_what_raises_is_counted(wall: Wall) -> None:
-    clock = Clock.started()
-    with pytest.raises(KeyboardInterrupt), clock.of("encode"):
+    clock = StageTimer.started()
+    with pytest.raises(KeyboardInterrupt), clock.count("encode"):
         wall.seconds += 4
         raise KeyboardInterrupt
     assert clock.part == "load" and counted(clock) == {"encode": 4}
 
 
 def test_laps_share_all_that_there_is(wall: Wall) -> None:
-    clock = Clock.started()
+    clock = StageTimer.started()
     laps = []
     for seconds in (3, 0, 5):
-        with clock.of("encode"):
+        with clock.count("encode"):
             wall.seconds += seconds
         wall.seconds += 1
-        laps.append(clock.lap())
+        laps.append(clock.take_lap())
     assert [lap["total"] for lap in laps] == [4, 1, 6] and [lap["encode"] for lap in laps] == [3, 0, 5]
     assert all(lap.keys() == {"total", *PARTS} for lap in laps)
-    told, summed = clock.timings(2), Timings.summed(2, 0, laps)
+    told, summed = clock.summarize(2), Timings.summed(2, 0, laps)
     assert told == summed and told.total == 11
 
 
 def test_a_clock_that_nobody_started_counts_nothing(wall: Wall) -> None:
-    clock = Clock()
-    with clock.of("read"), untimed("read"):
+    clock = StageTimer()
+    with clock.count("read"), skip_timing("read"):
         wall.seconds += 9
     assert clock.total == clock.elapsed == 0 and not counted(clock)
 
 
 def test_it_starts_anew(wall: Wall) -> None:
-    clock = Clock.started()
+    clock = StageTimer.started()
     wall.seconds += 5
     clock.stop()
     clock.start()
     wall.seconds += 1
-    assert clock.lap()["total"] == 1 and counted(clock) == {"load": 1}
+    assert clock.take_lap()["total"] == 1 and counted(clock) == {"load": 1}
 
 
 def test_the_parts_of_run_json_add_up_to_its_total() -> None:

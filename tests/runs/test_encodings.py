@@ -19,18 +19,18 @@ from annofree.methods.build import build_method
 from annofree.methods.clip_diy import VARIANTS as CLIP_DIY
 from annofree.methods.clip_diy import ClipDiy
 from annofree.methods.components import Models
-from annofree.methods.detector import Detector, Origin
+from annofree.methods.detector import Detector, DetectorInfo
 from annofree.methods.registry import METHODS
 from annofree.methods.zutis import Zutis
-from annofree.runs.encodings import EncodingFile, kinds_of, pack, write_encodings
+from annofree.runs.encodings import EncodingFile, list_kinds, pack, write_encodings
 from annofree.runs.tasks import Tasks
 from annofree.structures import Image
 from annofree.testing.fake_detector import FakeDetector
 from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam, FakeZutis
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 from annofree.testing.tolerances import assert_same_pixels
 
-IMAGES = [scene.image for scene in scenes()[:4]]
+IMAGES = [scene.image for scene in draw_paper_scenes()[:4]]
 
 
 def on_fakes(method: str, variant: str = "default") -> Any:
@@ -39,8 +39,8 @@ def on_fakes(method: str, variant: str = "default") -> Any:
     if method == "zutis":
         return Zutis(FakeZutis(), FakeClip())
     if method == "detector":
-        return Detector(FakeDetector(), Origin(FakeDetector.names, {}), variant)
-    return build_method(method, Models("tiny", "cpu", objectness="none").having(clip=FakeClip(), sam=FakeSam()), variant)
+        return Detector(FakeDetector(), DetectorInfo(FakeDetector.names, {}), variant)
+    return build_method(method, Models("tiny", "cpu", objectness="none").with_parts(clip=FakeClip(), sam=FakeSam()), variant)
 
 
 def assert_same(before: Any, after: Any) -> None:
@@ -74,7 +74,7 @@ def test_encodings_of_every_method_go_there_and_back(tmp_path: Path, method: str
     encodings = Tasks(("instance",), made).encode(IMAGES) if tasks == "instances" else [(e,) for e in made.encode(IMAGES)]
     packed = {f"{k}": pack(encoding) for k, encoding in enumerate(encodings)}
     write_encodings(tmp_path / "e.safetensors", packed)
-    file = EncodingFile(tmp_path / "e.safetensors", kinds_of(made))
+    file = EncodingFile(tmp_path / "e.safetensors", list_kinds(made))
     for k, encoding in enumerate(encodings):
         assert_same(encoding, file.read(f"{k}"))
     ask = getattr(made, tasks)
@@ -130,7 +130,7 @@ def odd(a: Tensor, b: np.ndarray[Any, Any]) -> Odd:
 def test_all_kinds_of_numbers(tmp_path: Path, values: Tensor) -> None:
     array = np.zeros((2, 3), np.uint8) if values.dtype == torch.bfloat16 else values.numpy()
     write_encodings(tmp_path / "e", {"x": pack(odd(values, array)), "\udcff": pack(odd(values, array))})
-    back = EncodingFile(tmp_path / "e", kinds_of(OddMethod())).read("\udcff")
+    back = EncodingFile(tmp_path / "e", list_kinds(OddMethod())).read("\udcff")
     assert (back.d, back.e, back.f, back.c[1].values.item()) == ("ü", 1.5, True, 3)
     if values.dtype == torch.float32 and not values.isfinite().all():
         assert torch.equal(back.a.nan_to_num(), values.nan_to_num())  # too large for fp16: kept as it is
@@ -152,12 +152,12 @@ def test_what_is_no_plain_type_is_refused(value: Any) -> None:
 
 def test_files_of_others_are_refused(tmp_path: Path) -> None:
     write_encodings(tmp_path / "e", {"x": pack(odd(torch.zeros(1), np.zeros(1)))})
-    kinds = kinds_of(OddMethod())
+    kinds = list_kinds(OddMethod())
     assert set(kinds) == {"Odd", "Inner"}
     with pytest.raises(InputError, match="expected the encoding of y"):
         EncodingFile(tmp_path / "e", kinds).read("y")
     with pytest.raises(InputError, match=r"expected encodings made of ZipEncoding.*, got Odd"):
-        EncodingFile(tmp_path / "e", kinds_of(on_fakes("zip"))).read("x")
+        EncodingFile(tmp_path / "e", list_kinds(on_fakes("zip"))).read("x")
     save_file({"a": torch.zeros(1)}, tmp_path / "other")
     (tmp_path / "torn").write_bytes((tmp_path / "e").read_bytes()[:-9])
     for name in ("other", "torn", "nowhere"):
@@ -169,4 +169,4 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
             return images
 
     with pytest.raises(InputError, match="does not say what it returns"):
-        kinds_of(Silent())
+        list_kinds(Silent())

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from annofree.errors import InputError
-from annofree.runs.inputs import source_of
+from annofree.runs.inputs import find_source
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ ALL = ["[x].png", "a.png", "b.JPG", "sub/c.png", "sub/deep/d.webp"]
 
 
 def ids(*inputs: str | Path, exclude: Path | None = None) -> list[str]:
-    return list(source_of(inputs, exclude).ids())
+    return list(find_source(inputs, exclude).list_ids())
 
 
 def test_folders_patterns_and_urls(photos: Path) -> None:
@@ -71,4 +71,4 @@ def test_results_are_no_pictures(photos: Path) -> None:
 def test_what_is_not_there_is_named(photos: Path, tmp_path: Path, given: str, words: str) -> None:
     (photos / "sub" / "empty").mkdir()
     with pytest.raises(InputError, match=words):
-        source_of([given.replace("{}", str(tmp_path))])
+        find_source([given.replace("{}", str(tmp_path))])

@@ -14,10 +14,10 @@ from tests.support.pages import HOSTILE, Page, assert_strict
 
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
-from annofree.render.html import class_colors
-from annofree.render.svg import histogram
+from annofree.render.html import assign_class_colors
+from annofree.render.svg import draw_histogram
 from annofree.runs.report import write_report
-from annofree.runs.report_page import score_meaning
+from annofree.runs.report_page import explain_scores
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.names import ResultNames
 from annofree.runs.store.summary import RunSummary
@@ -73,7 +73,7 @@ def test_counts(tmp_path: Path) -> None:
 
 def test_the_slider_has_the_scores_of_the_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", ["a", "b", "c", "d"], ["dog", "cat"])
-    page = Page.read(write_report(run, run / "report", picture=gray))
+    page = Page.read(write_report(run, run / "report", image=gray))
     rows = json.loads((run / "annotations.json").read_text())["annotations"]
     assert sorted(float(a["data-score"] or 0) for a in page.having("data-score")) == sorted(row["score"] for row in rows)
     assert sorted(str(a["data-class"]) for a in page.of("path")) == sorted(str(row["category_id"] - 1) for row in rows)
@@ -136,7 +136,7 @@ def test_a_large_run_has_the_surest_the_least_sure_and_the_emptiest_each_image_o
 
 def test_instances_are_drawn_over_the_image_itself_else_the_drawing_of_the_run_is_shown(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", ["a", "b", "c"], ["dog"])
-    page = Page.read(write_report(run, run / "report", picture=gray))
+    page = Page.read(write_report(run, run / "report", image=gray))
     assert not [svg for svg in page.of("svg") if "drawn" in str(svg["class"]).split()] and "was not found" not in page.text
     boxes = [a["viewbox"] for a in page.of("svg") if "instances" in str(a["class"])]
     assert boxes == ["0 0 1000 667"] * 2
@@ -146,7 +146,7 @@ def test_instances_are_drawn_over_the_image_itself_else_the_drawing_of_the_run_i
     page = Page.read(write_report(run, run / "report"))
     assert page.text.count("The image was not found") == 3
     assert len([svg for svg in page.of("svg") if "drawn" in str(svg["class"]).split()]) == 2
-    other = Page.read(write_report(run, run / "report", picture=lambda name: Image(np.zeros((9, 9, 3), np.uint8))))
+    other = Page.read(write_report(run, run / "report", image=lambda name: Image(np.zeros((9, 9, 3), np.uint8))))
     assert other.text.count("The image was not found") == 3  # one of another size is another image
 
 
@@ -158,7 +158,7 @@ def test_large_images_have_a_small_file_too(tmp_path: Path) -> None:
     file.write(run / "annotations.json")
     (run / "run.json").write_text("{}")
     large = Image(np.zeros((1000, 3000, 3), np.uint8))
-    index = write_report(run, run / "report", picture=lambda name: large)
+    index = write_report(run, run / "report", image=lambda name: large)
     (image,), (link,) = Page.read(index).of("img"), [a for a in Page.read(index).of("a") if a.get("class") == "open"]
     assert (image["src"], link["href"]) == ("images/0001-small.jpg", "images/0001.jpg")
     assert image["srcset"] == "images/0001-small.jpg 480w, images/0001.jpg 1600w"
@@ -180,7 +180,7 @@ def test_the_page_stays_small_whatever_the_run(tmp_path: Path) -> None:
             file.add_annotations([row | {"image_id": id_} for row in rows])
         file.write(run / "annotations.json")
         (run / "run.json").write_text("{}")
-        index = write_report(run, run / "report", crops=1, picture=lambda name: image)
+        index = write_report(run, run / "report", crops=1, image=lambda name: image)
         assert len(shown(Page.read(index))) == 36 == len(list((run / "report" / "images").iterdir()))
         sizes.append(index.stat().st_size)
     assert sizes[1] < 1.02 * sizes[0] and sizes[1] < 200_000
@@ -205,16 +205,16 @@ def run_with_maps(out: Path, tasks: Sequence[str], stuff: str = "sky") -> Path:
         "panoptic": {"segments": (segments, rows)},
     }
     given = {key: value for task in tasks for key, value in found[task].items()}
-    made = [folder.record(names.of(id_), GRAY.size, GRAY, **given) for id_ in ("a b.png", "c.png")]
+    made = [folder.record(names.find_names(id_), GRAY.size, GRAY, **given) for id_ in ("a b.png", "c.png")]
     shares = {"sky": 0.5, "dog": 0.17} if "semantic" in tasks else None
     folder.finish(lambda: made, shares=shares)
-    folder.tell({"settings": {}})
+    folder.write_summary({"settings": {}})
     return out
 
 
 def test_label_maps_and_panoptic_maps_are_layers_a_name(tmp_path: Path) -> None:
     run = run_with_maps(tmp_path / "run", ["instance", "semantic", "panoptic"])
-    index = write_report(run, run / "report", picture=gray)
+    index = write_report(run, run / "report", image=gray)
     page = Page.read(index)
     layers = [a for a in page.of("img") if "layer" in str(a.get("class")).split()]
     kinds = [(str(a["class"]).split()[1], a["data-class"], a["src"]) for a in layers[:4]]
@@ -231,7 +231,7 @@ def test_label_maps_and_panoptic_maps_are_layers_a_name(tmp_path: Path) -> None:
         pixels = np.asarray(layer.convert("RGBA"))
     there = pixels[..., 3] > 0
     assert there.sum() == 299 and not there[0, 0] and not there[10:].any()
-    assert "#{:02x}{:02x}{:02x}".format(*pixels[5, 5, :3]) == class_colors(["dog", "sky"])["sky"]
+    assert "#{:02x}{:02x}{:02x}".format(*pixels[5, 5, :3]) == assign_class_colors(["dog", "sky"])["sky"]
     assert pixels[5, 5, 3] < pixels[9, 5, 3] < 255  # the image shines through, less at the edge
     words = "a b.png: 1 dog; label map: sky 50 %, dog 17 %; panoptic map: sky 50 %, dog 17 %"
     assert words in {a["alt"] for a in page.of("img")}
@@ -248,7 +248,7 @@ def test_maps_without_instances(tmp_path: Path, tasks: list[str]) -> None:
         asked.append(name)
         return GRAY
 
-    page = Page.read(write_report(run, run / "report", picture=opened))
+    page = Page.read(write_report(run, run / "report", image=opened))
     assert asked == ["a b.png", "c.png"] and "Run of 2 images" in page.text and "Scores are" not in page.text
     assert len([a for a in page.of("img") if "layer" in str(a.get("class"))]) == 4 * len(tasks)
     assert not page.having("data-score") and "show-instances" not in {a.get("id") for a in page.of("input")}
@@ -260,7 +260,7 @@ def test_maps_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     run = run_with_maps(tmp_path / "run", ["semantic", "panoptic"])
     (run / "labels" / "a b.png").write_bytes(b"none")
     PIL.Image.new("RGB", (30, 20)).save(run / "panoptic" / "c.png")
-    page = Page.read(write_report(run, run / "report", picture=gray))
+    page = Page.read(write_report(run, run / "report", image=gray))
     assert page.text.count("its label map cannot be read") == 1 == page.text.count("its panoptic map cannot be read")
 
 
@@ -271,14 +271,14 @@ def test_the_page_says_what_a_score_means(tmp_path: Path) -> None:
     fit = {"fitted_on": "48 scenes"}
     calibrated = {"method": "zip", "policy": {"calibrated": True, "calibration": fit, "floor": 0.2}}
     raw = {"method": "zip", "policy": {"calibrated": False, "floor": 0.0}}
-    assert score_meaning({"provenance": calibrated}) == (
+    assert explain_scores({"provenance": calibrated}) == (
         "Scores are calibrated: a score is the probability that mask (at IoU 0.5) and name are right, as fitted on 48 scenes. "
         "The run kept nothing below 0.20."
     )
-    assert "are not calibrated" in score_meaning({"provenance": raw})
-    assert "are calibrated" in score_meaning({"provenance": {"methods": [{"method": "clip_diy"}, calibrated]}})
+    assert "are not calibrated" in explain_scores({"provenance": raw})
+    assert "are calibrated" in explain_scores({"provenance": {"methods": [{"method": "clip_diy"}, calibrated]}})
     own = {"policy": {"calibrated": True, "floor": 0}, "settings": {"calibration": fit}}
-    assert score_meaning({"provenance": own}).endswith("as fitted on 48 scenes.")
+    assert explain_scores({"provenance": own}).endswith("as fitted on 48 scenes.")
     remark = "the scores are not calibrated: they rank, but are no probabilities"
     for about, times in ((calibrated, 0), (raw, 1)):
         run = make_run(tmp_path / f"run {times}", ["a", "b"], ["dog"], provenance=about, remarks=["mind", remark])
@@ -303,7 +303,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 def test_hostile_names_of_maps_stay_text(tmp_path: Path) -> None:
     run = run_with_maps(tmp_path / "run", ["semantic", "panoptic"], "</style><img src=x onerror=y>")
-    page = Page.read(write_report(run, run / "report", picture=gray))
+    page = Page.read(write_report(run, run / "report", image=gray))
     assert_strict(page)
     assert "</style><img src=x onerror=y>" in page.text
 
@@ -314,10 +314,10 @@ def test_hostile_names_of_maps_stay_text(tmp_path: Path) -> None:
 def test_reports_replace_reports_and_nothing_else(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", ["a.jpg", "b.jpg"], ["dog"])
     out = tmp_path / "out"
-    first = write_report(run, out, picture=gray).read_text()
+    first = write_report(run, out, image=gray).read_text()
     (out / "images" / "999.jpg").write_text("left")
     (out / "pictures").mkdir()  # of an earlier version
-    assert write_report(run, out, picture=gray).read_text() == first and not (out / "images" / "999.jpg").exists()
+    assert write_report(run, out, image=gray).read_text() == first and not (out / "images" / "999.jpg").exists()
     assert "../" not in first  # a report that lies elsewhere stands alone
     (out / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="choose another"):
@@ -331,14 +331,14 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     run = run_with_maps(tmp_path / "run", ["instance", "semantic", "panoptic"])
     outs = [tmp_path / name for name in ("one", "two")]
     for out in outs:
-        write_report(run, out, picture=gray)
+        write_report(run, out, image=gray)
     files = [{p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()} for out in outs]
     assert files[0] == files[1] and len(files[0]) > 8
 
 
 def test_crops_are_pale_outside_the_mask(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", ["a", "b"], ["dog"])
-    write_report(run, tmp_path / "out", picture=lambda name: Image(np.full((20, 30, 3), (200, 0, 0), np.uint8)))
+    write_report(run, tmp_path / "out", image=lambda name: Image(np.full((20, 30, 3), (200, 0, 0), np.uint8)))
     with PIL.Image.open(tmp_path / "out" / "sheets" / "001.jpg") as sheet:
         inside, edge = np.asarray(sheet)[56 + 80, 10 + 80].astype(int), np.asarray(sheet)[56 + 4, 10 + 80].astype(int)
     assert abs(inside - (200, 0, 0)).max() < 30 and edge[1] > 120
@@ -352,7 +352,7 @@ def test_runs_without_instances_and_without_images(tmp_path: Path) -> None:
     page = Page.read(write_report(run, run / "report"))
     assert "Run of 2 images" in page.text and "25.0 %" in page.text and "annofree x" in page.text
     nothing = make_run(tmp_path / "nothing", ["a"], ["dog"])
-    page = Page.read(write_report(nothing, nothing / "report", picture=gray))
+    page = Page.read(write_report(nothing, nothing / "report", image=gray))
     assert "nothing found" in page.text and "Scores are" not in page.text and not page.having("data-score")
     gone = make_run(tmp_path / "gone", ["a", "b"], ["dog"], overlays=False)
     page = Page.read(write_report(gone, gone / "report"))
@@ -374,5 +374,5 @@ def test_damaged_runs_are_named(tmp_path: Path) -> None:
 
 
 def test_histograms_say_what_they_show() -> None:
-    assert "4 values, the middle one between 0.50 and 0.75" in histogram([1, 0, 3, 0], "Scores")
-    assert "nothing to count" in histogram([0, 0], "Scores") and histogram([2, 1], 'a"b').count('"b') == 0
+    assert "4 values, the middle one between 0.50 and 0.75" in draw_histogram([1, 0, 3, 0], "Scores")
+    assert "nothing to count" in draw_histogram([0, 0], "Scores") and draw_histogram([2, 1], 'a"b').count('"b') == 0

@@ -25,14 +25,14 @@ from tests.runs.conftest import KILLS
 from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
 from annofree.runs import executor as work
-from annofree.runs.batch_encoder import Encoded, Encoders, Entry
-from annofree.runs.clock import PARTS, Clock
-from annofree.runs.config import Request
-from annofree.runs.inputs import source_of
-from annofree.runs.merge import merge
+from annofree.runs.batch_encoder import BatchEncoder, EncodeResult, Entry
+from annofree.runs.clock import PARTS, StageTimer
+from annofree.runs.config import RunConfig
+from annofree.runs.inputs import find_source
+from annofree.runs.merge import merge_runs
 from annofree.runs.run import Run
 from annofree.runs.store import layout as run_folder
-from annofree.runs.store.chunks import Shards
+from annofree.runs.store.chunks import Chunks
 from annofree.runs.tasks import TASKS, Tasks
 from annofree.structures import Vocabulary
 
@@ -46,20 +46,20 @@ class Stopped(BaseException):
 class Stopping:
     """A feed that raises after some pictures, in the place of one that does not."""
 
-    def __init__(self, feed: Encoders, after: int, problem: BaseException) -> None:
+    def __init__(self, feed: BatchEncoder, after: int, problem: BaseException) -> None:
         self.feed, self.after, self.problem = feed, after, problem
         self.seen: list[int] = []
 
     @property
-    def clock(self) -> Clock:
+    def clock(self) -> StageTimer:
         return self.feed.clock
 
     @property
     def batch_size(self) -> int:
         return self.feed.batch_size
 
-    def batches(self, entries: Sequence[Entry]) -> Iterator[list[Encoded]]:
-        for batch in self.feed.batches(entries):
+    def encode_batches(self, entries: Sequence[Entry]) -> Iterator[list[EncodeResult]]:
+        for batch in self.feed.encode_batches(entries):
             if len(self.seen) >= self.after:
                 raise self.problem
             self.seen += [one.number for one in batch]
@@ -69,37 +69,37 @@ class Stopping:
 class Bench:
     """Runs over the same pictures."""
 
-    def __init__(self, kills: ModuleType, pictures: Path, folder: Path) -> None:
+    def __init__(self, kills: ModuleType, images: Path, folder: Path) -> None:
         self.method, self.digest = kills.Colours(), kills.digest
-        self.pictures, self.folder = pictures, folder
+        self.pictures, self.folder = images, folder
         self.notes: list[str] = []
         self.failures: list[str] = []
 
-    def request(self, out: str = "out", **more: Any) -> Request:
-        source = source_of([self.pictures], self.folder)
+    def request(self, out: str = "out", **more: Any) -> RunConfig:
+        source = find_source([self.pictures], self.folder)
         words, asked = Vocabulary.of("red, green, blue"), {"method": "colours"}
-        ids = more.pop("ids", list(source.ids()))
+        ids = more.pop("ids", list(source.list_ids()))
         rest: dict[str, Any] = {"wanted": TASKS, "stuff": ("blue",), "stretch": 8, "overlays": False, "keep": True} | more
-        return Request(self.folder / out, ids, source.root, words, asked, **rest)
+        return RunConfig(self.folder / out, ids, source.root, words, asked, **rest)
 
     def feed(self, batch_size: int = 4, after: int = 999, problem: BaseException | None = None) -> Stopping:
-        return Stopping(Encoders(self.tasks, batch_size, 2), after, problem or Stopped())
+        return Stopping(BatchEncoder(self.tasks, batch_size, 2), after, problem or Stopped())
 
     @property
     def tasks(self) -> Tasks:
         return Tasks(TASKS, self.method, self.method, ("blue",))
 
-    def go(self, request: Request, feed: Stopping | None = None, **how: Any) -> dict[str, Any]:
+    def go(self, request: RunConfig, feed: Stopping | None = None, **how: Any) -> dict[str, Any]:
         run = Run(request, Callbacks(lambda _, why: self.failures.append(why), on_note=self.notes.append))
         if not how.get("fresh") and run.check() and not how.get("retry"):
-            return run.summary()
-        return run.go(self.tasks, feed or self.feed(), {"settings": {}}, **how)
+            return run.read_summary()
+        return run.execute(self.tasks, feed or self.feed(), {"settings": {}}, **how)
 
 
 @pytest.fixture
-def bench(kills: ModuleType, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(kills: ModuleType, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(work, "_LONGEST", math.inf)  # no shard is closed because the machine is slow
-    return Bench(kills, pictures, tmp_path)
+    return Bench(kills, images, tmp_path)
 
 
 def test_killed_at_fifty_moments_it_leaves_the_very_files(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_run_that_was_stopped_goes_on(bench: Bench, undisturbed: dict[str, str
     run, last = summary["timings"], summary["timings"]["last_call"]
     assert (run["images"], run["failed"]) == (20, 1)
     assert last["images"] + last["failed"] == COUNT - after
-    first_seconds = sum(line.get("total", 0) for line in list(Shards(request.out).seconds())) - last["seconds_total"]
+    first_seconds = sum(line.get("total", 0) for line in list(Chunks(request.out).read_seconds())) - last["seconds_total"]
     assert run["seconds_total"] > last["seconds_total"] > 0 and first_seconds > 0
     assert first_seconds + last["seconds_total"] == pytest.approx(run["seconds_total"], abs=0.01)
     if after:
@@ -137,7 +137,7 @@ def test_the_time_of_every_call_is_told_and_its_parts_add_up(bench: Bench) -> No
     steps: list[tuple[int, int]] = []
     request = bench.request(overlays=True)
     run = Run(request, Callbacks(on_progress=lambda *step: steps.append(step)))
-    told = run.go(bench.tasks, bench.feed(), {})["timings"]
+    told = run.execute(bench.tasks, bench.feed(), {})["timings"]
     assert steps == [(k, COUNT) for k in range(COUNT + 1)]
     for seconds in (told, told.pop("last_call")):
         parts = [f"seconds_{part}" for part in (*PARTS, "other")]
@@ -250,7 +250,7 @@ def test_fresh_starts_anew(bench: Bench, undisturbed: dict[str, str]) -> None:
 
 
 def test_two_at_a_time_are_refused(bench: Bench) -> None:
-    held = Shards(bench.request().out)
+    held = Chunks(bench.request().out)
     held.lock()
     with pytest.raises(InputError, match="expected one run at a time"):
         bench.go(bench.request())
@@ -262,9 +262,9 @@ def test_two_at_a_time_are_refused(bench: Bench) -> None:
 
 
 def test_bad_pictures_are_in_quarantine_until_they_are_tried_again(
-    kills: ModuleType, pictures: Path, undisturbed: dict[str, str], tmp_path: Path
+    kills: ModuleType, images: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    shutil.copytree(pictures, tmp_path / "pictures")
+    shutil.copytree(images, tmp_path / "pictures")
     bench = Bench(kills, tmp_path / "pictures", tmp_path)
     summary = bench.go(bench.request())
     torn = tmp_path / "pictures" / "2" / "0009.png"
@@ -341,7 +341,7 @@ def test_parts_that_are_joined_are_the_whole(bench: Bench, undisturbed: dict[str
     folders = parts(bench, n)
     out = bench.folder / "joined"
     for _ in range(2):  # again over a joined one
-        summary = merge(folders[::-1], out)
+        summary = merge_runs(folders[::-1], out)
         assert bench.digest(out) == undisturbed
     run, last = summary["timings"], summary["timings"]["last_call"]
     assert (run["images"], run["failed"], last["images"], last["failed"]) == (20, 1, 0, 0)
@@ -356,21 +356,21 @@ def test_parts_that_do_not_fit_are_refused(bench: Bench) -> None:
     first, second = parts(bench, 2)
     out = bench.folder / "joined"
     with pytest.raises(InputError, match=r"expected all parts of the run, but none of 1/2 has .* \(picture 9\); name the rest"):
-        merge([first], out)
+        merge_runs([first], out)
     with pytest.raises(InputError, match=r"is in .* and in another"):
-        merge([first, first, second], out)
+        merge_runs([first, first, second], out)
     other = replace(bench.request("other", part=(2, 2)), vocabulary=Vocabulary.of("red, blue"))
     bench.go(other)
     with pytest.raises(InputError, match=r"are not parts of one: asked.classes was "):
-        merge([first, other.out], out)
+        merge_runs([first, other.out], out)
     with pytest.raises(InputError, match="is not a run folder"):
-        merge([first, bench.folder / "nowhere"], out)
+        merge_runs([first, bench.folder / "nowhere"], out)
     with pytest.raises(Stopped):
         bench.go(bench.request("half", part=(2, 2)), bench.feed(after=4))
     with pytest.raises(InputError, match="is not complete"):
-        merge([first, bench.folder / "half"], out)
+        merge_runs([first, bench.folder / "half"], out)
     with pytest.raises(InputError, match=r"asked for something else: .*part"):
-        merge([first, second], first)
+        merge_runs([first, second], first)
     assert not out.exists()
     with pytest.raises(InputError, match="expected a part such as 1/4"):
         bench.request(part=(3, 2))
@@ -379,7 +379,7 @@ def test_parts_that_do_not_fit_are_refused(bench: Bench) -> None:
 def test_shards_close_by_time_too(bench: Bench, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "_LONGEST", -1.0)
     bench.go(bench.request())
-    assert Shards(bench.request().out).sizes() == [4, 4, 4, 4, 4, 1]
+    assert Chunks(bench.request().out).list_sizes() == [4, 4, 4, 4, 4, 1]
     assert bench.digest(bench.request().out) == undisturbed
 
 
@@ -390,7 +390,7 @@ def test_shards_close_by_time_too(bench: Bench, undisturbed: dict[str, str], mon
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """Where the work is done from now on, to be changed."""
     place: dict[str, Any] = {"processor": "A", "threads": 2, "variables": {}}
-    monkeypatch.setattr(work, "environment", lambda: json.loads(json.dumps(place)))
+    monkeypatch.setattr(work, "describe_environment", lambda: json.loads(json.dumps(place)))
     yield place
 
 
@@ -430,5 +430,5 @@ def test_a_run_that_is_joined_lists_the_places_of_its_parts(bench: Bench, here: 
         seen.append(dict(here))
         bench.go(bench.request(f"part-{i}", part=(i, 3)))
     for _ in range(2):
-        summary = merge([bench.folder / f"part-{i}" for i in (1, 2, 3)], bench.folder / "joined")
+        summary = merge_runs([bench.folder / f"part-{i}" for i in (1, 2, 3)], bench.folder / "joined")
         assert summary["environments"] == seen[:2]

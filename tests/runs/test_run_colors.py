@@ -12,17 +12,17 @@ import pytest
 
 from annofree.formats.coco import CocoFile
 from annofree.formats.registry import export
-from annofree.ops.palette import Color, hexadecimal, palette
+from annofree.ops.palette import Color, make_palette, to_hex
 from annofree.runs.report import write_report
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.names import ResultNames
-from annofree.runs.store.results import mean_shares
+from annofree.runs.store.results import average_shares
 from annofree.structures import Detections, Image, LabelMap
 
 NAMES = ("cat", "dog", "cow", "owl")
-COLORS = dict(zip(NAMES, palette(4), strict=True))
+COLORS = dict(zip(NAMES, make_palette(4), strict=True))
 SIZE = (600, 800)
-PICTURE = Image(np.full((*SIZE, 3), 100, np.uint8))
+IMAGE = Image(np.full((*SIZE, 3), 100, np.uint8))
 
 
 def found() -> Detections:
@@ -32,7 +32,7 @@ def found() -> Detections:
     return Detections.from_masks(masks, [1, 3], [0.9, 0.8], NAMES)
 
 
-def labelled(background: str | None) -> LabelMap:
+def labeled(background: str | None) -> LabelMap:
     names = NAMES if background is None else (background, *NAMES)
     labels = np.zeros(SIZE, np.int32)
     for mask, name in zip(found().masks, found().labels, strict=True):
@@ -47,21 +47,21 @@ def run(out: Path, tasks: list[str], background: str | None = "background") -> P
     ids[found().masks[0]] = 1
     segments = (ids, [{"id": 1, "category_id": 2, "bbox": [50, 100, 300, 400], "area": 120000, "iscrowd": 0}])
     row = folder.record(
-        ResultNames(["a.png"]).of("a.png"),
+        ResultNames(["a.png"]).find_names("a.png"),
         SIZE,
-        PICTURE,
+        IMAGE,
         detections=detections,
-        labels=labelled(background) if "semantic" in tasks else None,
+        labels=labeled(background) if "semantic" in tasks else None,
         segments=segments if "panoptic" in tasks else None,
     )
-    folder.finish(lambda: [row], shares=mean_shares(lambda: [row]))
-    folder.tell({"method": "zip"})
+    folder.finish(lambda: [row], shares=average_shares(lambda: [row]))
+    folder.write_summary({"method": "zip"})
     return out
 
 
 def pixels(path: Path) -> npt.NDArray[np.int64]:
-    with PIL.Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"), np.int64)
+    with PIL.Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), np.int64)
 
 
 def dots(page: str) -> dict[str, set[str]]:
@@ -92,7 +92,7 @@ def test_overlays_label_maps_panoptic_maps_and_the_report_agree(tmp_path: Path, 
     said = json.loads((out / "panoptic.json").read_text())["categories"]
     assert {row["name"]: tuple(row["color"]) for row in said} == COLORS
     shown = dots(write_report(out, out / "report").read_text(encoding="utf-8"))
-    assert {name: shown[name] for name in NAMES} == {name: {hexadecimal(color)} for name, color in COLORS.items()}
+    assert {name: shown[name] for name in NAMES} == {name: {to_hex(color)} for name, color in COLORS.items()}
     sheets = [pixels(path) for path in sorted((out / "report/sheets").iterdir())]
     assert [near(sheet[20:36, 10:25], COLORS[name]) for sheet, name in zip(sheets, ("dog", "owl"), strict=True)] == [True] * 2
 
@@ -100,14 +100,14 @@ def test_overlays_label_maps_panoptic_maps_and_the_report_agree(tmp_path: Path, 
 def test_the_report_of_label_maps_alone_has_the_colors_of_the_files(tmp_path: Path) -> None:
     out = run(tmp_path / "run", ["semantic"])
     shown = dots(write_report(out, out / "report").read_text(encoding="utf-8"))
-    assert shown == {"background": {"#808080"}, "dog": {hexadecimal(COLORS["dog"])}, "owl": {hexadecimal(COLORS["owl"])}}
+    assert shown == {"background": {"#808080"}, "dog": {to_hex(COLORS["dog"])}, "owl": {to_hex(COLORS["owl"])}}
 
 
 def test_exports_have_the_colors_of_the_run(tmp_path: Path) -> None:
     file = CocoFile.read(run(tmp_path / "run", ["instance"]) / "annotations.json")
     for name in ("cvat", "label-studio", "png"):
         export(file, name, tmp_path / name)
-    told = {name: hexadecimal(color) for name, color in COLORS.items()}
+    told = {name: to_hex(color) for name, color in COLORS.items()}
     labels = ET.parse(tmp_path / "cvat/annotations.xml").getroot().iterfind(".//labels/label")
     assert {label.findtext("name"): label.findtext("color") for label in labels} == told
     assert {row["name"]: row["color"] for row in json.loads((tmp_path / "cvat/labels.json").read_text())} == told

@@ -16,10 +16,10 @@ from annofree.formats.panoptic import PanopticFile
 from annofree.render.label_overlay import draw_label_map
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.names import ResultNames
-from annofree.runs.store.results import mean_shares
+from annofree.runs.store.results import average_shares
 from annofree.structures import VOID, Detections, Image, LabelMap
 
-PICTURE = Image(np.full((40, 60, 3), 90, np.uint8))
+IMAGE = Image(np.full((40, 60, 3), 90, np.uint8))
 
 
 def one_dog(names: tuple[str, ...] = ("cat", "dog")) -> Detections:
@@ -36,13 +36,13 @@ def files_in(folder: Path) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
-def results(out: Path, given: dict[str, dict[str, Any]], image: Image = PICTURE, **more: Any) -> RunFolder:
+def results(out: Path, given: dict[str, dict[str, Any]], image: Image = IMAGE, **more: Any) -> RunFolder:
     """A run folder with what was found in some pictures, by id."""
     folder = RunFolder.create(out, more.pop("names", ["cat", "dog"]), **more)
     names = ResultNames(given)
-    rows = [folder.record(names.of(id_), image.size, image, **found) for id_, found in given.items()]
-    folder.finish(lambda: rows, shares=mean_shares(lambda: rows))
-    folder.tell({"method": "zip"})
+    rows = [folder.record(names.find_names(id_), image.size, image, **found) for id_, found in given.items()]
+    folder.finish(lambda: rows, shares=average_shares(lambda: rows))
+    folder.write_summary({"method": "zip"})
     return folder
 
 
@@ -86,7 +86,7 @@ def test_the_coco_api_reads_what_was_written(tmp_path: Path, capsys: pytest.Capt
 
 def test_failed_pictures_are_passed_over_and_listed(tmp_path: Path) -> None:
     folder, names = RunFolder.create(tmp_path, ["cat", "dog"]), ResultNames(["a.png", "\udcff.png"])
-    rows = [{"failed": "torn", "n": 0}, folder.record(names.of("a.png"), (40, 60), detections=one_dog())]
+    rows = [{"failed": "torn", "n": 0}, folder.record(names.find_names("a.png"), (40, 60), detections=one_dog())]
     folder.finish(lambda: rows, [{"id": "\udcff.png", "reason": "torn"}])
     assert read(tmp_path / "quarantine.json") == [{"id": "\udcff.png", "reason": "torn"}]
     assert [row["id"] for row in read(tmp_path / "annotations.json")["images"]] == [1]
@@ -100,7 +100,7 @@ def test_a_run_that_found_no_picture_to_finish_still_says_what_was_asked(tmp_pat
 
 
 def test_overlays_are_left_out_where_there_is_no_picture_or_none_are_asked_for(tmp_path: Path) -> None:
-    results(tmp_path, {"a.png": {"detections": one_dog(), "labels": labelled()}}, tasks=["instance"], overlays=False)
+    results(tmp_path, {"a.png": {"detections": one_dog(), "labels": labeled()}}, tasks=["instance"], overlays=False)
     assert not [f for f in files_in(tmp_path) if f.startswith("overlays")]
     assert "overlay" not in read(tmp_path / "annotations.json")["images"][0]
 
@@ -138,9 +138,9 @@ def test_names_that_are_long_or_not_unicode_do_no_harm(tmp_path: Path) -> None:
 def test_names_depend_on_the_pictures_and_not_on_what_became_of_them() -> None:
     ids = ["a.png", "a.jpg", "x/a.png", "a:b.png"]
     names = ResultNames(ids)
-    assert [names.of(id_) for id_ in ids] == [ResultNames(ids).of(id_) for id_ in ids]
-    assert [names.of(id_).stem for id_ in ids] == ["a", "a.jpg", "x/a", "a:b"]
-    assert names.of("a:b.png").portable == "a_b"
+    assert [names.find_names(id_) for id_ in ids] == [ResultNames(ids).find_names(id_) for id_ in ids]
+    assert [names.find_names(id_).stem for id_ in ids] == ["a", "a.jpg", "x/a", "a:b"]
+    assert names.find_names("a:b.png").portable == "a_b"
 
 
 def test_a_picture_longer_than_a_jpeg_can_be_gets_a_smaller_overlay(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_names_that_were_not_asked_for_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\['dog'\], got \['cat', 'dog'\]"):
         results(tmp_path, dogs("a.png"), names=["dog"])
     with pytest.raises(InputError, match=r"label maps of the classes \['cat'\], got \['dog'\] too"):
-        results(tmp_path, {"a.png": {"labels": labelled()}}, names=["cat"])
+        results(tmp_path, {"a.png": {"labels": labeled()}}, names=["cat"])
     assert files_in(tmp_path) == set()
 
 
@@ -180,7 +180,7 @@ def test_names_that_were_not_asked_for_are_refused(tmp_path: Path) -> None:
 LABELS = ("background", "cat", "dog")
 
 
-def labelled(share: int = 20, names: tuple[str, ...] = LABELS) -> LabelMap:
+def labeled(share: int = 20, names: tuple[str, ...] = LABELS) -> LabelMap:
     """A dog of ``share`` rows of 40, a column of void, and the background."""
     labels = np.zeros((40, 60), np.int32)
     labels[:share] = 2
@@ -195,7 +195,7 @@ def segmented(id_: int = 1) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def everything(name: str, k: int = 1) -> dict[str, dict[str, Any]]:
-    return {name: {"detections": one_dog(), "labels": labelled(20), "segments": segmented(k)}}
+    return {name: {"detections": one_dog(), "labels": labeled(20), "segments": segmented(k)}}
 
 
 ALL = ("instance", "semantic", "panoptic")
@@ -229,26 +229,26 @@ def test_all_tasks_leave_their_files(tmp_path: Path) -> None:
     }
     file = PanopticFile.read(folder.out / "panoptic.json")
     assert [(c["id"], c["name"], c["isthing"]) for c in file.categories] == [(1, "cat", 0), (2, "dog", 1)]
-    assert np.array_equal(file.segments(file.annotations[0]), segmented()[0])
+    assert np.array_equal(file.read_segments(file.annotations[0]), segmented()[0])
     assert file.annotations[0]["segments_info"] == segmented()[1]
 
 
 def test_label_maps_are_read_as_they_were(tmp_path: Path) -> None:
     shares = {"a.png": 20, "b.png": 40}
-    folder = results(tmp_path, {name: {"labels": labelled(k)} for name, k in shares.items()}, tasks=["semantic"])
+    folder = results(tmp_path, {name: {"labels": labeled(k)} for name, k in shares.items()}, tasks=["semantic"])
     classes = ClassList.read(folder.out / "labels")
     assert classes == ClassList(LABELS, 0, 255)
     for name, share in shares.items():
         found = read_label_map(folder.out / "labels" / name, classes)
-        assert np.array_equal(found.labels, labelled(share).labels)
-    sheet = draw_label_map(PICTURE, labelled(20))
+        assert np.array_equal(found.labels, labeled(share).labels)
+    sheet = draw_label_map(IMAGE, labeled(20))
     with PIL.Image.open(folder.out / "overlays-semantic" / "a.jpg") as drawn:
         assert drawn.size == sheet.size
         assert np.abs(np.asarray(drawn, float) - np.asarray(sheet, float)).mean() < 4
 
 
 def test_only_what_was_asked_for_is_written(tmp_path: Path) -> None:
-    results(tmp_path, {"a.png": {"labels": labelled(), "segments": segmented()}}, tasks=["semantic"])
+    results(tmp_path, {"a.png": {"labels": labeled(), "segments": segmented()}}, tasks=["semantic"])
     assert files_in(tmp_path) == {
         "run.json",
         "labels/classes.json",
@@ -259,8 +259,8 @@ def test_only_what_was_asked_for_is_written(tmp_path: Path) -> None:
 
 
 def test_shares_are_means_over_the_pictures(tmp_path: Path) -> None:
-    assert mean_shares(list) == {}
-    results(tmp_path, {"a.png": {"labels": labelled(10)}, "b.png": {"labels": labelled(40)}}, tasks=["semantic"])
+    assert average_shares(list) == {}
+    results(tmp_path, {"a.png": {"labels": labeled(10)}, "b.png": {"labels": labeled(40)}}, tasks=["semantic"])
     seen = 59 / 60  # one column of 60 is void
     text = (tmp_path / "labels" / "shares.json").read_text(encoding="utf-8")
     written = json.loads(text)
@@ -284,8 +284,8 @@ def test_many_names_are_written_in_16_bits(tmp_path: Path) -> None:
     labels = np.tile(np.arange(60, dtype=np.int32) * 5, (40, 1))
     labels[0] = VOID
     results(tmp_path, {"a.png": {"labels": LabelMap(labels, names)}}, names=names, tasks=["semantic"])
-    with PIL.Image.open(tmp_path / "labels" / "a.png") as picture:
-        assert picture.mode == "I;16"
+    with PIL.Image.open(tmp_path / "labels" / "a.png") as image:
+        assert image.mode == "I;16"
     classes = ClassList.read(tmp_path / "labels")
     assert classes.void == 65535
     assert np.array_equal(read_label_map(tmp_path / "labels" / "a.png", classes).labels, labels)
@@ -303,9 +303,7 @@ def test_many_names_are_written_in_16_bits(tmp_path: Path) -> None:
     ],
 )
 def test_pictures_of_one_stem_keep_their_own_maps(tmp_path: Path, names: tuple[str, ...]) -> None:
-    found = {
-        name: {"detections": one_dog(), "labels": labelled(k), "segments": segmented(k)} for k, name in enumerate(names, 1)
-    }
+    found = {name: {"detections": one_dog(), "labels": labeled(k), "segments": segmented(k)} for k, name in enumerate(names, 1)}
     folder = results(tmp_path / "out", found, tasks=ALL)
     rows = read(folder.out / "annotations.json")["images"]
     assert [row["file_name"] for row in rows] == list(names)
@@ -315,5 +313,5 @@ def test_pictures_of_one_stem_keep_their_own_maps(tmp_path: Path, names: tuple[s
     classes, file = ClassList.read(folder.out / "labels"), PanopticFile.read(folder.out / "panoptic.json")
     maps = {f"panoptic/{row['file_name']}": row for row in file.annotations}
     for k, row in enumerate(rows, 1):
-        assert np.array_equal(read_label_map(folder.out / row["labels"], classes).labels, labelled(k).labels)
-        assert file.segments(maps[row["panoptic"]]).max() == k
+        assert np.array_equal(read_label_map(folder.out / row["labels"], classes).labels, labeled(k).labels)
+        assert file.read_segments(maps[row["panoptic"]]).max() == k

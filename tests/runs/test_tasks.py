@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 from tests.support.alike import assert_same_detections
 
-from annofree.detections.panoptic import PanopticSettings, panoptic
+from annofree.detections.panoptic import PanopticSettings, merge_panoptic
 from annofree.errors import InputError
 from annofree.methods.maskclip import MaskClip
 from annofree.methods.zip import Zip
 from annofree.runs.tasks import TASKS, Prediction, Tasks
 from annofree.structures import Detections, Image, LabelMap, Vocabulary
 from annofree.testing.fakes import FakeClip, FakeSam
-from annofree.testing.paper_world import NAMES, scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 from annofree.testing.tolerances import assert_same_pixels
 
 WORDS = Vocabulary.of("dog, grass")
 SIZE = (4, 6)
-PICTURES = [Image(np.zeros((*SIZE, 3), np.uint8), name) for name in "ab"]
+IMAGES = [Image(np.zeros((*SIZE, 3), np.uint8), name) for name in "ab"]
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Both(Things, Pixels):
 
 
 def asked(tasks: Tasks) -> list[Prediction]:
-    return [tasks.answer(encoding, WORDS) for encoding in tasks.encode(PICTURES)]
+    return [tasks.predict(encoding, WORDS) for encoding in tasks.encode(IMAGES)]
 
 
 def test_what_is_not_wanted_is_none() -> None:
@@ -145,15 +145,15 @@ def test_panoptic_maps_have_the_stuff_and_the_policy() -> None:
 def test_the_answers_are_those_of_the_methods_alone(methods: str) -> None:
     dense = MaskClip(FakeClip())
     finder: Any = Zip(FakeClip(), FakeSam()) if methods == "two" else dense
-    images, words = [s.image for s in scenes()[1:3]], Vocabulary.of(NAMES)
+    images, words = [s.image for s in draw_paper_scenes()[1:3]], Vocabulary.of(NAMES)
     tasks = Tasks(TASKS, finder, dense, ["tree"])
     for image, encoding in zip(images, tasks.encode(images), strict=True):
-        answer = tasks.answer(encoding, words)
+        answer = tasks.predict(encoding, words)
         found, labels = finder.instances(image, words), dense.semantic(image, words)
         assert answer.detections is not None and answer.label_map is not None and answer.panoptic is not None
         assert len(found)
         assert_same_detections(answer.detections, found)
         assert_same_pixels(answer.label_map.labels, labels.labels)
-        joined = panoptic(answer.detections, answer.label_map, stuff=["tree"])
+        joined = merge_panoptic(answer.detections, answer.label_map, stuff=["tree"])
         assert np.array_equal(answer.panoptic.segments, joined.segments)
         assert answer.panoptic.to_coco() == joined.to_coco()

@@ -12,10 +12,10 @@ import PIL.Image
 from annofree.formats.coco import CocoFile
 from annofree.structures import Detections
 
-__all__ = ["COLOURS", "NAMES", "TOML", "write_labels"]
+__all__ = ["COLORS", "NAMES", "TOML", "write_labels"]
 
 NAMES = ("dog", "cat", "cup")
-COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200))
+COLORS = ((200, 40, 40), (40, 200, 40), (40, 40, 200))
 TOML = """
 labels = "labels.json"
 images = "pictures"
@@ -60,7 +60,7 @@ def write_labels(folder: Path, info: Mapping[str, Any] | None = None) -> None:
         pixels, masks = rng.integers(90, 130, (48, 56, 3), np.uint8), np.zeros((2, 48, 56), bool)
         for k, left in enumerate((3, 31)):
             masks[k, 8 + n : 30 + n, left : left + 20] = True
-            pixels[masks[k]] = COLOURS[(n + k) % 3]
+            pixels[masks[k]] = COLORS[(n + k) % 3]
         PIL.Image.fromarray(pixels).save(folder / "pictures" / f"{n}.png")
         things = Detections.from_masks(masks, [n % 3, (n + 1) % 3], [1.0, 1.0], NAMES)
         file.add_annotations(things.to_coco(file.add_image(f"{n}.png", (48, 56))))

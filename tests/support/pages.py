@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from annofree.render.html import source_hash
+from annofree.render.html import hash_source
 
 __all__ = ["HOSTILE", "Page", "assert_strict"]
 
@@ -80,8 +80,8 @@ def assert_strict(page: Page) -> None:
     assert page.policy == {
         "default-src": "'none'",
         "img-src": "'self' file:",
-        "style-src": source_hash(style),
-        "script-src": source_hash(code[0]) if code else "'none'",
+        "style-src": hash_source(style),
+        "script-src": hash_source(code[0]) if code else "'none'",
         "base-uri": "'none'",
         "form-action": "'none'",
     }

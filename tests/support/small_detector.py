@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from annofree.detectors.base import DetectorNetwork
-from annofree.detectors.build import build
+from annofree.detectors.build import build_network
 from annofree.detectors.config import DetectorConfig
 
 __all__ = ["TINY", "untrained"]
@@ -35,7 +35,7 @@ TINY: dict[str, Any] = {
 def untrained(config: DetectorConfig) -> DetectorNetwork:
     """A network whose answers are many and differ from picture to picture."""
     torch.manual_seed(0)
-    network = build(config).eval().requires_grad_(False)
+    network = build_network(config).eval().requires_grad_(False)
     for name, weight in network.named_parameters():
         if "score" in name and weight.ndim > 1:
             weight.mul_(30)

@@ -14,13 +14,13 @@ from faster_coco_eval import mask as coco_mask
 from open_clip.model import CLIP
 from safetensors.torch import save_file
 
-from annofree.hub.cards import Card, bundled, sha256_of
+from annofree.hub.cards import Card, find_bundled, hash_file
 from annofree.retrieval.archive import Archive, MaskWriter, Member, PseudoMask
 
-__all__ = ["COLOURS", "NAMES", "SIDE", "TOML", "write_archive", "write_clip"]
+__all__ = ["COLORS", "NAMES", "SIDE", "TOML", "write_archive", "write_clip"]
 
 NAMES = ("dog", "cat", "cup")
-COLOURS = {"dog": (200, 40, 40), "cat": (40, 200, 40), "cup": (40, 40, 200)}
+COLORS = {"dog": (200, 40, 40), "cat": (40, 200, 40), "cup": (40, 40, 200)}
 SIDE = 32
 TOML = """
 archive = "archive"
@@ -51,9 +51,9 @@ mlp_hidden = 16
 def write_clip(folder: Path) -> None:
     """A tiny, random ViT with a text tower that knows the bundled vocabulary."""
     folder.mkdir()
-    shutil.copy(bundled("tiny-clip") / "vocabulary.json", folder)
+    shutil.copy(find_bundled("tiny-clip") / "vocabulary.json", folder)
     words = len(json.loads((folder / "vocabulary.json").read_text()))
-    settings = json.loads((bundled("tiny-clip") / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
+    settings = json.loads((find_bundled("tiny-clip") / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
     text = {"context_length": 24, "vocab_size": settings["vocab_size"], "width": 16, "heads": 2, "layers": 1}
     assert words <= settings["vocab_size"]
     vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "pool_type": "avg"}
@@ -63,7 +63,7 @@ def write_clip(folder: Path) -> None:
         state = CLIP(**config).state_dict()
     save_file({k: v.contiguous() for k, v in state.items()}, folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    files = {p.name: sha256_of(p) for p in folder.iterdir()}
+    files = {p.name: hash_file(p) for p in folder.iterdir()}
     Card("clip", "open_clip VisionTransformer", "S1", "Apache-2.0", "nothing", "emoji", files).write(folder)
 
 
@@ -79,7 +79,7 @@ def write_archive(folder: Path, masked: tuple[str, ...] = NAMES) -> None:
             for id_ in ids:
                 pixels, mask = rng.integers(90, 130, (40, 36, 3), np.uint8), np.zeros((40, 36), np.uint8)
                 top, left = rng.integers(2, 12, 2)
-                pixels[top : top + 20, left : left + 20], mask[top : top + 20, left : left + 20] = COLOURS[name], 1
+                pixels[top : top + 20, left : left + 20], mask[top : top + 20, left : left + 20] = COLORS[name], 1
                 PIL.Image.fromarray(pixels).save(folder / f"{id_}.png")
                 places[id_] = str(folder / f"{id_}.png")
                 if name in masked:

@@ -16,7 +16,7 @@ from annofree.structures import BoolArray, Detections, Image, Vocabulary
 from annofree.testing import conformance
 from annofree.testing.conformance import CHECKS, check_batches, check_known_answers, check_segmenter
 from annofree.testing.fakes import FakeClip, FakeSam
-from annofree.testing.paper_world import COLOURS, NAMES, scenes
+from annofree.testing.paper_world import COLORS, NAMES, draw_paper_scenes
 
 
 class Told:
@@ -28,14 +28,14 @@ class Told:
         return [f"never read: {name}" for name in Vocabulary.of(classes).names if name not in NAMES]
 
 
-class Colours(Told):
+class Colors(Told):
     """Draws the region under the first pixel of each shade, and names it by its colour: exact, with no features."""
 
     def encode(self, images: Sequence[Image]) -> list[Any]:
         return [self.encode_one(image) for image in images]
 
     def encode_one(self, image: Image) -> tuple[BoolArray, list[str]]:
-        shades = [(name, shade) for name, pair in COLOURS.items() for shade in pair]
+        shades = [(name, shade) for name, pair in COLORS.items() for shade in pair]
         found = [(name, mask) for name, shade in shades for mask in pieces((image.pixels == shade).all(2))]
         masks = np.array([mask for _, mask in found], bool).reshape(-1, *image.size)
         return masks, [name for name, _ in found]
@@ -58,15 +58,15 @@ class SamOnAGrid(Told):
 
     def encode_one(self, image: Image, embedding: Any) -> tuple[BoolArray, Any]:
         y, x = np.mgrid[: image.size[0] : 16, : image.size[1] : 16].reshape(2, -1)
-        drawn = self.sam.draw(embedding, points=np.stack([x, y], 1).astype(np.float32))
+        drawn = self.sam.predict_masks(embedding, points=np.stack([x, y], 1).astype(np.float32))
         masks = np.stack(list({mask.tobytes(): mask for mask in drawn.masks[:, 0].numpy()}.values()))
         boxes = Detections.from_masks(masks, [0] * len(masks), [1] * len(masks), ["thing"]).boxes
-        return masks, self.clip.crops(image, boxes, pooled=False)
+        return masks, self.clip.encode_crops(image, boxes, pooled=False)
 
     def instances(self, image: Any, classes: Any) -> Detections:
         vocabulary = Vocabulary.of(classes)
         masks, features = self.encode([image])[0] if isinstance(image, Image) else image
-        values, ids = (features @ self.clip.words(vocabulary).T).clamp(0, 1).max(1)
+        values, ids = (features @ self.clip.encode_text(vocabulary).T).clamp(0, 1).max(1)
         return Detections.from_masks(masks, ids.numpy(), values.numpy(), vocabulary.names)[
             values.sort(descending=True)[0].numpy() > 0.5
         ]
@@ -78,13 +78,13 @@ def pieces(mask: BoolArray) -> list[BoolArray]:
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("make", [Colours, SamOnAGrid])
+@pytest.mark.parametrize("make", [Colors, SamOnAGrid])
 def test_right_methods_pass(make: Callable[[], Segmenter], check: Callable[[Segmenter], None]) -> None:
     assert isinstance(make(), Segmenter)
     check(make())
 
 
-class Rounds(Colours):
+class Rounds(Colors):
     """In a batch, scores and the edge of each mask are what another order of sums makes of them."""
 
     loses, off = 1, 1e-5
@@ -110,15 +110,15 @@ def test_rounding_in_a_batch_is_no_mistake() -> None:
 
 def test_all_checks_are_in_the_suite() -> None:
     assert {f for name, f in vars(conformance).items() if name.startswith("check_")} == {*CHECKS, check_segmenter}
-    check_segmenter(Colours, min_iou=0.99)
+    check_segmenter(Colors, min_iou=0.99)
 
 
-class Blind(Colours):
+class Blind(Colors):
     def instances(self, image: Any, classes: Any) -> Detections:
         return super().instances(image, classes)[:0]
 
 
-class SwapsAxes(Colours):
+class SwapsAxes(Colors):
     """Reads x for y where it fits, as a reshape to (W, H) does."""
 
     def encode_one(self, image: Image) -> tuple[BoolArray, list[str]]:
@@ -126,19 +126,19 @@ class SwapsAxes(Colours):
         return masks.transpose(0, 2, 1).reshape(masks.shape), labels
 
 
-class TakesTallForWide(Colours):
+class TakesTallForWide(Colors):
     def encode_one(self, image: Image) -> tuple[BoolArray, list[str]]:
         masks, labels = super().encode_one(image)
         return (masks[:, ::-1] if image.id.endswith("transposed") else masks), labels
 
 
-class SeesThingsOnPaper(Colours):
+class SeesThingsOnPaper(Colors):
     def encode_one(self, image: Image) -> tuple[BoolArray, list[str]]:
         masks, labels = super().encode_one(image)
         return (masks, labels) if labels else (np.ones((1, *image.size), bool), ["tree"])
 
 
-class NamesTheBackground(Colours):
+class NamesTheBackground(Colors):
     def instances(self, image: Any, classes: Any) -> Detections:
         found = super().instances(image, classes)
         if not len(found):
@@ -147,19 +147,19 @@ class NamesTheBackground(Colours):
         return Detections.from_masks(masks, [*found.class_ids, 0], [0.5] * len(found) + [0.6], found.names)
 
 
-class RisingScores(Colours):
+class RisingScores(Colors):
     def instances(self, image: Any, classes: Any) -> Detections:
         found = super().instances(image, classes)
         return replace(found, scores=np.linspace(0.5, 0.9, len(found), dtype=np.float32))
 
 
-class ShortBoxes(Colours):
+class ShortBoxes(Colors):
     def instances(self, image: Any, classes: Any) -> Detections:
         found = super().instances(image, classes)
         return replace(found, boxes=found.boxes - np.array([0, 0, 1, 1], np.float32))
 
 
-class FirstNameWins(Colours):
+class FirstNameWins(Colors):
     """Scores by place in the list, as a softmax that runs over the wrong axis does."""
 
     def instances(self, image: Any, classes: Any) -> Detections:
@@ -168,7 +168,7 @@ class FirstNameWins(Colours):
         return Detections.from_masks(found.masks, found.class_ids, scores, found.names)
 
 
-class SharesScores(Colours):
+class SharesScores(Colors):
     """Divides one sum among all names, present or not."""
 
     def instances(self, image: Any, classes: Any) -> Detections:
@@ -184,20 +184,20 @@ class ScoresOtherwiseInBatches(Rounds):
     off = 1e-3
 
 
-class DropsWithEncodings(Colours):
+class DropsWithEncodings(Colors):
     def instances(self, image: Any, classes: Any) -> Detections:
         found = super().instances(image, classes)
         return found if isinstance(image, Image) else found[:1]
 
 
-class PaintsOnPixels(Colours):
+class PaintsOnPixels(Colors):
     def encode_one(self, image: Image) -> tuple[BoolArray, list[str]]:
         encoding = super().encode_one(image)
         image.pixels[:4] = 0
         return encoding
 
 
-class WearsOut(Colours):
+class WearsOut(Colors):
     """Consumes what it was given: the second answer from one encoding is empty."""
 
     def instances(self, image: Any, classes: Any) -> Detections:
@@ -207,7 +207,7 @@ class WearsOut(Colours):
         return found
 
 
-class Restless(Colours):
+class Restless(Colors):
     """Never gives the same answer twice, as one that draws at random without a seed."""
 
     def __init__(self) -> None:
@@ -219,7 +219,7 @@ class Restless(Colours):
         return replace(found, scores=found.scores - np.float32(1e-6 * self.count))
 
 
-class RemembersById(Colours):
+class RemembersById(Colors):
     """Takes a picture with the id and size of the last one for the last one."""
 
     def __init__(self) -> None:
@@ -232,7 +232,7 @@ class RemembersById(Colours):
         return masks, labels
 
 
-class LagsBehind(Colours):
+class LagsBehind(Colors):
     """Answers with the picture before, where that has the same size."""
 
     def __init__(self) -> None:
@@ -244,7 +244,7 @@ class LagsBehind(Colours):
         return now if before is None or before[0].shape[1:] != image.size else before
 
 
-class AddsUpPictures(Colours):
+class AddsUpImages(Colors):
     """Keeps a running mean over pictures, as a normalisation left in training mode does."""
 
     def __init__(self) -> None:
@@ -277,9 +277,9 @@ class AddsUpPictures(Colours):
         (Restless, "check_no_memory", "after another: the scores differ"),
         (LagsBehind, "check_no_memory", "no 'apple' with IoU"),
         (RemembersById, "check_no_memory", "no 'apple' with IoU"),
-        (AddsUpPictures, "check_no_memory", "after another"),
+        (AddsUpImages, "check_no_memory", "after another"),
         *mistakes_of_both(
-            Colours,
+            Colors,
             "instances",
             batches="check_batches",
             names="check_bad_input",
@@ -293,14 +293,14 @@ def test_wrong_methods_fail_the_check_made_for_them(wrong: Callable[[], Segmente
         getattr(conformance, check)(wrong())
 
 
-@pytest.mark.parametrize("wrong", [Blind, TakesTallForWide, ShortBoxes, remarking_in_one_text(Colours)])
+@pytest.mark.parametrize("wrong", [Blind, TakesTallForWide, ShortBoxes, remarking_in_one_text(Colors)])
 def test_the_suite_as_a_whole_finds_them(wrong: Callable[[], Segmenter]) -> None:
     with pytest.raises(AssertionError):
         check_segmenter(wrong)
 
 
 def test_min_iou_is_the_bar() -> None:
-    class Loose(Colours):
+    class Loose(Colors):
         """Leaves out the first rows of each object."""
 
         def encode_one(self, image: Image) -> tuple[BoolArray, list[str]]:
@@ -315,7 +315,7 @@ def test_min_iou_is_the_bar() -> None:
 
 
 def test_the_suite_leaves_the_world_as_it_was() -> None:
-    before = [scene.image.pixels.copy() for scene in scenes()]
+    before = [scene.image.pixels.copy() for scene in draw_paper_scenes()]
     with pytest.raises(AssertionError):
         check_segmenter(PaintsOnPixels)
-    assert all(np.array_equal(a, scene.image.pixels) for a, scene in zip(before, scenes(), strict=True))
+    assert all(np.array_equal(a, scene.image.pixels) for a, scene in zip(before, draw_paper_scenes(), strict=True))

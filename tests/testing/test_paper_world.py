@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from skimage.measure import label
 
-from annofree.testing.paper_world import COLOURS, NAMES, PaperScene, class_map, scenes
+from annofree.testing.paper_world import COLORS, NAMES, PaperScene, classify_pixels, draw_paper_scenes
 
-each_scene = pytest.mark.parametrize("scene", scenes(), ids=lambda scene: scene.image.id)
+each_scene = pytest.mark.parametrize("scene", draw_paper_scenes(), ids=lambda scene: scene.image.id)
 
 
 @each_scene
@@ -17,7 +17,7 @@ def test_truth_fits_the_picture(scene: PaperScene) -> None:
     expected = np.full(scene.image.size, len(NAMES))
     for name, mask in zip(scene.names, scene.masks, strict=True):
         expected[mask] = NAMES.index(name)
-    assert np.array_equal(class_map(scene.image.pixels), expected)
+    assert np.array_equal(classify_pixels(scene.image.pixels), expected)
 
 
 @each_scene
@@ -36,7 +36,7 @@ def test_no_symmetry_hides_a_mistake(scene: PaperScene) -> None:
 
 
 def test_touching_instances_share_a_class_but_no_shade() -> None:
-    scene = next(s for s in scenes() if s.image.id == "touching")
+    scene = next(s for s in draw_paper_scenes() if s.image.id == "touching")
     assert len(set(scene.names)) == 1 and len(scene.names) == 2
     one, other = scene.masks
     assert (one[:-1] & other[1:]).any()
@@ -46,20 +46,20 @@ def test_touching_instances_share_a_class_but_no_shade() -> None:
 
 
 def test_shades_are_apart_and_named() -> None:
-    for index, (name, shades) in enumerate(COLOURS.items()):
+    for index, (name, shades) in enumerate(COLORS.items()):
         assert NAMES[index] == name
-        assert class_map(np.array([shades], np.uint8)).tolist() == [[index, index]]
-    assert len({shade for shades in COLOURS.values() for shade in shades}) == 2 * len(NAMES)
+        assert classify_pixels(np.array([shades], np.uint8)).tolist() == [[index, index]]
+    assert len({shade for shades in COLORS.values() for shade in shades}) == 2 * len(NAMES)
 
 
-@pytest.mark.parametrize("grey", [(0, 0, 0), (255, 255, 255), (122, 116, 104)])
-def test_grey_is_background(grey: tuple[int, int, int]) -> None:
-    assert class_map(np.full((2, 3, 3), grey, np.uint8)).tolist() == [[len(NAMES)] * 3] * 2
+@pytest.mark.parametrize("gray", [(0, 0, 0), (255, 255, 255), (122, 116, 104)])
+def test_grey_is_background(gray: tuple[int, int, int]) -> None:
+    assert classify_pixels(np.full((2, 3, 3), gray, np.uint8)).tolist() == [[len(NAMES)] * 3] * 2
 
 
 def test_scenes_are_drawn_anew() -> None:
-    scenes()[0].image.pixels[:] = 0
-    assert scenes()[0].masks.any() and scenes()[0].image.pixels.any()
+    draw_paper_scenes()[0].image.pixels[:] = 0
+    assert draw_paper_scenes()[0].masks.any() and draw_paper_scenes()[0].image.pixels.any()
 
 
 @each_scene

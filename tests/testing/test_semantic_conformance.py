@@ -13,11 +13,11 @@ from tests.support.wrong_methods import mistakes_of_both, remarking_in_one_text
 from annofree.protocols import SemanticSegmenter
 from annofree.structures import Image, IntArray, LabelMap, Vocabulary
 from annofree.testing import semantic_conformance
-from annofree.testing.paper_world import NAMES, class_map
+from annofree.testing.paper_world import NAMES, classify_pixels
 from annofree.testing.semantic_conformance import SEMANTIC_CHECKS, check_order_of_names, check_semantic_segmenter
 
 
-class Colours:
+class Colors:
     """Names each pixel by its colour: exact, with no features."""
 
     provenance: dict[str, Any] = {"method": "test"}  # noqa: RUF012
@@ -29,7 +29,7 @@ class Colours:
         return [self.encode_one(image) for image in images]
 
     def encode_one(self, image: Image) -> IntArray:
-        return class_map(image.pixels)
+        return classify_pixels(image.pixels)
 
     def semantic(self, image: Any, classes: Any) -> LabelMap:
         asked = Vocabulary.of(classes).names
@@ -41,11 +41,11 @@ class Colours:
 
 @pytest.mark.parametrize("check", SEMANTIC_CHECKS, ids=lambda check: check.__name__)
 def test_a_right_method_passes(check: Callable[[SemanticSegmenter], None]) -> None:
-    assert isinstance(Colours(), SemanticSegmenter)
-    check(Colours())
+    assert isinstance(Colors(), SemanticSegmenter)
+    check(Colors())
 
 
-class Rounds(Colours):
+class Rounds(Colors):
     """With another order of names, two pixels of each picture fall to another name, as where two tie."""
 
     def semantic(self, image: Any, classes: Any) -> LabelMap:
@@ -62,15 +62,15 @@ def test_rounding_is_no_mistake() -> None:
 def test_all_checks_are_in_the_suite() -> None:
     checks = {f for name, f in vars(semantic_conformance).items() if name.startswith("check_")}
     assert checks == {*SEMANTIC_CHECKS, check_semantic_segmenter}
-    check_semantic_segmenter(Colours, min_iou=0.99)
+    check_semantic_segmenter(Colors, min_iou=0.99)
 
 
-class Blind(Colours):
+class Blind(Colors):
     def encode_one(self, image: Image) -> IntArray:
         return np.full(image.size, len(NAMES), np.int64)
 
 
-class SeesMore(Colours):
+class SeesMore(Colors):
     """Names a margin of paper as well."""
 
     def encode_one(self, image: Image) -> IntArray:
@@ -79,19 +79,19 @@ class SeesMore(Colours):
         return classes
 
 
-class TakesTallForWide(Colours):
+class TakesTallForWide(Colors):
     def encode_one(self, image: Image) -> IntArray:
         classes = super().encode_one(image)
         return classes[::-1] if image.id.endswith("transposed") else classes
 
 
-class PaintsPaper(Colours):
+class PaintsPaper(Colors):
     def encode_one(self, image: Image) -> IntArray:
         classes = super().encode_one(image)
         return np.zeros_like(classes) if (classes == len(NAMES)).all() else classes
 
 
-class SmallerMaps(Colours):
+class SmallerMaps(Colors):
     """Leaves thin pictures at the size of its cells."""
 
     def semantic(self, image: Any, classes: Any) -> LabelMap:
@@ -99,20 +99,20 @@ class SmallerMaps(Colours):
         return replace(found, labels=found.labels[:1]) if found.size[1] == 3 else found
 
 
-class DoubleBackground(Colours):
+class DoubleBackground(Colors):
     def semantic(self, image: Any, classes: Any) -> LabelMap:
         found = super().semantic(image, classes)
         listed = "background" in Vocabulary.of(classes).names
         return LabelMap(found.labels, (*found.names, "background 2"), found.background) if listed else found
 
 
-class NoBackgroundForOne(Colours):
+class NoBackgroundForOne(Colors):
     def semantic(self, image: Any, classes: Any) -> LabelMap:
         found = super().semantic(image, classes)
         return LabelMap(np.zeros_like(found.labels), ("apple",)) if len(found.names) == 2 else found
 
 
-class FirstNameWins(Colours):
+class FirstNameWins(Colors):
     def semantic(self, image: Any, classes: Any) -> LabelMap:
         found = super().semantic(image, classes)
         if found.names == ("background", *NAMES[::-1]):
@@ -120,7 +120,7 @@ class FirstNameWins(Colours):
         return found
 
 
-class AbsentNamesCount(Colours):
+class AbsentNamesCount(Colors):
     def semantic(self, image: Any, classes: Any) -> LabelMap:
         found = super().semantic(image, classes)
         if "zeppelin" in found.names:
@@ -128,20 +128,20 @@ class AbsentNamesCount(Colours):
         return found
 
 
-class OtherForEncodings(Colours):
+class OtherForEncodings(Colors):
     def semantic(self, image: Any, classes: Any) -> LabelMap:
         found = super().semantic(image, classes)
         return found if isinstance(image, Image) else replace(found, labels=found.labels * 0)
 
 
-class PaintsOnPixels(Colours):
+class PaintsOnPixels(Colors):
     def encode_one(self, image: Image) -> IntArray:
         classes = super().encode_one(image)
         image.pixels[:4] = 0
         return classes
 
 
-class WearsOut(Colours):
+class WearsOut(Colors):
     def semantic(self, image: Any, classes: Any) -> LabelMap:
         found = super().semantic(image, classes)
         if not isinstance(image, Image):
@@ -149,7 +149,7 @@ class WearsOut(Colours):
         return found
 
 
-class Restless(Colours):
+class Restless(Colors):
     """Never gives the same answer twice: another pixel is background each time."""
 
     def __init__(self) -> None:
@@ -162,7 +162,7 @@ class Restless(Colours):
         return found
 
 
-class RemembersById(Colours):
+class RemembersById(Colors):
     def __init__(self) -> None:
         self.last: dict[Any, IntArray] = {}
 
@@ -190,7 +190,7 @@ class RemembersById(Colours):
         (Restless, "check_nothing_changed", "asked again: .* of the pixels differ"),
         (RemembersById, "check_nothing_changed", "is elsewhere"),
         *mistakes_of_both(
-            Colours,
+            Colors,
             "semantic",
             batches="check_batches_of_images",
             names="check_bad_names",
@@ -204,7 +204,7 @@ def test_wrong_methods_fail_the_check_made_for_them(wrong: Callable[[], Semantic
         getattr(semantic_conformance, check)(wrong())
 
 
-@pytest.mark.parametrize("wrong", [Blind, TakesTallForWide, DoubleBackground, remarking_in_one_text(Colours)])
+@pytest.mark.parametrize("wrong", [Blind, TakesTallForWide, DoubleBackground, remarking_in_one_text(Colors)])
 def test_the_suite_as_a_whole_finds_them(wrong: Callable[[], SemanticSegmenter]) -> None:
     with pytest.raises(AssertionError):
         check_semantic_segmenter(wrong)

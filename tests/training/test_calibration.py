@@ -40,7 +40,7 @@ def test_the_level_is_that_of_what_is_left() -> None:
     """The strongest of each image is left: it is right more often than its own logit says, or less, and the level follows."""
     first = [Sample(s.signals, s.right, lambda scores: np.array([scores.argmax()])) for s in samples(400, 10)]
     found = fit_calibration(first, "", USED)
-    kept = [(found.probability(s.signals).max(), s.right[found.probability(s.signals).argmax()]) for s in first]
+    kept = [(found.predict(s.signals).max(), s.right[found.predict(s.signals).argmax()]) for s in first]
     assert np.mean([p for p, _ in kept]) == pytest.approx(np.mean([r for _, r in kept]), abs=0.01)
 
 

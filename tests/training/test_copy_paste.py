@@ -21,8 +21,8 @@ from annofree.ops.rle import decode_rle, encode_rle, rle_json
 from annofree.retrieval.archive import Archive, Member, PseudoMask
 from annofree.structures import BoolArray
 from annofree.training.augment import object_crops as subjects
-from annofree.training.augment.color import Axis, Light, draw_light
-from annofree.training.augment.copy_paste import VARIANTS, CopyPaste, CopyPasteSettings, PastedScene, PictureDraw, SceneDraw
+from annofree.training.augment.color import Axis, ColorChange, draw_light
+from annofree.training.augment.copy_paste import VARIANTS, CopyPaste, CopyPasteSettings, ImageDraw, PastedScene, SceneDraw
 from annofree.training.augment.scene_sheet import draw_scenes
 
 SIDE = 32
@@ -42,8 +42,8 @@ def rle(mask: BoolArray) -> dict[str, Any]:
 def blob(rng: np.random.Generator, size: tuple[int, int]) -> BoolArray:
     """An ellipse somewhere, with holes in it."""
     y, x = np.mgrid[: size[0], : size[1]]
-    centre, radius = rng.uniform(0.3, 0.7, 2) * size, rng.uniform(0.2, 0.4, 2) * size
-    inside = ((y - centre[0]) / radius[0]) ** 2 + ((x - centre[1]) / radius[1]) ** 2 < 1
+    center, radius = rng.uniform(0.3, 0.7, 2) * size, rng.uniform(0.2, 0.4, 2) * size
+    inside = ((y - center[0]) / radius[0]) ** 2 + ((x - center[1]) / radius[1]) ** 2 < 1
     return np.asarray(inside & (rng.random(size) < 0.9))
 
 
@@ -69,7 +69,7 @@ def masks() -> dict[str, PseudoMask]:
 # The slow twin: whole pictures, whole maps, one pixel after another.
 
 
-def obvious_window(archive: Archive, masks: dict[str, PseudoMask], draw: PictureDraw, side: int) -> tuple[Any, Any, Any]:
+def obvious_window(archive: Archive, masks: dict[str, PseudoMask], draw: ImageDraw, side: int) -> tuple[Any, Any, Any]:
     """Colours (S, S, 3), the object and the padding (S, S): scaled, padded, cropped and mirrored as whole pictures."""
     pixels, mask = archive.open(draw.id).pixels, decode_rle(masks[draw.id].rle)
     height, width = mask.shape
@@ -81,17 +81,17 @@ def obvious_window(archive: Archive, masks: dict[str, PseudoMask], draw: Picture
     margins = list(zip(before, after, strict=True))
     object_ = np.pad(np.array(small_mask), margins)
     padding = np.pad(np.zeros((h, w), bool), margins, constant_values=True)
-    colours = np.pad(small, [*margins, (0, 0)])
+    colors = np.pad(small, [*margins, (0, 0)])
     y, x = (int(u * (n - side + 1)) for u, n in zip(draw.window, padding.shape, strict=True))
-    colours, object_, padding = (plane[y : y + side, x : x + side] for plane in (colours, object_, padding))
+    colors, object_, padding = (plane[y : y + side, x : x + side] for plane in (colors, object_, padding))
     rows, columns = (np.flatnonzero(~padding.all(other)) for other in (1, 0))
     inside = np.ix_(rows, columns)
     mean = tuple(np.rint(pixels.mean((0, 1))).astype(int).tolist())
-    lit, fill = draw.light.on(PIL.Image.fromarray(np.ascontiguousarray(colours[inside])), mean)
-    colours = np.full((side, side, 3), fill, np.uint8)
-    colours[inside] = np.asarray(lit)
+    lit, fill = draw.light.apply(PIL.Image.fromarray(np.ascontiguousarray(colors[inside])), mean)
+    colors = np.full((side, side, 3), fill, np.uint8)
+    colors[inside] = np.asarray(lit)
     flip = slice(None, None, -1 if draw.flip else 1)
-    return colours[:, flip], object_[:, flip], padding[:, flip]
+    return colors[:, flip], object_[:, flip], padding[:, flip]
 
 
 def obvious_scene(archive: Archive, masks: dict[str, PseudoMask], how: CopyPasteSettings, scene: SceneDraw) -> PastedScene:
@@ -101,7 +101,7 @@ def obvious_scene(archive: Archive, masks: dict[str, PseudoMask], how: CopyPaste
     semantic = np.where(padding, how.ignored, np.where(object_, 1 + scene[0].class_id, 0))
     instances = [object_.copy()]
     for draw in scene[1:]:
-        colours, object_, _ = obvious_window(archive, masks, draw, side)
+        colors, object_, _ = obvious_window(archive, masks, draw, side)
         instances.append(np.zeros((side, side), bool))
         ys, xs = np.nonzero(object_)
         if not len(ys):
@@ -113,7 +113,7 @@ def obvious_scene(archive: Archive, masks: dict[str, PseudoMask], how: CopyPaste
             for x in range(x0, x1):
                 if object_[y, x]:
                     to = down + y - y0, across + x - x0
-                    image[to] = colours[y, x]
+                    image[to] = colors[y, x]
                     semantic[to] = 1 + draw.class_id
                     for other in instances:
                         other[to] = False
@@ -164,7 +164,7 @@ def test_truth_of_any_scene(
     archive: Archive, masks: dict[str, PseudoMask], seed: int, crop: int, most: int, low: float, high: float, variant: str
 ) -> None:
     how = replace(VARIANTS[variant], crop=crop, images=(1, most), scale=(low, high))
-    scene = CopyPaste(archive, masks, how).scene(np.random.default_rng(seed))
+    scene = CopyPaste(archive, masks, how).make_scene(np.random.default_rng(seed))
     assert scene.image.shape == (crop, crop, 3) and scene.image.dtype == np.uint8
     assert scene.semantic.shape == (crop, crop) and scene.semantic.dtype == np.int64
     assert scene.instances.shape == (len(scene.class_ids), crop, crop) and scene.instances.dtype == bool
@@ -183,7 +183,7 @@ def test_truth_of_any_scene(
 def test_the_same_generator_gives_the_same_scenes_whatever_is_kept(archive: Archive, masks: dict[str, PseudoMask]) -> None:
     made = [CopyPaste(archive, masks, SMALL, memory) for memory in (0, 1 << 20)]
     for seed in range(5):
-        one, other = (m.scene(np.random.default_rng(seed)) for m in made)
+        one, other = (m.make_scene(np.random.default_rng(seed)) for m in made)
         assert np.array_equal(one.image, other.image) and np.array_equal(one.instances, other.instances)
         assert np.array_equal(one.semantic, other.semantic) and np.array_equal(one.class_ids, other.class_ids)
 
@@ -198,17 +198,17 @@ def test_draws_have_the_shares_that_are_asked_for(archive: Archive, masks: dict[
     assert Counter(len(d) for d in draws).keys() == {4, 5, 6}
     chance = (2 / 7) ** 4  # that a mixed scene of few pictures is of one class too, roughly
     assert np.mean([len({p.class_id for p in d}) == 1 for d in draws]) == pytest.approx(0.5 + 0.5 * chance, abs=0.03)
-    pictures = [p for d in draws for p in d]
-    assert np.mean([p.flip for p in pictures]) == pytest.approx(0.5, abs=0.02)
-    assert np.mean([bool(p.light.steps) for p in pictures]) == pytest.approx(0.8, abs=0.02)
-    assert np.mean([p.light.grey for p in pictures]) == pytest.approx(0.2, abs=0.02)
-    assert np.mean([p.light.sigma > 0 for p in pictures]) == pytest.approx(0.5, abs=0.02)
-    assert np.quantile([p.scale for p in pictures], [0, 0.5, 1]) == pytest.approx([0.1, 0.55, 1.0], abs=0.02)
-    corners = Counter(p.far for p in pictures)
-    assert [corners[far] / len(pictures) for far in ((True, True), (False, True), (True, False), (False, False))] == (
+    images = [p for d in draws for p in d]
+    assert np.mean([p.flip for p in images]) == pytest.approx(0.5, abs=0.02)
+    assert np.mean([bool(p.light.steps) for p in images]) == pytest.approx(0.8, abs=0.02)
+    assert np.mean([p.light.grey for p in images]) == pytest.approx(0.2, abs=0.02)
+    assert np.mean([p.light.sigma > 0 for p in images]) == pytest.approx(0.5, abs=0.02)
+    assert np.quantile([p.scale for p in images], [0, 0.5, 1]) == pytest.approx([0.1, 0.55, 1.0], abs=0.02)
+    corners = Counter(p.far for p in images)
+    assert [corners[far] / len(images) for far in ((True, True), (False, True), (True, False), (False, False))] == (
         pytest.approx([0.25] * 4, abs=0.02)
     )
-    by_class = [{p.id for p in pictures if p.class_id == k} for k in range(3)]
+    by_class = [{p.id for p in images if p.class_id == k} for k in range(3)]
     assert by_class == [set("abc"), set("cd"), set("ef")]  # without g, and c by the class it was drawn for
 
 
@@ -229,12 +229,12 @@ def test_the_released_placements_come_of_asking_thrice(archive: Archive, masks: 
 
 def test_the_released_label_is_that_of_the_last_class(archive: Archive, masks: dict[str, PseudoMask]) -> None:
     last = {id_: k for k, name in enumerate(NAMES) for id_ in MEMBERS[name]}
-    pictures = [p for d in drawn(CopyPaste(archive, masks, OFFICIAL), 300) for p in d]
-    assert {(p.id, p.class_id) for p in pictures} == {(id_, last[id_]) for id_ in "abcdef"}
+    images = [p for d in drawn(CopyPaste(archive, masks, OFFICIAL), 300) for p in d]
+    assert {(p.id, p.class_id) for p in images} == {(id_, last[id_]) for id_ in "abcdef"}
 
 
 def test_the_released_paste_loses_a_row_and_a_column(archive: Archive, masks: dict[str, PseudoMask]) -> None:
-    plain = PictureDraw("f", 2, 1.0, (False, False), (0.0, 0.0), False, Light(), (0.5, 0.5))
+    plain = ImageDraw("f", 2, 1.0, (False, False), (0.0, 0.0), False, ColorChange(), (0.5, 0.5))
     scene = plain._replace(id="g"), plain._replace(place=(0.0, 0.0)), plain._replace(id="a", scale=0.5)
     only = replace(DARK, lose_last_line=True)
     whole = masks | {"g": PseudoMask("g", rle(np.ones(SIZES["g"], bool)), 1.0)}
@@ -256,7 +256,7 @@ def test_a_window_of_lines() -> None:
         ours = [-1] * 20
         ours[axis.start : axis.start + axis.length] = list(range(axis.begin, axis.begin + axis.length))
         assert ours == expected
-        assert axis.sources().tolist() == [int((line + 0.5) * count / len(lines)) for line in expected if line >= 0]
+        assert axis.list_sources().tolist() == [int((line + 0.5) * count / len(lines)) for line in expected if line >= 0]
 
 
 # Light
@@ -268,30 +268,30 @@ def picture() -> PIL.Image.Image:
     return PIL.Image.fromarray(small).resize((60, 50), PIL.Image.Resampling.BICUBIC)
 
 
-def mean_of(picture: PIL.Image.Image) -> tuple[int, int, int]:
-    red, green, blue = np.rint(np.asarray(picture).mean((0, 1))).astype(int).tolist()
+def mean_of(image: PIL.Image.Image) -> tuple[int, int, int]:
+    red, green, blue = np.rint(np.asarray(image).mean((0, 1))).astype(int).tolist()
     return red, green, blue
 
 
 @pytest.mark.parametrize("amount", [0.2, 0.7, 1.0, 1.8])
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
-def test_steps_are_those_of_torchvision(picture: PIL.Image.Image, name: str, amount: float) -> None:
-    ours, _ = Light(((name, amount),)).on(picture, mean_of(picture))
-    theirs = getattr(transforms, f"adjust_{name}")(picture, amount)
+def test_steps_are_those_of_torchvision(image: PIL.Image.Image, name: str, amount: float) -> None:
+    ours, _ = ColorChange(((name, amount),)).apply(image, mean_of(image))
+    theirs = getattr(transforms, f"adjust_{name}")(image, amount)
     # the grey of the mean is the mean of the grey, but for rounding
     assert np.abs(np.asarray(ours).astype(int) - np.asarray(theirs)).max() <= (1 if name == "contrast" else 0)
 
 
 @pytest.mark.parametrize("amount", [-0.2, -0.03, 0.0, 0.11, 0.2])
-def test_hue_is_that_of_torchvision(picture: PIL.Image.Image, amount: float) -> None:
-    ours, _ = Light((("hue", amount),)).on(picture, mean_of(picture))
-    assert np.array_equal(np.asarray(ours), np.asarray(transforms.adjust_hue(picture, amount)))
+def test_hue_is_that_of_torchvision(image: PIL.Image.Image, amount: float) -> None:
+    ours, _ = ColorChange((("hue", amount),)).apply(image, mean_of(image))
+    assert np.array_equal(np.asarray(ours), np.asarray(transforms.adjust_hue(image, amount)))
 
 
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 2.0])
-def test_blur_is_gaussian(picture: PIL.Image.Image, sigma: float) -> None:
-    ours, _ = Light(sigma=sigma).on(picture, (0, 0, 0))
-    theirs = transforms.gaussian_blur(picture, [13, 13], [sigma, sigma])
+def test_blur_is_gaussian(image: PIL.Image.Image, sigma: float) -> None:
+    ours, _ = ColorChange(sigma=sigma).apply(image, (0, 0, 0))
+    theirs = transforms.gaussian_blur(image, [13, 13], [sigma, sigma])
     inner = np.s_[7:-7, 7:-7]
     # of 255 levels: Pillow's curve is three boxes, one after the other
     assert np.abs(np.asarray(ours).astype(int) - np.asarray(theirs))[inner].max() <= 4
@@ -301,8 +301,8 @@ def test_blur_reaches_no_farther_than_it_says() -> None:
     for sigma in (0.1, 0.5, 1.0, 1.5, 2.0, 4.0):
         edge = np.zeros((61, 3, 3), np.uint8)
         edge[30:] = 255
-        light = Light(sigma=sigma)
-        rows = np.asarray(light.on(PIL.Image.fromarray(edge), (0, 0, 0))[0])[:, 1, 0]
+        light = ColorChange(sigma=sigma)
+        rows = np.asarray(light.apply(PIL.Image.fromarray(edge), (0, 0, 0))[0])[:, 1, 0]
         assert (rows[: 30 - light.reach] == 0).all() and (rows[30 + light.reach :] == 255).all()
 
 
@@ -310,8 +310,8 @@ def test_the_mean_is_lit_like_a_pixel_of_its_colour() -> None:
     rng = np.random.default_rng(4)
     for _ in range(20):
         light = replace(draw_light(rng, (0.8, 0.8, 0.8, 0.2), 1.0, 0.5, 0.0, (0.1, 2.0)), sigma=0.0)
-        colour = tuple(rng.integers(0, 256, 3).tolist())
-        seen, mean = light.on(PIL.Image.new("RGB", (2, 2), colour), colour)
+        color = tuple(rng.integers(0, 256, 3).tolist())
+        seen, mean = light.apply(PIL.Image.new("RGB", (2, 2), color), color)
         assert seen.getpixel((1, 1)) == mean
 
 
@@ -322,20 +322,20 @@ def test_pictures_are_decoded_once_within_the_memory(
     archive: Archive, masks: dict[str, PseudoMask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    plain = subjects.Subject.of
+    plain = subjects.ObjectCrop.of
 
-    def counted(archive: Archive, mask: PseudoMask) -> subjects.Subject:
+    def counted(archive: Archive, mask: PseudoMask) -> subjects.ObjectCrop:
         opened.append(mask.id)
         return plain(archive, mask)
 
-    monkeypatch.setattr(subjects.Subject, "of", counted)
-    album = subjects.Album(archive, masks, 1 << 20)
+    monkeypatch.setattr(subjects.ObjectCrop, "of", counted)
+    album = subjects.CropCache(archive, masks, 1 << 20)
     for id_ in "abcabc":
         album.open(id_)
     assert opened == list("abc")
     room = sum(album.open(id_).memory for id_ in "ab")
     opened.clear()
-    tight = subjects.Album(archive, masks, room)
+    tight = subjects.CropCache(archive, masks, room)
     for id_ in "abab" + "d" + "ba":  # d takes the place of a, which was used least lately
         tight.open(id_)
     assert opened == [*"abda"]
@@ -366,21 +366,21 @@ def test_a_class_without_a_picture_is_named(
 def test_more_classes_than_labels(archive: Archive, masks: dict[str, PseudoMask]) -> None:
     with pytest.raises(InputError, match="fewer classes than the label of padding, 3, got 3; set ignored to a higher"):
         CopyPaste(archive, masks, replace(SMALL, ignored=3))
-    padded = CopyPaste(archive, masks, replace(SMALL, ignored=1000, crop=80)).scene(np.random.default_rng(0))
+    padded = CopyPaste(archive, masks, replace(SMALL, ignored=1000, crop=80)).make_scene(np.random.default_rng(0))
     assert padded.semantic.max() == 1000
 
 
 def test_a_mask_of_another_size(archive: Archive, masks: dict[str, PseudoMask]) -> None:
     wrong = {id_: PseudoMask(id_, rle(np.ones((4, 4), bool)), 1.0) for id_ in masks}
     with pytest.raises(InputError, match=r"expected a mask of \(\d+, \d+\) px for ., got one of \(4, 4\); mask the archive"):
-        CopyPaste(archive, wrong, SMALL).scene(np.random.default_rng(0))
+        CopyPaste(archive, wrong, SMALL).make_scene(np.random.default_rng(0))
 
 
 def test_a_picture_that_cannot_be_read_is_named(archive: Archive, masks: dict[str, PseudoMask], tmp_path: Path) -> None:
     (tmp_path / "torn.png").write_bytes(b"\x89PNG")
     torn = replace(archive, places=dict.fromkeys(archive.places, str(tmp_path / "torn.png")))
     with pytest.raises(ImageError, match=r"torn\.png"):
-        CopyPaste(torn, masks, SMALL).scene(np.random.default_rng(0))
+        CopyPaste(torn, masks, SMALL).make_scene(np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def test_settings_out_of_range(changes: dict[str, Any]) -> None:
 
 def test_a_sheet_shows_each_scene_beside_its_truth(archive: Archive, masks: dict[str, PseudoMask]) -> None:
     made, rng = CopyPaste(archive, masks, SMALL), np.random.default_rng(0)
-    scenes = [made.scene(rng) for _ in range(3)]
+    scenes = [made.make_scene(rng) for _ in range(3)]
     sheet = draw_scenes(scenes, NAMES, columns=2, side=64)
     assert sheet.size == (4 * 70 + 6, 2 * 70 + 6)
     cells: npt.NDArray[np.uint8] = np.asarray(sheet)

@@ -18,18 +18,26 @@ from tests.support.trainings import curve, quiet, train_in_two
 from tests.training.two_processes import assert_same_curves, by_two_processes
 from torch import nn
 
-from annofree.datasets.labelled import Labelled
+from annofree.datasets.labeled import Labeled
 from annofree.detectors.checkpoint import load_detector, save_detector
-from annofree.detectors.types import Target
+from annofree.detectors.types import DetectionTargets
 from annofree.errors import InputError, MissingError
 from annofree.hub.cards import Card
 from annofree.methods.build import MethodSpec
 from annofree.structures import Image
 from annofree.training.augment.detection_scenes import DetectionScenes
-from annofree.training.detector.finetune import tuning
-from annofree.training.detector.init import class_layers, start
+from annofree.training.detector.finetune import build_tuning_recipe
+from annofree.training.detector.init import list_class_layers, start_network
 from annofree.training.detector.recipe import DetectorRecipe
-from annofree.training.detector.train import Batch, Draw, collate, fit_detector, losses_of, optimiser_of, read_labels
+from annofree.training.detector.train import (
+    Batch,
+    SceneDraw,
+    build_optimizer,
+    collate,
+    compute_losses,
+    fit_detector,
+    read_labels,
+)
 from annofree.training.detector.tuning_schedule import SCHEDULES
 from annofree.training.engine.lr_schedules import Poly, Stairs, Warmed
 
@@ -60,8 +68,8 @@ def trained(home: Path) -> Path:
 def test_a_few_steps_write_a_folder_that_is_a_method(home: Path, trained: Path) -> None:
     method = MethodSpec(str(trained), "all", device="cpu").build()
     assert method.origin.names == NAMES
-    with PIL.Image.open(home / "pictures" / "0.png") as picture:
-        found = method.instances(Image(np.asarray(picture), "0"), list(NAMES))
+    with PIL.Image.open(home / "pictures" / "0.png") as image:
+        found = method.instances(Image(np.asarray(image), "0"), list(NAMES))
     assert found.size == (48, 56) and len(found) and set(found.labels) <= set(NAMES)
 
 
@@ -77,10 +85,10 @@ def test_the_card_says_what_it_is_and_the_origins_name_no_place_on_this_machine(
 
 
 def test_curves_and_samples_are_drawn(trained: Path) -> None:
-    with PIL.Image.open(trained / "curves.png") as picture:
-        assert picture.size[0] == 920
-    with PIL.Image.open(trained / "samples" / "000004.png") as picture:
-        assert picture.size == (2 * 560, 4 * 480)  # four pictures, small ones enlarged
+    with PIL.Image.open(trained / "curves.png") as image:
+        assert image.size[0] == 920
+    with PIL.Image.open(trained / "samples" / "000004.png") as image:
+        assert image.size == (2 * 560, 4 * 480)  # four pictures, small ones enlarged
 
 
 @pytest.mark.parametrize(
@@ -120,7 +128,7 @@ def test_each_kind_learns_and_is_written(home: Path, tmp_path: Path, kind: str, 
     )
     assert found.size == (40, 50)
     again = replace(recipe, initial=str(tmp_path), network={}, agnostic=True, out=tmp_path / "agnostic")
-    network, said, _ = start(again, ("object",))
+    network, said, _ = start_network(again, ("object",))
     assert network.config.kind == kind and "class layers are made anew" in said
 
 
@@ -145,7 +153,7 @@ def test_two_processes_learn_what_one_does(home: Path, tmp_path: Path) -> None:
     """Every anchor and box is learned from, so none is drawn, and boxes hardly move, so that rounding decides of none."""
     recipe = recipe_of(home, tmp_path / "start")
     every = {"rpn_before": [5000, 5000], "rpn_after": [5000, 5000], "rpn_nms": 1.0, "roi_batch": 5000}
-    network = start(replace(recipe, network={**recipe.network, **every}), NAMES).network
+    network = start_network(replace(recipe, network={**recipe.network, **every}), NAMES).network
     for name, weight in network.named_parameters():
         if "bbox_pred" in name or "move" in name:
             nn.init.zeros_(weight)
@@ -161,29 +169,29 @@ def test_two_processes_learn_what_one_does(home: Path, tmp_path: Path) -> None:
 
 def test_it_learns(home: Path, tmp_path: Path) -> None:
     recipe = recipe_of(home, tmp_path, steps=25, decay_at=(), lr=0.05, scenes={"sides": [48], "copy_paste": 0.0})
-    labelled, names, ids = read_labels(recipe)
-    draw = Draw(DetectionScenes(labelled, recipe.scene_settings()), 99, ids)
+    labeled, names, ids = read_labels(recipe)
+    draw = SceneDraw(DetectionScenes(labeled, recipe.build_scene_settings()), 99, ids)
     batch = collate([draw(n) for n in range(6)])
-    before = start(recipe, names).network.train()
+    before = start_network(recipe, names).network.train()
     fit_detector(recipe, say=quiet)
     after = load_detector(tmp_path).train()
     with torch.no_grad():
-        first, last = (float(sum(losses_of(network, batch).values())) for network in (before, after))
+        first, last = (float(sum(compute_losses(network, batch).values())) for network in (before, after))
     assert last < 0.75 * first
 
 
 def test_names_may_be_chosen_and_the_others_are_background(home: Path, tmp_path: Path) -> None:
     recipe = recipe_of(home, tmp_path, names=["cup", "dog"], steps=1)
-    labelled, names, ids = read_labels(recipe)
+    labeled, names, ids = read_labels(recipe)
     assert names == ("cup", "dog") and ids.tolist() == [1, -1, 0]
-    scenes = DetectionScenes(labelled, recipe.scene_settings())
+    scenes = DetectionScenes(labeled, recipe.build_scene_settings())
     for number in range(8):
-        pixels, target = Draw(scenes, recipe.seed, ids)(number)
-        whole = scenes.scene(np.random.default_rng((recipe.seed, number)))
+        pixels, target = SceneDraw(scenes, recipe.seed, ids)(number)
+        whole = scenes.make_scene(np.random.default_rng((recipe.seed, number)))
         assert torch.equal(pixels, whole.pixels)
         kept = whole.target.labels != 1
         assert torch.equal(target.masks, whole.target.masks[kept])
-        assert [names[k] for k in target.labels] == [labelled.names[k] for k in whole.target.labels[kept]]
+        assert [names[k] for k in target.labels] == [labeled.names[k] for k in whole.target.labels[kept]]
     fit_detector(recipe, say=quiet)
     assert load_detector(tmp_path).config.names == ("cup", "dog")
     with pytest.raises(InputError, match="unknown name among the labels 'cupp'; did you mean 'cup'"):
@@ -192,17 +200,17 @@ def test_names_may_be_chosen_and_the_others_are_background(home: Path, tmp_path:
 
 def test_all_names_may_be_one_of_a_share_of_the_pictures(home: Path, tmp_path: Path) -> None:
     recipe = recipe_of(home, tmp_path, agnostic=True, fraction=0.5)
-    labelled, names, ids = read_labels(recipe)
-    assert (names, ids.tolist(), len(labelled)) == (("object",), [0], 3)
+    labeled, names, ids = read_labels(recipe)
+    assert (names, ids.tolist(), len(labeled)) == (("object",), [0], 3)
     other = read_labels(replace(recipe, split_seed=1))[0]
-    assert labelled.ids == Labelled.read(recipe.labels, recipe.images, fraction=0.5).ids != other.ids
+    assert labeled.ids == Labeled.read(recipe.labels, recipe.images, fraction=0.5).ids != other.ids
 
 
 def test_groups_of_the_optimiser(home: Path) -> None:
     recipe = recipe_of(home, home / "nowhere", head_rate=4.0, backbone_rate=0.1)
-    network = start(recipe, NAMES).network
-    optimiser = optimiser_of(network, recipe)
-    groups = {group["name"]: group for group in optimiser.param_groups}
+    network = start_network(recipe, NAMES).network
+    optimizer = build_optimizer(network, recipe)
+    groups = {group["name"]: group for group in optimizer.param_groups}
     assert {name: (g["lr"], g["weight_decay"]) for name, g in groups.items()} == {
         "resnet": (pytest.approx(0.002), 5e-5),
         "resnet norms": (pytest.approx(0.002), 0.0),
@@ -214,11 +222,11 @@ def test_groups_of_the_optimiser(home: Path) -> None:
     held = {name: {names[id(weight)] for weight in group["params"]} for name, group in groups.items()}
     assert sum(map(len, held.values())) == len(names)
     assert "stages.0.move.bias" in held["heads"] and "backbone.body.conv1.weight" in held["resnet"]
-    assert class_layers(network.config) <= held["heads"]
+    assert list_class_layers(network.config) <= held["heads"]
     norms = {f"{n}.{p}" for n, m in network.named_modules() if isinstance(m, nn.GroupNorm) for p in ("weight", "bias")}
     assert held["weights norms"] | held["resnet norms"] == norms
-    assert isinstance(optimiser, torch.optim.SGD) and all(g["momentum"] == 0.9 for g in groups.values())
-    plain = optimiser_of(network, replace(recipe, head_rate=1.0, backbone_rate=1.0, optimiser="adamw"))
+    assert isinstance(optimizer, torch.optim.SGD) and all(g["momentum"] == 0.9 for g in groups.values())
+    plain = build_optimizer(network, replace(recipe, head_rate=1.0, backbone_rate=1.0, optimiser="adamw"))
     assert isinstance(plain, torch.optim.AdamW) and [g["name"] for g in plain.param_groups] == ["weights", "weights norms"]
 
 
@@ -226,9 +234,9 @@ def test_groups_of_the_optimiser(home: Path) -> None:
 def test_a_share_without_things_still_gives_every_weight_a_gradient(home: Path, kind: str) -> None:
     """Several processes wait for the gradient of each weight from each of them."""
     recipe = recipe_of(home, home / "nowhere")
-    network = start(replace(recipe, network={**recipe.network, "kind": kind}), NAMES).network.train()
-    nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, 48, 64, dtype=torch.bool))
-    losses = losses_of(network, Batch([torch.zeros(3, 48, 64, dtype=torch.uint8)], [nothing]))
+    network = start_network(replace(recipe, network={**recipe.network, "kind": kind}), NAMES).network.train()
+    nothing = DetectionTargets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, 48, 64, dtype=torch.bool))
+    losses = compute_losses(network, Batch([torch.zeros(3, 48, 64, dtype=torch.uint8)], [nothing]))
     torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
     assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
 
@@ -243,7 +251,7 @@ def test_workers_draw_the_same_scenes(home: Path, trained: Path, tmp_path: Path)
 
 def test_it_goes_on_with_a_detector(home: Path, trained: Path, tmp_path: Path) -> None:
     recipe = recipe_of(home, tmp_path, initial=str(trained), network={})
-    network, said, origin = start(recipe, NAMES)
+    network, said, origin = start_network(recipe, NAMES)
     assert said == "trained: all weights are taken" and origin["name"] == "own-detector" and network.config.width == 8
     saved = load_detector(trained).state_dict()
     assert all(torch.equal(v, saved[k]) for k, v in network.state_dict().items())
@@ -254,8 +262,8 @@ def test_it_goes_on_with_a_detector(home: Path, trained: Path, tmp_path: Path) -
 @pytest.mark.parametrize("names", [("dog", "cat"), ("cat", "dog", "cup"), ("object",)])
 def test_other_names_make_the_class_layers_anew_and_it_says_so(home: Path, trained: Path, names: tuple[str, ...]) -> None:
     recipe = recipe_of(home, home / "nowhere", initial=str(trained), network={})
-    network, said, _ = start(recipe, names)
-    saved, layers = load_detector(trained).state_dict(), class_layers(network.config)
+    network, said, _ = start_network(recipe, names)
+    saved, layers = load_detector(trained).state_dict(), list_class_layers(network.config)
     assert layers == {
         *(f"stages.{i}.score.{part}" for i in range(3) for part in ("weight", "bias")),
         *(f"mask.predictor.mask_fcn_logits.{part}" for part in ("weight", "bias")),
@@ -269,7 +277,7 @@ def test_other_names_make_the_class_layers_anew_and_it_says_so(home: Path, train
 
 
 def test_the_weights_of_a_resnet_are_taken(home: Path, tmp_path: Path) -> None:
-    donor = start(recipe_of(home, tmp_path, seed=5), NAMES).network
+    donor = start_network(recipe_of(home, tmp_path, seed=5), NAMES).network
     state = {f"visual.{k.removeprefix('backbone.body.')}": v for k, v in donor.state_dict().items() if "backbone.body" in k}
     save_file(state, tmp_path / "clip.safetensors")
     torch.save({"epoch": 3, "teacher": state}, tmp_path / "clip.pth")
@@ -277,7 +285,7 @@ def test_the_weights_of_a_resnet_are_taken(home: Path, tmp_path: Path) -> None:
     recipe = DetectorRecipe.read(tmp_path / "recipe.toml")
     assert recipe.initial == str(tmp_path / "clip.safetensors")
     for place in (recipe.initial, str(tmp_path / "clip.pth")):
-        network, said, origin = start(replace(recipe, initial=place), NAMES)
+        network, said, origin = start_network(replace(recipe, initial=place), NAMES)
         assert said.startswith(f"{Path(place).name}: took {len(state)} weights") and list(origin["sha256"]) == [
             Path(place).name
         ]
@@ -287,9 +295,9 @@ def test_the_weights_of_a_resnet_are_taken(home: Path, tmp_path: Path) -> None:
 def test_a_model_is_found_by_its_name(home: Path) -> None:
     sizes = {"layers": [1, 1, 1, 1], "width": 8, "backbone": "clip-resnet"}
     with pytest.raises(InputError, match="expected the weights of the detector's ResNet"):
-        start(recipe_of(home, home, initial="tiny-clip", network=sizes), NAMES)
+        start_network(recipe_of(home, home, initial="tiny-clip", network=sizes), NAMES)
     with pytest.raises(InputError, match="unknown model 'tiny-clipp'; did you mean 'tiny-clip'"):
-        start(recipe_of(home, home, initial="tiny-clipp"), NAMES)
+        start_network(recipe_of(home, home, initial="tiny-clipp"), NAMES)
 
 
 def test_weights_that_are_nowhere_are_told(home: Path, tmp_path: Path) -> None:
@@ -298,14 +306,14 @@ def test_weights_that_are_nowhere_are_told(home: Path, tmp_path: Path) -> None:
         recipe = DetectorRecipe.read(tmp_path / "recipe.toml")
         assert recipe.initial == str(tmp_path / text)
         with pytest.raises(MissingError, match=f"expected a detector's folder or the weights of a ResNet at .*{text}"):
-            start(recipe, NAMES)
+            start_network(recipe, NAMES)
     (tmp_path / "recipe.toml").write_text(TOML.replace("steps", 'initial = "open_clip:RN50/openai"\nsteps'))
     assert DetectorRecipe.read(tmp_path / "recipe.toml").initial == "open_clip:RN50/openai"
 
 
 def test_the_network_follows_from_the_seed_and_leaves_the_callers_generator_alone(home: Path) -> None:
     before = torch.get_rng_state()
-    one, two, other = (start(recipe_of(home, home, seed=seed), NAMES).network.state_dict() for seed in (1, 1, 2))
+    one, two, other = (start_network(recipe_of(home, home, seed=seed), NAMES).network.state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert any(not torch.equal(one[k], other[k]) for k in one)
@@ -326,11 +334,11 @@ def test_what_is_not_given_is_zips() -> None:
     recipe = DetectorRecipe(Path("labels"), Path("out"))
     assert (recipe.steps, recipe.batch, recipe.lr, recipe.momentum, recipe.weight_decay) == (160_000, 16, 0.005, 0.9, 5e-5)
     assert recipe.schedule(0.005, 79_999, 160_000) == 0.005 and recipe.schedule(0.005, 80_000, 160_000) == 0.001
-    assert recipe.scene_settings().paste_scale == (0.3, 1.0) and recipe.scene_settings().copy_paste == 1
+    assert recipe.build_scene_settings().paste_scale == (0.3, 1.0) and recipe.build_scene_settings().copy_paste == 1
 
 
 def test_a_schedule_follows_the_steps() -> None:
-    recipe = DetectorRecipe(Path("labels"), Path("out")).lasting(1600)
+    recipe = DetectorRecipe(Path("labels"), Path("out")).rescaled(1600)
     assert (recipe.steps, recipe.decay_at, recipe.warmup) == (1600, (800,), 10)
 
 
@@ -391,27 +399,27 @@ def test_a_recipe_without_labels_is_refused(tmp_path: Path) -> None:
 def test_the_schedule_is_that_of_the_share(
     trained: Path, fraction: float, steps: int, decay_at: tuple[int, ...], warmup: int, lr: float, head_rate: float
 ) -> None:
-    recipe = tuning(trained, Path("labels"), Path("out"), fraction)
+    recipe = build_tuning_recipe(trained, Path("labels"), Path("out"), fraction)
     assert (recipe.steps, recipe.decay_at, recipe.warmup, recipe.lr) == (steps, decay_at, warmup, lr)
     assert (recipe.head_rate, recipe.gamma, recipe.weight_decay, recipe.fraction) == (head_rate, 0.1, 1e-4, fraction)
-    short = tuning(trained, Path("labels"), Path("out"), fraction, steps=steps // 10, batch=4)
+    short = build_tuning_recipe(trained, Path("labels"), Path("out"), fraction, steps=steps // 10, batch=4)
     assert short.steps == steps // 10 and short.decay_at == tuple(at // 10 for at in decay_at)
-    assert short.lr == pytest.approx(lr / 4) and tuning(trained, Path("a"), Path("b"), batch=4, lr=0.7).lr == 0.7
+    assert short.lr == pytest.approx(lr / 4) and build_tuning_recipe(trained, Path("a"), Path("b"), batch=4, lr=0.7).lr == 0.7
 
 
 def test_nothing_is_dropped_of_a_persons_labels_and_gradients_are_bounded(trained: Path) -> None:
-    recipe = tuning(trained, Path("labels"), Path("out"))
+    recipe = build_tuning_recipe(trained, Path("labels"), Path("out"))
     assert recipe.network == {"drop_loss": 0.0} and recipe.max_norm == 1
 
 
 def test_scenes_are_scaled_to_the_detector(trained: Path) -> None:
-    settings = tuning(trained, Path("labels"), Path("out")).scene_settings()
+    settings = build_tuning_recipe(trained, Path("labels"), Path("out")).build_scene_settings()
     assert settings.sides == (38, 40, 42, 44, 46, 48) and settings.longest == 80 and settings.copy_paste == 0
     assert list(SCHEDULES) == sorted(SCHEDULES)
 
 
 def test_what_cannot_be_tuned(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a share of the pictures over 0, up to 1, got 0"):
-        tuning(trained, Path("labels"), tmp_path, 0)
+        build_tuning_recipe(trained, Path("labels"), tmp_path, 0)
     with pytest.raises(MissingError, match="expected a detector's folder"):
-        tuning(tmp_path, Path("labels"), tmp_path)
+        build_tuning_recipe(tmp_path, Path("labels"), tmp_path)

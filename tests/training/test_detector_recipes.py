@@ -45,7 +45,7 @@ def test_self_training_is_the_papers() -> None:
     recipe = read("self-training")
     assert (recipe.steps, recipe.batch, recipe.momentum, recipe.weight_decay) == (160_000, 16, 0.9, 5e-5)
     assert [recipe.schedule(recipe.lr, step, recipe.steps) for step in (0, 1000, 80_000)] == pytest.approx([5e-6, 0.005, 0.001])
-    scenes = recipe.scene_settings()
+    scenes = recipe.build_scene_settings()
     assert tuple(scenes.paste_scale) == (0.3, 1.0) and max(scenes.sides) == 1024 and scenes.copy_paste == 1
     assert recipe.network["backbone"] == "resnet50" and "dino" in recipe.initial
 
@@ -55,14 +55,14 @@ def test_what_was_released_differs_where_it_is_said_to() -> None:
     assert first.schedule(first.lr, 80_000, first.steps) == pytest.approx(0.0002)
     assert later.schedule(later.lr, 79_999, later.steps) == 0.005 and later.weight_decay == 1e-4
     assert first.network["drop_loss"] == 0.01 and "drop_loss" not in later.network
-    assert tuple(later.scene_settings().paste_scale) == (0.5, 1.0)
+    assert tuple(later.build_scene_settings().paste_scale) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize("share", [1, 2, 5, 10, 20, 30])
 def test_label_efficient_tuning_is_table_6(share: int) -> None:
     recipe, plan = read(f"label-efficient-{share}"), SCHEDULES[share / 100]
     assert (recipe.steps, recipe.decay_at, recipe.warmup) == plan
-    assert (recipe.fraction, recipe.split_seed, recipe.scene_settings().copy_paste) == (share / 100, 42, 0.0)
+    assert (recipe.fraction, recipe.split_seed, recipe.build_scene_settings().copy_paste) == (share / 100, 42, 0.0)
 
 
 def test_open_vocabulary_detection_learns_the_65_names() -> None:

@@ -11,16 +11,16 @@ from tests.drawing import drawing
 from torch import Tensor
 
 from annofree.datasets.emoji.world import CATEGORIES, Scene, SceneObject
-from annofree.hub.cards import bundled
+from annofree.hub.cards import find_bundled
 from annofree.structures import FeatureMap, Image, Vocabulary
 from annofree.testing.tolerances import assert_close
-from annofree.training.tiny.evaluate import average_precision, dense_iou, examine_clip, examine_sam
+from annofree.training.tiny.evaluate import compute_average_precision, evaluate_clip, evaluate_sam, measure_dense_iou
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "emoji"
 
 
 def test_average_precision_without_a_positive_is_not_a_number() -> None:
-    assert np.isnan(average_precision(np.array([0.2, 0.1]), np.array([False, False])))
+    assert np.isnan(compute_average_precision(np.array([0.2, 0.1]), np.array([False, False])))
 
 
 class OneHot:
@@ -29,11 +29,11 @@ class OneHot:
     def __init__(self, answers: list[npt.NDArray[np.int64]]) -> None:
         self.answers = list(answers)
 
-    def words(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         assert vocabulary.names == ("background", *CATEGORIES.values())
         return torch.eye(len(vocabulary))
 
-    def dense(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def encode_dense(self, images: Sequence[Image]) -> list[FeatureMap]:
         answer = torch.from_numpy(self.answers.pop(0))
         return [FeatureMap(torch.eye(1 + len(CATEGORIES))[answer].permute(2, 0, 1), images[0].size)]
 
@@ -56,7 +56,7 @@ class TestDenseIou:
 
     def test_the_truth_scores_one(self) -> None:
         clip: Any = OneHot([self.classes(s)[s.layout] for s in SCENES])
-        assert dense_iou(clip, SCENES) == 1
+        assert measure_dense_iou(clip, SCENES) == 1
 
     def test_it_is_the_mean_over_classes_of_all_scenes_together(self) -> None:
         rng = np.random.default_rng(9)
@@ -70,19 +70,19 @@ class TestDenseIou:
                 both += int((truth & (answer == k)).sum())
                 one += int((truth | (answer == k)).sum())
             ious.append(both / one)
-        assert_close(dense_iou(clip, SCENES), float(np.mean(ious)))
+        assert_close(measure_dense_iou(clip, SCENES), float(np.mean(ious)))
 
     def test_names_that_are_not_there_are_not_asked_for(self) -> None:
         """Where a cell says a class that the scene does not show, all names there score alike and the first is taken."""
         clip: Any = OneHot([np.full((9, 9), 30)])
         background = float((SCENES[0].layout == 0).mean())
-        assert_close(dense_iou(clip, SCENES[:1]), background / 3)
+        assert_close(measure_dense_iou(clip, SCENES[:1]), background / 3)
 
 
 @drawing
 def test_the_bundled_clip_names_and_the_bundled_sam_draws() -> None:
-    named = examine_clip(bundled("tiny-clip"), count=24)
-    drawn = examine_sam(bundled("tiny-sam"), count=6)
+    named = evaluate_clip(find_bundled("tiny-clip"), count=24)
+    drawn = evaluate_sam(find_bundled("tiny-sam"), count=6)
     assert all(0 <= value <= 1 for value in (named | drawn).values())
     assert named["zero-shot top-1"] > 0.6
     assert drawn["box IoU above 32 px"] > 0.5

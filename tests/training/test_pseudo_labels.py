@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from annofree.datasets.labelled import Labelled
+from annofree.datasets.labeled import Labeled
 from annofree.errors import InputError
 from annofree.runs.store.results import write_annotations
 from annofree.structures import Detections
@@ -23,7 +23,7 @@ NAMES = ("cat", "dog", "cow")
 Things = list[tuple[int, float, tuple[int, int, int, int]]]
 """Class, score and box y0 x0 y1 x1 of each."""
 
-PICTURES: dict[str, Things] = {
+IMAGES: dict[str, Things] = {
     "a.png": [(0, 0.9, (0, 0, 20, 20)), (0, 0.6, (0, 0, 18, 20)), (1, 0.4, (20, 30, 40, 60))],
     "b/c.png": [(1, 0.8, (5, 5, 25, 45))],
     "d.png": [],
@@ -38,13 +38,13 @@ def detections(things: Things, names: tuple[str, ...] = NAMES) -> Detections:
     return Detections.from_masks(masks, [k for k, _, _ in things], [s for _, s, _ in things], names)
 
 
-def write_run(folder: Path, pictures: dict[str, Things], root: Path | None, names: tuple[str, ...] = NAMES) -> Path:
+def write_run(folder: Path, images: dict[str, Things], root: Path | None, names: tuple[str, ...] = NAMES) -> Path:
     """The files of a run that labels are made of."""
     (folder / "shards").mkdir(parents=True)
     image: dict[str, Any] = {"height": SIZE[0], "width": SIZE[1]}
     rows: list[dict[str, Any]] = [
         {"image": {**image, "file_name": name}, "annotations": detections(things, names).to_coco(0)}
-        for name, things in pictures.items()
+        for name, things in images.items()
     ]
     write_annotations(folder / "annotations.json", names, lambda: rows)
     models = {"clip": {"name": "tiny-clip", "kind": "clip", "tier": "S1", "licence": "MIT", "sha256": {}}}
@@ -58,19 +58,19 @@ def write_run(folder: Path, pictures: dict[str, Things], root: Path | None, name
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     (folder / "b").mkdir()
-    for name in PICTURES:
+    for name in IMAGES:
         PIL.Image.new("RGB", (SIZE[1], SIZE[0]), "navy").save(folder / name)
     return folder
 
 
 @pytest.fixture
 def run(photos: Path, tmp_path: Path) -> Path:
-    return write_run(tmp_path / "run", PICTURES, photos)
+    return write_run(tmp_path / "run", IMAGES, photos)
 
 
 def labels_of(folder: Path) -> dict[str, list[tuple[str, float]]]:
-    read = Labelled.read(folder)
-    found = {id_: read.instances(i) for i, id_ in enumerate(read.ids)}
+    read = Labeled.read(folder)
+    found = {id_: read.read_instances(i) for i, id_ in enumerate(read.ids)}
     rows = {id_: zip(f.labels.tolist(), f.scores.tolist(), strict=True) for id_, f in found.items()}
     return {id_: [(name, round(score, 3)) for name, score in own] for id_, own in rows.items()}
 
@@ -91,8 +91,8 @@ def test_labels_with_their_origin(run: Path, photos: Path, tmp_path: Path) -> No
     assert info["images"] == str(photos.resolve()) and "timings" not in info["run"]
     file = json.loads((tmp_path / "out" / "labels.json").read_text())
     assert file["info"] == info and [row["id"] for row in file["annotations"]] == [1, 2, 3, 4, 5]
-    example = Labelled.read(tmp_path / "out").open(0)
-    assert (example.masks == detections([PICTURES["a.png"][0], PICTURES["a.png"][2]]).masks).all()
+    example = Labeled.read(tmp_path / "out").open(0)
+    assert (example.masks == detections([IMAGES["a.png"][0], IMAGES["a.png"][2]]).masks).all()
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["labels.json", "sheet.jpg"]
 
 
@@ -117,7 +117,7 @@ def test_floors_shares_and_caps(run: Path, tmp_path: Path) -> None:
 
 def test_pictures_of_rare_classes_repeat(run: Path, tmp_path: Path) -> None:
     select_labels(run, tmp_path / "out", LabelRules(rare=1.0))
-    repeats = Labelled.read(tmp_path / "out").repeats.tolist()  # cat and cow in 1 of 4 pictures, dog in 3
+    repeats = Labeled.read(tmp_path / "out").repeats.tolist()  # cat and cow in 1 of 4 pictures, dog in 3
     assert repeats == pytest.approx([2, (4 / 3) ** 0.5, 1, 2])
 
 
@@ -140,7 +140,7 @@ def test_an_earlier_round_is_merged_in(run: Path, photos: Path, tmp_path: Path) 
 
 def test_an_earlier_round_of_other_pictures(run: Path, photos: Path, tmp_path: Path) -> None:
     select_labels(run, tmp_path / "first")
-    second = write_run(tmp_path / "again", PICTURES, tmp_path)
+    second = write_run(tmp_path / "again", IMAGES, tmp_path)
     with pytest.raises(InputError, match="expected earlier labels of the pictures in"):
         select_labels(second, tmp_path / "second", earlier=tmp_path / "first")
     assert select_labels(second, tmp_path / "second", images=photos, earlier=tmp_path / "first")["counts"]["earlier"] == 0
@@ -153,7 +153,7 @@ def test_runs_without_labels(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown class 'dgo'; did you mean 'dog'"):
         select_labels(run, tmp_path / "out", LabelRules(min_score=ByClass(0.0, {"dgo": 0.5})))
     with pytest.raises(InputError, match="name them: --images"):
-        select_labels(write_run(tmp_path / "lost", PICTURES, None), tmp_path / "out")
+        select_labels(write_run(tmp_path / "lost", IMAGES, None), tmp_path / "out")
     (run / "annotations.json").unlink()
     with pytest.raises(InputError, match="run segment --task instance"):
         select_labels(run, tmp_path / "out")

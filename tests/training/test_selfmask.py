@@ -19,29 +19,29 @@ from annofree.hub.cards import Card
 from annofree.retrieval.archive import read_masks
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close
-from annofree.training.engine.state import Course
-from annofree.training.losses.selfmask_losses import dice_losses, ranking_loss, selfmask_losses
-from annofree.training.selfmask.spectral_voting import SpectralVoter, Voting, colours
-from annofree.training.selfmask.train import TINY, Changes, emoji_pictures, fit_selfmask, new_network, vote_masks
-from annofree.training.tiny.dino import new_model, write_tiny_dino
+from annofree.training.engine.state import TrainConfig
+from annofree.training.losses.selfmask_losses import compute_dice_losses, compute_ranking_loss, compute_selfmask_losses
+from annofree.training.selfmask.spectral_voting import SpectralVoter, Voting, extract_colors
+from annofree.training.selfmask.train import TINY, Changes, build_network, draw_emoji_images, fit_selfmask, vote_masks
+from annofree.training.tiny.dino import build_model, write_tiny_dino
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = replace(
     TINY, model_args={"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 2}, layers=2, heads=2, ffn=32, queries=4
 )
-COURSE = Course(steps=6, batch=2, clip=1.0)
+COURSE = TrainConfig(steps=6, batch=2, clip=1.0)
 
 
 def test_dice_is_that_of_a_loop() -> None:
     generator = torch.Generator().manual_seed(0)
     masks, truth = torch.rand(2, 3, 4, 5, 6, generator=generator), (torch.rand(2, 5, 6, generator=generator) > 0.6).float()
-    found = dice_losses(masks, truth)
+    found = compute_dice_losses(masks, truth)
     for b, layer, q in np.ndindex(2, 3, 4):
         both = sum(float(p) * float(t) for p, t in zip(masks[b, layer, q].flatten(), truth[b].flatten(), strict=True))
         expected = 1 - (2 * both + 1) / (float(masks[b, layer, q].sum()) + float(truth[b].sum()) + 1)
         assert_close(found[b, layer, q], expected)
-    assert dice_losses(torch.zeros(1, 1, 1, 2, 2), torch.zeros(1, 2, 2)).item() == 0
+    assert compute_dice_losses(torch.zeros(1, 1, 1, 2, 2), torch.zeros(1, 2, 2)).item() == 0
 
 
 @pytest.mark.parametrize("order", ["paper", "released"])
@@ -56,18 +56,21 @@ def test_the_ranking_loss_is_that_of_a_loop(order: Any) -> None:
                     wrong = float(objectness[row, worse] - objectness[row, better])
                     costs.append(max(0.0, wrong if order == "paper" else -wrong))
         assert len(costs) == 10
-        assert_close(ranking_loss(dice, objectness, order)[row], sum(costs) / 10)
+        assert_close(compute_ranking_loss(dice, objectness, order)[row], sum(costs) / 10)
 
 
 def test_a_right_order_costs_nothing_and_a_wrong_one_is_pushed_towards_the_right() -> None:
     dice = torch.tensor([0.1, 0.4, 0.4, 0.9], requires_grad=True)
     right, wrong = torch.tensor([0.9, 0.5, 0.3, 0.1]), torch.tensor([0.1, 0.3, 0.5, 0.9], requires_grad=True)
-    assert float(ranking_loss(dice, right).detach()) == 0 and float(ranking_loss(dice, right, "released").detach()) > 0
-    loss = ranking_loss(dice, wrong)
+    assert (
+        float(compute_ranking_loss(dice, right).detach()) == 0
+        and float(compute_ranking_loss(dice, right, "released").detach()) > 0
+    )
+    loss = compute_ranking_loss(dice, wrong)
     torch.autograd.backward(loss)
     assert dice.grad is None, "dice is only compared"
     assert wrong.grad is not None and wrong.grad[0] < 0 < wrong.grad[3], "better masks go up, worse ones down"
-    assert float(ranking_loss(torch.ones(4), right)) == 0, "no query is better than another"
+    assert float(compute_ranking_loss(torch.ones(4), right)) == 0, "no query is better than another"
 
 
 def test_losses_are_summed_over_layers_and_queries_and_averaged_over_pictures() -> None:
@@ -75,11 +78,11 @@ def test_losses_are_summed_over_layers_and_queries_and_averaged_over_pictures() 
     out = SelfMaskOutput(torch.rand(2, 3, 4, 6, 6, generator=generator), torch.rand(2, 3, 4, generator=generator))
     truth = torch.zeros(2, 12, 12)
     truth[:, :5, 2:7] = 1
-    losses = selfmask_losses(out, truth)
+    losses = compute_selfmask_losses(out, truth)
     cells = truth.view(2, 6, 2, 6, 2).mean((2, 4))
-    dice = dice_losses(out.masks, cells)
+    dice = compute_dice_losses(out.masks, cells)
     assert_close(losses["dice"], dice.sum() / 2)
-    assert_close(losses["ranking"], ranking_loss(dice, out.objectness).sum() / 2)
+    assert_close(losses["ranking"], compute_ranking_loss(dice, out.objectness).sum() / 2)
 
 
 def scene(seed: int, size: tuple[int, int] = (40, 48)) -> Image:
@@ -91,7 +94,7 @@ def scene(seed: int, size: tuple[int, int] = (40, 48)) -> Image:
     return Image(pixels, str(seed))
 
 
-def pictures(count: int) -> dict[str, Callable[[], Image]]:
+def images(count: int) -> dict[str, Callable[[], Image]]:
     def opened(seed: int) -> Callable[[], Image]:
         return lambda: scene(seed)
 
@@ -99,19 +102,19 @@ def pictures(count: int) -> dict[str, Callable[[], Image]]:
 
 
 def voter() -> SpectralVoter:
-    return SpectralVoter({"colour": colours}, Voting(most=400))
+    return SpectralVoter({"colour": extract_colors}, Voting(most=400))
 
 
 def test_votes_are_kept_and_go_on_after_a_kill(tmp_path: Path) -> None:
     said: list[tuple[int, int]] = []
-    assert vote_masks(pictures(4), voter(), tmp_path / "whole", lambda *a: said.append(a)) == {}
+    assert vote_masks(images(4), voter(), tmp_path / "whole", lambda *a: said.append(a)) == {}
     assert said == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
     def killed() -> Image:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        vote_masks({**pictures(2), "2.png": killed}, voter(), tmp_path / "cut")
+        vote_masks({**images(2), "2.png": killed}, voter(), tmp_path / "cut")
     with (tmp_path / "cut" / "masks.jsonl").open("a") as file:
         file.write('{"id": "2.png", "si')
     opened: list[str] = []
@@ -119,24 +122,24 @@ def test_votes_are_kept_and_go_on_after_a_kill(tmp_path: Path) -> None:
     def counted(name: str) -> Callable[[], Image]:
         def drawn() -> Image:
             opened.append(name)
-            return pictures(4)[name]()
+            return images(4)[name]()
 
         return drawn
 
-    vote_masks({name: counted(name) for name in pictures(4)}, voter(), tmp_path / "cut")
+    vote_masks({name: counted(name) for name in images(4)}, voter(), tmp_path / "cut")
     assert opened == ["2.png", "3.png"]
     assert (tmp_path / "cut" / "masks.jsonl").read_bytes() == (tmp_path / "whole" / "masks.jsonl").read_bytes()
     masks = read_masks(tmp_path / "whole")
     assert [m.quality > 0 for m in masks.values()] == [True] * 4 and masks["0.png"].rle["size"] == [40, 48]
     with pytest.raises(InputError, match="made otherwise"):
-        vote_masks(pictures(4), SpectralVoter({"colour": colours}), tmp_path / "whole")
+        vote_masks(images(4), SpectralVoter({"colour": extract_colors}), tmp_path / "whole")
 
 
 def test_a_picture_that_cannot_be_read_is_named_and_passed_over(tmp_path: Path) -> None:
     def broken() -> Image:
         raise ImageError("1.png is damaged")
 
-    failed = vote_masks({**pictures(1), "1.png": broken, "2.png": lambda: scene(2)}, voter(), tmp_path)
+    failed = vote_masks({**images(1), "1.png": broken, "2.png": lambda: scene(2)}, voter(), tmp_path)
     assert failed == {"1.png": "1.png is damaged"} and list(read_masks(tmp_path)) == ["0.png", "2.png"]
 
 
@@ -147,13 +150,13 @@ def test_pictures_and_masks_change_alike() -> None:
     changes = Changes(side=32, jitter_share=0, grey=0, blur=0, scale=(0.5, 1.0))
     flipped = 0
     for seed in range(20):
-        changed, found = changes.on(np.random.default_rng(seed), pixels, mask)
+        changed, found = changes.apply(np.random.default_rng(seed), pixels, mask)
         assert changed.shape == (32, 32, 3) and found.shape == (32, 32) and set(np.unique(found)) <= {0, 1}
         bright = changed[..., 0] > 127
         assert (bright & (found > 0)).sum() > 0.7 * (bright | (found > 0)).sum()
         flipped += int(np.flatnonzero(found.any(0)).mean() > 16)
     assert 4 < flipped < 16
-    full = replace(changes, scale=(1.0, 1.0), flip=0.0).on(np.random.default_rng(0), pixels, mask)
+    full = replace(changes, scale=(1.0, 1.0), flip=0.0).apply(np.random.default_rng(0), pixels, mask)
     assert np.array_equal(full[0], pixels) and np.array_equal(full[1], mask)
 
 
@@ -166,27 +169,27 @@ def taught(out: Path, steps: int = 6, **more: Any) -> dict[str, float]:
     network = SelfMaskNetwork(SMALL)
     masks = read_masks(out.parent / "voted")
     return fit_selfmask(
-        out, network, pictures(4), masks, replace(COURSE, steps=steps), changes=Changes(side=32), card=card(), **more
+        out, network, images(4), masks, replace(COURSE, steps=steps), changes=Changes(side=32), card=card(), **more
     )
 
 
 def test_a_training_of_seconds_learns_something_and_writes_what_is_read(tmp_path: Path) -> None:
-    vote_masks(pictures(4), voter(), tmp_path / "voted")
+    vote_masks(images(4), voter(), tmp_path / "voted")
     first = taught(tmp_path / "short", 1)
     figures = taught(tmp_path / "run", 60, rate=3e-3)
     assert figures["training dice"] < first["training dice"] and figures["training step"] == 60
     model = SelfMask(tmp_path / "run")
     assert model.side == 32 and model.network.config == replace(SMALL, mean=SMALL.mean)
-    (salient,) = model.masks([scene(9)])
+    (salient,) = model.predict_masks([scene(9)])
     assert salient.soft.shape == (40, 48) and 0 <= salient.objectness <= 1
     held = Card.read(tmp_path / "run")
-    assert held.figures["training step"] == 60 and held.provenance()["tier"] == "S0"
+    assert held.figures["training step"] == 60 and held.to_provenance()["tier"] == "S0"
 
 
 def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    from annofree.training.engine.loop import Watch
+    from annofree.training.engine.loop import TrainCallbacks
 
-    vote_masks(pictures(4), voter(), tmp_path / "voted")
+    vote_masks(images(4), voter(), tmp_path / "voted")
     taught(tmp_path / "whole")
 
     def kill(done: int, total: int) -> None:
@@ -194,8 +197,8 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) ->
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        taught(tmp_path / "cut", watch=Watch(checkpoint_every=3, on_progress=kill))
-    taught(tmp_path / "cut", watch=Watch(checkpoint_every=3))
+        taught(tmp_path / "cut", watch=TrainCallbacks(checkpoint_every=3, on_progress=kill))
+    taught(tmp_path / "cut", watch=TrainCallbacks(checkpoint_every=3))
     a, b = (load_selfmask(tmp_path / name).state_dict() for name in ("whole", "cut"))
     assert all(torch.equal(a[k], b[k]) for k in a)
 
@@ -211,20 +214,20 @@ def test_nothing_to_learn_from_and_an_unknown_order_are_refused(tmp_path: Path) 
 def test_a_network_may_start_from_a_dino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from annofree.training.tiny import dino as tiny_dino
 
-    monkeypatch.setattr(tiny_dino, "examine_dino", lambda *_: {})
-    write_tiny_dino(new_model(1), {}, tmp_path)
-    network = new_network(tmp_path, queries=3)
+    monkeypatch.setattr(tiny_dino, "evaluate_dino", lambda *_: {})
+    write_tiny_dino(build_model(1), {}, tmp_path)
+    network = build_network(tmp_path, queries=3)
     assert network.config == SelfMaskConfig(
         "vit_small_patch8_224", tiny_dino.MODEL, queries=3, heads=4, ffn=512, mean=network.config.mean, std=network.config.std
     )
-    assert torch.equal(network.encoder.patch_embed.proj.weight, new_model(1).patch_embed.proj.weight.half().float())
-    assert new_network(side=64).encoder.pos_embed.shape == (1, 65, 128)
+    assert torch.equal(network.encoder.patch_embed.proj.weight, build_model(1).patch_embed.proj.weight.half().float())
+    assert build_network(side=64).encoder.pos_embed.shape == (1, 65, 128)
 
 
 @drawing
 def test_emoji_pictures_follow_from_the_seed() -> None:
-    a, b = emoji_pictures(3, 5, 64), emoji_pictures(3, 5, 64)
+    a, b = draw_emoji_images(3, 5, 64), draw_emoji_images(3, 5, 64)
     for name in a:
         first, again = a[name](), b[name]()
         assert first.id == name and np.array_equal(first.pixels, again.pixels) and first.size == (64, 64)
-    assert not set(a) & set(emoji_pictures(3, 6, 64))
+    assert not set(a) & set(draw_emoji_images(3, 6, 64))

@@ -7,7 +7,14 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError
 from annofree.testing.tolerances import assert_close
-from annofree.training.losses.set_losses import matched, pairwise_bce, pairwise_cost, pairwise_dice, semantic_loss, set_loss
+from annofree.training.losses.set_losses import (
+    compute_pairwise_bce,
+    compute_pairwise_cost,
+    compute_pairwise_dice,
+    compute_semantic_loss,
+    compute_set_loss,
+    match_pairs,
+)
 
 B, L, Q, SIDE, FULL = 3, 2, 7, 6, 24
 
@@ -70,21 +77,21 @@ def assert_same_slopes(ours: Tensor, others: Tensor) -> None:
 def test_products_give_what_written_out_pairs_give(sharpness: float) -> None:
     p, g = flat(sharpness=sharpness)
     slow_bce = torch.stack([torch.stack([F.binary_cross_entropy(a, b) for b in g]) for a in p])
-    assert_close(pairwise_bce(p, g), slow_bce)
+    assert_close(compute_pairwise_bce(p, g), slow_bce)
     slow = torch.stack([torch.stack([slow_dice(a, b) for b in g]) for a in p])
-    assert_close(pairwise_dice(p, g), slow)
-    assert_close(pairwise_cost(p, g), slow + slow_bce)
+    assert_close(compute_pairwise_dice(p, g), slow)
+    assert_close(compute_pairwise_cost(p, g), slow + slow_bce)
 
 
 def test_extremes_stay_finite() -> None:
     p, g = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 1.0]])
     expected = torch.tensor([[0.0, 50.0], [100.0, 50.0]])
-    assert_close(pairwise_bce(p, g), expected)
+    assert_close(compute_pairwise_bce(p, g), expected)
 
 
 def test_matching_costs_as_little_as_scipy_finds_on_written_out_costs() -> None:
     proposals, instances = some_proposals(), some_instances(3, 1, 5)
-    pairs = matched(proposals, instances)
+    pairs = match_pairs(proposals, instances)
     assert len(pairs.images) == L * (3 + 1 + 5)
     for image in range(B):
         for layer in range(L):
@@ -100,9 +107,9 @@ def test_matching_costs_as_little_as_scipy_finds_on_written_out_costs() -> None:
 
 def test_more_instances_than_proposals_leaves_some_alone() -> None:
     proposals, instances = some_proposals()[:1], some_instances(Q + 2)
-    pairs = matched(proposals, instances)
+    pairs = match_pairs(proposals, instances)
     assert len(pairs.images) == L * Q
-    assert_close(sum(set_loss(proposals, instances)), slow_set_loss(proposals, instances))
+    assert_close(sum(compute_set_loss(proposals, instances)), slow_set_loss(proposals, instances))
 
 
 @pytest.mark.parametrize("counts", [(3, 1, 5), (2, 0, 4), (0, 0, 1)])
@@ -110,7 +117,7 @@ def test_loss_and_gradient_are_those_of_the_naive_way(counts: tuple[int, ...]) -
     instances = some_instances(*counts)
     # none is near 0 or 1, where the gradient magnifies how proposals were rounded
     ours, naive = (some_proposals(sharpness=1.0).requires_grad_() for _ in range(2))
-    loss = set_loss(ours, instances)
+    loss = compute_set_loss(ours, instances)
     (loss.dice + loss.bce).backward()  # type: ignore[no-untyped-call]
     slow = slow_set_loss(naive, instances)
     slow.backward()  # type: ignore[no-untyped-call]
@@ -123,14 +130,14 @@ def test_an_empty_instance_beside_others_is_told_but_only_empty_ones_are_passed_
     beside = [torch.cat([one[0], torch.zeros(1, FULL, FULL, dtype=torch.bool)]), *one[1:]]
     only = [one[0], torch.zeros(2, FULL, FULL, dtype=torch.bool), one[2]]
     proposals = some_proposals()
-    base = sum(set_loss(proposals, one))
-    assert sum(set_loss(proposals, beside)) > base
-    assert sum(set_loss(proposals, only)) == base
+    base = sum(compute_set_loss(proposals, one))
+    assert sum(compute_set_loss(proposals, beside)) > base
+    assert sum(compute_set_loss(proposals, only)) == base
 
 
 def test_nothing_to_find_is_no_loss_with_a_gradient_of_zero() -> None:
     proposals = some_proposals().requires_grad_()
-    loss = set_loss(proposals, some_instances(0, 0, 0))
+    loss = compute_set_loss(proposals, some_instances(0, 0, 0))
     (loss.dice + loss.bce).backward()  # type: ignore[no-untyped-call]
     assert loss.dice.item() == loss.bce.item() == 0
     assert proposals.grad is not None and not proposals.grad.any()
@@ -147,24 +154,24 @@ def test_matching_takes_one_copy_from_the_device(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Tensor, "cpu", counting)
     for other in ("item", "tolist", "__bool__", "__float__", "__int__"):  # each of these would wait for a device
         monkeypatch.setattr(Tensor, other, None)
-    set_loss(some_proposals(), some_instances(3, 0, 5))
+    compute_set_loss(some_proposals(), some_instances(3, 0, 5))
     assert copies == [(B, L, Q, 5)]
 
 
 def test_half_precision_of_the_network_is_not_that_of_the_loss() -> None:
     proposals, instances = some_proposals(), some_instances(3, 1, 2)
-    plain = set_loss(proposals, instances)
+    plain = compute_set_loss(proposals, instances)
     with torch.autocast("cpu", torch.bfloat16):
-        assert set_loss(proposals, instances) == plain
+        assert compute_set_loss(proposals, instances) == plain
 
 
 def test_proposals_that_are_no_numbers_and_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match="not numbers"):
-        set_loss(some_proposals() * torch.nan, some_instances(1, 1, 1))
+        compute_set_loss(some_proposals() * torch.nan, some_instances(1, 1, 1))
     with pytest.raises(InputError, match="of B images"):
-        set_loss(some_proposals(), some_instances(1, 1))
+        compute_set_loss(some_proposals(), some_instances(1, 1))
     with pytest.raises(InputError, match="of one size"):
-        set_loss(some_proposals(), [*some_instances(1, 1), torch.ones(2, 5, 5, dtype=torch.bool)])
+        compute_set_loss(some_proposals(), [*some_instances(1, 1), torch.ones(2, 5, 5, dtype=torch.bool)])
 
 
 def some_cosines(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,7 +186,7 @@ def some_cosines(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Te
 def test_words_before_enlarging_give_the_loss_and_gradient_of_the_official_order() -> None:
     features, words, labels = some_cosines()
     ours, official = features.clone().requires_grad_(), features.clone().requires_grad_()
-    loss = semantic_loss(ours, words, labels)
+    loss = compute_semantic_loss(ours, words, labels)
     loss.backward()  # type: ignore[no-untyped-call]
     up = F.interpolate(official, size=labels.shape[-2:], mode="bilinear", align_corners=False)
     expected = F.cross_entropy(torch.einsum("kd,bdhw->bkhw", words, up), labels, ignore_index=255)
@@ -190,8 +197,12 @@ def test_words_before_enlarging_give_the_loss_and_gradient_of_the_official_order
 
 def test_ignored_pixels_tell_nothing() -> None:
     features, words, labels = some_cosines()
-    assert float(semantic_loss(features, words, torch.full_like(labels, 255))) == 0
+    assert float(compute_semantic_loss(features, words, torch.full_like(labels, 255))) == 0
     counted = (labels != 255).sum().float()
-    assert_close(semantic_loss(features, words, labels, counted=2 * counted), semantic_loss(features, words, labels) / 2)
+    assert_close(
+        compute_semantic_loss(features, words, labels, counted=2 * counted), compute_semantic_loss(features, words, labels) / 2
+    )
     other = torch.where(labels == 255, 254, labels)
-    assert torch.equal(semantic_loss(features, words, other, ignored=254), semantic_loss(features, words, labels))
+    assert torch.equal(
+        compute_semantic_loss(features, words, other, ignored=254), compute_semantic_loss(features, words, labels)
+    )

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError
 from annofree.methods.components import Models
-from annofree.ops.spectral import winner
+from annofree.ops.spectral import choose_winner
 from annofree.protocols import Objectness
 from annofree.structures import FeatureMap, Image
 from annofree.testing.fakes import FakeClip, FakeDino
 from annofree.testing.paper_world import BACKGROUND
-from annofree.training.selfmask.spectral_voting import SOURCES, SpectralVoter, Voting, colours, cut_masks, voter_named
+from annofree.training.selfmask.spectral_voting import SOURCES, SpectralVoter, Voting, cut_masks, extract_colors, select_voter
 
 
 def square(at: tuple[int, int] = (16, 24), side: int = 24, size: tuple[int, int] = (64, 80)) -> tuple[Image, torch.Tensor]:
@@ -40,24 +40,24 @@ def iou(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def test_colour_alone_finds_a_thing_of_another_colour() -> None:
     image, truth = square()
-    voter = SpectralVoter({"colour": colours})
+    voter = SpectralVoter({"colour": extract_colors})
     objectness: Objectness = voter
-    (vote,) = voter.votes([image])
+    (vote,) = voter.vote([image])
     assert iou(vote.mask, truth) > 0.8 and vote.source == "colour" and 0 < vote.agreement <= 1
-    assert torch.equal(objectness.maps([image])[0], vote.mask.float())
+    assert torch.equal(objectness.predict_maps([image])[0], vote.mask.float())
 
 
 def test_the_same_picture_gets_the_same_mask_in_any_company() -> None:
     (one, _), (other, _) = square(), square((4, 40), 16)
-    voter = SpectralVoter({"colour": colours, "dino": FakeDino().keys}, FAST)
-    together, alone = voter.votes([other, one]), [voter.votes([i])[0] for i in (other, one)]
+    voter = SpectralVoter({"colour": extract_colors, "dino": FakeDino().extract_keys}, FAST)
+    together, alone = voter.vote([other, one]), [voter.vote([i])[0] for i in (other, one)]
     # exactly: each picture is cut by itself, whoever is there
     assert all(torch.equal(a.mask, b.mask) and a.agreement == b.agreement for a, b in zip(together, alone, strict=True))
 
 
 def test_nine_masks_a_source_cut_a_picture_into_two_three_and_four() -> None:
     image, _ = square()
-    masks = cut_masks(colours([image])[0])
+    masks = cut_masks(extract_colors([image])[0])
     assert masks.shape == (9, 64, 80)
     for first, count in ((0, 2), (2, 3), (5, 4)):
         assert (masks[first : first + count].sum(0) == 1).all(), "each pixel is in one of them"
@@ -76,7 +76,7 @@ def test_padding_is_cut_off_and_cells_lie_where_they_were_seen() -> None:
 
 def test_a_large_grid_is_made_smaller() -> None:
     image, truth = square()
-    (features,) = colours([image])
+    (features,) = extract_colors([image])
     few = cut_masks(features, Voting(counts=(2,), most=100))
     assert few.shape == (2, 64, 80) and max(iou(m, truth) for m in few) > 0.6
     edges = (few[0][1:] != few[0][:-1]).any(1).sum()
@@ -88,12 +88,12 @@ def test_the_vote_runs_over_all_sources() -> None:
     off, _ = square((30, 4), 20)
 
     def misled(images: Sequence[Image]) -> list[FeatureMap]:
-        return [FeatureMap(colours([off])[0].values, i.size) for i in images]
+        return [FeatureMap(extract_colors([off])[0].values, i.size) for i in images]
 
-    voter = SpectralVoter({"misled": misled, "dino": colours, "clip": colours}, FAST)
-    (vote,) = voter.votes([image])
+    voter = SpectralVoter({"misled": misled, "dino": extract_colors, "clip": extract_colors}, FAST)
+    (vote,) = voter.vote([image])
     every = torch.cat([cut_masks(source([image])[0], FAST) for source in voter.sources.values()])
-    assert torch.equal(vote.mask, every[winner(every)[0]])
+    assert torch.equal(vote.mask, every[choose_winner(every)[0]])
     assert iou(vote.mask, truth) > 0.8 and vote.source == "dino", "two against one, and the first of equals"
     assert list(voter.provenance["sources"]) == ["misled", "dino", "clip"]
 
@@ -101,12 +101,12 @@ def test_the_vote_runs_over_all_sources() -> None:
 def test_dino_s_keys_find_paint_on_paper() -> None:
     pixels = np.full((64, 72, 3), BACKGROUND, np.uint8)
     pixels[16:40, 24:48] = 200, 30, 30
-    (vote,) = SpectralVoter({"dino": FakeDino().keys}).votes([Image(pixels)])
+    (vote,) = SpectralVoter({"dino": FakeDino().extract_keys}).vote([Image(pixels)])
     assert iou(vote.mask, torch.from_numpy(pixels[..., 1] == 30)) > 0.6
 
 
 def test_a_picture_of_nothing_is_one_mask() -> None:
-    (vote,) = SpectralVoter({"colour": colours}).votes([Image(np.full((20, 30, 3), 90, np.uint8))])
+    (vote,) = SpectralVoter({"colour": extract_colors}).vote([Image(np.full((20, 30, 3), 90, np.uint8))])
     assert bool(vote.mask.all()) and vote.agreement == 1.0
 
 
@@ -116,17 +116,17 @@ def test_sources_are_taken_by_name() -> None:
 
     models = cast(Models, Parts())
     image, _ = square()
-    voter = voter_named(list(SOURCES), models)
+    voter = select_voter(list(SOURCES), models)
     assert list(voter.sources) == list(SOURCES)
     for name, source in voter.sources.items():
         assert source([image])[0].values.ndim == 3, name
     assert voter.provenance["sources"]["dino"] == FakeDino().provenance and voter.provenance["sources"]["colour"] is None
-    assert voter.tier == "S0" and SpectralVoter({"a": colours}, models={"a": {"tier": "S1"}}).tier == "S1"
+    assert voter.tier == "S0" and SpectralVoter({"a": extract_colors}, models={"a": {"tier": "S1"}}).tier == "S1"
     with pytest.raises(InputError, match="source of features 'moco'"):
-        voter_named(["moco"], models)
+        select_voter(["moco"], models)
 
 
 @pytest.mark.parametrize("wrong", [{"sources": {}}, {"settings": Voting(counts=())}, {"settings": Voting(counts=(0, 2))}])
 def test_a_vote_without_candidates_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
-        SpectralVoter(**{"sources": {"colour": colours}} | wrong)
+        SpectralVoter(**{"sources": {"colour": extract_colors}} | wrong)

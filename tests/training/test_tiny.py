@@ -17,8 +17,8 @@ from annofree.testing.tolerances import assert_close
 from annofree.training.tiny import clip as tiny_clip
 from annofree.training.tiny import sam_lessons
 from annofree.training.tiny.budget import Budget
-from annofree.training.tiny.clip import contrastive_loss, fit_tiny_clip
-from annofree.training.tiny.evaluate import average_precision
+from annofree.training.tiny.clip import compute_contrastive_loss, fit_tiny_clip
+from annofree.training.tiny.evaluate import compute_average_precision
 from annofree.training.tiny.pool import Pool
 from annofree.training.tiny.sam import fit_tiny_sam
 
@@ -39,12 +39,12 @@ class TestContrastiveLoss:
         logits = 5 * self.image @ self.text.T
         rows = [-logits[i, i] + logits[i].logsumexp(0) for i in range(4)]
         columns = [-logits[i, i] + logits[:, i].logsumexp(0) for i in range(4)]
-        found = contrastive_loss(self.image, self.text, self.scale, ["a dog", "a cat", "a car and a cat", "nothing"])
+        found = compute_contrastive_loss(self.image, self.text, self.scale, ["a dog", "a cat", "a car and a cat", "nothing"])
         assert_close(found, torch.stack(rows + columns).mean())
 
     def test_pairs_of_the_same_content_do_not_push_each_other_away(self) -> None:
         captions = ["a photo of two dogs and a cat", "there is a cat and dogs here", "a car", "a dog"]
-        found = contrastive_loss(self.image, self.text, self.scale, captions)
+        found = compute_contrastive_loss(self.image, self.text, self.scale, captions)
         logits = 5 * self.image @ self.text.T
         expected = []
         for i in range(4):
@@ -53,14 +53,14 @@ class TestContrastiveLoss:
         assert_close(found, torch.stack(expected).mean())
 
     def test_a_batch_of_one_content_has_nothing_to_tell_apart(self) -> None:
-        found = contrastive_loss(self.image, self.text, self.scale, ["a dog", "two dogs", "a picture of a dog", "dogs"])
+        found = compute_contrastive_loss(self.image, self.text, self.scale, ["a dog", "two dogs", "a picture of a dog", "dogs"])
         assert_close(found, 0)
 
 
 def test_average_precision_is_the_mean_precision_at_each_hit() -> None:
     scores, truth = np.array([0.1, 0.9, 0.5, 0.7]), np.array([True, True, False, True])
-    assert_close(average_precision(scores, truth), (1 / 1 + 2 / 2 + 3 / 4) / 3)
-    assert np.isnan(average_precision(scores, np.zeros(4, bool)))
+    assert_close(compute_average_precision(scores, truth), (1 / 1 + 2 / 2 + 3 / 4) / 3)
+    assert np.isnan(compute_average_precision(scores, np.zeros(4, bool)))
 
 
 @pytest.mark.parametrize("train", [fit_tiny_clip, fit_tiny_sam])
@@ -108,7 +108,7 @@ class TestWhatIsDrawn:
 class TestTargets:
     def test_targets_are_objects_or_their_parts_and_points_lie_in_them(self) -> None:
         rng = np.random.default_rng(0)
-        for scene in World().scenes(3, 0, "plain"):
+        for scene in World().draw_scenes(3, 0, "plain"):
             masks = sam_lessons.draw_targets(rng, scene, 12)
             assert masks.shape == (12, 256, 256) and masks.any((1, 2)).all()
             for mask in masks:
@@ -140,11 +140,11 @@ def test_a_few_steps_write_a_clip_that_loads(tmp_path: Path) -> None:
     assert clip.card.tier == "S1" and clip.card.world == "emoji"
     assert figures.items() <= clip.card.figures.items() and clip.card.figures["training samples"] == 24
     assert len(clip.settings["presence"]) == 3 and np.isfinite(clip.settings["presence"]).all()
-    image = Image(next(World().scenes(1, 0, "plain", 96)).image)
-    words = clip.words(Vocabulary.of(list(CATEGORIES.values())))
+    image = Image(next(World().draw_scenes(1, 0, "plain", 96)).image)
+    words = clip.encode_text(Vocabulary.of(list(CATEGORIES.values())))
     assert words.shape == (65, clip.dimension)
     assert clip.remarks(Vocabulary.of(list(CATEGORIES.values()))) == [clip.settings["warning"]]  # all names were read
-    presence = clip.presence(clip.whole([image])[0], clip.dense([image])[0], words)
+    presence = clip.score_presence(clip.encode_image([image])[0], clip.encode_dense([image])[0], words)
     assert presence.shape == (65,) and torch.isfinite(presence).all()
     # small enough to come with the package
     assert (tmp_path / "open_clip_model.safetensors").stat().st_size < 16e6
@@ -159,7 +159,7 @@ def test_a_few_steps_write_a_sam_that_loads(tmp_path: Path) -> None:
     sam = Sam(tmp_path)
     assert sam.card.tier == "S2" and sam.card.figures["training samples"] == 12
     assert figures["box IoU"] == sam.card.figures["box IoU"]
-    (embedding,) = sam.embed([Image(next(World().scenes(1, 0, "plain", 96)).image)])
-    found = sam.draw(embedding, boxes=np.array([[10, 10, 60, 60]], np.float32), many=True)
+    (embedding,) = sam.embed([Image(next(World().draw_scenes(1, 0, "plain", 96)).image)])
+    found = sam.predict_masks(embedding, boxes=np.array([[10, 10, 60, 60]], np.float32), multimask=True)
     assert found.masks.shape == (1, 3, 96, 96) and torch.isfinite(found.quality).all()
     assert (tmp_path / "model.safetensors").stat().st_size < 12e6

@@ -17,7 +17,7 @@ from annofree.training.tiny import budget as budget_module
 from annofree.training.tiny import clip_vit, dino, found_head, sam
 from annofree.training.tiny.budget import Budget
 from annofree.training.tiny.clip_vit import fit_tiny_clip_vit
-from annofree.training.tiny.dino import fit_tiny_dino, new_model, write_tiny_dino
+from annofree.training.tiny.dino import build_model, fit_tiny_dino, write_tiny_dino
 from annofree.training.tiny.found_head import fit_found
 from annofree.training.tiny.sam import fit_tiny_sam
 
@@ -35,19 +35,19 @@ def train(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(budget_module, "_LINES", 2)
     quick: dict[str, Any] = {"say": lambda text: None}
     if request.param == "sam":
-        monkeypatch.setattr(sam, "examine_sam", lambda *_: {})
+        monkeypatch.setattr(sam, "evaluate_sam", lambda *_: {})
         return functools.partial(fit_tiny_sam, budget=BUDGET, pool_size=3, exam_size=2, **quick)
     if request.param == "clip-vit":
-        monkeypatch.setattr(clip_vit, "best_path", lambda *_: "tokens")
+        monkeypatch.setattr(clip_vit, "find_best_path", lambda *_: "tokens")
         monkeypatch.setattr(clip_vit, "finish_card", lambda *_: {})
         return functools.partial(fit_tiny_clip_vit, budget=BUDGET, pool_size=6, exam_size=2, calibration_size=1, **quick)
-    monkeypatch.setattr(dino, "examine_dino", lambda *_: {})
+    monkeypatch.setattr(dino, "evaluate_dino", lambda *_: {})
     if request.param == "dino":
         monkeypatch.setattr(dino, "_VIEW", 32)
         return functools.partial(fit_tiny_dino, budget=BUDGET, pool_size=3, **quick)
     monkeypatch.setattr(dino, "USE", dino.USE | {"side": 64})
-    monkeypatch.setattr(found_head, "examine_found", lambda *_, **__: {})
-    write_tiny_dino(new_model(1), {}, tmp_path / "dino")
+    monkeypatch.setattr(found_head, "evaluate_found", lambda *_, **__: {})
+    write_tiny_dino(build_model(1), {}, tmp_path / "dino")
     return functools.partial(fit_found, budget=BUDGET, dino=tmp_path / "dino", control=False, **quick)
 
 

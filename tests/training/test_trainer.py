@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from annofree.errors import InputError, MissingError
 from annofree.testing.tolerances import assert_close
 from annofree.training.engine.checkpoint import LOG, read_log
-from annofree.training.engine.distributed import Ranks
-from annofree.training.engine.loop import Course, Watch, train
+from annofree.training.engine.distributed import DistributedContext
+from annofree.training.engine.loop import TrainCallbacks, TrainConfig, train
 from annofree.training.engine.lr_schedules import Cosine, Poly, Stairs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -49,7 +49,7 @@ def drawing_until(step: int):  # type: ignore[no-untyped-def]
 
 
 def test_it_learns_and_says_so(tmp_path: Path) -> None:
-    trained = run(tmp_path, 180, watch=Watch(log_every=30), schedule=Cosine())
+    trained = run(tmp_path, 180, watch=TrainCallbacks(log_every=30), schedule=Cosine())
     lines = read_log(tmp_path / LOG)
     assert [line["step"] for line in lines] == [30, 60, 90, 120, 150, 180]
     assert trained.figures == lines[-1]
@@ -128,7 +128,7 @@ def test_ctrl_c_finishes_the_step_and_keeps_it(tmp_path: Path) -> None:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "torn", watch=Watch(log_every=2, checkpoint_every=100, on_progress=press))
+        run(tmp_path / "torn", watch=TrainCallbacks(log_every=2, checkpoint_every=100, on_progress=press))
     state = torch.load(tmp_path / "torn" / "checkpoint.pt", weights_only=True)
     assert state["done"] == 5
     assert len(state["losses"]) == 1  # of step 5, which no line tells of yet
@@ -143,7 +143,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, watch=Watch(checkpoint_every=100, on_progress=press_twice))
+        run(tmp_path, watch=TrainCallbacks(checkpoint_every=100, on_progress=press_twice))
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
@@ -189,12 +189,12 @@ def test_a_torn_line_and_lines_without_a_checkpoint_are_cut_off(tmp_path: Path) 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one processor
 def test_workers_draw_the_same_pictures(tmp_path: Path) -> None:
     run(tmp_path / "alone", 6)
-    run(tmp_path / "helped", 6, watch=Watch(log_every=2, workers=2))
+    run(tmp_path / "helped", 6, watch=TrainCallbacks(log_every=2, workers=2))
     assert curve(tmp_path / "helped") == curve(tmp_path / "alone")
 
 
 def test_groups_follow_the_schedule_from_their_own_rates(tmp_path: Path) -> None:
-    run(tmp_path, 10, watch=Watch(log_every=1), schedule=Poly(power=0.9, floor=5e-4))
+    run(tmp_path, 10, watch=TrainCallbacks(log_every=1), schedule=Poly(power=0.9, floor=5e-4))
     lines = read_log(tmp_path / LOG)
     for step, line in enumerate(lines):
         assert_close(line["lr slow"], max(1e-3 * (1 - step / 10) ** 0.9, 5e-4))
@@ -210,17 +210,17 @@ def test_stairs_rise_and_fall() -> None:
 def test_clipping_bounds_the_whole_gradient(tmp_path: Path) -> None:
     weight = nn.Linear(2, 1, bias=False)
     nn.init.zeros_(weight.weight)
-    optimiser = torch.optim.SGD(weight.parameters(), lr=1.0)
-    course = Course(1, 1, schedule=Stairs(at=()), clip=0.5)
+    optimizer = torch.optim.SGD(weight.parameters(), lr=1.0)
+    course = TrainConfig(1, 1, schedule=Stairs(at=()), clip=0.5)
     steep = torch.tensor([[3000.0, 4000.0]])
-    train(weight, optimiser, lambda m, batch: {"loss": m(steep).sum()}, draw, course, tmp_path)
+    train(weight, optimizer, lambda m, batch: {"loss": m(steep).sum()}, draw, course, tmp_path)
     assert_close(weight.weight, torch.tensor([[-0.3, -0.4]]))
 
 
 def test_the_average_is_the_exponential_one(tmp_path: Path) -> None:
     model = toy()
     states: list[Tensor] = []
-    watch = Watch(on_progress=lambda done, total: states.append(next(model.parameters()).detach().clone()))
+    watch = TrainCallbacks(on_progress=lambda done, total: states.append(next(model.parameters()).detach().clone()))
     averaged = run(tmp_path, 4, model=model, watch=watch, ema=0.75).averaged
     expected = states[1]  # after the first step; the zeroth is where it starts
     for state in states[2:]:
@@ -241,11 +241,11 @@ def test_bf16_computes_in_half_and_keeps_weights_in_full(tmp_path: Path) -> None
 def test_samples_are_drawn_in_evaluation_mode_and_training_goes_on(tmp_path: Path) -> None:
     seen: list[tuple[int, bool]] = []
     model = toy()
-    watch = Watch(sample_every=2, on_sample=lambda step, m: seen.append((step, m.training)))
+    watch = TrainCallbacks(sample_every=2, on_sample=lambda step, m: seen.append((step, m.training)))
     run(tmp_path / "watched", 4, model=model, watch=watch)
     assert seen == [(2, False), (4, False)]
     assert model.training
-    run(tmp_path / "plain", 4, watch=Watch())
+    run(tmp_path / "plain", 4, watch=TrainCallbacks())
     assert curve(tmp_path / "watched") == curve(tmp_path / "plain")
 
 
@@ -258,27 +258,27 @@ def test_figures_are_measured_for_each_line_and_lines_are_told(tmp_path: Path) -
         return {"size": float(next(model.parameters()).norm())}
 
     model = toy()
-    trained = run(tmp_path / "a", 4, model=model, watch=Watch(log_every=2, measure=measure, on_log=told.append))
+    trained = run(tmp_path / "a", 4, model=model, watch=TrainCallbacks(log_every=2, measure=measure, on_log=told.append))
     assert seen == [False, False] and model.training
     assert told == read_log(tmp_path / "a" / LOG) and [line["step"] for line in told] == [2, 4]
     assert trained.figures["size"] == told[-1]["size"] == float(next(model.parameters()).detach().norm())
     assert trained.done == 4 and trained.seconds > 0
-    run(tmp_path / "b", 4, watch=Watch(log_every=2))
+    run(tmp_path / "b", 4, watch=TrainCallbacks(log_every=2))
     assert [line["loss"] for line in curve(tmp_path / "b")] == [line["loss"] for line in told]
 
 
 def test_when_its_minutes_are_over_a_call_keeps_all_and_ends(tmp_path: Path) -> None:
     run(tmp_path / "whole")
-    first = run(tmp_path / "parts", watch=Watch(log_every=2, checkpoint_every=100, minutes=1e-9))
+    first = run(tmp_path / "parts", watch=TrainCallbacks(log_every=2, checkpoint_every=100, minutes=1e-9))
     assert first.done == 0 and first.figures == {} and not (tmp_path / "parts" / "checkpoint.pt").exists()
     course: dict[str, Any] = {"log_every": 2, "checkpoint_every": 100}
     with pytest.MonkeyPatch.context() as patch:
         steps = iter([0.0, *(60.0 * n for n in range(1, 1000))])
         patch.setattr("annofree.training.engine.state.time", types.SimpleNamespace(monotonic=lambda: next(steps)))
-        part = run(tmp_path / "parts", watch=Watch(**course, minutes=6))
+        part = run(tmp_path / "parts", watch=TrainCallbacks(**course, minutes=6))
     assert 0 < part.done < 12
     assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)["done"] == part.done
-    run(tmp_path / "parts", watch=Watch(**course))
+    run(tmp_path / "parts", watch=TrainCallbacks(**course))
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
 
 
@@ -302,15 +302,15 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_kept(tmp_path: Path
 
 def test_a_batch_has_to_share_evenly() -> None:
     with pytest.raises(InputError, match="3 processes can share evenly, got 8"):
-        Ranks(0, 3).share(8)
+        DistributedContext(0, 3).local_slice(8)
     with pytest.raises(InputError, match="at least one step"):
-        Course(0, 4)
+        TrainConfig(0, 4)
 
 
 def test_tensorboard_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingError, match="pip install tensorboard"):
-        run(tmp_path, watch=Watch(tensorboard=True))
+        run(tmp_path, watch=TrainCallbacks(tensorboard=True))
 
 
 def test_tensorboard_gets_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +330,7 @@ def test_tensorboard_gets_every_figure(tmp_path: Path, monkeypatch: pytest.Monke
     fake = types.ModuleType("torch.utils.tensorboard")
     fake.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
-    run(tmp_path, 4, watch=Watch(log_every=2, tensorboard=True))
+    run(tmp_path, 4, watch=TrainCallbacks(log_every=2, tensorboard=True))
     assert opened == [(str(tmp_path), 1), ("closed", 0)]
     lines = [json.loads(text) for text in (tmp_path / LOG).read_text().splitlines()]
     assert calls == [(k, v, line["step"]) for line in lines for k, v in line.items() if k != "step"]

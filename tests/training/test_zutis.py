@@ -26,20 +26,20 @@ from annofree.retrieval.archive import Archive
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
 from annofree.training.augment.copy_paste import VARIANTS, CopyPaste
-from annofree.training.engine.distributed import Ranks
+from annofree.training.engine.distributed import DistributedContext
 from annofree.training.zutis.recipe import ZutisRecipe
 from annofree.training.zutis.train import (
     Batch,
-    Lesson,
+    ZutisCriterion,
+    build_network,
+    build_optimizer,
     collate,
-    draw,
+    compute_fingerprint,
+    draw_scene,
+    encode_class_texts,
     find_clip,
-    fingerprint,
     fit_zutis,
-    new_network,
-    optimiser_of,
     read_archive,
-    text_features,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -94,10 +94,10 @@ def test_the_card_says_what_it_is_and_the_origins_name_no_place_on_this_machine(
 
 
 def test_curves_and_samples_are_drawn(trained: Path) -> None:
-    with PIL.Image.open(trained / "curves.png") as picture:
-        assert picture.size[0] == 920
-    with PIL.Image.open(trained / "samples" / "000004.png") as picture:
-        assert picture.size == (2 * 512, 4 * 512)  # small scenes are enlarged
+    with PIL.Image.open(trained / "curves.png") as image:
+        assert image.size[0] == 920
+    with PIL.Image.open(trained / "samples" / "000004.png") as image:
+        assert image.size == (2 * 512, 4 * 512)  # small scenes are enlarged
 
 
 def test_masks_of_a_higher_tier_raise_that_of_the_card(home: Path, tmp_path: Path) -> None:
@@ -139,10 +139,10 @@ def test_two_processes_learn_what_one_does(home: Path, trained: Path, tmp_path: 
 def parts(home: Path, **changes: Any) -> tuple[ZutisRecipe, ZutisNetwork, CopyPaste, Tensor]:
     recipe = recipe_of(home, home / "nowhere", **changes)
     archive, masks = read_archive(recipe)
-    scenes = CopyPaste(archive, masks, recipe.scene_settings())
+    scenes = CopyPaste(archive, masks, recipe.build_scene_settings())
     local = find_clip(recipe.clip)
-    words = text_features(Clip(local.folder).prompted(recipe.templates), recipe, archive.names)
-    return recipe, new_network(local, archive.names, recipe), scenes, words
+    words = encode_class_texts(Clip(local.folder).with_prompts(recipe.templates), recipe, archive.names)
+    return recipe, build_network(local, archive.names, recipe), scenes, words
 
 
 def gradients(network: ZutisNetwork, loss: Tensor) -> tuple[bool, bool]:
@@ -158,8 +158,8 @@ def gradients(network: ZutisNetwork, loss: Tensor) -> tuple[bool, bool]:
 def test_each_loss_reaches_only_what_is_its_own(home: Path, stop_gradient: bool) -> None:
     _, network, scenes, words = parts(home)
     network.config = replace(network.config, stop_gradient=stop_gradient)
-    lesson = Lesson(network, words, 255, 1.0, Ranks())
-    batch = collate([draw(scenes, 0, i) for i in range(3)])
+    lesson = ZutisCriterion(network, words, 255, 1.0, DistributedContext())
+    batch = collate([draw_scene(scenes, 0, i) for i in range(3)])
     losses = lesson(network, batch)
     assert gradients(network, losses["cross-entropy"]) == (True, False)
     losses = lesson(network, batch)
@@ -168,17 +168,20 @@ def test_each_loss_reaches_only_what_is_its_own(home: Path, stop_gradient: bool)
 
 def test_a_stride_compares_every_so_many_pixels(home: Path) -> None:
     _, network, scenes, words = parts(home)
-    batch = collate([draw(scenes, 0, i) for i in range(3)])
+    batch = collate([draw_scene(scenes, 0, i) for i in range(3)])
     coarse = Batch(batch.pixels, batch.labels[:, 1::3, 1::3], [i[:, 1::3, 1::3] for i in batch.instances])
-    strided, whole = Lesson(network, words, 255, 1.0, Ranks(), stride=3), Lesson(network, words, 255, 1.0, Ranks())
+    strided, whole = (
+        ZutisCriterion(network, words, 255, 1.0, DistributedContext(), stride=3),
+        ZutisCriterion(network, words, 255, 1.0, DistributedContext()),
+    )
     for name, loss in strided(network, batch).items():
         assert_close(loss, whole(network, coarse)[name])
 
 
 def test_the_losses_are_those_of_the_written_out_step(home: Path) -> None:
     _, network, scenes, words = parts(home)
-    those = [draw(scenes, 0, i) for i in range(3)]
-    found = Lesson(network, words, 255, 2.0, Ranks())(network, collate(those))
+    those = [draw_scene(scenes, 0, i) for i in range(3)]
+    found = ZutisCriterion(network, words, 255, 2.0, DistributedContext())(network, collate(those))
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     named, drawn, pixels = torch.zeros(()), torch.zeros(()), 0
     for scene in those:
@@ -204,7 +207,7 @@ def _pair(p: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
 
 def test_two_groups_learn_at_their_own_rates_and_all_decay(home: Path) -> None:
     recipe, network, _, _ = parts(home)
-    decoder, encoder = optimiser_of(network, recipe).param_groups
+    decoder, encoder = build_optimizer(network, recipe).param_groups
     assert (decoder["lr"], encoder["lr"]) == (1e-3, 1e-4)
     assert decoder["weight_decay"] == encoder["weight_decay"] == 0.05
     assert {id(p) for p in encoder["params"]} == {id(p) for p in network.encoder.parameters()}
@@ -214,15 +217,15 @@ def test_two_groups_learn_at_their_own_rates_and_all_decay(home: Path) -> None:
 
 def test_words_are_bare_names_after_the_background(home: Path) -> None:
     _, _, _, words = parts(home)
-    clip = Clip(home / "clip").prompted(["{}"])
+    clip = Clip(home / "clip").with_prompts(["{}"])
     for word, name in zip(words, ("background", *NAMES), strict=True):
-        assert_close(word, clip.words(Vocabulary.from_entries([(name,)]))[0], depth="network")
+        assert_close(word, clip.encode_text(Vocabulary.from_entries([(name,)]))[0], depth="network")
 
 
 def test_the_network_follows_from_the_seed_and_leaves_the_callers_generator_alone(home: Path) -> None:
     before, local = torch.get_rng_state(), find_clip(str(home / "clip"))
     recipes = [recipe_of(home, home / "nowhere", seed=seed) for seed in (1, 1, 2)]
-    one, two, other = (new_network(local, NAMES, recipe).state_dict() for recipe in recipes)
+    one, two, other = (build_network(local, NAMES, recipe).state_dict() for recipe in recipes)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert not torch.equal(one["query_embed.weight"], other["query_embed.weight"])
@@ -231,8 +234,8 @@ def test_the_network_follows_from_the_seed_and_leaves_the_callers_generator_alon
 def test_it_learns(home: Path, tmp_path: Path) -> None:
     _, before, scenes, words = parts(home)
     fit_zutis(recipe_of(home, tmp_path, steps=20, lr=3e-3, encoder_lr=1e-3), say=quiet)
-    unseen = collate([draw(scenes, 1, i) for i in range(8)])
-    first, last = (Lesson(n, words, 255, 1.0, Ranks())(n, unseen) for n in (before, load_zutis(tmp_path)))
+    unseen = collate([draw_scene(scenes, 1, i) for i in range(8)])
+    first, last = (ZutisCriterion(n, words, 255, 1.0, DistributedContext())(n, unseen) for n in (before, load_zutis(tmp_path)))
     assert last["cross-entropy"] < first["cross-entropy"] - 0.02
     assert last["dice"] + last["bce"] < 0.9 * (first["dice"] + first["bce"])
 
@@ -279,8 +282,8 @@ def test_the_fingerprint_knows_names_pictures_and_masks(home: Path, tmp_path: Pa
     archive, masks = read_archive(recipe_of(home, tmp_path))
     fewer = {i: m for i, m in masks.items() if i != "dog-0"}
     without = read_archive(recipe_of(home, tmp_path, exclude=("cat",)))[0]
-    keys = {fingerprint(archive, masks), fingerprint(archive, fewer), fingerprint(without, masks)}
-    assert len(keys) == 3 and fingerprint(archive, dict(reversed(masks.items()))) in keys
+    keys = {compute_fingerprint(archive, masks), compute_fingerprint(archive, fewer), compute_fingerprint(without, masks)}
+    assert len(keys) == 3 and compute_fingerprint(archive, dict(reversed(masks.items()))) in keys
 
 
 # The recipe
@@ -289,7 +292,7 @@ def test_the_fingerprint_knows_names_pictures_and_masks(home: Path, tmp_path: Pa
 def test_a_recipe_is_read_relative_to_its_file(home: Path) -> None:
     recipe = ZutisRecipe.read(home / "recipe.toml")
     assert recipe.archive == home / "archive" and recipe.out == home / "out" and recipe.clip == str(home / "clip")
-    assert recipe.scene_settings() == replace(VARIANTS["default"], crop=32, images=[1, 3])
+    assert recipe.build_scene_settings() == replace(VARIANTS["default"], crop=32, images=[1, 3])
     changed = ZutisRecipe.read(home / "recipe.toml", steps=9, out=Path("elsewhere"), archive=None)
     assert changed.steps == 9 and changed.out == Path("elsewhere") and changed.archive == recipe.archive
 
@@ -298,7 +301,7 @@ def test_what_is_not_given_is_as_released() -> None:
     recipe = ZutisRecipe(Path("archive"), "openai-vit-b-16", Path("out"))
     assert (recipe.steps, recipe.batch, recipe.lr, recipe.encoder_lr) == (20_000, 8, 5e-5, 5e-6)
     assert (recipe.weight_decay, recipe.power, recipe.floor, recipe.max_norm) == (0.05, 0.9, 1e-6, 0)
-    assert recipe.scene_settings().crop == 384 and recipe.templates == "name" and not recipe.bf16
+    assert recipe.build_scene_settings().crop == 384 and recipe.templates == "name" and not recipe.bf16
 
 
 def written(folder: Path, text: str) -> Path:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from annofree.training.engine.distributed import Ranks, started
-from annofree.training.engine.loop import Course, Trained, Watch, train
+from annofree.training.engine.distributed import DistributedContext, join_processes
+from annofree.training.engine.loop import TrainCallbacks, TrainConfig, TrainResult, train
 
 BATCH = 4
 NOISY = 0.2  # of a dropout, so that the generator's state matters
@@ -45,22 +45,22 @@ def run(
     steps: int = 12,
     *,
     model: nn.Module | None = None,
-    watch: Watch | None = None,
-    ranks: Ranks | None = None,
+    watch: TrainCallbacks | None = None,
+    ranks: DistributedContext | None = None,
     drawn: Callable[[int], Any] = draw,
     about: Mapping[str, Any] | None = None,
     **course: Any,
-) -> Trained:
+) -> TrainResult:
     model = model or toy()
     slow, fast = model[0], model[3]  # type: ignore[index]
     groups = [
         {"params": slow.parameters(), "lr": 1e-3, "name": "slow"},
         {"params": fast.parameters(), "lr": 1e-2, "name": "fast"},
     ]
-    optimiser = torch.optim.AdamW(groups, weight_decay=0.05)
-    whole = Course(steps, **{"batch": BATCH, **course})
-    watch = watch or Watch(log_every=2, checkpoint_every=3)
-    return train(model, optimiser, losses_of, drawn, whole, folder, collate=collate, watch=watch, ranks=ranks, about=about)
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
+    whole = TrainConfig(steps, **{"batch": BATCH, **course})
+    watch = watch or TrainCallbacks(log_every=2, checkpoint_every=3)
+    return train(model, optimizer, losses_of, drawn, whole, folder, collate=collate, watch=watch, ranks=ranks, about=about)
 
 
 def main(folder: Path, steps: int, kill_at: int | None) -> None:
@@ -71,8 +71,8 @@ def main(folder: Path, steps: int, kill_at: int | None) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     torch.set_num_threads(1)
-    watch = Watch(log_every=2, checkpoint_every=3, on_progress=die)
-    with started() as ranks:
+    watch = TrainCallbacks(log_every=2, checkpoint_every=3, on_progress=die)
+    with join_processes() as ranks:
         # a dropout draws other numbers for a half of a batch, so several processes go without
         model = toy(dropout=0.0 if ranks.count > 1 else NOISY)
         run(folder, steps, model=model, ranks=ranks, watch=watch)

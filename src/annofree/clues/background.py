@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.structures import BACKGROUND, Classes, LabelMap, Vocabulary
 
 __all__ = ["Asked", "Background", "with_negatives"]
@@ -60,14 +60,14 @@ class Background:
     def __post_init__(self) -> None:
         object.__setattr__(self, "words", tuple(self.words))
         if self.rule not in _RULES:
-            raise unknown_name("background rule", self.rule, _RULES)
+            raise build_unknown_error("background rule", self.rule, _RULES)
         if self.rule == "words" and not self.words:
             raise InputError("expected words for the background, got none; give some, or take the rule 'none'")
 
-    def asked(self, classes: Classes) -> Asked:
+    def list_rows(self, classes: Classes) -> Asked:
         """List the text rows to score for the given classes.
 
-        >>> asked = Background(words=("sky", "wall")).asked("dog, cat, sky")
+        >>> asked = Background(words=("sky", "wall")).list_rows("dog, cat, sky")
         >>> asked.rows.names, asked.names, asked.owner
         (('wall', 'dog', 'cat', 'sky'), ('background', 'dog', 'cat', 'sky'), (0, 1, 2, 3))
         """
@@ -82,7 +82,7 @@ class Background:
         rows = Vocabulary((*extra, *vocabulary.names), (*((word,) for word in extra), *vocabulary.synonyms))
         return Asked(rows, names, (*(background or 0 for _ in extra), *own), background)
 
-    def labelled(self, asked: Asked, best: Tensor, values: Tensor, objectness: Tensor | None = None) -> LabelMap:
+    def label_pixels(self, asked: Asked, best: Tensor, values: Tensor, objectness: Tensor | None = None) -> LabelMap:
         """Label each pixel from its best row ``best`` (H, W), the score ``values`` (H, W) and ``objectness`` (H, W).
 
         Raises InputError if the rule needs an objectness map and none is given.

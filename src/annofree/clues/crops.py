@@ -18,7 +18,7 @@ from torch import Tensor
 
 from annofree.errors import InputError
 
-__all__ = ["Layout", "Placement", "Tiling", "bicubic", "cut", "interpolation", "mean_map", "tilings"]
+__all__ = ["Layout", "Placement", "Tiling", "average_tiles", "cut", "interpolate_weights", "lay_tilings", "resize_bicubic"]
 
 Layout = Literal["sliding", "partition"]
 """Windows that overlap by half, or that meet and do not overlap."""
@@ -50,7 +50,7 @@ class Tiling:
         return [(x0, y0, x1, y1) for y0, y1 in self.rows for x0, x1 in self.columns]
 
 
-def tilings(size: tuple[int, int], scales: Sequence[int], layout: Layout) -> list[Tiling]:
+def lay_tilings(size: tuple[int, int], scales: Sequence[int], layout: Layout) -> list[Tiling]:
     """Compute one tiling per scale over a canvas of ``size`` (h, w).
 
     A window has 1 / 2 ** s of the canvas's short side.  ``sliding``: half a window apart or a little closer, so that the last
@@ -58,7 +58,8 @@ def tilings(size: tuple[int, int], scales: Sequence[int], layout: Layout) -> lis
     ceil(w / P) even parts; the paper does not specify the remainder.
     Raises InputError for a scale under 0 or with windows under a pixel.
 
-    >>> [t.grid for t in tilings((256, 256), (0, 1, 2), "sliding")], [t.grid for t in tilings((448, 597), (0, 1), "partition")]
+    >>> sliding, partition = lay_tilings((256, 256), (0, 1, 2), "sliding"), lay_tilings((448, 597), (0, 1), "partition")
+    >>> [t.grid for t in sliding], [t.grid for t in partition]
     ([(1, 1), (3, 3), (7, 7)], [(1, 1), (2, 3)])
     """
     if not scales or min(scales) < 0 or min(size) >> max(scales) < 1:
@@ -97,22 +98,22 @@ def cut(canvas: Tensor, tiling: Tiling, side: int) -> Tensor:
     for shape in dict.fromkeys(shapes):
         chosen = [i for i, s in enumerate(shapes) if s == shape]
         windows = torch.stack([canvas[:, y0:y1, x0:x1] for x0, y0, x1, y1 in (boxes[i] for i in chosen)])
-        out[chosen] = bicubic(windows, side)
+        out[chosen] = resize_bicubic(windows, side)
     return out
 
 
-def bicubic(pictures: Tensor, side: int) -> Tensor:
+def resize_bicubic(images: Tensor, side: int) -> Tensor:
     """Resize images (N, 3, h, w) in 0 .. 1 to (N, 3, side, side) as Pillow does, to the gray level.
 
     Columns, then rows, and whole gray levels between the two: without that a sharp edge is 20 levels off.
     """
-    levels = (pictures.double() * 255).round()
+    levels = (images.double() * 255).round()
     height, width = levels.shape[-2:]
     if width != side:
         levels = _whole(levels @ _weights(width, side).to(levels.device).T)
     if height != side:
         levels = _whole(_weights(height, side).to(levels.device) @ levels)
-    return levels.to(pictures) / 255
+    return levels.to(images) / 255
 
 
 def _whole(sums: Tensor) -> Tensor:
@@ -124,10 +125,10 @@ def _weights(length: int, side: int) -> Tensor:
     """Resampling weights from ``length`` px to ``side`` px, (side, length): Pillow's cubic (a = -0.5) in whole 2 ** -22."""
     scale = length / side
     reach = max(scale, 1.0)
-    centres = (torch.arange(side, dtype=torch.float64)[:, None] + 0.5) * scale
+    centers = (torch.arange(side, dtype=torch.float64)[:, None] + 0.5) * scale
     places = torch.arange(length, dtype=torch.float64)
-    first, end = ((centres + sign * 2 * reach + 0.5).floor() for sign in (-1, 1))
-    x = ((places + 0.5 - centres) / reach).abs()
+    first, end = ((centers + sign * 2 * reach + 0.5).floor() for sign in (-1, 1))
+    x = ((places + 0.5 - centers) / reach).abs()
     near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
     cubic = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
     cubic = torch.where((places >= first) & (places < end), cubic, 0.0)
@@ -135,35 +136,35 @@ def _weights(length: int, side: int) -> Tensor:
     return (shares.abs() + 0.5).floor() * shares.sign()
 
 
-def mean_map(grids: Sequence[Tensor], tiles: Sequence[Tiling], size: tuple[int, int], placement: Placement) -> Tensor:
+def average_tiles(grids: Sequence[Tensor], tiles: Sequence[Tiling], size: tuple[int, int], placement: Placement) -> Tensor:
     """Upsample the values (K, kh, kw) of each scale to ``size`` (H, W), bilinear between windows, and average, (K, H, W)."""
     stacked = []
     for grid, tiling in zip(grids, tiles, strict=True):
-        columns = interpolation(tiling.columns, tiling.size[1], size[1], placement).to(grid)
+        columns = interpolate_weights(tiling.columns, tiling.size[1], size[1], placement).to(grid)
         stacked.append(grid @ columns.T)
-    down = [interpolation(t.rows, t.size[0], size[0], placement) for t in tiles]
+    down = [interpolate_weights(t.rows, t.size[0], size[0], placement) for t in tiles]
     # one matrix product for all scales
     return (torch.cat(down, 1).to(stacked[0]) / len(tiles)) @ torch.cat(stacked, 1)
 
 
-def interpolation(spans: Sequence[Span], length: int, full: int, placement: Placement) -> Tensor:
+def interpolate_weights(spans: Sequence[Span], length: int, full: int, placement: Placement) -> Tensor:
     """Interpolation weights of k windows along a side of ``length`` px at ``full`` positions, (full, k), rows sum to 1.
 
-    >>> interpolation([(0, 2), (1, 3), (2, 4)], 4, 4, "tiled").round(decimals=3).tolist()[1]
+    >>> interpolate_weights([(0, 2), (1, 3), (2, 4)], 4, 4, "tiled").round(decimals=3).tolist()[1]
     [0.375, 0.625, 0.0]
-    >>> interpolation([(0, 2), (1, 3), (2, 4)], 4, 4, "centres").tolist()[1]
+    >>> interpolate_weights([(0, 2), (1, 3), (2, 4)], 4, 4, "centres").tolist()[1]
     [0.5, 0.5, 0.0]
     """
     count = len(spans)
     if placement == "tiled":
-        centres = (torch.arange(count, dtype=torch.float64) + 0.5) * length / count
+        centers = (torch.arange(count, dtype=torch.float64) + 0.5) * length / count
     else:
-        centres = torch.tensor(spans, dtype=torch.float64).mean(1)
+        centers = torch.tensor(spans, dtype=torch.float64).mean(1)
     places = (torch.arange(full, dtype=torch.float64) + 0.5) * length / full
-    after = torch.searchsorted(centres, places).clamp(1, max(1, count - 1))
+    after = torch.searchsorted(centers, places).clamp(1, max(1, count - 1))
     if count == 1:
         return torch.ones(full, 1)
-    left, right = centres[after - 1], centres[after]
+    left, right = centers[after - 1], centers[after]
     weight = ((places - left) / (right - left)).clamp(0, 1)
     out = torch.zeros(full, count, dtype=torch.float64)
     out.scatter_(1, (after - 1)[:, None], (1 - weight)[:, None])

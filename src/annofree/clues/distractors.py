@@ -25,7 +25,7 @@ class Taxonomy:
     """Hypernyms, parts and synonyms of class names, in lower case.
 
     >>> pets = Taxonomy(kinds={"animal": ("dog", "cat"), "dog": ("puppy",)}, parts={"dog": ("paw",)})
-    >>> [sorted(pets.kin(word)) for word in ("dog", "Puppies", "guide dog", "paw", "sofa")]
+    >>> [sorted(pets.find_kin(word)) for word in ("dog", "Puppies", "guide dog", "paw", "sofa")]
     [['animal', 'dog', 'puppy'], ['animal', 'dog', 'puppy'], ['animal', 'dog', 'puppy'], ['dog', 'paw', 'puppy'], []]
     """
 
@@ -36,7 +36,7 @@ class Taxonomy:
     # what a thing is made of
     parts: Words = field(default_factory=dict)
 
-    def kin(self, word: str) -> frozenset[str]:
+    def find_kin(self, word: str) -> frozenset[str]:
         """A name and its related names: hypernyms, hyponyms and what it is a part of.
 
         None for an unknown word; for several words, the last one is looked up.
@@ -91,10 +91,10 @@ class Distractors:
         if not self.nearest > 0:
             raise InputError(f"expected a nearness above 0, got {self.nearest}")
 
-    def chosen(self, vocabulary: Vocabulary, clip: VisionLanguage) -> tuple[str, ...]:
+    def choose(self, vocabulary: Vocabulary, clip: VisionLanguage) -> tuple[str, ...]:
         """Choose the distractors for a class list, in the order of the list."""
         asked = [word.lower() for words in vocabulary.synonyms for word in words]
-        kin = {word: self.taxonomy.kin(word) for word in asked}
+        kin = {word: self.taxonomy.find_kin(word) for word in asked}
         gone = set(asked).union(*kin.values())
         left = [name for name in self.names if name.lower() not in gone]
         strangers = [word for word in asked if not kin[word]]
@@ -104,8 +104,8 @@ class Distractors:
 
     def _apart(self, left: list[str], strangers: Iterable[str], clip: VisionLanguage) -> list[str]:
         """The names that are not too similar to any of the words."""
-        words = clip.words(Vocabulary.from_entries((name,) for name in left))
-        cosines = words @ clip.words(Vocabulary.from_entries((word,) for word in dict.fromkeys(strangers))).T
+        words = clip.encode_text(Vocabulary.from_entries((name,) for name in left))
+        cosines = words @ clip.encode_text(Vocabulary.from_entries((word,) for word in dict.fromkeys(strangers))).T
         return [name for name, near in zip(left, _near(cosines, self.nearest), strict=True) if not near]
 
 

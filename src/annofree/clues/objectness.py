@@ -12,17 +12,17 @@ from annofree.errors import InputError
 from annofree.protocols import Segmenter
 from annofree.structures import Classes, Detections, Image, Vocabulary
 
-__all__ = ["InstanceObjectness", "instance_map"]
+__all__ = ["InstanceObjectness", "sum_instance_masks"]
 
 
-def instance_map(found: Detections, min_score: float = 0.3) -> Tensor:
+def sum_instance_masks(found: Detections, min_score: float = 0.3) -> Tensor:
     """Sum the masks of all detections scored ``min_score`` or more, times their scores, and divide by the highest sum, (H, W).
 
     The rule by which CLIP-DIY reads CutLER; zeros where nothing was found.
 
     >>> import numpy as np
     >>> both = np.array([[[1, 1, 0]], [[0, 1, 0]]], bool)
-    >>> instance_map(Detections.from_masks(both, [0, 0], [0.5, 0.5], ["thing"])).tolist()
+    >>> sum_instance_masks(Detections.from_masks(both, [0, 0], [0.5, 0.5], ["thing"])).tolist()
     [[0.5, 1.0, 0.0]]
     """
     strong = found[found.scores >= min_score]
@@ -49,7 +49,7 @@ class InstanceObjectness:
         asked = {"classes": list(self.classes.names), "min_score": self.min_score}
         return {"objectness": "instances", **asked, "segmenter": self.segmenter.provenance}
 
-    def maps(self, images: Sequence[Image]) -> list[Tensor]:
+    def predict_maps(self, images: Sequence[Image]) -> list[Tensor]:
         """How likely each pixel belongs to some thing, (H, W) in 0 .. 1 per image."""
         encodings = self.segmenter.encode(images) if images else []
-        return [instance_map(self.segmenter.instances(e, self.classes), self.min_score) for e in encodings]
+        return [sum_instance_masks(self.segmenter.instances(e, self.classes), self.min_score) for e in encodings]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from annofree.errors import InputError
 
-__all__ = ["FEWEST", "folder_levels", "levelled", "standing_out"]
+__all__ = ["FEWEST", "measure_folder_levels", "standardize_evidence", "subtract_levels"]
 
 FEWEST = 20
 """Images, or names, below which a mean says little: on the emoji scenes 10 images are worse than none, 20 are better."""
@@ -20,14 +20,14 @@ FEWEST = 20
 _LEAST = 1e-6
 
 
-def folder_levels(presences: Iterable[Tensor]) -> Tensor:
+def measure_folder_levels(presences: Iterable[Tensor]) -> Tensor:
     """Return how far the mean logit of each class lies above that of all classes, (K), from presences (K) in 0 .. 1 per image.
 
     This takes a class that is in most of the images for one that is liked too well, so it is for many names of which each
     is in few images.  Raises InputError for fewer than 20 images.
 
-    >>> levels = folder_levels([torch.tensor([0.1, 0.5])] * 20)
-    >>> levelled(torch.tensor([0.1, 0.5]), levels).round(decimals=3).tolist()
+    >>> levels = measure_folder_levels([torch.tensor([0.1, 0.5])] * 20)
+    >>> subtract_levels(torch.tensor([0.1, 0.5]), levels).round(decimals=3).tolist()
     [0.25, 0.25]
     """
     total, count = torch.zeros(0), 0
@@ -40,7 +40,7 @@ def folder_levels(presences: Iterable[Tensor]) -> Tensor:
     return mean - mean.mean()
 
 
-def levelled(presence: Tensor, levels: Tensor) -> Tensor:
+def subtract_levels(presence: Tensor, levels: Tensor) -> Tensor:
     """Take the folder's levels (K) off an image's presences (K)."""
     return torch.sigmoid(_logits(presence) - levels.to(presence))
 
@@ -49,7 +49,7 @@ def _logits(presence: Tensor) -> Tensor:
     return torch.logit(presence, _LEAST)
 
 
-def standing_out(evidence: Tensor) -> Tensor:
+def standardize_evidence(evidence: Tensor) -> Tensor:
     """How far each of R names stands out among them all in an image, (R), in standard deviations.
 
     ``evidence`` (R, 2) is what speaks for each: the similarity of the whole image, and of its best cells; the larger of the
@@ -59,7 +59,7 @@ def standing_out(evidence: Tensor) -> Tensor:
 
     >>> evidence = torch.zeros(100, 2)
     >>> evidence[7, 1] = 0.3
-    >>> [round(float(value), 1) for value in standing_out(evidence)[[0, 7]]]
+    >>> [round(float(value), 1) for value in standardize_evidence(evidence)[[0, 7]]]
     [0.0, 9.9]
     """
     if len(evidence) < FEWEST:

@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.ops.boxes import tight_boxes
+from annofree.ops.boxes import compute_tight_boxes
 from annofree.protocols import VisionLanguage
 from annofree.structures import BoolArray, FeatureMap, Image
 
-__all__ = ["cut_out_features", "cut_outs", "pooled_features"]
+__all__ = ["draw_cut_outs", "encode_cut_outs", "pool_features"]
 
-_GREY = 0.5  # of the blanked outside, near the mean of images
+_GRAY = 0.5  # of the blanked outside, near the mean of images
 _MARGIN = 1.1  # side of a cut-out over the longer side of the region's box
 _AT_ONCE = 64
 
 
-def pooled_features(tokens: FeatureMap, masks: BoolArray) -> Tensor:
+def pool_features(tokens: FeatureMap, masks: BoolArray) -> Tensor:
     """The unit mean (N, D) of the cells of ``tokens`` under each mask (N, H, W), each cell weighted by its covered fraction.
 
     It costs one matrix product per call.  A mask that covers no cell gets zeros.
@@ -33,7 +33,7 @@ def pooled_features(tokens: FeatureMap, masks: BoolArray) -> Tensor:
     >>> tokens = FeatureMap(torch.eye(2).view(2, 1, 2), (2, 4))
     >>> left = np.zeros((1, 2, 4), bool)
     >>> left[:, :, :2] = True
-    >>> pooled_features(tokens, left).tolist()
+    >>> pool_features(tokens, left).tolist()
     [[1.0, 0.0]]
     """
     values, grid = tokens.values, tokens.values.shape[-2:]
@@ -49,17 +49,17 @@ def pooled_features(tokens: FeatureMap, masks: BoolArray) -> Tensor:
     return F.normalize(share @ values.flatten(1).T, dim=1)
 
 
-def cut_out_features(clip: VisionLanguage, image: Image, masks: BoolArray) -> Tensor:
+def encode_cut_outs(clip: VisionLanguage, image: Image, masks: BoolArray) -> Tensor:
     """One unit feature (N, D) per masked crop: the square around the mask, with the outside blanked."""
     groups = (masks[start : start + _AT_ONCE] for start in range(0, len(masks), _AT_ONCE))
-    seen = [clip.squares(torch.stack(list(cut_outs(image, some, clip.side)))).cpu() for some in groups]
+    seen = [clip.encode_squares(torch.stack(list(draw_cut_outs(image, some, clip.side)))).cpu() for some in groups]
     return torch.cat([torch.zeros(0, clip.dimension), *seen])
 
 
-def cut_outs(image: Image, masks: BoolArray, side: int) -> Iterator[Tensor]:
+def draw_cut_outs(image: Image, masks: BoolArray, side: int) -> Iterator[Tensor]:
     """Yield the square around each mask (H, W), a tenth wider than its box, gray outside of the mask, (3, side, side)."""
     pixels = torch.from_numpy(image.pixels).permute(2, 0, 1)
-    for mask, box in zip(masks, tight_boxes(masks), strict=True):
+    for mask, box in zip(masks, compute_tight_boxes(masks), strict=True):
         square = _square(pixels, torch.from_numpy(mask), box)
         yield F.interpolate(square[None], size=(side, side), mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
 
@@ -69,7 +69,7 @@ def _square(pixels: Tensor, mask: Tensor, box: npt.NDArray[np.float32]) -> Tenso
     side = max(4, math.ceil(max(x1 - x0, y1 - y0) * _MARGIN))
     left, top = math.floor((x0 + x1 - side) / 2), math.floor((y0 + y1 - side) / 2)
     rows, columns = (slice(max(0, at), min(length, at + side)) for at, length in zip((top, left), mask.shape, strict=True))
-    seen = torch.where(mask[rows, columns], pixels[:, rows, columns].float() / 255, _GREY)
-    canvas = torch.full((3, side, side), _GREY)
+    seen = torch.where(mask[rows, columns], pixels[:, rows, columns].float() / 255, _GRAY)
+    canvas = torch.full((3, side, side), _GRAY)
     canvas[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = seen
     return canvas

@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from annofree.ops.grids import nearest
+from annofree.ops.grids import resize_nearest
 from annofree.structures import ClueMap, FeatureMap
 
-__all__ = ["activation", "cosine_clues", "official_active"]
+__all__ = ["compute_cosine_clues", "mark_active_cells", "stretch_to_unit"]
 
 
-def cosine_clues(tokens: FeatureMap, words: Tensor, neutral: Tensor) -> ClueMap:
+def compute_cosine_clues(tokens: FeatureMap, words: Tensor, neutral: Tensor) -> ClueMap:
     """Cosine of each cell with each word, minus what every cell shares with neutral text.
 
     ``tokens`` (D, h, w) unit vectors, ``words`` (K, D) unit vectors, ``neutral`` (D).  The value is
@@ -25,10 +25,10 @@ def cosine_clues(tokens: FeatureMap, words: Tensor, neutral: Tensor) -> ClueMap:
     return ClueMap(values, tokens.size, "cosine")
 
 
-def activation(clues: Tensor) -> Tensor:
+def stretch_to_unit(clues: Tensor) -> Tensor:
     """Min-max normalize each map of (K, h, w) to 0 .. 1; a constant map becomes 0.
 
-    >>> activation(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]])).tolist()
+    >>> stretch_to_unit(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]])).tolist()
     [[[0.0, 1.0]], [[0.0, 0.0]]]
     """
     low, high = clues.amin((1, 2), keepdim=True), clues.amax((1, 2), keepdim=True)
@@ -36,9 +36,9 @@ def activation(clues: Tensor) -> Tensor:
     return torch.where(spread > 0, (clues - low) / spread.clamp(min=torch.finfo(clues.dtype).tiny), 0.0)
 
 
-def official_active(full: Tensor, grid: tuple[int, int]) -> Tensor:
+def mark_active_cells(full: Tensor, grid: tuple[int, int]) -> Tensor:
     """Mark the cells (K, h, w) of activations (K, H, W) that exceed 0.7 times their map's mean.
 
     The released demo of Zip takes the mean over all pixels and the cell's value at row floor(i H / h).
     """
-    return nearest(full, grid) > 0.7 * full.mean((1, 2), keepdim=True)
+    return resize_nearest(full, grid) > 0.7 * full.mean((1, 2), keepdim=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from annofree.errors import InputError
-from annofree.formats.annotations import names_of, thing_of
+from annofree.formats.annotations import list_names, read_annotation
 from annofree.formats.coco import CocoFile
 from annofree.io.coco_stream import stream_coco
 from annofree.ops.rle import rle_area
@@ -33,7 +33,7 @@ class Columns:
     order: IntArray
     firsts: IntArray
 
-    def of(self, index: int) -> IntArray:
+    def find_rows(self, index: int) -> IntArray:
         """Which are of an image."""
         return self.order[self.firsts[index] : self.firsts[index + 1]]
 
@@ -107,7 +107,7 @@ class CocoReading:
             return
         size = (int(image["height"]), int(image["width"]))
         # the name and the box are left open: categories may come later in the file, and boxes are those of the masks
-        thing = thing_of({**row, "bbox": [0.0] * 4}, {row["category_id"]: ""}, size)
+        thing = read_annotation({**row, "bbox": [0.0] * 4}, {row["category_id"]: ""}, size)
         if thing.crowd:
             self.left_out["crowd"] += 1
         elif thing.rle is None or not rle_area(thing.rle):
@@ -118,21 +118,21 @@ class CocoReading:
             self.category_ids.append(int(row["category_id"]))
             self.scores.append(1.0 if thing.score is None else thing.score)
 
-    def names(self) -> tuple[str, ...]:
+    def list_names(self) -> tuple[str, ...]:
         """The classes in order of category id."""
-        return names_of(CocoFile(categories=[self.categories[k] for k in sorted(self.categories)]))
+        return list_names(CocoFile(categories=[self.categories[k] for k in sorted(self.categories)]))
 
-    def rows(self) -> list[dict[str, Any]]:
+    def list_rows(self) -> list[dict[str, Any]]:
         """What the file says of each chosen image."""
         return [self.images[id_] for id_ in self.places]
 
-    def counts(self) -> IntArray:
+    def count_instances(self) -> IntArray:
         """Instances of each chosen image."""
         return np.bincount(np.array(self.owners, np.int64), minlength=len(self.ids)).astype(np.int64)
 
-    def columns(self, agnostic: bool) -> Columns:
+    def gather_columns(self, agnostic: bool) -> Columns:
         """All instances, of one class if ``agnostic``, sorted by image."""
-        firsts = np.concatenate([[0], np.cumsum(self.counts())]).astype(np.int64)
+        firsts = np.concatenate([[0], np.cumsum(self.count_instances())]).astype(np.int64)
         order = np.argsort(np.array(self.owners, np.int64), kind="stable").astype(np.int64)
         return Columns(self.masks, self._class_ids(agnostic), np.array(self.scores, np.float32), order, firsts)
 

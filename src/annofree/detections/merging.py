@@ -10,21 +10,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.ops.regions import Connectivity, components, without_small
+from annofree.ops.regions import Connectivity, drop_small, label_components
 from annofree.structures import Fragments
 
-__all__ = ["alone", "compact", "fragment_sums", "joined", "official_kept", "paper_kept", "regions_of"]
+__all__ = [
+    "as_single_instances",
+    "merge_adjacent",
+    "number_regions",
+    "select_compact",
+    "select_fragments_official",
+    "select_fragments_paper",
+    "sum_over_fragments",
+]
 
 _MOST_COMMON = 20
 
 
-def fragment_sums(labels: Tensor, count: int, values: Tensor) -> Tensor:
+def sum_over_fragments(labels: Tensor, count: int, values: Tensor) -> Tensor:
     """Sum each map of ``values`` (K, h, w) over each of the fragments 1 .. count of ``labels`` (h, w); (K, count)."""
     sums = torch.zeros(len(values), count + 1, dtype=values.dtype, device=values.device)
     return sums.index_add_(1, labels.flatten(), values.flatten(1))[:, 1:]
 
 
-def paper_kept(
+def select_fragments_paper(
     fragments: Fragments,
     activation: Tensor,
     *,
@@ -38,23 +46,23 @@ def paper_kept(
     large box for its area, an object has not.  ``min_cells`` is ours: a boundary that K-means breaks into crumbs has
     compact crumbs, which would bridge what it separates.
     """
-    mean = fragment_sums(fragments.labels, len(fragments), activation) / fragments.area
-    return (mean >= min_activation) & compact(fragments, max_box_ratio, min_cells)
+    mean = sum_over_fragments(fragments.labels, len(fragments), activation) / fragments.area
+    return (mean >= min_activation) & select_compact(fragments, max_box_ratio, min_cells)
 
 
-def compact(fragments: Fragments, max_box_ratio: float, min_cells: int) -> Tensor:
-    """Which fragments fill their box and are no crumbs, (N) bool; see ``paper_kept``."""
+def select_compact(fragments: Fragments, max_box_ratio: float, min_cells: int) -> Tensor:
+    """Which fragments fill their box and are no crumbs, (N) bool; see ``select_fragments_paper``."""
     return (_box_area(fragments) <= max_box_ratio * fragments.area) & (fragments.area >= min_cells)
 
 
-def official_kept(fragments: Fragments, active: Tensor) -> Tensor:
+def select_fragments_official(fragments: Fragments, active: Tensor) -> Tensor:
     """Keep fragments as the released demo does, for ``active`` (K, h, w) bool; returns (K, N) bool.
 
     More than 0.3 of a fragment's cells are active, its box is under 3 times its area, and its cluster is among the
     20 most common keys of the map that holds the cluster where active and 0 elsewhere.  So a cluster without an active
     cell is out, and when all 20 clusters and key 0 occur, the rarest is dropped (of equals, the one met last).
     """
-    counts = fragment_sums(fragments.labels, len(fragments), active.to(torch.int64))
+    counts = sum_over_fragments(fragments.labels, len(fragments), active.to(torch.int64))
     compact = _box_area(fragments) < 3 * fragments.area
     # in double precision, as Python divides, so that exactly 0.3 stays exactly 0.3
     fraction = counts.double() / fragments.area.double()
@@ -93,32 +101,32 @@ def _common_of_equals(keys: Tensor, counts: Tensor) -> Tensor:
     return common
 
 
-def joined(fragments: Fragments, kept: Tensor, connectivity: Connectivity, min_area: int = 0) -> Tensor:
+def merge_adjacent(fragments: Fragments, kept: Tensor, connectivity: Connectivity, min_area: int = 0) -> Tensor:
     """Join the kept fragments (K, N) bool of each class into instances, (K, h, w) int64, numbered from 1 over all classes.
 
     Kept fragments of a class that touch are one instance (Zip, section 3.3); those under ``min_area`` cells are dropped.
     One class may also be given as (N), for a map (h, w).
     """
     if kept.ndim == 1:
-        return joined(fragments, kept[None], connectivity, min_area)[0]
+        return merge_adjacent(fragments, kept[None], connectivity, min_area)[0]
     union = torch.cat([kept.new_zeros(len(kept), 1), kept], 1)[:, fragments.labels]
-    return regions_of(union, connectivity, min_area)
+    return number_regions(union, connectivity, min_area)
 
 
-def alone(fragments: Fragments, kept: Tensor) -> Tensor:
+def as_single_instances(fragments: Fragments, kept: Tensor) -> Tensor:
     """Take each kept fragment (K, N) bool for an instance of its own, (K, h, w) int64, numbered from 1 over all classes."""
     numbers = (kept.flatten().cumsum(0) * kept.flatten()).view(kept.shape)
     return torch.cat([numbers.new_zeros(len(kept), 1), numbers], 1)[:, fragments.labels]
 
 
-def regions_of(marked: Tensor, connectivity: Connectivity, min_area: int = 0) -> Tensor:
+def number_regions(marked: Tensor, connectivity: Connectivity, min_area: int = 0) -> Tensor:
     """Number the connected regions of each map (K, h, w) bool, from 1 over all maps, without those under ``min_area`` cells.
 
-    >>> regions_of(torch.tensor([[[True, False, True]], [[True, True, True]]]), 4).tolist()
+    >>> number_regions(torch.tensor([[[True, False, True]], [[True, True, True]]]), 4).tolist()
     [[[1, 0, 2]], [[3, 3, 3]]]
     """
     count, height, width = marked.shape
     # one sheet, with an empty row between the maps so that they never touch: one call for all classes
     sheet = F.pad(marked.to(torch.uint8), (0, 0, 0, 1)).view(-1, width)
-    regions = without_small(components(sheet, connectivity), min_area) if count else sheet.long()
+    regions = drop_small(label_components(sheet, connectivity), min_area) if count else sheet.long()
     return regions.view(count, height + 1, width)[:, :height]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.ops.rle import rle_iou, rle_part
 from annofree.structures import BoolArray, Detections, IntArray
 
@@ -97,7 +97,7 @@ class Overlaps:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"expected {name.replace('_', '-')} from 0 to 1, got {getattr(self, name)}")
         if self.prefer not in get_args(Prefer):
-            raise unknown_name("preference", self.prefer, get_args(Prefer))
+            raise build_unknown_error("preference", self.prefer, get_args(Prefer))
 
     @classmethod
     def of(cls, text: str | None) -> Overlaps:
@@ -227,7 +227,7 @@ def _pair(part: str) -> tuple[str, str]:
     name, equals, value = part.partition("=")
     known, name = [f.name for f in fields(Overlaps)], name.strip().replace("-", "_")
     if name not in known:
-        raise unknown_name("part of a policy for overlaps", name.replace("_", "-"), [k.replace("_", "-") for k in known])
+        raise build_unknown_error("part of a policy for overlaps", name.replace("_", "-"), [k.replace("_", "-") for k in known])
     if not equals:
         raise InputError(f"expected a value for {name.replace('_', '-')}, such as within=0.5, got {part.strip()!r}")
     return name, value.strip()

@@ -15,22 +15,22 @@ from scipy import ndimage
 from torch import Tensor
 
 from annofree.errors import InputError
-from annofree.ops.grids import resized
-from annofree.ops.regions import Connectivity, components
+from annofree.ops.grids import resize_maps
+from annofree.ops.regions import Connectivity, label_components
 from annofree.ops.rle import decode_rle
 from annofree.structures import BoolArray, Detections, FloatArray, LabelMap
 
 __all__ = [
     "Draw",
     "Painted",
-    "class_regions",
-    "component_regions",
-    "confidence",
-    "label_map_of",
-    "on_pixels",
-    "region_detections",
-    "region_means",
-    "strongest",
+    "average_over_regions",
+    "build_label_map",
+    "compute_confidence",
+    "convert_regions",
+    "find_strongest",
+    "number_classes",
+    "number_components",
+    "resize_to_pixels",
 ]
 
 _AT_ONCE = 2**25  # values in memory, 128 MiB
@@ -48,18 +48,18 @@ class Painted(NamedTuple):
     values: Tensor
 
 
-def on_pixels(maps: Tensor, size: tuple[int, int], window: tuple[int, int] | None = None) -> Tensor:
+def resize_to_pixels(maps: Tensor, size: tuple[int, int], window: tuple[int, int] | None = None) -> Tensor:
     """Resize maps (K, h, w), whose cells cover ``window`` (H', W') from the top left or else all of ``size``, to (K, *size)."""
-    return resized(maps, window or size)[..., : size[0], : size[1]]
+    return resize_maps(maps, window or size)[..., : size[0], : size[1]]
 
 
-def strongest(draw: Draw, count: int, size: tuple[int, int], *, at_once: int = _AT_ONCE) -> Painted:
+def find_strongest(draw: Draw, count: int, size: tuple[int, int], *, at_once: int = _AT_ONCE) -> Painted:
     """Find for each pixel the class with the highest score among ``count``, of equals the first.
 
     No more than ``at_once`` scores are drawn at a time, but always one class.
 
     >>> scores = torch.tensor([0.1, 0.9, 0.9]).view(3, 1, 1)
-    >>> strongest(lambda part: scores[part], 3, (1, 1), at_once=1).best.tolist()
+    >>> find_strongest(lambda part: scores[part], 3, (1, 1), at_once=1).best.tolist()
     [[1]]
     """
     first, *rest = _parts(count, size, at_once)
@@ -71,13 +71,13 @@ def strongest(draw: Draw, count: int, size: tuple[int, int], *, at_once: int = _
     return Painted(best, values)
 
 
-def confidence(
+def compute_confidence(
     draw: Draw, count: int, size: tuple[int, int], values: Tensor, scale: float, *, at_once: int = _AT_ONCE
 ) -> Tensor:
     """The probability (H, W) of classes scored ``values`` (H, W) in the softmax of ``scale`` times all ``count`` scores.
 
     >>> scores = torch.zeros(4, 1, 1)
-    >>> confidence(lambda part: scores[part], 4, (1, 1), torch.zeros(1, 1), 100.0, at_once=2).tolist()
+    >>> compute_confidence(lambda part: scores[part], 4, (1, 1), torch.zeros(1, 1), 100.0, at_once=2).tolist()
     [[0.25]]
     """
     first, *rest = _parts(count, size, at_once)
@@ -92,18 +92,18 @@ def _parts(count: int, size: tuple[int, int], at_once: int) -> list[slice]:
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
-def component_regions(labels: LabelMap, connectivity: Connectivity = 8) -> tuple[Tensor, list[int]]:
+def number_components(labels: LabelMap, connectivity: Connectivity = 8) -> tuple[Tensor, list[int]]:
     """Number the connected regions of each class, (H, W) int64 from 1, 0 for background; and the class of each region."""
     named = torch.from_numpy(labels.labels.astype(np.int64) + 1)
     if labels.background is not None:
         named[named == labels.background + 1] = 0
-    regions = components(named, connectivity)
+    regions = label_components(named, connectivity)
     flat = regions.flatten()
     owner = torch.zeros(int(flat.max()) + 1, dtype=torch.long).index_copy_(0, flat, named.flatten())
     return regions, (owner[1:] - 1).tolist()
 
 
-def class_regions(labels: LabelMap) -> tuple[Tensor, list[int]]:
+def number_classes(labels: LabelMap) -> tuple[Tensor, list[int]]:
     """Number the classes that have pixels, (H, W) int64 from 1, 0 for background; and the class of each number.
 
     All pixels of a class are one proposal, as where ZUTIS takes MaskCLIP for an instance baseline.
@@ -114,14 +114,14 @@ def class_regions(labels: LabelMap) -> tuple[Tensor, list[int]]:
     return torch.from_numpy(number[labels.labels]), present  # void is -1: the last entry, which stays 0
 
 
-def region_means(regions: Tensor, count: int, maps: Sequence[Tensor]) -> FloatArray:
+def average_over_regions(regions: Tensor, count: int, maps: Sequence[Tensor]) -> FloatArray:
     """The mean (count, M) of M maps (H, W) over each of the regions (H, W) 1 .. count."""
     numbers, numbered = np.arange(1, count + 1), regions.numpy()
     means = [ndimage.mean(m.cpu().numpy(), numbered, numbers) for m in maps]
     return np.stack(means, 1).astype(np.float32).reshape(count, len(maps))
 
 
-def region_detections(
+def convert_regions(
     regions: Tensor, owner: Sequence[int], scores: FloatArray, names: Sequence[str], *, min_area: int = 0, most: int = 100
 ) -> Detections:
     """Turn the regions (H, W) 1 .. N into detections of the classes ``owner`` (N) into ``names``, scored by ``scores`` (N).
@@ -136,7 +136,7 @@ def region_detections(
     return Detections.from_masks(masks, np.asarray(owner, np.int64)[kept], scores[kept], names)
 
 
-def label_map_of(found: Detections, background: int, threshold: float = 0.5) -> LabelMap:
+def build_label_map(found: Detections, background: int, threshold: float = 0.5) -> LabelMap:
     """The likeliest name of each pixel, by scored masks that may overlap and may be wrong.
 
     A pixel has a name with the chance that one of the masks of that name on it, at least, is right, each by its score and by
@@ -146,7 +146,7 @@ def label_map_of(found: Detections, background: int, threshold: float = 0.5) -> 
     >>> left, all_of_it = np.array([[1, 0]], bool), np.array([[1, 1]], bool)
     >>> masks, names = np.stack([all_of_it, left, left]), ["background", "dog", "cat"]
     >>> found = Detections.from_masks(masks, [1, 2, 2], [0.6, 0.5, 0.4], names)
-    >>> label_map_of(found, background=0).labels.tolist()
+    >>> build_label_map(found, background=0).labels.tolist()
     [[2, 1]]
     """
     if not 0 <= threshold <= 1:

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.ops.rle import rle_part
 from annofree.structures import Detections, LabelMap
 
-__all__ = ["PanopticMap", "PanopticSettings", "Segment", "panoptic"]
+__all__ = ["PanopticMap", "PanopticSettings", "Segment", "merge_panoptic"]
 
 Ids = npt.NDArray[np.int32]
 
@@ -109,7 +109,7 @@ class PanopticMap:
         return cls(segments, infos, tuple(category["name"] for category in categories))
 
 
-def panoptic(
+def merge_panoptic(
     detections: Detections,
     labels: LabelMap,
     settings: PanopticSettings | None = None,
@@ -127,7 +127,7 @@ def panoptic(
 
     >>> dogs = Detections.from_masks(np.array([[[1, 1, 0, 0]], [[1, 1, 1, 0]]], bool), [0, 0], [0.9, 0.8], ["dog"])
     >>> ground = LabelMap(np.array([[0, 0, 1, 1]], np.int32), ("dog", "grass"))
-    >>> found = panoptic(dogs, ground)
+    >>> found = merge_panoptic(dogs, ground)
     >>> found.segments.tolist(), [found.names[info.class_id] for info in found.infos]
     ([[1, 1, 2, 2]], ['dog', 'grass'])
     """
@@ -152,7 +152,7 @@ def _stuff(detections: Detections, labels: LabelMap, stuff: Collection[str] | No
         return [name for name in known if name not in detections.names]
     for name in stuff:
         if name not in known:
-            raise unknown_name("stuff", name, known)
+            raise build_unknown_error("stuff", name, known)
     return [name for name in known if name in stuff]
 
 

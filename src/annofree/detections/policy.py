@@ -14,11 +14,11 @@ import numpy as np
 from torch import Tensor
 
 from annofree.detections.nms import Overlaps
-from annofree.detections.verification import Calibration, Naming, geometry, named, signals_of
+from annofree.detections.verification import Calibration, Naming, compute_signals, measure_geometry, pick_best_rows
 from annofree.errors import InputError
 from annofree.structures import Detections, FloatArray, IntArray
 
-__all__ = ["OutputPolicy", "ranking_signals", "verified"]
+__all__ = ["OutputPolicy", "compute_ranking_signals", "verify_detections"]
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class OutputPolicy:
         >>> len(OutputPolicy(overlaps=Overlaps(within=0.5)).decide(twice)), len(OutputPolicy(floor=0.7).decide(twice))
         (1, 1)
         """
-        decided = ranking[self.kept(ranking, told)]
+        decided = ranking[self.select(ranking, told)]
         return decided if told is None else replace(decided, names=decided.names[:told])
 
-    def kept(self, ranking: Detections, told: int | None = None) -> IntArray:
+    def select(self, ranking: Detections, told: int | None = None) -> IntArray:
         """Which of the ranked detections ``decide`` hands over, (M) indices in their order."""
         rows = self.overlaps.select(ranking)
         rows = rows[ranking.scores[rows] >= self.floor]
@@ -70,7 +70,7 @@ class OutputPolicy:
         return rows[: self.most]
 
 
-def verified(
+def verify_detections(
     ranking: Detections, features: Tensor, words: Tensor, presence: Tensor, policy: OutputPolicy, names: Sequence[str]
 ) -> Detections:
     """Name each detection (N) again by its ``features`` (N, D), and score it; the likeliest first.
@@ -80,18 +80,20 @@ def verified(
     """
     if not len(ranking):
         return replace(ranking, names=tuple(names))
-    shares = policy.naming.shares(features, words)
-    best = named(shares)
+    shares = policy.naming.compute_shares(features, words)
+    best = pick_best_rows(shares)
     if policy.calibration is None:
         scores: FloatArray = shares.max(1).values.cpu().numpy() * ranking.scores
     else:
-        scores = policy.calibration.probability(ranking_signals(ranking, features, words, shares, presence))
+        scores = policy.calibration.predict(compute_ranking_signals(ranking, features, words, shares, presence))
     order = np.argsort(-scores, kind="stable")
     again = replace(ranking, names=tuple(names), class_ids=best, scores=scores.astype(np.float32))
     return again[order]
 
 
-def ranking_signals(ranking: Detections, features: Tensor, words: Tensor, shares: Tensor, presence: Tensor) -> FloatArray:
+def compute_ranking_signals(
+    ranking: Detections, features: Tensor, words: Tensor, shares: Tensor, presence: Tensor
+) -> FloatArray:
     """The signals (N, S) of the detections of a ranking, whose scores stand for their quality."""
     drawn = np.stack([ranking.scores, np.ones_like(ranking.scores)], 1)
-    return signals_of(features, words, shares, presence, drawn, geometry(ranking.rles, ranking.size))
+    return compute_signals(features, words, shares, presence, drawn, measure_geometry(ranking.rles, ranking.size))

@@ -11,16 +11,16 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from annofree.ops.boxes import centres, tight_boxes
+from annofree.ops.boxes import compute_centers, compute_tight_boxes
 from annofree.protocols import Embedding, Masker, PromptedMasks
 
-__all__ = ["Prompting", "SecondPrompt", "drawn"]
+__all__ = ["Prompting", "SecondPrompt", "draw_masks"]
 
 Prompting = Literal["none", "one-step", "two-step"]
 SecondPrompt = Literal["point", "box+point"]
 
 
-def drawn(
+def draw_masks(
     sam: Masker, embedding: Embedding, boxes: npt.NDArray[np.float32], prompting: Prompting, second: SecondPrompt
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
     """Draw one mask (N, H, W) for each coarse box (N, 4) px, with SAM's own guess of its IoU (N) in 0 .. 1.
@@ -28,11 +28,11 @@ def drawn(
     A step that draws nothing leaves the one before.  Whether the refined box is given again beside its center is not said
     in the paper: ``second`` chooses.
     """
-    first, quality = _single(sam.draw(embedding, boxes=boxes))
+    first, quality = _single(sam.predict_masks(embedding, boxes=boxes))
     if prompting == "one-step" or not len(boxes):
         return first, quality
-    refined = np.where(np.any(first, axis=(1, 2))[:, None], tight_boxes(first), boxes)
-    again = sam.draw(embedding, boxes=refined if second == "box+point" else None, points=centres(refined))
+    refined = np.where(np.any(first, axis=(1, 2))[:, None], compute_tight_boxes(first), boxes)
+    again = sam.predict_masks(embedding, boxes=refined if second == "box+point" else None, points=compute_centers(refined))
     masks, better = _single(again)
     found = np.any(masks, axis=(1, 2))
     return np.where(found[:, None, None], masks, first), np.where(found, better, quality)

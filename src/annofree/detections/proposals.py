@@ -16,7 +16,7 @@ from torch import Tensor
 from annofree.detections.nms import suppress_masks
 from annofree.structures import BoolArray, FloatArray, IntArray
 
-__all__ = ["Proposals", "grid_points"]
+__all__ = ["Proposals", "build_point_grid"]
 
 _BLOCK = 64  # masks that are compared at a time with those that are kept
 
@@ -47,7 +47,7 @@ class Proposals:
         """Several, one after the other; at least one."""
         return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("masks", "quality", "stability")))
 
-    def distinct(self, iou: float, most: int, *, least: float = 0.0, largest: float = 1.0) -> Proposals:
+    def suppress(self, iou: float, most: int, *, least: float = 0.0, largest: float = 1.0) -> Proposals:
         """The best by quality times stability, at most ``most``, no two with a mask IoU above ``iou``, strongest first.
 
         Masks that cover less than ``least`` or more than ``largest`` of the image are left out before, and so are empty ones.
@@ -66,10 +66,10 @@ class Proposals:
         return self[kept]
 
 
-def grid_points(side: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def build_point_grid(side: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
     """Points x y (side * side, 2) at the centers of a grid over an image of ``size`` (H, W), row by row.
 
-    >>> grid_points(2, (4, 8)).tolist()
+    >>> build_point_grid(2, (4, 8)).tolist()
     [[2.0, 1.0], [6.0, 1.0], [2.0, 3.0], [6.0, 3.0]]
     """
     steps = (np.arange(side) + 0.5) / side

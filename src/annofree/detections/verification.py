@@ -17,12 +17,12 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from annofree.errors import InputError, unknown_name
-from annofree.ops.boxes import tight_boxes
+from annofree.errors import InputError, build_unknown_error
+from annofree.ops.boxes import compute_tight_boxes
 from annofree.ops.rle import rle_areas, rle_boxes, rle_iou, rle_part
 from annofree.structures import RLE, BoolArray, FloatArray, Image, IntArray
 
-__all__ = ["SIGNALS", "Calibration", "Naming", "geometry", "named", "on_edges", "signals_of"]
+__all__ = ["SIGNALS", "Calibration", "Naming", "compute_signals", "measure_edge_support", "measure_geometry", "pick_best_rows"]
 
 SIGNALS = (
     "share",  # log of the softmax share of the best row
@@ -56,21 +56,21 @@ class Naming:
     # what cosines are multiplied by before the softmax; released CLIPs learned 100
     scale: float = 100.0
 
-    def shares(self, features: Tensor, words: Tensor) -> Tensor:
+    def compute_shares(self, features: Tensor, words: Tensor) -> Tensor:
         """The share of each row (N, R) for features (N, D) and unit words (R, D)."""
         return (self.scale * features @ words.T).softmax(1)
 
 
-def named(shares: Tensor) -> IntArray:
+def pick_best_rows(shares: Tensor) -> IntArray:
     """The best row of each candidate, (N), by its shares (N, R).
 
-    >>> named(torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]])).tolist()
+    >>> pick_best_rows(torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]])).tolist()
     [0, 2]
     """
     return shares.argmax(1).cpu().numpy().astype(np.int64)
 
 
-def geometry(rles: Sequence[RLE], size: tuple[int, int]) -> FloatArray:
+def measure_geometry(rles: Sequence[RLE], size: tuple[int, int]) -> FloatArray:
     """The signals of masks that hang on no name, from ``area`` on, (N, 7) float32, of an image of ``size`` (H, W)."""
     if not rles:
         return np.zeros((0, len(_GEOMETRY)), np.float32)
@@ -95,7 +95,7 @@ def geometry(rles: Sequence[RLE], size: tuple[int, int]) -> FloatArray:
     return np.stack(columns, 1).astype(np.float32)
 
 
-def on_edges(image: Image, masks: BoolArray) -> FloatArray:
+def measure_edge_support(image: Image, masks: BoolArray) -> FloatArray:
     """The part of the contour of each mask (N, H, W) that lies on an edge of the image, (N) float32 in 0 .. 1.
 
     A thing ends where the image changes; a part of one, or two that lie together, do not everywhere.  The change is the norm of
@@ -105,27 +105,27 @@ def on_edges(image: Image, masks: BoolArray) -> FloatArray:
     >>> pixels[5:15, 5:15] = 255
     >>> square, half = (pixels[..., 0] > 0), np.zeros((20, 20), bool)
     >>> half[5:15, 5:10] = True
-    >>> [round(float(part), 2) for part in on_edges(Image(pixels), np.stack([square, half]))]
+    >>> [round(float(part), 2) for part in measure_edge_support(Image(pixels), np.stack([square, half]))]
     [1.0, 0.85]
     """
     smooth = ndimage.gaussian_filter(image.pixels.astype(np.float32), (1, 1, 0))
     change = np.sqrt(sum((ndimage.sobel(smooth, axis) ** 2).sum(2) for axis in (0, 1)))
     edges = ndimage.maximum_filter(change, 3) > _EDGE * max(float(np.percentile(change, 95)), _TINY)
     parts = np.zeros(len(masks), np.float32)
-    for k, (mask, (x0, y0, x1, y1)) in enumerate(zip(masks, tight_boxes(masks).astype(int).tolist(), strict=True)):
+    for k, (mask, (x0, y0, x1, y1)) in enumerate(zip(masks, compute_tight_boxes(masks).astype(int).tolist(), strict=True)):
         around = slice(max(0, y0 - 1), y1 + 1), slice(max(0, x0 - 1), x1 + 1)
         contour = mask[around] & ~ndimage.binary_erosion(mask[around], border_value=1)  # the image's border is no contour
         parts[k] = edges[around][contour].mean() if contour.any() else 0.0
     return parts
 
 
-def signals_of(
+def compute_signals(
     features: Tensor, words: Tensor, shares: Tensor, presence: Tensor, drawn: FloatArray, shape: FloatArray
 ) -> FloatArray:
     """All signals (N, S) of candidates, each for its best row.
 
     ``presence`` (R); ``drawn`` (N, 2), quality and stability, or (N, 5) with whether a detector found it, its score there, and
-    the ``boundary``; ``shape`` (N, 7) as ``geometry`` gives it.
+    the ``boundary``; ``shape`` (N, 7) as ``measure_geometry`` gives it.
     """
     share, best = shares.max(1)
     likeness = 10 * (features * words[best]).sum(1)
@@ -141,7 +141,7 @@ class Calibration:
 
     Raises InputError for a weight of no signal.
 
-    >>> Calibration({"quality": 2.0}, -1.0).probability(np.zeros((1, len(SIGNALS)), np.float32)).tolist()[0].__round__(2)
+    >>> Calibration({"quality": 2.0}, -1.0).predict(np.zeros((1, len(SIGNALS)), np.float32)).tolist()[0].__round__(2)
     0.27
     """
 
@@ -155,11 +155,11 @@ class Calibration:
     def __post_init__(self) -> None:
         for name in self.weights:
             if name not in SIGNALS:
-                raise unknown_name("signal", name, SIGNALS)
+                raise build_unknown_error("signal", name, SIGNALS)
         if not all(np.isfinite([*self.weights.values(), self.offset])):
             raise InputError(f"expected finite weights of a calibration, got {dict(self.weights)} and {self.offset}")
 
-    def probability(self, signals: FloatArray) -> FloatArray:
+    def predict(self, signals: FloatArray) -> FloatArray:
         """How likely each candidate is right, (N) in 0 .. 1, by its signals (N, S)."""
         weights = np.array([self.weights.get(name, 0.0) for name in SIGNALS], np.float64)
         logit = np.asarray(signals, np.float64) @ weights + self.offset

@@ -21,7 +21,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError
 
-__all__ = ["LEVELS", "STRIDES", "Backbone", "Initialised", "check_norm", "initialise"]
+__all__ = ["LEVELS", "STRIDES", "Backbone", "LoadedBackbone", "check_norm", "load_backbone"]
 
 LEVELS = ("0", "1", "2", "3")
 """The levels of the pyramid that boxes are read from; the coarsest, ``pool``, makes proposals only."""
@@ -50,9 +50,9 @@ class Backbone(nn.Module):
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return the levels, in float32 also where the convolutions ran in half precision."""
-        return {name: level.float() for name, level in self.fpn(self.stages(pixels)).items()}
+        return {name: level.float() for name, level in self.fpn(self.compute_stages(pixels)).items()}
 
-    def stages(self, pixels: Tensor) -> dict[str, Tensor]:
+    def compute_stages(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return the four stages of the ResNet, finest first."""
         body: Any = self.body
         x, stages = body.stem(pixels), {}
@@ -127,7 +127,7 @@ def check_norm(norm: str, device: str) -> None:
 # weights to start from
 
 
-class Initialised(NamedTuple):
+class LoadedBackbone(NamedTuple):
     """Result of loading weights: ``loaded``, ``left_out`` of the source, and ``fresh`` ones that kept their initialization."""
 
     loaded: tuple[str, ...]
@@ -142,7 +142,7 @@ class Initialised(NamedTuple):
         return f"{said}, left out {', '.join(out[:8])}{' ...' if len(out) > 8 else ''}" if out else said
 
 
-def initialise(network: nn.Module, state: Mapping[str, Tensor]) -> Initialised:
+def load_backbone(network: nn.Module, state: Mapping[str, Tensor]) -> LoadedBackbone:
     """Load the ResNet of a detector from a state dict of torchvision, DINO or CLIP, in place.
 
     Names may stand behind a prefix, such as ``visual.`` or ``module.backbone.``; weights outside the ResNet are dropped,
@@ -165,7 +165,7 @@ def initialise(network: nn.Module, state: Mapping[str, Tensor]) -> Initialised:
     body.load_state_dict(taken, strict=False)
     out = tuple(sorted(name for name in state if name.removeprefix(prefix) not in taken or not name.startswith(prefix)))
     fresh = tuple(name for name in network.state_dict() if not name.startswith("backbone.body."))
-    return Initialised(tuple(f"backbone.body.{name}" for name in taken), out, fresh)
+    return LoadedBackbone(tuple(f"backbone.body.{name}" for name in taken), out, fresh)
 
 
 def _prefix(state: Mapping[str, Tensor]) -> str:

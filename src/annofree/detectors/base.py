@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from annofree.detectors.config import DetectorConfig
-from annofree.detectors.preprocessing import resized, working_size
-from annofree.detectors.types import Found, Target
+from annofree.detectors.preprocessing import compute_working_size, resize_image
+from annofree.detectors.types import DetectionTargets, RawDetections
 from annofree.errors import InputError
 
 __all__ = ["DetectorNetwork"]
@@ -29,15 +29,15 @@ class DetectorNetwork(nn.Module, ABC):
         self.config = config
 
     @abstractmethod
-    def forward(self, pixels: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+    def forward(self, pixels: Sequence[Tensor], targets: Sequence[DetectionTargets]) -> dict[str, Tensor]:
         """Name the losses, whose sum is minimized; for training, at the size the images come in."""
 
     @abstractmethod
-    def find(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Found]:
+    def find(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
         """Find things in images of one working size; answers are in px of images of ``sizes``."""
 
     @torch.inference_mode()
-    def detect(self, pixels: Sequence[Tensor]) -> list[Found]:
+    def detect(self, pixels: Sequence[Tensor]) -> list[RawDetections]:
         """Find things, at the size of the configuration; answers are in px of the given images.
 
         Images of one working size are read together, so that what is found does not depend on the others, up to rounding.
@@ -46,14 +46,14 @@ class DetectorNetwork(nn.Module, ABC):
         if self.training:
             raise InputError("expected a detector in evaluation mode to find things; call eval() first")
         sizes = [(p.shape[1], p.shape[2]) for p in pixels]
-        read = [working_size(size, self.config.side, self.config.longest) for size in sizes]
-        found: dict[int, Found] = {}
+        read = [compute_working_size(size, self.config.side, self.config.longest) for size in sizes]
+        found: dict[int, RawDetections] = {}
         for size in dict.fromkeys(read):
             same = [i for i, other in enumerate(read) if other == size]
             for start in range(0, len(same), _BATCH):
                 some = same[start : start + _BATCH]
-                pictures = [resized(pixels[i].to(self.device), size) for i in some]
-                found.update(zip(some, self.find(pictures, [sizes[i] for i in some]), strict=True))
+                images = [resize_image(pixels[i].to(self.device), size) for i in some]
+                found.update(zip(some, self.find(images, [sizes[i] for i in some]), strict=True))
         return [found[i] for i in range(len(pixels))]
 
     @property

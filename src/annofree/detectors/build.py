@@ -10,7 +10,7 @@ from annofree.detectors.config import DetectorConfig
 from annofree.detectors.mask2former import Mask2Former
 from annofree.detectors.mask_rcnn import MaskRcnn
 
-__all__ = ["build"]
+__all__ = ["build_network"]
 
 _NETWORKS: dict[str, Callable[[DetectorConfig], DetectorNetwork]] = {
     "cascade": Cascade,
@@ -19,6 +19,6 @@ _NETWORKS: dict[str, Callable[[DetectorConfig], DetectorNetwork]] = {
 }
 
 
-def build(config: DetectorConfig) -> DetectorNetwork:
+def build_network(config: DetectorConfig) -> DetectorNetwork:
     """Build the network of a configuration, with random weights."""
     return _NETWORKS[config.kind](config)

@@ -14,12 +14,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from annofree.detectors.cascade_heads import BoxStage, MaskHead, mask_loss, scaled_gradient
+from annofree.detectors.cascade_heads import BoxStage, MaskHead, compute_mask_loss, scale_gradient
 from annofree.detectors.config import DetectorConfig
-from annofree.detectors.matching import Lesson, box_loss, class_loss, drop_weights, lesson, sample
-from annofree.detectors.region_detector import Located, RegionNetwork, best
+from annofree.detectors.matching import (
+    MatchedProposals,
+    compute_box_loss,
+    compute_class_loss,
+    drop_weights,
+    match_proposals,
+    sample_proposals,
+)
+from annofree.detectors.region_detector import Located, RegionNetwork, select_best
 from annofree.detectors.roi_align import read_boxes
-from annofree.detectors.types import Levels, Sizes, Target
+from annofree.detectors.types import DetectionTargets, Levels, Sizes
 
 __all__ = ["IOUS", "WEIGHTS", "Cascade"]
 
@@ -37,7 +44,9 @@ class Cascade(RegionNetwork):
         self.stages: Sequence[BoxStage] = nn.ModuleList([BoxStage(config, weights) for weights in WEIGHTS])  # type: ignore[assignment]
         self.mask = MaskHead(config)
 
-    def losses(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def compute_losses(
+        self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes, targets: Sequence[DetectionTargets]
+    ) -> dict[str, Tensor]:
         """Return the losses of classes and boxes of each stage, and of masks.
 
         Boxes are sampled once, from proposals and ground-truth boxes; later stages use the same ones, refined and
@@ -49,13 +58,13 @@ class Cascade(RegionNetwork):
             boxes, labels = [one.boxes for one in taught], torch.cat([one.labels for one in taught])
             logits, deltas = self._look(stage, levels, boxes)
             moved = _each(stage, boxes, deltas, sizes)
-            losses[f"loss_class_{i}"] = class_loss(logits, labels, self._weights(moved, targets))
-            losses[f"loss_box_{i}"] = box_loss(deltas, taught, names, stage.encode)
+            losses[f"loss_class_{i}"] = compute_class_loss(logits, labels, self._weights(moved, targets))
+            losses[f"loss_box_{i}"] = compute_box_loss(deltas, taught, names, stage.encode)
             if i < len(IOUS):
-                taught = [lesson(_solid(b), target, IOUS[i], names) for b, target in zip(moved, targets, strict=True)]
+                taught = [match_proposals(_solid(b), target, IOUS[i], names) for b, target in zip(moved, targets, strict=True)]
         return losses | {"loss_mask": self._mask_loss(levels, first, targets)}
 
-    def answers(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes) -> list[Located]:
+    def predict(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes) -> list[Located]:
         """Refine proposals three times; returns the last boxes, and scores averaged over stages."""
         boxes, scores = list(proposals), list[Tensor]()
         counts = [some.shape[0] for some in boxes]
@@ -64,32 +73,32 @@ class Cascade(RegionNetwork):
             boxes = _each(stage, boxes, deltas, sizes)
             scores.append(logits.softmax(1))
         mean = torch.split(torch.stack(scores).mean(0)[:, :-1], counts)
-        kept = [best(b, s, self.config) for b, s in zip(boxes, mean, strict=True)]
+        kept = [select_best(b, s, self.config) for b, s in zip(boxes, mean, strict=True)]
         masks = self._masks(levels, [b for b, _, _ in kept], torch.cat([labels for _, _, labels in kept]))
         parts = torch.split(masks.sigmoid(), [b.shape[0] for b, _, _ in kept])
         return [Located(b, s, labels, m) for (b, s, labels), m in zip(kept, parts, strict=True)]
 
-    def _first(self, boxes: Tensor, target: Target) -> Lesson:
+    def _first(self, boxes: Tensor, target: DetectionTargets) -> MatchedProposals:
         names, how = len(self.config.names), self.config
-        taught = lesson(torch.cat([boxes, target.boxes.to(boxes)]), target, IOUS[0], names)
-        return sample(taught, names, how.roi_batch, how.roi_positive)
+        taught = match_proposals(torch.cat([boxes, target.boxes.to(boxes)]), target, IOUS[0], names)
+        return sample_proposals(taught, names, how.roi_batch, how.roi_positive)
 
     def _look(self, stage: BoxStage, levels: Levels, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         how = self.config
         pooled = read_boxes(levels, boxes, how.box_pool, how.roi_scale, how.sampling)
-        logits, deltas = stage(scaled_gradient(pooled, 1 / len(self.stages)))
+        logits, deltas = stage(scale_gradient(pooled, 1 / len(self.stages)))
         return logits, deltas
 
     def _masks(self, levels: Levels, boxes: Sequence[Tensor], labels: Tensor) -> Tensor:
         how = self.config
-        return self.mask.chosen(read_boxes(levels, boxes, how.mask_pool, how.roi_scale, how.sampling), labels)
+        return self.mask.select_class(read_boxes(levels, boxes, how.mask_pool, how.roi_scale, how.sampling), labels)
 
-    def _mask_loss(self, levels: Levels, taught: Sequence[Lesson], targets: Sequence[Target]) -> Tensor:
-        on = [one.only(one.labels < len(self.config.names)) for one in taught]
+    def _mask_loss(self, levels: Levels, taught: Sequence[MatchedProposals], targets: Sequence[DetectionTargets]) -> Tensor:
+        on = [one.select(one.labels < len(self.config.names)) for one in taught]
         logits = self._masks(levels, [one.boxes for one in on], torch.cat([one.labels for one in on]))
-        return mask_loss(logits, on, targets)
+        return compute_mask_loss(logits, on, targets)
 
-    def _weights(self, moved: Sequence[Tensor], targets: Sequence[Target]) -> Tensor | None:
+    def _weights(self, moved: Sequence[Tensor], targets: Sequence[DetectionTargets]) -> Tensor | None:
         iou = self.config.drop_loss
         if not iou:
             return None
@@ -99,7 +108,7 @@ class Cascade(RegionNetwork):
 def _each(stage: BoxStage, boxes: Sequence[Tensor], deltas: Tensor, sizes: Sizes) -> list[Tensor]:
     """The boxes of each image after their deltas, which are those of all images."""
     parts = torch.split(deltas, [some.shape[0] for some in boxes])
-    return [stage.moved(b, d, size) for b, d, size in zip(boxes, parts, sizes, strict=True)]
+    return [stage.apply_deltas(b, d, size) for b, d, size in zip(boxes, parts, sizes, strict=True)]
 
 
 def _solid(boxes: Tensor) -> Tensor:

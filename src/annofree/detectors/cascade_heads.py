@@ -16,11 +16,11 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import clip_boxes_to_image
 
 from annofree.detectors.config import DetectorConfig
-from annofree.detectors.matching import Lesson, mean_count
+from annofree.detectors.matching import MatchedProposals, average_count
 from annofree.detectors.roi_align import read_masks
-from annofree.detectors.types import Target
+from annofree.detectors.types import DetectionTargets
 
-__all__ = ["BoxStage", "MaskHead", "mask_loss", "scaled_gradient"]
+__all__ = ["BoxStage", "MaskHead", "compute_mask_loss", "scale_gradient"]
 
 
 class BoxStage(nn.Module):
@@ -51,7 +51,7 @@ class BoxStage(nn.Module):
         deltas: Tensor = self.coder.encode_single(goals, boxes)
         return deltas
 
-    def moved(self, boxes: Tensor, deltas: Tensor, size: tuple[int, int]) -> Tensor:
+    def apply_deltas(self, boxes: Tensor, deltas: Tensor, size: tuple[int, int]) -> Tensor:
         """Boxes (N, 4) after their deltas, within an image of ``size``, without a gradient."""
         to: Tensor = clip_boxes_to_image(self.coder.decode_single(deltas.detach(), boxes), size)
         return to
@@ -71,26 +71,26 @@ class MaskHead(nn.Module):
         logits: Tensor = self.predictor(self.convs(pooled)).float()
         return logits
 
-    def chosen(self, pooled: Tensor, labels: Tensor) -> Tensor:
+    def select_class(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """Select the mask logits (N, 2P, 2P) of one class each."""
         logits: Tensor = self(pooled)
         return logits[torch.arange(labels.shape[0], device=labels.device), labels]
 
 
-def mask_loss(logits: Tensor, taught: Sequence[Lesson], targets: Sequence[Target]) -> Tensor:
+def compute_mask_loss(logits: Tensor, taught: Sequence[MatchedProposals], targets: Sequence[DetectionTargets]) -> Tensor:
     """Binary cross-entropy of mask logits (N, M, M) of boxes on objects, the mean over cells and boxes."""
     cells = logits.shape[-1]
     pairs = [(one, target) for one, target in zip(taught, targets, strict=True) if len(one.boxes)]
     truth = [read_masks(target.masks, one.boxes, one.matched, cells) for one, target in pairs]
     wanted = torch.cat(truth) if truth else torch.zeros_like(logits)
-    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / (mean_count(logits) * cells**2)
+    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / (average_count(logits) * cells**2)
 
 
-def scaled_gradient(x: Tensor, scale: float) -> Tensor:
+def scale_gradient(x: Tensor, scale: float) -> Tensor:
     """Scale the gradient of a tensor by ``scale``.
 
     >>> x = torch.ones(1, requires_grad=True)
-    >>> scaled_gradient(x, 0.25).backward()
+    >>> scale_gradient(x, 0.25).backward()
     >>> x.grad.item()
     0.25
     """

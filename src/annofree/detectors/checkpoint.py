@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from annofree.detectors.backbones import Initialised
+from annofree.detectors.backbones import LoadedBackbone
 from annofree.detectors.base import DetectorNetwork
-from annofree.detectors.build import build
+from annofree.detectors.build import build_network
 from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError, MissingError
 from annofree.io.atomic import make_folder, write_atomic, write_json
@@ -47,7 +47,7 @@ def load_detector(folder: Path, device: str = "cpu") -> DetectorNetwork:
 
     Raises MissingError if there is none, InputError for inconsistent files.
     """
-    network = build(read_config(folder))
+    network = build_network(read_config(folder))
     state = read_state(folder / WEIGHTS)
     wanted = network.state_dict()
     for said, names in (
@@ -92,7 +92,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return dict(held)
 
 
-def transfer(network: DetectorNetwork, state: Mapping[str, Tensor]) -> Initialised:
+def transfer(network: DetectorNetwork, state: Mapping[str, Tensor]) -> LoadedBackbone:
     """Load the weights of another detector in place, if name and shape match; predictors of other classes stay as initialized.
 
     Raises InputError if the backbone does not match completely.
@@ -106,4 +106,4 @@ def transfer(network: DetectorNetwork, state: Mapping[str, Tensor]) -> Initialis
             f"expected the weights of a detector with the same backbone, but {(backbone or ['all'])[0]} does not fit"
         )
     network.load_state_dict(taken, strict=False)
-    return Initialised(tuple(taken), tuple(sorted(state.keys() - taken.keys())), fresh)
+    return LoadedBackbone(tuple(taken), tuple(sorted(state.keys() - taken.keys())), fresh)

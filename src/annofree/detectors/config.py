@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.io.settings_file import check_values
 
 __all__ = ["BACKBONES", "KINDS", "NORMS", "OBJECT", "DetectorConfig"]
@@ -108,7 +108,7 @@ class DetectorConfig:
             ("norm", self.norm, NORMS),
         ):
             if chosen not in known:
-                raise unknown_name(kind, chosen, known)
+                raise build_unknown_error(kind, chosen, known)
         self._check_names()
         self._check_sizes()
 
@@ -117,7 +117,7 @@ class DetectorConfig:
         """Read from plain values by name; raises InputError for names that are no settings, or settings that lack."""
         known = {f.name for f in fields(cls)}
         for name in values.keys() - known:
-            raise unknown_name("setting of a detector", name, known)
+            raise build_unknown_error("setting of a detector", name, known)
         for name in {"kind", "names"} - values.keys():
             raise InputError(f"expected the setting {name!r} of a detector, it is not given")
         check_values(cls, {name: value for name, value in values.items() if name not in _WORDS}, "a detector")

@@ -22,13 +22,13 @@ from transformers.models.mask2former import modeling_mask2former as parts
 from annofree.detectors.backbones import Backbone, check_norm
 from annofree.detectors.base import DetectorNetwork
 from annofree.detectors.config import DetectorConfig
-from annofree.detectors.matching import mean_count
-from annofree.detectors.preprocessing import batch, normalised
+from annofree.detectors.matching import average_count
+from annofree.detectors.preprocessing import normalize_image, pad_batch
 from annofree.detectors.region_detector import check_targets
-from annofree.detectors.types import Found, Target
+from annofree.detectors.types import DetectionTargets, RawDetections
 from annofree.errors import InputError
 
-__all__ = ["Mask2Former", "best_queries", "transformers_config"]
+__all__ = ["Mask2Former", "build_transformers_config", "select_best_queries"]
 
 _GROUPS = 32  # of the group norms in the pixel decoder
 _CELL = 4  # px, of the map that masks are read from
@@ -44,9 +44,9 @@ class Mask2Former(DetectorNetwork):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__(config)
         self.backbone = _Stages(config)
-        self.heads = _Heads(transformers_config(config), self.backbone.widths)
+        self.heads = _Heads(build_transformers_config(config), self.backbone.widths)
 
-    def forward(self, pixels: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+    def forward(self, pixels: Sequence[Tensor], targets: Sequence[DetectionTargets]) -> dict[str, Tensor]:
         """Name the losses of images (3, H, W) in 0 .. 1 with what there is to find; see ``DetectorNetwork``.
 
         They are weighted as in the paper, class 2, mask 5 and dice 5; ``loss_earlier`` sums those of all layers but the last.
@@ -58,18 +58,18 @@ class Mask2Former(DetectorNetwork):
         check_targets(pixels, targets, len(self.config.names))
         inputs = self._read([p.to(self.device) for p in pixels])
         masks = [_padded(t.masks.to(inputs), (inputs.shape[2], inputs.shape[3])) for t in targets]
-        return self.heads.losses(self.backbone(inputs), masks, [t.labels.to(inputs.device) for t in targets])
+        return self.heads.compute_losses(self.backbone(inputs), masks, [t.labels.to(inputs.device) for t in targets])
 
-    def find(self, pictures: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Found]:
+    def find(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[RawDetections]:
         """Find things in images of one working size; see ``DetectorNetwork``.
 
         The score is the class probability times the mean mask probability.
         """
-        logits, masks = self.queries(self._read(pictures))
-        each = zip(logits, masks, pictures, sizes, strict=True)
-        return [best_queries(one, of_one, (p.shape[1], p.shape[2]), size, self.config) for one, of_one, p, size in each]
+        logits, masks = self.run_queries(self._read(images))
+        each = zip(logits, masks, images, sizes, strict=True)
+        return [select_best_queries(one, of_one, (p.shape[1], p.shape[2]), size, self.config) for one, of_one, p, size in each]
 
-    def queries(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def run_queries(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Answer a batch (B, 3, H, W), normalized, its sides multiples of 32, with the logits of Q queries.
 
         They are those of the K names and of nothing, (B, Q, K + 1), and of masks, (B, Q, H / 4, W / 4).
@@ -78,10 +78,10 @@ class Mask2Former(DetectorNetwork):
         return logits[-1], masks[-1]
 
     def _read(self, pixels: Sequence[Tensor]) -> Tensor:
-        return batch([normalised(p, self.config.mean, self.config.std) for p in pixels])
+        return pad_batch([normalize_image(p, self.config.mean, self.config.std) for p in pixels])
 
 
-def transformers_config(config: DetectorConfig) -> Mask2FormerConfig:
+def build_transformers_config(config: DetectorConfig) -> Mask2FormerConfig:
     """Convert the configuration for transformers; raises InputError for unsupported sizes.
 
     Masks are compared at as many points as a square image has cells, and not more than in the paper.
@@ -117,14 +117,14 @@ class _Stages(Backbone):
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return the stages, in float32 also where the convolutions ran in half precision."""
-        return {name: stage.float() for name, stage in self.stages(pixels).items()}
+        return {name: stage.float() for name, stage in self.compute_stages(pixels).items()}
 
 
 class _Criterion(parts.Mask2FormerLoss):  # type: ignore[misc]
     """Transformers' losses; the mean number of masks is over all processes also where accelerate did not start them."""
 
     def get_num_masks(self, class_labels: Sequence[Tensor], device: torch.device) -> Tensor:
-        return mean_count(torch.cat(list(class_labels)).to(device))
+        return average_count(torch.cat(list(class_labels)).to(device))
 
 
 class _Heads(parts.Mask2FormerPreTrainedModel):  # type: ignore[misc]
@@ -147,7 +147,7 @@ class _Heads(parts.Mask2FormerPreTrainedModel):  # type: ignore[misc]
         logits = [self.class_predictor(one.transpose(0, 1)).float() for one in answered.intermediate_hidden_states]
         return logits, [one.float() for one in answered.masks_queries_logits]
 
-    def losses(self, stages: dict[str, Tensor], masks: list[Tensor], labels: list[Tensor]) -> dict[str, Tensor]:
+    def compute_losses(self, stages: dict[str, Tensor], masks: list[Tensor], labels: list[Tensor]) -> dict[str, Tensor]:
         """Return the weighted losses, the last layer's taken first: points drawn are those of transformers."""
         *before, final = zip(*self(stages), strict=True)
         last, *earlier = (
@@ -160,7 +160,9 @@ class _Heads(parts.Mask2FormerPreTrainedModel):  # type: ignore[misc]
         return losses
 
 
-def best_queries(logits: Tensor, masks: Tensor, read: tuple[int, int], size: tuple[int, int], config: DetectorConfig) -> Found:
+def select_best_queries(
+    logits: Tensor, masks: Tensor, read: tuple[int, int], size: tuple[int, int], config: DetectorConfig
+) -> RawDetections:
     """Make the best queries what is found in an image of ``size`` that was read at the size ``read``.
 
     ``logits`` (Q, K + 1) of names and of nothing, ``masks`` (Q, h, w) logits of cells of 4 px, of which ``read`` is the part
@@ -175,7 +177,7 @@ def best_queries(logits: Tensor, masks: Tensor, read: tuple[int, int], size: tup
     kept = torch.where((scores > config.score_floor) & binary.flatten(1).any(1)[back])[0]
     kept = kept[scores[kept].sort(descending=True, stable=True).indices]
     chosen = binary[back[kept]]
-    return Found(_tight(chosen), labels[kept], scores[kept], chosen)
+    return RawDetections(_tight(chosen), labels[kept], scores[kept], chosen)
 
 
 def _stretched(masks: Tensor, read: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:

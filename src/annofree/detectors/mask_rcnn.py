@@ -17,9 +17,9 @@ from torchvision.ops.poolers import LevelMapper
 from annofree.detectors.backbones import LEVELS, STRIDES
 from annofree.detectors.config import DetectorConfig
 from annofree.detectors.region_detector import Located, RegionNetwork
-from annofree.detectors.types import Levels, Sizes, Target
+from annofree.detectors.types import DetectionTargets, Levels, Sizes
 
-__all__ = ["MaskRcnn", "roi_heads"]
+__all__ = ["MaskRcnn", "build_roi_heads"]
 
 _POINTS = 2  # a bin and axis, torchvision's
 
@@ -29,16 +29,18 @@ class MaskRcnn(RegionNetwork):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__(config)
-        self.roi_heads = roi_heads(config)
+        self.roi_heads = build_roi_heads(config)
 
-    def losses(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def compute_losses(
+        self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes, targets: Sequence[DetectionTargets]
+    ) -> dict[str, Tensor]:
         """Return the losses of classes, boxes and masks, by torchvision's names."""
         # torchvision's label 0 is background
         wanted = [{"boxes": t.boxes.float(), "labels": t.labels + 1, "masks": t.masks} for t in targets]
         losses: dict[str, Tensor] = self.roi_heads(dict(levels), list(proposals), list(sizes), wanted)[1]
         return losses
 
-    def answers(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes) -> list[Located]:
+    def predict(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes) -> list[Located]:
         """Predict from the proposals."""
         heads, how = self.roi_heads, self.config
         heads.score_thresh, heads.nms_thresh, heads.detections_per_img = how.score_floor, how.nms, how.detections
@@ -64,7 +66,7 @@ class _MaskPredictor(MaskRCNNPredictor):  # type: ignore[misc]
         return logits
 
 
-def roi_heads(config: DetectorConfig) -> RoIHeads:
+def build_roi_heads(config: DetectorConfig) -> RoIHeads:
     """Build torchvision's heads for a configuration."""
     kinds, width = len(config.names) + 1, config.channels
     return RoIHeads(

@@ -13,12 +13,20 @@ from torch import Tensor, distributed
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
-from annofree.detectors.types import Target
+from annofree.detectors.types import DetectionTargets
 
-__all__ = ["Lesson", "box_loss", "class_loss", "drop_weights", "lesson", "mean_count", "sample"]
+__all__ = [
+    "MatchedProposals",
+    "average_count",
+    "compute_box_loss",
+    "compute_class_loss",
+    "drop_weights",
+    "match_proposals",
+    "sample_proposals",
+]
 
 
-class Lesson(NamedTuple):
+class MatchedProposals(NamedTuple):
     """What the proposals of one image should be seen as.
 
     ``boxes`` (N, 4); ``labels`` (N) int64 from 0 to K, K for nothing; ``matched`` (N) int64, the object of the greatest
@@ -30,27 +38,27 @@ class Lesson(NamedTuple):
     matched: Tensor
     goals: Tensor
 
-    def only(self, keep: Tensor) -> Lesson:
+    def select(self, keep: Tensor) -> MatchedProposals:
         """Select proposals by indices or a boolean mask."""
-        return Lesson(*(part[keep] for part in self))
+        return MatchedProposals(*(part[keep] for part in self))
 
 
-def lesson(boxes: Tensor, target: Target, iou: float, names: int) -> Lesson:
+def match_proposals(boxes: Tensor, target: DetectionTargets, iou: float, names: int) -> MatchedProposals:
     """Match proposals (N, 4) to the objects they overlap most, by an IoU of ``iou`` or more; of equal ones to the first."""
     if not len(target.boxes):
         nothing = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
-        return Lesson(boxes, nothing + names, nothing, boxes)
+        return MatchedProposals(boxes, nothing + names, nothing, boxes)
     overlap, matched = box_iou(boxes, target.boxes).max(1)
     labels = torch.where(overlap >= iou, target.labels[matched], names)
-    return Lesson(boxes, labels, matched, target.boxes[matched])
+    return MatchedProposals(boxes, labels, matched, target.boxes[matched])
 
 
-def sample(taught: Lesson, names: int, count: int, positive: float) -> Lesson:
+def sample_proposals(taught: MatchedProposals, names: int, count: int, positive: float) -> MatchedProposals:
     """Sample up to ``count`` proposals, at most a fraction ``positive`` of them on objects; missing ones are not replaced."""
     on = torch.where(taught.labels < names)[0]
     off = torch.where(taught.labels == names)[0]
     some = _drawn(on, min(len(on), int(count * positive)))
-    return taught.only(torch.cat([some, _drawn(off, min(len(off), count - len(some)))]))
+    return taught.select(torch.cat([some, _drawn(off, min(len(off), count - len(some)))]))
 
 
 def _drawn(indices: Tensor, count: int) -> Tensor:
@@ -58,13 +66,15 @@ def _drawn(indices: Tensor, count: int) -> Tensor:
     return indices if count == len(indices) else indices[torch.randperm(len(indices), device=indices.device)[:count]]
 
 
-def class_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+def compute_class_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy of logits (N, K + 1), weighted, divided by the number of all proposals."""
     each = F.cross_entropy(logits, labels, reduction="none")
-    return (each if weights is None else each * weights).sum() / mean_count(labels)
+    return (each if weights is None else each * weights).sum() / average_count(labels)
 
 
-def box_loss(deltas: Tensor, taught: Sequence[Lesson], names: int, encode: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def compute_box_loss(
+    deltas: Tensor, taught: Sequence[MatchedProposals], names: int, encode: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
     """L1 distance of deltas (N, 4) to those to the matched boxes, of proposals on objects, by the number of all proposals.
 
     ``encode(goals, boxes)`` gives deltas.  Dividing by all of them weighs every object alike (detectron2).
@@ -72,11 +82,11 @@ def box_loss(deltas: Tensor, taught: Sequence[Lesson], names: int, encode: Calla
     labels, boxes, goals = (torch.cat([getattr(one, part) for one in taught]) for part in ("labels", "boxes", "goals"))
     on = torch.where(labels < names)[0]
     apart = (deltas[on] - encode(goals[on], boxes[on])).abs().sum()
-    loss: Tensor = apart / mean_count(labels)
+    loss: Tensor = apart / average_count(labels)
     return loss
 
 
-def drop_weights(boxes: Tensor, target: Target, iou: float) -> Tensor:
+def drop_weights(boxes: Tensor, target: DetectionTargets, iou: float) -> Tensor:
     """0 for each box (N, 4) whose IoU with every object is ``iou`` or less, else 1 (CutLER's DropLoss).
 
     What no pseudo-label marks may be an object all the same.  An image without any gives 1 throughout: it has no object to
@@ -88,7 +98,7 @@ def drop_weights(boxes: Tensor, target: Target, iou: float) -> Tensor:
     return kept.to(boxes.dtype)
 
 
-def mean_count(items: Tensor) -> Tensor:
+def average_count(items: Tensor) -> Tensor:
     """Number of items, averaged over processes, at least 1: dividing by it weights all items equally."""
     count = torch.tensor(float(len(items)), device=items.device)
     if distributed.is_available() and distributed.is_initialized():

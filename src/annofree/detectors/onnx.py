@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from annofree.detectors.base import DetectorNetwork
-from annofree.detectors.preprocessing import STRIDE, normalised, resized, working_size
+from annofree.detectors.preprocessing import STRIDE, compute_working_size, normalize_image, resize_image
 from annofree.detectors.region_detector import RegionNetwork
 from annofree.errors import InputError, MissingError
 from annofree.io.atomic import write_atomic
 
-__all__ = ["OPSET", "TOLERANCE", "Agreement", "Graph", "compared", "export_onnx", "noise_pictures"]
+__all__ = ["OPSET", "TOLERANCE", "Agreement", "Graph", "compare_answers", "draw_noise_images", "export_onnx"]
 
 OPSET = 18
 """Of ONNX's operators; RoIAlign with aligned pixels needs 16."""
@@ -59,7 +59,7 @@ class Agreement:
         """Whether all differences are within ``TOLERANCE``."""
         return all(self.differences[name] <= most for name, most in TOLERANCE.items())
 
-    def joined(self, other: Agreement) -> Agreement:
+    def merge(self, other: Agreement) -> Agreement:
         """Combine both agreements."""
         worst = {name: max(value, other.differences[name]) for name, value in self.differences.items()}
         return Agreement(self.pictures + other.pictures, self.answers + other.answers, worst)
@@ -70,7 +70,7 @@ class Agreement:
 
 
 def export_onnx(
-    network: DetectorNetwork, path: Path, pictures: Sequence[Tensor], about: Mapping[str, Any] | None = None
+    network: DetectorNetwork, path: Path, images: Sequence[Tensor], about: Mapping[str, Any] | None = None
 ) -> Agreement:
     """Write a detector to an ONNX file that takes images of any size, and say how well it agrees with PyTorch.
 
@@ -94,7 +94,7 @@ def export_onnx(
         onnx.helper.set_model_props(model, _metadata(network, about or {}))
         onnx.checker.check_model(model)
         onnx.save(model, temporary)
-        found = _agreement(graph, runtime, temporary, pictures)
+        found = _agreement(graph, runtime, temporary, images)
         if not found.holds:
             raise InputError(
                 f"expected the answers of PyTorch from the ONNX file, but they differ, so none is written: {found}"
@@ -121,22 +121,22 @@ class Graph(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """From pixels (3, H, W), as ``read`` gives them, to boxes (N, 4), scores, labels (N) and masks (N, M, M)."""
         config = self.network.config
-        plain = normalised(pixels, config.mean, config.std)
+        plain = normalize_image(pixels, config.mean, config.std)
         height, width = plain.shape[1], plain.shape[2]  # numbers of the graph, not of this image
         located = self.network.locate(F.pad(plain, (0, -width % STRIDE, 0, -height % STRIDE)), (height, width))
         return located.boxes, located.scores, located.labels, located.masks
 
-    def read(self, picture: Tensor) -> Tensor:
+    def read(self, image: Tensor) -> Tensor:
         """An image (3, H, W) at the size that it is read."""
         config = self.network.config
-        return resized(picture, working_size((picture.shape[1], picture.shape[2]), config.side, config.longest))
+        return resize_image(image, compute_working_size((image.shape[1], image.shape[2]), config.side, config.longest))
 
 
 def _trace(graph: Graph, path: Path) -> None:
     """Trace the graph; its warnings about constants are covered by the comparison."""
     config = graph.network.config
     axes = {"pixels": {1: "height", 2: "width"}, **{name: {0: "answers"} for name in _OUTPUTS}}
-    example = graph.read(noise_pictures([(config.side, config.side * 5 // 4)])[0])
+    example = graph.read(draw_noise_images([(config.side, config.side * 5 // 4)])[0])
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -158,31 +158,31 @@ def _metadata(network: DetectorNetwork, about: Mapping[str, Any]) -> dict[str, s
     return {key: json.dumps(value, ensure_ascii=False) for key, value in {**about, **own}.items()}
 
 
-def _agreement(graph: Graph, runtime: Any, path: Path, pictures: Sequence[Tensor]) -> Agreement:
+def _agreement(graph: Graph, runtime: Any, path: Path, images: Sequence[Tensor]) -> Agreement:
     found, floor = Agreement(), graph.network.config.score_floor
-    for picture, theirs in zip(pictures, _answers(runtime, path, map(graph.read, pictures)), strict=True):
+    for image, theirs in zip(images, _answers(runtime, path, map(graph.read, images)), strict=True):
         with torch.inference_mode():
-            ours = [part.numpy() for part in graph(graph.read(picture))]
-        found = found.joined(compared(ours, theirs, floor))
+            ours = [part.numpy() for part in graph(graph.read(image))]
+        found = found.merge(compare_answers(ours, theirs, floor))
     return found
 
 
-def _answers(runtime: Any, path: Path, pictures: Iterable[Tensor]) -> list[Answers]:
+def _answers(runtime: Any, path: Path, images: Iterable[Tensor]) -> list[Answers]:
     """Run the file on images as they are read; raises InputError where onnxruntime cannot."""
     try:
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        return [session.run(list(_OUTPUTS), {"pixels": pixels.numpy()}) for pixels in pictures]
+        return [session.run(list(_OUTPUTS), {"pixels": pixels.numpy()}) for pixels in images]
     except Exception as problem:  # onnxruntime's errors have no common class but this
         raise InputError(f"expected an ONNX file that onnxruntime runs at every size, but it does not: {problem}") from None
 
 
-def compared(ours: Answers, theirs: Answers, floor: float) -> Agreement:
+def compare_answers(ours: Answers, theirs: Answers, floor: float) -> Agreement:
     """Hold the answers (boxes, scores, labels, masks) of one image against others, each with the nearest of its label.
 
     Detections that barely exceed ``floor``, or the lowest score, may be on one side only.
 
     >>> one = [np.zeros((1, 4)), np.ones(1), np.zeros(1), np.ones((1, 2, 2))]
-    >>> compared(one, [one[0] + 0.5, *one[1:]], 0.0).differences
+    >>> compare_answers(one, [one[0] + 0.5, *one[1:]], 0.0).differences
     {'boxes': 0.5, 'scores': 0.0, 'masks': 0.0}
     """
     differences = dict.fromkeys(TOLERANCE, 0.0)
@@ -205,7 +205,7 @@ def _nearest(left: Answers, i: int, right: Answers) -> dict[str, float]:
     return {"boxes": float(boxes.min()), "scores": float(scores), "masks": float(masks)}
 
 
-def noise_pictures(sizes: Sequence[tuple[int, int]], seed: int = 0) -> list[Tensor]:
+def draw_noise_images(sizes: Sequence[tuple[int, int]], seed: int = 0) -> list[Tensor]:
     """Colored clouds (3, H, W) of the sizes, for a check without images; a trained detector may find nothing in them."""
     source = torch.Generator().manual_seed(seed)
     coarse = [torch.rand(1, 3, _COARSE, _COARSE, generator=source) for _ in sizes]

@@ -29,6 +29,6 @@ def paste(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], threshold
 
 def _weights(start: int, end: int, near: Tensor, far: Tensor, cells: int) -> Tensor:
     """What pixels from ``start`` to ``end`` take of each cell between ``near`` and ``far``, (pixels, cells)."""
-    centres = torch.arange(start, end, device=near.device) + 0.5
-    places = (centres - near) / (far - near).clamp(min=1e-6) * cells - 0.5
+    centers = torch.arange(start, end, device=near.device) + 0.5
+    places = (centers - near) / (far - near).clamp(min=1e-6) * cells - 0.5
     return (1 - (places[:, None] - torch.arange(cells, device=near.device)).abs()).clamp(min=0)

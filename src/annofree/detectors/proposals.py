@@ -12,8 +12,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from annofree.detectors.config import DetectorConfig
-from annofree.detectors.matching import mean_count
-from annofree.detectors.types import Target
+from annofree.detectors.matching import average_count
+from annofree.detectors.types import DetectionTargets
 
 __all__ = ["Proposals"]
 
@@ -45,7 +45,7 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
         pixels: Tensor,
         sizes: Sequence[tuple[int, int]],
         levels: Mapping[str, Tensor],
-        targets: Sequence[Target] | None = None,
+        targets: Sequence[DetectionTargets] | None = None,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Propose boxes (N, 4) in each image of a batch (B, 3, H, W), which are of ``sizes``; with targets, losses."""
         wanted = None if targets is None else [{"boxes": t.boxes.float()} for t in targets]
@@ -58,7 +58,7 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
         """Return the losses of objectness and boxes, over anchors that are drawn."""
         on, off = (torch.where(torch.cat(drawn))[0] for drawn in self.fg_bg_sampler(labels))
         both, goals = torch.cat([on, off]), torch.cat(regression_targets)
-        count = mean_count(both)
+        count = average_count(both)
         truth = torch.cat(labels)[both]
         seen = F.binary_cross_entropy_with_logits(objectness.flatten()[both], truth, reduction="sum")
         return seen / count, (pred_bbox_deltas[on] - goals[on]).abs().sum() / count

@@ -17,12 +17,12 @@ from annofree.detectors.backbones import Backbone, check_norm
 from annofree.detectors.base import DetectorNetwork
 from annofree.detectors.config import DetectorConfig
 from annofree.detectors.paste_masks import paste
-from annofree.detectors.preprocessing import batch, normalised
+from annofree.detectors.preprocessing import normalize_image, pad_batch
 from annofree.detectors.proposals import Proposals
-from annofree.detectors.types import Found, Levels, Sizes, Target
+from annofree.detectors.types import DetectionTargets, Levels, RawDetections, Sizes
 from annofree.errors import InputError
 
-__all__ = ["Located", "RegionNetwork", "best", "check_targets"]
+__all__ = ["Located", "RegionNetwork", "check_targets", "select_best"]
 
 _LEAST = 1e-2  # px, of a side of a box
 
@@ -48,14 +48,16 @@ class RegionNetwork(DetectorNetwork):
         self.rpn = Proposals(config)
 
     @abstractmethod
-    def losses(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def compute_losses(
+        self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes, targets: Sequence[DetectionTargets]
+    ) -> dict[str, Tensor]:
         """Return the losses of the heads."""
 
     @abstractmethod
-    def answers(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes) -> list[Located]:
+    def predict(self, levels: Levels, proposals: Sequence[Tensor], sizes: Sizes) -> list[Located]:
         """Look into the proposals of each image."""
 
-    def forward(self, pixels: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+    def forward(self, pixels: Sequence[Tensor], targets: Sequence[DetectionTargets]) -> dict[str, Tensor]:
         """Name the losses of images (3, H, W) in 0 .. 1 with what there is to find; see ``DetectorNetwork``.
 
         Raises InputError outside of training, and for invalid targets.
@@ -67,33 +69,33 @@ class RegionNetwork(DetectorNetwork):
         inputs, sizes = self._read(pixels)
         levels = self.backbone(inputs)
         proposals, losses = self.rpn.propose(inputs, sizes, levels, targets)
-        return {**losses, **self.losses(levels, proposals, sizes, targets)}
+        return {**losses, **self.compute_losses(levels, proposals, sizes, targets)}
 
-    def find(self, pictures: Sequence[Tensor], sizes: Sizes) -> list[Found]:
+    def find(self, images: Sequence[Tensor], sizes: Sizes) -> list[RawDetections]:
         """Find things in images of one working size; see ``DetectorNetwork``."""
-        inputs, shapes = self._read(pictures)
+        inputs, shapes = self._read(images)
         located = zip(self.locate_all(inputs, shapes), shapes, sizes, strict=True)
         return [_found(one, read, size) for one, read, size in located]
 
-    def locate(self, picture: Tensor, size: tuple[int, int] | None = None) -> Located:
+    def locate(self, image: Tensor, size: tuple[int, int] | None = None) -> Located:
         """Find things in one image (3, H, W), normalized, its sides multiples of 32; tensor operations alone.
 
         ``size`` (H', W') is the part that is no padding, from the top left corner.
         """
-        return self.locate_all(picture[None], [size or (picture.shape[1], picture.shape[2])])[0]
+        return self.locate_all(image[None], [size or (image.shape[1], image.shape[2])])[0]
 
     def locate_all(self, inputs: Tensor, sizes: Sizes) -> list[Located]:
         """Detect in a batch (B, 3, H, W), see ``locate``."""
         levels = self.backbone(inputs)
         proposals, _ = self.rpn.propose(inputs, sizes, levels)
-        return self.answers(levels, proposals, sizes)
+        return self.predict(levels, proposals, sizes)
 
     def _read(self, pixels: Sequence[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
-        plain = [normalised(p.to(self.device), self.config.mean, self.config.std) for p in pixels]
-        return batch(plain), [(p.shape[1], p.shape[2]) for p in plain]
+        plain = [normalize_image(p.to(self.device), self.config.mean, self.config.std) for p in pixels]
+        return pad_batch(plain), [(p.shape[1], p.shape[2]) for p in plain]
 
 
-def best(boxes: Tensor, scores: Tensor, config: DetectorConfig) -> tuple[Tensor, Tensor, Tensor]:
+def select_best(boxes: Tensor, scores: Tensor, config: DetectorConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Select the best of boxes (N, 4) with scores (N, K) per class: boxes, scores and labels, highest score first.
 
     Applies the score floor and NMS per class, and drops boxes without area.
@@ -107,12 +109,12 @@ def best(boxes: Tensor, scores: Tensor, config: DetectorConfig) -> tuple[Tensor,
     return boxes[kept], scores[kept], labels[kept]
 
 
-def check_targets(pixels: Sequence[Tensor], targets: Sequence[Target], names: int) -> None:
+def check_targets(pixels: Sequence[Tensor], targets: Sequence[DetectionTargets], names: int) -> None:
     """Raise InputError unless each image has a target of its size, with labels of the names and boxes with area."""
     if not pixels or len(pixels) != len(targets):
         raise InputError(f"expected pictures with a target each, got {len(pixels)} and {len(targets)}")
-    for picture, target in zip(pixels, targets, strict=True):
-        count, size = len(target.boxes), tuple(picture.shape[1:])
+    for image, target in zip(pixels, targets, strict=True):
+        count, size = len(target.boxes), tuple(image.shape[1:])
         if target.boxes.shape != (count, 4) or len(target.labels) != count or target.masks.shape != (count, *size):
             raise InputError(
                 f"expected {count} boxes (N, 4), labels (N) and masks (N, {', '.join(map(str, size))}), got "
@@ -124,8 +126,8 @@ def check_targets(pixels: Sequence[Tensor], targets: Sequence[Target], names: in
             raise InputError("expected boxes x0 y0 x1 y1 with an area, got one without; drop objects whose mask is empty")
 
 
-def _found(located: Located, read: tuple[int, int], size: tuple[int, int]) -> Found:
+def _found(located: Located, read: tuple[int, int], size: tuple[int, int]) -> RawDetections:
     """From the image as it was read to the image itself."""
     scale = located.boxes.new_tensor([size[1] / read[1], size[0] / read[0]] * 2)
     boxes = located.boxes * scale
-    return Found(boxes, located.labels, located.scores, paste(located.masks, boxes, size))
+    return RawDetections(boxes, located.labels, located.scores, paste(located.masks, boxes, size))

@@ -13,15 +13,15 @@ from torchvision.ops import roi_align
 
 from annofree.detectors.backbones import LEVELS, STRIDES
 
-__all__ = ["level_of", "read_boxes", "read_masks"]
+__all__ = ["assign_levels", "read_boxes", "read_masks"]
 
 _EPS = 1e-8
 
 
-def level_of(boxes: Tensor, scale: int) -> Tensor:
+def assign_levels(boxes: Tensor, scale: int) -> Tensor:
     """The level of each box (N, 4), from 0: that of stride 16 for sides of ``scale`` to below twice that (FPN, eq. 1).
 
-    >>> level_of(torch.tensor([[0.0, 0, 224, 224], [0, 0, 223, 223], [0, 0, 5, 5], [0, 0, 999, 999]]), 224).tolist()
+    >>> assign_levels(torch.tensor([[0.0, 0, 224, 224], [0, 0, 223, 223], [0, 0, 5, 5], [0, 0, 999, 999]]), 224).tolist()
     [2, 1, 0, 3]
     """
     side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clamp(min=0).sqrt()
@@ -31,11 +31,11 @@ def level_of(boxes: Tensor, scale: int) -> Tensor:
 def read_boxes(levels: Mapping[str, Tensor], boxes: Sequence[Tensor], cells: int, scale: int, sampling: int) -> Tensor:
     """Read boxes (N, 4) px of each image from its level of the pyramid; returns (sum of N, C, cells, cells), in their order.
 
-    ``scale`` as in ``level_of``; ``sampling`` points a bin and axis, 0 for one a cell.
+    ``scale`` as in ``assign_levels``; ``sampling`` points a bin and axis, 0 for one a cell.
     """
     together = torch.cat(list(boxes))
-    picture = torch.cat([b.new_full((b.shape[0], 1), i) for i, b in enumerate(boxes)])
-    regions, chosen = torch.cat([picture, together], 1), level_of(together, scale)
+    image = torch.cat([b.new_full((b.shape[0], 1), i) for i, b in enumerate(boxes)])
+    regions, chosen = torch.cat([image, together], 1), assign_levels(together, scale)
     parts, places = [], []
     for i, (name, stride) in enumerate(zip(LEVELS, STRIDES, strict=True)):
         places.append(torch.where(chosen == i)[0])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Found", "Levels", "Sizes", "Target"]
+__all__ = ["DetectionTargets", "Levels", "RawDetections", "Sizes"]
 
 Levels = Mapping[str, Tensor]
 """The maps (B, C, h, w) of a pyramid, by the names of its levels."""
@@ -16,7 +16,7 @@ Sizes = Sequence[tuple[int, int]]
 """The size (H, W) of each image of a batch."""
 
 
-class Target(NamedTuple):
+class DetectionTargets(NamedTuple):
     """What there is to find in an image of (H, W), which may be nothing.
 
     ``boxes`` (N, 4) float x0 y0 x1 y1 px, ``labels`` (N) int64 from 0 into the names, ``masks`` (N, H, W) bool.
@@ -26,12 +26,12 @@ class Target(NamedTuple):
     labels: Tensor
     masks: Tensor
 
-    def to(self, device: str) -> Target:
+    def to(self, device: str) -> DetectionTargets:
         """Move to a device."""
-        return Target(*(part.to(device, non_blocking=True) for part in self))
+        return DetectionTargets(*(part.to(device, non_blocking=True) for part in self))
 
 
-class Found(NamedTuple):
+class RawDetections(NamedTuple):
     """What a detector found in an image of (H, W), strongest first.
 
     ``boxes`` (N, 4) float x0 y0 x1 y1 px, ``labels`` (N) int64 into the names, ``scores`` (N) in 0 .. 1, ``masks`` (N, H, W)

@@ -9,35 +9,35 @@ from annofree.datasets.benchmarks.semantic import SemanticDataset
 from annofree.evaluation.metrics.answer import AnswerScores
 from annofree.evaluation.metrics.semantic import SemanticScorer
 from annofree.evaluation.metrics.separation import Separation
-from annofree.evaluation.predict_instances import Score, scores_of
-from annofree.evaluation.predict_semantic import aligned
+from annofree.evaluation.predict_instances import Score, score_predictions
+from annofree.evaluation.predict_semantic import align_labels
 from annofree.formats.coco import CocoFile
 from annofree.structures import Detections, LabelMap
 
-__all__ = ["Answers", "Figures", "InstanceAnswers", "LabelAnswers", "figures_of", "percent"]
+__all__ = ["Accumulator", "Figures", "InstanceAccumulator", "LabelMapAccumulator", "compute_figures", "to_percent"]
 
 Figures = dict[str, float | None]
 """Percent by names such as ``plain AP`` or ``all mIoU``."""
 
 
-def percent(value: float | None) -> float | None:
+def to_percent(value: float | None) -> float | None:
     """Return a share in percent, to two decimals; None stays None."""
     return None if value is None else round(100 * value, 2)
 
 
-class Answers(Protocol):
+class Accumulator(Protocol):
     """Gathers what one run says of image after image."""
 
     def add(self, row: dict[str, Any], answer: Any) -> None:
         """Keep or count the answer for one image, a row of the truth's images."""
         ...
 
-    def figures(self) -> Figures:
+    def compute_figures(self) -> Figures:
         """Score what was gathered."""
         ...
 
 
-class InstanceAnswers:
+class InstanceAccumulator:
     """Detections, kept as COCO annotations with the truth's ids."""
 
     def __init__(self, truth: CocoFile, group_by: str) -> None:
@@ -49,12 +49,12 @@ class InstanceAnswers:
         """Keep the detections of one image."""
         self.found.add_annotations(answer.to_coco(row["id"], self._ids))
 
-    def figures(self) -> Figures:
+    def compute_figures(self) -> Figures:
         """AP, AR and separation, by group."""
-        return figures_of(self._truth, self.found, self._group_by)
+        return compute_figures(self._truth, self.found, self._group_by)
 
 
-class LabelAnswers:
+class LabelMapAccumulator:
     """Label maps, counted against semantic truth as they come; none is kept.
 
     ``ids`` are the truth's ids of the data set's images, in its order.
@@ -67,23 +67,23 @@ class LabelAnswers:
 
     def add(self, row: dict[str, Any], answer: LabelMap) -> None:
         """Count the label map of one image."""
-        truth = self._dataset.truth(self._samples[row["id"]]).labels
-        said = aligned(answer, self._dataset)
+        truth = self._dataset.read_truth(self._samples[row["id"]]).labels
+        said = align_labels(answer, self._dataset)
         for group in dict.fromkeys((str(row.get(self._group_by, "all")), "all")):
             scorer = self._scorers.setdefault(group, SemanticScorer(self._dataset.names, self._dataset.background))
             scorer.add(truth, said)
 
-    def figures(self) -> Figures:
+    def compute_figures(self) -> Figures:
         """Mean IoU, with and without the background, and pixel accuracy, by group, all of them last."""
         figures: Figures = {}
         for group, scorer in sorted(self._scorers.items(), key=lambda item: item[0] == "all"):
-            s = scorer.scores()
+            s = scorer.compute_scores()
             named = {"mIoU": s.mean_iou, "mIoU of things": s.mean_iou_things, "pixel accuracy": s.pixel_accuracy}
-            figures |= {f"{group} {name}": percent(value) for name, value in named.items()}
+            figures |= {f"{group} {name}": to_percent(value) for name, value in named.items()}
         return figures
 
 
-def figures_of(truth: CocoFile, found: CocoFile, group_by: str) -> Figures:
+def compute_figures(truth: CocoFile, found: CocoFile, group_by: str) -> Figures:
     """Score predictions for each group of images and for all of them, in percent, by names such as ``plain AP``."""
     groups: dict[str, list[int]] = {}
     for row in truth.images:
@@ -91,7 +91,7 @@ def figures_of(truth: CocoFile, found: CocoFile, group_by: str) -> Figures:
     groups["all"] = [row["id"] for row in truth.images]
     figures: Figures = {}
     for group, image_ids in groups.items():
-        for view, scores in scores_of(truth, found, image_ids).items():
+        for view, scores in score_predictions(truth, found, image_ids).items():
             figures |= {f"{group} {name}": value for name, value in _named(view, scores).items()}
     return figures
 
@@ -100,9 +100,9 @@ def _of_answer(scores: AnswerScores) -> Figures:
     """What a person gets; all in percent but the count error, which is in instances."""
     shares = {"precision": scores.precision, "recall": scores.recall, "F1": scores.f1, "duplicates": scores.duplicates}
     count = None if scores.count_error is None else round(scores.count_error, 3)
-    return {n: percent(v) for n, v in shares.items()} | {
+    return {n: to_percent(v) for n, v in shares.items()} | {
         "count error": count,
-        "calibration error": percent(scores.calibration_error),
+        "calibration error": to_percent(scores.calibration_error),
     }
 
 
@@ -113,6 +113,6 @@ def _named(view: str, scores: Score) -> Figures:
         view, f"{view.replace(' masks', '').replace(' separation', '')} "
     )
     if isinstance(scores, Separation):
-        return {f"{prefix}separated": percent(scores.rate)}
+        return {f"{prefix}separated": to_percent(scores.rate)}
     values = {"AP": scores.ap, "AP50": scores.ap50, "AP75": scores.ap75, "AR10": scores.ar10, "AR100": scores.ar100}
-    return {f"{prefix}{name}": percent(value) for name, value in values.items()}
+    return {f"{prefix}{name}": to_percent(value) for name, value in values.items()}

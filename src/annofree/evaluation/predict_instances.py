@@ -16,14 +16,14 @@ from annofree.io.images import read_image
 from annofree.protocols import Segmenter
 from annofree.structures import Image, Vocabulary
 
-__all__ = ["Score", "Scores", "predicted", "scores_of", "truth_images"]
+__all__ = ["Score", "Scores", "predict_images", "read_truth_images", "score_predictions"]
 
 Score = InstanceScores | Separation | AnswerScores
 Scores = Mapping[str, Score]
 _VIEWS: tuple[View, ...] = ("class-aware", "class-agnostic")
 
 
-def truth_images(truth: CocoFile, folder: Path) -> list[tuple[int, Image]]:
+def read_truth_images(truth: CocoFile, folder: Path) -> list[tuple[int, Image]]:
     """Read all images of a truth file from a folder, with their ids; raises InputError when one is missing."""
     missing = [row["file_name"] for row in truth.images if not (folder / row["file_name"]).is_file()]
     if missing:
@@ -34,7 +34,7 @@ def truth_images(truth: CocoFile, folder: Path) -> list[tuple[int, Image]]:
     return [(row["id"], read_image(folder / row["file_name"])) for row in truth.images]
 
 
-def predicted(
+def predict_images(
     method: Segmenter,
     images: Sequence[tuple[int, Image]],
     truth: CocoFile,
@@ -51,7 +51,7 @@ def predicted(
     return found
 
 
-def scores_of(
+def score_predictions(
     truth: CocoFile,
     found: CocoFile | Sequence[Row],
     image_ids: Sequence[int] | None = None,

@@ -14,14 +14,14 @@ from annofree.datasets.benchmarks.semantic import Labels, SemanticDataset, Seman
 from annofree.errors import ImageError, InputError
 from annofree.evaluation.metrics.confusion import Confusion
 from annofree.evaluation.metrics.semantic import SemanticScorer, SemanticScores
-from annofree.evaluation.protocols.semantic import SemanticProtocol, shorter_side, stretched
+from annofree.evaluation.protocols.semantic import SemanticProtocol, resize_labels, resize_shorter_side
 from annofree.evaluation.reports.semantic import draw_confusion
 from annofree.formats.label_maps import ClassList, read_label_map
 from annofree.io.atomic import write_atomic, write_json
 from annofree.protocols import SemanticSegmenter
 from annofree.structures import VOID, LabelMap, Vocabulary
 
-__all__ = ["SemanticResult", "aligned", "score_label_maps", "score_method", "write_semantic"]
+__all__ = ["SemanticResult", "align_labels", "score_label_maps", "score_method", "write_semantic"]
 
 Progress = Callable[[int, int], None]
 
@@ -50,7 +50,7 @@ def score_method(
     """
 
     def predict(sample: SemanticSample) -> LabelMap:
-        return method.semantic(sample.picture(), _vocabulary(sample.asked or dataset.asked, dataset.background, protocol))
+        return method.semantic(sample.read_image(), _vocabulary(sample.asked or dataset.asked, dataset.background, protocol))
 
     result = _scored(dataset, protocol, predict, on_progress)
     result.about["provenance"] = method.provenance
@@ -96,12 +96,12 @@ def _scored(
     left_out = 0
     for done, sample in enumerate(dataset):
         on_progress(done, len(dataset))
-        truth = dataset.truth(sample).labels
-        if not protocol.counts(truth, dataset.background):
+        truth = dataset.read_truth(sample).labels
+        if not protocol.is_counted(truth, dataset.background):
             left_out += 1
             continue
         try:
-            said = aligned(predict(sample), dataset, sample.asked, elsewhere)
+            said = align_labels(predict(sample), dataset, sample.asked, elsewhere)
             scorer.add(*_at_one_size(truth, said, protocol))
         except ImageError:
             raise
@@ -109,16 +109,16 @@ def _scored(
             raise InputError(f"{sample.id}: {problem}") from None
     on_progress(len(dataset), len(dataset))
     about = {"dataset": dataset.name, "protocol": protocol.to_json_dict(), "asked": dataset.asked, "left_out": left_out}
-    return SemanticResult(scorer.scores(protocol.absent), scorer.confusion, dataset.names, about)
+    return SemanticResult(scorer.compute_scores(protocol.absent), scorer.confusion, dataset.names, about)
 
 
 def _at_one_size(truth: Labels, said: Labels, protocol: SemanticProtocol) -> tuple[Labels, Labels]:
     if protocol.truth_side is not None:
-        truth = shorter_side(truth, protocol.truth_side)
-    return truth, stretched(said, (truth.shape[0], truth.shape[1])) if protocol.stretch else said
+        truth = resize_shorter_side(truth, protocol.truth_side)
+    return truth, resize_labels(said, (truth.shape[0], truth.shape[1])) if protocol.stretch else said
 
 
-def aligned(
+def align_labels(
     predicted: LabelMap,
     dataset: SemanticDataset,
     asked: tuple[str, ...] | None = None,
@@ -154,5 +154,5 @@ def aligned(
 def write_semantic(result: SemanticResult, out: Path) -> None:
     """Write the scores as JSON, and the confusion matrix as a PNG of that name beside it."""
     write_json(out, result.to_json_dict(), indent=2)
-    picture = draw_confusion(result.confusion, result.names)
-    write_atomic(out.with_suffix(".png"), lambda temporary: picture.save(temporary, "PNG"))
+    image = draw_confusion(result.confusion, result.names)
+    write_atomic(out.with_suffix(".png"), lambda temporary: image.save(temporary, "PNG"))

@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from annofree.datasets.benchmarks.coco_ovd import BASE_48, NOVEL_17, coco_48_17
-from annofree.datasets.benchmarks.unseen import only
+from annofree.datasets.benchmarks.coco_ovd import BASE_48, NOVEL_17, select_coco_48_17
+from annofree.datasets.benchmarks.unseen import keep_categories
 from annofree.errors import InputError
-from annofree.evaluation.metrics.coverage import Coverage, coverage_of
+from annofree.evaluation.metrics.coverage import Coverage, measure_coverage
 from annofree.evaluation.metrics.errors import find_mistakes
 from annofree.evaluation.metrics.instance import InstanceScores, count_instances
-from annofree.evaluation.metrics.limits import limits_of
+from annofree.evaluation.metrics.limits import list_limits
 from annofree.evaluation.metrics.oracles import OracleSplit, evaluate_oracles
-from annofree.evaluation.metrics.predictions import listed_images, load_predictions, match_predictions
+from annofree.evaluation.metrics.predictions import list_predicted_images, load_predictions, match_predictions
 from annofree.evaluation.metrics.shapes import IouType
 from annofree.evaluation.metrics.truth import check_truth
-from annofree.evaluation.predict_instances import Score, scores_of
+from annofree.evaluation.predict_instances import Score, score_predictions
 from annofree.evaluation.reports.error_page import write_mistakes_page
-from annofree.evaluation.reports.instance import oracle_texts, to_json_dict
+from annofree.evaluation.reports.instance import format_oracle_texts, to_json_dict
 from annofree.formats.coco import CocoFile
 from annofree.structures import Image, Vocabulary
 
@@ -43,7 +43,7 @@ class Rules:
 
     def to_json_dict(self) -> dict[str, Any]:
         """The protocol in words, and the rules."""
-        limits = "/".join(map(str, limits_of(self.max_detections)))
+        limits = "/".join(map(str, list_limits(self.max_detections)))
         protocol = f"COCO, maxDets {limits}, all categories of the truth"
         return {"protocol": protocol, "iou": self.iou_type, "max_detections": self.max_detections}
 
@@ -69,9 +69,9 @@ class GroundTruth:
         if novel is None:
             return cls(whole, whole, {})
         if novel == COCO_17:
-            return cls(whole, coco_48_17(whole), {"novel": NOVEL_17, "base": BASE_48})
+            return cls(whole, select_coco_48_17(whole), {"novel": NOVEL_17, "base": BASE_48})
         names = Vocabulary.of(novel).names
-        only(whole, names)  # raises for a name that is not there
+        keep_categories(whole, names)  # raises for a name that is not there
         rest = tuple(str(row["name"]) for row in whole.categories if row["name"] not in names)
         return cls(whole, whole, {"novel": names, "base": rest})
 
@@ -121,7 +121,7 @@ def read_predictions(path: Path, truth: GroundTruth) -> tuple[Rows, Coverage]:
     images, classes = ({row["id"] for row in part} for part in (known.images, known.categories))
     rows = match_predictions(truth.whole, file)
     found = [row for row in rows if row["image_id"] in images and row["category_id"] in classes]
-    return found, coverage_of(known, found, listed_images(truth.whole, file))
+    return found, measure_coverage(known, found, list_predicted_images(truth.whole, file))
 
 
 def score_instances(
@@ -139,13 +139,13 @@ def score_instances(
         for group, ids in groups.items()
     }
     if per_class:
-        scores["classes"] = _count(truth.known, found, None, rules).by_class()
+        scores["classes"] = _count(truth.known, found, None, rules).score_classes()
     return InstanceEvaluation(scores, rules, about)
 
 
 def _scores(truth: CocoFile, found: Rows, ids: Sequence[int] | None, rules: Rules) -> dict[str, Score | OracleSplit]:
     how: dict[str, Any] = {"iou_type": rules.iou_type, "max_detections": rules.max_detections}
-    scores = scores_of(truth, found, ids, **how)
+    scores = score_predictions(truth, found, ids, **how)
     return {**scores, "oracles": evaluate_oracles(truth, found, image_ids=ids, **how)}
 
 
@@ -182,6 +182,6 @@ def write_page(
         mistakes,
         title=title if rules.iou_type == "segm" else f"{title}, by their boxes",
         groups={name: counted.scores(names) for name, names in truth.classes.items()},
-        lost=oracle_texts(evaluation.oracles, rules.iou_type),
-        picture=open_image,
+        lost=format_oracle_texts(evaluation.oracles, rules.iou_type),
+        image=open_image,
     )

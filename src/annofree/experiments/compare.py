@@ -11,28 +11,28 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from annofree.evaluation.accumulators import Figures
 
-__all__ = ["file_name", "keeper", "missed", "write_figures"]
+__all__ = ["find_missed", "make_figure_writer", "name_file", "write_figures"]
 
 _FIGURES = "figures.json"
 _LEFT_AS_THEY_ARE = " ,+=()[]{}'!&@#;~^$`"  # no file system minds them, and names of runs have them
 
 
-def keeper(out: Path | None) -> Callable[[str, Any], None]:
+def make_figure_writer(out: Path | None) -> Callable[[str, Any], None]:
     """Return what writes the findings of a run, by its name, to a folder; nothing is written where there is none."""
 
     def keep(name: str, found: Any) -> None:
         if out is not None:
-            found.write(out / file_name(name))
+            found.write(out / name_file(name))
 
     return keep
 
 
-def file_name(run: str) -> str:
+def name_file(run: str) -> str:
     """Name the file of a run's findings: another one for each name, and never ``figures.json``.
 
     What may not stand in a file's name is written as in a URL.
 
-    >>> file_name("a b"), file_name("a/b: c"), file_name("figures")
+    >>> name_file("a b"), name_file("a/b: c"), name_file("figures")
     ('a b.json', 'a%2Fb%3A c.json', '%66igures.json')
     """
     name = f"{quote(run, safe=_LEFT_AS_THEY_ARE)}.json"
@@ -46,10 +46,10 @@ def write_figures(out: Path, recipe: Path, figures: Mapping[str, Figures], minut
     write_json(out / _FIGURES, {"recipe": recipe.name, "minutes": round(minutes, 2), "figures": figures}, indent=2)
 
 
-def missed(what: str, expected: Mapping[str, float], figures: Figures, tolerance: float) -> list[str]:
+def find_missed(what: str, expected: Mapping[str, float], figures: Figures, tolerance: float) -> list[str]:
     """Name every expected figure that was missed by more than the tolerance, was not measured, or has no value.
 
-    >>> missed("zip", {"all AP": 40.0, "al AP": 0.0}, {"all AP": 39.8}, 0.5)
+    >>> find_missed("zip", {"all AP": 40.0, "al AP": 0.0}, {"all AP": 39.8}, 0.5)
     ["zip: al AP was not measured, expected 0.0 +- 0.5; did you mean 'all AP'?"]
     """
     said = {name: _said_of(name, value, figures, tolerance) for name, value in expected.items()}

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from annofree.datasets.benchmarks.coco_object import coco_instances
-from annofree.datasets.benchmarks.unseen import only as only_of
-from annofree.errors import InputError, unknown_name
-from annofree.evaluation.accumulators import Answers, Figures, InstanceAnswers, LabelAnswers, figures_of
-from annofree.evaluation.predict_instances import truth_images
-from annofree.experiments.recipe_file import read_fields, tables, understood
-from annofree.experiments.shared_models import shared
+from annofree.datasets.benchmarks.coco_object import open_coco_instances
+from annofree.datasets.benchmarks.unseen import keep_categories as only_of
+from annofree.errors import InputError, build_unknown_error
+from annofree.evaluation.accumulators import Accumulator, Figures, InstanceAccumulator, LabelMapAccumulator, compute_figures
+from annofree.evaluation.predict_instances import read_truth_images
+from annofree.experiments.recipe_file import read_fields, read_tables, understood
+from annofree.experiments.shared_models import memoize_per_image
 from annofree.features.controls import Control
 from annofree.formats.coco import CocoFile
 from annofree.io.settings_file import check_fields
@@ -26,7 +26,7 @@ from annofree.methods.components import Models
 from annofree.methods.registry import OBJECTNESS_ROLES, find_method
 from annofree.structures import Vocabulary
 
-__all__ = ["Figures", "Recipe", "Run", "figures_of", "measure_runs"]
+__all__ = ["Figures", "Recipe", "Run", "compute_figures", "measure_runs"]
 
 _MADE = "made/"
 _PARTS = ("clip", "zutis", "detector")
@@ -101,7 +101,7 @@ class Recipe:
     def of(cls, held: dict[str, Any], path: Path) -> Recipe:
         """Make a recipe of the fields that its file holds; raises InputError for other fields than a recipe has."""
         with understood(path):
-            runs = tuple(_run(table) for table in tables(held.pop("run", []), "run"))
+            runs = tuple(_run(table) for table in read_tables(held.pop("run", []), "run"))
             check_fields(cls, {**held, "runs": runs}, "a recipe", beside=("runs",))
             _check_names([run.name for run in runs], path)
             return cls(**{**held, **{key: path.parent / held[key] for key in ("truth", "images")}}, runs=runs)
@@ -135,7 +135,7 @@ def measure_runs(
     known = [run.name for run in recipe.runs]
     for name in only:
         if name not in known:
-            raise unknown_name("run", name, known)
+            raise build_unknown_error("run", name, known)
     whole = CocoFile.read(recipe.truth)
     truth = _limited(whole, recipe.group_by, limit or recipe.limit)
     runs = [run for run in recipe.runs if not only or run.name in only]
@@ -144,7 +144,7 @@ def measure_runs(
     methods = _methods(recipe, runs, Vocabulary.of([row["name"] for row in truth.categories]), made)
     answers = {run.name: _answers(recipe, run, truths[run.name], [row["id"] for row in whole.images]) for run in runs}
     images = {row["id"]: row for row in truth.images}
-    pictures = truth_images(truth, recipe.images)
+    pictures = read_truth_images(truth, recipe.images)
     for done, (image_id, image) in enumerate(pictures):
         on_progress(done, len(pictures))
         encodings: dict[Any, Any] = {}
@@ -158,16 +158,16 @@ def measure_runs(
             answers[run.name].add(images[image_id], ask(encodings[key], vocabularies[run.name]))
     on_progress(len(pictures), len(pictures))
     for name, answer in answers.items():
-        if isinstance(answer, InstanceAnswers):
+        if isinstance(answer, InstanceAccumulator):
             on_found(name, answer.found)
-    return {name: answer.figures() for name, answer in answers.items()}
+    return {name: answer.compute_figures() for name, answer in answers.items()}
 
 
-def _answers(recipe: Recipe, run: Run, truth: CocoFile, ids: Sequence[int]) -> Answers:
+def _answers(recipe: Recipe, run: Run, truth: CocoFile, ids: Sequence[int]) -> Accumulator:
     """Start to gather what a run says of the images of ``truth``; ``ids`` are those of the whole file."""
     if run.task == "semantic":
-        return LabelAnswers(ids, coco_instances(recipe.truth, recipe.images), recipe.group_by)
-    return InstanceAnswers(truth, recipe.group_by)
+        return LabelMapAccumulator(ids, open_coco_instances(recipe.truth, recipe.images), recipe.group_by)
+    return InstanceAccumulator(truth, recipe.group_by)
 
 
 def _limited(truth: CocoFile, group_by: str, limit: int | None) -> CocoFile:
@@ -190,7 +190,7 @@ def _methods(recipe: Recipe, runs: Sequence[Run], vocabulary: Vocabulary, made: 
 
     def share(make: Callable[[], Any], *how: str) -> Any:
         if how not in kept:
-            kept[how] = shared(make())
+            kept[how] = memoize_per_image(make())
         return kept[how]
 
     for run in runs:
@@ -225,13 +225,13 @@ def _part(run: Run, role: str, name: str, made: Path | None) -> str | Path:
 def _check(run: Run) -> None:
     """Refuse what does not exist before any model is loaded."""
     if run.control and run.control not in get_args(Control):
-        raise unknown_name("control", run.control, get_args(Control))
+        raise build_unknown_error("control", run.control, get_args(Control))
     if run.objectness not in OBJECTNESS_ROLES:
-        raise unknown_name("objectness source", run.objectness, OBJECTNESS_ROLES)
+        raise build_unknown_error("objectness source", run.objectness, OBJECTNESS_ROLES)
     if run.names and run.task != "instance":
         raise InputError(f"expected names of a run of instances alone, got them in {run.name!r}, whose task is {run.task}")
     if strange := set(run.parts) - set(_PARTS):
-        raise unknown_name(f"part in the run {run.name!r}", min(strange), _PARTS)
+        raise build_unknown_error(f"part in the run {run.name!r}", min(strange), _PARTS)
     tasks = find_method(run.method, run.variant).tasks
     if run.task not in tasks:
         raise InputError(f"expected a task that {run.method} has ({', '.join(tasks)}), got {run.task!r}")

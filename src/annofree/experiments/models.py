@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from annofree.errors import unknown_name
+from annofree.errors import build_unknown_error
 from annofree.experiments.recipe_file import read_fields, understood
-from annofree.hub.cards import bundled
+from annofree.hub.cards import find_bundled
 from annofree.io.settings_file import check_fields
 from annofree.training.tiny.evaluate import EXAMS
 
@@ -56,5 +56,5 @@ class ModelRecipe:
     def measure(self, font: Path | None = None) -> dict[str, float]:
         """Examine the bundled model; raises InputError for a model without an exam."""
         if self.model not in EXAMS:
-            raise unknown_name("bundled model", self.model, EXAMS)
-        return EXAMS[self.model](bundled(self.model), font)
+            raise build_unknown_error("bundled model", self.model, EXAMS)
+        return EXAMS[self.model](find_bundled(self.model), font)

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from annofree.errors import InputError, MissingError, unknown_name
-from annofree.evaluation.accumulators import Figures, percent
+from annofree.errors import InputError, MissingError, build_unknown_error
+from annofree.evaluation.accumulators import Figures, to_percent
 from annofree.evaluation.metrics.instance import InstanceScores
 from annofree.evaluation.metrics.semantic import SemanticScores
 from annofree.evaluation.predict_semantic import score_method
-from annofree.evaluation.protocols.instance import INSTANCE_PROTOCOLS, instance_protocol
-from annofree.evaluation.protocols.semantic import PROTOCOLS, semantic_protocol
-from annofree.experiments.recipe_file import read_fields, tables, understood
+from annofree.evaluation.protocols.instance import INSTANCE_PROTOCOLS, find_instance_protocol
+from annofree.evaluation.protocols.semantic import PROTOCOLS, find_semantic_protocol
+from annofree.experiments.recipe_file import read_fields, read_tables, understood
 from annofree.formats.coco import CocoFile
-from annofree.hub.cards import sha256_of
+from annofree.hub.cards import hash_file
 from annofree.io.settings_file import check_fields, check_type
 from annofree.methods.build import OPENERS, MethodSpec, change_settings
 from annofree.methods.registry import find_method
@@ -115,7 +115,7 @@ class PublishedRecipe:
     def of(cls, held: dict[str, Any], path: Path) -> PublishedRecipe:
         """Make a recipe of the fields that its file holds; raises InputError for other fields or protocols than there are."""
         with understood(path, _WHAT):
-            runs = tuple(_run(table) for table in tables(held.pop("run", []), "run"))
+            runs = tuple(_run(table) for table in read_tables(held.pop("run", []), "run"))
             check_type("data", data := held.pop("data", {}), Mapping[str, Mapping[str, Any]])
             places = {name: _place(name, table) for name, table in data.items()}
             check_fields(cls, {**held, "data": places, "runs": runs}, "a recipe", beside=("data", "runs"))
@@ -129,19 +129,19 @@ class PublishedRecipe:
             raise InputError(f"expected runs in {self.file}, each with a name of its own, got {names}")
         for run in self.runs:
             if run.protocol not in (*PROTOCOLS, *INSTANCE_PROTOCOLS):
-                raise unknown_name("protocol", run.protocol, (*PROTOCOLS, *INSTANCE_PROTOCOLS))
+                raise build_unknown_error("protocol", run.protocol, (*PROTOCOLS, *INSTANCE_PROTOCOLS))
             free = () if run.protocol in INSTANCE_PROTOCOLS else (_PERHAPS,)
             lacking = [name for name in _needs(run) if name not in (*self.data, *free)]
             if lacking:
                 raise InputError(f"expected the data of {run.name!r} in {self.file}, got no {', '.join(lacking)}")
 
-    def located(self, root: Path | None, only: Sequence[str] = ()) -> dict[str, Path]:
+    def locate_data(self, root: Path | None, only: Sequence[str] = ()) -> dict[str, Path]:
         """Return where the data of some runs are below ``root``, of all runs for none.
 
         Raises MissingError with all that is not there, or with all that is needed where there is no root; InputError for a
         file with another SHA-256 than the recipe says, and for a name that no run has.
         """
-        wanted = {name for run in self.chosen(only) for name in _needs(run)}
+        wanted = {name for run in self.select_runs(only) for name in _needs(run)}
         data = {name: place for name, place in self.data.items() if name in wanted}
         if root is None:
             raise MissingError(
@@ -152,16 +152,16 @@ class PublishedRecipe:
         if missing:
             raise MissingError(f"{self.file} needs what is not in {root}: {_listed(missing)}")
         for place in data.values():
-            if place.sha256 and sha256_of(root / place.path) != place.sha256:
+            if place.sha256 and hash_file(root / place.path) != place.sha256:
                 raise InputError(f"expected {place.what} at {root / place.path}, but its SHA-256 is not {place.sha256[:12]}...")
         return {name: root / place.path for name, place in data.items()}
 
-    def chosen(self, only: Sequence[str]) -> list[PublishedRun]:
+    def select_runs(self, only: Sequence[str]) -> list[PublishedRun]:
         """Return the runs of some names, all for none; raises InputError for a name that no run has."""
         known = {run.name: run for run in self.runs}
         for name in only:
             if name not in known:
-                raise unknown_name("run", name, known)
+                raise build_unknown_error("run", name, known)
         return [run for run in self.runs if not only or run.name in only]
 
     def measure(
@@ -180,7 +180,7 @@ class PublishedRecipe:
         ``on_run`` hears of each run before its models are loaded.  One image is in memory at a time.  Raises what ``located``
         does, before any model is loaded.
         """
-        places, runs = self.located(root, only), self.chosen(only)
+        places, runs = self.locate_data(root, only), self.select_runs(only)
         for run in runs:
             change_settings(find_method(run.method, run.variant).variants.get(run.variant, run), run.settings)
         figures: dict[str, Figures] = {}
@@ -199,7 +199,7 @@ class PublishedRecipe:
             run.method, run.variant, run.models or self.models, device, settings=run.settings, objectness=run.objectness
         )
         if run.weights:
-            role = next(role for role in spec.entry.roles(run.objectness) if role in OPENERS)
+            role = next(role for role in spec.entry.list_roles(run.objectness) if role in OPENERS)
             spec = replace(spec, parts={role: places[run.weights]})
         return spec.build()
 
@@ -227,11 +227,11 @@ def _listed(places: Any) -> str:
 def _instances(
     run: PublishedRun, method: Any, places: Mapping[str, Path], limit: int | None, on_progress: Progress
 ) -> tuple[Figures, CocoFile]:
-    rules = instance_protocol(run.protocol)
-    truth = rules.truth(places, run.split, limit)
+    rules = find_instance_protocol(run.protocol)
+    truth = rules.read_truth(places, run.split, limit)
     found = rules.predict(method, truth, places, on_progress)
     figures: Figures = {}
-    for view, scores in rules.scores(truth, found).items():
+    for view, scores in rules.compute_scores(truth, found).items():
         figures |= {f"all {'' if view == 'class-aware' else f'{view} '}{name}": v for name, v in _of_instances(scores).items()}
     for group, scores in rules.group_scores(truth, found).items():
         figures |= {f"{group} {name}": v for name, v in _of_instances(scores).items()}
@@ -240,12 +240,12 @@ def _instances(
 
 def _of_instances(scores: InstanceScores) -> Figures:
     values = {"AP": scores.ap, "AP50": scores.ap50, "AP75": scores.ap75, "AR100": scores.ar100}
-    return {name: percent(value) for name, value in values.items()}
+    return {name: to_percent(value) for name, value in values.items()}
 
 
 def _labels(run: PublishedRun, method: Any, places: Mapping[str, Path], limit: int | None, on_progress: Progress) -> Figures:
-    rules = semantic_protocol(run.protocol)
-    dataset = rules.dataset(places["truth"], places.get("images"), run.split)
+    rules = find_semantic_protocol(run.protocol)
+    dataset = rules.open_dataset(places["truth"], places.get("images"), run.split)
     if limit is not None:
         dataset = replace(dataset, samples=dataset.samples[:limit])
     return _of_labels(score_method(method, dataset, rules, on_progress).scores)
@@ -258,4 +258,4 @@ def _of_labels(scores: SemanticScores) -> Figures:
     if len(scores.iou) == 2:
         (thing,) = (name for name in scores.iou if name != "background")
         values |= {f"IoU of {thing}": scores.iou[thing], f"IoU of {thing} per picture": scores.iou_per_image[thing]}
-    return {f"all {name}": percent(value) for name, value in values.items()}
+    return {f"all {name}": to_percent(value) for name, value in values.items()}

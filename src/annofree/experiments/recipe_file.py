@@ -11,7 +11,7 @@ from typing import Any, cast
 from annofree.errors import InputError
 from annofree.io.settings_file import check_type
 
-__all__ = ["read_fields", "tables", "understood"]
+__all__ = ["read_fields", "read_tables", "understood"]
 
 
 def read_fields(path: Path, what: str = "a recipe") -> dict[str, Any]:
@@ -32,7 +32,7 @@ def understood(path: Path, what: str = "a recipe") -> Iterator[None]:
         raise InputError(f"expected {what} in {path}, but it is not one: {problem}") from None
 
 
-def tables(given: Any, name: str) -> Sequence[Mapping[str, Any]]:
+def read_tables(given: Any, name: str) -> Sequence[Mapping[str, Any]]:
     """Return what a recipe has as [[name]]; raises InputError for anything but tables."""
     check_type(name, given, Sequence[Mapping[str, Any]])
     return cast(Sequence[Mapping[str, Any]], given)

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from annofree.experiments.compare import keeper, missed, write_figures
+from annofree.experiments.compare import find_missed, make_figure_writer, write_figures
 from annofree.experiments.recipe_file import read_fields
 from annofree.io.arguments import check_range
 from annofree.io.atomic import make_folder
 from annofree.io.callbacks import Callbacks
-from annofree.runs.clock import Clock
+from annofree.runs.clock import StageTimer
 
 if TYPE_CHECKING:
     from annofree.evaluation.accumulators import Figures
@@ -72,7 +72,7 @@ def reproduce(
     data: str | Path | None = None,
     device: str = "auto",
     callbacks: Callbacks = Callbacks(),
-    clock: Clock | None = None,
+    clock: StageTimer | None = None,
 ) -> Reproduction:
     """Measure a recipe again and return its figures, with those that are off by more than its tolerance.
 
@@ -86,7 +86,7 @@ def reproduce(
     annofree.errors.InputError: expected a recipe at recipes/emoji/zap.toml, but it cannot be read: No such file or directory
     """
     check_range("limit", limit, 1)
-    path, clock = Path(recipe), clock or Clock.started()
+    path, clock = Path(recipe), clock or StageTimer.started()
     fields = read_fields(path)  # before anything heavy is imported
     from annofree.experiments.papers import DATA_VARIABLE
 
@@ -125,11 +125,11 @@ def _recipe_of(fields: dict[str, Any], path: Path) -> tuple[Any, Callable[[Any, 
 def _measure_model(plan: ModelRecipe, asked: _Request) -> _Measured:
     asked.callbacks.on_stage("", f"examining {plan.model}")
     figures: Figures = {name: round(100 * value, 2) for name, value in plan.measure().items()}
-    return {plan.model: figures}, missed(plan.model, plan.expected, figures, plan.tolerance)
+    return {plan.model: figures}, find_missed(plan.model, plan.expected, figures, plan.tolerance)
 
 
 def _measure_paper(plan: PublishedRecipe, asked: _Request) -> _Measured:
-    runs = plan.chosen(asked.only)
+    runs = plan.select_runs(asked.only)
     names = [run.name for run in runs]
 
     def begin(name: str) -> None:
@@ -143,10 +143,10 @@ def _measure_paper(plan: PublishedRecipe, asked: _Request) -> _Measured:
         only=asked.only,
         on_progress=asked.callbacks.on_progress,
         on_run=begin,
-        on_found=keeper(asked.out),
+        on_found=make_figure_writer(asked.out),
     )
     compared = [] if asked.limit else runs
-    return figures, [line for r in compared for line in missed(r.name, r.expected, figures[r.name], plan.tolerance)]
+    return figures, [line for r in compared for line in find_missed(r.name, r.expected, figures[r.name], plan.tolerance)]
 
 
 def _measure_runs(plan: Recipe, asked: _Request) -> _Measured:
@@ -160,22 +160,22 @@ def _measure_runs(plan: Recipe, asked: _Request) -> _Measured:
         only=asked.only,
         made=asked.out,
         on_progress=asked.callbacks.on_progress,
-        on_found=keeper(asked.out),
+        on_found=make_figure_writer(asked.out),
     )
-    off = missed(MADE, plan.make.get("expected", {}), made.get(MADE, {}), plan.tolerance)
+    off = find_missed(MADE, plan.make.get("expected", {}), made.get(MADE, {}), plan.tolerance)
     compared = [] if asked.limit or asked.only else plan.runs
-    off += [line for r in compared for line in missed(r.name, r.expected, figures[r.name], plan.tolerance)]
+    off += [line for r in compared for line in find_missed(r.name, r.expected, figures[r.name], plan.tolerance)]
     return {**made, **figures}, off
 
 
 def _make(plan: Recipe, out: Path, asked: _Request) -> Figures:
     """Make what a recipe needs before it measures, and return the figures of the stages."""
-    from annofree.methods.components import device_named
-    from annofree.pipelines.training.makings import making_of
+    from annofree.methods.components import resolve_device
+    from annofree.pipelines.training.makings import read_making
 
     @contextmanager
     def show(what: str) -> Iterator[Callable[[int, int], None]]:
         asked.callbacks.on_stage(what, "")
         yield asked.callbacks.on_progress
 
-    return making_of(plan.make).make(out, show, device_named(asked.device), asked.callbacks.on_note)
+    return read_making(plan.make).make(out, show, resolve_device(asked.device), asked.callbacks.on_note)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from annofree.structures import Image
 
-__all__ = ["shared", "verbs_of"]
+__all__ = ["memoize_per_image", "verbs_of"]
 
 Model = TypeVar("Model")
 
@@ -34,7 +34,7 @@ class _Memory:
         return self._kept[question]
 
 
-def shared(model: Model) -> Model:
+def memoize_per_image(model: Model) -> Model:
     """Return a copy of a model that remembers what it last saw, one image deep; the original is left as it is."""
     twin, memory = copy.copy(model), _Memory()
     for verb in verbs_of(type(model)):

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.errors import InputError, unknown_name
-from annofree.features.clip_network import Tower, load_clip, tower_of
-from annofree.features.preprocessing import by_size, pixels_of
-from annofree.features.prompts import TextFeatures, fingerprint, templates_of, text_cache
+from annofree.errors import InputError, build_unknown_error
+from annofree.features.clip_network import Tower, load_clip, wrap_tower
+from annofree.features.preprocessing import map_by_size, preprocess_image
+from annofree.features.prompts import TextFeatures, compute_fingerprint, find_text_cache, resolve_templates
 from annofree.features.tokenizer import Tokenizer
 from annofree.hub.cards import BUNDLED, Card
-from annofree.ops.grids import fitted_size, shifted, stitched
+from annofree.ops.grids import fit_size, shift_images, stitch_maps
 from annofree.protocols import DensePath
 from annofree.structures import FeatureMap, Image, Vocabulary
 
@@ -61,7 +61,7 @@ class Clip:
     weights and an offset; ``quick_gelu``, the activation that the weights were trained with, overriding the configuration;
     ``warning``, a remark.
 
-    Raises InputError and MissingError as ``load_clip`` and ``tower_of`` do, and InputError for an unknown setting.
+    Raises InputError and MissingError as ``load_clip`` and ``wrap_tower`` do, and InputError for an unknown setting.
     """
 
     def __init__(
@@ -74,17 +74,17 @@ class Clip:
         use: Mapping[str, Any] | None = None,
     ) -> None:
         for name in set(use or ()) - set(_USE):
-            raise unknown_name("setting of CLIP", name, _USE)
+            raise build_unknown_error("setting of CLIP", name, _USE)
         self.card = card or Card.read(folder)
         given = {**self.card.use, **(use or {})}
         loaded = load_clip(folder, device, dtype, given.get("quick_gelu"))
         self._model, self._mean, self._std = loaded.model, loaded.mean, loaded.std
-        self._tower: Tower = tower_of(self._model.visual, given.get("positions"))
+        self._tower: Tower = wrap_tower(self._model.visual, given.get("positions"))
         native = {"dense": self._tower.default_path, "dense_side": self._tower.native, "whole_side": self._tower.native}
         self._use: dict[str, Any] = {**_DEFAULTS, **native, **given}
         if self._use["whole"] not in ("squash", "crop"):
-            raise unknown_name("way to a square", self._use["whole"], ("squash", "crop"))
-        self._templates = templates_of(self._use["templates"])
+            raise build_unknown_error("way to a square", self._use["whole"], ("squash", "crop"))
+        self._templates = resolve_templates(self._use["templates"])
         vocabulary = folder / "vocabulary.json"
         known = json.loads(vocabulary.read_text(encoding="utf-8")) if vocabulary.exists() else None
         self._tokenizer = Tokenizer(loaded.context_length, known)
@@ -108,10 +108,10 @@ class Clip:
         """The supported paths of dense features."""
         return self._tower.paths
 
-    def prompted(self, templates: str | Sequence[str]) -> Clip:
+    def with_prompts(self, templates: str | Sequence[str]) -> Clip:
         """Return this model with other prompts: the name of a set, or templates; raises InputError for an unknown set."""
         twin = copy.copy(self)
-        twin._use, twin._templates = self._use | {"templates": templates}, templates_of(templates)
+        twin._use, twin._templates = self._use | {"templates": templates}, resolve_templates(templates)
         twin._texts = twin._features_of_texts()
         return twin
 
@@ -123,25 +123,25 @@ class Clip:
     @property
     def provenance(self) -> dict[str, Any]:
         """Name, hashes, license, supervision tier, settings, and precision."""
-        return self.card.provenance() | {"use": dict(self._use), "dtype": str(self.dtype).removeprefix("torch.")}
+        return self.card.to_provenance() | {"use": dict(self._use), "dtype": str(self.dtype).removeprefix("torch.")}
 
     def remarks(self, vocabulary: Vocabulary) -> list[str]:
         """The card's warnings, and the words outside the text tower's vocabulary."""
-        strangers = [w for words in vocabulary.synonyms for w in words if self._tokenizer.unknown(w)]
+        strangers = [w for words in vocabulary.synonyms for w in words if self._tokenizer.is_unknown(w)]
         said = [f"{self.card.name} has never read: {', '.join(strangers)}"] if strangers else []
         return ([self._use["warning"]] if "warning" in self._use else []) + said
 
     @torch.inference_mode()
-    def words(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         """One unit text feature per class (K, D): the mean over prompts, then over synonyms."""
-        return self._texts.classes(vocabulary).to(self.device)
+        return self._texts.encode_classes(vocabulary).to(self.device)
 
     @torch.inference_mode()
-    def neutral(self) -> Tensor:
+    def encode_null_text(self) -> Tensor:
         """The neutral text feature (D): the mean over the neutral texts."""
-        return self._texts.of(self._use["neutral"]).mean(0).to(self.device)
+        return self._texts.encode_names(self._use["neutral"]).mean(0).to(self.device)
 
-    def presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+    def score_presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
         """How likely each class is to be in an image, (K), each by itself.
 
         A logistic of the evidence, where it was fitted when the card was made.  Otherwise the softmax of CLIP's zero-shot
@@ -149,21 +149,21 @@ class Clip:
         """
         if "presence" in self._use:
             *weights, offset = self._use["presence"]
-            return torch.sigmoid(self.evidence(whole, tokens, words) @ words.new_tensor(weights) + offset)
-        margin = (words - F.normalize(self.neutral(), dim=0)) @ whole
+            return torch.sigmoid(self.compute_evidence(whole, tokens, words) @ words.new_tensor(weights) + offset)
+        margin = (words - F.normalize(self.encode_null_text(), dim=0)) @ whole
         return torch.sigmoid(float(self._model.logit_scale.exp()) * margin)
 
-    def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+    def compute_evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
         """What speaks for each class, (K, 2): the whole image's cosine, and the mean clue of its best 5 % of cells."""
-        clues = (words - self.neutral()) @ tokens.values.flatten(1)
+        clues = (words - self.encode_null_text()) @ tokens.values.flatten(1)
         best = clues.topk(max(1, clues.shape[1] // 20), dim=1).values.mean(1)
         return torch.stack([words @ whole, best], 1)
 
     def _features_of_texts(self) -> TextFeatures:
         """Text features of names, cached on disk for weights with known hashes that are slow to evaluate."""
         known = bool(self.card.files) and all(self.card.files.values())
-        key = f"{fingerprint(self.card.files)} {self.dtype} {self._use.get('quick_gelu')}" if known else self.card.name
-        cache = text_cache() if known and self.card.name not in BUNDLED else None
+        key = f"{compute_fingerprint(self.card.files)} {self.dtype} {self._use.get('quick_gelu')}" if known else self.card.name
+        cache = find_text_cache() if known and self.card.name not in BUNDLED else None
         return TextFeatures(self._encoded, key, self._templates, cache=cache)
 
     @torch.inference_mode()
@@ -173,12 +173,12 @@ class Clip:
         return features.float()
 
     @torch.inference_mode()
-    def whole(self, images: Sequence[Image]) -> Tensor:
+    def encode_image(self, images: Sequence[Image]) -> Tensor:
         """One unit feature per image, (B, D); each image is resized or cropped to a square."""
         return self._squares([(_middle(i) if self._use["whole"] == "crop" else i, None) for i in images])
 
     @torch.inference_mode()
-    def squares(self, pixels: Tensor) -> Tensor:
+    def encode_squares(self, pixels: Tensor) -> Tensor:
         """One unit feature a square image, (N, D), of float RGB (N, 3, s, s) in 0 .. 1 at any size s.
 
         They are resized where they are computed, bicubic with antialiasing.  Raises InputError for anything else.
@@ -195,39 +195,39 @@ class Clip:
         return torch.cat(features)
 
     @torch.inference_mode()
-    def dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
+    def encode_dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
         """Text-aligned unit features (D, h, w) of each image, finer by shift-and-stitch than the tower's stride.
 
         ``path`` selects how the last layers are read (default: the setting ``dense``); see the towers for the choices.
         """
-        maps = self._maps(images, lambda x: self._tower.dense(x, path or self._use["dense"]))
+        maps = self._maps(images, lambda x: self._tower.encode_dense(x, path or self._use["dense"]))
         return [FeatureMap(F.normalize(m.values, dim=0), m.size) for m in maps]
 
     @torch.inference_mode()
-    def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def extract_keys(self, images: Sequence[Image]) -> list[FeatureMap]:
         """The last block's projected keys (C, h, w) of each image, on the grid of ``dense``, not normalized; of a ViT only."""
-        return self._maps(images, self._tower.keys)
+        return self._maps(images, self._tower.extract_keys)
 
     @torch.inference_mode()
-    def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def encode_boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
         """The output of conv4_x (C, h, w) of each image, at a stride of 16 px of the enlarged image; of a ResNet only."""
 
         def see(same: list[Image], size: tuple[int, int]) -> list[FeatureMap]:
             # one at a time: at these sizes a batch gains no speed and costs its memory
             return [FeatureMap(self._framed(self._pixels([i], size)), i.size) for i in same]
 
-        return by_size(images, lambda i: fitted_size(i.size, self._use["boundary_side"], _BOUNDARY_STRIDE), see)
+        return map_by_size(images, lambda i: fit_size(i.size, self._use["boundary_side"], _BOUNDARY_STRIDE), see)
 
     def _framed(self, x: Tensor) -> Tensor:
         """conv4_x (C, h, w) of one image, shifted and stitched; a ``margin`` of repeated cells keeps zero padding away."""
         edge, factor = self._use["margin"] * _BOUNDARY_STRIDE, self._use["boundary_shifts"]
         framed = F.pad(x, (edge, edge, edge, edge), mode="replicate") if edge else x
-        features = stitched(self._tower.conv4(shifted(framed, _BOUNDARY_STRIDE, factor)), factor)[0].float()
+        features = stitch_maps(self._tower.extract_conv4(shift_images(framed, _BOUNDARY_STRIDE, factor)), factor)[0].float()
         m = self._use["margin"] * factor
         return features[:, m : features.shape[1] - m, m : features.shape[2] - m]
 
     @torch.inference_mode()
-    def crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
+    def encode_crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
         """One unit feature per box (N, 4) px, (N, D): of each crop, or pooled from one forward pass by RoIAlign.
 
         Pooled, a ResNet sends the cells of each box through its attention pool; a ViT, which has none, averages the dense
@@ -237,8 +237,8 @@ class Clip:
             return torch.zeros(0, self.dimension, device=self.device)
         if not pooled:
             return self._squares([(image, box) for box in boxes])
-        x = self._pixels([image], fitted_size(image.size, self._use["dense_side"], self._tower.stride))
-        regions = self._tower.regions(x, torch.as_tensor(_within(boxes, image.size), device=self.device), image.size)
+        x = self._pixels([image], fit_size(image.size, self._use["dense_side"], self._tower.stride))
+        regions = self._tower.encode_regions(x, torch.as_tensor(_within(boxes, image.size), device=self.device), image.size)
         return F.normalize(regions.float(), dim=-1)
 
     def _maps(self, images: Sequence[Image], read: Callable[[Tensor], Tensor]) -> list[FeatureMap]:
@@ -246,10 +246,10 @@ class Clip:
 
         def see(same: list[Image], size: tuple[int, int]) -> list[FeatureMap]:
             factor = self._use["shifts"]
-            maps = stitched(read(shifted(self._pixels(same, size), self._tower.stride, factor)), factor).float()
+            maps = stitch_maps(read(shift_images(self._pixels(same, size), self._tower.stride, factor)), factor).float()
             return [FeatureMap(m, i.size) for m, i in zip(maps, same, strict=True)]
 
-        return by_size(images, lambda i: fitted_size(i.size, self._use["dense_side"], self._tower.stride), see)
+        return map_by_size(images, lambda i: fit_size(i.size, self._use["dense_side"], self._tower.stride), see)
 
     def _squares(self, pieces: list[tuple[Image, npt.NDArray[np.float32] | None]]) -> Tensor:
         side = self._use["whole_side"]
@@ -257,10 +257,10 @@ class Clip:
         return torch.cat([self._embedded(self._pixels([_cropped(i, b) for i, b in some], (side, side))) for some in batches])
 
     def _embedded(self, x: Tensor) -> Tensor:
-        return F.normalize(self._tower.whole(x).float(), dim=-1)
+        return F.normalize(self._tower.encode_image(x).float(), dim=-1)
 
     def _pixels(self, images: list[Image], size: tuple[int, int]) -> Tensor:
-        return torch.cat([pixels_of(i, size, self._mean, self._std) for i in images])
+        return torch.cat([preprocess_image(i, size, self._mean, self._std) for i in images])
 
 
 def _within(boxes: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:

@@ -26,7 +26,7 @@ from annofree.features.clip_vit import VitTower
 from annofree.features.position_embeddings import PositionRule
 from annofree.hub.cards import PICKLES
 
-__all__ = ["CONFIG", "DTYPES", "WEIGHTS", "LoadedClip", "Tower", "load_clip", "tower_of"]
+__all__ = ["CONFIG", "DTYPES", "WEIGHTS", "LoadedClip", "Tower", "load_clip", "wrap_tower"]
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -77,7 +77,7 @@ def load_clip(
     return LoadedClip(model, mean, std, int(settings["text_cfg"].get("context_length", 77)))
 
 
-def tower_of(visual: nn.Module, positions: PositionRule | None = None) -> Tower:
+def wrap_tower(visual: nn.Module, positions: PositionRule | None = None) -> Tower:
     """Wrap the image tower of an open_clip model; raises InputError for one that is no plain CLIP ResNet or ViT."""
     if isinstance(visual, ModifiedResNet):
         return ResNetTower(visual, positions)

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from annofree.errors import InputError
-from annofree.features.position_embeddings import PositionRule, resized_positions
+from annofree.features.position_embeddings import PositionRule, resize_positions
 from annofree.protocols import DensePath
 
-__all__ = ["ResNetTower", "attention_pool", "value_path"]
+__all__ = ["ResNetTower", "pool_attention", "project_values"]
 
 
-def attention_pool(pool: AttentionPool2d, x: Tensor, rule: PositionRule = "bicubic") -> Tensor:
+def pool_attention(pool: AttentionPool2d, x: Tensor, rule: PositionRule = "bicubic") -> Tensor:
     """Pool layer4 features (B, C, h, w) of any size into (B, D), as the tower does at its own size.
 
     The position embedding is resized to (h, w) for this call.
@@ -27,7 +27,7 @@ def attention_pool(pool: AttentionPool2d, x: Tensor, rule: PositionRule = "bicub
     return _attended(pool, tokens[:1], tokens, pool.q_proj, pool.k_proj)[0]
 
 
-def value_path(pool: AttentionPool2d, x: Tensor) -> Tensor:
+def project_values(pool: AttentionPool2d, x: Tensor) -> Tensor:
     """Send each cell of (B, C, h, w) through the value and output projections of the pool, (B, D, h, w).
 
     This is the output of a cell that attends to itself only: the dense, text-aligned feature of MaskCLIP (Zip, Eq. 2).
@@ -38,7 +38,7 @@ def value_path(pool: AttentionPool2d, x: Tensor) -> Tensor:
 
 def _tokens(pool: AttentionPool2d, x: Tensor, rule: PositionRule) -> Tensor:
     """The pool's tokens (1 + h * w, B, C), their mean first, with positions added."""
-    positions = resized_positions(pool.positional_embedding, (x.shape[-2], x.shape[-1]), rule)
+    positions = resize_positions(pool.positional_embedding, (x.shape[-2], x.shape[-1]), rule)
     tokens = x.flatten(2).permute(2, 0, 1)
     return torch.cat([tokens.mean(0, keepdim=True), tokens]) + positions[:, None].to(x.dtype)
 
@@ -85,32 +85,32 @@ class ResNetTower:
         self.native = int(visual.image_size)
         self.dimension = int(visual.attnpool.c_proj.out_features)
 
-    def conv4(self, x: Tensor) -> Tensor:
+    def extract_conv4(self, x: Tensor) -> Tensor:
         """The output of conv4_x, (B, C, H / 16, W / 16)."""
         v = self.visual
         x = x.to(v.conv1.weight.dtype, memory_format=torch.channels_last)
         features: Tensor = v.layer3(v.layer2(v.layer1(v.stem(x))))
         return features
 
-    def layer4(self, x: Tensor) -> Tensor:
+    def extract_layer4(self, x: Tensor) -> Tensor:
         """The output of conv5_x, (B, C, H / 32, W / 32), which the attention pool reads."""
-        features: Tensor = self.visual.layer4(self.conv4(x))
+        features: Tensor = self.visual.layer4(self.extract_conv4(x))
         return features
 
-    def whole(self, x: Tensor) -> Tensor:
+    def encode_image(self, x: Tensor) -> Tensor:
         """The embedding of each image, (B, D), not normalized."""
-        return attention_pool(self.visual.attnpool, self.layer4(x), self.positions or "bicubic")
+        return pool_attention(self.visual.attnpool, self.extract_layer4(x), self.positions or "bicubic")
 
-    def dense(self, x: Tensor, path: DensePath) -> Tensor:
+    def encode_dense(self, x: Tensor, path: DensePath) -> Tensor:
         """Text-aligned features of each cell, (B, D, H / 32, W / 32), not normalized.
 
         ``value``: value and output projections alone (MaskCLIP).  ``surgery``: every token attends to every other, the value
         projection standing in for those of query and key (CLIP Surgery's ResNet).  ``attention``: every token attends, as the
         mean token does in the pool.  Raises InputError for ``value+mlp``, which needs a ViT.
         """
-        pool, cells = self.visual.attnpool, self.layer4(x)
+        pool, cells = self.visual.attnpool, self.extract_layer4(x)
         if path == "value":
-            return value_path(pool, cells)
+            return project_values(pool, cells)
         if path == "surgery":
             tokens = _tokens(pool, cells, self.positions or "bilinear")
             return _map(_attended(pool, tokens, tokens, pool.v_proj, pool.v_proj), cells)
@@ -119,21 +119,21 @@ class ResNetTower:
             return _map(_attended(pool, tokens, tokens, pool.q_proj, pool.k_proj), cells)
         raise InputError(f"a CLIP ResNet has the dense paths attention, surgery and value, got {path!r}; a ViT has value+mlp")
 
-    def regions(self, x: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    def encode_regions(self, x: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """One embedding a box, (N, D), not normalized: layer4 cut out by RoIAlign, through the attention pool.
 
         Boxes (N, 4) are in px of the image of ``size`` (H, W) that ``x`` (1, 3, ., .) shows.
         """
-        layer4, pool = self.layer4(x), self.visual.attnpool
+        layer4, pool = self.extract_layer4(x), self.visual.attnpool
         scale = torch.tensor([layer4.shape[-1] / size[1], layer4.shape[-2] / size[0]] * 2, device=layer4.device)
         cells = roi_align(layer4.float(), [boxes.float() * scale], self.native // self.stride, aligned=True)
-        return attention_pool(pool, cells.to(layer4.dtype))
+        return pool_attention(pool, cells.to(layer4.dtype))
 
-    def patches(self, x: Tensor) -> Tensor:
+    def extract_patches(self, x: Tensor) -> Tensor:
         """Raise InputError: there are no patch tokens here."""
         raise InputError("a CLIP ResNet has no patch tokens; use a ViT such as ViT-B/16")
 
-    def keys(self, x: Tensor) -> Tensor:
+    def extract_keys(self, x: Tensor) -> Tensor:
         """Raise InputError: there are no transformer keys here."""
         raise InputError("a CLIP ResNet has no keys of a last block; use a ViT such as ViT-B/16")
 

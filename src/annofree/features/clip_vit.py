@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from annofree.errors import InputError, unknown_name
-from annofree.features.position_embeddings import PositionRule, resized_positions
+from annofree.errors import InputError, build_unknown_error
+from annofree.features.position_embeddings import PositionRule, resize_positions
 from annofree.protocols import DensePath
 
 __all__ = ["VitTower"]
@@ -40,7 +40,7 @@ class VitTower:
         self.native = int(min(visual.image_size))
         self.dimension = int(visual.proj.shape[1])
 
-    def whole(self, x: Tensor) -> Tensor:
+    def encode_image(self, x: Tensor) -> Tensor:
         """The embedding of each image, (B, D), not normalized: the class token's, or the mean of the patches'.
 
         The tower was trained with one or the other; its last LayerNorm comes before the mean, or after it.
@@ -52,7 +52,7 @@ class VitTower:
             return self._projected(tokens[:, 1:].mean(1))
         return self._projected(tokens[:, 1:]).mean(1)
 
-    def tokens(self, x: Tensor, path: DensePath) -> Tensor:
+    def extract_tokens(self, x: Tensor, path: DensePath) -> Tensor:
         """Text-aligned features of the class token and of each patch, (B, 1 + N, D), not normalized.
 
         ``value``: value and output projections of the last block alone.  ``value+mlp``: these with the residual and the MLP
@@ -60,7 +60,7 @@ class VitTower:
         class token is the ordinary one (CLIP Surgery).  ``attention``: the last tokens as they are.
         """
         if path not in get_args(DensePath):
-            raise unknown_name("dense path", path, get_args(DensePath))
+            raise build_unknown_error("dense path", path, get_args(DensePath))
         if path == "surgery":
             return self._projected(self._surgery(x))
         if path == "attention":
@@ -69,31 +69,31 @@ class VitTower:
         value = block.ls_1(_value(block, block.ln_1(before)))
         return self._projected(value if path == "value" else _with_mlp(block, before + value))
 
-    def dense(self, x: Tensor, path: DensePath) -> Tensor:
+    def encode_dense(self, x: Tensor, path: DensePath) -> Tensor:
         """Text-aligned features of each patch, (B, D, h, w), not normalized; ``tokens`` tells the paths."""
-        return self._map(self.tokens(x, path), x)
+        return self._map(self.extract_tokens(x, path), x)
 
-    def patches(self, x: Tensor) -> Tensor:
+    def extract_patches(self, x: Tensor) -> Tensor:
         """The last block's patch tokens after the last LayerNorm, unprojected, (B, C, h, w) (the encoding of ZUTIS)."""
         return self._map(self.visual.ln_post(self._last(x)), x)
 
-    def keys(self, x: Tensor) -> Tensor:
+    def extract_keys(self, x: Tensor) -> Tensor:
         """The last block's keys, sent through its output projection as MaskCLIP does to smooth by them, (B, C, h, w)."""
         block = self.visual.transformer.resblocks[-1]
         keys = _projections(block, block.ln_1(self._before(x, 1)))[1]
         return self._map(block.attn.out_proj(keys), x)
 
-    def regions(self, x: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    def encode_regions(self, x: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """One embedding a box, (N, D), not normalized: the mean of its dense features by the default path, by RoIAlign.
 
         Boxes (N, 4) are in px of the image of ``size`` (H, W) that ``x`` (1, 3, ., .) shows.
         """
-        cells = self.dense(x, self.default_path).float()
+        cells = self.encode_dense(x, self.default_path).float()
         scale = torch.tensor([cells.shape[-1] / size[1], cells.shape[-2] / size[0]] * 2, device=cells.device)
         pooled: Tensor = roi_align(cells, [boxes.float() * scale], _REGION_CELLS, aligned=True).mean((2, 3))
         return pooled
 
-    def conv4(self, x: Tensor) -> Tensor:
+    def extract_conv4(self, x: Tensor) -> Tensor:
         """Raise InputError: there is no conv4_x here."""
         raise InputError("a ViT has no conv4_x to tell objects apart by; use a CLIP ResNet such as RN50 or RN50x64")
 
@@ -115,7 +115,7 @@ class VitTower:
             raise InputError(f"expected a picture of at least {self.stride} px a side, got {tuple(x.shape[-2:])}")
         patches = v.conv1(x.to(v.conv1.weight.dtype, memory_format=torch.channels_last)).flatten(2).transpose(1, 2)
         first = v.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-        positions = resized_positions(v.positional_embedding, grid, rule, v.grid_size)
+        positions = resize_positions(v.positional_embedding, grid, rule, v.grid_size)
         tokens: Tensor = v.ln_pre(torch.cat([first, patches], 1) + positions.to(patches.dtype))
         return tokens
 

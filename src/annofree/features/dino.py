@@ -22,12 +22,12 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from annofree.errors import InputError, MissingError, unknown_name
-from annofree.features.position_embeddings import PositionRule, resized_positions
-from annofree.features.preprocessing import by_size, pixels_of
+from annofree.errors import InputError, MissingError, build_unknown_error
+from annofree.features.position_embeddings import PositionRule, resize_positions
+from annofree.features.preprocessing import map_by_size, preprocess_image
 from annofree.hub.cards import PICKLES, Card
 from annofree.io.model_config import read_model_config
-from annofree.ops.grids import fitted_size
+from annofree.ops.grids import fit_size
 from annofree.structures import FeatureMap, Image
 
 __all__ = ["Dino", "DinoPositions"]
@@ -93,25 +93,25 @@ class Dino:
     @property
     def provenance(self) -> dict[str, Any]:
         """Name, hashes, license and supervision tier of the weights, and how images and positions are resized."""
-        return self.card.provenance() | {"side": self.side, "positions": self.positions}
+        return self.card.to_provenance() | {"side": self.side, "positions": self.positions}
 
-    def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def extract_keys(self, images: Sequence[Image]) -> list[FeatureMap]:
         """Keys of the last block, heads concatenated, unnormalized and before any rotation, (D, h, w) per image."""
         return [found[0] for found in self._read(images, lambda x, _: [self._keys(x)])]
 
-    def attention(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def extract_attention(self, images: Sequence[Image]) -> list[FeatureMap]:
         """How much the class token attends to each patch in the last block, (heads, h, w) per image.
 
         The softmax runs over all tokens, so that a head's map sums to what the prefix tokens leave.
         """
         return [found[0] for found in self._read(images, lambda x, rope: [self._attention(x, rope)])]
 
-    def keys_and_attention(self, images: Sequence[Image]) -> list[tuple[FeatureMap, FeatureMap]]:
+    def extract_keys_and_attention(self, images: Sequence[Image]) -> list[tuple[FeatureMap, FeatureMap]]:
         """Keys and attention from one forward pass."""
         both = self._read(images, lambda x, rope: [self._keys(x), self._attention(x, rope)])
         return [(keys, attention) for keys, attention in both]
 
-    def tokens(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def extract_tokens(self, images: Sequence[Image]) -> list[FeatureMap]:
         """Patch tokens after the final norm, (D, h, w) per image."""
         return [found[0] for found in self._read(images, lambda x, rope: [self._tokens(x, rope)])]
 
@@ -125,11 +125,11 @@ class Dino:
             maps = [m.float().reshape(*m.shape[:2], *grid) for m in look(x, rope)]
             return [[FeatureMap(m[k], i.size, self._window(i, size)) for m in maps] for k, i in enumerate(same)]
 
-        return by_size(images, self._size, see)
+        return map_by_size(images, self._size, see)
 
     def _size(self, image: Image) -> tuple[int, int]:
         if self.side is not None:
-            return fitted_size(image.size, self.side, self.patch)
+            return fit_size(image.size, self.side, self.patch)
         height, width = (-(-n // self.patch) * self.patch for n in image.size)
         return height, width
 
@@ -137,7 +137,7 @@ class Dino:
         return None if self.side is not None or size == image.size else size
 
     def _pixels(self, image: Image, size: tuple[int, int]) -> Tensor:
-        x = pixels_of(image, image.size if self.side is None else size, self._mean, self._std)
+        x = preprocess_image(image, image.size if self.side is None else size, self._mean, self._std)
         return F.pad(x, (0, size[1] - x.shape[3], 0, size[0] - x.shape[2])).to(self.dtype)
 
     def _entering(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -206,7 +206,7 @@ class Dino:
 def _resized(cells: Tensor, native: tuple[int, int], grid: tuple[int, int], rule: DinoPositions) -> Tensor:
     """Positions of patches (g h * g w, D) on another grid, (h * w, D)."""
     if rule != "bicubic-antialias":
-        return resized_positions(torch.cat([cells[:1], cells]), grid, rule, native)[1:]  # the first row is only kept
+        return resize_positions(torch.cat([cells[:1], cells]), grid, rule, native)[1:]  # the first row is only kept
     if grid == native:
         return cells
     maps = cells.T.reshape(1, -1, *native)
@@ -216,7 +216,7 @@ def _resized(cells: Tensor, native: tuple[int, int], grid: tuple[int, int], rule
 def _refuse_unknown(rule: str) -> None:
     known = [name for part in get_args(DinoPositions) for name in get_args(part)]
     if rule not in known:
-        raise unknown_name("position rule", rule, known)
+        raise build_unknown_error("position rule", rule, known)
 
 
 def _built(folder: Path) -> tuple[Any, dict[str, Any]]:

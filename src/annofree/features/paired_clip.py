@@ -36,9 +36,9 @@ class PairedClip:
         """The supported paths of the clues' CLIP for dense features."""
         return self.clues.paths
 
-    def prompted(self, templates: str) -> PairedClip:
+    def with_prompts(self, templates: str) -> PairedClip:
         """Return a copy of this pair with other prompts."""
-        return PairedClip(self.clues.prompted(templates), self.edges)
+        return PairedClip(self.clues.with_prompts(templates), self.edges)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -49,38 +49,38 @@ class PairedClip:
         """Warnings about these names; only the clues depend on them."""
         return self.clues.remarks(vocabulary)
 
-    def words(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         """One unit text feature per class, (K, D)."""
-        return self.clues.words(vocabulary)
+        return self.clues.encode_text(vocabulary)
 
-    def neutral(self) -> Tensor:
+    def encode_null_text(self) -> Tensor:
         """The neutral text feature (D)."""
-        return self.clues.neutral()
+        return self.clues.encode_null_text()
 
-    def presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+    def score_presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
         """How likely each class is to be in an image at all, (K) in 0 .. 1."""
-        return self.clues.presence(whole, tokens, words)
+        return self.clues.score_presence(whole, tokens, words)
 
-    def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+    def compute_evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
         """What speaks for each class, (K, 2): the whole image's cosine, and the mean clue of its best cells."""
-        return self.clues.evidence(whole, tokens, words)
+        return self.clues.compute_evidence(whole, tokens, words)
 
-    def whole(self, images: Sequence[Image]) -> Tensor:
+    def encode_image(self, images: Sequence[Image]) -> Tensor:
         """One unit feature per image, (B, D)."""
-        return self.clues.whole(images)
+        return self.clues.encode_image(images)
 
-    def dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
+    def encode_dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
         """Text-aligned unit features of each cell, (D, h, w) per image."""
-        return self.clues.dense(images, path)
+        return self.clues.encode_dense(images, path)
 
-    def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def encode_boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
         """Intermediate features of the other CLIP, (C, h, w) per image."""
-        return self.edges.boundaries(images)
+        return self.edges.encode_boundaries(images)
 
-    def crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
+    def encode_crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
         """One unit feature per box (N, 4) px, (N, D)."""
-        return self.clues.crops(image, boxes, pooled=pooled)
+        return self.clues.encode_crops(image, boxes, pooled=pooled)
 
-    def squares(self, pixels: Tensor) -> Tensor:
+    def encode_squares(self, pixels: Tensor) -> Tensor:
         """One unit feature a square image (N, 3, s, s) in 0 .. 1, (N, D)."""
-        return self.clues.squares(pixels)
+        return self.clues.encode_squares(pixels)

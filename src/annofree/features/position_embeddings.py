@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 
-__all__ = ["PositionRule", "resized_positions"]
+__all__ = ["PositionRule", "resize_positions"]
 
 PositionRule = Literal["bicubic", "bilinear", "bicubic+0.1", "bicubic+0.1-always"]
 """How a grid of position embeddings is brought to another size; always by cell centers and without antialiasing.
@@ -22,7 +22,7 @@ leave the native grid as it is; ``bicubic+0.1-always`` (ZUTIS) moves it, too.
 """
 
 
-def resized_positions(
+def resize_positions(
     positions: Tensor, grid: tuple[int, int], rule: PositionRule = "bicubic", native: tuple[int, int] | None = None
 ) -> Tensor:
     """Resize position embeddings (1 + g h * g w, C), the class token's first, to (1 + h * w, C) for a ``grid`` (h, w).
@@ -30,11 +30,11 @@ def resized_positions(
     The class token's row is kept.  ``native`` is the grid (g h, g w) they were trained at, a square one unless given.  What
     is passed in is never changed.  Raises InputError for positions that fill no such grid, and for an unknown rule.
 
-    >>> resized_positions(torch.tensor([[9.0], [0.0], [1.0], [0.0], [1.0]]), (1, 4), "bilinear").flatten().tolist()
+    >>> resize_positions(torch.tensor([[9.0], [0.0], [1.0], [0.0], [1.0]]), (1, 4), "bilinear").flatten().tolist()
     [9.0, 0.0, 0.25, 0.75, 1.0]
     """
     if rule not in get_args(PositionRule):
-        raise unknown_name("position rule", rule, get_args(PositionRule))
+        raise build_unknown_error("position rule", rule, get_args(PositionRule))
     side = math.isqrt(len(positions) - 1)
     old = native or (side, side)
     if old[0] * old[1] != len(positions) - 1:

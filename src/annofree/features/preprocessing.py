@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from annofree.structures import Image
 
-__all__ = ["by_size", "pixels_of"]
+__all__ = ["map_by_size", "preprocess_image"]
 
 T = TypeVar("T")
 
 
-def pixels_of(image: Image, size: tuple[int, int], mean: Tensor, std: Tensor) -> Tensor:
+def preprocess_image(image: Image, size: tuple[int, int], mean: Tensor, std: Tensor) -> Tensor:
     """Resize an image to ``size`` (H, W), bicubic with antialiasing, and normalize it; (1, 3, *size) on mean's device."""
     x = torch.tensor(image.pixels).to(mean.device).permute(2, 0, 1)[None].float() / 255
     if size != image.size:
@@ -24,7 +24,7 @@ def pixels_of(image: Image, size: tuple[int, int], mean: Tensor, std: Tensor) ->
     return (x - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 
 
-def by_size(
+def map_by_size(
     images: Sequence[Image],
     size_of: Callable[[Image], tuple[int, int]],
     see: Callable[[list[Image], tuple[int, int]], Sequence[T]],

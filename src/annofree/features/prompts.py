@@ -19,12 +19,12 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.errors import InputError, unknown_name
-from annofree.hub.store import home
+from annofree.errors import InputError, build_unknown_error
+from annofree.hub.store import find_home
 from annofree.io.atomic import write_atomic
 from annofree.structures import Vocabulary
 
-__all__ = ["TEMPLATES", "TextFeatures", "fingerprint", "templates_of", "text_cache"]
+__all__ = ["TEMPLATES", "TextFeatures", "compute_fingerprint", "find_text_cache", "resolve_templates"]
 
 Encode = Callable[[list[str]], Tensor]
 
@@ -53,17 +53,17 @@ official code, without full stop and never with "an"; ``name``: the bare name, a
 """
 
 
-def templates_of(templates: str | Sequence[str]) -> tuple[str, ...]:
+def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     """Return the templates of a named set, or check a custom list: each has one {} for the class name.
 
     Raises InputError for an unknown set, an empty or doubled list, and a template without its {}.
 
-    >>> templates_of("photo"), len(templates_of("ensemble"))
+    >>> resolve_templates("photo"), len(resolve_templates("ensemble"))
     (('a photo of a {}.',), 85)
     """
     if isinstance(templates, str):
         if templates not in TEMPLATES:
-            raise unknown_name("template set", templates, TEMPLATES)
+            raise build_unknown_error("template set", templates, TEMPLATES)
         return TEMPLATES[templates]
     own = tuple(templates)
     if not own:
@@ -76,10 +76,11 @@ def templates_of(templates: str | Sequence[str]) -> tuple[str, ...]:
     return own
 
 
-def fingerprint(files: Mapping[str, str | None]) -> str:
+def compute_fingerprint(files: Mapping[str, str | None]) -> str:
     """Hash the SHA-256 of a model's files into one key; raises InputError if one is unknown.
 
-    >>> fingerprint({"a": "1", "b": "2"}) == fingerprint({"b": "2", "a": "1"}) != fingerprint({"a": "1"})
+    >>> one = compute_fingerprint({"a": "1", "b": "2"})
+    >>> one == compute_fingerprint({"b": "2", "a": "1"}) != compute_fingerprint({"a": "1"})
     True
     """
     unknown = [name for name, sha256 in files.items() if not sha256]
@@ -88,24 +89,24 @@ def fingerprint(files: Mapping[str, str | None]) -> str:
     return _digest(sorted(files.items()))
 
 
-def text_cache() -> Path:
+def find_text_cache() -> Path:
     """Return the folder of cached text features: ``text`` in annofree's own folder, which $ANNOFREE_HOME names."""
-    return home() / "text"
+    return find_home() / "text"
 
 
 class TextFeatures:
     """Unit text features of names, by one model and one set of templates; float32, on the CPU.
 
     ``encode`` turns a list of texts into (T, D), on any device and of any length; ``model`` is a key that no other weights,
-    tokenizer or precision share (see ``fingerprint``); ``cache`` is a folder to keep features in (see ``text_cache``), None
-    keeps them in memory only; at most ``batch`` prompts go into one call of ``encode``.  What else is in that call
-    changes a feature by no more than rounding.
+    tokenizer or precision share (see ``compute_fingerprint``); ``cache`` is a folder to keep features in (see
+    ``find_text_cache``), None keeps them in memory only; at most ``batch`` prompts go into one call of ``encode``.  What else
+    is in that call changes a feature by no more than rounding.
 
     The cache is best-effort: unreadable files are rebuilt, a read-only folder is ignored,
     and if processes write at once, the last one wins and the other names are encoded again later.
 
     >>> features = TextFeatures(lambda texts: torch.tensor([[3.0, 4.0]] * len(texts)), model="constant")
-    >>> features.of(["dog", "cat"])
+    >>> features.encode_names(["dog", "cat"])
     tensor([[0.6000, 0.8000],
             [0.6000, 0.8000]])
     """
@@ -121,12 +122,12 @@ class TextFeatures:
     ) -> None:
         if batch < 1:
             raise InputError(f"expected a batch of at least one prompt, got {batch}")
-        self.templates = templates_of(templates)
+        self.templates = resolve_templates(templates)
         self._encode, self._model, self._batch = encode, model, batch
         self._known: dict[str, Tensor] = {}
         self._path = None if cache is None else cache / f"{_digest([model, self.templates])}.safetensors"
 
-    def of(self, names: Sequence[str]) -> Tensor:
+    def encode_names(self, names: Sequence[str]) -> Tensor:
         """One unit feature per name, (N, D): the mean over its prompts' unit features, normalized."""
         if isinstance(names, str):
             raise InputError(f"expected a list of names, got the text {names!r}; write [{names!r}]")
@@ -135,15 +136,15 @@ class TextFeatures:
             self._learn(list(dict.fromkeys(names)))
             return torch.stack([self._known[name] for name in names])
 
-    def classes(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_classes(self, vocabulary: Vocabulary) -> Tensor:
         """One unit feature per class, (K, D): the mean over its synonyms' unit features, normalized."""
         with torch.inference_mode(False), torch.no_grad():
             self._learn(list(dict.fromkeys(word for words in vocabulary.synonyms for word in words)))
-            return torch.stack([F.normalize(self.of(words).mean(0), dim=0) for words in vocabulary.synonyms])
+            return torch.stack([F.normalize(self.encode_names(words).mean(0), dim=0) for words in vocabulary.synonyms])
 
-    def redundant(self) -> Tensor:
+    def encode_empty_name(self) -> Tensor:
         """The unit feature (D) of the empty name, which CLIP Surgery subtracts from all others."""
-        return self.of([""])[0]
+        return self.encode_names([""])[0]
 
     def _learn(self, names: list[str]) -> None:
         if all(name in self._known for name in names):

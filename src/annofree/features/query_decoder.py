@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError
 
-__all__ = ["DecoderLayer", "QueryDecoder", "sine_positions"]
+__all__ = ["DecoderLayer", "QueryDecoder", "compute_sine_positions"]
 
 _TEMPERATURE, _EPS = 1e4, 1e-6
 
@@ -72,13 +72,13 @@ class QueryDecoder(nn.Module):
         return torch.stack(seen, 1)
 
 
-def sine_positions(grid: tuple[int, int], width: int, device: torch.device | str = "cpu") -> Tensor:
+def compute_sine_positions(grid: tuple[int, int], width: int, device: torch.device | str = "cpu") -> Tensor:
     """Sine embedding of each cell of a ``grid`` (h, w), (h * w, C) row by row: half of the channels encode y, the other half x.
 
     Rows count 1 .. h, scaled to 0 .. 2 pi, over wavelengths from 1 to 10,000; sine and cosine alternate (DETR, normalized).
     Raises InputError for a width that is no multiple of 4.
 
-    >>> sine_positions((1, 2), 4).round(decimals=2).abs().tolist()
+    >>> compute_sine_positions((1, 2), 4).round(decimals=2).abs().tolist()
     [[0.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0]]
     """
     if width % 4:

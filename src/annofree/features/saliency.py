@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError
-from annofree.hub.cards import sha256_of
-from annofree.ops.grids import resized
-from annofree.ops.ncut import cut_map
+from annofree.hub.cards import hash_file
+from annofree.ops.grids import resize_maps
+from annofree.ops.ncut import compute_ncut
 from annofree.protocols import SelfSupervised
 from annofree.structures import FeatureMap, Image
 
-__all__ = ["Found", "FoundBackground", "TokenCutMap", "background_patches", "found_head"]
+__all__ = ["FoundBackground", "FoundObjectness", "TokenCutMap", "find_background_patches", "read_found_head"]
 
 _EPS = 1e-10
 
 
-def found_head(path: Path) -> tuple[Tensor, Tensor]:
+def read_found_head(path: Path) -> tuple[Tensor, Tensor]:
     """Read FOUND's head, a 1 x 1 convolution: its weight (D) and its bias ().
 
     The file is safetensors or a state dict of torch, flat or under ``decoder``.  Raises MissingError where there is none,
@@ -52,29 +52,29 @@ def _flat(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _on_pixels(patches: Tensor, grid: FeatureMap) -> Tensor:
     """Draw a map (h, w) of patches at the size of its image, (H, W), bilinear."""
-    full = resized(patches[None], grid.window or grid.size)[0]
+    full = resize_maps(patches[None], grid.window or grid.size)[0]
     return full[: grid.size[0], : grid.size[1]]
 
 
-class Found:
+class FoundObjectness:
     """FOUND: a linear layer on the keys of DINO ViT-S/8 that predicts the objectness of each patch."""
 
     def __init__(self, dino: SelfSupervised, head: Path) -> None:
         self.dino, self.head = dino, head
-        self._weight, self._bias = found_head(head)
+        self._weight, self._bias = read_found_head(head)
 
     @property
     def provenance(self) -> dict[str, Any]:
         """The head with its hash, license and tier, and DINO's."""
-        head = {"name": self.head.name, "licence": "Apache-2.0", "tier": "S0", "sha256": sha256_of(self.head)}
+        head = {"name": self.head.name, "licence": "Apache-2.0", "tier": "S0", "sha256": hash_file(self.head)}
         return {"objectness": "found", "head": head, "dino": self.dino.provenance}
 
-    def maps(self, images: Sequence[Image]) -> list[Tensor]:
+    def predict_maps(self, images: Sequence[Image]) -> list[Tensor]:
         """How likely each pixel belongs to some thing, (H, W) in 0 .. 1 per image: logits drawn bilinear, then a sigmoid.
 
         Raises InputError if the keys do not have the dimension that the head was trained for.
         """
-        return [torch.sigmoid(_on_pixels(self._logits(keys), keys)) for keys in self.dino.keys(images)]
+        return [torch.sigmoid(_on_pixels(self._logits(keys), keys)) for keys in self.dino.extract_keys(images)]
 
     def _logits(self, keys: FeatureMap) -> Tensor:
         values = keys.values
@@ -105,13 +105,13 @@ class FoundBackground(_Rule):
     def __init__(self, dino: SelfSupervised, tau: float = 0.3) -> None:
         super().__init__(dino, tau)
 
-    def maps(self, images: Sequence[Image]) -> list[Tensor]:
+    def predict_maps(self, images: Sequence[Image]) -> list[Tensor]:
         """1 inside of things and 0 outside, bilinear between patches, (H, W) per image."""
-        pairs = self.dino.keys_and_attention(images)
-        return [_on_pixels((~background_patches(k.values, a.values, self.tau)).float(), k) for k, a in pairs]
+        pairs = self.dino.extract_keys_and_attention(images)
+        return [_on_pixels((~find_background_patches(k.values, a.values, self.tau)).float(), k) for k, a in pairs]
 
 
-def background_patches(keys: Tensor, attention: Tensor, tau: float = 0.3) -> Tensor:
+def find_background_patches(keys: Tensor, attention: Tensor, tau: float = 0.3) -> Tensor:
     """Which patches (h, w) are background, from ``keys`` (D, h, w) and ``attention`` (heads, h, w) of the class token.
 
     Heads are weighted by how few patches they attend to: beta = log(sum of all shares / own share), with the share of patches
@@ -136,10 +136,10 @@ class TokenCutMap(_Rule):
     def __init__(self, dino: SelfSupervised, tau: float = 0.2) -> None:
         super().__init__(dino, tau)
 
-    def maps(self, images: Sequence[Image]) -> list[Tensor]:
+    def predict_maps(self, images: Sequence[Image]) -> list[Tensor]:
         """How far each pixel is on the side of the thing, bilinear between patches, (H, W) in 0 .. 1 per image."""
-        return [_on_pixels(self._patches(keys.values), keys) for keys in self.dino.keys(images)]
+        return [_on_pixels(self._patches(keys.values), keys) for keys in self.dino.extract_keys(images)]
 
     def _patches(self, keys: Tensor) -> Tensor:
-        cut = cut_map(keys.flatten(1).T.cpu().numpy(), self.tau)
+        cut = compute_ncut(keys.flatten(1).T.cpu().numpy(), self.tau)
         return torch.from_numpy(cut).to(keys.device).view(keys.shape[1:])

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers.utils import logging
 
-from annofree.errors import InputError, MissingError, unknown_name
+from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.features.sam_inputs import Fit, Frame, Prompts
 from annofree.hub.cards import Card
 from annofree.io.model_config import read_model_config
@@ -82,26 +82,26 @@ class Sam:
     @property
     def provenance(self) -> dict[str, Any]:
         """Name, hashes, license and supervision tier of the weights."""
-        return self.card.provenance()
+        return self.card.to_provenance()
 
     @torch.inference_mode()
     def embed(self, images: Sequence[Image]) -> list[Embedding]:
         """Encode images in one batch."""
         if not images:
             return []
-        x = torch.cat([self._frame.pixels(i, self.device) for i in images])
+        x = torch.cat([self._frame.preprocess(i, self.device) for i in images])
         state = self._state(self._model.get_image_embeddings(x.to(self.dtype)))
         return [Embedding(image.size, tuple(level[[i]] for level in state)) for i, image in enumerate(images)]
 
     @torch.inference_mode()
-    def draw(
+    def predict_masks(
         self,
         embedding: Embedding,
         *,
         boxes: Floats | None = None,
         points: Floats | None = None,
         labels: npt.NDArray[np.integer] | None = None,
-        many: bool = False,
+        multimask: bool = False,
     ) -> PromptedMasks:
         """Predict one mask per prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image.
 
@@ -110,13 +110,16 @@ class Sam:
         """
         prompts = Prompts.of(boxes, points, labels)
         if not len(prompts):
-            return _nothing(embedding.size, many)
-        placed = prompts.placed(self._frame.scale(embedding.size), self.device)
-        parts = [self._decoded(embedding.state, piece.inputs(batched=False), many) for piece in placed.split(_PROMPTS_AT_ONCE)]
+            return _nothing(embedding.size, multimask)
+        placed = prompts.to_square(self._frame.scale(embedding.size), self.device)
+        parts = [
+            self._decoded(embedding.state, piece.to_inputs(batched=False), multimask)
+            for piece in placed.split(_PROMPTS_AT_ONCE)
+        ]
         return self._answer(torch.cat([m[0] for m, _ in parts]), torch.cat([q[0] for _, q in parts]), embedding.size)
 
     @torch.inference_mode()
-    def draw_batch(
+    def predict_masks_batch(
         self,
         embeddings: Sequence[Embedding],
         *,
@@ -144,11 +147,11 @@ class Sam:
 
     def _together(self, embeddings: list[Embedding], prompts: list[Prompts], many: bool) -> list[PromptedMasks]:
         counts = [len(p) for p in prompts]
-        placed = [p.placed(self._frame.scale(e.size), self.device) for p, e in zip(prompts, embeddings, strict=True)]
+        placed = [p.to_square(self._frame.scale(e.size), self.device) for p, e in zip(prompts, embeddings, strict=True)]
         levels = [torch.cat(same) for same in zip(*(e.state for e in embeddings), strict=True)]
         owner = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self.device)
         parts = [
-            self._decoded([level[rows] for level in levels], piece.inputs(batched=True), many)
+            self._decoded([level[rows] for level in levels], piece.to_inputs(batched=True), many)
             for rows, piece in zip(
                 torch.split(owner, _PROMPTS_AT_ONCE), Prompts.joined(placed).split(_PROMPTS_AT_ONCE), strict=True
             )
@@ -157,7 +160,7 @@ class Sam:
         return [self._answer(*each) for each in zip(logits, quality, (e.size for e in embeddings), strict=True)]
 
     def _answer(self, logits: Tensor, quality: Tensor, size: tuple[int, int]) -> PromptedMasks:
-        return PromptedMasks(self._frame.masks(logits, size), quality.float(), self._frame.stability(logits, size))
+        return PromptedMasks(self._frame.resize_masks(logits, size), quality.float(), self._frame.score_stability(logits, size))
 
     def _state(self, found: Any) -> Sequence[Tensor]:
         """The encoder outputs that the decoder needs; of SAM-HQ's intermediate features only the first."""
@@ -189,7 +192,7 @@ def _architecture(folder: Path) -> tuple[str, int]:
     config = read_model_config(path)
     kind = str(config.get("model_type"))
     if kind not in FAMILIES:
-        raise unknown_name("architecture of a SAM", kind, FAMILIES)
+        raise build_unknown_error("architecture of a SAM", kind, FAMILIES)
     side = config.get("prompt_encoder_config", {}).get("image_size", 1024)
     return kind, int(side[0] if isinstance(side, list) else side)
 

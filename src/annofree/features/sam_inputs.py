@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as vision
 
 from annofree.errors import InputError
-from annofree.features.preprocessing import pixels_of
+from annofree.features.preprocessing import preprocess_image
 from annofree.io.model_config import read_model_config
 from annofree.structures import Image
 
@@ -73,10 +73,10 @@ class Frame:
             raise InputError(f"expected a preprocessor that resizes bilinearly, rescales and normalises, but {path} does not")
         return cls(side, fit, mean=tuple(said.get("image_mean", _MEAN)), std=tuple(said.get("image_std", _STD)))
 
-    def inner(self, size: tuple[int, int]) -> tuple[int, int]:
+    def fit_inner(self, size: tuple[int, int]) -> tuple[int, int]:
         """The part (h, w) of the square that an image of ``size`` (H, W) fills, from the top left corner.
 
-        >>> Frame(1024, "pad").inner((480, 641)), Frame(1024, "squash").inner((480, 641))
+        >>> Frame(1024, "pad").fit_inner((480, 641)), Frame(1024, "squash").fit_inner((480, 641))
         ((767, 1024), (1024, 1024))
         """
         if self.fit == "squash":
@@ -85,11 +85,11 @@ class Frame:
         height, width = (max(1, int(n * scale + 0.5)) for n in size)
         return height, width
 
-    def pixels(self, image: Image, device: torch.device) -> Tensor:
+    def preprocess(self, image: Image, device: torch.device) -> Tensor:
         """The image as the model sees it, (1, 3, S, S) float32."""
-        height, width = self.inner(image.size)
+        height, width = self.fit_inner(image.size)
         mean, std = (torch.tensor(v, device=device) for v in (self.mean, self.std))
-        x = pixels_of(self._resized(image, (height, width), device), (height, width), mean, std)
+        x = preprocess_image(self._resized(image, (height, width), device), (height, width), mean, std)
         return F.pad(x, (0, self.side - width, 0, self.side - height))
 
     def _resized(self, image: Image, size: tuple[int, int], device: torch.device) -> Image:
@@ -101,27 +101,27 @@ class Frame:
 
     def scale(self, size: tuple[int, int]) -> tuple[float, float]:
         """What x and y in px of an image of ``size`` (H, W) are multiplied by, to be px of the square."""
-        height, width = self.inner(size)
+        height, width = self.fit_inner(size)
         return width / size[1], height / size[0]
 
-    def masks(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+    def resize_masks(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Masks (P, M, *size) bool of low-resolution logits (P, M, s, s): resized bilinearly, then thresholded at zero."""
         largest = max(size[0] * size[1], self.side**2 if self.fit == "pad" else 0)
         step = max(1, _LOGITS_AT_ONCE // (logits.shape[1] * largest))
         return torch.cat([self._enlarged(piece.float(), size) > 0 for piece in torch.split(logits, step)])
 
-    def stability(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+    def score_stability(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Stability (P, M) of masks under the threshold of logits (P, M, s, s): the IoU of the masks at 1 and at -1.
 
         SAM's stability score with its offset of 1, counted on the low-resolution logits; an empty mask has none, 0.
         """
-        height, width = (max(1, -(-n * logits.shape[-1] // self.side)) for n in self.inner(size))
+        height, width = (max(1, -(-n * logits.shape[-1] // self.side)) for n in self.fit_inner(size))
         inner = logits[..., :height, :width].flatten(2)
         return (inner > 1).sum(2) / (inner > -1).sum(2).clamp(min=1)
 
     def _enlarged(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         if self.fit == "pad":
-            height, width = self.inner(size)
+            height, width = self.fit_inner(size)
             logits = F.interpolate(logits, size=(self.side, self.side), mode="bilinear", align_corners=False)
             logits = logits[..., :height, :width]
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
@@ -158,7 +158,7 @@ class Prompts:
         """Whether there are boxes, and the number of points per prompt: only prompts of one kind can be batched."""
         return self.boxes is not None, 0 if self.points is None else self.points.shape[1]
 
-    def placed(self, scale: tuple[float, float], device: torch.device) -> Prompts:
+    def to_square(self, scale: tuple[float, float], device: torch.device) -> Prompts:
         """The same prompts in px of the model's square, on its device."""
         factor = torch.tensor(scale, device=device)
         boxes = None if self.boxes is None else self.boxes.to(device) * factor.repeat(2)
@@ -176,7 +176,7 @@ class Prompts:
         columns = zip(*(p._fields() for p in prompts), strict=True)
         return Prompts(*(None if c[0] is None else torch.cat([t for t in c if t is not None]) for c in columns))
 
-    def inputs(self, *, batched: bool) -> dict[str, Tensor]:
+    def to_inputs(self, *, batched: bool) -> dict[str, Tensor]:
         """Arguments of a transformers model: all prompts of one image, or ``batched``, one prompt an image."""
         boxes, points, labels = (None if t is None else t.unsqueeze(1 if batched else 0) for t in self._fields())
         named = {"input_boxes": boxes, "input_points": points, "input_labels": labels}

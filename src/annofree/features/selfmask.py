@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError
-from annofree.features.preprocessing import by_size, pixels_of
+from annofree.features.preprocessing import map_by_size, preprocess_image
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork
-from annofree.hub.cards import Card, sha256_of
+from annofree.hub.cards import Card, hash_file
 from annofree.io.atomic import write_json
 from annofree.io.model_config import read_model_config
 from annofree.io.tensors import write_half
-from annofree.ops.grids import fitted_size, resized
+from annofree.ops.grids import fit_size, resize_maps
 from annofree.structures import Image
 
 __all__ = ["Salient", "SelfMask", "load_selfmask", "save_selfmask"]
@@ -147,18 +147,18 @@ class SelfMask:
     def provenance(self) -> dict[str, Any]:
         """The weights with their hash and, by their card, license and tier; how images are resized."""
         if self.card is not None:
-            weights = self.card.provenance()
+            weights = self.card.to_provenance()
         else:
             file = _weights(self.path)
-            weights = {"name": file.name, "licence": "unknown", "tier": "unknown", "sha256": {file.name: sha256_of(file)}}
+            weights = {"name": file.name, "licence": "unknown", "tier": "unknown", "sha256": {file.name: hash_file(file)}}
         return {"objectness": "selfmask", "weights": weights, "side": self.side}
 
-    def maps(self, images: Sequence[Image]) -> list[Tensor]:
+    def predict_maps(self, images: Sequence[Image]) -> list[Tensor]:
         """How likely each pixel belongs to the most salient thing, (H, W) in 0 .. 1 per image."""
-        return [found.soft for found in self.masks(images)]
+        return [found.soft for found in self.predict_masks(images)]
 
     @torch.inference_mode()
-    def masks(self, images: Sequence[Image], *, every: bool = False) -> list[Salient]:
+    def predict_masks(self, images: Sequence[Image], *, every: bool = False) -> list[Salient]:
         """Find the most salient object of each image; with ``every``, return the masks of all queries too."""
 
         def see(same: list[Image], size: tuple[int, int]) -> list[Salient]:
@@ -166,7 +166,7 @@ class SelfMask:
             pairs = zip(same, found.masks[:, -1], found.objectness[:, -1], strict=True)
             return [self._salient(i, m, o, size, every) for i, m, o in pairs]
 
-        return by_size(images, self._size, see)
+        return map_by_size(images, self._size, see)
 
     def _salient(self, image: Image, masks: Tensor, objectness: Tensor, size: tuple[int, int], every: bool) -> Salient:
         best = int(objectness.argmax())
@@ -177,16 +177,16 @@ class SelfMask:
 
     def _drawn(self, masks: Tensor, image: Image, size: tuple[int, int]) -> Tensor:
         """Enlarge probabilities (Q, 2h, 2w) to the pixels of an image, (Q, H, W), without its padding."""
-        full = resized(masks, image.size if self.side else size)
+        full = resize_maps(masks, image.size if self.side else size)
         return full[:, : image.size[0], : image.size[1]]
 
     def _size(self, image: Image) -> tuple[int, int]:
         patch = self.network.patch
         if self.side is not None:
-            return fitted_size(image.size, self.side, patch)
+            return fit_size(image.size, self.side, patch)
         height, width = (-(-n // patch) * patch for n in image.size)
         return height, width
 
     def _pixels(self, image: Image, size: tuple[int, int]) -> Tensor:
-        x = pixels_of(image, image.size if self.side is None else size, self._mean, self._std)
+        x = preprocess_image(image, image.size if self.side is None else size, self._mean, self._std)
         return F.pad(x, (0, size[1] - x.shape[3], 0, size[0] - x.shape[2]))

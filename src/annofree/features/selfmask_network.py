@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from annofree.errors import InputError
-from annofree.features.position_embeddings import resized_positions
+from annofree.features.position_embeddings import resize_positions
 from annofree.features.query_decoder import QueryDecoder
 
 __all__ = ["SelfMaskConfig", "SelfMaskNetwork", "SelfMaskOutput"]
@@ -79,18 +79,18 @@ class SelfMaskNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> SelfMaskOutput:
         """Draw masks for normalized ``pixels`` (B, 3, H, W), whose sides are whole patches."""
-        tokens = self.tokens(pixels)
+        tokens = self.extract_tokens(pixels)
         queries = self.decoder(self.query_embed, tokens.flatten(2).transpose(1, 2))
         fine = F.interpolate(tokens, scale_factor=2, mode="bilinear", align_corners=False)
         masks = torch.einsum("blqc,bchw->blqhw", queries, fine).sigmoid()
         return SelfMaskOutput(masks, self.objectness(queries)[..., 0].sigmoid())
 
-    def tokens(self, pixels: Tensor) -> Tensor:
+    def extract_tokens(self, pixels: Tensor) -> Tensor:
         """Patch tokens after the final norm, (B, C, h, w); positions are resized bicubically by size."""
         e = self.encoder
         cells = e.patch_embed.proj(pixels)
         grid = cells.shape[-2], cells.shape[-1]
-        positions = resized_positions(e.pos_embed[0], grid, "bicubic", e.patch_embed.grid_size)
+        positions = resize_positions(e.pos_embed[0], grid, "bicubic", e.patch_embed.grid_size)
         x = torch.cat([e.cls_token.expand(len(cells), -1, -1), cells.flatten(2).transpose(1, 2)], 1) + positions
         normed: Tensor = e.norm(e.blocks(e.norm_pre(x)))[:, 1:].transpose(1, 2)
         return normed.reshape(*normed.shape[:2], *grid)

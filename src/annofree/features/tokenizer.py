@@ -8,7 +8,7 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
-__all__ = ["Tokenizer", "vocabulary_of"]
+__all__ = ["Tokenizer", "collect_token_ids"]
 
 _PAD, _UNKNOWN, _FIRST = 0, 1, 2
 
@@ -31,7 +31,7 @@ class Tokenizer:
         """The vocabulary size."""
         return self._bpe.vocab_size if self.vocabulary is None else _FIRST + len(self.vocabulary) + 2
 
-    def unknown(self, text: str) -> bool:
+    def is_unknown(self, text: str) -> bool:
         """Whether the text has a token outside the vocabulary."""
         return self._ids is not None and any(t not in self._ids for t in self._bpe.encode(text))
 
@@ -47,7 +47,7 @@ class Tokenizer:
         return out
 
 
-def vocabulary_of(texts: Iterable[str]) -> list[int]:
+def collect_token_ids(texts: Iterable[str]) -> list[int]:
     """Return the sorted token ids that some texts use."""
     bpe = SimpleTokenizer()
     return sorted({token for text in texts for token in bpe.encode(text)})

@@ -22,11 +22,11 @@ from torch.nn import functional as F
 from annofree.errors import InputError
 from annofree.features.clip_network import load_clip
 from annofree.features.clip_vit import VitTower
-from annofree.features.preprocessing import by_size
-from annofree.features.query_decoder import QueryDecoder, sine_positions
+from annofree.features.preprocessing import map_by_size
+from annofree.features.query_decoder import QueryDecoder, compute_sine_positions
 from annofree.structures import Image
 
-__all__ = ["Mlp", "ZutisConfig", "ZutisNetwork", "ZutisOutput", "fill", "unit_map", "working_size"]
+__all__ = ["Mlp", "ZutisConfig", "ZutisNetwork", "ZutisOutput", "compute_working_size", "fill_maps", "normalize_map"]
 
 _EPS = 1e-7  # of the length of a feature, as released
 _BATCH = 8  # images at once
@@ -105,9 +105,9 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
-        return self.rest(self.layers[0](x))
+        return self.apply_rest(self.layers[0](x))
 
-    def rest(self, x: Tensor) -> Tensor:
+    def apply_rest(self, x: Tensor) -> Tensor:
         """Apply the layers after the first one to its output ``x`` (..., hidden)."""
         mapped: Tensor = self.layers[2](F.relu(self.layers[1](F.relu(x))))
         return mapped
@@ -148,33 +148,33 @@ class ZutisNetwork(nn.Module):
         if not isinstance(visual, VisionTransformer):
             raise InputError(f"expected a CLIP with a ViT in {folder}, got one with {type(visual).__name__}")
         network = cls(_config_of(visual, changes))
-        fill(network.encoder, visual.state_dict(), f"the image tower in {folder}")
+        fill_maps(network.encoder, visual.state_dict(), f"the image tower in {folder}")
         return network
 
     def forward(self, pixels: Tensor, every_layer: bool = True) -> ZutisOutput:
         """Read normalized images (B, 3, H, W); L is 1, the last, without ``every_layer``."""
-        tokens = VitTower(self.encoder, "bicubic+0.1-always").patches(pixels)
-        features, lengths = unit_map(_finer(_channels_first(_channels_last(tokens) @ self.encoder.proj)))
-        return ZutisOutput(features, lengths, self.masks(tokens, every_layer))
+        tokens = VitTower(self.encoder, "bicubic+0.1-always").extract_patches(pixels)
+        features, lengths = normalize_map(_finer(_channels_first(_channels_last(tokens) @ self.encoder.proj)))
+        return ZutisOutput(features, lengths, self.predict_masks(tokens, every_layer))
 
-    def masks(self, tokens: Tensor, every_layer: bool = True) -> Tensor:
+    def predict_masks(self, tokens: Tensor, every_layer: bool = True) -> Tensor:
         """Mask probabilities (B, L, Q, 2h, 2w) from patch tokens (B, C, h, w), by the config with or without their gradient."""
         kept = tokens.detach() if self.config.stop_gradient else tokens
         # linear layers and bilinear interpolation commute: fewer cells, then fewer channels, and the same up to rounding
         first = _finer(_channels_first(self.ffn1.layers[0](_channels_last(kept))))
         grid = (first.shape[-2], first.shape[-1])
-        memory = self.ffn1.rest(_channels_last(first).flatten(1, 2))
-        places = sine_positions(grid, self.config.width, memory.device).to(memory.dtype)
+        memory = self.ffn1.apply_rest(_channels_last(first).flatten(1, 2))
+        places = compute_sine_positions(grid, self.config.width, memory.device).to(memory.dtype)
         seen = self.decoder(self.query_embed.weight, memory, places)
         units = F.normalize(self.ffn2(seen if every_layer else seen[:, -1:]), dim=-1)
         logits = torch.einsum("blqc,bnc->blqn", units, memory)
         return torch.sigmoid(logits.float()).view(*logits.shape[:-1], *grid)
 
     @torch.inference_mode()
-    def proposals(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> list[ZutisOutput]:
+    def propose(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> list[ZutisOutput]:
         """Read images in batches of one size; one output per image, without B, with ``masks`` (Q, 2h, 2w) of the last layer.
 
-        ``side`` and ``longest`` say at which size, see ``working_size``.
+        ``side`` and ``longest`` say at which size, see ``compute_working_size``.
         """
 
         def see(same: list[Image], size: tuple[int, int]) -> list[ZutisOutput]:
@@ -182,7 +182,7 @@ class ZutisNetwork(nn.Module):
             seen = (self(torch.cat([self._pixels(i, size) for i in some]), every_layer=False) for some in batches)
             return [ZutisOutput(f, n, m[0]) for out in seen for f, n, m in zip(*out, strict=True)]
 
-        return by_size(images, lambda i: working_size(i.size, self.config.patch, side, longest), see)
+        return map_by_size(images, lambda i: compute_working_size(i.size, self.config.patch, side, longest), see)
 
     def _pixels(self, image: Image, size: tuple[int, int]) -> Tensor:
         """An image at ``size`` (H, W), bilinear with antialiasing, normalized, (1, 3, H, W)."""
@@ -193,13 +193,14 @@ class ZutisNetwork(nn.Module):
         return (x - mean) / std
 
 
-def working_size(size: tuple[int, int], patch: int, side: int = 0, longest: int = 0) -> tuple[int, int]:
+def compute_working_size(size: tuple[int, int], patch: int, side: int = 0, longest: int = 0) -> tuple[int, int]:
     """At which (H, W) an image of ``size`` is read.
 
     Its own size, or the short side at ``side`` px with the long side at most ``longest``; 0 means no limit.  No side
     is under a ``patch``.
 
-    >>> working_size((480, 640), 16), working_size((480, 640), 16, side=240), working_size((3, 2048), 16, longest=1024)
+    >>> small = compute_working_size((3, 2048), 16, longest=1024)
+    >>> compute_working_size((480, 640), 16), compute_working_size((480, 640), 16, side=240), small
     ((480, 640), (240, 320), (16, 1024))
     """
     scale = side / min(size) if side else 1.0
@@ -209,19 +210,19 @@ def working_size(size: tuple[int, int], patch: int, side: int = 0, longest: int 
     return height, width
 
 
-def unit_map(projected: Tensor) -> tuple[Tensor, Tensor]:
+def normalize_map(projected: Tensor) -> tuple[Tensor, Tensor]:
     """Make unit vectors (B, D, h, w) of ``projected`` ones after a LayerNorm over each whole map, and their lengths (B, h, w).
 
     That norm, over h, w and D at once and without weights, subtracts one mean from all values and scales them alike; the scale
     cancels in the unit vectors, so only the mean matters.  Lengths are those before scaling.
     """
     exact = projected.float()  # also where the rest runs in half precision
-    centred = exact - exact.mean((1, 2, 3), keepdim=True)
-    lengths = centred.norm(dim=1, keepdim=True)
-    return centred / (lengths + _EPS), lengths[:, 0]
+    centerd = exact - exact.mean((1, 2, 3), keepdim=True)
+    lengths = centerd.norm(dim=1, keepdim=True)
+    return centerd / (lengths + _EPS), lengths[:, 0]
 
 
-def fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+def fill_maps(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     """Load weights strictly, as float32; raises InputError for missing or unexpected weights and for other shapes."""
     expected = {k: v.shape for k, v in module.state_dict().items()}
     shapes = [k for k in expected if k in state and state[k].shape != expected[k]]

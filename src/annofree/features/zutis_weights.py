@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from annofree.errors import InputError, MissingError
-from annofree.features.zutis_network import ZutisConfig, ZutisNetwork, fill
-from annofree.hub.cards import Card, sha256_of
+from annofree.features.zutis_network import ZutisConfig, ZutisNetwork, fill_maps
+from annofree.hub.cards import Card, hash_file
 from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.io.tensors import read_tensors
 
-__all__ = ["CONFIG", "WEIGHTS", "config_of", "load_zutis", "save_zutis"]
+__all__ = ["CONFIG", "WEIGHTS", "infer_config", "load_zutis", "save_zutis"]
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _HEAD_WIDTH = 64  # of every CLIP ViT by OpenAI
@@ -43,18 +43,18 @@ def load_zutis(place: Path, device: str = "cpu", *, card: Card | None = None) ->
     """
     path = place / WEIGHTS if place.is_dir() else place
     state = _state(path)
-    config = _config(path.parent / CONFIG, state) if place.is_dir() else config_of(state, path)
+    config = _config(path.parent / CONFIG, state) if place.is_dir() else infer_config(state, path)
     with torch.device("meta"):
         network = ZutisNetwork(config)
-    fill(network.to_empty(device="cpu"), state, str(path))
+    fill_maps(network.to_empty(device="cpu"), state, str(path))
     known = card or (Card.read(path.parent) if place.is_dir() and (place / "card.json").is_file() else None)
-    network.provenance = known.provenance() if known else {"name": place.name, "sha256": {path.name: sha256_of(path)}}
+    network.provenance = known.to_provenance() if known else {"name": place.name, "sha256": {path.name: hash_file(path)}}
     network.provenance["trained_on"] = list(config.names)
     network.side = int(known.use.get("side", 0)) if known else 0
     return network.eval().requires_grad_(False).to(device)
 
 
-def config_of(state: Mapping[str, Tensor], path: Path) -> ZutisConfig:
+def infer_config(state: Mapping[str, Tensor], path: Path) -> ZutisConfig:
     """Infer the configuration from weights with OpenAI's encoder and a decoder of 8 heads.
 
     Raises InputError if the required weights are missing.
@@ -85,7 +85,7 @@ def _count(state: Mapping[str, Tensor], prefix: str) -> int:
 
 def _config(path: Path, state: Mapping[str, Tensor]) -> ZutisConfig:
     if not path.is_file():
-        return config_of(state, path.with_name(WEIGHTS))
+        return infer_config(state, path.with_name(WEIGHTS))
     try:
         return ZutisConfig(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as problem:

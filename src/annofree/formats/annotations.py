@@ -15,18 +15,18 @@ import numpy.typing as npt
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.ops.rle import RLE, encode_rle, rle_area, rle_box, rle_json
-from annofree.structures.coco_rows import segmentation_rle
+from annofree.structures.coco_rows import encode_segmentation
 
 __all__ = [
-    "Picture",
-    "Pictures",
-    "Thing",
-    "file_of",
-    "names_of",
-    "not_listed",
-    "painted_order",
-    "pictures_of",
-    "thing_of",
+    "AnnotatedImage",
+    "AnnotatedImages",
+    "Annotation",
+    "build_coco_file",
+    "build_not_listed_error",
+    "list_images",
+    "list_names",
+    "order_for_painting",
+    "read_annotation",
 ]
 
 Box = tuple[float, float, float, float]
@@ -34,7 +34,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Thing:
+class Annotation:
     """One object: its class ``name``, ``box`` x0 y0 x1 y1 px end-exclusive, ``rle`` (counts as bytes, None without a mask).
 
     ``score`` is None in ground truth; ``crowd`` marks a crowd region (``iscrowd``); ``row`` is the annotation it
@@ -49,63 +49,63 @@ class Thing:
     row: Mapping[str, Any] | None = None
 
     @classmethod
-    def of_mask(cls, name: str, mask: BoolArray, score: float | None = None, crowd: bool = False) -> Thing:
+    def of_mask(cls, name: str, mask: BoolArray, score: float | None = None, crowd: bool = False) -> Annotation:
         """Build from a mask (H, W), with its tight box."""
         rle = encode_rle(mask)
         return cls(name, rle_box(rle), rle, score, crowd)
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class AnnotatedImage:
     """One image: ``file_name`` with forward slashes, ``size`` (H, W), its annotations, and the ``row`` it was read from."""
 
     file_name: str
     size: tuple[int, int]
-    things: tuple[Thing, ...] = ()
+    things: tuple[Annotation, ...] = ()
     row: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class AnnotatedImages:
     """Annotated images, read one at a time on every iteration.
 
     ``categories`` as COCO has them; class names that only annotations have are not included.
     """
 
     categories: Sequence[Mapping[str, Any]]
-    each: Callable[[], Iterable[Picture]]
+    each: Callable[[], Iterable[AnnotatedImage]]
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, file: CocoFile) -> Pictures:
+    def of(cls, file: CocoFile) -> AnnotatedImages:
         """Wrap a file in memory."""
-        pictures = pictures_of(file)
-        return cls(file.categories, lambda: pictures, file.info)
+        images = list_images(file)
+        return cls(file.categories, lambda: images, file.info)
 
     @classmethod
-    def named(cls, names: Iterable[str], each: Callable[[], Iterable[Picture]]) -> Pictures:
+    def named(cls, names: Iterable[str], each: Callable[[], Iterable[AnnotatedImage]]) -> AnnotatedImages:
         """Number categories from 1 in the order of ``names``."""
         return cls([{"id": k, "name": name} for k, name in enumerate(dict.fromkeys(names), 1)], each)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[AnnotatedImage]:
         return iter(self.each())
 
-    def changed(self, change: Callable[[Picture], Picture]) -> Pictures:
+    def map(self, change: Callable[[AnnotatedImage], AnnotatedImage]) -> AnnotatedImages:
         """The same with each image changed, when its turn comes."""
         return replace(self, each=lambda: map(change, self.each()))
 
-    def gathered(self) -> CocoFile:
+    def gather(self) -> CocoFile:
         """Load all images into memory."""
-        return file_of(names_of(self), self)
+        return build_coco_file(list_names(self), self)
 
 
-def painted_order(things: Sequence[Thing]) -> list[int]:
+def order_for_painting(things: Sequence[Annotation]) -> list[int]:
     """Return the painting order if a pixel can hold one object: lowest score first, then the larger first."""
     areas = [0 if t.rle is None else rle_area(t.rle) for t in things]
     return sorted(range(len(things)), key=lambda i: (things[i].score or 0.0, -areas[i]))
 
 
-def names_of(file: CocoFile | Pictures) -> tuple[str, ...]:
+def list_names(file: CocoFile | AnnotatedImages) -> tuple[str, ...]:
     """Return the category names in order; raises InputError when two categories share one."""
     names = tuple(str(category["name"]) for category in file.categories)
     doubled = sorted({name for name in names if names.count(name) > 1})
@@ -114,7 +114,7 @@ def names_of(file: CocoFile | Pictures) -> tuple[str, ...]:
     return names
 
 
-def pictures_of(file: CocoFile) -> list[Picture]:
+def list_images(file: CocoFile) -> list[AnnotatedImage]:
     """Lay out a file image by image, in its order.
 
     Masks may be compressed or plain run lengths or polygons.  Raises InputError for annotations of no known image or
@@ -122,25 +122,25 @@ def pictures_of(file: CocoFile) -> list[Picture]:
     """
     names = {category["id"]: str(category["name"]) for category in file.categories}
     sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in file.images}
-    things: dict[Any, list[Thing]] = {id_: [] for id_ in sizes}
+    things: dict[Any, list[Annotation]] = {id_: [] for id_ in sizes}
     for row in file.annotations:
         if row["image_id"] not in sizes:
-            raise not_listed(row, "image")
-        things[row["image_id"]].append(thing_of(row, names, sizes[row["image_id"]]))
-    return [Picture(str(i["file_name"]), sizes[i["id"]], tuple(things[i["id"]]), i) for i in file.images]
+            raise build_not_listed_error(row, "image")
+        things[row["image_id"]].append(read_annotation(row, names, sizes[row["image_id"]]))
+    return [AnnotatedImage(str(i["file_name"]), sizes[i["id"]], tuple(things[i["id"]]), i) for i in file.images]
 
 
-def not_listed(row: Mapping[str, Any], what: str) -> InputError:
+def build_not_listed_error(row: Mapping[str, Any], what: str) -> InputError:
     """Build the error for an annotation whose image or category is not in the file."""
     which = f"{what} {row[f'{what}_id']}"
     return InputError(f"annotation {row.get('id')} is of {which}, which the file does not list; add it or leave it out")
 
 
-def thing_of(row: Mapping[str, Any], names: Mapping[Any, str], size: tuple[int, int]) -> Thing:
+def read_annotation(row: Mapping[str, Any], names: Mapping[Any, str], size: tuple[int, int]) -> Annotation:
     """Read an annotation of an image of ``size`` (H, W); ``names`` are those of the categories by id."""
     if row["category_id"] not in names:
-        raise not_listed(row, "category")
-    rle = segmentation_rle(row.get("segmentation"), size)
+        raise build_not_listed_error(row, "category")
+    rle = encode_segmentation(row.get("segmentation"), size)
     if row.get("bbox"):
         x, y, width, height = (float(v) for v in row["bbox"])
         box = (x, y, x + width, y + height)
@@ -150,21 +150,21 @@ def thing_of(row: Mapping[str, Any], names: Mapping[Any, str], size: tuple[int, 
         raise InputError(f"expected a bbox or a segmentation in annotation {row.get('id')}, got neither")
     score = row.get("score")
     crowd = bool(row.get("iscrowd", 0))
-    return Thing(names[row["category_id"]], box, rle, None if score is None else float(score), crowd, row)
+    return Annotation(names[row["category_id"]], box, rle, None if score is None else float(score), crowd, row)
 
 
-def file_of(names: Iterable[str], pictures: Iterable[Picture]) -> CocoFile:
+def build_coco_file(names: Iterable[str], images: Iterable[AnnotatedImage]) -> CocoFile:
     """Gather images in a file: categories are numbered from 1 as ``names`` has them, then as things bring new ones."""
     numbers = {name: k for k, name in enumerate(dict.fromkeys(names), 1)}
     file = CocoFile()
-    for picture in pictures:
-        id_ = file.add_image(picture.file_name, picture.size)
-        file.add_annotations([_row(t, id_, numbers.setdefault(t.name, len(numbers) + 1)) for t in picture.things])
+    for image in images:
+        id_ = file.add_image(image.file_name, image.size)
+        file.add_annotations([_row(t, id_, numbers.setdefault(t.name, len(numbers) + 1)) for t in image.things])
     file.categories = [{"id": k, "name": name} for name, k in numbers.items()]
     return file
 
 
-def _row(thing: Thing, image_id: int, category_id: int) -> dict[str, Any]:
+def _row(thing: Annotation, image_id: int, category_id: int) -> dict[str, Any]:
     x0, y0, x1, y1 = thing.box
     mask: Any = [] if thing.rle is None else rle_json(thing.rle)
     area = (x1 - x0) * (y1 - y0) if thing.rle is None else rle_area(thing.rle)

@@ -6,25 +6,25 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from annofree.formats.annotations import Picture, Pictures, not_listed, thing_of
+from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, build_not_listed_error, read_annotation
 from annofree.formats.coco import CocoFile
 from annofree.io.coco_stream import stream_coco
 
-__all__ = ["coco_pictures"]
+__all__ = ["read_annotated_images"]
 
 
-def coco_pictures(path: Path, info: Mapping[str, Any] | None = None) -> Pictures:
+def read_annotated_images(path: Path, info: Mapping[str, Any] | None = None) -> AnnotatedImages:
     """Return the images of a file whose annotations are in the order of its images, as annofree's own files are.
 
     In memory is one image at a time; a file in another order is read as a whole.  Raises InputError as ``stream_coco`` and
-    ``pictures_of`` do.
+    ``list_images`` do.
     """
     categories, ordered = _look(path)
     if not ordered:
         file = CocoFile.read(path)
         file.info = {**file.info, **(info or {})}
-        return Pictures.of(file)
-    return Pictures(categories, lambda: _each(path, categories), dict(info or {}))
+        return AnnotatedImages.of(file)
+    return AnnotatedImages(categories, lambda: _each(path, categories), dict(info or {}))
 
 
 def _look(path: Path) -> tuple[list[dict[str, Any]], bool]:
@@ -42,18 +42,18 @@ def _look(path: Path) -> tuple[list[dict[str, Any]], bool]:
     return categories, ordered
 
 
-def _each(path: Path, categories: list[dict[str, Any]]) -> Iterator[Picture]:
+def _each(path: Path, categories: list[dict[str, Any]]) -> Iterator[AnnotatedImage]:
     names = {category["id"]: str(category["name"]) for category in categories}
     annotations = _rows(path, "annotations")
     row = next(annotations, None)
     for image in _rows(path, "images"):
         size, things = (int(image["height"]), int(image["width"])), []
         while row is not None and row["image_id"] == image["id"]:
-            things.append(thing_of(row, names, size))
+            things.append(read_annotation(row, names, size))
             row = next(annotations, None)
-        yield Picture(str(image["file_name"]), size, tuple(things), image)
+        yield AnnotatedImage(str(image["file_name"]), size, tuple(things), image)
     if row is not None:
-        raise not_listed(row, "image")
+        raise build_not_listed_error(row, "image")
 
 
 def _rows(path: Path, name: str) -> Iterator[dict[str, Any]]:

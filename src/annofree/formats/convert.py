@@ -36,10 +36,10 @@ def convert(
     >>> report.losses
     ['category ids, numbered anew']
     """
-    from annofree.formats.registry import export, format_named, read
+    from annofree.formats.registry import export, find_format, read
 
     root = None if image_root is None else Path(image_root)
     for name in (from_, to):
-        format_named(name)  # before anything is read
+        find_format(name)  # before anything is read
     file = read(from_, Path(source), root)
     return export(file, to, Path(out), images=images, image_root=root, on_progress=callbacks.on_progress)  # type: ignore[arg-type]  # it checks

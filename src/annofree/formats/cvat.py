@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Pictures, Thing, names_of
-from annofree.formats.polygons import filled
+from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
+from annofree.formats.polygons import fill_to_rle
 from annofree.io.atomic import write_json
-from annofree.io.xml import element, stream_xml, write_xml_stream
-from annofree.ops.palette import colors_of, hexadecimal
+from annofree.io.xml import add_element, stream_xml, write_xml_stream
+from annofree.ops.palette import assign_colors, to_hex
 from annofree.ops.rle import decode_rle
 
 __all__ = ["IMAGES", "read_cvat", "write_cvat"]
@@ -26,34 +26,34 @@ _NOT_SHAPES = ("tag",)
 BoolArray = npt.NDArray[np.bool_]
 
 
-def write_cvat(file: Pictures, out: Path) -> None:
+def write_cvat(file: AnnotatedImages, out: Path) -> None:
     """Write ``annotations.xml``, and ``labels.json`` for the raw view of a new task's labels."""
-    names = names_of(file)
-    colors = {name: hexadecimal(color) for name, color in colors_of(names).items()}
+    names = list_names(file)
+    colors = {name: to_hex(color) for name, color in assign_colors(names).items()}
     root = ET.Element("annotations")
-    element(root, "version", "1.1")
-    task = element(element(root, "meta"), "task")
+    add_element(root, "version", "1.1")
+    task = add_element(add_element(root, "meta"), "task")
     for tag, value in (("name", "annofree"), ("size", sum(1 for _ in file)), ("mode", "annotation")):
-        element(task, tag, value)
-    labels = element(task, "labels")
+        add_element(task, tag, value)
+    labels = add_element(task, "labels")
     for name, color in colors.items():
-        label = element(labels, "label")
+        label = add_element(labels, "label")
         for tag, text in (("name", name), ("color", color), ("type", "any"), ("attributes", "")):
-            element(label, tag, text)
-    write_xml_stream(out / _XML, root, (_image(number, picture) for number, picture in enumerate(file)))
+            add_element(label, tag, text)
+    write_xml_stream(out / _XML, root, (_image(number, image) for number, image in enumerate(file)))
     write_json(out / _LABELS, [{"name": n, "color": c, "attributes": []} for n, c in colors.items()], indent=1)
 
 
-def _image(number: int, picture: Picture) -> ET.Element:
+def _image(number: int, picture: AnnotatedImage) -> ET.Element:
     height, width = picture.size
-    image = element(ET.Element("annotations"), "image", id=number, name=picture.file_name, width=width, height=height)
+    image = add_element(ET.Element("annotations"), "image", id=number, name=picture.file_name, width=width, height=height)
     for z, thing in enumerate(picture.things):
         common = {"label": thing.name, "source": "auto", "occluded": 0}
         if thing.rle is None:
             corners = (f"{v:.2f}" for v in thing.box)
-            element(image, "box", **common, **dict(zip(("xtl", "ytl", "xbr", "ybr"), corners, strict=True)), z_order=z)
+            add_element(image, "box", **common, **dict(zip(("xtl", "ytl", "xbr", "ybr"), corners, strict=True)), z_order=z)
         elif (mask := decode_rle(thing.rle)).any():
-            element(image, "mask", **common, **_boxed(mask), z_order=z)
+            add_element(image, "mask", **common, **_boxed(mask), z_order=z)
     return image
 
 
@@ -67,7 +67,7 @@ def _boxed(mask: BoolArray) -> dict[str, object]:
     return {"rle": rle, "left": xs[0], "top": ys[0], "width": part.shape[1], "height": part.shape[0]}
 
 
-def read_cvat(path: Path, images: Path | None = None) -> Pictures:
+def read_cvat(path: Path, images: Path | None = None) -> AnnotatedImages:
     """Read CVAT for images: masks, boxes and polygons, names as its labels order them.
 
     Raises InputError for other shapes and for turned boxes, which have no mask, and for video XML.
@@ -76,10 +76,10 @@ def read_cvat(path: Path, images: Path | None = None) -> Pictures:
     heads = (one for one in stream_xml(place, "annotations") if one.tag in ("meta", "image", "track"))
     meta = next(heads, ET.Element("meta"))
     names = [label.findtext("name") or "" for label in meta.iterfind(".//labels/label")]
-    return Pictures.named(names, lambda: _pictures(place))
+    return AnnotatedImages.named(names, lambda: _images(place))
 
 
-def _pictures(place: Path) -> Iterator[Picture]:
+def _images(place: Path) -> Iterator[AnnotatedImage]:
     for one in stream_xml(place, "annotations"):
         if one.tag == "track":
             raise InputError(f"expected CVAT for images in {place}, got CVAT for video; export it as images")
@@ -87,22 +87,22 @@ def _pictures(place: Path) -> Iterator[Picture]:
             yield _picture(one, place)
 
 
-def _picture(image: ET.Element, place: Path) -> Picture:
+def _picture(image: ET.Element, place: Path) -> AnnotatedImage:
     size = (int(image.attrib["height"]), int(image.attrib["width"]))
     shapes = sorted((s for s in image if s.tag not in _NOT_SHAPES), key=lambda shape: int(shape.get("z_order", 0)))
-    return Picture(image.attrib["name"], size, tuple(_thing(shape, size, place) for shape in shapes))
+    return AnnotatedImage(image.attrib["name"], size, tuple(_thing(shape, size, place) for shape in shapes))
 
 
-def _thing(shape: ET.Element, size: tuple[int, int], place: Path) -> Thing:
+def _thing(shape: ET.Element, size: tuple[int, int], place: Path) -> Annotation:
     at = shape.attrib
     if shape.tag == "mask":
-        return Thing.of_mask(at["label"], _pasted(at, size))
+        return Annotation.of_mask(at["label"], _pasted(at, size))
     if shape.tag == "box" and not float(at.get("rotation", 0)):
         x0, y0, x1, y1 = (float(at[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
-        return Thing(at["label"], (x0, y0, x1, y1))
+        return Annotation(at["label"], (x0, y0, x1, y1))
     if shape.tag == "polygon":
         points: Sequence[list[float]] = [[float(v) for v in pair.split(",")] for pair in at["points"].split(";")]
-        return Thing.of_mask(at["label"], decode_rle(filled([points], size)))
+        return Annotation.of_mask(at["label"], decode_rle(fill_to_rle([points], size)))
     raise InputError(f"expected masks, upright boxes and polygons in {place}, got <{shape.tag}>; redraw it")
 
 

@@ -19,18 +19,18 @@ import PIL.Image
 
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder, write_atomic, write_json
-from annofree.ops.palette import Color, colors_of
+from annofree.ops.palette import Color, assign_colors
 from annofree.structures import VOID, LabelMap
 
 __all__ = [
     "CLASSES_FILE",
     "VOID_COLOR",
     "ClassList",
-    "label_colors",
+    "assign_label_colors",
+    "choose_void_index",
     "read_indices",
     "read_label_map",
     "save_label_map",
-    "void_index",
     "write_label_map",
 ]
 
@@ -67,12 +67,12 @@ class ClassList:
     @classmethod
     def of(cls, label_map: LabelMap) -> ClassList:
         """Return the class list for the file of a label map."""
-        return cls(label_map.names, label_map.background, void_index(len(label_map.names)))
+        return cls(label_map.names, label_map.background, choose_void_index(len(label_map.names)))
 
     def write(self, folder: Path, colors: npt.NDArray[np.uint8] | None = None) -> None:
         """Write ``classes.json`` into a folder, which is created if needed; ``colors`` as in ``write_label_map``."""
         make_folder(folder)
-        rgb = label_colors(self.names, self.background) if colors is None else colors
+        rgb = assign_label_colors(self.names, self.background) if colors is None else colors
         about = {"names": self.names, "background": self.background, "void": self.void, "palette": rgb.tolist()}
         write_json(folder / CLASSES_FILE, about, indent=None)
 
@@ -95,7 +95,7 @@ class ClassList:
         if not _is_class_list(data):
             raise InputError(f"expected JSON like {shape} in {path}, got {str(data)[:80]}")
         names = tuple(data["names"])
-        return cls(names, data.get("background"), data.get("void", void_index(len(names))))
+        return cls(names, data.get("background"), data.get("void", choose_void_index(len(names))))
 
 
 def _is_class_list(data: Any) -> bool:
@@ -106,10 +106,10 @@ def _is_class_list(data: Any) -> bool:
     return whole and all(isinstance(name, str) for name in data["names"]) and data.get("void", 0) is not None
 
 
-def void_index(count: int) -> int:
+def choose_void_index(count: int) -> int:
     """Return the void index of files with ``count`` names: 255, or 65535 for 16 bits.
 
-    >>> void_index(255), void_index(256)
+    >>> choose_void_index(255), choose_void_index(256)
     (255, 65535)
     """
     if count > _SIXTEEN_BITS:
@@ -117,13 +117,13 @@ def void_index(count: int) -> int:
     return _EIGHT_BITS if count <= _EIGHT_BITS else _SIXTEEN_BITS
 
 
-def label_colors(names: Sequence[str], background: int | None = None) -> npt.NDArray[np.uint8]:
+def assign_label_colors(names: Sequence[str], background: int | None = None) -> npt.NDArray[np.uint8]:
     """Return one color a name (K, 3) uint8: that of the run, black for the background, which takes no place in the palette.
 
-    >>> label_colors(["background", "dog"], background=0).tolist(), label_colors(["dog"]).tolist()
+    >>> assign_label_colors(["background", "dog"], background=0).tolist(), assign_label_colors(["dog"]).tolist()
     ([[0, 0, 0], [0, 114, 178]], [[0, 114, 178]])
     """
-    known = colors_of(name for k, name in enumerate(names) if k != background)
+    known = assign_colors(name for k, name in enumerate(names) if k != background)
     rows = [(0, 0, 0) if k == background else known[name] for k, name in enumerate(names)]
     return np.array(rows, np.uint8).reshape(-1, 3)
 
@@ -131,16 +131,16 @@ def label_colors(names: Sequence[str], background: int | None = None) -> npt.NDA
 def write_label_map(path: Path, label_map: LabelMap, colors: npt.NDArray[np.uint8] | None = None) -> None:
     """Write a label map as a PNG of indices, atomically; ``ClassList.of`` has the names that belong to it.
 
-    ``colors`` (K, 3) are the palette; default ``label_colors``.
+    ``colors`` (K, 3) are the palette; default ``assign_label_colors``.
     """
-    void = void_index(len(label_map.names))
+    void = choose_void_index(len(label_map.names))
     indices = np.where(label_map.labels == VOID, void, label_map.labels)
     if void == _EIGHT_BITS:
-        picture = PIL.Image.fromarray(indices.astype(np.uint8))
-        picture.putpalette(_palette(label_colors(label_map.names, label_map.background) if colors is None else colors))
+        image = PIL.Image.fromarray(indices.astype(np.uint8))
+        image.putpalette(_palette(assign_label_colors(label_map.names, label_map.background) if colors is None else colors))
     else:
-        picture = PIL.Image.fromarray(indices.astype(np.uint16))
-    write_atomic(path, lambda temporary: picture.save(temporary, "PNG"))
+        image = PIL.Image.fromarray(indices.astype(np.uint16))
+    write_atomic(path, lambda temporary: image.save(temporary, "PNG"))
 
 
 def save_label_map(path: Path, label_map: LabelMap) -> None:
@@ -195,9 +195,9 @@ def read_indices(path: Path) -> npt.NDArray[np.int32]:
         with path.open("rb") as file:
             head = file.read(26)
             file.seek(0)
-            with PIL.Image.open(file, formats=("PNG",)) as picture:
-                picture.load()
-                mode, values = picture.mode, np.asarray(picture)
+            with PIL.Image.open(file, formats=("PNG",)) as image:
+                image.load()
+                mode, values = image.mode, np.asarray(image)
     except FileNotFoundError:
         raise InputError(f"expected a label map at {path}, and there is no such file; check the folder") from None
     except Exception as problem:  # a broken file makes the parser trip over anything
@@ -213,6 +213,6 @@ def read_indices(path: Path) -> npt.NDArray[np.int32]:
 
 def _scale(mode: str, head: bytes) -> int:
     """How much Pillow multiplies gray values of 2 and 4 bits by, to fill 8."""
-    depth, grey = head[_DEPTH_AT], head[_KIND_AT] == 0
+    depth, gray = head[_DEPTH_AT], head[_KIND_AT] == 0
     full = _SUBSAMPLED.get(mode, 0)
-    return full // (2**depth - 1) if grey and depth < 8 and full else 1
+    return full // (2**depth - 1) if gray and depth < 8 and full else 1

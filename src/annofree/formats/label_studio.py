@@ -18,15 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Pictures, Thing, names_of
-from annofree.formats.polygons import filled
+from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
+from annofree.formats.polygons import fill_to_rle
 from annofree.io.coco_stream import stream_list
 from annofree.io.json_stream import write_list
-from annofree.io.xml import element, read_xml, write_xml
-from annofree.ops.palette import colors_of, hexadecimal
+from annofree.io.xml import add_element, read_xml, write_xml
+from annofree.ops.palette import assign_colors, to_hex
 from annofree.ops.rle import decode_rle
 
-__all__ = ["IMAGES", "brush_mask", "brush_rle", "read_label_studio", "write_label_studio"]
+__all__ = ["IMAGES", "decode_brush", "encode_brush", "read_label_studio", "write_label_studio"]
 
 IMAGES = "images"
 _TASKS, _CONFIG = "tasks.json", "label_config.xml"
@@ -42,10 +42,10 @@ _FROM = {"brushlabels": "label", "rectanglelabels": "box"}
 BoolArray = npt.NDArray[np.bool_]
 
 
-def brush_rle(mask: BoolArray) -> list[int]:
+def encode_brush(mask: BoolArray) -> list[int]:
     """Encode a mask (H, W) as Label Studio's brush does, a list of bytes.
 
-    >>> brush_rle(np.array([[True, False]]))
+    >>> encode_brush(np.array([[True, False]]))
     [0, 0, 0, 8, 57, 27, 252, 127, 241, 128, 0]
     """
     flat = mask.ravel()
@@ -71,23 +71,23 @@ def _bits(fields: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     return np.asarray((np.repeat(values, lengths) >> shifts) & 1, np.uint8)
 
 
-def brush_mask(rle: Sequence[int], size: tuple[int, int]) -> BoolArray:
+def decode_brush(rle: Sequence[int], size: tuple[int, int]) -> BoolArray:
     """Decode Label Studio's brush run lengths to a mask (H, W): the pixels whose last channel is not 0.
 
     Raises InputError for invalid codes, and for another size.
     """
     stream = _Bits(rle)
-    words, width = stream.number(32), stream.number(5) + 1
-    lengths = [stream.number(4) + 1 for _ in range(4)]
+    words, width = stream.read_number(32), stream.read_number(5) + 1
+    lengths = [stream.read_number(4) + 1 for _ in range(4)]
     if words != size[0] * size[1] * _CHANNELS:
         raise InputError(f"expected brush run lengths of {size[0]} x {size[1]} pixels, got {words / _CHANNELS:g} pixels")
     if width != _WIDTH:
         raise InputError(f"expected brush run lengths of {_WIDTH}-bit words, got {width} bits; export the task again")
     out, at = np.zeros(words, np.uint8), 0
     while at < words:
-        run = stream.number(1)
-        count = stream.number(lengths[stream.number(2)]) + 1
-        out[at : at + count] = stream.number(width) if run else stream.numbers(count, width)[: words - at]
+        run = stream.read_number(1)
+        count = stream.read_number(lengths[stream.read_number(2)]) + 1
+        out[at : at + count] = stream.read_number(width) if run else stream.read_numbers(count, width)[: words - at]
         at += count
     return np.asarray(out.reshape(*size, _CHANNELS)[..., -1] > 0)
 
@@ -100,14 +100,14 @@ class _Bits:
         self._digits = (self._bits + ord("0")).astype(np.uint8).tobytes()
         self._at = 0
 
-    def number(self, length: int) -> int:
+    def read_number(self, length: int) -> int:
         """Read one number of so many bits."""
         self._at += length
         if self._at > len(self._digits):
             raise InputError("expected brush run lengths, but they end too soon; export the task again")
         return int(self._digits[self._at - length : self._at], 2)
 
-    def numbers(self, count: int, length: int) -> npt.NDArray[np.int64]:
+    def read_numbers(self, count: int, length: int) -> npt.NDArray[np.int64]:
         """Read many numbers of so many bits each."""
         begin, self._at = self._at, self._at + count * length
         if self._at > len(self._bits):
@@ -115,41 +115,41 @@ class _Bits:
         return np.asarray(self._bits[begin : self._at].reshape(count, length) @ (1 << np.arange(length)[::-1]), np.int64)
 
 
-def write_label_studio(file: Pictures, out: Path) -> None:
+def write_label_studio(file: AnnotatedImages, out: Path) -> None:
     """Write ``tasks.json``, a task an image with its prediction, and ``label_config.xml`` for the project.
 
     ``model_version`` is taken from the file's info.
     """
-    names = names_of(file)
+    names = list_names(file)
     version = str(file.info.get("model_version", "annofree"))
-    write_list(out / _TASKS, (_task(picture, version) for picture in file))
-    boxes = any(thing.rle is None for picture in file for thing in picture.things)
+    write_list(out / _TASKS, (_task(image, version) for image in file))
+    boxes = any(thing.rle is None for image in file for thing in image.things)
     write_xml(out / _CONFIG, _config(names, ["brushlabels", *(["rectanglelabels"] if boxes else [])]), declaration=False)
 
 
 def _config(names: Sequence[str], kinds: Sequence[str]) -> ET.Element:
     root = ET.Element("View")
-    element(root, "Image", name="image", value="$image", zoom="true")
+    add_element(root, "Image", name="image", value="$image", zoom="true")
     for kind in kinds:
-        tag = element(root, _KINDS[kind], name=_FROM[kind], toName="image")
-        for name, color in colors_of(names).items():
-            element(tag, "Label", value=name, background=hexadecimal(color))
+        tag = add_element(root, _KINDS[kind], name=_FROM[kind], toName="image")
+        for name, color in assign_colors(names).items():
+            add_element(tag, "Label", value=name, background=to_hex(color))
     return root
 
 
-def _task(picture: Picture, version: str) -> dict[str, Any]:
-    height, width = picture.size
-    scores = [thing.score for thing in picture.things if thing.score is not None]
+def _task(image: AnnotatedImage, version: str) -> dict[str, Any]:
+    height, width = image.size
+    scores = [thing.score for thing in image.things if thing.score is not None]
     prediction: dict[str, Any] = {"model_version": version}
     if scores:
         prediction["score"] = sum(scores) / len(scores)
-    prediction["result"] = [_result(k, thing, picture.size) for k, thing in enumerate(picture.things, 1)]
-    url = _URL + quote(f"{IMAGES}/{picture.file_name}")
-    data = {"image": url, "file_name": picture.file_name, "width": width, "height": height}
+    prediction["result"] = [_result(k, thing, image.size) for k, thing in enumerate(image.things, 1)]
+    url = _URL + quote(f"{IMAGES}/{image.file_name}")
+    data = {"image": url, "file_name": image.file_name, "width": width, "height": height}
     return {"data": data, "predictions": [prediction]}
 
 
-def _result(number: int, thing: Thing, size: tuple[int, int]) -> dict[str, Any]:
+def _result(number: int, thing: Annotation, size: tuple[int, int]) -> dict[str, Any]:
     kind = "rectanglelabels" if thing.rle is None else "brushlabels"
     result = {
         "id": f"thing-{number}",
@@ -164,15 +164,15 @@ def _result(number: int, thing: Thing, size: tuple[int, int]) -> dict[str, Any]:
     return result if thing.score is None else result | {"score": thing.score}
 
 
-def _value(thing: Thing, size: tuple[int, int]) -> dict[str, Any]:
+def _value(thing: Annotation, size: tuple[int, int]) -> dict[str, Any]:
     if thing.rle is not None:
-        return {"format": "rle", "rle": brush_rle(decode_rle(thing.rle))}
+        return {"format": "rle", "rle": encode_brush(decode_rle(thing.rle))}
     x0, y0, x1, y1 = thing.box
     across, down = 100 / size[1], 100 / size[0]
     return {"x": x0 * across, "y": y0 * down, "width": (x1 - x0) * across, "height": (y1 - y0) * down, "rotation": 0}
 
 
-def read_label_studio(path: Path, images: Path | None = None) -> Pictures:
+def read_label_studio(path: Path, images: Path | None = None) -> AnnotatedImages:
     """Read tasks exported as JSON or written here: the annotations of a task, else its first prediction.
 
     Brushes, rectangles and polygons are read, choices and texts ignored; other shapes raise InputError.
@@ -181,10 +181,10 @@ def read_label_studio(path: Path, images: Path | None = None) -> Pictures:
     config = place.with_name(_CONFIG)
     tags = read_xml(config, "View").iter("Label") if config.is_file() else []
     names = [tag.get("value", "") for tag in tags]
-    return Pictures.named(names, lambda: (_picture(task, place) for task in stream_list(place)))
+    return AnnotatedImages.named(names, lambda: (_image(task, place) for task in stream_list(place)))
 
 
-def _picture(task: dict[str, Any], place: Path) -> Picture:
+def _image(task: dict[str, Any], place: Path) -> AnnotatedImage:
     if "data" not in task:
         raise InputError(f"expected a list of tasks with data in {place}; export as JSON, not as JSON-MIN")
     data, answers = task["data"], task.get("annotations") or task.get("predictions") or [{}]
@@ -192,7 +192,7 @@ def _picture(task: dict[str, Any], place: Path) -> Picture:
     size = next(((r["original_height"], r["original_width"]) for r in results), (data.get("height"), data.get("width")))
     if None in size:
         raise InputError(f"expected width and height in the data of a task without regions in {place}; add them")
-    return Picture(_file_name(data), size, tuple(_thing(r, size, place) for r in results))
+    return AnnotatedImage(_file_name(data), size, tuple(_thing(r, size, place) for r in results))
 
 
 def _file_name(data: dict[str, Any]) -> str:
@@ -205,16 +205,16 @@ def _file_name(data: dict[str, Any]) -> str:
     return PurePosixPath(name).name
 
 
-def _thing(result: dict[str, Any], size: tuple[int, int], place: Path) -> Thing:
+def _thing(result: dict[str, Any], size: tuple[int, int], place: Path) -> Annotation:
     kind, value, score = result["type"], result["value"], result.get("score")
     if kind not in _KINDS or value.get("rotation") or result.get("image_rotation"):
         raise InputError(f"expected upright brushes, rectangles and polygons in {place}, got {kind}; redraw it")
     name = value[kind][0]
     if kind == "brushlabels":
-        return Thing.of_mask(name, brush_mask(value["rle"], size), score)
+        return Annotation.of_mask(name, decode_brush(value["rle"], size), score)
     scale = np.array([size[1], size[0]]) / 100
     if kind == "polygonlabels":
-        return Thing.of_mask(name, decode_rle(filled([np.asarray(value["points"]) * scale], size)), score)
+        return Annotation.of_mask(name, decode_rle(fill_to_rle([np.asarray(value["points"]) * scale], size)), score)
     low = np.array([value["x"], value["y"]]) * scale
     (x0, y0), (x1, y1) = low.tolist(), (low + np.array([value["width"], value["height"]]) * scale).tolist()
-    return Thing(name, (x0, y0, x1, y1), None, score)
+    return Annotation(name, (x0, y0, x1, y1), None, score)

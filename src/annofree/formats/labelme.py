@@ -19,8 +19,8 @@ import numpy.typing as npt
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Pictures, Thing, names_of
-from annofree.formats.polygons import drawn, inset, rings
+from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
+from annofree.formats.polygons import draw_polygon, inset_ring, trace_rings
 from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.ops.rle import decode_rle
 
@@ -33,28 +33,28 @@ _LABELS = "labels.txt"
 _FEWEST = 3  # corners
 
 
-def write_labelme(file: Pictures, out: Path) -> None:
+def write_labelme(file: AnnotatedImages, out: Path) -> None:
     """Write a JSON file an image, and ``labels.txt`` with the names, one a line."""
-    names = names_of(file)
-    for picture in file:
-        name = PurePosixPath(picture.file_name)
+    names = list_names(file)
+    for image in file:
+        name = PurePosixPath(image.file_name)
         place = out / name.with_suffix(".json")
         make_folder(place.parent)
         about: dict[str, Any] = {
             "version": _VERSION,
             "flags": {},
-            "shapes": [shape for thing in picture.things if (shape := _shape(thing))],
+            "shapes": [shape for thing in image.things if (shape := _shape(thing))],
             "imagePath": name.name,
             "imageData": None,
-            "imageHeight": picture.size[0],
-            "imageWidth": picture.size[1],
+            "imageHeight": image.size[0],
+            "imageWidth": image.size[1],
         }
         write_json(place, about, indent=1)
     text = "".join(f"{name}\n" for name in names)
     write_atomic(out / _LABELS, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def _shape(thing: Thing) -> dict[str, Any] | None:
+def _shape(thing: Annotation) -> dict[str, Any] | None:
     mask = None if thing.rle is None else decode_rle(thing.rle)
     if mask is not None and not mask.any():
         return None  # there is no shape of no pixel
@@ -71,10 +71,10 @@ def _shape(thing: Thing) -> dict[str, Any] | None:
 def _outline(mask: BoolArray | None, box: Sequence[float]) -> dict[str, Any]:
     if mask is None:
         return {"points": [list(box[:2]), list(box[2:])], "shape_type": "rectangle", "mask": None}
-    found = rings(mask)
+    found = trace_rings(mask)
     if len(found) == 1:
-        points = inset(found[0])
-        if np.array_equal(drawn(points, (mask.shape[0], mask.shape[1])), mask):
+        points = inset_ring(found[0])
+        if np.array_equal(draw_polygon(points, (mask.shape[0], mask.shape[1])), mask):
             return {"points": points.astype(float).tolist(), "shape_type": "polygon", "mask": None}
     low, high = _corners(mask)
     part = mask[low[1] : high[1] + 1, low[0] : high[0] + 1]
@@ -93,7 +93,7 @@ def _png(mask: BoolArray) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def read_labelme(path: Path, images: Path | None = None) -> Pictures:
+def read_labelme(path: Path, images: Path | None = None) -> AnnotatedImages:
     """Read the JSON files of a folder: polygons, masks and rectangles.
 
     Polygons and masks with equal label and ``group_id`` are one object.  Raises InputError for circles, lines and points, which
@@ -104,7 +104,7 @@ def read_labelme(path: Path, images: Path | None = None) -> Pictures:
         raise InputError(f"expected LabelMe's JSON files in {path}, and there are none")
     labels = path / _LABELS
     names = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
-    return Pictures.named((n for n in names if n), lambda: (_picture(place, path) for place in places))
+    return AnnotatedImages.named((n for n in names if n), lambda: (_image(place, path) for place in places))
 
 
 def _data(place: Path) -> Any:
@@ -115,34 +115,36 @@ def _data(place: Path) -> Any:
     return data if isinstance(data, dict) else None
 
 
-def _picture(place: Path, root: Path) -> Picture:
+def _image(place: Path, root: Path) -> AnnotatedImage:
     data = _data(place)
     size = (int(data["imageHeight"]), int(data["imageWidth"]))
-    groups: dict[Any, list[Thing]] = {}
+    groups: dict[Any, list[Annotation]] = {}
     for k, shape in enumerate(data["shapes"]):
         group = shape.get("group_id")
         groups.setdefault(("alone", k) if group is None else (shape["label"], group), []).append(_thing(shape, size, place))
     name = PurePosixPath(place.relative_to(root).parent.as_posix()) / PurePosixPath(data["imagePath"].replace("\\", "/")).name
-    return Picture(str(name), size, tuple(_joined(things) for things in groups.values()))
+    return AnnotatedImage(str(name), size, tuple(_joined(things) for things in groups.values()))
 
 
-def _joined(things: Sequence[Thing]) -> Thing:
+def _joined(things: Sequence[Annotation]) -> Annotation:
     first = things[0]
     masks = [decode_rle(t.rle) for t in things if t.rle is not None]
-    return first if len(things) == 1 or not masks else Thing.of_mask(first.name, np.any(masks, 0), first.score, first.crowd)
+    return (
+        first if len(things) == 1 or not masks else Annotation.of_mask(first.name, np.any(masks, 0), first.score, first.crowd)
+    )
 
 
-def _thing(shape: dict[str, Any], size: tuple[int, int], place: Path) -> Thing:
+def _thing(shape: dict[str, Any], size: tuple[int, int], place: Path) -> Annotation:
     kind, label, score = shape["shape_type"], shape["label"], shape.get("score")
     crowd = bool((shape.get("flags") or {}).get("iscrowd"))
     points = np.asarray(shape["points"], float)
     if kind == "rectangle":
         (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
-        return Thing(label, (x0, y0, x1, y1), None, score, crowd)
+        return Annotation(label, (x0, y0, x1, y1), None, score, crowd)
     if kind == "polygon" and len(points) >= _FEWEST:
-        return Thing.of_mask(label, drawn(points, size), score, crowd)
+        return Annotation.of_mask(label, draw_polygon(points, size), score, crowd)
     if kind == "mask":
-        return Thing.of_mask(label, _pasted(shape["mask"], points[0], size), score, crowd)
+        return Annotation.of_mask(label, _pasted(shape["mask"], points[0], size), score, crowd)
     raise InputError(f"expected polygons, masks and rectangles in {place}, got a {kind} of {len(points)} points; redraw it")
 
 

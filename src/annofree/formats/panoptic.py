@@ -17,9 +17,9 @@ import PIL.Image
 from annofree.errors import InputError
 from annofree.formats.coco import read_lists
 from annofree.io.atomic import make_folder, write_atomic, write_json
-from annofree.ops.palette import colors_of
+from annofree.ops.palette import assign_colors
 
-__all__ = ["PanopticFile", "colours_of_ids", "ids_of_colours"]
+__all__ = ["PanopticFile", "decode_segment_ids", "encode_segment_ids"]
 
 Ids = npt.NDArray[np.int32]
 Rows = list[dict[str, Any]]
@@ -27,10 +27,10 @@ Rows = list[dict[str, Any]]
 _LIMIT = 256**3
 
 
-def colours_of_ids(ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
+def encode_segment_ids(ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
     """Write segment ids (H, W) as RGB (H, W, 3); raises InputError for ids that three bytes cannot hold.
 
-    >>> colours_of_ids(np.array([[0, 1 + 256 * 2 + 65536 * 3]])).tolist()
+    >>> encode_segment_ids(np.array([[0, 1 + 256 * 2 + 65536 * 3]])).tolist()
     [[[0, 0, 0], [1, 2, 3]]]
     """
     if ids.size and not (ids.min() >= 0 and ids.max() < _LIMIT):
@@ -38,10 +38,10 @@ def colours_of_ids(ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
 
 
-def ids_of_colours(pixels: npt.NDArray[np.uint8]) -> Ids:
+def decode_segment_ids(pixels: npt.NDArray[np.uint8]) -> Ids:
     """Read segment ids (H, W) from RGB (H, W, 3).
 
-    >>> ids_of_colours(np.array([[[1, 2, 3]]], np.uint8)).tolist() == [[1 + 256 * 2 + 65536 * 3]]
+    >>> decode_segment_ids(np.array([[[1, 2, 3]]], np.uint8)).tolist() == [[1 + 256 * 2 + 65536 * 3]]
     True
     """
     wide = pixels.astype(np.int32)
@@ -90,7 +90,7 @@ class PanopticFile:
         if png in self._taken:
             raise InputError(f"expected pictures whose names differ before the ending, got {png} for {file_name} a second time")
         self._check(rows, segments, file_name)
-        image = PIL.Image.fromarray(colours_of_ids(segments))
+        image = PIL.Image.fromarray(encode_segment_ids(segments))
         place = self.folder / png
         make_folder(place.parent)
         write_atomic(place, lambda temporary: image.save(temporary, "PNG"))
@@ -118,14 +118,14 @@ class PanopticFile:
         except (KeyError, TypeError):
             raise InputError(f"expected id, height and width of each image, and each file_name, in {path}") from None
 
-    def segments(self, annotation: Mapping[str, Any]) -> Ids:
+    def read_segments(self, annotation: Mapping[str, Any]) -> Ids:
         """Read the ids (H, W) of one of the annotations from its PNG.
 
         Raises InputError when that is missing, no RGB PNG or of another size than its image, and when its ids and those of
         the JSON differ.
         """
         path = self.folder / annotation["file_name"]
-        ids = ids_of_colours(_pixels(path))
+        ids = decode_segment_ids(_pixels(path))
         size = self._sizes.get(annotation["image_id"])
         if size is None:
             raise InputError(f"{path} is of the image {annotation['image_id']}, which is not among those of {self.path}")
@@ -159,7 +159,7 @@ def _categories(names: Mapping[int, str], stuff: Collection[str]) -> Rows:
     strangers = sorted(set(stuff) - set(names.values()))
     if strangers:
         raise InputError(f"expected stuff to be among the categories, got {', '.join(strangers)}")
-    colors = colors_of(names.values())
+    colors = assign_colors(names.values())
     return [
         {
             "id": id_,

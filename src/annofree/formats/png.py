@@ -10,37 +10,37 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Pictures, Thing, names_of, painted_order
+from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names, order_for_painting
 from annofree.formats.label_maps import CLASSES_FILE, ClassList, read_label_map, write_label_map
 from annofree.io.atomic import make_folder
 from annofree.ops.rle import decode_rle
 from annofree.structures import LabelMap
 
-__all__ = ["class_map", "read_index_pngs", "stacked", "with_background", "write_index_pngs"]
+__all__ = ["paint_classes", "read_index_pngs", "stack_masks", "with_background", "write_index_pngs"]
 
 LABELS = "labels"
 
 
-def write_index_pngs(file: Pictures, out: Path) -> None:
+def write_index_pngs(file: AnnotatedImages, out: Path) -> None:
     """Write ``labels/``: a palette PNG an image, 0 for background, and ``classes.json``."""
-    names = with_background(names_of(file))
+    names = with_background(list_names(file))
     ClassList.of(LabelMap(np.zeros((1, 1), np.int32), names, 0)).write(out / LABELS)
-    for picture in file:
-        place = out / LABELS / PurePosixPath(picture.file_name).with_suffix(".png")
+    for image in file:
+        place = out / LABELS / PurePosixPath(image.file_name).with_suffix(".png")
         make_folder(place.parent)
-        write_label_map(place, class_map(picture, names))
+        write_label_map(place, paint_classes(image, names))
 
 
-def class_map(picture: Picture, names: tuple[str, ...]) -> LabelMap:
+def paint_classes(image: AnnotatedImage, names: tuple[str, ...]) -> LabelMap:
     """Paint an image's things as classes; ``names`` has the background first."""
-    numbers = np.array([0, *(names.index(t.name, 1) for t in picture.things)], np.int32)
-    return LabelMap(numbers[stacked(picture.things, picture.size)], names, 0)
+    numbers = np.array([0, *(names.index(t.name, 1) for t in image.things)], np.int32)
+    return LabelMap(numbers[stack_masks(image.things, image.size)], names, 0)
 
 
-def stacked(things: Sequence[Thing], size: tuple[int, int]) -> npt.NDArray[np.int32]:
+def stack_masks(things: Sequence[Annotation], size: tuple[int, int]) -> npt.NDArray[np.int32]:
     """Rasterize masks over each other, (H, W): 0 for none, k + 1 for the k-th annotation."""
     canvas = np.zeros(size, np.int32)
-    for k in painted_order(things):
+    for k in order_for_painting(things):
         rle = things[k].rle
         if rle is not None:
             canvas[decode_rle(rle)] = k + 1
@@ -59,7 +59,7 @@ def with_background(names: tuple[str, ...]) -> tuple[str, ...]:
     return (title, *names)
 
 
-def read_index_pngs(path: Path, images: Path | None = None) -> Pictures:
+def read_index_pngs(path: Path, images: Path | None = None) -> AnnotatedImages:
     """Read a folder of index PNGs: each class but the background is one thing an image, for the pixels tell no more.
 
     Images are named as in ``images``, without it like the PNGs.  Raises InputError when there is no ``classes.json``.
@@ -70,10 +70,10 @@ def read_index_pngs(path: Path, images: Path | None = None) -> Pictures:
     if not places:
         raise InputError(f"expected index PNGs in {folder}, and there are none")
 
-    def each() -> Iterator[Picture]:
-        return (_picture(place, _name(place.relative_to(folder), images), classes) for place in places)
+    def each() -> Iterator[AnnotatedImage]:
+        return (_image(place, _name(place.relative_to(folder), images), classes) for place in places)
 
-    return Pictures.named((n for k, n in enumerate(classes.names) if k != classes.background), each)
+    return AnnotatedImages.named((n for k, n in enumerate(classes.names) if k != classes.background), each)
 
 
 def _name(png: Path, images: Path | None) -> str:
@@ -82,8 +82,8 @@ def _name(png: Path, images: Path | None) -> str:
     return (png.parent / there[0].name if there else png).as_posix()
 
 
-def _picture(place: Path, name: str, classes: ClassList) -> Picture:
+def _image(place: Path, name: str, classes: ClassList) -> AnnotatedImage:
     label_map = read_label_map(place, classes)
     there = sorted(set(np.unique(label_map.labels).tolist()) - {-1, classes.background})
-    things = tuple(Thing.of_mask(classes.names[k], label_map.labels == k) for k in there)
-    return Picture(name, label_map.size, things)
+    things = tuple(Annotation.of_mask(classes.names[k], label_map.labels == k) for k in there)
+    return AnnotatedImage(name, label_map.size, things)

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 
 from annofree.ops.rle import RLE, fill_polygons
 
-__all__ = ["Ring", "bridged", "drawn", "filled", "inset", "part_polygons", "rings"]
+__all__ = ["Ring", "bridge_rings", "draw_polygon", "fill_to_rle", "inset_ring", "trace_polygons", "trace_rings"]
 
 BoolArray = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.int64]
@@ -39,10 +39,10 @@ class Ring:
     part: int
 
 
-def rings(mask: BoolArray) -> list[Ring]:
+def trace_rings(mask: BoolArray) -> list[Ring]:
     """Trace the outlines of a mask (H, W) along its pixels' edges; outer rings come before holes.
 
-    >>> [ring.points.tolist() for ring in rings(np.array([[False, True]]))]
+    >>> [ring.points.tolist() for ring in trace_rings(np.array([[False, True]]))]
     [[[1, 0], [2, 0], [2, 1], [1, 1]]]
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -110,14 +110,14 @@ def _clockwise(points: Points) -> Points:
     return points if points[1, 1] == points[0, 1] else np.concatenate([points[:1], points[:0:-1]])
 
 
-def part_polygons(mask: BoolArray) -> list[Points]:
+def trace_polygons(mask: BoolArray) -> list[Points]:
     """Return one polygon (n, 2) per part of a mask, with bridged holes."""
-    found = rings(mask)
+    found = trace_rings(mask)
     parts = dict.fromkeys(ring.part for ring in found)
-    return [bridged([ring for ring in found if ring.part == part]) for part in parts]
+    return [bridge_rings([ring for ring in found if ring.part == part]) for part in parts]
 
 
-def bridged(found: Sequence[Ring]) -> Points:
+def bridge_rings(found: Sequence[Ring]) -> Points:
     """Join rings to one polygon (n, 2): each next one by a bridge between its nearest corner and one before it."""
     outline = known = found[0].points
     tree = cKDTree(known)
@@ -133,7 +133,7 @@ def bridged(found: Sequence[Ring]) -> Points:
     return outline
 
 
-def inset(ring: Ring) -> Points:
+def inset_ring(ring: Ring) -> Points:
     """Move an outer ring from its pixels' edges to their centers, (n, 2) as indices of pixels.
 
     For programs that also fill the pixels under a polygon's line.
@@ -143,13 +143,13 @@ def inset(ring: Ring) -> Points:
     return np.asarray((2 * ring.points + inward + np.roll(inward, 1, axis=0) - 1) // 2, np.int64)
 
 
-def filled(polygons: Sequence[npt.ArrayLike], size: tuple[int, int]) -> RLE:
+def fill_to_rle(polygons: Sequence[npt.ArrayLike], size: tuple[int, int]) -> RLE:
     """Fill polygons (n, 2) as COCO does, corners on pixel edges, and return their union as compressed run lengths."""
     flat = [np.asarray(polygon, float).ravel().tolist() for polygon in polygons]
     return fill_polygons(flat, size)
 
 
-def drawn(polygon: npt.ArrayLike, size: tuple[int, int]) -> BoolArray:
+def draw_polygon(polygon: npt.ArrayLike, size: tuple[int, int]) -> BoolArray:
     """Fill a polygon (n, 2) together with its line as Pillow does, corners on pixel centers: a mask (H, W)."""
     canvas = PIL.Image.new("1", (size[1], size[0]))
     ImageDraw.Draw(canvas).polygon([tuple(point) for point in np.asarray(polygon, float).tolist()], fill=1, outline=1)

@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.formats import cvat, label_studio, voc, yolo
-from annofree.formats.annotations import Picture, Pictures
+from annofree.formats.annotations import AnnotatedImage, AnnotatedImages
 from annofree.formats.coco import CocoFile
-from annofree.formats.coco_annotations import coco_pictures
+from annofree.formats.coco_annotations import read_annotated_images
 from annofree.formats.coco_export import read_coco, stream_annotations, write_coco, write_coco_polygons
 from annofree.formats.labelme import read_labelme, write_labelme
 from annofree.formats.png import read_index_pngs, write_index_pngs
 from annofree.formats.round_trip import Fidelity, compare
 from annofree.io.atomic import make_folder
 
-__all__ = ["FORMATS", "Format", "Images", "export", "format_named", "read", "read_run"]
+__all__ = ["FORMATS", "Format", "Images", "export", "find_format", "read", "read_run"]
 
 Images = Literal["none", "copy", "link"]
 Progress = Callable[[int, int], None]
@@ -43,8 +43,8 @@ class Format:
 
     name: str
     about: str
-    write: Callable[[Pictures, Path], None]
-    read: Callable[[Path, Path | None], Pictures]
+    write: Callable[[AnnotatedImages, Path], None]
+    read: Callable[[Path, Path | None], AnnotatedImages]
     images: str = "images"
     by_stem: bool = False
     crowds: bool = False
@@ -81,10 +81,10 @@ FORMATS: Mapping[str, Format] = {
 """The formats by name."""
 
 
-def format_named(name: str) -> Format:
+def find_format(name: str) -> Format:
     """Return a format; raises InputError with similar names for an unknown one."""
     if name not in FORMATS:
-        raise unknown_name("format", name, FORMATS)
+        raise build_unknown_error("format", name, FORMATS)
     return FORMATS[name]
 
 
@@ -93,24 +93,24 @@ def read(name: str, path: Path, images: Path | None = None) -> CocoFile:
 
     Raises InputError where the files are missing, damaged, or something else.
     """
-    format_ = format_named(name)
+    format_ = find_format(name)
     if not path.exists():
         raise InputError(f"expected {format_.about} at {path}, got nothing there; check the path")
     with _understood(format_, path):
-        return format_.whole(path, images) if format_.whole else format_.read(path, images).gathered()
+        return format_.whole(path, images) if format_.whole else format_.read(path, images).gather()
 
 
-def read_run(path: Path, info: Mapping[str, Any]) -> Pictures:
+def read_run(path: Path, info: Mapping[str, Any]) -> AnnotatedImages:
     """Read the annotations of a run image by image; ``info`` is the provenance.  Raises InputError as ``read`` does."""
     format_ = FORMATS["coco"]
     with _understood(format_, path):
-        pictures = coco_pictures(path, info)
-    return replace(pictures, each=lambda: _understood_each(format_, path, pictures))
+        images = read_annotated_images(path, info)
+    return replace(images, each=lambda: _understood_each(format_, path, images))
 
 
-def _understood_each(format_: Format, path: Path, pictures: Pictures) -> Iterator[Picture]:
+def _understood_each(format_: Format, path: Path, images: AnnotatedImages) -> Iterator[AnnotatedImage]:
     with _understood(format_, path):
-        yield from pictures
+        yield from images
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def _understood(format_: Format, path: Path) -> Iterator[None]:
 
 
 def export(
-    file: CocoFile | Pictures,
+    file: CocoFile | AnnotatedImages,
     name: str,
     out: Path,
     *,
@@ -136,16 +136,16 @@ def export(
 ) -> Fidelity:
     """Write a file to a folder in a format, read it back, and report what was lost, also in ``fidelity.json``.
 
-    ``Pictures`` are gone through one by one, several times; their names alone stay in memory.  ``images`` copies or links the
-    images of ``image_root`` to where the format wants them.  ``on_progress`` counts each image twice: written, compared.
-    Raises InputError for an unknown format, a folder that is not
+    ``AnnotatedImages`` are gone through one by one, several times; their names alone stay in memory.  ``images`` copies or
+    links the images of ``image_root`` to where the format wants them.  ``on_progress`` counts each image twice: written,
+    compared. Raises InputError for an unknown format, a folder that is not
     empty, missing images, and names that the format cannot hold; then nothing is written.
     """
-    format_ = format_named(name)
+    format_ = find_format(name)
     _check(out, images, image_root)
-    given = file if isinstance(file, Pictures) else Pictures.of(file)
+    given = file if isinstance(file, AnnotatedImages) else AnnotatedImages.of(file)
     kept, crowds = _without_crowds(given) if not format_.crowds else (given, 0)
-    before = [picture.file_name for picture in given]
+    before = [image.file_name for image in given]
     places = dict(zip(before, before, strict=True))
     if images != "none" or not name.startswith("coco"):
         now = _portable(before, format_)
@@ -171,7 +171,7 @@ def export(
 
 def _check(out: Path, images: str, image_root: Path | None) -> None:
     if images not in get_args(Images):
-        raise unknown_name("way with images", images, get_args(Images))
+        raise build_unknown_error("way with images", images, get_args(Images))
     if images != "none" and (image_root is None or not image_root.is_dir()):
         raise InputError(f"expected --image-root, the folder of the pictures to {images}, got {image_root or 'none'}")
     try:
@@ -184,11 +184,11 @@ def _check(out: Path, images: str, image_root: Path | None) -> None:
         raise InputError(f"expected a folder that can be written to, but {out.parent} cannot; choose another --out")
 
 
-def _without_crowds(pictures: Pictures) -> tuple[Pictures, int]:
-    def change(picture: Picture) -> Picture:
+def _without_crowds(images: AnnotatedImages) -> tuple[AnnotatedImages, int]:
+    def change(picture: AnnotatedImage) -> AnnotatedImage:
         return replace(picture, things=tuple(thing for thing in picture.things if not thing.crowd))
 
-    return pictures.changed(change), sum(thing.crowd for picture in pictures for thing in picture.things)
+    return images.map(change), sum(thing.crowd for picture in images for thing in picture.things)
 
 
 def _portable(names: Iterable[str], format_: Format) -> list[str]:
@@ -197,23 +197,23 @@ def _portable(names: Iterable[str], format_: Format) -> list[str]:
     return [_free(name, format_.by_stem, taken) for name in names]
 
 
-def _renamed(pictures: Pictures, names: list[str]) -> Pictures:
-    def each() -> Iterator[Picture]:
-        return (replace(picture, file_name=name) for picture, name in zip(pictures, names, strict=True))
+def _renamed(images: AnnotatedImages, names: list[str]) -> AnnotatedImages:
+    def each() -> Iterator[AnnotatedImage]:
+        return (replace(image, file_name=name) for image, name in zip(images, names, strict=True))
 
-    return replace(pictures, each=each)
+    return replace(images, each=each)
 
 
-def _counted(pictures: Pictures, start: int, count: int, on_progress: Progress) -> Pictures:
+def _counted(images: AnnotatedImages, start: int, count: int, on_progress: Progress) -> AnnotatedImages:
     """Tell how many of ``count`` images were gone through, of both times, whenever they are."""
 
-    def each() -> Iterator[Picture]:
+    def each() -> Iterator[AnnotatedImage]:
         on_progress(start, 2 * count)
-        for number, picture in enumerate(pictures, start + 1):
-            yield picture
+        for number, image in enumerate(images, start + 1):
+            yield image
             on_progress(number, 2 * count)
 
-    return replace(pictures, each=each)
+    return replace(images, each=each)
 
 
 def _free(name: str, by_stem: bool, taken: set[str]) -> str:

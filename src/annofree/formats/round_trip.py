@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from annofree.formats.annotations import Picture, Pictures, Thing, names_of
+from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
 from annofree.formats.coco import CocoFile
 from annofree.io.atomic import write_json
 from annofree.ops.rle import boxes_iou, rle_areas, rle_iou, rle_part
@@ -80,7 +80,7 @@ class Fidelity:
         words = [f"{count} {what}" for what, count in said.items() if count]
         return words + ["category ids, numbered anew"] * self.category_ids_changed
 
-    def table(self) -> str:
+    def as_table(self) -> str:
         """Format the figures in a few lines, the last of which lists the losses."""
         iou = self.mask_iou
         masks = f"IoU mean {iou['mean']:.4f}, min {iou['min']:.4f}; " if iou else ""
@@ -104,8 +104,8 @@ class Fidelity:
 
 def compare(
     format: str,  # noqa: A002 -- the word for it
-    before: CocoFile | Pictures,
-    after: CocoFile | Pictures,
+    before: CocoFile | AnnotatedImages,
+    after: CocoFile | AnnotatedImages,
     *,
     by_stem: bool = False,
 ) -> Fidelity:
@@ -115,19 +115,19 @@ def compare(
     long as both sides have about the same order; images ahead of the other side wait in memory.
     """
     report, overlaps = Fidelity(format), array("d")
-    first, second = (side if isinstance(side, Pictures) else Pictures.of(side) for side in (before, after))
+    first, second = (side if isinstance(side, AnnotatedImages) else AnnotatedImages.of(side) for side in (before, after))
     back = _Back(second, by_stem)
-    for picture in first:
-        other = back.of(picture)
+    for image in first:
+        other = back.find(image)
         report.pictures += 1
-        report.objects += len(picture.things)
+        report.objects += len(image.things)
         if other is None:
-            report.pictures_lost.append(picture.file_name)
-        _compare(report, picture, other.things if other else (), overlaps)
+            report.pictures_lost.append(image.file_name)
+        _compare(report, image, other.things if other else (), overlaps)
         report.changes = _worst(report.changes, at_most=100 * _MOST_NAMED)
     if overlaps:
         report.mask_iou = {"mean": float(np.mean(overlaps)), "min": min(overlaps)}
-    report.classes_lost = sorted(set(names_of(first)) - set(back.ids))
+    report.classes_lost = sorted(set(list_names(first)) - set(back.ids))
     report.category_ids_changed = _ids(first) != {k: v for k, v in back.ids.items() if k in _ids(first)}
     report.changes = _worst(report.changes, at_most=_MOST_NAMED)
     return report
@@ -136,22 +136,22 @@ def compare(
 class _Back:
     """What was read back, image by image; ``ids`` are those of the categories seen so far, by name."""
 
-    def __init__(self, pictures: Pictures, by_stem: bool) -> None:
-        names_of(pictures)  # raises where two share one
-        self.ids, self._by_stem = _ids(pictures), by_stem
-        self._coming, self._early = iter(pictures), dict[str, Picture]()
+    def __init__(self, images: AnnotatedImages, by_stem: bool) -> None:
+        list_names(images)  # raises where two share one
+        self.ids, self._by_stem = _ids(images), by_stem
+        self._coming, self._early = iter(images), dict[str, AnnotatedImage]()
 
-    def of(self, picture: Picture) -> Picture | None:
+    def find(self, image: AnnotatedImage) -> AnnotatedImage | None:
         """The same image, None where there is none."""
-        key = self._key(picture)
+        key = self._key(image)
         while key not in self._early and (other := next(self._coming, None)) is not None:
             for thing in other.things:
                 self.ids.setdefault(thing.name, len(self.ids) + 1)
             self._early[self._key(other)] = other
         return self._early.pop(key, None)
 
-    def _key(self, picture: Picture) -> str:
-        return _stem(picture) if self._by_stem else picture.file_name
+    def _key(self, image: AnnotatedImage) -> str:
+        return _stem(image) if self._by_stem else image.file_name
 
 
 def _worst(changes: list[dict[str, Any]], at_most: int) -> list[dict[str, Any]]:
@@ -161,22 +161,22 @@ def _worst(changes: list[dict[str, Any]], at_most: int) -> list[dict[str, Any]]:
     return sorted(changes, key=lambda change: change["iou"])[:_MOST_NAMED]
 
 
-def _stem(picture: Picture) -> str:
-    return str(PurePosixPath(picture.file_name).with_suffix(""))
+def _stem(image: AnnotatedImage) -> str:
+    return str(PurePosixPath(image.file_name).with_suffix(""))
 
 
-def _ids(file: Pictures) -> dict[str, int]:
+def _ids(file: AnnotatedImages) -> dict[str, int]:
     return {str(category["name"]): category["id"] for category in file.categories}
 
 
-def _compare(report: Fidelity, picture: Picture, others: Sequence[Thing], overlaps: array[float]) -> None:
+def _compare(report: Fidelity, image: AnnotatedImage, others: Sequence[Annotation], overlaps: array[float]) -> None:
     """Add one image's objects to the report."""
-    table = _overlap(picture.things, others)
-    same = np.array([[a.name == b.name for b in others] for a in picture.things]).reshape(table.shape)
+    table = _overlap(image.things, others)
+    same = np.array([[a.name == b.name for b in others] for a in image.things]).reshape(table.shape)
     rows, columns = linear_sum_assignment(-(table + _SAME_NAME * same))
     pairs: Mapping[int, int] = {int(r): int(c) for r, c in zip(rows, columns, strict=True) if table[r, c] > 0}
     report.added += len(others) - len(pairs)
-    for k, thing in enumerate(picture.things):
+    for k, thing in enumerate(image.things):
         report.scores += thing.score is not None
         report.masks += thing.rle is not None
         iou = 0.0
@@ -187,10 +187,10 @@ def _compare(report: Fidelity, picture: Picture, others: Sequence[Thing], overla
             report.lost, report.merged = report.lost + (not merged), report.merged + merged
             report.scores_lost += thing.score is not None
         if iou < 1:
-            report.changes.append({"file_name": picture.file_name, "object": k, "name": thing.name, "iou": iou})
+            report.changes.append({"file_name": image.file_name, "object": k, "name": thing.name, "iou": iou})
 
 
-def _found(report: Fidelity, thing: Thing, other: Thing, iou: float, overlaps: array[float]) -> float:
+def _found(report: Fidelity, thing: Annotation, other: Annotation, iou: float, overlaps: array[float]) -> float:
     """Add an object that was found again; returns the overlap of the masks, or of the boxes where it had no mask."""
     report.found += 1
     report.renamed += thing.name != other.name
@@ -208,7 +208,7 @@ def _found(report: Fidelity, thing: Thing, other: Thing, iou: float, overlaps: a
     return iou
 
 
-def _overlap(things: Sequence[Thing], others: Sequence[Thing]) -> FloatArray:
+def _overlap(things: Sequence[Annotation], others: Sequence[Annotation]) -> FloatArray:
     """IoU (n, m): of masks where both have one, else of boxes; of two empty masks 1."""
     table = np.zeros((len(things), len(others)))
     if not table.size:
@@ -222,12 +222,12 @@ def _overlap(things: Sequence[Thing], others: Sequence[Thing]) -> FloatArray:
     return table
 
 
-def _xywh(things: Sequence[Thing]) -> FloatArray:
+def _xywh(things: Sequence[Annotation]) -> FloatArray:
     boxes = np.array([thing.box for thing in things])
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
 
 
-def _swallowed(thing: Thing, others: Sequence[Thing]) -> bool:
+def _swallowed(thing: Annotation, others: Sequence[Annotation]) -> bool:
     """Whether most of a mask lies inside one of the others."""
     masks = [o.rle for o in others if o.rle is not None]
     if thing.rle is None or not masks:

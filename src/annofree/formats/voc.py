@@ -22,7 +22,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Pictures, Thing, names_of
+from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
 from annofree.formats.label_maps import (
     CLASSES_FILE,
     VOID_COLOR,
@@ -30,13 +30,13 @@ from annofree.formats.label_maps import (
     read_indices,
     write_label_map,
 )
-from annofree.formats.png import class_map, stacked, with_background
+from annofree.formats.png import paint_classes, stack_masks, with_background
 from annofree.io.atomic import make_folder, write_atomic
-from annofree.io.xml import element, read_xml, write_xml
+from annofree.io.xml import add_element, read_xml, write_xml
 from annofree.ops.rle import encode_rle
 from annofree.structures import LabelMap
 
-__all__ = ["IMAGES", "read_voc", "voc_box", "write_voc"]
+__all__ = ["IMAGES", "read_voc", "to_voc_box", "write_voc"]
 
 IMAGES = "JPEGImages"
 _XML, _CLASSES, _OBJECTS = "Annotations", "SegmentationClass", "SegmentationObject"
@@ -45,27 +45,27 @@ _VOID = 255
 Box = tuple[float, float, float, float]
 
 
-def write_voc(file: Pictures, out: Path) -> None:
+def write_voc(file: AnnotatedImages, out: Path) -> None:
     """Write boxes, class and object PNGs; from the 255th object of an image on there are boxes only."""
-    names = with_background(names_of(file))
+    names = with_background(list_names(file))
     ClassList.of(LabelMap(np.zeros((1, 1), np.int32), names, 0)).write(out / _CLASSES, _voc_colors(len(names)))
     listed: list[str] = []
-    for picture in file:
-        _write(picture, names, out)
-        listed.append(f"{PurePosixPath(picture.file_name).with_suffix('')}\n")
+    for image in file:
+        _write(image, names, out)
+        listed.append(f"{PurePosixPath(image.file_name).with_suffix('')}\n")
     stems = "".join(listed)
     for kind in ("Main", "Segmentation"):
         make_folder(out / "ImageSets" / kind)
         write_atomic(out / "ImageSets" / kind / "train.txt", lambda temporary: temporary.write_text(stems, encoding="utf-8"))
 
 
-def _write(picture: Picture, names: tuple[str, ...], out: Path) -> None:
+def _write(picture: AnnotatedImage, names: tuple[str, ...], out: Path) -> None:
     places = [out / kind / PurePosixPath(picture.file_name) for kind in (_XML, _CLASSES, _OBJECTS)]
     for place in places:
         make_folder(place.parent)
     write_xml(places[0].with_suffix(".xml"), _xml(picture), declaration=False)
-    write_label_map(places[1].with_suffix(".png"), class_map(picture, names), _voc_colors(len(names)))
-    image = _object_png(stacked(picture.things, picture.size))
+    write_label_map(places[1].with_suffix(".png"), paint_classes(picture, names), _voc_colors(len(names)))
+    image = _object_png(stack_masks(picture.things, picture.size))
     write_atomic(places[2].with_suffix(".png"), lambda temporary: image.save(temporary, "PNG"))
 
 
@@ -83,37 +83,37 @@ def _voc_colors(count: int) -> npt.NDArray[np.uint8]:
     return np.asarray(bits.reshape(-1, 8, 3).transpose(0, 2, 1) @ worth, np.uint8)
 
 
-def _xml(picture: Picture) -> ET.Element:
+def _xml(image: AnnotatedImage) -> ET.Element:
     root = ET.Element("annotation")
-    element(root, "folder", IMAGES)
-    element(root, "filename", picture.file_name)
-    size = element(root, "size")
-    for tag, number in (("width", picture.size[1]), ("height", picture.size[0]), ("depth", 3)):
-        element(size, tag, number)
-    element(root, "segmented", int(any(t.rle is not None for t in picture.things)))
-    for thing in picture.things:
-        one = element(root, "object")
-        element(one, "name", thing.name)
-        element(one, "pose", "Unspecified")
-        element(one, "truncated", 0)
-        element(one, "difficult", int(thing.crowd))
-        box = element(one, "bndbox")
-        for tag, number in zip(("xmin", "ymin", "xmax", "ymax"), voc_box(thing.box), strict=True):
-            element(box, tag, number)
+    add_element(root, "folder", IMAGES)
+    add_element(root, "filename", image.file_name)
+    size = add_element(root, "size")
+    for tag, number in (("width", image.size[1]), ("height", image.size[0]), ("depth", 3)):
+        add_element(size, tag, number)
+    add_element(root, "segmented", int(any(t.rle is not None for t in image.things)))
+    for thing in image.things:
+        one = add_element(root, "object")
+        add_element(one, "name", thing.name)
+        add_element(one, "pose", "Unspecified")
+        add_element(one, "truncated", 0)
+        add_element(one, "difficult", int(thing.crowd))
+        box = add_element(one, "bndbox")
+        for tag, number in zip(("xmin", "ymin", "xmax", "ymax"), to_voc_box(thing.box), strict=True):
+            add_element(box, tag, number)
     return root
 
 
-def voc_box(box: Sequence[float]) -> tuple[int, int, int, int]:
+def to_voc_box(box: Sequence[float]) -> tuple[int, int, int, int]:
     """Turn x0 y0 x1 y1, end-exclusive, into VOC's pixels from 1, both ends included; at least one pixel each way.
 
-    >>> voc_box([0, 0, 10, 4]), voc_box([2.6, 0, 2.8, 1])
+    >>> to_voc_box([0, 0, 10, 4]), to_voc_box([2.6, 0, 2.8, 1])
     ((1, 1, 10, 4), (4, 1, 4, 1))
     """
     x0, y0, x1, y1 = (math.floor(v + 0.5) for v in box)
     return x0 + 1, y0 + 1, max(x1, x0 + 1), max(y1, y0 + 1)
 
 
-def read_voc(path: Path, images: Path | None = None) -> Pictures:
+def read_voc(path: Path, images: Path | None = None) -> AnnotatedImages:
     """Read the XML files of a folder, with masks where there is an object PNG; ``difficult`` objects become crowds.
 
     Names are in the order of ``SegmentationClass/classes.json``, else as they come.
@@ -125,10 +125,10 @@ def read_voc(path: Path, images: Path | None = None) -> Pictures:
     if (path / _CLASSES / CLASSES_FILE).is_file():
         classes = ClassList.read(path / _CLASSES)
         names = [name for k, name in enumerate(classes.names) if k != classes.background]
-    return Pictures.named(names, lambda: (_read(place, path) for place in places))
+    return AnnotatedImages.named(names, lambda: (_read(place, path) for place in places))
 
 
-def _read(place: Path, path: Path) -> Picture:
+def _read(place: Path, path: Path) -> AnnotatedImage:
     tree = read_xml(place, "annotation")
     size = (int(_text(tree, "size/height", place)), int(_text(tree, "size/width", place)))
     masks = path / _OBJECTS / place.relative_to(path / _XML).with_suffix(".png")
@@ -139,14 +139,14 @@ def _read(place: Path, path: Path) -> Picture:
     things = [_thing(one, numbers == k, place) for k, one in enumerate(tree.findall("object"), 1)]
     name = PurePosixPath(_text(tree, "filename", place))
     inside = PurePosixPath(place.relative_to(path / _XML).parent.as_posix())
-    return Picture(str(name if name.parent == inside else inside / name.name), size, tuple(things))
+    return AnnotatedImage(str(name if name.parent == inside else inside / name.name), size, tuple(things))
 
 
-def _thing(one: ET.Element, mask: npt.NDArray[np.bool_], place: Path) -> Thing:
+def _thing(one: ET.Element, mask: npt.NDArray[np.bool_], place: Path) -> Annotation:
     x0, y0, x1, y1 = (float(_text(one, f"bndbox/{tag}", place)) for tag in ("xmin", "ymin", "xmax", "ymax"))
     rle = encode_rle(mask) if mask.any() else None
     difficult = (one.findtext("difficult") or "0").strip() == "1"
-    return Thing(_text(one, "name", place), (x0 - 1, y0 - 1, x1, y1), rle, crowd=difficult)
+    return Annotation(_text(one, "name", place), (x0 - 1, y0 - 1, x1, y1), rle, crowd=difficult)
 
 
 def _text(tree: ET.Element, tag: str, place: Path) -> str:

@@ -22,49 +22,49 @@ import PIL.Image
 import yaml  # type: ignore[import-untyped]
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Pictures, Thing, names_of
-from annofree.formats.polygons import bridged, filled, rings
+from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
+from annofree.formats.polygons import bridge_rings, fill_to_rle, trace_rings
 from annofree.io.atomic import make_folder, write_atomic
 from annofree.io.coco_stream import stream_list
 from annofree.io.json_stream import write_list
 from annofree.ops.rle import decode_rle, rle_box
 
-__all__ = ["IMAGES", "image_size", "read_yolo", "write_yolo_boxes", "write_yolo_masks"]
+__all__ = ["IMAGES", "read_image_size", "read_yolo", "write_yolo_boxes", "write_yolo_masks"]
 
 IMAGES, LABELS = "images/train", "labels/train"
-_PICTURES = "pictures.json"
+_IMAGES = "pictures.json"
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _BOX = 4  # numbers
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, 5
 
-Line = Callable[[Thing, tuple[int, int]], Sequence[float] | None]
+Line = Callable[[Annotation, tuple[int, int]], Sequence[float] | None]
 
 
-def write_yolo_masks(file: Pictures, out: Path) -> None:
+def write_yolo_masks(file: AnnotatedImages, out: Path) -> None:
     """Write a segmentation data set; parts and holes of an object are bridged to one polygon."""
     _write(file, out, _polygon)
 
 
-def write_yolo_boxes(file: Pictures, out: Path) -> None:
+def write_yolo_boxes(file: AnnotatedImages, out: Path) -> None:
     """Write a detection data set: boxes only."""
-    _write(file, out, _centred)
+    _write(file, out, _centerd)
 
 
-def _write(file: Pictures, out: Path, numbers: Line) -> None:
-    names = names_of(file)
-    write_list(out / _PICTURES, _written(file, names, out, numbers))
+def _write(file: AnnotatedImages, out: Path, numbers: Line) -> None:
+    names = list_names(file)
+    write_list(out / _IMAGES, _written(file, names, out, numbers))
     _write_text(out / "data.yaml", _yaml(names))
 
 
-def _written(file: Pictures, names: Sequence[str], out: Path, numbers: Line) -> Iterator[dict[str, Any]]:
+def _written(file: AnnotatedImages, names: Sequence[str], out: Path, numbers: Line) -> Iterator[dict[str, Any]]:
     """Write the label files, and return their entries for ``pictures.json``."""
-    for picture in file:
-        lines = [_line(names.index(t.name), numbers(t, picture.size)) for t in picture.things]
+    for image in file:
+        lines = [_line(names.index(t.name), numbers(t, image.size)) for t in image.things]
         text = "".join(line for line in lines if line)
-        place = out / LABELS / PurePosixPath(picture.file_name).with_suffix(".txt")
+        place = out / LABELS / PurePosixPath(image.file_name).with_suffix(".txt")
         make_folder(place.parent)
         _write_text(place, text)
-        yield {"file_name": picture.file_name, "height": picture.size[0], "width": picture.size[1]}
+        yield {"file_name": image.file_name, "height": image.size[0], "width": image.size[1]}
 
 
 def _write_text(place: Path, text: str) -> None:
@@ -77,21 +77,21 @@ def _line(index: int, numbers: Sequence[float] | None) -> str:
     return " ".join([str(index), *(f"{v:.8f}".rstrip("0").rstrip(".") for v in numbers)]) + "\n"
 
 
-def _centred(thing: Thing, size: tuple[int, int]) -> Sequence[float]:
+def _centerd(thing: Annotation, size: tuple[int, int]) -> Sequence[float]:
     x0, y0, x1, y1 = thing.box
     height, width = size
     return (x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height
 
 
-def _polygon(thing: Thing, size: tuple[int, int]) -> Sequence[float] | None:
+def _polygon(thing: Annotation, size: tuple[int, int]) -> Sequence[float] | None:
     """The one polygon of a mask; a thing without a mask has that of its box, an empty mask none."""
     x0, y0, x1, y1 = thing.box
     points: Any = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
     if thing.rle is not None:
-        found = rings(decode_rle(thing.rle))
+        found = trace_rings(decode_rle(thing.rle))
         if not found:
             return None
-        points = bridged(found)
+        points = bridge_rings(found)
     shares = np.asarray(points, float) / (size[1], size[0])
     return list(shares.ravel().tolist())
 
@@ -103,7 +103,7 @@ def _yaml(names: Sequence[str]) -> str:
     return f"{about}train: {IMAGES}\nval: {IMAGES}\nnames:\n{listed}"
 
 
-def read_yolo(path: Path, images: Path | None = None) -> Pictures:
+def read_yolo(path: Path, images: Path | None = None) -> AnnotatedImages:
     """Read a detection or segmentation dataset: its ``data.yaml`` or the folder with it.
 
     Sizes come from ``pictures.json``, else from the images, in ``images`` or where data.yaml says.  Raises InputError
@@ -113,12 +113,12 @@ def read_yolo(path: Path, images: Path | None = None) -> Pictures:
     data = _data(place)
     names = _names(data.get("names"), place)
 
-    def each() -> Iterator[Picture]:
-        listed = (place.parent / _PICTURES).is_file()
+    def each() -> Iterator[AnnotatedImage]:
+        listed = (place.parent / _IMAGES).is_file()
         places = _listed(place.parent) if listed else _found(place.parent, data, images)
-        return (Picture(name, size, tuple(_things(labels, names, size))) for name, size, labels in places)
+        return (AnnotatedImage(name, size, tuple(_things(labels, names, size))) for name, size, labels in places)
 
-    return Pictures.named(names.values(), each)
+    return AnnotatedImages.named(names.values(), each)
 
 
 def _data(place: Path) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _names(given: Any, place: Path) -> dict[int, str]:
 
 def _listed(folder: Path) -> Iterator[tuple[str, tuple[int, int], Path]]:
     """What ``pictures.json`` lists: name, size and label file."""
-    for row in stream_list(folder / _PICTURES):
+    for row in stream_list(folder / _IMAGES):
         name = PurePosixPath(row["file_name"])
         yield str(name), (row["height"], row["width"]), folder / LABELS / name.with_suffix(".txt")
 
@@ -166,21 +166,21 @@ def _found(folder: Path, data: dict[str, Any], images: Path | None) -> Iterator[
             seen.add(place)
             inside = place.relative_to(root)
             labels = base / "labels".join(re.split(r"(?<![^/])images(?![^/])", name)) / inside.with_suffix(".txt")
-            yield inside.as_posix(), image_size(place), labels
+            yield inside.as_posix(), read_image_size(place), labels
 
 
-def image_size(place: Path) -> tuple[int, int]:
+def read_image_size(place: Path) -> tuple[int, int]:
     """Return the size (H, W) of an image turned upright, from its head alone; raises InputError if it is none."""
     try:
-        with PIL.Image.open(place) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE
+        with PIL.Image.open(place) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE
     except Exception as problem:  # a broken file makes the parsers trip over anything
         raise InputError(f"expected a picture at {place}, but it cannot be read: {' '.join(str(problem).split())}") from None
     return (width, height) if turned else (height, width)
 
 
-def _things(labels: Path, names: dict[int, str], size: tuple[int, int]) -> Iterator[Thing]:
+def _things(labels: Path, names: dict[int, str], size: tuple[int, int]) -> Iterator[Annotation]:
     """What a label file says; where there is none, nothing is in the image."""
     text = labels.read_text(encoding="utf-8") if labels.is_file() else ""
     for number, line in enumerate(text.splitlines(), 1):
@@ -192,14 +192,14 @@ def _things(labels: Path, names: dict[int, str], size: tuple[int, int]) -> Itera
                 raise InputError(f"expected {shape} in {labels}, line {number}, got {line[:60]!r}") from None
 
 
-def _thing(line: str, names: dict[int, str], size: tuple[int, int]) -> Thing:
+def _thing(line: str, names: dict[int, str], size: tuple[int, int]) -> Annotation:
     index, *words = line.split()
     name, shares = names[int(index)], [float(word) for word in words]
     if len(shares) == _BOX:
         x, y, w, h = (v * s for v, s in zip(shares, (size[1], size[0]) * 2, strict=True))
-        return Thing(name, (x - w / 2, y - h / 2, x + w / 2, y + h / 2))
+        return Annotation(name, (x - w / 2, y - h / 2, x + w / 2, y + h / 2))
     points = np.array(shares).reshape(-1, 2) * (size[1], size[0])
     if len(points) <= 2 or not np.isfinite(points).all():
         raise ValueError(line)
-    rle = filled([points], size)
-    return Thing(name, rle_box(rle), rle)
+    rle = fill_to_rle([points], size)
+    return Annotation(name, rle_box(rle), rle)

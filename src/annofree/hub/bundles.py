@@ -18,7 +18,7 @@ from pathlib import Path
 from annofree.errors import InputError
 from annofree.hub.cards import Card
 from annofree.hub.download import Local
-from annofree.hub.store import home, keep, slug
+from annofree.hub.store import find_home, keep, make_slug
 from annofree.io.atomic import make_folder, write_atomic
 
 __all__ = ["add_bundle", "is_bundle", "write_bundle"]
@@ -32,7 +32,7 @@ def write_bundle(models: Sequence[Local], path: Path) -> None:
     def write(temporary: Path) -> None:
         with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
             for model in sorted(models, key=lambda m: m.card.name):
-                place = slug(model.card.name)
+                place = make_slug(model.card.name)
                 _add_bytes(tar, f"{place}/card.json", json.dumps(asdict(model.card), indent=2, sort_keys=True).encode())
                 for name in sorted(model.card.files):
                     _add_file(tar, f"{place}/{name}", model.folder / name)
@@ -71,8 +71,8 @@ def add_bundle(path: Path) -> list[Card]:
 
     Raises InputError for a file that is no bundle, holds anything but plain files where they belong, or is damaged.
     """
-    make_folder(home())
-    with tempfile.TemporaryDirectory(prefix=".bundle-", dir=home()) as scratch:
+    make_folder(find_home())
+    with tempfile.TemporaryDirectory(prefix=".bundle-", dir=find_home()) as scratch:
         try:
             with tarfile.open(path, "r:") as tar:
                 members = list(tar)
@@ -83,10 +83,10 @@ def add_bundle(path: Path) -> list[Card]:
             raise InputError(f"expected a bundle of models in {path}, but it is damaged or none: {problem}") from None
         except OSError as problem:
             why = problem.strerror or problem
-            raise InputError(f"cannot unpack {path} in {home()}: {why}; nothing was left there") from None
+            raise InputError(f"cannot unpack {path} in {find_home()}: {why}; nothing was left there") from None
         folders = sorted({m.name.partition("/")[0] for m in members})
         cards = [_checked(path, Path(scratch) / folder) for folder in folders]
-        return [keep(card, Path(scratch) / slug(card.name)) for card in cards]
+        return [keep(card, Path(scratch) / make_slug(card.name)) for card in cards]
 
 
 def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
@@ -112,7 +112,7 @@ def _refuse_strange(path: Path, members: Sequence[tarfile.TarInfo]) -> None:
 def _checked(path: Path, folder: Path) -> Card:
     card = Card.read(folder)
     extra = sorted({p.name for p in folder.iterdir()} - {"card.json", *card.files})
-    if slug(card.name) != folder.name or extra:
+    if make_slug(card.name) != folder.name or extra:
         what = extra[0] if extra else "card.json"
         raise InputError(f"expected a bundle of models in {path}, but {folder.name}/{what} belongs to no model there")
     return card

@@ -20,7 +20,18 @@ from typing import Any
 from annofree.errors import InputError, MissingError
 from annofree.io.atomic import write_json
 
-__all__ = ["BUNDLED", "KINDS", "PICKLES", "TIERS", "Card", "bundled", "bundled_card", "known_cards", "sha256_of", "size_text"]
+__all__ = [
+    "BUNDLED",
+    "KINDS",
+    "PICKLES",
+    "TIERS",
+    "Card",
+    "find_bundled",
+    "format_size",
+    "hash_file",
+    "list_known_cards",
+    "read_bundled_card",
+]
 
 BUNDLED = ("tiny-clip", "tiny-clip-vit", "tiny-sam", "tiny-dino", "tiny-found", "tiny-zutis", "tiny-detector")
 """The models that come with the package."""
@@ -40,16 +51,16 @@ _GATES = ("none", "terms")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 
 
-def sha256_of(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def size_text(count: int) -> str:
+def format_size(count: int) -> str:
     """Format a number of bytes for display.
 
-    >>> size_text(408_241_980), size_text(2_494_677_308), size_text(2_000), size_text(0)
+    >>> format_size(408_241_980), format_size(2_494_677_308), format_size(2_000), format_size(0)
     ('408 MB', '2.5 GB', '2 kB', 'unknown size')
     """
     for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
@@ -147,7 +158,7 @@ class Card:
         for name, expected in card.files.items():
             if not (folder / name).is_file():
                 raise MissingError(f"the model {card.name} needs {name} beside its card in {folder}; it is not there")
-            found = sha256_of(folder / name)
+            found = hash_file(folder / name)
             if found != expected:
                 raise InputError(
                     f"{folder / name} is not the file of its card: expected SHA-256 {str(expected)[:12]}..., "
@@ -159,7 +170,7 @@ class Card:
         """Write the card beside its files."""
         write_json(folder / "card.json", asdict(self), indent=2)
 
-    def provenance(self) -> dict[str, Any]:
+    def to_provenance(self) -> dict[str, Any]:
         """The provenance that results record of these weights."""
         return {
             "name": self.name,
@@ -182,22 +193,22 @@ def _refuse_file(model: str, name: str) -> None:
         raise InputError(f"expected the files of {model} as plain names beside its card, got {name!r}")
 
 
-def bundled(name: str) -> Path:
+def find_bundled(name: str) -> Path:
     """Return the folder of a model that comes with the package, such as ``tiny-clip``."""
     return Path(str(resources.files("annofree.assets") / name))
 
 
-def bundled_card(name: str) -> Card:
+def read_bundled_card(name: str) -> Card:
     """Return the card of a bundled model, whose code is annofree itself."""
-    card = Card.parse(bundled(name) / "card.json")
-    size = sum((bundled(name) / file).stat().st_size for file in card.files)
+    card = Card.parse(find_bundled(name) / "card.json")
+    size = sum((find_bundled(name) / file).stat().st_size for file in card.files)
     return replace(card, code_licence="Apache-2.0", size=size)
 
 
 @cache
-def known_cards() -> Mapping[str, Card]:
+def list_known_cards() -> Mapping[str, Card]:
     """The cards of all weights that annofree knows by name: the bundled ones, then those of ``assets/models.toml``."""
-    cards = {name: bundled_card(name) for name in BUNDLED}
+    cards = {name: read_bundled_card(name) for name in BUNDLED}
     text = (resources.files("annofree.assets") / "models.toml").read_text(encoding="utf-8")
     for group in tomllib.loads(text)["group"]:
         models = group.pop("models")

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from annofree.errors import AnnofreeError, InputError, unknown_name
+from annofree.errors import AnnofreeError, InputError, build_unknown_error
 from annofree.hub.bundles import add_bundle, is_bundle, write_bundle
 from annofree.hub.cards import Card
-from annofree.hub.download import Local, fetch, find, present, renew
-from annofree.hub.presets import preset_named, presets
-from annofree.hub.store import add_folder, all_cards, card_named, stored
+from annofree.hub.download import Local, fetch, find, find_present, renew
+from annofree.hub.presets import find_preset, list_presets
+from annofree.hub.store import add_folder, find_card, find_stored, list_cards
 
 __all__ = [
     "ModelStatus",
@@ -67,22 +67,22 @@ def list_models() -> list[ModelStatus]:
     ['tiny-clip']
     """
     return [
-        ModelStatus(c.name, c.kind, c.tier, c.licence, c.code_licence or "unknown", c.size, c.gate, present(c) is not None)
-        for c in all_cards().values()
+        ModelStatus(c.name, c.kind, c.tier, c.licence, c.code_licence or "unknown", c.size, c.gate, find_present(c) is not None)
+        for c in list_cards().values()
     ]
 
 
 def cards_of(names: Iterable[str]) -> list[Card]:
     """Return the cards of models and presets, each once, in the order given; raises InputError for an unknown name."""
-    known = all_cards()
+    known = list_cards()
     cards: dict[str, Card] = {}
     for name in names:
-        if name in presets() or "+" in name:
-            cards |= {card.name: card for card in preset_named(name).cards().values()}
+        if name in list_presets() or "+" in name:
+            cards |= {card.name: card for card in find_preset(name).find_cards().values()}
         elif name in known or name.startswith("open_clip:"):
-            cards[name] = card_named(name)
+            cards[name] = find_card(name)
         else:
-            raise unknown_name("model or preset", name, [*known, *presets()])
+            raise build_unknown_error("model or preset", name, [*known, *list_presets()])
     return list(cards.values())
 
 
@@ -95,7 +95,7 @@ def pull_models(names: Sequence[str], *, renewed: bool = False) -> PullResult:
     ['tiny-clip', 'tiny-sam']
     """
     cards = cards_of(names)
-    by_hand = tuple(card for card in cards if not card.hub and present(card) is None and card.name not in names)
+    by_hand = tuple(card for card in cards if not card.hub and find_present(card) is None and card.name not in names)
     wanted = [card for card in cards if card not in by_hand]
     return PullResult(tuple(map(renew, wanted) if renewed else fetch(wanted)), by_hand)
 
@@ -106,7 +106,7 @@ def verify_models(names: Sequence[str] = ()) -> list[Verification]:
     >>> [(found.name, found.ok) for found in verify_models(["tiny-clip"])]
     [('tiny-clip', True)]
     """
-    found = [_verification(card) for card in (cards_of(names) if names else all_cards().values())]
+    found = [_verification(card) for card in (cards_of(names) if names else list_cards().values())]
     return [v or Verification(name, False, "not on this machine") for name, v in found if v is not None or names]
 
 
@@ -139,4 +139,4 @@ def add_models(source: str | Path, *, name: str | None = None) -> dict[str, Path
         cards = add_bundle(path)
     else:
         cards = [add_folder(path, name)]
-    return {card.name: folder for card in cards if (folder := stored(card.name)) is not None}
+    return {card.name: folder for card in cards if (folder := find_stored(card.name)) is not None}

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from annofree.errors import AnnofreeError, InputError, MissingError
-from annofree.hub.cards import BUNDLED, Card, bundled, bundled_card, size_text
-from annofree.hub.store import Seen, stored
+from annofree.hub.cards import BUNDLED, Card, find_bundled, format_size, read_bundled_card
+from annofree.hub.store import Seen, find_stored
 
-__all__ = ["Local", "cache_folder", "fetch", "find", "present", "renew", "silence"]
+__all__ = ["Local", "fetch", "find", "find_cache_folder", "find_present", "renew", "silence"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -36,7 +36,7 @@ class _UnreachableError(Exception):
     """The hub cannot be reached; holds the reason."""
 
 
-def cache_folder() -> Path:
+def find_cache_folder() -> Path:
     """The Hugging Face cache: HF_HUB_CACHE, or that in HF_HOME."""
     from huggingface_hub import constants
 
@@ -50,11 +50,11 @@ def silence() -> None:
     disable_progress_bars()
 
 
-def present(card: Card) -> Path | None:
+def find_present(card: Card) -> Path | None:
     """Return the folder of a local model, unverified; None if any of its files is missing."""
     if card.name in BUNDLED:
-        return bundled(card.name)
-    if (own := stored(card.name)) is not None:
+        return find_bundled(card.name)
+    if (own := find_stored(card.name)) is not None:
         return own
     if not card.hub:
         return None
@@ -72,7 +72,7 @@ def find(card: Card, *, again: bool = False) -> Local | None:
     A file is hashed on first use, when its size or time changed, and if ``again`` is set.
     Raises InputError if a file does not match the card or the hash recorded at first download.
     """
-    folder = present(card)
+    folder = find_present(card)
     return None if folder is None else _checked(card, folder, again)
 
 
@@ -84,19 +84,19 @@ def fetch(cards: Sequence[Card], *, spec: str = "", hint: str = "") -> list[Loca
     Raises MissingError, in one line for all missing models, if the hub cannot be reached, requires accepted terms, or
     does not have them; and if the disk is full.  Raises InputError if a file fails verification.
     """
-    missing = [card for card in cards if present(card) is None]
+    missing = [card for card in cards if find_present(card) is None]
     try:
         for card in missing:
             _download(card, _revision(card))
     except _UnreachableError as why:
-        absent = [card for card in missing if present(card) is None]
+        absent = [card for card in missing if find_present(card) is None]
         raise MissingError(_what_to_do(absent, str(why), spec, hint)) from None
     return [_here(card) for card in cards]
 
 
 def renew(card: Card) -> Local:
     """Re-pin a model to the current revision of its hub; raises what ``fetch`` raises."""
-    if not card.hub or stored(card.name) is not None:
+    if not card.hub or find_stored(card.name) is not None:
         Seen.forget(card.name)
         return fetch([card])[0]
     from huggingface_hub import model_info
@@ -114,7 +114,9 @@ def renew(card: Card) -> Local:
 def _here(card: Card) -> Local:
     local = find(card)
     if local is None:
-        raise MissingError(f"the model {card.name} was fetched, but is not in {cache_folder()}; is that folder being cleaned?")
+        raise MissingError(
+            f"the model {card.name} was fetched, but is not in {find_cache_folder()}; is that folder being cleaned?"
+        )
     return local
 
 
@@ -190,18 +192,18 @@ def _refusals(card: Card, revision: str) -> Iterator[None]:
 
 
 def _disk(card: Card, problem: OSError) -> AnnofreeError:
-    place = cache_folder()
+    place = find_cache_folder()
     if problem.errno not in _NO_ROOM:
         return MissingError(f"cannot keep {card.name} in {place}: {problem.strerror or problem}; set HF_HOME to another place")
     existing = next(p for p in (place, *place.parents) if p.exists())
-    free = size_text(shutil.disk_usage(existing).free)
+    free = format_size(shutil.disk_usage(existing).free)
     return MissingError(
-        f"no room for {card.name} (about {size_text(card.size)}) in {place}, which has {free} left; free some, or set HF_HOME"
+        f"no room for {card.name} (about {format_size(card.size)}) in {place}, which has {free} left; free some, or set HF_HOME"
     )
 
 
 def _what_to_do(missing: Sequence[Card], why: str, spec: str, hint: str) -> str:
-    what = ", ".join(f"{c.name} ({'about ' if c.size else ''}{size_text(c.size)})" for c in missing)
+    what = ", ".join(f"{c.name} ({'about ' if c.size else ''}{format_size(c.size)})" for c in missing)
     names = spec or " ".join(c.name for c in missing)
     return (
         f"not on this machine: {what}, and {why}; run `annofree models pull {names}` with network, or there "
@@ -213,8 +215,8 @@ def _what_to_do(missing: Sequence[Card], why: str, spec: str, hint: str) -> str:
 def _checked(card: Card, folder: Path, again: bool) -> Local:
     """Verify every file against the card, the recorded hashes and the hub's own checksum; record the hashes."""
     if card.name in BUNDLED:
-        card = bundled_card(card.name)
-    elif folder == stored(card.name):
+        card = read_bundled_card(card.name)
+    elif folder == find_stored(card.name):
         card = Card.parse(folder / "card.json")
     seen = Seen.of(card.name)
     looks = {}
@@ -225,7 +227,7 @@ def _checked(card: Card, folder: Path, again: bool) -> Local:
         looks[name] = seen.look(path, again)
         if looks[name] != seen.files.get(name):
             _refuse_damaged(card, path, looks[name]["sha256"])
-        _refuse_changed(card, path, looks[name]["sha256"], known, seen.sha256(name))
+        _refuse_changed(card, path, looks[name]["sha256"], known, seen.find_sha256(name))
     revision = folder.name if card.hub and folder.parent.name == "snapshots" else card.revision
     now = Seen(card.hub, revision, looks)
     if now != seen and card.name not in BUNDLED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.hub.cards import TIERS, Card
 
 __all__ = ["PERMISSIVE", "check"]
@@ -33,15 +33,15 @@ def check(cards: Iterable[Card], max_tier: str | None = None, licence: str | Non
     ``licence`` is ``permissive``, or comma-separated SPDX ids.  Raises InputError that names every violating model,
     and for an unknown tier.
 
-    >>> from annofree.hub.cards import known_cards
-    >>> cards = known_cards()
+    >>> from annofree.hub.cards import list_known_cards
+    >>> cards = list_known_cards()
     >>> check([cards["openai-rn50"], cards["sam-b"]], "S2", "permissive")
     >>> check([cards["openai-rn50"], cards["sam-b"]], "S1")
     Traceback (most recent call last):
     annofree.errors.InputError: expected models of tier S1 at most, but sam-b is S2 (class-agnostic masks, as SAM's)
     """
     if max_tier is not None and max_tier not in TIERS:
-        raise unknown_name("tier", max_tier, TIERS)
+        raise build_unknown_error("tier", max_tier, TIERS)
     allowed = _allowed(licence)
     over, other = [], []
     for card in cards:

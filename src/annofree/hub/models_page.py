@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from annofree.hub.cards import KINDS, TIERS, Card, known_cards, size_text
+from annofree.hub.cards import KINDS, TIERS, Card, format_size, list_known_cards
 from annofree.hub.license_policy import PERMISSIVE
-from annofree.hub.presets import Preset, presets
+from annofree.hub.presets import Preset, list_presets
 
 __all__ = ["models_page"]
 
@@ -39,8 +39,8 @@ the boundaries and the transformer the clues. `open_clip:ARCH/TAG` is any weight
 
 def models_page() -> str:
     """Return the page as Markdown."""
-    cards = list(known_cards().values())
-    parts = [_HEAD, _tiers(), "## Presets\n", _table(_PRESETS, [_preset(p) for p in presets().values()])]
+    cards = list(list_known_cards().values())
+    parts = [_HEAD, _tiers(), "## Presets\n", _table(_PRESETS, [_preset(p) for p in list_presets().values()])]
     for kind in KINDS:
         parts += [f"## {_TITLES[kind]}\n", _table(_MODELS, [_model(c) for c in cards if c.kind == kind])]
     parts.append(f"Permissive, to `--license permissive`: {', '.join(sorted(PERMISSIVE))}; an unknown licence is not.\n")
@@ -57,7 +57,7 @@ def _tiers() -> str:
 
 
 def _preset(preset: Preset) -> tuple[str, ...]:
-    cards = preset.cards()
+    cards = preset.find_cards()
     fetched = sum(c.size for c in cards.values())
     return (
         f"`{preset.name}`",
@@ -65,7 +65,7 @@ def _preset(preset: Preset) -> tuple[str, ...]:
         _part(preset, "boundaries") if preset.boundaries else "the same",
         _part(preset, "sam"),
         max(c.tier for c in cards.values()),
-        f"about {size_text(fetched)}" if fetched else "nothing",
+        f"about {format_size(fetched)}" if fetched else "nothing",
         preset.about,
     )
 
@@ -78,7 +78,7 @@ def _part(preset: Preset, role: str) -> str:
 def _model(card: Card) -> tuple[str, ...]:
     place = f"[{card.hub}](https://huggingface.co/{card.hub})" if card.hub else "bundled" if not card.link else f"<{card.link}>"
     terms = f"{card.licence}{'; terms to accept' if card.gate == 'terms' else ''}"
-    size = f"about {size_text(card.size)}" if card.size else ""
+    size = f"about {format_size(card.size)}" if card.size else ""
     row = (f"`{card.name}`", place, card.tier, terms, card.code_licence, size, card.trained_on, ", ".join(card.papers))
     return tuple(cell or "-" for cell in row)
 

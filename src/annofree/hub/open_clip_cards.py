@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from annofree.errors import InputError, MissingError, unknown_name
+from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.hub.cards import Card
 
-__all__ = ["open_clip_card"]
+__all__ = ["find_open_clip_card"]
 
 _FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 
 
-def open_clip_card(spec: str) -> Card:
+def find_open_clip_card(spec: str) -> Card:
     """Build the card of ``open_clip:ARCH/TAG`` from open_clip's own table; nobody checked its license, so it is unknown.
 
     Raises InputError for an unknown architecture or tag, MissingError for weights without a safetensors file on the hub.
@@ -21,9 +21,9 @@ def open_clip_card(spec: str) -> Card:
     arch, _, tag = spec.removeprefix("open_clip:").partition("/")
     config, tags = get_model_config(arch), open_clip.pretrained.list_pretrained_tags_by_model(arch)
     if config is None:
-        raise unknown_name("architecture of open_clip", arch, list_models())
+        raise build_unknown_error("architecture of open_clip", arch, list_models())
     if tag not in tags:
-        raise unknown_name(f"tag of open_clip's {arch}", tag, tags)
+        raise build_unknown_error(f"tag of open_clip's {arch}", tag, tags)
     about = open_clip.pretrained.get_pretrained_cfg(arch, tag)
     hub = about.get("hf_hub", "")
     if not hub.endswith("/"):  # a file's name at its end is that of a pickle

@@ -9,11 +9,11 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.hub.cards import Card
-from annofree.hub.store import card_named
+from annofree.hub.store import find_card
 
-__all__ = ["DEFAULT", "ROLES", "Preset", "Role", "preset_named", "presets"]
+__all__ = ["DEFAULT", "ROLES", "Preset", "Role", "find_preset", "list_presets"]
 
 DEFAULT = "fast"
 """The preset of ``annofree segment`` and ``annofree.load``."""
@@ -47,42 +47,42 @@ class Preset:
     # settings of a role's model that replace those of its card
     use: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def cards(self) -> dict[Role, Card]:
+    def find_cards(self) -> dict[Role, Card]:
         """The cards by role; raises InputError for an unknown model."""
         named = {role: getattr(self, role) for role in ROLES}
-        return {role: card_named(name) for role, name in named.items() if name is not None}
+        return {role: find_card(name) for role, name in named.items() if name is not None}
 
 
 @cache
-def presets() -> Mapping[str, Preset]:
-    """The presets of ``assets/presets.toml``, by name."""
+def list_presets() -> Mapping[str, Preset]:
+    """The presets of ``assets/list_presets.toml``, by name."""
     text = (resources.files("annofree.assets") / "presets.toml").read_text(encoding="utf-8")
     return {name: Preset(name=name, **parts) for name, parts in tomllib.loads(text).items()}
 
 
-def preset_named(spec: str) -> Preset:
+def find_preset(spec: str) -> Preset:
     """Return a preset by name, or build one from model names joined by ``+``; roles follow from their kinds.
 
     Of two CLIPs, the ResNet gives boundary features and the transformer clues.  Raises InputError for unknown names, and for
     models that do not form a pipeline.
 
-    >>> made = preset_named("openai-rn50x64+openai-vit-b-16+sam-b")
+    >>> made = find_preset("openai-rn50x64+openai-vit-b-16+sam-b")
     >>> made.clip, made.boundaries, made.sam
     ('openai-vit-b-16', 'openai-rn50x64', 'sam-b')
     """
-    if spec in presets():
-        return presets()[spec]
+    if spec in list_presets():
+        return list_presets()[spec]
     parts = [part.strip() for part in spec.split("+")]
     if len(parts) == 1 and not spec.startswith("open_clip:"):
         _refuse_alone(spec)
     by_kind: dict[str, list[Card]] = {}
-    for card in map(card_named, parts):
+    for card in map(find_card, parts):
         by_kind.setdefault(card.kind, []).append(card)
     trained = by_kind.pop("segmenter", [])
     by_kind |= {"detector": [c for c in trained if _is_detector(c)], "zutis": [c for c in trained if not _is_detector(c)]}
     clips, sams, *others = (by_kind.pop(kind, []) for kind in ("clip", "sam", "dino", "saliency", "zutis", "detector"))
     if by_kind or len(sams) != 1 or len(clips) not in (1, 2) or any(len(found) > 1 for found in others):
-        held = ", ".join(f"{card_named(part).kind or 'of no kind'} {part}" for part in parts)
+        held = ", ".join(f"{find_card(part).kind or 'of no kind'} {part}" for part in parts)
         raise InputError(
             f"expected one or two CLIPs and one SAM (perhaps a DINO, a saliency head and a segmenter), such as {_EXAMPLE}, "
             f"got {held}"
@@ -98,9 +98,9 @@ def _is_detector(card: Card) -> bool:
 
 def _refuse_alone(spec: str) -> None:
     try:
-        card = card_named(spec)
+        card = find_card(spec)
     except InputError:
-        raise unknown_name("models preset", spec, presets()) from None
+        raise build_unknown_error("models preset", spec, list_presets()) from None
     raise InputError(f"expected a preset, or a CLIP and a SAM joined by +, such as {_EXAMPLE}, got {card.name} alone")
 
 

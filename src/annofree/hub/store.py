@@ -20,15 +20,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from annofree.errors import InputError, MissingError, unknown_name
-from annofree.hub.cards import BUNDLED, PICKLES, Card, known_cards, sha256_of
-from annofree.hub.open_clip_cards import open_clip_card
+from annofree.errors import InputError, MissingError, build_unknown_error
+from annofree.hub.cards import BUNDLED, PICKLES, Card, hash_file, list_known_cards
+from annofree.hub.open_clip_cards import find_open_clip_card
 from annofree.io.atomic import write_json
 
-__all__ = ["Seen", "add_folder", "all_cards", "card_named", "home", "keep", "slug", "stored"]
+__all__ = ["Seen", "add_folder", "find_card", "find_home", "find_stored", "keep", "list_cards", "make_slug"]
 
 
-def home() -> Path:
+def find_home() -> Path:
     """Return annofree's own folder, which may not exist yet."""
     if own := os.environ.get("ANNOFREE_HOME"):
         return Path(own).expanduser()
@@ -39,42 +39,42 @@ def home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "annofree"
 
 
-def slug(name: str) -> str:
+def make_slug(name: str) -> str:
     """Return a model's name as a valid file name.
 
-    >>> slug("open_clip:ViT-B-16/datacomp_xl_s13b_b90k")
+    >>> make_slug("open_clip:ViT-B-16/datacomp_xl_s13b_b90k")
     'open_clip--ViT-B-16--datacomp_xl_s13b_b90k'
     """
     return name.replace(":", "--").replace("/", "--")
 
 
-def stored(name: str) -> Path | None:
+def find_stored(name: str) -> Path | None:
     """Return the folder of a manually added model, or None."""
-    folder = home() / "models" / slug(name)
+    folder = find_home() / "models" / make_slug(name)
     return folder if (folder / "card.json").is_file() else None
 
 
-def all_cards() -> dict[str, Card]:
+def list_cards() -> dict[str, Card]:
     """All cards: the known ones and those of manually added models."""
-    cards = dict(known_cards())
-    for path in sorted((home() / "models").glob("*/card.json")):
+    cards = dict(list_known_cards())
+    for path in sorted((find_home() / "models").glob("*/card.json")):
         if not path.parent.name.startswith("."):
             card = Card.parse(path)
             cards[card.name] = card
     return cards
 
 
-def card_named(name: str) -> Card:
+def find_card(name: str) -> Card:
     """Return a card by name, or by open_clip's own: ``open_clip:ARCH/TAG``.
 
     Raises InputError for an unknown name, suggesting similar known names.
     """
-    cards = all_cards()
+    cards = list_cards()
     if name in cards:
         return cards[name]
     if name.startswith("open_clip:"):
-        return open_clip_card(name)
-    raise unknown_name("model", name, cards)
+        return find_open_clip_card(name)
+    raise build_unknown_error("model", name, cards)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Seen:
         """Delete the recorded state, so that the model is trusted again at the next download."""
         _seen(name).unlink(missing_ok=True)
 
-    def sha256(self, name: str) -> str | None:
+    def find_sha256(self, name: str) -> str | None:
         """The recorded hash of a file."""
         known = self.files.get(name)
         return known["sha256"] if known else None
@@ -112,7 +112,7 @@ class Seen:
         stamp = {"size": stat.st_size, "time": stat.st_mtime_ns}
         if known and not again and all(known[k] == v for k, v in stamp.items()):
             return dict(known)
-        return {"sha256": sha256_of(path), **stamp}
+        return {"sha256": hash_file(path), **stamp}
 
     def write(self, name: str) -> None:
         """Save the recorded state; a read-only folder is not an error here (``annofree doctor`` reports it)."""
@@ -122,7 +122,7 @@ class Seen:
 
 
 def _seen(name: str) -> Path:
-    return home() / "seen" / f"{slug(name)}.json"
+    return find_home() / "seen" / f"{make_slug(name)}.json"
 
 
 def add_folder(source: Path, name: str | None = None) -> Card:
@@ -140,10 +140,10 @@ def add_folder(source: Path, name: str | None = None) -> Card:
         return keep(card, source)
     if name is None:
         raise InputError(f"expected card.json in {source}, which has none; say which known model it is with --name NAME")
-    card = card_named(name)
+    card = find_card(name)
     with tempfile.TemporaryDirectory() as scratch:
         folder = _converted(card, source, Path(scratch))
-        return keep(replace(card, files={f: sha256_of(folder / f) for f in card.files}), folder)
+        return keep(replace(card, files={f: hash_file(folder / f) for f in card.files}), folder)
 
 
 def _converted(card: Card, source: Path, scratch: Path) -> Path:
@@ -165,7 +165,7 @@ def _convert(path: Path, sha: str, target: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    found = sha256_of(path)
+    found = hash_file(path)
     if found != sha:
         raise InputError(f"{path} is not the published file: expected SHA-256 {sha[:12]}..., got {found[:12]}...; get it again")
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -178,12 +178,12 @@ def keep(card: Card, source: Path) -> Card:
     """Copy the files of a card into the store, atomically; a known model keeps the license of its known card."""
     if card.name in BUNDLED:
         raise InputError(f"the model {card.name} comes with annofree; give yours another name in its card.json")
-    known = known_cards().get(card.name)
+    known = list_known_cards().get(card.name)
     if known is not None:
         _refuse_other(card, {f: s for f, s in known.files.items() if s}, "its known card names")
         card = replace(known, files=card.files, revision=card.revision or known.revision)
-    _refuse_other(card, {f: s for f in card.files if (s := Seen.of(card.name).sha256(f))}, "were seen here before")
-    present = stored(card.name)
+    _refuse_other(card, {f: s for f in card.files if (s := Seen.of(card.name).find_sha256(f))}, "were seen here before")
+    present = find_stored(card.name)
     if present is not None:
         _refuse_other(card, Card.parse(present / "card.json").files, f"are in {present} already; delete that folder first")
         return card
@@ -198,7 +198,7 @@ def _refuse_other(card: Card, expected: Mapping[str, str | None], where: str) ->
 
 
 def _place(card: Card, source: Path) -> None:
-    models = home() / "models"
+    models = find_home() / "models"
     try:
         models.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".adding-", dir=models))
@@ -210,7 +210,7 @@ def _place(card: Card, source: Path) -> None:
         card.write(scratch)
         Card.read(scratch)  # what arrived is what was sent
         scratch.chmod(0o755)
-        scratch.rename(models / slug(card.name))
+        scratch.rename(models / make_slug(card.name))
     except OSError as problem:
         why = problem.strerror or problem
         raise InputError(f"cannot keep {card.name} in {models}: {why}; nothing was left there") from None

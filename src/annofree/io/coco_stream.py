@@ -32,13 +32,13 @@ def stream_coco(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     [('images', {'id': 1})]
     """
     with _read(path, "COCO JSON") as reader:
-        yield from reader.rows()
+        yield from reader.stream_rows()
 
 
 def stream_list(path: Path) -> Iterator[dict[str, Any]]:
     """Yield every object of a file that is one list; raises InputError as ``stream_coco`` does, and for what is no object."""
     with _read(path, "a JSON list of objects") as reader:
-        for row in reader.elements():
+        for row in reader.stream_elements():
             if not isinstance(row, dict):
                 raise ValueError(f"got {type(row).__name__} in it")
             yield row
@@ -62,19 +62,19 @@ class _Reader:
     def __init__(self, file: TextIO) -> None:
         self._file, self._text, self._at, self._ended = file, "", 0, False
 
-    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def stream_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         self._take("{")
         while self._peek() != "}":
             key = self._value()
             self._take(":")
             if self._peek() == "[":
-                yield from ((str(key), row) for row in self.elements() if isinstance(row, dict))
+                yield from ((str(key), row) for row in self.stream_elements() if isinstance(row, dict))
             else:
                 self._value()
             if self._peek() != "}":
                 self._take(",")
 
-    def elements(self) -> Iterator[Any]:
+    def stream_elements(self) -> Iterator[Any]:
         self._take("[")
         while self._peek() != "]":
             yield self._value()

@@ -20,7 +20,7 @@ from annofree.errors import ImageError, InputError
 from annofree.io.images import SUFFIXES, decode_bytes, decode_image
 from annofree.structures import Image
 
-__all__ = ["Reader", "Source", "read_pictures", "read_place"]
+__all__ = ["Reader", "Source", "read_images", "read_place"]
 
 Reader = Callable[[str, "str | None"], Image]
 """Returns the image of a place under an id, or raises ImageError; called in threads."""
@@ -80,7 +80,7 @@ class Source:
             common = os.path.commonpath([common, folder]) if common else folder
         return Path(common)
 
-    def ids(self) -> Iterator[str]:
+    def list_ids(self) -> Iterator[str]:
         """The id of each image, once, in the same order each time; all ids, and nothing else, stay in memory."""
         prefix, seen = _prefix_from(self.root), set[str]()
         for folder, name in self._files():
@@ -112,12 +112,12 @@ class Source:
                 yield str(given.parent.resolve()), given.name
 
 
-def read_pictures(
+def read_images(
     entries: Iterable[tuple[str, str]], threads: int = 4, ahead: int = 64, reader: Reader = read_place
 ) -> Iterator[tuple[str, str, Image | ImageError]]:
     """Read images, given by id and place, in threads: (id, place, image or why there is none), in order.
 
-    At most ``ahead`` images are held.  Enter ``pillow_quiet`` around this.
+    At most ``ahead`` images are held.  Enter ``silence_pillow`` around this.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="annofree-read") as readers:
         coming: deque[tuple[str, str, Future[Image | ImageError]]] = deque()
@@ -141,8 +141,8 @@ def _read(reader: Reader, place: str, id: str) -> Image | ImageError:  # noqa: A
 
 
 def _settled(entry: tuple[str, str, Future[Image | ImageError]]) -> tuple[str, str, Image | ImageError]:
-    id, place, picture = entry  # noqa: A001
-    return id, place, picture.result()
+    id, place, image = entry  # noqa: A001
+    return id, place, image.result()
 
 
 def _is_list(path: Path) -> bool:
@@ -157,7 +157,7 @@ def _walked(top: Path, exclude: Path | None) -> Iterator[tuple[str, str]]:
         below[:] = sorted(b for b in below if not b.startswith(".") and Path(folder, b) != exclude)
         for name in sorted(names):
             # A link to nowhere is kept, so that reading it names it, but no pipe, which would hang.
-            if _is_picture(name) or (name.endswith(".tar") and not name.startswith(".")):
+            if _is_image(name) or (name.endswith(".tar") and not name.startswith(".")):
                 path = Path(folder, name)
                 if path.is_file() or path.is_symlink():
                     yield folder, name
@@ -176,7 +176,7 @@ def _listed(path: Path) -> Iterator[tuple[str, str]]:
         raise InputError(f"expected a text list of paths at {path}, but it cannot be read: {problem.strerror}") from None
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
@@ -207,4 +207,4 @@ def _members(tar: str) -> Mapping[str, tuple[int, int]]:
 @lru_cache(128)  # tars; an archive's images are read from many at random
 def _scanned(tar: str, time: int, size: int) -> Mapping[str, tuple[int, int]]:
     with tarfile.open(tar, "r:") as members:
-        return {m.name: (m.offset_data, m.size) for m in members if m.isreg() and _is_picture(m.name.rpartition("/")[2])}
+        return {m.name: (m.offset_data, m.size) for m in members if m.isreg() and _is_image(m.name.rpartition("/")[2])}

@@ -21,13 +21,13 @@ from annofree.structures import Image
 
 __all__ = [
     "SUFFIXES",
-    "common_folder",
     "convert_pillow",
     "decode_bytes",
     "decode_image",
+    "find_common_folder",
     "find_images",
-    "pillow_quiet",
     "read_image",
+    "silence_pillow",
 ]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -60,15 +60,15 @@ def find_images(inputs: Sequence[Path], *, exclude: Path | None = None) -> list[
         raise InputError("expected at least one picture or folder of pictures, got none; name one, for example photos/")
     found: dict[Path, Path] = {}
     for given in inputs:
-        for path in _pictures_of(given, exclude):
+        for path in _images_of(given, exclude):
             found.setdefault(_place(path), path)
     return list(found.values())
 
 
-def common_folder(inputs: Sequence[Path]) -> Path:
+def find_common_folder(inputs: Sequence[Path]) -> Path:
     """Return the deepest folder that holds all inputs; an input that is a folder holds itself.
 
-    >>> common_folder([Path("/photos/a/1.jpg"), Path("/photos/b/2.jpg")]).as_posix()
+    >>> find_common_folder([Path("/photos/a/1.jpg"), Path("/photos/b/2.jpg")]).as_posix()
     '/photos'
     """
     folders = [(path if path.is_dir() else path.parent).resolve() for path in inputs]
@@ -81,12 +81,12 @@ def read_image(path: str | Path, id: str | None = None) -> Image:  # noqa: A002 
     EXIF orientation is applied; transparency is laid over white; 16-bit values are scaled, not clipped; of an animation
     or of several pages the first is taken.  Raises ImageError, one line naming the file, when there is no whole image.
     """
-    with pillow_quiet():
+    with silence_pillow():
         return decode_image(Path(path), id)
 
 
 @contextmanager
-def pillow_quiet() -> Iterator[None]:
+def silence_pillow() -> Iterator[None]:
     """Keep Pillow's remarks on odd files to itself, here and only here.
 
     Warning filters belong to the whole process and are put back on leaving, so enter this in the main thread, around the
@@ -115,17 +115,17 @@ def _decoded(file: BinaryIO, size: int, place: str, id: str | None) -> Image:  #
     if not size:
         raise ImageError(f"expected a picture, but {place} is empty (0 bytes); copy it again or leave it out")
     try:
-        with PIL.Image.open(file, formats=_FORMATS) as picture:
-            picture.load()
-            pixels = convert_pillow(picture)
+        with PIL.Image.open(file, formats=_FORMATS) as image:
+            image.load()
+            pixels = convert_pillow(image)
     except Exception as problem:  # a broken file makes Pillow's parsers trip over anything: struct.error, KeyError ...
         raise ImageError(_complaint(place, problem)) from problem
     return Image(pixels, place if id is None else id)
 
 
-def convert_pillow(picture: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+def convert_pillow(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
     """Return the pixels of a Pillow image as RGB (H, W, 3): upright, transparency laid over white, 16 bits scaled."""
-    return _pixels(_rgb(_upright(picture)))
+    return _pixels(_rgb(_upright(image)))
 
 
 def _complaint(path: str, problem: Exception) -> str:
@@ -140,46 +140,46 @@ def _complaint(path: str, problem: Exception) -> str:
     return f"expected a whole picture, but {path} is damaged, cut short or of a rare kind ({why}); copy or convert it again"
 
 
-def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
+def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
     try:
-        turn = _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # torn metadata are no reason to lose the image (and why ImageOps.exif_transpose is not used)
         turn = None
-    return picture if turn is None else picture.transpose(turn)
+    return image if turn is None else image.transpose(turn)
 
 
-def _rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
-    if picture.mode.startswith(("I", "F")):
-        return _eight_bits(picture).convert("RGB")
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
+def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return _eight_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
         paper = PIL.Image.new("RGBA", layer.size, "white")
         return PIL.Image.alpha_composite(paper, layer).convert("RGB")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")  # convert copies
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert copies
 
 
-def _pixels(picture: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+def _pixels(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
     """Copy an RGB image to an array that is its own, (H, W, 3), by strips that fit the cache.
 
     ``np.array`` goes through bytes of the whole image, three passes over memory that cost half as much as decoding.
     """
-    width, height = picture.size
+    width, height = image.size
     pixels, rows = np.empty((height, width, 3), np.uint8), max(1, _STRIP // (3 * width))
     for top in range(0, height, rows):
         end = min(height, top + rows)
-        pixels[top:end] = np.asarray(picture.crop((0, top, width, end)))
+        pixels[top:end] = np.asarray(image.crop((0, top, width, end)))
     return pixels
 
 
-def _eight_bits(picture: PIL.Image.Image) -> PIL.Image.Image:
+def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
     """Scale by the smallest usual full scale that holds every value, or else by the largest value."""
-    values = np.nan_to_num(np.asarray(picture).astype(np.float64), posinf=0.0)
-    usual = (1.0, 255.0, 65535.0) if picture.mode == "F" else (65535.0,)
+    values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0)
+    usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
     full = next((u for u in usual if values.max() <= u), values.max())
     return PIL.Image.fromarray(np.rint(values.clip(0, full) * (255 / full)).astype(np.uint8))
 
 
-def _pictures_of(given: Path, exclude: Path | None) -> list[Path]:
+def _images_of(given: Path, exclude: Path | None) -> list[Path]:
     try:
         mode = given.stat().st_mode
     except OSError as problem:
@@ -189,13 +189,13 @@ def _pictures_of(given: Path, exclude: Path | None) -> list[Path]:
     if not stat.S_ISDIR(mode):
         raise InputError(f"expected a picture or a folder, but {given} is neither; give a file or a folder")
     files = _files_under(given, exclude)
-    pictures = sorted(f for f in files if f.suffix.lower() in SUFFIXES)
-    if not pictures:
+    images = sorted(f for f in files if f.suffix.lower() in SUFFIXES)
+    if not images:
         raise InputError(
             f"expected pictures ({_READABLE}) in the folder {given}, found none among {len(files)} files; "
             "give another folder, or name the files"
         )
-    return pictures
+    return images
 
 
 def _files_under(folder: Path, exclude: Path | None) -> list[Path]:

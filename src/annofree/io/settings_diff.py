@@ -6,26 +6,26 @@ from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Any
 
-__all__ = ["differences", "first_change"]
+__all__ = ["find_first_change", "list_differences"]
 
 
-def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+def list_differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
     """Say in words where two values as JSON holds them differ.
 
-    >>> list(differences({"a": {"b": 1}}, {"a": {"b": 2}}))
+    >>> list(list_differences({"a": {"b": 1}}, {"a": {"b": 2}}))
     ['a.b was 1, now it is 2']
     """
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
-            yield from differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+            yield from list_differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
     elif before != now:
         yield f"{name} was {before!r}, now it is {now!r}"
 
 
-def first_change(before: Iterable[str], now: Iterable[str]) -> str | None:
+def find_first_change(before: Iterable[str], now: Iterable[str]) -> str | None:
     """Say in words which id is the first that is another one, counted from 1; None where all are the same.
 
-    >>> first_change(["a.jpg", "b.jpg"], ["a.jpg"])
+    >>> find_first_change(["a.jpg", "b.jpg"], ["a.jpg"])
     'number 2, b.jpg is gone'
     """
     for number, (old, new) in enumerate(zip_longest(before, now), start=1):

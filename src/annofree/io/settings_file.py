@@ -13,7 +13,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 
 __all__ = ["check_fields", "check_names", "check_type", "check_values", "read_toml"]
 
@@ -64,7 +64,7 @@ def check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
     known = list(known)
     for name in given:
         if name not in known:
-            raise unknown_name(kind, name, known)
+            raise build_unknown_error(kind, name, known)
 
 
 def check_type(name: str, value: Any, hint: Any, what: str = "") -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
 
-__all__ = ["element", "read_xml", "stream_xml", "write_xml", "write_xml_stream"]
+__all__ = ["add_element", "read_xml", "stream_xml", "write_xml", "write_xml_stream"]
 
 _HEAD = '<?xml version="1.0" encoding="utf-8"?>\n'
 _NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def element(parent: ET.Element, tag: str, text: object = "", /, **attributes: object) -> ET.Element:
+def add_element(parent: ET.Element, tag: str, text: object = "", /, **attributes: object) -> ET.Element:
     """Add an element with text and attributes; raises InputError for signs that no XML can hold."""
     child = ET.SubElement(parent, tag, {key: _legal(str(v)) for key, v in attributes.items()})
     child.text = _legal(str(text)) or None

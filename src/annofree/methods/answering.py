@@ -19,9 +19,9 @@ from torch import Tensor
 
 from annofree.clues.background import with_negatives
 from annofree.clues.distractors import Distractors
-from annofree.clues.presence import standing_out
-from annofree.clues.regions import pooled_features
-from annofree.detections.policy import OutputPolicy, verified
+from annofree.clues.presence import standardize_evidence
+from annofree.clues.regions import pool_features
+from annofree.detections.policy import OutputPolicy, verify_detections
 from annofree.errors import InputError
 from annofree.protocols import Segmenter, VisionLanguage
 from annofree.structures import BACKGROUND, VOID, Classes, Detections, FeatureMap, Image, LabelMap, Vocabulary
@@ -41,7 +41,7 @@ class Seen:
 class Verifying(Protocol):
     """A method that names its candidates by competition itself."""
 
-    def verified(self, encoding: Any, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
+    def verify(self, encoding: Any, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
         """The candidates under the likeliest of some names and distractors, in this order; the likeliest first."""
         ...
 
@@ -50,7 +50,7 @@ class Verifying(Protocol):
 class Labeling(Protocol):
     """A method of label maps whose names compete with distractors by themselves."""
 
-    def labeled(self, encoding: Any, vocabulary: Vocabulary, distractors: Sequence[str]) -> LabelMap:
+    def label(self, encoding: Any, vocabulary: Vocabulary, distractors: Sequence[str]) -> LabelMap:
         """The label map for some names; what a distractor wins is background."""
         ...
 
@@ -59,7 +59,7 @@ class Labeling(Protocol):
 class Gated(Protocol):
     """A method that asks by itself whether a class is in an image at all."""
 
-    def ungated(self) -> Any:
+    def without_gate(self) -> Any:
         """The method without that gate."""
         ...
 
@@ -73,7 +73,7 @@ class _Deciding:
         self.method, self.policy, self.clip = method, policy, clip
         self.distractors = distractors or Distractors()
         # a class list is asked of image after image
-        self._others = lru_cache(1)(lambda vocabulary: self.distractors.chosen(vocabulary, self._clip))
+        self._others = lru_cache(1)(lambda vocabulary: self.distractors.choose(vocabulary, self._clip))
 
     @property
     def _looks(self) -> bool:
@@ -113,7 +113,7 @@ class _Deciding:
         inner = self.method.encode(images)
         if not self._looks or all(_seen(encoding) is not None for encoding in inner):
             return [(encoding, None) for encoding in inner]
-        looks = zip(inner, self._clip.whole(images), self._clip.dense(images), strict=True)
+        looks = zip(inner, self._clip.encode_image(images), self._clip.encode_dense(images), strict=True)
         return [(encoding, Seen(whole, tokens)) for encoding, whole, tokens in looks]
 
     @property
@@ -128,7 +128,9 @@ class _Deciding:
         if self.policy.presence is None or seen is None:
             return list(range(len(vocabulary))), others, others
         rows = with_negatives(vocabulary, others)
-        there = standing_out(clip.evidence(seen.whole, seen.tokens, clip.words(rows))) >= self.policy.presence
+        there = (
+            standardize_evidence(clip.compute_evidence(seen.whole, seen.tokens, clip.encode_text(rows))) >= self.policy.presence
+        )
         split = len(vocabulary)
         present = [k for k in range(split) if there[k]]
         absent = tuple(name for k, name in enumerate(vocabulary.names) if not there[k])
@@ -171,12 +173,12 @@ class Answering(_Deciding):
         names = (*vocabulary.names, *ranking.names[len(present) :])
         return self.policy.decide(replace(ranking, names=names, class_ids=ids), told=len(vocabulary))
 
-    def calibrated(self, encodings: Iterable[tuple[Any, Seen | None]], classes: Classes) -> Answering:
+    def with_calibration(self, encodings: Iterable[tuple[Any, Seen | None]], classes: Classes) -> Answering:
         """Return this method with the presence of each class set against that in a folder, as the ranking method does it.
 
         Raises InputError for a method that gates no class.
         """
-        calibrate = getattr(self.method, "calibrated", None)
+        calibrate = getattr(self.method, "with_calibration", None)
         if calibrate is None:
             raise InputError("expected a method that asks whether a class is in a picture at all, such as zip; leave it out")
         twin = copy.copy(self)
@@ -185,13 +187,13 @@ class Answering(_Deciding):
 
     def _ranking(self, encoding: Any, look: Seen | None, asked: Vocabulary, others: Sequence[str]) -> Detections:
         if isinstance(self.method, Verifying):
-            return self.method.verified(encoding, asked, others)
+            return self.method.verify(encoding, asked, others)
         assert look is not None  # noqa: S101
         rows = with_negatives(asked, others)
-        ranking, words = self.method.instances(encoding, asked), self._clip.words(rows)
-        presence = self._clip.presence(look.whole, look.tokens, words)
-        features = pooled_features(look.tokens, ranking.masks)
-        return verified(ranking, features, words, presence, self.policy, rows.names)
+        ranking, words = self.method.instances(encoding, asked), self._clip.encode_text(rows)
+        presence = self._clip.score_presence(look.whole, look.tokens, words)
+        features = pool_features(look.tokens, ranking.masks)
+        return verify_detections(ranking, features, words, presence, self.policy, rows.names)
 
 
 class AnsweringMaps(_Deciding):
@@ -211,7 +213,7 @@ class AnsweringMaps(_Deciding):
             return _renamed(None, look.tokens.size, vocabulary)
         asked = _only(vocabulary, present)
         if isinstance(self.method, Labeling):
-            found = self.method.labeled(encoding, asked, others)
+            found = self.method.label(encoding, asked, others)
         else:  # a distractor that is not there would cost time and win nothing
             found = self.method.semantic(encoding, with_negatives(asked, near))
         return _renamed(found, found.size, vocabulary)

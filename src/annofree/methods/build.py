@@ -13,8 +13,8 @@ from types import UnionType
 from typing import Any, Literal, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints, overload
 
 from annofree.clues.background import Background
-from annofree.errors import InputError, unknown_name
-from annofree.features.controls import Control, controlled
+from annofree.errors import InputError, build_unknown_error
+from annofree.features.controls import Control, apply_control
 from annofree.features.zutis_weights import load_zutis
 from annofree.hub.presets import DEFAULT
 from annofree.io.settings_file import check_type
@@ -22,7 +22,7 @@ from annofree.methods.components import Models
 from annofree.methods.detector import open_detector
 from annofree.methods.policies import apply_policy
 from annofree.methods.registry import Entry, Task, find_method, resolve_method_name
-from annofree.methods.tuning import tuned
+from annofree.methods.tuning import find_tuning
 from annofree.protocols import Segmenter, SemanticSegmenter, UniversalSegmenter
 from annofree.structures import BACKGROUND, Vocabulary
 
@@ -81,14 +81,14 @@ class MethodSpec:
         """
         entry, settings = self.entry, {**self.settings, **self.competing()}
         own = models or Models(self.models, self.device, objectness=self.objectness, precision=self.precision)
-        own = self._with_parts(own if own.source == self.objectness else own.having(source=self.objectness))
-        own.fetch(role for role in entry.roles(self.objectness) if role not in vars(own))
+        own = self._with_parts(own if own.source == self.objectness else own.with_parts(source=self.objectness))
+        own.fetch(role for role in entry.list_roles(self.objectness) if role not in vars(own))
         if entry.objectness and self.objectness == "instances":
-            own = own.having(segmenter=build_method("zip", own), classes=self._objects(vocabulary))
+            own = own.with_parts(segmenter=build_method("zip", own), classes=self._objects(vocabulary))
         if share is not None:
-            own = own.having(**self._shared(own, share, vocabulary))
+            own = own.with_parts(**self._shared(own, share, vocabulary))
         elif self.control:
-            own = own.having(clip=controlled(own.clip, self.control))
+            own = own.with_parts(clip=apply_control(own.clip, self.control))
         built = build_method(self.method, own, self.variant, settings)
         return apply_policy(built, self.method, own, self.policy, self.negatives if self.policy != "all" else ())
 
@@ -96,13 +96,13 @@ class MethodSpec:
         """Put the parts that are named in the place of the preset's."""
         cards = {role: part for role, part in self.parts.items() if isinstance(part, str)}
         folders = {role: OPENERS[role](part, models.device) for role, part in self.parts.items() if isinstance(part, Path)}
-        models = models.using(**cards) if cards else models
-        return models.having(**folders) if folders else models
+        models = models.with_cards(**cards) if cards else models
+        return models.with_parts(**folders) if folders else models
 
     def _shared(self, models: Models, share: Share, vocabulary: Vocabulary | None) -> dict[str, Any]:
         """The parts that the method looks at images with, each from where methods share them."""
         entry, clip, control = self.entry, str(self.parts.get("clip", "")), self.control
-        make_clip = partial(controlled, models.clip, control) if control else lambda: models.clip
+        make_clip = partial(apply_control, models.clip, control) if control else lambda: models.clip
         having = {"clip": share(make_clip, "clip", clip, control or "")}
         taken = (role for role in entry.takes if getattr(models.preset, role) is not None or role in vars(models))
         for role in (*entry.needs, *taken):
@@ -143,7 +143,7 @@ def build_method(method: str, models: Models, variant: str = "default", changes:
         if changes:
             raise InputError(f"expected no changed settings for {method}, which has none known here, got {', '.join(changes)}")
         return entry.build(models, variant)
-    chosen = tuned(models.preset.name, resolve_method_name(method)).settings if variant == "default" else {}
+    chosen = find_tuning(models.preset.name, resolve_method_name(method)).settings if variant == "default" else {}
     return entry.build(models, change_settings(change_settings(entry.variants[variant], chosen), changes or {}))
 
 
@@ -156,10 +156,10 @@ def change_settings(settings: Any, changes: Mapping[str, Any]) -> Any:
     known, hints = {f.name for f in fields(settings)}, get_type_hints(type(settings))
     for name, value in changes.items():
         if name not in known:
-            raise unknown_name("setting", name, known)
+            raise build_unknown_error("setting", name, known)
         words = _words(hints[name])
         if words and isinstance(value, str) and value not in words:
-            raise unknown_name(f"value of {name}", value, words)
+            raise build_unknown_error(f"value of {name}", value, words)
         check_type(name, value, hints[name], "the settings")
     nested = {k: change_settings(getattr(settings, k), v) for k, v in changes.items() if isinstance(v, Mapping)}
     return replace(settings, **{**changes, **nested})

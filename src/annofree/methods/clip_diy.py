@@ -20,17 +20,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.clues.background import Asked, Background
-from annofree.clues.crops import Layout, Placement, Tiling, cut, mean_map, tilings
+from annofree.clues.crops import Layout, Placement, Tiling, average_tiles, cut, lay_tilings
 from annofree.clues.objectness import InstanceObjectness
-from annofree.detections.painting import strongest
-from annofree.errors import InputError, MissingError, unknown_name
-from annofree.features.saliency import Found, FoundBackground, TokenCutMap
+from annofree.detections.painting import find_strongest
+from annofree.errors import InputError, MissingError, build_unknown_error
+from annofree.features.saliency import FoundBackground, FoundObjectness, TokenCutMap
 from annofree.methods.variants import chosen_settings
-from annofree.ops.grids import fitted_size, nearest, resized
+from annofree.ops.grids import fit_size, resize_maps, resize_nearest
 from annofree.protocols import Objectness, Segmenter, SelfSupervised, VisionLanguage
 from annofree.structures import Classes, Image, LabelMap, Vocabulary
 
-__all__ = ["OBJECTNESS", "VARIANTS", "ClipDiy", "ClipDiyEncoding", "ClipDiySettings", "Parts", "objectness_by_name"]
+__all__ = ["OBJECTNESS", "VARIANTS", "ClipDiy", "ClipDiyEncoding", "ClipDiySettings", "Parts", "build_objectness"]
 
 _CROPS_AT_ONCE = 256
 
@@ -100,7 +100,7 @@ class ClipDiy:
         self, clip: VisionLanguage, objectness: Objectness | None = None, settings: ClipDiySettings | str = "default"
     ) -> None:
         self.settings = chosen_settings("clip_diy", settings, VARIANTS)
-        self.clip = clip.prompted(self.settings.prompts) if self.settings.prompts else clip
+        self.clip = clip.with_prompts(self.settings.prompts) if self.settings.prompts else clip
         self.objectness = objectness
         if self.settings.background.rule == "objectness" and objectness is None:
             raise InputError("the background rule 'objectness' needs an objectness source, and there is none; name one")
@@ -119,49 +119,49 @@ class ClipDiy:
 
     def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
-        return self.clip.remarks(self.settings.background.asked(classes).rows)
+        return self.clip.remarks(self.settings.background.list_rows(classes).rows)
 
     def encode(self, images: Sequence[Image]) -> list[ClipDiyEncoding]:
         """Look at all windows of all images, many at a time, and find where things are; one encoding an image, in order."""
         if not images:
             return []
-        tiles = [tuple(tilings(self.canvas_size(i), self.settings.scales, self.settings.layout)) for i in images]
+        tiles = [tuple(lay_tilings(self.compute_canvas_size(i), self.settings.scales, self.settings.layout)) for i in images]
         features = self._seen(images, tiles)
         crops = [tuple(next(features).view(*t.grid, -1) for t in of_one) for of_one in tiles]
-        where: Sequence[Tensor | None] = self.objectness.maps(images) if self.objectness else [None] * len(images)
+        where: Sequence[Tensor | None] = self.objectness.predict_maps(images) if self.objectness else [None] * len(images)
         return [ClipDiyEncoding(i.size, t, c, w) for i, t, c, w in zip(images, tiles, crops, where, strict=True)]
 
     def semantic(self, image: Image | ClipDiyEncoding, classes: Classes) -> LabelMap:
         """Name every pixel of an image, or of an encoding of it."""
-        asked = self.settings.background.asked(classes)
+        asked = self.settings.background.list_rows(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         size, where = self._places(encoding)
-        grids = self.likeness(encoding, asked.rows)
-        painted = strongest(lambda part: self._drawn(grids, encoding, part, asked), len(asked.rows), size)
-        best, values = (nearest(m, encoding.size) for m in (painted.best, painted.values))
-        where = None if where is None else nearest(where, encoding.size)
-        return self.settings.background.labelled(asked, best, values, where)
+        grids = self.compute_similarity(encoding, asked.rows)
+        painted = find_strongest(lambda part: self._drawn(grids, encoding, part, asked), len(asked.rows), size)
+        best, values = (resize_nearest(m, encoding.size) for m in (painted.best, painted.values))
+        where = None if where is None else resize_nearest(where, encoding.size)
+        return self.settings.background.label_pixels(asked, best, values, where)
 
-    def scores(self, image: Image | ClipDiyEncoding, classes: Classes) -> Tensor:
+    def compute_scores(self, image: Image | ClipDiyEncoding, classes: Classes) -> Tensor:
         """The fused map of each row that is scored, (R, H, W) at the size where names are chosen: large for many names."""
-        asked = self.settings.background.asked(classes)
+        asked = self.settings.background.list_rows(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
-        return self._drawn(self.likeness(encoding, asked.rows), encoding, slice(None), asked)
+        return self._drawn(self.compute_similarity(encoding, asked.rows), encoding, slice(None), asked)
 
-    def likeness(self, encoding: ClipDiyEncoding, rows: Vocabulary) -> list[Tensor]:
+    def compute_similarity(self, encoding: ClipDiyEncoding, rows: Vocabulary) -> list[Tensor]:
         """The cosine of each window with each row, (R, kh, kw) a scale: all that a class list costs, but for the drawing."""
-        words = self.clip.words(rows)
+        words = self.clip.encode_text(rows)
         return [torch.einsum("hwd,kd->khw", crops, words.to(crops)) for crops in encoding.crops]
 
-    def canvas_size(self, image: Image) -> tuple[int, int]:
+    def compute_canvas_size(self, image: Image) -> tuple[int, int]:
         """(h, w) of the canvas of an image."""
         side = self.settings.canvas
-        return (side, side) if self.settings.squash else fitted_size(image.size, side, 1)
+        return (side, side) if self.settings.squash else fit_size(image.size, side, 1)
 
-    def canvas(self, image: Image, device: torch.device | str = "cpu") -> Tensor:
+    def draw_canvas(self, image: Image, device: torch.device | str = "cpu") -> Tensor:
         """Draw an image on its canvas, (3, h, w) in 0 .. 1, whole gray levels."""
         pixels = torch.tensor(image.pixels).to(device).permute(2, 0, 1)[None].float()
-        size = self.canvas_size(image)
+        size = self.compute_canvas_size(image)
         if size == image.size:
             return pixels[0] / 255
         how: dict[str, Any] = {"mode": "bilinear"} if self.settings.squash else {"mode": "bicubic", "antialias": True}
@@ -169,10 +169,10 @@ class ClipDiy:
 
     def _seen(self, images: Sequence[Image], tiles: Sequence[tuple[Tiling, ...]]) -> Iterator[Tensor]:
         """Yield the features of the windows of each scale of each image, (kh * kw, D), in order; many windows at a time."""
-        device = self.clip.neutral().device
+        device = self.clip.encode_null_text().device
         waiting: list[Tensor] = []
         for image, of_one in zip(images, tiles, strict=True):
-            canvas = self.canvas(image, device)
+            canvas = self.draw_canvas(image, device)
             for tiling in of_one:
                 waiting.append(cut(canvas, tiling, self.settings.side or self.clip.side))
                 if sum(map(len, waiting)) >= _CROPS_AT_ONCE:
@@ -182,17 +182,17 @@ class ClipDiy:
 
     def _looked_at(self, groups: list[Tensor]) -> Iterator[Tensor]:
         if groups:
-            yield from torch.split(self.clip.squares(torch.cat(groups)), [len(g) for g in groups])
+            yield from torch.split(self.clip.encode_squares(torch.cat(groups)), [len(g) for g in groups])
 
     def _places(self, encoding: ClipDiyEncoding) -> tuple[tuple[int, int], Tensor | None]:
         """The size (H, W) where names are chosen, and the objectness there."""
         size = encoding.size if self.settings.paint == "image" else encoding.tiles[0].size
-        return size, None if encoding.objectness is None else resized(encoding.objectness[None], size)[0]
+        return size, None if encoding.objectness is None else resize_maps(encoding.objectness[None], size)[0]
 
     def _drawn(self, grids: list[Tensor], encoding: ClipDiyEncoding, part: slice, asked: Asked) -> Tensor:
         """Draw a part of the rows where names are chosen, and weigh them by the objectness, (k, H, W)."""
         size, where = self._places(encoding)
-        maps = mean_map([g[part] for g in grids], encoding.tiles, size, self.settings.placement)
+        maps = average_tiles([g[part] for g in grids], encoding.tiles, size, self.settings.placement)
         if where is None:
             return maps
         things = where.to(maps)
@@ -212,7 +212,7 @@ class Parts:
     # what that method is asked for
     classes: Classes = "object"
 
-    def need(self, source: str, part: str) -> Any:
+    def require(self, source: str, part: str) -> Any:
         """Return a part; raises MissingError where it is not there."""
         if getattr(self, part) is None:
             raise MissingError(f"the objectness source {source!r} needs a {part}, and none was given")
@@ -221,22 +221,22 @@ class Parts:
 
 OBJECTNESS: Mapping[str, Callable[[Parts], Objectness | None]] = MappingProxyType(
     {
-        "found": lambda p: Found(p.need("found", "dino"), p.need("found", "head")),
-        "found-bkg": lambda p: FoundBackground(p.need("found-bkg", "dino")),
-        "tokencut": lambda p: TokenCutMap(p.need("tokencut", "dino")),
-        "instances": lambda p: InstanceObjectness(p.need("instances", "segmenter"), p.classes),
+        "found": lambda p: FoundObjectness(p.require("found", "dino"), p.require("found", "head")),
+        "found-bkg": lambda p: FoundBackground(p.require("found-bkg", "dino")),
+        "tokencut": lambda p: TokenCutMap(p.require("tokencut", "dino")),
+        "instances": lambda p: InstanceObjectness(p.require("instances", "segmenter"), p.classes),
         "none": lambda p: None,
     }
 )
 """Sources of objectness by name; ``none`` is none."""
 
 
-def objectness_by_name(name: str, parts: Parts) -> Objectness | None:
+def build_objectness(name: str, parts: Parts) -> Objectness | None:
     """Make a source of objectness; raises InputError for an unknown name, MissingError where a part is not there.
 
-    >>> objectness_by_name("none", Parts()) is None
+    >>> build_objectness("none", Parts()) is None
     True
     """
     if name not in OBJECTNESS:
-        raise unknown_name("objectness source", name, OBJECTNESS)
+        raise build_unknown_error("objectness source", name, OBJECTNESS)
     return OBJECTNESS[name](parts)

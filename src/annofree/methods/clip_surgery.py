@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from annofree.clues.background import Asked, Background
-from annofree.clues.similarity import activation, cosine_clues
+from annofree.clues.similarity import compute_cosine_clues, stretch_to_unit
 from annofree.errors import InputError
-from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings, likeness, needed
+from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings, compute_similarity, require_part
 from annofree.protocols import DensePath
 from annofree.structures import Image
 
-__all__ = ["VARIANTS", "ClipSurgery", "ClipSurgerySettings", "class_set_scores"]
+__all__ = ["VARIANTS", "ClipSurgery", "ClipSurgerySettings", "score_class_set"]
 
 _WHOLE_SCALE = 2.0  # of the whole image's logits, as released
 
@@ -68,28 +68,28 @@ class ClipSurgery(DenseClip[ClipSurgerySettings]):
         encodings = super().encode(images)
         if self.settings.redundant != "classes" or not encodings:
             return encodings
-        return [replace(e, whole=w) for e, w in zip(encodings, self.clip.whole(images), strict=True)]
+        return [replace(e, whole=w) for e, w in zip(encodings, self.clip.encode_image(images), strict=True)]
 
-    def scores(self, encoding: DenseEncoding, asked: Asked) -> Tensor:
+    def compute_scores(self, encoding: DenseEncoding, asked: Asked) -> Tensor:
         """Corrected cosines (R, h, w), stretched to 0 .. 1 where asked."""
-        words = self.clip.words(asked.rows)
+        words = self.clip.encode_text(asked.rows)
         if self.settings.redundant == "empty":
-            maps = cosine_clues(encoding.tokens, words, self.clip.neutral()).values
+            maps = compute_cosine_clues(encoding.tokens, words, self.clip.encode_null_text()).values
         else:
-            maps = likeness(encoding.tokens, words)
+            maps = compute_similarity(encoding.tokens, words)
         if self.settings.redundant == "classes":
-            maps = class_set_scores(maps, words @ needed(encoding.whole, "the whole picture's feature"))
-        return activation(maps) if self.settings.stretch else maps
+            maps = score_class_set(maps, words @ require_part(encoding.whole, "the whole picture's feature"))
+        return stretch_to_unit(maps) if self.settings.stretch else maps
 
 
-def class_set_scores(cosines: Tensor, whole: Tensor) -> Tensor:
+def score_class_set(cosines: Tensor, whole: Tensor) -> Tensor:
     """Take from cosines (R, h, w) what the names share, weighed by the whole image's cosines ``whole`` (R).
 
     w = p / mean(p) with p = softmax(2 whole); the value is w F . T less its mean over the names: one product, where the
     released code holds a (cells, R, D) array.  Raises InputError for a single name, which shares all with itself.
 
     >>> import torch
-    >>> class_set_scores(torch.tensor([[[0.75]], [[0.25]]]), torch.zeros(2)).flatten().tolist()
+    >>> score_class_set(torch.tensor([[[0.75]], [[0.25]]]), torch.zeros(2)).flatten().tolist()
     [0.25, -0.25]
     """
     if len(cosines) < 2:

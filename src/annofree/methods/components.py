@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
-from annofree.errors import InputError, MissingError, unknown_name
+from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.hub.cards import Card
-from annofree.hub.download import Local, fetch, present
-from annofree.hub.presets import DEFAULT, Role, preset_named
-from annofree.methods.clip_diy import Parts, objectness_by_name
-from annofree.methods.detector import Origin
+from annofree.hub.download import Local, fetch, find_present
+from annofree.hub.presets import DEFAULT, Role, find_preset
+from annofree.methods.clip_diy import Parts, build_objectness
+from annofree.methods.detector import DetectorInfo
 from annofree.methods.registry import OBJECTNESS_ROLES
 from annofree.methods.zutis import Proposer
-from annofree.protocols import Finder, Masker, Objectness, Segmenter, SelfSupervised, VisionLanguage
+from annofree.protocols import DetectorBackend, Masker, Objectness, Segmenter, SelfSupervised, VisionLanguage
 
-__all__ = ["PRECISIONS", "Models", "device_named"]
+__all__ = ["PRECISIONS", "Models", "resolve_device"]
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """What CLIP's image tower may compute in."""
@@ -35,10 +35,10 @@ _EXAMPLES: dict[Role, tuple[str, str]] = {
 """What a role that not every preset has is called, and a model for it."""
 
 
-def device_named(name: str) -> str:
+def resolve_device(name: str) -> str:
     """Return a device that torch knows, a GPU for ``auto`` where there is one; raises InputError for others.
 
-    >>> device_named("cpu")
+    >>> resolve_device("cpu")
     'cpu'
     """
     if name == "auto":
@@ -62,15 +62,15 @@ class Models:
         self, spec: str = DEFAULT, device: str = "auto", *, objectness: str = "found", precision: str = "float32"
     ) -> None:
         if precision not in PRECISIONS:
-            raise unknown_name("precision", precision, PRECISIONS)
+            raise build_unknown_error("precision", precision, PRECISIONS)
         if objectness not in OBJECTNESS_ROLES:
-            objectness_by_name(objectness, Parts())
-        self.preset, self.device, self.source = preset_named(spec), device_named(device), objectness
+            build_objectness(objectness, Parts())
+        self.preset, self.device, self.source = find_preset(spec), resolve_device(device), objectness
         self.precision = precision
         self.segmenter: Segmenter | None = None
         self.classes: Any = "object"
 
-    def having(self, **parts: Any) -> Models:
+    def with_parts(self, **parts: Any) -> Models:
         """Return these models with some parts in the place of their own: clip, sam, dino, zutis, detector, objectness, ..."""
         twin = copy.copy(self)
         if parts.keys() & {"dino", "segmenter", "classes", "source"}:
@@ -79,7 +79,7 @@ class Models:
             setattr(twin, name, part)
         return twin
 
-    def using(self, **cards: str) -> Models:
+    def with_cards(self, **cards: str) -> Models:
         """Return the models of this preset with other cards in some roles, as those cards say that they are used."""
         twin = Models(self.preset.name, self.device, objectness=self.source, precision=self.precision)
         use = {role: own for role, own in self.preset.use.items() if role not in cards}
@@ -130,7 +130,7 @@ class Models:
         return load_zutis(local.folder, self.device, card=local.card)
 
     @cached_property
-    def detector(self) -> tuple[Finder, Origin]:
+    def detector(self) -> tuple[DetectorBackend, DetectorInfo]:
         """The network that was trained on names, and what it is."""
         from annofree.methods.detector import open_detector
 
@@ -144,7 +144,7 @@ class Models:
         places = self._need(*(role for role in roles if role in _EXAMPLES))
         head = _weights(places["saliency"]) if "saliency" in roles else None
         parts = Parts(self.dino if "dino" in roles else None, head, self.segmenter, self.classes)
-        return objectness_by_name(self.source, parts)
+        return build_objectness(self.source, parts)
 
     def _need(self, *roles: Role) -> dict[Role, Local]:
         """Find the parts of some roles, but for those that were replaced; raises InputError naming all that are not there."""
@@ -159,13 +159,13 @@ class Models:
                 )
             if "zutis" in lacking:  # no other model makes up for it: it has to fit the CLIP
                 raise InputError(f"expected models with {what}, such as the preset {DEFAULT}, got {self.preset.name}")
-            spec = "+".join([*(card.name for card in self.preset.cards().values()), *(_EXAMPLES[r][1] for r in lacking)])
+            spec = "+".join([*(card.name for card in self.preset.find_cards().values()), *(_EXAMPLES[r][1] for r in lacking)])
             other = "; or choose another objectness, such as instances or none" if self.source in _OF_DINO else ""
             raise InputError(f"expected models with {what}, such as {spec}, got {self.preset.name}{other}")
         return self._local(wanted)
 
     def _local(self, roles: tuple[Role, ...]) -> dict[Role, Local]:
-        cards = {role: card for role, card in self.preset.cards().items() if role in roles}
+        cards = {role: card for role, card in self.preset.find_cards().items() if role in roles}
         hint = "for the emoji scenes --models tiny is bundled" if self.preset.name == DEFAULT else ""
         if "saliency" in cards:
             _check_here(cards["saliency"], "the objectness", "or choose --objectness found-bkg, which needs no head")
@@ -178,7 +178,7 @@ _OF_DINO = tuple(name for name, roles in OBJECTNESS_ROLES.items() if "dino" in r
 
 
 def _check_here(card: Card, who: str, other: str) -> None:
-    if not card.hub and present(card) is None:
+    if not card.hub and find_present(card) is None:
         raise MissingError(
             f"{who} needs {card.name}, which is on no hub: take it from {card.link} and add it with "
             f"`annofree models add --from DIR --name {card.name}`, {other}"

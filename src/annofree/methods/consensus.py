@@ -22,17 +22,24 @@ import torch
 from torch import Tensor
 
 from annofree.clues.background import Background, with_negatives
-from annofree.clues.regions import cut_out_features, pooled_features
-from annofree.detections.merging import compact
+from annofree.clues.regions import encode_cut_outs, pool_features
+from annofree.detections.merging import select_compact
 from annofree.detections.nms import suppress
-from annofree.detections.painting import label_map_of
-from annofree.detections.prompting import drawn
-from annofree.detections.proposals import Proposals, grid_points
-from annofree.detections.verification import Calibration, Naming, geometry, named, on_edges, signals_of
-from annofree.fragments.clusters import Seeding, fragments_of
+from annofree.detections.painting import build_label_map
+from annofree.detections.prompting import draw_masks
+from annofree.detections.proposals import Proposals, build_point_grid
+from annofree.detections.verification import (
+    Calibration,
+    Naming,
+    compute_signals,
+    measure_edge_support,
+    measure_geometry,
+    pick_best_rows,
+)
+from annofree.fragments.clusters import Seeding, extract_fragments
 from annofree.methods.variants import chosen_settings
 from annofree.ops.rle import rle_boxes
-from annofree.protocols import Embedding, Finder, Masker, VisionLanguage
+from annofree.protocols import DetectorBackend, Embedding, Masker, VisionLanguage
 from annofree.structures import BoolArray, Classes, Detections, FeatureMap, FloatArray, Fragments, Image, LabelMap, Vocabulary
 
 __all__ = ["VARIANTS", "Consensus", "ConsensusEncoding", "ConsensusSettings"]
@@ -113,7 +120,7 @@ class Consensus:
         clip: VisionLanguage,
         sam: Masker,
         settings: ConsensusSettings | str = "default",
-        detector: Finder | None = None,
+        detector: DetectorBackend | None = None,
         detector_provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.settings = chosen_settings("consensus", settings, VARIANTS)
@@ -143,7 +150,7 @@ class Consensus:
         """Propose masks and look at each; one encoding an image, in order."""
         if not images:
             return []
-        parts = zip(images, self.clip.whole(images), self.clip.dense(images), self.sam.embed(images), strict=True)
+        parts = zip(images, self.clip.encode_image(images), self.clip.encode_dense(images), self.sam.embed(images), strict=True)
         return [self._encoded(*part) for part in parts]
 
     def _encoded(self, image: Image, whole: Tensor, tokens: FeatureMap, embedding: Embedding) -> ConsensusEncoding:
@@ -152,23 +159,23 @@ class Consensus:
             proposed, np.zeros(len(proposed), np.int64), np.ones(len(proposed), np.float32), ["object"]
         ).rles  # equal scores keep the order
         seen = np.argsort(-_own_scores(said), kind="stable")[: self.settings.seen]
-        masks, shape = proposed[seen], geometry(rles, image.size)[seen]
+        masks, shape = proposed[seen], measure_geometry(rles, image.size)[seen]
         features = self._features(image, tokens, masks)
         counts = tuple(rles[i]["counts"].decode("ascii") for i in seen)
-        drawn = np.concatenate([said[seen], on_edges(image, masks)[:, None]], 1)
+        drawn = np.concatenate([said[seen], measure_edge_support(image, masks)[:, None]], 1)
         return ConsensusEncoding(image.size, whole, tokens, counts, features, torch.from_numpy(drawn), torch.from_numpy(shape))
 
     def _candidates(self, image: Image, tokens: FeatureMap, embedding: Embedding) -> tuple[BoolArray, FloatArray]:
         """Masks (N, H, W), none empty, with what their proposers say of them (N, 4)."""
         s, proposals = self.settings, list[Proposals]()
         if "grid" in s.sources:
-            answers = self.sam.draw(embedding, points=grid_points(s.points, image.size), many=True)
+            answers = self.sam.predict_masks(embedding, points=build_point_grid(s.points, image.size), multimask=True)
             proposals.append(Proposals.of(answers.masks, answers.quality, answers.stability))
         if "fragments" in s.sources:
             proposals.append(self._of_fragments(image, tokens, embedding))
         masks, said = np.zeros((0, *image.size), bool), np.zeros((0, 4), np.float32)
         if proposals:
-            own = Proposals.joined(proposals).distinct(s.same, s.candidates, least=s.least, largest=s.largest)
+            own = Proposals.joined(proposals).suppress(s.same, s.candidates, least=s.least, largest=s.largest)
             none = np.zeros(len(own), np.float32)
             masks, said = own.masks, np.stack([own.quality, own.stability, none, none], 1)
         if self.detector is None:
@@ -180,9 +187,9 @@ class Consensus:
     def _of_fragments(self, image: Image, tokens: FeatureMap, embedding: Embedding) -> Proposals:
         """Draw Zip's compact fragments, by their boxes and then the refined boxes and their centers."""
         s = self.settings
-        pieces = fragments_of(self.clip.boundaries([image])[0], tokens, s.seeding, 4)
-        boxes = _pixels(pieces, compact(pieces, s.max_box_ratio, s.min_cells), image.size)
-        masks, quality = drawn(self.sam, embedding, boxes, "two-step", "box+point")
+        pieces = extract_fragments(self.clip.encode_boundaries([image])[0], tokens, s.seeding, 4)
+        boxes = _pixels(pieces, select_compact(pieces, s.max_box_ratio, s.min_cells), image.size)
+        masks, quality = draw_masks(self.sam, embedding, boxes, "two-step", "box+point")
         return Proposals(masks, quality, np.ones(len(masks), np.float32))
 
     def _detected(self, image: Image) -> tuple[BoolArray, FloatArray]:
@@ -198,8 +205,8 @@ class Consensus:
     def _features(self, image: Image, tokens: FeatureMap, masks: BoolArray) -> Tensor:
         """The mean over the readings of what CLIP sees of each mask, (N, D)."""
         read = {
-            "cut-out": lambda: cut_out_features(self.clip, image, masks),
-            "pooled": lambda: pooled_features(tokens, masks).cpu(),
+            "cut-out": lambda: encode_cut_outs(self.clip, image, masks),
+            "pooled": lambda: pool_features(tokens, masks).cpu(),
         }
         return torch.stack([read[name]() for name in self.settings.readings]).mean(0)
 
@@ -207,52 +214,52 @@ class Consensus:
         """Name the candidates for an image, or an encoding of it: the likeliest first, those that no name wins left out."""
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         vocabulary = Vocabulary.of(classes)
-        found = self.verified(encoding, vocabulary, self.settings.negatives)
+        found = self.verify(encoding, vocabulary, self.settings.negatives)
         asked = replace(found[found.class_ids < len(vocabulary)], names=vocabulary.names)
         return asked[: self.settings.most]
 
-    def verified(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
+    def verify(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
         """Name the candidates by competition of some names and distractors, in this order; the likeliest first."""
         return suppress(self._named(e, vocabulary, distractors), within=self.settings.within)
 
     def _named(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
         """All candidates, however much they overlap."""
         rows = with_negatives(vocabulary, distractors)
-        words = self.clip.words(rows)
-        shares = self.settings.naming.shares(e.features.to(words), words)
-        candidates = self.candidates(e)
+        words = self.clip.encode_text(rows)
+        shares = self.settings.naming.compute_shares(e.features.to(words), words)
+        candidates = self.list_candidates(e)
         if self.settings.calibration is None:
             scores = shares.max(1).values.cpu().numpy() * candidates.scores
         else:
-            scores = self.settings.calibration.probability(self.signals(e, words, shares))
-        again = replace(candidates, names=rows.names, class_ids=named(shares), scores=scores.astype(np.float32))
+            scores = self.settings.calibration.predict(self.compute_signals(e, words, shares))
+        again = replace(candidates, names=rows.names, class_ids=pick_best_rows(shares), scores=scores.astype(np.float32))
         return again[np.argsort(-scores, kind="stable")]
 
     def semantic(self, image: Image | ConsensusEncoding, classes: Classes) -> LabelMap:
         """Name each pixel of an image, or of an encoding of it, by all candidates on it; else it is background."""
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
-        return self.labeled(encoding, Vocabulary.of(classes), self.settings.negatives)
+        return self.label(encoding, Vocabulary.of(classes), self.settings.negatives)
 
-    def labeled(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> LabelMap:
+    def label(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> LabelMap:
         """Name each pixel likewise, by competition of some names and distractors, whose pixels are background."""
-        asked = Background("threshold").asked(vocabulary)
+        asked = Background("threshold").list_rows(vocabulary)
         found = self._named(e, asked.rows, distractors)
         owner = np.array([*asked.owner, *range(len(asked.names), len(asked.names) + len(found.names))], np.int64)
         names = (*asked.names, *found.names[len(asked.rows) :])
         things = replace(found, names=names, class_ids=owner[found.class_ids])
-        labels = label_map_of(things, asked.background or 0, self.settings.min_pixel).labels
+        labels = build_label_map(things, asked.background or 0, self.settings.min_pixel).labels
         labels[labels >= len(asked.names)] = asked.background or 0
         return LabelMap(labels, asked.names, asked.background or 0)
 
-    def candidates(self, e: ConsensusEncoding) -> Detections:
+    def list_candidates(self, e: ConsensusEncoding) -> Detections:
         """All candidates, without a name, scored by what their proposers say of them."""
         scores = _own_scores(e.drawn.numpy())
         return _detections(e, np.zeros(len(scores), np.int64), scores, ("object",))
 
-    def signals(self, e: ConsensusEncoding, words: Tensor, shares: Tensor) -> FloatArray:
+    def compute_signals(self, e: ConsensusEncoding, words: Tensor, shares: Tensor) -> FloatArray:
         """What speaks for each candidate's best row, (N, S), for the ``shares`` (N, R) of unit ``words`` (R, D)."""
-        presence = self.clip.presence(e.whole, e.tokens, words)
-        return signals_of(e.features.to(words), words, shares, presence, e.drawn.numpy(), e.shape.numpy())
+        presence = self.clip.score_presence(e.whole, e.tokens, words)
+        return compute_signals(e.features.to(words), words, shares, presence, e.drawn.numpy(), e.shape.numpy())
 
 
 def _own_scores(said: FloatArray) -> FloatArray:

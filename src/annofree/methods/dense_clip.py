@@ -19,18 +19,18 @@ from torch import Tensor
 from annofree.clues.background import Asked, Background
 from annofree.detections.painting import (
     Draw,
-    class_regions,
-    component_regions,
-    confidence,
-    on_pixels,
-    region_detections,
-    region_means,
-    strongest,
+    average_over_regions,
+    compute_confidence,
+    convert_regions,
+    find_strongest,
+    number_classes,
+    number_components,
+    resize_to_pixels,
 )
 from annofree.errors import InputError
 from annofree.methods.variants import chosen_settings
-from annofree.ops.grids import resized
-from annofree.ops.pamr import refined
+from annofree.ops.grids import resize_maps
+from annofree.ops.pamr import refine_maps
 from annofree.ops.regions import Connectivity
 from annofree.protocols import DensePath, VisionLanguage
 from annofree.structures import Classes, Detections, FeatureMap, FloatArray, Image, LabelMap, Vocabulary
@@ -107,7 +107,7 @@ class DenseClip(Generic[S]):
         """How CLIP's last layers are read."""
         raise NotImplementedError
 
-    def scores(self, encoding: DenseEncoding, asked: Asked) -> Tensor:
+    def compute_scores(self, encoding: DenseEncoding, asked: Asked) -> Tensor:
         """How likely each cell is each row, (R, h, w)."""
         raise NotImplementedError
 
@@ -128,41 +128,41 @@ class DenseClip(Generic[S]):
 
     def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
-        return self.clip.remarks(self.settings.background.asked(classes).rows)
+        return self.clip.remarks(self.settings.background.list_rows(classes).rows)
 
     def encode(self, images: Sequence[Image]) -> list[DenseEncoding]:
         """Read CLIP's cells of each image; one encoding an image, in order."""
         if not images:
             return []
-        tokens, kept = self.clip.dense(images, self.path), self.settings.refine != "none"
+        tokens, kept = self.clip.encode_dense(images, self.path), self.settings.refine != "none"
         return [DenseEncoding(i.size, t, image=i if kept else None) for i, t in zip(images, tokens, strict=True)]
 
     def semantic(self, image: Image | DenseEncoding, classes: Classes) -> LabelMap:
         """Name every pixel of an image, or of an encoding of it."""
-        asked = self.settings.background.asked(classes)
+        asked = self.settings.background.list_rows(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
-        best, values = strongest(self._drawing(encoding, asked), len(asked.rows), encoding.size)
-        return self.settings.background.labelled(asked, best, values)
+        best, values = find_strongest(self._drawing(encoding, asked), len(asked.rows), encoding.size)
+        return self.settings.background.label_pixels(asked, best, values)
 
     def instances(self, image: Image | DenseEncoding, classes: Classes) -> Detections:
         """Take the regions of the label map for instances."""
         s, vocabulary = self.settings, Vocabulary.of(classes)
-        asked = s.background.asked(vocabulary)
+        asked = s.background.list_rows(vocabulary)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         draw, count = self._drawing(encoding, asked), len(asked.rows)
-        best, values = strongest(draw, count, encoding.size)
-        labels = s.background.labelled(asked, best, values)
-        regions, owner = component_regions(labels, s.connectivity) if s.instances == "components" else class_regions(labels)
-        sure = confidence(draw, count, encoding.size, values, s.logit_scale)
-        scores = zutis_scores(region_means(regions, len(owner), [sure, values]))
+        best, values = find_strongest(draw, count, encoding.size)
+        labels = s.background.label_pixels(asked, best, values)
+        regions, owner = number_components(labels, s.connectivity) if s.instances == "components" else number_classes(labels)
+        sure = compute_confidence(draw, count, encoding.size, values, s.logit_scale)
+        scores = compute_zutis_scores(average_over_regions(regions, len(owner), [sure, values]))
         first = len(labels.names) - len(vocabulary)  # 1 where a background was put before the names
         ids = [k - first for k in owner]
-        return region_detections(regions, ids, scores, vocabulary.names, min_area=s.min_area, most=s.most)
+        return convert_regions(regions, ids, scores, vocabulary.names, min_area=s.min_area, most=s.most)
 
     def _drawing(self, encoding: DenseEncoding, asked: Asked) -> Draw:
         """What draws a part of the rows on the pixels of the image, (k, H, W)."""
-        maps, window = self._refined(encoding, self.scores(encoding, asked))
-        return lambda part: on_pixels(maps[part], encoding.size, window)
+        maps, window = self._refined(encoding, self.compute_scores(encoding, asked))
+        return lambda part: resize_to_pixels(maps[part], encoding.size, window)
 
     def _refined(self, encoding: DenseEncoding, maps: Tensor) -> tuple[Tensor, tuple[int, int] | None]:
         """Draw scores (R, h, w) towards the image's edges where asked; and the window that their cells then cover."""
@@ -170,28 +170,28 @@ class DenseClip(Generic[S]):
         if self.settings.refine == "none":
             return maps, window
         cell = self.settings.refine_cell
-        finer = resized(maps, cells(window or encoding.size, cell))
-        height, width = cells(encoding.size, cell)
-        return refined(needed(encoding.image, "the image").pixels, finer[:, :height, :width]), None
+        finer = resize_maps(maps, count_cells(window or encoding.size, cell))
+        height, width = count_cells(encoding.size, cell)
+        return refine_maps(require_part(encoding.image, "the image").pixels, finer[:, :height, :width]), None
 
 
-def cells(size: tuple[int, int], cell: int) -> tuple[int, int]:
+def count_cells(size: tuple[int, int], cell: int) -> tuple[int, int]:
     """How many cells of ``cell`` px cover an image of ``size`` (H, W), each way."""
     return -(-size[0] // cell), -(-size[1] // cell)
 
 
-def zutis_scores(means: FloatArray) -> FloatArray:
+def compute_zutis_scores(means: FloatArray) -> FloatArray:
     """The mean confidence (N) times the probability of the class, a sigmoid of 5 times the mean score (N); ``means`` (N, 2)."""
     scores: FloatArray = (means[:, 0] / (1 + np.exp(-_ZUTIS_GAIN * means[:, 1]))).astype(np.float32)
     return scores
 
 
-def likeness(tokens: FeatureMap, words: Tensor) -> Tensor:
+def compute_similarity(tokens: FeatureMap, words: Tensor) -> Tensor:
     """The cosine of each cell of ``tokens`` (D, h, w) with each of ``words`` (R, D), (R, h, w)."""
     return torch.einsum("dhw,kd->khw", tokens.values, words.to(tokens.values))
 
 
-def needed(part: T | None, what: str) -> T:
+def require_part(part: T | None, what: str) -> T:
     """Return a part of an encoding; raises InputError where it was encoded with settings that do not need it."""
     if part is None:
         raise InputError(f"expected an encoding that holds {what}, got one made with other settings; encode with these")

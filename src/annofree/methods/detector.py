@@ -22,21 +22,21 @@ from torch import Tensor
 from annofree.detections.nms import suppress
 from annofree.detectors.config import OBJECT
 from annofree.errors import InputError
-from annofree.hub.cards import Card, sha256_of
+from annofree.hub.cards import Card, hash_file
 from annofree.methods.variants import chosen_settings
 from annofree.ops.rle import rle_boxes
-from annofree.protocols import Finder, Things
+from annofree.protocols import DetectorBackend, RawDetections
 from annofree.structures import Classes, Detections, FloatArray, Image, IntArray, Vocabulary
 
 __all__ = [
-    *("VARIANTS", "Detector", "DetectorEncoding", "DetectorSettings", "Origin"),
-    *("card_of", "open_detector"),
+    *("VARIANTS", "Detector", "DetectorEncoding", "DetectorSettings", "DetectorInfo"),
+    *("read_card", "open_detector"),
 ]
 
 _LISTED = 12  # names that a remark lists
 
 
-class Origin(NamedTuple):
+class DetectorInfo(NamedTuple):
     """The ``names`` that a network knows, what its ``weights`` are (name, hashes, tier, license), and its ``device``."""
 
     names: tuple[str, ...]
@@ -94,7 +94,7 @@ class Detector:
     Raises InputError for an unknown variant.
     """
 
-    def __init__(self, network: Finder, origin: Origin, settings: DetectorSettings | str = "default") -> None:
+    def __init__(self, network: DetectorBackend, origin: DetectorInfo, settings: DetectorSettings | str = "default") -> None:
         self.settings = chosen_settings("detector", settings, VARIANTS)
         self.network, self.origin = network, origin
 
@@ -128,7 +128,7 @@ class Detector:
         with torch.inference_mode():
             return [self._encoding(found) for found in self.network.detect(pixels)]
 
-    def _encoding(self, found: Things) -> DetectorEncoding:
+    def _encoding(self, found: RawDetections) -> DetectorEncoding:
         masks, labels, scores = (part.cpu().numpy() for part in (found.masks, found.labels, found.scores))
         kept = Detections.from_masks(masks, labels, np.clip(scores, 0, 1), self.origin.names)
         counts = tuple(rle["counts"].decode("ascii") for rle in kept.rles)
@@ -179,14 +179,14 @@ def _detections(
     return Detections(encoding.size, names, ids[kept], scores[kept], rle_boxes(rles), rles)
 
 
-def card_of(folder: Path) -> Card:
+def read_card(folder: Path) -> Card:
     """The card of a detector's folder; one without a card may be anybody's, and of a person's labels."""
     if (folder / "card.json").is_file():
         return Card.parse(folder / "card.json")
     return Card("unknown-detector", "Detector", "S4", "unknown", "unknown", "unknown", {}, kind="segmenter")
 
 
-def open_detector(folder: Path, device: str = "cpu", card: Card | None = None) -> tuple[Finder, Origin]:
+def open_detector(folder: Path, device: str = "cpu", card: Card | None = None) -> tuple[DetectorBackend, DetectorInfo]:
     """Load the network of a folder with detector.json; ``card`` says what it is, where the folder has no card.json.
 
     Raises MissingError where there is none, InputError where it cannot be read or is not what its card says.
@@ -195,10 +195,10 @@ def open_detector(folder: Path, device: str = "cpu", card: Card | None = None) -
 
     known = card or (Card.read(folder) if (folder / "card.json").is_file() else None)
     network = load_detector(folder, device)
-    weights = known.provenance() if known else _unnamed(folder)
-    return network, Origin(tuple(network.config.names), weights, device)
+    weights = known.to_provenance() if known else _unnamed(folder)
+    return network, DetectorInfo(tuple(network.config.names), weights, device)
 
 
 def _unnamed(folder: Path) -> dict[str, Any]:
-    hashes = {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
+    hashes = {path.name: hash_file(path) for path in sorted(folder.glob("*.safetensors"))}
     return {"name": folder.resolve().name, "sha256": hashes}

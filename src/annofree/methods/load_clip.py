@@ -18,19 +18,19 @@ def load_clip(spec: str, device: str, use: dict[str, Any]) -> VisionLanguage:
     Raises InputError for an unknown name and for a model that is no CLIP, MissingError without its weights.
     """
     from annofree.hub.download import fetch
-    from annofree.hub.presets import preset_named, presets
-    from annofree.hub.store import card_named
+    from annofree.hub.presets import find_preset, list_presets
+    from annofree.hub.store import find_card
 
-    if spec in presets() or "+" in spec:
-        preset = preset_named(spec)
-        card, use = preset.cards()["clip"], {**preset.use.get("clip", {}), **use}
+    if spec in list_presets() or "+" in spec:
+        preset = find_preset(spec)
+        card, use = preset.find_cards()["clip"], {**preset.use.get("clip", {}), **use}
     else:
-        card = card_named(spec)
+        card = find_card(spec)
     if card.kind != "clip":
         raise InputError(f"expected a CLIP, such as openai-vit-l-14-336, or a preset, got {card.name}, a {card.kind}")
     from annofree.features.clip import Clip
-    from annofree.methods.components import device_named
+    from annofree.methods.components import resolve_device
 
-    place = device_named(device)
+    place = resolve_device(device)
     (local,) = fetch([card], spec=spec, hint="for the emoji scenes --models tiny is bundled" if spec == "fast" else "")
     return Clip(local.folder, place, card=local.card, use=use)

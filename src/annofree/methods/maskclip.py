@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from annofree.clues.background import Asked, Background
 from annofree.errors import InputError
-from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings, likeness, needed
+from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings, compute_similarity, require_part
 from annofree.protocols import DensePath
 from annofree.structures import FeatureMap, Image
 
-__all__ = ["VARIANTS", "Keyed", "MaskClip", "MaskClipSettings", "denoised", "smoothed"]
+__all__ = ["VARIANTS", "Keyed", "MaskClip", "MaskClipSettings", "denoise_maps", "smooth_maps"]
 
 _DENOISED = -100.0
 _REFINE_SCALE = 100.0  # of the softmax in both refinements, as released
@@ -31,7 +31,7 @@ _REFINE_SCALE = 100.0  # of the softmax in both refinements, as released
 class Keyed(Protocol):
     """A CLIP that also gives the keys of its last attention."""
 
-    def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def extract_keys(self, images: Sequence[Image]) -> list[FeatureMap]:
         """Keys of the last block on the grid of the dense features, (C, h, w) per image."""
         ...
 
@@ -92,25 +92,25 @@ class MaskClip(DenseClip[MaskClipSettings]):
             return encodings
         if not isinstance(self.clip, Keyed):
             raise InputError("key smoothing needs a CLIP that gives its last keys, as a ViT does; this one has none")
-        return [replace(e, keys=k) for e, k in zip(encodings, self.clip.keys(images), strict=True)]
+        return [replace(e, keys=k) for e, k in zip(encodings, self.clip.extract_keys(images), strict=True)]
 
-    def scores(self, encoding: DenseEncoding, asked: Asked) -> Tensor:
+    def compute_scores(self, encoding: DenseEncoding, asked: Asked) -> Tensor:
         """Cosines (R, h, w); probabilities and sums of them where they are smoothed."""
-        s, maps = self.settings, likeness(encoding.tokens, self.clip.words(asked.rows))
+        s, maps = self.settings, compute_similarity(encoding.tokens, self.clip.encode_text(asked.rows))
         if s.denoise > 0:
-            maps = denoised(maps, s.denoise, asked.is_background.to(maps.device))
+            maps = denoise_maps(maps, s.denoise, asked.is_background.to(maps.device))
         if s.smooth != "none":
-            maps = smoothed(maps, needed(encoding.keys, "the keys").values, s.smooth_below, s.smooth)
+            maps = smooth_maps(maps, require_part(encoding.keys, "the keys").values, s.smooth_below, s.smooth)
         return maps
 
 
-def denoised(maps: Tensor, threshold: float, spared: Tensor) -> Tensor:
+def denoise_maps(maps: Tensor, threshold: float, spared: Tensor) -> Tensor:
     """Give the rows of cosines (R, h, w) that are nowhere likelier than ``threshold`` -100, but not the ``spared`` (R).
 
     Where that would leave no row at all, none is dropped.
 
     >>> maps = torch.tensor([[[0.3, 0.1]], [[0.1, 0.3]], [[0.2, 0.2]]])
-    >>> denoised(maps, 0.5, torch.zeros(3, dtype=torch.bool))[:, 0, 0].tolist()[2]
+    >>> denoise_maps(maps, 0.5, torch.zeros(3, dtype=torch.bool))[:, 0, 0].tolist()[2]
     -100.0
     """
     most = (maps * _REFINE_SCALE).softmax(0).flatten(1).amax(1)
@@ -118,7 +118,7 @@ def denoised(maps: Tensor, threshold: float, spared: Tensor) -> Tensor:
     return maps if dropped.all() else maps.masked_fill(dropped[:, None, None], _DENOISED)
 
 
-def smoothed(maps: Tensor, keys: Tensor, below: float, along: Literal["channels", "tokens"]) -> Tensor:
+def smooth_maps(maps: Tensor, keys: Tensor, below: float, along: Literal["channels", "tokens"]) -> Tensor:
     """Replace cells of cosines (R, h, w) that are less sure than ``below`` by what cells with like ``keys`` (C, h, w) say.
 
     All become probabilities.  An unsure cell i is then the sum over all cells j of (k_i . k_j) p_j, and that sum is not

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from annofree.clues.background import Asked
-from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings, likeness
+from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings, compute_similarity
 from annofree.protocols import DensePath
 
 __all__ = ["VARIANTS", "PatchCosine", "PatchCosineSettings"]
@@ -37,6 +37,6 @@ class PatchCosine(DenseClip[PatchCosineSettings]):
         """The tower's own last tokens."""
         return "attention"
 
-    def scores(self, encoding: DenseEncoding, asked: Asked) -> Tensor:
+    def compute_scores(self, encoding: DenseEncoding, asked: Asked) -> Tensor:
         """Cosines (R, h, w)."""
-        return likeness(encoding.tokens, self.clip.words(asked.rows))
+        return compute_similarity(encoding.tokens, self.clip.encode_text(asked.rows))

@@ -10,7 +10,7 @@ from annofree.clues.distractors import Distractors, Taxonomy
 from annofree.detections.nms import Overlaps
 from annofree.detections.policy import OutputPolicy
 from annofree.detections.verification import Calibration, Naming
-from annofree.errors import unknown_name
+from annofree.errors import build_unknown_error
 from annofree.io.settings_file import check_fields, check_values
 from annofree.methods.answering import Answering, AnsweringBoth, AnsweringMaps, Gated
 from annofree.methods.components import Models
@@ -18,7 +18,7 @@ from annofree.methods.registry import find_method, resolve_method_name
 from annofree.methods.tuning import POLICIES, policy_table, read_asset, tuning_of
 from annofree.protocols import Segmenter, SemanticSegmenter
 
-__all__ = ["answering", "apply_policy", "distractors_of", "policy_of"]
+__all__ = ["apply_policy", "build_answering", "parse_distractors", "resolve_policy"]
 
 
 def apply_policy(
@@ -29,16 +29,16 @@ def apply_policy(
     Raises InputError for another policy.
     """
     if isinstance(policy, str) and policy not in POLICIES:
-        raise unknown_name("policy", policy, POLICIES)
+        raise build_unknown_error("policy", policy, POLICIES)
     if policy == "all":
         return method
     changes = {} if isinstance(policy, str) else dict(policy)
     if "clip" not in find_method(name).needs:  # whose candidates nobody can look at
         changes = {"verify": False, "calibration": None, **changes}
-    return answering(method, resolve_method_name(name), models, changes, distractors)
+    return build_answering(method, resolve_method_name(name), models, changes, distractors)
 
 
-def policy_of(preset: str, method: str, changes: Mapping[str, Any] | None = None) -> OutputPolicy:
+def resolve_policy(preset: str, method: str, changes: Mapping[str, Any] | None = None) -> OutputPolicy:
     """The policy for a method on the models of a preset; ``changes`` replace its fields by name.
 
     Raises InputError for a field that a policy has not.
@@ -47,7 +47,7 @@ def policy_of(preset: str, method: str, changes: Mapping[str, Any] | None = None
     known = [f.name for f in fields(OutputPolicy)]
     for name in own:
         if name not in (*known, "scale"):
-            raise unknown_name("part of a policy", name, known)
+            raise build_unknown_error("part of a policy", name, known)
     check_values(OutputPolicy, own, "a policy")
     if isinstance(own.get("overlaps"), Mapping):
         check_fields(Overlaps, own["overlaps"], "overlaps")
@@ -58,33 +58,33 @@ def policy_of(preset: str, method: str, changes: Mapping[str, Any] | None = None
     return OutputPolicy(**{"naming": naming, **own})
 
 
-def answering(
+def build_answering(
     method: Any, name: str, models: Models, changes: Mapping[str, Any] | None = None, more: Sequence[str] = ()
 ) -> Any:
-    """A method, by its object and its name, with the policy of its preset; ``changes`` as ``policy_of`` takes them.
+    """A method, by its object and its name, with the policy of its preset; ``changes`` as ``resolve_policy`` takes them.
 
     ``changes`` may name another list of ``distractors``, too: common, emoji or none; ``more`` are some beside them.  Raises
     InputError for a list that is not known.
     """
     preset, changes = models.preset.name, dict(changes or {})
     listed = changes.pop("distractors", tuning_of(preset)["distractors"])
-    policy = policy_of(preset, name, changes)
+    policy = resolve_policy(preset, name, changes)
     kind = _KINDS[isinstance(method, Segmenter), isinstance(method, SemanticSegmenter)]
     if policy.verify and policy.presence is not None and isinstance(method, Gated):
-        method = method.ungated()
+        method = method.without_gate()
     if not policy.verify:
         return kind(method, policy, None)
-    return kind(method, policy, models.clip, distractors_of(listed, more))
+    return kind(method, policy, models.clip, parse_distractors(listed, more))
 
 
-def distractors_of(listed: str, more: Sequence[str] = ()) -> Distractors:
+def parse_distractors(listed: str, more: Sequence[str] = ()) -> Distractors:
     """A list of names that compete with those asked for: common, emoji or none; and ``more``.
 
     Raises InputError for a list that is not known.
     """
     lists = read_asset("tuning.toml")["distractors"]
     if listed not in lists:
-        raise unknown_name("list of distractors", listed, lists)
+        raise build_unknown_error("list of distractors", listed, lists)
     common, table = read_asset("common_nouns.toml"), lists[listed]
     words = {part: {k: tuple(v) for k, v in common[part].items()} for part in ("kinds", "synonyms", "parts")}
     names = table["names"] if "names" in table else _common(common)

@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.hub.presets import Role
 from annofree.methods.tuning import read_calibration
 
@@ -87,7 +87,7 @@ class Entry:
     # cards of weights that it brings itself
     cards: tuple[Card, ...] = ()
 
-    def roles(self, objectness: str) -> tuple[Role, ...]:
+    def list_roles(self, objectness: str) -> tuple[Role, ...]:
         """The roles of the models it needs, those of a source of objectness among them where it takes one."""
         return (*self.needs, *(OBJECTNESS_ROLES[objectness] if self.objectness else ()))
 
@@ -221,7 +221,7 @@ def find_method(method: str, variant: str = "default") -> Entry:
     known, name = _registered(), resolve_method_name(method)
     entry = known[name] if name in known else _trained(method, known)
     if entry.variants and variant not in entry.variants:
-        raise unknown_name(f"variant of {method}", variant, entry.variants)
+        raise build_unknown_error(f"variant of {method}", variant, entry.variants)
     return entry
 
 
@@ -244,12 +244,12 @@ def _trained(method: str, known: Mapping[str, Entry]) -> Entry:
             raise InputError(
                 f"expected a method's name, or a folder with detector.json as `annofree train detector` writes it, got {method}"
             )
-        raise unknown_name("method", method, known)
-    from annofree.methods.detector import Detector, card_of, open_detector
+        raise build_unknown_error("method", method, known)
+    from annofree.methods.detector import Detector, open_detector, read_card
 
     return Entry(
         lambda m, s: Detector(*open_detector(folder, m.device), s),
         _DETECTOR,
         needs=(),
-        cards=(card_of(folder),),
+        cards=(read_card(folder),),
     )

@@ -19,9 +19,9 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from annofree.clues.background import with_negatives
-from annofree.detections.proposals import grid_points
+from annofree.detections.proposals import build_point_grid
 from annofree.methods.variants import chosen_settings
-from annofree.ops.boxes import tight_boxes
+from annofree.ops.boxes import compute_tight_boxes
 from annofree.protocols import Embedding, Masker, VisionLanguage
 from annofree.structures import Classes, Detections, Image, Vocabulary
 
@@ -98,7 +98,7 @@ class SamClip:
         """Name each mask by its likeliest class; the score is the geometric mean of CLIP's and SAM's (Zip, section 1)."""
         vocabulary = Vocabulary.of(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
-        words = self.clip.words(with_negatives(vocabulary, self.settings.negatives))
+        words = self.clip.encode_text(with_negatives(vocabulary, self.settings.negatives))
         # each name by its own cosine, so that asking for more names changes no score but by rounding
         best, ids = (encoding.features @ words.T).clamp(min=0).max(1)
         scores = (best * encoding.quality).sqrt().clamp(max=1)  # a cosine may round to more
@@ -111,17 +111,19 @@ class SamClip:
 
     def _encoded(self, image: Image, embedding: Embedding) -> SamClipEncoding:
         masks, quality = self._everything(embedding)
-        features = self.clip.crops(image, tight_boxes(masks), pooled=self.settings.pooled)
+        features = self.clip.encode_crops(image, compute_tight_boxes(masks), pooled=self.settings.pooled)
         return SamClipEncoding(masks, quality.to(features), features)
 
     def _everything(self, embedding: Embedding) -> tuple[npt.NDArray[np.bool_], Tensor]:
         """Masks (N, H, W) for a grid of points, with their quality (N) in 0 .. 1, filtered as the settings say."""
-        drawn = self.sam.draw(embedding, points=grid_points(self.settings.points, embedding.size), many=self.settings.many)
+        drawn = self.sam.predict_masks(
+            embedding, points=build_point_grid(self.settings.points, embedding.size), multimask=self.settings.many
+        )
         quality, best = drawn.quality.clamp(0, 1).max(1)
         masks: npt.NDArray[np.bool_] = drawn.masks[torch.arange(len(best)), best].cpu().numpy()
         quality = quality.cpu()
         keep = np.flatnonzero(masks.any((1, 2)) & (quality.numpy() >= self.settings.min_quality))
         if self.settings.nms < 1:
-            kept = nms(torch.from_numpy(tight_boxes(masks[keep])), quality[keep], self.settings.nms)
+            kept = nms(torch.from_numpy(compute_tight_boxes(masks[keep])), quality[keep], self.settings.nms)
             keep = keep[kept.numpy()]
         return masks[keep], quality[keep]

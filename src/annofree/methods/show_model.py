@@ -37,9 +37,9 @@ def show_model(name: str) -> ModelDetails:
     "S2: class-agnostic masks, as SAM's"
     """
     from annofree.hub.catalogue import cards_of
-    from annofree.hub.presets import presets
+    from annofree.hub.presets import list_presets
 
-    models, preset = tuple(_details(card) for card in cards_of([name])), presets().get(name)
+    models, preset = tuple(_details(card) for card in cards_of([name])), list_presets().get(name)
     if preset is None:
         return ModelDetails(models)
     return ModelDetails(models, name, preset.about, preset.use, _settings(name))
@@ -47,10 +47,10 @@ def show_model(name: str) -> ModelDetails:
 
 def _settings(preset: str) -> dict[str, dict[str, Any]]:
     """What was chosen with the models of a preset, by method, and on what."""
-    from annofree.methods.policies import policy_of
-    from annofree.methods.tuning import tuned, tuned_methods
+    from annofree.methods.policies import resolve_policy
+    from annofree.methods.tuning import find_tuning, list_tuned_methods
 
-    methods = {name: (tuned(preset, name), policy_of(preset, name)) for name in tuned_methods(preset)}
+    methods = {name: (find_tuning(preset, name), resolve_policy(preset, name)) for name in list_tuned_methods(preset)}
     told = {
         name: {
             **own.settings,
@@ -67,11 +67,11 @@ def _settings(preset: str) -> dict[str, dict[str, Any]]:
 
 def _details(card: Card) -> dict[str, Any]:
     from annofree.hub.cards import TIERS
-    from annofree.hub.download import present
+    from annofree.hub.download import find_present
     from annofree.hub.store import Seen
 
-    seen, folder = Seen.of(card.name), present(card)
-    files = {name: sha or seen.sha256(name) for name, sha in card.files.items()}
+    seen, folder = Seen.of(card.name), find_present(card)
+    files = {name: sha or seen.find_sha256(name) for name, sha in card.files.items()}
     pinned = (
         "" if card.pinned or not card.hub else f"{seen.revision} (since its first fetch)" if seen.revision else "not pinned"
     )

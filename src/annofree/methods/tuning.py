@@ -16,12 +16,12 @@ from typing import Any
 __all__ = [
     "POLICIES",
     "Tuned",
-    "default_method",
+    "find_default_method",
+    "find_tuning",
+    "list_tuned_methods",
     "policy_table",
     "read_asset",
     "read_calibration",
-    "tuned",
-    "tuned_methods",
     "tuning_of",
 ]
 
@@ -41,22 +41,22 @@ class Tuned:
     chosen_on: str
 
 
-def tuned(preset: str, method: str) -> Tuned:
+def find_tuning(preset: str, method: str) -> Tuned:
     """What replaces the published settings of a method with the models of a preset; nothing where none were chosen.
 
-    >>> tuned("tiny", "sam_clip").settings["points"], tuned("fast", "sam_clip").settings
+    >>> find_tuning("tiny", "sam_clip").settings["points"], find_tuning("fast", "sam_clip").settings
     (16, {})
     """
     own = tuning_of(preset).get("methods", {}).get(method, {})
     return Tuned(own.get("settings", {}), own.get("chosen_on", ""))
 
 
-def tuned_methods(preset: str) -> tuple[str, ...]:
+def list_tuned_methods(preset: str) -> tuple[str, ...]:
     """The methods of which something was chosen with the models of a preset."""
     return tuple(tuning_of(preset).get("methods", {}))
 
 
-def default_method(preset: str, task: str = "instance") -> str:
+def find_default_method(preset: str, task: str = "instance") -> str:
     """Who does a task with the models of a preset, where no method is named."""
     return str(tuning_of(preset)["default"][task])
 

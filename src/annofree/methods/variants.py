@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from annofree.errors import unknown_name
+from annofree.errors import build_unknown_error
 
 __all__ = ["chosen_settings"]
 
@@ -21,5 +21,5 @@ def chosen_settings(method: str, settings: S | str, variants: Mapping[str, S]) -
     if not isinstance(settings, str):
         return settings
     if settings not in variants:
-        raise unknown_name(f"variant of {method}", settings, variants)
+        raise build_unknown_error(f"variant of {method}", settings, variants)
     return variants[settings]

@@ -22,14 +22,21 @@ from scipy import ndimage
 from torch import Tensor
 
 from annofree.clues.background import with_negatives
-from annofree.clues.presence import folder_levels, levelled
-from annofree.clues.similarity import activation, cosine_clues, official_active
-from annofree.detections.merging import alone, fragment_sums, joined, official_kept, paper_kept, regions_of
+from annofree.clues.presence import measure_folder_levels, subtract_levels
+from annofree.clues.similarity import compute_cosine_clues, mark_active_cells, stretch_to_unit
+from annofree.detections.merging import (
+    as_single_instances,
+    merge_adjacent,
+    number_regions,
+    select_fragments_official,
+    select_fragments_paper,
+    sum_over_fragments,
+)
 from annofree.detections.nms import drop_claimed, suppress
-from annofree.detections.prompting import Prompting, SecondPrompt, drawn
-from annofree.fragments.clusters import Seeding, fragments_of
+from annofree.detections.prompting import Prompting, SecondPrompt, draw_masks
+from annofree.fragments.clusters import Seeding, extract_fragments
 from annofree.methods.variants import chosen_settings
-from annofree.ops.grids import nearest, resized
+from annofree.ops.grids import resize_maps, resize_nearest
 from annofree.ops.regions import Connectivity
 from annofree.protocols import Embedding, Masker, VisionLanguage
 from annofree.structures import Classes, Detections, FeatureMap, Fragments, Image, Vocabulary
@@ -66,7 +73,7 @@ class ZipSettings:
     # a class less likely than this to be in the image is passed over. The paper computes the image-level similarity and does
     # not say for what; without a gate each absent class yields instances
     presence: float = 0.5
-    # the mean ``activation`` of an instance (paper), that times the class's presence (``joint``), or the ``geometric`` mean of
+    # the mean stretched clue of an instance (paper), that times the class's presence (``joint``), or the ``geometric`` mean of
     # that and SAM's own quality, as the paper scores SAM + CLIP
     score: Literal["activation", "joint", "geometric"] = "activation"
     # mask IoU above which the weaker of two instances of one class goes (ours: several fragments of a thing may each make SAM
@@ -138,20 +145,20 @@ class Zip:
         self.settings = chosen_settings("zip", settings, VARIANTS)
         self._levels: Mapping[str, float] = {}
 
-    def ungated(self) -> Zip:
+    def without_gate(self) -> Zip:
         """Return this method without its gate: for who decides by other means which classes are in an image."""
         twin = copy.copy(self)
         twin.settings = replace(self.settings, presence=0.0)
         return twin
 
-    def calibrated(self, encodings: Iterable[ZipEncoding], classes: Classes) -> Zip:
+    def with_calibration(self, encodings: Iterable[ZipEncoding], classes: Classes) -> Zip:
         """Return this method with the presence of each class set against that in a folder, given by its encodings.
 
         See ``clues/presence.py``; ours.  Raises InputError for too few images.
         """
         vocabulary, twin = Vocabulary.of(classes), copy.copy(self)
-        words = self.clip.words(vocabulary)
-        levels = folder_levels(self.clip.presence(e.whole, e.tokens, words) for e in encodings)
+        words = self.clip.encode_text(vocabulary)
+        levels = measure_folder_levels(self.clip.score_presence(e.whole, e.tokens, words) for e in encodings)
         twin._levels = dict(zip(vocabulary.names, levels.tolist(), strict=True))
         return twin
 
@@ -174,10 +181,10 @@ class Zip:
         """Do all that needs no class name; one encoding an image, in order."""
         if not images:
             return []
-        tokens, seeding, connectivity = self.clip.dense(images), self.settings.seeding, self.settings.connectivity
-        pairs = zip(self.clip.boundaries(images), tokens, strict=True)
-        fragments = [fragments_of(b, t, seeding, connectivity) for b, t in pairs]
-        parts = zip(images, tokens, self.clip.whole(images), fragments, self.sam.embed(images), strict=True)
+        tokens, seeding, connectivity = self.clip.encode_dense(images), self.settings.seeding, self.settings.connectivity
+        pairs = zip(self.clip.encode_boundaries(images), tokens, strict=True)
+        fragments = [extract_fragments(b, t, seeding, connectivity) for b, t in pairs]
+        parts = zip(images, tokens, self.clip.encode_image(images), fragments, self.sam.embed(images), strict=True)
         return [ZipEncoding(image.size, *rest) for image, *rest in parts]
 
     def instances(self, image: Image | ZipEncoding, classes: Classes) -> Detections:
@@ -193,7 +200,7 @@ class Zip:
 
     def _found(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Detections:
         """The instances of some names, whatever the negatives are."""
-        coarse = self.coarse(encoding, vocabulary)
+        coarse = self.find_coarse(encoding, vocabulary)
         masks, quality = self._masks(encoding, coarse)
         ids, scores = coarse.class_ids.cpu().numpy(), coarse.scores.cpu().numpy()
         if self.settings.score == "geometric":
@@ -202,18 +209,18 @@ class Zip:
         found = Detections.from_masks(masks, ids, scores, vocabulary.names)
         return suppress(found, within=self.settings.within, across=self.settings.across, inside=self.settings.inside)
 
-    def coarse(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Coarse:
+    def find_coarse(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Coarse:
         """Find the instances on the cells of the boundary map, before SAM."""
-        words = self.clip.words(vocabulary)
-        presence = self.clip.presence(encoding.whole, encoding.tokens, words)
+        words = self.clip.encode_text(vocabulary)
+        presence = self.clip.score_presence(encoding.whole, encoding.tokens, words)
         if self._levels:
-            presence = levelled(presence, torch.tensor([self._levels.get(name, 0.0) for name in vocabulary.names]))
+            presence = subtract_levels(presence, torch.tensor([self._levels.get(name, 0.0) for name in vocabulary.names]))
         asked = torch.nonzero(presence >= self.settings.presence)[:, 0]
         if not len(asked):
             regions = presence.new_zeros(0, *encoding.grid, dtype=torch.bool)
             return Coarse(regions, presence.new_zeros(0, 4), asked, presence.new_zeros(0))
-        active = activation(cosine_clues(encoding.tokens, words[asked], self.clip.neutral()).values)
-        cells = resized(active, encoding.grid)
+        active = stretch_to_unit(compute_cosine_clues(encoding.tokens, words[asked], self.clip.encode_null_text()).values)
+        cells = resize_maps(active, encoding.grid)
         weight = presence[asked] if self.settings.score != "activation" else torch.ones_like(presence[asked])
         maps = self._maps(encoding, active, cells)
         return self._strongest([self._scored(encoding, m, cells * weight[:, None, None], asked) for m in maps])
@@ -222,12 +229,12 @@ class Zip:
         """Instances (K, h, w) numbered from 1 over all classes; ``cells`` is ``active`` on the boundary grid."""
         s = self.settings
         if s.instances == "clue":
-            return [regions_of(cells >= s.min_activation, s.connectivity, s.min_area)]
-        kept = self.kept(encoding, active, cells)
-        together = joined(encoding.fragments, kept, s.connectivity, s.min_area)
-        return [together] if s.instances == "fragments" else [together, alone(encoding.fragments, kept)]
+            return [number_regions(cells >= s.min_activation, s.connectivity, s.min_area)]
+        kept = self.select_fragments(encoding, active, cells)
+        together = merge_adjacent(encoding.fragments, kept, s.connectivity, s.min_area)
+        return [together] if s.instances == "fragments" else [together, as_single_instances(encoding.fragments, kept)]
 
-    def kept(self, encoding: ZipEncoding, active: Tensor, cells: Tensor) -> Tensor:
+    def select_fragments(self, encoding: ZipEncoding, active: Tensor, cells: Tensor) -> Tensor:
         """Which fragments each class keeps, (K, N) bool."""
         s, pieces = self.settings, encoding.fragments
         if s.selection == "paper":
@@ -236,16 +243,16 @@ class Zip:
                 "max_box_ratio": s.max_box_ratio,
                 "min_cells": s.min_cells,
             }
-            return paper_kept(pieces, cells, **limits)
+            return select_fragments_paper(pieces, cells, **limits)
         # class by class: the demo's threshold needs the mean over all pixels, and 80 such maps are large
-        marked = [official_active(resized(a[None], encoding.size), encoding.grid) for a in active]
-        return official_kept(pieces, torch.cat(marked))
+        marked = [mark_active_cells(resize_maps(a[None], encoding.size), encoding.grid) for a in active]
+        return select_fragments_official(pieces, torch.cat(marked))
 
     def _scored(self, encoding: ZipEncoding, regions: Tensor, cells: Tensor, asked: Tensor) -> Coarse:
         """Score each of the regions (K, h, w) by the mean of its class's ``cells`` (K, h, w); the strongest first."""
         count = int(regions.max())
         area = torch.bincount(regions.flatten(), minlength=count + 1)[1:]
-        scores = fragment_sums(regions, count, cells[None])[0] / area
+        scores = sum_over_fragments(regions, count, cells[None])[0] / area
         found = ndimage.find_objects(regions.cpu().numpy())
         owner = torch.tensor([place[0].start for place in found], dtype=torch.long, device=cells.device)
         boxes = torch.tensor([[x.start, y.start, x.stop, y.stop] for _, y, x in found], device=cells.device).view(-1, 4)
@@ -270,9 +277,9 @@ class Zip:
 
     def _masks(self, encoding: ZipEncoding, coarse: Coarse) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
         """Draw the instances (N, H, W), with SAM's quality (N): without SAM, and where it draws nothing, their cells, and 1."""
-        cells: npt.NDArray[np.bool_] = nearest(coarse.regions, encoding.size).cpu().numpy()
+        cells: npt.NDArray[np.bool_] = resize_nearest(coarse.regions, encoding.size).cpu().numpy()
         if self.settings.prompting == "none" or not len(cells):
             return cells, np.ones(len(cells), np.float32)
         boxes = coarse.boxes.cpu().numpy()
-        masks, quality = drawn(self.sam, encoding.embedding, boxes, self.settings.prompting, self.settings.second)
+        masks, quality = draw_masks(self.sam, encoding.embedding, boxes, self.settings.prompting, self.settings.second)
         return np.where(np.any(masks, axis=(1, 2))[:, None, None], masks, cells), quality

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from annofree.clues.background import Asked, Background
 from annofree.detections.nms import suppress_masks
-from annofree.detections.painting import on_pixels, strongest
+from annofree.detections.painting import find_strongest, resize_to_pixels
 from annofree.errors import InputError
 from annofree.methods.variants import chosen_settings
 from annofree.protocols import Described, VisionLanguage
@@ -45,7 +45,7 @@ class Proposer(Described, Protocol):
         """The short side in px that its images should have, 0 for any."""
         ...
 
-    def proposals(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> Sequence[tuple[Tensor, Tensor, Tensor]]:
+    def propose(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> Sequence[tuple[Tensor, Tensor, Tensor]]:
         """Unit features (D, h, w), their lengths before (h, w), and mask probabilities (Q, h, w) of each image."""
         ...
 
@@ -125,7 +125,7 @@ class Zutis:
                 f"expected the CLIP whose text the network was trained with, of length {network.dimension}, "
                 f"got {clip.provenance['name']} of length {clip.dimension}"
             )
-        self.network, self.clip = network, clip if (t := self.settings.templates) is None else clip.prompted(t)
+        self.network, self.clip = network, clip if (t := self.settings.templates) is None else clip.with_prompts(t)
         words = self.settings.background
         self._background = Background("words", words) if words else Background("none")
 
@@ -146,39 +146,39 @@ class Zutis:
 
     def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
-        return self.clip.remarks(self._background.asked(classes).rows)
+        return self.clip.remarks(self._background.list_rows(classes).rows)
 
     def encode(self, images: Sequence[Image]) -> list[ZutisEncoding]:
         """Run the network; one encoding an image, in order."""
         if not images:
             return []
-        seen = self.network.proposals(images, self._side, self.settings.longest)
+        seen = self.network.propose(images, self._side, self.settings.longest)
         return [ZutisEncoding(image.size, *parts) for image, parts in zip(images, seen, strict=True)]
 
     def semantic(self, image: Image | ZutisEncoding, classes: Classes) -> LabelMap:
         """Name every pixel of an image, or of an encoding of it: cosines drawn at full size, the highest wins."""
-        asked = self._background.asked(classes)
+        asked = self._background.list_rows(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         cosines = torch.einsum("dhw,rd->rhw", encoding.features, self._words(encoding, asked))
-        best = strongest(lambda part: on_pixels(cosines[part], encoding.size), len(asked.rows), encoding.size)
-        return self._background.labelled(asked, *best)
+        best = find_strongest(lambda part: resize_to_pixels(cosines[part], encoding.size), len(asked.rows), encoding.size)
+        return self._background.label_pixels(asked, *best)
 
     def instances(self, image: Image | ZutisEncoding, classes: Classes) -> Detections:
         """Name the proposals for an image, or an encoding of it; those that are background or less than another go."""
         vocabulary = Vocabulary.of(classes)
-        asked = self._background.asked(vocabulary)
+        asked = self._background.list_rows(vocabulary)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         rows, scores = self._named(encoding, self._words(encoding, asked))
         owner = torch.tensor(asked.owner, device=rows.device)[rows]
         kept = scores > self.settings.min_score
         if asked.background is not None:
             kept &= owner != asked.background
-        masks = inside_pixels(encoding.masks[kept], encoding.size)
+        masks = draw_inside(encoding.masks[kept], encoding.size)
         ids = owner[kept] - (len(asked.names) - len(vocabulary))  # a background may stand before the names
         return self._separate(masks, ids, scores[kept], vocabulary.names)
 
     def _words(self, encoding: ZutisEncoding, asked: Asked) -> Tensor:
-        return self.clip.words(asked.rows).to(encoding.features)
+        return self.clip.encode_text(asked.rows).to(encoding.features)
 
     def _named(self, encoding: ZutisEncoding, words: Tensor) -> tuple[Tensor, Tensor]:
         """The best row of each proposal and its score, each (Q); a proposal without a cell scores 0."""
@@ -204,10 +204,10 @@ class Zutis:
         return Detections.from_masks(masks[kept].cpu().numpy(), ids[kept].cpu().numpy(), scores[kept].cpu().numpy(), names)
 
 
-def inside_pixels(masks: Tensor, size: tuple[int, int]) -> Tensor:
+def draw_inside(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """Draw probabilities (N, h, w) at ``size`` (H, W), a few at a time, and say which pixels are inside, (N, H, W) bool."""
     step = max(1, _AT_ONCE // (size[0] * size[1]))
     drawn = torch.zeros(len(masks), *size, dtype=torch.bool, device=masks.device)
     for start in range(0, len(masks), step):
-        drawn[start : start + step] = on_pixels(masks[start : start + step], size) > _INSIDE
+        drawn[start : start + step] = resize_to_pixels(masks[start : start + step], size) > _INSIDE
     return drawn

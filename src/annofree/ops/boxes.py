@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["centres", "tight_boxes"]
+__all__ = ["compute_centers", "compute_tight_boxes"]
 
 FloatArray = npt.NDArray[np.float32]
 
 
-def tight_boxes(masks: npt.NDArray[np.bool_]) -> FloatArray:
+def compute_tight_boxes(masks: npt.NDArray[np.bool_]) -> FloatArray:
     """The tight box (N, 4) of each mask (N, H, W); zeros for an empty one.
 
-    >>> tight_boxes(np.array([[[0, 1, 1], [0, 1, 0]], [[0, 0, 0], [0, 0, 0]]], bool)).tolist()
+    >>> compute_tight_boxes(np.array([[[0, 1, 1], [0, 1, 0]], [[0, 0, 0], [0, 0, 0]]], bool)).tolist()
     [[1.0, 0.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0]]
     """
     rows, columns = np.any(masks, axis=2), np.any(masks, axis=1)
@@ -23,7 +23,7 @@ def tight_boxes(masks: npt.NDArray[np.bool_]) -> FloatArray:
     return boxes
 
 
-def centres(boxes: FloatArray) -> FloatArray:
+def compute_centers(boxes: FloatArray) -> FloatArray:
     """The center x y (N, 2) of each box (N, 4)."""
     middle: FloatArray = (boxes[:, :2] + boxes[:, 2:]) / np.float32(2)
     return middle

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["covering_seeds", "kmeans", "linspace_seeds", "plusplus_seeds", "random_seeds"]
+__all__ = ["choose_covering_seeds", "choose_linspace_seeds", "choose_plusplus_seeds", "choose_random_seeds", "run_kmeans"]
 
 
-def kmeans(features: Tensor, centres: Tensor, *, iterations: int = 100, rtol: float = 1e-5, atol: float = 1e-8) -> Tensor:
+def run_kmeans(features: Tensor, centers: Tensor, *, iterations: int = 100, rtol: float = 1e-5, atol: float = 1e-8) -> Tensor:
     """Cluster ``features`` (n, C) from ``centres`` (K, C) and return labels (n,) int64 in 0 .. K - 1.
 
     A cluster that loses all its points keeps its center; the run ends when all centers are still to within
@@ -19,25 +19,25 @@ def kmeans(features: Tensor, centres: Tensor, *, iterations: int = 100, rtol: fl
     A step costs one matrix product over the centers that moved, as the sums are only corrected by the points that did.
 
     >>> points = torch.tensor([[0.0], [1.0], [9.0]])
-    >>> kmeans(points, torch.tensor([[0.0], [8.0]])).tolist()
+    >>> run_kmeans(points, torch.tensor([[0.0], [8.0]])).tolist()
     [0, 0, 1]
     """
-    n, k = len(features), len(centres)
-    sums = torch.zeros(centres.shape, dtype=torch.float64, device=features.device)
+    n, k = len(features), len(centers)
+    sums = torch.zeros(centers.shape, dtype=torch.float64, device=features.device)
     labels = torch.full((n,), -1, device=features.device)
     distances = features.new_empty(n, k)
     touched = torch.arange(k, device=features.device)
     for _ in range(iterations):
         # |x - c|^2 without |x|^2, which is the same for every center, and only for the centers that moved
-        near = centres[touched]
+        near = centers[touched]
         distances[:, touched] = torch.addmm((near * near).sum(1), features, near.T, alpha=-2)
         found = distances.argmin(1)
         touched = _move(sums, features, labels, found)
         labels = found
         counts = torch.bincount(labels, minlength=k)[:, None]
-        moved = torch.where(counts > 0, (sums / counts.clamp(min=1)).to(centres.dtype), centres)
-        still = torch.allclose(moved, centres, rtol=rtol, atol=atol)
-        centres = moved
+        moved = torch.where(counts > 0, (sums / counts.clamp(min=1)).to(centers.dtype), centers)
+        still = torch.allclose(moved, centers, rtol=rtol, atol=atol)
+        centers = moved
         if still:
             break
     return labels
@@ -65,22 +65,22 @@ def _one_hot(labels: Tensor, sums: Tensor) -> Tensor:
     return (labels[:, None] == torch.arange(len(sums), device=labels.device)).float()
 
 
-def linspace_seeds(n: int, k: int) -> Tensor:
+def choose_linspace_seeds(n: int, k: int) -> Tensor:
     """Choose at most ``k`` of ``n`` points at even steps, the first and the last among them; (k,) int64.
 
-    >>> linspace_seeds(11, 3).tolist()
+    >>> choose_linspace_seeds(11, 3).tolist()
     [0, 5, 10]
     """
     seeds: Tensor = torch.unique(torch.linspace(0, n - 1, k).round().long())
     return seeds
 
 
-def random_seeds(n: int, k: int, generator: torch.Generator) -> Tensor:
+def choose_random_seeds(n: int, k: int, generator: torch.Generator) -> Tensor:
     """Choose ``min(k, n)`` different points at random; (k,) int64."""
     return torch.randperm(n, generator=generator)[:k]
 
 
-def plusplus_seeds(features: Tensor, k: int, generator: torch.Generator) -> Tensor:
+def choose_plusplus_seeds(features: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """Choose points of ``features`` (n, C), each with odds of its squared distance to those chosen (k-means++); (k,) int64.
 
     Fewer than ``k`` come back when fewer differ.
@@ -95,14 +95,14 @@ def plusplus_seeds(features: Tensor, k: int, generator: torch.Generator) -> Tens
     return torch.tensor(chosen, device=features.device)
 
 
-def covering_seeds(meanings: Tensor, *, reach: float, at_least: int, at_most: int) -> Tensor:
+def choose_covering_seeds(meanings: Tensor, *, reach: float, at_least: int, at_most: int) -> Tensor:
     """Choose points until each of ``meanings`` (n, D) is within ``reach`` of one; (k,) int64.
 
     ``meanings`` are unit vectors and ``reach`` is a cosine distance, 0 .. 2.  The first is the point farthest from
     the mean; each next one is the farthest from all those chosen (Gonzalez), so the number follows from how many
     different things there are, between ``at_least`` and ``at_most``.
 
-    >>> covering_seeds(torch.eye(3)[[0, 0, 1, 1, 2]], reach=0.5, at_least=1, at_most=9).tolist()
+    >>> choose_covering_seeds(torch.eye(3)[[0, 0, 1, 1, 2]], reach=0.5, at_least=1, at_most=9).tolist()
     [4, 0, 2]
     """
     nearest = meanings @ torch.nn.functional.normalize(meanings.mean(0), dim=0)

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["fitted_size", "nearest", "resized", "shifted", "stitched"]
+__all__ = ["fit_size", "resize_maps", "resize_nearest", "shift_images", "stitch_maps"]
 
 
-def fitted_size(size: tuple[int, int], short: int, stride: int, longest: float = 4.0) -> tuple[int, int]:
+def fit_size(size: tuple[int, int], short: int, stride: int, longest: float = 4.0) -> tuple[int, int]:
     """Give the (H, W) that brings the short side of ``size`` to ``short`` px, in multiples of ``stride``.
 
     The aspect is kept up to rounding, except that no side grows beyond ``longest`` times ``short``.
 
-    >>> fitted_size((480, 640), 256, 32), fitted_size((3, 20000), 256, 32)
+    >>> fit_size((480, 640), 256, 32), fit_size((3, 20000), 256, 32)
     ((256, 352), (256, 1024))
     """
     scale = short / min(size)
@@ -25,24 +25,24 @@ def fitted_size(size: tuple[int, int], short: int, stride: int, longest: float =
     return height, width
 
 
-def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize maps (K, h, w) to (K, *size) bilinearly by cell centers."""
     if maps.shape[-2:] == size:
         return maps
     return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
-def nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Sample maps (..., H, W) at rows floor(i H / h) and columns floor(j W / w), as plain nearest resizing does.
 
-    >>> nearest(torch.arange(5)[None], (1, 2)).tolist()
+    >>> resize_nearest(torch.arange(5)[None], (1, 2)).tolist()
     [[0, 2]]
     """
     rows, columns = (torch.arange(n, device=maps.device) * full // n for n, full in zip(size, maps.shape[-2:], strict=True))
     return maps[..., rows[:, None], columns]
 
 
-def shifted(images: Tensor, stride: int, factor: int) -> Tensor:
+def shift_images(images: Tensor, stride: int, factor: int) -> Tensor:
     """Stack ``factor`` ** 2 copies (factor ** 2 * B, C, H, W) of images, moved by even fractions of a stride.
 
     The moves are centered, so that the cells of all copies, stitched, evenly cover the image.  Edges are repeated.
@@ -56,10 +56,10 @@ def shifted(images: Tensor, stride: int, factor: int) -> Tensor:
     return torch.cat([padded[..., y : y + height, x : x + width] for y in starts for x in starts])
 
 
-def stitched(maps: Tensor, factor: int) -> Tensor:
+def stitch_maps(maps: Tensor, factor: int) -> Tensor:
     """Interleave the maps (factor ** 2 * B, D, h, w) of moved copies into (B, D, factor * h, factor * w).
 
-    >>> stitched(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1), 2)[0, 0].tolist()
+    >>> stitch_maps(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1), 2)[0, 0].tolist()
     [[1.0, 2.0], [3.0, 4.0]]
     """
     _, dimension, height, width = maps.shape

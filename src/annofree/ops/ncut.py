@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
-__all__ = ["cut_map", "joined_cells", "oriented", "second_eigenvector"]
+__all__ = ["build_affinity", "compute_ncut", "compute_second_eigenvector", "orient_vector"]
 
 FloatArray = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
@@ -18,26 +18,26 @@ Array = npt.NDArray[np.float64]
 _FEW = 64  # below it a whole decomposition is quicker, and Lanczos needs room
 
 
-def cut_map(features: FloatArray, tau: float = 0.2, eps: float = 1e-5) -> FloatArray:
+def compute_ncut(features: FloatArray, tau: float = 0.2, eps: float = 1e-5) -> FloatArray:
     """How far each cell of ``features`` (N, D) is on the side of the thing, (N) float32 from 0 to 1.
 
     The second eigenvector, turned by the seed rule and stretched to 0 .. 1.  Where every cell is joined with every other
     there is nothing to cut, any vector solves the equation, and the answer is 0 everywhere.
 
     >>> one_in_four = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], np.float32)
-    >>> cut_map(one_in_four).round(3).tolist()
+    >>> compute_ncut(one_in_four).round(3).tolist()
     [0.0, 0.0, 0.0, 1.0]
     """
-    weights = joined_cells(features, tau, eps)
+    weights = build_affinity(features, tau, eps)
     if (weights == 1).all():
         return np.zeros(len(features), np.float32)
-    vector = oriented(second_eigenvector(weights))
+    vector = orient_vector(compute_second_eigenvector(weights))
     spread = np.ptp(vector)
     stretched = (vector - vector.min()) / spread if spread > 0 else np.zeros_like(vector)
     return stretched.astype(np.float32)
 
 
-def joined_cells(features: FloatArray, tau: float, eps: float) -> Array:
+def build_affinity(features: FloatArray, tau: float, eps: float) -> Array:
     """The weights (N, N) of the graph: 1 where the cosine of two cells is above ``tau``, else ``eps``."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     units = features / np.maximum(lengths, 1e-12)
@@ -46,7 +46,7 @@ def joined_cells(features: FloatArray, tau: float, eps: float) -> Array:
     return weights
 
 
-def second_eigenvector(weights: Array) -> Array:
+def compute_second_eigenvector(weights: Array) -> Array:
     """The second smallest solution v (N) of (D - W) v = lambda D v, D the sums of the rows of W (N, N).
 
     v = D^-1/2 u, with u the second largest eigenvector of D^-1/2 W D^-1/2, which Lanczos finds without a dense
@@ -70,10 +70,10 @@ def _second(matrix: Array) -> Array:
     return np.asarray(eigh(matrix, subset_by_index=last)[1][:, 0], np.float64)
 
 
-def oriented(vector: Array) -> Array:
+def orient_vector(vector: Array) -> Array:
     """Turn an eigenvector (N) so that its strongest cell, the seed, lies on the side above the mean.
 
-    >>> oriented(np.array([0.1, 0.1, -0.9])).tolist()
+    >>> orient_vector(np.array([0.1, 0.1, -0.9])).tolist()
     [-0.1, -0.1, 0.9]
     """
     seed = np.abs(vector).argmax()

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BACKGROUND_COLOR", "Color", "colors_of", "hexadecimal", "ink", "oklab", "palette"]
+__all__ = ["BACKGROUND_COLOR", "Color", "assign_colors", "choose_ink", "make_palette", "to_hex", "to_oklab"]
 
 Color = tuple[int, int, int]
 """Red, green and blue, 0 .. 255."""
@@ -58,51 +58,51 @@ _TO_LAB = np.array(
 )
 
 
-def palette(count: int) -> tuple[Color, ...]:
+def make_palette(count: int) -> tuple[Color, ...]:
     """Return the first ``count`` colors, all different, neither near-white nor near-black nor near-gray.
 
-    >>> palette(3)
+    >>> make_palette(3)
     ((0, 114, 178), (240, 225, 90), (210, 0, 0))
     """
     size = next((size for size in _SIZES if size >= count), _CHOSEN)
     return (*_told_apart(size)[:count], *_others(max(0, count - _CHOSEN)))
 
 
-def colors_of(names: Iterable[str]) -> dict[str, Color]:
+def assign_colors(names: Iterable[str]) -> dict[str, Color]:
     """Return the color of each name, in their order; "background", in any capitals, is gray and takes no place.
 
-    >>> colors_of(["dog", "Background", "cat"])
+    >>> assign_colors(["dog", "Background", "cat"])
     {'dog': (0, 114, 178), 'Background': (128, 128, 128), 'cat': (240, 225, 90)}
     """
     unique = dict.fromkeys(names)
     shown = [name for name in unique if name.lower() != "background"]
-    known = dict(zip(shown, palette(len(shown)), strict=True))
+    known = dict(zip(shown, make_palette(len(shown)), strict=True))
     return {name: known.get(name, BACKGROUND_COLOR) for name in unique}
 
 
-def hexadecimal(color: Color) -> str:
+def to_hex(color: Color) -> str:
     """Return a color as CSS has it.
 
-    >>> hexadecimal((0, 158, 115))
+    >>> to_hex((0, 158, 115))
     '#009e73'
     """
     return "#{:02x}{:02x}{:02x}".format(*color)
 
 
-def ink(color: Color) -> Color:
+def choose_ink(color: Color) -> Color:
     """Return black or white, whichever stands out more on a color, by the contrast ratio of WCAG 2: 4.5 at least.
 
-    >>> ink((240, 228, 66)), ink((0, 0, 160))
+    >>> choose_ink((240, 228, 66)), choose_ink((0, 0, 160))
     ((0, 0, 0), (255, 255, 255))
     """
     luminance = float(_linear(np.array(color)) @ [0.2126, 0.7152, 0.0722])
     return (0, 0, 0) if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else (255, 255, 255)
 
 
-def oklab(colors: npt.ArrayLike) -> FloatArray:
+def to_oklab(colors: npt.ArrayLike) -> FloatArray:
     """Return colors (N, 3) uint8 in OKLab as eyes see them, (4, N, 3): normal, then without L, M and S cones.
 
-    >>> oklab([(255, 255, 255)]).round(2)[0].tolist()
+    >>> to_oklab([(255, 255, 255)]).round(2)[0].tolist()
     [[1.0, 0.0, 0.0]]
     """
     seen = np.clip(_linear(np.asarray(colors)) @ _VISIONS.transpose(0, 2, 1), 0, 1)
@@ -136,14 +136,14 @@ def _grid() -> IntArray:
 
 def _colorful(colors: IntArray) -> IntArray:
     """Those of some colors (N, 3) that stand out on an image and under a black or white text."""
-    lightness, a, b = oklab(colors)[0].T
+    lightness, a, b = to_oklab(colors)[0].T
     kept: IntArray = colors[(lightness > _LIGHTNESS[0]) & (lightness < _LIGHTNESS[1]) & (np.hypot(a, b) > _CHROMA)]
     return kept
 
 
 def _steps(colors: IntArray) -> npt.NDArray[np.int32]:
     """OKLab in whole steps, the three axes first: (3, 4, N)."""
-    return np.ascontiguousarray(np.rint(oklab(colors) * _SCALE).astype(np.int32).transpose(2, 0, 1))
+    return np.ascontiguousarray(np.rint(to_oklab(colors) * _SCALE).astype(np.int32).transpose(2, 0, 1))
 
 
 def _distances(places: npt.NDArray[np.int32], place: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -10,27 +10,27 @@ from scipy import ndimage
 from skimage.measure import label
 from torch import Tensor
 
-__all__ = ["Connectivity", "boxes_of", "components", "without_small"]
+__all__ = ["Connectivity", "compute_boxes", "drop_small", "label_components"]
 
 Connectivity = Literal[4, 8]
 
 
-def components(labels: Tensor, connectivity: Connectivity) -> Tensor:
+def label_components(labels: Tensor, connectivity: Connectivity) -> Tensor:
     """Number the connected regions of equal label in ``labels`` (h, w); 0 is nothing; (h, w) int64.
 
     Regions are numbered from 1 in row-major order of their first cell.
 
-    >>> components(torch.tensor([[1, 1, 2], [0, 2, 1]]), 4).tolist()
+    >>> label_components(torch.tensor([[1, 1, 2], [0, 2, 1]]), 4).tolist()
     [[1, 1, 2], [0, 3, 4]]
     """
     regions = label(labels.cpu().numpy(), background=0, connectivity=1 if connectivity == 4 else 2)
     return torch.from_numpy(np.asarray(regions, np.int64)).to(labels.device)
 
 
-def boxes_of(regions: Tensor, count: int) -> Tensor:
+def compute_boxes(regions: Tensor, count: int) -> Tensor:
     """Tight boxes (count, 4) int64, x0 y0 x1 y1 in cells, end-exclusive, of regions 1 .. count in a map (h, w).
 
-    >>> boxes_of(torch.tensor([[0, 1, 1], [2, 0, 1]]), 2).tolist()
+    >>> compute_boxes(torch.tensor([[0, 1, 1], [2, 0, 1]]), 2).tolist()
     [[1, 0, 3, 2], [0, 1, 1, 2]]
     """
     empty = (slice(0, 0), slice(0, 0))
@@ -39,10 +39,10 @@ def boxes_of(regions: Tensor, count: int) -> Tensor:
     return torch.tensor(boxes, dtype=torch.long, device=regions.device).view(-1, 4)
 
 
-def without_small(regions: Tensor, min_area: int) -> Tensor:
+def drop_small(regions: Tensor, min_area: int) -> Tensor:
     """Drop regions of fewer than ``min_area`` cells and number the rest from 1 in the same order.
 
-    >>> without_small(torch.tensor([[1, 2, 2]]), 2).tolist()
+    >>> drop_small(torch.tensor([[1, 2, 2]]), 2).tolist()
     [[0, 1, 1]]
     """
     areas = torch.bincount(regions.flatten())

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.ops.clustering import plusplus_seeds
+from annofree.ops.clustering import choose_plusplus_seeds
 
-__all__ = ["clusters", "eigenvectors", "framed", "pairwise_iou", "winner"]
+__all__ = ["choose_winner", "cluster_points", "compute_eigenvectors", "compute_pairwise_iou", "find_spanning"]
 
 _EPS = 1e-12
 _SAME = 1e-6  # cosines that differ by less are equal
@@ -21,7 +21,7 @@ _TOLERANCE = 1e-4  # of the points' variance, by which centers may still move at
 _ROWS = 1024  # of the cosines that are looked at together
 
 
-def eigenvectors(features: Tensor, k: int) -> Tensor:
+def compute_eigenvectors(features: Tensor, k: int) -> Tensor:
     """The ``k`` smallest solutions v of (W - A) v = lambda W v for cells ``features`` (N, D), (N, k or fewer) float64.
 
     A (N, N) holds cosines, stretched to 0 .. 1 by their least and largest, W the sums of its rows.  Columns are in rising order
@@ -51,49 +51,49 @@ def _extremes(units: Tensor) -> tuple[float, float]:
     return min(float(b.min()) for b in blocks), max(float(b.max()) for b in blocks)
 
 
-def clusters(points: Tensor, k: int, generator: torch.Generator, *, restarts: int = 10, iterations: int = 300) -> Tensor:
+def cluster_points(points: Tensor, k: int, generator: torch.Generator, *, restarts: int = 10, iterations: int = 300) -> Tensor:
     """Split ``points`` (N, C) into ``k`` clusters, (N) int64: the best of ``restarts`` of k-means, each from k-means++ seeds.
 
     The best has the least sum of squared distances.  Fewer clusters come back where fewer points differ.
     """
-    starts = [plusplus_seeds(points, k, generator) for _ in range(restarts)]
+    starts = [choose_plusplus_seeds(points, k, generator) for _ in range(restarts)]
     count = min(map(len, starts))
-    centres = points[torch.stack([s[:count] for s in starts])]
+    centers = points[torch.stack([s[:count] for s in starts])]
     still = _TOLERANCE * points.var(0, unbiased=False).mean()
     for _ in range(iterations):
-        labels = _nearest(points, centres)[0]
+        labels = _nearest(points, centers)[0]
         chosen = F.one_hot(labels, count).to(points)
         sizes = chosen.sum(1)[..., None]
-        moved = torch.where(sizes > 0, chosen.transpose(1, 2) @ points / sizes.clamp(min=1), centres)
-        shift = (moved - centres).square().sum((1, 2)).max()
-        centres = moved
+        moved = torch.where(sizes > 0, chosen.transpose(1, 2) @ points / sizes.clamp(min=1), centers)
+        shift = (moved - centers).square().sum((1, 2)).max()
+        centers = moved
         if shift <= still:
             break
-    labels, distances = _nearest(points, centres)
+    labels, distances = _nearest(points, centers)
     return labels[distances.sum(1).argmin()]
 
 
-def _nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest of ``centres`` (R, k, C) to each of ``points`` (N, C), and how far it is, squared; both (R, N)."""
-    distances = (points * points).sum(1)[:, None] - 2 * points @ centres.transpose(1, 2) + centres.square().sum(2)[:, None]
+    distances = (points * points).sum(1)[:, None] - 2 * points @ centers.transpose(1, 2) + centers.square().sum(2)[:, None]
     nearest, labels = distances.min(2)
     return labels, nearest
 
 
-def framed(masks: Tensor) -> Tensor:
+def find_spanning(masks: Tensor) -> Tensor:
     """Which of ``masks`` (M, H, W) bool span the image's full height or full width, (M) bool: more likely a background.
 
-    >>> framed(torch.tensor([[[1, 0, 1], [0, 0, 0]], [[0, 1, 1], [0, 0, 0]], [[1, 0, 0], [1, 0, 0]]]).bool()).tolist()
+    >>> find_spanning(torch.tensor([[[1, 0, 1], [0, 0, 0]], [[0, 1, 1], [0, 0, 0]], [[1, 0, 0], [1, 0, 0]]]).bool()).tolist()
     [True, False, True]
     """
     rows, columns = masks.any(2), masks.any(1)
     return (rows[:, 0] & rows[:, -1]) | (columns[:, 0] & columns[:, -1])
 
 
-def pairwise_iou(masks: Tensor) -> Tensor:
+def compute_pairwise_iou(masks: Tensor) -> Tensor:
     """IoU (M, M) of any two of ``masks`` (M, H, W) bool; 0 for two empty ones.
 
-    >>> pairwise_iou(torch.tensor([[[1, 1]], [[1, 0]]]).bool()).tolist()
+    >>> compute_pairwise_iou(torch.tensor([[[1, 1]], [[1, 0]]]).bool()).tolist()
     [[1.0, 0.5], [0.5, 1.0]]
     """
     flat = masks.flatten(1).float()
@@ -101,7 +101,7 @@ def pairwise_iou(masks: Tensor) -> Tensor:
     return both / (areas[:, None] + areas - both).clamp(min=1)
 
 
-def winner(masks: Tensor) -> tuple[int, float]:
+def choose_winner(masks: Tensor) -> tuple[int, float]:
     """The mask of ``masks`` (M, H, W) bool that agrees best with the others, and its mean IoU with them.
 
     Masks that span the full height or width stand back, unless all do.  Votes are sums of IoUs with all that stand; of equal
@@ -110,12 +110,12 @@ def winner(masks: Tensor) -> tuple[int, float]:
     >>> squares = torch.zeros(4, 9, 9, dtype=torch.bool)
     >>> for mask, side in zip(squares, (9, 2, 3, 4)):
     ...     mask[:side, :side] = True
-    >>> winner(squares)[0]
+    >>> choose_winner(squares)[0]
     2
     """
-    back = framed(masks)
+    back = find_spanning(masks)
     standing = torch.arange(len(masks), device=masks.device)[~back] if not bool(back.all()) else torch.arange(len(masks))
-    votes = pairwise_iou(masks[standing]).double().sum(1)
+    votes = compute_pairwise_iou(masks[standing]).double().sum(1)
     best = int((votes > votes.max() - 1e-6).float().argmax())  # rounding breaks no tie
     others = len(standing) - 1
     return int(standing[best]), float((votes[best] - 1) / others) if others else 1.0

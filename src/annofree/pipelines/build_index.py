@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from annofree.errors import unknown_name
+from annofree.errors import build_unknown_error
 from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
-from annofree.runs.clock import Clock, Timings
+from annofree.runs.clock import StageTimer, Timings
 
 __all__ = ["SQUARES", "IndexSummary", "build_index"]
 
@@ -44,7 +44,7 @@ def build_index(
     threads: int = 4,
     device: str = "auto",
     callbacks: Callbacks = Callbacks(),
-    clock: Clock | None = None,
+    clock: StageTimer | None = None,
 ) -> IndexSummary:
     """Embed images for ``retrieve``; the same call resumes after a kill.
 
@@ -60,16 +60,16 @@ def build_index(
     for name, value in (("batch", batch), ("shard", shard), ("threads", threads)):
         check_range(name, value, 1)
     if whole not in (None, *SQUARES):
-        raise unknown_name("way to make a square", str(whole), SQUARES)
+        raise build_unknown_error("way to make a square", str(whole), SQUARES)
     from annofree.io.image_sources import Source
     from annofree.methods.load_clip import load_clip
 
-    clock, first = clock or Clock.started(), [-1]
+    clock, first = clock or StageTimer.started(), [-1]
 
     def count(done: int, total: int) -> None:
         if first[0] < 0:
             first[0] = done
-            clock.turn("other")  # loading is over
+            clock.switch("other")  # loading is over
         callbacks.on_progress(done, total)
 
     given = [inputs] if isinstance(inputs, str | Path) else inputs
@@ -89,4 +89,4 @@ def build_index(
     )
     for name, why in manifest["failed"].items():
         callbacks.on_failure(name, why if name in why else f"{name}: {why}")
-    return IndexSummary(Path(out), manifest, clock.timings(manifest["inputs"] - first[0], len(manifest["failed"])))
+    return IndexSummary(Path(out), manifest, clock.summarize(manifest["inputs"] - first[0], len(manifest["failed"])))

@@ -65,10 +65,10 @@ def _memory() -> int | None:
 def _caches() -> dict[str, dict[str, Any]]:
     from huggingface_hub import constants
 
-    from annofree.hub.download import cache_folder
-    from annofree.hub.store import home
+    from annofree.hub.download import find_cache_folder
+    from annofree.hub.store import find_home
 
-    places = {"hugging_face": cache_folder(), "annofree": home()}
+    places = {"hugging_face": find_cache_folder(), "annofree": find_home()}
     offline = {"offline": bool(constants.HF_HUB_OFFLINE)}
     return {name: _place(path) | (offline if name == "hugging_face" else {}) for name, path in places.items()}
 
@@ -89,18 +89,18 @@ def _font() -> str | None:
 
 
 def _models() -> list[str]:
-    from annofree.hub.download import present
-    from annofree.hub.store import all_cards
+    from annofree.hub.download import find_present
+    from annofree.hub.store import list_cards
 
-    return [card.name for card in all_cards().values() if present(card) is not None]
+    return [card.name for card in list_cards().values() if find_present(card) is not None]
 
 
 def _presets() -> dict[str, dict[str, Any]]:
     """For each preset the models that would have to be fetched, and about how many bytes they are."""
-    from annofree.hub.download import present
-    from annofree.hub.presets import presets
+    from annofree.hub.download import find_present
+    from annofree.hub.presets import list_presets
 
-    lacks = {n: [c for c in preset.cards().values() if present(c) is None] for n, preset in presets().items()}
+    lacks = {n: [c for c in preset.find_cards().values() if find_present(c) is None] for n, preset in list_presets().items()}
     return {
         name: {
             "missing": [c.name for c in cards if c.hub],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.io.callbacks import Callbacks
 from annofree.methods.registry import OBJECTNESS_ROLES, find_method
 from annofree.methods.tuning import POLICIES
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from annofree.evaluation.metrics.coverage import Coverage
     from annofree.evaluation.predict_semantic import SemanticResult
     from annofree.evaluation.score_instances import GroundTruth, InstanceEvaluation, Rows
-    from annofree.runs.clock import Clock
+    from annofree.runs.clock import StageTimer
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -69,7 +69,7 @@ def evaluate(
     split: str | None = None,
     out: str | Path | None = None,
     callbacks: Callbacks = _SILENT,
-    clock: Clock | None = None,
+    clock: StageTimer | None = None,
 ) -> Evaluation:
     """Score ``predictions``, or a method on ``images``, against ground truth; every option is that of ``annofree evaluate``.
 
@@ -104,21 +104,21 @@ def evaluate(
 
 def _check(options: dict[str, Any], method: str | None) -> None:
     """Refuse what can be refused before any file is read."""
-    from annofree.evaluation.metrics.limits import checked_limit
+    from annofree.evaluation.metrics.limits import check_limit
     from annofree.io.atomic import make_folder
 
     if options["task"] not in _TASKS:
-        raise unknown_name("task", options["task"], _TASKS)
+        raise build_unknown_error("task", options["task"], _TASKS)
     if options["policy"] not in POLICIES:
-        raise unknown_name("policy", options["policy"], POLICIES)
+        raise build_unknown_error("policy", options["policy"], POLICIES)
     if options["objectness"] not in OBJECTNESS_ROLES:
-        raise unknown_name("objectness source", options["objectness"], OBJECTNESS_ROLES)
+        raise build_unknown_error("objectness source", options["objectness"], OBJECTNESS_ROLES)
     out = None if options["out"] is None else Path(options["out"])
     if out is not None and out.is_dir():
         raise InputError(f"expected a file to write the scores to, but {out} is a folder; name one in it, {out}/scores.json")
     (_check_semantic if options["task"] == "semantic" else _check_instances)(options)
     find_method(method or "", options["variant"])
-    checked_limit(options["max_detections"])
+    check_limit(options["max_detections"])
     if out is not None:
         make_folder(out.parent)
 
@@ -143,7 +143,7 @@ def _check_instances(options: dict[str, Any]) -> None:
     if (images is None) == (predictions is None):
         raise InputError("expected either --images DIR or --predictions FILE, got " + ("both" if images else "neither"))
     if options["iou"] not in (None, *_IOU):
-        raise unknown_name("IoU", str(options["iou"]), _IOU)
+        raise build_unknown_error("IoU", str(options["iou"]), _IOU)
     if pictures is not None and (options["page"] is None or predictions is None):
         raise InputError("expected --pictures with --page and --predictions only; leave it out")
     if pictures is not None and not Path(pictures).is_dir():
@@ -153,7 +153,7 @@ def _check_instances(options: dict[str, Any]) -> None:
 class _Timer:
     """Progress, and the seconds when the last image was done."""
 
-    def __init__(self, callbacks: Callbacks, clock: Clock | None) -> None:
+    def __init__(self, callbacks: Callbacks, clock: StageTimer | None) -> None:
         self.on_progress, self.on_note, self.clock = callbacks.on_progress, callbacks.on_note, clock
         self.images, self._at = 0, 0.0
 
@@ -192,8 +192,8 @@ def _instances(
         write_json(paths["out"], result.to_json_dict(), indent=2)
     page = paths["page"]
     if page is not None:
-        pictures = options["pictures"] or paths["images"]
-        page = write_page(page, truth, found, result, None if pictures is None else open_below(Path(pictures)))
+        images = options["pictures"] or paths["images"]
+        page = write_page(page, truth, found, result, None if images is None else open_below(Path(images)))
     return timer.evaluation(result, notes, page)
 
 
@@ -202,7 +202,7 @@ def _found(
 ) -> tuple[Rows, dict[str, Any], Coverage | None]:
     """Predictions, from a file or of a method, what is said of them, and how many images of a file have any."""
     from annofree.evaluation.metrics.shapes import choose_iou_type
-    from annofree.evaluation.predict_instances import predicted, truth_images
+    from annofree.evaluation.predict_instances import predict_images, read_truth_images
     from annofree.evaluation.score_instances import read_predictions
 
     predictions, images = paths["predictions"], paths["images"]
@@ -212,7 +212,7 @@ def _found(
     assert images is not None  # noqa: S101  # checked
     choose_iou_type(truth.known, [], iou)  # methods give masks: what the truth lacks is said before one runs
     method = build()
-    rows = predicted(method, truth_images(truth.known, images), truth.known, timer.on_progress).annotations
+    rows = predict_images(method, read_truth_images(truth.known, images), truth.known, timer.on_progress).annotations
     timer.finish_images(len(truth.known.images))
     return rows, {"provenance": method.provenance}, None
 
@@ -221,11 +221,11 @@ def _semantic(
     path: Path, paths: dict[str, Path | None], protocol: str, split: str | None, build: Callable[[], Any], timer: _Timer
 ) -> Evaluation:
     from annofree.evaluation.predict_semantic import score_label_maps, score_method, write_semantic
-    from annofree.evaluation.protocols.semantic import semantic_protocol
+    from annofree.evaluation.protocols.semantic import find_semantic_protocol
     from annofree.protocols import SemanticSegmenter
 
-    rules = semantic_protocol(protocol)
-    dataset = rules.dataset(path, paths["images"], split)
+    rules = find_semantic_protocol(protocol)
+    dataset = rules.open_dataset(path, paths["images"], split)
     if paths["predictions"] is not None:
         result = score_label_maps(paths["predictions"], dataset, rules, timer.on_progress)
     else:

@@ -10,7 +10,7 @@ from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
 
 if TYPE_CHECKING:
-    from annofree.formats.annotations import Pictures
+    from annofree.formats.annotations import AnnotatedImages
     from annofree.formats.round_trip import Fidelity
 
 __all__ = ["export"]
@@ -37,15 +37,15 @@ def export(
     annofree.errors.InputError: unknown format 'coko'; did you mean 'coco'? Known: ...
     """
     from annofree.formats.registry import export as write
-    from annofree.formats.registry import format_named
+    from annofree.formats.registry import find_format
 
-    format_named(format_)  # before anything is read
+    find_format(format_)  # before anything is read
     root = None if image_root is None else Path(image_root)
     found = _instances(Path(run))
     return write(found, format_, Path(out), images=images, image_root=root, on_progress=callbacks.on_progress)  # type: ignore[arg-type]  # it checks
 
 
-def _instances(run: Path) -> Pictures:
+def _instances(run: Path) -> AnnotatedImages:
     """Open the annotations of a run, with the name of what made them."""
     from annofree.formats.registry import read_run
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.runs.images import image_opener
 
 if TYPE_CHECKING:
     from annofree.evaluation.review.rank import Look
     from annofree.evaluation.review.risk import Part
-    from annofree.formats.annotations import Thing
+    from annofree.formats.annotations import Annotation
     from annofree.protocols import Segmenter
     from annofree.render.page_images import Opener
     from annofree.structures import Vocabulary
@@ -40,7 +40,7 @@ def look_again(
     names = tuple(dict.fromkeys(part.strip() for part in parts))
     for name in names:
         if name not in VIEWS:
-            raise unknown_name("view", name, VIEWS)
+            raise build_unknown_error("view", name, VIEWS)
     opener = image_opener(run, images)
     if opener is None:
         raise InputError(
@@ -74,22 +74,22 @@ def _method(settings: Mapping[str, Any], device: str, vocabulary: Vocabulary) ->
         negatives,
         policy=settings.get("policy", "all"),
     )
-    found = plan.tasks(vocabulary).instances
+    found = plan.load_tasks(vocabulary).instances
     assert found is not None  # noqa: S101 -- it is the task that was asked for
     return found
 
 
 def _look(method: Segmenter, vocabulary: Vocabulary, opened: Opener, names: Sequence[str], min_score: float) -> Look:
-    from annofree.evaluation.review.consistency_views import VIEWS, jitter
+    from annofree.evaluation.review.consistency_views import VIEWS, combine_views
 
-    def look(file_name: str, things: Sequence[Thing]) -> Part:
+    def look(file_name: str, things: Sequence[Annotation]) -> Part:
         image = opened(file_name)
         encodings = method.encode([VIEWS[name].look(image) for name in names])
         parts: dict[str, Part] = {}
         for name, encoding in zip(names, encodings, strict=True):
             found = method.instances(encoding, vocabulary)
-            again = VIEWS[name].again(found[found.scores >= min_score], image.size)
+            again = VIEWS[name].map_back(found[found.scores >= min_score], image.size)
             parts[name] = VIEWS[name].compare(things, again, image.size)
-        return jitter(parts)
+        return combine_views(parts)
 
     return look

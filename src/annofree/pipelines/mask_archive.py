@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from annofree.errors import InputError, MissingError, unknown_name
+from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
-from annofree.runs.clock import Clock, Timings
+from annofree.runs.clock import StageTimer, Timings
 
 if TYPE_CHECKING:
     from annofree.protocols import Objectness
@@ -55,7 +55,7 @@ def mask_archive(
     sheet: int = 12,
     device: str = "auto",
     callbacks: Callbacks = Callbacks(),
-    clock: Clock | None = None,
+    clock: StageTimer | None = None,
 ) -> MaskSummary:
     """Mask the most salient object of each image; write masks.jsonl and sheets; the same call resumes after a kill.
 
@@ -72,23 +72,23 @@ def mask_archive(
     _check(by, refine, side, batch_size, sheet)
     from annofree.retrieval.archive import Archive, MaskWriter
 
-    clock, folder = clock or Clock.started(), Path(archive)
+    clock, folder = clock or StageTimer.started(), Path(archive)
 
     def count(done: int, total: int) -> None:
         if clock.part == "load":
-            clock.turn("other")
+            clock.switch("other")
         callbacks.on_progress(done, total)
 
-    pictures = Archive.read(folder)
+    images = Archive.read(folder)
     source = _source(by, models, None if weights is None else Path(weights), side, device)
     from annofree.retrieval.mask_sheets import write_mask_sheets
     from annofree.runs.mask_archive import mask_archive as write_masks
 
     about = {"by": by, "refine": refine, "model": source.provenance}
     with MaskWriter(folder, about) as writer:
-        known = len(writer.done & set(pictures.ids))
+        known = len(writer.done & set(images.ids))
         failed = write_masks(
-            pictures,
+            images,
             writer,
             source,
             refine=refine,  # type: ignore[arg-type]  # one of two words
@@ -99,19 +99,19 @@ def mask_archive(
     before = clock.elapsed
     if sheet:
         callbacks.on_stage("sheets", "")
-        write_mask_sheets(pictures, folder, sheet, callbacks.on_progress)
+        write_mask_sheets(images, folder, sheet, callbacks.on_progress)
     sheets = clock.elapsed - before if sheet else None
-    made = len(pictures) - len(failed)
-    timings = clock.timings(made - known, len(failed))
-    return MaskSummary(folder, len(pictures), made, known, failed, about, timings, sheets)
+    made = len(images) - len(failed)
+    timings = clock.summarize(made - known, len(failed))
+    return MaskSummary(folder, len(images), made, known, failed, about, timings, sheets)
 
 
 def _check(by: str, refine: str, side: int | None, batch_size: int, sheet: int) -> None:
     """Refuse words and numbers that do not serve."""
     if by not in SOURCES:
-        raise unknown_name("source of masks", by, SOURCES)
+        raise build_unknown_error("source of masks", by, SOURCES)
     if refine not in REFINEMENTS:
-        raise unknown_name("refinement", refine, REFINEMENTS)
+        raise build_unknown_error("refinement", refine, REFINEMENTS)
     for name, value, least in (("side", side, 1), ("batch_size", batch_size, 1), ("sheet", sheet, 0)):
         check_range(name, value, least)
 
@@ -122,18 +122,18 @@ def _source(by: str, models: str, weights: Path | None, side: int | None, device
         return _selfmask(weights, side, device)
     if weights is not None or side is not None:
         raise InputError(f"expected --weights and --side with --by selfmask only, got them with {by}; leave them out")
-    from annofree.methods.components import device_named
-    from annofree.training.selfmask.spectral_voting import source_named
+    from annofree.methods.components import resolve_device
+    from annofree.training.selfmask.spectral_voting import load_source
 
-    return source_named(by, models, device_named(device))
+    return load_source(by, models, resolve_device(device))
 
 
 def _selfmask(weights: Path | None, side: int | None, device: str) -> Objectness:
     """Load a SelfMask that was trained, or the released one."""
     from annofree.hub.download import find
-    from annofree.hub.store import card_named
+    from annofree.hub.store import find_card
 
-    card = card_named(_RELEASED)
+    card = find_card(_RELEASED)
     local = find(card) if weights is None else None
     if weights is None and local is None:
         raise MissingError(
@@ -141,9 +141,9 @@ def _selfmask(weights: Path | None, side: int | None, device: str) -> Objectness
             "--weights, or a folder of `annofree train selfmask`, or choose --by found-bkg or tokencut, which need a DINO only"
         )
     from annofree.features.selfmask import SelfMask
-    from annofree.methods.components import device_named
+    from annofree.methods.components import resolve_device
 
     if weights is not None:
-        return SelfMask(weights, device_named(device), side=side)
+        return SelfMask(weights, resolve_device(device), side=side)
     assert local is not None  # noqa: S101 -- else it was refused above
-    return SelfMask(local.folder, device_named(device), card=local.card, side=side)
+    return SelfMask(local.folder, resolve_device(device), card=local.card, side=side)

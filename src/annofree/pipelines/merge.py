@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from annofree.io.callbacks import Callbacks
 
 if TYPE_CHECKING:
-    from annofree.runs.clock import Clock
+    from annofree.runs.clock import StageTimer
 
 __all__ = ["merge"]
 
 
 def merge(
-    runs: Sequence[str | Path], out: str | Path, *, callbacks: Callbacks = Callbacks(), clock: Clock | None = None
+    runs: Sequence[str | Path], out: str | Path, *, callbacks: Callbacks = Callbacks(), clock: StageTimer | None = None
 ) -> dict[str, Any]:
     """Join runs of the same settings over the shards of the same images, and return what the new run.json holds.
 
@@ -27,11 +27,11 @@ def merge(
     Traceback (most recent call last):
     annofree.errors.InputError: examples is not a run folder (no shards/settings.json); pass the --out of `annofree segment`
     """
-    from annofree.runs.store.chunks import Shards
+    from annofree.runs.store.chunks import Chunks
 
     folders = [Path(run) for run in runs]
     for folder in folders:
-        Shards(folder).need_begun()  # before anything heavy is imported
-    from annofree.runs.merge import merge as join
+        Chunks(folder).require_begun()  # before anything heavy is imported
+    from annofree.runs.merge import merge_runs as join
 
     return join(folders, Path(out), on_progress=callbacks.on_progress, clock=clock)

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from annofree.errors import InputError, unknown_name
-from annofree.hub.presets import preset_named
+from annofree.errors import InputError, build_unknown_error
+from annofree.hub.presets import find_preset
 from annofree.methods.registry import OBJECTNESS_ROLES, Entry, find_method, resolve_method_name
-from annofree.methods.tuning import POLICIES, default_method
+from annofree.methods.tuning import POLICIES, find_default_method
 from annofree.structures import BACKGROUND
 
 if TYPE_CHECKING:
@@ -65,15 +65,15 @@ class Plan:
             ("objectness source", self.objectness, tuple(OBJECTNESS_ROLES)),
         ):
             if value not in known:
-                raise unknown_name(what, value, known)
+                raise build_unknown_error(what, value, known)
 
     def check(self) -> None:
         """Refuse, before anything heavy is imported, unknown methods, variants and models, and tasks that nobody does."""
-        preset_named(self.models).cards()
-        for name in self.named().values():
+        find_preset(self.models).find_cards()
+        for name in self.resolve_methods().values():
             find_method(name, self._variant_of(name))
 
-    def named(self) -> dict[str, str]:
+    def resolve_methods(self) -> dict[str, str]:
         """The method of each task that is needed: of the named ones, those that can do least choose first.
 
         Raises InputError for an unknown method, and for one that is left with nothing to do.
@@ -89,7 +89,7 @@ class Plan:
         return {t: who.get(t) or self._default(t) for t in needed}
 
     def _default(self, task: str) -> str:
-        return default_method(self.models, task) if self.policy != "all" else DEFAULTS[task]
+        return find_default_method(self.models, task) if self.policy != "all" else DEFAULTS[task]
 
     @property
     def _names(self) -> list[str]:
@@ -117,20 +117,20 @@ class Plan:
             "precision": self.precision,
             "overlaps": None if self.overlaps is None else asdict(self.overlaps),
             "policy": self.policy,
-            "methods": self.named(),
+            "methods": self.resolve_methods(),
             "negatives": list(self.negatives),
         }
 
-    def cards(self) -> list[Card]:
+    def list_cards(self) -> list[Card]:
         """The cards of the models that the methods need, and of no others; raises InputError as ``named`` does."""
-        entries = [find_method(name) for name in self.named().values()]
-        roles = {role for entry in entries for role in entry.roles(self.objectness)}
+        entries = [find_method(name) for name in self.resolve_methods().values()]
+        roles = {role for entry in entries for role in entry.list_roles(self.objectness)}
         own = [card for entry in entries for card in entry.cards]
-        return own + [card for role, card in preset_named(self.models).cards().items() if role in roles]
+        return own + [card for role, card in find_preset(self.models).find_cards().items() if role in roles]
 
     def specs(self) -> dict[str, MethodSpec]:
         """How each method is assembled, by task; raises InputError for negatives that no method can let compete."""
-        specs = {task: self._spec(name) for task, name in self.named().items()}
+        specs = {task: self._spec(name) for task, name in self.resolve_methods().items()}
         if self.negatives and not any(spec.competing() or self._competes(spec) for spec in specs.values()):
             names = " and ".join(dict.fromkeys(spec.method for spec in specs.values()))
             raise InputError(
@@ -162,7 +162,7 @@ class Plan:
         """Whether a policy lets names compete, so that negatives may win."""
         return self.policy != "all" and "clip" in spec.entry.needs
 
-    def tasks(self, vocabulary: Vocabulary) -> Tasks:
+    def load_tasks(self, vocabulary: Vocabulary) -> Tasks:
         """Build the methods and put them to their tasks; a method of several tasks is built once."""
         from annofree.detections.nms import Overlaps
         from annofree.runs.tasks import Tasks
@@ -179,7 +179,7 @@ def parse_tasks(task: str | Iterable[str]) -> tuple[str, ...]:
     wanted = _parse_names(task)
     for part in wanted:
         if part not in TASKS:
-            raise unknown_name("task", part, TASKS)
+            raise build_unknown_error("task", part, TASKS)
     return wanted
 
 
@@ -188,7 +188,7 @@ def parse_stuff(stuff: str | Iterable[str] | None, vocabulary: Vocabulary) -> tu
     names = _parse_names(stuff or ())
     for name in names:
         if name not in vocabulary.names:
-            raise unknown_name("stuff among the classes", name, vocabulary.names)
+            raise build_unknown_error("stuff among the classes", name, vocabulary.names)
         if name.lower() == BACKGROUND:
             raise InputError(f"expected stuff with a name of its own, got {name!r}, which is no segment; leave it out")
     return names

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.io.callbacks import Callbacks
 from annofree.pipelines.plan import Plan, parse_negatives, parse_stuff
 from annofree.pipelines.segment import RunResult, execute, parse_overlaps, report_complete
@@ -14,7 +14,7 @@ from annofree.structures import Vocabulary
 
 if TYPE_CHECKING:
     from annofree.detections.nms import Overlaps
-    from annofree.runs.clock import Clock
+    from annofree.runs.clock import StageTimer
     from annofree.runs.run import Run
     from annofree.structures import Classes
 
@@ -39,7 +39,7 @@ def relabel(
     overlays: bool = False,
     fresh: bool = False,
     callbacks: Callbacks = _SILENT,
-    clock: Clock | None = None,
+    clock: StageTimer | None = None,
 ) -> RunResult:
     """Ask a run that kept its encodings for other names; the results are those of a new run, up to fp16.
 
@@ -51,15 +51,15 @@ def relabel(
     >>> folder = Path(tempfile.mkdtemp())
     >>> options = {"models": "tiny", "device": "cpu", "overlays": False, "keep_encodings": True}
     >>> _ = annofree.segment("examples/scenes/oranges.jpg", "orange", out=folder / "run", **options)
-    >>> annofree.relabel(folder / "run", "elephant, banana", out=folder / "other").summary["instances"]
+    >>> annofree.relabel(folder / "run", "elephant, banana", out=folder / "other").read_summary["instances"]
     0
     """
     if presence not in PRESENCE:
-        raise unknown_name("way to tell presence", presence, PRESENCE)
+        raise build_unknown_error("way to tell presence", presence, PRESENCE)
     run, out, vocabulary = Path(run), Path(out), Vocabulary.of(classes)
-    from annofree.runs.relabel import asked_of
+    from annofree.runs.relabel import read_settings
 
-    settings = asked_of(run)
+    settings = read_settings(run)
     if out.resolve() == run.resolve():
         raise InputError(f"expected another folder to write to than {run}, which has the encodings; choose another --out")
     names = parse_stuff(stuff, vocabulary), parse_negatives(negatives, vocabulary)
@@ -99,20 +99,20 @@ def _run(
     overlays: bool,
     callbacks: Callbacks,
 ) -> Run:
-    from annofree.runs.config import Request
-    from annofree.runs.relabel import part_of
+    from annofree.runs.config import RunConfig
+    from annofree.runs.relabel import read_shard
     from annofree.runs.run import Run
-    from annofree.runs.store.chunks import Shards
+    from annofree.runs.store.chunks import Chunks
 
-    request = Request(
+    request = RunConfig(
         out,
-        Shards(run).ids(),
+        Chunks(run).read_ids(),
         Path(settings["asked"]["root"]),
         vocabulary,
         plan.resume_key() | {"relabelled": str(run.resolve()), "presence": presence},
         plan.wanted,
         plan.stuff,
-        part_of(settings),
+        read_shard(settings),
         settings["stretch"],
         min_score,
         overlays,
@@ -120,15 +120,17 @@ def _run(
     return Run(request, callbacks)
 
 
-def _execute(folder: Path, run: Run, plan: Plan, clock: Clock | None, fresh: bool) -> RunResult:
-    from annofree.methods.components import device_named
-    from annofree.runs.clock import Clock
-    from annofree.runs.relabel import Kept
+def _execute(folder: Path, run: Run, plan: Plan, clock: StageTimer | None, fresh: bool) -> RunResult:
+    from annofree.methods.components import resolve_device
+    from annofree.runs.clock import StageTimer
+    from annofree.runs.relabel import StoredEncodings
 
-    request, tasks = run.request, plan.tasks(run.request.vocabulary)
+    request, tasks = run.request, plan.load_tasks(run.request.vocabulary)
     remarks = tasks.remarks(request.vocabulary)
-    feed = Kept(folder, tasks, request.overlays, device_named(plan.device), clock=clock or Clock.started(None))
+    feed = StoredEncodings(
+        folder, tasks, request.overlays, resolve_device(plan.device), clock=clock or StageTimer.started(None)
+    )
     presence = request.settings["presence"]
     if presence == "folder":
-        tasks = feed.calibrated(request.vocabulary)
+        tasks = feed.with_calibration(request.vocabulary)
     return execute(run, plan, tasks, feed, {"relabelled": str(folder), "presence": presence}, remarks, fresh=fresh)

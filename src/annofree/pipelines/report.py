@@ -40,4 +40,4 @@ def report(
     from annofree.runs.report import write_report
 
     place = folder / "report" if out is None else Path(out)
-    return write_report(folder, place, shown=shown, crops=crops, sheets=sheets, picture=opener)
+    return write_report(folder, place, shown=shown, crops=crops, sheets=sheets, image=opener)

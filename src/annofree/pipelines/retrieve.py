@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
 
@@ -66,7 +66,7 @@ def retrieve(
     for name, value, least in (("k", k, 1), ("probes", probes, 1), ("sheet", sheet, 0)):
         check_range(name, value, least)
     if method not in SEARCHES:
-        raise unknown_name("retrieval method", method, SEARCHES)
+        raise build_unknown_error("retrieval method", method, SEARCHES)
     from annofree.io.class_names import read_vocabulary
     from annofree.retrieval.open_index import open_index
 
@@ -120,4 +120,4 @@ def _clip(index: Index, models: str | None, device: str, templates: str | None) 
         before, now = index.model.get(what), json.loads(json.dumps(clip.provenance.get(what)))
         if before != now:
             raise InputError(f"expected the model that made {index.folder}, but its {what} was {before!r}, now it is {now!r}")
-    return clip if templates is None else clip.prompted(templates)
+    return clip if templates is None else clip.with_prompts(templates)

@@ -47,7 +47,7 @@ def review(
     folder = Path(run)
     about = read_about(folder)  # before anything heavy is imported
     from annofree.evaluation.review.page import write_review_page
-    from annofree.evaluation.review.rank import rank, things_by_name, write_review
+    from annofree.evaluation.review.rank import rank_images, read_instances_by_name, write_review
     from annofree.runs.images import image_opener
 
     again = None
@@ -56,8 +56,10 @@ def review(
 
         least = max(min_score, float((about.get("settings") or {}).get("min_score") or 0.0))
         again = look_again(look, folder, about, images, device, least)
-    other = None if against is None else things_by_name(Path(against) / "annotations.json", min_score)
-    ranked = rank(folder, worst, by=risk, min_score=min_score, look=again, against=other, on_progress=callbacks.on_progress)
+    other = None if against is None else read_instances_by_name(Path(against) / "annotations.json", min_score)
+    ranked = rank_images(
+        folder, worst, by=risk, min_score=min_score, look=again, against=other, on_progress=callbacks.on_progress
+    )
     written = replace(ranked, folder=folder / "review" if out is None else Path(out))
     rows = write_review(written, folder, written.folder)
     write_review_page(written, folder, written.folder, rows, image_opener(folder, images))

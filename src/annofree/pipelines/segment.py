@@ -18,8 +18,8 @@ from annofree.structures import Vocabulary
 if TYPE_CHECKING:
     from annofree.detections.nms import Overlaps
     from annofree.io.image_inputs import ImageInput
-    from annofree.runs.clock import Clock
-    from annofree.runs.config import EncodingSource, Request
+    from annofree.runs.clock import StageTimer
+    from annofree.runs.config import EncodingSource, RunConfig
     from annofree.runs.inputs import Inputs
     from annofree.runs.run import Run
     from annofree.runs.tasks import Prediction, Tasks
@@ -58,7 +58,7 @@ class RunResult:
         """
         from annofree.runs.store.reader import StoredRun
 
-        for image in StoredRun.read(self.out, images=self.out).pictures():
+        for image in StoredRun.read(self.out, images=self.out).read_images():
             yield image.file_name, image.found
 
 
@@ -110,7 +110,7 @@ class SegmentOptions(TypedDict, total=False):
     # what is called on progress, notes and failures
     callbacks: Callbacks
     # counts the seconds of run.json; one that runs already counts what came before, too
-    clock: Clock | None
+    clock: StageTimer | None
 
 
 @overload
@@ -148,7 +148,7 @@ def segment(
     batch_size: int = 4,
     limit: int | None = None,
     callbacks: Callbacks = _SILENT,
-    clock: Clock | None = None,
+    clock: StageTimer | None = None,
 ) -> list[Prediction] | RunResult:
     """Find the named classes in images; ``SegmentOptions`` says what each option means.
 
@@ -188,11 +188,11 @@ def segment(
     inputs = open_inputs(images, exclude=None if out is None else Path(out), limit=limit)
     if out is None:
         return _predict(inputs, vocabulary, plan, min_score, batch_size, callbacks)
-    from annofree.methods.components import device_named
-    from annofree.runs.config import Request, stretch_of
+    from annofree.methods.components import resolve_device
+    from annofree.runs.config import RunConfig, size_chunks
     from annofree.runs.run import Run
 
-    request = Request(
+    request = RunConfig(
         Path(out),
         inputs.ids,
         inputs.root,
@@ -201,11 +201,11 @@ def segment(
         plan.wanted,
         plan.stuff,
         part,
-        stretch_of(batch_size),
+        size_chunks(batch_size),
         min_score,
         overlays,
         keep_encodings,
-        device_named(device),
+        resolve_device(device),
     )
     run = Run(request, callbacks)
     if not fresh and run.check() and not retry:
@@ -243,7 +243,7 @@ def _check_output(out: str | Path | None, plan: Plan, **asked: Any) -> None:
         raise InputError(f"expected an output folder for {' and '.join(given)}, got none; pass out=")
     if plan.stuff and "panoptic" not in plan.wanted:
         raise InputError(f"expected --stuff with --task panoptic only, got it with {','.join(plan.wanted)}; leave it out")
-    if asked["keep_encodings"] and "clip_diy" in plan.named().values() and plan.objectness == "instances":
+    if asked["keep_encodings"] and "clip_diy" in plan.resolve_methods().values() and plan.objectness == "instances":
         raise InputError("--keep-encodings keeps what depends on no name, and --objectness instances does; choose another")
 
 
@@ -252,20 +252,20 @@ def _check_license(plan: Plan, max_tier: str | None, license: str | None) -> Non
     from annofree.hub.license_policy import check
 
     if max_tier is not None or license is not None:
-        check(plan.cards(), max_tier, license)
+        check(plan.list_cards(), max_tier, license)
 
 
 def _predict(
     inputs: Inputs, vocabulary: Vocabulary, plan: Plan, min_score: float, batch_size: int, callbacks: Callbacks
 ) -> list[Prediction]:
     """Predict in memory, an image after another."""
-    from annofree.io.images import pillow_quiet
+    from annofree.io.images import silence_pillow
     from annofree.runs.predict import predict
 
-    tasks = plan.tasks(vocabulary)
+    tasks = plan.load_tasks(vocabulary)
     for remark in tasks.remarks(vocabulary):
         callbacks.on_note(remark)
-    with pillow_quiet():
+    with silence_pillow():
         found = list(predict(tasks, inputs, vocabulary, min_score=min_score, batch_size=batch_size, callbacks=callbacks))
     failed = [one for one in found if one.error is not None]
     if failed:
@@ -273,18 +273,22 @@ def _predict(
     return found
 
 
-def _execute(run: Run, inputs: Inputs, plan: Plan, clock: Clock | None, batch_size: int, fresh: bool, retry: bool) -> RunResult:
+def _execute(
+    run: Run, inputs: Inputs, plan: Plan, clock: StageTimer | None, batch_size: int, fresh: bool, retry: bool
+) -> RunResult:
     """Load what the run needs, and do what is left of it."""
-    from annofree.runs.batch_encoder import Encoders
-    from annofree.runs.clock import Clock
+    from annofree.runs.batch_encoder import BatchEncoder
+    from annofree.runs.clock import StageTimer
 
-    tasks = plan.tasks(run.request.vocabulary)
+    tasks = plan.load_tasks(run.request.vocabulary)
     remarks = tasks.remarks(run.request.vocabulary)
 
     def note_smaller_batches(size: int) -> None:
         run.callbacks.on_note(f"memory ran out; from now on at most {size} pictures are encoded at once")
 
-    feed = Encoders(tasks, batch_size, reading_threads(), clock or Clock.started(None), note_smaller_batches, inputs.read)
+    feed = BatchEncoder(
+        tasks, batch_size, reading_threads(), clock or StageTimer.started(None), note_smaller_batches, inputs.read
+    )
     return execute(run, plan, tasks, feed, {"batch_size": batch_size}, remarks, fresh=fresh, retry=retry)
 
 
@@ -302,21 +306,21 @@ def execute(
     """Do what is left of a run; run.json says what it was asked for, ``settings`` among it."""
     request = run.request
     asked = plan.to_run_json() | {"classes": [list(words) for words in request.vocabulary.synonyms], **settings}
-    return RunResult(request.out, run.go(tasks, feed, _about(request, asked, tasks, remarks), fresh=fresh, retry=retry))
+    return RunResult(request.out, run.execute(tasks, feed, _about(request, asked, tasks, remarks), fresh=fresh, retry=retry))
 
 
 def report_complete(run: Run) -> RunResult:
     """Note that a run is complete, and which images it could not do."""
-    summary = run.summary()
+    summary = run.read_summary()
     run.callbacks.on_note(f"the run in {run.request.out} is complete; --fresh makes it anew")
     for place, why in summary["failed"].items():
         run.callbacks.on_failure(place, why)
     return RunResult(run.request.out, summary, was_complete=True)
 
 
-def _about(request: Request, settings: dict[str, Any], tasks: Tasks, remarks: list[str]) -> dict[str, Any]:
+def _about(request: RunConfig, settings: dict[str, Any], tasks: Tasks, remarks: list[str]) -> dict[str, Any]:
     """What run.json says of a run beside its results."""
-    from annofree.runs.environment import versions
+    from annofree.runs.environment import list_versions
 
     more = {"min_score": request.min_score, "shard": "{}/{}".format(*request.part), "encodings": request.keep}
     return {
@@ -324,7 +328,7 @@ def _about(request: Request, settings: dict[str, Any], tasks: Tasks, remarks: li
         "settings": settings | more,
         "provenance": tasks.provenance,
         "remarks": remarks,
-        "versions": versions(),
+        "versions": list_versions(),
     }
 
 

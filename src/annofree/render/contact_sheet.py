@@ -11,7 +11,7 @@ from PIL import ImageDraw
 
 from annofree.errors import InputError
 from annofree.ops.palette import Color
-from annofree.render.lettering import Font, drawable, font_of
+from annofree.render.lettering import Font, load_font, strip_accents
 from annofree.structures import Image
 
 __all__ = ["Thumbnail", "draw_contact_sheet"]
@@ -43,7 +43,7 @@ def draw_contact_sheet(
     """
     if columns < 1 or side < 4 * _FONT:
         raise InputError(f"expected at least one column of at least {4 * _FONT} px, got {columns} of {side} px")
-    font, heading = font_of(_FONT), font_of(_FONT + 4)
+    font, heading = load_font(_FONT), load_font(_FONT + 4)
     cell = side + _GAP, side + 2 * _FONT
     rows, top = math.ceil(len(thumbnails) / columns), 4 * _FONT
     sheet = PIL.Image.new("RGB", (columns * cell[0] + _GAP, top + rows * cell[1]), _PAPER)
@@ -54,12 +54,12 @@ def draw_contact_sheet(
     draw.text((left, top // 2), _cut(title, sheet.width - left - _GAP, heading), fill=_INK, font=heading, anchor="lm")
     for i, thumbnail in enumerate(thumbnails):
         x, y = _GAP + i % columns * cell[0], top + i // columns * cell[1]
-        _draw_picture(sheet, draw, thumbnail.image, (x, y, x + side - 1, y + side - 1))
+        _draw_image(sheet, draw, thumbnail.image, (x, y, x + side - 1, y + side - 1))
         draw.text((x, y + side + _FONT), _cut(thumbnail.caption, side, font), fill=_INK, font=font, anchor="lm")
     return sheet
 
 
-def _draw_picture(
+def _draw_image(
     sheet: PIL.Image.Image, draw: ImageDraw.ImageDraw, image: Image | None, square: tuple[int, int, int, int]
 ) -> None:
     x0, y0, x1, y1 = square
@@ -77,7 +77,7 @@ def _draw_picture(
 
 
 def _cut(text: str, width: int, font: Font) -> str:
-    text = drawable(" ".join(text.split())[:_LONGEST])
+    text = strip_accents(" ".join(text.split())[:_LONGEST])
     if font.getlength(text) <= width:
         return text
     keep = next((n for n in range(len(text), 0, -1) if font.getlength(text[:n] + "…") <= width), 0)

@@ -16,50 +16,52 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from annofree.ops.palette import colors_of, hexadecimal
-from annofree.render.svg import bar, histogram, visible
+from annofree.ops.palette import assign_colors, to_hex
+from annofree.render.svg import draw_bar, draw_histogram, show_invisible
 
-__all__ = ["TEMPLATES", "class_colors", "count_of", "render", "source_hash"]
+__all__ = ["TEMPLATES", "assign_class_colors", "format_count", "hash_source", "render_template"]
 
 TEMPLATES = Path(__file__).with_name("templates")
 """The folder of the templates, the style sheet and the script."""
 
 
-def class_colors(names: Iterable[str]) -> dict[str, str]:
+def assign_class_colors(names: Iterable[str]) -> dict[str, str]:
     """Return the CSS color of each class, by its index in the run; all class colors of a page come from here.
 
-    >>> colors = class_colors(["dog", "cat"])
+    >>> colors = assign_class_colors(["dog", "cat"])
     >>> list(colors), len(colors["dog"]), colors["dog"][0]
     (['dog', 'cat'], 7, '#')
     """
-    return {name: hexadecimal(color) for name, color in colors_of(list(names)).items()}
+    return {name: to_hex(color) for name, color in assign_colors(list(names)).items()}
 
 
-def render(template: str, *, generator: str, title: str, names: Iterable[str] = (), script: bool = False, **values: Any) -> str:
+def render_template(
+    template: str, *, generator: str, title: str, names: Iterable[str] = (), script: bool = False, **values: Any
+) -> str:
     """Return a page from a template that extends base.html.
 
     The k-th of ``names`` colors whatever has ``data-class="k"``.  Without ``script`` none may run.  The output is
     deterministic.  Raises jinja2.UndefinedError if a template value is missing.
     """
-    style = _file("style.css") + _class_rules(class_colors(names))
+    style = _file("style.css") + _class_rules(assign_class_colors(names))
     code = _file("page.js") if script else ""
     page = {"policy": _policy(style, code), "style": _own(style), "script": _own(code)}
     return _environment().get_template(template).render(generator=generator, title=title, **page, **values)
 
 
-def source_hash(text: str) -> str:
+def hash_source(text: str) -> str:
     """Return the Content-Security-Policy hash of an inline script or style.
 
-    >>> source_hash("")
+    >>> hash_source("")
     "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
     """
     return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def count_of(count: int, noun: str, plural: str = "") -> str:
+def format_count(count: int, noun: str, plural: str = "") -> str:
     """Format a count with its noun.
 
-    >>> count_of(1, "image"), count_of(1200, "class", "classes")
+    >>> format_count(1, "image"), format_count(1200, "class", "classes")
     ('1 image', '1,200 classes')
     """
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
@@ -69,8 +71,8 @@ def _policy(style: str, script: str) -> str:
     rules = {
         "default-src": "'none'",
         "img-src": "'self' file:",  # a page opened from a file is of no origin, so 'self' need not match what lies beside it
-        "style-src": source_hash(style),
-        "script-src": source_hash(script) if script else "'none'",
+        "style-src": hash_source(style),
+        "script-src": hash_source(script) if script else "'none'",
         "base-uri": "'none'",
         "form-action": "'none'",
     }
@@ -92,13 +94,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {"bar": bar, "histogram": histogram, "count_of": count_of}
+    environment.globals |= {"bar": draw_bar, "histogram": draw_histogram, "count_of": format_count}
     return environment
 
 
 def _shown(value: Any) -> Any:
     """Finalize a value of a page: replace invisible characters; escaping follows."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return show_invisible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _file(name: str) -> str:

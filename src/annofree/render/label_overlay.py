@@ -11,9 +11,9 @@ import PIL.Image
 from PIL import ImageDraw
 
 from annofree.errors import InputError
-from annofree.formats.label_maps import VOID_COLOR, label_colors
+from annofree.formats.label_maps import VOID_COLOR, assign_label_colors
 from annofree.ops.palette import Color
-from annofree.render.lettering import font_of, shortened
+from annofree.render.lettering import load_font, shorten_name
 from annofree.structures import VOID, Image, LabelMap
 
 __all__ = ["draw_label_map"]
@@ -80,7 +80,7 @@ def _tinted(image: Image, label_map: LabelMap, factor: int) -> PIL.Image.Image:
     strength[(labels == VOID) & hatch] = 0
     rim = _edges(labels, width)
     strength[rim] = _LINE
-    colors = np.vstack([label_colors(label_map.names, label_map.background), VOID_COLOR]).astype(np.uint8)
+    colors = np.vstack([assign_label_colors(label_map.names, label_map.background), VOID_COLOR]).astype(np.uint8)
     paint = colors[labels]  # void, -1, finds the last color
     paint[rim] = _PAPER
     return PIL.Image.composite(PIL.Image.fromarray(paint), picture, PIL.Image.fromarray(strength))
@@ -99,14 +99,14 @@ def _edges(labels: IntArray, width: int) -> BoolArray:
 
 
 def _lines(label_map: LabelMap, limit: int) -> list[_Line]:
-    colors = label_colors(label_map.names, label_map.background).tolist()
-    shares = label_map.shares()
+    colors = assign_label_colors(label_map.names, label_map.background).tolist()
+    shares = label_map.compute_shares()
     place = {name: k for k, name in enumerate(label_map.names)}
     order = sorted(shares, key=lambda name: (place[name] == label_map.background, -shares[name]))
     lines = []
     for name in order[:limit]:
         own = None if place[name] == label_map.background else tuple(colors[place[name]])
-        lines.append(_Line(own, shortened(name), _percent(shares[name])))
+        lines.append(_Line(own, shorten_name(name), _percent(shares[name])))
     if len(order) > limit:
         lines.append(_Line(None, f"{len(order) - limit} more", _percent(sum(shares[n] for n in order[limit:]))))
     void = float((label_map.labels == VOID).mean())
@@ -117,18 +117,18 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.001 else "< 0.1 %"
 
 
-def _legend(lines: list[_Line], font_size: int, picture: tuple[int, int], below: bool) -> PIL.Image.Image:
+def _legend(lines: list[_Line], font_size: int, image: tuple[int, int], below: bool) -> PIL.Image.Image:
     """Draw the lines in as many columns as fit below an image of a size (width, height), or as few as fit beside it."""
-    font, row, pad = font_of(font_size), round(1.6 * font_size), font_size // 2
+    font, row, pad = load_font(font_size), round(1.6 * font_size), font_size // 2
     widest = [
         max(math.ceil(font.getlength(text)) for text in column)
         for column in ([x.text for x in lines], [x.share for x in lines])
     ]
     column = font_size + widest[0] + widest[1] + 5 * pad
     if below:
-        columns = max(1, min(len(lines), picture[0] // column))
+        columns = max(1, min(len(lines), image[0] // column))
     else:
-        columns = math.ceil(len(lines) / max(1, (picture[1] - 2 * pad) // row))
+        columns = math.ceil(len(lines) / max(1, (image[1] - 2 * pad) // row))
     rows = math.ceil(len(lines) / columns)
     sheet = PIL.Image.new("RGB", (columns * column, rows * row + 2 * pad), _PAPER)
     draw = ImageDraw.Draw(sheet)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from PIL import ImageFont
 
-__all__ = ["Font", "drawable", "extent", "font_of", "padding", "shortened"]
+__all__ = ["Font", "compute_padding", "load_font", "measure_plate", "shorten_name", "strip_accents"]
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -17,25 +17,25 @@ _NOBODY = "\U0010ffff"  # a code without a sign, which every font shows as one t
 
 
 @lru_cache(maxsize=32)
-def font_of(size: int) -> Font:
+def load_font(size: int) -> Font:
     """Return the font at ``size`` px."""
     return ImageFont.load_default(size)
 
 
-def shortened(name: str, longest: int = _LONGEST_NAME) -> str:
-    """Truncate a name to one line of at most ``longest`` characters, ending in "…"; see ``drawable``.
+def shorten_name(name: str, longest: int = _LONGEST_NAME) -> str:
+    """Truncate a name to one line of at most ``longest`` characters, ending in "…"; see ``strip_accents``.
 
-    >>> shortened("a  café at the end of the road", 12)
+    >>> shorten_name("a  café at the end of the road", 12)
     'a cafe at t…'
     """
     name = " ".join(name.split())
-    return drawable(name if len(name) <= longest else name[: longest - 1] + "…")
+    return strip_accents(name if len(name) <= longest else name[: longest - 1] + "…")
 
 
-def drawable(text: str) -> str:
+def strip_accents(text: str) -> str:
     """Return text without accents that the font lacks; other missing glyphs are shown as boxes.
 
-    >>> drawable("jalapeño, 橙子")
+    >>> strip_accents("jalapeño, 橙子")
     'jalapeno, 橙子'
     """
     return "".join(c if c.isascii() else _plain(c) for c in text)
@@ -48,17 +48,17 @@ def _plain(sign: str) -> str:
 
 
 def _lacks(sign: str) -> bool:
-    font = font_of(16)
+    font = load_font(16)
     shown, nobody = font.getmask(sign), font.getmask(_NOBODY)
     return shown.size == nobody.size and bytes(shown) == bytes(nobody)
 
 
-def extent(text: str, font: Font, size: int) -> tuple[int, int]:
+def measure_plate(text: str, font: Font, size: int) -> tuple[int, int]:
     """Return the width and height in px of the plate behind one line of text of ``size`` px."""
-    pad = padding(size)
+    pad = compute_padding(size)
     return math.ceil(font.getlength(text)) + 2 * pad, size + 2 * pad
 
 
-def padding(size: int) -> int:
+def compute_padding(size: int) -> int:
     """Return the padding of a plate around text of ``size`` px."""
     return max(2, size // 4)

@@ -13,8 +13,8 @@ import PIL.Image
 from PIL import ImageChops, ImageDraw, ImageFilter
 
 from annofree.errors import InputError
-from annofree.ops.palette import Color, colors_of
-from annofree.render.lettering import shortened
+from annofree.ops.palette import Color, assign_colors
+from annofree.render.lettering import shorten_name
 from annofree.render.tags import Cover, Tag, Tagging
 from annofree.structures import Detections, Image
 
@@ -60,7 +60,7 @@ def draw_overlay(image: Image, detections: Detections, min_score: float = 0.0, l
     canvas = PIL.Image.fromarray(image.pixels).resize((width, height), PIL.Image.Resampling.BICUBIC)
     if len(kept):
         boxes = [_outward(box) for box in (shown.boxes * factor).tolist()]
-        known = colors_of(detections.names)
+        known = assign_colors(detections.names)
         colors = [known[name] for name in shown.labels.tolist()]
         cover = _draw_instances(canvas, shown, boxes, colors, factor)
         _draw_tags(canvas, shown, boxes, colors, cover, more=len(kept) - len(shown))
@@ -166,7 +166,7 @@ def _draw_tags(
     order = sorted(range(len(shown)), key=lambda i: (i not in firsts, i))
     left = 0
     for i in order:
-        name = shortened(labels[i])
+        name = shorten_name(labels[i])
         left += not tagging.place(i, Tag(boxes[i], colors[i], (f"{name} {scores[i]:.2f}", name)))
     said = [f"and {more} more"] * (more > 0) + [f"{left} without a tag"] * (left > 0)
     if said:

@@ -11,11 +11,11 @@ from pathlib import Path
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder
 
-__all__ = ["page_folder"]
+__all__ = ["open_page_folder"]
 
 
 @contextmanager
-def page_folder(out: Path, generator: str, contents: Collection[str]) -> Iterator[Path]:
+def open_page_folder(out: Path, generator: str, contents: Collection[str]) -> Iterator[Path]:
     """Yield an empty folder for index.html and its files, and move it to ``out`` when the block ends.
 
     An earlier page of the same ``generator`` is replaced.  Raises InputError if ``out`` holds another page, or anything but

@@ -13,13 +13,13 @@ from urllib.parse import quote
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Thing
+from annofree.formats.annotations import Annotation
 from annofree.io.atomic import make_folder, write_atomic
-from annofree.render.page_maps import Layer, Segments, layers_of
-from annofree.render.page_shapes import Shape, shapes_of, units_of
+from annofree.render.page_maps import Layer, Segments, trace_layers
+from annofree.render.page_shapes import Shape, compute_view_box, trace_shapes
 from annofree.structures import Image
 
-__all__ = ["ImageFiles", "Opener", "PlacedLayer", "ShownImage", "link_to", "opened_overlay", "save_jpeg"]
+__all__ = ["ImageFiles", "Opener", "PlacedLayer", "ShownImage", "link_to", "open_overlay", "save_jpeg"]
 
 Opener = Callable[[str], Image]
 """Opens an image of the run by its file name; raises InputError where it cannot."""
@@ -66,7 +66,7 @@ class ShownImage:
     @property
     def box(self) -> tuple[int, int]:
         """The view box (width, height) of its shapes."""
-        return units_of(self.size)
+        return compute_view_box(self.size)
 
     @property
     def counts(self) -> list[tuple[str, int]]:
@@ -77,10 +77,10 @@ class ShownImage:
     def words(self) -> str:
         """Text alternative of the image."""
         found = _listed([f"{count} {name}" for name, count in self.counts]) or "no instance"
-        shares = {kind: _listed([f"{name} {100 * s:.0f} %" for name, s in self.shares(kind) if name]) for kind in _MAPS}
+        shares = {kind: _listed([f"{name} {100 * s:.0f} %" for name, s in self.compute_shares(kind) if name]) for kind in _MAPS}
         return "; ".join([f"{self.file_name}: {found}", *(f"{_MAPS[kind]}: {told}" for kind, told in shares.items() if told)])
 
-    def shares(self, kind: str) -> list[tuple[str, float]]:
+    def compute_shares(self, kind: str) -> list[tuple[str, float]]:
         """The classes of a map and their area shares, the largest first."""
         return [(layer.name, layer.share) for layer in self.layers if layer.kind == kind]
 
@@ -107,7 +107,7 @@ class ImageFiles:
         self,
         file_name: str,
         size: tuple[int, int],
-        things: Sequence[Thing] = (),
+        things: Sequence[Annotation] = (),
         *,
         maps: Mapping[str, Callable[[], Segments]] | None = None,
         overlay: Callable[[], PIL.Image.Image | None] = lambda: None,
@@ -127,7 +127,7 @@ class ImageFiles:
             size = (plain.height, plain.width)
             layers = [layer for kind, read in (maps or {}).items() for layer in self._layers(kind, read, size, notes)]
         large, small, extent = ("", "", (0, 0)) if whole is None else self._saved(whole)
-        shapes = shapes_of(things, size, self.points)
+        shapes = trace_shapes(things, size, self.points)
         if len(shapes) < len(things):
             notes.append(f"the {len(shapes)} surest of its {len(things):,} instances are drawn")
         drawn = plain is None and whole is not None
@@ -151,7 +151,7 @@ class ImageFiles:
         except InputError:
             notes.append(f"its {_MAPS[kind]} cannot be read")
             return []
-        made = layers_of(ids, names, self.colors)
+        made = trace_layers(ids, names, self.colors)
         return [
             PlacedLayer(kind, layer.name, layer.share, self._placed(layer, f"{kind}-{k}")) for k, layer in enumerate(made, 1)
         ]
@@ -180,7 +180,7 @@ class ImageFiles:
         return path
 
 
-def opened_overlay(run: Path, place: str) -> PIL.Image.Image | None:
+def open_overlay(run: Path, place: str) -> PIL.Image.Image | None:
     """Open an overlay of a run; None if missing or outside the run."""
     path = run / place
     try:
@@ -204,6 +204,6 @@ def link_to(target: Path, page: Path, within: Path) -> str:
     return quote(Path(os.path.relpath(target.resolve(), at)).as_posix(), errors="replace")
 
 
-def save_jpeg(path: Path, picture: PIL.Image.Image) -> None:
+def save_jpeg(path: Path, image: PIL.Image.Image) -> None:
     """Write a JPEG for a page, atomically."""
-    write_atomic(path, partial(picture.save, format="JPEG", quality=86))
+    write_atomic(path, partial(image.save, format="JPEG", quality=86))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import PIL.Image
 from PIL import ImageColor
 
-__all__ = ["MOST_LAYERS", "Layer", "Segments", "layers_of"]
+__all__ = ["MOST_LAYERS", "Layer", "Segments", "trace_layers"]
 
 MOST_LAYERS = 24
 """Names of a map that have a layer of their own, the largest; the others share one."""
@@ -34,12 +34,12 @@ class Layer:
     picture: PIL.Image.Image
 
 
-def layers_of(ids: Ids, names: Mapping[int, str], colors: Mapping[str, str]) -> list[Layer]:
+def trace_layers(ids: Ids, names: Mapping[int, str], colors: Mapping[str, str]) -> list[Layer]:
     """Return a layer for each name of a map (H, W), the largest first; regions of ids that ``names`` lacks are left clear.
 
     Regions of two ids of one class are separated by an edge.
 
-    >>> layers = layers_of(np.array([[1, 1, 2, 0]], np.int32), {1: "sky", 2: "sky"}, {"sky": "#0072b2"})
+    >>> layers = trace_layers(np.array([[1, 1, 2, 0]], np.int32), {1: "sky", 2: "sky"}, {"sky": "#0072b2"})
     >>> [(layer.name, layer.share) for layer in layers]
     [('sky', 0.75)]
     """
@@ -82,7 +82,7 @@ def _layer(
     colors: Mapping[str, str],
 ) -> Layer:
     inside = np.isin(ids, list(own))
-    picture = PIL.Image.fromarray(inside.astype(np.uint8) + (inside & edges))
-    picture.putpalette(bytes([0, 0, 0, *2 * ImageColor.getrgb(colors.get(name, _OTHERS))]))
-    picture.info["transparency"] = bytes([0, _FILL, _EDGE])
-    return Layer(name, shares[name], picture)
+    image = PIL.Image.fromarray(inside.astype(np.uint8) + (inside & edges))
+    image.putpalette(bytes([0, 0, 0, *2 * ImageColor.getrgb(colors.get(name, _OTHERS))]))
+    image.info["transparency"] = bytes([0, _FILL, _EDGE])
+    return Layer(name, shares[name], image)

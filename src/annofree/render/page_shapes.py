@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from skimage.measure import approximate_polygon
 
-from annofree.formats.annotations import Thing
-from annofree.formats.polygons import rings
+from annofree.formats.annotations import Annotation
+from annofree.formats.polygons import trace_rings
 from annofree.ops.rle import decode_rle
 
-__all__ = ["MOST_SHAPES", "SIDE", "Shape", "points_each", "shapes_of", "units_of"]
+__all__ = ["MOST_SHAPES", "SIDE", "Shape", "compute_view_box", "limit_points", "trace_shapes"]
 
 SIDE = 1000
 """Units of the longer side of an image."""
@@ -41,42 +41,42 @@ class Shape:
     path: str
 
 
-def units_of(size: tuple[int, int]) -> tuple[int, int]:
+def compute_view_box(size: tuple[int, int]) -> tuple[int, int]:
     """Return the view box (width, height) that the paths of an image of ``size`` (H, W) lie in.
 
-    >>> units_of((480, 640))
+    >>> compute_view_box((480, 640))
     (1000, 750)
     """
     scale = SIDE / max(1, *size)
     return round(size[1] * scale), round(size[0] * scale)
 
 
-def points_each(count: int) -> int:
+def limit_points(count: int) -> int:
     """Return the maximum number of points per outline for ``count`` outlines, to keep the page small.
 
-    >>> points_each(10), points_each(3600)
+    >>> limit_points(10), limit_points(3600)
     (200, 16)
     """
     return min(_MOST_POINTS, max(_FEWEST_POINTS, _POINTS // max(1, count)))
 
 
-def shapes_of(things: Sequence[Thing], size: tuple[int, int], points: int = _MOST_POINTS) -> list[Shape]:
+def trace_shapes(things: Sequence[Annotation], size: tuple[int, int], points: int = _MOST_POINTS) -> list[Shape]:
     """Return the ``MOST_SHAPES`` highest-scoring instances of an image of ``size`` (H, W), the highest last, on top.
 
     A path has at most about ``points`` points; an instance without a mask, or with a tiny one, is drawn as its box.
 
-    >>> shapes_of([Thing("dog", (0, 0, 5, 10), score=0.5)], (10, 10))
+    >>> trace_shapes([Annotation("dog", (0, 0, 5, 10), score=0.5)], (10, 10))
     [Shape(name='dog', score=0.5, path='M0 0l500 0 0 1000-500 0z')]
     """
     surest = sorted(things, key=lambda thing: -_sure(thing))[:MOST_SHAPES]
     return [Shape(thing.name, thing.score, _path(thing, size, points)) for thing in reversed(surest)]
 
 
-def _sure(thing: Thing) -> float:
+def _sure(thing: Annotation) -> float:
     return 1.0 if thing.score is None else thing.score
 
 
-def _path(thing: Thing, size: tuple[int, int], points: int) -> str:
+def _path(thing: Annotation, size: tuple[int, int], points: int) -> str:
     found = [] if thing.rle is None else _outlines(decode_rle(thing.rle), points)
     if not found:
         x0, y0, x1, y1 = thing.box
@@ -88,7 +88,9 @@ def _path(thing: Thing, size: tuple[int, int], points: int) -> str:
 def _outlines(mask: npt.NDArray[np.bool_], points: int) -> list[Points]:
     """The outlines (n, 2) of a mask in its pixels, holes too, coarser until they have ``points`` points in all."""
     step = math.ceil(max(mask.shape) / SIDE)
-    traced: list[Points] = [np.asarray(ring.points * step, float) for ring in rings(mask[step // 2 :: step, step // 2 :: step])]
+    traced: list[Points] = [
+        np.asarray(ring.points * step, float) for ring in trace_rings(mask[step // 2 :: step, step // 2 :: step])
+    ]
     found = _largest(traced)
     near, kept = _NEAR * step, found
     while found and (kept := list(_simpler(found, near))) and sum(map(len, kept)) > points:

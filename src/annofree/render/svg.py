@@ -8,7 +8,7 @@ from html import escape
 
 from markupsafe import Markup
 
-__all__ = ["bar", "histogram", "plain", "visible"]
+__all__ = ["draw_bar", "draw_histogram", "escape_text", "show_invisible"]
 
 _BAR, _GAP, _LABELS = 100, 1.5, 16
 _MISSING = "\N{REPLACEMENT CHARACTER}"
@@ -25,19 +25,19 @@ _HISTOGRAM = Markup(
 )
 
 
-def plain(text: object) -> str:
+def escape_text(text: object) -> str:
     """Return text that is safe in HTML, in quoted attributes too; non-characters are shown as missing glyphs.
 
-    >>> plain('<a href="x">')
+    >>> escape_text('<a href="x">')
     '&lt;a href=&quot;x&quot;&gt;'
     """
-    return escape(visible(text), quote=True)
+    return escape(show_invisible(text), quote=True)
 
 
-def visible(text: object) -> str:
+def show_invisible(text: object) -> str:
     r"""Return text with invisible and direction-changing characters shown as missing glyphs.
 
-    >>> visible("a\x00b") == "a\ufffdb"
+    >>> show_invisible("a\x00b") == "a\ufffdb"
     True
     """
     return "".join(_MISSING if _unseen(sign) else sign for sign in str(text))
@@ -48,19 +48,21 @@ def _unseen(sign: str) -> bool:
     return unicodedata.category(sign) in ("Cc", "Cs") or unicodedata.bidirectional(sign) in _TURNING
 
 
-def bar(share: float, color: str) -> Markup:
+def draw_bar(share: float, color: str) -> Markup:
     """Return a horizontal bar of ``share`` in 0 .. 1; it is hidden from screen readers, as the number is beside it.
 
-    >>> bar(0.5, "#009e73").count("<rect")
+    >>> draw_bar(0.5, "#009e73").count("<rect")
     1
     """
     return _BAR_SVG.format(100 * min(max(share, 0.0), 1.0), color)
 
 
-def histogram(counts: Sequence[int], about: str, color: str = "currentColor", *, low: str = "0", high: str = "1") -> Markup:
+def draw_histogram(
+    counts: Sequence[int], about: str, color: str = "currentColor", *, low: str = "0", high: str = "1"
+) -> Markup:
     """Return the histogram of values in even bins from ``low`` to ``high``; ``about`` describes the values.
 
-    >>> histogram([0, 3], "Scores of dog").count("<rect")
+    >>> draw_histogram([0, 3], "Scores of dog").count("<rect")
     1
     """
     most, width = max([1, *counts]), 200 / max(1, len(counts))
@@ -71,7 +73,7 @@ def histogram(counts: Sequence[int], about: str, color: str = "currentColor", *,
     ]
     return _HISTOGRAM.format(
         height=_BAR + _LABELS,
-        words=visible(f"{about}: {_in_words(counts)}"),
+        words=show_invisible(f"{about}: {_in_words(counts)}"),
         columns=Markup("").join(columns),
         line=_BAR + 0.5,
         text=_BAR + 13,

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import PIL.Image
 from PIL import ImageDraw
 
-from annofree.ops.palette import Color, ink
-from annofree.render.lettering import Font, extent, font_of, padding
+from annofree.ops.palette import Color, choose_ink
+from annofree.render.lettering import Font, compute_padding, load_font, measure_plate
 
 __all__ = ["Cover", "Tag", "Tagging"]
 
@@ -59,7 +59,7 @@ class Cover:
         np.maximum(part, own, out=part)  # of those that lie upon each other, the smallest counts
         self._sums = None
 
-    def hidden(self, places: IntArray) -> IntArray:
+    def count_hidden(self, places: IntArray) -> IntArray:
         """Return what each of some rectangles (N, 4) x0 y0 x1 y1 px would hide, 2²⁰ for all of one instance."""
         if self._sums is None:
             self._sums = np.pad(self._density.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
@@ -67,7 +67,7 @@ class Cover:
         hidden: IntArray = self._sums[y1, x1] - self._sums[y0, x1] - self._sums[y1, x0] + self._sums[y0, x0]
         return hidden
 
-    def nearest(self, number: int, at: tuple[int, int]) -> tuple[int, int]:
+    def find_nearest(self, number: int, at: tuple[int, int]) -> tuple[int, int]:
         """Return the point x y, px, of the mask ``number`` that is nearest to another point."""
         x0, y0, mask = self._masks[number]
         ys, xs = np.nonzero(mask >= max(1, int(mask.max()) // 2))
@@ -99,7 +99,7 @@ class Tagging:
 
     def __init__(self, size: tuple[int, int], cover: Cover, letters: int) -> None:
         self._size, self._cover, self._letters = size, cover, letters
-        self._font: Font = font_of(letters)
+        self._font: Font = load_font(letters)
         self._taken: list[Box] = []
         self._written: list[tuple[int, Tag, str, Box]] = []
         self._notes: list[tuple[str, Box]] = []
@@ -122,7 +122,7 @@ class Tagging:
     def place(self, number: int, tag: Tag) -> bool:
         """Place the tag of instance ``number`` of the cover; False if there is no room."""
         for text in tag.texts:
-            found = self._best(tag.box, extent(text, self._font, self._letters))
+            found = self._best(tag.box, measure_plate(text, self._font, self._letters))
             if found is not None:
                 self._taken.append(found)
                 self._written.append((number, tag, text, found))
@@ -131,14 +131,14 @@ class Tagging:
 
     def note(self, text: str) -> bool:
         """Find a place for a remark on the whole image, near a corner; False where there is none."""
-        (w, h), (height, width) = extent(text, self._font, self._letters), self._size
+        (w, h), (height, width) = measure_plate(text, self._font, self._letters), self._size
         if w > width or h > height:
             return False
         xs, ys = (np.linspace(0, room, 1 + min(16, room)).astype(np.int64) for room in (width - w, height - h))
         corners = np.stack(np.meshgrid(xs, ys[::-1], indexing="ij"), -1).reshape(-1, 2)  # the bottom left first
         places = np.concatenate([corners, corners + np.array([w, h])], 1)
         inward = np.minimum(corners, np.array([width - w, height - h]) - corners).max(1)
-        cost = self._cover.hidden(places) + inward * _AWAY // h + ~self._free(places) * (_WHOLE << 20)
+        cost = self._cover.count_hidden(places) + inward * _AWAY // h + ~self._free(places) * (_WHOLE << 20)
         found = _box(places[int(cost.argmin())])
         self._taken.append(found)
         self._notes.append((text, found))
@@ -153,7 +153,7 @@ class Tagging:
         corners = np.clip(corners, 0, np.array([width - w, height - h]))
         places = np.concatenate([corners, corners + np.array([w, h])], 1)
         free = self._free(places)
-        hidden = self._cover.hidden(places)
+        hidden = self._cover.count_hidden(places)
         cost = hidden + order + _gaps(places, box) * _AWAY // h
         cost[~free | (hidden > _LIMIT)] = np.iinfo(np.int64).max
         k = int(cost.argmin())
@@ -183,7 +183,7 @@ class Tagging:
     def _draw_leader(self, draw: ImageDraw.ImageDraw, number: int, color: Color, place: Box, line: int) -> None:
         """A line from a tag to its instance, which ends in a dot."""
         x0, y0, x1, y1 = place
-        x, y = self._cover.nearest(number, ((x0 + x1) // 2, (y0 + y1) // 2))
+        x, y = self._cover.find_nearest(number, ((x0 + x1) // 2, (y0 + y1) // 2))
         start = min(max(x, x0 + 3), x1 - 4), min(max(y, y0 + 3), y1 - 4)
         for wide, tone in ((line + 2 * max(1, line // 2), (255, 255, 255)), (line, color)):
             draw.line((*start, x, y), fill=tone, width=wide)
@@ -191,9 +191,9 @@ class Tagging:
             draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=tone)
 
     def _draw_plate(self, draw: ImageDraw.ImageDraw, place: Box, text: str, color: Color, line: int) -> None:
-        (x0, y0, x1, y1), pad = place, padding(self._letters)
+        (x0, y0, x1, y1), pad = place, compute_padding(self._letters)
         draw.rounded_rectangle((x0, y0, x1 - 1, y1 - 1), radius=pad, fill=color, outline=(255, 255, 255), width=line)
-        draw.text((x0 + pad, (y0 + y1) / 2), text, fill=ink(color), font=self._font, anchor="lm")
+        draw.text((x0 + pad, (y0 + y1) / 2), text, fill=choose_ink(color), font=self._font, anchor="lm")
 
 
 def _box(place: IntArray) -> Box:

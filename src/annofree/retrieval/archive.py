@@ -47,7 +47,7 @@ class Archive:
     ids without a place, and an image that is twice in one name's archive.
 
     >>> archive = Archive(("dog", "cat"), {"dog": (Member("1.jpg", 0.3),), "cat": (Member("1.jpg", 0.2),)}, {"1.jpg": "/1.jpg"})
-    >>> archive.ids, archive.classes_of("1.jpg")
+    >>> archive.ids, archive.list_classes("1.jpg")
     (('1.jpg',), ('dog', 'cat'))
     """
 
@@ -111,7 +111,7 @@ class Archive:
             raise InputError(f"expected the id of a picture in the archive, got {id!r}")
         return read_place(self.places[id], id)
 
-    def classes_of(self, id: str) -> tuple[str, ...]:  # noqa: A002
+    def list_classes(self, id: str) -> tuple[str, ...]:  # noqa: A002
         """The names that retrieved an image, in the order of ``names``; none for an image that is not here."""
         return self._classes.get(id, ())
 

@@ -11,20 +11,20 @@ import PIL.Image
 
 from annofree.errors import ImageError, InputError
 from annofree.io.atomic import make_folder, write_atomic
-from annofree.io.images import pillow_quiet
+from annofree.io.images import silence_pillow
 from annofree.render.contact_sheet import Thumbnail, draw_contact_sheet
 from annofree.retrieval.archive import Archive, Member
 from annofree.structures import Image
 
-__all__ = ["sheet_name", "write_sheets"]
+__all__ = ["name_sheet", "write_sheets"]
 
 _OURS = re.compile(r"\d{3,}-.*\.jpg")
 
 
-def sheet_name(number: int, name: str) -> str:
+def name_sheet(number: int, name: str) -> str:
     """Return the name of the file of a name's sheet.
 
-    >>> sheet_name(4, "traffic light / lamp")
+    >>> name_sheet(4, "traffic light / lamp")
     '004-traffic-light-lamp.jpg'
     """
     words = re.sub(r"[^\w]+", "-", name).strip("-")[:60]
@@ -47,27 +47,27 @@ def write_sheets(
     failed: dict[str, str] = {}
     if best:
         make_folder(folder)
-        with pillow_quiet():
+        with silence_pillow():
             for number, name in enumerate(archive.names):
                 on_progress(number, len(archive.names))
                 sheet = _drawn(archive, name, best, failed)
-                write_atomic(folder / sheet_name(number, name), partial(sheet.save, format="JPEG", quality=88))
+                write_atomic(folder / name_sheet(number, name), partial(sheet.save, format="JPEG", quality=88))
         on_progress(len(archive.names), len(archive.names))
     return failed
 
 
 def _drawn(archive: Archive, name: str, best: int, failed: dict[str, str]) -> PIL.Image.Image:
     members = archive.members[name]
-    shared = sum(len(archive.classes_of(m.id)) > 1 for m in members)
+    shared = sum(len(archive.list_classes(m.id)) > 1 for m in members)
     title = f"{name}: the best {min(best, len(members))} of {len(members)}"
     if members:
         title += f", cosine {members[0].score:.3f} to {members[-1].score:.3f}, {shared} under other names too"
-    pictures = [Thumbnail(_read(archive, m.id, failed), _caption(archive, m)) for m in members[:best]]
-    return draw_contact_sheet(title, pictures)
+    images = [Thumbnail(_read(archive, m.id, failed), _caption(archive, m)) for m in members[:best]]
+    return draw_contact_sheet(title, images)
 
 
 def _caption(archive: Archive, member: Member) -> str:
-    others = len(archive.classes_of(member.id)) - 1
+    others = len(archive.list_classes(member.id)) - 1
     return f"{member.score:.3f}" + (f", {others} more name{'s' if others > 1 else ''}" if others else "")
 
 

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from annofree.errors import ImageError, InputError
 from annofree.io.atomic import make_folder, write_atomic, write_json
-from annofree.io.image_sources import Source, read_pictures
-from annofree.io.images import pillow_quiet
-from annofree.io.settings_diff import differences, first_change
-from annofree.retrieval.index import FORMAT, embeddings_name, ids_name, read_manifest
+from annofree.io.image_sources import Source, read_images
+from annofree.io.images import silence_pillow
+from annofree.io.settings_diff import find_first_change, list_differences
+from annofree.retrieval.index import FORMAT, name_embeddings, name_ids, read_manifest
 from annofree.structures import FloatArray, Image
 
 __all__ = ["build_index"]
@@ -47,7 +47,7 @@ class WholeEncoder(Protocol):
         """Name and hashes of the weights, and how they are used."""
         ...
 
-    def whole(self, images: Sequence[Image]) -> Tensor:
+    def encode_image(self, images: Sequence[Image]) -> Tensor:
         """One unit feature an image, (B, D)."""
         ...
 
@@ -80,17 +80,17 @@ def build_index(
     _clean(folder)
     settings = _settings(source, clip, shard_size, about)
     _begin(folder, settings)
-    total = _keep_inputs(folder / "inputs.txt", source.ids())
+    total = _keep_inputs(folder / "inputs.txt", source.list_ids())
     known = sum(
-        len(ids) for n, ids in enumerate(_stretches(folder / "inputs.txt", shard_size)) if (folder / ids_name(n)).exists()
+        len(ids) for n, ids in enumerate(_stretches(folder / "inputs.txt", shard_size)) if (folder / name_ids(n)).exists()
     )
     work = _Work(folder, Path(settings["root"]), clip, batch_size, threads, total, on_progress, known)
-    work.step(0)
+    work.advance(0)
     failed: dict[str, str] = {}
     rows: list[int] = []
-    with pillow_quiet():
+    with silence_pillow():
         for number, ids in enumerate(_stretches(folder / "inputs.txt", shard_size)):
-            held = _held(folder / ids_name(number), ids) or work.shard(number, ids)
+            held = _held(folder / name_ids(number), ids) or work.embed_shard(number, ids)
             rows.append(len(held["ids"]))
             failed |= held["failed"]
     manifest = settings | {"complete": True, "inputs": total, "rows": sum(rows), "shards": rows, "failed": failed}
@@ -111,13 +111,13 @@ class _Work:
     on_progress: Callable[[int, int], None] | None
     done: int = 0
 
-    def step(self, inputs: int) -> None:
+    def advance(self, inputs: int) -> None:
         """Count inputs that were dealt with."""
         self.done += inputs
         if self.on_progress:
             self.on_progress(self.done, self.total)
 
-    def shard(self, number: int, ids: list[str]) -> dict[str, Any]:
+    def embed_shard(self, number: int, ids: list[str]) -> dict[str, Any]:
         """Embed a stretch of the inputs and write it down, the ids last, for they say that all is there."""
         kept: list[str] = []
         failed: dict[str, str] = {}
@@ -128,11 +128,11 @@ class _Work:
             failed |= refused
             kept += [image.id for image in images if image.id not in refused]
             blocks.append(vectors)
-            self.step(len(images) + len(problems))
+            self.advance(len(images) + len(problems))
         held = {"ids": kept, "failed": dict(sorted(failed.items()))}
         if kept:
-            write_atomic(self.folder / embeddings_name(number), lambda path: _save(path, np.concatenate(blocks)))
-        write_json(self.folder / ids_name(number), held, ascii_only=True)
+            write_atomic(self.folder / name_embeddings(number), lambda path: _save(path, np.concatenate(blocks)))
+        write_json(self.folder / name_ids(number), held, ascii_only=True)
         return held
 
     def _batches(self, ids: list[str]) -> Iterator[tuple[list[Image], dict[str, str]]]:
@@ -140,11 +140,11 @@ class _Work:
         images: list[Image] = []
         problems: dict[str, str] = {}
         entries = ((id, str(self.root / id)) for id in ids)  # noqa: A001
-        for id, _, picture in read_pictures(entries, self.threads, ahead=self.batch_size):  # noqa: A001
-            if isinstance(picture, ImageError):
-                problems[id] = str(picture)
+        for id, _, image in read_images(entries, self.threads, ahead=self.batch_size):  # noqa: A001
+            if isinstance(image, ImageError):
+                problems[id] = str(image)
             else:
-                images.append(picture)
+                images.append(image)
             if len(images) == self.batch_size:
                 yield images, problems
                 images, problems = [], {}
@@ -163,7 +163,7 @@ class _Work:
         if not images:
             return np.zeros((0, self.clip.dimension), np.float32)
         with torch.inference_mode():
-            return np.asarray(self.clip.whole(images).float().cpu().numpy(), np.float32)
+            return np.asarray(self.clip.encode_image(images).float().cpu().numpy(), np.float32)
 
 
 def _clean(folder: Path) -> None:
@@ -211,7 +211,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
         write_json(path, settings | {"complete": False}, indent=1, ascii_only=True)
         return
     before = read_manifest(folder)
-    other = list(differences({key: before.get(key) for key in settings}, settings))
+    other = list(list_differences({key: before.get(key) for key in settings}, settings))
     if other:
         raise InputError(f"the index in {folder} is another's: {'; '.join(other)}; ask as before, or give another --out")
 
@@ -237,7 +237,7 @@ def _keep_inputs(path: Path, ids: Iterable[str]) -> int:
 
 def _compare(path: Path, ids: Iterable[str]) -> int:
     with path.open(encoding="ascii") as lines:
-        change = first_change(map(json.loads, lines), ids)
+        change = find_first_change(map(json.loads, lines), ids)
     if change:
         raise InputError(f"the index in {path.parent} is of other pictures: {change}; give those of before, or another --out")
     with path.open(encoding="ascii") as lines:

@@ -12,12 +12,12 @@ from typing import Any
 from annofree.errors import InputError, MissingError
 from annofree.retrieval.index import Shard
 
-__all__ = ["clip_retrieval_shards"]
+__all__ = ["open_clip_retrieval_shards"]
 
 _ID = "image_path"
 
 
-def clip_retrieval_shards(folder: Path) -> tuple[Shard, ...]:
+def open_clip_retrieval_shards(folder: Path) -> tuple[Shard, ...]:
     """Open the shards of a folder of clip-retrieval, in the order of their numbers.
 
     Ids are the column ``image_path`` of the metadata; without a folder ``metadata`` they are row numbers, through all shards.

@@ -24,19 +24,19 @@ import numpy.typing as npt
 from annofree.errors import InputError
 from annofree.structures import FloatArray, IntArray
 
-__all__ = ["FORMAT", "Index", "Shard", "embeddings_name", "ids_name", "read_manifest"]
+__all__ = ["FORMAT", "Index", "Shard", "name_embeddings", "name_ids", "read_manifest"]
 
 FORMAT = "annofree index 1"
 _CHUNK = 8192  # rows; 25 MB of float32 at D = 768
 _UNIT = 1e-3  # how far from 1 the length of a unit vector may be once it was rounded to float16
 
 
-def embeddings_name(number: int) -> str:
+def name_embeddings(number: int) -> str:
     """Return the name of a shard's embeddings."""
     return f"embeddings-{number:05}.npy"
 
 
-def ids_name(number: int) -> str:
+def name_ids(number: int) -> str:
     """Return the name of a shard's ids."""
     return f"ids-{number:05}.json"
 
@@ -84,18 +84,18 @@ class Shard:
             raise InputError(f"expected embeddings (N, D) float16 or float32 in {path}, got {held.shape} {held.dtype}")
         return cls(path, first, len(held), held.shape[1], held.dtype, int(held.offset), ids, unit)
 
-    def raw(self, start: int, stop: int) -> npt.NDArray[Any]:
+    def read_raw(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Map rows ``start`` to ``stop`` of this shard alone, as they are in the file; let go, they leave memory."""
         at = self.offset + start * self.dimension * self.dtype.itemsize
         return np.memmap(self.path, self.dtype, "r", at, (stop - start, self.dimension))
 
-    def vectors(self, start: int, stop: int) -> FloatArray:
+    def read_vectors(self, start: int, stop: int) -> FloatArray:
         """Read rows as float32; unless the shard is of unit vectors, rows that are not are made so."""
-        return self._made_unit(self.raw(start, stop).astype(np.float32), np.arange(start, stop))
+        return self._made_unit(self.read_raw(start, stop).astype(np.float32), np.arange(start, stop))
 
-    def vectors_at(self, rows: IntArray) -> FloatArray:
+    def read_vectors_at(self, rows: IntArray) -> FloatArray:
         """Read some rows of this shard, counted from its own first one, as ``vectors`` does."""
-        return self._made_unit(self.raw(0, self.rows)[rows].astype(np.float32), rows)
+        return self._made_unit(self.read_raw(0, self.rows)[rows].astype(np.float32), rows)
 
     def _made_unit(self, read: FloatArray, rows: IntArray) -> FloatArray:
         if not self.unit:
@@ -135,26 +135,26 @@ class Index:
         """D, the length of an embedding; 0 where there is none."""
         return self.shards[0].dimension if self.shards else 0
 
-    def chunks(self, rows: int = _CHUNK) -> Iterator[tuple[int, FloatArray]]:
+    def stream_chunks(self, rows: int = _CHUNK) -> Iterator[tuple[int, FloatArray]]:
         """Go through all embeddings in order: the number of the first row, and up to ``rows`` (n, D) float32."""
         for shard in self.shards:
             for start in range(0, shard.rows, rows):
-                yield shard.first + start, shard.vectors(start, min(start + rows, shard.rows))
+                yield shard.first + start, shard.read_vectors(start, min(start + rows, shard.rows))
 
-    def raw_chunks(self, rows: int = _CHUNK) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    def stream_raw_chunks(self, rows: int = _CHUNK) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """Go through all embeddings in order as they are in the files."""
         for shard in self.shards:
             for start in range(0, shard.rows, rows):
-                yield shard.first + start, shard.raw(start, min(start + rows, shard.rows))
+                yield shard.first + start, shard.read_raw(start, min(start + rows, shard.rows))
 
-    def vectors(self, rows: IntArray) -> FloatArray:
+    def read_vectors(self, rows: IntArray) -> FloatArray:
         """Read the embeddings of some rows, (n, D) float32, in the order of ``rows``."""
         out = np.empty((len(rows), self.dimension), np.float32)
         for shard, here in self._by_shard(rows):
-            out[here] = shard.vectors_at(rows[here] - shard.first)
+            out[here] = shard.read_vectors_at(rows[here] - shard.first)
         return out
 
-    def ids(self, rows: IntArray) -> list[str]:
+    def read_ids(self, rows: IntArray) -> list[str]:
         """Read the ids of some rows, in their order; each shard's ids are read once and let go."""
         out = [""] * len(rows)
         for shard, here in self._by_shard(rows):

@@ -13,7 +13,7 @@ import numpy as np
 from annofree.errors import InputError, MissingError
 from annofree.io.atomic import write_atomic, write_json
 from annofree.retrieval.index import Index
-from annofree.retrieval.ranking import Ranking, exact_scores
+from annofree.retrieval.ranking import Ranking, compute_exact_scores
 from annofree.structures import BoolArray, FloatArray
 
 __all__ = ["search_inverted_file"]
@@ -44,7 +44,7 @@ def search_inverted_file(
     best = []
     for query, own in zip(queries, rows, strict=True):
         found = np.sort(own[own >= 0]).astype(np.int64)
-        best.append(Ranking.none().with_rows(found, exact_scores(index.vectors(found), query), k))
+        best.append(Ranking.none().with_rows(found, compute_exact_scores(index.read_vectors(found), query), k))
     return best
 
 
@@ -76,7 +76,7 @@ def _build(faiss: Any, index: Index, path: Path) -> None:
     inverted = faiss.index_factory(index.dimension, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
     inverted.cp.min_points_per_centroid = 1  # of a small index; else it prints a warning
     inverted.train(_sample(index, lists * _SAMPLES_A_LIST))
-    for _, vectors in index.chunks():
+    for _, vectors in index.stream_chunks():
         inverted.add(vectors)
     path.with_suffix(".json").unlink(missing_ok=True)  # while the two do not fit each other
     write_atomic(path, lambda temporary: faiss.write_index(inverted, str(temporary)))
@@ -86,4 +86,4 @@ def _build(faiss: Any, index: Index, path: Path) -> None:
 def _sample(index: Index, most: int) -> FloatArray:
     """Rows at even distances through the whole index."""
     step = max(1, len(index) // most)
-    return np.concatenate([vectors[-first % step :: step] for first, vectors in index.chunks()])
+    return np.concatenate([vectors[-first % step :: step] for first, vectors in index.stream_chunks()])

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from annofree.errors import InputError
-from annofree.retrieval.clip_retrieval import clip_retrieval_shards
-from annofree.retrieval.index import Index, Shard, embeddings_name, ids_name, read_manifest
+from annofree.retrieval.clip_retrieval import open_clip_retrieval_shards
+from annofree.retrieval.index import Index, Shard, name_embeddings, name_ids, read_manifest
 
 __all__ = ["open_index"]
 
@@ -19,7 +19,7 @@ def open_index(folder: Path, root: Path | None = None) -> Index:
     Raises InputError when the folder is neither, is not complete, or lacks a part.
     """
     if (folder / "img_emb").is_dir():
-        return Index(folder, clip_retrieval_shards(folder), root)
+        return Index(folder, open_clip_retrieval_shards(folder), root)
     manifest = read_manifest(folder)
     if not manifest["complete"]:
         raise InputError(f"the index in {folder} is not complete; let `annofree index` go on with the same command first")
@@ -32,10 +32,10 @@ def open_index(folder: Path, root: Path | None = None) -> Index:
 
 def _own(folder: Path, number: int, rows: int, first: int) -> Shard:
     def ids() -> Sequence[str]:
-        held: list[str] = json.loads((folder / ids_name(number)).read_text(encoding="utf-8"))["ids"]
+        held: list[str] = json.loads((folder / name_ids(number)).read_text(encoding="utf-8"))["ids"]
         return held
 
-    shard = Shard.open(folder / embeddings_name(number), first, ids)
+    shard = Shard.open(folder / name_embeddings(number), first, ids)
     if shard.rows != rows:
         raise InputError(f"expected {rows} rows in {shard.path}, got {shard.rows}; make the index again")
     return shard

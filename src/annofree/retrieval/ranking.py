@@ -12,7 +12,7 @@ import numpy as np
 
 from annofree.structures import FloatArray, IntArray
 
-__all__ = ["Ranking", "exact_scores"]
+__all__ = ["Ranking", "compute_exact_scores"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +33,12 @@ class Ranking:
         order = np.lexsort((all_rows, -all_scores))[:k]
         return Ranking(all_rows[order], all_scores[order])
 
-    def of_at_least(self, score: float) -> Ranking:
+    def with_min_score(self, score: float) -> Ranking:
         """Those with at least some score."""
         return Ranking(self.rows[self.scores >= score], self.scores[self.scores >= score])
 
 
-def exact_scores(vectors: FloatArray, query: FloatArray) -> FloatArray:
+def compute_exact_scores(vectors: FloatArray, query: FloatArray) -> FloatArray:
     """The score (n) of each vector (n, D) and a query (D); the same for the same vector, whatever stands beside it."""
     scores: FloatArray = (vectors.astype(np.float64) * query.astype(np.float64)).sum(1).astype(np.float32)
     return scores

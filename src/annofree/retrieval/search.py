@@ -15,14 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.retrieval.archive import Archive, Member
 from annofree.retrieval.index import Index
 from annofree.retrieval.inverted_file import search_inverted_file
-from annofree.retrieval.ranking import Ranking, exact_scores
+from annofree.retrieval.ranking import Ranking, compute_exact_scores
 from annofree.structures import BoolArray, FloatArray, Vocabulary
 
-__all__ = ["repeated_rows", "retrieve", "search"]
+__all__ = ["find_repeated_rows", "retrieve", "search"]
 
 Method = Literal["exact", "faiss"]
 _METHODS: tuple[Method, ...] = ("exact", "faiss")
@@ -31,7 +31,7 @@ _METHODS: tuple[Method, ...] = ("exact", "faiss")
 class TextEncoder(Protocol):
     """Whoever turns names into unit vectors: the CLIP that made the index."""
 
-    def words(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         """One unit text feature a class, (K, D)."""
         ...
 
@@ -57,14 +57,14 @@ def search(
     best = [Ranking.none()] * len(queries)
     if on_progress:
         on_progress(0, len(index))
-    for first, vectors in index.chunks():
+    for first, vectors in index.stream_chunks():
         rough = queries @ vectors.T
         if without is not None:
             rough[:, without[first : first + len(vectors)]] = -np.inf
         for q, own in enumerate(rough):
             near = np.flatnonzero((own >= _floor(best[q], own, k) - margins[q]) & (own > -np.inf))
             if len(near):
-                best[q] = best[q].with_rows(near + first, exact_scores(vectors[near], queries[q]), k)
+                best[q] = best[q].with_rows(near + first, compute_exact_scores(vectors[near], queries[q]), k)
         if on_progress:
             on_progress(first + len(vectors), len(index))
     return best
@@ -89,20 +89,20 @@ def _check(index: Index, queries: npt.NDArray[Any], k: int) -> None:
         )
 
 
-def repeated_rows(index: Index) -> BoolArray:
+def find_repeated_rows(index: Index) -> BoolArray:
     """Mark the rows (N) whose embedding, to the last byte, or whose id an earlier row has.
 
     Rows are compared by 64-bit sums first, and by their bytes where these are equal.
     """
     sums = np.empty(len(index), np.uint64)
-    for first, raw in index.raw_chunks():
+    for first, raw in index.stream_raw_chunks():
         sums[first : first + len(raw)] = _sums(raw)
     marked = _repeated_ids(index)
     order = np.argsort(sums, kind="stable")
     starts = np.flatnonzero(np.concatenate([[True], sums[order][1:] != sums[order][:-1]]))
     for same in np.split(order, starts[1:]) if len(starts) < len(order) else []:
         if len(same) > 1:
-            vectors = index.vectors(same)
+            vectors = index.read_vectors(same)
             marked[same[1:]] |= (vectors[1:] == vectors[0]).all(1)
     return marked
 
@@ -146,15 +146,15 @@ def retrieve(
     Raises InputError as ``search`` does, for an unknown method, and where a name is left without an image.
     """
     if method not in _METHODS:
-        raise unknown_name("retrieval method", method, _METHODS)
+        raise build_unknown_error("retrieval method", method, _METHODS)
     queries = _queries(encoder, vocabulary)
     _check(index, queries, k)
-    without = repeated_rows(index) if unique else None
+    without = find_repeated_rows(index) if unique else None
     if method == "exact":
         rankings = search(index, queries, k, without=without, on_progress=on_progress)
     else:
         rankings = search_inverted_file(index, queries, k, probes=probes, without=without)
-    archive = _archive(index, vocabulary, rankings if min_score is None else [r.of_at_least(min_score) for r in rankings])
+    archive = _archive(index, vocabulary, rankings if min_score is None else [r.with_min_score(min_score) for r in rankings])
     for name, members in archive.members.items():
         if not members:
             raise _nothing(name, rankings[vocabulary.names.index(name)], min_score)
@@ -176,11 +176,11 @@ def retrieve(
 
 def _queries(encoder: TextEncoder, vocabulary: Vocabulary) -> FloatArray:
     with torch.inference_mode():
-        return np.asarray(encoder.words(vocabulary).float().cpu().numpy(), np.float32)
+        return np.asarray(encoder.encode_text(vocabulary).float().cpu().numpy(), np.float32)
 
 
 def _archive(index: Index, vocabulary: Vocabulary, rankings: Sequence[Ranking]) -> Archive:
-    ids = iter(index.ids(np.concatenate([ranking.rows for ranking in rankings])))
+    ids = iter(index.read_ids(np.concatenate([ranking.rows for ranking in rankings])))
     members: dict[str, tuple[Member, ...]] = {}
     for name, ranking in zip(vocabulary.names, rankings, strict=True):
         own: dict[str, Member] = {}

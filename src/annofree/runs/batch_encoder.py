@@ -17,11 +17,11 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from annofree.errors import AnnofreeError, ImageError, InputError, MissingError
-from annofree.io.image_sources import Reader, read_pictures, read_place
-from annofree.runs.clock import Clock
+from annofree.io.image_sources import Reader, read_images, read_place
+from annofree.runs.clock import StageTimer
 from annofree.structures import Image
 
-__all__ = ["Encoded", "Encoder", "Encoders", "Entry", "attempt", "settled"]
+__all__ = ["BatchEncoder", "EncodeResult", "Encoder", "Entry", "attempt", "synchronize"]
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
+class EncodeResult:
     """What became of an image so far: its ``encoding``, or the ``problem`` with it; the ``image`` where it was read."""
 
     number: int
@@ -53,7 +53,7 @@ class Encoded:
 
 
 @dataclass
-class Encoders:
+class BatchEncoder:
     """Reads and encodes images, ``batch_size`` at a time, while ``threads`` threads read the next batch with ``reader``.
 
     Where memory runs out, batches are halved, for good, down to one image, which then is to blame.  Where anything else goes
@@ -64,7 +64,7 @@ class Encoders:
     method: Encoder
     batch_size: int = 4
     threads: int = 4
-    clock: Clock = field(default_factory=Clock)
+    clock: StageTimer = field(default_factory=StageTimer)
     on_less: Callable[[int], None] = lambda size: None
     reader: Reader = read_place
     _most: int = field(init=False)
@@ -75,21 +75,21 @@ class Encoders:
                 raise InputError(f"expected a {what} of at least 1, got {value}")
         self._most = self.batch_size
 
-    def batches(self, entries: Sequence[Entry]) -> Iterator[list[Encoded]]:
-        """What became of some images, batch by batch, in order; enter ``pillow_quiet`` around this.
+    def encode_batches(self, entries: Sequence[Entry]) -> Iterator[list[EncodeResult]]:
+        """What became of some images, batch by batch, in order; enter ``silence_pillow`` around this.
 
         Two batches are in memory: the current and the next.
         """
         places = ((id_, place) for _, id_, place in entries)
-        with closing(_closable(read_pictures(places, self.threads, self.batch_size + 1, self.reader))) as pictures:
+        with closing(_closable(read_images(places, self.threads, self.batch_size + 1, self.reader))) as images:
             for start in range(0, len(entries), self.batch_size):
-                with self.clock.of("read"):
-                    read = [picture for _, _, picture in islice(pictures, self.batch_size)]
+                with self.clock.count("read"):
+                    read = [image for _, _, image in islice(images, self.batch_size)]
                 yield self._encoded(entries[start : start + self.batch_size], read)
 
-    def _encoded(self, entries: Sequence[Entry], pictures: Sequence[Image | ImageError]) -> list[Encoded]:
-        encodings = iter(self._tried([picture for picture in pictures if isinstance(picture, Image)]))
-        return [_outcome(e, p, next(encodings) if isinstance(p, Image) else p) for e, p in zip(entries, pictures, strict=True)]
+    def _encoded(self, entries: Sequence[Entry], images: Sequence[Image | ImageError]) -> list[EncodeResult]:
+        encodings = iter(self._tried([image for image in images if isinstance(image, Image)]))
+        return [_outcome(e, p, next(encodings) if isinstance(p, Image) else p) for e, p in zip(entries, images, strict=True)]
 
     def _tried(self, images: Sequence[Image]) -> list[Any]:
         """An encoding or a problem an image, in order."""
@@ -112,21 +112,21 @@ class Encoders:
         return self._tried(images)
 
 
-def _closable(pictures: Iterator[T]) -> Generator[T, None, None]:
-    yield from pictures
+def _closable(images: Iterator[T]) -> Generator[T, None, None]:
+    yield from images
 
 
-def _outcome(entry: Entry, picture: Image | ImageError, found: Any) -> Encoded:
+def _outcome(entry: Entry, picture: Image | ImageError, found: Any) -> EncodeResult:
     image = picture if isinstance(picture, Image) else None
     what: dict[str, Any] = {"problem" if isinstance(found, Exception) else "encoding": found}
-    return Encoded(*entry, size=image.size if image else (0, 0), image=image, **what)
+    return EncodeResult(*entry, size=image.size if image else (0, 0), image=image, **what)
 
 
-def attempt(clock: Clock, part: str, do: Callable[[], T]) -> T | Exception:
+def attempt(clock: StageTimer, part: str, do: Callable[[], T]) -> T | Exception:
     """Return what ``do`` returns or, where the image may be to blame, what it raises."""
     try:
-        with clock.of(part):
-            return settled(do())
+        with clock.count(part):
+            return synchronize(do())
     except (MissingError, NotImplementedError, RecursionError):
         raise  # the same for every image
     except (AnnofreeError, RuntimeError, MemoryError) as problem:
@@ -144,10 +144,10 @@ def _is_out_of_memory(problem: Exception) -> bool:
     return isinstance(problem, RuntimeError) and any(words in str(problem).lower() for words in _NO_ROOM)
 
 
-def settled(value: T) -> T:
+def synchronize(value: T) -> T:
     """Synchronize the device and return the value, so that time and errors are attributed correctly.
 
-    >>> settled(3)
+    >>> synchronize(3)
     3
     """
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
-__all__ = ["PARTS", "Clock", "Timed", "Timings", "untimed"]
+__all__ = ["PARTS", "StageTimer", "Timed", "Timings", "skip_timing"]
 
 PARTS = ("load", "read", "encode", "instances", "semantic", "panoptic", "draw", "write")
 """What takes time in a run.
@@ -28,10 +28,10 @@ Timed = Callable[[str], AbstractContextManager[None]]
 """Counts what happens within for a part."""
 
 
-def untimed(part: str) -> AbstractContextManager[None]:
+def skip_timing(part: str) -> AbstractContextManager[None]:
     """No-op ``Timed`` for callers without a clock.
 
-    >>> with untimed("read"):
+    >>> with skip_timing("read"):
     ...     pass
     """
     return nullcontext()
@@ -92,14 +92,14 @@ class Timings:
         return counts | parts | {"images_per_second_without_loading": round(self.images_per_second, 3)}
 
 
-class Clock:
+class StageTimer:
     """A stopwatch.  Once started it is in the stage "loading", until switched to another.
 
     Not thread-safe.
 
-    >>> clock = Clock.started()
-    >>> with clock.of("encode"):
-    ...     with clock.of("read"):  # counts for reading alone
+    >>> clock = StageTimer.started()
+    >>> with clock.count("encode"):
+    ...     with clock.count("read"):  # counts for reading alone
     ...         pass
     >>> clock.part, clock.running
     ('load', True)
@@ -117,7 +117,7 @@ class Clock:
         self._lap = dict(self.seconds)
 
     @classmethod
-    def started(cls, at: float | None = None) -> Clock:
+    def started(cls, at: float | None = None) -> StageTimer:
         """Return one that runs, from now or from an earlier moment ``at`` of ``time.perf_counter``."""
         clock = cls()
         clock.start(at)
@@ -146,10 +146,10 @@ class Clock:
 
     def stop(self) -> None:
         """Stop and keep the counted seconds."""
-        self.turn(self.part)
+        self.switch(self.part)
         self._at = None
 
-    def turn(self, part: str) -> str:
+    def switch(self, part: str) -> str:
         """Switch to another stage and return the previous one."""
         before, self.part = self.part, part
         if self._at is not None:
@@ -159,24 +159,24 @@ class Clock:
         return before
 
     @contextmanager
-    def of(self, part: str) -> Iterator[None]:
+    def count(self, part: str) -> Iterator[None]:
         """Count the time of a block for one stage only."""
-        before = self.turn(part)
+        before = self.switch(part)
         try:
             yield
         finally:
-            self.turn(before)
+            self.switch(before)
 
-    def lap(self) -> dict[str, float]:
+    def take_lap(self) -> dict[str, float]:
         """The seconds of each stage and their ``total`` since the last call."""
-        self.turn(self.part)
+        self.switch(self.part)
         took = {part: s - self._lap[part] for part, s in self.seconds.items()}
         self._lap = dict(self.seconds)
         total = sum(took.values())
         del took[_REST]
         return {"total": total, **took}
 
-    def timings(self, images: int, failed: int = 0) -> Timings:
+    def summarize(self, images: int, failed: int = 0) -> Timings:
         """All timings since the start."""
-        self.turn(self.part)
+        self.switch(self.part)
         return Timings(images, failed, self.total, {part: self.seconds[part] for part in PARTS})

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from annofree.errors import InputError
-from annofree.runs.batch_encoder import Encoded, Entry
-from annofree.runs.clock import Clock
+from annofree.runs.batch_encoder import EncodeResult, Entry
+from annofree.runs.clock import StageTimer
 from annofree.structures import Vocabulary
 
-__all__ = ["STRETCH", "EncodingSource", "Request", "encodings_file", "stretch_of"]
+__all__ = ["STRETCH", "EncodingSource", "RunConfig", "name_encodings_file", "size_chunks"]
 
 STRETCH = 64
 """Inputs in a stretch, about: what a kill can cost, and what ``--shard`` deals out."""
@@ -23,7 +23,7 @@ class EncodingSource(Protocol):
     """Whoever brings encodings of images, batch by batch: from the images, or from what was kept of them."""
 
     @property
-    def clock(self) -> Clock:
+    def clock(self) -> StageTimer:
         """The clock it counts on."""
         ...
 
@@ -32,13 +32,13 @@ class EncodingSource(Protocol):
         """Images in a batch."""
         ...
 
-    def batches(self, entries: Sequence[Entry]) -> Iterator[list[Encoded]]:
+    def encode_batches(self, entries: Sequence[Entry]) -> Iterator[list[EncodeResult]]:
         """What became of the images, in order."""
         ...
 
 
 @dataclass(frozen=True)
-class Request:
+class RunConfig:
     """Settings of a run.
 
     Raises InputError for no images, and for a shard that there is not.
@@ -79,7 +79,7 @@ class Request:
             raise InputError("expected pictures, found none in what was given; name another folder")
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def resume_key(self) -> dict[str, Any]:
         """All that has to be the same, beside the images and the models."""
         part = "{}/{}".format(*self.part)
         own = {"classes": self.vocabulary.synonyms, "tasks": self.wanted, "stuff": self.stuff, "min_score": self.min_score}
@@ -87,15 +87,15 @@ class Request:
         return dict(json.loads(json.dumps({**self.settings, **own, **more})))
 
 
-def stretch_of(batch_size: int) -> int:
+def size_chunks(batch_size: int) -> int:
     """The smallest multiple of a batch that has ``STRETCH`` images or more.
 
-    >>> stretch_of(4), stretch_of(48), stretch_of(200)
+    >>> size_chunks(4), size_chunks(48), size_chunks(200)
     (64, 96, 200)
     """
     return -(-STRETCH // batch_size) * batch_size
 
 
-def encodings_file(out: Path, shard: int) -> Path:
+def name_encodings_file(out: Path, shard: int) -> Path:
     """The file of the stored encodings of a shard."""
     return out / "encodings" / f"{shard:05}.safetensors"

@@ -23,7 +23,7 @@ from torch import Tensor
 from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
 
-__all__ = ["EncodingFile", "Packed", "kinds_of", "pack", "write_encodings"]
+__all__ = ["EncodingFile", "Packed", "list_kinds", "pack", "write_encodings"]
 
 _FORMAT = "annofree encodings 1"
 _HALF = torch.finfo(torch.float16).max
@@ -92,7 +92,7 @@ def _small(value: Tensor) -> Tensor:
     return value.clone()  # safetensors refuses tensors that share memory
 
 
-def kinds_of(method: Any) -> dict[str, type]:
+def list_kinds(method: Any) -> dict[str, type]:
     """The dataclasses that a method's encodings are made of, by name, as ``encode`` says that it returns them.
 
     Raises InputError where it does not say.

@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
-__all__ = ["environment", "versions"]
+__all__ = ["describe_environment", "list_versions"]
 
 _PACKAGES = ("annofree", "torch", "torchvision", "open_clip_torch", "timm", "transformers", "numpy", "pillow")
 _VARIABLES = ("OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """The processor, its instructions and the threads that torch uses, versions, and the variables that choose kernels.
 
     The GPU is named where one is at work.
@@ -32,12 +32,12 @@ def environment() -> dict[str, Any]:
         "capability": torch.backends.cpu.get_cpu_capability(),
         **gpu,
         "threads": torch.get_num_threads(),
-        "versions": versions(),
+        "versions": list_versions(),
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """The versions of Python and of the numeric libraries."""
     return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
 

@@ -14,38 +14,38 @@ from typing import overload
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder
 from annofree.io.callbacks import Callbacks
-from annofree.io.images import pillow_quiet
-from annofree.io.settings_diff import differences
-from annofree.runs.batch_encoder import Encoded, Entry, attempt
-from annofree.runs.config import EncodingSource, Request, encodings_file
+from annofree.io.images import silence_pillow
+from annofree.io.settings_diff import list_differences
+from annofree.runs.batch_encoder import EncodeResult, Entry, attempt
+from annofree.runs.config import EncodingSource, RunConfig, name_encodings_file
 from annofree.runs.encodings import EncodingFile, Packed, pack, write_encodings
-from annofree.runs.environment import environment
-from annofree.runs.store.chunks import Row, Shards, settle
+from annofree.runs.environment import describe_environment
+from annofree.runs.store.chunks import Chunks, Row, settle
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.names import ResultNames
 from annofree.runs.tasks import Prediction, Tasks
 
-__all__ = ["Work", "writing"]
+__all__ = ["Executor", "explain_write_errors"]
 
 _LONGEST = 30.0  # seconds of work that a kill can cost, beyond a batch
 
 
-class Work:
+class Executor:
     """Processes the remaining images of a run."""
 
     def __init__(
-        self, request: Request, callbacks: Callbacks, shards: Shards, folder: RunFolder, tasks: Tasks, feed: EncodingSource
+        self, request: RunConfig, callbacks: Callbacks, shards: Chunks, folder: RunFolder, tasks: Tasks, feed: EncodingSource
     ) -> None:
         self.request, self.callbacks, self.shards = request, callbacks, shards
         self.folder, self.tasks, self.feed = folder, tasks, feed
         self.names = ResultNames(self.request.ids)
-        self.stretch: int = self.shards.settings()["stretch"]
+        self.stretch: int = self.shards.read_settings()["stretch"]
         self.packed: dict[str, Packed] = {}
-        self.weighed = bool(self.shards.sizes())
+        self.weighed = bool(self.shards.list_sizes())
         self.done, self.failed, self.to_do = 0, 0, 0
-        self.environment, self.told = environment(), False
+        self.environment, self.told = describe_environment(), False
 
-    def all(self, retry: bool) -> None:
+    def run_pending(self, retry: bool) -> None:
         """Redo damaged shards, then process the remaining images."""
         own = self._own()
         again, done = self._again(own, retry)
@@ -56,19 +56,19 @@ class Work:
         if self.to_do:
             self._compare_environments()
         self.since = time.perf_counter()
-        self.feed.clock.turn("other")  # all before was loading
+        self.feed.clock.switch("other")  # all before was loading
         if self.to_do:
             self.callbacks.on_progress(0, self.to_do)
-        with pillow_quiet():
+        with silence_pillow():
             for shard, numbers, rows in again:
                 self._redo(shard, numbers, rows)
-            self._new(rest, len(self.shards.sizes()))
+            self._new(rest, len(self.shards.list_sizes()))
 
     def _compare_environments(self) -> None:
         """Note differences between this environment and that of the finished part."""
         known = self.shards.environments
         if known and self.environment not in known:
-            others = "; ".join(differences(known[-1], self.environment))
+            others = "; ".join(list_differences(known[-1], self.environment))
             self.callbacks.on_note(f"the rest is made elsewhere, and its last digits may differ: {others}")
 
     def _own(self) -> list[int]:
@@ -78,14 +78,14 @@ class Work:
 
     def _again(self, own: list[int], retry: bool) -> tuple[list[tuple[int, list[int], list[Row]]], int]:
         """The shards to do again: number, images, and rows that stay; and how many images all the shards have."""
-        whole, start, again = self.shards.whole(), 0, []
-        for shard, inputs in enumerate(self.shards.sizes()):
+        whole, start, again = self.shards.list_whole(), 0, []
+        for shard, inputs in enumerate(self.shards.list_sizes()):
             numbers = own[start : start + inputs]
             start += inputs
             if shard not in whole:
                 again.append((shard, numbers, list[Row]()))
             elif retry and whole[shard].about["failed"]:
-                rows = list(self.shards.rows_of(whole[shard]))
+                rows = list(self.shards.read_rows_of(whole[shard]))
                 kept = [row for row in rows if "failed" not in row]
                 again.append((shard, [row["n"] for row in rows if "failed" in row], kept))
         return again, start
@@ -93,9 +93,9 @@ class Work:
     def _redo(self, shard: int, numbers: list[int], kept: list[Row]) -> None:
         rows = list(kept)
         if self.request.keep and kept:
-            file = EncodingFile(encodings_file(self.request.out, shard), self.tasks.encoding_kinds)
+            file = EncodingFile(name_encodings_file(self.request.out, shard), self.tasks.encoding_kinds)
             self.packed = {row["id"]: pack(file.read(row["id"])) for row in kept}
-        for batch in self.feed.batches(self._entries(numbers)):
+        for batch in self.feed.encode_batches(self._entries(numbers)):
             rows += [self._row(encoded) for encoded in batch]
         self._close(shard, sorted(rows, key=lambda row: int(row["n"])))
 
@@ -104,7 +104,7 @@ class Work:
         rows: list[Row] = []
         try:
             for group in self._groups(numbers):
-                for batch in self.feed.batches(self._entries(group)):
+                for batch in self.feed.encode_batches(self._entries(group)):
                     rows += [self._row(encoded) for encoded in batch]
                     last = batch[-1].number
                     if (last + 1) % self.stretch == 0 or last == numbers[-1] or time.perf_counter() - self.since > _LONGEST:
@@ -132,7 +132,7 @@ class Work:
     def _entries(self, numbers: Sequence[int]) -> Sequence[Entry]:
         return _Entries(numbers, self.request.ids, f"{self.request.root}/".replace("//", "/"))
 
-    def _row(self, one: Encoded) -> Row:
+    def _row(self, one: EncodeResult) -> Row:
         """Predict for one encoding, write the results, and return its row."""
         found = self._answer(one)
         row = self._failed(one, found) if isinstance(found, Exception) else self._found(one, found)
@@ -140,22 +140,22 @@ class Work:
         self.callbacks.on_progress(self.done, self.to_do)
         return {"n": one.number, "id": one.id, **row}
 
-    def _answer(self, one: Encoded) -> Prediction | Exception:
+    def _answer(self, one: EncodeResult) -> Prediction | Exception:
         if one.problem is not None:
             return one.problem
-        timed = self.feed.clock.of
-        return attempt(self.feed.clock, "other", lambda: self.tasks.answer(one.encoding, self.request.vocabulary, timed))
+        timed = self.feed.clock.count
+        return attempt(self.feed.clock, "other", lambda: self.tasks.predict(one.encoding, self.request.vocabulary, timed))
 
-    def _found(self, one: Encoded, prediction: Prediction) -> Row:
+    def _found(self, one: EncodeResult, prediction: Prediction) -> Row:
         detections, joined = prediction.detections, prediction.panoptic
         if detections is not None and self.request.min_score > 0:
             detections = detections[detections.scores >= self.request.min_score]
-        with self.feed.clock.of("write"), writing(self.request.out):
+        with self.feed.clock.count("write"), explain_write_errors(self.request.out):
             if self.request.keep:
                 self.packed[one.id] = self._weighed(pack(one.encoding))
             segments = None if joined is None else (joined.segments, joined.to_coco())
             return self.folder.record(
-                self.names.of(one.id),
+                self.names.find_names(one.id),
                 one.size,
                 one.image,
                 detections=detections,
@@ -163,7 +163,7 @@ class Work:
                 segments=segments,
             )
 
-    def _failed(self, one: Encoded, problem: Exception) -> Row:
+    def _failed(self, one: EncodeResult, problem: Exception) -> Row:
         shown = _shown(one.place)
         lines = str(problem).replace(one.place, shown).splitlines()
         why = lines[0] if lines else type(problem).__name__
@@ -187,13 +187,13 @@ class Work:
         """Store a shard with its files, and its manifest line last."""
         failed = sum("failed" in row for row in rows)
         found = sum(len(row.get("annotations", ())) for row in rows)
-        about = {"images": len(rows) - failed, "failed": failed, "instances": found, "seconds": self.feed.clock.lap()}
-        with self.feed.clock.of("write"), writing(self.request.out):
+        about = {"images": len(rows) - failed, "failed": failed, "instances": found, "seconds": self.feed.clock.take_lap()}
+        with self.feed.clock.count("write"), explain_write_errors(self.request.out):
             if self.request.keep:
-                self._keep(encodings_file(self.request.out, shard), [row["id"] for row in rows if "failed" not in row])
+                self._keep(name_encodings_file(self.request.out, shard), [row["id"] for row in rows if "failed" not in row])
             settle(self.folder.written)
             if not self.told:
-                self.shards.made_in(self.environment)
+                self.shards.record_environment(self.environment)
                 self.told = True
             self.shards.close(shard, rows, about)
         self.folder.written.clear()
@@ -231,7 +231,7 @@ class _Entries(Sequence[Entry]):
 
 
 @contextmanager
-def writing(out: Path) -> Iterator[None]:
+def explain_write_errors(out: Path) -> Iterator[None]:
     """Turn write errors into a readable message."""
     try:
         yield

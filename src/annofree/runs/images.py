@@ -19,22 +19,22 @@ def image_opener(run: Path, images: str | Path | None = None) -> Opener | None:
 
     None where neither is known any more.  Raises InputError where ``images`` is no folder.
     """
-    from annofree.runs.store.summary import pictures_root
+    from annofree.runs.store.summary import find_images_root
 
-    folder = pictures_root(run) if images is None else Path(images)
+    folder = find_images_root(run) if images is None else Path(images)
     return None if folder is None else open_below(folder)
 
 
 def open_below(folder: Path) -> Opener:
     """Return what opens images below a folder by their names; raises InputError when it is no folder."""
     from annofree.io.image_sources import read_place
-    from annofree.io.images import pillow_quiet
+    from annofree.io.images import silence_pillow
 
     if not folder.is_dir():
         raise InputError(f"expected the folder of pictures that the run was given, got {folder}; check --images")
 
     def opened(name: str) -> Image:
-        with pillow_quiet():
+        with silence_pillow():
             return read_place(str(folder / name), name)
 
     return opened

@@ -22,7 +22,7 @@ from annofree.io.images import SUFFIXES, find_images
 if TYPE_CHECKING:
     from annofree.structures import Image
 
-__all__ = ["Inputs", "open_inputs", "source_of"]
+__all__ = ["Inputs", "find_source", "open_inputs"]
 
 _TAKEN = (*SUFFIXES, ".tar")
 
@@ -62,18 +62,19 @@ _MEMORY = Path("memory")
 def open_inputs(images: ImageInput | Iterable[ImageInput], exclude: Path | None = None, limit: int | None = None) -> Inputs:
     """Find out which images are meant, the first ``limit`` of them; ``exclude`` is the folder that results go to.
 
-    Places are read as ``source_of`` says, and images in memory are taken as ``to_image`` does.  Raises InputError as these do.
+    Places are read as ``find_source`` says, and images in memory are taken as ``to_image`` does.  Raises InputError as these
+    do.
 
-    >>> open_inputs("examples/scenes/oranges.jpg").ids
+    >>> open_inputs("examples/scenes/oranges.jpg").list_ids
     ['oranges.jpg']
     """
     alone = is_place(images) or hasattr(images, "shape") or not isinstance(images, Iterable)
     given: list[ImageInput] = [images] if alone else list(images)  # type: ignore[list-item, arg-type]
     places = [one for one in given if is_place(one)]
     held = [one for one in given if not is_place(one)]
-    source = source_of(places, exclude) if places or not held else None
+    source = find_source(places, exclude) if places or not held else None
     root = _MEMORY if source is None else source.root
-    ids = [] if source is None else list(islice(source.ids(), limit))
+    ids = [] if source is None else list(islice(source.list_ids(), limit))
     named = _named(
         [to_image(one, f"image-{k + 1}") for k, one in enumerate(held[: None if limit is None else limit - len(ids)])]
     )
@@ -93,7 +94,7 @@ def _named(images: Sequence[Image]) -> dict[str, Image]:
     return found
 
 
-def source_of(inputs: Sequence[str | Path], exclude: Path | None = None) -> Source:
+def find_source(inputs: Sequence[str | Path], exclude: Path | None = None) -> Source:
     """Resolve inputs to a source; ``exclude`` is the output folder.
 
     A pattern (``photos/*.jpg``, ``**`` for any depth) stands for the images, tars and folders that it fits, in sorted order,
@@ -141,5 +142,5 @@ def _check(place: Path, exclude: Path | None) -> None:
     """Refuse what is not there, and folders without images, as early as can be."""
     if not place.is_dir() and not place.is_file():
         find_images([place])  # says what is wrong with it
-    if place.is_dir() and next(Source((place,), exclude).ids(), None) is None:
+    if place.is_dir() and next(Source((place,), exclude).list_ids(), None) is None:
         find_images([place], exclude=exclude)

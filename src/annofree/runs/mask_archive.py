@@ -13,16 +13,16 @@ from torch import Tensor
 from annofree.errors import AnnofreeError, MissingError
 from annofree.features.saliency import TokenCutMap
 from annofree.features.selfmask import SelfMask
-from annofree.io.image_sources import read_pictures
-from annofree.io.images import pillow_quiet
-from annofree.ops.grids import fitted_size, resized
-from annofree.ops.pamr import refined
+from annofree.io.image_sources import read_images
+from annofree.io.images import silence_pillow
+from annofree.ops.grids import fit_size, resize_maps
+from annofree.ops.pamr import refine_maps
 from annofree.ops.rle import encode_rle
 from annofree.protocols import Objectness
 from annofree.retrieval.archive import Archive, MaskWriter, PseudoMask
 from annofree.structures import Image
 
-__all__ = ["Refine", "contrast", "mask_archive", "refined_mask"]
+__all__ = ["Refine", "mask_archive", "measure_contrast", "refine_mask"]
 
 Refine = Literal["none", "pamr"]
 """How masks are drawn to the edges of their image."""
@@ -43,7 +43,7 @@ def mask_archive(
     """Mask each image that ``writer`` has no mask of, in the archive's order; return why some have none, by id.
 
     A mask is where the source's map is above 0.5, for TokenCut above its mean, as it cuts.  Its quality is SelfMask's
-    objectness of the query that drew it, for other sources the ``contrast`` of the map; 0 where nothing is found.
+    objectness of the query that drew it, for other sources the ``measure_contrast`` of the map; 0 where nothing is found.
     """
     failed: dict[str, str] = {}
     total, known = len(archive), len(writer.done.intersection(archive.ids))
@@ -55,7 +55,7 @@ def mask_archive(
 
     left = [(name, archive.places[name]) for name in archive.ids if name not in writer.done]
     on_progress(known, total)
-    with pillow_quiet():
+    with silence_pillow():
         for images in _batches(left, batch, fail):
             for image, found in _found(source, images):
                 if isinstance(found, Exception):
@@ -67,11 +67,11 @@ def mask_archive(
     return failed
 
 
-def contrast(soft: Tensor, mask: Tensor) -> float:
+def measure_contrast(soft: Tensor, mask: Tensor) -> float:
     """Mean of a soft map (H, W) inside a mask minus the mean outside; 0 if the mask is empty or full.
 
     >>> import torch
-    >>> contrast(torch.tensor([[0.9, 0.7, 0.2, 0.0]]), torch.tensor([[True, True, False, False]]))
+    >>> measure_contrast(torch.tensor([[0.9, 0.7, 0.2, 0.0]]), torch.tensor([[True, True, False, False]]))
     0.7
     """
     if not bool(mask.any()) or bool(mask.all()):
@@ -79,13 +79,13 @@ def contrast(soft: Tensor, mask: Tensor) -> float:
     return round(max(0.0, float(soft[mask].mean() - soft[~mask].mean())), 6)
 
 
-def refined_mask(image: Image, mask: Tensor) -> Tensor:
+def refine_mask(image: Image, mask: Tensor) -> Tensor:
     """Draw a mask (H, W) bool to the edges of its image by PAMR, at 512 px of the short side at most.
 
     A mask that changes too much (IoU at most 0.5) is kept unrefined, as in FOUND.
     """
-    size = fitted_size(image.size, min(_PAMR_SIDE, *image.size), 1)
-    soft = resized(refined(image.pixels, resized(mask[None].float(), size)), image.size)[0]
+    size = fit_size(image.size, min(_PAMR_SIDE, *image.size), 1)
+    soft = resize_maps(refine_maps(image.pixels, resize_maps(mask[None].float(), size)), image.size)[0]
     drawn = soft > 0.5
     return drawn if (drawn & mask).sum() > 0.5 * (drawn | mask).sum() else mask
 
@@ -93,11 +93,11 @@ def refined_mask(image: Image, mask: Tensor) -> Tensor:
 def _batches(left: Iterable[tuple[str, str]], size: int, fail: Callable[[str, Exception], None]) -> Iterator[list[Image]]:
     """Read images, given by id and place, ahead in threads, ``size`` at a time."""
     waiting: list[Image] = []
-    for name, _, picture in read_pictures(left, threads=2, ahead=4 * size):
-        if isinstance(picture, Exception):
-            fail(name, picture)
+    for name, _, image in read_images(left, threads=2, ahead=4 * size):
+        if isinstance(image, Exception):
+            fail(name, image)
             continue
-        waiting.append(picture)
+        waiting.append(image)
         if len(waiting) == size:
             yield waiting
             waiting = []
@@ -112,8 +112,8 @@ def _found(source: Objectness, images: Sequence[Image]) -> list[tuple[Image, _Se
     """A soft map and an objectness, if the source tells one, of each image; one by one where all at once fails."""
     try:
         if isinstance(source, SelfMask):
-            return [(i, (s.soft, s.objectness)) for i, s in zip(images, source.masks(images), strict=True)]
-        return [(i, (soft, None)) for i, soft in zip(images, source.maps(images), strict=True)]
+            return [(i, (s.soft, s.objectness)) for i, s in zip(images, source.predict_masks(images), strict=True)]
+        return [(i, (soft, None)) for i, soft in zip(images, source.predict_maps(images), strict=True)]
     except MissingError:
         raise  # the same for every image
     except (AnnofreeError, RuntimeError, MemoryError) as problem:
@@ -125,6 +125,6 @@ def _found(source: Objectness, images: Sequence[Image]) -> list[tuple[Image, _Se
 def _pseudo_mask(image: Image, soft: Tensor, objectness: float | None, source: Objectness, refine: Refine) -> PseudoMask:
     soft = soft.cpu()
     mask = soft > (soft.mean() if isinstance(source, TokenCutMap) else 0.5)
-    quality = contrast(soft, mask) if objectness is None else round(objectness, 6)
-    drawn = refined_mask(image, mask) if refine == "pamr" and bool(mask.any()) else mask
+    quality = measure_contrast(soft, mask) if objectness is None else round(objectness, 6)
+    drawn = refine_mask(image, mask) if refine == "pamr" and bool(mask.any()) else mask
     return PseudoMask(image.id, encode_rle(drawn.numpy()), quality if bool(drawn.any()) else 0.0)

@@ -13,26 +13,26 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder, write_atomic
-from annofree.io.settings_diff import differences
-from annofree.runs.clock import Clock, Timings
-from annofree.runs.config import encodings_file
-from annofree.runs.executor import writing
-from annofree.runs.run import finish
-from annofree.runs.store.chunks import Row, Shard, Shards, settle
+from annofree.io.settings_diff import list_differences
+from annofree.runs.clock import StageTimer, Timings
+from annofree.runs.config import name_encodings_file
+from annofree.runs.executor import explain_write_errors
+from annofree.runs.run import finish_run
+from annofree.runs.store.chunks import Chunk, Chunks, Row, settle
 from annofree.runs.store.layout import RunFolder
 
-__all__ = ["merge"]
+__all__ = ["merge_runs"]
 
 _FREE = ("part",)
 _OF_ONE = ("command", "shard", "timings", "failed", "instances", "shares")  # in run.json
 
 
-def merge(
+def merge_runs(
     parts: Sequence[Path],
     out: Path,
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-    clock: Clock | None = None,
+    clock: StageTimer | None = None,
 ) -> dict[str, Any]:
     """Join runs into a folder, copying their files, and return what its run.json holds.
 
@@ -43,22 +43,22 @@ def merge(
     """
     sources = [_complete(part) for part in parts]
     _check_equal(sources)
-    whole = sorted(((_first(s, shard), s, shard) for s in sources for shard in s.whole().values()), key=lambda t: t[0])
-    ids = sources[0].ids()
+    whole = sorted(((_first(s, shard), s, shard) for s in sources for shard in s.list_whole().values()), key=lambda t: t[0])
+    ids = sources[0].read_ids()
     _check_all(whole, ids, sources)
-    clock = clock or Clock.started()
-    settings = sources[0].settings()
+    clock = clock or StageTimer.started()
+    settings = sources[0].read_settings()
     settings["asked"] = settings["asked"] | {"part": "1/1"}
     asked, names = settings["asked"], [words[0] for words in settings["asked"]["classes"]]
     wanted, stuff = asked["tasks"], asked["stuff"]
-    folder, target = RunFolder.create(out, names, tasks=wanted, stuff=stuff), Shards(out)
+    folder, target = RunFolder.create(out, names, tasks=wanted, stuff=stuff), Chunks(out)
     target.lock()
     try:
-        with writing(out):
+        with explain_write_errors(out):
             _start(target, settings, ids)
             for environment in (one for source in sources for one in source.environments):
-                target.made_in(environment)
-            clock.turn("write")
+                target.record_environment(environment)
+            clock.switch("write")
             on_progress(0, len(whole))
             for number, (_, source, shard) in enumerate(whole):
                 _copy(source, shard, target, number)
@@ -68,51 +68,51 @@ def merge(
             _copy_classes(sources, out)
         run = json.loads((parts[0] / "run.json").read_text(encoding="utf-8"))
         about = {k: v for k, v in run.items() if k not in _OF_ONE}
-        return finish(target, folder, wanted, about | {"merged": [str(part) for part in parts]}, clock)
+        return finish_run(target, folder, wanted, about | {"merged": [str(part) for part in parts]}, clock)
     finally:
         target.unlock()
 
 
-def _complete(part: Path) -> Shards:
-    shards = Shards(part)
-    shards.need_begun()
-    shards.need_complete()
+def _complete(part: Path) -> Chunks:
+    shards = Chunks(part)
+    shards.require_begun()
+    shards.require_complete()
     return shards
 
 
-def _check_equal(sources: Sequence[Shards]) -> None:
+def _check_equal(sources: Sequence[Chunks]) -> None:
     first = _compared(sources[0])
     for other in sources[1:]:
-        said = list(differences(first, _compared(other)))
-        pictures = sources[0].compare(other.ids())
-        said += [pictures] if pictures else []
+        said = list(list_differences(first, _compared(other)))
+        images = sources[0].compare(other.read_ids())
+        said += [images] if images else []
         if said:
             raise InputError(f"the runs in {sources[0].out} and {other.out} are not parts of one: {'; '.join(said)}")
 
 
-def _compared(shards: Shards) -> dict[str, Any]:
-    settings = {k: v for k, v in shards.settings().items() if k != "device"}
+def _compared(shards: Chunks) -> dict[str, Any]:
+    settings = {k: v for k, v in shards.read_settings().items() if k != "device"}
     return settings | {"asked": {k: v for k, v in settings["asked"].items() if k not in _FREE}}
 
 
-def _first(source: Shards, shard: Shard) -> int:
-    return int(next(source.rows_of(shard))["n"])
+def _first(source: Chunks, shard: Chunk) -> int:
+    return int(next(source.read_rows_of(shard))["n"])
 
 
-def _check_all(whole: Iterable[tuple[int, Shards, Shard]], ids: Sequence[str], sources: Sequence[Shards]) -> None:
+def _check_all(whole: Iterable[tuple[int, Chunks, Chunk]], ids: Sequence[str], sources: Sequence[Chunks]) -> None:
     due = 0
     for first, source, shard in whole:
         _check_due(first, due, ids, sources, source)
-        for row in source.rows_of(shard):
+        for row in source.read_rows_of(shard):
             _check_due(row["n"], due, ids, sources, source)
             due += 1
     if due < len(ids):
         _check_due(len(ids), due, ids, sources, sources[0])
 
 
-def _check_due(number: int, due: int, ids: Sequence[str], sources: Sequence[Shards], source: Shards) -> None:
+def _check_due(number: int, due: int, ids: Sequence[str], sources: Sequence[Chunks], source: Chunks) -> None:
     if number > due:
-        parts = ", ".join(s.settings()["asked"]["part"] for s in sources)
+        parts = ", ".join(s.read_settings()["asked"]["part"] for s in sources)
         raise InputError(
             f"expected all parts of the run, but none of {parts} has {ids[due]} (picture {due + 1}); name the rest"
         )
@@ -120,22 +120,22 @@ def _check_due(number: int, due: int, ids: Sequence[str], sources: Sequence[Shar
         raise InputError(f"expected each part once, but {ids[number]} is in {source.out} and in another; leave one out")
 
 
-def _start(target: Shards, settings: dict[str, Any], ids: Sequence[str]) -> None:
+def _start(target: Chunks, settings: dict[str, Any], ids: Sequence[str]) -> None:
     """Start: leftovers of an earlier merge are overwritten; any other run is refused."""
     if target.begun:
-        said = [*differences(target.settings(), settings), *filter(None, [target.compare(ids)])]
+        said = [*list_differences(target.read_settings(), settings), *filter(None, [target.compare(ids)])]
         if said:
             raise InputError(f"the run in {target.out} was asked for something else: {'; '.join(said)}; choose another --out")
     target.clean()
     target.begin(settings, ids)
 
 
-def _copy(source: Shards, shard: Shard, target: Shards, number: int) -> None:
-    rows = list(source.rows_of(shard))
+def _copy(source: Chunks, shard: Chunk, target: Chunks, number: int) -> None:
+    rows = list(source.read_rows_of(shard))
     copied = [_copy_file(source.out, target.out, place) for row in rows for place in _places(source.out, row)]
-    kept = encodings_file(source.out, shard.number)
+    kept = name_encodings_file(source.out, shard.number)
     if kept.exists():
-        path = encodings_file(target.out, number)
+        path = name_encodings_file(target.out, number)
         make_folder(path.parent)
         _copied(kept, path)
         copied.append(path)
@@ -143,9 +143,9 @@ def _copy(source: Shards, shard: Shard, target: Shards, number: int) -> None:
     target.close(number, rows, {k: v for k, v in shard.about.items() if k != "seconds"})  # the whole part's are told once
 
 
-def _summed(source: Shards) -> dict[str, float]:
+def _summed(source: Chunks) -> dict[str, float]:
     """The seconds of all calls that made a part."""
-    timings = Timings.summed(0, 0, source.seconds())
+    timings = Timings.summed(0, 0, source.read_seconds())
     return {"total": timings.total, **timings.seconds}
 
 
@@ -173,7 +173,7 @@ def _copied(source: Path, path: Path) -> None:
         raise InputError(f"expected {source}, which its run wrote, and it is not there; make that run again") from None
 
 
-def _copy_classes(sources: Sequence[Shards], out: Path) -> None:
+def _copy_classes(sources: Sequence[Chunks], out: Path) -> None:
     for source in sources:
         if (source.out / "labels" / "classes.json").exists():
             _copy_file(source.out, out, "labels/classes.json")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from annofree.io.callbacks import Callbacks
-from annofree.runs.batch_encoder import Encoded, Encoders, attempt
-from annofree.runs.clock import Clock
+from annofree.runs.batch_encoder import BatchEncoder, EncodeResult, attempt
+from annofree.runs.clock import StageTimer
 from annofree.runs.inputs import Inputs
 from annofree.runs.tasks import Prediction, Tasks
 from annofree.structures import Vocabulary
@@ -26,12 +26,12 @@ def predict(
 ) -> Iterator[Prediction]:
     """What is found in each image, in order; one that fails has its error, unless it is the only one.
 
-    Enter ``pillow_quiet`` around this.  Raises ImageError, or what else failed, for an only image.
+    Enter ``silence_pillow`` around this.  Raises ImageError, or what else failed, for an only image.
     """
-    feed, total = Encoders(tasks, batch_size, reader=inputs.read), len(inputs.ids)
+    feed, total = BatchEncoder(tasks, batch_size, reader=inputs.read), len(inputs.ids)
     callbacks.on_progress(0, total)
     entries = [(k, id_, inputs.place(id_)) for k, id_ in enumerate(inputs.ids)]
-    for batch in feed.batches(entries):
+    for batch in feed.encode_batches(entries):
         for one in batch:
             found = _ask(tasks, one, vocabulary, feed.clock)
             if isinstance(found, Exception):
@@ -43,10 +43,10 @@ def predict(
             yield replace(_above(found, min_score), id=one.id)
 
 
-def _ask(tasks: Tasks, one: Encoded, vocabulary: Vocabulary, clock: Clock) -> Prediction | Exception:
+def _ask(tasks: Tasks, one: EncodeResult, vocabulary: Vocabulary, clock: StageTimer) -> Prediction | Exception:
     if one.problem is not None:
         return one.problem
-    return attempt(clock, "other", lambda: tasks.answer(one.encoding, vocabulary))
+    return attempt(clock, "other", lambda: tasks.predict(one.encoding, vocabulary))
 
 
 def _above(found: Prediction, min_score: float) -> Prediction:

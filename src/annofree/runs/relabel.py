@@ -10,19 +10,19 @@ from typing import Any
 
 from annofree.errors import ImageError, InputError
 from annofree.io.image_sources import read_place
-from annofree.runs.batch_encoder import Encoded, Entry
-from annofree.runs.clock import Clock
-from annofree.runs.config import encodings_file
+from annofree.runs.batch_encoder import EncodeResult, Entry
+from annofree.runs.clock import StageTimer
+from annofree.runs.config import name_encodings_file
 from annofree.runs.encodings import EncodingFile
-from annofree.runs.store.chunks import Row, Shard, Shards
+from annofree.runs.store.chunks import Chunk, Chunks, Row
 from annofree.runs.tasks import Tasks
 from annofree.structures import Image, Vocabulary
 
-__all__ = ["Kept", "asked_of", "part_of"]
+__all__ = ["StoredEncodings", "read_settings", "read_shard"]
 
 
 @dataclass
-class Kept:
+class StoredEncodings:
     """The stored encodings of the run in ``folder``, for the methods of ``tasks``, which must be compatible.
 
     ``images`` says whether images are read too, to be drawn on.  Raises InputError for a run that kept none or is not
@@ -34,74 +34,74 @@ class Kept:
     images: bool = False
     device: str = "cpu"
     batch_size: int = 16
-    clock: Clock = field(default_factory=Clock)
+    clock: StageTimer = field(default_factory=StageTimer)
 
     def __post_init__(self) -> None:
-        settings = asked_of(self.folder)
+        settings = read_settings(self.folder)
         if settings["encoding"] != self.tasks.encoding_key:
             before, now = " and ".join(settings["encoding"]), " and ".join(self.tasks.encoding_key)
             raise InputError(f"the encodings in {self.folder} are others: they were made by {before}, not by {now}")
-        self._shards = Shards(self.folder)
-        self._whole = list(self._shards.whole().values())
-        self._firsts = [next(self._shards.rows_of(shard))["n"] for shard in self._whole]
+        self._shards = Chunks(self.folder)
+        self._whole = list(self._shards.list_whole().values())
+        self._firsts = [next(self._shards.read_rows_of(shard))["n"] for shard in self._whole]
         self._kinds = self.tasks.encoding_kinds
         self._open: tuple[int, EncodingFile, dict[int, Row]] | None = None
 
-    def batches(self, entries: Sequence[Entry]) -> Iterator[list[Encoded]]:
+    def encode_batches(self, entries: Sequence[Entry]) -> Iterator[list[EncodeResult]]:
         """Yield encodings, or the reason why there is none."""
         for start in range(0, len(entries), self.batch_size):
             yield [self._read(*entry) for entry in entries[start : start + self.batch_size]]
 
-    def encodings(self) -> Iterator[Any]:
+    def read_encodings(self) -> Iterator[Any]:
         """What was kept of each image that could be encoded, one at a time: one encoding a method."""
         for index in range(len(self._whole)):
             file, rows = self._shard(index)
             yield from (file.read(row["id"]) for row in rows.values() if "failed" not in row)
 
-    def calibrated(self, vocabulary: Vocabulary) -> Tasks:
+    def with_calibration(self, vocabulary: Vocabulary) -> Tasks:
         """Return the tasks with presence set against that in the folder; raises InputError for methods that gate no class."""
         method = self.tasks.instances
-        calibrate = getattr(method, "calibrated", None)
+        calibrate = getattr(method, "with_calibration", None)
         if calibrate is None:
             raise InputError("expected a method that asks whether a class is in a picture at all, such as zip; leave it out")
-        return replace(self.tasks, instances=calibrate((encoding[0] for encoding in self.encodings()), vocabulary))
+        return replace(self.tasks, instances=calibrate((encoding[0] for encoding in self.read_encodings()), vocabulary))
 
-    def _read(self, number: int, id_: str, place: str) -> Encoded:
-        with self.clock.of("read"):
+    def _read(self, number: int, id_: str, place: str) -> EncodeResult:
+        with self.clock.count("read"):
             file, rows = self._shard(bisect_right(self._firsts, number) - 1)
             row = rows[number]
             if "failed" in row:
-                return Encoded(number, id_, place, problem=ImageError(row["failed"]))
+                return EncodeResult(number, id_, place, problem=ImageError(row["failed"]))
             try:
                 image: Image | None = read_place(place, id_) if self.images else None
             except ImageError as problem:
-                return Encoded(number, id_, place, problem=problem)
+                return EncodeResult(number, id_, place, problem=problem)
             size = row["image"]["height"], row["image"]["width"]
-            return Encoded(number, id_, place, size, image, file.read(id_))
+            return EncodeResult(number, id_, place, size, image, file.read(id_))
 
     def _shard(self, index: int) -> tuple[EncodingFile, dict[int, Row]]:
         if self._open is None or self._open[0] != index:
-            shard: Shard = self._whole[index]
-            file = EncodingFile(encodings_file(self.folder, shard.number), self._kinds, self.device)
-            self._open = index, file, {row["n"]: row for row in self._shards.rows_of(shard)}
+            shard: Chunk = self._whole[index]
+            file = EncodingFile(name_encodings_file(self.folder, shard.number), self._kinds, self.device)
+            self._open = index, file, {row["n"]: row for row in self._shards.read_rows_of(shard)}
         return self._open[1], self._open[2]
 
 
-def asked_of(folder: Path) -> dict[str, Any]:
+def read_settings(folder: Path) -> dict[str, Any]:
     """Settings of a complete run with stored encodings; raises InputError for any other folder."""
-    shards = Shards(folder)
-    shards.need_begun()
-    settings = shards.settings()
+    shards = Chunks(folder)
+    shards.require_begun()
+    settings = shards.read_settings()
     if not settings["asked"]["encodings"]:
         raise InputError(f"the run in {folder} kept no encodings; make it again with --keep-encodings")
-    shards.need_complete()
+    shards.require_complete()
     return settings
 
 
-def part_of(settings: dict[str, Any]) -> tuple[int, int]:
+def read_shard(settings: dict[str, Any]) -> tuple[int, int]:
     """Which part of the images a run took.
 
-    >>> part_of({"asked": {"part": "2/4"}})
+    >>> read_shard({"asked": {"part": "2/4"}})
     (2, 4)
     """
     i, _, n = settings["asked"]["part"].partition("/")

@@ -13,22 +13,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from annofree.formats.annotations import Thing, thing_of
+from annofree.formats.annotations import Annotation, read_annotation
 from annofree.io.coco_stream import stream_coco
-from annofree.render.html import class_colors
-from annofree.render.page_folder import page_folder
-from annofree.render.page_images import ImageFiles, Opener, ShownImage, link_to, opened_overlay
-from annofree.render.page_shapes import MOST_SHAPES, points_each
-from annofree.runs.report_page import GENERATOR, PageParts, Row, page, rows_of
+from annofree.render.html import assign_class_colors
+from annofree.render.page_folder import open_page_folder
+from annofree.render.page_images import ImageFiles, Opener, ShownImage, link_to, open_overlay
+from annofree.render.page_shapes import MOST_SHAPES, limit_points
+from annofree.runs.report_page import GENERATOR, PageParts, Row, choose_rows, render_page
 from annofree.runs.report_sheets import SheetFiles
-from annofree.runs.store.maps import names_of_maps, read_labels, read_panoptic
+from annofree.runs.store.maps import list_map_names, read_labels, read_panoptic
 from annofree.runs.store.summary import RunSummary
 
 __all__ = ["Opener", "write_report"]
 
 
 def write_report(
-    run: Path, out: Path, *, shown: int = 12, crops: int = 24, sheets: int = 200, picture: Opener | None = None
+    run: Path, out: Path, *, shown: int = 12, crops: int = 24, sheets: int = 200, image: Opener | None = None
 ) -> Path:
     """Write the report of a run's folder to ``out`` and return its page.
 
@@ -38,13 +38,13 @@ def write_report(
     Raises InputError if ``run`` is no run, and if ``out`` holds something else.
     """
     summary = RunSummary.read(run, best=crops)
-    with page_folder(out, GENERATOR, ("images", "pictures", "sheets")) as folder:
-        made = SheetFiles(run, folder, summary, picture).sheets(sheets)
-        rows = rows_of(summary, shown)
-        names = list(dict.fromkeys([*(c.name for c in summary.classes.values()), *names_of_maps(run), *summary.shares]))
-        files = ImageFiles(folder, picture, class_colors(names))
+    with open_page_folder(out, GENERATOR, ("images", "pictures", "sheets")) as folder:
+        made = SheetFiles(run, folder, summary, image).write_sheets(sheets)
+        rows = choose_rows(summary, shown)
+        names = list(dict.fromkeys([*(c.name for c in summary.classes.values()), *list_map_names(run), *summary.shares]))
+        files = ImageFiles(folder, image, assign_class_colors(names))
         drawn = _drawn(run, out, summary, rows, files)
-        text = page(summary, PageParts(names, rows, drawn, made))
+        text = render_page(summary, PageParts(names, rows, drawn, made))
         (folder / "index.html").write_text(text, encoding="utf-8", errors="replace")
     return out / "index.html"
 
@@ -53,7 +53,7 @@ def _drawn(run: Path, out: Path, summary: RunSummary, rows: Sequence[Row], files
     """Write the files of every image that is shown, by its id."""
     chosen = {id_: summary.pictures[id_] for row in rows for id_ in row.ids}
     things = _things(run, summary, list(chosen))
-    files.points = points_each(sum(min(MOST_SHAPES, len(found)) for found in things.values()))
+    files.points = limit_points(sum(min(MOST_SHAPES, len(found)) for found in things.values()))
     labels, panoptic = read_labels(run, chosen.values()), read_panoptic(run, chosen.values())
     drawn = {}
     for id_, counted in chosen.items():
@@ -63,18 +63,18 @@ def _drawn(run: Path, out: Path, summary: RunSummary, rows: Sequence[Row], files
             counted.size,
             things[id_],
             maps={kind: read for kind, read in maps.items() if read is not None},
-            overlay=partial(opened_overlay, run, counted.overlay),
+            overlay=partial(open_overlay, run, counted.overlay),
             link=link_to(run / counted.overlay, out, run),
         )
     return drawn
 
 
-def _things(run: Path, summary: RunSummary, ids: Sequence[int]) -> dict[int, list[Thing]]:
+def _things(run: Path, summary: RunSummary, ids: Sequence[int]) -> dict[int, list[Annotation]]:
     """The instances of some images, read row by row."""
-    found: dict[int, list[Thing]] = {id_: [] for id_ in ids}
+    found: dict[int, list[Annotation]] = {id_: [] for id_ in ids}
     names: dict[Any, str] = {id_: counted.name for id_, counted in summary.classes.items()}
     if summary.has_instances and ids:
         for kind, row in stream_coco(run / "annotations.json"):
             if kind == "annotations" and row["image_id"] in found:
-                found[row["image_id"]].append(thing_of(row, names, summary.pictures[row["image_id"]].size))
+                found[row["image_id"]].append(read_annotation(row, names, summary.pictures[row["image_id"]].size))
     return found

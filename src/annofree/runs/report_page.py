@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from annofree.render.html import count_of, render
+from annofree.render.html import format_count, render_template
 from annofree.render.page_images import ShownImage
 from annofree.runs.store.counts import STEPS, ClassCount
 from annofree.runs.store.summary import RunSummary
 
-__all__ = ["GENERATOR", "PageParts", "Row", "page", "rows_of", "score_meaning"]
+__all__ = ["GENERATOR", "PageParts", "Row", "choose_rows", "explain_scores", "render_page"]
 
 GENERATOR = "annofree report"
 
@@ -42,10 +42,10 @@ class PageParts:
     sheets: Sequence[tuple[ClassCount, str]]
 
 
-def rows_of(summary: RunSummary, shown: int) -> list[Row]:
+def choose_rows(summary: RunSummary, shown: int) -> list[Row]:
     """Choose the images of a page, each once: all of a small run, else the most confident, least confident and emptiest.
 
-    >>> [row.key for row in rows_of(RunSummary({}), 12)]
+    >>> [row.key for row in choose_rows(RunSummary({}), 12)]
     []
     """
     found, most = summary.pictures, 3 * shown
@@ -72,10 +72,10 @@ def rows_of(summary: RunSummary, shown: int) -> list[Row]:
     return [row for row in rows if row.ids]
 
 
-def score_meaning(about: Mapping[str, Any]) -> str:
+def explain_scores(about: Mapping[str, Any]) -> str:
     """Describe the scores of a run: probabilities if calibrated, else ranks.
 
-    >>> score_meaning({})
+    >>> explain_scores({})
     'Scores are not calibrated: they rank instances, but are no probabilities.'
     """
     provenance = about.get("provenance") or {}
@@ -90,7 +90,7 @@ def score_meaning(about: Mapping[str, Any]) -> str:
     return f"Scores are calibrated: a score is the probability that mask (at IoU 0.5) and name are right{fitted}.{kept}"
 
 
-def page(summary: RunSummary, parts: PageParts) -> str:
+def render_page(summary: RunSummary, parts: PageParts) -> str:
     """Return the page of a run."""
     names = parts.names
     total = len(summary.pictures) or int((summary.about.get("timings") or {}).get("images") or 0)
@@ -98,16 +98,16 @@ def page(summary: RunSummary, parts: PageParts) -> str:
         kind: any(layer.kind == kind for image in parts.images.values() for layer in image.layers)
         for kind in ("labels", "panoptic")
     }
-    return render(
+    return render_template(
         "report.html",
         generator=GENERATOR,
-        title=f"Run of {count_of(total, 'image')}",
+        title=f"Run of {format_count(total, 'image')}",
         names=names,
         script=True,
         index={name: k for k, name in enumerate(names)},
         summary=summary,
         facts=_facts(summary),
-        meaning=score_meaning(summary.about) if summary.instances else "",
+        meaning=explain_scores(summary.about) if summary.instances else "",
         remarks=[r for r in summary.about.get("remarks") or [] if not str(r).startswith(_UNCALIBRATED)],
         kinds={kind: words for kind, words in _KINDS.items() if has[kind]},
         about_images=_about_images(total, parts.rows),
@@ -128,10 +128,13 @@ def _facts(summary: RunSummary) -> list[str]:
     if summary.has_instances:
         empty = sum(not p.instances for p in summary.pictures.values())
         there = sum(c.instances > 0 for c in summary.classes.values())
-        facts += [count_of(summary.instances, "instance"), f"{there} of {count_of(len(summary.classes), 'class', 'classes')}"]
-        facts += [f"{count_of(empty, 'image')} with nothing found"]
-    facts += [f"{count_of(len(summary.quarantine), 'image')} in quarantine"] if summary.quarantine else []
-    tiers = sorted({str(m["tier"]) for m in summary.models()})
+        facts += [
+            format_count(summary.instances, "instance"),
+            f"{there} of {format_count(len(summary.classes), 'class', 'classes')}",
+        ]
+        facts += [f"{format_count(empty, 'image')} with nothing found"]
+    facts += [f"{format_count(len(summary.quarantine), 'image')} in quarantine"] if summary.quarantine else []
+    tiers = sorted({str(m["tier"]) for m in summary.list_models()})
     return facts + ([f"supervision tier {tiers[-1]}"] if tiers else [])
 
 
@@ -139,7 +142,7 @@ def _about_images(total: int, rows: Sequence[Row]) -> str:
     """Say which images of how many are shown."""
     count = sum(len(row.ids) for row in rows)
     if count == total:
-        return f"All {count_of(total, 'image')} of the run." if total > 1 else "The only image of the run."
+        return f"All {format_count(total, 'image')} of the run." if total > 1 else "The only image of the run."
     if len(rows) == 1:
         return f"The first {count:,} of the run's {total:,} images; all are in its folder, and --shown shows more."
     told = ", ".join(f"the {len(row.ids)} {row.heading.removeprefix('The ')}" for row in rows)

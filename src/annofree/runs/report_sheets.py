@@ -12,12 +12,12 @@ import numpy as np
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.annotations import pictures_of
+from annofree.formats.annotations import list_images
 from annofree.formats.coco import CocoFile
-from annofree.ops.palette import Color, colors_of
+from annofree.ops.palette import Color, assign_colors
 from annofree.ops.rle import decode_rle
 from annofree.render.contact_sheet import Thumbnail, draw_contact_sheet
-from annofree.render.page_images import Opener, opened_overlay, save_jpeg
+from annofree.render.page_images import Opener, open_overlay, save_jpeg
 from annofree.runs.store.counts import ClassCount, Crop
 from annofree.runs.store.summary import RunSummary
 from annofree.structures import Image
@@ -38,11 +38,11 @@ class SheetFiles:
     summary: RunSummary
     picture: Opener | None
 
-    def sheets(self, most: int) -> list[tuple[ClassCount, str]]:
+    def write_sheets(self, most: int) -> list[tuple[ClassCount, str]]:
         """Write the sheets of the ``most`` classes that have the most instances, and return each with its file."""
         classes = sorted((c for c in self.summary.classes.values() if c.instances), key=lambda c: -c.instances)[:most]
         opened = lru_cache(_KEPT)(self._whole)
-        colors = colors_of(c.name for c in self.summary.classes.values())
+        colors = assign_colors(c.name for c in self.summary.classes.values())
         return [(counted, self._sheet(k, counted, colors[counted.name], opened)) for k, counted in enumerate(classes, 1)]
 
     def _sheet(self, number: int, counted: ClassCount, color: Color, opened: Callable[[int], PIL.Image.Image | None]) -> str:
@@ -75,7 +75,7 @@ class SheetFiles:
                 return PIL.Image.fromarray(self.picture(counted.file_name).pixels)
             except InputError:
                 pass
-        return opened_overlay(self.run, counted.overlay)
+        return open_overlay(self.run, counted.overlay)
 
 
 def _window(
@@ -95,5 +95,5 @@ def _mask(drawn: Any, size: tuple[int, int]) -> PIL.Image.Image | None:
         return None
     row = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "segmentation": drawn}
     image = {"id": 1, "file_name": "", "height": size[0], "width": size[1]}
-    rle = pictures_of(CocoFile([image], [{"id": 1, "name": ""}], [row]))[0].things[0].rle
+    rle = list_images(CocoFile([image], [{"id": 1, "name": ""}], [row]))[0].things[0].rle
     return None if rle is None else PIL.Image.fromarray(decode_rle(rle)).convert("L")

@@ -18,16 +18,16 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
-from annofree.io.settings_diff import differences
-from annofree.runs.clock import Clock, Timings
-from annofree.runs.config import EncodingSource, Request
-from annofree.runs.executor import Work, writing
-from annofree.runs.store.chunks import Shards, settle
+from annofree.io.settings_diff import list_differences
+from annofree.runs.clock import StageTimer, Timings
+from annofree.runs.config import EncodingSource, RunConfig
+from annofree.runs.executor import Executor, explain_write_errors
+from annofree.runs.store.chunks import Chunks, settle
 from annofree.runs.store.layout import RunFolder
-from annofree.runs.store.results import mean_shares
+from annofree.runs.store.results import average_shares
 from annofree.runs.tasks import Tasks
 
-__all__ = ["Run", "finish"]
+__all__ = ["Run", "finish_run"]
 
 _FORMAT = 1
 _FINALS = {"instance": "annotations.json", "panoptic": "panoptic.json", "semantic": "labels/shares.json"}
@@ -37,23 +37,23 @@ _FINALS = {"instance": "annotations.json", "panoptic": "panoptic.json", "semanti
 class Run:
     """A run on its way: ``check``, then ``go``."""
 
-    request: Request
+    request: RunConfig
     callbacks: Callbacks = field(default_factory=Callbacks)
 
     def __post_init__(self) -> None:
-        self.shards = Shards(self.request.out)
+        self.shards = Chunks(self.request.out)
 
     def check(self) -> bool:
         """Whether the run is complete; raises InputError for a folder with a run of other settings."""
         if not self.shards.begun:
             return False
-        self._refuse(differences(self.shards.settings()["asked"], self.request.asked))
+        self._refuse(list_differences(self.shards.read_settings()["asked"], self.request.resume_key))
         other = self.shards.compare(self.request.ids)
         self._refuse([other] if other else [])
         finals = [_FINALS[task] for task in self.request.wanted if task != "semantic"]
         return self.shards.complete and all((self.request.out / name).exists() for name in [*finals, "run.json"])
 
-    def go(
+    def execute(
         self,
         tasks: Tasks,
         feed: EncodingSource,
@@ -74,21 +74,21 @@ class Run:
         folder = RunFolder.create(
             out, request.vocabulary.names, tasks=request.wanted, stuff=request.stuff, overlays=request.overlays
         )
-        folder.timed = feed.clock.of
+        folder.timed = feed.clock.count
         for remark in about.get("remarks", []):
             self.callbacks.on_note(remark)
         with _counting(feed.clock), _locked(self.shards):
-            with writing(out):
+            with explain_write_errors(out):
                 if fresh and self.shards.begun:
                     self.shards.clear()
                 self._begin(tasks)
             with _spent(self.shards, feed.clock):
-                work = Work(request, self.callbacks, self.shards, folder, tasks, feed)
-                work.all(retry)
+                work = Executor(request, self.callbacks, self.shards, folder, tasks, feed)
+                work.run_pending(retry)
                 done = work.done - work.failed, work.failed
-                return finish(self.shards, folder, request.wanted, about, feed.clock, done)
+                return finish_run(self.shards, folder, request.wanted, about, feed.clock, done)
 
-    def summary(self) -> dict[str, Any]:
+    def read_summary(self) -> dict[str, Any]:
         """The content of run.json of a complete run."""
         return dict(json.loads((self.request.out / "run.json").read_text(encoding="utf-8")))
 
@@ -98,15 +98,15 @@ class Run:
         if not self.shards.begun:
             asked = {
                 "format": _FORMAT,
-                "asked": self.request.asked,
+                "asked": self.request.resume_key,
                 "stretch": self.request.stretch,
                 "device": self.request.device,
             }
             self.shards.begin(asked | models, self.request.ids)
             return
         self.shards.clean()
-        before = self.shards.settings()
-        self._refuse(differences({key: before.get(key) for key in models}, models))
+        before = self.shards.read_settings()
+        self._refuse(list_differences({key: before.get(key) for key in models}, models))
 
     def _refuse(self, others: Sequence[str] | Iterator[str]) -> None:
         if said := "; ".join(others):
@@ -116,38 +116,38 @@ class Run:
             )
 
 
-def finish(
-    shards: Shards,
+def finish_run(
+    shards: Chunks,
     folder: RunFolder,
     wanted: Sequence[str],
     about: Mapping[str, Any],
-    clock: Clock,
+    clock: StageTimer,
     done: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
     """Write the files of all images from whole shards, and last that the run is complete; returns run.json.
 
     ``done`` are the images that this call finished and failed, while ``clock`` was running.
     """
-    whole = list(shards.whole().values())
-    rows = shards.rows
-    failed = [row for shard in whole if shard.about["failed"] for row in shards.rows_of(shard) if "failed" in row]
-    with clock.of("write"):
-        shares = mean_shares(rows) if "semantic" in wanted else {}
-        with writing(folder.out):
+    whole = list(shards.list_whole().values())
+    rows = shards.read_rows
+    failed = [row for shard in whole if shard.about["failed"] for row in shards.read_rows_of(shard) if "failed" in row]
+    with clock.count("write"):
+        shares = average_shares(rows) if "semantic" in wanted else {}
+        with explain_write_errors(folder.out):
             folder.finish(rows, [{"id": row["id"], "reason": row["failed"]} for row in failed], shares)
             _settle(folder, [*(_FINALS[task] for task in wanted), "quarantine.json"])
-    last = clock.lap()
+    last = clock.take_lap()
     images = sum(shard.about["images"] for shard in whole)
-    timings = Timings.summed(images, len(failed), [*shards.seconds(), last]).as_dict()
+    timings = Timings.summed(images, len(failed), [*shards.read_seconds(), last]).as_dict()
     run = dict(about) | {
-        "timings": timings | {"last_call": clock.timings(*done).as_dict()},
+        "timings": timings | {"last_call": clock.summarize(*done).as_dict()},
         "environments": shards.environments,
         "failed": {row["place"]: row["failed"] for row in failed},
         "instances": sum(shard.about["instances"] for shard in whole),
     }
     run |= {"shares": shares} if "semantic" in wanted else {}
-    with writing(folder.out):
-        folder.tell(run)
+    with explain_write_errors(folder.out):
+        folder.write_summary(run)
         _settle(folder, ["run.json"])
         shards.append({"complete": True, "seconds": last})
     return run
@@ -158,7 +158,7 @@ def _settle(folder: RunFolder, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _counting(clock: Clock) -> Iterator[None]:
+def _counting(clock: StageTimer) -> Iterator[None]:
     """Run a clock unless it is already running."""
     if not clock.running:
         clock.start()
@@ -169,19 +169,19 @@ def _counting(clock: Clock) -> Iterator[None]:
 
 
 @contextmanager
-def _spent(shards: Shards, clock: Clock) -> Iterator[None]:
+def _spent(shards: Chunks, clock: StageTimer) -> Iterator[None]:
     """Write down the seconds that no shard has, where something ends the work."""
     try:
         yield
     except BaseException:
         with suppress(OSError):
             if not shards.complete:
-                shards.append({"seconds": clock.lap()})
+                shards.append({"seconds": clock.take_lap()})
         raise
 
 
 @contextmanager
-def _locked(shards: Shards) -> Iterator[None]:
+def _locked(shards: Chunks) -> Iterator[None]:
     shards.lock()
     try:
         yield

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from annofree.detections.nms import Overlaps
-from annofree.detections.panoptic import PanopticMap, PanopticSettings, panoptic
+from annofree.detections.panoptic import PanopticMap, PanopticSettings, merge_panoptic
 from annofree.errors import InputError
 from annofree.protocols import Segmenter, SemanticSegmenter
-from annofree.runs.batch_encoder import settled
-from annofree.runs.clock import Timed, untimed
-from annofree.runs.encodings import kinds_of
+from annofree.runs.batch_encoder import synchronize
+from annofree.runs.clock import Timed, skip_timing
+from annofree.runs.encodings import list_kinds
 from annofree.structures import Detections, Image, LabelMap, Vocabulary
 
 __all__ = ["TASKS", "Prediction", "Tasks"]
@@ -78,7 +78,7 @@ class Tasks:
     @property
     def encoding_kinds(self) -> dict[str, type]:
         """The classes of the methods' encodings, by name."""
-        return {name: kind for method in self.methods for name, kind in kinds_of(method).items()}
+        return {name: kind for method in self.methods for name, kind in list_kinds(method).items()}
 
     def remarks(self, classes: Any) -> list[str]:
         """Warnings about the results."""
@@ -88,18 +88,18 @@ class Tasks:
         """One encoding of each method an image, in order."""
         return list(zip(*(method.encode(images) for method in self.methods), strict=True))
 
-    def answer(self, encoding: tuple[Any, ...], vocabulary: Vocabulary, timed: Timed = untimed) -> Prediction:
+    def predict(self, encoding: tuple[Any, ...], vocabulary: Vocabulary, timed: Timed = skip_timing) -> Prediction:
         """Do all that is wanted for one image; ``timed`` counts the seconds of each task."""
         found, labels, joined = None, None, None
         if self.instances is not None:
             with timed("instances"):
-                found = settled(self.overlaps.apply(self.instances.instances(encoding[0], vocabulary)))
+                found = synchronize(self.overlaps.apply(self.instances.instances(encoding[0], vocabulary)))
         if self.semantic is not None:
             with timed("semantic"):
-                labels = settled(self.semantic.semantic(encoding[-1], vocabulary))
+                labels = synchronize(self.semantic.semantic(encoding[-1], vocabulary))
         if "panoptic" in self.wanted and found is not None and labels is not None:
             with timed("panoptic"):
-                joined = panoptic(found, labels, self.policy, stuff=self.stuff)
+                joined = merge_panoptic(found, labels, self.policy, stuff=self.stuff)
         return Prediction(found if "instance" in self.wanted else None, labels if "semantic" in self.wanted else None, joined)
 
 

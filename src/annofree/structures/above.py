@@ -12,23 +12,23 @@ from typing import Any
 
 from annofree.errors import MissingError
 
-__all__ = ["notebook", "package", "saved_label_map"]
+__all__ = ["import_package", "load_notebook_function", "save_label_map"]
 
 
-def notebook(name: str) -> Any:
+def load_notebook_function(name: str) -> Any:
     """Return a function of ``annofree.render.notebook``, which draws nouns."""
     return getattr(import_module("annofree.render.notebook"), name)
 
 
-def saved_label_map(*arguments: Any) -> None:
+def save_label_map(*arguments: Any) -> None:
     """Call ``save_label_map`` of ``annofree.formats.label_maps``."""
     import_module("annofree.formats.label_maps").save_label_map(*arguments)
 
 
-def package(name: str, what: str) -> Any:
+def import_package(name: str, what: str) -> Any:
     """Import a package that ``what`` needs; raises MissingError where it is not installed.
 
-    >>> package("numpy", "all").__name__
+    >>> import_package("numpy", "all").__name__
     'numpy'
     """
     try:

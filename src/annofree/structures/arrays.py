@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from annofree.errors import InputError
 
-__all__ = ["BoolArray", "FloatArray", "IntArray", "check_names", "check_size", "names_of", "told_of"]
+__all__ = ["BoolArray", "FloatArray", "IntArray", "check_names", "check_size", "describe_value", "to_names"]
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float32]
@@ -37,10 +37,10 @@ def check_names(names: object) -> None:
         raise InputError(f"expected names as a tuple of str, such as ('dog', 'cat'), got {names!r:.80}")
 
 
-def names_of(names: Iterable[str]) -> tuple[str, ...]:
+def to_names(names: Iterable[str]) -> tuple[str, ...]:
     """Return names as a tuple; raises InputError for one text, whose letters would be the names.
 
-    >>> names_of(["dog", "cat"])
+    >>> to_names(["dog", "cat"])
     ('dog', 'cat')
     """
     if isinstance(names, str):
@@ -48,10 +48,10 @@ def names_of(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def told_of(value: object) -> str:
+def describe_value(value: object) -> str:
     """Describe an array or a tensor as an error does, by type and shape; anything else by its class.
 
-    >>> told_of(np.zeros((2, 3), np.uint8)), told_of([1, 2])
+    >>> describe_value(np.zeros((2, 3), np.uint8)), describe_value([1, 2])
     ('uint8 (2, 3)', 'list')
     """
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)

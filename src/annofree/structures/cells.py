@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from annofree.errors import InputError
-from annofree.structures.arrays import check_size, told_of
+from annofree.structures.arrays import check_size, describe_value
 
 __all__ = ["ClueMap", "FeatureMap", "Fragments"]
 
@@ -72,7 +72,7 @@ class Fragments:
 
     def __post_init__(self) -> None:
         if self.labels.dtype != torch.int64 or self.labels.ndim != 2:
-            raise InputError(f"expected the labels of fragments as (h, w) int64, got {told_of(self.labels)}")
+            raise InputError(f"expected the labels of fragments as (h, w) int64, got {describe_value(self.labels)}")
         count = self.area.numel()
         shapes = tuple(self.area.shape), tuple(self.boxes.shape), tuple(self.cluster.shape)
         if shapes != ((count,), (count, 4), (count,)):
@@ -84,4 +84,4 @@ class Fragments:
 
 def _check_maps(what: str, values: Tensor) -> None:
     if not (isinstance(values, Tensor) and values.is_floating_point() and values.ndim == 3):
-        raise InputError(f"expected {what} as a tensor of floating-point numbers, got {told_of(values)}")
+        raise InputError(f"expected {what} as a tensor of floating-point numbers, got {describe_value(values)}")

@@ -9,12 +9,12 @@ import numpy as np
 
 from annofree.errors import InputError
 from annofree.ops.rle import RLE, compress_counts, fill_polygons, rle_boxes, rle_json
-from annofree.structures.arrays import FloatArray, IntArray, check_size, names_of
+from annofree.structures.arrays import FloatArray, IntArray, check_size, to_names
 
 if TYPE_CHECKING:
     from annofree.structures.detections import Detections
 
-__all__ = ["Categories", "Columns", "columns_of", "rows_of", "segmentation_rle"]
+__all__ = ["Categories", "Columns", "encode_segmentation", "read_columns", "to_rows"]
 
 Row = Mapping[str, Any]
 Categories = Sequence[str] | Mapping[int, str] | Sequence[Row]
@@ -33,7 +33,7 @@ class Columns(NamedTuple):
     rles: tuple[RLE, ...]
 
 
-def rows_of(found: Detections, image_id: int, category_ids: Sequence[int] | None) -> list[dict[str, Any]]:
+def to_rows(found: Detections, image_id: int, category_ids: Sequence[int] | None) -> list[dict[str, Any]]:
     """Return annotations of an image, categories numbered from 1 unless they are given."""
     numbers = range(1, len(found.names) + 1) if category_ids is None else category_ids
     if len(numbers) != len(found.names):
@@ -53,7 +53,7 @@ def rows_of(found: Detections, image_id: int, category_ids: Sequence[int] | None
     ]
 
 
-def columns_of(rows: Iterable[Row], categories: Categories, size: tuple[int, int]) -> Columns:
+def read_columns(rows: Iterable[Row], categories: Categories, size: tuple[int, int]) -> Columns:
     """Read annotations of one image of a size (H, W), in their order; without a score it is 1, without a box that of the mask.
 
     Raises InputError for rows of several images, crowds, rows without a mask, unknown categories, and what is no annotation.
@@ -81,7 +81,7 @@ def columns_of(rows: Iterable[Row], categories: Categories, size: tuple[int, int
 def _names(categories: Categories) -> dict[int, str]:
     if isinstance(categories, Mapping):
         return dict(categories)
-    listed = list(names_of(categories))  # type: ignore[arg-type]  # of rows it makes a tuple as well
+    listed = list(to_names(categories))  # type: ignore[arg-type]  # of rows it makes a tuple as well
     if all(isinstance(one, str) for one in listed):
         return dict(enumerate(listed, 1))
     try:
@@ -115,18 +115,18 @@ def _place(row: Row, places: Mapping[int, int]) -> int:
 
 
 def _rle(row: Row, size: tuple[int, int]) -> RLE:
-    rle = segmentation_rle(row.get("segmentation"), size)
+    rle = encode_segmentation(row.get("segmentation"), size)
     if rle is None:
         raise InputError(f"expected a mask in each annotation, none in annotation {row.get('id')}; leave it out")
     return rle
 
 
-def segmentation_rle(drawn: object, size: tuple[int, int]) -> RLE | None:
+def encode_segmentation(drawn: object, size: tuple[int, int]) -> RLE | None:
     """Return the segmentation of an annotation, polygons or run lengths, as compressed run lengths; None where it has none.
 
     Raises InputError for run lengths of another size than (H, W).
 
-    >>> segmentation_rle([[1, 1, 3, 1, 3, 3, 1, 3]], (4, 6)), segmentation_rle([], (4, 6))
+    >>> encode_segmentation([[1, 1, 3, 1, 3, 3, 1, 3]], (4, 6)), encode_segmentation([], (4, 6))
     ({'size': [4, 6], 'counts': b'5220;'}, None)
     """
     height, width = size

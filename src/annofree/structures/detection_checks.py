@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from annofree.errors import InputError
 from annofree.ops.rle import RLE
-from annofree.structures.arrays import FloatArray, IntArray, check_names, check_size, told_of
+from annofree.structures.arrays import FloatArray, IntArray, check_names, check_size, describe_value
 
 if TYPE_CHECKING:
     from annofree.structures.detections import Detections
@@ -37,7 +37,9 @@ def check_detections(found: Detections) -> None:
 def check_masks(masks: npt.NDArray[np.bool_], ids: int, scores: int) -> None:
     """Raise InputError unless masks are (N, H, W) bool, H and W above 0, with as many class ids and scores."""
     if not (isinstance(masks, np.ndarray) and masks.dtype == bool and masks.ndim == 3 and len(masks) == ids == scores):
-        raise InputError(f"expected masks (N, H, W) bool with N class ids and scores, got {told_of(masks)}, {ids}, {scores}")
+        raise InputError(
+            f"expected masks (N, H, W) bool with N class ids and scores, got {describe_value(masks)}, {ids}, {scores}"
+        )
     check_size(masks.shape[1:])
 
 
@@ -47,7 +49,7 @@ def _check_column(name: str, values: object, dtype: type, columns: int = 0) -> N
         return
     shape, kind = f"(N, {columns})" if columns else "(N)", np.dtype(dtype).name
     raise InputError(
-        f"expected {name} as an {shape} {kind} array, got {told_of(values)}; np.asarray({name}, np.{kind}), or "
+        f"expected {name} as an {shape} {kind} array, got {describe_value(values)}; np.asarray({name}, np.{kind}), or "
         "Detections.from_masks, which makes all columns"
     )
 
@@ -82,7 +84,7 @@ def _check_boxes(boxes: FloatArray) -> None:
 
 def _check_rles(rles: tuple[RLE, ...], size: tuple[int, int]) -> None:
     if not isinstance(rles, tuple):
-        raise InputError(f"expected rles as a tuple of run lengths, got {told_of(rles)}; tuple(rles)")
+        raise InputError(f"expected rles as a tuple of run lengths, got {describe_value(rles)}; tuple(rles)")
     height, width = size
     for row, rle in enumerate(rles):
         counts, own = rle.get("counts"), rle.get("size")

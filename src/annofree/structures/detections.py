@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from annofree.errors import InputError
 from annofree.ops.rle import RLE, decode_rles, encode_rles, rle_areas, rle_boxes
-from annofree.structures.above import notebook, package
-from annofree.structures.arrays import BoolArray, FloatArray, IntArray, names_of
-from annofree.structures.coco_rows import Categories, columns_of, rows_of
+from annofree.structures.above import import_package, load_notebook_function
+from annofree.structures.arrays import BoolArray, FloatArray, IntArray, to_names
+from annofree.structures.coco_rows import Categories, read_columns, to_rows
 from annofree.structures.detection_checks import check_detections, check_masks
-from annofree.structures.selection import Selection, chosen_rows
+from annofree.structures.selection import Selection, select_rows
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -68,7 +68,7 @@ class Detections:
         filled = np.flatnonzero(masks.any((1, 2)))
         order = filled[np.argsort(-values[filled], kind="stable")]
         kept = tuple(rles[i] for i in order)
-        return cls((masks.shape[1], masks.shape[2]), names_of(names), ids[order], values[order], rle_boxes(kept), kept)
+        return cls((masks.shape[1], masks.shape[2]), to_names(names), ids[order], values[order], rle_boxes(kept), kept)
 
     @classmethod
     def from_coco(cls, rows: Iterable[Mapping[str, Any]], categories: Categories, size: tuple[int, int]) -> Detections:
@@ -82,7 +82,7 @@ class Detections:
         >>> Detections.from_coco(found.to_coco(), ["dog", "cat"], (2, 3)) == found
         True
         """
-        return cls(size, *columns_of(rows, categories, size))
+        return cls(size, *read_columns(rows, categories, size))
 
     @classmethod
     def none(cls, size: tuple[int, int], names: Sequence[str]) -> Detections:
@@ -115,7 +115,7 @@ class Detections:
 
     def __getitem__(self, keep: Selection) -> Detections:
         """Select by an index, a slice, indices or a boolean array; an index beyond the end is an IndexError."""
-        rows = chosen_rows(keep, len(self))
+        rows = select_rows(keep, len(self))
         rles = tuple(self.rles[i] for i in rows)
         return Detections(self.size, self.names, self.class_ids[rows], self.scores[rows], self.boxes[rows], rles)
 
@@ -153,7 +153,7 @@ class Detections:
         >>> Detections.from_masks(np.ones((1, 2, 3), bool), [0], [0.5], ["dog"]).with_names(["cat", "dog"]).class_ids.tolist()
         [1]
         """
-        names = names_of(names)
+        names = to_names(names)
         places = {name: k for k, name in reversed(list(enumerate(names)))}
         absent = sorted({name for k in np.unique(self.class_ids) if (name := self.names[k]) not in places})
         if absent:
@@ -163,19 +163,19 @@ class Detections:
 
     def to_coco(self, image_id: int = 1, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Return COCO annotations with text RLE; categories are numbered from 1 in vocabulary order unless given."""
-        return rows_of(self, image_id, category_ids)
+        return to_rows(self, image_id, category_ids)
 
     def to_supervision(self) -> Any:
         """Return ``supervision.Detections``, names as its ``class_name``; raises MissingError without that package."""
         about = {"class_name": self.labels}
-        made = package("supervision", "to_supervision").Detections
+        made = import_package("supervision", "to_supervision").Detections
         return made(self.boxes, mask=self.masks, confidence=self.scores, class_id=self.class_ids, data=about)
 
     def to_pandas(self) -> Any:
         """Return a ``pandas.DataFrame``, a row a detection, boxes and areas in px; raises MissingError without that package."""
         corners = dict(zip(("x0", "y0", "x1", "y1"), self.boxes.T, strict=True))
         about = {"name": self.labels.tolist(), "class_id": self.class_ids, "score": self.scores}
-        return package("pandas", "to_pandas").DataFrame({**about, **corners, "area": self.areas})
+        return import_package("pandas", "to_pandas").DataFrame({**about, **corners, "area": self.areas})
 
     def draw(
         self, image: Image | npt.NDArray[np.uint8] | None = None, min_score: float = 0.0, limit: int = 50
@@ -184,7 +184,7 @@ class Detections:
 
         Raises InputError when the image is of another size.
         """
-        picture: PIL.Image.Image = notebook("drawn_detections")(self, image, min_score, limit)
+        picture: PIL.Image.Image = load_notebook_function("render_detections")(self, image, min_score, limit)
         return picture
 
     def __repr__(self) -> str:
@@ -196,11 +196,11 @@ class Detections:
         return f"{head}: {_counted(self.labels.tolist())}; score{f's {low}–{high}' if low != high else f' {low}'})"
 
     def _repr_png_(self) -> bytes:
-        png: bytes = notebook("detections_png")(self)
+        png: bytes = load_notebook_function("render_detections_png")(self)
         return png
 
     def _repr_html_(self) -> str:
-        page: str = notebook("detections_html")(self)
+        page: str = load_notebook_function("render_detections_html")(self)
         return page
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.structures.above import notebook, saved_label_map
-from annofree.structures.arrays import check_names, told_of
+from annofree.structures.above import load_notebook_function, save_label_map
+from annofree.structures.arrays import check_names, describe_value
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -35,7 +35,7 @@ class LabelMap:
     order are not.  So they are no keys.
     Raises InputError for labels that are no such array or point outside ``names``, and for a background outside of them.
 
-    >>> LabelMap(np.array([[0, 1], [1, 1]], np.int32), ("background", "dog"), background=0).shares()
+    >>> LabelMap(np.array([[0, 1], [1, 1]], np.int32), ("background", "dog"), background=0).compute_shares()
     {'background': 0.25, 'dog': 0.75}
     """
 
@@ -46,7 +46,7 @@ class LabelMap:
     def __post_init__(self) -> None:
         a = self.labels
         if not (isinstance(a, np.ndarray) and a.dtype == np.int32 and a.ndim == 2 and a.size):
-            raise InputError(f"expected labels as an (H, W) int32 array, got {told_of(a)}")
+            raise InputError(f"expected labels as an (H, W) int32 array, got {describe_value(a)}")
         check_names(self.names)
         if a.min() < VOID or a.max() >= len(self.names):
             raise InputError(f"expected labels from {VOID} to {len(self.names) - 1}, got {a.min()} to {a.max()}")
@@ -58,7 +58,7 @@ class LabelMap:
         """(H, W) in pixels."""
         return self.labels.shape[0], self.labels.shape[1]
 
-    def shares(self) -> dict[str, float]:
+    def compute_shares(self) -> dict[str, float]:
         """The part of all pixels that each name has, for names that have any."""
         counts = np.bincount(self.labels[self.labels >= 0], minlength=len(self.names))
         return {name: float(n / self.labels.size) for name, n in zip(self.names, counts, strict=True) if n}
@@ -68,7 +68,7 @@ class LabelMap:
 
         Raises InputError when the image is of another size.
         """
-        picture: PIL.Image.Image = notebook("drawn_label_map")(self, image, limit)
+        picture: PIL.Image.Image = load_notebook_function("render_label_map")(self, image, limit)
         return picture
 
     def save(self, path: str | Path) -> None:
@@ -77,7 +77,7 @@ class LabelMap:
         Further maps of the same names may be saved into the folder.  Raises InputError for another ending than .png, and where
         the folder's ``classes.json`` has other names, for it would tell other maps wrong.
         """
-        saved_label_map(Path(path), self)
+        save_label_map(Path(path), self)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LabelMap):
@@ -87,7 +87,7 @@ class LabelMap:
 
     def __repr__(self) -> str:
         """One line: width x height, and the part of the pixels that each name has, the largest first."""
-        shares = sorted(self.shares().items(), key=lambda pair: -pair[1])
+        shares = sorted(self.compute_shares().items(), key=lambda pair: -pair[1])
         told = [f"{share:.1%} {' '.join(name.split())[:_LONGEST]}" for name, share in shares[:_NAMED]]
         if len(shares) > _NAMED:
             told.append(f"{sum(share for _, share in shares[_NAMED:]):.1%} of {len(shares) - _NAMED} more names")
@@ -96,5 +96,5 @@ class LabelMap:
         return f"LabelMap({self.size[1]}x{self.size[0]}: {', '.join(told)})"
 
     def _repr_png_(self) -> bytes:
-        png: bytes = notebook("label_map_png")(self)
+        png: bytes = load_notebook_function("render_label_map_png")(self)
         return png

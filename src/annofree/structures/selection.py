@@ -9,20 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.structures.arrays import IntArray, told_of
+from annofree.structures.arrays import IntArray, describe_value
 
-__all__ = ["Selection", "chosen_rows"]
+__all__ = ["Selection", "select_rows"]
 
 Selection = SupportsIndex | slice | Sequence[int] | Sequence[bool] | npt.NDArray[np.bool_] | npt.NDArray[np.integer[Any]]
 
 
-def chosen_rows(keep: Selection, count: int) -> IntArray:
+def select_rows(keep: Selection, count: int) -> IntArray:
     """Return the rows among ``count`` that an index, a slice, a list of indices or a boolean array (count) means.
 
     Raises IndexError for an index beyond the end, InputError for anything else, one bool among it: it is what comes out when
     lists are compared where arrays were meant.
 
-    >>> chosen_rows(-1, 3).tolist(), chosen_rows([True, False, True], 3).tolist(), chosen_rows(slice(2), 3).tolist()
+    >>> select_rows(-1, 3).tolist(), select_rows([True, False, True], 3).tolist(), select_rows(slice(2), 3).tolist()
     ([2], [0, 2], [0, 1])
     """
     rows = np.arange(count)
@@ -31,13 +31,13 @@ def chosen_rows(keep: Selection, count: int) -> IntArray:
     wanted: npt.NDArray[Any] = np.asarray(keep)
     if wanted.dtype == bool:
         if wanted.shape != (count,):
-            what = f"got {told_of(wanted)}" if wanted.ndim else f"got {keep}"
+            what = f"got {describe_value(wanted)}" if wanted.ndim else f"got {keep}"
             raise InputError(f"expected {count} booleans, one a detection, {what}; compare arrays, as in labels == 'dog'")
         return np.flatnonzero(wanted)
     if not wanted.size and wanted.ndim == 1:
         wanted = rows[:0]
     if wanted.ndim > 1 or not np.issubdtype(wanted.dtype, np.integer):
-        raise InputError(f"expected an index, a slice, a list of indices or booleans, got {told_of(wanted)}")
+        raise InputError(f"expected an index, a slice, a list of indices or booleans, got {describe_value(wanted)}")
     wanted = np.atleast_1d(wanted)
     beyond = wanted[(wanted < -count) | (wanted >= count)]
     if beyond.size:

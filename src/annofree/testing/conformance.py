@@ -21,7 +21,7 @@ import torch
 
 from annofree.protocols import Segmenter
 from annofree.structures import BoolArray, Detections, FloatArray, Image, Vocabulary
-from annofree.testing.paper_world import NAMES, PaperScene, scenes
+from annofree.testing.paper_world import NAMES, PaperScene, draw_paper_scenes
 from annofree.testing.requirements import require, require_refused
 from annofree.testing.tolerances import MASK_IOU, TOLERANCES, Tolerance
 
@@ -56,13 +56,13 @@ def check_segmenter(make: Callable[[], Segmenter], *, min_iou: float = _MIN_IOU)
 
 def check_known_answers(method: Segmenter, min_iou: float = _MIN_IOU) -> None:
     """Each object is found exactly once, and nothing else scores above the lowest of them."""
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         _require_found(scene, method.instances(scene.image, NAMES), min_iou)
 
 
 def check_transposed(method: Segmenter, min_iou: float = _MIN_IOU) -> None:
     """Exchanging rows and columns of an image exchanges those of the masks."""
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         upright = _matched(scene, method.instances(scene.image, NAMES))
         turned = _matched(scene.transposed(), method.instances(scene.transposed().image, NAMES))
         for name, one, other in zip(scene.names, upright, turned, strict=True):
@@ -74,23 +74,23 @@ def check_transposed(method: Segmenter, min_iou: float = _MIN_IOU) -> None:
 
 def check_empty_scenes(method: Segmenter) -> None:
     """On empty paper nothing is found with confidence, for any shade and shape."""
-    for grey in (0, 128, 255):
+    for gray in (0, 128, 255):
         for size in ((72, 120), (40, 24)):
-            found = method.instances(Image(np.full((*size, 3), grey, np.uint8)), NAMES)
+            found = method.instances(Image(np.full((*size, 3), gray, np.uint8)), NAMES)
             sure = found.scores >= _SURE
             names = found[sure].labels.tolist()
-            require(not sure.any(), f"empty picture {size} of grey {grey}: found {names} scored {_SURE} or more")
+            require(not sure.any(), f"empty picture {size} of grey {gray}: found {names} scored {_SURE} or more")
 
 
 def check_well_formed(method: Segmenter) -> None:
     """Sizes and names are those asked for, masks are not empty, scores fall; the rest ``Detections`` checks itself."""
-    for where, image in _pictures():
+    for where, image in _images():
         _require_well_formed(where, image, method.instances(image, NAMES))
 
 
 def check_tight_boxes(method: Segmenter) -> None:
     """Each box is the tight, end-exclusive box of its mask."""
-    for where, image in _pictures():
+    for where, image in _images():
         found = method.instances(image, NAMES)
         for box, mask in zip(found.boxes.tolist(), found.masks, strict=True):
             require(box == _tight(mask), f"{where}: box {box} of a mask whose tight box is {_tight(mask)}")
@@ -98,7 +98,7 @@ def check_tight_boxes(method: Segmenter) -> None:
 
 def check_vocabulary_order(method: Segmenter) -> None:
     """The same names in another order give the same detections."""
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         encoding = method.encode([scene.image])[0]
         found, other = method.instances(encoding, NAMES), method.instances(encoding, NAMES[::-1])
         _require_alike(f"scene {scene.image.id!r}, names reversed", found, other)
@@ -106,7 +106,7 @@ def check_vocabulary_order(method: Segmenter) -> None:
 
 def check_absent_classes(method: Segmenter) -> None:
     """Absent classes change no mask of the others and hardly a score, and are not found above them."""
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         encoding = method.encode([scene.image])[0]
         expected = method.instances(encoding, NAMES)
         for names in ((*NAMES, *_ABSENT), (*_ABSENT, *NAMES)):
@@ -120,9 +120,9 @@ def check_absent_classes(method: Segmenter) -> None:
 def check_batches(method: Segmenter) -> None:
     """Images of different sizes encoded together give, in order, what each gives alone; no images give no encodings."""
     require(len(method.encode([])) == 0, "expected no encodings of no images")
-    alone = [method.instances(scene.image, NAMES) for scene in scenes()]
+    alone = [method.instances(scene.image, NAMES) for scene in draw_paper_scenes()]
     for step in (1, -1):
-        batch = scenes()[::step]
+        batch = draw_paper_scenes()[::step]
         encodings = method.encode([scene.image for scene in batch])
         require(len(encodings) == len(batch), f"expected {len(batch)} encodings of as many images, got {len(encodings)}")
         for scene, encoding, expected in zip(batch, encodings, alone[::step], strict=True):
@@ -131,7 +131,7 @@ def check_batches(method: Segmenter) -> None:
 
 def check_image_or_encoding(method: Segmenter) -> None:
     """Images and encodings, and names as text, list or Vocabulary, give equal results."""
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         where, encoding = f"scene {scene.image.id!r}", method.encode([scene.image])[0]
         found = method.instances(encoding, NAMES)
         _require_alike(f"{where}, image for encoding", found, method.instances(scene.image, NAMES))
@@ -142,7 +142,7 @@ def check_image_or_encoding(method: Segmenter) -> None:
 def check_inputs_unchanged(method: Segmenter) -> None:
     """Inputs are not modified; vocabularies and encodings can be reused, to the bit, with other calls in between."""
     vocabulary = Vocabulary.of(NAMES)
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         before = scene.image.pixels.copy()
         encoding = method.encode([scene.image])[0]
         first = method.instances(encoding, vocabulary)
@@ -155,7 +155,7 @@ def check_inputs_unchanged(method: Segmenter) -> None:
 
 def check_no_memory(method: Segmenter) -> None:
     """What an image gives is to the bit the same after any other, also where sizes and ids are alike."""
-    for scene in scenes()[:3]:
+    for scene in draw_paper_scenes()[:3]:
         turned = _turned(scene)
         first = method.instances(scene.image, NAMES)
         _require_found(turned, method.instances(turned.image, NAMES), min_iou=0.5)
@@ -164,7 +164,7 @@ def check_no_memory(method: Segmenter) -> None:
 
 def check_bad_input(method: Segmenter) -> None:
     """No, empty or doubled names, and arrays that are no image, are refused with InputError."""
-    image = scenes()[0].image
+    image = draw_paper_scenes()[0].image
     encoding = method.encode([image])[0]
     for classes in ([], "", ["apple", ""], "apple, apple"):
         for asked in (image, encoding):
@@ -177,7 +177,7 @@ def check_provenance(method: Segmenter) -> None:
     """Provenance is a JSON-serializable dict that does not change by use."""
     before = json.dumps(method.provenance, sort_keys=True)
     require(isinstance(method.provenance, dict), f"expected provenance as a dict, got {type(method.provenance).__name__}")
-    method.instances(scenes()[0].image, NAMES)
+    method.instances(draw_paper_scenes()[0].image, NAMES)
     require(json.dumps(method.provenance, sort_keys=True) == before, "provenance changed between two uses")
 
 
@@ -264,13 +264,13 @@ def _require_well_formed(where: str, image: Image, found: Detections) -> None:
     require(bool(found.masks.any((1, 2)).all()), f"{where}: a mask is empty")
 
 
-def _pictures() -> Iterator[tuple[str, Image]]:
+def _images() -> Iterator[tuple[str, Image]]:
     """Yield the scenes, and images as small and as thin as they come, in paint."""
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         yield f"scene {scene.image.id!r}", scene.image
     for size in ((1, 1), (3, 200), (200, 3), (1, 9), (7, 7)):
         pixels = np.full((*size, 3), 128, np.uint8)
-        pixels[:, : size[1] // 2 + 1] = scenes()[0].image.pixels[20, 100]
+        pixels[:, : size[1] // 2 + 1] = draw_paper_scenes()[0].image.pixels[20, 100]
         yield f"picture of {size}", Image(pixels)
 
 

@@ -11,7 +11,7 @@ from skimage.measure import label
 from torch import Tensor
 
 from annofree.structures import IntArray
-from annofree.testing.paper_world import NAMES, class_map
+from annofree.testing.paper_world import NAMES, classify_pixels
 
 __all__ = ["FakeDetector", "PaperThings"]
 
@@ -37,10 +37,10 @@ class FakeDetector:
 
     def detect(self, pixels: list[Tensor]) -> list[PaperThings]:
         """What is found in each image (3, H, W) in 0 .. 1, strongest first."""
-        return [self._found((picture * 255).round().byte().permute(1, 2, 0).cpu().numpy()) for picture in pixels]
+        return [self._found((image * 255).round().byte().permute(1, 2, 0).cpu().numpy()) for image in pixels]
 
     def _found(self, pixels: npt.NDArray[np.uint8]) -> PaperThings:
-        classes, codes = class_map(pixels), pixels.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+        classes, codes = classify_pixels(pixels), pixels.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
         regions: IntArray = label(codes, background=-1, connectivity=1)
         masks = [regions == number for number in range(1, int(regions.max()) + 1)]
         things = sorted((m for m in masks if classes[m][0] < len(NAMES)), key=lambda m: -int(m.sum()))

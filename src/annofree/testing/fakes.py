@@ -21,7 +21,7 @@ from torch import Tensor
 from annofree.errors import InputError
 from annofree.protocols import DensePath, Embedding, PromptedMasks
 from annofree.structures import BoolArray, FeatureMap, FloatArray, Image, IntArray, Vocabulary
-from annofree.testing.paper_world import BACKGROUND, NAMES, class_map
+from annofree.testing.paper_world import BACKGROUND, NAMES, classify_pixels
 
 __all__ = ["FakeClip", "FakeDino", "FakeObjectness", "FakeSam", "FakeZutis"]
 
@@ -39,7 +39,7 @@ class FakeClip:
 
     >>> clip = FakeClip()
     >>> red = Image(np.full((16, 24, 3), (200, 30, 30), np.uint8))
-    >>> (clip.whole([red]) @ clip.words(Vocabulary.of("car, apple")).T).tolist()
+    >>> (clip.encode_image([red]) @ clip.encode_text(Vocabulary.of("car, apple")).T).tolist()
     [[0.0, 1.0]]
     """
 
@@ -58,7 +58,7 @@ class FakeClip:
         """All: it reads its cells in one way."""
         return get_args(DensePath)
 
-    def prompted(self, templates: str) -> FakeClip:
+    def with_prompts(self, templates: str) -> FakeClip:
         """Itself: colors need no prompts."""
         return self
 
@@ -72,53 +72,53 @@ class FakeClip:
         strangers = [w for words in vocabulary.synonyms for w in words if _axis(w) > _BACKGROUND]
         return [f"fake-clip has never read: {', '.join(strangers)}"] if strangers else []
 
-    def words(self, vocabulary: Vocabulary) -> Tensor:
+    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         """One unit text feature a class, (K, D) float32: the mean over its synonyms, made unit again."""
         axes = torch.eye(_DIMENSION)
         means = [axes[[_axis(word) for word in words]].mean(0) for words in vocabulary.synonyms]
         return torch.nn.functional.normalize(torch.stack(means), dim=1)
 
-    def neutral(self) -> Tensor:
+    def encode_null_text(self) -> Tensor:
         """The mean over all axes that images have, background among them, (D) float32: equally like every cell."""
         return torch.eye(_DIMENSION)[: _BACKGROUND + 1].mean(0)
 
-    def presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+    def score_presence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
         """1 for each class (K) of which ``whole`` (D) holds any, else 0."""
         return (words @ whole > _TRACE).float()
 
-    def evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
+    def compute_evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
         """What speaks for each class, (K, 2): the whole image's cosine, and the mean clue of its best cells."""
         return torch.stack([words @ whole, (words @ tokens.values.flatten(1)).max(1).values], 1)
 
-    def whole(self, images: Sequence[Image]) -> Tensor:
+    def encode_image(self, images: Sequence[Image]) -> Tensor:
         """One unit feature an image, (B, D) float32: what is in it, by share of area."""
         out = torch.zeros(len(images), _DIMENSION)
         for row, image in zip(out, images, strict=True):
-            row[: _BACKGROUND + 1] = torch.from_numpy(_counts(class_map(image.pixels)))
+            row[: _BACKGROUND + 1] = torch.from_numpy(_counts(classify_pixels(image.pixels)))
         return torch.nn.functional.normalize(out, dim=1)
 
-    def dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
+    def encode_dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
         """Unit features of cells of about 8 px, (D, h, w) float32 per image, by any path: the axis of what fills most of it."""
         return [FeatureMap(torch.eye(_DIMENSION)[_fill_of_cells(i)].permute(2, 0, 1).contiguous(), i.size) for i in images]
 
-    def boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def encode_boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
         """The color of each cell of about 2 px, (3, h, w) float32 in 0 .. 1 per image; paper where a color ends.
 
         So clusters have bands between objects, as those of a real network do, and shades of one class differ.
         """
-        return [FeatureMap(torch.from_numpy(_colours_and_gaps(image)), image.size) for image in images]
+        return [FeatureMap(torch.from_numpy(_colors_and_gaps(image)), image.size) for image in images]
 
-    def crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
+    def encode_crops(self, image: Image, boxes: npt.NDArray[np.float32], *, pooled: bool) -> Tensor:
         """One unit feature a box (N, 4) px, (N, D) float32: the axis of what fills most of it, pooled or not."""
-        classes = class_map(image.pixels)
+        classes = classify_pixels(image.pixels)
         windows = [_window(box, image.size) for box in boxes]
         fills = [int(_counts(classes[rows, columns]).argmax()) for rows, columns in windows]
         return torch.eye(_DIMENSION)[fills]
 
-    def squares(self, pixels: Tensor) -> Tensor:
+    def encode_squares(self, pixels: Tensor) -> Tensor:
         """One unit feature a square image (N, 3, s, s) in 0 .. 1, (N, D) float32: what is in it, by share of area."""
         rgb = (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return self.whole([Image(np.ascontiguousarray(p)) for p in rgb])
+        return self.encode_image([Image(np.ascontiguousarray(p)) for p in rgb])
 
 
 class FakeSam:
@@ -131,7 +131,7 @@ class FakeSam:
     >>> pixels = np.full((4, 6, 3), 128, np.uint8)
     >>> pixels[1:3, 2:6] = 200, 30, 30
     >>> sam = FakeSam()
-    >>> drawn = sam.draw(sam.embed([Image(pixels)])[0], points=np.array([[5, 2]], np.float32), many=True)
+    >>> drawn = sam.predict_masks(sam.embed([Image(pixels)])[0], points=np.array([[5, 2]], np.float32), multimask=True)
     >>> tuple(drawn.masks.shape), drawn.masks.sum((2, 3)).tolist()
     ((1, 3, 4, 6), [[8, 8, 8]])
     """
@@ -143,10 +143,15 @@ class FakeSam:
 
     def embed(self, images: Sequence[Image]) -> list[Embedding]:
         """Label the regions and what they are connected with, two (H, W) int64 maps from 0, once an image."""
-        return [Embedding(image.size, (_regions(_colour_codes(image)), _regions(_coloured(image)))) for image in images]
+        return [Embedding(image.size, (_regions(_color_codes(image)), _regions(_colored(image)))) for image in images]
 
-    def draw(
-        self, embedding: Embedding, *, boxes: FloatArray | None = None, points: FloatArray | None = None, many: bool = False
+    def predict_masks(
+        self,
+        embedding: Embedding,
+        *,
+        boxes: FloatArray | None = None,
+        points: FloatArray | None = None,
+        multimask: bool = False,
     ) -> PromptedMasks:
         """Predict one mask per prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image.
 
@@ -155,10 +160,10 @@ class FakeSam:
         prompts = _prompts(boxes, points)
         regions, groups = (state.numpy() for state in embedding.state)
         areas = np.bincount(regions.reshape(-1))
-        masks = np.zeros((len(prompts), 3 if many else 1, *embedding.size), bool)
+        masks = np.zeros((len(prompts), 3 if multimask else 1, *embedding.size), bool)
         for i, prompt in enumerate(prompts):
             masks[i, 0] = regions == _meant(regions, areas, _window(prompt, embedding.size))
-            if many:
+            if multimask:
                 masks[i, 1] = groups == groups[masks[i, 0]][0]  # a region is all in one group
                 masks[i, 2][_bounds(masks[i, 0]) if boxes is None else _window(boxes[i], embedding.size)] = True
         quality = torch.tensor(_QUALITIES)[: masks.shape[1]].repeat(len(prompts), 1)
@@ -170,7 +175,7 @@ class FakeDino:
 
     As a real one it pads an image at the bottom and the right to whole patches, and its keys are not of unit length.
 
-    >>> (keys,) = FakeDino().keys([Image(np.full((8, 20, 3), (200, 30, 30), np.uint8))])
+    >>> (keys,) = FakeDino().extract_keys([Image(np.full((8, 20, 3), (200, 30, 30), np.uint8))])
     >>> tuple(keys.values.shape), keys.size, keys.window
     ((14, 1, 3), (8, 20), (8, 24))
     """
@@ -183,17 +188,17 @@ class FakeDino:
         """Name, license and supervision tier: there are no weights."""
         return {"name": "fake-dino", "licence": "Apache-2.0", "tier": "S0"}
 
-    def keys(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def extract_keys(self, images: Sequence[Image]) -> list[FeatureMap]:
         """Keys (14, h, w) float32 per image: in each head the axis of what fills most of the patch, 2 and 3 long."""
         return [self._map(image, lambda fills: torch.cat([2 * fills, 3 * fills])) for image in images]
 
-    def attention(self, images: Sequence[Image]) -> list[FeatureMap]:
+    def extract_attention(self, images: Sequence[Image]) -> list[FeatureMap]:
         """Attention (2, h, w) float32 an image: patches of paint get eight times that of paper; the class token keeps a bit."""
         return [self._map(image, _attended) for image in images]
 
-    def keys_and_attention(self, images: Sequence[Image]) -> list[tuple[FeatureMap, FeatureMap]]:
+    def extract_keys_and_attention(self, images: Sequence[Image]) -> list[tuple[FeatureMap, FeatureMap]]:
         """Both."""
-        return list(zip(self.keys(images), self.attention(images), strict=True))
+        return list(zip(self.extract_keys(images), self.extract_attention(images), strict=True))
 
     def _map(self, image: Image, values: Callable[[Tensor], Tensor]) -> FeatureMap:
         h, w = (-(-side // _CELL) for side in image.size)
@@ -211,9 +216,9 @@ class FakeObjectness:
         """Name, license and supervision tier: there are no weights."""
         return {"name": "fake-objectness", "licence": "Apache-2.0", "tier": "S0"}
 
-    def maps(self, images: Sequence[Image]) -> list[Tensor]:
+    def predict_maps(self, images: Sequence[Image]) -> list[Tensor]:
         """1 on paint and 0 on paper, (H, W) float32 per image."""
-        return [torch.from_numpy(_coloured(image)).float() for image in images]
+        return [torch.from_numpy(_colored(image)).float() for image in images]
 
 
 class FakeZutis:
@@ -221,7 +226,7 @@ class FakeZutis:
 
     Each is proposed twice, the second time with a lower score, like redundant queries.
 
-    >>> features, lengths, masks = FakeZutis().proposals([Image(np.full((8, 20, 3), (200, 30, 30), np.uint8))])[0]
+    >>> features, lengths, masks = FakeZutis().propose([Image(np.full((8, 20, 3), (200, 30, 30), np.uint8))])[0]
     >>> tuple(features.shape), masks.mean((1, 2)).tolist()
     ((64, 8, 20), [1.0, 0.75])
     """
@@ -234,15 +239,15 @@ class FakeZutis:
         """Name, license and supervision tier: there are no weights."""
         return {"name": "fake-zutis", "licence": "Apache-2.0", "tier": "S0"}
 
-    def proposals(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def propose(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Unit features (D, H, W), their lengths (H, W), all 1, and mask probabilities (Q, H, W) per image."""
         return [self._proposed(image) for image in images]
 
     def _proposed(self, image: Image) -> tuple[Tensor, Tensor, Tensor]:
-        regions = _regions(_colour_codes(image))
+        regions = _regions(_color_codes(image))
         largest = torch.bincount(regions.flatten()).argsort(descending=True, stable=True)[: _QUERIES // 2]
         masks = (regions == largest[:, None, None]).float()
-        features = torch.eye(_DIMENSION)[torch.from_numpy(class_map(image.pixels))].permute(2, 0, 1)
+        features = torch.eye(_DIMENSION)[torch.from_numpy(classify_pixels(image.pixels))].permute(2, 0, 1)
         return features, torch.ones(image.size), torch.cat([masks, 0.75 * masks])
 
 
@@ -273,11 +278,11 @@ def _grid(size: tuple[int, int], cell: int) -> tuple[int, int, IntArray]:
 def _fill_of_cells(image: Image) -> Tensor:
     h, w, cells = _grid(image.size, _CELL)
     kinds = _BACKGROUND + 1
-    counts = np.bincount((cells * kinds + class_map(image.pixels)).reshape(-1), minlength=h * w * kinds)
+    counts = np.bincount((cells * kinds + classify_pixels(image.pixels)).reshape(-1), minlength=h * w * kinds)
     return torch.from_numpy(counts.reshape(h, w, kinds).argmax(2))
 
 
-def _colours_and_gaps(image: Image) -> FloatArray:
+def _colors_and_gaps(image: Image) -> FloatArray:
     h, w, cells = _grid(image.size, _FINE_CELL)
     flat = cells.reshape(-1)
     sums = np.stack([np.bincount(flat, image.pixels[..., channel].reshape(-1), h * w) for channel in range(3)])
@@ -288,7 +293,7 @@ def _colours_and_gaps(image: Image) -> FloatArray:
 
 def _ends(image: Image) -> BoolArray:
     """Mark the pixels beside one of another color."""
-    codes, out = _colour_codes(image), np.zeros(image.size, bool)
+    codes, out = _color_codes(image), np.zeros(image.size, bool)
     down, right = codes[1:] != codes[:-1], codes[:, 1:] != codes[:, :-1]
     out[1:] |= down
     out[:-1] |= down
@@ -297,15 +302,15 @@ def _ends(image: Image) -> BoolArray:
     return out
 
 
-def _colour_codes(image: Image) -> IntArray:
+def _color_codes(image: Image) -> IntArray:
     codes: IntArray = image.pixels.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     return codes
 
 
-def _coloured(image: Image) -> IntArray:
+def _colored(image: Image) -> IntArray:
     """Return 1 where a pixel is colored; gray stays in as 0, so that a point on the background means something too."""
-    coloured: BoolArray = class_map(image.pixels) != _BACKGROUND
-    return coloured.astype(np.int64)
+    colored: BoolArray = classify_pixels(image.pixels) != _BACKGROUND
+    return colored.astype(np.int64)
 
 
 def _regions(values: IntArray) -> Tensor:

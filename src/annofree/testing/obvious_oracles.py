@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from annofree.formats.annotations import Thing
+from annofree.formats.annotations import Annotation
 from annofree.ops.rle import decode_rle
 from annofree.structures import BoolArray
 
-__all__ = ["obvious_masks", "obvious_names", "obvious_order", "obvious_overlap"]
+__all__ = ["assign_obvious_names", "choose_obvious_masks", "compute_obvious_overlap", "score_obvious_order"]
 
 
-def obvious_overlap(said: Thing, real: Thing) -> float:
+def compute_obvious_overlap(said: Annotation, real: Annotation) -> float:
     """Return the IoU of two masks or, where the second is a crowd, the part of the first inside it.
 
     >>> import numpy as np
     >>> whole, left = np.ones((2, 4), bool), np.arange(8).reshape(2, 4) % 4 < 2
-    >>> obvious_overlap(Thing.of_mask("dog", left), Thing.of_mask("dog", whole))
+    >>> compute_obvious_overlap(Annotation.of_mask("dog", left), Annotation.of_mask("dog", whole))
     0.5
-    >>> obvious_overlap(Thing.of_mask("dog", left), Thing.of_mask("dog", whole, crowd=True))
+    >>> compute_obvious_overlap(Annotation.of_mask("dog", left), Annotation.of_mask("dog", whole, crowd=True))
     1.0
     """
     one, other = _mask(said), _mask(real)
@@ -30,49 +30,49 @@ def obvious_overlap(said: Thing, real: Thing) -> float:
     return int((one & other).sum()) / either if either else 0.0
 
 
-def _mask(thing: Thing) -> BoolArray:
+def _mask(thing: Annotation) -> BoolArray:
     assert thing.rle is not None  # noqa: S101
     return decode_rle(thing.rle)
 
 
-def obvious_names(said: Sequence[Thing], real: Sequence[Thing]) -> list[Thing]:
+def assign_obvious_names(said: Sequence[Annotation], real: Sequence[Annotation]) -> list[Annotation]:
     """Give each prediction the name of what it overlaps by 0.5: of true instances, else of crowds.
 
     >>> import numpy as np
     >>> mask = np.ones((2, 2), bool)
-    >>> obvious_names([Thing.of_mask("cat", mask, 0.5)], [Thing.of_mask("dog", mask)])[0].name
+    >>> assign_obvious_names([Annotation.of_mask("cat", mask, 0.5)], [Annotation.of_mask("dog", mask)])[0].name
     'dog'
     """
     renamed = []
     for thing in said:
-        reached = [other for other in real if obvious_overlap(thing, other) >= 0.5]
+        reached = [other for other in real if compute_obvious_overlap(thing, other) >= 0.5]
         reached = [other for other in reached if not other.crowd] or reached
-        most = max((obvious_overlap(thing, other) for other in reached), default=0.0)
-        names = [other.name for other in reached if obvious_overlap(thing, other) == most]
+        most = max((compute_obvious_overlap(thing, other) for other in reached), default=0.0)
+        names = [other.name for other in reached if compute_obvious_overlap(thing, other) == most]
         name = thing.name if thing.name in names or not names else names[0]
         renamed.append(_with(thing, name=name))
     return renamed
 
 
-def obvious_masks(said: Sequence[Thing], real: Sequence[Thing]) -> list[Thing]:
+def choose_obvious_masks(said: Sequence[Annotation], real: Sequence[Annotation]) -> list[Annotation]:
     """Give each prediction the best mask that there is for the true instance of its name that it is near."""
     changed = []
     for thing in said:
         own = [other for other in real if other.name == thing.name]
         solid = [other for other in own if not other.crowd]
-        most = max((obvious_overlap(thing, other) for other in solid), default=0.0)
-        lost = any(other.crowd and obvious_overlap(thing, other) >= 0.5 for other in own) and most < 0.5
+        most = max((compute_obvious_overlap(thing, other) for other in solid), default=0.0)
+        lost = any(other.crowd and compute_obvious_overlap(thing, other) >= 0.5 for other in own) and most < 0.5
         mask = thing
         if most >= 0.1 and not lost:
-            stands_for = next(other for other in solid if obvious_overlap(thing, other) == most)
+            stands_for = next(other for other in solid if compute_obvious_overlap(thing, other) == most)
             for candidate in said:
-                if obvious_overlap(candidate, stands_for) > obvious_overlap(mask, stands_for):
+                if compute_obvious_overlap(candidate, stands_for) > compute_obvious_overlap(mask, stands_for):
                     mask = candidate
         changed.append(_with(thing, mask=mask))
     return changed
 
 
-def obvious_order(said: Sequence[Thing], real: Sequence[Thing]) -> list[Thing]:
+def score_obvious_order(said: Sequence[Annotation], real: Sequence[Annotation]) -> list[Annotation]:
     """Score what is right above all else, the best fitting first; what is not, below, in its order."""
     scores: dict[int, float] = {}
     taken: set[int] = set()
@@ -81,7 +81,7 @@ def obvious_order(said: Sequence[Thing], real: Sequence[Thing]) -> list[Thing]:
         for p, thing in enumerate(said):
             for n, other in enumerate(real):
                 free = p not in scores and n not in taken and thing.name == other.name and not other.crowd
-                overlap = obvious_overlap(thing, other) if free else 0.0
+                overlap = compute_obvious_overlap(thing, other) if free else 0.0
                 if overlap >= 0.5 and overlap > best:
                     best, pair = overlap, (p, n)
         if pair == (-1, -1):
@@ -93,6 +93,8 @@ def obvious_order(said: Sequence[Thing], real: Sequence[Thing]) -> list[Thing]:
     return [_with(thing, score=scores.get(p, below[p])) for p, thing in enumerate(said)]
 
 
-def _with(thing: Thing, *, name: str | None = None, mask: Thing | None = None, score: float | None = None) -> Thing:
+def _with(
+    thing: Annotation, *, name: str | None = None, mask: Annotation | None = None, score: float | None = None
+) -> Annotation:
     shape = _mask(mask or thing)
-    return Thing.of_mask(name or thing.name, shape, thing.score if score is None else score, thing.crowd)
+    return Annotation.of_mask(name or thing.name, shape, thing.score if score is None else score, thing.crowd)

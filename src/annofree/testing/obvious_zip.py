@@ -18,13 +18,13 @@ from annofree.structures import BoolArray, IntArray
 
 __all__ = [
     "ObviousResult",
-    "obvious_active",
-    "obvious_boxes",
-    "obvious_fragments",
-    "obvious_instances",
-    "obvious_kmeans",
-    "obvious_seeds",
-    "obvious_zip",
+    "choose_obvious_seeds",
+    "compute_obvious_boxes",
+    "find_obvious_fragments",
+    "mark_obvious_active",
+    "number_obvious_instances",
+    "run_obvious_kmeans",
+    "run_obvious_zip",
 ]
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -46,19 +46,19 @@ class ObviousResult(NamedTuple):
     boxes: npt.NDArray[np.float64]
 
 
-def obvious_seeds(n: int, k: int) -> list[int]:
+def choose_obvious_seeds(n: int, k: int) -> list[int]:
     """Return k equally spaced indices among n, rounded half to even and each once, as the released demo seeds clusters.
 
     The demo rounds in float32; its 20 positions lie at least 1/38 from a half, so below some 100,000 cells it is the same.
 
-    >>> obvious_seeds(6, 3), obvious_seeds(3, 20)
+    >>> choose_obvious_seeds(6, 3), choose_obvious_seeds(3, 20)
     ([0, 2, 5], [0, 1, 2])
     """
     return sorted({round(i * (n - 1) / max(k - 1, 1)) for i in range(k)})
 
 
-def obvious_kmeans(
-    features: Floats, centres: Floats, iterations: int = 100, *, rtol: float = 1e-5, atol: float = 1e-8
+def run_obvious_kmeans(
+    features: Floats, centers: Floats, iterations: int = 100, *, rtol: float = 1e-5, atol: float = 1e-8
 ) -> IntArray:
     """Cluster features (n, C) from centers (K, C) by Lloyd's rule in the features' precision; labels (n,) from 0.
 
@@ -66,10 +66,10 @@ def obvious_kmeans(
     ``iterations``, or earlier once all centers are ``allclose`` to the ones before; the labels are those of the last
     assignment, made before the centers moved for the last time.
 
-    >>> obvious_kmeans(np.array([[0.0], [1.0], [9.0]]), np.array([[0.0], [1.0], [50.0]]))
+    >>> run_obvious_kmeans(np.array([[0.0], [1.0], [9.0]]), np.array([[0.0], [1.0], [50.0]]))
     array([0, 0, 1])
     """
-    old = np.array(centres, features.dtype)
+    old = np.array(centers, features.dtype)
     labels = np.zeros(len(features), np.int64)
     for _ in range(iterations):
         labels = _nearest(features, old)
@@ -80,8 +80,8 @@ def obvious_kmeans(
     return labels
 
 
-def _nearest(features: Floats, centres: Floats) -> IntArray:
-    squares = np.stack([((features - centre) ** 2).sum(1) for centre in centres])
+def _nearest(features: Floats, centers: Floats) -> IntArray:
+    squares = np.stack([((features - center) ** 2).sum(1) for center in centers])
     return np.asarray(squares.argmin(0), np.int64)
 
 
@@ -93,13 +93,13 @@ def _means(features: Floats, labels: IntArray, old: Floats) -> Floats:
     return new
 
 
-def obvious_active(class_act: Floats, grid: tuple[int, int]) -> BoolArray:
+def mark_obvious_active(class_act: Floats, grid: tuple[int, int]) -> BoolArray:
     """Return which cells (h, w) of a grid are active: above 0.7 of the mean of the whole map (H, W).
 
     As in the released demo the mean is over all pixels, each cell looks at the one pixel floor(i H / h), floor(j W / w),
     and equality is not enough.
 
-    >>> obvious_active(np.array([[0.35, 0.65], [0.65, 0.35]]), (1, 2))
+    >>> mark_obvious_active(np.array([[0.35, 0.65], [0.65, 0.35]]), (1, 2))
     array([[False,  True]])
     """
     (height, width), (h, w) = class_act.shape, grid
@@ -111,7 +111,7 @@ def obvious_active(class_act: Floats, grid: tuple[int, int]) -> BoolArray:
     return active
 
 
-def obvious_fragments(labels: IntArray, active: BoolArray) -> BoolArray:
+def find_obvious_fragments(labels: IntArray, active: BoolArray) -> BoolArray:
     """Return the cells (h, w) of all fragments that are kept, given clusters (h, w) from 1 and the active cells (h, w).
 
     A fragment is a 4-connected piece of a cluster.  It is kept when more than 0.3 of its cells are active and its box is
@@ -119,7 +119,7 @@ def obvious_fragments(labels: IntArray, active: BoolArray) -> BoolArray:
     at, and 0, the inactive cells, is one of them: with 20 clusters active, the rarest value falls out (in a tie the one
     first met last, row by row).
 
-    >>> obvious_fragments(np.array([[1, 1, 2, 2]]), np.array([[True, False, False, False]])).tolist()
+    >>> find_obvious_fragments(np.array([[1, 1, 2, 2]]), np.array([[True, False, False, False]])).tolist()
     [[True, True, False, False]]
     """
     kept = np.zeros(labels.shape, bool)
@@ -132,12 +132,12 @@ def obvious_fragments(labels: IntArray, active: BoolArray) -> BoolArray:
     return kept
 
 
-def obvious_instances(kept: BoolArray, min_area: int = _MIN_AREA) -> IntArray:
+def number_obvious_instances(kept: BoolArray, min_area: int = _MIN_AREA) -> IntArray:
     """Number the 4-connected pieces of the kept cells (h, w) from 1, row by row, skipping those under ``min_area`` cells.
 
     The released demo does not draw instances of fewer than 100 cells.
 
-    >>> obvious_instances(np.array([[True, False, True, True]]), min_area=2)
+    >>> number_obvious_instances(np.array([[True, False, True, True]]), min_area=2)
     array([[0, 0, 1, 1]])
     """
     instances = np.zeros(kept.shape, np.int64)
@@ -147,12 +147,12 @@ def obvious_instances(kept: BoolArray, min_area: int = _MIN_AREA) -> IntArray:
     return instances
 
 
-def obvious_boxes(instances: IntArray, image_size: tuple[int, int]) -> npt.NDArray[np.float64]:
+def compute_obvious_boxes(instances: IntArray, image_size: tuple[int, int]) -> npt.NDArray[np.float64]:
     """Return boxes (N, 4) x0 y0 x1 y1 px around instances (h, w), end-exclusive, in an image of size (H, W).
 
     As in the released demo the scales are swapped: x grows by H / h and y by W / w.
 
-    >>> obvious_boxes(np.array([[0, 1]]), (10, 40)).tolist()
+    >>> compute_obvious_boxes(np.array([[0, 1]]), (10, 40)).tolist()
     [[10.0, 0.0, 20.0, 20.0]]
     """
     (height, width), (h, w) = image_size, instances.shape
@@ -163,21 +163,21 @@ def obvious_boxes(instances: IntArray, image_size: tuple[int, int]) -> npt.NDArr
     return boxes
 
 
-def obvious_zip(features: Floats, class_act: Floats, k: int = 20, min_area: int = _MIN_AREA) -> ObviousResult:
+def run_obvious_zip(features: Floats, class_act: Floats, k: int = 20, min_area: int = _MIN_AREA) -> ObviousResult:
     """Find the instances of one class from features (C, h, w) and its activation (H, W), each step the obvious way.
 
     >>> two_halves = np.repeat([[[0.0, 9.0]]], 4, axis=1)
-    >>> found = obvious_zip(two_halves, np.array([[0.0, 1.0]]), k=2, min_area=1)
+    >>> found = run_obvious_zip(two_halves, np.array([[0.0, 1.0]]), k=2, min_area=1)
     >>> found.instances[0].tolist(), found.boxes.tolist()
     ([0, 1], [[0.25, 0.0, 0.5, 4.0]])
     """
     grid = (features.shape[1], features.shape[2])
     cells = features.reshape(len(features), -1).T
-    clusters = obvious_kmeans(cells, cells[obvious_seeds(len(cells), k)]).reshape(grid) + 1
-    active = obvious_active(class_act, grid)
-    kept = obvious_fragments(clusters, active)
-    instances = obvious_instances(kept, min_area)
-    boxes = obvious_boxes(instances, (class_act.shape[0], class_act.shape[1]))
+    clusters = run_obvious_kmeans(cells, cells[choose_obvious_seeds(len(cells), k)]).reshape(grid) + 1
+    active = mark_obvious_active(class_act, grid)
+    kept = find_obvious_fragments(clusters, active)
+    instances = number_obvious_instances(kept, min_area)
+    boxes = compute_obvious_boxes(instances, (class_act.shape[0], class_act.shape[1]))
     return ObviousResult(clusters, active, kept, instances, boxes)
 
 

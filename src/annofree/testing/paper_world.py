@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from annofree.structures import BoolArray, Image, IntArray
 
-__all__ = ["BACKGROUND", "COLOURS", "NAMES", "PaperScene", "class_map", "scenes"]
+__all__ = ["BACKGROUND", "COLORS", "NAMES", "PaperScene", "classify_pixels", "draw_paper_scenes"]
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 Piece = tuple[str, int, tuple[Rectangle, ...]]
 
 # The shades of a class differ in hue and not in brightness alone, so features of unit length differ as well.
-COLOURS: dict[str, tuple[Colour, Colour]] = {
+COLORS: dict[str, tuple[Color, Color]] = {
     "apple": ((200, 30, 30), (170, 30, 70)),
     "car": ((40, 60, 200), (40, 110, 190)),
     "tree": ((30, 140, 40), (80, 150, 20)),
@@ -31,13 +31,13 @@ COLOURS: dict[str, tuple[Colour, Colour]] = {
 }
 """Two RGB shades of each class."""
 
-NAMES: tuple[str, ...] = tuple(COLOURS)
+NAMES: tuple[str, ...] = tuple(COLORS)
 """The classes of this world; `class_map` counts them in this order."""
 
-BACKGROUND: Colour = (128, 128, 128)
+BACKGROUND: Color = (128, 128, 128)
 """The RGB of the paper underneath."""
 
-_SHADES = np.array([shade for pair in COLOURS.values() for shade in pair], np.int64)
+_SHADES = np.array([shade for pair in COLORS.values() for shade in pair], np.int64)
 _LEAST_CHROMA = 40  # below it a pixel is gray of some brightness: CLIP's mean color and black padding are too
 
 
@@ -45,7 +45,7 @@ _LEAST_CHROMA = 40  # below it a pixel is gray of some brightness: CLIP's mean c
 class PaperScene:
     """One image and its truth: ``image``, ``masks`` (N, H, W) bool, and ``names`` (N), the class of each object.
 
-    >>> wide = scenes()[0]
+    >>> wide = draw_paper_scenes()[0]
     >>> wide.image.size, wide.masks.shape, wide.names
     ((96, 160), (1, 96, 160), ('apple',))
     """
@@ -61,10 +61,10 @@ class PaperScene:
         return PaperScene(Image(pixels, f"{self.image.id}, transposed"), masks, self.names)
 
 
-def scenes() -> list[PaperScene]:
+def draw_paper_scenes() -> list[PaperScene]:
     """Draw the scenes: the same at each call, in new arrays.
 
-    >>> [scene.image.id for scene in scenes()]
+    >>> [scene.image.id for scene in draw_paper_scenes()]
     ['one', 'touching', 'two classes', 'apart', 'ell', 'edge', 'off-grid', 'empty']
     """
     return [
@@ -79,15 +79,15 @@ def scenes() -> list[PaperScene]:
     ]
 
 
-def class_map(pixels: npt.NDArray[np.uint8]) -> IntArray:
+def classify_pixels(pixels: npt.NDArray[np.uint8]) -> IntArray:
     """Return the class that each pixel's color is nearest to, (H, W) int64; gray of any brightness is ``len(NAMES)``.
 
-    >>> class_map(np.array([[[200, 30, 30], [128, 128, 128], [40, 110, 190]]], np.uint8)).tolist()
+    >>> classify_pixels(np.array([[[200, 30, 30], [128, 128, 128], [40, 110, 190]]], np.uint8)).tolist()
     [[0, 6, 1]]
     """
     # one number a color, for whole rows sort twenty times as slowly
-    colours, back = np.unique(pixels.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
-    wide = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1)
+    colors, back = np.unique(pixels.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
+    wide = np.stack([colors >> 16, colors >> 8 & 255, colors & 255], 1)
     nearest = ((wide[:, None] - _SHADES) ** 2).sum(-1).argmin(1) // 2  # two shades a class
     nearest[np.ptp(wide, axis=1) < _LEAST_CHROMA] = len(NAMES)
     classes: IntArray = nearest[back.reshape(-1)].reshape(pixels.shape[:2])
@@ -101,5 +101,5 @@ def _draw(id_: str, size: tuple[int, int], *pieces: Piece) -> PaperScene:
     for mask, (name, shade, rectangles) in zip(masks, pieces, strict=True):
         for x0, y0, x1, y1 in rectangles:
             mask[y0:y1, x0:x1] = True
-        pixels[mask] = COLOURS[name][shade]
+        pixels[mask] = COLORS[name][shade]
     return PaperScene(Image(pixels, id_), masks, tuple(name for name, _, _ in pieces))

@@ -19,7 +19,7 @@ import numpy as np
 
 from annofree.protocols import SemanticSegmenter
 from annofree.structures import BoolArray, Image, IntArray, LabelMap, Vocabulary
-from annofree.testing.paper_world import NAMES, PaperScene, scenes
+from annofree.testing.paper_world import NAMES, PaperScene, draw_paper_scenes
 from annofree.testing.requirements import require, require_refused
 from annofree.testing.tolerances import PIXELS
 
@@ -52,13 +52,13 @@ def check_semantic_segmenter(make: Callable[[], SemanticSegmenter], *, min_iou: 
 
 def check_known_pixels(method: SemanticSegmenter, min_iou: float = _MIN_IOU) -> None:
     """The pixels of each class are where its objects are, and nowhere else."""
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         _require_fit(scene, method.semantic(scene.image, NAMES), min_iou)
 
 
 def check_transposed_pixels(method: SemanticSegmenter, min_iou: float = _MIN_IOU) -> None:
     """Exchanging rows and columns of an image exchanges those of the label map."""
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         upright, turned = scene.image, scene.transposed().image
         one, other = _named(method.semantic(upright, NAMES)).T, _named(method.semantic(turned, NAMES))
         for name in {*scene.names}:
@@ -68,16 +68,16 @@ def check_transposed_pixels(method: SemanticSegmenter, min_iou: float = _MIN_IOU
 
 def check_empty_paper(method: SemanticSegmenter) -> None:
     """Empty paper is background, whatever its shade and shape."""
-    for grey in (0, 128, 255):
+    for gray in (0, 128, 255):
         for size in ((72, 120), (40, 24)):
-            found = method.semantic(Image(np.full((*size, 3), grey, np.uint8)), NAMES)
+            found = method.semantic(Image(np.full((*size, 3), gray, np.uint8)), NAMES)
             part = float((found.labels != found.background).mean())
-            require(part == 0, f"empty picture {size} of grey {grey}: {part:.0%} of it is {found.shares()}")
+            require(part == 0, f"empty picture {size} of grey {gray}: {part:.0%} of it is {found.compute_shares()}")
 
 
 def check_well_formed_maps(method: SemanticSegmenter) -> None:
     """The size is the image's, however small or thin; names are the background and those asked for, in order."""
-    for where, image in _pictures():
+    for where, image in _images():
         found = method.semantic(image, NAMES)
         require(found.size == image.size, f"{where}: expected the image's size {image.size}, got {found.size}")
         _require_names(where, found, ("background", *NAMES), 0)
@@ -85,7 +85,7 @@ def check_well_formed_maps(method: SemanticSegmenter) -> None:
 
 def check_listed_background(method: SemanticSegmenter) -> None:
     """A listed "background" is used as the background, without a second one."""
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         expected = _named(method.semantic(scene.image, NAMES))
         for names in ((*NAMES, "background"), ("background", *NAMES)):
             found = method.semantic(scene.image, names)
@@ -96,14 +96,14 @@ def check_listed_background(method: SemanticSegmenter) -> None:
 
 def check_one_name(method: SemanticSegmenter) -> None:
     """A single class works: its pixels or the background."""
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         found = method.semantic(scene.image, ["apple"])
         _require_names(f"scene {scene.image.id!r}, one name", found, ("background", "apple"), 0)
 
 
 def check_order_of_names(method: SemanticSegmenter) -> None:
     """The same names in another order give the same pixels."""
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         encoding = method.encode([scene.image])[0]
         one, other = method.semantic(encoding, NAMES), method.semantic(encoding, NAMES[::-1])
         _require_alike(f"scene {scene.image.id!r}, names reversed", _named(one), _named(other))
@@ -111,7 +111,7 @@ def check_order_of_names(method: SemanticSegmenter) -> None:
 
 def check_absent_names(method: SemanticSegmenter) -> None:
     """Absent classes change no pixel except by rounding."""
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         encoding = method.encode([scene.image])[0]
         expected = _named(method.semantic(encoding, NAMES))
         for names in ((*NAMES, *_ABSENT), (*_ABSENT, *NAMES)):
@@ -122,9 +122,9 @@ def check_absent_names(method: SemanticSegmenter) -> None:
 def check_batches_of_images(method: SemanticSegmenter) -> None:
     """Images of different sizes encoded together give, in order, what each gives alone; no images give no encodings."""
     require(len(method.encode([])) == 0, "expected no encodings of no images")
-    alone = [_named(method.semantic(scene.image, NAMES)) for scene in scenes()]
+    alone = [_named(method.semantic(scene.image, NAMES)) for scene in draw_paper_scenes()]
     for step in (1, -1):
-        batch = scenes()[::step]
+        batch = draw_paper_scenes()[::step]
         encodings = method.encode([scene.image for scene in batch])
         require(len(encodings) == len(batch), f"expected {len(batch)} encodings of as many images, got {len(encodings)}")
         for scene, encoding, expected in zip(batch, encodings, alone[::step], strict=True):
@@ -134,7 +134,7 @@ def check_batches_of_images(method: SemanticSegmenter) -> None:
 
 def check_encoding_for_image(method: SemanticSegmenter) -> None:
     """Images and encodings, and names as text, list or Vocabulary, give equal results."""
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         where, encoding = f"scene {scene.image.id!r}", method.encode([scene.image])[0]
         expected = _named(method.semantic(encoding, NAMES))
         _require_alike(f"{where}, image for encoding", expected, _named(method.semantic(scene.image, NAMES)))
@@ -145,7 +145,7 @@ def check_encoding_for_image(method: SemanticSegmenter) -> None:
 
 def check_nothing_changed(method: SemanticSegmenter) -> None:
     """Pixels stay as they are, an encoding serves twice, and no image depends on those before it: to the pixel."""
-    for scene in scenes():
+    for scene in draw_paper_scenes():
         before, encoding = scene.image.pixels.copy(), method.encode([scene.image])[0]
         first = _named(method.semantic(encoding, NAMES))
         turned = Image(np.ascontiguousarray(scene.image.pixels[::-1, ::-1]), scene.image.id)
@@ -162,7 +162,7 @@ def check_nothing_changed(method: SemanticSegmenter) -> None:
 
 def check_bad_names(method: SemanticSegmenter) -> None:
     """Missing, empty or duplicate names raise InputError, for images, encodings and remarks."""
-    image = scenes()[0].image
+    image = draw_paper_scenes()[0].image
     for classes in ([], "", ["apple", ""], "apple, apple"):
         for asked in (image, method.encode([image])[0]):
             require_refused(f"the classes {classes!r}", partial(method.semantic, asked, classes))
@@ -172,7 +172,7 @@ def check_bad_names(method: SemanticSegmenter) -> None:
 def check_told(method: SemanticSegmenter) -> None:
     """Provenance can be written as JSON and does not change by use; remarks are a list of sentences."""
     before = json.dumps(method.provenance, sort_keys=True)
-    method.semantic(scenes()[0].image, NAMES)
+    method.semantic(draw_paper_scenes()[0].image, NAMES)
     require(json.dumps(method.provenance, sort_keys=True) == before, "provenance changed between two uses")
     for classes in (NAMES, _ABSENT, ", ".join(_ABSENT), Vocabulary.of(NAMES)):
         remarks = method.remarks(classes)
@@ -205,8 +205,8 @@ def _require_fit(scene: PaperScene, found: LabelMap, min_iou: float) -> None:
         truth = np.any([m for m, n in zip(scene.masks, scene.names, strict=True) if n == name], axis=0)
         overlap = _iou(truth, named == _code(name))
         require(overlap >= min_iou, f"{where}: {name!r} has IoU {overlap:.2f}, expected at least {min_iou}")
-    wrong = {*found.shares()} - {*scene.names, "background"}
-    part = sum(found.shares()[name] for name in wrong)
+    wrong = {*found.compute_shares()} - {*scene.names, "background"}
+    part = sum(found.compute_shares()[name] for name in wrong)
     require(part <= 1 - min_iou, f"{where}: {part:.0%} of the pixels are {sorted(wrong)}, of which there is none")
 
 
@@ -225,11 +225,11 @@ def _require_alike(where: str, expected: IntArray, got: IntArray, share: float =
 _require_same = partial(_require_alike, share=0.0)  # where the same question was asked twice
 
 
-def _pictures() -> list[tuple[str, Image]]:
+def _images() -> list[tuple[str, Image]]:
     """Draw the scenes, and images as small and as thin as they come, in paint."""
-    paint = scenes()[0].image.pixels[20, 100]
+    paint = draw_paper_scenes()[0].image.pixels[20, 100]
     odd = [Image(np.broadcast_to(paint, (*size, 3)).copy(), str(size)) for size in ((1, 1), (3, 200), (200, 3), (1, 9), (7, 7))]
-    return [(f"picture {image.id}", image) for image in (*(s.image for s in scenes()), *odd)]
+    return [(f"picture {image.id}", image) for image in (*(s.image for s in draw_paper_scenes()), *odd)]
 
 
 def _named(found: LabelMap) -> IntArray:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["Spread", "print_json", "seconds", "spread_table"]
+__all__ = ["Spread", "measure_seconds", "print_json", "spread_table"]
 
 
 class Spread(NamedTuple):
@@ -31,7 +31,7 @@ class Spread(NamedTuple):
         return cls(statistics.median(values), min(values), max(values))
 
 
-def seconds(work: Callable[[], object], device: str = "cpu") -> float:
+def measure_seconds(work: Callable[[], object], device: str = "cpu") -> float:
     """Time a function, including device synchronization."""
     start = time.perf_counter()
     work()

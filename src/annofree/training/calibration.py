@@ -50,7 +50,7 @@ def fit_calibration(samples: Sequence[Sample], fitted_on: str, signals: Sequence
     fitted = _logistic((x - mean) / spread, y, _RIDGE)
     weights, offset = fitted[:-1] / spread, float(fitted[-1] - (fitted[:-1] / spread * mean).sum())
     first = Calibration(dict(zip(signals, weights.tolist(), strict=True)), offset)
-    left = [(s, s.settled(first.probability(s.signals))) for s in samples]
+    left = [(s, s.settled(first.predict(s.signals))) for s in samples]
     logits = np.concatenate([s.signals[kept][:, chosen] @ weights + offset for s, kept in left])
     slope, shift = _logistic(logits[:, None].astype(np.float64), np.concatenate([s.right[kept] for s, kept in left]), 0.0)
     scaled = {name: round(float(w * slope), 4) for name, w in first.weights.items()}

@@ -26,7 +26,7 @@ from annofree.apps.cli.commands.review import review
 from annofree.apps.cli.commands.segment import segment
 from annofree.apps.cli.commands.world import world
 from annofree.apps.cli.help import PlainCommand, PlainGroup
-from annofree.apps.cli.process import leave, program_start, started
+from annofree.apps.cli.process import exit_now, find_program_start, start_clocks
 from annofree.apps.cli.train_commands import train
 from annofree.errors import AnnofreeError
 
@@ -85,12 +85,12 @@ app.add_typer(world, name="world")
 def main() -> None:
     """Run a command; what annofree refuses becomes one line and exit code 2, anything else keeps its traceback."""
     try:
-        with started(program_start()):
+        with start_clocks(find_program_start()):
             app(prog_name="annofree")
     except AnnofreeError as refusal:
         print(f"annofree: {refusal}", file=sys.stderr)
-        leave(2)
+        exit_now(2)
     except SystemExit as end:
         if end.code == _STOPPED:
             print("annofree: interrupted; finished work is saved, run the same command to resume", file=sys.stderr)
-        leave(end.code)
+        exit_now(end.code)

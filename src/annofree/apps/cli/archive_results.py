@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from annofree.apps.cli.summary import brief, spent
+from annofree.apps.cli.summary import describe_timings, pick_timings
 
 if TYPE_CHECKING:
     from annofree.pipelines.build_index import IndexSummary
@@ -18,13 +18,13 @@ _OF_INDEX = ("inputs", "rows", "dimension", "failed", "model")
 
 def index_summary(made: IndexSummary) -> dict[str, Any]:
     """What is in an index, and how long it took."""
-    return {**{key: made.manifest[key] for key in _OF_INDEX}, "timings": brief(made.timings.as_dict())}
+    return {**{key: made.manifest[key] for key in _OF_INDEX}, "timings": pick_timings(made.timings.as_dict())}
 
 
 def index_text(made: IndexSummary) -> str:
     """The same in words."""
     counts = f"{made.manifest['rows']} of {made.manifest['inputs']} images, D = {made.manifest['dimension']}"
-    return f"{counts}; {spent(made.timings.as_dict())}\nwritten: {made.folder}"
+    return f"{counts}; {describe_timings(made.timings.as_dict())}\nwritten: {made.folder}"
 
 
 def retrieval_summary(made: Retrieval) -> dict[str, Any]:
@@ -53,11 +53,11 @@ def _found(made: Retrieval) -> dict[str, int]:
 def mask_summary(made: MaskSummary) -> dict[str, Any]:
     """How many masks there are, how they came about, and how long it took."""
     counts = {"pictures": made.pictures, "masks": made.masks, "known": made.known, "failed": made.failed}
-    return {**counts, **made.about, "timings": brief(made.timings.as_dict())}
+    return {**counts, **made.about, "timings": pick_timings(made.timings.as_dict())}
 
 
 def mask_text(made: MaskSummary) -> str:
     """The same in words."""
-    time = spent(made.timings.as_dict(), **({} if made.sheets is None else {"sheets": made.sheets}))
+    time = describe_timings(made.timings.as_dict(), **({} if made.sheets is None else {"sheets": made.sheets}))
     counts = f"{made.masks} masks of {made.pictures} images ({made.known} were there)"
     return f"{counts}; {time}\nwritten: {made.folder}/masks.jsonl"

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from annofree.apps.cli.eta import Eta, duration, pace_text
+from annofree.apps.cli.eta import Eta, format_duration, format_pace
 
 __all__ = ["Bar"]
 
@@ -39,7 +39,7 @@ class _Pace(ProgressColumn):
     def render(self, task: Task) -> Text:
         """As words, nothing where it is not known."""
         pace = self._eta.mean if self._ended else self._eta.pace
-        return Text("" if pace is None else pace_text(pace), style="progress.data.speed")
+        return Text("" if pace is None else format_pace(pace), style="progress.data.speed")
 
     @property
     def _ended(self) -> bool:
@@ -52,6 +52,6 @@ class _Left(_Pace):
     def render(self, task: Task) -> Text:
         """As words."""
         if self._ended:
-            return Text(f"in {duration(self._eta.seconds, 1)}", style="progress.elapsed")
-        left = self._eta.left()
-        return Text("estimating" if left is None else f"{duration(left)} left", style="progress.remaining")
+            return Text(f"in {format_duration(self._eta.seconds, 1)}", style="progress.elapsed")
+        left = self._eta.estimate_left()
+        return Text("estimating" if left is None else f"{format_duration(left)} left", style="progress.remaining")

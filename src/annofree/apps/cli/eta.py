@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-__all__ = ["Eta", "duration", "each_text", "pace_text"]
+__all__ = ["Eta", "format_duration", "format_pace", "format_seconds_each"]
 
 _KEPT = 30  # batches that the pace is of
 _LATE = 4  # batches that have to agree that the pace is another now
@@ -29,7 +29,7 @@ class Eta:
     >>> eta = Eta(batch=4, now=lambda: next(seconds))
     >>> for done in (0, 4, 8, 12):
     ...     eta.update(done, 20)
-    >>> eta.pace, eta.left(at=13.0), eta.left(at=14.0)
+    >>> eta.pace, eta.estimate_left(at=13.0), eta.estimate_left(at=14.0)
     (0.5, 4.0, 3.0)
     """
 
@@ -80,7 +80,7 @@ class Eta:
                 self._batches = _of_late([*self._batches, (done - self._mark[0], now - self._mark[1])])
             self._mark, self._warm = (done, now), True
 
-    def left(self, at: float | None = None) -> float | None:
+    def estimate_left(self, at: float | None = None) -> float | None:
         """The seconds that are left at a moment, else now; None while that cannot be told.
 
         It counts down while a batch is at work, but not below what the batches after that take.
@@ -109,10 +109,10 @@ def _of_late(batches: Sequence[_Batch]) -> list[_Batch]:
     return kept[-_LATE:] if faster or slower else kept
 
 
-def duration(seconds: float, digits: int = 0) -> str:
+def format_duration(seconds: float, digits: int = 0) -> str:
     """A time in words; ``digits`` after the point where it is less than a minute.
 
-    >>> duration(9.43, 1), duration(42.4), duration(250.2), duration(7503), duration(100_000)
+    >>> format_duration(9.43, 1), format_duration(42.4), format_duration(250.2), format_duration(7503), format_duration(100_000)
     ('9.4 s', '42 s', '4 min 10 s', '2 h 5 min', '1 d 3 h')
     """
     if round(seconds, digits) < 60:
@@ -125,19 +125,19 @@ def duration(seconds: float, digits: int = 0) -> str:
     return f"{whole // size} {name}" + (f" {rest} {less}" if rest else "")
 
 
-def each_text(seconds: float) -> str:
+def format_seconds_each(seconds: float) -> str:
     """Seconds for each one, to two digits where they are few.
 
-    >>> each_text(0.0042), each_text(0.614), each_text(2), each_text(16.4), each_text(250)
+    >>> tuple(format_seconds_each(seconds) for seconds in (0.0042, 0.614, 2, 16.4, 250))
     ('0.0042 s', '0.61 s', '2.0 s', '16 s', '4 min 10 s')
     """
-    return f"{seconds:#.2g} s" if seconds < 9.95 else duration(seconds)
+    return f"{seconds:#.2g} s" if seconds < 9.95 else format_duration(seconds)
 
 
-def pace_text(seconds: float) -> str:
+def format_pace(seconds: float) -> str:
     """How fast it goes, given the seconds for each one.
 
-    >>> pace_text(0.05), pace_text(0.61)
+    >>> format_pace(0.05), format_pace(0.61)
     ('20 a second', '0.61 s each')
     """
-    return f"{1 / max(seconds, 1e-9):,.0f} a second" if seconds <= 0.2 else f"{each_text(seconds)} each"
+    return f"{1 / max(seconds, 1e-9):,.0f} a second" if seconds <= 0.2 else f"{format_seconds_each(seconds)} each"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from annofree.apps.cli.tables import console
+from annofree.apps.cli.tables import open_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,7 +71,7 @@ def _print_runs(recipe: Recipe, found: Reproduction) -> None:
                 table = _table(recipe.title, f"{caption}{found.minutes:.1f} min in all", shown)
                 for run, values in rows.items():
                     table.add_row(run, *(_number(values.get(name)) for name in shown))
-                console().print(table)
+                open_console().print(table)
 
 
 def _print_paper(recipe: PublishedRecipe, found: Reproduction) -> None:
@@ -82,7 +82,7 @@ def _print_paper(recipe: PublishedRecipe, found: Reproduction) -> None:
     table = _table(title, f"percent; {recipe.tier}; {found.minutes:.1f} min", shown)
     for run in runs:
         table.add_row(run.name, *(_beside(run, name, found.figures[run.name]) for name in shown))
-    console().print(table)
+    open_console().print(table)
     for run in runs:
         if run.note:
             print(f"{run.name}: {run.note}")

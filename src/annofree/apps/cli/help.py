@@ -7,16 +7,16 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["PlainCommand", "PlainGroup", "one_of"]
+__all__ = ["PlainCommand", "PlainGroup", "limit_to"]
 
 _NAMES = 24  # characters of the column of names; longer ones have a line of their own
 _WHOLE = 10_000  # characters of a command's first sentence, which is never cut
 
 
-def one_of(*words: str) -> dict[str, Any]:
+def limit_to(*words: str) -> dict[str, Any]:
     """Options of ``typer.Option`` for one of a few words: help shows them, shells complete them, the command checks them.
 
-    >>> one_of("answer", "all")["metavar"], one_of("answer", "all")["autocompletion"]("an")
+    >>> limit_to("answer", "all")["metavar"], limit_to("answer", "all")["autocompletion"]("an")
     ('answer|all', ['answer'])
     """
     return {"metavar": "|".join(words), "autocompletion": _completing(words)}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from annofree.apps.cli.tables import console
+from annofree.apps.cli.tables import open_console
 
 if TYPE_CHECKING:
     from annofree.hub.catalogue import ModelStatus, PullResult
@@ -31,17 +31,17 @@ def print_models(models: Sequence[ModelStatus], as_json: bool, markdown: bool) -
 def _print_table(models: Sequence[ModelStatus]) -> None:
     from rich.table import Table
 
-    from annofree.hub.cards import size_text
-    from annofree.hub.presets import presets
+    from annofree.hub.cards import format_size
+    from annofree.hub.presets import list_presets
 
-    screen = console(140, markup=False, highlight=False)
+    screen = open_console(140, markup=False, highlight=False)
     table = Table("name", "kind", "tier", "licence", "size", "here")
     for model in models:
         terms = f"{model.licence}{', terms to accept' if model.gate == 'terms' else ''}"
-        table.add_row(model.name, model.kind, model.tier, terms, size_text(model.size), "yes" if model.present else "no")
+        table.add_row(model.name, model.kind, model.tier, terms, format_size(model.size), "yes" if model.present else "no")
     screen.print(table)
-    for name, preset in presets().items():
-        screen.print(f"preset {name}: {' + '.join(card.name for card in preset.cards().values())}")
+    for name, preset in list_presets().items():
+        screen.print(f"preset {name}: {' + '.join(card.name for card in preset.find_cards().values())}")
 
 
 def details_text(details: ModelDetails) -> str:

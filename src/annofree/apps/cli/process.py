@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from annofree.apps import IMPORTED
-from annofree.runs.clock import Clock
+from annofree.runs.clock import StageTimer
 
-__all__ = ["command_clock", "is_program", "leave", "process_start", "program_start", "started"]
+__all__ = ["exit_now", "find_program_start", "is_program", "read_process_start", "start_clocks", "start_command_clock"]
 
 _STAT = Path("/proc/self/stat")
 _WAITED, _START = (11, 13), 22
@@ -25,7 +25,7 @@ _WAITED, _START = (11, 13), 22
 _BEGAN: ContextVar[float | None] = ContextVar("began", default=None)
 
 
-def process_start(imported: float = IMPORTED) -> float:
+def read_process_start(imported: float = IMPORTED) -> float:
     """Return the moment of ``time.perf_counter`` at which this process began, on Linux, to 0.01 s.
 
     Elsewhere, and where a shell that had run other commands before turned into this process, it is when our first code was
@@ -48,13 +48,13 @@ def is_program() -> bool:
     return program is not None and os.path.realpath(program) == os.path.realpath(sys.argv[0])
 
 
-def program_start() -> float:
+def find_program_start() -> float:
     """Return when this process began or, in a process that may have done other things before, the present moment."""
-    return process_start() if is_program() else time.perf_counter()
+    return read_process_start() if is_program() else time.perf_counter()
 
 
 @contextmanager
-def started(at: float) -> Iterator[None]:
+def start_clocks(at: float) -> Iterator[None]:
     """Let clocks of commands run from a moment of ``time.perf_counter`` on."""
     token = _BEGAN.set(at)
     try:
@@ -63,16 +63,16 @@ def started(at: float) -> Iterator[None]:
         _BEGAN.reset(token)
 
 
-def command_clock() -> Clock:
-    """Return a clock that runs since the command was ``started``, or else from now on.
+def start_command_clock() -> StageTimer:
+    """Return a clock that runs since the command was ``start_clocks``, or else from now on.
 
-    >>> command_clock().running
+    >>> start_command_clock().running
     True
     """
-    return Clock.started(_BEGAN.get())
+    return StageTimer.started(_BEGAN.get())
 
 
-def leave(code: str | int | None) -> NoReturn:
+def exit_now(code: str | int | None) -> NoReturn:
     """End with an exit code, as ``sys.exit`` does, but at once: threads and exit handlers end, and objects are not collected.
 
     The interpreter would look through all that the libraries made, for a second or more after the last word was said, which

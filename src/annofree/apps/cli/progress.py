@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from annofree.apps.cli.eta import Eta, duration, pace_text
+from annofree.apps.cli.eta import Eta, format_duration, format_pace
 from annofree.apps.cli.ticking import Ticking
 from annofree.io.callbacks import Callbacks
 
 if TYPE_CHECKING:
-    from annofree.runs.clock import Clock
+    from annofree.runs.clock import StageTimer
 
-__all__ = ["Display", "progress"]
+__all__ = ["Display", "show_progress"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -27,7 +27,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 class Display:
     """Shows nothing, and tells the clock when loading is over: when it first hears how far the work is."""
 
-    def __init__(self, what: str, eta: Eta, clock: Clock | None = None, loading: str = "") -> None:
+    def __init__(self, what: str, eta: Eta, clock: StageTimer | None = None, loading: str = "") -> None:
         self.what, self.eta, self.clock, self.loading = what, eta, clock, loading
 
     def __call__(self, done: int, total: int) -> None:
@@ -40,7 +40,7 @@ class Display:
         clock, self.clock = self.clock, None
         if clock is not None:
             if clock.part == "load":
-                clock.turn("other")
+                clock.switch("other")
             self.end_loading(clock.seconds["load"])
 
     @property
@@ -55,10 +55,10 @@ class Display:
 
     def begin(self, what: str, loading: str = "") -> None:
         """Begin other work; ``loading`` says what it loads first, since the start of the command where that still lasts."""
-        from annofree.runs.clock import Clock
+        from annofree.runs.clock import StageTimer
 
         self.close()
-        self.what, self.loading, self.clock = what, loading, (self.clock or Clock.started()) if loading else None
+        self.what, self.loading, self.clock = what, loading, (self.clock or StageTimer.started()) if loading else None
         self.eta.restart()
         self.begin_loading()
 
@@ -85,7 +85,7 @@ class _Lines(Display):
     _last, _ended = 0.0, False
 
     def end_loading(self, seconds: float) -> None:
-        _print(f"{self.loading}: {duration(seconds, 1)}")
+        _print(f"{self.loading}: {format_duration(seconds, 1)}")
 
     def show(self, done: int, total: int) -> None:
         now = self.eta.seconds
@@ -93,13 +93,13 @@ class _Lines(Display):
             self._last = 0.0
         if done >= total:
             if total and not self._ended:
-                _print(f"{self.what}: {done} of {total}" + (f" in {duration(now, 1)}" if now else ""))
+                _print(f"{self.what}: {done} of {total}" + (f" in {format_duration(now, 1)}" if now else ""))
             self._ended = True
             return
         self._ended = False  # other work began
         if now - self._last >= _SECONDS_BETWEEN_LINES:
             self._last = now
-            _print(f"{self.what}: {done} of {total}, {remaining(self.eta)}")
+            _print(f"{self.what}: {done} of {total}, {format_remaining(self.eta)}")
 
 
 class _Terminal(Display):
@@ -115,7 +115,7 @@ class _Terminal(Display):
 
     def end_loading(self, seconds: float) -> None:
         if self._ticking is not None:
-            self._ticking.stop(f"{self.loading} … {duration(seconds, 1)}")
+            self._ticking.stop(f"{self.loading} … {format_duration(seconds, 1)}")
 
     def show(self, done: int, total: int) -> None:
         if self._bar is None and total:
@@ -140,11 +140,11 @@ class _Terminal(Display):
 
 
 @contextmanager
-def progress(
+def show_progress(
     what: str,
     quiet: bool = False,
     *,
-    clock: Clock | None = None,
+    clock: StageTimer | None = None,
     loading: str = "loading models",
     batch: int = 1,
     now: Callable[[], float] = time.monotonic,
@@ -167,10 +167,10 @@ def progress(
         display.close()
 
 
-def remaining(eta: Eta) -> str:
+def format_remaining(eta: Eta) -> str:
     """The pace and the time that is left, in words."""
-    pace, left = eta.pace, eta.left()
-    return "estimating the time left" if pace is None or left is None else f"{pace_text(pace)}, {duration(left)} left"
+    pace, left = eta.pace, eta.estimate_left()
+    return "estimating the time left" if pace is None or left is None else f"{format_pace(pace)}, {format_duration(left)} left"
 
 
 def _is_terminal() -> bool:

@@ -9,14 +9,14 @@ from typing import Any
 
 import typer
 
-from annofree.apps.cli.eta import duration, each_text
+from annofree.apps.cli.eta import format_duration, format_seconds_each
 
-__all__ = ["brief", "spent", "tell"]
+__all__ = ["describe_timings", "pick_timings", "print_summary"]
 
 _BRIEF = ("images", "failed", "seconds_total", "seconds_load", "images_per_second_without_loading")
 
 
-def tell(
+def print_summary(
     summary: Mapping[str, Any], wanted: tuple[str, ...], out: Path, as_json: bool, quiet: bool, before: bool = False
 ) -> None:
     """Print what was done in a run, or was ``before``, and end with code 1 where images failed."""
@@ -27,25 +27,27 @@ def tell(
     raise typer.Exit(1 if summary["failed"] else 0)
 
 
-def spent(timings: Mapping[str, float], **after: float) -> str:
+def describe_timings(timings: Mapping[str, float], **after: float) -> str:
     """Where the seconds of one call went, in words; the pace is that of images alone, without loading and what came ``after``.
 
-    >>> spent({"images": 12, "seconds_total": 9.4, "seconds_load": 2.1})
+    >>> describe_timings({"images": 12, "seconds_total": 9.4, "seconds_load": 2.1})
     '9.4 s: loading 2.1 s, images 7.3 s (0.61 s an image)'
-    >>> spent({"images": 0, "seconds_total": 9.4, "seconds_load": 2.1}, sheets=7.0)
+    >>> describe_timings({"images": 0, "seconds_total": 9.4, "seconds_load": 2.1}, sheets=7.0)
     '9.4 s: loading 2.1 s, images 0.3 s, sheets 7.0 s'
     """
     total, load, images = timings["seconds_total"], timings.get("seconds_load", 0.0), timings["images"]
     at_images = max(0.0, total - load - sum(after.values()))
-    pace = f" ({each_text(at_images / images)} an image)" if images and at_images else ""
-    rest = "".join(f", {what} {duration(seconds, 1)}" for what, seconds in after.items())
-    return f"{duration(total, 1)}: loading {duration(load, 1)}, images {duration(at_images, 1)}{pace}{rest}"
+    pace = f" ({format_seconds_each(at_images / images)} an image)" if images and at_images else ""
+    rest = "".join(f", {what} {format_duration(seconds, 1)}" for what, seconds in after.items())
+    return (
+        f"{format_duration(total, 1)}: loading {format_duration(load, 1)}, images {format_duration(at_images, 1)}{pace}{rest}"
+    )
 
 
-def brief(timings: Mapping[str, float]) -> dict[str, float]:
+def pick_timings(timings: Mapping[str, float]) -> dict[str, float]:
     """Those of a run's timings that a command has which counts no further parts.
 
-    >>> brief({"images": 2, "seconds_total": 3.0, "seconds_read": 0.0})
+    >>> pick_timings({"images": 2, "seconds_total": 3.0, "seconds_read": 0.0})
     {'images': 2, 'seconds_total': 3.0}
     """
     return {key: timings[key] for key in _BRIEF if key in timings}
@@ -70,13 +72,13 @@ def _time(summary: Mapping[str, Any], before: bool) -> str:
     call = run.get("last_call", run)
     earlier = run["seconds_total"] - call["seconds_total"]
     if before:
-        return f"made before, in {duration(run['seconds_total'], 1)}"
+        return f"made before, in {format_duration(run['seconds_total'], 1)}"
     if "merged" in summary:
-        return f"joined in {duration(call['seconds_total'], 1)}, the parts took {duration(earlier, 1)}"
+        return f"joined in {format_duration(call['seconds_total'], 1)}, the parts took {format_duration(earlier, 1)}"
     if earlier < 0.01:
-        return spent(call)
+        return describe_timings(call)
     now = f", {call['images']} of them now" if call["images"] else ""
-    return f"this call {spent(call)}{now}; all calls {duration(run['seconds_total'], 1)}"
+    return f"this call {describe_timings(call)}{now}; all calls {format_duration(run['seconds_total'], 1)}"
 
 
 def _places(wanted: tuple[str, ...], out: Path) -> list[Path]:

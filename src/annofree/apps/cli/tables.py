@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console"]
+__all__ = ["open_console"]
 
 _WIDE = 180  # characters
 
 
-def console(width: int = _WIDE, **options: Any) -> Console:
+def open_console(width: int = _WIDE, **options: Any) -> Console:
     """Open the standard output, where square brackets are text; ``width`` counts where it is no terminal."""
     from rich.console import Console
 

@@ -6,10 +6,10 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from annofree.apps.cli.eta import duration
+from annofree.apps.cli.eta import format_duration
 
 if TYPE_CHECKING:
-    from annofree.runs.clock import Clock
+    from annofree.runs.clock import StageTimer
 
 __all__ = ["Ticking"]
 
@@ -19,7 +19,7 @@ _EVERY = 0.2  # seconds
 class Ticking:
     """Writes over one line again and again, from a thread, until it is stopped; stands back while downloads draw bars."""
 
-    def __init__(self, what: str, clock: Clock) -> None:
+    def __init__(self, what: str, clock: StageTimer) -> None:
         self._what, self._clock, self._width = what, clock, 0
         self._over, self._lock = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._tick, name="annofree-ticking", daemon=True)
@@ -44,7 +44,7 @@ class Ticking:
         while not self._over.wait(_EVERY):  # at first, too: a call that is refused at once has no such line
             if not _others_draw():
                 with self._lock:
-                    self._write(f"{self._what} … {duration(self._clock.elapsed, 1)}")
+                    self._write(f"{self._what} … {format_duration(self._clock.elapsed, 1)}")
 
     def _write(self, text: str, end: str = "") -> None:
         sys.stderr.write(f"\r{text:<{self._width}}{end}")

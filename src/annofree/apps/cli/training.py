@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from annofree.apps.cli.progress import progress
+from annofree.apps.cli.progress import show_progress
 from annofree.io.callbacks import Callbacks
 from annofree.pipelines.training.trained_model import TrainedModel
 
@@ -16,7 +16,7 @@ __all__ = ["print_trained", "training"]
 @contextmanager
 def training(quiet: bool, first_stage: str = "steps") -> Iterator[Callbacks]:
     """Give callbacks that show how far a training is."""
-    with progress(first_stage, quiet or not _is_first()) as show:
+    with show_progress(first_stage, quiet or not _is_first()) as show:
         yield show.callbacks
 
 

@@ -7,24 +7,31 @@ from pathlib import Path
 
 import numpy as np
 
-from annofree.datasets.benchmarks.semantic import Labels, SemanticDataset, SemanticSample, need_files, need_folder, read_binary
+from annofree.datasets.benchmarks.semantic import (
+    Labels,
+    SemanticDataset,
+    SemanticSample,
+    read_binary,
+    require_files,
+    require_folder,
+)
 from annofree.datasets.names import BACKGROUND, COCA_NAMES
 from annofree.errors import InputError
 
-__all__ = ["coca"]
+__all__ = ["open_coca"]
 
 _LAYOUT = "CoCA/image/CLASS/NAME.jpg and CoCA/binary/CLASS/NAME.png; give CoCA"
 
 
-def coca(folder: Path) -> SemanticDataset:
+def open_coca(folder: Path) -> SemanticDataset:
     """Open CoCA as label maps of 81 names: background, and the class of the image's folder where its mask is set.
 
     Raises InputError when files are missing or a folder is called like none of the classes.
     """
-    images = sorted(need_folder(folder / "image", _LAYOUT).glob("*/*.jpg"))
+    images = sorted(require_folder(folder / "image", _LAYOUT).glob("*/*.jpg"))
     masks = [folder / "binary" / image.parent.name / f"{image.stem}.png" for image in images]
-    need_files(images, _LAYOUT)
-    need_files(masks, _LAYOUT)
+    require_files(images, _LAYOUT)
+    require_files(masks, _LAYOUT)
     samples = tuple(
         SemanticSample(f"{image.parent.name}/{image.stem}", image, partial(_labels, mask, _number(image.parent.name)))
         for image, mask in zip(images, masks, strict=True)

@@ -11,7 +11,7 @@ from annofree.datasets.benchmarks.semantic import read_lines
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 
-__all__ = ["COCO_20K_LIST", "coco20k"]
+__all__ = ["COCO_20K_LIST", "select_coco20k"]
 
 COCO_20K_LIST = "74637e9b4f93f2ebef9b1f664aff53edd1f41ef08dad97bd22ce8e455052b335"
 """SHA-256 of LOST's list, coco_20k_filenames.txt, with 19,817 different names."""
@@ -19,7 +19,7 @@ COCO_20K_LIST = "74637e9b4f93f2ebef9b1f664aff53edd1f41ef08dad97bd22ce8e455052b33
 _LAYOUT = "instances_train2014.json of COCO, and LOST's coco_20k_filenames.txt, one file name a line"
 
 
-def coco20k(truth: Path, listed: Path) -> CocoFile:
+def select_coco20k(truth: Path, listed: Path) -> CocoFile:
     """Select the images of a COCO file that a list names, with all of their instances, crowds too, and all categories.
 
     Lines are compared by the last part of their path, and images stay in the order of the COCO file.  Any list will do, so

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from annofree.datasets.benchmarks.semantic import Labels, SemanticDataset, SemanticSample, need_files, need_folder
+from annofree.datasets.benchmarks.semantic import Labels, SemanticDataset, SemanticSample, require_files, require_folder
 from annofree.datasets.names import BACKGROUND, COCO_IDS, COCO_NAMES
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
@@ -22,16 +22,16 @@ from annofree.formats.label_maps import read_indices
 from annofree.ops.rle import compress_counts, decode_rle, fill_polygons
 from annofree.structures import VOID
 
-__all__ = ["coco_instances", "coco_stuff", "label_instances"]
+__all__ = ["label_instances", "open_coco_instances", "open_coco_stuff"]
 
-Unlabelled = Literal["background", "void"]
+Unlabeled = Literal["background", "void"]
 
 _UNLABELLED = 255
-_PICTURES = "a folder of the pictures that the file names, given as --images"
+_IMAGES = "a folder of the pictures that the file names, given as --images"
 _STUFF = "stuffthingmaps' val2017/ID.png as the truth, and the pictures, ID.jpg, as --images"
 
 
-def coco_instances(truth: Path, images: Path | None = None) -> SemanticDataset:
+def open_coco_instances(truth: Path, images: Path | None = None) -> SemanticDataset:
     """Read a file of COCO instances as label maps: the categories in file order after the background, index 0.
 
     Where instances overlap the first in the file wins, and crowds count like the rest; uncovered pixels are background
@@ -43,7 +43,7 @@ def coco_instances(truth: Path, images: Path | None = None) -> SemanticDataset:
     rows: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for row in file.annotations:
         rows[row["image_id"]].append(row)
-    paths = _pictures(images, [row["file_name"] for row in file.images], _PICTURES)
+    paths = _images(images, [row["file_name"] for row in file.images], _IMAGES)
     samples = tuple(
         SemanticSample(_stem(row["file_name"]), path, partial(label_instances, rows[row["id"]], _size(row), index))
         for row, path in zip(file.images, paths, strict=True)
@@ -52,11 +52,11 @@ def coco_instances(truth: Path, images: Path | None = None) -> SemanticDataset:
     return SemanticDataset(f"instances of {truth.name}", names, 0, samples, names)
 
 
-def _pictures(folder: Path | None, names: list[str], layout: str) -> Sequence[Path | None]:
+def _images(folder: Path | None, names: list[str], layout: str) -> Sequence[Path | None]:
     if folder is None:
         return [None] * len(names)
     paths = [folder / name for name in names]
-    need_files(paths, layout)
+    require_files(paths, layout)
     return paths
 
 
@@ -98,7 +98,7 @@ def _mask(row: Mapping[str, Any], size: tuple[int, int]) -> Any:
     return mask
 
 
-def coco_stuff(truth: Path, images: Path | None = None, unlabelled: Unlabelled = "background") -> SemanticDataset:
+def open_coco_stuff(truth: Path, images: Path | None = None, unlabeled: Unlabeled = "background") -> SemanticDataset:
     """Open COCO-Stuff's pixel maps of val2017 as COCO-Object: 81 names, stuff as background, index 0.
 
     The maps hold COCO's category id less one.  Unlabeled pixels, 255, are background as in GroupViT and TCL, or void.
@@ -106,22 +106,22 @@ def coco_stuff(truth: Path, images: Path | None = None, unlabelled: Unlabelled =
 
     Raises InputError when files are missing.
     """
-    maps = sorted(need_folder(truth, _STUFF).glob("*.png"))
-    need_files(maps, _STUFF)
-    paths = _pictures(images, [f"{path.stem}.jpg" for path in maps], _STUFF)
+    maps = sorted(require_folder(truth, _STUFF).glob("*.png"))
+    require_files(maps, _STUFF)
+    paths = _images(images, [f"{path.stem}.jpg" for path in maps], _STUFF)
     samples = tuple(
-        SemanticSample(path.stem, image, partial(_stuff_labels, path, unlabelled))
+        SemanticSample(path.stem, image, partial(_stuff_labels, path, unlabeled))
         for path, image in zip(maps, paths, strict=True)
     )
     names = (BACKGROUND, *COCO_NAMES)
-    return SemanticDataset(f"COCO-Object, {truth.name}, pixel maps, unlabelled as {unlabelled}", names, 0, samples, names)
+    return SemanticDataset(f"COCO-Object, {truth.name}, pixel maps, unlabelled as {unlabeled}", names, 0, samples, names)
 
 
-def _stuff_labels(path: Path, unlabelled: Unlabelled) -> Labels:
+def _stuff_labels(path: Path, unlabeled: Unlabeled) -> Labels:
     indices = read_indices(path)
     if indices.max() > _UNLABELLED:
         raise InputError(f"expected values of at most 255 in {path}, got {indices.max()}; is it a stuffthingmaps file?")
     lookup = np.zeros(_UNLABELLED + 1, np.int32)
     lookup[np.array(COCO_IDS) - 1] = np.arange(1, len(COCO_IDS) + 1)
-    lookup[_UNLABELLED] = VOID if unlabelled == "void" else 0
+    lookup[_UNLABELLED] = VOID if unlabeled == "void" else 0
     return np.asarray(lookup[indices], np.int32)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from annofree.datasets.benchmarks.unseen import only
+from annofree.datasets.benchmarks.unseen import keep_categories
 from annofree.datasets.names import COCO_NAMES
 from annofree.formats.coco import CocoFile
 
-__all__ = ["BASE_48", "NOVEL_17", "coco_48_17"]
+__all__ = ["BASE_48", "NOVEL_17", "select_coco_48_17"]
 
 NOVEL_17: tuple[str, ...] = (
     "airplane", "bus", "cat", "dog", "cow", "elephant", "umbrella", "tie", "snowboard", "skateboard", "cup", "knife", "cake",
@@ -23,11 +23,11 @@ BASE_48: tuple[str, ...] = tuple(name for name in COCO_NAMES if name not in (*NO
 """Classes whose boxes may be trained on, in COCO's order; the other 15 of the 80 are left out."""
 
 
-def coco_48_17(truth: CocoFile) -> CocoFile:
+def select_coco_48_17(truth: CocoFile) -> CocoFile:
     """Keep the 65 classes, and the images with at least one instance of them: 4,836 of val2017, as OVR-CNN counts.
 
     Raises InputError for a file without one of the classes.
     """
-    kept = only(truth, (*BASE_48, *NOVEL_17))
+    kept = keep_categories(truth, (*BASE_48, *NOVEL_17))
     shown = {row["image_id"] for row in kept.annotations}
     return CocoFile([row for row in kept.images if row["id"] in shown], kept.categories, kept.annotations, kept.info)

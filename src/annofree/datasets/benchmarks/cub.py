@@ -12,15 +12,15 @@ from annofree.datasets.benchmarks.semantic import (
     Labels,
     SemanticDataset,
     SemanticSample,
-    need_files,
-    need_folder,
     read_binary,
     read_lines,
+    require_files,
+    require_folder,
 )
 from annofree.datasets.names import BACKGROUND
 from annofree.errors import InputError
 
-__all__ = ["cub"]
+__all__ = ["open_cub"]
 
 _LAYOUT = (
     "CUB_200_2011/images/BREED/NAME.jpg, images.txt and train_test_split.txt beside images, and segmentations/BREED/NAME.png "
@@ -28,7 +28,7 @@ _LAYOUT = (
 )
 
 
-def cub(folder: Path, split: Literal["train", "test"] = "test", ask: Literal["bird", "breed"] = "bird") -> SemanticDataset:
+def open_cub(folder: Path, split: Literal["train", "test"] = "test", ask: Literal["bird", "breed"] = "bird") -> SemanticDataset:
     """Open a split of CUB, ``test`` (5,794 images) or ``train`` (5,994), as label maps of two names.
 
     A pixel is bird where its soft mask is above 127.  With ``ask`` "breed" each image is asked for by the name of its own
@@ -39,8 +39,8 @@ def cub(folder: Path, split: Literal["train", "test"] = "test", ask: Literal["bi
     names = [Path(name) for number, name in listed.items() if (training.get(number) == "1") == (split == "train")]
     images = [folder / "images" / name for name in names]
     masks = [_masks_folder(folder) / name.with_suffix(".png") for name in names]
-    need_files(images, _LAYOUT)
-    need_files(masks, _LAYOUT)
+    require_files(images, _LAYOUT)
+    require_files(masks, _LAYOUT)
     samples = tuple(
         SemanticSample(name.with_suffix("").as_posix(), image, partial(_labels, mask), _asked(name) if ask == "breed" else None)
         for name, image, mask in zip(names, images, masks, strict=True)
@@ -57,7 +57,7 @@ def _table(path: Path) -> dict[str, str]:
 
 def _masks_folder(folder: Path) -> Path:
     inside = folder / "segmentations"
-    return inside if inside.is_dir() else need_folder(folder.absolute().parent / "segmentations", _LAYOUT)
+    return inside if inside.is_dir() else require_folder(folder.absolute().parent / "segmentations", _LAYOUT)
 
 
 def _asked(name: Path) -> tuple[str, str]:

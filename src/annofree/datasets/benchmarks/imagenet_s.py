@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from annofree.datasets.benchmarks.semantic import Labels, SemanticDataset, SemanticSample, need_files, need_folder
+from annofree.datasets.benchmarks.semantic import Labels, SemanticDataset, SemanticSample, require_files, require_folder
 from annofree.datasets.names import BACKGROUND
 from annofree.errors import InputError, MissingError
 from annofree.structures import VOID
 
-__all__ = ["imagenet_s"]
+__all__ = ["open_imagenet_s"]
 
 _LAYOUT = (
     "ImageNetS919/validation/WNID/NAME.JPEG and ImageNetS919/validation-segmentation/WNID/NAME.png "
@@ -24,7 +24,7 @@ _LAYOUT = (
 _IGNORED = 1000
 
 
-def imagenet_s(folder: Path, split: str = "validation", names: Mapping[str, str] | None = None) -> SemanticDataset:
+def open_imagenet_s(folder: Path, split: str = "validation", names: Mapping[str, str] | None = None) -> SemanticDataset:
     """Open a split with truth of ImageNet-S, ``validation`` or ``train-semi``: other as background 0, and a name a folder.
 
     A class's index is the rank of its WordNet id among the folders, from 1; a pixel's is red + 256 green, and 1000 is void.
@@ -33,12 +33,12 @@ def imagenet_s(folder: Path, split: str = "validation", names: Mapping[str, str]
 
     Raises InputError when files or names are missing, MissingError when the words cannot be found.
     """
-    pictures = need_folder(folder / split, _LAYOUT)
+    pictures = require_folder(folder / split, _LAYOUT)
     wnids = sorted(path.name for path in pictures.iterdir() if path.is_dir())
     images = [image for wnid in wnids for image in sorted((pictures / wnid).glob("*.JPEG"))]
     maps = [folder / f"{split}-segmentation" / image.parent.name / f"{image.stem}.png" for image in images]
-    need_files(images, _LAYOUT)
-    need_files(maps, _LAYOUT)
+    require_files(images, _LAYOUT)
+    require_files(maps, _LAYOUT)
     words = _first_words(wnids) if names is None else _given(names, wnids)
     samples = tuple(
         SemanticSample(f"{image.parent.name}/{image.stem}", image, partial(_labels, path, len(wnids)))
@@ -50,8 +50,8 @@ def imagenet_s(folder: Path, split: str = "validation", names: Mapping[str, str]
 
 def _labels(path: Path, count: int) -> Labels:
     try:
-        with PIL.Image.open(path) as picture:
-            rgb = np.asarray(picture).astype(np.int32)
+        with PIL.Image.open(path) as image:
+            rgb = np.asarray(image).astype(np.int32)
     except OSError as problem:
         raise InputError(f"expected a label map at {path}, but it cannot be read: {problem}") from None
     if rgb.ndim != 3:

@@ -14,7 +14,7 @@ from annofree.errors import InputError
 from annofree.io.images import read_image
 from annofree.structures import VOID, Image, LabelMap
 
-__all__ = ["Labels", "SemanticDataset", "SemanticSample", "need_files", "need_folder", "read_binary", "read_lines"]
+__all__ = ["Labels", "SemanticDataset", "SemanticSample", "read_binary", "read_lines", "require_files", "require_folder"]
 
 Labels = npt.NDArray[np.int32]
 """Class indices (H, W), VOID where nothing is scored."""
@@ -34,7 +34,7 @@ class SemanticSample:
     read: Callable[[], Labels]
     asked: tuple[str, ...] | None = None
 
-    def picture(self) -> Image:
+    def read_image(self) -> Image:
         """Read the image; raises ImageError when it cannot be, InputError when there is none."""
         if self.image is None:
             raise InputError(f"expected the picture of {self.id} to run a method on; pass the folder of the pictures, --images")
@@ -60,14 +60,14 @@ class SemanticDataset:
     def __iter__(self) -> Iterator[SemanticSample]:
         return iter(self.samples)
 
-    def truth(self, sample: SemanticSample) -> LabelMap:
+    def read_truth(self, sample: SemanticSample) -> LabelMap:
         """Read the ground truth of a sample."""
         return LabelMap(sample.read(), self.names, self.background)
 
-    def spelled(self, spellings: Mapping[str, str]) -> SemanticDataset:
+    def with_spellings(self, spellings: Mapping[str, str]) -> SemanticDataset:
         """Return a copy with other prompts for some classes; raises InputError for an unknown class.
 
-        >>> SemanticDataset("v", ("tvmonitor",), None, (), ("tvmonitor",)).spelled({"tvmonitor": "tv"}).asked
+        >>> SemanticDataset("v", ("tvmonitor",), None, (), ("tvmonitor",)).with_spellings({"tvmonitor": "tv"}).asked
         ('tv',)
         """
         strange = sorted(set(spellings) - set(self.names))
@@ -96,14 +96,14 @@ def _without(read: Callable[[], Labels], gone: int) -> Callable[[], Labels]:
     return labels
 
 
-def need_folder(folder: Path, layout: str) -> Path:
+def require_folder(folder: Path, layout: str) -> Path:
     """Return a required folder; raises InputError with the expected layout."""
     if not folder.is_dir():
         raise InputError(f"expected a folder at {folder}, and there is none; the layout is {layout}")
     return folder
 
 
-def need_files(paths: list[Path], layout: str) -> None:
+def require_files(paths: list[Path], layout: str) -> None:
     """Raise InputError with the expected layout if any of these files is missing, or if there are none."""
     missing = [path for path in paths if not path.is_file()]
     if missing or not paths:
@@ -127,8 +127,8 @@ def read_binary(path: Path, above: int) -> npt.NDArray[np.bool_]:
     Raises InputError when the file is no image.
     """
     try:
-        with PIL.Image.open(path) as picture:
-            values = np.asarray(picture.convert("L"))
+        with PIL.Image.open(path) as image:
+            values = np.asarray(image.convert("L"))
     except OSError as problem:
         raise InputError(f"expected a mask at {path}, but it cannot be read: {problem}") from None
     return np.asarray(values > above)

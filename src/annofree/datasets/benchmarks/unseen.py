@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from annofree.datasets.names import COCO_NAMES
-from annofree.errors import unknown_name
+from annofree.errors import build_unknown_error
 from annofree.formats.coco import CocoFile
 
-__all__ = ["SEEN_65", "UNSEEN_15", "only"]
+__all__ = ["SEEN_65", "UNSEEN_15", "keep_categories"]
 
 UNSEEN_15: tuple[str, ...] = (
     "airplane", "train", "parking meter", "cat", "bear", "suitcase", "frisbee", "snowboard", "fork", "sandwich", "hot dog",
@@ -20,16 +20,16 @@ SEEN_65: tuple[str, ...] = tuple(name for name in COCO_NAMES if name not in UNSE
 """All others, in COCO's order."""
 
 
-def only(truth: CocoFile, names: Collection[str]) -> CocoFile:
+def keep_categories(truth: CocoFile, names: Collection[str]) -> CocoFile:
     """Keep all images and the categories of ``names`` with their instances; raises InputError for an unknown class.
 
-    >>> only(CocoFile.with_categories({1: "person", 17: "cat"}), ["cat"]).categories
+    >>> keep_categories(CocoFile.with_categories({1: "person", 17: "cat"}), ["cat"]).categories
     [{'id': 17, 'name': 'cat'}]
     """
     known = [row["name"] for row in truth.categories]
     for name in names:
         if name not in known:
-            raise unknown_name("category", name, known)
+            raise build_unknown_error("category", name, known)
     categories = [row for row in truth.categories if row["name"] in names]
     ids = {row["id"] for row in categories}
     return CocoFile(truth.images, categories, [row for row in truth.annotations if row["category_id"] in ids], truth.info)

@@ -7,13 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from annofree.datasets.benchmarks.semantic import Labels, SemanticDataset, SemanticSample, need_files, need_folder, read_lines
+from annofree.datasets.benchmarks.semantic import (
+    Labels,
+    SemanticDataset,
+    SemanticSample,
+    read_lines,
+    require_files,
+    require_folder,
+)
 from annofree.datasets.names import BACKGROUND, VOC_NAMES
 from annofree.errors import InputError
 from annofree.formats.label_maps import read_indices
 from annofree.structures import VOID
 
-__all__ = ["voc"]
+__all__ = ["open_voc"]
 
 _LAYOUT = (
     "VOC2012/JPEGImages/ID.jpg, VOC2012/SegmentationClass/ID.png and VOC2012/ImageSets/Segmentation/SPLIT.txt; "
@@ -22,18 +29,18 @@ _LAYOUT = (
 _VOC_VOID = 255
 
 
-def voc(folder: Path, split: str = "val") -> SemanticDataset:
+def open_voc(folder: Path, split: str = "val") -> SemanticDataset:
     """Open a split of VOC 2012: ``train`` (1,464 images), ``val`` (1,449) or ``trainval`` (2,913).
 
     Index 0 is the background; the object borders, 255, are void.  Raises InputError when files are missing.
     """
     root = folder / "VOC2012" if (folder / "VOC2012").is_dir() else folder
-    lists = need_folder(root / "ImageSets" / "Segmentation", _LAYOUT)
+    lists = require_folder(root / "ImageSets" / "Segmentation", _LAYOUT)
     ids = read_lines(lists / f"{split}.txt", _LAYOUT)
     images = [root / "JPEGImages" / f"{id_}.jpg" for id_ in ids]
     maps = [root / "SegmentationClass" / f"{id_}.png" for id_ in ids]
-    need_files(images, _LAYOUT)
-    need_files(maps, _LAYOUT)
+    require_files(images, _LAYOUT)
+    require_files(maps, _LAYOUT)
     samples = tuple(SemanticSample(i, image, partial(_labels, path)) for i, image, path in zip(ids, images, maps, strict=True))
     names = (BACKGROUND, *VOC_NAMES)
     return SemanticDataset(f"VOC 2012 {split}", names, 0, samples, names)

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from annofree.datasets.benchmarks.voc import voc
+from annofree.datasets.benchmarks.voc import open_voc
 from annofree.datasets.names import VOC_NAMES
 from annofree.errors import InputError
-from annofree.formats.annotations import Picture, Thing, file_of
+from annofree.formats.annotations import AnnotatedImage, Annotation, build_coco_file
 from annofree.formats.coco import CocoFile
 from annofree.formats.label_maps import read_indices
 
-__all__ = ["voc_objects"]
+__all__ = ["read_voc_objects"]
 
 _BORDER = 255  # of the map of objects
 
 
-def voc_objects(folder: Path, split: str = "val") -> CocoFile:
+def read_voc_objects(folder: Path, split: str = "val") -> CocoFile:
     """Read the objects of a split as COCO instances, categories 1 to 20 in VOC's order, images by ``JPEGImages``' file names.
 
     An object is the pixels of its number in SegmentationObject, without its border, which is void; its class is taken from
@@ -28,8 +28,8 @@ def voc_objects(folder: Path, split: str = "val") -> CocoFile:
 
     Raises InputError when files are missing, and for maps that do not agree.
     """
-    pictures = []
-    for sample in voc(folder, split):
+    images = []
+    for sample in open_voc(folder, split):
         assert sample.image is not None  # noqa: S101 -- VOC has all images
         objects = read_indices(sample.image.parent.parent / "SegmentationObject" / f"{sample.id}.png")
         classes = sample.read()
@@ -37,12 +37,12 @@ def voc_objects(folder: Path, split: str = "val") -> CocoFile:
             raise InputError(f"expected two maps of one size for {sample.id}, got {objects.shape} and {classes.shape}")
         numbers = np.unique(objects[(objects != 0) & (objects != _BORDER)])
         things = tuple(_thing(objects == n, classes, f"{n} of {sample.id}") for n in numbers.tolist())
-        pictures.append(Picture(sample.image.name, (objects.shape[0], objects.shape[1]), things))
-    return file_of(VOC_NAMES, pictures)
+        images.append(AnnotatedImage(sample.image.name, (objects.shape[0], objects.shape[1]), things))
+    return build_coco_file(VOC_NAMES, images)
 
 
-def _thing(mask: Any, classes: Any, what: str) -> Thing:
+def _thing(mask: Any, classes: Any, what: str) -> Annotation:
     found = np.unique(classes[mask])
     if len(found) != 1 or found[0] < 1:
         raise InputError(f"expected one class of 1 to {len(VOC_NAMES)} in object {what}, got {found.tolist()}")
-    return Thing.of_mask(VOC_NAMES[int(found[0]) - 1], mask)
+    return Annotation.of_mask(VOC_NAMES[int(found[0]) - 1], mask)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from annofree.errors import unknown_name
+from annofree.errors import build_unknown_error
 from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
 
@@ -43,8 +43,8 @@ def draw_emoji_world(
     from annofree.datasets.emoji.world import SPLITS, World
 
     if split not in SPLITS:
-        raise unknown_name("split", split, SPLITS)
-    drawn = World(None if font is None else Path(font), held_out).scenes(scenes, seed, split, side)
+        raise build_unknown_error("split", split, SPLITS)
+    drawn = World(None if font is None else Path(font), held_out).draw_scenes(scenes, seed, split, side)
     from annofree.datasets.emoji.files import write_scenes
 
     def named() -> Iterator[tuple[str, Scene]]:

@@ -31,8 +31,8 @@ def write_scenes(scenes: Iterable[tuple[str, Scene]], out: Path, about: str, qua
     truth.info = {"description": about, "world": "emoji", "licence": "Apache-2.0; emoji: Noto Color Emoji, OFL-1.1"}
     captions = []
     for name, scene in scenes:
-        picture = PILImage.fromarray(scene.image)
-        write_atomic(out / "images" / f"{name}.jpg", lambda p, x=picture: x.save(p, quality=quality, subsampling=0))  # type: ignore[misc]
+        image = PILImage.fromarray(scene.image)
+        write_atomic(out / "images" / f"{name}.jpg", lambda p, x=image: x.save(p, quality=quality, subsampling=0))  # type: ignore[misc]
         id_ = _add(truth, name, scene)
         captions.append({"id": id_, "image_id": id_, "caption": scene.caption})
     truth.write(out / "truth.json")

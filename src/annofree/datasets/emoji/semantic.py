@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from annofree.datasets.benchmarks.coco_object import coco_instances
+from annofree.datasets.benchmarks.coco_object import open_coco_instances
 from annofree.datasets.benchmarks.semantic import SemanticDataset
 from annofree.datasets.emoji.world import CATEGORIES, Scene
 from annofree.datasets.names import BACKGROUND
 from annofree.structures import LabelMap
 
-__all__ = ["EMOJI_NAMES", "emoji_scenes", "scene_labels"]
+__all__ = ["EMOJI_NAMES", "label_scene", "open_emoji_scenes"]
 
 EMOJI_NAMES: tuple[str, ...] = (BACKGROUND, *CATEGORIES.values())
 """The background and the 65 names of the emoji world."""
 
 
-def scene_labels(scene: Scene) -> LabelMap:
+def label_scene(scene: Scene) -> LabelMap:
     """Label every pixel of a scene with the class of the visible object, or background, index 0.
 
     >>> EMOJI_NAMES[:3]
@@ -29,9 +29,9 @@ def scene_labels(scene: Scene) -> LabelMap:
     return LabelMap(np.array(classes, np.int32)[scene.layout], EMOJI_NAMES, background=0)
 
 
-def emoji_scenes(folder: Path) -> SemanticDataset:
+def open_emoji_scenes(folder: Path) -> SemanticDataset:
     """Open a folder of written scenes, ``truth.json`` and ``images``; their visible masks never overlap.
 
     Raises InputError when files are missing.
     """
-    return coco_instances(folder / "truth.json", folder / "images")
+    return open_coco_instances(folder / "truth.json", folder / "images")

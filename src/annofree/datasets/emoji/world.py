@@ -147,11 +147,11 @@ def find_font(font: Path | None = None) -> Path:
     return found
 
 
-def _colour_parts(pixels: RGB) -> Labels:
+def _color_parts(pixels: RGB) -> Labels:
     """Split a sprite into connected regions of one of six colors, each at least 3 % of it."""
     solid = pixels[..., 3] > 127
-    colours = np.asarray(PILImage.fromarray(np.ascontiguousarray(pixels[..., :3])).quantize(6)).astype(np.int32) + 1
-    regions = np.asarray(label(colours * solid, connectivity=1))
+    colors = np.asarray(PILImage.fromarray(np.ascontiguousarray(pixels[..., :3])).quantize(6)).astype(np.int32) + 1
+    regions = np.asarray(label(colors * solid, connectivity=1))
     areas = np.bincount(regions.ravel())
     areas[0] = 0
     kept = np.flatnonzero(areas >= 0.03 * solid.sum())
@@ -168,7 +168,7 @@ def _draw_sprite(font: ImageFont.FreeTypeFont, emoji: str, category_id: int, hel
     if box is None:
         raise InputError(f"the emoji font has no picture for {emoji}; expected Noto Color Emoji")
     pixels = np.array(canvas.crop(box))
-    return Sprite(emoji, category_id, held_out, pixels, _colour_parts(pixels))
+    return Sprite(emoji, category_id, held_out, pixels, _color_parts(pixels))
 
 
 @functools.cache
@@ -197,16 +197,16 @@ def _noise(rng: np.random.Generator, side: int) -> npt.NDArray[np.float32]:
 
 def _background(rng: np.random.Generator, kind: str, side: int) -> RGB:
     """One background, (side, side, 3) uint8; kinds are plain, gradient, noise and photo."""
-    colour = rng.uniform(40, 235, 3)
+    color = rng.uniform(40, 235, 3)
     if kind == "plain":
-        field = np.broadcast_to(colour, (side, side, 3))
+        field = np.broadcast_to(color, (side, side, 3))
     elif kind == "gradient":
         angle = rng.uniform(0, 2 * np.pi)
         y, x = np.mgrid[0:side, 0:side] / side - 0.5
         t = (0.5 + np.cos(angle) * x + np.sin(angle) * y)[..., None]
-        field = colour * (1 - t) + rng.uniform(40, 235, 3) * t
+        field = color * (1 - t) + rng.uniform(40, 235, 3) * t
     elif kind == "noise":
-        field = colour + rng.uniform(20, 90) * _noise(rng, side)
+        field = color + rng.uniform(20, 90) * _noise(rng, side)
     else:
         photos = _photos()
         photo = photos[rng.integers(len(photos))]
@@ -243,10 +243,10 @@ class _Canvas:
         self.layout: Labels = np.zeros(image.shape[:2], np.uint8)
         self.parts: Labels = np.zeros(image.shape[:2], np.uint8)
 
-    def paint(self, index: int, rgba: RGB, parts: Labels, centre: tuple[float, float], shadow: float) -> None:
+    def paint(self, index: int, rgba: RGB, parts: Labels, center: tuple[float, float], shadow: float) -> None:
         """Lay object ``index`` over what is there, centered on (y, x), after its soft contact shadow."""
         h, w = parts.shape[0], parts.shape[1]
-        top, left = round(centre[0] - h / 2), round(centre[1] - w / 2)
+        top, left = round(center[0] - h / 2), round(center[1] - w / 2)
         drop = max(1, h // 20)
         blurred = PILImage.fromarray(rgba[..., 3]).filter(ImageFilter.BoxBlur(drop))
         self._blend(np.zeros(3, np.float32), np.asarray(blurred) * np.float32(shadow / 255), top + drop, left)
@@ -261,11 +261,11 @@ class _Canvas:
         y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + h, height), min(left + w, width)
         return (slice(y0, y1), slice(x0, x1)), (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
 
-    def _blend(self, colour: npt.NDArray[np.float32], alpha: npt.NDArray[np.float32], top: int, left: int) -> None:
+    def _blend(self, color: npt.NDArray[np.float32], alpha: npt.NDArray[np.float32], top: int, left: int) -> None:
         window, inner = self._windows(top, left, alpha.shape[0], alpha.shape[1])
         a = alpha[inner][..., None]
         target = self.image[window]
-        target += a * ((colour[inner] if colour.ndim == 3 else colour) - target)
+        target += a * ((color[inner] if color.ndim == 3 else color) - target)
 
 
 @dataclass(frozen=True)
@@ -330,12 +330,12 @@ class World:
             for id_, _, seen, kept in _TABLE
         }
 
-    def scenes(self, count: int, seed: int, split: Split, side: int = 256) -> Iterator[Scene]:
+    def draw_scenes(self, count: int, seed: int, split: Split, side: int = 256) -> Iterator[Scene]:
         """Yield scenes 0 .. count - 1 of a seed; scene i does not depend on how many are drawn."""
         for index in range(count):
-            yield self.scene(np.random.default_rng([seed, index, crc32(split.encode())]), split, side)
+            yield self.draw_scene(np.random.default_rng([seed, index, crc32(split.encode())]), split, side)
 
-    def scene(self, rng: np.random.Generator, split: Split, side: int = 256) -> Scene:
+    def draw_scene(self, rng: np.random.Generator, split: Split, side: int = 256) -> Scene:
         """Draw one scene of ``side`` x ``side`` px."""
         recipe = _RECIPES[split]
         n_classes = int(rng.integers(recipe.classes[0], recipe.classes[1] + 1))
@@ -352,10 +352,10 @@ class World:
         base = {id_: rng.uniform(*recipe.size) for id_ in dict.fromkeys(cast)}
         crowd = min(1.0, 2.6 / max(1, len(cast)) ** 0.5)
         sizes = [float(np.clip(base[i] * rng.uniform(0.85, 1.15) * crowd, 0.12, 0.95)) * side for i in cast]
-        centres = _places(rng, cast, sizes, recipe.neighbours, side)
+        centers = _places(rng, cast, sizes, recipe.neighbours, side)
         for index in rng.permutation(len(cast)):
             rgba, parts = _posed(rng, sprites[index], sizes[index])
-            canvas.paint(int(index), rgba, parts, centres[index], shadow=rng.uniform(0.1, 0.45))
+            canvas.paint(int(index), rgba, parts, centers[index], shadow=rng.uniform(0.1, 0.45))
         return _finished(rng, canvas, sprites, split, kind)
 
     def _sprite(self, rng: np.random.Generator, category_id: int) -> Sprite:
@@ -368,13 +368,13 @@ class World:
 
 
 def _places(
-    rng: np.random.Generator, cast: list[int], sizes: list[float], neighbours: float, side: int
+    rng: np.random.Generator, cast: list[int], sizes: list[float], neighbors: float, side: int
 ) -> list[tuple[float, float]]:
     """Choose a center (y, x) in px for each object: beside its last sibling, or where it covers least."""
-    centres: list[tuple[float, float]] = []
+    centers: list[tuple[float, float]] = []
     for i, (id_, size) in enumerate(zip(cast, sizes, strict=True)):
         margin = 0.45 * size
-        sibling = i - 1 if i and cast[i - 1] == id_ and rng.random() < neighbours else None
+        sibling = i - 1 if i and cast[i - 1] == id_ and rng.random() < neighbors else None
         best, best_cover = (side / 2, side / 2), np.inf
         for _ in range(12):
             if sibling is None:
@@ -382,18 +382,18 @@ def _places(
             else:
                 angle = rng.normal(0, 0.5) + (np.pi if rng.random() < 0.5 else 0)
                 reach = rng.uniform(0.78, 1.0) * (size + sizes[sibling]) / 2
-                at = np.array(centres[sibling]) + reach * np.array([np.sin(angle), np.cos(angle)])
+                at = np.array(centers[sibling]) + reach * np.array([np.sin(angle), np.cos(angle)])
                 at = np.clip(at, margin, side - margin) if side > 2 * margin else np.full(2, side / 2)
             cover = sum(
                 max(0.0, 0.75 * (size + sizes[j]) / 2 - float(np.hypot(at[0] - y, at[1] - x))) ** 2
-                for j, (y, x) in enumerate(centres)
+                for j, (y, x) in enumerate(centers)
             )
             if cover < best_cover:
                 best, best_cover = (float(at[0]), float(at[1])), cover
             if cover == 0:
                 break
-        centres.append(best)
-    return centres
+        centers.append(best)
+    return centers
 
 
 def _finished(rng: np.random.Generator, canvas: _Canvas, sprites: list[Sprite], split: str, kind: str) -> Scene:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from annofree.evaluation.metrics.errors import assigned
-from annofree.evaluation.metrics.predictions import Row, by_image, image_sizes, match_predictions
-from annofree.evaluation.metrics.shapes import IouType, Overlaps, overlaps_of
+from annofree.evaluation.metrics.errors import assign_instances
+from annofree.evaluation.metrics.predictions import Row, group_by_image, match_predictions, read_image_sizes
+from annofree.evaluation.metrics.shapes import IouType, Overlaps, compute_overlaps
 from annofree.formats.coco import CocoFile
 from annofree.structures import BoolArray
 
-__all__ = ["BINS", "AnswerScores", "calibration_error", "evaluate_answer", "matched_answers"]
+__all__ = ["BINS", "AnswerScores", "compute_calibration_error", "evaluate_answer", "match_answers"]
 
 BINS = 10
 """Bins of equal width that a calibration error is counted in."""
@@ -87,8 +87,8 @@ def evaluate_answer(
     >>> found.precision, found.recall, found.duplicates, found.count_error
     (0.5, 1.0, 0.5, 1.0)
     """
-    sizes = image_sizes(truth, image_ids)
-    real, said = by_image(truth.annotations), by_image(match_predictions(truth, predictions))
+    sizes = read_image_sizes(truth, image_ids)
+    real, said = group_by_image(truth.annotations), group_by_image(match_predictions(truth, predictions))
     n_truth = n_duplicates = 0
     scores, right, differences = list[float](), list[bool](), list[int]()
     for image_id, size in sizes.items():
@@ -102,17 +102,22 @@ def evaluate_answer(
         differences += _differences(solid, [answers[i] for i in np.flatnonzero(counted).tolist()])
     count_error = float(np.mean(differences)) if differences else None
     return AnswerScores(
-        n_truth, len(right), sum(right), n_duplicates, count_error, calibration_error(np.array(scores), np.array(right, bool))
+        n_truth,
+        len(right),
+        sum(right),
+        n_duplicates,
+        count_error,
+        compute_calibration_error(np.array(scores), np.array(right, bool)),
     )
 
 
-def calibration_error(scores: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], bins: int = BINS) -> float | None:
+def compute_calibration_error(scores: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], bins: int = BINS) -> float | None:
     """Expected calibration error of scores (N) against correctness (N); None without any, or for scores outside 0 .. 1.
 
     The mean over bins of equal width, weighted by count, of the difference between mean score and accuracy.
     Guo et al., ICML 2017.
 
-    >>> calibration_error(np.array([0.9, 0.9, 0.1, 0.1]), np.array([True, True, False, False])).__round__(3)
+    >>> compute_calibration_error(np.array([0.9, 0.9, 0.1, 0.1]), np.array([True, True, False, False])).__round__(3)
     0.1
     """
     if not len(scores) or scores.min() < 0 or scores.max() > 1:
@@ -122,16 +127,16 @@ def calibration_error(scores: npt.NDArray[np.float64], right: npt.NDArray[np.boo
     return float(np.abs(sums).sum() / len(scores))
 
 
-def matched_answers(overlaps: Overlaps, same: BoolArray, crowd: BoolArray, iou: float = 0.5) -> tuple[BoolArray, BoolArray]:
+def match_answers(overlaps: Overlaps, same: BoolArray, crowd: BoolArray, iou: float = 0.5) -> tuple[BoolArray, BoolArray]:
     """Return which predictions are correct, and which count, (P) each: those on a crowd of their class are ignored.
 
     ``overlaps`` (P, N) are of predictions, highest score first, with instances; ``same`` (P, N) is class equality, ``crowd``
     (N) which instances are crowds.
 
-    >>> matched_answers(np.array([[0.9], [0.8]]), np.ones((2, 1), bool), np.zeros(1, bool))
+    >>> match_answers(np.array([[0.9], [0.8]]), np.ones((2, 1), bool), np.zeros(1, bool))
     (array([ True, False]), array([ True,  True]))
     """
-    taken = assigned(np.where(same, overlaps, -1.0), crowd, iou)
+    taken = assign_instances(np.where(same, overlaps, -1.0), crowd, iou)
     on_crowd = np.array([k >= 0 and crowd[k] for k in taken], bool)
     return (taken >= 0) & ~on_crowd, ~on_crowd
 
@@ -141,8 +146,8 @@ def _matched(
 ) -> tuple[BoolArray, BoolArray]:
     crowd = np.array([bool(row.get("iscrowd", 0)) for row in real], bool)
     same = np.equal.outer([row["category_id"] for row in answers], [row["category_id"] for row in real])
-    overlaps = overlaps_of(answers, real, size, iou_type)
-    return matched_answers(overlaps, same.reshape(overlaps.shape), crowd, iou)
+    overlaps = compute_overlaps(answers, real, size, iou_type)
+    return match_answers(overlaps, same.reshape(overlaps.shape), crowd, iou)
 
 
 def _duplicates(
@@ -155,8 +160,8 @@ def _duplicates(
     right, wrong = ([answers[i] for i in np.flatnonzero(which).tolist()] for which in (hits, ~hits & counted))
     if not right or not wrong:
         return 0
-    twice = overlaps_of(wrong, right, size, iou_type) >= _DUPLICATE_IOU
-    inside = overlaps_of(wrong, [{**row, "iscrowd": 1} for row in right], size, iou_type) >= _DUPLICATE_INSIDE
+    twice = compute_overlaps(wrong, right, size, iou_type) >= _DUPLICATE_IOU
+    inside = compute_overlaps(wrong, [{**row, "iscrowd": 1} for row in right], size, iou_type) >= _DUPLICATE_INSIDE
     return int((twice | inside).any(1).sum())
 
 

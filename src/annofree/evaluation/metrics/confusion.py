@@ -15,7 +15,7 @@ import numpy.typing as npt
 from annofree.errors import InputError
 from annofree.structures import VOID
 
-__all__ = ["Confusion", "Counts", "Ratios", "ratio"]
+__all__ = ["Confusion", "Counts", "Ratios", "divide_or_nan"]
 
 Counts = npt.NDArray[np.int64]
 Ratios = npt.NDArray[np.float64]
@@ -58,8 +58,8 @@ class Confusion:
 
     def _count(self, truth: Counts, predicted: Counts) -> None:
         columns = len(self.unnamed) + 1  # the last is for pixels that the prediction leaves void
-        labelled = truth != VOID
-        pairs = truth[labelled] * columns + predicted[labelled] % columns  # -1 is the last
+        labeled = truth != VOID
+        pairs = truth[labeled] * columns + predicted[labeled] % columns  # -1 is the last
         table = np.bincount(pairs, minlength=(columns - 1) * columns).reshape(-1, columns)
         self.counts += table[:, :-1]
         self.unnamed += table[:, -1]
@@ -83,12 +83,12 @@ class Confusion:
     def iou(self) -> Ratios:
         """Intersection over union of each class, (K,), NaN for classes in neither ground truth nor predictions."""
         hits = np.diagonal(self.counts)
-        return ratio(hits, self.truth + self.counts.sum(axis=0) - hits)
+        return divide_or_nan(hits, self.truth + self.counts.sum(axis=0) - hits)
 
     @property
     def recall(self) -> Ratios:
         """Per-class pixel accuracy, (K,), NaN for classes without pixels."""
-        return ratio(np.diagonal(self.counts), self.truth)
+        return divide_or_nan(np.diagonal(self.counts), self.truth)
 
 
 def _check(truth: npt.NDArray[Any], predicted: npt.NDArray[Any], classes: int) -> None:
@@ -104,6 +104,6 @@ def _check(truth: npt.NDArray[Any], predicted: npt.NDArray[Any], classes: int) -
             raise InputError(f"expected {what} from {VOID} to {classes - 1}, got {labels.min()} to {labels.max()}")
 
 
-def ratio(part: npt.NDArray[Any], whole: Counts) -> Ratios:
+def divide_or_nan(part: npt.NDArray[Any], whole: Counts) -> Ratios:
     """Divide, with NaN where the whole is 0."""
     return np.asarray(np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0), np.float64)

@@ -9,7 +9,7 @@ from typing import Any
 from annofree.evaluation.metrics.predictions import Row
 from annofree.formats.coco import CocoFile
 
-__all__ = ["Coverage", "coverage_of"]
+__all__ = ["Coverage", "measure_coverage"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Coverage:
         return {**asdict(self), "without": list(self.without)}
 
 
-def coverage_of(truth: CocoFile, rows: Sequence[Row], listed: Sequence[int] | None = None) -> Coverage:
+def measure_coverage(truth: CocoFile, rows: Sequence[Row], listed: Sequence[int] | None = None) -> Coverage:
     """Find the images without predictions; ``listed`` are the ids in the image list of the predictions.
 
     >>> truth = CocoFile(images=[{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}])
-    >>> coverage_of(truth, [{"image_id": 2}]).without
+    >>> measure_coverage(truth, [{"image_id": 2}]).without
     ('a.jpg',)
     """
     said = {row["image_id"] for row in rows}

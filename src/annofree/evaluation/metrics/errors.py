@@ -14,14 +14,21 @@ from typing import Literal
 
 import numpy as np
 
-from annofree.evaluation.metrics.limits import checked_limit
-from annofree.evaluation.metrics.predictions import Row, View, by_image, image_sizes, mask_rle, match_predictions
-from annofree.evaluation.metrics.shapes import IouType, Overlaps, overlaps_of
+from annofree.evaluation.metrics.limits import check_limit
+from annofree.evaluation.metrics.predictions import (
+    Row,
+    View,
+    group_by_image,
+    match_predictions,
+    read_image_sizes,
+    read_mask_rle,
+)
+from annofree.evaluation.metrics.shapes import IouType, Overlaps, compute_overlaps
 from annofree.formats.coco import CocoFile
 from annofree.ops.rle import rle_area
 from annofree.structures import BoolArray, IntArray
 
-__all__ = ["KINDS", "Kind", "Mistake", "Mistakes", "assigned", "assigned_at", "find_mistakes"]
+__all__ = ["KINDS", "Kind", "Mistake", "Mistakes", "assign_at_ious", "assign_instances", "find_mistakes"]
 
 Kind = Literal["taken", "class", "location", "both", "nothing"]
 
@@ -68,7 +75,7 @@ class Mistakes:
     false_alarms: tuple[Mistake, ...]
     right: int
 
-    def counts(self) -> dict[Kind, tuple[int, int]]:
+    def count_kinds(self) -> dict[Kind, tuple[int, int]]:
         """Numbers of false positives and misses by kind."""
         alarms, misses = (Counter(m.kind for m in side) for side in (self.false_alarms, self.misses))
         return {kind: (alarms[kind], misses[kind]) for kind in KINDS}
@@ -97,39 +104,39 @@ def find_mistakes(
     >>> [(m.name, m.words) for m in found.false_alarms + found.misses]
     [('cat', 'another class is there'), ('dog', 'called by another name')]
     """
-    limit = checked_limit(max_detections)
+    limit = check_limit(max_detections)
     matched = [row for row in match_predictions(truth, predictions, view) if row["score"] >= min_score]
-    sizes = image_sizes(truth, image_ids)
-    real, said = by_image(truth.annotations), by_image(matched)
+    sizes = read_image_sizes(truth, image_ids)
+    real, said = group_by_image(truth.annotations), group_by_image(matched)
     names = {row["id"]: str(row["name"]) for row in truth.categories}
     misses, alarms, right = [], [], 0
     for image_id, size in sizes.items():
         pair = _Pair.of(real[image_id], said[image_id], size, iou_type, view == "class-aware", limit)
-        answers = pair.answers(iou)
+        answers = pair.match(iou)
         right += int((answers >= 0).sum() - pair.crowd[answers[answers >= 0]].sum())
-        misses += [pair.miss(n, names, iou) for n in np.flatnonzero(~pair.crowd).tolist() if n not in answers]
-        alarms += [pair.false_alarm(p, names, iou) for p in np.flatnonzero(answers < 0).tolist()]
+        misses += [pair.build_miss(n, names, iou) for n in np.flatnonzero(~pair.crowd).tolist() if n not in answers]
+        alarms += [pair.build_false_alarm(p, names, iou) for p in np.flatnonzero(answers < 0).tolist()]
     misses.sort(key=lambda m: -m.area)
     alarms.sort(key=lambda m: -(m.score or 0.0))
     return Mistakes(tuple(misses), tuple(alarms), right)
 
 
-def assigned(overlaps: Overlaps, crowd: BoolArray, iou: float) -> IntArray:
+def assign_instances(overlaps: Overlaps, crowd: BoolArray, iou: float) -> IntArray:
     """Assign predictions (P), highest score first, to instances (N) by overlaps (P, N); -1 for none; crowds match repeatedly.
 
     Ties go to the last instance, as in the COCO API.
 
-    >>> assigned(np.array([[0.9, 0.6], [0.8, 0.1]]), np.zeros(2, bool), 0.5)
+    >>> assign_instances(np.array([[0.9, 0.6], [0.8, 0.1]]), np.zeros(2, bool), 0.5)
     array([ 0, -1])
     """
-    found: IntArray = assigned_at(overlaps, crowd, np.array([iou]))[0]
+    found: IntArray = assign_at_ious(overlaps, crowd, np.array([iou]))[0]
     return found
 
 
-def assigned_at(overlaps: Overlaps, crowd: BoolArray, ious: Overlaps) -> IntArray:
+def assign_at_ious(overlaps: Overlaps, crowd: BoolArray, ious: Overlaps) -> IntArray:
     """Assign independently at several IoUs (T); returns (T, P).
 
-    >>> assigned_at(np.array([[0.9, 0.6], [0.8, 0.1]]), np.zeros(2, bool), np.array([0.5, 0.95])).tolist()
+    >>> assign_at_ious(np.array([[0.9, 0.6], [0.8, 0.1]]), np.zeros(2, bool), np.array([0.5, 0.95])).tolist()
     [[0, -1], [-1, -1]]
     """
     bars = np.minimum(ious, 1 - 1e-10)[:, None]
@@ -165,17 +172,17 @@ class _Pair:
             best += [row] if counts[key] <= limit else []
         same = np.equal.outer([r["category_id"] for r in best], [r["category_id"] for r in real]).astype(bool)
         crowd = np.array([bool(row.get("iscrowd", 0)) for row in real], bool)
-        overlaps = overlaps_of(best, real, size, iou_type)
+        overlaps = compute_overlaps(best, real, size, iou_type)
         return cls(best, real, crowd, overlaps, same.reshape(overlaps.shape) if aware else np.ones(overlaps.shape, bool), size)
 
-    def answers(self, iou: float) -> IntArray:
+    def match(self, iou: float) -> IntArray:
         """The instance of each prediction, -1 for none; predictions of other classes do not match."""
-        return assigned(np.where(self.same, self.overlaps, -1.0), self.crowd, iou)
+        return assign_instances(np.where(self.same, self.overlaps, -1.0), self.crowd, iou)
 
-    def miss(self, n: int, names: Mapping[int, str], iou: float) -> Mistake:
+    def build_miss(self, n: int, names: Mapping[int, str], iou: float) -> Mistake:
         return self._mistake(self.real[n], self.said, self.overlaps[:, n], self.same[:, n], names, iou, None)
 
-    def false_alarm(self, p: int, names: Mapping[int, str], iou: float) -> Mistake:
+    def build_false_alarm(self, p: int, names: Mapping[int, str], iou: float) -> Mistake:
         overlaps = np.where(self.crowd, 0.0, self.overlaps[p])
         return self._mistake(self.said[p], self.real, overlaps, self.same[p], names, iou, float(self.said[p]["score"]))
 
@@ -213,4 +220,4 @@ def _kind(overlaps: Overlaps, same: BoolArray, iou: float) -> tuple[Kind, int | 
 def _area(row: Row, size: tuple[int, int]) -> float:
     if row.get("area") is not None:
         return float(row["area"])
-    return float(rle_area(mask_rle(row, size)) if row.get("segmentation") else row["bbox"][2] * row["bbox"][3])
+    return float(rle_area(read_mask_rle(row, size)) if row.get("segmentation") else row["bbox"][2] * row["bbox"][3])

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
 
-from annofree.errors import InputError, unknown_name
-from annofree.evaluation.metrics.limits import checked_limit, limits_of
-from annofree.evaluation.metrics.predictions import Row, View, image_sizes, mask_rle, match_predictions
-from annofree.evaluation.metrics.shapes import IouType, box_of
+from annofree.errors import InputError, build_unknown_error
+from annofree.evaluation.metrics.limits import check_limit, list_limits
+from annofree.evaluation.metrics.predictions import Row, View, match_predictions, read_image_sizes, read_mask_rle
+from annofree.evaluation.metrics.shapes import IouType, compute_box
 from annofree.formats.coco import CocoFile
 from annofree.ops.rle import rle_area
 from annofree.structures import IntArray
@@ -88,13 +88,13 @@ class Counted:
     n_images: int
     n_truth: IntArray
     n_predictions: IntArray
-    limits: tuple[int, ...] = limits_of(100)
+    limits: tuple[int, ...] = list_limits(100)
 
-    def scores(self, names: Collection[str] | None = None) -> InstanceScores:
+    def compute_scores(self, names: Collection[str] | None = None) -> InstanceScores:
         """Average over all or the named classes; raises InputError for an unknown class."""
         for name in names or ():
             if name not in self.names:
-                raise unknown_name("class", name, self.names)
+                raise build_unknown_error("class", name, self.names)
         chosen = np.array([names is None or name in names for name in self.names], bool)
         ap, ar = self.precision[:, :, chosen], self.recall[:, chosen]
         numbers = [_mean(ap[..., 0, -1]), *(_mean(ap[i, :, :, 0, -1]) for i in (_IOU_50, _IOU_75))]
@@ -112,10 +112,10 @@ class Counted:
             max_detections=self.limits[-1],
         )
 
-    def by_class(self) -> dict[str, InstanceScores]:
+    def score_classes(self) -> dict[str, InstanceScores]:
         """Return the scores of each class with ground truth or predictions, by name."""
         any_ = self.n_truth + self.n_predictions > 0
-        return {name: self.scores([name]) for name, counts in zip(self.names, any_, strict=True) if counts}
+        return {name: self.compute_scores([name]) for name, counts in zip(self.names, any_, strict=True) if counts}
 
 
 def _mean(values: Values) -> float | None:
@@ -146,7 +146,7 @@ def evaluate_instances(
     from the mask.  Inputs are not modified.
 
     Raises InputError for ids that the truth does not have, masks that are missing, masks of another size, boxes that are
-    none, and a limit that ``checked_limit`` refuses.
+    none, and a limit that ``check_limit`` refuses.
 
     >>> truth = CocoFile.with_categories({1: "dog"})
     >>> row = {"image_id": truth.add_image("a.jpg", (40, 40)), "category_id": 1, "bbox": [0, 0, 20, 20]}
@@ -157,7 +157,7 @@ def evaluate_instances(
     counted = count_instances(
         truth, predictions, view=view, iou_type=iou_type, image_ids=image_ids, max_detections=max_detections
     )
-    return counted.scores()
+    return counted.compute_scores()
 
 
 def count_instances(
@@ -175,12 +175,12 @@ def count_instances(
     >>> row = {"image_id": truth.add_image("a.jpg", (40, 40)), "category_id": 1, "bbox": [0, 0, 20, 20]}
     >>> truth.add_annotations([row, {**row, "category_id": 2}])
     >>> counted = count_instances(truth, [{**row, "score": 0.9}], iou_type="bbox")
-    >>> counted.scores().ap50, counted.scores(["dog"]).ap50
+    >>> counted.compute_scores().ap50, counted.compute_scores(["dog"]).ap50
     (0.5, 1.0)
     """
-    limits = limits_of(checked_limit(max_detections))
+    limits = list_limits(check_limit(max_detections))
     matched = match_predictions(truth, predictions, view)
-    sizes = image_sizes(truth, image_ids)
+    sizes = read_image_sizes(truth, image_ids)
     real = [_truth_row(row, i, sizes, view, iou_type) for i, row in enumerate(truth.annotations, 1) if row["image_id"] in sizes]
     said = [_prediction_row(row, i, sizes, view, iou_type) for i, row in enumerate(matched, 1) if row["image_id"] in sizes]
     rows = truth.categories if view == "class-aware" else [{"id": 1, "name": "object"}]
@@ -213,9 +213,9 @@ def _engine_row(row: Row, number: int, sizes: Sizes, view: View, iou_type: IouTy
     ours: dict[str, Any] = {"id": number, "image_id": row["image_id"]}
     ours["category_id"] = 1 if view == "class-agnostic" else row["category_id"]
     if iou_type == "segm":
-        mask = mask_rle(row, sizes[row["image_id"]])
+        mask = read_mask_rle(row, sizes[row["image_id"]])
         return {**ours, "segmentation": mask, "area": float(rle_area(mask))}
-    box = box_of(row, sizes[row["image_id"]])
+    box = compute_box(row, sizes[row["image_id"]])
     return {**ours, "bbox": box, "area": box[2] * box[3]}
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annofree.evaluation.metrics.answer import matched_answers
-from annofree.evaluation.metrics.errors import assigned_at
+from annofree.evaluation.metrics.answer import match_answers
+from annofree.evaluation.metrics.errors import assign_at_ious
 from annofree.evaluation.metrics.instance import IOUS, RECALLS, Values
 from annofree.evaluation.metrics.predictions import Row
-from annofree.evaluation.metrics.shapes import IouType, Overlaps, overlaps_of
+from annofree.evaluation.metrics.shapes import IouType, Overlaps, compute_overlaps
 from annofree.structures import BoolArray, IntArray
 
-__all__ = ["ImageOverlaps", "ap_of", "f1_of"]
+__all__ = ["ImageOverlaps", "compute_ap", "compute_f1"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class ImageOverlaps:
 
     >>> row = {"category_id": 1, "bbox": [0, 0, 10, 10]}
     >>> seen = ImageOverlaps.of([{**row, "score": 0.5}], [row], (40, 40), "bbox")
-    >>> ap_of([seen]), f1_of([seen])
+    >>> compute_ap([seen]), compute_f1([seen])
     (1.0, 1.0)
     """
 
@@ -45,7 +45,7 @@ class ImageOverlaps:
         classes = [np.array([row["category_id"] for row in rows], np.int64) for rows in (said, real)]
         scores = np.array([row["score"] for row in said], np.float64)
         crowd = np.array([bool(row.get("iscrowd", 0)) for row in real], bool)
-        return cls(overlaps_of(said, real, size, iou_type), classes[0], scores, classes[1], crowd, np.arange(len(said)))
+        return cls(compute_overlaps(said, real, size, iou_type), classes[0], scores, classes[1], crowd, np.arange(len(said)))
 
     @property
     def same(self) -> BoolArray:
@@ -53,18 +53,18 @@ class ImageOverlaps:
         return np.asarray(np.equal.outer(self.said, self.real), bool)
 
 
-def f1_of(images: Sequence[ImageOverlaps], iou: float = 0.5) -> float | None:
+def compute_f1(images: Sequence[ImageOverlaps], iou: float = 0.5) -> float | None:
     """F1 of all predictions as an answer, class-aware, at one IoU; None if undefined."""
     right = total = 0
     for seen in images:
         order = np.argsort(-seen.scores, kind="stable")
-        hits, counted = matched_answers(seen.overlaps[order], seen.same[order], seen.crowd, iou)
+        hits, counted = match_answers(seen.overlaps[order], seen.same[order], seen.crowd, iou)
         right += int(hits.sum())
         total += int(counted.sum() + (~seen.crowd).sum())
     return 2 * right / total if total else None
 
 
-def ap_of(images: Sequence[ImageOverlaps], max_detections: int = 100) -> float | None:
+def compute_ap(images: Sequence[ImageOverlaps], max_detections: int = 100) -> float | None:
     """The class-aware AP, the mean over IoU 0.50:0.95 and the classes with truth; None without any but crowds.
 
     Of equal scores those of the first image come first: to agree with COCO's code, images are in the order of their ids.
@@ -90,7 +90,7 @@ def _outcomes(seen: ImageOverlaps, limit: int) -> tuple[IntArray, Values, BoolAr
     """
     order = np.argsort(-seen.scores, kind="stable")
     order = order[_rank_in_class(seen.said[order]) < limit]
-    taken = assigned_at(np.where(seen.same[order], seen.overlaps[order], -1.0), seen.crowd, IOUS).T
+    taken = assign_at_ious(np.where(seen.same[order], seen.overlaps[order], -1.0), seen.crowd, IOUS).T
     on_crowd = (taken >= 0) & np.append(seen.crowd, False)[taken]
     return seen.said[order], seen.scores[order], (taken >= 0) & ~on_crowd, taken < 0
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from annofree.errors import InputError
 
-__all__ = ["MOST_DETECTIONS", "checked_limit", "limits_of", "recall_label"]
+__all__ = ["MOST_DETECTIONS", "check_limit", "list_limits", "name_recall"]
 
 MOST_DETECTIONS = 10_000
 """The largest limit that is taken; LVIS has 300, SA-1B's papers 1,000."""
 
 
-def checked_limit(max_detections: int) -> int:
+def check_limit(max_detections: int) -> int:
     """Return a limit of 1 to ``MOST_DETECTIONS`` detections per image and class; raises InputError for any other.
 
-    >>> checked_limit(300)
+    >>> check_limit(300)
     300
     """
     if isinstance(max_detections, bool) or not isinstance(max_detections, int) or not 1 <= max_detections <= MOST_DETECTIONS:
@@ -24,19 +24,19 @@ def checked_limit(max_detections: int) -> int:
     return max_detections
 
 
-def limits_of(max_detections: int) -> tuple[int, ...]:
+def list_limits(max_detections: int) -> tuple[int, ...]:
     """Return the limits of recall: COCO's 1 and 10 if smaller, and the largest.
 
-    >>> limits_of(100), limits_of(10), limits_of(1)
+    >>> list_limits(100), list_limits(10), list_limits(1)
     ((1, 10, 100), (1, 10), (1,))
     """
     return (*(limit for limit in (1, 10) if limit < max_detections), max_detections)
 
 
-def recall_label(max_detections: int) -> str:
+def name_recall(max_detections: int) -> str:
     """Label of the average recall at a limit: COCO's names at its own limits, LVIS's at others.
 
-    >>> recall_label(100), recall_label(300)
+    >>> name_recall(100), name_recall(300)
     ('AR100', 'AR@300')
     """
     return "AR100" if max_detections == 100 else f"AR@{max_detections}"

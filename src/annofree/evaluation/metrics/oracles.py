@@ -1,6 +1,6 @@
 """Oracle split: AP and F1 with perfect classes, masks or ranking, separately and combined.
 
-A fix changes rows and nothing else, as ``fixed_rows`` hands them over; AP is what ``evaluate_instances`` says of these, F1 what
+A fix changes rows and nothing else, as ``fix_rows`` hands them over; AP is what ``evaluate_instances`` says of these, F1 what
 ``evaluate_answer`` says.  One kind of error at a time is the way of TIDE (Bolya et al., ECCV 2020), and so are the bounds: an
 IoU of 0.5 is right, one below 0.1 is nothing.  TIDE asks at one IoU, this AP is the mean over all ten.
 
@@ -26,14 +26,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from annofree.errors import unknown_name
-from annofree.evaluation.metrics.known_overlaps import ImageOverlaps, ap_of, f1_of
-from annofree.evaluation.metrics.limits import checked_limit
-from annofree.evaluation.metrics.predictions import Row, by_image, image_sizes, match_predictions
+from annofree.errors import build_unknown_error
+from annofree.evaluation.metrics.known_overlaps import ImageOverlaps, compute_ap, compute_f1
+from annofree.evaluation.metrics.limits import check_limit
+from annofree.evaluation.metrics.predictions import Row, group_by_image, match_predictions, read_image_sizes
 from annofree.evaluation.metrics.shapes import IouType
 from annofree.formats.coco import CocoFile
 
-__all__ = ["FIXES", "Fix", "Oracle", "OracleSplit", "evaluate_oracles", "fixed_rows"]
+__all__ = ["FIXES", "Fix", "Oracle", "OracleSplit", "evaluate_oracles", "fix_rows"]
 
 Fix = Literal["names", "masks", "order", "all"]
 
@@ -131,7 +131,7 @@ def _changed(said: Sequence[Row], seen: ImageOverlaps) -> Iterator[dict[str, Any
         yield {**kept, **shape, "category_id": class_, "score": score}
 
 
-def fixed_rows(
+def fix_rows(
     truth: CocoFile,
     predictions: CocoFile | Sequence[Row],
     fix: Fix,
@@ -146,13 +146,13 @@ def fixed_rows(
     >>> truth = CocoFile.with_categories({1: "dog", 2: "cat"})
     >>> row = {"image_id": truth.add_image("a.jpg", (40, 40)), "category_id": 1, "bbox": [0, 0, 20, 20]}
     >>> truth.add_annotations([row])
-    >>> fixed_rows(truth, [{**row, "category_id": 2, "score": 0.9}], "names", iou_type="bbox")[0]["category_id"]
+    >>> fix_rows(truth, [{**row, "category_id": 2, "score": 0.9}], "names", iou_type="bbox")[0]["category_id"]
     1
     """
     if fix not in FIXES:
-        raise unknown_name("fix", fix, FIXES)
-    sizes = image_sizes(truth, image_ids)
-    real, said = by_image(truth.annotations), by_image(match_predictions(truth, predictions))
+        raise build_unknown_error("fix", fix, FIXES)
+    sizes = read_image_sizes(truth, image_ids)
+    real, said = group_by_image(truth.annotations), group_by_image(match_predictions(truth, predictions))
     rows = list[dict[str, Any]]()
     for image_id, size in sizes.items():
         seen = ImageOverlaps.of(said[image_id], real[image_id], size, iou_type)
@@ -180,14 +180,14 @@ def evaluate_oracles(
     >>> split.ap, split.oracles["names"].ap, split.oracles["order"].ap_gain, split.candidate_recall
     (0.0, 1.0, 0.0, 1.0)
     """
-    checked_limit(max_detections)
-    sizes = image_sizes(truth, image_ids)
-    real, said = by_image(truth.annotations), by_image(match_predictions(truth, predictions))
+    check_limit(max_detections)
+    sizes = read_image_sizes(truth, image_ids)
+    real, said = group_by_image(truth.annotations), group_by_image(match_predictions(truth, predictions))
     images = [ImageOverlaps.of(said[id_], real[id_], size, iou_type) for id_, size in sorted(sizes.items())]
 
     def scored(changes: Sequence[Change]) -> Pair:
         changed = [_through(seen, changes) for seen in images]
-        return ap_of(changed, max_detections), f1_of(changed)
+        return compute_ap(changed, max_detections), compute_f1(changed)
 
     plain = scored(())
     oracles = _upper_bounds(plain, {fix: scored(changes) for fix, changes in FIXES.items()})

@@ -8,10 +8,10 @@ import numpy as np
 
 from annofree.errors import InputError
 from annofree.evaluation.metrics.instance import IOUS, RECALLS, Counted, Values
-from annofree.ops.palette import hexadecimal, palette
-from annofree.render.svg import plain
+from annofree.ops.palette import make_palette, to_hex
+from annofree.render.svg import escape_text
 
-__all__ = ["draw_curves", "precision_curve", "sparkline"]
+__all__ = ["compute_precision_curve", "draw_curves", "draw_sparkline"]
 
 _SHOWN_IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
 _LEFT, _TOP, _SIDE, _KEY = 44, 26, 300, 150  # px: margins, the square of the curves, the key beside it
@@ -19,7 +19,7 @@ _SPARK = 60, 24  # px
 _STEPS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
-def precision_curve(counted: Counted, iou: float = 0.5, name: str | None = None) -> Values | None:
+def compute_precision_curve(counted: Counted, iou: float = 0.5, name: str | None = None) -> Values | None:
     """Return the precision (101) at recalls 0, 0.01 .. 1 that COCO interpolates: the best at that recall or a larger one.
 
     It is of the class ``name``, or the mean over all classes that have truth; of all sizes, 100 detections per image and class.
@@ -42,16 +42,17 @@ def draw_curves(counted: Counted, title: str, ious: Sequence[float] = _SHOWN_IOU
     >>> draw_curves(nothing, "dogs").count("<polyline")
     5
     """
-    known = [(iou, curve) for iou in ious if (curve := precision_curve(counted, iou)) is not None]
+    known = [(iou, curve) for iou in ious if (curve := compute_precision_curve(counted, iou)) is not None]
     said = "; ".join(f"AP at IoU {iou:.2f} {100 * curve.mean():.1f}" for iou, curve in known) or "no truth"
-    colors = [hexadecimal(color) for color in palette(len(known))]
+    colors = [to_hex(color) for color in make_palette(len(known))]
     lines = [_line(curve, color) for (_, curve), color in zip(known, colors, strict=True)]
     keys = [_key(i, f"IoU {iou:.2f}: AP {100 * curve.mean():.1f}", colors[i]) for i, (iou, curve) in enumerate(known)]
     width, height = _LEFT + _SIDE + _KEY, _TOP + _SIDE + 44
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="curves" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{plain(f"Precision over recall, {title}: {said}")}" font-family="system-ui, sans-serif" font-size="11" '
-        f'fill="currentColor"><text x="{_LEFT}" y="15" font-size="13">{plain(title)}</text>{_axes()}'
+        f'aria-label="{escape_text(f"Precision over recall, {title}: {said}")}" '
+        f'font-family="system-ui, sans-serif" font-size="11" '
+        f'fill="currentColor"><text x="{_LEFT}" y="15" font-size="13">{escape_text(title)}</text>{_axes()}'
         f"{''.join(lines)}{''.join(keys)}</svg>"
     )
 
@@ -84,15 +85,16 @@ def _line(curve: Values, color: str) -> str:
 def _key(number: int, text: str, color: str) -> str:
     x, y = _LEFT + _SIDE + 12, _TOP + 12 + 18 * number
     return (
-        f'<rect x="{x}" y="{y - 8}" width="10" height="10" fill="{color}"/><text x="{x + 16}" y="{y + 1}">{plain(text)}</text>'
+        f'<rect x="{x}" y="{y - 8}" width="10" height="10" fill="{color}"/>'
+        f'<text x="{x + 16}" y="{y + 1}">{escape_text(text)}</text>'
     )
 
 
-def sparkline(curve: Values, color: str) -> str:
+def draw_sparkline(curve: Values, color: str) -> str:
     """Return a curve as a small decorative SVG for a table."""
     width, height = _SPARK
     points = " ".join(f"{r * width:.1f},{(1 - p) * (height - 2) + 1:.1f}" for r, p in zip(RECALLS, curve, strict=True))
     return (
         f'<svg class="spark" viewBox="0 0 {width} {height}" aria-hidden="true">'
-        f'<polyline points="{points}" fill="none" stroke="{plain(color)}" stroke-width="1.5"/></svg>'
+        f'<polyline points="{points}" fill="none" stroke="{escape_text(color)}" stroke-width="1.5"/></svg>'
     )

@@ -22,12 +22,12 @@ from annofree.structures import RLE
 __all__ = [
     "Row",
     "View",
-    "by_image",
-    "image_sizes",
-    "listed_images",
+    "group_by_image",
+    "list_predicted_images",
     "load_predictions",
-    "mask_rle",
     "match_predictions",
+    "read_image_sizes",
+    "read_mask_rle",
     "read_predictions",
 ]
 
@@ -61,7 +61,7 @@ def load_predictions(path: Path) -> CocoFile | list[dict[str, Any]]:
     return rows if bare else CocoFile.read(path)
 
 
-def listed_images(truth: CocoFile, predictions: CocoFile | Sequence[Row]) -> list[int] | None:
+def list_predicted_images(truth: CocoFile, predictions: CocoFile | Sequence[Row]) -> list[int] | None:
     """Return the ground-truth ids of the images listed in a prediction file; None for bare rows."""
     return list(_matched_images(truth, predictions).values()) if isinstance(predictions, CocoFile) else None
 
@@ -71,7 +71,7 @@ def match_predictions(
 ) -> list[dict[str, Any]]:
     """Return the predictions as rows whose ``image_id`` and ``category_id`` are the truth's.
 
-    A CocoFile is matched by ``file_name``, else by its last part where that is unique in the truth, and by category
+    A CocoFile is matched by ``name_file``, else by its last part where that is unique in the truth, and by category
     name in any case; a sequence of rows already has the truth's ids.  The class-agnostic view leaves categories as they
     are, whatever they are called.
 
@@ -166,7 +166,7 @@ def _quoted(names: Sequence[str], shown: int) -> str:
     return ", ".join(map(repr, names[:shown])) + (" ..." if len(names) > shown else "")
 
 
-def by_image(rows: Sequence[Row]) -> defaultdict[int, list[Row]]:
+def group_by_image(rows: Sequence[Row]) -> defaultdict[int, list[Row]]:
     """Group rows by image id, in order; empty for unknown ids."""
     groups: defaultdict[int, list[Row]] = defaultdict(list)
     for row in rows:
@@ -174,7 +174,7 @@ def by_image(rows: Sequence[Row]) -> defaultdict[int, list[Row]]:
     return groups
 
 
-def image_sizes(truth: CocoFile, image_ids: Collection[int] | None = None) -> dict[int, tuple[int, int]]:
+def read_image_sizes(truth: CocoFile, image_ids: Collection[int] | None = None) -> dict[int, tuple[int, int]]:
     """Return (H, W) of ground-truth images by id: all or the given ones.
 
     Raises InputError for an unknown id or a missing size.
@@ -191,13 +191,13 @@ def image_sizes(truth: CocoFile, image_ids: Collection[int] | None = None) -> di
     return {id_: (int(image["height"]), int(image["width"])) for id_, image in chosen.items()}
 
 
-def mask_rle(row: Row, size: tuple[int, int]) -> RLE:
+def read_mask_rle(row: Row, size: tuple[int, int]) -> RLE:
     """Return the mask of an annotation on an image of ``size`` (H, W) as compressed run lengths.
 
     Polygons, plain and compressed run lengths are understood.  Raises InputError without a mask, and for run
     lengths of another size, with which the COCO API would silently match nothing.
 
-    >>> mask_rle({"segmentation": [[1, 1, 3, 1, 3, 3, 1, 3]]}, (4, 6))["size"]
+    >>> read_mask_rle({"segmentation": [[1, 1, 3, 1, 3, 3, 1, 3]]}, (4, 6))["size"]
     [4, 6]
     """
     drawn = row.get("segmentation")

@@ -15,17 +15,17 @@ import numpy.typing as npt
 
 from annofree.errors import InputError
 
-__all__ = ["aurc", "bootstrap", "caught", "risk_coverage"]
+__all__ = ["bootstrap", "compute_aurc", "compute_caught_error", "compute_risk_coverage"]
 
 Floats = npt.NDArray[np.float64]
 
 
-def risk_coverage(errors: Sequence[float] | Floats, risks: Sequence[float] | Floats) -> Floats:
+def compute_risk_coverage(errors: Sequence[float] | Floats, risks: Sequence[float] | Floats) -> Floats:
     """Return the expected mean error (N) of the 1, 2, .. N least risky images.
 
     Raises InputError unless there are as many errors as risks, one at least, all finite.
 
-    >>> risk_coverage([1.0, 0.0], [0.9, 0.1]).tolist()
+    >>> compute_risk_coverage([1.0, 0.0], [0.9, 0.1]).tolist()
     [0.0, 0.5]
     """
     wrong, risky = np.asarray(errors, np.float64), np.asarray(risks, np.float64)
@@ -41,19 +41,19 @@ def _expected(errors: Floats, risks: Floats) -> Floats:
     return np.repeat(means, sizes)
 
 
-def aurc(errors: Sequence[float] | Floats, risks: Sequence[float] | Floats) -> float:
+def compute_aurc(errors: Sequence[float] | Floats, risks: Sequence[float] | Floats) -> float:
     """Return the area under the risk-coverage curve: the mean of it over 1 .. N kept images.  Less is better.
 
-    >>> aurc([1.0, 0.0], [0.9, 0.1]), aurc([1.0, 0.0], [0.5, 0.5])
+    >>> compute_aurc([1.0, 0.0], [0.9, 0.1]), compute_aurc([1.0, 0.0], [0.5, 0.5])
     (0.25, 0.5)
     """
-    return float(risk_coverage(errors, risks).mean())
+    return float(compute_risk_coverage(errors, risks).mean())
 
 
-def caught(errors: Sequence[float] | Floats, risks: Sequence[float] | Floats, share: float) -> float:
+def compute_caught_error(errors: Sequence[float] | Floats, risks: Sequence[float] | Floats, share: float) -> float:
     """Return the part of all error that the riskiest ``share`` of the images holds, rounded to whole images.
 
-    >>> caught([1.0, 0.5, 0.5, 0.0], [4, 3, 2, 1], 0.25)
+    >>> compute_caught_error([1.0, 0.5, 0.5, 0.0], [4, 3, 2, 1], 0.25)
     0.5
     """
     ordered = _expected(np.asarray(errors, np.float64), np.asarray(risks, np.float64))
@@ -80,7 +80,7 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     areas = []
     for drawn in rng.integers(0, len(wrong), (samples, len(wrong))):
-        area = aurc(wrong[drawn], risky[drawn])
-        areas.append(area if other is None else area - aurc(wrong[drawn], other[drawn]))
+        area = compute_aurc(wrong[drawn], risky[drawn])
+        areas.append(area if other is None else area - compute_aurc(wrong[drawn], other[drawn]))
     low, high = np.percentile(areas, [2.5, 97.5])
     return float(low), float(high)

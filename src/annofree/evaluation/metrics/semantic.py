@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.evaluation.metrics.confusion import Confusion, Counts, Ratios, ratio
+from annofree.evaluation.metrics.confusion import Confusion, Counts, Ratios, divide_or_nan
 
 __all__ = ["Absent", "SemanticScorer", "SemanticScores"]
 
@@ -71,9 +71,9 @@ class SemanticScorer:
 
     >>> scorer = SemanticScorer(("background", "dog", "cat"), background=0)
     >>> scorer.add(np.array([[0, 1], [1, -1]]), np.array([[0, 1], [0, 2]]))
-    >>> scorer.scores().iou
+    >>> scorer.compute_scores().iou
     {'background': 0.5, 'dog': 0.5, 'cat': None}
-    >>> scorer.scores().mean_iou, round(scorer.scores(absent="zero").mean_iou, 3)
+    >>> scorer.compute_scores().mean_iou, round(scorer.compute_scores(absent="zero").mean_iou, 3)
     (0.5, 0.333)
     """
 
@@ -96,23 +96,23 @@ class SemanticScorer:
 
     def add(self, truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> None:
         """Count one image; raises InputError as ``Confusion.add`` does."""
-        picture = Confusion.of(len(self.names))
-        picture.add(truth, predicted)
-        iou = picture.iou
+        image = Confusion.of(len(self.names))
+        image.add(truth, predicted)
+        iou = image.iou
         present = ~np.isnan(iou)
         self._per_image[present] += iou[present]
         self._pictures_with += present
         if present.any():
             self._sum_of_means += float(iou[present].mean())
             self._pictures += 1
-        self._add_by_size(picture)
-        self.confusion += picture
+        self._add_by_size(image)
+        self.confusion += image
         self.images += 1
 
-    def _add_by_size(self, picture: Confusion) -> None:
+    def _add_by_size(self, image: Confusion) -> None:
         """Count an image's classes by how much of it they fill, each together with its background pixels (ImageNet-S)."""
-        total = picture.truth.sum()
-        percent = -(-100 * picture.truth // total) if total else picture.truth
+        total = image.truth.sum()
+        percent = -(-100 * image.truth // total) if total else image.truth
         lower = 0
         for name, upper in _SIZES.items() if self._sizes else ():
             rows = (percent > lower) & (percent <= upper)
@@ -120,8 +120,8 @@ class SemanticScorer:
             if rows.any():
                 rows[self.background] = True
                 chosen = self._sizes[name]
-                chosen.counts[rows] += picture.counts[rows]
-                chosen.unnamed[rows] += picture.unnamed[rows]
+                chosen.counts[rows] += image.counts[rows]
+                chosen.unnamed[rows] += image.unnamed[rows]
             lower = upper
 
     def __iadd__(self, other: SemanticScorer) -> SemanticScorer:
@@ -138,7 +138,7 @@ class SemanticScorer:
             self._sizes[name] += matrix
         return self
 
-    def scores(self, absent: Absent = "skip") -> SemanticScores:
+    def compute_scores(self, absent: Absent = "skip") -> SemanticScores:
         """Return the scores so far."""
         matrix, truth = self.confusion, self.confusion.truth
         iou = np.nan_to_num(matrix.iou) if absent == "zero" else matrix.iou
@@ -162,7 +162,7 @@ class SemanticScorer:
             n_true_classes=int(true.sum()),
             iou=_by_name(self.names, matrix.iou),
             accuracy=_by_name(self.names, matrix.recall),
-            iou_per_image=_by_name(self.names, ratio(self._per_image, self._pictures_with)),
+            iou_per_image=_by_name(self.names, divide_or_nan(self._per_image, self._pictures_with)),
         )
 
 

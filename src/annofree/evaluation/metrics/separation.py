@@ -24,8 +24,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import binary_dilation
 
-from annofree.evaluation.metrics.predictions import Row, View, by_image, image_sizes, mask_rle, match_predictions
-from annofree.evaluation.metrics.shapes import IouType, box_of, overlaps_of
+from annofree.evaluation.metrics.predictions import (
+    Row,
+    View,
+    group_by_image,
+    match_predictions,
+    read_image_sizes,
+    read_mask_rle,
+)
+from annofree.evaluation.metrics.shapes import IouType, compute_box, compute_overlaps
 from annofree.formats.coco import CocoFile
 from annofree.ops.rle import decode_rle, rle_boxes
 from annofree.structures import RLE
@@ -80,10 +87,10 @@ def evaluate_separation(
     >>> evaluate_separation(truth, [{**row, "score": 0.9} for row in truth.annotations])
     Separation(pairs=1, separated=1)
     """
-    sizes = image_sizes(truth, image_ids)
-    said = by_image([row for row in match_predictions(truth, predictions, view) if row["score"] >= min_score])
+    sizes = read_image_sizes(truth, image_ids)
+    said = group_by_image([row for row in match_predictions(truth, predictions, view) if row["score"] >= min_score])
     total = separated = 0
-    for image_id, real in by_image(_solid(truth, sizes)).items():
+    for image_id, real in group_by_image(_solid(truth, sizes)).items():
         pairs = list(_touching_pairs(real, sizes[image_id], iou_type))
         fits = _overlaps(real, said[image_id], sizes[image_id], view, iou_type) if pairs else np.zeros((0, 0))
         total += len(pairs)
@@ -97,8 +104,8 @@ def _solid(truth: CocoFile, image_ids: Collection[int]) -> list[Row]:
 
 def _touching_pairs(rows: Sequence[Row], size: tuple[int, int], iou_type: IouType) -> Iterator[tuple[int, int]]:
     """Yield index pairs of rows of one class whose masks, or boxes, come within reach."""
-    masks = [mask_rle(row, size) for row in rows] if iou_type == "segm" else []
-    boxes = rle_boxes(masks).astype(np.float64) if masks else _corners([box_of(row, size) for row in rows])
+    masks = [read_mask_rle(row, size) for row in rows] if iou_type == "segm" else []
+    boxes = rle_boxes(masks).astype(np.float64) if masks else _corners([compute_box(row, size) for row in rows])
     for a, b in combinations(range(len(rows)), 2):
         possible = rows[a]["category_id"] == rows[b]["category_id"] and _boxes_near(boxes[a], boxes[b])
         if possible and (not masks or _masks_near(masks[a], masks[b], boxes[a])):
@@ -130,7 +137,7 @@ def _overlaps(
 ) -> npt.NDArray[np.float64]:
     """IoU (P, N) of the best scored predictions with the instances, 0 where the class differs."""
     best = sorted(said, key=lambda row: -float(row["score"]))[:_MAX_PREDICTIONS]
-    overlaps = overlaps_of(best, real, size, iou_type)
+    overlaps = compute_overlaps(best, real, size, iou_type)
     if view == "class-agnostic" or not best:
         return overlaps
     same = np.equal.outer([row["category_id"] for row in best], [row["category_id"] for row in real])

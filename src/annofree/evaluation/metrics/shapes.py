@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from annofree.errors import InputError, unknown_name
-from annofree.evaluation.metrics.predictions import Row, mask_rle
+from annofree.errors import InputError, build_unknown_error
+from annofree.evaluation.metrics.predictions import Row, read_mask_rle
 from annofree.formats.coco import CocoFile
 from annofree.ops.rle import boxes_iou, rle_box, rle_iou
 
-__all__ = ["IOU_TYPES", "IouType", "Overlaps", "box_of", "choose_iou_type", "overlaps_of"]
+__all__ = ["IOU_TYPES", "IouType", "Overlaps", "choose_iou_type", "compute_box", "compute_overlaps"]
 
 IouType = Literal["segm", "bbox"]
 """Masks or boxes, by COCO's words."""
@@ -28,19 +28,19 @@ Size = tuple[int, int]
 _SHOWN = 3  # annotations without a mask are named
 
 
-def box_of(row: Row, size: Size) -> list[float]:
+def compute_box(row: Row, size: Size) -> list[float]:
     """Return the box of an annotation on an image of ``size`` (H, W), x y w h in px; computed from its mask if missing.
 
     Raises InputError where there is neither, and for a box that is not four finite numbers with sides of 0 or more.
 
-    >>> box_of({"segmentation": [[1, 1, 3, 1, 3, 3, 1, 3]]}, (4, 6))
+    >>> compute_box({"segmentation": [[1, 1, 3, 1, 3, 3, 1, 3]]}, (4, 6))
     [1.0, 1.0, 2.0, 2.0]
     """
     box = row.get("bbox")
     if not box and not row.get("segmentation"):
         raise InputError(f"expected a box or a mask in every annotation, neither in one of image {row.get('image_id')}")
     if not box:
-        x0, y0, x1, y1 = rle_box(mask_rle(row, size))
+        x0, y0, x1, y1 = rle_box(read_mask_rle(row, size))
         return [x0, y0, x1 - x0, y1 - y0]
     numbers = [v for v in box if isinstance(v, int | float) and math.isfinite(v)] if isinstance(box, list | tuple) else []
     if len(numbers) != 4 or len(box) != 4 or min(numbers[2:]) < 0:
@@ -48,14 +48,14 @@ def box_of(row: Row, size: Size) -> list[float]:
     return [float(v) for v in numbers]
 
 
-def overlaps_of(said: Sequence[Row], real: Sequence[Row], size: Size, iou_type: IouType) -> Overlaps:
+def compute_overlaps(said: Sequence[Row], real: Sequence[Row], size: Size, iou_type: IouType) -> Overlaps:
     """IoU (P, N) of predictions with instances on an image of ``size`` (H, W); for crowds, the part of the prediction."""
     if not said or not real:
         return np.zeros((len(said), len(real)))
     crowds = [int(row.get("iscrowd") or 0) for row in real]
     if iou_type == "segm":
-        return rle_iou([mask_rle(row, size) for row in said], [mask_rle(row, size) for row in real], crowds)
-    return boxes_iou([box_of(row, size) for row in said], [box_of(row, size) for row in real], crowds)
+        return rle_iou([read_mask_rle(row, size) for row in said], [read_mask_rle(row, size) for row in real], crowds)
+    return boxes_iou([compute_box(row, size) for row in said], [compute_box(row, size) for row in real], crowds)
 
 
 def choose_iou_type(truth: CocoFile, rows: Sequence[Row], asked: str | None = None) -> tuple[IouType, str | None]:
@@ -69,7 +69,7 @@ def choose_iou_type(truth: CocoFile, rows: Sequence[Row], asked: str | None = No
     ('bbox', 'the truth has no masks, only boxes: boxes are scored')
     """
     if asked not in (*IOU_TYPES, None):
-        raise unknown_name("IoU", str(asked), IOU_TYPES)
+        raise build_unknown_error("IoU", str(asked), IOU_TYPES)
     sides: dict[str, Sequence[Row]] = {"truth": truth.annotations, "predictions": rows}
     without = {side: [k for k, row in enumerate(own) if not row.get("segmentation")] for side, own in sides.items()}
     bare = [side for side, own in sides.items() if own and len(without[side]) == len(own)]

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from annofree.datasets.benchmarks.coco20k import coco20k
-from annofree.datasets.benchmarks.coco_ovd import BASE_48, NOVEL_17, coco_48_17
-from annofree.datasets.benchmarks.unseen import UNSEEN_15, only
-from annofree.datasets.benchmarks.voc_objects import voc_objects
+from annofree.datasets.benchmarks.coco20k import select_coco20k
+from annofree.datasets.benchmarks.coco_ovd import BASE_48, NOVEL_17, select_coco_48_17
+from annofree.datasets.benchmarks.unseen import UNSEEN_15, keep_categories
+from annofree.datasets.benchmarks.voc_objects import read_voc_objects
 from annofree.datasets.names import VOC_SPELLINGS
-from annofree.errors import unknown_name
+from annofree.errors import build_unknown_error
 from annofree.evaluation.metrics.instance import InstanceScores, IouType, count_instances, evaluate_instances
 from annofree.evaluation.metrics.predictions import View
 from annofree.formats.coco import CocoFile
@@ -20,7 +20,7 @@ from annofree.io.images import read_image
 from annofree.protocols import Segmenter
 from annofree.structures import Vocabulary
 
-__all__ = ["INSTANCE_PROTOCOLS", "InstanceProtocol", "instance_protocol"]
+__all__ = ["INSTANCE_PROTOCOLS", "InstanceProtocol", "find_instance_protocol"]
 
 Places = Mapping[str, Path]
 
@@ -50,7 +50,7 @@ class InstanceProtocol:
     # whether masks or boxes are held against the truth
     iou_type: IouType = "segm"
 
-    def truth(self, places: Places, split: str | None = None, limit: int | None = None) -> CocoFile:
+    def read_truth(self, places: Places, split: str | None = None, limit: int | None = None) -> CocoFile:
         """Read the truth, of its first ``limit`` images if need be; raises InputError when files are missing."""
         whole = self.open(places, split)
         if limit is None:
@@ -59,19 +59,19 @@ class InstanceProtocol:
         ids = {row["id"] for row in images}
         return CocoFile(images, whole.categories, [row for row in whole.annotations if row["image_id"] in ids], whole.info)
 
-    def counted(self, truth: CocoFile) -> CocoFile:
+    def select_counted(self, truth: CocoFile) -> CocoFile:
         """The truth with the categories that are scored."""
-        return truth if self.scored is None else only(truth, self.scored)
+        return truth if self.scored is None else keep_categories(truth, self.scored)
 
     def predict(self, method: Segmenter, truth: CocoFile, places: Places, on_progress: Callable[[int, int], None]) -> CocoFile:
         """Ask a method about image after image, one in memory at a time; what it says of names not scored is dropped.
 
         Raises ImageError for an image that cannot be read.
         """
-        categories = self.counted(truth).categories if self.asked == "scored" else truth.categories
+        categories = self.select_counted(truth).categories if self.asked == "scored" else truth.categories
         vocabulary = Vocabulary.from_entries((self.spellings.get(row["name"], row["name"]),) for row in categories)
         ids = [row["id"] for row in categories]
-        found = CocoFile(images=truth.images, categories=self.counted(truth).categories)
+        found = CocoFile(images=truth.images, categories=self.select_counted(truth).categories)
         counting = {row["id"] for row in found.categories}
         folder = places[self.images[0]] / self.images[1]
         for done, row in enumerate(truth.images):
@@ -81,18 +81,18 @@ class InstanceProtocol:
         on_progress(len(truth.images), len(truth.images))
         return found
 
-    def scores(self, truth: CocoFile, found: CocoFile) -> dict[View, InstanceScores]:
+    def compute_scores(self, truth: CocoFile, found: CocoFile) -> dict[View, InstanceScores]:
         """Score masks or boxes, class-aware and class-agnostic; the latter is the same detections as one class."""
         views: Sequence[View] = ("class-aware", "class-agnostic")
-        counted = self.counted(truth)
+        counted = self.select_counted(truth)
         return {view: evaluate_instances(counted, found.annotations, view=view, iou_type=self.iou_type) for view in views}
 
     def group_scores(self, truth: CocoFile, found: CocoFile) -> dict[str, InstanceScores]:
         """Score the classes of each group, class-aware; no answers where the protocol has no groups."""
         if not self.groups:
             return {}
-        counted = count_instances(self.counted(truth), found.annotations, iou_type=self.iou_type)
-        return {name: counted.scores(names) for name, names in self.groups.items()}
+        counted = count_instances(self.select_counted(truth), found.annotations, iou_type=self.iou_type)
+        return {name: counted.compute_scores(names) for name, names in self.groups.items()}
 
 
 def _coco(places: Places, split: str | None) -> CocoFile:
@@ -100,15 +100,15 @@ def _coco(places: Places, split: str | None) -> CocoFile:
 
 
 def _coco20k(places: Places, split: str | None) -> CocoFile:
-    return coco20k(places["truth"], places["list"])
+    return select_coco20k(places["truth"], places["list"])
 
 
 def _coco_48_17(places: Places, split: str | None) -> CocoFile:
-    return coco_48_17(CocoFile.read(places["truth"]))
+    return select_coco_48_17(CocoFile.read(places["truth"]))
 
 
 def _voc(places: Places, split: str | None) -> CocoFile:
-    return voc_objects(places["truth"], split or "val")
+    return read_voc_objects(places["truth"], split or "val")
 
 
 _OF_20K = ("truth", "images", "list")
@@ -148,8 +148,8 @@ INSTANCE_PROTOCOLS: Mapping[str, InstanceProtocol] = {
 """The protocols by name."""
 
 
-def instance_protocol(name: str) -> InstanceProtocol:
+def find_instance_protocol(name: str) -> InstanceProtocol:
     """Return the protocol of a name; raises InputError with the nearest names for an unknown one."""
     if name not in INSTANCE_PROTOCOLS:
-        raise unknown_name("protocol", name, INSTANCE_PROTOCOLS)
+        raise build_unknown_error("protocol", name, INSTANCE_PROTOCOLS)
     return INSTANCE_PROTOCOLS[name]

@@ -15,18 +15,18 @@ from typing import Any, Literal
 import numpy as np
 import PIL.Image
 
-from annofree.datasets.benchmarks.coca import coca
-from annofree.datasets.benchmarks.coco_object import coco_instances, coco_stuff
-from annofree.datasets.benchmarks.cub import cub
-from annofree.datasets.benchmarks.imagenet_s import imagenet_s
-from annofree.datasets.benchmarks.png_folder import png_folder
+from annofree.datasets.benchmarks.coca import open_coca
+from annofree.datasets.benchmarks.coco_object import open_coco_instances, open_coco_stuff
+from annofree.datasets.benchmarks.cub import open_cub
+from annofree.datasets.benchmarks.imagenet_s import open_imagenet_s
+from annofree.datasets.benchmarks.png_folder import open_png_folder
 from annofree.datasets.benchmarks.semantic import Labels, SemanticDataset
-from annofree.datasets.benchmarks.voc import voc
+from annofree.datasets.benchmarks.voc import open_voc
 from annofree.datasets.names import VOC_SPELLINGS
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.evaluation.metrics.semantic import Absent
 
-__all__ = ["PROTOCOLS", "Background", "SemanticProtocol", "semantic_protocol", "shorter_side", "stretched"]
+__all__ = ["PROTOCOLS", "Background", "SemanticProtocol", "find_semantic_protocol", "resize_labels", "resize_shorter_side"]
 
 Background = Literal["separate", "asked", "ignored"]
 """separate: the method says by itself what is none of the names; asked: the background's name is asked for like the rest;
@@ -58,12 +58,12 @@ class SemanticProtocol:
     # images with fewer px of things, counted before any resizing, are left out
     min_labelled: int = 0
 
-    def dataset(self, truth: Path, images: Path | None = None, split: str | None = None) -> SemanticDataset:
+    def open_dataset(self, truth: Path, images: Path | None = None, split: str | None = None) -> SemanticDataset:
         """Open the truth as the protocol wants it; raises InputError when files are missing or options do not fit."""
-        opened = self.open(truth, images, split).spelled(self.spellings)
+        opened = self.open(truth, images, split).with_spellings(self.spellings)
         return opened.without_background() if self.background == "ignored" else opened
 
-    def counts(self, labels: Labels, background: int | None) -> bool:
+    def is_counted(self, labels: Labels, background: int | None) -> bool:
         """Tell whether an image with this truth, as it is in the files, takes part."""
         if not self.min_labelled:
             return True
@@ -76,12 +76,12 @@ class SemanticProtocol:
         return {rule: getattr(self, rule) for rule in rules} | {"spellings": dict(self.spellings)}
 
 
-def shorter_side(labels: Labels, side: int) -> Labels:
+def resize_shorter_side(labels: Labels, side: int) -> Labels:
     """Resize labels (H, W) so that the shorter side is ``side`` px and the longer is cut to whole px, by nearest pixel center.
 
     This is torchvision's resize of a Pillow image with nearest interpolation.
 
-    >>> shorter_side(np.zeros((4, 7), np.int32), 3).shape
+    >>> resize_shorter_side(np.zeros((4, 7), np.int32), 3).shape
     (3, 5)
     """
     height, width = labels.shape
@@ -91,12 +91,12 @@ def shorter_side(labels: Labels, side: int) -> Labels:
     return np.array(PIL.Image.fromarray(labels).resize(size, PIL.Image.Resampling.NEAREST), np.int32)
 
 
-def stretched(labels: Labels, size: tuple[int, int]) -> Labels:
+def resize_labels(labels: Labels, size: tuple[int, int]) -> Labels:
     """Resize labels to ``size`` (H, W) as OpenCV's nearest interpolation does: each pixel takes that at floor(index x scale).
 
     Its centers are not Pillow's: enlarged maps lie up to half a source pixel to the right and below.
 
-    >>> stretched(np.array([[0, 1]], np.int32), (1, 5)).tolist()
+    >>> resize_labels(np.array([[0, 1]], np.int32), (1, 5)).tolist()
     [[0, 0, 0, 1, 1]]
     """
     rows, columns = (_sources(old, new) for old, new in zip(labels.shape, size, strict=True))
@@ -108,7 +108,7 @@ def _sources(old: int, new: int) -> Any:
     return np.minimum(np.floor(np.arange(new) * step).astype(np.int64), old - 1)
 
 
-def _own_pictures(images: Path | None, what: str) -> None:
+def _own_images(images: Path | None, what: str) -> None:
     if images is not None:
         raise InputError(f"expected no folder of pictures, for {what} brings its own; leave --images out")
 
@@ -120,44 +120,44 @@ def _one_split(split: str | None, what: str) -> None:
 
 def _files(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
     _one_split(split, "a truth given as files")
-    return png_folder(truth, images) if truth.is_dir() else coco_instances(truth, images)
+    return open_png_folder(truth, images) if truth.is_dir() else open_coco_instances(truth, images)
 
 
 def _instances(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
     _one_split(split, "a file of instances")
-    return coco_instances(truth, images)
+    return open_coco_instances(truth, images)
 
 
-def _stuff(unlabelled: Literal["background", "void"]) -> Open:
+def _stuff(unlabeled: Literal["background", "void"]) -> Open:
     def opened(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
         _one_split(split, "a folder of pixel maps")
-        return coco_stuff(truth, images, unlabelled)
+        return open_coco_stuff(truth, images, unlabeled)
 
     return opened
 
 
 def _voc(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
-    _own_pictures(images, "VOC")
-    return voc(truth, split or "val")
+    _own_images(images, "VOC")
+    return open_voc(truth, split or "val")
 
 
 def _coca(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
-    _own_pictures(images, "CoCA")
+    _own_images(images, "CoCA")
     _one_split(split, "CoCA")
-    return coca(truth)
+    return open_coca(truth)
 
 
 def _imagenet_s(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
-    _own_pictures(images, "ImageNet-S")
-    return imagenet_s(truth, split or "validation")
+    _own_images(images, "ImageNet-S")
+    return open_imagenet_s(truth, split or "validation")
 
 
 def _cub(ask: Literal["bird", "breed"]) -> Open:
     def opened(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
-        _own_pictures(images, "CUB")
+        _own_images(images, "CUB")
         if split not in (None, "train", "test"):
-            raise unknown_name("split", str(split), ("train", "test"))
-        return cub(truth, "train" if split == "train" else "test", ask)
+            raise build_unknown_error("split", str(split), ("train", "test"))
+        return open_cub(truth, "train" if split == "train" else "test", ask)
 
     return opened
 
@@ -234,8 +234,8 @@ PROTOCOLS: Mapping[str, SemanticProtocol] = {
 """The protocols by name."""
 
 
-def semantic_protocol(name: str) -> SemanticProtocol:
+def find_semantic_protocol(name: str) -> SemanticProtocol:
     """Return the protocol of a name; raises InputError with the nearest names for an unknown one."""
     if name not in PROTOCOLS:
-        raise unknown_name("protocol", name, PROTOCOLS)
+        raise build_unknown_error("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]

@@ -21,13 +21,13 @@ from PIL import ImageFilter
 from annofree.errors import InputError
 from annofree.evaluation.metrics.errors import KINDS, Mistake, Mistakes
 from annofree.evaluation.metrics.instance import Counted, InstanceScores
-from annofree.evaluation.metrics.limits import recall_label
-from annofree.evaluation.metrics.precision_recall import draw_curves, precision_curve, sparkline
-from annofree.evaluation.metrics.predictions import Row, image_sizes, mask_rle
+from annofree.evaluation.metrics.limits import name_recall
+from annofree.evaluation.metrics.precision_recall import compute_precision_curve, draw_curves, draw_sparkline
+from annofree.evaluation.metrics.predictions import Row, read_image_sizes, read_mask_rle
 from annofree.formats.coco import CocoFile
 from annofree.ops.rle import decode_rle, fill_polygons
-from annofree.render.html import class_colors, render
-from annofree.render.page_folder import page_folder
+from annofree.render.html import assign_class_colors, render_template
+from annofree.render.page_folder import open_page_folder
 from annofree.render.page_images import Opener, save_jpeg
 from annofree.structures import BoolArray
 
@@ -60,7 +60,7 @@ def write_mistakes_page(
     title: str,
     groups: Mapping[str, InstanceScores] | None = None,
     lost: Sequence[Sequence[str]] = (),
-    picture: Opener | None = None,
+    image: Opener | None = None,
     each: int = 6,
     classes: int = 40,
 ) -> Path:
@@ -71,15 +71,15 @@ def write_mistakes_page(
     ``groups`` are scores of some classes together, by name.  ``lost`` is a table that says where quality is lost, of texts: its
     caption, its headings, its rows; it comes first.  Raises InputError where ``out`` holds something else.
     """
-    with page_folder(out, _GENERATOR, ("curves.svg", "crops")) as folder:
+    with open_page_folder(out, _GENERATOR, ("curves.svg", "crops")) as folder:
         curves = draw_curves(counted, title)
         (folder / "crops").mkdir()
         (folder / "curves.svg").write_text(curves, encoding="utf-8")
-        crops = _Crops.of(truth, folder, picture)
+        crops = _Crops.of(truth, folder, image)
         names = _by_mistakes(mistakes)
         shown = names[:classes]
         everyone = list(dict.fromkeys([*counted.names, *names]))
-        text = render(
+        text = render_template(
             "mistakes.html",
             generator=_GENERATOR,
             title=title,
@@ -87,8 +87,8 @@ def write_mistakes_page(
             index={name: k for k, name in enumerate(everyone)},
             lost=lost,
             curves=Markup(curves),  # noqa: S704 -- drawn here, its texts escaped
-            columns=list({**_COLUMNS, "ar": recall_label(counted.limits[-1])}.values()),
-            scores=_scores({"all": counted.scores(), **(groups or {})}, counted),
+            columns=list({**_COLUMNS, "ar": name_recall(counted.limits[-1])}.values()),
+            scores=_scores({"all": counted.compute_scores(), **(groups or {})}, counted),
             kinds=_kinds(mistakes),
             right=mistakes.right,
             classes={name: _sides(crops, mistakes, name, each) for name in shown},
@@ -131,10 +131,10 @@ class _Figure:
 
 def _scores(groups: Mapping[str, InstanceScores], counted: Counted) -> list[_Scored]:
     lines = [_Scored(name, False, _cells(scores), Markup("")) for name, scores in groups.items()]
-    colors = class_colors(counted.names)
-    for name, scores in sorted(counted.by_class().items(), key=lambda item: -(item[1].ap or 0.0)):
-        curve = precision_curve(counted, 0.5, name)
-        drawn = "" if curve is None else sparkline(curve, colors[name])
+    colors = assign_class_colors(counted.names)
+    for name, scores in sorted(counted.score_classes().items(), key=lambda item: -(item[1].ap or 0.0)):
+        curve = compute_precision_curve(counted, 0.5, name)
+        drawn = "" if curve is None else draw_sparkline(curve, colors[name])
         lines.append(_Scored(name, True, _cells(scores), Markup(drawn)))  # noqa: S704 -- numbers and a color
     return lines
 
@@ -147,7 +147,7 @@ def _cells(scores: InstanceScores) -> list[str]:
 
 def _kinds(mistakes: Mistakes) -> list[tuple[str, int, int]]:
     """Each kind of error with its numbers of false positives and misses; the total last."""
-    counts = mistakes.counts()
+    counts = mistakes.count_kinds()
     rows = [(f"{alarm}; missed: {miss}", *counts[kind]) for kind, (alarm, miss) in KINDS.items()]
     return [*rows, ("all", len(mistakes.false_alarms), len(mistakes.misses))]
 
@@ -161,7 +161,7 @@ def _by_mistakes(mistakes: Mistakes) -> list[str]:
 def _sides(crops: _Crops, mistakes: Mistakes, name: str, each: int) -> list[_Side]:
     sides = {"Largest misses": mistakes.misses, "Surest false alarms": mistakes.false_alarms}
     own = {heading: [m for m in side if m.name == name] for heading, side in sides.items()}
-    return [_Side(heading, [crops.figure(m) for m in side[:each]], len(side)) for heading, side in own.items() if side]
+    return [_Side(heading, [crops.crop(m) for m in side[:each]], len(side)) for heading, side in own.items() if side]
 
 
 @dataclass
@@ -175,10 +175,10 @@ class _Crops:
     made: int = 0
 
     @classmethod
-    def of(cls, truth: CocoFile, folder: Path, picture: Opener | None) -> _Crops:
-        return cls({row["id"]: str(row["file_name"]) for row in truth.images}, image_sizes(truth), folder, picture)
+    def of(cls, truth: CocoFile, folder: Path, image: Opener | None) -> _Crops:
+        return cls({row["id"]: str(row["file_name"]) for row in truth.images}, read_image_sizes(truth), folder, image)
 
-    def figure(self, mistake: Mistake) -> _Figure:
+    def crop(self, mistake: Mistake) -> _Figure:
         file_name, height, width = self.names[mistake.image_id], *self.sizes[mistake.image_id]
         what = f"{mistake.area:.0f} px" if mistake.score is None else f"score {mistake.score:.2f}"
         near = f" (overlap {mistake.overlap:.2f})" if mistake.other is not None else ""
@@ -209,15 +209,15 @@ class _Crops:
         crop = whole.crop(window)
         scale = _CROP / max(crop.size)
         large = crop.resize((max(1, round(crop.width * scale)), max(1, round(crop.height * scale))))
-        for row, colour in reversed(sides):  # the mistake itself on top
-            _outline(large, PIL.Image.fromarray(_mask(row, size)).convert("L").crop(window), colour)
+        for row, color in reversed(sides):  # the mistake itself on top
+            _outline(large, PIL.Image.fromarray(_mask(row, size)).convert("L").crop(window), color)
         return large
 
 
 def _mask(row: Row, size: Size) -> BoolArray:
     """The mask of an annotation, its box where it has none."""
     if row.get("segmentation"):
-        return decode_rle(mask_rle(row, size))
+        return decode_rle(read_mask_rle(row, size))
     return decode_rle(fill_polygons([[float(v) for v in row["bbox"]]], size))
 
 
@@ -232,9 +232,9 @@ def _window(mask: BoolArray) -> Window:
     return left, top, min(width, int(columns[-1]) + 1 + around), min(height, int(rows[-1]) + 1 + around)
 
 
-def _outline(canvas: PIL.Image.Image, mask: PIL.Image.Image, colour: tuple[int, int, int]) -> None:
+def _outline(canvas: PIL.Image.Image, mask: PIL.Image.Image, color: tuple[int, int, int]) -> None:
     """Draw the inner edge of a mask (0 or 255), brought to the canvas's size, 3 px wide."""
     large = mask.resize(canvas.size, PIL.Image.Resampling.NEAREST)
     inner = np.asarray(large.filter(ImageFilter.MinFilter(7)))
     edge = np.where((np.asarray(large) > 0) & (inner == 0), 255, 0).astype(np.uint8)
-    canvas.paste(colour, (0, 0), PIL.Image.fromarray(edge))
+    canvas.paste(color, (0, 0), PIL.Image.fromarray(edge))

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from annofree.evaluation.metrics.answer import AnswerScores
 from annofree.evaluation.metrics.instance import InstanceScores
-from annofree.evaluation.metrics.limits import limits_of, recall_label
+from annofree.evaluation.metrics.limits import list_limits, name_recall
 from annofree.evaluation.metrics.oracles import Fix, OracleSplit
 from annofree.evaluation.metrics.separation import Separation
 from annofree.evaluation.metrics.shapes import IouType
@@ -18,12 +18,12 @@ from annofree.evaluation.predict_instances import Score
 
 __all__ = [
     "ORACLE_HEADS",
+    "as_oracle_table",
     "as_sentence",
     "as_table",
-    "candidates_found",
-    "oracle_rows",
-    "oracle_table",
-    "oracle_texts",
+    "describe_candidates",
+    "format_oracle_rows",
+    "format_oracle_texts",
     "to_json_dict",
 ]
 
@@ -55,25 +55,25 @@ def as_table(rows: Mapping[str, InstanceScores], title: str) -> Table:
 
 def _recalls(max_detections: int) -> dict[str, str]:
     """The recalls at COCO's smaller limits and at the largest, with their headings."""
-    smaller = {f"ar{limit}": f"AR{limit}" for limit in limits_of(max_detections)[:-1]}
-    return {**smaller, "ar": recall_label(max_detections)}
+    smaller = {f"ar{limit}": f"AR{limit}" for limit in list_limits(max_detections)[:-1]}
+    return {**smaller, "ar": name_recall(max_detections)}
 
 
-def oracle_table(split: OracleSplit, iou_type: IouType, title: str) -> Table:
+def as_oracle_table(split: OracleSplit, iou_type: IouType, title: str) -> Table:
     """Show the oracle split as a table, one row per fix, percent; the first row is the baseline."""
-    table = Table(title=title, caption=candidates_found(split))
+    table = Table(title=title, caption=describe_candidates(split))
     for place, heading in enumerate(ORACLE_HEADS):
         table.add_column(heading, justify="right" if 0 < place < len(ORACLE_HEADS) - 1 else "left", no_wrap=place == 0)
-    for row in oracle_rows(split, iou_type):
+    for row in format_oracle_rows(split, iou_type):
         table.add_row(*row)
     return table
 
 
-def oracle_rows(split: OracleSplit, iou_type: IouType) -> list[tuple[str, ...]]:
+def format_oracle_rows(split: OracleSplit, iou_type: IouType) -> list[tuple[str, ...]]:
     """Return the cells of the oracle table, in percent: fix, AP, gain, F1, gain, meaning.
 
     >>> split = OracleSplit(0.5, 0.25, {}, 1.0, 8)
-    >>> oracle_rows(split, "segm")
+    >>> format_oracle_rows(split, "segm")
     [('as it is', '50.0', '', '25.0', '', 'what was scored')]
     """
     shapes = "masks" if iou_type == "segm" else "boxes"
@@ -85,20 +85,20 @@ def oracle_rows(split: OracleSplit, iou_type: IouType) -> list[tuple[str, ...]]:
     return rows
 
 
-def oracle_texts(split: OracleSplit, iou_type: IouType) -> list[tuple[str, ...]]:
+def format_oracle_texts(split: OracleSplit, iou_type: IouType) -> list[tuple[str, ...]]:
     """Return the oracle table for a page: caption, headings, and rows with their meaning in the first cell.
 
-    >>> oracle_texts(OracleSplit(0.5, 0.25, {}, 1.0, 8), "bbox")[1:]
+    >>> format_oracle_texts(OracleSplit(0.5, 0.25, {}, 1.0, 8), "bbox")[1:]
     [('', 'AP', 'gained', 'F1', 'gained'), ('as it is: what was scored', '50.0', '', '25.0', '')]
     """
-    rows = [(f"{name}: {means}", *cells) for name, *cells, means in oracle_rows(split, iou_type)]
-    return [(candidates_found(split),), ORACLE_HEADS[:-1], *rows]
+    rows = [(f"{name}: {means}", *cells) for name, *cells, means in format_oracle_rows(split, iou_type)]
+    return [(describe_candidates(split),), ORACLE_HEADS[:-1], *rows]
 
 
-def candidates_found(split: OracleSplit) -> str:
+def describe_candidates(split: OracleSplit) -> str:
     """Describe the class-agnostic recall of the candidates, in a line.
 
-    >>> candidates_found(OracleSplit(0.5, 0.25, {}, 0.875, 8))
+    >>> describe_candidates(OracleSplit(0.5, 0.25, {}, 0.875, 8))
     'percent; of 8 true instances some prediction overlaps 87.5 % by IoU 0.5, whatever its name'
     """
     found = _percent(split.candidate_recall)

@@ -12,7 +12,7 @@ from rich.table import Table
 from annofree.evaluation.metrics.confusion import Confusion, Counts
 from annofree.evaluation.metrics.semantic import SemanticScores
 
-__all__ = ["class_table", "draw_confusion", "semantic_table"]
+__all__ = ["as_class_table", "as_semantic_table", "draw_confusion"]
 
 _COLUMNS = {
     "mean_iou": "mIoU",
@@ -28,7 +28,7 @@ _LONGEST_NAME = 24  # characters
 _OTHERS, _NOTHING = "others", "(void)"
 
 
-def semantic_table(rows: Mapping[str, SemanticScores], title: str) -> Table:
+def as_semantic_table(rows: Mapping[str, SemanticScores], title: str) -> Table:
     """Show scores as a table, one row per name: percent with one decimal, '-' if undefined."""
     table = Table(title=title, caption="percent; 'IoU 0' is the part of the classes with truth that were never found")
     table.add_column("")
@@ -40,7 +40,7 @@ def semantic_table(rows: Mapping[str, SemanticScores], title: str) -> Table:
     return table
 
 
-def class_table(scores: SemanticScores, title: str) -> Table:
+def as_class_table(scores: SemanticScores, title: str) -> Table:
     """Show each class that has truth or prediction, the best found first: IoU, the recall, and IoU averaged over images."""
     table = Table(title=title, caption="percent")
     table.add_column("class")
@@ -108,8 +108,8 @@ def _draw_cell(draw: ImageDraw.ImageDraw, at: tuple[int, int], part: float, righ
     x, y = at
     full = (0, 110, 60) if right else (190, 30, 30)
     strength = part**0.5  # so that a few percent still show
-    colour = tuple(round(255 + (c - 255) * strength) for c in full)
-    draw.rectangle((x, y, x + _CELL - 1, y + _CELL - 1), fill=colour, outline=(225, 225, 225))
+    color = tuple(round(255 + (c - 255) * strength) for c in full)
+    draw.rectangle((x, y, x + _CELL - 1, y + _CELL - 1), fill=color, outline=(225, 225, 225))
     if never:
         draw.ellipse((x + 9, y + 9, x + 12, y + 12), fill=(120, 120, 120))
 

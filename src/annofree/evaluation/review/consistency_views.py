@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import PIL.Image
 
-from annofree.evaluation.review.risk import Part, disagreement
-from annofree.formats.annotations import Thing
+from annofree.evaluation.review.risk import Part, measure_disagreement
+from annofree.formats.annotations import Annotation
 from annofree.ops.rle import decode_rle
 from annofree.structures import BoolArray, Detections, Image
 
-__all__ = ["VIEWS", "View", "jitter"]
+__all__ = ["VIEWS", "ConsistencyView", "combine_views"]
 
 Size = tuple[int, int]
 Window = tuple[slice, slice]
@@ -23,7 +23,7 @@ _SMALLER = 0.75
 
 
 @dataclass(frozen=True)
-class View:
+class ConsistencyView:
     """One changed view: ``about`` in words, ``look`` makes it, ``back`` brings masks (N, h, w) back to the image's size.
 
     ``window`` is the part of an image of a size (H, W) that the view shows.
@@ -34,24 +34,24 @@ class View:
     back: Callable[[BoolArray, Size], BoolArray]
     window: Callable[[Size], Window] = lambda size: (slice(0, size[0]), slice(0, size[1]))
 
-    def again(self, found: Detections, size: Size) -> list[Thing]:
+    def map_back(self, found: Detections, size: Size) -> list[Annotation]:
         """Bring what was found in the view of an image of a size back to the image; what falls away is left out."""
         masks = self.back(found.masks, size)
         rows = zip(found.labels.tolist(), masks, found.scores.tolist(), strict=True)
-        return [Thing.of_mask(name, mask, score) for name, mask, score in rows if mask.any()]
+        return [Annotation.of_mask(name, mask, score) for name, mask, score in rows if mask.any()]
 
-    def compare(self, things: Sequence[Thing], again: Sequence[Thing], size: Size) -> Part:
+    def compare(self, things: Sequence[Annotation], again: Sequence[Annotation], size: Size) -> Part:
         """Hold the answer for an image against the one brought back from its view, where both can see."""
-        return disagreement(_shown(things, self.window(size), size), again, self.about)
+        return measure_disagreement(_shown(things, self.window(size), size), again, self.about)
 
 
-def _shown(things: Sequence[Thing], window: Window, size: Size) -> list[Thing]:
+def _shown(things: Sequence[Annotation], window: Window, size: Size) -> list[Annotation]:
     if window == (slice(0, size[0]), slice(0, size[1])):
         return list(things)
     seen = np.zeros(size, bool)
     seen[window] = True
     cut = [(t, decode_rle(t.rle) & seen) for t in things if t.rle is not None]
-    return [Thing.of_mask(t.name, mask, t.score, t.crowd) for t, mask in cut if mask.any()]
+    return [Annotation.of_mask(t.name, mask, t.score, t.crowd) for t, mask in cut if mask.any()]
 
 
 def _mirrored(image: Image) -> Image:
@@ -83,15 +83,15 @@ def _enlarged(masks: BoolArray, size: Size) -> BoolArray:
     return masks[:, rows[:, None], columns]
 
 
-VIEWS: Mapping[str, View] = {
-    "flip": View("in the mirror", _mirrored, lambda masks, size: np.ascontiguousarray(masks[:, :, ::-1])),
-    "shift": View("when a twelfth is cut off at the top and the left", _moved, _moved_back, _lower_right),
-    "scale": View("at three quarters of the size", _shrunk, _enlarged),
+VIEWS: Mapping[str, ConsistencyView] = {
+    "flip": ConsistencyView("in the mirror", _mirrored, lambda masks, size: np.ascontiguousarray(masks[:, :, ::-1])),
+    "shift": ConsistencyView("when a twelfth is cut off at the top and the left", _moved, _moved_back, _lower_right),
+    "scale": ConsistencyView("at three quarters of the size", _shrunk, _enlarged),
 }
 """The views by name; each is mild enough to leave the annotation unchanged."""
 
 
-def jitter(parts: Mapping[str, Part]) -> Part:
+def combine_views(parts: Mapping[str, Part]) -> Part:
     """Combine the disagreement of several views: the mean, with the reason of the worst."""
     worst = max(parts.values(), key=lambda part: part.value)
     return Part(float(np.mean([part.value for part in parts.values()])), worst.reason)

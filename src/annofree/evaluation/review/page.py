@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from annofree.evaluation.review.rank import Ranked, Review, reasons
+from annofree.evaluation.review.rank import Ranked, Review, list_reasons
 from annofree.evaluation.review.risk import MEANINGS, Part
 from annofree.io.atomic import write_atomic
-from annofree.render.html import class_colors, count_of, render
-from annofree.render.page_images import ImageFiles, Opener, ShownImage, link_to, opened_overlay
-from annofree.render.page_shapes import MOST_SHAPES, points_each
+from annofree.render.html import assign_class_colors, format_count, render_template
+from annofree.render.page_images import ImageFiles, Opener, ShownImage, link_to, open_overlay
+from annofree.render.page_shapes import MOST_SHAPES, limit_points
 
 __all__ = ["write_review_page"]
 
@@ -41,7 +41,7 @@ class _Shown:
 
 
 def write_review_page(
-    review: Review, run: Path, out: Path, rows: Sequence[Mapping[str, Any]], picture: Opener | None = None
+    review: Review, run: Path, out: Path, rows: Sequence[Mapping[str, Any]], image: Opener | None = None
 ) -> Path:
     """Write the images of a review to ``out``/review.html, in its order, and return that; an earlier page is replaced.
 
@@ -53,14 +53,14 @@ def write_review_page(
         if _OURS.fullmatch(left.name):
             left.unlink()
     names = list(dict.fromkeys(str(category["name"]) for category in review.categories))
-    points = points_each(sum(min(MOST_SHAPES, len(ranked.answer.things)) for ranked in shown))
-    files = ImageFiles(out, picture, class_colors(names), points)
+    points = limit_points(sum(min(MOST_SHAPES, len(ranked.answer.things)) for ranked in shown))
+    files = ImageFiles(out, image, assign_class_colors(names), points)
     pairs = zip(shown, rows[:_MOST], strict=True)
     drawn = [_shown(place, ranked, review, run, out, row, files) for place, (ranked, row) in enumerate(pairs, 1)]
-    text = render(
+    text = render_template(
         "review.html",
         generator=_GENERATOR,
-        title=f"The riskiest {len(review.worst):,} of {count_of(review.pictures, 'image')}",
+        title=f"The riskiest {len(review.worst):,} of {format_count(review.pictures, 'image')}",
         names=names,
         script=True,
         index={name: k for k, name in enumerate(names)},
@@ -79,7 +79,7 @@ def _shown(
 ) -> _Shown:
     image = ranked.answer.image
     name, size = str(image["file_name"]), (int(image["height"]), int(image["width"]))
-    overlay = partial(opened_overlay, run, str(image.get("overlay") or ""))
+    overlay = partial(open_overlay, run, str(image.get("overlay") or ""))
     link = link_to(out / str(row["overlay"]), out, out) if row.get("overlay") else ""
     drawn = files.show(name, size, ranked.answer.things, overlay=overlay, link=link)
-    return _Shown(place, drawn, ranked.risk, reasons(ranked, review.by), ranked.parts, review.unseen.get(name, ""))
+    return _Shown(place, drawn, ranked.risk, list_reasons(ranked, review.by), ranked.parts, review.unseen.get(name, ""))

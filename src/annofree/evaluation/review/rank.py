@@ -9,19 +9,36 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from annofree.errors import InputError, unknown_name
-from annofree.evaluation.review.risk import MEANINGS, Part, Scale, disagreement, joint, stored_parts
-from annofree.formats.annotations import Thing, pictures_of
+from annofree.errors import InputError, build_unknown_error
+from annofree.evaluation.review.risk import (
+    MEANINGS,
+    Part,
+    Scale,
+    compute_joint_risk,
+    compute_stored_parts,
+    measure_disagreement,
+)
+from annofree.formats.annotations import Annotation, list_images
 from annofree.formats.coco import CocoFile
 from annofree.io.atomic import make_folder, write_json
 from annofree.io.coco_stream import stream_coco
 
-__all__ = ["Answered", "Ranked", "Review", "answers_of", "default_risk", "rank", "reasons", "things_by_name", "write_review"]
+__all__ = [
+    "Answered",
+    "Ranked",
+    "Review",
+    "choose_default_risk",
+    "list_reasons",
+    "rank_images",
+    "read_answers",
+    "read_instances_by_name",
+    "write_review",
+]
 
 _REASONS = 3
 _LONGEST_NAME = 120
 
-Look = Callable[[str, Sequence[Thing]], Part]
+Look = Callable[[str, Sequence[Annotation]], Part]
 """Looks at an image again, by its file name, and returns how far the new answers disagree with the stored one."""
 
 
@@ -31,7 +48,7 @@ class Answered:
 
     image: dict[str, Any]
     rows: list[dict[str, Any]]
-    things: tuple[Thing, ...]
+    things: tuple[Annotation, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +76,11 @@ class Review:
     folder: Path = Path("review")
 
 
-def answers_of(path: Path, min_score: float = 0.0) -> Iterator[Answered]:
+def read_answers(path: Path, min_score: float = 0.0) -> Iterator[Answered]:
     """Yield the images of a COCO file with the instances that score ``min_score`` or more, one in memory at a time.
 
     Images come in the order of their annotations, then those without any.  Raises InputError when the annotations of a
-    image do not stand together, as annofree writes them, and for all that ``stream_coco`` and ``pictures_of`` refuse.
+    image do not stand together, as annofree writes them, and for all that ``stream_coco`` and ``list_images`` refuse.
     """
     categories, images = _lists(path)
     left = dict(images)
@@ -104,32 +121,32 @@ def _answered(
         raise InputError(f"expected the annotations of each picture together, those of image {id_} are apart; sort the file")
     kept = [row for row in rows if row.get("score", 1.0) >= min_score]
     image = left.pop(id_, None)
-    things = pictures_of(CocoFile([] if image is None else [image], categories, kept))  # raises where there is no image
+    things = list_images(CocoFile([] if image is None else [image], categories, kept))  # raises where there is no image
     return Answered(image or {}, kept, things[0].things if things else ())
 
 
-def things_by_name(path: Path, min_score: float = 0.0) -> dict[str, tuple[Thing, ...]]:
+def read_instances_by_name(path: Path, min_score: float = 0.0) -> dict[str, tuple[Annotation, ...]]:
     """Return the instances of another run by file name, all in memory."""
-    return {str(a.image["file_name"]): a.things for a in answers_of(path, min_score)}
+    return {str(a.image["file_name"]): a.things for a in read_answers(path, min_score)}
 
 
-def default_risk(min_score: float) -> str:
+def choose_default_risk(min_score: float) -> str:
     """Return the best risk of benchmarks/review.py, for all instances or for confident ones.
 
-    >>> default_risk(0.0), default_risk(0.5)
+    >>> choose_default_risk(0.0), choose_default_risk(0.5)
     ('doubt', 'score')
     """
     return "score" if min_score > 0 else "doubt"
 
 
-def rank(
+def rank_images(
     run: Path,
     worst: int,
     *,
     by: str | None = None,
     min_score: float = 0.0,
     look: Look | None = None,
-    against: Mapping[str, Sequence[Thing]] | None = None,
+    against: Mapping[str, Sequence[Annotation]] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Review:
     """Rank the images of a run by a risk and return the ``worst``, with all parts and reasons.
@@ -139,19 +156,19 @@ def rank(
     """
     path = run / "annotations.json"
     if by is not None and by not in MEANINGS:
-        raise unknown_name("risk", by, MEANINGS)
+        raise build_unknown_error("risk", by, MEANINGS)
     missing = {"jitter": look is None, "against": against is None, "joint": look is None and against is None}
     if by is not None and missing.get(by):
         needs = {"jitter": "--look", "against": "--against RUN", "joint": "--look or --against RUN"}
         raise InputError(f"expected {needs[by]} for the risk {by}, got none")
-    ours = by or default_risk(min_score)
+    ours = by or choose_default_risk(min_score)
     categories, images = _lists(path)
     if against is not None:
         _check_shared(against, [str(i["file_name"]) for i in images.values()])
     scale, review = _scale(path, min_score), Review(ours, len(images), [], categories, min_score)
     places = {id_: place for place, id_ in enumerate(images)}  # of equal risks, the first of the run comes first
     heap: list[tuple[float, int, Ranked]] = []
-    for number, answer in enumerate(answers_of(path, min_score)):
+    for number, answer in enumerate(read_answers(path, min_score)):
         on_progress(number, len(images))
         parts = _parts(answer, scale, look, against, review.unseen)
         value = parts[ours].value if ours in parts else 1.0  # what cannot be looked at has to be
@@ -181,22 +198,22 @@ def _parts(
     answer: Answered,
     scale: Scale,
     look: Look | None,
-    against: Mapping[str, Sequence[Thing]] | None,
+    against: Mapping[str, Sequence[Annotation]] | None,
     unseen: dict[str, str],
 ) -> dict[str, Part]:
-    parts, name = stored_parts(answer.things, scale), str(answer.image["file_name"])
+    parts, name = compute_stored_parts(answer.things, scale), str(answer.image["file_name"])
     if look is not None:
         try:
             parts["jitter"] = look(name, answer.things)
         except InputError as problem:
             unseen[name] = str(problem)
     if against is not None and name in against:
-        parts["against"] = disagreement(answer.things, against[name], "in the other run")
+        parts["against"] = measure_disagreement(answer.things, against[name], "in the other run")
     second = [parts[kind] for kind in ("jitter", "against") if kind in parts]
-    return parts | ({"joint": joint(answer.things, second)} if second else {})
+    return parts | ({"joint": compute_joint_risk(answer.things, second)} if second else {})
 
 
-def reasons(ranked: Ranked, by: str) -> list[str]:
+def list_reasons(ranked: Ranked, by: str) -> list[str]:
     """Say why an image should be checked: the part that it was ranked by, then the largest others of 0.5 or more."""
     first = [ranked.parts[by].reason] if by in ranked.parts else ["it could not be looked at again"]
     rest = sorted((p for name, p in ranked.parts.items() if name != by and p.value >= 0.5), key=lambda p: -p.value)
@@ -238,7 +255,7 @@ def _line(place: int, ranked: Ranked, by: str) -> dict[str, Any]:
         "file_name": name,
         "image_id": id_,
         "risk": round(ranked.risk, 4),
-        "reasons": reasons(ranked, by),
+        "reasons": list_reasons(ranked, by),
         "parts": parts,
     }
 

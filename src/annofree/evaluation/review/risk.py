@@ -27,11 +27,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from annofree.evaluation.metrics.matching import agreement, changed, overlaps
-from annofree.formats.annotations import Thing
+from annofree.evaluation.metrics.matching import compute_ious, count_changed, measure_agreement
+from annofree.formats.annotations import Annotation
 from annofree.ops.rle import decode_rle, merge_rles, rle_area, rle_areas
 
-__all__ = ["MEANINGS", "STORED", "Part", "Scale", "disagreement", "joint", "stored_parts"]
+__all__ = ["MEANINGS", "STORED", "Part", "Scale", "compute_joint_risk", "compute_stored_parts", "measure_disagreement"]
 
 MEANINGS: Mapping[str, str] = {
     "score": "1 - mean score",
@@ -67,45 +67,45 @@ class Scale:
     high: float = 1.0
 
 
-def stored_parts(things: Sequence[Thing], scale: Scale) -> dict[str, Part]:
+def compute_stored_parts(things: Sequence[Annotation], scale: Scale) -> dict[str, Part]:
     """Return the parts that need only the stored predictions; all are 1 without instances.
 
-    >>> stored_parts([], Scale())["overlap"]
+    >>> compute_stored_parts([], Scale())["overlap"]
     Part(value=1.0, reason='nothing was found')
     """
     return {name: of(things, scale) if things else Part(1.0, "nothing was found") for name, of in STORED.items()}
 
 
-def joint(things: Sequence[Thing], others: Sequence[Part]) -> Part:
+def compute_joint_risk(things: Sequence[Annotation], others: Sequence[Part]) -> Part:
     """Combine score and disagreement: 1 - mean score x mean agreement, with the reason of the worst."""
     worst = max(others, key=lambda part: part.value)
     agreed = 1.0 - float(np.mean([part.value for part in others]))
     return Part(1.0 - _mean_score(things) * agreed, worst.reason)
 
 
-def disagreement(things: Sequence[Thing], other: Sequence[Thing], where: str) -> Part:
+def measure_disagreement(things: Sequence[Annotation], other: Sequence[Annotation], where: str) -> Part:
     """Return 1 - agreement with another answer for the same image, such as the one ``where`` it is mirrored.
 
-    >>> disagreement([], [], "in the mirror").reason
+    >>> measure_disagreement([], [], "in the mirror").reason
     'nothing found, and nothing in the mirror'
     """
-    value = 1.0 - agreement(things, other)
+    value = 1.0 - measure_agreement(things, other)
     if not things:
         return Part(value, f"nothing found, and {f'{len(other)} instances' if other else 'nothing'} {where}")
-    lost = changed(things, other)
+    lost = count_changed(things, other)
     return Part(value, f"{lost} of {len(things)} instances are not found again {where} (agreement {1 - value:.2f})")
 
 
-def _mean_score(things: Sequence[Thing]) -> float:
+def _mean_score(things: Sequence[Annotation]) -> float:
     return float(np.mean([_sure(t) for t in things])) if things else 0.0
 
 
-def _score(things: Sequence[Thing], scale: Scale) -> Part:
+def _score(things: Sequence[Annotation], scale: Scale) -> Part:
     mean = _mean_score(things)
     return Part(1.0 - mean, f"the mean score is {mean:.2f}")
 
 
-def _margin(things: Sequence[Thing], scale: Scale) -> Part:
+def _margin(things: Sequence[Annotation], scale: Scale) -> Part:
     best = max(things, key=_sure)
     room = scale.high - scale.low
     value = 1.0 - (_sure(best) - scale.low) / room if room > 0 else 1.0
@@ -113,13 +113,13 @@ def _margin(things: Sequence[Thing], scale: Scale) -> Part:
     return Part(float(np.clip(value, 0.0, 1.0)), text)
 
 
-def _rivals(things: Sequence[Thing], scale: Scale) -> Part:
+def _rivals(things: Sequence[Annotation], scale: Scale) -> Part:
     """Mean over instances of the strongest conflict with another class: IoU x lower score / higher score."""
     if len(things) < 2:
         return Part(0.0, "no other class claims the same pixels")
     names, scores = np.array([t.name for t in things], object), np.array([_sure(t) for t in things])
     close = np.minimum.outer(scores, scores) / np.maximum(np.maximum.outer(scores, scores), 1e-9)
-    claims = overlaps(things, things, aware=False) * close * (names[:, None] != names[None])
+    claims = compute_ious(things, things, aware=False) * close * (names[:, None] != names[None])
     own, rival = (int(i) for i in np.unravel_index(np.argmax(claims), claims.shape))
     if not claims[own, rival]:
         return Part(0.0, "no other class claims the same pixels")
@@ -128,7 +128,7 @@ def _rivals(things: Sequence[Thing], scale: Scale) -> Part:
     return Part(float(claims.max(1).mean()), text)
 
 
-def _fragments(things: Sequence[Thing], scale: Scale) -> Part:
+def _fragments(things: Sequence[Annotation], scale: Scale) -> Part:
     broken = [(_outside(t), t) for t in things if t.rle is not None]
     if not broken:
         return Part(0.0, "no mask is in pieces")
@@ -139,7 +139,7 @@ def _fragments(things: Sequence[Thing], scale: Scale) -> Part:
     return Part(float(np.mean([v for v, _ in broken])), text)
 
 
-def _outside(thing: Thing) -> float:
+def _outside(thing: Annotation) -> float:
     """The part of a mask outside its largest piece (8 neighbors)."""
     assert thing.rle is not None  # noqa: S101
     x0, y0, x1, y1 = (int(v) for v in (*np.floor(thing.box[:2]), *np.ceil(thing.box[2:])))
@@ -150,7 +150,7 @@ def _outside(thing: Thing) -> float:
     return float(1.0 - sizes.max() / sizes.sum())
 
 
-def _overlap(things: Sequence[Thing], scale: Scale) -> Part:
+def _overlap(things: Sequence[Annotation], scale: Scale) -> Part:
     masks = [t.rle for t in things if t.rle is not None]
     claimed = int(rle_areas(masks).sum()) if len(masks) > 1 else 0
     if not claimed:
@@ -159,21 +159,21 @@ def _overlap(things: Sequence[Thing], scale: Scale) -> Part:
     return Part(value, f"{100 * value:.0f} % of what the masks claim is claimed more than once")
 
 
-def _crowding(things: Sequence[Thing], scale: Scale) -> Part:
+def _crowding(things: Sequence[Annotation], scale: Scale) -> Part:
     n = len(things)
     return Part(n / (n + _HALF_CROWDED), f"there are {n} instances")
 
 
-def _doubt(things: Sequence[Thing], scale: Scale) -> Part:
+def _doubt(things: Sequence[Annotation], scale: Scale) -> Part:
     mean, free = _mean_score(things), 1.0 - _crowding(things, scale).value
     return Part(1.0 - mean * free, f"there are {len(things)} instances of mean score {mean:.2f}")
 
 
-def _sure(thing: Thing) -> float:
+def _sure(thing: Annotation) -> float:
     return 1.0 if thing.score is None else thing.score
 
 
-STORED: Mapping[str, Callable[[Sequence[Thing], Scale], Part]] = {
+STORED: Mapping[str, Callable[[Sequence[Annotation], Scale], Part]] = {
     "score": _score,
     "margin": _margin,
     "rivals": _rivals,

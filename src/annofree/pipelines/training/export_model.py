@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ def export_model(
     annofree.errors.InputError: expected a file to write that ends in .onnx, got model.pt; name it model.onnx
     """
     if to not in _FORMATS:
-        raise unknown_name("format of models", to, _FORMATS)
+        raise build_unknown_error("format of models", to, _FORMATS)
     out, checkpoint, check = Path(out), Path(checkpoint), None if check is None else Path(check)
     if out.suffix != f".{to}" or out.is_dir():
         raise InputError(f"expected a file to write that ends in .{to}, got {out}; name it {out.with_suffix('.' + to)}")
@@ -60,9 +60,9 @@ def export_model(
     from annofree.io.atomic import make_folder
 
     network = load_detector(checkpoint)
-    pictures = _noise(network.config.side) if check is None else _pictures(check)
+    images = _noise(network.config.side) if check is None else _images(check)
     make_folder(out.parent)
-    return ExportedModel(out, export_onnx(network, out, pictures, _about(checkpoint)), check)
+    return ExportedModel(out, export_onnx(network, out, images, _about(checkpoint)), check)
 
 
 def _about(checkpoint: Path) -> dict[str, Any]:
@@ -77,12 +77,12 @@ def _about(checkpoint: Path) -> dict[str, Any]:
 
 
 def _noise(side: int) -> list[Tensor]:
-    from annofree.detectors.onnx import noise_pictures
+    from annofree.detectors.onnx import draw_noise_images
 
-    return noise_pictures([(round(high * side), round(wide * side)) for high, wide in _NOISE])
+    return draw_noise_images([(round(high * side), round(wide * side)) for high, wide in _NOISE])
 
 
-def _pictures(check: Path) -> list[Tensor]:
+def _images(check: Path) -> list[Tensor]:
     import torch
 
     from annofree.io.images import find_images, read_image

@@ -35,18 +35,18 @@ def finetune(
     Raises InputError for a share outside 0 .. 1 and what ``train_detector`` does; MissingError without a detector.
 
     >>> import tempfile
-    >>> from annofree.hub.cards import bundled
+    >>> from annofree.hub.cards import find_bundled
     >>> labels = "examples/validation/truth.json"
     >>> with tempfile.TemporaryDirectory() as out:
-    ...     tuned = finetune(bundled("tiny-detector"), labels, out, images="examples/validation/images", steps=1, batch=1)
+    ...     tuned = finetune(find_bundled("tiny-detector"), labels, out, images="examples/validation/images", steps=1, batch=1)
     ...     tuned.figures["step"]
     1
     """
     tuning_schedule(fraction)  # a wrong share is refused before torch is imported
     from annofree.pipelines.training.training_device import training_device
-    from annofree.training.detector.finetune import tuning
+    from annofree.training.detector.finetune import build_tuning_recipe
     from annofree.training.detector.train import fit_detector
 
-    recipe = tuning(Path(checkpoint), Path(labels), Path(out), fraction, batch=batch, steps=steps, lr=lr, **fields)
+    recipe = build_tuning_recipe(Path(checkpoint), Path(labels), Path(out), fraction, batch=batch, steps=steps, lr=lr, **fields)
     figures = fit_detector(recipe, device=training_device(device), on_progress=callbacks.on_progress, say=callbacks.on_note)
     return TrainedModel(recipe.out, figures)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.io.settings_file import check_fields
 from annofree.pipelines.training.self_training import SelfTrainingMaking
 from annofree.pipelines.training.zutis import ZutisMaking
 
-__all__ = ["MAKINGS", "making_of"]
+__all__ = ["MAKINGS", "read_making"]
 
 MAKINGS: dict[str, type[SelfTrainingMaking] | type[ZutisMaking]] = {"self_training": SelfTrainingMaking, "zutis": ZutisMaking}
 """What can be made, by the word ``what`` of a recipe's table ``make``."""
 
 
-def making_of(table: Mapping[str, Any]) -> SelfTrainingMaking | ZutisMaking:
+def read_making(table: Mapping[str, Any]) -> SelfTrainingMaking | ZutisMaking:
     """Read a recipe's table ``make``: ``what`` is made, its settings, and the figures ``expected`` of it.
 
     Raises InputError for what cannot be made and for settings that it does not have.
@@ -24,7 +24,7 @@ def making_of(table: Mapping[str, Any]) -> SelfTrainingMaking | ZutisMaking:
     settings = {name: value for name, value in table.items() if name not in ("what", "expected")}
     what = str(table.get("what"))
     if what not in MAKINGS:
-        raise unknown_name("thing to make", what, MAKINGS)
+        raise build_unknown_error("thing to make", what, MAKINGS)
     try:
         check_fields(MAKINGS[what], settings, f"[make] of {what}")
         return MAKINGS[what](**settings)

@@ -19,10 +19,10 @@ from annofree.evaluation.metrics.errors import find_mistakes
 from annofree.formats.coco import CocoFile
 from annofree.io.callbacks import Callbacks
 from annofree.methods.build import MethodSpec
-from annofree.pipelines.training.scenes import Show, drawn_scenes
-from annofree.runs.batch_encoder import Encoders
-from annofree.runs.config import Request, stretch_of
-from annofree.runs.inputs import source_of
+from annofree.pipelines.training.scenes import Show, draw_scenes
+from annofree.runs.batch_encoder import BatchEncoder
+from annofree.runs.config import RunConfig, size_chunks
+from annofree.runs.inputs import find_source
 from annofree.runs.run import Run
 from annofree.runs.tasks import Tasks
 from annofree.structures import Vocabulary
@@ -31,7 +31,7 @@ from annofree.training.detector.train import fit_detector
 from annofree.training.pseudo_labels.rules import LabelRules
 from annofree.training.pseudo_labels.select import select_labels
 
-__all__ = ["SelfTrainingMaking", "label_figures"]
+__all__ = ["SelfTrainingMaking", "measure_labels"]
 
 _BATCH = 4
 
@@ -77,44 +77,46 @@ class SelfTrainingMaking:
     def make(self, out: Path, show: Show, device: str = "cpu", say: Callable[[str], None] = print) -> Figures:
         """Make all of it in a folder, or go on where it stopped, and return the figures of the labels."""
         counts = dict.fromkeys(SPLITS, self.scenes)
-        drawn_scenes(out / "world", counts, self.side, self.seed, "pictures that nobody labelled", show)
+        draw_scenes(out / "world", counts, self.side, self.seed, "pictures that nobody labelled", show)
         labels = out / "labels"
         if not (labels / "labels.json").exists():
             self._label(out, show, device)
-        figures = label_figures(labels / "labels.json", out / "world" / "truth.json")
+        figures = measure_labels(labels / "labels.json", out / "world" / "truth.json")
         say("; ".join(f"{name} {value}" for name, value in figures.items()))
         for name, own in self.train.items():
             self._train(out, name, {"labels": labels, **own}, show, device, say)
         if self.tune:
             counts = dict.fromkeys(SPLITS, self.labelled)
-            drawn_scenes(out / "labelled", counts, self.side, self.seed + 1, "pictures that a person labelled", show)
+            draw_scenes(out / "labelled", counts, self.side, self.seed + 1, "pictures that a person labelled", show)
         given = {"labels": out / "labelled" / "truth.json", "images": out / "labelled" / "images"}
         for name, own in self.tune.items():
-            self._train(out, name, over({**given, **self.tuning}, own), show, device, say)
+            self._train(out, name, merge_settings({**given, **self.tuning}, own), show, device, say)
         return figures
 
     def _label(self, out: Path, show: Show, device: str) -> None:
         """Ask the method, and choose labels among what it says."""
         method, source = (
             MethodSpec(self.method, models=self.models, device=device).build(),
-            source_of([out / "world" / "images"], out / "run"),
+            find_source([out / "world" / "images"], out / "run"),
         )
         tasks, names = Tasks(("instance",), method), Vocabulary.of(list(CATEGORIES.values()))
         settings = {"method": self.method, "models": self.models}
-        request = Request(
-            out / "run", list(source.ids()), source.root, names, settings, stretch=stretch_of(_BATCH), overlays=False
+        request = RunConfig(
+            out / "run", list(source.list_ids()), source.root, names, settings, stretch=size_chunks(_BATCH), overlays=False
         )
         with show("pictures labelled") as shown:
             run = Run(request, Callbacks(on_progress=shown))
             if not run.check():
-                run.go(
-                    tasks, Encoders(tasks, _BATCH, os.cpu_count() or 2), {"settings": settings, "provenance": tasks.provenance}
+                run.execute(
+                    tasks,
+                    BatchEncoder(tasks, _BATCH, os.cpu_count() or 2),
+                    {"settings": settings, "provenance": tasks.provenance},
                 )
         with show("pictures whose labels are chosen") as shown:
             select_labels(out / "run", out / "labels", LabelRules.of(self.rules), on_progress=shown)
 
     def _train(self, out: Path, name: str, own: Mapping[str, Any], show: Show, device: str, say: Callable[[str], None]) -> None:
-        fields = {**over(self.common, own), "out": out / name, "name": name, "world": "emoji"}
+        fields = {**merge_settings(self.common, own), "out": out / name, "name": name, "world": "emoji"}
         if str(fields.get("initial", "")).startswith("made/"):
             fields["initial"] = str(out / fields["initial"].removeprefix("made/"))
         if (out / name / "detector.json").exists():
@@ -123,17 +125,19 @@ class SelfTrainingMaking:
             fit_detector(DetectorRecipe(**fields), device=device, on_progress=shown, say=say)
 
 
-def over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def merge_settings(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Lay fields over others; of a table within them, too, only what is named is replaced.
 
-    >>> over({"lr": 1, "network": {"kind": "cascade", "fc": 8}}, {"network": {"kind": "mask_rcnn"}})
+    >>> merge_settings({"lr": 1, "network": {"kind": "cascade", "fc": 8}}, {"network": {"kind": "mask_rcnn"}})
     {'lr': 1, 'network': {'kind': 'mask_rcnn', 'fc': 8}}
     """
-    tables = {k: over(common[k], v) for k, v in own.items() if isinstance(v, Mapping) and isinstance(common.get(k), Mapping)}
+    tables = {
+        k: merge_settings(common[k], v) for k, v in own.items() if isinstance(v, Mapping) and isinstance(common.get(k), Mapping)
+    }
     return {**common, **own, **tables}
 
 
-def label_figures(labels: Path, truth: Path) -> Figures:
+def measure_labels(labels: Path, truth: Path) -> Figures:
     """How many labels are right, at mask IoU 0.5 with a thing of their name, and how many things have one, in percent."""
     found, there = CocoFile.read(labels), CocoFile.read(truth)
     told, real, right = len(found.annotations), len(there.annotations), find_mistakes(there, found).right

@@ -45,6 +45,6 @@ def train_detector(
     from annofree.training.detector.train import fit_detector
 
     recipe = DetectorRecipe.read(None if config is None else Path(config), **fields)
-    recipe = recipe if steps is None else recipe.lasting(steps)
+    recipe = recipe if steps is None else recipe.rescaled(steps)
     figures = fit_detector(recipe, device=training_device(device), on_progress=callbacks.on_progress, say=callbacks.on_note)
     return TrainedModel(recipe.out, figures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from annofree.errors import unknown_name
+from annofree.errors import build_unknown_error
 from annofree.io.callbacks import Callbacks
 from annofree.pipelines.training.trained_model import TrainedModel
 
@@ -40,7 +40,7 @@ def train_found(
     annofree.errors.InputError: unknown refinement 'bilateral'. Known: none, pamr
     """
     if refine not in _REFINE:
-        raise unknown_name("refinement", refine, _REFINE)
+        raise build_unknown_error("refinement", refine, _REFINE)
     from annofree.pipelines.training.training_device import training_device
     from annofree.training.tiny.found_head import BUDGET, fit_found
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from annofree.hub.cards import Card
     from annofree.methods.components import Models
     from annofree.training.selfmask.spectral_voting import SpectralVoter
-    from annofree.training.selfmask.train import Pictures
+    from annofree.training.selfmask.train import Images
 
 __all__ = ["train_selfmask"]
 
@@ -69,32 +69,32 @@ def train_selfmask(
     out, place, font = Path(out), None if dino is None else Path(dino), None if font is None else Path(font)
     from annofree.pipelines.training.training_device import training_device
     from annofree.retrieval.archive import read_masks
-    from annofree.training.engine.loop import Watch
+    from annofree.training.engine.loop import TrainCallbacks
     from annofree.training.selfmask import train as room
-    from annofree.training.selfmask.spectral_voting import Voting, voter_named
+    from annofree.training.selfmask.spectral_voting import Voting, select_voter
 
     device = training_device(device)
-    pictures = room.emoji_pictures(count, seed, side, font) if images is None else _pictures(Path(images), out)
+    pictures = room.draw_emoji_images(count, seed, side, font) if images is None else _images(Path(images), out)
     named = sources.split(",") if isinstance(sources, str) else sources
-    voter = voter_named([name.strip() for name in named], _models(models, device, place), Voting(most=cells, seed=seed))
+    voter = select_voter([name.strip() for name in named], _models(models, device, place), Voting(most=cells, seed=seed))
     failed = room.vote_masks(pictures, voter, out / "voted", callbacks.on_progress)
     for name, why in failed.items():
         callbacks.on_failure(name, why)
-    network = room.new_network(place if from_dino else None, queries, side, seed)
+    network = room.build_network(place if from_dino else None, queries, side, seed)
     card = _card(voter, "emoji" if world else "photographs", len(pictures) - len(failed), side, order)
     course = replace(room.COURSE, steps=steps or room.COURSE.steps, batch=batch or room.COURSE.batch, seed=seed)
     callbacks.on_stage("steps", "")
     figures = room.fit_selfmask(
         out, network, pictures, read_masks(out / "voted"), course,
         rate=rate or room.RATE, changes=room.Changes(side=side), order=order, device=device,  # type: ignore[arg-type]  # checked there
-        watch=Watch(on_progress=callbacks.on_progress), card=card,
+        watch=TrainCallbacks(on_progress=callbacks.on_progress), card=card,
     )  # fmt: skip
     if world:
         figures |= _evaluated(out, font, exam, voter, side)
     return TrainedModel(out, figures, failed)
 
 
-def _pictures(images: Path, out: Path) -> Pictures:
+def _images(images: Path, out: Path) -> Images:
     """The images of a folder by their paths in it."""
     from annofree.io.images import find_images, read_image
 
@@ -106,7 +106,7 @@ def _models(preset: str, device: str, dino: Path | None) -> Models:
     from annofree.methods.components import Models
 
     models = Models(preset, device)
-    return models if dino is None else models.having(dino=Dino(dino, device))
+    return models if dino is None else models.with_parts(dino=Dino(dino, device))
 
 
 def _card(voter: SpectralVoter, world: str, count: int, side: int, order: str) -> Card:
@@ -132,9 +132,9 @@ def _card(voter: SpectralVoter, world: str, count: int, side: int, order: str) -
 def _evaluated(out: Path, font: Path | None, count: int, voter: SpectralVoter, side: int) -> dict[str, float]:
     """Evaluate the model on scenes that it has not seen, and write the figures into its card, too."""
     from annofree.hub.cards import Card
-    from annofree.training.tiny.evaluate_selfmask import examine_selfmask
+    from annofree.training.tiny.evaluate_selfmask import evaluate_selfmask
 
-    figures = examine_selfmask(out, font, count, voter=voter, side=side)
+    figures = evaluate_selfmask(out, font, count, voter=voter, side=side)
     card = Card.read(out)
     replace(card, figures={**card.figures, **figures}).write(out)
     return figures

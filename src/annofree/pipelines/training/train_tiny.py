@@ -6,7 +6,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from annofree.errors import unknown_name
+from annofree.errors import build_unknown_error
 from annofree.io.callbacks import Callbacks
 from annofree.pipelines.training.trained_model import TrainedModel
 
@@ -44,7 +44,7 @@ def train_tiny(
     annofree.errors.InputError: unknown tiny model 'clipp'; did you mean 'clip' or 'clip-vit'? Known: clip, clip-vit, dino, sam
     """
     if model not in TINY_MODELS:
-        raise unknown_name("tiny model", model, TINY_MODELS)
+        raise build_unknown_error("tiny model", model, TINY_MODELS)
     from annofree.pipelines.training.training_device import training_device
 
     name = model.replace("-", "_")

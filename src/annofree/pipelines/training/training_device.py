@@ -13,7 +13,7 @@ def training_device(name: str) -> str:
     >>> training_device("cpu")
     'cpu'
     """
-    from annofree.methods.components import device_named
+    from annofree.methods.components import resolve_device
 
-    found = device_named(name)
+    found = resolve_device(name)
     return "cuda" if name == "cuda" else found

@@ -20,7 +20,7 @@ from annofree.formats.coco import CocoFile
 from annofree.io.image_sources import Source
 from annofree.methods.components import Models
 from annofree.ops.rle import decode_rle
-from annofree.pipelines.training.scenes import Show, drawn_scenes
+from annofree.pipelines.training.scenes import Show, draw_scenes
 from annofree.retrieval.archive import Archive, MaskWriter, read_masks
 from annofree.retrieval.archive_sheets import write_sheets
 from annofree.retrieval.build_index import build_index
@@ -28,11 +28,11 @@ from annofree.retrieval.open_index import open_index
 from annofree.retrieval.search import retrieve
 from annofree.runs.mask_archive import Refine, mask_archive
 from annofree.structures import RLE, BoolArray, Vocabulary
-from annofree.training.selfmask.spectral_voting import source_named
+from annofree.training.selfmask.spectral_voting import load_source
 from annofree.training.zutis.recipe import ZutisRecipe
 from annofree.training.zutis.train import fit_zutis
 
-__all__ = ["ZutisMaking", "archive_figures", "mask_figures"]
+__all__ = ["ZutisMaking", "measure_archive", "measure_masks"]
 
 _MIX: dict[Split, float] = {"single": 0.8, "mixed": 0.2}
 
@@ -70,10 +70,10 @@ class ZutisMaking:
     def make(self, out: Path, show: Show, device: str = "cpu", say: Callable[[str], None] = print) -> Figures:
         """Make all of it in a folder, or go on where it stopped, and return the figures of the stages."""
         counts = {split: round(share * self.pictures) for split, share in _MIX.items()}
-        truth = drawn_scenes(out / "world", counts, self.side, self.seed, "pictures to retrieve from", show)
+        truth = draw_scenes(out / "world", counts, self.side, self.seed, "pictures to retrieve from", show)
         archive = self._archive(out, show, device)
         self._masks(archive, out / "archive", show, device)
-        figures = archive_figures(archive, truth) | mask_figures(archive, out / "archive", truth)
+        figures = measure_archive(archive, truth) | measure_masks(archive, out / "archive", truth)
         say("; ".join(f"{name} {value}" for name, value in figures.items()))
         for name, own in self.train.items():
             fields = {**self.common, **own, "archive": out / "archive", "out": out / name, "name": name, "world": "emoji"}
@@ -95,13 +95,13 @@ class ZutisMaking:
         return Archive.read(out / "archive")
 
     def _masks(self, archive: Archive, folder: Path, show: Show, device: str) -> None:
-        source = source_named(self.by, self.models, device)
+        source = load_source(self.by, self.models, device)
         about = {"by": self.by, "refine": self.refine, "model": source.provenance}
         with MaskWriter(folder, about) as writer, show("masks") as shown:
             mask_archive(archive, writer, source, refine=self.refine, on_progress=shown)
 
 
-def archive_figures(archive: Archive, truth: CocoFile) -> Figures:
+def measure_archive(archive: Archive, truth: CocoFile) -> Figures:
     """How many of the images that a name retrieved show it, over all members, in percent, and how many images there are."""
     names = {row["id"]: row["name"] for row in truth.categories}
     shown: dict[str, set[str]] = {row["file_name"]: set() for row in truth.images}
@@ -112,7 +112,7 @@ def archive_figures(archive: Archive, truth: CocoFile) -> Figures:
     return {"pictures retrieved": float(len(archive)), "retrieval precision": round(100 * float(np.mean(hits)), 2)}
 
 
-def mask_figures(archive: Archive, folder: Path, truth: CocoFile) -> Figures:
+def measure_masks(archive: Archive, folder: Path, truth: CocoFile) -> Figures:
     """Mean IoU of the masks with all objects of their images together, and of "everything" with them, in percent."""
     masks, ids = read_masks(folder), {row["id"]: row["file_name"] for row in truth.images}
     objects: dict[str, list[RLE]] = {}

@@ -25,9 +25,9 @@ from filelock import BaseFileLock
 from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
 from annofree.io.lock import acquire_lock
-from annofree.io.settings_diff import first_change
+from annofree.io.settings_diff import find_first_change
 
-__all__ = ["RESULTS", "Row", "Shard", "Shards", "settle"]
+__all__ = ["RESULTS", "Chunk", "Chunks", "Row", "settle"]
 
 Row = dict[str, Any]
 
@@ -39,7 +39,7 @@ _TEMPORARY_FINAL = re.compile(r"\.(annotations|panoptic|quarantine|run)-[a-z0-9_
 
 
 @dataclass(frozen=True)
-class Shard:
+class Chunk:
     """A complete shard: its ``number``, ``file``, number of ``inputs``, seconds and counts."""
 
     number: int
@@ -50,7 +50,7 @@ class Shard:
 
 
 @dataclass
-class Shards:
+class Chunks:
     """The shards of one run folder; raises InputError while another process is using it."""
 
     out: Path
@@ -66,12 +66,12 @@ class Shards:
         """Whether there is a run to resume."""
         return (self.folder / "settings.json").exists() and (self.folder / "inputs.txt").exists()
 
-    def need_begun(self) -> None:
+    def require_begun(self) -> None:
         """Raise InputError if there is no run."""
         if not self.begun:
             raise InputError(f"{self.out} is not a run folder (no shards/settings.json); pass the --out of `annofree segment`")
 
-    def need_complete(self) -> None:
+    def require_complete(self) -> None:
         """Raise InputError unless the run is complete."""
         if not self.complete:
             raise InputError(f"the run in {self.out} is not complete; give its command again first, which goes on with it")
@@ -99,29 +99,29 @@ class Shards:
         write_atomic(self.folder / "settings.json", lambda path: _write_text(path, text))
         _sync_folder(self.folder)
 
-    def settings(self) -> dict[str, Any]:
+    def read_settings(self) -> dict[str, Any]:
         """Read the settings; raises InputError if unreadable."""
         try:
             return dict(json.loads((self.folder / "settings.json").read_text(encoding="ascii")))
         except (OSError, ValueError) as problem:
             raise InputError(f"expected a run in {self.out}, but its settings cannot be read: {problem}") from None
 
-    def ids(self) -> list[str]:
+    def read_ids(self) -> list[str]:
         """The ids of all images, in order."""
         with (self.folder / "inputs.txt").open(encoding="ascii") as lines:
             return [json.loads(line) for line in lines]
 
     def compare(self, ids: Iterable[str]) -> str | None:
         """Tell how the images are others than those of the run; None where they are the same."""
-        change = first_change(self.ids(), ids)
+        change = find_first_change(self.read_ids(), ids)
         return change and f"of the pictures {change}"
 
-    def whole(self) -> dict[int, Shard]:
+    def list_whole(self) -> dict[int, Chunk]:
         """The complete shards by number: the later of two lines counts, and files must be intact."""
-        last = {line["number"]: Shard(**line) for line in self._lines() if "number" in line}
+        last = {line["number"]: Chunk(**line) for line in self._lines() if "number" in line}
         return {k: last[k] for k in sorted(last) if _size(self.folder / last[k].file) == last[k].bytes}
 
-    def sizes(self) -> list[int]:
+    def list_sizes(self) -> list[int]:
         """How many inputs each shard stands for that was ever whole, in order."""
         last = {line["number"]: line["inputs"] for line in self._lines() if "number" in line}
         return [last[k] for k in sorted(last)]
@@ -139,23 +139,23 @@ class Shards:
         """The environments of the shards, each once, in order."""
         return [line["environment"] for line in self._lines() if "environment" in line]
 
-    def seconds(self) -> Iterator[Mapping[str, float]]:
+    def read_seconds(self) -> Iterator[Mapping[str, float]]:
         """The seconds of each stretch of work, of all calls that wrote them down, by part and in ``total``."""
         for line in self._lines():
             yield line.get("seconds") or line.get("about", {}).get("seconds", {})
 
-    def made_in(self, environment: Mapping[str, Any]) -> None:
+    def record_environment(self, environment: Mapping[str, Any]) -> None:
         """Record the environment of the following shards, unless it is recorded already."""
         if environment not in self.environments:
             self.append({"environment": environment})
 
-    def close(self, number: int, rows: Sequence[Row], about: Mapping[str, Any]) -> Shard:
+    def close(self, number: int, rows: Sequence[Row], about: Mapping[str, Any]) -> Chunk:
         """Write a shard, and then its line."""
-        before = self.whole().get(number) if (self.folder / f"{number:05}.jsonl").exists() else None
+        before = self.list_whole().get(number) if (self.folder / f"{number:05}.jsonl").exists() else None
         name = f"{number:05}.jsonl" if before is None else _next(before.file)
         write_atomic(self.folder / name, lambda path: _write_lines(path, rows))
         _sync_folder(self.folder)
-        shard = Shard(number, name, len(rows), _size(self.folder / name), dict(about))
+        shard = Chunk(number, name, len(rows), _size(self.folder / name), dict(about))
         self.append(vars(shard))
         if before is not None:
             (self.folder / before.file).unlink(missing_ok=True)
@@ -174,12 +174,12 @@ class Shards:
             file.flush()
             os.fsync(file.fileno())
 
-    def rows(self) -> Iterator[Row]:
+    def read_rows(self) -> Iterator[Row]:
         """What came of each image, shard by shard; raises InputError for a damaged shard."""
-        for shard in self.whole().values():
-            yield from self.rows_of(shard)
+        for shard in self.list_whole().values():
+            yield from self.read_rows_of(shard)
 
-    def rows_of(self, shard: Shard) -> Iterator[Row]:
+    def read_rows_of(self, shard: Chunk) -> Iterator[Row]:
         """What came of the images of one shard."""
         path = self.folder / shard.file
         try:

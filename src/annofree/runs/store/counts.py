@@ -6,7 +6,7 @@ import heapq
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["BINS", "STEPS", "ClassCount", "Crop", "PictureCount", "step_of"]
+__all__ = ["BINS", "STEPS", "ClassCount", "Crop", "ImageCount", "find_step"]
 
 BINS = 20
 """Bins of the score histograms, from 0 to 1."""
@@ -14,10 +14,10 @@ STEPS = 100
 """Steps from 0 to 1 that scores are counted by: those a slider can be set to."""
 
 
-def step_of(score: float) -> int:
+def find_step(score: float) -> int:
     """Return the last of the steps k / ``STEPS`` that a score reaches, by the very comparison a page makes.
 
-    >>> step_of(0.29), step_of(0.2899999), step_of(1.5)
+    >>> find_step(0.29), find_step(0.2899999), find_step(1.5)
     (29, 28, 100)
     """
     step = min(STEPS, max(0, int(score * STEPS) + 1))
@@ -27,7 +27,7 @@ def step_of(score: float) -> int:
 
 
 @dataclass(slots=True)
-class PictureCount:
+class ImageCount:
     """One image: how many instances it has, the sum of their scores and of their areas, px.
 
     ``overlay``, the label map ``labels`` and the map of segments ``panoptic`` are files of the run, "" where it has none.
@@ -92,7 +92,7 @@ class ClassCount:
 
     def add(self, image_id: int, score: float, crop: Crop, most: int) -> None:
         """Count one instance; instances come image by image."""
-        step = step_of(score)
+        step = find_step(score)
         self.instances += 1
         self.scores += score
         self.steps[step] += 1

@@ -103,8 +103,8 @@ class RunFolder:
                 with self.timed("draw"):
                     row["image"]["overlay"] = self._drawn(f"overlays/{name.stem}.jpg", draw_overlay(drawn, detections))
         if labels is not None:
-            row["shares"] = labels.shares()
-            row["image"]["labels"] = self._labelled(name.stem, labels)
+            row["shares"] = labels.compute_shares()
+            row["image"]["labels"] = self._labeled(name.stem, labels)
             if drawn is not None:
                 with self.timed("draw"):
                     self._drawn(f"overlays-semantic/{name.stem}.jpg", draw_label_map(drawn, labels))
@@ -131,7 +131,7 @@ class RunFolder:
             write_panoptic(self.out / "panoptic.json", self._panoptic_file().categories, rows)
         self._quarantine(failed)
 
-    def tell(self, run: Mapping[str, Any]) -> None:
+    def write_summary(self, run: Mapping[str, Any]) -> None:
         """Write run.json, last of all."""
         write_json(self.out / "run.json", dict(run), indent=2)
 
@@ -149,12 +149,12 @@ class RunFolder:
         if not own <= set(self.names):
             raise InputError(f"expected label maps of the classes {list(self.names)}, got {sorted(own - set(self.names))} too")
 
-    def _drawn(self, place: str, picture: PIL.Image.Image) -> str:
+    def _drawn(self, place: str, image: PIL.Image.Image) -> str:
         path = self._place(place)
-        write_atomic(path, lambda temporary: temporary.write_bytes(_jpeg(picture)))
+        write_atomic(path, lambda temporary: temporary.write_bytes(_jpeg(image)))
         return place
 
-    def _labelled(self, stem: str, labels: LabelMap) -> str:
+    def _labeled(self, stem: str, labels: LabelMap) -> str:
         if self._classes is None:
             self._classes = ClassList.of(labels)
             self._classes.write(self.out / "labels")
@@ -178,10 +178,10 @@ class RunFolder:
         return path
 
 
-def _jpeg(picture: PIL.Image.Image) -> bytes:
+def _jpeg(image: PIL.Image.Image) -> bytes:
     """Encode in memory, so that a full disk raises an error, which Pillow's own writing does not."""
-    if max(picture.size) > _LONGEST_SIDE:
-        picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    if max(image.size) > _LONGEST_SIDE:
+        image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     file = BytesIO()
-    picture.save(file, "JPEG", quality=92, subsampling=0)  # chroma at full size, or contours and tags fray
+    image.save(file, "JPEG", quality=92, subsampling=0)  # chroma at full size, or contours and tags fray
     return file.getvalue()

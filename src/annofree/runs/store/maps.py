@@ -12,13 +12,13 @@ from annofree.formats.label_maps import CLASSES_FILE, ClassList, read_label_map
 from annofree.formats.panoptic import PanopticFile
 from annofree.io.coco_stream import stream_coco
 from annofree.render.page_maps import Segments
-from annofree.runs.store.counts import PictureCount
+from annofree.runs.store.counts import ImageCount
 from annofree.runs.store.names import ResultName, ResultNames
 
-__all__ = ["names_of_maps", "pictures_with_maps", "read_labels", "read_panoptic"]
+__all__ = ["count_mapped_images", "list_map_names", "read_labels", "read_panoptic"]
 
 
-def pictures_with_maps(run: Path, shares: Any) -> Iterator[PictureCount]:
+def count_mapped_images(run: Path, shares: Any) -> Iterator[ImageCount]:
     """Yield the images of a run without instances, by its label maps, else by its panoptic maps; their size is (0, 0).
 
     ``shares`` is what labels/shares.json holds, None where there is none.
@@ -28,17 +28,17 @@ def pictures_with_maps(run: Path, shares: Any) -> Iterator[PictureCount]:
     if isinstance(listed, dict):
         named = _results(run, lambda result: result.stem)
         for result in (named.get(stem) or ResultName(stem, stem, stem) for stem in listed):
-            yield _picture(result, labels=True, panoptic=panoptic.is_file())
+            yield _image(result, labels=True, panoptic=panoptic.is_file())
     elif panoptic.is_file():
         named = _results(run, lambda result: result.portable)
         stems = (str(row["file_name"]).removesuffix(".png") for kind, row in stream_coco(panoptic) if kind == "images")
         for result in (named.get(stem) or ResultName(stem, stem, stem) for stem in stems):
-            yield _picture(result, labels=False, panoptic=True)
+            yield _image(result, labels=False, panoptic=True)
 
 
-def _picture(result: ResultName, *, labels: bool, panoptic: bool) -> PictureCount:
+def _image(result: ResultName, *, labels: bool, panoptic: bool) -> ImageCount:
     overlay = f"overlays-semantic/{result.stem}.jpg" if labels else ""
-    return PictureCount(
+    return ImageCount(
         result.file_name,
         (0, 0),
         overlay,
@@ -55,10 +55,10 @@ def _results(run: Path, key: Callable[[ResultName], str]) -> dict[str, ResultNam
     except (OSError, ValueError):
         return {}
     names = ResultNames(ids)
-    return {key(result): result for result in map(names.of, ids)}
+    return {key(result): result for result in map(names.find_names, ids)}
 
 
-def names_of_maps(run: Path) -> list[str]:
+def list_map_names(run: Path) -> list[str]:
     """Return the names that the maps of a run may have, its background first where it has one."""
     labels, panoptic = run / "labels", run / "panoptic.json"
     names = list(ClassList.read(labels).names) if (labels / CLASSES_FILE).is_file() else []
@@ -67,9 +67,9 @@ def names_of_maps(run: Path) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def read_labels(run: Path, pictures: Collection[PictureCount]) -> Mapping[str, Callable[[], Segments]]:
+def read_labels(run: Path, images: Collection[ImageCount]) -> Mapping[str, Callable[[], Segments]]:
     """Return a reader for the label map of each image that has one, by its file in the run; a reader may raise InputError."""
-    places = [p.labels for p in pictures if p.labels]
+    places = [p.labels for p in images if p.labels]
     if not places or not (run / "labels" / CLASSES_FILE).is_file():
         return {}
     classes = ClassList.read(run / "labels")
@@ -81,9 +81,9 @@ def read_labels(run: Path, pictures: Collection[PictureCount]) -> Mapping[str, C
     return {place: _later(read, place) for place in places}
 
 
-def read_panoptic(run: Path, pictures: Collection[PictureCount]) -> Mapping[str, Callable[[], Segments]]:
+def read_panoptic(run: Path, images: Collection[ImageCount]) -> Mapping[str, Callable[[], Segments]]:
     """Return a reader for the panoptic map of each image that has one, as ``read_labels`` does."""
-    path, places = run / "panoptic.json", {p.panoptic for p in pictures if p.panoptic}
+    path, places = run / "panoptic.json", {p.panoptic for p in images if p.panoptic}
     if not places or not path.is_file():
         return {}
     rows: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
@@ -96,7 +96,7 @@ def read_panoptic(run: Path, pictures: Collection[PictureCount]) -> Mapping[str,
 
     def read(row: Mapping[str, Any]) -> Segments:
         _inside(run, f"panoptic/{row['file_name']}")
-        return file.segments(row), {s["id"]: names[s["category_id"]] for s in row["segments_info"]}
+        return file.read_segments(row), {s["id"]: names[s["category_id"]] for s in row["segments_info"]}
 
     return {f"panoptic/{row['file_name']}": _later(read, row) for row in file.annotations}
 

@@ -31,7 +31,7 @@ class ResultNames:
     differs from another in capitals alone.
 
     >>> names = ResultNames(["x/a.png", "x/a.webp", "../b.png"])
-    >>> names.of("x/a.png").stem, names.of("x/a.webp").stem, names.of("../b.png").stem
+    >>> names.find_names("x/a.png").stem, names.find_names("x/a.webp").stem, names.find_names("../b.png").stem
     ('x/a', 'x/a.webp', 'b')
     """
 
@@ -47,7 +47,7 @@ class ResultNames:
             if (stem, portable) != (plain.stem, plain.portable):
                 self._odd[id_] = ResultName(plain.file_name, stem, portable)
 
-    def of(self, id_: str) -> ResultName:
+    def find_names(self, id_: str) -> ResultName:
         """The names of one of the images."""
         return self._odd.get(id_) or _plain(id_)
 

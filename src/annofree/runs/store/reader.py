@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 
 from annofree.errors import InputError
-from annofree.formats.annotations import Thing, thing_of
+from annofree.formats.annotations import Annotation, read_annotation
 from annofree.io.coco_stream import stream_coco
-from annofree.runs.store.counts import PictureCount
-from annofree.runs.store.summary import RunSummary, pictures_root
+from annofree.runs.store.counts import ImageCount
+from annofree.runs.store.summary import RunSummary, find_images_root
 from annofree.structures import Detections
 
 __all__ = ["RunLabels", "Spool", "StoredRun"]
@@ -47,37 +47,37 @@ class StoredRun:
         summary = RunSummary.read(run, best=0)
         if not summary.has_instances:
             raise InputError(f"expected instances in the run {run}, and there are none; run segment --task instance")
-        root = images or pictures_root(run)
+        root = images or find_images_root(run)
         if root is None or not root.is_dir():
             raise InputError(f"expected the pictures of the run {run}, but they are not where it had them; name them: --images")
         names = tuple(count.name for count in summary.classes.values())
         return cls(run / "annotations.json", root.resolve(), names, summary)
 
-    def pictures(self) -> Iterator[RunLabels]:
+    def read_images(self) -> Iterator[RunLabels]:
         """What was found in each image, strongest first, in the order of the run."""
         due = iter(self.summary.pictures.items())
         rows = (row for kind, row in stream_coco(self.annotations) if kind == "annotations")
         for id_, group in groupby(rows, lambda row: row["image_id"]):
             own = list(group)
-            for other, picture in due:
-                yield self._found(picture, own if other == id_ else [])
+            for other, image in due:
+                yield self._found(image, own if other == id_ else [])
                 if other == id_:
                     break
             else:
                 raise InputError(
                     f"expected {self.annotations} picture by picture, as runs write it; image {id_} is out of order"
                 )
-        for _, picture in due:
-            yield self._found(picture, [])
+        for _, image in due:
+            yield self._found(image, [])
 
-    def _found(self, picture: PictureCount, rows: list[dict[str, Any]]) -> RunLabels:
+    def _found(self, image: ImageCount, rows: list[dict[str, Any]]) -> RunLabels:
         """Only the categories that an image has are looked at: a vocabulary may have thousands."""
         used = {row["category_id"]: self.summary.classes[row["category_id"]].name for row in rows}
-        things = [thing_of(row, used, picture.size) for row in rows]
-        return RunLabels(picture.file_name, _detections(picture.size, self.names, things))
+        things = [read_annotation(row, used, image.size) for row in rows]
+        return RunLabels(image.file_name, _detections(image.size, self.names, things))
 
 
-def _detections(size: tuple[int, int], names: tuple[str, ...], things: Iterable[Thing]) -> Detections:
+def _detections(size: tuple[int, int], names: tuple[str, ...], things: Iterable[Annotation]) -> Detections:
     """Things that have masks, strongest first."""
     scored = [(1.0 if t.score is None else t.score, t) for t in things if t.rle is not None]
     scored.sort(key=lambda pair: -pair[0])

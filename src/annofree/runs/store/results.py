@@ -14,7 +14,7 @@ from typing import Any
 from annofree.io.atomic import write_atomic
 from annofree.io.json_stream import write_lists
 
-__all__ = ["Rows", "mean_shares", "write_annotations", "write_panoptic", "write_shares"]
+__all__ = ["Rows", "average_shares", "write_annotations", "write_panoptic", "write_shares"]
 
 Row = dict[str, Any]
 Rows = Callable[[], Iterable[Row]]
@@ -33,15 +33,15 @@ def write_panoptic(path: Path, categories: Sequence[Mapping[str, Any]], rows: Ro
     write_lists(path, {"images": _panoptic(rows, 0), "annotations": _panoptic(rows, 1), "categories": categories})
 
 
-def mean_shares(rows: Rows) -> dict[str, float]:
+def average_shares(rows: Rows) -> dict[str, float]:
     """The mean part of an image that each name of the label maps has, the largest first."""
     sums: dict[str, float] = {}
-    pictures = 0
+    images = 0
     for row in _done(rows):
         for name, share in row.get("shares", {}).items():
             sums[name] = sums.get(name, 0.0) + share
-        pictures += "shares" in row
-    return dict(sorted(((name, total / pictures) for name, total in sums.items()), key=lambda item: -item[1]))
+        images += "shares" in row
+    return dict(sorted(((name, total / images) for name, total in sums.items()), key=lambda item: -item[1]))
 
 
 def write_shares(path: Path, mean: Mapping[str, float], rows: Rows) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.coco_stream import stream_coco
-from annofree.runs.store.counts import BINS, ClassCount, Crop, PictureCount
-from annofree.runs.store.maps import pictures_with_maps
+from annofree.runs.store.counts import BINS, ClassCount, Crop, ImageCount
+from annofree.runs.store.maps import count_mapped_images
 
-__all__ = ["RunSummary", "pictures_root", "quarantined", "read_about"]
+__all__ = ["RunSummary", "find_images_root", "read_about", "read_quarantine"]
 
 
 @dataclass
@@ -24,7 +24,7 @@ class RunSummary:
     """
 
     about: Mapping[str, Any]
-    pictures: dict[int, PictureCount] = field(default_factory=dict)
+    pictures: dict[int, ImageCount] = field(default_factory=dict)
     classes: dict[int, ClassCount] = field(default_factory=dict)
     quarantine: dict[str, str] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
@@ -38,18 +38,18 @@ class RunSummary:
         """
         about = read_about(run)
         annotations = run / "annotations.json"
-        summary = cls(about, quarantine=quarantined(run, about), has_instances=annotations.is_file())
+        summary = cls(about, quarantine=read_quarantine(run, about), has_instances=annotations.is_file())
         shares = read_json(run / "labels" / "shares.json")
         summary.shares = dict(shares["mean"]) if isinstance(shares, dict) and isinstance(shares.get("mean"), dict) else {}
         if summary.has_instances:
             summary._count(annotations, best)
         else:
-            summary.pictures = dict(enumerate(pictures_with_maps(run, shares), 1))
+            summary.pictures = dict(enumerate(count_mapped_images(run, shares), 1))
         return summary
 
     def _count(self, path: Path, best: int) -> None:
         """Take images and categories first, then the annotations, wherever in the file they stand."""
-        takes: Mapping[str, Callable[[Mapping[str, Any]], None]] = {"images": self._picture, "categories": self._category}
+        takes: Mapping[str, Callable[[Mapping[str, Any]], None]] = {"images": self._image, "categories": self._category}
         waiting = False
         try:
             for kind, row in stream_coco(path):
@@ -64,20 +64,20 @@ class RunSummary:
         except (KeyError, TypeError) as problem:
             raise InputError(f"expected COCO instances in {path}, but a row lacks {problem}") from None
 
-    def _picture(self, row: Mapping[str, Any]) -> None:
+    def _image(self, row: Mapping[str, Any]) -> None:
         size = int(row["height"]), int(row["width"])
         overlay, labels, panoptic = (str(row.get(key) or "") for key in ("overlay", "labels", "panoptic"))
-        self.pictures[row["id"]] = PictureCount(str(row["file_name"]), size, overlay, labels, panoptic)
+        self.pictures[row["id"]] = ImageCount(str(row["file_name"]), size, overlay, labels, panoptic)
 
     def _category(self, row: Mapping[str, Any]) -> None:
         self.classes[row["id"]] = ClassCount(str(row["name"]))
 
     def _annotation(self, row: Mapping[str, Any], best: int) -> None:
-        score, picture = float(row.get("score", 1.0)), self.pictures[row["image_id"]]
+        score, image = float(row.get("score", 1.0)), self.pictures[row["image_id"]]
         x, y, width, height = (float(v) for v in row["bbox"])
-        picture.instances += 1
-        picture.scores += score
-        picture.area += float(row.get("area", width * height))
+        image.instances += 1
+        image.scores += score
+        image.area += float(row.get("area", width * height))
         crop = Crop(score, row["image_id"], (x, y, x + width, y + height), row.get("segmentation") or None)
         self.classes[row["category_id"]].add(row["image_id"], score, crop, best)
 
@@ -91,7 +91,7 @@ class RunSummary:
         """The histogram of all scores."""
         return [sum(column) for column in zip(*(c.bins for c in self.classes.values()), strict=True)] or [0] * BINS
 
-    def models(self) -> list[Mapping[str, Any]]:
+    def list_models(self) -> list[Mapping[str, Any]]:
         """What run.json says of each model, each once."""
         provenance = self.about.get("provenance") or {}
         methods = provenance.get("methods") or [provenance]
@@ -129,7 +129,7 @@ def read_about(run: Path) -> dict[str, Any]:
     return about
 
 
-def pictures_root(run: Path) -> Path | None:
+def find_images_root(run: Path) -> Path | None:
     """Return the image root of a run, None if unknown or missing."""
     settings = read_json(run / "shards" / "settings.json")
     asked = settings.get("asked") if isinstance(settings, dict) else None
@@ -137,7 +137,7 @@ def pictures_root(run: Path) -> Path | None:
     return Path(root) if isinstance(root, str) and Path(root).is_dir() else None
 
 
-def quarantined(run: Path, about: Mapping[str, Any]) -> dict[str, str]:
+def read_quarantine(run: Path, about: Mapping[str, Any]) -> dict[str, str]:
     """Return why images were left out, by name, from quarantine.json, or where there is none from run.json's ``failed``.
 
     quarantine.json is {"name": "reason"} or a list of {"id": "name", "reason": "reason"}.

@@ -14,9 +14,9 @@ import numpy as np
 import PIL.Image
 from PIL import ImageEnhance, ImageFilter
 
-__all__ = ["Axis", "Colour", "Light", "draw_light"]
+__all__ = ["Axis", "Color", "ColorChange", "draw_light"]
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 _STEPS = ("brightness", "contrast", "saturation", "hue")
 
@@ -50,19 +50,19 @@ class Axis:
             return cls(count, scaled, 0, side - scaled if far else 0, scaled)
         return cls(count, scaled, int(where * (scaled - side + 1)), 0, side)
 
-    def sources(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def list_sources(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """The source line under the center of each line in the window, (length,)."""
         lines = np.arange(self.begin, self.begin + self.length, dtype=np.int64)
         return (2 * lines + 1) * self.count // (2 * self.scaled)
 
-    def source_span(self, begin: int, end: int) -> tuple[float, float]:
+    def find_source_span(self, begin: int, end: int) -> tuple[float, float]:
         """Where scaled lines ``begin`` to ``end``, counted within the window, lie in the source."""
         step = self.count / self.scaled
         return (self.begin + begin) * step, min((self.begin + end) * step, self.count)
 
 
 @dataclass(frozen=True)
-class Light:
+class ColorChange:
     """A drawn change of colors: jitter ``steps`` (name, amount) in order, then ``grey``, then a blur of ``sigma`` px.
 
     Brightness, contrast and saturation are factors, hue is a part of the color circle.
@@ -77,7 +77,7 @@ class Light:
         """Px over which the blur, which is three box blurs, carries a color at most."""
         return math.ceil(3 * self.sigma)
 
-    def on(self, picture: PIL.Image.Image, mean: Colour) -> tuple[PIL.Image.Image, Colour]:
+    def apply(self, image: PIL.Image.Image, mean: Color) -> tuple[PIL.Image.Image, Color]:
         """Change an image, or a part of one, and the image's ``mean`` color with it.
 
         Contrast turns about the gray of ``mean``, which changes step by step like any pixel, so that a part of an image comes
@@ -85,35 +85,35 @@ class Light:
         """
         pivot = PIL.Image.new("RGB", (1, 1), mean)
         for name, amount in self.steps:
-            grey = int(np.asarray(pivot.convert("L"))[0, 0])
-            picture, pivot = (_jittered(p, name, amount, grey) for p in (picture, pivot))
+            gray = int(np.asarray(pivot.convert("L"))[0, 0])
+            image, pivot = (_jittered(p, name, amount, gray) for p in (image, pivot))
         if self.grey:
-            picture, pivot = (p.convert("L").convert("RGB") for p in (picture, pivot))
+            image, pivot = (p.convert("L").convert("RGB") for p in (image, pivot))
         if self.sigma:
-            picture = picture.filter(ImageFilter.GaussianBlur(self.sigma))
+            image = image.filter(ImageFilter.GaussianBlur(self.sigma))
         red, green, blue = np.asarray(pivot)[0, 0].tolist()
-        return picture, (red, green, blue)
+        return image, (red, green, blue)
 
 
-def _jittered(picture: PIL.Image.Image, name: str, amount: float, grey: int) -> PIL.Image.Image:
+def _jittered(image: PIL.Image.Image, name: str, amount: float, gray: int) -> PIL.Image.Image:
     if name == "hue":
-        hue, saturation, value = picture.convert("HSV").split()
+        hue, saturation, value = image.convert("HSV").split()
         turned = hue.point(np.roll(np.arange(256), -int(amount * 255)).tolist())
         return PIL.Image.merge("HSV", (turned, saturation, value)).convert("RGB")
     if name == "saturation":
-        return ImageEnhance.Color(picture).enhance(amount)
-    centre = (grey, grey, grey) if name == "contrast" else (0, 0, 0)
-    return PIL.Image.blend(PIL.Image.new("RGB", picture.size, centre), picture, amount)
+        return ImageEnhance.Color(image).enhance(amount)
+    center = (gray, gray, gray) if name == "contrast" else (0, 0, 0)
+    return PIL.Image.blend(PIL.Image.new("RGB", image.size, center), image, amount)
 
 
 def draw_light(
     rng: np.random.Generator,
     jitter: Sequence[float],
     jitter_share: float,
-    grey: float,
+    gray: float,
     blur: float,
     sigma: Sequence[float],
-) -> Light:
+) -> ColorChange:
     """Draw a light: with probability ``jitter_share`` a jitter, with ``grey`` no color, with ``blur`` a blur.
 
     ``jitter`` is the reach of brightness, contrast and saturation about 1, and of hue about 0, applied in random order;
@@ -122,6 +122,6 @@ def draw_light(
     factors = [float(rng.uniform(max(0.0, 1 - reach), 1 + reach)) for reach in jitter[:3]]
     amounts = dict(zip(_STEPS, [*factors, float(rng.uniform(-jitter[3], jitter[3]))], strict=True))
     order = [_STEPS[i] for i in rng.permutation(len(_STEPS))]
-    jittered, greyed, blurred = (float(p) > u for p, u in zip((jitter_share, grey, blur), rng.random(3), strict=True))
+    jittered, grayed, blurred = (float(p) > u for p, u in zip((jitter_share, gray, blur), rng.random(3), strict=True))
     width = float(rng.uniform(sigma[0], sigma[1]))
-    return Light(tuple((name, amounts[name]) for name in order) if jittered else (), greyed, width if blurred else 0.0)
+    return ColorChange(tuple((name, amounts[name]) for name in order) if jittered else (), grayed, width if blurred else 0.0)

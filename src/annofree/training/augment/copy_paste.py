@@ -20,10 +20,10 @@ from annofree.errors import InputError
 from annofree.ops.rle import rle_area
 from annofree.retrieval.archive import Archive, PseudoMask
 from annofree.structures import BoolArray, IntArray
-from annofree.training.augment.color import Axis, Light, draw_light
-from annofree.training.augment.object_crops import Album, Axes, Subject
+from annofree.training.augment.color import Axis, ColorChange, draw_light
+from annofree.training.augment.object_crops import Axes, CropCache, ObjectCrop
 
-__all__ = ["VARIANTS", "CopyPaste", "CopyPasteSettings", "PastedScene", "PictureDraw", "SceneDraw"]
+__all__ = ["VARIANTS", "CopyPaste", "CopyPasteSettings", "ImageDraw", "PastedScene", "SceneDraw"]
 
 Pixels = npt.NDArray[np.uint8]
 Owners = npt.NDArray[np.uint8]
@@ -95,7 +95,7 @@ VARIANTS: Mapping[str, CopyPasteSettings] = {
 """default: what the paper says; official: with the slips of the released code."""
 
 
-class PictureDraw(NamedTuple):
+class ImageDraw(NamedTuple):
     """What is drawn for one image of a scene.
 
     ``class_id`` it is called by; ``far``: whether too small an image goes to the bottom and to the right; ``window``: where
@@ -108,11 +108,11 @@ class PictureDraw(NamedTuple):
     far: tuple[bool, bool]
     window: tuple[float, float]
     flip: bool
-    light: Light
+    light: ColorChange
     place: tuple[float, float]
 
 
-SceneDraw = tuple[PictureDraw, ...]
+SceneDraw = tuple[ImageDraw, ...]
 """The images of a scene, the canvas first."""
 
 
@@ -153,12 +153,12 @@ class CopyPaste:
                 "set ignored to a higher number, such as 1000"
             )
         self.names, self.settings = archive.names, settings
-        self._archive, self._album = archive, Album(archive, masks, memory)
+        self._archive, self._album = archive, CropCache(archive, masks, memory)
         self._by_class = [_usable(archive, masks, name) for name in archive.names]
         self._all = [(k, id_) for k, ids in enumerate(self._by_class) for id_ in ids]
         self.left_out = len(archive.ids) - len({id_ for _, id_ in self._all})
 
-    def scene(self, rng: np.random.Generator) -> PastedScene:
+    def make_scene(self, rng: np.random.Generator) -> PastedScene:
         """Make the next scene."""
         return self.render(self.draw(rng))
 
@@ -171,18 +171,18 @@ class CopyPaste:
             chosen = [(class_id, ids[i]) for i in rng.integers(len(ids), size=count)]
         else:
             chosen = [self._all[i] for i in rng.integers(len(self._all), size=count)]
-        return tuple(self._draw_picture(rng, class_id, id_) for class_id, id_ in chosen)
+        return tuple(self._draw_image(rng, class_id, id_) for class_id, id_ in chosen)
 
-    def _draw_picture(self, rng: np.random.Generator, class_id: int, id_: str) -> PictureDraw:
+    def _draw_image(self, rng: np.random.Generator, class_id: int, id_: str) -> ImageDraw:
         s = self.settings
         scale = float(rng.uniform(s.scale[0], s.scale[1]))
         corner = int(np.searchsorted(np.cumsum(s.corners)[:-1], rng.random(), side="right"))
         down, across, up_down, left_right, mirrored = rng.random(5).tolist()
         light = draw_light(rng, s.jitter, s.jitter_share, s.grey, s.blur, s.sigma)
         if s.last_class_wins:
-            class_id = self.names.index(self._archive.classes_of(id_)[-1])
+            class_id = self.names.index(self._archive.list_classes(id_)[-1])
         far = corner in (0, 2), corner in (0, 1)
-        return PictureDraw(id_, class_id, scale, far, (down, across), mirrored < s.flip, light, (up_down, left_right))
+        return ImageDraw(id_, class_id, scale, far, (down, across), mirrored < s.flip, light, (up_down, left_right))
 
     def render(self, draw: SceneDraw) -> PastedScene:
         """Make the scene that was drawn; raises ImageError for an image that cannot be read."""
@@ -191,25 +191,25 @@ class CopyPaste:
             self._paste(image, owner, number, picture)
         return _with_truth(image, owner, [picture.class_id for picture in draw], self.settings)
 
-    def _canvas(self, draw: PictureDraw) -> tuple[Pixels, Owners]:
+    def _canvas(self, draw: ImageDraw) -> tuple[Pixels, Owners]:
         """The first image: its window (S, S, 3), and a map of owners (S, S), 1 where its object is."""
         subject, axes = self._opened(draw)
         window = tuple(slice(axis.start, axis.start + axis.length) for axis in axes)
         size = self.settings.crop, self.settings.crop
         image, owner = np.empty((*size, 3), np.uint8), np.full(size, _PADDING, np.uint8)
-        content, image[:] = subject.content(axes, draw.light)
+        content, image[:] = subject.cut_content(axes, draw.light)
         image[window], owner[window] = content, 0
-        mask, (top, left) = subject.object(axes)
+        mask, (top, left) = subject.cut_object(axes)
         owner[window][top : top + mask.shape[0], left : left + mask.shape[1]] = mask
         return (np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(owner[:, ::-1])) if draw.flip else (image, owner)
 
-    def _paste(self, image: Pixels, owner: Owners, number: int, draw: PictureDraw) -> None:
+    def _paste(self, image: Pixels, owner: Owners, number: int, draw: ImageDraw) -> None:
         """Lay the object of an image over what is there, if its window has any of it."""
         subject, axes = self._opened(draw)
-        mask, (top, left) = subject.object(axes)
+        mask, (top, left) = subject.cut_object(axes)
         if not mask.size:
             return
-        pixels = subject.part(axes, (top, left, top + mask.shape[0], left + mask.shape[1]), draw.light)
+        pixels = subject.cut_part(axes, (top, left, top + mask.shape[0], left + mask.shape[1]), draw.light)
         if draw.flip:
             mask, pixels = mask[:, ::-1], pixels[:, ::-1]
         if self.settings.lose_last_line:
@@ -219,7 +219,7 @@ class CopyPaste:
         np.copyto(image[window], pixels, where=mask[..., None])
         owner[window][mask] = number
 
-    def _opened(self, draw: PictureDraw) -> tuple[Subject, Axes]:
+    def _opened(self, draw: ImageDraw) -> tuple[ObjectCrop, Axes]:
         subject = self._album.open(draw.id)
         ends = zip(subject.size, draw.far, draw.window, strict=True)
         rows, columns = (Axis.placed(n, draw.scale, self.settings.crop, far, where) for n, far, where in ends)

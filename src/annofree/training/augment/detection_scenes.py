@@ -18,14 +18,14 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from annofree.datasets.labelled import Labelled
-from annofree.detectors.preprocessing import working_size
-from annofree.detectors.types import Target
+from annofree.datasets.labeled import Labeled
+from annofree.detectors.preprocessing import compute_working_size
+from annofree.detectors.types import DetectionTargets
 from annofree.errors import InputError
-from annofree.ops.boxes import tight_boxes
+from annofree.ops.boxes import compute_tight_boxes
 from annofree.structures import IntArray
 from annofree.training.augment.color import Axis, draw_light
-from annofree.training.augment.layers import Cutouts, Layer, Pixels, View, laid_over, view
+from annofree.training.augment.layers import Cutouts, Layer, Pixels, WindowView, crop_view, lay_over
 
 __all__ = ["DetectionScenes", "Scene", "SceneSettings"]
 
@@ -87,46 +87,46 @@ class Scene(NamedTuple):
     """An image, ``pixels`` (3, H, W) uint8, and what there is to find in it: its own things, then those pasted in."""
 
     pixels: Tensor
-    target: Target
+    target: DetectionTargets
 
 
 class DetectionScenes:
     """Makes scenes of labeled images, each seen as often as its ``repeats`` say.
 
     Decoded images are kept up to ``memory`` bytes, those used last.  Threads may share one.  Raises InputError where no
-    image can be used, and, when a scene meets it, what ``Labelled.open`` does.
+    image can be used, and, when a scene meets it, what ``Labeled.open`` does.
     """
 
-    def __init__(self, labelled: Labelled, settings: SceneSettings | None = None, memory: int = 1 << 28) -> None:
+    def __init__(self, labeled: Labeled, settings: SceneSettings | None = None, memory: int = 1 << 28) -> None:
         self.settings = settings or SceneSettings()
-        self._album = _Album(labelled, memory)
-        filled = np.flatnonzero(labelled.counts > 0)
+        self._album = _ImageCache(labeled, memory)
+        filled = np.flatnonzero(labeled.counts > 0)
         if not len(filled):
-            raise InputError(f"expected labelled things to make scenes of, but none of {len(labelled)} pictures has any")
-        if labelled.repeats.min() <= 0:
-            raise InputError(f"expected pictures to repeat more than 0 times, got {labelled.repeats.min():g}")
-        self._filled = _Urn.of(filled, labelled)
-        self._all = _Urn.of(np.arange(len(labelled)), labelled) if self.settings.empty else self._filled
+            raise InputError(f"expected labelled things to make scenes of, but none of {len(labeled)} pictures has any")
+        if labeled.repeats.min() <= 0:
+            raise InputError(f"expected pictures to repeat more than 0 times, got {labeled.repeats.min():g}")
+        self._filled = _Urn.of(filled, labeled)
+        self._all = _Urn.of(np.arange(len(labeled)), labeled) if self.settings.empty else self._filled
 
-    def scene(self, rng: np.random.Generator) -> Scene:
+    def make_scene(self, rng: np.random.Generator) -> Scene:
         """Make the next scene; the same for the same random generator."""
         own = self._album.open(self._all.draw(rng))
-        layer = view(own, self._view(rng, own))
+        layer = crop_view(own, self._view(rng, own))
         if rng.random() < self.settings.copy_paste:
             layer = self._pasted(rng, layer)
-        layer = layer.visible(self.settings.least_visible, self.settings.min_area)
+        layer = layer.drop_hidden(self.settings.least_visible, self.settings.min_area)
         return _scene(layer, self._lit(rng, layer.pixels))
 
-    def _view(self, rng: np.random.Generator, own: Cutouts) -> View:
+    def _view(self, rng: np.random.Generator, own: Cutouts) -> WindowView:
         """Draw a window of an image, its size in the scene, and whether it is mirrored."""
         s = self.settings
         side, cut, flip = int(rng.choice(s.sides)), rng.random() < s.crop, rng.random() < s.flip
         shares, places = rng.uniform(s.crop_least, 1, 2) if cut else np.ones(2), rng.random(2)
         height, width = (max(1, round(n * share)) for n, share in zip(own.pixels.shape[:2], shares.tolist(), strict=True))
-        lengths = working_size((height, width), side, s.longest)
+        lengths = compute_working_size((height, width), side, s.longest)
         given = zip(own.pixels.shape[:2], (height, width), lengths, places.tolist(), strict=True)
         rows, columns = (_axis(*one) for one in given)
-        return View(rows, columns, flip)
+        return WindowView(rows, columns, flip)
 
     def _pasted(self, rng: np.random.Generator, layer: Layer) -> Layer:
         """Paste some things of another image, which may be the same one."""
@@ -138,9 +138,9 @@ class DetectionScenes:
         size, room = other.pixels.shape[:2], layer.pixels.shape[:2]
         factor = scale * min(room[0] / size[0], room[1] / size[1])
         scaled = max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
-        above = view(other.some(chosen), View.whole((size[0], size[1]), scaled, flip)).visible(0.0, s.min_area)
+        above = crop_view(other.select(chosen), WindowView.whole((size[0], size[1]), scaled, flip)).drop_hidden(0.0, s.min_area)
         y, x = (int(u * (n - m + 1)) for u, n, m in zip(places, room, scaled, strict=True))
-        return laid_over(layer, above, (y, x), s.most_hidden)
+        return lay_over(layer, above, (y, x), s.most_hidden)
 
     def _lit(self, rng: np.random.Generator, pixels: Pixels) -> Pixels:
         s = self.settings
@@ -148,7 +148,7 @@ class DetectionScenes:
         if not light.steps:
             return pixels
         red, green, blue = np.rint(pixels.mean((0, 1))).astype(int).tolist()
-        return np.asarray(light.on(PIL.Image.fromarray(pixels), (red, green, blue))[0])
+        return np.asarray(light.apply(PIL.Image.fromarray(pixels), (red, green, blue))[0])
 
 
 def _axis(count: int, window: int, length: int, place: float) -> Axis:
@@ -158,8 +158,8 @@ def _axis(count: int, window: int, length: int, place: float) -> Axis:
 
 
 def _scene(layer: Layer, pixels: Pixels) -> Scene:
-    boxes, masks = torch.from_numpy(tight_boxes(layer.masks)), torch.from_numpy(np.ascontiguousarray(layer.masks))
-    target = Target(boxes, torch.from_numpy(layer.class_ids.copy()), masks)
+    boxes, masks = torch.from_numpy(compute_tight_boxes(layer.masks)), torch.from_numpy(np.ascontiguousarray(layer.masks))
+    target = DetectionTargets(boxes, torch.from_numpy(layer.class_ids.copy()), masks)
     return Scene(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), target)
 
 
@@ -171,19 +171,19 @@ class _Urn:
     ends: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, indices: IntArray, labelled: Labelled) -> _Urn:
-        return cls(indices, np.cumsum(labelled.repeats[indices], dtype=np.float64))
+    def of(cls, indices: IntArray, labeled: Labeled) -> _Urn:
+        return cls(indices, np.cumsum(labeled.repeats[indices], dtype=np.float64))
 
     def draw(self, rng: np.random.Generator) -> int:
         place = np.searchsorted(self.ends, rng.random() * self.ends[-1], side="right")
         return int(self.indices[min(int(place), len(self.indices) - 1)])
 
 
-class _Album:
+class _ImageCache:
     """Opens images, and keeps those used last within ``memory`` bytes."""
 
-    def __init__(self, labelled: Labelled, memory: int) -> None:
-        self._labelled, self._memory = labelled, memory
+    def __init__(self, labeled: Labeled, memory: int) -> None:
+        self._labelled, self._memory = labeled, memory
         self._kept: OrderedDict[int, Cutouts] = OrderedDict()
         self._used, self._lock = 0, Lock()
 
@@ -192,10 +192,10 @@ class _Album:
             if index in self._kept:
                 self._kept.move_to_end(index)
                 return self._kept[index]
-        picture = Cutouts.of(self._labelled.open(index))
+        image = Cutouts.of(self._labelled.open(index))
         with self._lock:
-            self._used += 0 if index in self._kept else picture.memory
-            self._kept[index] = picture
+            self._used += 0 if index in self._kept else image.memory
+            self._kept[index] = image
             while self._used > self._memory:
                 self._used -= self._kept.popitem(last=False)[1].memory
-        return picture
+        return image

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Draw", "Light", "Pairs", "Paster", "calmest"]
+__all__ = ["Paster", "PhotometricChange", "RandomDraw", "ViewPairs", "find_calmest"]
 
 _CALM, _BUSY = (32, 48), (48, 64, 80)  # px of windows that are cut
 _STRIDE = 8  # px between windows
@@ -22,27 +22,27 @@ _BLOBS = 3  # in a layer at most; the first is always there
 _EDGE = 2.5  # 1 / _EDGE of a view's side is how steep the edge of a blob is
 
 
-class Draw:
+class RandomDraw:
     """Uniform random numbers, all from one generator."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
 
-    def between(self, low: float, high: float, *shape: int) -> Tensor:
+    def draw_between(self, low: float, high: float, *shape: int) -> Tensor:
         """Numbers from ``low`` to ``high``."""
         return low + (high - low) * torch.rand(*shape, generator=self.generator)
 
-    def one_of(self, count: int, *shape: int) -> Tensor:
+    def draw_integers(self, count: int, *shape: int) -> Tensor:
         """Whole numbers below ``count``."""
         return torch.randint(count, shape, generator=self.generator)
 
-    def true(self, share: float, *shape: int) -> Tensor:
+    def draw_booleans(self, share: float, *shape: int) -> Tensor:
         """Booleans of which ``share`` are true."""
-        return self.between(0, 1, *shape) < share
+        return self.draw_between(0, 1, *shape) < share
 
 
 @dataclass(frozen=True)
-class Pairs:
+class ViewPairs:
     """Two views of each blob: ``pixels`` (2, B, 3, S, S), ``pasted`` (2, B, S, S) opacity, ``poses`` (2, B, 2, 3).
 
     A pose maps x y 1 of a view to x y of the layer that the blob was drawn on, in -1 .. 1 as ``affine_grid`` has them.
@@ -52,114 +52,119 @@ class Pairs:
     pasted: Tensor
     poses: Tensor
 
-    def ground(self, cells: int) -> Tensor:
+    def measure_ground(self, cells: int) -> Tensor:
         """Share (2, B, cells * cells) of each patch that nothing was pasted over."""
         return 1 - F.adaptive_avg_pool2d(self.pasted, cells).flatten(2)
 
-    def places(self, cells: int) -> Tensor:
+    def locate_patches(self, cells: int) -> Tensor:
         """Where the center of each patch of the first view lies in the second, x y (B, cells * cells, 2) in -1 .. 1."""
-        centres = F.affine_grid(torch.eye(2, 3)[None], [1, 1, cells, cells], align_corners=False).reshape(-1, 2)
+        centers = F.affine_grid(torch.eye(2, 3)[None], [1, 1, cells, cells], align_corners=False).reshape(-1, 2)
         (turn, shift), (other, moved) = ((pose[:, :, :2], pose[:, None, :, 2]) for pose in self.poses)
-        layer = centres @ turn.transpose(1, 2) + shift
+        layer = centers @ turn.transpose(1, 2) + shift
         places: Tensor = (layer - moved) @ torch.linalg.inv(other).transpose(1, 2)
         return places
 
 
-class Paster(Draw):
+class Paster(RandomDraw):
     """Pastes blobs of images (N, 3, H, W) uint8 over others of them."""
 
     def __init__(self, images: Tensor, generator: torch.Generator) -> None:
         super().__init__(generator)
         self.images = images.permute(0, 2, 3, 1).contiguous()
-        self.calm = {side: calmest(images, side) for side in _CALM}
-        self.busy = {side: calmest(images, side, busiest=True) for side in _BUSY}
+        self.calm = {side: find_calmest(images, side) for side in _CALM}
+        self.busy = {side: find_calmest(images, side, busiest=True) for side in _BUSY}
 
-    def pairs(self, count: int, size: int) -> Pairs:
+    def paste_pairs(self, count: int, size: int) -> ViewPairs:
         """Paste ``count`` layers of blobs twice each, in two poses, on two grounds."""
-        layer, blobs = self.cut(self.busy, count, size), self.blobs(count, size)
-        both, pasted, poses = [], [], [self.pose(count) for _ in range(2)]
+        layer, blobs = self.cut(self.busy, count, size), self.draw_blobs(count, size)
+        both, pasted, poses = [], [], [self.draw_pose(count) for _ in range(2)]
         for pose in poses:
             moved = _posed(torch.cat([layer * blobs, blobs], 1), pose)
             pasted.append(moved[:, 3])
-            both.append(self.shaded(self.cut(self.calm, count, size), moved[:, 3:]) * (1 - moved[:, 3:]) + moved[:, :3])
-        return Pairs(torch.stack(both), torch.stack(pasted), torch.stack(poses))
+            both.append(self.shade(self.cut(self.calm, count, size), moved[:, 3:]) * (1 - moved[:, 3:]) + moved[:, :3])
+        return ViewPairs(torch.stack(both), torch.stack(pasted), torch.stack(poses))
 
     def cut(self, corners: dict[int, Tensor], count: int, size: int) -> Tensor:
         """Windows of one of the given sides from ``count`` random images, half of them flipped, (count, 3, size, size)."""
-        side, chosen = list(corners)[int(self.one_of(len(corners), 1))], self.one_of(len(self.images), count)
+        side, chosen = list(corners)[int(self.draw_integers(len(corners), 1))], self.draw_integers(len(self.images), count)
         y, x = (corners[side][chosen, k, None] + torch.arange(side) for k in range(2))
         found = self.images[chosen[:, None, None], y[:, :, None], x[:, None]].permute(0, 3, 1, 2).float() / 255
         found = F.interpolate(found, size=(size, size), mode="bilinear")
-        return torch.where(self.true(0.5, count, 1, 1, 1), found.flip(3), found)
+        return torch.where(self.draw_booleans(0.5, count, 1, 1, 1), found.flip(3), found)
 
-    def blobs(self, count: int, size: int) -> Tensor:
+    def draw_blobs(self, count: int, size: int) -> Tensor:
         """Opacity (count, 1, size, size) of up to three shapes, each a circle whose radius swings a few times around it."""
         y, x = torch.meshgrid(*2 * [torch.linspace(-1, 1, size)], indexing="ij")
         opacity = torch.zeros(count, size, size)
         for index in range(_BLOBS):
-            size_of = self.between(0.15, 0.6, count) if index == 0 else self.between(0.1, 0.4, count) * self.true(0.5, count)
-            centre = self.between(-0.7, 0.7, 2, count, 1, 1)
-            dx, dy = (x - centre[0]) * self.between(0.7, 1.4, count, 1, 1), y - centre[1]
-            reach = size_of[:, None, None] * self.swing(torch.atan2(dy, dx)) - torch.hypot(dx, dy)
+            size_of = (
+                self.draw_between(0.15, 0.6, count)
+                if index == 0
+                else self.draw_between(0.1, 0.4, count) * self.draw_booleans(0.5, count)
+            )
+            center = self.draw_between(-0.7, 0.7, 2, count, 1, 1)
+            dx, dy = (x - center[0]) * self.draw_between(0.7, 1.4, count, 1, 1), y - center[1]
+            reach = size_of[:, None, None] * self.draw_swing(torch.atan2(dy, dx)) - torch.hypot(dx, dy)
             opacity = torch.maximum(opacity, (reach * size / _EDGE).clamp(0, 1))
         return opacity[:, None]
 
-    def swing(self, angle: Tensor) -> Tensor:
+    def draw_swing(self, angle: Tensor) -> Tensor:
         """Relative radius at each angle (B, S, S)."""
         count = len(angle)
         waves = [
-            self.between(0, 0.25, count, 1, 1) * (k * angle + self.between(0, 6.3, count, 1, 1)).cos() for k in (1, 2, 3, 5)
+            self.draw_between(0, 0.25, count, 1, 1) * (k * angle + self.draw_between(0, 6.3, count, 1, 1)).cos()
+            for k in (1, 2, 3, 5)
         ]
         return 1 + torch.stack(waves).sum(0)
 
-    def pose(self, count: int) -> Tensor:
+    def draw_pose(self, count: int) -> Tensor:
         """Scale, turn, shift and flip a little."""
-        scale, angle = self.between(0.8, 1.25, count), self.between(-0.25, 0.25, count)
+        scale, angle = self.draw_between(0.8, 1.25, count), self.draw_between(-0.25, 0.25, count)
         cos, sin = scale * angle.cos(), scale * angle.sin()
-        flip = torch.where(self.true(0.5, count), -1.0, 1.0)
+        flip = torch.where(self.draw_booleans(0.5, count), -1.0, 1.0)
         turn = torch.stack([torch.stack([cos * flip, -sin], 1), torch.stack([sin * flip, cos], 1)], 1)
-        return torch.cat([turn, self.between(-0.3, 0.3, count, 2, 1)], 2)
+        return torch.cat([turn, self.draw_between(-0.3, 0.3, count, 2, 1)], 2)
 
-    def shaded(self, ground: Tensor, opacity: Tensor) -> Tensor:
+    def shade(self, ground: Tensor, opacity: Tensor) -> Tensor:
         """Darken the ground under a blob and just below it, some more, some less."""
         shadow = F.avg_pool2d(F.pad(opacity, (2, 2, 4, 0)), 5, 1)
-        shaded: Tensor = ground * (1 - self.between(0, 0.45, len(ground), 1, 1, 1) * shadow)
+        shaded: Tensor = ground * (1 - self.draw_between(0, 0.45, len(ground), 1, 1, 1) * shadow)
         return shaded
 
 
-class Light(Draw):
+class PhotometricChange(RandomDraw):
     """Shows views in other colors, with clouds of light, sharper or softer."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Change each image (B, 3, S, S) by itself."""
-        return self.blurred(self.clouded(self.coloured(x)))
+        return self.blur(self.add_clouds(self.jitter_color(x)))
 
-    def coloured(self, x: Tensor) -> Tensor:
+    def jitter_color(self, x: Tensor) -> Tensor:
         """Other brightness, contrast, saturation and hue, a tenth without color."""
         count = len(x)
         mean = x.mean((1, 2, 3), keepdim=True)
-        x = mean + self.between(0.7, 1.3, count, 1, 1, 1) * (x - mean)
-        saturation = self.between(0.6, 1.4, count) * ~self.true(0.1, count)
-        turn = _colour_matrices(saturation, self.between(-0.6, 0.6, count))
-        x = torch.einsum("bij,bjhw->bihw", turn, x) * self.between(0.7, 1.3, count, 1, 1, 1)
+        x = mean + self.draw_between(0.7, 1.3, count, 1, 1, 1) * (x - mean)
+        saturation = self.draw_between(0.6, 1.4, count) * ~self.draw_booleans(0.1, count)
+        turn = _color_matrices(saturation, self.draw_between(-0.6, 0.6, count))
+        x = torch.einsum("bij,bjhw->bihw", turn, x) * self.draw_between(0.7, 1.3, count, 1, 1, 1)
         return x.clamp(0, 1)
 
-    def clouded(self, x: Tensor) -> Tensor:
+    def add_clouds(self, x: Tensor) -> Tensor:
         """Clouds of many colors, broad and fine, over what was pasted and what was not."""
         count, size = len(x), x.shape[-1]
         broad, fine = (
-            F.interpolate(self.between(-1, 1, count, 3, cells, cells), size=(size, size), mode="bilinear")
+            F.interpolate(self.draw_between(-1, 1, count, 3, cells, cells), size=(size, size), mode="bilinear")
             for cells in (3, size // 4)
         )
-        return (x + self.between(0, 0.3, count, 1, 1, 1) * (0.7 * broad + 0.3 * fine)).clamp(0, 1)
+        return (x + self.draw_between(0, 0.3, count, 1, 1, 1) * (0.7 * broad + 0.3 * fine)).clamp(0, 1)
 
-    def blurred(self, x: Tensor) -> Tensor:
+    def blur(self, x: Tensor) -> Tensor:
         """Half of the images, mixed to some degree with their mean over 3 x 3 px."""
         soft = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
-        return x + self.between(-1, 1, len(x), 1, 1, 1).clamp(min=0) * (soft - x)
+        return x + self.draw_between(-1, 1, len(x), 1, 1, 1).clamp(min=0) * (soft - x)
 
 
-def calmest(images: Tensor, side: int, busiest: bool = False) -> Tensor:
+def find_calmest(images: Tensor, side: int, busiest: bool = False) -> Tensor:
     """Top left corner y x (N, 2) of each image's window of ``side`` px in which brightness changes least, or most.
 
     Images are (N, 3, H, W) uint8; windows begin at each eighth pixel.
@@ -171,9 +176,9 @@ def calmest(images: Tensor, side: int, busiest: bool = False) -> Tensor:
 
 def _change(images: Tensor) -> Tensor:
     """How much brightness changes to the next pixel below and to the right, (N, 1, H, W)."""
-    grey = images.float().mean(1, keepdim=True)
-    across = F.pad((grey[..., 1:] - grey[..., :-1]).abs(), (0, 1))
-    return across + F.pad((grey[..., 1:, :] - grey[..., :-1, :]).abs(), (0, 0, 0, 1))
+    gray = images.float().mean(1, keepdim=True)
+    across = F.pad((gray[..., 1:] - gray[..., :-1]).abs(), (0, 1))
+    return across + F.pad((gray[..., 1:, :] - gray[..., :-1, :]).abs(), (0, 0, 0, 1))
 
 
 def _posed(x: Tensor, pose: Tensor) -> Tensor:
@@ -181,9 +186,9 @@ def _posed(x: Tensor, pose: Tensor) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _colour_matrices(saturation: Tensor, hue: Tensor) -> Tensor:
+def _color_matrices(saturation: Tensor, hue: Tensor) -> Tensor:
     """Matrices (B, 3, 3) that turn colors by ``hue`` radians about gray and stretch them from gray by ``saturation``."""
-    grey = torch.full((3, 3), 1 / 3)
+    gray = torch.full((3, 3), 1 / 3)
     side = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5
     cos, sin = hue.cos()[:, None, None], hue.sin()[:, None, None]
-    return grey + saturation[:, None, None] * (cos * (torch.eye(3) - grey) + sin * side)
+    return gray + saturation[:, None, None] * (cos * (torch.eye(3) - gray) + sin * side)

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from annofree.datasets.labelled import Example
-from annofree.ops.boxes import tight_boxes
+from annofree.datasets.labeled import Example
+from annofree.ops.boxes import compute_tight_boxes
 from annofree.structures import BoolArray, FloatArray, IntArray
 from annofree.training.augment.color import Axis
 
-__all__ = ["Cutouts", "Layer", "View", "laid_over", "view"]
+__all__ = ["Cutouts", "Layer", "WindowView", "crop_view", "lay_over"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -44,14 +44,14 @@ class Cutouts(NamedTuple):
         """Bytes that it takes."""
         return self.pixels.nbytes + sum(mask.nbytes for mask in self.masks)
 
-    def some(self, chosen: IntArray) -> Cutouts:
+    def select(self, chosen: IntArray) -> Cutouts:
         """The same image with some of the instances."""
         return self._replace(
             masks=tuple(self.masks[i] for i in chosen), boxes=self.boxes[chosen], class_ids=self.class_ids[chosen]
         )
 
 
-class View(NamedTuple):
+class WindowView(NamedTuple):
     """Which part of an image is taken, as a window of its rows and of its columns when scaled, and whether it is mirrored."""
 
     rows: Axis
@@ -59,7 +59,7 @@ class View(NamedTuple):
     flip: bool = False
 
     @classmethod
-    def whole(cls, size: tuple[int, int], scaled: tuple[int, int], flip: bool = False) -> View:
+    def whole(cls, size: tuple[int, int], scaled: tuple[int, int], flip: bool = False) -> WindowView:
         """All of an image of ``size`` (H, W), at another."""
         rows, columns = (Axis(n, m, 0, 0, m) for n, m in zip(size, scaled, strict=True))
         return cls(rows, columns, flip)
@@ -84,45 +84,45 @@ class Layer:
         """The same image with some of the instances."""
         return replace(self, masks=self.masks[keep], class_ids=self.class_ids[keep], whole=self.whole[keep])
 
-    def seen(self) -> IntArray:
+    def count_visible(self) -> IntArray:
         """Px that each instance shows, (N)."""
         return _counts(self.masks)
 
-    def visible(self, share: float, area: int) -> Layer:
+    def drop_hidden(self, share: float, area: int) -> Layer:
         """Without the instances that show less than ``share`` of themselves, fewer than ``area`` px or nothing."""
-        seen = self.seen()
+        seen = self.count_visible()
         return self[(seen >= max(1, area)) & (seen >= share * self.whole)]
 
 
-def view(picture: Cutouts, through: View) -> Layer:
+def crop_view(image: Cutouts, through: WindowView) -> Layer:
     """Scale an image with its masks, cut the window out and mirror it."""
     rows, columns, flip = through
-    pixels, masks = _scaled(picture.pixels, rows, columns), _scaled_masks(picture, rows, columns)
+    pixels, masks = _scaled(image.pixels, rows, columns), _scaled_masks(image, rows, columns)
     factor = rows.scaled * columns.scaled / (rows.count * columns.count)
-    whole = (_counts(picture.masks) * factor).astype(np.float32)
+    whole = (_counts(image.masks) * factor).astype(np.float32)
     if flip:
         pixels, masks = pixels[:, ::-1], masks[:, :, ::-1]
-    return Layer(pixels, masks, picture.class_ids, whole)
+    return Layer(pixels, masks, image.class_ids, whole)
 
 
 def _scaled(pixels: Pixels, rows: Axis, columns: Axis) -> Pixels:
-    (top, bottom), (left, right) = rows.source_span(0, rows.length), columns.source_span(0, columns.length)
+    (top, bottom), (left, right) = rows.find_source_span(0, rows.length), columns.find_source_span(0, columns.length)
     if (rows.length, columns.length) == (bottom - top, right - left):
         return pixels[int(top) : int(bottom), int(left) : int(right)]
     size = columns.length, rows.length
     return np.asarray(PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
 
 
-def _scaled_masks(picture: Cutouts, rows: Axis, columns: Axis) -> BoolArray:
-    down, across = rows.sources(), columns.sources()
-    masks = np.zeros((len(picture.masks), rows.length, columns.length), bool)
-    for scaled, cut, (x0, y0, x1, y1) in zip(masks, picture.masks, picture.boxes.tolist(), strict=True):
+def _scaled_masks(image: Cutouts, rows: Axis, columns: Axis) -> BoolArray:
+    down, across = rows.list_sources(), columns.list_sources()
+    masks = np.zeros((len(image.masks), rows.length, columns.length), bool)
+    for scaled, cut, (x0, y0, x1, y1) in zip(masks, image.masks, image.boxes.tolist(), strict=True):
         (top, bottom), (left, right) = np.searchsorted(down, (y0, y1)).tolist(), np.searchsorted(across, (x0, x1)).tolist()
         scaled[top:bottom, left:right] = cut[down[top:bottom] - y0][:, across[left:right] - x0]
     return masks
 
 
-def laid_over(below: Layer, above: Layer, at: tuple[int, int], most_hidden: float = 1.0) -> Layer:
+def lay_over(below: Layer, above: Layer, at: tuple[int, int], most_hidden: float = 1.0) -> Layer:
     """Paste the instances of one layer over another, with the top left corner of the layer ``at`` y x; edges are hard.
 
     An instance that would hide ``most_hidden`` or more of what any one below shows is not pasted, but 1 allows all.  Those
@@ -144,9 +144,9 @@ def laid_over(below: Layer, above: Layer, at: tuple[int, int], most_hidden: floa
 
 def _hidden(below: Layer, above: Layer, window: tuple[slice, slice]) -> FloatArray:
     """Which part of what each instance below shows each one above would hide, (above, below)."""
-    under, shown = below.masks[:, *window], np.maximum(1, below.seen())
+    under, shown = below.masks[:, *window], np.maximum(1, below.count_visible())
     hidden = np.zeros((len(above), len(below)), np.float32)
-    for row, mask, box in zip(hidden, above.masks, tight_boxes(above.masks).astype(int).tolist(), strict=True):
+    for row, mask, box in zip(hidden, above.masks, compute_tight_boxes(above.masks).astype(int).tolist(), strict=True):
         x0, y0, x1, y1 = box  # whose pixels alone are looked at
         row[:] = _counts(under[:, y0:y1, x0:x1] & mask[y0:y1, x0:x1]) / shown
     return hidden

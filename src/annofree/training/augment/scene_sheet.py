@@ -35,8 +35,8 @@ def draw_scenes(
     sheet = PIL.Image.new("RGB", (2 * columns * cell + _GAP, rows * cell + _GAP), _PAPER)
     for number, scene in enumerate(scenes):
         row, column = divmod(number, columns)
-        for k, picture in enumerate((PIL.Image.fromarray(scene.image), _overlaid(scene, names, ignored))):
-            small = picture.resize((side, side), PIL.Image.Resampling.LANCZOS)
+        for k, image in enumerate((PIL.Image.fromarray(scene.image), _overlaid(scene, names, ignored))):
+            small = image.resize((side, side), PIL.Image.Resampling.LANCZOS)
             sheet.paste(small, (_GAP + (2 * column + k) * cell, _GAP + row * cell))
     return sheet
 

@@ -10,16 +10,16 @@ import numpy as np
 import PIL.Image
 from torch import nn
 
-from annofree.datasets.labelled import Labelled, info_of, labels_file
+from annofree.datasets.labeled import Labeled, find_labels_file, read_info
 from annofree.detectors.base import DetectorNetwork
 from annofree.detectors.checkpoint import save_detector
 from annofree.detectors.config import DetectorConfig
-from annofree.hub.cards import Card, sha256_of
+from annofree.hub.cards import Card, hash_file
 from annofree.io.atomic import make_folder, write_atomic, write_json
-from annofree.methods.detector import Detector, DetectorSettings, Origin
+from annofree.methods.detector import Detector, DetectorInfo, DetectorSettings
 from annofree.render.overlay import draw_overlay
 from annofree.training.detector.recipe import DetectorRecipe
-from annofree.training.engine.provenance import portable, spent, tiers
+from annofree.training.engine.provenance import find_tiers, make_portable, summarize_cost
 
 __all__ = ["ORIGIN", "SAMPLES", "draw_samples", "write_detector"]
 
@@ -31,7 +31,7 @@ _KINDS = {"cascade": "Cascade Mask R-CNN", "mask_rcnn": "Mask R-CNN", "mask2form
 
 
 def write_detector(
-    network: nn.Module, recipe: DetectorRecipe, labelled: Labelled, start: Mapping[str, Any], figures: Mapping[str, float]
+    network: nn.Module, recipe: DetectorRecipe, labeled: Labeled, start: Mapping[str, Any], figures: Mapping[str, float]
 ) -> None:
     """Write a network to the recipe's ``out`` in half precision, with a card and ``training.json``, its origins.
 
@@ -39,7 +39,7 @@ def write_detector(
     """
     assert isinstance(network, DetectorNetwork)  # noqa: S101  (an average of weights keeps the class of its module)
     out, config = recipe.out, network.config
-    origin = _origin(recipe, labelled, start)
+    origin = _origin(recipe, labeled, start)
     save_detector(network, out)
     write_json(out / ORIGIN, origin, indent=2)
     Card(
@@ -49,9 +49,9 @@ def write_detector(
         tier=_tier(recipe, origin),
         licence=recipe.licence,
         code_licence="Apache-2.0",
-        trained_on=f"{len(labelled)} pictures with {int(labelled.counts.sum())} things, labelled by {_who(origin['labels'])}",
+        trained_on=f"{len(labeled)} pictures with {int(labeled.counts.sum())} things, labelled by {_who(origin['labels'])}",
         world=recipe.world,
-        files={name: sha256_of(out / name) for name in _FILES},
+        files={name: hash_file(out / name) for name in _FILES},
         figures=_figures(recipe, figures),
         parameters=sum(p.numel() for p in network.parameters()),
         preprocessing={"side": config.side, "longest": config.longest, "mean": list(config.mean), "std": list(config.std)},
@@ -63,26 +63,26 @@ def _family(config: DetectorConfig) -> str:
 
 
 def _figures(recipe: DetectorRecipe, figures: Mapping[str, float]) -> dict[str, float]:
-    found = spent(recipe.steps, recipe.batch, figures)
+    found = summarize_cost(recipe.steps, recipe.batch, figures)
     return found | ({"training loss": figures["loss"]} if "loss" in figures else {})
 
 
-def _origin(recipe: DetectorRecipe, labelled: Labelled, start: Mapping[str, Any]) -> dict[str, Any]:
+def _origin(recipe: DetectorRecipe, labeled: Labeled, start: Mapping[str, Any]) -> dict[str, Any]:
     """All that the network was made of, without the places that it lay in."""
-    told = info_of(labels_file(recipe.labels))
+    told = read_info(find_labels_file(recipe.labels))
     where = ("labels", "images", "out", "initial")
-    data = {"names": labelled.names, "pictures": len(labelled), "things": int(labelled.counts.sum())}
+    data = {"names": labeled.names, "pictures": len(labeled), "things": int(labeled.counts.sum())}
     return {
-        "labels": portable({**data, "fingerprint": labelled.fingerprint(), "info": told}),
-        "initial": portable(dict(start)),
-        "recipe": portable({k: v for k, v in asdict(recipe).items() if k not in where}),
+        "labels": make_portable({**data, "fingerprint": labeled.compute_fingerprint(), "info": told}),
+        "initial": make_portable(dict(start)),
+        "recipe": make_portable({k: v for k, v in asdict(recipe).items() if k not in where}),
     }
 
 
 def _tier(recipe: DetectorRecipe, origin: Mapping[str, Any]) -> str:
     """The most supervision of any part; what does not tell its own has the recipe's, and labels without any a person's."""
-    labels = [*tiers(origin["labels"]), *([recipe.tier] if recipe.tier else [])] or [_OF_A_PERSON]
-    return max([*labels, *tiers(origin["initial"])])
+    labels = [*find_tiers(origin["labels"]), *([recipe.tier] if recipe.tier else [])] or [_OF_A_PERSON]
+    return max([*labels, *find_tiers(origin["initial"])])
 
 
 def _who(labels: Mapping[str, Any]) -> str:
@@ -102,14 +102,14 @@ def _named(value: Any, key: str) -> str | None:
     return None
 
 
-def draw_samples(network: nn.Module, labelled: Labelled, names: tuple[str, ...], recipe: DetectorRecipe, step: int) -> None:
+def draw_samples(network: nn.Module, labeled: Labeled, names: tuple[str, ...], recipe: DetectorRecipe, step: int) -> None:
     """Draw a few labeled images, the same ones each time: left the labels, right what the network says at this step."""
     assert isinstance(network, DetectorNetwork)  # noqa: S101
-    method = Detector(network, Origin(names, {}, network.device), _SHOWN)
-    shown = np.flatnonzero(labelled.counts)
+    method = Detector(network, DetectorInfo(names, {}, network.device), _SHOWN)
+    shown = np.flatnonzero(labeled.counts)
     rows = []
     for index in shown[np.linspace(0, len(shown) - 1, min(_SAMPLES, len(shown))).round().astype(int)]:
-        image, true = labelled.picture(index), labelled.instances(index)
+        image, true = labeled.read_image(index), labeled.read_instances(index)
         found = method.instances(image, names)
         rows.append([draw_overlay(image, those) for those in (true, found)])
     path = recipe.out / SAMPLES / f"{step:06d}.png"
@@ -124,8 +124,8 @@ def _sheet(rows: list[list[PIL.Image.Image]]) -> PIL.Image.Image:
     top = 0
     for row in rows:
         left = 0
-        for picture in row:
-            sheet.paste(picture, (left, top))
-            left += picture.width
+        for image in row:
+            sheet.paste(image, (left, top))
+            left += image.width
         top += row[0].height
     return sheet

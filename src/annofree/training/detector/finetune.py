@@ -11,7 +11,7 @@ from annofree.io.settings_file import check_names
 from annofree.training.detector.recipe import DetectorRecipe
 from annofree.training.detector.tuning_schedule import tuning_schedule
 
-__all__ = ["tuning"]
+__all__ = ["build_tuning_recipe"]
 
 _BATCH = 16  # that the learning rates are for
 _SIDE = 800  # px, that the sizes of scenes are for
@@ -19,7 +19,7 @@ _SIDES = (640, 672, 704, 736, 768, 800)
 _LARGE = 0.5  # the share of the labels from which on rates are halved
 
 
-def tuning(
+def build_tuning_recipe(
     checkpoint: Path,
     labels: Path,
     out: Path,
@@ -48,7 +48,7 @@ def tuning(
         steps=plan.steps, decay_at=plan.decay_at, gamma=0.1, warmup=plan.warmup, weight_decay=1e-4, max_norm=1.0,
         network={"drop_loss": 0.0}, scenes=_scenes(read_config(checkpoint).side), **more,
     )  # fmt: skip
-    return recipe if steps is None else recipe.lasting(steps)
+    return recipe if steps is None else recipe.rescaled(steps)
 
 
 def _scenes(side: int) -> dict[str, Any]:

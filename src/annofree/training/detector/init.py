@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from annofree.detectors.backbones import initialise
+from annofree.detectors.backbones import load_backbone
 from annofree.detectors.base import DetectorNetwork
-from annofree.detectors.build import build
+from annofree.detectors.build import build_network
 from annofree.detectors.checkpoint import CONFIG, WEIGHTS, read_config, read_state, transfer
 from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError, MissingError
-from annofree.hub.cards import Card, sha256_of
+from annofree.hub.cards import Card, hash_file
 from annofree.hub.download import fetch
-from annofree.hub.store import card_named
+from annofree.hub.store import find_card
 from annofree.training.detector.recipe import WEIGHT_FILES, DetectorRecipe
 
-__all__ = ["Start", "class_layers", "start"]
+__all__ = ["Start", "list_class_layers", "start_network"]
 
 
 class Start(NamedTuple):
@@ -32,7 +32,7 @@ class Start(NamedTuple):
     origin: Mapping[str, Any]
 
 
-def start(recipe: DetectorRecipe, names: tuple[str, ...]) -> Start:
+def start_network(recipe: DetectorRecipe, names: tuple[str, ...]) -> Start:
     """Make the network of a recipe for ``names``; what its ``initial`` does not have is random, by the recipe's seed.
 
     Raises InputError for weights that do not fit, MissingError for those that are not here and not to be had.
@@ -44,20 +44,20 @@ def start(recipe: DetectorRecipe, names: tuple[str, ...]) -> Start:
     if not recipe.initial:
         return Start(network, "all weights are random", {})
     state, origin = _weights(recipe.initial)
-    return Start(network, f"{origin['name']}: {initialise(network, state)}", origin)
+    return Start(network, f"{origin['name']}: {load_backbone(network, state)}", origin)
 
 
 def _random(values: Mapping[str, Any], seed: int) -> DetectorNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(DetectorConfig.of(values))
+        return build_network(DetectorConfig.of(values))
 
 
 def _further(recipe: DetectorRecipe, names: tuple[str, ...], folder: Path) -> Start:
     """Go on with a detector; for other names its class layers are made anew."""
     before = read_config(folder)
     network = _random({**asdict(before), **recipe.network, "names": names}, recipe.seed)
-    anew = set() if before.names == names else class_layers(before)
+    anew = set() if before.names == names else list_class_layers(before)
     taken = transfer(network, {k: v for k, v in read_state(folder / WEIGHTS).items() if k not in anew})
     said = f"{len(taken.loaded)} weights are taken, {len(taken.fresh)} start anew" if taken.fresh else "all weights are taken"
     if before.names != names:
@@ -69,10 +69,12 @@ def _count(names: tuple[str, ...]) -> str:
     return f"{names[0]!r} alone" if len(names) == 1 else f"{len(names)} names"
 
 
-def class_layers(config: DetectorConfig) -> set[str]:
+def list_class_layers(config: DetectorConfig) -> set[str]:
     """The weights whose size depends on the number of names."""
     with torch.device("meta"):
-        own, more = (build(replace(config, names=config.names + new)).state_dict() for new in ((), (_new(config.names),)))
+        own, more = (
+            build_network(replace(config, names=config.names + new)).state_dict() for new in ((), (_new(config.names),))
+        )
     return {name for name, weight in own.items() if weight.shape != more[name].shape}
 
 
@@ -82,22 +84,22 @@ def _new(names: tuple[str, ...]) -> str:
 
 def _origin_of(folder: Path) -> dict[str, Any]:
     if (folder / "card.json").is_file():
-        return Card.read(folder).provenance()
-    return {"name": folder.name, "sha256": {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}}
+        return Card.read(folder).to_provenance()
+    return {"name": folder.name, "sha256": {path.name: hash_file(path) for path in sorted(folder.glob("*.safetensors"))}}
 
 
 def _weights(initial: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state dict that a file, a model's folder or its name stands for, and its origin."""
     place = Path(initial)
     if place.is_file():
-        return read_state(place), {"name": place.name, "sha256": {place.name: sha256_of(place)}}
+        return read_state(place), {"name": place.name, "sha256": {place.name: hash_file(place)}}
     if place.is_dir():
         card, folder = Card.read(place), place
     elif place.suffix in WEIGHT_FILES or (len(place.parts) > 1 and ":" not in initial):
         raise MissingError(f"expected a detector's folder or the weights of a ResNet at {initial}; there is nothing")
     else:
-        card, folder = fetch([card_named(initial)])[0]
+        card, folder = fetch([find_card(initial)])[0]
     held = [folder / name for name in card.files if name.endswith(".safetensors")]
     if len(held) != 1:
         raise InputError(f"expected one file of weights in the model {card.name}, got {len(held)}; give the file itself")
-    return read_state(held[0]), card.provenance()
+    return read_state(held[0]), card.to_provenance()

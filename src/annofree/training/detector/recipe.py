@@ -131,7 +131,7 @@ class DetectorRecipe:
         known = [f.name for f in fields(DetectorConfig) if f.name != "names"]
         check_names("setting of [network]", self.network, known)
         check_values(DetectorConfig, self.network, "[network]")
-        self.scene_settings()
+        self.build_scene_settings()
 
     @classmethod
     def read(cls, path: Path | None, **changes: Any) -> DetectorRecipe:
@@ -154,20 +154,20 @@ class DetectorRecipe:
         """The schedule of all learning rates."""
         return Warmed(Stairs(self.decay_at, self.gamma), self.warmup, self.warmup_factor)
 
-    def lasting(self, steps: int) -> DetectorRecipe:
+    def rescaled(self, steps: int) -> DetectorRecipe:
         """The same in another number of steps: the schedule is drawn out or pressed together with them."""
         scale = steps / self.steps
         return replace(
             self, steps=steps, decay_at=tuple(round(at * scale) for at in self.decay_at), warmup=round(self.warmup * scale)
         )
 
-    def scene_settings(self) -> SceneSettings:
+    def build_scene_settings(self) -> SceneSettings:
         """How scenes are made; raises InputError for settings that there are not."""
         check_names("setting of [scenes]", self.scenes, [f.name for f in fields(SceneSettings)])
         check_values(SceneSettings, self.scenes, "[scenes]")
         return SceneSettings(**self.scenes)
 
-    def of_the_curve(self) -> dict[str, Any]:
+    def resume_key(self) -> dict[str, Any]:
         """The fields that shape what is learned."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_OF_THE_CURVE}
 

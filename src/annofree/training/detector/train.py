@@ -17,20 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from annofree.datasets.labelled import Labelled
+from annofree.datasets.labeled import Labeled
 from annofree.detectors.backbones import check_norm
 from annofree.detectors.base import DetectorNetwork
-from annofree.detectors.types import Target
-from annofree.errors import InputError, unknown_name
+from annofree.detectors.types import DetectionTargets
+from annofree.errors import InputError, build_unknown_error
 from annofree.training.augment.detection_scenes import DetectionScenes
 from annofree.training.detector.export import draw_samples, write_detector
-from annofree.training.detector.init import class_layers, start
+from annofree.training.detector.init import list_class_layers, start_network
 from annofree.training.detector.recipe import DetectorRecipe
-from annofree.training.engine.curves import plotted
-from annofree.training.engine.distributed import started
-from annofree.training.engine.loop import Course, Watch, train
+from annofree.training.engine.curves import plot_at_end
+from annofree.training.engine.distributed import join_processes
+from annofree.training.engine.loop import TrainCallbacks, TrainConfig, train
 
-__all__ = ["Batch", "Draw", "collate", "fit_detector", "losses_of", "optimiser_of", "read_labels"]
+__all__ = ["Batch", "SceneDraw", "build_optimizer", "collate", "compute_losses", "fit_detector", "read_labels"]
 
 _MEMORY = 1 << 30  # bytes of decoded images, over all workers
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -40,36 +40,36 @@ class Batch(NamedTuple):
     """B scenes: ``pixels``, (3, H, W) uint8 each, and ``targets``, what there is to find in each."""
 
     pixels: list[Tensor]
-    targets: list[Target]
+    targets: list[DetectionTargets]
 
 
-class Draw:
+class SceneDraw:
     """Makes the number-th scene of a run, by ``seed``; ``ids`` is what each name of the labels is learned as, -1 for none."""
 
     def __init__(self, scenes: DetectionScenes, seed: int, ids: Tensor) -> None:
         self.scenes, self.seed, self.ids = scenes, seed, ids
 
-    def __call__(self, number: int) -> tuple[Tensor, Target]:
+    def __call__(self, number: int) -> tuple[Tensor, DetectionTargets]:
         """Pixels (3, H, W) uint8 and the target."""
-        pixels, target = self.scenes.scene(np.random.default_rng((self.seed, number)))
+        pixels, target = self.scenes.make_scene(np.random.default_rng((self.seed, number)))
         labels = self.ids[target.labels]
         kept = labels >= 0
-        return pixels, Target(target.boxes[kept], labels[kept], target.masks[kept])
+        return pixels, DetectionTargets(target.boxes[kept], labels[kept], target.masks[kept])
 
 
-def collate(scenes: list[tuple[Tensor, Target]]) -> Batch:
+def collate(scenes: list[tuple[Tensor, DetectionTargets]]) -> Batch:
     """Put scenes, of any sizes, into a batch."""
     return Batch([pixels for pixels, _ in scenes], [target for _, target in scenes])
 
 
-def losses_of(network: nn.Module, batch: Batch, device: str = "cpu") -> dict[str, Tensor]:
+def compute_losses(network: nn.Module, batch: Batch, device: str = "cpu") -> dict[str, Tensor]:
     """Name the losses of a network on a batch."""
     pixels = [p.to(device, non_blocking=True).float() / 255 for p in batch.pixels]
     losses: dict[str, Tensor] = network(pixels, [target.to(device) for target in batch.targets])
     return losses
 
 
-def optimiser_of(network: DetectorNetwork, recipe: DetectorRecipe) -> torch.optim.Optimizer:
+def build_optimizer(network: DetectorNetwork, recipe: DetectorRecipe) -> torch.optim.Optimizer:
     """The recipe's optimizer, with a group for each learning rate and decay that there is.
 
     Groups are called ``weights``, ``resnet`` and ``heads`` (the last layers), those of norms with `` norms``.
@@ -91,7 +91,7 @@ def optimiser_of(network: DetectorNetwork, recipe: DetectorRecipe) -> torch.opti
 
 def _predictors(network: DetectorNetwork) -> set[str]:
     """The weights that say the last word on names, masks and boxes."""
-    return class_layers(network.config) | {name for name, _ in network.named_parameters() if ".move." in name}
+    return list_class_layers(network.config) | {name for name, _ in network.named_parameters() if ".move." in name}
 
 
 def _part(name: str, heads: set[str], recipe: DetectorRecipe) -> tuple[str, float]:
@@ -103,22 +103,22 @@ def _part(name: str, heads: set[str], recipe: DetectorRecipe) -> tuple[str, floa
     return "weights", 1.0
 
 
-def read_labels(recipe: DetectorRecipe) -> tuple[Labelled, tuple[str, ...], Tensor]:
+def read_labels(recipe: DetectorRecipe) -> tuple[Labeled, tuple[str, ...], Tensor]:
     """Read the labels of a recipe, the names to learn, and which of those each of the labels' names is, -1 for none.
 
     Raises InputError for names that the labels do not have, and labels without an instance of any.
     """
-    labelled = Labelled.read(
+    labeled = Labeled.read(
         recipe.labels, recipe.images, agnostic=recipe.agnostic, fraction=recipe.fraction, seed=recipe.split_seed
     )
-    names = recipe.names or labelled.names
+    names = recipe.names or labeled.names
     for name in names:
-        if name not in labelled.names:
-            raise unknown_name("name among the labels", name, labelled.names)
-    if not labelled.counts.any():
-        raise InputError(f"expected labelled things in {recipe.labels}, got {len(labelled)} pictures without any")
-    ids = torch.tensor([names.index(name) if name in names else -1 for name in labelled.names])
-    return labelled, names, ids
+        if name not in labeled.names:
+            raise build_unknown_error("name among the labels", name, labeled.names)
+    if not labeled.counts.any():
+        raise InputError(f"expected labelled things in {recipe.labels}, got {len(labeled)} pictures without any")
+    ids = torch.tensor([names.index(name) if name in names else -1 for name in labeled.names])
+    return labeled, names, ids
 
 
 def fit_detector(
@@ -137,25 +137,25 @@ def fit_detector(
     Raises InputError for labels or weights that do not serve, MissingError for weights that are not to be had, and what
     ``train`` does.
     """
-    labelled, names, ids = read_labels(recipe)
-    with started(device) as ranks:
-        scenes = DetectionScenes(labelled, recipe.scene_settings(), memory=_MEMORY // max(1, recipe.workers))
-        network, said, origin = start(recipe, names)
+    labeled, names, ids = read_labels(recipe)
+    with join_processes(device) as ranks:
+        scenes = DetectionScenes(labeled, recipe.build_scene_settings(), memory=_MEMORY // max(1, recipe.workers))
+        network, said, origin = start_network(recipe, names)
         check_norm(network.config.norm, ranks.device)
         network.to(ranks.device)
-        watch = Watch.of(recipe, on_progress, lambda step, model: draw_samples(model, labelled, names, recipe, step))
-        course = Course(
+        watch = TrainCallbacks.of(recipe, on_progress, lambda step, model: draw_samples(model, labeled, names, recipe, step))
+        course = TrainConfig(
             recipe.steps, recipe.batch, recipe.schedule, recipe.seed, recipe.bf16, recipe.max_norm or None, recipe.ema or None
         )
-        about = {**recipe.of_the_curve(), "data": labelled.fingerprint(), "initial": origin.get("sha256")}
+        about = {**recipe.resume_key(), "data": labeled.compute_fingerprint(), "initial": origin.get("sha256")}
         if ranks.first:
-            say(f"{len(names)} names, {len(labelled)} pictures with {int(labelled.counts.sum())} things; {said}")
-        with plotted(recipe.out, ranks.first):
+            say(f"{len(names)} names, {len(labeled)} pictures with {int(labeled.counts.sum())} things; {said}")
+        with plot_at_end(recipe.out, ranks.first):
             trained = train(
-                network, optimiser_of(network, recipe), partial(losses_of, device=ranks.device),
-                Draw(scenes, recipe.seed, ids), course, recipe.out,
+                network, build_optimizer(network, recipe), partial(compute_losses, device=ranks.device),
+                SceneDraw(scenes, recipe.seed, ids), course, recipe.out,
                 collate=collate, watch=watch, ranks=ranks, about=about,
             )  # fmt: skip
         if ranks.first:
-            write_detector(trained.averaged or network, recipe, labelled, origin, trained.figures)
+            write_detector(trained.averaged or network, recipe, labeled, origin, trained.figures)
     return trained.figures

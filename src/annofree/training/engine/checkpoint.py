@@ -20,7 +20,7 @@ import torch
 from annofree.errors import InputError, MissingError
 from annofree.io.atomic import write_atomic
 
-__all__ = ["CHECKPOINT", "LOG", "Board", "add_line", "cut_log", "open_board", "read_log", "restored", "save_state"]
+__all__ = ["CHECKPOINT", "LOG", "Board", "add_line", "cut_log", "open_board", "read_log", "restore_state", "save_state"]
 
 LOG, CHECKPOINT = "log.jsonl", "checkpoint.pt"
 
@@ -71,7 +71,7 @@ def save_state(path: Path, state: Mapping[str, Any], settings: Mapping[str, Any]
     write_atomic(path, lambda temporary: torch.save(whole, temporary))
 
 
-def restored(path: Path, settings: Mapping[str, Any], device: str) -> dict[str, Any] | None:
+def restore_state(path: Path, settings: Mapping[str, Any], device: str) -> dict[str, Any] | None:
     """Read a state back, None where there is none.
 
     Raises InputError when it was reached with other settings, and names them.

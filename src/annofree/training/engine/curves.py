@@ -16,7 +16,7 @@ from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
 from annofree.training.engine.checkpoint import LOG, read_log
 
-__all__ = ["CURVES", "draw_curves", "plot_log", "plotted", "smoothed", "ticks"]
+__all__ = ["CURVES", "choose_ticks", "draw_curves", "plot_at_end", "plot_log", "smooth_values"]
 
 CURVES = "curves.png"
 """The image of the curves in a training's folder."""
@@ -32,7 +32,7 @@ _NO_CURVES = ("step", "seconds")
 
 
 @contextmanager
-def plotted(folder: Path, first: bool = True) -> Iterator[None]:
+def plot_at_end(folder: Path, first: bool = True) -> Iterator[None]:
     """Draw the curves of a training in ``folder`` when it ends, also when it was stopped; the ``first`` process does it."""
     try:
         yield
@@ -41,10 +41,10 @@ def plotted(folder: Path, first: bool = True) -> Iterator[None]:
             plot_log(folder / LOG, folder / CURVES)
 
 
-def plot_log(log: Path, picture: Path) -> None:
+def plot_log(log: Path, image: Path) -> None:
     """Draw the curves of ``log.jsonl`` into a PNG; raises InputError for a log without a line."""
     drawn = draw_curves(read_log(log))
-    write_atomic(picture, lambda temporary: drawn.save(temporary, format="PNG"))
+    write_atomic(image, lambda temporary: drawn.save(temporary, format="PNG"))
 
 
 def draw_curves(lines: Sequence[Mapping[str, float]]) -> PIL.Image.Image:
@@ -64,10 +64,10 @@ def draw_curves(lines: Sequence[Mapping[str, float]]) -> PIL.Image.Image:
     return canvas
 
 
-def smoothed(values: Values, share: float = 0.05) -> Values:
+def smooth_values(values: Values, share: float = 0.05) -> Values:
     """The mean of each value (N) and of those around it: a window of ``share`` of all, which shrinks at both ends.
 
-    >>> smoothed(np.array([0.0, 3.0, 0.0, 3.0]), share=0.75)
+    >>> smooth_values(np.array([0.0, 3.0, 0.0, 3.0]), share=0.75)
     array([0., 1., 2., 3.])
     """
     half = int(len(values) * share / 2)
@@ -78,10 +78,10 @@ def smoothed(values: Values, share: float = 0.05) -> Values:
     return means
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def choose_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """About ``count`` round numbers from ``low`` to ``high``, whose step is 1, 2 or 5 times a power of ten.
 
-    >>> ticks(0.13, 0.61), ticks(0, 20_000)
+    >>> choose_ticks(0.13, 0.61), choose_ticks(0, 20_000)
     ([0.2, 0.3, 0.4, 0.5, 0.6], [0.0, 5000.0, 10000.0, 15000.0, 20000.0])
     """
     rough = (high - low) / count
@@ -98,24 +98,24 @@ def _panel(name: str, points: Values) -> PIL.Image.Image:
     draw.text((_LEFT, 8), name, fill="black", font=ImageFont.load_default(_LARGE))
     finite = points[np.isfinite(points[:, 1])]
     x, y = _Axis.around(points[:, 0], _LEFT, _WIDTH - _RIGHT), _Axis.around(finite[:, 1], _HEIGHT - _BOTTOM, _TOP)
-    for value in ticks(y.low, y.high):
+    for value in choose_ticks(y.low, y.high):
         draw.line((_LEFT, y(value), _WIDTH - _RIGHT, y(value)), fill=_GRID)
         draw.text((_LEFT - 6, y(value)), f"{value:g}", fill=_INK, font=small, anchor="rm")
-    for value in ticks(x.low, x.high):
+    for value in choose_ticks(x.low, x.high):
         draw.line((x(value), _HEIGHT - _BOTTOM, x(value), _HEIGHT - _BOTTOM + 4), fill=_INK)
         draw.text((x(value), _HEIGHT - _BOTTOM + 6), f"{value:g}", fill=_INK, font=small, anchor="mt")
     draw.line((_LEFT, _TOP, _LEFT, _HEIGHT - _BOTTOM, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM), fill=_INK)
     if len(finite):
         _curve(draw, [(x(a), y(b)) for a, b in finite], _FAINT, 1)
-        _curve(draw, [(x(a), y(b)) for a, b in zip(finite[:, 0], smoothed(finite[:, 1]), strict=True)], _STRONG, 2)
+        _curve(draw, [(x(a), y(b)) for a, b in zip(finite[:, 0], smooth_values(finite[:, 1]), strict=True)], _STRONG, 2)
     return panel
 
 
-def _curve(draw: ImageDraw.ImageDraw, at: list[tuple[float, float]], colour: tuple[int, int, int], width: int) -> None:
+def _curve(draw: ImageDraw.ImageDraw, at: list[tuple[float, float]], color: tuple[int, int, int], width: int) -> None:
     if len(at) == 1:  # a line of one point shows nothing
         (x, y) = at[0]
-        draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=colour)
-    draw.line(at, fill=colour, width=width)
+        draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=color)
+    draw.line(at, fill=color, width=width)
 
 
 class _Axis:

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from annofree.training.engine.distributed import Ranks
-from annofree.training.engine.state import Course
+from annofree.training.engine.distributed import DistributedContext
+from annofree.training.engine.state import TrainConfig
 
-__all__ = ["batches", "stoppable"]
+__all__ = ["catch_stop", "iterate_batches"]
 
 T = TypeVar("T")
 
@@ -29,15 +29,20 @@ class _Steps(Dataset[Any]):
         return self.collate([self.draw(step * self.batch + i) for i in self.share])
 
 
-def batches(
-    draw: Callable[[int], T], collate: Callable[[list[T]], Any], course: Course, ranks: Ranks, start: int, workers: int
+def iterate_batches(
+    draw: Callable[[int], T],
+    collate: Callable[[list[T]], Any],
+    course: TrainConfig,
+    ranks: DistributedContext,
+    start: int,
+    workers: int,
 ) -> Iterable[Any]:
     """Give the share of one process in each batch from step ``start`` on, in order, made ahead by ``workers`` processes.
 
     ``draw(number)`` makes the number-th image of the run, ``collate`` a batch of some.
     """
     return DataLoader(
-        _Steps(draw, collate, course.batch, ranks.share(course.batch)),
+        _Steps(draw, collate, course.batch, ranks.local_slice(course.batch)),
         batch_size=None,
         sampler=range(start, course.steps),
         collate_fn=_as_it_is,
@@ -59,7 +64,7 @@ def _leave_stopping_to_the_trainer(worker: int) -> None:
 
 
 @contextmanager
-def stoppable() -> Iterator[Callable[[], bool]]:
+def catch_stop() -> Iterator[Callable[[], bool]]:
     """Give a function that tells whether Ctrl-C was pressed or an end requested; the second time it is one, at once."""
     asked = threading.Event()
 

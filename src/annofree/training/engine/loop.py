@@ -22,18 +22,27 @@ import torch
 from torch import nn
 
 from annofree.io.atomic import make_folder
-from annofree.training.engine.checkpoint import CHECKPOINT, LOG, add_line, cut_log, open_board, read_log, restored, save_state
-from annofree.training.engine.data import batches, stoppable
-from annofree.training.engine.distributed import Ranks
-from annofree.training.engine.state import Course, Learner, Losses
+from annofree.training.engine.checkpoint import (
+    CHECKPOINT,
+    LOG,
+    add_line,
+    cut_log,
+    open_board,
+    read_log,
+    restore_state,
+    save_state,
+)
+from annofree.training.engine.data import catch_stop, iterate_batches
+from annofree.training.engine.distributed import DistributedContext
+from annofree.training.engine.state import Losses, TrainConfig, TrainState
 
-__all__ = ["Course", "Trained", "Watch", "train"]
+__all__ = ["TrainCallbacks", "TrainConfig", "TrainResult", "train"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Watch:
+class TrainCallbacks:
     """What is kept and shown of a run, and who prepares its batches; nothing of it changes the curve.
 
     Only the first process of several logs, keeps and calls.
@@ -61,14 +70,16 @@ class Watch:
     on_progress: Callable[[int, int], None] = lambda done, total: None
 
     @classmethod
-    def of(cls, recipe: Any, on_progress: Callable[[int, int], None], on_sample: Callable[[int, nn.Module], None]) -> Watch:
+    def of(
+        cls, recipe: Any, on_progress: Callable[[int, int], None], on_sample: Callable[[int, nn.Module], None]
+    ) -> TrainCallbacks:
         """As the fields of a recipe, by the same names, have it."""
         names = ("log_every", "checkpoint_every", "sample_every", "workers", "tensorboard")
         return cls(**{name: getattr(recipe, name) for name in names}, on_sample=on_sample, on_progress=on_progress)
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainResult:
     """What a call ends with: the last line of the log, the moving average of the weights, if there is one, and how far it came.
 
     ``done`` steps of the run, in ``seconds``, earlier calls included.
@@ -82,17 +93,17 @@ class Trained:
 
 def train(
     model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     losses_of: Losses,
     draw: Callable[[int], T],
-    course: Course,
+    course: TrainConfig,
     folder: Path,
     *,
     collate: Callable[[list[T]], Any] = list,
-    watch: Watch | None = None,
-    ranks: Ranks | None = None,
+    watch: TrainCallbacks | None = None,
+    ranks: DistributedContext | None = None,
     about: Mapping[str, Any] | None = None,
-) -> Trained:
+) -> TrainResult:
     """Train a model, on the device of ``ranks``, in place; stopped at any step, the same call goes on where it was.
 
     ``draw(number)`` makes the number-th image of the run, from 0, and has to make the same one for the same number;
@@ -104,24 +115,24 @@ def train(
     ``watch``, but the call returns.  Raises InputError when
     the folder holds a run with other settings, a batch cannot be shared evenly, or a loss is NaN or infinite.
     """
-    watch, ranks = watch or Watch(), ranks or Ranks()
+    watch, ranks = watch or TrainCallbacks(), ranks or DistributedContext()
     make_folder(folder)
-    learner = Learner(model, optimiser, losses_of, course, ranks)
-    settings = {**course.settings(), **(about or {})}
-    learner.load(restored(folder / CHECKPOINT, settings, ranks.device))
-    diary = _Diary(folder, learner, watch)
+    learner = TrainState(model, optimizer, losses_of, course, ranks)
+    settings = {**course.to_settings(), **(about or {})}
+    learner.load(restore_state(folder / CHECKPOINT, settings, ranks.device))
+    diary = _TrainLogger(folder, learner, watch)
     if ranks.first:
         watch.on_progress(learner.done, course.steps)
-    with stoppable() as asked:
+    with catch_stop() as asked:
         start = course.steps if _is_over(learner, watch) else learner.done
-        for batch in batches(draw, collate, course, ranks, start, watch.workers):
-            learner.step(batch)
-            done, stop, over = learner.done, ranks.any(asked()), _is_over(learner, watch)
+        for batch in iterate_batches(draw, collate, course, ranks, start, watch.workers):
+            learner.train_step(batch)
+            done, stop, over = learner.done, ranks.check_any(asked()), _is_over(learner, watch)
             last = done == course.steps
             if last or done % watch.log_every == 0:
                 diary.log()
             if last or stop or over or done % watch.checkpoint_every == 0:
-                state = learner.state()
+                state = learner.to_state()
                 if ranks.first:
                     save_state(folder / CHECKPOINT, state, settings)
             if ranks.first:
@@ -132,18 +143,18 @@ def train(
             if over:
                 break
     diary.close()
-    return Trained(diary.last(), learner.averaged.module if learner.averaged else None, learner.done, learner.seconds)
+    return TrainResult(diary.read_last(), learner.averaged.module if learner.averaged else None, learner.done, learner.seconds)
 
 
-def _is_over(learner: Learner, watch: Watch) -> bool:
+def _is_over(learner: TrainState, watch: TrainCallbacks) -> bool:
     """Whether a run has had its minutes; every process has to ask."""
-    return watch.minutes is not None and learner.ranks.any(learner.seconds >= 60 * watch.minutes)
+    return watch.minutes is not None and learner.ranks.check_any(learner.seconds >= 60 * watch.minutes)
 
 
-class _Diary:
+class _TrainLogger:
     """The log, the board and the samples of a run."""
 
-    def __init__(self, folder: Path, learner: Learner, watch: Watch) -> None:
+    def __init__(self, folder: Path, learner: TrainState, watch: TrainCallbacks) -> None:
         self.path, self.learner, self.watch = folder / LOG, learner, watch
         self.board = None
         if learner.ranks.first:
@@ -153,7 +164,7 @@ class _Diary:
 
     def log(self) -> None:
         """Write a line of the steps since the last one; every process has to ask."""
-        means = self.learner.losses().double().mean(0).tolist()
+        means = self.learner.read_losses().double().mean(0).tolist()
         self.learner.forget()
         if not self.learner.ranks.first:
             return
@@ -195,7 +206,7 @@ class _Diary:
         if self.board:
             self.board.close()
 
-    def last(self) -> dict[str, float]:
+    def read_last(self) -> dict[str, float]:
         """Return the last line."""
         lines = read_log(self.path)
         return lines[-1] if lines else {}

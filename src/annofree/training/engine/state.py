@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from annofree.errors import InputError
-from annofree.training.engine.distributed import Ranks
+from annofree.training.engine.distributed import DistributedContext
 from annofree.training.engine.lr_schedules import Poly, Schedule
 
-__all__ = ["Course", "Learner", "Losses"]
+__all__ = ["Losses", "TrainConfig", "TrainState"]
 
 Losses = Callable[[nn.Module, Any], Mapping[str, Tensor]]
 """Names the losses of a model on a batch, the same ones each time; their sum is minimized."""
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainConfig:
     """What shapes the curve: a run goes on only under the course that it began with."""
 
     # steps of the optimizer in the whole run
@@ -46,21 +46,26 @@ class Course:
         if self.steps < 1 or self.batch < 1:
             raise InputError(f"expected at least one step of one picture, got {self.steps} of {self.batch}")
 
-    def settings(self) -> dict[str, Any]:
+    def to_settings(self) -> dict[str, Any]:
         """As plain values by name, with the schedule's kind."""
         return {**asdict(self), "schedule": {"kind": type(self.schedule).__name__, **asdict(self)["schedule"]}}
 
 
-class Learner:
+class TrainState:
     """The model, its optimizer, and how far they are: ``done`` steps, in ``seconds``, with losses that no line has yet."""
 
     def __init__(
-        self, model: nn.Module, optimiser: torch.optim.Optimizer, losses_of: Losses, course: Course, ranks: Ranks
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        losses_of: Losses,
+        course: TrainConfig,
+        ranks: DistributedContext,
     ) -> None:
-        self.model, self.optimiser, self.losses_of, self.course, self.ranks = model, optimiser, losses_of, course, ranks
-        self.together = ranks.together(model.train())
+        self.model, self.optimiser, self.losses_of, self.course, self.ranks = model, optimizer, losses_of, course, ranks
+        self.together = ranks.wrap_ddp(model.train())
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(course.ema)) if course.ema else None  # type: ignore[no-untyped-call]
-        self.rates = [float(group["lr"]) for group in optimiser.param_groups]
+        self.rates = [float(group["lr"]) for group in optimizer.param_groups]
         self.done, self.names, self._new = 0, list[str](), list[Tensor]()
         self._earlier, self._started = 0.0, time.monotonic()
 
@@ -69,7 +74,7 @@ class Learner:
         """Spent on the run, earlier sessions included."""
         return self._earlier + time.monotonic() - self._started
 
-    def step(self, batch: Any) -> None:
+    def train_step(self, batch: Any) -> None:
         """Learn from a batch."""
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = self.course.schedule(rate, self.done, self.course.steps)
@@ -95,12 +100,12 @@ class Learner:
             torch.manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
             yield
 
-    def losses(self) -> Tensor:
+    def read_losses(self) -> Tensor:
         """The losses of the steps since the last line (steps, names), the mean over processes.
 
         Raises InputError unless they are numbers.
         """
-        new = self.ranks.mean(torch.stack(self._new)) if self._new else torch.zeros(0, len(self.names))
+        new = self.ranks.average(torch.stack(self._new)) if self._new else torch.zeros(0, len(self.names))
         if not bool(torch.isfinite(new).all()):
             raise InputError(
                 f"the loss became NaN or infinite by step {self.done}; the last checkpoint is from before; a lower learning "
@@ -113,9 +118,9 @@ class Learner:
         """Drop the losses that a line was written of."""
         self._new = []
 
-    def state(self) -> dict[str, Any]:
+    def to_state(self) -> dict[str, Any]:
         """All that it takes to go on; every process has to ask."""
-        state = {"done": self.done, "seconds": self.seconds, "names": self.names, "losses": self.losses()}
+        state = {"done": self.done, "seconds": self.seconds, "names": self.names, "losses": self.read_losses()}
         state |= {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
         return state | ({"averaged": self.averaged.state_dict()} if self.averaged else {})
 

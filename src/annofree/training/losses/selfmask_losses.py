@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from annofree.features.selfmask_network import SelfMaskOutput
 
-__all__ = ["Ranking", "dice_losses", "ranking_loss", "selfmask_losses"]
+__all__ = ["Ranking", "compute_dice_losses", "compute_ranking_loss", "compute_selfmask_losses"]
 
 Ranking = Literal["paper", "released"]
 """Which order costs: of the ``paper``, a worse mask with the larger objectness; ``released``, a better one, the reverse."""
 
 
-def dice_losses(masks: Tensor, truth: Tensor) -> Tensor:
+def compute_dice_losses(masks: Tensor, truth: Tensor) -> Tensor:
     """One minus dice of proposals (B, L, Q, h, w) with one mask an image (B, h, w), both in 0 .. 1, (B, L, Q).
 
     One is added to numerator and denominator, so that two empty masks agree.
@@ -28,7 +28,7 @@ def dice_losses(masks: Tensor, truth: Tensor) -> Tensor:
     return 1 - (2 * both + 1) / (all_of_both + 1)
 
 
-def ranking_loss(dice: Tensor, objectness: Tensor, order: Ranking = "paper") -> Tensor:
+def compute_ranking_loss(dice: Tensor, objectness: Tensor, order: Ranking = "paper") -> Tensor:
     """How far objectness (..., Q) orders queries otherwise than their dice losses (..., Q) do, (...): the mean over pairs.
 
     A pair in which one query's mask is worse costs what its objectness is above the other's, without a margin.  That is what
@@ -37,7 +37,7 @@ def ranking_loss(dice: Tensor, objectness: Tensor, order: Ranking = "paper") -> 
 
     >>> import torch
     >>> dice, right = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.8, 0.5, 0.2])
-    >>> float(ranking_loss(dice, right)), float(ranking_loss(dice, right, "released")) > 0
+    >>> float(compute_ranking_loss(dice, right)), float(compute_ranking_loss(dice, right, "released")) > 0
     (0.0, True)
     """
     worse = dice.detach()[..., :, None] > dice.detach()[..., None, :]
@@ -46,13 +46,13 @@ def ranking_loss(dice: Tensor, objectness: Tensor, order: Ranking = "paper") -> 
     return cost.sum((-2, -1)) / worse.sum((-2, -1)).clamp(min=1)
 
 
-def selfmask_losses(out: SelfMaskOutput, truth: Tensor, order: Ranking = "paper") -> dict[str, Tensor]:
+def compute_selfmask_losses(out: SelfMaskOutput, truth: Tensor, order: Ranking = "paper") -> dict[str, Tensor]:
     """The losses of a batch for one mask an image (B, H, W) in 0 .. 1: summed over layers, dice over queries too, mean over B.
 
     Masks are compared on the proposals' own cells, which hold the share of the mask in them.
     """
     h, w = out.masks.shape[-2:]
     cells = F.adaptive_avg_pool2d(truth[:, None], (h, w))[:, 0]
-    dice = dice_losses(out.masks, cells)
-    ranking = ranking_loss(dice, out.objectness, order)
+    dice = compute_dice_losses(out.masks, cells)
+    ranking = compute_ranking_loss(dice, out.objectness, order)
     return {"dice": dice.sum((1, 2)).mean(), "ranking": ranking.sum(1).mean()}

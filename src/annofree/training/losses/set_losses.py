@@ -21,12 +21,21 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError
 
-__all__ = ["Pairs", "SetLoss", "matched", "pairwise_bce", "pairwise_cost", "pairwise_dice", "semantic_loss", "set_loss"]
+__all__ = [
+    "MatchedPairs",
+    "SetLoss",
+    "compute_pairwise_bce",
+    "compute_pairwise_cost",
+    "compute_pairwise_dice",
+    "compute_semantic_loss",
+    "compute_set_loss",
+    "match_pairs",
+]
 
 _LEAST_LOG = -100.0  # torch's own bound in binary cross-entropy: a proposal of exactly 0 or 1 costs no infinity
 
 
-class Pairs(NamedTuple):
+class MatchedPairs(NamedTuple):
     """Who was matched to whom, as indices (M) each: ``images``, ``layers``, ``proposals``, ``instances`` within their image."""
 
     images: Tensor
@@ -42,19 +51,19 @@ class SetLoss(NamedTuple):
     bce: Tensor
 
 
-def pairwise_dice(proposals: Tensor, instances: Tensor) -> Tensor:
+def compute_pairwise_dice(proposals: Tensor, instances: Tensor) -> Tensor:
     """One minus the dice coefficient of each pair, (Q, N), of proposals (Q, P) in 0 .. 1 and instances (N, P) of 0 and 1.
 
     One is added to numerator and denominator, so that two empty masks agree.
 
-    >>> pairwise_dice(torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]))
+    >>> compute_pairwise_dice(torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]))
     tensor([[0.2500, 0.0000]])
     """
     both = proposals @ instances.T
     return 1 - (2 * both + 1) / (proposals.sum(1)[:, None] + instances.sum(1)[None] + 1)
 
 
-def pairwise_bce(proposals: Tensor, instances: Tensor) -> Tensor:
+def compute_pairwise_bce(proposals: Tensor, instances: Tensor) -> Tensor:
     """Binary cross-entropy of each pair, the mean over pixels, (Q, N): two products in place of Q x N x P numbers.
 
     Proposals (Q, P) are in 0 .. 1, instances (N, P) of 0 and 1.  Logarithms are bounded at -100, as in torch.
@@ -64,12 +73,12 @@ def pairwise_bce(proposals: Tensor, instances: Tensor) -> Tensor:
     return -(inside + outside) / proposals.shape[1]
 
 
-def pairwise_cost(proposals: Tensor, instances: Tensor) -> Tensor:
+def compute_pairwise_cost(proposals: Tensor, instances: Tensor) -> Tensor:
     """What matching minimizes, (Q, N): dice plus binary cross-entropy, of equal weight."""
-    return pairwise_dice(proposals, instances) + pairwise_bce(proposals, instances)
+    return compute_pairwise_dice(proposals, instances) + compute_pairwise_bce(proposals, instances)
 
 
-def set_loss(proposals: Tensor, instances: Sequence[Tensor]) -> SetLoss:
+def compute_set_loss(proposals: Tensor, instances: Sequence[Tensor]) -> SetLoss:
     """Match proposals (B, L, Q, h, w) in 0 .. 1 to each image's instances (N, H, W) bool and sum the loss of the pairs.
 
     Proposals are brought to the instances' size, bilinear, as probabilities.  Sums run over pairs and layers and are divided
@@ -79,7 +88,7 @@ def set_loss(proposals: Tensor, instances: Sequence[Tensor]) -> SetLoss:
     _check(proposals, instances)
     with torch.autocast(proposals.device.type, enabled=False):
         proposals = proposals.float()
-        pairs = matched(proposals, instances)
+        pairs = match_pairs(proposals, instances)
         if not len(pairs.images):
             nothing = proposals.sum() * 0  # of use to distributed training, where each parameter has to get a gradient
             return SetLoss(nothing, nothing)
@@ -92,7 +101,7 @@ def set_loss(proposals: Tensor, instances: Sequence[Tensor]) -> SetLoss:
 
 
 @torch.no_grad()
-def matched(proposals: Tensor, instances: Sequence[Tensor]) -> Pairs:
+def match_pairs(proposals: Tensor, instances: Sequence[Tensor]) -> MatchedPairs:
     """Match the proposals (B, L, Q, h, w) of each image and layer to its instances (N, H, W) bool at the least total cost.
 
     All costs come from the device in one copy, however many images and layers there are.  With more instances than proposals
@@ -106,10 +115,10 @@ def matched(proposals: Tensor, instances: Sequence[Tensor]) -> Pairs:
             continue
         truth = those.flatten(1).to(proposals)
         for layer, masks in enumerate(proposals[image]):
-            costs[image, layer, :, : len(those)] = pairwise_cost(_resized(masks, _size(those)).flatten(1), truth)
+            costs[image, layer, :, : len(those)] = compute_pairwise_cost(_resized(masks, _size(those)).flatten(1), truth)
         costs[image] += torch.where(truth.any(), 0.0, torch.inf)
     pairs = _assigned(costs.cpu().numpy(), [len(i) for i in instances])
-    return Pairs(*torch.from_numpy(pairs).to(proposals.device))
+    return MatchedPairs(*torch.from_numpy(pairs).to(proposals.device))
 
 
 def _assigned(costs: npt.NDArray[np.float32], counts: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -129,7 +138,7 @@ def _assigned(costs: npt.NDArray[np.float32], counts: Sequence[int]) -> npt.NDAr
     return np.concatenate(found, 1)
 
 
-def semantic_loss(
+def compute_semantic_loss(
     features: Tensor, words: Tensor, labels: Tensor, *, ignored: int = 255, counted: Tensor | None = None
 ) -> Tensor:
     """Cross-entropy of raw cosines, without a temperature, to labels (B, H, W): the mean over pixels that are not ``ignored``.
@@ -157,7 +166,7 @@ def _size(maps: Tensor) -> tuple[int, int]:
     return int(maps.shape[-2]), int(maps.shape[-1])
 
 
-def _truth(instances: Sequence[Tensor], pairs: Pairs) -> Tensor:
+def _truth(instances: Sequence[Tensor], pairs: MatchedPairs) -> Tensor:
     """The instance of each pair, (M, H, W) float."""
     starts = np.cumsum([0, *(len(i) for i in instances)])[:-1]
     at = torch.from_numpy(starts).to(pairs.images.device)[pairs.images] + pairs.instances

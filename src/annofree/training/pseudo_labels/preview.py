@@ -11,7 +11,7 @@ import numpy as np
 from annofree.errors import ImageError
 from annofree.io.atomic import write_atomic
 from annofree.io.image_sources import read_place
-from annofree.io.images import pillow_quiet
+from annofree.io.images import silence_pillow
 from annofree.render.contact_sheet import Thumbnail, draw_contact_sheet
 from annofree.render.overlay import draw_overlay
 from annofree.structures import Detections, Image
@@ -24,9 +24,9 @@ _SIDE, _COLUMNS = 240, 6
 class LabelSheet:
     """A sheet of up to ``count`` of the ``labelled`` images below ``root``, taken at even distances."""
 
-    def __init__(self, root: Path, count: int, labelled: int) -> None:
+    def __init__(self, root: Path, count: int, labeled: int) -> None:
         self._root = root
-        self._places = {i * labelled // count for i in range(count)} if labelled > count else set(range(labelled))
+        self._places = {i * labeled // count for i in range(count)} if labeled > count else set(range(labeled))
         self._thumbnails: list[Thumbnail] = []
 
     def draw(self, labels: Iterable[tuple[str, Detections]]) -> None:
@@ -34,7 +34,7 @@ class LabelSheet:
         if not self._places:
             return
         filled = ((name, found) for name, found in labels if len(found))
-        with pillow_quiet():
+        with silence_pillow():
             self._thumbnails += [self._thumbnail(*pair) for i, pair in enumerate(filled) if i in self._places]
 
     def save(self, path: Path, title: str) -> None:

@@ -11,16 +11,25 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from annofree.datasets.labelled import AGNOSTIC
+from annofree.datasets.labeled import AGNOSTIC
 from annofree.detections.nms import suppress
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.io.settings_file import check_names, check_type
 from annofree.ops.rle import rle_iou, rle_part
 from annofree.structures import BoolArray, Detections, FloatArray, IntArray
 
 __all__ = [
-    *("ByClass", "LabelRules", "agnostic", "capped", "joined_names", "merged", "repeat_factors", "selected"),
-    *("share_floors", "without_fragments"),
+    *(
+        "ByClass",
+        "LabelRules",
+        "drop_classes",
+        "cap_per_class",
+        "join_names",
+        "merge_labels",
+        "compute_repeat_factors",
+        "apply_rules",
+    ),
+    *("compute_share_floors", "drop_fragments"),
 ]
 
 
@@ -60,14 +69,14 @@ class ByClass:
                 usual = number
         return cls(usual, named)
 
-    def values(self, names: tuple[str, ...]) -> FloatArray:
+    def list_values(self, names: tuple[str, ...]) -> FloatArray:
         """The number of each class (K); raises InputError for a name that is none of the classes."""
         for name in self.named:
             if name not in names:
-                raise unknown_name("class", name, names)
+                raise build_unknown_error("class", name, names)
         return np.array([self.named.get(name, self.usual) for name in names], np.float32)
 
-    def plain(self) -> float | dict[str, Any]:
+    def to_plain(self) -> float | dict[str, Any]:
         """As JSON has it: the one number, or all with their names."""
         return {"usual": self.usual, "named": dict(self.named)} if self.named else self.usual
 
@@ -139,26 +148,26 @@ class LabelRules:
             check_type(name, value, hints[name], "the rules of labels")
         return cls(**given)
 
-    def settings(self) -> dict[str, Any]:
+    def to_settings(self) -> dict[str, Any]:
         """As plain values by name; a number for all classes is that number."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {name: value.plain() if isinstance(value, ByClass) else value for name, value in values.items()}
+        return {name: value.to_plain() if isinstance(value, ByClass) else value for name, value in values.items()}
 
 
-def selected(found: Detections, floors: FloatArray, rules: LabelRules) -> tuple[Detections, dict[str, int]]:
+def apply_rules(found: Detections, floors: FloatArray, rules: LabelRules) -> tuple[Detections, dict[str, int]]:
     """Apply the rules for one image to what was found in it; tells how many each of them dropped.
 
     ``floors`` (K) are the least scores of the classes, from ``min_score`` and ``keep``.
 
     >>> two = Detections.from_masks(np.ones((2, 2, 2), bool), [0, 0], [0.9, 0.4], ["dog"])
-    >>> selected(two, np.array([0.3], np.float32), LabelRules())[1]
+    >>> apply_rules(two, np.array([0.3], np.float32), LabelRules())[1]
     {'score': 0, 'area': 0, 'duplicate': 1, 'fragment': 0, 'most': 0}
     """
     steps: Mapping[str, Callable[[Detections], Detections]] = {
         "score": lambda d: _named(d[d.scores >= floors[d.class_ids]], rules.agnostic),
         "area": lambda d: d[d.areas >= rules.min_area],
         "duplicate": lambda d: suppress(d, within=rules.within, across=rules.across),
-        "fragment": lambda d: without_fragments(d, rules.inside),
+        "fragment": lambda d: drop_fragments(d, rules.inside),
         "most": lambda d: d[: rules.most],
     }
     dropped = {}
@@ -169,22 +178,22 @@ def selected(found: Detections, floors: FloatArray, rules: LabelRules) -> tuple[
 
 
 def _named(found: Detections, alike: bool) -> Detections:
-    return agnostic(found) if alike else found
+    return drop_classes(found) if alike else found
 
 
-def agnostic(found: Detections) -> Detections:
+def drop_classes(found: Detections) -> Detections:
     """The same things, all called "object"."""
     return replace(found, names=(AGNOSTIC,), class_ids=np.zeros_like(found.class_ids))
 
 
-def without_fragments(found: Detections, inside: float) -> Detections:
+def drop_fragments(found: Detections, inside: float) -> Detections:
     """Drop what lies by more than the part ``inside`` of itself in a bigger one of its class; of equals the first stays.
 
     It is the intersection over the smaller area, whichever scores more: a leg goes, its elephant stays.
 
     >>> whole, leg = np.ones((4, 4), bool), np.eye(4, dtype=bool)
     >>> both = Detections.from_masks(np.stack([leg, whole]), [0, 0], [0.9, 0.5], ["elephant"])
-    >>> without_fragments(both, 0.9).scores.tolist(), len(without_fragments(both, 1.0))
+    >>> drop_fragments(both, 0.9).scores.tolist(), len(drop_fragments(both, 1.0))
     ([0.5], 2)
     """
     if len(found) < 2 or inside >= 1:
@@ -195,7 +204,7 @@ def without_fragments(found: Detections, inside: float) -> Detections:
     return found[~(same & bigger & (parts > inside)).any(1)]
 
 
-def merged(new: Detections, old: Detections, most: float = 0.5) -> Detections:
+def merge_labels(new: Detections, old: Detections, most: float = 0.5) -> Detections:
     """Add to new labels those old ones whose mask IoU with every new one is under ``most``, whatever the classes.
 
     This is the rule of CutLER's self-training.  Both have the same names.  The order is by falling score.
@@ -205,15 +214,16 @@ def merged(new: Detections, old: Detections, most: float = 0.5) -> Detections:
     return Detections.merge([new, old])
 
 
-def joined_names(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+def join_names(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
     """The names of both, each once."""
     return tuple(dict.fromkeys((*first, *second)))
 
 
-def share_floors(class_ids: IntArray, scores: FloatArray, shares: FloatArray) -> FloatArray:
+def compute_share_floors(class_ids: IntArray, scores: FloatArray, shares: FloatArray) -> FloatArray:
     """The least score (K) within the best ``shares`` (K) of each class among ``scores`` (M); what scores equal stays too.
 
-    >>> share_floors(np.zeros(4, np.int64), np.array([0.1, 0.9, 0.4, 0.6], np.float32), np.array([0.5], np.float32)).round(1)
+    >>> ids, scores, shares = np.zeros(4, np.int64), np.array([0.1, 0.9, 0.4, 0.6], np.float32), np.array([0.5], np.float32)
+    >>> compute_share_floors(ids, scores, shares).round(1)
     array([0.6], dtype=float32)
     """
     floors = np.zeros(len(shares), np.float32)
@@ -224,10 +234,10 @@ def share_floors(class_ids: IntArray, scores: FloatArray, shares: FloatArray) ->
     return floors
 
 
-def capped(class_ids: IntArray, scores: FloatArray, most: int | None) -> BoolArray:
+def cap_per_class(class_ids: IntArray, scores: FloatArray, most: int | None) -> BoolArray:
     """Which of all instances (M) are among the ``most`` best of their class; of equals the first.
 
-    >>> capped(np.array([0, 0, 1, 0]), np.array([0.2, 0.9, 0.1, 0.9], np.float32), 2).tolist()
+    >>> cap_per_class(np.array([0, 0, 1, 0]), np.array([0.2, 0.9, 0.1, 0.9], np.float32), 2).tolist()
     [False, True, True, True]
     """
     if most is None:
@@ -240,13 +250,13 @@ def capped(class_ids: IntArray, scores: FloatArray, most: int | None) -> BoolArr
     return kept
 
 
-def repeat_factors(pictures_with: IntArray, pictures: int, rare: float) -> FloatArray:
+def compute_repeat_factors(images_with: IntArray, images: int, rare: float) -> FloatArray:
     """How often an image of each class (K) is to be seen: max(1, sqrt(rare / f)), f the part of all images that have it.
 
     An image repeats as its rarest class does.  Repeat factor sampling of Gupta et al., LVIS, CVPR 2019, section 4.
 
-    >>> repeat_factors(np.array([1, 50, 0]), 100, rare=0.04).tolist()
+    >>> compute_repeat_factors(np.array([1, 50, 0]), 100, rare=0.04).tolist()
     [2.0, 1.0, 1.0]
     """
-    share = np.where(pictures_with > 0, pictures_with / max(1, pictures), 1.0)
+    share = np.where(images_with > 0, images_with / max(1, images), 1.0)
     return np.maximum(1.0, np.sqrt(rare / share)).astype(np.float32)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from annofree.datasets.labelled import AGNOSTIC, Labelled, info_of, labels_file
+from annofree.datasets.labeled import AGNOSTIC, Labeled, find_labels_file, read_info
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder
 from annofree.io.json_stream import write_lists
@@ -23,12 +23,12 @@ from annofree.structures import BoolArray, Detections, FloatArray, IntArray
 from annofree.training.pseudo_labels.preview import LabelSheet
 from annofree.training.pseudo_labels.rules import (
     LabelRules,
-    capped,
-    joined_names,
-    merged,
-    repeat_factors,
-    selected,
-    share_floors,
+    apply_rules,
+    cap_per_class,
+    compute_repeat_factors,
+    compute_share_floors,
+    join_names,
+    merge_labels,
 )
 
 __all__ = ["select_labels"]
@@ -60,7 +60,7 @@ def select_labels(
     """
     rules, source = rules or LabelRules(), StoredRun.read(run, images)
     before = None if earlier is None else _earlier(earlier, source.root, rules, anywhere=images is not None)
-    names = (AGNOSTIC,) if rules.agnostic else joined_names(source.names, before.names if before else ())
+    names = (AGNOSTIC,) if rules.agnostic else join_names(source.names, before.names if before else ())
     make_folder(out)
     with Spool(out) as kept, Spool(out) as final:
         counts, floors = _select(source, rules, kept, on_progress)
@@ -69,8 +69,8 @@ def select_labels(
         if not tally.instances.sum():
             raise InputError(f"expected labels, but the rules leave none of {counts['found']} things; lower the least score")
         least = {name: round(f, 6) for name, f in zip(source.names, floors.tolist(), strict=True) if np.isfinite(f)}
-        info = _info(source, rules, counts, earlier) | {"min_scores": least, "classes": tally.table(names, source)}
-        factors = repeat_factors(tally.pictures, tally.total, rules.rare)
+        info = _info(source, rules, counts, earlier) | {"min_scores": least, "classes": tally.as_table(names, source)}
+        factors = compute_repeat_factors(tally.pictures, tally.total, rules.rare)
         _write(out / "labels.json", info, names, final, factors)
         drawn = LabelSheet(source.root, sheet, tally.with_any)
         drawn.draw(final)
@@ -78,16 +78,16 @@ def select_labels(
     return info
 
 
-def _earlier(labels: Path, root: Path, rules: LabelRules, anywhere: bool) -> Labelled:
+def _earlier(labels: Path, root: Path, rules: LabelRules, anywhere: bool) -> Labeled:
     """Read earlier labels; they are of the same images, or the user says ``anywhere`` that they are."""
-    place = labels_file(labels)
-    told = info_of(place).get("images")
+    place = find_labels_file(labels)
+    told = read_info(place).get("images")
     if isinstance(told, str) and not anywhere and Path(told).resolve() != root:
         raise InputError(
             f"expected earlier labels of the pictures in {root}, as the run has them, got labels of pictures in {told}; "
             "run over the same folder, or name the folder of both with --images"
         )
-    return Labelled.read(place, root, agnostic=rules.agnostic)
+    return Labeled.read(place, root, agnostic=rules.agnostic)
 
 
 def _select(
@@ -99,8 +99,8 @@ def _select(
     def pictures() -> Iterator[RunLabels]:
         if on_progress:
             on_progress(0, len(source.summary.pictures))
-        for number, (name, found) in enumerate(source.pictures(), 1):
-            left, dropped = selected(found, floors, rules)
+        for number, (name, found) in enumerate(source.read_images(), 1):
+            left, dropped = apply_rules(found, floors, rules)
             for rule, count in dropped.items():
                 counts[rule] = counts.get(rule, 0) + count
             yield RunLabels(name, left)
@@ -113,12 +113,12 @@ def _select(
 
 def _floors(source: StoredRun, rules: LabelRules) -> FloatArray:
     """The least score of each class; a share is of those over the least score that was asked for."""
-    floors, shares = rules.min_score.values(source.names), rules.keep.values(source.names)
+    floors, shares = rules.min_score.list_values(source.names), rules.keep.list_values(source.names)
     if (shares >= 1).all():
         return floors
-    class_ids, scores = _columns(labels.found for labels in source.pictures())
+    class_ids, scores = _columns(labels.found for labels in source.read_images())
     over = scores >= floors[class_ids]
-    return np.maximum(floors, share_floors(class_ids[over], scores[over], shares))
+    return np.maximum(floors, compute_share_floors(class_ids[over], scores[over], shares))
 
 
 def _columns(found: Iterable[Detections]) -> tuple[IntArray, FloatArray]:
@@ -131,10 +131,10 @@ def _columns(found: Iterable[Detections]) -> tuple[IntArray, FloatArray]:
 
 
 def _final(
-    kept: Spool, names: tuple[str, ...], rules: LabelRules, before: Labelled | None, counts: dict[str, int]
+    kept: Spool, names: tuple[str, ...], rules: LabelRules, before: Labeled | None, counts: dict[str, int]
 ) -> Iterator[RunLabels]:
     """Cap the classes, add the earlier labels that stay, and leave out what is empty."""
-    chosen = capped(*_columns(labels.found for labels in kept), rules.per_class)
+    chosen = cap_per_class(*_columns(labels.found for labels in kept), rules.per_class)
     counts |= {"per_class": int((~chosen).sum()), "kept": int(chosen.sum()), "earlier": 0, "earlier_gone": 0}
     for labels in _joined(_capped(kept, chosen), names, before, rules.earlier, counts):
         if len(labels.found) or not rules.drop_empty:
@@ -150,7 +150,7 @@ def _capped(kept: Spool, chosen: BoolArray) -> Iterator[RunLabels]:
 
 
 def _joined(
-    new: Iterable[RunLabels], names: tuple[str, ...], before: Labelled | None, most: float, counts: dict[str, int]
+    new: Iterable[RunLabels], names: tuple[str, ...], before: Labeled | None, most: float, counts: dict[str, int]
 ) -> Iterator[RunLabels]:
     """Merge earlier labels in, image by image; then come the images that only the earlier round has."""
     places = {} if before is None else {id_: place for place, id_ in enumerate(before.ids)}
@@ -159,16 +159,16 @@ def _joined(
         if before is None or place is None:
             yield RunLabels(name, ours)
             continue
-        old = before.instances(place).with_names(names)
+        old = before.read_instances(place).with_names(names)
         if old.size != found.size:
             raise InputError(f"expected earlier labels of {name} of its size (H, W) {found.size}, got {old.size}")
-        both = merged(ours, old, most)
+        both = merge_labels(ours, old, most)
         counts["earlier"] += len(both) - len(ours)
         counts["earlier_gone"] += len(old) - (len(both) - len(ours))
         yield RunLabels(name, both)
     for name, place in places.items():
         assert before is not None  # noqa: S101 -- it has the places
-        old = before.instances(place).with_names(names)
+        old = before.read_instances(place).with_names(names)
         counts["earlier"] += len(old)
         yield RunLabels(name, old)
 
@@ -184,22 +184,22 @@ class _Tally:
 
     @classmethod
     def of(cls, labels: Iterable[RunLabels], count: int) -> _Tally:
-        instances, pictures, total, filled = np.zeros(count, np.int64), np.zeros(count, np.int64), 0, 0
+        instances, images, total, filled = np.zeros(count, np.int64), np.zeros(count, np.int64), 0, 0
         for _, found in labels:
             own = np.bincount(found.class_ids, minlength=count)
             instances += own
-            pictures += own > 0
+            images += own > 0
             total += 1
             filled += bool(len(found))
-        return cls(instances, pictures, total, filled)
+        return cls(instances, images, total, filled)
 
-    def table(self, names: tuple[str, ...], source: StoredRun) -> dict[str, dict[str, int]]:
+    def as_table(self, names: tuple[str, ...], source: StoredRun) -> dict[str, dict[str, int]]:
         """What was found of each class and what is labeled."""
         found = {count.name: count.instances for count in source.summary.classes.values()}
         rows = zip(names, self.instances.tolist(), self.pictures.tolist(), strict=True)
         table: dict[str, dict[str, int]] = {}
-        for name, instances, pictures in rows:
-            table[name] = {"found": found.get(name, 0), "labels": instances, "pictures": pictures}
+        for name, instances, images in rows:
+            table[name] = {"found": found.get(name, 0), "labels": instances, "pictures": images}
         if names == (AGNOSTIC,):
             table[AGNOSTIC]["found"] = source.summary.instances
         return table
@@ -208,15 +208,17 @@ class _Tally:
 def _info(source: StoredRun, rules: LabelRules, counts: Mapping[str, int], earlier: Path | None) -> dict[str, Any]:
     """Where the labels come from."""
     run = {key: source.summary.about[key] for key in _TOLD if key in source.summary.about}
-    models = [{key: model.get(key) for key in ("name", "kind", "tier", "licence")} for model in source.summary.models()]
+    models = [{key: model.get(key) for key in ("name", "kind", "tier", "licence")} for model in source.summary.list_models()]
     info = {
         "description": "labels that annofree made of what a run found",
         "images": str(source.root),
-        "rules": rules.settings(),
+        "rules": rules.to_settings(),
         "counts": dict(counts),
         "run": {"folder": str(source.annotations.parent), **run, "models": models},
     }
-    return info if earlier is None else info | {"earlier": {"labels": str(earlier), "info": info_of(labels_file(earlier))}}
+    return (
+        info if earlier is None else info | {"earlier": {"labels": str(earlier), "info": read_info(find_labels_file(earlier))}}
+    )
 
 
 def _write(path: Path, info: Mapping[str, Any], names: tuple[str, ...], labels: Spool, factors: FloatArray) -> None:

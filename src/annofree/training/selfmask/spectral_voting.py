@@ -14,18 +14,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.methods.components import Models
-from annofree.ops.spectral import clusters, eigenvectors, winner
+from annofree.ops.spectral import choose_winner, cluster_points, compute_eigenvectors
 from annofree.protocols import Objectness
 from annofree.structures import FeatureMap, Image
 
-__all__ = ["SOURCES", "SpectralVoter", "Vote", "Voting", "colours", "cut_masks", "source_named", "voted", "voter_named"]
+__all__ = [
+    "SOURCES",
+    "SpectralVoter",
+    "Vote",
+    "Voting",
+    "build_voter",
+    "cut_masks",
+    "extract_colors",
+    "load_source",
+    "select_voter",
+]
 
 Source = Callable[[Sequence[Image]], list[FeatureMap]]
 """Anything that gives features (D, h, w) per image."""
 
-_COLOUR_CELLS = 32  # along the short side of an image, at most
+_COLOR_CELLS = 32  # along the short side of an image, at most
 
 
 @dataclass(frozen=True)
@@ -63,9 +73,9 @@ def cut_masks(features: FeatureMap, settings: Voting | None = None) -> Tensor:
     values = features.values[None].float()
     h, w = _grid(features, s)
     cells = F.interpolate(values, size=(h, w), mode="bilinear", align_corners=True)[0].flatten(1).T
-    vectors = eigenvectors(cells, max(s.counts)).float()
+    vectors = compute_eigenvectors(cells, max(s.counts)).float()
     generator = torch.Generator().manual_seed(s.seed)
-    labels = [clusters(vectors[:, :k], k, generator, restarts=s.restarts) for k in s.counts]
+    labels = [cluster_points(vectors[:, :k], k, generator, restarts=s.restarts) for k in s.counts]
     masks = torch.cat([one == torch.arange(k, device=one.device)[:, None] for one, k in zip(labels, s.counts, strict=True)])
     full = F.interpolate(masks.view(1, -1, h, w).float(), size=features.window or features.size, mode="nearest")[0] > 0.5
     cropped = full[:, : features.size[0], : features.size[1]]
@@ -106,11 +116,11 @@ class SpectralVoter:
         """The supervision that went into the masks: the most that any source has."""
         return max(["S0", *(str(model.get("tier", "S0")) for model in self.models.values())])
 
-    def maps(self, images: Sequence[Image]) -> list[Tensor]:
+    def predict_maps(self, images: Sequence[Image]) -> list[Tensor]:
         """1 inside of the mask that won and 0 outside, (H, W) per image."""
-        return [vote.mask.float() for vote in self.votes(images)]
+        return [vote.mask.float() for vote in self.vote(images)]
 
-    def votes(self, images: Sequence[Image]) -> list[Vote]:
+    def vote(self, images: Sequence[Image]) -> list[Vote]:
         """One vote an image; masks of the first source come first where votes are equal."""
         seen = {name: source(images) for name, source in self.sources.items()}
         return [self._vote({name: maps[i] for name, maps in seen.items()}) for i in range(len(images))]
@@ -119,16 +129,16 @@ class SpectralVoter:
         masks = {name: cut_masks(found, self.settings).cpu() for name, found in features.items()}
         origin = [name for name, cut in masks.items() for _ in cut]
         standing = torch.cat(list(masks.values()))
-        best, agreement = winner(standing)
+        best, agreement = choose_winner(standing)
         return Vote(standing[best], agreement, origin[best])
 
 
-def colours(images: Sequence[Image]) -> list[FeatureMap]:
+def extract_colors(images: Sequence[Image]) -> list[FeatureMap]:
     """The mean color of each cell less that of the image, (3, h, w) per image: the control that has learned nothing."""
     found = []
     for image in images:
         pixels = torch.tensor(image.pixels).permute(2, 0, 1).float() / 255
-        cell = max(2, -(-min(image.size) // _COLOUR_CELLS))
+        cell = max(2, -(-min(image.size) // _COLOR_CELLS))
         grid = max(1, image.size[0] // cell), max(1, image.size[1] // cell)
         cells = F.adaptive_avg_pool2d(pixels, grid)
         found.append(FeatureMap(cells - cells.mean((1, 2), keepdim=True), image.size))
@@ -136,37 +146,37 @@ def colours(images: Sequence[Image]) -> list[FeatureMap]:
 
 
 SOURCES: Mapping[str, Callable[[Models], Source]] = {
-    "dino": lambda models: models.dino.keys,
-    "boundaries": lambda models: models.clip.boundaries,
-    "dense": lambda models: models.clip.dense,
-    "colour": lambda models: colours,
+    "dino": lambda models: models.dino.extract_keys,
+    "boundaries": lambda models: models.clip.encode_boundaries,
+    "dense": lambda models: models.clip.encode_dense,
+    "colour": lambda models: extract_colors,
 }
 """Sources by name: DINO's keys, a CLIP's boundary features (conv4 of a ResNet) and its own tokens, and plain color."""
 
 
-def source_named(by: str, models: str, device: str = "auto") -> Objectness:
-    """Load what masks images, of a preset's models: the sources that vote, ``voted``, or an objectness by its name.
+def load_source(by: str, models: str, device: str = "auto") -> Objectness:
+    """Load what masks images, of a preset's models: the sources that vote, ``build_voter``, or an objectness by its name.
 
     Raises InputError for an unknown name and for ``none``, and what the models raise.
     """
     if by == "voted":
-        return voted(Models(models, device))
+        return build_voter(Models(models, device))
     source = Models(models, device, objectness=by).objectness
     if source is None:
         raise InputError("expected an objectness that masks pictures, such as found, got none")
     return source
 
 
-def voted(models: Models) -> SpectralVoter:
+def build_voter(models: Models) -> SpectralVoter:
     """The vote of a preset's DINO, its CLIP's boundary features and plain color, on at most 1024 cells a source."""
-    return voter_named(("dino", "boundaries", "colour"), models, Voting(most=1024))
+    return select_voter(("dino", "boundaries", "colour"), models, Voting(most=1024))
 
 
-def voter_named(names: Sequence[str], models: Models, settings: Voting | None = None) -> SpectralVoter:
+def select_voter(names: Sequence[str], models: Models, settings: Voting | None = None) -> SpectralVoter:
     """Let sources of some models vote; raises InputError for an unknown name, and what the models raise."""
     unknown = next((name for name in names if name not in SOURCES), None)
     if unknown is not None:
-        raise unknown_name("source of features", unknown, SOURCES)
+        raise build_unknown_error("source of features", unknown, SOURCES)
     behind = {name: models.dino if name == "dino" else models.clip for name in names if name != "colour"}
     sources = {name: SOURCES[name](models) for name in names}
     return SpectralVoter(sources, settings, {name: model.provenance for name, model in behind.items()})

@@ -20,19 +20,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from annofree.datasets.emoji.world import Split, World
-from annofree.errors import ImageError, InputError, unknown_name
+from annofree.errors import ImageError, InputError, build_unknown_error
 from annofree.features.dino import Dino
 from annofree.features.selfmask import save_selfmask
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork
-from annofree.hub.cards import Card, sha256_of
+from annofree.hub.cards import Card, hash_file
 from annofree.io.model_config import read_model_config
 from annofree.ops.rle import decode_rle, encode_rle
 from annofree.retrieval.archive import MaskWriter, PseudoMask
 from annofree.structures import Image
 from annofree.training.augment.color import draw_light
-from annofree.training.engine.distributed import Ranks
-from annofree.training.engine.loop import Course, Watch, train
-from annofree.training.losses.selfmask_losses import Ranking, selfmask_losses
+from annofree.training.engine.distributed import DistributedContext
+from annofree.training.engine.loop import TrainCallbacks, TrainConfig, train
+from annofree.training.losses.selfmask_losses import Ranking, compute_selfmask_losses
 from annofree.training.selfmask.spectral_voting import SpectralVoter
 
 __all__ = [
@@ -40,17 +40,17 @@ __all__ = [
     "RATE",
     "TINY",
     "Changes",
-    "emoji_pictures",
+    "build_network",
+    "draw_emoji_images",
     "fit_selfmask",
-    "new_network",
     "vote_masks",
 ]
 
-Pictures = Mapping[str, Callable[[], Image]]
+Images = Mapping[str, Callable[[], Image]]
 """Images by id, each opened when it is needed."""
 Bytes = npt.NDArray[np.uint8]
 
-COURSE = Course(steps=1500, batch=16, clip=1.0)
+COURSE = TrainConfig(steps=1500, batch=16, clip=1.0)
 """Of a tiny network from scratch; the original fine-tunes for 12 rounds of 10,553 images, 8 at a time."""
 TINY = SelfMaskConfig(model_args={"embed_dim": 128, "depth": 4, "num_heads": 4}, heads=4, ffn=512)
 """A network from scratch: patches of 8 px, a third of DINO ViT-S/8's width and depth."""
@@ -84,22 +84,22 @@ class Changes:
     # their blur in px, from and to
     sigma: tuple[float, float] = (0.1, 2.0)
 
-    def on(self, rng: np.random.Generator, pixels: Bytes, mask: Bytes) -> tuple[Bytes, Bytes]:
+    def apply(self, rng: np.random.Generator, pixels: Bytes, mask: Bytes) -> tuple[Bytes, Bytes]:
         """Change an image (S, S, 3) and its mask (S, S) alike."""
         size = max(1, int(rng.uniform(*self.scale) * self.side))
         flipped = rng.random() < self.flip
         light = draw_light(rng, self.jitter, self.jitter_share, self.grey, self.blur, self.sigma)
         red, green, blue = pixels.reshape(-1, 3).mean(0).astype(int).tolist()
-        picture, truth = PIL.Image.fromarray(pixels), PIL.Image.fromarray(mask)
+        image, truth = PIL.Image.fromarray(pixels), PIL.Image.fromarray(mask)
         canvas = PIL.Image.new("RGB", (self.side, self.side), (red, green, blue))
-        canvas.paste(picture.resize((size, size), PIL.Image.Resampling.BILINEAR))
+        canvas.paste(image.resize((size, size), PIL.Image.Resampling.BILINEAR))
         drawn = PIL.Image.new("L", (self.side, self.side), 0)
         drawn.paste(truth.resize((size, size), PIL.Image.Resampling.NEAREST))
-        changed, found = np.asarray(light.on(canvas, (red, green, blue))[0]), np.asarray(drawn)
+        changed, found = np.asarray(light.apply(canvas, (red, green, blue))[0]), np.asarray(drawn)
         return (changed[:, ::-1], found[:, ::-1]) if flipped else (changed, found)
 
 
-def emoji_pictures(count: int, seed: int, side: int, font: Path | None = None) -> Pictures:
+def draw_emoji_images(count: int, seed: int, side: int, font: Path | None = None) -> Images:
     """Scenes of the emoji world, drawn when they are opened; 60 % hold a single object.  Their truth is never read.
 
     Raises MissingError without the emoji font.
@@ -109,13 +109,15 @@ def emoji_pictures(count: int, seed: int, side: int, font: Path | None = None) -
 
     def drawn(index: int, split: Split) -> Callable[[], Image]:
         name = f"{split}-{seed}-{index}"
-        return lambda: Image(world.scene(np.random.default_rng([seed, index, crc32(split.encode())]), split, side).image, name)
+        return lambda: Image(
+            world.draw_scene(np.random.default_rng([seed, index, crc32(split.encode())]), split, side).image, name
+        )
 
     return {f"{split}-{seed}-{index}": drawn(index, split) for index, split in enumerate(splits)}
 
 
 def vote_masks(
-    pictures: Pictures, voter: SpectralVoter, folder: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
+    images: Images, voter: SpectralVoter, folder: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, str]:
     """Vote a mask of each image into ``folder/masks.jsonl``, where earlier ones are kept; their quality is the agreement.
 
@@ -124,21 +126,21 @@ def vote_masks(
     failed: dict[str, str] = {}
     about = {k: v for k, v in voter.provenance.items() if k != "objectness"}
     with MaskWriter(folder, about) as writer:
-        left = [(name, opened) for name, opened in pictures.items() if name not in writer.done]
-        known = len(pictures) - len(left)
-        on_progress(known, len(pictures))
+        left = [(name, opened) for name, opened in images.items() if name not in writer.done]
+        known = len(images) - len(left)
+        on_progress(known, len(images))
         for done, (name, opened) in enumerate(left, start=known + 1):
             try:
-                (vote,) = voter.votes([opened()])
+                (vote,) = voter.vote([opened()])
             except ImageError as problem:
                 failed[name] = str(problem)
             else:
                 writer.add(PseudoMask(name, encode_rle(vote.mask.numpy()), vote.agreement))
-            on_progress(done, len(pictures))
+            on_progress(done, len(images))
     return failed
 
 
-def new_network(dino: Path | None = None, queries: int = 20, side: int = 128, seed: int = 0) -> SelfMaskNetwork:
+def build_network(dino: Path | None = None, queries: int = 20, side: int = 128, seed: int = 0) -> SelfMaskNetwork:
     """Build a network on the DINO of a folder, weights and all, or a tiny one from scratch for images of ``side`` px.
 
     The decoder's heads are the encoder's, its FFN is four times as wide.  Raises what ``Dino`` raises.
@@ -158,18 +160,18 @@ def new_network(dino: Path | None = None, queries: int = 20, side: int = 128, se
 class _Lessons:
     """Images (N, S, S, 3) and masks (N, S, S) in memory, squashed; the n-th lesson follows from the seed and n."""
 
-    def __init__(self, pictures: Pictures, masks: Mapping[str, PseudoMask], changes: Changes, seed: int) -> None:
-        known = [name for name in pictures if name in masks]
+    def __init__(self, images: Images, masks: Mapping[str, PseudoMask], changes: Changes, seed: int) -> None:
+        known = [name for name in images if name in masks]
         if not known:
             raise InputError("expected at least one picture with a mask to learn from, got none; see why they failed")
         self.changes, self.seed = changes, seed
-        self.pixels = np.stack([_squashed(pictures[name]().pixels, changes.side) for name in known])
+        self.pixels = np.stack([_squashed(images[name]().pixels, changes.side) for name in known])
         self.masks = np.stack([_squashed(decode_rle(masks[name].rle).astype(np.uint8), changes.side) for name in known])
 
     def __call__(self, number: int) -> tuple[Bytes, Bytes]:
         rng = np.random.default_rng([self.seed, number])
         index = int(rng.integers(len(self.pixels)))
-        return self.changes.on(rng, self.pixels[index], self.masks[index])
+        return self.changes.apply(rng, self.pixels[index], self.masks[index])
 
 
 def _squashed(pixels: Bytes, side: int) -> Bytes:
@@ -188,7 +190,7 @@ def _losses_of(network: SelfMaskNetwork, order: Ranking, device: str) -> Callabl
 
     def losses(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
         pixels, masks = (part.to(device) for part in batch)
-        return selfmask_losses(model((pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std), masks.float(), order)
+        return compute_selfmask_losses(model((pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std), masks.float(), order)
 
     return losses
 
@@ -196,15 +198,15 @@ def _losses_of(network: SelfMaskNetwork, order: Ranking, device: str) -> Callabl
 def fit_selfmask(
     out: Path,
     network: SelfMaskNetwork,
-    pictures: Pictures,
+    images: Images,
     masks: Mapping[str, PseudoMask],
-    course: Course = COURSE,
+    course: TrainConfig = COURSE,
     *,
     rate: float = RATE,
     changes: Changes | None = None,
     order: Ranking = "paper",
     device: str = "cpu",
-    watch: Watch | None = None,
+    watch: TrainCallbacks | None = None,
     card: Card | None = None,
 ) -> dict[str, float]:
     """Train a network on pseudo-masks and write it to ``out`` as ``load_selfmask`` reads it; returns the last losses.
@@ -213,26 +215,26 @@ def fit_selfmask(
     ``card`` is completed with the files and their hashes.  Raises InputError for an unknown order, and without a mask.
     """
     if order not in get_args(Ranking):
-        raise unknown_name("order of the ranking loss", order, get_args(Ranking))
+        raise build_unknown_error("order of the ranking loss", order, get_args(Ranking))
     changes = changes or Changes()
-    lessons = _Lessons(pictures, masks, changes, course.seed)
-    optimiser = torch.optim.AdamW(network.to(device).parameters(), lr=rate, weight_decay=DECAY)
+    lessons = _Lessons(images, masks, changes, course.seed)
+    optimizer = torch.optim.AdamW(network.to(device).parameters(), lr=rate, weight_decay=DECAY)
     about = {"rate": rate, "changes": asdict(changes), "order": order, "pictures": len(lessons.pixels)}
     trained = train(
         network,
-        optimiser,
+        optimizer,
         _losses_of(network, order, device),
         lessons,
         course,
         out,
         collate=_collated,
         watch=watch,
-        ranks=Ranks(device=device),
+        ranks=DistributedContext(device=device),
         about=about,
     )
     save_selfmask(network, out)
     effort = {f"training {name}": trained.figures[name] for name in ("step", "dice", "ranking", "seconds")}
     if card is not None:
-        files = {name: sha256_of(out / name) for name in ("config.json", "model.safetensors")}
+        files = {name: hash_file(out / name) for name in ("config.json", "model.safetensors")}
         replace(card, files=files, figures={**effort, **card.figures}).write(out)
     return effort

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from annofree.training.engine.checkpoint import CHECKPOINT, restored
-from annofree.training.engine.distributed import Ranks
-from annofree.training.engine.loop import Course, Watch, train
+from annofree.training.engine.checkpoint import CHECKPOINT, restore_state
+from annofree.training.engine.distributed import DistributedContext
+from annofree.training.engine.loop import TrainCallbacks, TrainConfig, train
 from annofree.training.engine.lr_schedules import Cosine
 from annofree.training.engine.state import Losses
 
@@ -86,14 +86,14 @@ def train_on_budget(
     Raises what ``train`` does: InputError when the folder holds a run with other settings.
     """
     every = max(1, budget.steps // _LINES)
-    watch = Watch(
+    watch = TrainCallbacks(
         log_every=every, checkpoint_every=every, minutes=budget.minutes, measure=lambda _: measure(),
         on_log=lambda line: say(_in_words(line, budget)), on_progress=on_progress,
     )  # fmt: skip
     optimizer = torch.optim.AdamW(_groups(model, budget), lr=budget.lr, betas=(0.9, 0.98))
     trained = train(
         model, optimizer, losses_of, draw, _course(budget, seed), folder,
-        collate=collate, watch=watch, ranks=Ranks(device=device), about=_about(budget, about),
+        collate=collate, watch=watch, ranks=DistributedContext(device=device), about=_about(budget, about),
     )  # fmt: skip
     loss = {"loss": trained.figures["loss"]} if "loss" in trained.figures else {}
     return {"samples": trained.done * budget.batch, "minutes": round(trained.seconds / 60, 1), **loss}
@@ -101,11 +101,11 @@ def train_on_budget(
 
 def check_folder(folder: Path, budget: Budget, seed: int, about: Mapping[str, Any]) -> None:
     """Refuse a folder that ``train_on_budget`` would refuse, before there is anything to learn from; raises InputError."""
-    restored(folder / CHECKPOINT, {**_course(budget, seed).settings(), **_about(budget, about)}, "cpu")
+    restore_state(folder / CHECKPOINT, {**_course(budget, seed).to_settings(), **_about(budget, about)}, "cpu")
 
 
-def _course(budget: Budget, seed: int) -> Course:
-    return Course(budget.steps, budget.batch, Cosine(round(budget.warmup * budget.steps)), seed, clip=budget.clip)
+def _course(budget: Budget, seed: int) -> TrainConfig:
+    return TrainConfig(budget.steps, budget.batch, Cosine(round(budget.warmup * budget.steps)), seed, clip=budget.clip)
 
 
 def _about(budget: Budget, about: Mapping[str, Any] | None) -> dict[str, Any]:

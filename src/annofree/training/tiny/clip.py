@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.datasets.emoji.world import CATEGORIES, Scene, Split, World
-from annofree.features.clip_resnet import attention_pool
-from annofree.features.tokenizer import Tokenizer, vocabulary_of
+from annofree.features.clip_resnet import pool_attention
+from annofree.features.tokenizer import Tokenizer, collect_token_ids
 from annofree.training.tiny.budget import Budget, check_folder, rng_of, train_on_budget
 from annofree.training.tiny.clip_export import MEAN, MODEL, STD, USE, write_tiny_clip
-from annofree.training.tiny.evaluate import average_precision
+from annofree.training.tiny.evaluate import compute_average_precision
 from annofree.training.tiny.pool import Pool
 
 __all__ = ["BUDGET", "POOL", "Batch", "Captioned", "Exam", "Example", "fit_tiny_clip"]
@@ -72,7 +72,7 @@ def render(world: World, seed: int, side: int, numbers: Iterable[int]) -> list[C
     for number in numbers:
         rng = rng_of("picture", seed, number)
         split: Split = rng.choice(list(_MIX), p=list(_MIX.values()))
-        scene = world.scene(rng, split, side)
+        scene = world.draw_scene(rng, split, side)
         drawn.append(Captioned(scene.image, scene.caption))
     return drawn
 
@@ -90,8 +90,8 @@ class _Draw:
 
     def __call__(self, number: int) -> Example:
         step = number // self.batch
-        picture = self.pool.pick(step, rng_of("example", self.seed, number))
-        return Example(picture, int(rng_of("step", self.seed, step).choice(_SIZES, p=_SIZE_ODDS)))
+        image = self.pool.pick(step, rng_of("example", self.seed, number))
+        return Example(image, int(rng_of("step", self.seed, step).choice(_SIZES, p=_SIZE_ODDS)))
 
 
 def collate(examples: list[Example]) -> Batch:
@@ -100,7 +100,7 @@ def collate(examples: list[Example]) -> Batch:
     return Batch(images, [example.picture.caption for example in examples], examples[0].size)
 
 
-def prepared(images: Tensor, size: int, generator: torch.Generator | None = None) -> Tensor:
+def prepare_images(images: Tensor, size: int, generator: torch.Generator | None = None) -> Tensor:
     """(B, H, W, 3) uint8 to normalized (B, 3, size, size); a generator adds flips and changes of light."""
     x = images.permute(0, 3, 1, 2).float() / 255
     if generator is not None:
@@ -119,7 +119,7 @@ def _content(caption: str) -> frozenset[str]:
     return frozenset(w.rstrip("s,") for w in caption.replace(",", "").split() if w not in _STOP)
 
 
-def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, captions: list[str]) -> Tensor:
+def compute_contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, captions: list[str]) -> Tensor:
     """InfoNCE both ways over (B, D) unit features, where captions of the same content do not push each other away."""
     logits = scale * image @ text.T
     keys = {key: i for i, key in enumerate(dict.fromkeys(map(_content, captions)))}
@@ -134,7 +134,7 @@ def encode_image(model: CLIP, images: Tensor) -> Tensor:
     """Unit image features (B, D) for any square size that is a multiple of 32."""
     v = model.visual
     layer4 = v.layer4(v.layer3(v.layer2(v.layer1(v.stem(images)))))
-    return F.normalize(attention_pool(v.attnpool, layer4).float(), dim=-1)
+    return F.normalize(pool_attention(v.attnpool, layer4).float(), dim=-1)
 
 
 def encode_names(model: CLIP, tokenizer: Tokenizer, names: list[str]) -> Tensor:
@@ -146,7 +146,7 @@ def encode_names(model: CLIP, tokenizer: Tokenizer, names: list[str]) -> Tensor:
 
 def _batched(scenes: list[Scene], size: int) -> Iterator[Tensor]:
     for start in range(0, len(scenes), 64):
-        yield prepared(torch.from_numpy(np.stack([s.image for s in scenes[start : start + 64]])), size)
+        yield prepare_images(torch.from_numpy(np.stack([s.image for s in scenes[start : start + 64]])), size)
 
 
 class Exam:
@@ -157,11 +157,11 @@ class Exam:
     ) -> None:
         self.encode = encode
         seen, new = World(font), World(font, held_out=1.0)
-        self.single = list(seen.scenes(count, seed, "single", _SIDE))
+        self.single = list(seen.draw_scenes(count, seed, "single", _SIDE))
         kept = {i for i, looks in new.sprites.items() if any(s.held_out for s in looks)}
-        drawn = new.scenes(4 * count, seed + 1, "single", _SIDE)
+        drawn = new.draw_scenes(4 * count, seed + 1, "single", _SIDE)
         self.new = [s for s in drawn if s.objects and s.objects[0].category_id in kept]
-        self.many = list(seen.scenes(count, seed + 2, "mixed", _SIDE))
+        self.many = list(seen.draw_scenes(count, seed + 2, "mixed", _SIDE))
 
     @torch.inference_mode()
     def __call__(self, model: CLIP, tokenizer: Tokenizer) -> dict[str, float]:
@@ -176,8 +176,8 @@ class Exam:
             top1.append(float((ids[found.argmax(1).numpy()][[bool(s.objects) for s in scenes]] == truth).mean()))
         scores = torch.cat([self.encode(model, x.to(names)) @ names.T for x in _batched(self.many, _SIDE)]).cpu().numpy()
         present = np.array([[i in {o.category_id for o in s.objects} for i in ids] for s in self.many])
-        by_class = [average_precision(scores[:, k], present[:, k]) for k in range(len(ids))]
-        by_scene = [average_precision(a, b) for a, b in zip(scores, present, strict=True)]
+        by_class = [compute_average_precision(scores[:, k], present[:, k]) for k in range(len(ids))]
+        by_scene = [compute_average_precision(a, b) for a, b in zip(scores, present, strict=True)]
         model.train()
         return {
             "top1": top1[0],
@@ -211,7 +211,7 @@ def fit_tiny_clip(
     pool = new_pool(world, pool_size, seed, fresh=max(1, budget.batch // 12))
     pool.fill(say)
     captions = [pool.thing(number).caption for number in pool.window(0)]
-    vocabulary = vocabulary_of([*captions, *CATEGORIES.values(), *(t.format("") for t in USE["templates"])])
+    vocabulary = collect_token_ids([*captions, *CATEGORIES.values(), *(t.format("") for t in USE["templates"])])
     tokenizer = Tokenizer(MODEL["text_cfg"]["context_length"], vocabulary)
     model = _new_model(tokenizer, seed).to(device=device, memory_format=torch.channels_last)
     exam = Exam(font, seed=7_000_000 + seed, count=exam_size)
@@ -220,7 +220,7 @@ def fit_tiny_clip(
         collate=collate, seed=seed, device=device, measure=functools.partial(exam, model, tokenizer),
         on_progress=on_progress, say=say, about=about,
     )  # fmt: skip
-    calibration = list(world.scenes(calibration_size, 8_000_000 + seed, "mixed"))
+    calibration = list(world.draw_scenes(calibration_size, 8_000_000 + seed, "mixed"))
     return write_tiny_clip(model, tokenizer, training, out, calibration, font=font, exam_size=exam_size)
 
 
@@ -232,8 +232,8 @@ def _new_model(tokenizer: Tokenizer, seed: int) -> CLIP:
 
 
 def _losses_of(model: Any, batch: Batch, *, tokenizer: Tokenizer, device: str) -> dict[str, Tensor]:
-    x = prepared(batch.images, batch.size, torch.default_generator).to(device)
+    x = prepare_images(batch.images, batch.size, torch.default_generator).to(device)
     with torch.autocast(torch.device(device).type, torch.bfloat16):
         image, text = encode_image(model, x), model.encode_text(tokenizer(batch.captions).to(device))
     scale = model.logit_scale.exp().clamp(max=100)
-    return {"contrastive": contrastive_loss(image, F.normalize(text.float(), dim=-1), scale, batch.captions)}
+    return {"contrastive": compute_contrastive_loss(image, F.normalize(text.float(), dim=-1), scale, batch.captions)}

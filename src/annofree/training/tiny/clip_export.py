@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from annofree.datasets.emoji.world import CATEGORIES, Scene
 from annofree.features.clip import Clip
 from annofree.features.tokenizer import Tokenizer
-from annofree.hub.cards import Card, sha256_of
+from annofree.hub.cards import Card, hash_file
 from annofree.io.atomic import write_atomic, write_json
 from annofree.structures import Image, Vocabulary
 from annofree.training.tiny.budget import effort
-from annofree.training.tiny.evaluate import examine_clip
+from annofree.training.tiny.evaluate import evaluate_clip
 
-__all__ = ["MEAN", "MODEL", "STD", "USE", "finish_card", "fitted_presence", "save_clip", "write_tiny_clip"]
+__all__ = ["MEAN", "MODEL", "STD", "USE", "finish_card", "fit_presence", "save_clip", "write_tiny_clip"]
 
 MODEL: dict[str, Any] = {
     "embed_dim": 128,
@@ -44,26 +44,26 @@ USE: dict[str, Any] = {
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-def fitted_presence(clip: Clip, scenes: list[Scene]) -> list[float]:
+def fit_presence(clip: Clip, scenes: list[Scene]) -> list[float]:
     """Fit a logistic from the evidence for a name to whether a caption has it: two weights and an offset."""
     vocabulary = Vocabulary.of(list(CATEGORIES.values()))
-    words = clip.words(vocabulary)
+    words = clip.encode_text(vocabulary)
     evidence = []
     for scene in scenes:
         image = [Image(scene.image)]
-        evidence.append(clip.evidence(clip.whole(image)[0], clip.dense(image)[0], words))
+        evidence.append(clip.compute_evidence(clip.encode_image(image)[0], clip.encode_dense(image)[0], words))
     x = torch.cat(evidence).double().cpu()
     y = torch.tensor([i in {o.category_id for o in s.objects} for s in scenes for i in CATEGORIES], dtype=torch.double)
     weights = torch.zeros(3, dtype=torch.double, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = F.binary_cross_entropy_with_logits(x @ weights[:2] + weights[2], y)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     return [round(w, 4) for w in weights.tolist()]
 
 
@@ -93,7 +93,7 @@ def write_tiny_clip(
         files=save_clip(model, tokenizer, MODEL, out),
         use=USE,
     )
-    return finish_card(card, training, out, calibration, lambda folder: examine_clip(folder, font, exam_size))
+    return finish_card(card, training, out, calibration, lambda folder: evaluate_clip(folder, font, exam_size))
 
 
 def save_clip(model: CLIP, tokenizer: Tokenizer, config: dict[str, Any], out: Path) -> dict[str, str]:
@@ -107,7 +107,7 @@ def save_clip(model: CLIP, tokenizer: Tokenizer, config: dict[str, Any], out: Pa
     state = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
     write_atomic(out / "open_clip_model.safetensors", lambda p: save_file(state, p))
     files = ("open_clip_config.json", "vocabulary.json", "open_clip_model.safetensors")
-    return {name: sha256_of(out / name) for name in files}
+    return {name: hash_file(out / name) for name in files}
 
 
 def finish_card(
@@ -119,7 +119,7 @@ def finish_card(
 ) -> dict[str, float]:
     """Fit the presence of names on scenes, examine the folder, write both into its card, and return the exam's figures."""
     card.write(out)
-    card = replace(card, use={**card.use, "presence": fitted_presence(Clip(out), calibration)})
+    card = replace(card, use={**card.use, "presence": fit_presence(Clip(out), calibration)})
     card.write(out)
     figures = examine(out)
     replace(card, figures=effort(training) | figures).write(out)

@@ -27,16 +27,16 @@ from annofree.features.clip import Clip
 from annofree.features.clip_network import load_clip
 from annofree.features.clip_vit import VitTower
 from annofree.features.tokenizer import Tokenizer
-from annofree.hub.cards import Card, bundled
+from annofree.hub.cards import Card, find_bundled
 from annofree.protocols import DensePath
 from annofree.training.tiny import clip_export
 from annofree.training.tiny.budget import Budget, check_folder, rng_of, train_on_budget
-from annofree.training.tiny.clip import Exam, contrastive_loss, prepared, render
+from annofree.training.tiny.clip import Exam, compute_contrastive_loss, prepare_images, render
 from annofree.training.tiny.clip_export import finish_card, save_clip
-from annofree.training.tiny.evaluate import dense_iou, examine_dense_clip
+from annofree.training.tiny.evaluate import evaluate_dense_clip, measure_dense_iou
 from annofree.training.tiny.pool import Pool
 
-__all__ = ["BUDGET", "MODEL", "POOL", "TEACHER", "distillation_loss", "encode_image", "fit_tiny_clip_vit"]
+__all__ = ["BUDGET", "MODEL", "POOL", "TEACHER", "compute_distillation_loss", "encode_image", "fit_tiny_clip_vit"]
 
 TEACHER = "tiny-clip"
 """The bundled model that gives the text tower and teaches."""
@@ -116,15 +116,15 @@ def collate(examples: list[tuple[Taught, int]]) -> Batch:
 
 def encode_image(model: CLIP, images: Tensor) -> Tensor:
     """Unit image features (B, D) of normalized images (B, 3, s, s) of any size that is a multiple of 16 px."""
-    return F.normalize(VitTower(model.visual).whole(images).float(), dim=-1)
+    return F.normalize(VitTower(model.visual).encode_image(images).float(), dim=-1)
 
 
-def distillation_loss(image: Tensor, teacher: Tensor) -> Tensor:
+def compute_distillation_loss(image: Tensor, teacher: Tensor) -> Tensor:
     """One minus the cosine between (B, D) unit features of the student and of the teacher, averaged."""
     return 1 - (image * teacher).sum(-1).mean()
 
 
-def new_model(folder: Path) -> tuple[CLIP, Tokenizer]:
+def build_model(folder: Path) -> tuple[CLIP, Tokenizer]:
     """A ViT of new weights on the text tower and logit scale of a model folder, which are frozen, and their tokenizer."""
     tokenizer = Tokenizer(MODEL["text_cfg"]["context_length"], json.loads((folder / "vocabulary.json").read_text()))
     model = CLIP(**(MODEL | {"text_cfg": MODEL["text_cfg"] | {"vocab_size": tokenizer.size}}))
@@ -138,7 +138,7 @@ def _teach(teacher: Clip, model: CLIP, tokenizer: Tokenizer, images: Tensor, cap
     """Unit features (B, 2, D) of captions by the frozen text tower, and of images (B, s, s, 3) by the teacher."""
     with torch.no_grad():
         text = F.normalize(model.encode_text(tokenizer(captions).to(model.logit_scale.device)).float(), dim=-1)
-    return torch.stack([text, teacher.squares(images.permute(0, 3, 1, 2).float() / 255)], 1).cpu().clone()
+    return torch.stack([text, teacher.encode_squares(images.permute(0, 3, 1, 2).float() / 255)], 1).cpu().clone()
 
 
 def fit_tiny_clip_vit(
@@ -160,14 +160,14 @@ def fit_tiny_clip_vit(
     ``calibration_size`` scenes fit the presence of names and choose how the last block is read as a map.
     Raises MissingError without the emoji font, InputError where ``out`` holds a run with other settings.
     """
-    world, taught_by = World(font), Card.read(bundled(TEACHER)).provenance()["sha256"]
+    world, taught_by = World(font), Card.read(find_bundled(TEACHER)).to_provenance()["sha256"]
     about = {"pool": pool_size, "teacher": taught_by}
     check_folder(out, budget, seed, about)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, tokenizer = new_model(bundled(TEACHER))
+        model, tokenizer = build_model(find_bundled(TEACHER))
     model = model.to(device=device, memory_format=torch.channels_last)
-    teacher = Clip(bundled(TEACHER), device, dtype=torch.bfloat16)  # rounding is far below what is taught
+    teacher = Clip(find_bundled(TEACHER), device, dtype=torch.bfloat16)  # rounding is far below what is taught
     small, large = _pools(world, pool_size, seed, budget, functools.partial(_teach, teacher, model, tokenizer))
     for pool in (small, large):
         pool.fill(say)
@@ -177,7 +177,7 @@ def fit_tiny_clip_vit(
         collate=collate, seed=seed, device=device, measure=functools.partial(exam, model, tokenizer),
         on_progress=on_progress, say=say, about=about,
     )  # fmt: skip
-    calibration = list(world.scenes(calibration_size, 8_000_000 + seed, "mixed"))
+    calibration = list(world.draw_scenes(calibration_size, 8_000_000 + seed, "mixed"))
     return write_tiny_clip_vit(model, tokenizer, training, out, calibration, font=font, exam_size=exam_size)
 
 
@@ -190,13 +190,13 @@ def _pools(world: World, size: int, seed: int, budget: Budget, teach: Teach) -> 
 
 
 def _losses_of(model: Any, batch: Batch, *, device: str) -> dict[str, Tensor]:
-    x = prepared(batch.images, batch.size, torch.default_generator).to(device)
+    x = prepare_images(batch.images, batch.size, torch.default_generator).to(device)
     # attention by plain products: on CPUs its fused backward pass takes most of a step at these sizes
     with torch.autocast(torch.device(device).type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         image = encode_image(model, x)
     return {
-        "contrastive": contrastive_loss(image, batch.text.to(device), model.logit_scale.exp(), batch.captions),
-        "distillation": _DISTILLATION * distillation_loss(image, batch.teacher.to(device)),
+        "contrastive": compute_contrastive_loss(image, batch.text.to(device), model.logit_scale.exp(), batch.captions),
+        "distillation": _DISTILLATION * compute_distillation_loss(image, batch.teacher.to(device)),
     }
 
 
@@ -224,10 +224,10 @@ def write_tiny_clip_vit(
         use=USE,
     )
     card.write(out)
-    card = replace(card, use=USE | {"dense": best_path(out, calibration)})
-    return finish_card(card, training, out, calibration, lambda folder: examine_dense_clip(folder, font, exam_size))
+    card = replace(card, use=USE | {"dense": find_best_path(out, calibration)})
+    return finish_card(card, training, out, calibration, lambda folder: evaluate_dense_clip(folder, font, exam_size))
 
 
-def best_path(folder: Path, scenes: list[Scene]) -> DensePath:
-    """The way of reading a model's last block as a map that gives the highest ``dense_iou`` on scenes."""
-    return max(Clip(folder).paths, key=lambda path: dense_iou(Clip(folder, use={"dense": path}), scenes))
+def find_best_path(folder: Path, scenes: list[Scene]) -> DensePath:
+    """The way of reading a model's last block as a map that gives the highest ``measure_dense_iou`` on scenes."""
+    return max(Clip(folder).paths, key=lambda path: measure_dense_iou(Clip(folder, use={"dense": path}), scenes))

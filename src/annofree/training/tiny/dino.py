@@ -24,15 +24,20 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from annofree.datasets.emoji.world import Split, World
-from annofree.hub.cards import Card, sha256_of
+from annofree.hub.cards import Card, hash_file
 from annofree.io.atomic import write_json
 from annofree.io.tensors import write_half
-from annofree.training.augment.dino_views import Light, Pairs, Paster
-from annofree.training.losses.dino_loss import attention_loss, ground_cosines, ground_loss, match_loss
+from annofree.training.augment.dino_views import Paster, PhotometricChange, ViewPairs
+from annofree.training.losses.dino_loss import (
+    compute_attention_loss,
+    compute_ground_cosines,
+    compute_ground_loss,
+    compute_match_loss,
+)
 from annofree.training.tiny.budget import Budget, check_folder, effort, rng_of, train_on_budget
-from annofree.training.tiny.evaluate_saliency import examine_dino
+from annofree.training.tiny.evaluate_saliency import evaluate_dino
 
-__all__ = ["ARCHITECTURE", "BUDGET", "MODEL", "POOL", "USE", "fit_tiny_dino", "new_model", "write_tiny_dino"]
+__all__ = ["ARCHITECTURE", "BUDGET", "MODEL", "POOL", "USE", "build_model", "fit_tiny_dino", "write_tiny_dino"]
 
 ARCHITECTURE = "vit_small_patch8_224"
 MODEL: dict[str, Any] = {"img_size": 64, "embed_dim": 128, "depth": 4, "num_heads": 4}
@@ -56,11 +61,11 @@ def _rendered(world: World, count: int, seed: int) -> Tensor:
     """Images (count, 3, H, W) uint8."""
     rng = np.random.default_rng(seed)
     splits = rng.choice(list(_MIX), count, p=list(_MIX.values()))
-    images = np.stack([world.scene(rng, split, _SIDE).image for split in splits])
+    images = np.stack([world.draw_scene(rng, split, _SIDE).image for split in splits])
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def new_model(seed: int = 0) -> VisionTransformer:
+def build_model(seed: int = 0) -> VisionTransformer:
     """Build the tiny model with random weights; it takes any square or oblong image of whole patches."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -107,24 +112,24 @@ class _Views:
         self.seed, self.generator = seed, torch.Generator()
         self.paster = Paster(images, self.generator)
 
-    def __call__(self, numbers: list[int]) -> Pairs:
+    def __call__(self, numbers: list[int]) -> ViewPairs:
         self.generator.manual_seed(int(rng_of("example", self.seed, numbers[0]).integers(2**62)))
-        return self.paster.pairs(len(numbers), _VIEW)
+        return self.paster.paste_pairs(len(numbers), _VIEW)
 
-    def watched(self, count: int) -> Pairs:
+    def watched(self, count: int) -> ViewPairs:
         """Pairs whose figures are told during a run."""
         self.generator.manual_seed(self.seed)
-        return self.paster.pairs(count, _VIEW)
+        return self.paster.paste_pairs(count, _VIEW)
 
 
-def _losses_of(reader: Any, pairs: Pairs, *, light: Light, device: str) -> dict[str, Tensor]:
+def _losses_of(reader: Any, pairs: ViewPairs, *, light: PhotometricChange, device: str) -> dict[str, Tensor]:
     """The three losses of a batch of pairs, weighted."""
     cells = pairs.pixels.shape[-1] // 8
-    ground = pairs.ground(cells).to(device)
+    ground = pairs.measure_ground(cells).to(device)
     keys, attention = reader.read(light(pairs.pixels.flatten(0, 1)).to(device))
-    told, seen = ground_loss(keys, ground.flatten(0, 1)), attention_loss(attention, ground.flatten(0, 1))
+    told, seen = compute_ground_loss(keys, ground.flatten(0, 1)), compute_attention_loss(attention, ground.flatten(0, 1))
     first, second = keys.chunk(2)
-    matched = _matched(first, second, pairs.places(cells).to(device), ground[0])
+    matched = _matched(first, second, pairs.locate_patches(cells).to(device), ground[0])
     return {"ground": told, "attention": _ATTENTION * seen, "match": _MATCH * matched}
 
 
@@ -134,15 +139,15 @@ def _matched(first: Tensor, second: Tensor, places: Tensor, ground: Tensor) -> T
     maps = second.transpose(1, 2).reshape(len(second), -1, cells, cells)
     there = F.grid_sample(maps, places[:, :, None], mode="bilinear", align_corners=False)[..., 0].transpose(1, 2)
     shown = (ground < 0.5) & (places.abs() <= 1 - 1 / cells).all(2)
-    return match_loss(first[shown], there[shown], shown.nonzero()[:, 0])
+    return compute_match_loss(first[shown], there[shown], shown.nonzero()[:, 0])
 
 
 @torch.inference_mode()
-def _progress(reader: _Reader, pairs: Pairs, device: str) -> dict[str, float]:
+def _progress(reader: _Reader, pairs: ViewPairs, device: str) -> dict[str, float]:
     """How many patches of watched views are told apart, and how much attention goes to what was pasted."""
-    ground = pairs.ground(pairs.pixels.shape[-1] // 8).flatten(0, 1).to(device)
+    ground = pairs.measure_ground(pairs.pixels.shape[-1] // 8).flatten(0, 1).to(device)
     keys, attention = reader.read(pairs.pixels.flatten(0, 1).to(device))
-    right = (ground_cosines(keys, ground) > 0) == (ground > 0.5)
+    right = (compute_ground_cosines(keys, ground) > 0) == (ground > 0.5)
     pasted = (attention * (1 - ground)[:, None]).sum(2) / attention.sum(2)
     return {"told apart": float(right.float().mean()), "attention to pasted": float(pasted.mean())}
 
@@ -161,17 +166,18 @@ def fit_tiny_dino(
 ) -> dict[str, float]:
     """Render, train, examine and write the tiny DINO to ``out`` in timm's layout.
 
-    Returns the figures of ``examine_dino`` on ``exam_size`` scenes of other seeds.  Raises MissingError without the emoji font,
-    InputError where ``out`` holds a run with other settings.
+    Returns the figures of ``evaluate_dino`` on ``exam_size`` scenes of other seeds.  Raises MissingError without the emoji
+    font, InputError where ``out`` holds a run with other settings.
     """
     world, about = World(font), {"pool": pool_size}
     check_folder(out, budget, seed, about)
     views = _Views(_rendered(world, pool_size, seed), seed)
     say(f"rendered {pool_size} pictures")
-    model = new_model(seed).to(device)
+    model = build_model(seed).to(device)
     reader, watched = _Reader(model), views.watched(64)
+    losses = functools.partial(_losses_of, light=PhotometricChange(torch.default_generator), device=device)
     training = train_on_budget(
-        reader, functools.partial(_losses_of, light=Light(torch.default_generator), device=device), int, budget, out,
+        reader, losses, int, budget, out,
         collate=views, seed=seed, device=device, measure=lambda: _progress(reader, watched, device),
         on_progress=on_progress, say=say, about=about,
     )  # fmt: skip
@@ -197,10 +203,10 @@ def write_tiny_dino(
         kind="dino",
         trained_on="rendered scenes of the emoji world, without captions, masks or names",
         world="emoji",
-        files={name: sha256_of(out / name) for name in ("config.json", "model.safetensors")},
+        files={name: hash_file(out / name) for name in ("config.json", "model.safetensors")},
         use=USE,
     )
     card.write(out)
-    figures = examine_dino(out, font, exam_size)
+    figures = evaluate_dino(out, font, exam_size)
     replace(card, figures=effort(training) | figures).write(out)
     return figures

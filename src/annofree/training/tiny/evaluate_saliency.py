@@ -18,12 +18,20 @@ from torch.nn import functional as F
 
 from annofree.datasets.emoji.world import SPLITS, Scene, World
 from annofree.features.dino import Dino
-from annofree.features.saliency import Found, FoundBackground, TokenCutMap
-from annofree.hub.cards import Card, sha256_of
+from annofree.features.saliency import FoundBackground, FoundObjectness, TokenCutMap
+from annofree.hub.cards import Card, hash_file
 from annofree.protocols import Objectness, SelfSupervised
 from annofree.structures import Image
 
-__all__ = ["Overlap", "examine_dino", "examine_found", "overlap", "patch_names", "purity", "write_untrained"]
+__all__ = [
+    "Overlap",
+    "evaluate_dino",
+    "evaluate_found",
+    "label_patches",
+    "measure_overlap",
+    "measure_purity",
+    "write_untrained",
+]
 
 _SEED = 9_100_000
 _A_SCENE = 24  # object patches that are asked about, and as many of the background
@@ -37,25 +45,25 @@ def write_untrained(like: Path, out: Path, seed: int = 0) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_bytes((like / "config.json").read_bytes())
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, out / "model.safetensors", metadata={"format": "pt"})
-    files = {name: sha256_of(out / name) for name in ("config.json", "model.safetensors")}
+    files = {name: hash_file(out / name) for name in ("config.json", "model.safetensors")}
     replace(Card.read(like), name="untrained-dino", trained_on="nothing", files=files, figures={}).write(out)
     return out
 
 
-def examine_dino(folder: Path, font: Path | None = None, count: int = 150) -> dict[str, float]:
+def evaluate_dino(folder: Path, font: Path | None = None, count: int = 150) -> dict[str, float]:
     """Examine a DINO on ``count`` unseen scenes of 256 px: how often the nearest patch of another scene shows the same class.
 
     The figure is the share of object patches, by the cosine of keys; and the same for random weights in the same
     configuration.  A patch of the background counts as wrong.  Raises MissingError without the emoji font.
     """
-    scenes = list(World(font).scenes(count, _SEED, "mixed"))
+    scenes = list(World(font).draw_scenes(count, _SEED, "mixed"))
     with tempfile.TemporaryDirectory() as scratch:
         untrained = Dino(write_untrained(folder, Path(scratch)))
         models: dict[str, SelfSupervised] = {"": Dino(folder), ", random weights": untrained}
-        return {f"nearest patch of the same class{name}": purity(model, scenes) for name, model in models.items()}
+        return {f"nearest patch of the same class{name}": measure_purity(model, scenes) for name, model in models.items()}
 
 
-def purity(dino: SelfSupervised, scenes: Iterable[Scene]) -> float:
+def measure_purity(dino: SelfSupervised, scenes: Iterable[Scene]) -> float:
     """Share of object patches whose nearest patch in any other scene is of the same class.
 
     As many patches of the background as of objects are there to be mistaken for; patches of mixed content are left out.
@@ -64,8 +72,8 @@ def purity(dino: SelfSupervised, scenes: Iterable[Scene]) -> float:
     rng = np.random.default_rng(_SEED)
     keys, names, origin = [], [], []
     for index, scene in enumerate(scenes):
-        [found] = dino.keys([Image(scene.image)])
-        labels = patch_names(scene, (found.values.shape[1], found.values.shape[2]))
+        [found] = dino.extract_keys([Image(scene.image)])
+        labels = label_patches(scene, (found.values.shape[1], found.values.shape[2]))
         chosen = np.concatenate([_some(rng, labels > 0), _some(rng, labels == 0)])
         keys.append(F.normalize(found.values.flatten(1).T[chosen].cpu(), dim=1))
         names.append(labels[chosen])
@@ -73,7 +81,7 @@ def purity(dino: SelfSupervised, scenes: Iterable[Scene]) -> float:
     return _agreement(torch.cat(keys), *(torch.from_numpy(np.concatenate(a)) for a in (names, origin)))
 
 
-def patch_names(scene: Scene, grid: tuple[int, int], pure: float = 0.75) -> npt.NDArray[np.int64]:
+def label_patches(scene: Scene, grid: tuple[int, int], pure: float = 0.75) -> npt.NDArray[np.int64]:
     """COCO category id of each patch (h * w), 0 for background, -1 where less than ``pure`` of its pixels agree."""
     ids = np.array([0, *(o.category_id for o in scene.objects)])
     pixels = torch.from_numpy(ids[scene.layout])
@@ -115,13 +123,13 @@ class Overlap:
         return sum(self.both) / sum(self.either)
 
 
-def overlap(found: Sequence[npt.NDArray[np.bool_]], truth: Sequence[npt.NDArray[np.bool_]]) -> Overlap:
+def measure_overlap(found: Sequence[npt.NDArray[np.bool_]], truth: Sequence[npt.NDArray[np.bool_]]) -> Overlap:
     """Compare masks (H, W), one an image."""
     pairs = list(zip(found, truth, strict=True))
     return Overlap([int((f & t).sum()) for f, t in pairs], [int((f | t).sum()) for f, t in pairs])
 
 
-def examine_found(
+def evaluate_found(
     folder: Path, font: Path | None = None, count: int = 60, *, dino: Path, seed: int = _SEED
 ) -> dict[str, float]:
     """Examine FOUND's head, trained on the DINO of the folder ``dino``, on ``count`` unseen scenes of each split.
@@ -132,18 +140,20 @@ def examine_found(
     """
     model = Dino(dino)
     rules: dict[str, Objectness] = {
-        "found": Found(model, folder / "model.safetensors"),
+        "found": FoundObjectness(model, folder / "model.safetensors"),
         "found-bkg": FoundBackground(model),
         "tokencut": TokenCutMap(model),
     }
     world = World(font, held_out=0.3)
     figures: dict[str, float] = {}
     for split in SPLITS:
-        scenes = list(world.scenes(count, seed, split))
+        scenes = list(world.draw_scenes(count, seed, split))
         truth = [s.layout > 0 for s in scenes]
-        masks = {name: [rule.maps([Image(s.image)])[0].cpu().numpy() > 0.5 for s in scenes] for name, rule in rules.items()}
+        masks = {
+            name: [rule.predict_maps([Image(s.image)])[0].cpu().numpy() > 0.5 for s in scenes] for name, rule in rules.items()
+        }
         masks["everything"] = [np.ones_like(t) for t in truth]
         for name, found in masks.items():
-            score = overlap(found, truth)
+            score = measure_overlap(found, truth)
             figures |= {f"{split} IoU, {name}": score.per_image, f"{split} IoU, {name}, pooled": score.pooled}
     return figures

@@ -15,9 +15,9 @@ from annofree.features.saliency import FoundBackground, TokenCutMap
 from annofree.features.selfmask import SelfMask
 from annofree.protocols import Objectness
 from annofree.structures import Image
-from annofree.training.tiny.evaluate_saliency import overlap, write_untrained
+from annofree.training.tiny.evaluate_saliency import measure_overlap, write_untrained
 
-__all__ = ["examine_selfmask"]
+__all__ = ["evaluate_selfmask"]
 
 Masks = list[npt.NDArray[np.bool_]]
 
@@ -25,7 +25,7 @@ _SEED = 9_100_000
 _SPLITS: tuple[Split, ...] = ("single", "mixed")
 
 
-def examine_selfmask(
+def evaluate_selfmask(
     folder: Path,
     font: Path | None = None,
     count: int = 60,
@@ -51,16 +51,16 @@ def examine_selfmask(
             "found-bkg, random weights": FoundBackground(untrained),
         }
         for split in _SPLITS:
-            scenes = list(world.scenes(count, seed, split, side))
+            scenes = list(world.draw_scenes(count, seed, split, side))
             for name, masks in {**_found(model, scenes), **_rivals(rivals, scenes)}.items():
-                figures[f"{split} IoU, {name}"] = overlap(masks, [s.layout > 0 for s in scenes]).per_image
+                figures[f"{split} IoU, {name}"] = measure_overlap(masks, [s.layout > 0 for s in scenes]).per_image
     return figures
 
 
 def _found(model: SelfMask, scenes: Sequence[Scene]) -> dict[str, Masks]:
     chosen, best = [], []
     for scene in scenes:
-        (salient,) = model.masks([Image(scene.image)], every=True)
+        (salient,) = model.predict_masks([Image(scene.image)], every=True)
         assert salient.all_soft is not None  # noqa: S101
         every = (salient.all_soft > 0.5).cpu().numpy()
         truth = scene.layout > 0
@@ -71,5 +71,7 @@ def _found(model: SelfMask, scenes: Sequence[Scene]) -> dict[str, Masks]:
 
 
 def _rivals(rivals: Mapping[str, Objectness], scenes: Sequence[Scene]) -> dict[str, Masks]:
-    masks = {name: [rule.maps([Image(s.image)])[0].cpu().numpy() > 0.5 for s in scenes] for name, rule in rivals.items()}
+    masks = {
+        name: [rule.predict_maps([Image(s.image)])[0].cpu().numpy() > 0.5 for s in scenes] for name, rule in rivals.items()
+    }
     return {**masks, "everything": [np.ones(s.layout.shape, bool) for s in scenes]}

@@ -22,18 +22,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from annofree.datasets.emoji.world import Split, World
-from annofree.errors import unknown_name
+from annofree.errors import build_unknown_error
 from annofree.features.dino import Dino
-from annofree.features.saliency import background_patches
-from annofree.hub.cards import Card, sha256_of
+from annofree.features.saliency import find_background_patches
+from annofree.hub.cards import Card, hash_file
 from annofree.io.atomic import write_atomic
-from annofree.ops.grids import resized
-from annofree.ops.pamr import refined
+from annofree.ops.grids import resize_maps
+from annofree.ops.pamr import refine_maps
 from annofree.structures import Image
 from annofree.training.tiny.budget import Budget, effort, rng_of, train_on_budget
-from annofree.training.tiny.evaluate_saliency import examine_found, write_untrained
+from annofree.training.tiny.evaluate_saliency import evaluate_found, write_untrained
 
-__all__ = ["BUDGET", "Refine", "fit_found", "found_loss", "refined_patches", "write_found"]
+__all__ = ["BUDGET", "Refine", "compute_found_loss", "fit_found", "refine_patches", "write_found"]
 
 Refine = Literal["pamr", "none"]
 """How masks are drawn to the edges of their image before they are targets."""
@@ -47,7 +47,7 @@ _SEEDED = 0.9  # of a run, in which the seed is a target; 100 of the original's 
 _FINE = 4  # cells of a mask that is refined, along the side of a patch
 
 
-def refined_patches(image: Image, patches: Tensor, refine: Refine) -> Tensor:
+def refine_patches(image: Image, patches: Tensor, refine: Refine) -> Tensor:
     """Draw masks (K, h, w) bool of patches to the edges of an image; patches are in where half of their area is.
 
     A mask that loses half of itself on the way (IoU at most 0.5) stays as it was, as in the original.
@@ -55,13 +55,13 @@ def refined_patches(image: Image, patches: Tensor, refine: Refine) -> Tensor:
     if refine == "none":
         return patches
     h, w = patches.shape[1:]
-    soft = refined(image.pixels, resized(patches.float(), (_FINE * h, _FINE * w)))
+    soft = refine_maps(image.pixels, resize_maps(patches.float(), (_FINE * h, _FINE * w)))
     drawn = F.adaptive_avg_pool2d((soft > 0.5).float(), (h, w)) >= 0.5
     both, either = ((a).sum((1, 2), keepdim=True) for a in (drawn & patches, drawn | patches))
     return torch.where(both > 0.5 * either, drawn, patches)
 
 
-def found_loss(logits: Tensor, drawn: Tensor, progress: float) -> Tensor:
+def compute_found_loss(logits: Tensor, drawn: Tensor, progress: float) -> Tensor:
     """The loss of logits (B, h, w), given ``drawn`` (B, h, w) bool: refined seeds at first, then refined masks of logits > 0.
 
     For the first nine tenths of a run it is the cross-entropy to the refined seeds; after that 1.5 times the one to the head's
@@ -93,10 +93,10 @@ class _Draw:
     def __call__(self, number: int) -> tuple[Image, float]:
         rng = rng_of("example", self.seed, number)
         split: Split = rng.choice(list(_MIX), p=list(_MIX.values()))
-        return _softened(rng, self.world.scene(rng, split).image), self.budget.progress(number // self.budget.batch)
+        return _softened(rng, self.world.draw_scene(rng, split).image), self.budget.progress(number // self.budget.batch)
 
 
-class _Lesson:
+class _FoundBatch:
     """The loss of a head on images, and on how much of the run is over."""
 
     def __init__(self, dino: Dino, refine: Refine, tau: float) -> None:
@@ -104,15 +104,15 @@ class _Lesson:
 
     def __call__(self, head: nn.Module, drawn: list[tuple[Image, float]]) -> dict[str, Tensor]:
         images, progress = [image for image, _ in drawn], drawn[0][1]
-        maps = self.dino.keys_and_attention(images)
+        maps = self.dino.extract_keys_and_attention(images)
         keys = torch.stack([k.values for k, _ in maps]).clone()  # read in inference mode, here an input of autograd
         logits = head(keys)[:, 0]
         if progress < _SEEDED:
-            masks = torch.stack([~background_patches(k.values, a.values, self.tau) for k, a in maps])
+            masks = torch.stack([~find_background_patches(k.values, a.values, self.tau) for k, a in maps])
         else:
             masks = logits.detach() > 0
-        refined_masks = [refined_patches(i, m[None], self.refine)[0] for i, m in zip(images, masks, strict=True)]
-        return {"entropy": found_loss(logits, torch.stack(refined_masks), progress)}
+        refined_masks = [refine_patches(i, m[None], self.refine)[0] for i, m in zip(images, masks, strict=True)]
+        return {"entropy": compute_found_loss(logits, torch.stack(refined_masks), progress)}
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ class _Training:
             torch.manual_seed(self.seed)
             head = nn.Conv2d(model.dimension, 1, 1).to(self.device)
         training = train_on_budget(
-            head, _Lesson(model, self.refine, self.tau), _Draw(World(self.font), self.budget, self.seed), self.budget, out,
+            head, _FoundBatch(model, self.refine, self.tau), _Draw(World(self.font), self.budget, self.seed), self.budget, out,
             collate=list, seed=self.seed, device=self.device, on_progress=self.on_progress, say=self.say,
-            about={"refine": self.refine, "tau": self.tau, "dino": Card.read(dino).provenance()["sha256"]},
+            about={"refine": self.refine, "tau": self.tau, "dino": Card.read(dino).to_provenance()["sha256"]},
         )  # fmt: skip
         return write_found(head, training, out, dino, refine=self.refine, font=self.font, exam_size=self.exam_size)
 
@@ -170,11 +170,11 @@ def fit_found(
     """Train FOUND's head on the DINO of a folder, over scenes whose truth is never read; write it to ``out``.
 
     ``tau`` is the seed's threshold.  ``control`` repeats all of it, in ``out/untrained``, on random weights in the DINO's
-    configuration, and adds those figures.  Returns the figures of ``examine_found`` on ``exam_size`` scenes a split.
+    configuration, and adds those figures.  Returns the figures of ``evaluate_found`` on ``exam_size`` scenes a split.
     Raises MissingError without the emoji font, InputError for an unknown refinement.
     """
     if refine not in get_args(Refine):
-        raise unknown_name("refinement", refine, get_args(Refine))
+        raise build_unknown_error("refinement", refine, get_args(Refine))
     training = _Training(budget, refine, tau, seed, font, exam_size, device, on_progress, say)
     figures = training.run(dino, out)
     if control:
@@ -196,7 +196,7 @@ def write_found(
     font: Path | None = None,
     exam_size: int = 60,
 ) -> dict[str, float]:
-    """Write a head, ``model.safetensors`` as ``found_head`` reads it, and its card; returns its exam's figures.
+    """Write a head, ``model.safetensors`` as ``read_found_head`` reads it, and its card; returns its exam's figures.
 
     ``training`` tells how far it got: samples, minutes, loss.
     """
@@ -213,9 +213,9 @@ def write_found(
         code_licence="Apache-2.0",
         trained_on=f"rendered scenes of the emoji world, without captions, masks or names; refinement of targets: {refine}",
         world="emoji",
-        files={"model.safetensors": sha256_of(out / "model.safetensors")},
+        files={"model.safetensors": hash_file(out / "model.safetensors")},
     )
     card.write(out)
-    figures = examine_found(out, font, exam_size, dino=dino)
+    figures = evaluate_found(out, font, exam_size, dino=dino)
     replace(card, figures=effort(training) | figures).write(out)
     return figures

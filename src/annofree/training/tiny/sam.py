@@ -19,11 +19,11 @@ from torch.nn import functional as F
 from transformers import Sam2Config, Sam2Model
 
 from annofree.datasets.emoji.world import World
-from annofree.hub.cards import Card, sha256_of
+from annofree.hub.cards import Card, hash_file
 from annofree.io.tensors import write_half
-from annofree.ops.boxes import tight_boxes
+from annofree.ops.boxes import compute_tight_boxes
 from annofree.training.tiny.budget import Budget, check_folder, effort, train_on_budget
-from annofree.training.tiny.evaluate import examine_sam
+from annofree.training.tiny.evaluate import evaluate_sam
 from annofree.training.tiny.pool import Pool
 from annofree.training.tiny.sam_lessons import (
     MEAN,
@@ -37,7 +37,7 @@ from annofree.training.tiny.sam_lessons import (
     to_pixels,
 )
 
-__all__ = ["BUDGET", "POOL", "config", "fit_tiny_sam"]
+__all__ = ["BUDGET", "POOL", "build_config", "fit_tiny_sam"]
 
 BUDGET = Budget(samples=55_000, batch=8, lr=1e-3, weight_decay=0.02)
 """What the bundled model took: 175 minutes on one core that was shared with other work."""
@@ -48,7 +48,7 @@ POOL = 5_000
 _TARGET_SIDE = 128  # where the loss compares masks
 
 
-def config() -> Sam2Config:
+def build_config() -> Sam2Config:
     """The tiny model: a four-stage Hiera at strides 4 to 32 for 256 x 256 px, and the usual SAM 2 decoder, narrow."""
     backbone = {
         "model_type": "sam2_hiera_det_model",
@@ -103,7 +103,7 @@ def _iou(logits: Tensor, target: Tensor) -> Tensor:
 def _new_model(seed: int) -> Sam2Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Sam2Model(config())
+        model = Sam2Model(build_config())
     model.set_attn_implementation("eager")  # 1.4 times faster to train than the fused kernel on a CPU
     positions = model.shared_image_embedding.positional_embedding.data
     # long waves as well as short ones: with short ones alone a pixel inside a box is a stranger to its corners
@@ -149,7 +149,7 @@ class _Exam:
 
     def __init__(self, font: Path | None, seed: int, count: int) -> None:
         world = World(font, held_out=0.3)
-        self.scenes = [s for split in ("plain", "cluttered") for s in world.scenes(count // 2, seed, split) if s.objects]
+        self.scenes = [s for split in ("plain", "cluttered") for s in world.draw_scenes(count // 2, seed, split) if s.objects]
 
     @torch.inference_mode()
     def __call__(self, model: Sam2Model) -> dict[str, float]:
@@ -163,7 +163,7 @@ class _Exam:
             masks = np.stack([scene.mask(i) for i in range(len(scene.objects))])
             target = torch.from_numpy(masks)[:, None].float()
             area += masks.sum((1, 2)).tolist()
-            boxes = torch.from_numpy(tight_boxes(masks))[None].to(device)
+            boxes = torch.from_numpy(compute_tight_boxes(masks))[None].to(device)
             points = torch.from_numpy(draw_points(rng, masks))[None].to(device)
             for kind, found in (("box", box), ("point", point)):
                 logits, _ = _decode(model, to_pixels([scene]).to(device), kind, boxes, points)
@@ -218,7 +218,7 @@ def write_tiny_sam(
     ``training`` tells how far it got: samples, minutes, loss.
     """
     out.mkdir(parents=True, exist_ok=True)
-    config().save_pretrained(out)
+    build_config().save_pretrained(out)
     write_half(out / "model.safetensors", model.state_dict())
     card = Card(
         name="tiny-sam",
@@ -229,10 +229,10 @@ def write_tiny_sam(
         kind="sam",
         trained_on="class-agnostic masks of objects and colour parts in rendered scenes of the emoji world",
         world="emoji",
-        files={name: sha256_of(out / name) for name in ("config.json", "model.safetensors")},
+        files={name: hash_file(out / name) for name in ("config.json", "model.safetensors")},
         use={"mean": MEAN, "std": STD},
     )
     card.write(out)
-    figures = examine_sam(out, font, exam_size)
+    figures = evaluate_sam(out, font, exam_size)
     replace(card, figures=effort(training) | figures).write(out)
     return figures

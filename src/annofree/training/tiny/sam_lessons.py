@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from annofree.datasets.emoji.world import Scene, Split, World
-from annofree.ops.boxes import tight_boxes
+from annofree.ops.boxes import compute_tight_boxes
 from annofree.training.tiny.budget import Budget, rng_of
 from annofree.training.tiny.pool import Pool
 
@@ -52,9 +52,9 @@ def render_scenes(world: World, seed: int, numbers: Iterable[int]) -> list[Scene
     for number in numbers:
         rng = rng_of("picture", seed, number)
         split: Split = rng.choice(list(_MIX), p=list(_MIX.values()))
-        scene = world.scene(rng, split, SIDE)
+        scene = world.draw_scene(rng, split, SIDE)
         while not scene.objects:
-            scene = world.scene(rng, split, SIDE)
+            scene = world.draw_scene(rng, split, SIDE)
         drawn.append(scene)
     return drawn
 
@@ -70,7 +70,7 @@ class LessonDraw:
         scene = self.pool.pick(step, rng)
         masks = draw_targets(rng, scene, PROMPTS)
         kind = str(rng_of("step", self.seed, step).choice(_KINDS, p=_KIND_ODDS))
-        boxes, points = jitter_boxes(rng, tight_boxes(masks)), draw_points(rng, masks)
+        boxes, points = jitter_boxes(rng, compute_tight_boxes(masks)), draw_points(rng, masks)
         return Lesson(to_pixels([scene], rng)[0], masks, boxes, points, kind, _balance(self.budget.progress(step)))
 
 

@@ -12,7 +12,7 @@ import PIL.Image
 
 from annofree.features.zutis_network import ZutisNetwork
 from annofree.features.zutis_weights import CONFIG, WEIGHTS, save_zutis
-from annofree.hub.cards import Card, sha256_of
+from annofree.hub.cards import Card, hash_file
 from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.methods.zutis import VARIANTS, Zutis
 from annofree.protocols import VisionLanguage
@@ -20,7 +20,7 @@ from annofree.render.overlay import draw_overlay
 from annofree.retrieval.archive import Archive, PseudoMask
 from annofree.structures import Detections, Image
 from annofree.training.augment.copy_paste import CopyPaste
-from annofree.training.engine.provenance import portable, spent, tiers
+from annofree.training.engine.provenance import find_tiers, make_portable, summarize_cost
 from annofree.training.zutis.recipe import ZutisRecipe
 
 __all__ = ["ORIGIN", "SAMPLES", "draw_samples", "write_zutis"]
@@ -51,12 +51,12 @@ def write_zutis(
         name=recipe.name,
         kind="segmenter",
         family="ZUTIS ViT",
-        tier=max(tiers([origin, "S1"])),  # a CLIP is S1 at least
+        tier=max(find_tiers([origin, "S1"])),  # a CLIP is S1 at least
         licence=recipe.licence,
         code_licence="Apache-2.0",
         trained_on=f"copy-paste scenes of {len(archive.ids)} pictures, retrieved for {len(archive.names)} names, masks by {by}",
         world=recipe.world,
-        files={name: sha256_of(out / name) for name in (CONFIG, WEIGHTS, ORIGIN)},
+        files={name: hash_file(out / name) for name in (CONFIG, WEIGHTS, ORIGIN)},
         use={"side": recipe.side} if recipe.side else {},
         figures=_figures(recipe, figures),
         parameters=sum(p.numel() for p in network.parameters()),
@@ -66,7 +66,7 @@ def write_zutis(
 
 
 def _figures(recipe: ZutisRecipe, figures: Mapping[str, float]) -> dict[str, float]:
-    found = spent(recipe.steps, recipe.batch, figures)
+    found = summarize_cost(recipe.steps, recipe.batch, figures)
     return found | {f"training {name}": figures[name] for name in _KEPT if name in figures}
 
 
@@ -74,10 +74,10 @@ def _origin(recipe: ZutisRecipe, archive: Archive, masks: Mapping[str, PseudoMas
     """All that the network was made of, without the places that it lay in."""
     about = recipe.archive / "masks-about.json"
     return {
-        "clip": portable(dict(clip)),
-        "archive": portable({"names": archive.names, "pictures": len(archive.ids), "about": archive.about}),
-        "masks": {"count": len(masks), **portable(json.loads(about.read_text("utf-8")) if about.is_file() else {})},
-        "recipe": portable({k: v for k, v in asdict(recipe).items() if k not in ("archive", "out", "clip")}),
+        "clip": make_portable(dict(clip)),
+        "archive": make_portable({"names": archive.names, "pictures": len(archive.ids), "about": archive.about}),
+        "masks": {"count": len(masks), **make_portable(json.loads(about.read_text("utf-8")) if about.is_file() else {})},
+        "recipe": make_portable({k: v for k, v in asdict(recipe).items() if k not in ("archive", "out", "clip")}),
     }
 
 
@@ -88,7 +88,7 @@ def draw_samples(network: ZutisNetwork, clip: VisionLanguage, recipe: ZutisRecip
     method = Zutis(network, clip, settings)
     rows = []
     for i in range(_SAMPLES):
-        scene = scenes.scene(np.random.default_rng((recipe.seed, i, 1)))  # never one of the run's, whose keys are shorter
+        scene = scenes.make_scene(np.random.default_rng((recipe.seed, i, 1)))  # never one of the run's, whose keys are shorter
         image = Image(scene.image, f"scene {i}")
         scores = [1.0] * len(scene.class_ids)
         true = Detections.from_masks(scene.instances, scene.class_ids, scores, scenes.names)

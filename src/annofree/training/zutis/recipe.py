@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.features.zutis_network import ZutisConfig
 from annofree.io.settings_file import check_names, check_type, check_values
 from annofree.training.augment.copy_paste import VARIANTS, CopyPasteSettings
@@ -110,7 +110,7 @@ class ZutisRecipe:
         check_above_zero(self, ("steps", "batch", "lr", "logit_scale", "stride", "log_every", "checkpoint_every"))
         check_names("setting of [network]", self.network, _NETWORK)
         check_values(ZutisConfig, self.network, "[network]")
-        self.scene_settings()
+        self.build_scene_settings()
 
     @classmethod
     def read(cls, path: Path | None, **changes: Any) -> ZutisRecipe:
@@ -128,16 +128,16 @@ class ZutisRecipe:
             raise InputError(f"expected {', '.join(lacking)} in {where}, got none; see `annofree train zutis --help`")
         return cls(**held)
 
-    def scene_settings(self) -> CopyPasteSettings:
+    def build_scene_settings(self) -> CopyPasteSettings:
         """How scenes are made; raises InputError for settings that there are not."""
         held = dict(self.scenes)
         variant = held.pop("variant", "default")
         if variant not in VARIANTS:
-            raise unknown_name("variant of [scenes]", str(variant), VARIANTS)
+            raise build_unknown_error("variant of [scenes]", str(variant), VARIANTS)
         check_names("setting of [scenes]", held, [*(f.name for f in fields(CopyPasteSettings)), "variant"])
         check_values(CopyPasteSettings, held, "[scenes]")
         return replace(VARIANTS[variant], **held)
 
-    def of_the_curve(self) -> dict[str, Any]:
+    def resume_key(self) -> dict[str, Any]:
         """The fields that shape what is learned."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_OF_THE_CURVE}

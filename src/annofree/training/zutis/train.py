@@ -18,27 +18,36 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from annofree.errors import InputError, unknown_name
+from annofree.errors import InputError, build_unknown_error
 from annofree.features.clip import Clip
 from annofree.features.zutis_network import ZutisNetwork
 from annofree.hub.cards import Card
 from annofree.hub.download import Local, fetch
-from annofree.hub.presets import presets
-from annofree.hub.store import card_named
+from annofree.hub.presets import list_presets
+from annofree.hub.store import find_card
 from annofree.retrieval.archive import Archive, PseudoMask, read_masks
 from annofree.structures import Vocabulary
 from annofree.training.augment.copy_paste import CopyPaste, PastedScene
-from annofree.training.engine.curves import plotted
-from annofree.training.engine.distributed import Ranks, started
-from annofree.training.engine.loop import Course, Watch, train
+from annofree.training.engine.curves import plot_at_end
+from annofree.training.engine.distributed import DistributedContext, join_processes
+from annofree.training.engine.loop import TrainCallbacks, TrainConfig, train
 from annofree.training.engine.lr_schedules import Poly
-from annofree.training.losses.set_losses import semantic_loss, set_loss
+from annofree.training.losses.set_losses import compute_semantic_loss, compute_set_loss
 from annofree.training.zutis.export import draw_samples, write_zutis
 from annofree.training.zutis.recipe import ZutisRecipe
 
 __all__ = [
-    *("Batch", "Lesson", "collate", "draw", "find_clip", "fingerprint", "new_network", "optimiser_of"),
-    *("read_archive", "text_features", "fit_zutis"),
+    *(
+        "Batch",
+        "ZutisCriterion",
+        "collate",
+        "draw_scene",
+        "find_clip",
+        "compute_fingerprint",
+        "build_network",
+        "build_optimizer",
+    ),
+    *("read_archive", "encode_class_texts", "fit_zutis"),
 ]
 
 _MEMORY = 1 << 30  # bytes of decoded images, over all workers
@@ -52,14 +61,14 @@ class Batch(NamedTuple):
     instances: list[Tensor]
 
 
-class Lesson:
+class ZutisCriterion:
     """Gives the losses of a network on a batch; ``words`` (K, D) are the text features of the background and the names.
 
     They are compared at every ``stride``-th px of a scene, down and across.
     """
 
     def __init__(
-        self, network: ZutisNetwork, words: Tensor, ignored: int, mask_weight: float, ranks: Ranks, stride: int = 1
+        self, network: ZutisNetwork, words: Tensor, ignored: int, mask_weight: float, ranks: DistributedContext, stride: int = 1
     ) -> None:
         self.words, self.ignored, self.mask_weight, self.ranks = words, ignored, mask_weight, ranks
         self._seen = (..., slice(stride // 2, None, stride), slice(stride // 2, None, stride))
@@ -71,9 +80,9 @@ class Lesson:
         pixels = (batch.pixels.to(device, non_blocking=True).float() / 255 - self.mean) / self.std
         labels = batch.labels[self._seen].to(device, non_blocking=True).long()
         found = network(pixels)
-        counted = self.ranks.mean((labels != self.ignored).sum().float())
-        named = semantic_loss(found.features, self.words, labels, ignored=self.ignored, counted=counted)
-        drawn = set_loss(found.masks, [i[self._seen].to(device, non_blocking=True) for i in batch.instances])
+        counted = self.ranks.average((labels != self.ignored).sum().float())
+        named = compute_semantic_loss(found.features, self.words, labels, ignored=self.ignored, counted=counted)
+        drawn = compute_set_loss(found.masks, [i[self._seen].to(device, non_blocking=True) for i in batch.instances])
         return {"cross-entropy": named, "dice": self.mask_weight * drawn.dice, "bce": self.mask_weight * drawn.bce}
 
 
@@ -88,7 +97,7 @@ def collate(scenes: list[PastedScene]) -> Batch:
     return Batch(pixels, labels, [torch.from_numpy(s.instances) for s in scenes])
 
 
-def optimiser_of(network: ZutisNetwork, recipe: ZutisRecipe) -> torch.optim.AdamW:
+def build_optimizer(network: ZutisNetwork, recipe: ZutisRecipe) -> torch.optim.AdamW:
     """AdamW with the weight decay on everything, and two groups: the encoder, its projection included, and the rest."""
     own = set(network.encoder.parameters())
     rest = [p for p in network.parameters() if p not in own]
@@ -116,21 +125,25 @@ def fit_zutis(
     """
     archive, masks = read_archive(recipe)
     local = find_clip(recipe.clip)
-    with started(device) as ranks:
-        scenes = CopyPaste(archive, masks, recipe.scene_settings(), memory=_MEMORY // max(1, recipe.workers))
-        network = new_network(local, archive.names, recipe).to(ranks.device)
-        clip = Clip(local.folder, ranks.device, card=local.card).prompted(recipe.templates)
-        words = recipe.logit_scale * text_features(clip, recipe, archive.names)
-        lesson = Lesson(network, words, scenes.settings.ignored, recipe.mask_weight, ranks, recipe.stride)
-        watch = Watch.of(recipe, on_progress, lambda step, model: draw_samples(network, clip, recipe, scenes, step))
+    with join_processes(device) as ranks:
+        scenes = CopyPaste(archive, masks, recipe.build_scene_settings(), memory=_MEMORY // max(1, recipe.workers))
+        network = build_network(local, archive.names, recipe).to(ranks.device)
+        clip = Clip(local.folder, ranks.device, card=local.card).with_prompts(recipe.templates)
+        words = recipe.logit_scale * encode_class_texts(clip, recipe, archive.names)
+        lesson = ZutisCriterion(network, words, scenes.settings.ignored, recipe.mask_weight, ranks, recipe.stride)
+        watch = TrainCallbacks.of(recipe, on_progress, lambda step, model: draw_samples(network, clip, recipe, scenes, step))
         schedule = Poly(recipe.power, recipe.floor)
-        course = Course(recipe.steps, recipe.batch, schedule, recipe.seed, recipe.bf16, recipe.max_norm or None)
-        about = {**recipe.of_the_curve(), "data": fingerprint(archive, masks), "clip": local.card.provenance()["sha256"]}
+        course = TrainConfig(recipe.steps, recipe.batch, schedule, recipe.seed, recipe.bf16, recipe.max_norm or None)
+        about = {
+            **recipe.resume_key(),
+            "data": compute_fingerprint(archive, masks),
+            "clip": local.card.to_provenance()["sha256"],
+        }
         if ranks.first:
             say(_remark(archive, scenes))
-        with plotted(recipe.out, ranks.first):
+        with plot_at_end(recipe.out, ranks.first):
             trained = train(
-                network, optimiser_of(network, recipe), lesson, partial(draw, scenes, recipe.seed), course, recipe.out,
+                network, build_optimizer(network, recipe), lesson, partial(draw_scene, scenes, recipe.seed), course, recipe.out,
                 collate=collate, watch=watch, ranks=ranks, about=about,
             )  # fmt: skip
         if ranks.first:
@@ -138,14 +151,14 @@ def fit_zutis(
     return trained.figures
 
 
-def draw(scenes: CopyPaste, seed: int, number: int) -> PastedScene:
+def draw_scene(scenes: CopyPaste, seed: int, number: int) -> PastedScene:
     """Make the number-th scene of a run."""
-    return scenes.scene(np.random.default_rng((seed, number)))
+    return scenes.make_scene(np.random.default_rng((seed, number)))
 
 
-def text_features(clip: Clip, recipe: ZutisRecipe, names: tuple[str, ...]) -> Tensor:
+def encode_class_texts(clip: Clip, recipe: ZutisRecipe, names: tuple[str, ...]) -> Tensor:
     """The unit text features (K, D) of the background and of names, which may be trained against."""
-    words = clip.words(Vocabulary.from_entries((name,) for name in (recipe.background, *names)))
+    words = clip.encode_text(Vocabulary.from_entries((name,) for name in (recipe.background, *names)))
     return words.clone()  # read in inference mode
 
 
@@ -158,7 +171,7 @@ def read_archive(recipe: ZutisRecipe) -> tuple[Archive, dict[str, PseudoMask]]:
     whole = Archive.read(recipe.archive)
     for name in recipe.exclude:
         if name not in whole.names:
-            raise unknown_name("name to exclude", name, whole.names)
+            raise build_unknown_error("name to exclude", name, whole.names)
     masks = {i: m for i, m in read_masks(recipe.archive).items() if m.quality >= recipe.min_quality}
     if not masks:
         raise InputError(f"expected masks of the pictures in {recipe.archive}, got none; run `annofree mask {recipe.archive}`")
@@ -189,18 +202,18 @@ def find_clip(name: str) -> Local:
     """Return a CLIP by its folder, by a model's name or by a preset's; raises InputError and MissingError as they do."""
     if (Path(name) / "card.json").is_file():
         return Local(Card.read(Path(name)), Path(name))
-    card = card_named(presets()[name].clip if name in presets() else name)
+    card = find_card(list_presets()[name].clip if name in list_presets() else name)
     return fetch([card])[0]
 
 
-def new_network(clip: Local, names: tuple[str, ...], recipe: ZutisRecipe) -> ZutisNetwork:
+def build_network(clip: Local, names: tuple[str, ...], recipe: ZutisRecipe) -> ZutisNetwork:
     """A network with the ViT of a CLIP, and the rest random by the recipe's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return ZutisNetwork.from_clip(clip.folder, clip.card.use.get("quick_gelu"), names=names, **recipe.network)
 
 
-def fingerprint(archive: Archive, masks: Mapping[str, PseudoMask]) -> str:
+def compute_fingerprint(archive: Archive, masks: Mapping[str, PseudoMask]) -> str:
     """Condense what scenes are made of, names, images and masks, into one key."""
     held = hashlib.sha256()
     for name in archive.names:

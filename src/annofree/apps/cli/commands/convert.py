@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from annofree.apps.cli.options.files import From, ImageRoot, Images, NewFolder, Source, To
-from annofree.apps.cli.progress import progress
+from annofree.apps.cli.progress import show_progress
 from annofree.formats import convert as formats
 
 __all__ = ["convert"]
@@ -16,8 +16,8 @@ def convert(source: Source, from_: From, to: To, out: NewFolder, images: Images 
 
     Example: annofree convert truth.json --from coco --to cvat --out cvat
     """
-    with progress("images written and read back") as show:
+    with show_progress("images written and read back") as show:
         report = formats.convert(
             source, out, from_=from_, to=to, images=images, image_root=image_root, callbacks=show.callbacks
         )
-    print(f"{report.table()}\nwritten: {out}")
+    print(f"{report.as_table()}\nwritten: {out}")

@@ -6,8 +6,8 @@ import sys
 
 from annofree.apps.cli.options import common, passed_on
 from annofree.apps.cli.options import evaluate as options
-from annofree.apps.cli.process import command_clock
-from annofree.apps.cli.progress import progress
+from annofree.apps.cli.process import start_command_clock
+from annofree.apps.cli.progress import show_progress
 from annofree.apps.cli.scores import show_evaluation
 from annofree.pipelines import evaluate as pipeline
 
@@ -46,8 +46,8 @@ def evaluate(
     Example: annofree evaluate --truth truth.json --predictions out/annotations.json
     """
     asked = passed_on(locals(), "as_json")
-    clock = command_clock()
-    with progress("images", clock=clock, loading="loading models and images") as show:
+    clock = start_command_clock()
+    with show_progress("images", clock=clock, loading="loading models and images") as show:
         done = pipeline.evaluate(**asked, callbacks=show.callbacks, clock=clock)
     show_evaluation(done, clock, as_json)
     if done.page is not None:

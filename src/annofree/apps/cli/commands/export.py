@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from annofree.apps.cli.options.common import RunFolder
 from annofree.apps.cli.options.files import Format, ImageRoot, Images, NewFolder
-from annofree.apps.cli.progress import progress
+from annofree.apps.cli.progress import show_progress
 from annofree.pipelines import export as pipeline
 
 __all__ = ["export"]
@@ -17,6 +17,6 @@ def export(run: RunFolder, format_: Format, out: NewFolder, images: Images = "no
 
     Example: annofree export out --format yolo-seg --out yolo
     """
-    with progress("images written and read back") as show:
+    with show_progress("images written and read back") as show:
         report = pipeline.export(run, out, format_=format_, images=images, image_root=image_root, callbacks=show.callbacks)
-    print(f"{report.table()}\nwritten: {out}")
+    print(f"{report.as_table()}\nwritten: {out}")

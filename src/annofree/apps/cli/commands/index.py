@@ -7,8 +7,8 @@ import typer
 from annofree.apps.cli.archive_results import index_summary, index_text
 from annofree.apps.cli.options.common import Device, Json, Quiet
 from annofree.apps.cli.options.retrieval import Batch, Clip, IndexedImages, NewIndex, Shard, Threads, Whole
-from annofree.apps.cli.process import command_clock
-from annofree.apps.cli.progress import progress
+from annofree.apps.cli.process import start_command_clock
+from annofree.apps.cli.progress import show_progress
 from annofree.apps.cli.results import print_result
 from annofree.pipelines import build_index as pipeline
 
@@ -33,8 +33,8 @@ def index(
 
     Example: annofree index photos --out index
     """
-    clock = command_clock()
-    with progress("images", quiet or as_json, clock=clock, batch=batch) as show:
+    clock = start_command_clock()
+    with show_progress("images", quiet or as_json, clock=clock, batch=batch) as show:
         made = pipeline.build_index(
             inputs,
             out,

@@ -7,8 +7,8 @@ import typer
 from annofree.apps.cli.archive_results import mask_summary, mask_text
 from annofree.apps.cli.options import retrieval as options
 from annofree.apps.cli.options.common import Device, Json, Quiet
-from annofree.apps.cli.process import command_clock
-from annofree.apps.cli.progress import progress
+from annofree.apps.cli.process import start_command_clock
+from annofree.apps.cli.progress import show_progress
 from annofree.apps.cli.results import print_result
 from annofree.pipelines import mask_archive as pipeline
 
@@ -35,8 +35,8 @@ def mask(
 
     Example: annofree mask archive
     """
-    clock = command_clock()
-    with progress("masks", quiet or as_json, clock=clock, batch=batch_size) as show:
+    clock = start_command_clock()
+    with show_progress("masks", quiet or as_json, clock=clock, batch=batch_size) as show:
         made = pipeline.mask_archive(
             archive,
             by=by,

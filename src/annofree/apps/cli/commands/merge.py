@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from annofree.apps.cli.options.common import Json, Quiet
 from annofree.apps.cli.options.files import OutFolder, RunFolders
-from annofree.apps.cli.process import command_clock
-from annofree.apps.cli.progress import progress
-from annofree.apps.cli.summary import tell
+from annofree.apps.cli.process import start_command_clock
+from annofree.apps.cli.progress import show_progress
+from annofree.apps.cli.summary import print_summary
 from annofree.pipelines import merge as pipeline
 
 __all__ = ["merge"]
@@ -20,7 +20,7 @@ def merge(runs: RunFolders, out: OutFolder, as_json: Json = False, quiet: Quiet 
 
     Example: annofree merge part-1 part-2 --out whole
     """
-    clock = command_clock()
-    with progress("shards", quiet or as_json) as show:
+    clock = start_command_clock()
+    with show_progress("shards", quiet or as_json) as show:
         summary = pipeline.merge(runs, out, callbacks=show.callbacks, clock=clock)
-    tell(summary, tuple(summary["settings"]["tasks"]), out, as_json, quiet)
+    print_summary(summary, tuple(summary["settings"]["tasks"]), out, as_json, quiet)

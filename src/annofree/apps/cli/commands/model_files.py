@@ -37,11 +37,11 @@ def bundle(names: ModelNames, out: BundleFile) -> None:
 
     Example: annofree models bundle fast --out fast.tar
     """
-    from annofree.hub.cards import size_text
+    from annofree.hub.cards import format_size
     from annofree.hub.catalogue import bundle_models
 
     written = bundle_models(names, out)
-    print(f"{written} ({size_text(written.stat().st_size)}); there: annofree models add --from {written.name}")
+    print(f"{written} ({format_size(written.stat().st_size)}); there: annofree models add --from {written.name}")
 
 
 def add(source: WeightsSource, name: KnownName = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from annofree.apps.cli.label_table import label_table
 from annofree.apps.cli.options import pseudo_labels as options
 from annofree.apps.cli.options.common import Quiet
-from annofree.apps.cli.progress import progress
+from annofree.apps.cli.progress import show_progress
 from annofree.apps.cli.results import print_result
 from annofree.pipelines.training import pseudo_label as pipeline
 
@@ -40,7 +40,7 @@ def pseudo_label(
 
     Example: annofree pseudo-label out --out labels
     """
-    with progress("images", quiet or as_json) as show:
+    with show_progress("images", quiet or as_json) as show:
         info = pipeline.pseudo_label(
             run, out, min_score=min_score, keep=keep, merge=merge, merge_iou=merge_iou, images=images, sheet=sheet,
             callbacks=show.callbacks, agnostic=agnostic, min_area=min_area, within=within, across=across, inside=inside,

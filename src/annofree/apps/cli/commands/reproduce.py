@@ -6,8 +6,8 @@ import typer
 
 from annofree.apps.cli.figure_tables import print_reproduction
 from annofree.apps.cli.options.reproduce import DataFolder, FiguresFolder, Limit, Only, RecipeDevice, RecipeFile
-from annofree.apps.cli.process import command_clock
-from annofree.apps.cli.progress import progress
+from annofree.apps.cli.process import start_command_clock
+from annofree.apps.cli.progress import show_progress
 from annofree.experiments import reproduce as experiment
 
 __all__ = ["reproduce"]
@@ -29,8 +29,8 @@ def reproduce(
 
     Example: annofree reproduce recipes/emoji/zip.toml
     """
-    clock = command_clock()
-    with progress("images", clock=clock, loading="loading") as show:
+    clock = start_command_clock()
+    with show_progress("images", clock=clock, loading="loading") as show:
         found = experiment.reproduce(
             recipe,
             out=out,

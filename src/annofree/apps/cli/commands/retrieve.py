@@ -7,8 +7,8 @@ import typer
 from annofree.apps.cli.archive_results import retrieval_summary, retrieval_text
 from annofree.apps.cli.options import retrieval as options
 from annofree.apps.cli.options.common import Device, Json, Quiet
-from annofree.apps.cli.process import command_clock
-from annofree.apps.cli.progress import progress
+from annofree.apps.cli.process import start_command_clock
+from annofree.apps.cli.progress import show_progress
 from annofree.apps.cli.results import print_failures, print_result
 from annofree.pipelines import retrieve as pipeline
 
@@ -39,7 +39,7 @@ def retrieve(
 
     Example: annofree retrieve index --classes "dog, cat" --out archive
     """
-    with progress("embeddings", quiet or as_json, clock=command_clock()) as show:
+    with show_progress("embeddings", quiet or as_json, clock=start_command_clock()) as show:
         made = pipeline.retrieve(
             index, out, classes=classes, classes_file=classes_file, k=k, method=method, probes=probes, unique=unique,
             min_score=min_score, models=models, templates=templates, images=images, sheet=sheet, device=device,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from annofree.apps.cli.options.common import Device, Quiet, RunFolder
 from annofree.apps.cli.options.files import RunImages
 from annofree.apps.cli.options.review import Against, LeastScore, Look, ReviewFolder, Risk, Worst
-from annofree.apps.cli.process import command_clock
-from annofree.apps.cli.progress import progress
+from annofree.apps.cli.process import start_command_clock
+from annofree.apps.cli.progress import show_progress
 from annofree.apps.cli.review_text import review_text
 from annofree.pipelines import review as pipeline
 
@@ -32,7 +32,7 @@ def review(
 
     Example: annofree review out --worst 100
     """
-    with progress("images", quiet, clock=None if look is None else command_clock()) as show:
+    with show_progress("images", quiet, clock=None if look is None else start_command_clock()) as show:
         found = pipeline.review(
             run,
             worst=worst,

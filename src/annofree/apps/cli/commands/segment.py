@@ -6,9 +6,9 @@ from pathlib import Path
 
 from annofree.apps.cli.options import common, passed_on
 from annofree.apps.cli.options import segment as options
-from annofree.apps.cli.process import command_clock
-from annofree.apps.cli.progress import progress
-from annofree.apps.cli.summary import tell
+from annofree.apps.cli.process import start_command_clock
+from annofree.apps.cli.progress import show_progress
+from annofree.apps.cli.summary import print_summary
 from annofree.io.class_names import read_vocabulary
 from annofree.pipelines import segment as pipeline
 
@@ -52,8 +52,8 @@ def segment(
     Example: annofree segment photos --classes "dog, cat: kitten | tabby"
     """
     asked = passed_on(locals(), "inputs", "classes", "classes_file", "as_json", "quiet")
-    clock = command_clock()
-    with progress("images", quiet or as_json, clock=clock, batch=batch_size) as show:
+    clock = start_command_clock()
+    with show_progress("images", quiet or as_json, clock=clock, batch=batch_size) as show:
         names = read_vocabulary(classes, classes_file)
         result = pipeline.segment(inputs, names, **asked, callbacks=show.callbacks, clock=clock)
-    tell(result.summary, result.tasks, result.out, as_json, quiet, result.was_complete)
+    print_summary(result.summary, result.tasks, result.out, as_json, quiet, result.was_complete)

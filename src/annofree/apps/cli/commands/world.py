@@ -6,7 +6,7 @@ import typer
 
 from annofree.apps.cli.help import PlainCommand, PlainGroup
 from annofree.apps.cli.options.world import Font, HeldOut, Scenes, Seed, Side, Split, WorldFolder
-from annofree.apps.cli.progress import progress
+from annofree.apps.cli.progress import show_progress
 from annofree.datasets.emoji.draw import draw_emoji_world
 
 __all__ = ["world"]
@@ -33,7 +33,7 @@ def emoji(
 
     Example: annofree world emoji --scenes 100 --split touching --out world
     """
-    with progress("scenes") as show:
+    with show_progress("scenes") as show:
         truth = draw_emoji_world(
             out,
             scenes=scenes,

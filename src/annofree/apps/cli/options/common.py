@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from annofree.apps.cli.help import one_of
+from annofree.apps.cli.help import limit_to
 
 __all__ = ["ALLOWED", "OUTPUT", "Device", "Fresh", "Json", "License", "MaxTier", "Quiet", "RunFolder", "Variant"]
 
@@ -24,7 +24,7 @@ Variant = Annotated[
 ]
 MaxTier = Annotated[
     str | None,
-    typer.Option(help="Refuse models of more supervision.", rich_help_panel=ALLOWED, **one_of("S0", "S1", "S2", "S3")),
+    typer.Option(help="Refuse models of more supervision.", rich_help_panel=ALLOWED, **limit_to("S0", "S1", "S2", "S3")),
 ]
 License = Annotated[
     str | None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from annofree.apps.cli.help import one_of
+from annofree.apps.cli.help import limit_to
 from annofree.apps.cli.options.common import OUTPUT
 
 __all__ = [
@@ -46,7 +46,7 @@ Predictions = Annotated[
 ]
 Task = Annotated[
     str,
-    typer.Option(help="Score instances or label maps.", rich_help_panel=_SCORED, **one_of("instance", "semantic")),
+    typer.Option(help="Score instances or label maps.", rich_help_panel=_SCORED, **limit_to("instance", "semantic")),
 ]
 Method = Annotated[
     str | None,
@@ -60,7 +60,7 @@ Policy = Annotated[
     typer.Option(
         help="Instances, with --images: score the whole ranking (all), or the answer that segment gives.",
         rich_help_panel=_METHOD,
-        **one_of("all", "answer"),
+        **limit_to("all", "answer"),
     ),
 ]
 Objectness = Annotated[
@@ -68,7 +68,7 @@ Objectness = Annotated[
     typer.Option(
         help="Label maps: foreground map for clip_diy.",
         rich_help_panel=_METHOD,
-        **one_of("found", "found-bkg", "tokencut", "none"),
+        **limit_to("found", "found-bkg", "tokencut", "none"),
     ),
 ]
 Iou = Annotated[
@@ -76,7 +76,7 @@ Iou = Annotated[
     typer.Option(
         help="Compare masks (segm) or boxes (bbox); by default masks, or boxes where there are no masks.",
         rich_help_panel=_INSTANCES,
-        **one_of("segm", "bbox"),
+        **limit_to("segm", "bbox"),
     ),
 ]
 MaxDetections = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from annofree.apps.cli.help import one_of
+from annofree.apps.cli.help import limit_to
 
 __all__ = [
     "FORMATS",
@@ -39,7 +39,7 @@ Format = Annotated[str, typer.Option("--format", help=f"{_NAMES}; see docs/forma
 NewFolder = Annotated[Path, typer.Option("--out", help="A new or empty folder to write to.", show_default=False)]
 OutFolder = Annotated[Path, typer.Option("--out", help="The folder to write to.", show_default=False)]
 Images = Annotated[
-    str, typer.Option(help="Copy or link the images into the folder, or leave them.", **one_of("none", "copy", "link"))
+    str, typer.Option(help="Copy or link the images into the folder, or leave them.", **limit_to("none", "copy", "link"))
 ]
 ImageRoot = Annotated[
     Path | None,

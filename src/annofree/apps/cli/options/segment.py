@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from annofree.apps.cli.help import one_of
+from annofree.apps.cli.help import limit_to
 from annofree.apps.cli.options.common import OUTPUT
 
 __all__ = [
@@ -85,7 +85,7 @@ Objectness = Annotated[
     typer.Option(
         help="Foreground map for clip_diy.",
         rich_help_panel=_METHOD,
-        **one_of("found", "found-bkg", "tokencut", "instances", "none"),
+        **limit_to("found", "found-bkg", "tokencut", "instances", "none"),
     ),
 ]
 Policy = Annotated[
@@ -93,7 +93,7 @@ Policy = Annotated[
     typer.Option(
         help="Which instances are returned: answer, those that the models are sure of; all, the whole ranking.",
         rich_help_panel=_METHOD,
-        **one_of("answer", "all"),
+        **limit_to("answer", "all"),
     ),
 ]
 Overlaps = Annotated[
@@ -110,7 +110,7 @@ Precision = Annotated[
     typer.Option(
         help="Precision of CLIP's image tower.",
         rich_help_panel=_METHOD,
-        **one_of("float32", "bfloat16", "float16"),
+        **limit_to("float32", "bfloat16", "float16"),
     ),
 ]
 Presence = Annotated[
@@ -119,7 +119,7 @@ Presence = Annotated[
         help="How to tell whether a class is in an image at all: fixed, by the method's threshold; folder, against all images, "
         "for many names of which each is in few.",
         rich_help_panel=_METHOD,
-        **one_of("fixed", "folder"),
+        **limit_to("fixed", "folder"),
     ),
 ]
 RunOut = Annotated[Path, typer.Option(help="The output folder; the same command resumes there.", rich_help_panel=OUTPUT)]

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from annofree.datasets.labelled import Labelled, info_of
+from annofree.datasets.labeled import Labeled, read_info
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.ops.rle import encode_rle
@@ -61,7 +61,7 @@ def labels(truth: CocoFile, tmp_path: Path) -> Path:
 
 
 def test_masks_of_every_kind(labels: Path, tmp_path: Path) -> None:
-    read = Labelled.read(labels, tmp_path)
+    read = Labeled.read(labels, tmp_path)
     assert read.names == ("cat", "dog") and read.ids == ("a.png", "b.png", "c.png") and len(read) == 3
     assert read.counts.tolist() == [1, 0, 2] and read.left_out == {"crowd": 1, "no mask": 2}
     polygon, two = read.open(0), read.open(2)
@@ -74,12 +74,12 @@ def test_masks_of_every_kind(labels: Path, tmp_path: Path) -> None:
 
 
 def test_a_picture_without_annotations_is_kept(labels: Path, tmp_path: Path) -> None:
-    empty = Labelled.read(labels, tmp_path).open(1)
+    empty = Labeled.read(labels, tmp_path).open(1)
     assert empty.masks.shape == (0, *SIZE) and empty.boxes.shape == (0, 4) and empty.class_ids.dtype == np.int64
 
 
 def test_agnostic(labels: Path, tmp_path: Path) -> None:
-    read = Labelled.read(labels, tmp_path, agnostic=True)
+    read = Labeled.read(labels, tmp_path, agnostic=True)
     assert read.names == ("object",) and read.open(2).class_ids.tolist() == [0, 0]
 
 
@@ -92,32 +92,37 @@ def many(tmp_path: Path, numbers: list[int]) -> Path:
 
 
 def test_a_share_is_fixed_nested_and_of_no_order(tmp_path: Path) -> None:
-    shares = [Labelled.read(many(tmp_path, list(range(200))), tmp_path, fraction=f).ids for f in (0.01, 0.05, 0.3, 1.0)]
+    shares = [Labeled.read(many(tmp_path, list(range(200))), tmp_path, fraction=f).ids for f in (0.01, 0.05, 0.3, 1.0)]
     assert [len(s) for s in shares] == [2, 10, 60, 200] and list(shares[1]) == sorted(shares[1])
     assert all(set(few) < set(more) for few, more in pairwise(shares))
-    backwards = Labelled.read(many(tmp_path, list(range(199, -1, -1))), tmp_path, fraction=0.05)
+    backwards = Labeled.read(many(tmp_path, list(range(199, -1, -1))), tmp_path, fraction=0.05)
     assert backwards.ids == shares[1] and shares[0] == ("065.jpg", "116.jpg")  # of this seed for ever
-    assert Labelled.read(tmp_path / "many.json", tmp_path, fraction=0.05, seed=1).ids != shares[1]
-    assert (backwards.instances(3).masks[0] == mask_at(int(backwards.ids[3][:3]) % 8, int(backwards.ids[3][:3]) % 12)).all()
+    assert Labeled.read(tmp_path / "many.json", tmp_path, fraction=0.05, seed=1).ids != shares[1]
+    assert (
+        backwards.read_instances(3).masks[0] == mask_at(int(backwards.ids[3][:3]) % 8, int(backwards.ids[3][:3]) % 12)
+    ).all()
 
 
 def test_lists_in_any_order(truth: CocoFile, labels: Path, tmp_path: Path) -> None:
     parts = {"annotations": truth.annotations, "categories": truth.categories, "images": truth.images}
     (tmp_path / "turned.json").write_text(json.dumps(parts))
-    usual, turned = Labelled.read(labels, tmp_path), Labelled.read(tmp_path / "turned.json", tmp_path)
-    assert turned.fingerprint() == usual.fingerprint() and turned.counts.tolist() == usual.counts.tolist()
+    usual, turned = Labeled.read(labels, tmp_path), Labeled.read(tmp_path / "turned.json", tmp_path)
+    assert turned.compute_fingerprint() == usual.compute_fingerprint() and turned.counts.tolist() == usual.counts.tolist()
 
 
 def test_the_fingerprint_sees_masks_names_and_shares(truth: CocoFile, labels: Path, tmp_path: Path) -> None:
-    prints = [Labelled.read(labels, tmp_path).fingerprint(), Labelled.read(labels, tmp_path, agnostic=True).fingerprint()]
-    prints.append(Labelled.read(labels, tmp_path, fraction=0.5).fingerprint())
+    prints = [
+        Labeled.read(labels, tmp_path).compute_fingerprint(),
+        Labeled.read(labels, tmp_path, agnostic=True).compute_fingerprint(),
+    ]
+    prints.append(Labeled.read(labels, tmp_path, fraction=0.5).compute_fingerprint())
     truth.annotations[0]["segmentation"] = text(mask_at(3, 3))
     truth.write(labels)
-    prints.append(Labelled.read(labels, tmp_path).fingerprint())
+    prints.append(Labeled.read(labels, tmp_path).compute_fingerprint())
     truth.images[0]["repeat"] = 2.0
     truth.write(labels)
-    prints.append(Labelled.read(labels, tmp_path).fingerprint())
-    assert len(set(prints)) == 5 and Labelled.read(labels, tmp_path).repeats.tolist() == [1, 1, 2]
+    prints.append(Labeled.read(labels, tmp_path).compute_fingerprint())
+    assert len(set(prints)) == 5 and Labeled.read(labels, tmp_path).repeats.tolist() == [1, 1, 2]
 
 
 def test_a_folder_of_labels_says_where_its_pictures_are(truth: CocoFile, labels: Path, tmp_path: Path) -> None:
@@ -125,21 +130,21 @@ def test_a_folder_of_labels_says_where_its_pictures_are(truth: CocoFile, labels:
     folder.mkdir()
     truth.info = {"images": str(tmp_path), "long": "x" * (1 << 17)}
     truth.write(folder / "labels.json")
-    assert len(Labelled.read(folder).open(0).masks) == 1 and info_of(folder / "labels.json") == truth.info
+    assert len(Labeled.read(folder).open(0).masks) == 1 and read_info(folder / "labels.json") == truth.info
     with pytest.raises(InputError, match="name the images"):
-        Labelled.read(labels)
+        Labeled.read(labels)
     with pytest.raises(InputError, match=r"expected labels\.json in"):
-        Labelled.read(tmp_path)
+        Labeled.read(tmp_path)
 
 
 def test_files_that_do_not_fit(truth: CocoFile, labels: Path, tmp_path: Path) -> None:
     PIL.Image.new("RGB", SIZE).save(tmp_path / "a.png")  # height and width swapped
     with pytest.raises(InputError, match=r"expected a\.png to be of the size \(H, W\) \(12, 16\)"):
-        Labelled.read(labels, tmp_path).open(0)
+        Labeled.read(labels, tmp_path).open(0)
     with pytest.raises(InputError, match="share of the pictures"):
-        Labelled.read(labels, tmp_path, fraction=0.0)
+        Labeled.read(labels, tmp_path, fraction=0.0)
     with pytest.raises(InputError, match="folder of the pictures"):
-        Labelled.read(labels, tmp_path / "nowhere")
+        Labeled.read(labels, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -158,9 +163,9 @@ def test_damaged_files(change: Any, why: str, truth: CocoFile, tmp_path: Path) -
     change(truth)
     truth.write(tmp_path / "bad.json")
     with pytest.raises(InputError, match=why):
-        Labelled.read(tmp_path / "bad.json", tmp_path)
+        Labeled.read(tmp_path / "bad.json", tmp_path)
 
 
 def test_instances_are_detections(labels: Path, tmp_path: Path) -> None:
-    found = Labelled.read(labels, tmp_path).instances(2)
+    found = Labeled.read(labels, tmp_path).read_instances(2)
     assert isinstance(found, Detections) and found.labels.tolist() == ["dog", "cat"] and found.areas.tolist() == [16, 3]

@@ -25,7 +25,7 @@ from annofree.io.image_sources import read_place
 from annofree.ops.rle import rle_boxes
 from annofree.structures import BoolArray, Detections, FloatArray, Image, IntArray
 
-__all__ = ["AGNOSTIC", "Example", "Labelled", "info_of", "labels_file"]
+__all__ = ["AGNOSTIC", "Example", "Labeled", "find_labels_file", "read_info"]
 
 AGNOSTIC = "object"
 """What all things are called where names do not count."""
@@ -46,7 +46,7 @@ class Example(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class Labeled:
     """Images with instances of ``names`` (K).
 
     ``ids`` (P): file names below ``root``, sorted; ``sizes`` (P, 2) int64 (H, W); ``counts`` (P) int64 instances of each;
@@ -66,7 +66,7 @@ class Labelled:
     @classmethod
     def read(
         cls, labels: Path, images: Path | None = None, *, agnostic: bool = False, fraction: float = 1.0, seed: int = 42
-    ) -> Labelled:
+    ) -> Labeled:
         """Read a COCO file, or the folder of ``annofree pseudo-label``, whose info says where the images are.
 
         ``images`` is the folder that file names count from; with ``agnostic`` every name becomes "object"; of the images
@@ -75,15 +75,15 @@ class Labelled:
         """
         if not 0 < fraction <= 1:
             raise InputError(f"expected a share of the pictures over 0, up to 1, got {fraction:g}")
-        path = labels_file(labels)
+        path = find_labels_file(labels)
         root = images if images is not None else _root(path)
         if not root.is_dir():
             raise InputError(f"expected the folder of the pictures at {root}, and there is none; name it as the images")
         file = CocoReading(path, fraction, seed)
-        rows, columns, counts = file.rows(), file.columns(agnostic), file.counts()
+        rows, columns, counts = file.list_rows(), file.gather_columns(agnostic), file.count_instances()
         sizes = np.array([(row["height"], row["width"]) for row in rows], np.int64).reshape(-1, 2)
         repeats = np.array([row.get("repeat", 1.0) for row in rows], np.float32)
-        names = (AGNOSTIC,) if agnostic else file.names()
+        names = (AGNOSTIC,) if agnostic else file.list_names()
         return cls(names, tuple(file.ids), root, sizes, repeats, counts, file.left_out, columns)
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class Labelled:
 
         Raises ImageError for an image that cannot be read, InputError for one of another size than its masks.
         """
-        image, truth = self.picture(index), self.instances(index)
+        image, truth = self.read_image(index), self.read_instances(index)
         if image.size != truth.size:
             raise InputError(
                 f"expected {image.id} to be of the size (H, W) {truth.size} that its labels have, got {image.size}; "
@@ -102,25 +102,25 @@ class Labelled:
             )
         return Example(image.pixels, truth.masks, truth.boxes, truth.class_ids, truth.scores)
 
-    def picture(self, index: int) -> Image:
+    def read_image(self, index: int) -> Image:
         """Read an image alone."""
         return read_place(f"{self.root}/{self.ids[index]}", self.ids[index])
 
-    def instances(self, index: int) -> Detections:
+    def read_instances(self, index: int) -> Detections:
         """The instances of an image alone, masks as run lengths, in the order of the file."""
-        chosen, size = self._columns.of(index), self._size(index)
+        chosen, size = self._columns.find_rows(index), self._size(index)
         rles = tuple({"size": list(size), "counts": self._columns.masks[i]} for i in chosen)
         return Detections(
             size, self.names, self._columns.class_ids[chosen], self._columns.scores[chosen], rle_boxes(rles), rles
         )
 
-    def fingerprint(self) -> str:
+    def compute_fingerprint(self) -> str:
         """Tell these labels from others: images, sizes, repeats, names and every mask, in 16 hex digits."""
         digest = hashlib.sha256(json.dumps([self.names, self.ids]).encode())
         for values in (self.sizes, self.repeats, self.counts):
             digest.update(np.ascontiguousarray(values).tobytes())
         for index in range(len(self)):
-            for i in self._columns.of(index):
+            for i in self._columns.find_rows(index):
                 digest.update(b"%d %d " % (self._columns.class_ids[i], len(self._columns.masks[i])) + self._columns.masks[i])
         return digest.hexdigest()[:16]
 
@@ -129,21 +129,21 @@ class Labelled:
         return height, width
 
 
-def labels_file(labels: Path) -> Path:
+def find_labels_file(labels: Path) -> Path:
     """Return the COCO file of labels: ``labels`` itself, or labels.json in it."""
     if labels.is_dir() and not (labels / "labels.json").is_file():
         raise InputError(f"expected labels.json in {labels}, which `annofree pseudo-label` writes, or name a COCO JSON file")
     return labels / "labels.json" if labels.is_dir() else labels
 
 
-def info_of(path: Path) -> dict[str, Any]:
+def read_info(path: Path) -> dict[str, Any]:
     """Return the info at the start of a COCO file, {} if there is none, without reading the rest.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     place = Path(folder) / "a.json"
     ...     _ = place.write_text('{"info": {"by": "me"}, "images": []}')
-    ...     info_of(place)
+    ...     read_info(place)
     {'by': 'me'}
     """
     for length in _HEADS:
@@ -161,7 +161,7 @@ def info_of(path: Path) -> dict[str, Any]:
 
 
 def _root(path: Path) -> Path:
-    told = info_of(path).get("images")
+    told = read_info(path).get("images")
     if not isinstance(told, str):
         raise InputError(f"expected the folder that the file names of {path} count from, for it does not say; name the images")
     return Path(told)

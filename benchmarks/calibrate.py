@@ -36,7 +36,7 @@ from annofree.methods.answering import Answering, Verifying
 from annofree.methods.build import build_method
 from annofree.methods.components import Models
 from annofree.methods.policies import apply_policy
-from annofree.ops.rle import rle_iou
+from annofree.ops.rle import compute_rle_ious
 from annofree.structures import Detections, Image, Vocabulary
 from annofree.training.calibration import Sample, fit_calibration
 
@@ -96,7 +96,7 @@ def scored(method: Answering, image: Image, names: Vocabulary, rows: Sequence[An
     asked = np.flatnonzero(best < len(names))
     candidates = replace(ranking, names=names.names, class_ids=best)[asked]
     truth = [read_mask_rle(row, image.size) for row in rows]
-    overlaps = rle_iou(candidates.rles, truth)
+    overlaps = compute_rle_ious(candidates.rles, truth)
     classes = np.array([numbers.index(row["category_id"]) for row in rows], np.int64)
     return Scored(candidates, signals[asked], overlaps, classes)
 

@@ -36,7 +36,7 @@ from annofree.methods.clip_diy import VARIANTS, ClipDiy, ClipDiyEncoding
 from annofree.ops.grids import resize_nearest
 from annofree.protocols import DensePath
 from annofree.structures import FeatureMap, Image, IntArray, Vocabulary
-from annofree.testing.timing import Spread, measure_seconds, spread_table
+from annofree.testing.timing import Spread, format_spreads, measure_seconds
 from annofree.testing.tolerances import assert_close, assert_same_pixels
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -276,8 +276,8 @@ def table(times: dict[str, list[float]], count: int) -> str:
     """Lay out seconds a picture and ratios as plain text."""
     each = {LABELS[name]: Spread.of([v / count for v in values]) for name, values in times.items()}
     found, targets = ratios(times), {RATIOS[name][2]: TARGETS[name] for name in RATIOS}
-    ratio = spread_table("ratio", {RATIOS[name][2]: found[name] for name in RATIOS}, 46, 2, targets)
-    return f"{spread_table('seconds a picture', each, 46, 4)}\n\n{ratio}"
+    ratio = format_spreads("ratio", {RATIOS[name][2]: found[name] for name in RATIOS}, 46, 2, targets)
+    return f"{format_spreads('seconds a picture', each, 46, 4)}\n\n{ratio}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -32,7 +32,7 @@ from torchvision.transforms.v2 import functional as transforms
 from annofree.io.images import find_images
 from annofree.ops.rle import decode_rle, encode_rle
 from annofree.retrieval.archive import Archive, Member, PseudoMask
-from annofree.testing.timing import Spread, spread_table
+from annofree.testing.timing import Spread, format_spreads
 from annofree.training.augment.color import ColorChange
 from annofree.training.augment.copy_paste import VARIANTS, CopyPaste, CopyPasteSettings, ImageDraw, PastedScene, SceneDraw
 
@@ -190,8 +190,8 @@ def ratios(rates: dict[str, list[float]]) -> dict[str, Spread]:
 
 def table(rates: dict[str, list[float]]) -> str:
     """Lay out scenes a second and ratios as plain text."""
-    speed = spread_table("scenes a second", {LABELS[name]: Spread.of(values) for name, values in rates.items()}, 32)
-    ratio = spread_table("ratio to obvious", {LABELS[name]: spread for name, spread in ratios(rates).items()}, 32)
+    speed = format_spreads("scenes a second", {LABELS[name]: Spread.of(values) for name, values in rates.items()}, 32)
+    ratio = format_spreads("ratio to obvious", {LABELS[name]: spread for name, spread in ratios(rates).items()}, 32)
     return f"{speed}\n\n{ratio}"
 
 

@@ -29,7 +29,7 @@ from annofree.detectors.base import DetectorNetwork
 from annofree.detectors.build import build_network
 from annofree.detectors.config import BACKBONES, DetectorConfig
 from annofree.detectors.types import DetectionTargets
-from annofree.testing.timing import Spread, measure_seconds, spread_table
+from annofree.testing.timing import Spread, format_spreads, measure_seconds
 
 NAMES = tuple(f"class {i}" for i in range(20))
 SMALL: dict[str, Any] = {
@@ -150,8 +150,8 @@ def ratios(rates: dict[str, list[float]]) -> dict[str, Spread]:
 
 def table(rates: dict[str, list[float]]) -> str:
     """Lay out pictures a second and ratios as plain text."""
-    speed = spread_table("pictures a second", {name: Spread.of(values) for name, values in rates.items()}, 28, 3)
-    return f"{speed}\n\n{spread_table('cascade / torchvision', ratios(rates), 28, 3)}"
+    speed = format_spreads("pictures a second", {name: Spread.of(values) for name, values in rates.items()}, 28, 3)
+    return f"{speed}\n\n{format_spreads('cascade / torchvision', ratios(rates), 28, 3)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -22,7 +22,7 @@ from annofree.evaluation.metrics.instance import evaluate_instances
 from annofree.evaluation.metrics.oracles import FIXES, evaluate_oracles, fix_rows
 from annofree.evaluation.predict_instances import score_predictions
 from annofree.formats.coco import CocoFile
-from annofree.ops.rle import fill_polygons, rle_area, rle_box
+from annofree.ops.rle import compute_rle_area, compute_rle_box, fill_polygons
 
 HEIGHT, WIDTH, CLASSES, INSTANCES, CORNERS = 480, 640, 80, 7, 24
 Box = npt.NDArray[np.float64]
@@ -42,9 +42,9 @@ def drawn(rng: np.random.Generator, box: Box, image_id: int, category: int, **mo
     rows = np.clip(y + h / 2 * (1 + radii * np.sin(turns)), 0, HEIGHT)
     polygon = [round(float(v), 2) for v in np.stack([columns, rows], 1).reshape(-1)]
     rle = fill_polygons([polygon], (HEIGHT, WIDTH))
-    x0, y0, x1, y1 = rle_box(rle)
+    x0, y0, x1, y1 = compute_rle_box(rle)
     row = {"image_id": image_id, "category_id": category, "segmentation": [polygon], "bbox": [x0, y0, x1 - x0, y1 - y0]}
-    return {**row, "area": float(rle_area(rle)), **more}
+    return {**row, "area": float(compute_rle_area(rle)), **more}
 
 
 def as_run_lengths(row: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.testing.timing import Spread, spread_table
+from annofree.testing.timing import Spread, format_spreads
 from annofree.testing.tolerances import assert_close
 from annofree.training.losses.set_losses import compute_semantic_loss, compute_set_loss
 
@@ -168,8 +168,8 @@ def ratios(seconds: dict[str, dict[str, list[float]]]) -> dict[str, Spread]:
 def table(seconds: dict[str, dict[str, list[float]]]) -> str:
     """Lay out seconds a step and ratios as plain text."""
     each = {f"{part}, {way}": Spread.of(values) for part, ways in seconds.items() for way, values in ways.items()}
-    ratio = spread_table("official / ours", ratios(seconds), 40, 2, {"together": f">= {TARGET:g}"})
-    return f"{spread_table('seconds a step, forward and backward', each, 40, 3)}\n\n{ratio}"
+    ratio = format_spreads("official / ours", ratios(seconds), 40, 2, {"together": f">= {TARGET:g}"})
+    return f"{format_spreads('seconds a step, forward and backward', each, 40, 3)}\n\n{ratio}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,12 +17,12 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "annofree"
 
 _NAMED = (
-    *("Settings", "Config", "Recipe", "Rules", "Policy", "Protocol", "Making", "Preset", "Request", "Card"),
-    *("Course", "Budget", "Watch", "Callbacks", "Calibration", "ByClass", "Stairs", "Warmed", "Tuned"),
+    *("Settings", "Config", "Recipe", "Rules", "Policy", "Protocol", "Making", "Preset", "Card"),
+    *("Budget", "Callbacks", "Calibration", "ByClass", "Stairs", "Warmed", "Tuned"),
     *("Run", "PublishedRun"),  # tables of recipes
 )
 """Ends of the names of settings; an underscore before them does not matter."""
-_RESULTS = {"Agreement", "Light", "Ranks", "Scale", "Seen", "Prediction", "StoredRun", "Timings"}
+_RESULTS = {"Agreement", "ColorChange", "DistributedContext", "Scale", "Seen", "Prediction", "StoredRun", "Timings"}
 """Results and values that are named alike, or begin with nothing."""
 
 
@@ -61,7 +61,15 @@ ALL = list(all_settings())
 
 def test_settings_are_found() -> None:
     names = {s.name for s in ALL}
-    assert {"DetectorConfig", "DetectorRecipe", "LabelRules", "OutputPolicy", "ZipSettings", "Course", "Watch"} <= names
+    assert {
+        "DetectorConfig",
+        "DetectorRecipe",
+        "LabelRules",
+        "OutputPolicy",
+        "ZipSettings",
+        "TrainConfig",
+        "TrainCallbacks",
+    } <= names
 
 
 @pytest.mark.parametrize("settings", ALL, ids=lambda s: f"{s.place}:{s.name}")

@@ -13,7 +13,7 @@ from tests.apps.conftest import Cli, Said
 from tests.support.models import empty_hub
 
 from annofree.hub.cards import BUNDLED, list_known_cards
-from annofree.hub.models_page import models_page
+from annofree.hub.models_page import render_models_page
 from annofree.hub.presets import DEFAULT, list_presets
 from annofree.methods.build import MethodSpec
 from annofree.methods.zip import Zip
@@ -172,7 +172,7 @@ def test_the_ledger_refuses_before_anything_is_loaded(cli: Cli, fakes: list[str]
 
 def test_the_page_of_models_is_up_to_date(cli: Cli) -> None:
     written = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    assert written == models_page() == cli("models", "list", "--markdown").out, (
+    assert written == render_models_page() == cli("models", "list", "--markdown").out, (
         "annofree models list --markdown > docs/models.md"
     )
     for name in [*list_known_cards(), *list_presets()]:

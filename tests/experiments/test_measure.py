@@ -15,7 +15,7 @@ from tests.support.recipes import recipe_head
 
 from annofree.errors import InputError
 from annofree.experiments.measure import Recipe, Run, compute_figures, measure_runs
-from annofree.experiments.shared_models import memoize_per_image, verbs_of
+from annofree.experiments.shared_models import list_verbs, memoize_per_image
 from annofree.features.clip import Clip
 from annofree.features.dino import Dino
 from annofree.features.paired_clip import PairedClip
@@ -295,10 +295,11 @@ def test_what_is_shared_is_computed_once_a_picture(monkeypatch: pytest.MonkeyPat
 
 
 def test_all_that_models_do_with_pictures_alone_is_shared() -> None:
-    assert verbs_of(Clip) == ["boundaries", "dense", "keys", "whole"]
-    assert verbs_of(Dino) == ["attention", "keys", "keys_and_attention", "tokens"]
-    assert verbs_of(SelfMask) == ["maps", "masks"] and verbs_of(FoundObjectness) == ["maps"] and verbs_of(Sam) == ["embed"]
-    assert verbs_of(PairedClip) == ["boundaries", "dense", "whole"]
+    assert list_verbs(Clip) == ["encode_boundaries", "encode_dense", "encode_image", "extract_keys"]
+    assert list_verbs(Dino) == ["extract_attention", "extract_keys", "extract_keys_and_attention", "extract_tokens"]
+    assert list_verbs(SelfMask) == ["predict_maps", "predict_masks"]
+    assert list_verbs(FoundObjectness) == ["predict_maps"] and list_verbs(Sam) == ["embed"]
+    assert list_verbs(PairedClip) == ["encode_boundaries", "encode_dense", "encode_image"]
 
 
 def test_a_new_verb_is_shared_too() -> None:

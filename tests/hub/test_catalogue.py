@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 from annofree.errors import InputError
 from annofree.hub.cards import BUNDLED, list_known_cards
-from annofree.hub.catalogue import add_models, bundle_models, cards_of, list_models, pull_models, verify_models
+from annofree.hub.catalogue import add_models, bundle_models, find_cards, list_models, pull_models, verify_models
 from annofree.hub.presets import list_presets
 
 
@@ -28,11 +28,11 @@ def test_all_are_listed_and_the_bundled_ones_are_here() -> None:
 
 
 def test_a_name_stands_for_a_model_or_for_those_of_a_preset() -> None:
-    names = [card.name for card in cards_of(["tiny-sam", "tiny", "tiny-sam"])]
+    names = [card.name for card in find_cards(["tiny-sam", "tiny", "tiny-sam"])]
     assert names[0] == "tiny-sam" and set(names) == {card.name for card in list_presets()["tiny"].find_cards().values()}
     assert len(names) == len(set(names))
     with pytest.raises(InputError, match="unknown model or preset 'tinny'; did you mean 'tiny'"):
-        cards_of(["tinny"])
+        find_cards(["tinny"])
 
 
 def test_what_is_here_is_verified_and_what_is_not_is_told_where_it_was_named() -> None:

@@ -16,21 +16,21 @@ from annofree.errors import InputError
 from annofree.ops.rle import (
     RLE,
     BoolArray,
-    boxes_iou,
     compress_counts,
+    compute_box_ious,
+    compute_rle_area,
+    compute_rle_areas,
+    compute_rle_box,
+    compute_rle_boxes,
+    compute_rle_ious,
+    compute_rle_parts,
     decode_rle,
     decode_rles,
     encode_rle,
     encode_rles,
     fill_polygons,
     merge_rles,
-    rle_area,
-    rle_areas,
-    rle_box,
-    rle_boxes,
-    rle_iou,
-    rle_json,
-    rle_part,
+    to_json_rle,
 )
 
 MASKS = array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=9).flatmap(lambda shape: arrays(bool, shape))
@@ -39,10 +39,10 @@ DAMAGED = {"text": b"hello world \xff", "too long": b"0Pbc0Pbc0Pbc1", "cut off":
 READERS: dict[str, Callable[[RLE], Any]] = {
     "decode_rle": decode_rle,
     "decode_rles": lambda rle: decode_rles([rle], (3, 4)),
-    "rle_area": rle_area,
-    "rle_box": rle_box,
-    "rle_iou": lambda rle: rle_iou([rle], [rle]),
-    "rle_part": lambda rle: rle_part([rle], [rle]),
+    "rle_area": compute_rle_area,
+    "rle_box": compute_rle_box,
+    "rle_iou": lambda rle: compute_rle_ious([rle], [rle]),
+    "rle_part": lambda rle: compute_rle_parts([rle], [rle]),
     "merge_rles": lambda rle: merge_rles([rle]),
 }
 
@@ -52,14 +52,14 @@ def test_bytes_and_numbers_are_those_of_pycocotools(masks: BoolArray) -> None:
     rles, theirs = encode_rles(masks), oracle.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
     assert rles == theirs == [encode_rle(mask) for mask in masks]
     assert np.array_equal(decode_rles(rles, masks.shape[1:]), masks)
-    assert all(np.array_equal(decode_rle(rle_json(rle)), mask) for rle, mask in zip(rles, masks, strict=True))
-    assert rle_areas(rles).tolist() == oracle.area(theirs).tolist() == [rle_area(rle) for rle in rles]
+    assert all(np.array_equal(decode_rle(to_json_rle(rle)), mask) for rle, mask in zip(rles, masks, strict=True))
+    assert compute_rle_areas(rles).tolist() == oracle.area(theirs).tolist() == [compute_rle_area(rle) for rle in rles]
     xywh = oracle.toBbox(theirs)
-    assert rle_boxes(rles).tolist() == [[x, y, x + w, y + h] for x, y, w, h in xywh.tolist()]
-    assert [list(rle_box(rle)) for rle in rles] == rle_boxes(rles).tolist()
-    assert np.array_equal(rle_iou(rles, rles[:1]), oracle.iou(theirs, theirs[:1], [0]))
-    assert np.array_equal(rle_part(rles[:1], rles), oracle.iou(theirs[:1], theirs, [1] * len(theirs)))
-    assert np.array_equal(boxes_iou(xywh, xywh[:1]), oracle.iou(xywh, xywh[:1], [0]))
+    assert compute_rle_boxes(rles).tolist() == [[x, y, x + w, y + h] for x, y, w, h in xywh.tolist()]
+    assert [list(compute_rle_box(rle)) for rle in rles] == compute_rle_boxes(rles).tolist()
+    assert np.array_equal(compute_rle_ious(rles, rles[:1]), oracle.iou(theirs, theirs[:1], [0]))
+    assert np.array_equal(compute_rle_parts(rles[:1], rles), oracle.iou(theirs[:1], theirs, [1] * len(theirs)))
+    assert np.array_equal(compute_box_ious(xywh, xywh[:1]), oracle.iou(xywh, xywh[:1], [0]))
     assert merge_rles(rles) == oracle.merge(theirs)
 
 
@@ -80,13 +80,17 @@ def test_none_at_all() -> None:
     one = encode_rle(np.ones((3, 4), bool))
     assert encode_rles(np.zeros((0, 3, 4), bool)) == []
     assert decode_rles([], (3, 4)).shape == (0, 3, 4)
-    assert rle_areas([]).shape == (0,) and rle_boxes([]).shape == (0, 4)
-    assert rle_iou([], [one]).shape == (0, 1) and rle_part([one], []).shape == (1, 0) and boxes_iou([], []).shape == (0, 0)
+    assert compute_rle_areas([]).shape == (0,) and compute_rle_boxes([]).shape == (0, 4)
+    assert (
+        compute_rle_ious([], [one]).shape == (0, 1)
+        and compute_rle_parts([one], []).shape == (1, 0)
+        and compute_box_ious([], []).shape == (0, 0)
+    )
 
 
 def test_crowds_are_asked_one_by_one() -> None:
     left, whole = encode_rles(np.array([[[1, 0], [1, 0]], [[1, 1], [1, 1]]], bool))
-    assert rle_iou([left], [whole, whole], [0, 1]).tolist() == [[0.5, 1.0]]
+    assert compute_rle_ious([left], [whole, whole], [0, 1]).tolist() == [[0.5, 1.0]]
 
 
 @pytest.mark.parametrize("counts", DAMAGED.values(), ids=DAMAGED)

@@ -154,7 +154,7 @@ def test_objectness_goes_to_those_that_take_it(built: list[MethodSpec]) -> None:
     ],
 )
 def test_the_variant_is_that_of_the_first_named(method: str | None, variants: dict[str, str]) -> None:
-    specs = plan("panoptic", method, variant="official").specs().values()
+    specs = plan("panoptic", method, variant="official").make_specs().values()
     assert {spec.method: spec.variant for spec in specs} == variants
 
 

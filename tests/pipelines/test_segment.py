@@ -141,7 +141,7 @@ def test_a_folder_holds_what_memory_does(photos: Path, tmp_path: Path) -> None:
     in_memory = {one.id: one.detections for one in find(photos)}
     done: RunResult = annofree.segment(photos, ASKED, method="zip", out=tmp_path / "out")
     assert done.failed == {} and done.tasks == ("instance",) and not done.was_complete
-    stored = dict(done.detections())
+    stored = dict(done.read_detections())
     assert stored.keys() == in_memory.keys()
     for name, found in stored.items():
         other = in_memory[name]
@@ -155,7 +155,7 @@ def test_images_in_memory_are_a_run_too_and_others_of_the_same_names_are_another
         return annofree.segment(list(images), ASKED, method="zip", out=tmp_path / "out")
 
     done = run(PIXELS, draw_paper_scenes()[0].image.pixels)
-    assert done.summary["timings"]["images"] == 2 and [name for name, _ in done.detections()] == ["image-1", "image-2"]
+    assert done.summary["timings"]["images"] == 2 and [name for name, _ in done.read_detections()] == ["image-1", "image-2"]
     assert (tmp_path / "out" / "overlays").is_dir()
     assert run(PIXELS, draw_paper_scenes()[0].image.pixels).was_complete
     with pytest.raises(InputError, match="pixels"):

@@ -21,7 +21,7 @@ from annofree.pipelines.training.finetune import finetune
 from annofree.pipelines.training.pseudo_label import pseudo_label
 from annofree.pipelines.training.train_detector import train_detector
 from annofree.pipelines.training.train_selfmask import train_selfmask
-from annofree.pipelines.training.training_device import training_device
+from annofree.pipelines.training.training_device import choose_training_device
 from annofree.structures import Detections
 from annofree.training.selfmask import train as selfmask_room
 
@@ -138,7 +138,7 @@ def test_selfmask_tells_of_its_stages(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_cuda_is_left_to_the_processes_of_torchrun() -> None:
-    assert training_device("cpu") == "cpu" and training_device("auto") in ("cpu", "cuda")
+    assert choose_training_device("cpu") == "cpu" and choose_training_device("auto") in ("cpu", "cuda")
 
 
 WRONG = """

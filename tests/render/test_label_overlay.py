@@ -27,7 +27,7 @@ def at(sheet: PIL.Image.Image, x: int, y: int) -> list[int]:
     return color
 
 
-def colours_of(sheet: PIL.Image.Image) -> set[tuple[int, ...]]:
+def colors_of(sheet: PIL.Image.Image) -> set[tuple[int, ...]]:
     return {tuple(c) for c in np.unique(np.asarray(sheet).reshape(-1, 3), axis=0).tolist()}
 
 
@@ -53,16 +53,16 @@ def test_an_edge_is_white_between_two_lines() -> None:
 def test_the_legend_shows_the_colours_of_the_names_that_are_there_and_no_others() -> None:
     names = ("dog", "cat", "bird")
     sheet = draw_label_map(picture((600, 800)), halves((600, 800), 0, 2, names))
-    legend = colours_of(sheet.crop((0, 600, sheet.width, sheet.height)))
+    legend = colors_of(sheet.crop((0, 600, sheet.width, sheet.height)))
     dog, cat, bird = (tuple(c) for c in assign_label_colors(names).tolist())
     assert dog in legend and bird in legend and cat not in legend
 
 
 def test_void_is_hatched_and_named() -> None:
     sheet = draw_label_map(picture((600, 800)), halves((600, 800), VOID, 0, ("dog",)))
-    region = colours_of(sheet.crop((50, 50, 300, 300)))
+    region = colors_of(sheet.crop((50, 50, 300, 300)))
     assert (GRAY,) * 3 in region and len(region) == 2
-    assert (224, 224, 192) in colours_of(sheet.crop((0, 600, sheet.width, sheet.height)))
+    assert (224, 224, 192) in colors_of(sheet.crop((0, 600, sheet.width, sheet.height)))
 
 
 def test_the_legend_stands_below_wide_pictures_and_beside_tall_ones() -> None:
@@ -83,8 +83,8 @@ def test_long_lists_end_with_what_is_left_out() -> None:
     names = tuple(f"a rather long name of class number {k}" for k in range(400))
     few, many = (draw_label_map(picture((20, 20)), LabelMap(labels, names), limit=limit) for limit in (5, 60))
     assert few.height < many.height
-    assert tuple(assign_label_colors(names)[4].tolist()) in colours_of(few.crop((0, 520, few.width, few.height)))
-    assert tuple(assign_label_colors(names)[5].tolist()) not in colours_of(few.crop((0, 520, few.width, few.height)))
+    assert tuple(assign_label_colors(names)[4].tolist()) in colors_of(few.crop((0, 520, few.width, few.height)))
+    assert tuple(assign_label_colors(names)[5].tolist()) not in colors_of(few.crop((0, 520, few.width, few.height)))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5000), (5000, 3)])
@@ -96,7 +96,7 @@ def test_odd_shapes_can_be_drawn(size: tuple[int, int]) -> None:
 def test_only_void_and_only_background() -> None:
     draw_label_map(picture((20, 30)), LabelMap(np.full((20, 30), VOID, np.int32), ("dog",)))
     sheet = draw_label_map(picture((20, 30)), LabelMap(np.zeros((20, 30), np.int32), ("background",), 0))
-    assert colours_of(sheet.crop((0, 0, 540, 360))) == {(GRAY,) * 3}
+    assert colors_of(sheet.crop((0, 0, 540, 360))) == {(GRAY,) * 3}
 
 
 def test_the_same_input_gives_the_same_output_and_is_left_alone() -> None:

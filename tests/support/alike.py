@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from annofree.ops.rle import decode_rle, rle_area, rle_box
+from annofree.ops.rle import compute_rle_area, compute_rle_box, decode_rle
 from annofree.structures import Detections
 from annofree.testing.tolerances import Depth, assert_close, assert_same_masks
 
@@ -46,8 +46,8 @@ def assert_same_rows(
         assert_same_masks(masks[first], others[second])
         assert_close(scores[first], there[second], dtype=dtype, depth=depth, message=f"scores of {kind}")
     for row in (*actual, *expected):
-        x0, y0, x1, y1 = rle_box(row["segmentation"])
-        assert row["area"] == rle_area(row["segmentation"]), "of the mask"
+        x0, y0, x1, y1 = compute_rle_box(row["segmentation"])
+        assert row["area"] == compute_rle_area(row["segmentation"]), "of the mask"
         assert row["bbox"] == [x0, y0, x1 - x0, y1 - y0], "around the mask"
     for rows in (actual, expected):
         per_image = {row["image_id"]: [r["score"] for r in rows if r["image_id"] == row["image_id"]] for row in rows}

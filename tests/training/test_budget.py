@@ -20,7 +20,7 @@ from annofree.testing.tolerances import assert_close
 from annofree.training.engine import state as engine_state
 from annofree.training.engine.checkpoint import LOG, read_log
 from annofree.training.tiny import budget as module
-from annofree.training.tiny.budget import Budget, effort, rng_of, train_on_budget
+from annofree.training.tiny.budget import Budget, make_rng, summarize_effort, train_on_budget
 from annofree.training.tiny.pool import Pool
 
 BUDGET = Budget(samples=200, batch=2, lr=0.1, weight_decay=0.0, warmup=0.1)
@@ -112,7 +112,7 @@ def test_what_is_logged_and_told(tmp_path: Path) -> None:
     assert figures["loss"] == lines[-1]["loss"] == lines[-1]["at"]
     assert said[0].startswith("step 1 of 3: loss ") and said[-1].endswith("exam 2")
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    assert effort(figures) == {f"training {name}": figures[name] for name in ("samples", "minutes", "loss")}
+    assert summarize_effort(figures) == {f"training {name}": figures[name] for name in ("samples", "minutes", "loss")}
 
 
 def test_a_finished_run_learns_no_more(tmp_path: Path) -> None:
@@ -191,10 +191,10 @@ def test_a_checkpoint_of_another_device_is_read(tmp_path: Path, monkeypatch: pyt
 
 def test_what_is_drawn_follows_from_what_and_which_it_is() -> None:
     keys = [("picture", 0, 1), ("example", 0, 1), ("step", 0, 1), ("picture", 1, 1), ("picture", 0, 2), ("picture", 1, 0)]
-    drawn = [float(rng_of(*key).random()) for key in keys]  # type: ignore[arg-type]
+    drawn = [float(make_rng(*key).random()) for key in keys]  # type: ignore[arg-type]
     assert len(set(drawn)) == len(drawn)
-    assert float(rng_of("step", 0, 1).random()) == drawn[2]
-    assert module.Budget(samples=10, batch=4, lr=1.0).progress(2) == 2 / 3
+    assert float(make_rng("step", 0, 1).random()) == drawn[2]
+    assert module.Budget(samples=10, batch=4, lr=1.0).compute_progress(2) == 2 / 3
 
 
 class TestPool:
@@ -207,17 +207,17 @@ class TestPool:
 
         pool, late = (Pool(drawn, size=10, fresh=3, group=4) for _ in range(2))
         for step in range(9):
-            assert [pool.thing(n) for n in pool.window(step)] == [10 * n for n in pool.window(step)]
+            assert [pool.draw_thing(n) for n in pool.find_window(step)] == [10 * n for n in pool.find_window(step)]
         count = len(asked)
         assert count == len(set(asked)), "nothing is drawn twice while it is in use"
-        drawn_late, drawn_on = ([p.pick(8, rng_of("example", 0, k)) for k in range(20)] for p in (late, pool))
+        drawn_late, drawn_on = ([p.pick(8, make_rng("example", 0, k)) for k in range(20)] for p in (late, pool))
         assert drawn_late == drawn_on
 
     def test_it_moves_on_in_groups_and_keeps_its_size(self) -> None:
         pool = Pool(lambda numbers: list(numbers), size=6, fresh=1, group=4)
-        assert [pool.window(step).start for step in (0, 3, 4, 7, 8)] == [0, 0, 4, 4, 8]
-        assert len(pool.window(5)) == 6
-        assert Pool(lambda numbers: list(numbers), size=2, fresh=1, group=64).window(1) == range(2)
+        assert [pool.find_window(step).start for step in (0, 3, 4, 7, 8)] == [0, 0, 4, 4, 8]
+        assert len(pool.find_window(5)) == 6
+        assert Pool(lambda numbers: list(numbers), size=2, fresh=1, group=64).find_window(1) == range(2)
 
     def test_it_tells_how_far_it_is_filled(self) -> None:
         said: list[str] = []

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as transforms
 
 from annofree.errors import ImageError, InputError
-from annofree.ops.rle import decode_rle, encode_rle, rle_json
+from annofree.ops.rle import decode_rle, encode_rle, to_json_rle
 from annofree.retrieval.archive import Archive, Member, PseudoMask
 from annofree.structures import BoolArray
 from annofree.training.augment import object_crops as subjects
@@ -36,7 +36,7 @@ MEMBERS = {"dog": "abc", "cat": "cdg", "cup": "ef"}
 
 
 def rle(mask: BoolArray) -> dict[str, Any]:
-    return rle_json(encode_rle(mask))
+    return to_json_rle(encode_rle(mask))
 
 
 def blob(rng: np.random.Generator, size: tuple[int, int]) -> BoolArray:

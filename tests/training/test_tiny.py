@@ -85,12 +85,12 @@ class TestWhatIsDrawn:
         assert np.array_equal(scenes[2].image, sam_lessons.render_scenes(world, 0, [2])[0].image)
 
     def test_a_batch_of_captioned_pictures_has_one_size(self) -> None:
-        pool = tiny_clip.new_pool(World(), 6, 0, fresh=1)
+        pool = tiny_clip.make_pool(World(), 6, 0, fresh=1)
         draw = tiny_clip._Draw(pool, batch=3, seed=0)
         batches = [tiny_clip.collate([draw(3 * step + k) for k in range(3)]) for step in range(6)]
         assert all(b.images.shape == (3, 128, 128, 3) and len(b.captions) == 3 and b.size in tiny_clip._SIZES for b in batches)
         assert len({b.size for b in batches}) > 1
-        seen = {pool.thing(n).caption for n in pool.window(5)}
+        seen = {pool.draw_thing(n).caption for n in pool.find_window(5)}
         assert set(batches[5].captions) <= seen
 
     def test_a_lesson_has_prompts_of_its_steps_kind(self) -> None:

@@ -23,7 +23,7 @@ from annofree.hub.cards import find_bundled
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
 from annofree.training.tiny import clip_vit as tiny_clip_vit
-from annofree.training.tiny.budget import Budget, rng_of
+from annofree.training.tiny.budget import Budget, make_rng
 from annofree.training.tiny.clip import prepare_images, render
 from annofree.training.tiny.clip_vit import (
     MODEL,
@@ -135,7 +135,7 @@ class TestLessons:
         drawn = [draw(number) for number in range(200)]
         assert {size for _, size in drawn} == set(tiny_clip_vit._SIZES)
         assert all(side == (256 if size > 160 else 128) for side, size in drawn)  # type: ignore[comparison-overlap]
-        assert drawn[3][1] == int(rng_of("step", 0, 3).choice(tiny_clip_vit._SIZES, p=tiny_clip_vit._SIZE_ODDS))
+        assert drawn[3][1] == int(make_rng("step", 0, 3).choice(tiny_clip_vit._SIZES, p=tiny_clip_vit._SIZE_ODDS))
 
     def test_the_teacher_is_asked_for_whole_pictures_and_the_frozen_text_tower_for_captions(self) -> None:
         model, tokenizer = build_model(find_bundled(TEACHER))

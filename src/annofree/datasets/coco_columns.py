@@ -14,7 +14,7 @@ from annofree.errors import InputError
 from annofree.formats.annotations import list_names, read_annotation
 from annofree.formats.coco import CocoFile
 from annofree.io.coco_stream import stream_coco
-from annofree.ops.rle import rle_area
+from annofree.ops.rle import compute_rle_area
 from annofree.structures import FloatArray, IntArray
 
 __all__ = ["CocoReading", "Columns"]
@@ -110,7 +110,7 @@ class CocoReading:
         thing = read_annotation({**row, "bbox": [0.0] * 4}, {row["category_id"]: ""}, size)
         if thing.crowd:
             self.left_out["crowd"] += 1
-        elif thing.rle is None or not rle_area(thing.rle):
+        elif thing.rle is None or not compute_rle_area(thing.rle):
             self.left_out["no mask"] += 1
         else:
             self.masks.append(thing.rle["counts"])

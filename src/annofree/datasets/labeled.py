@@ -22,7 +22,7 @@ import numpy.typing as npt
 from annofree.datasets.coco_columns import CocoReading, Columns
 from annofree.errors import InputError
 from annofree.io.image_sources import read_place
-from annofree.ops.rle import rle_boxes
+from annofree.ops.rle import compute_rle_boxes
 from annofree.structures import BoolArray, Detections, FloatArray, Image, IntArray
 
 __all__ = ["AGNOSTIC", "Example", "Labeled", "find_labels_file", "read_info"]
@@ -111,7 +111,7 @@ class Labeled:
         chosen, size = self._columns.find_rows(index), self._size(index)
         rles = tuple({"size": list(size), "counts": self._columns.masks[i]} for i in chosen)
         return Detections(
-            size, self.names, self._columns.class_ids[chosen], self._columns.scores[chosen], rle_boxes(rles), rles
+            size, self.names, self._columns.class_ids[chosen], self._columns.scores[chosen], compute_rle_boxes(rles), rles
         )
 
     def compute_fingerprint(self) -> str:

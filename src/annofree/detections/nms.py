@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from annofree.errors import InputError, build_unknown_error
-from annofree.ops.rle import rle_iou, rle_part
+from annofree.ops.rle import compute_rle_ious, compute_rle_parts
 from annofree.structures import BoolArray, Detections, IntArray
 
 __all__ = ["Overlaps", "Prefer", "compute_mask_ious", "drop_claimed", "suppress", "suppress_masks"]
@@ -48,9 +48,9 @@ def suppress(detections: Detections, *, within: float = 1.0, across: float = 1.0
     if not len(detections) or min(within, across, inside) >= 1:
         return detections
     rles, same = detections.rles, _same(detections)
-    clash = rle_iou(rles, rles) > np.where(same, within, across)
+    clash = compute_rle_ious(rles, rles) > np.where(same, within, across)
     if inside < 1:
-        clash |= same & (rle_part(rles, rles) > inside)
+        clash |= same & (compute_rle_parts(rles, rles) > inside)
     return detections[_keep_greedily(clash, range(len(detections)))]
 
 
@@ -64,7 +64,7 @@ def drop_claimed(detections: Detections, others: Detections, above: float) -> De
     """
     if not len(detections) or not len(others):
         return detections
-    covered = rle_iou(detections.rles, others.rles) > above
+    covered = compute_rle_ious(detections.rles, others.rles) > above
     return detections[np.flatnonzero(~(covered & (others.scores[None] > detections.scores[:, None])).any(1))]
 
 
@@ -133,11 +133,11 @@ class Overlaps:
 
     def _two_in_one(self, found: Detections) -> BoolArray:
         """Which instances (N) hold two others of their class."""
-        areas, part = found.areas.astype(np.float64), rle_part(found.rles, found.rles)
+        areas, part = found.areas.astype(np.float64), compute_rle_parts(found.rles, found.rles)
         size = areas[:, None] / areas[None]  # of the first, by the second's
         lies_in = _same(found) & (part > _LIES_IN) & (size > _LEAST_OF_PAIR) & (size < _MOST_OF_PAIR)
         lies_in &= found.scores[:, None] >= _HALF * found.scores[None]
-        apart, both = rle_iou(found.rles, found.rles) < _APART, areas[:, None] + areas[None]
+        apart, both = compute_rle_ious(found.rles, found.rles) < _APART, areas[:, None] + areas[None]
         return np.array(
             [
                 (apart[np.ix_(k, k)] & (both[np.ix_(k, k)] > self.pair * area)).any()
@@ -146,10 +146,10 @@ class Overlaps:
         )
 
     def _twins(self, found: Detections) -> BoolArray:
-        return rle_iou(found.rles, found.rles) > np.where(_same(found), self.within, self.across)
+        return compute_rle_ious(found.rles, found.rles) > np.where(_same(found), self.within, self.across)
 
     def _nests(self, found: Detections) -> BoolArray:
-        part = rle_part(found.rles, found.rles)
+        part = compute_rle_parts(found.rles, found.rles)
         return np.maximum(part, part.T) > np.where(_same(found), self.inside, self.inside_across)
 
     def _order(self, found: Detections) -> Iterable[int]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from annofree.errors import InputError, build_unknown_error
-from annofree.ops.rle import rle_part
+from annofree.ops.rle import compute_rle_parts
 from annofree.structures import Detections, LabelMap
 
 __all__ = ["PanopticMap", "PanopticSettings", "Segment", "merge_panoptic"]
@@ -178,7 +178,7 @@ def _from_the_top(things: Detections, contained_above: float) -> list[int]:
     if contained_above >= 1:
         return list(range(len(things)))
     areas = things.areas
-    within = (rle_part(things.rles, things.rles) > contained_above) & (areas[:, None] < areas[None])
+    within = (compute_rle_parts(things.rles, things.rles) > contained_above) & (areas[:, None] < areas[None])
     order: list[int] = []
     for i in range(len(things)):
         order.insert(next((at for at, other in enumerate(order) if within[i, other]), len(order)), i)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.ops.boxes import compute_tight_boxes
-from annofree.ops.rle import rle_areas, rle_boxes, rle_iou, rle_part
+from annofree.ops.rle import compute_rle_areas, compute_rle_boxes, compute_rle_ious, compute_rle_parts
 from annofree.structures import RLE, BoolArray, FloatArray, Image, IntArray
 
 __all__ = ["SIGNALS", "Calibration", "Naming", "compute_signals", "measure_edge_support", "measure_geometry", "pick_best_rows"]
@@ -74,11 +74,11 @@ def measure_geometry(rles: Sequence[RLE], size: tuple[int, int]) -> FloatArray:
     """The signals of masks that hang on no name, from ``area`` on, (N, 7) float32, of an image of ``size`` (H, W)."""
     if not rles:
         return np.zeros((0, len(_GEOMETRY)), np.float32)
-    area = rle_areas(rles).astype(np.float64)
-    x0, y0, x1, y1 = rle_boxes(rles).astype(np.float64).T
+    area = compute_rle_areas(rles).astype(np.float64)
+    x0, y0, x1, y1 = compute_rle_boxes(rles).astype(np.float64).T
     edge = (x0 <= 1) | (y0 <= 1) | (x1 >= size[1] - 1) | (y1 >= size[0] - 1)
-    part = rle_part(rles, rles)
-    agreement = (rle_iou(rles, rles) > _SAME).sum(1) - 1
+    part = compute_rle_parts(rles, rles)
+    agreement = (compute_rle_ious(rles, rles) > _SAME).sum(1) - 1
     smaller = area[None] < _SMALLER * area[:, None]
     holds = ((part.T > _INSIDE) & smaller).sum(1)
     held = ((part > _INSIDE) & smaller.T).sum(1)

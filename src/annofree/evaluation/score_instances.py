@@ -75,7 +75,7 @@ class GroundTruth:
         rest = tuple(str(row["name"]) for row in whole.categories if row["name"] not in names)
         return cls(whole, whole, {"novel": names, "base": rest})
 
-    def groups(self, by: str | None) -> dict[str, list[int] | None]:
+    def group_images(self, by: str | None) -> dict[str, list[int] | None]:
         """Image ids by group: of each value of the field ``by`` of an image, and ``all``.
 
         Raises InputError for an image without that field.

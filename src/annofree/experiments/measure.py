@@ -16,7 +16,7 @@ from annofree.datasets.benchmarks.unseen import keep_categories as only_of
 from annofree.errors import InputError, build_unknown_error
 from annofree.evaluation.accumulators import Accumulator, Figures, InstanceAccumulator, LabelMapAccumulator, compute_figures
 from annofree.evaluation.predict_instances import read_truth_images
-from annofree.experiments.recipe_file import read_fields, read_tables, understood
+from annofree.experiments.recipe_file import explain_recipe_errors, read_fields, read_tables
 from annofree.experiments.shared_models import memoize_per_image
 from annofree.features.controls import Control
 from annofree.formats.coco import CocoFile
@@ -100,7 +100,7 @@ class Recipe:
     @classmethod
     def of(cls, held: dict[str, Any], path: Path) -> Recipe:
         """Make a recipe of the fields that its file holds; raises InputError for other fields than a recipe has."""
-        with understood(path):
+        with explain_recipe_errors(path):
             runs = tuple(_run(table) for table in read_tables(held.pop("run", []), "run"))
             check_fields(cls, {**held, "runs": runs}, "a recipe", beside=("runs",))
             _check_names([run.name for run in runs], path)

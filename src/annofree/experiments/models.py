@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import build_unknown_error
-from annofree.experiments.recipe_file import read_fields, understood
+from annofree.experiments.recipe_file import explain_recipe_errors, read_fields
 from annofree.hub.cards import find_bundled
 from annofree.io.settings_file import check_fields
 from annofree.training.tiny.evaluate import EXAMS
@@ -49,7 +49,7 @@ class ModelRecipe:
     @classmethod
     def of(cls, held: dict[str, Any], path: Path) -> ModelRecipe:
         """Make a recipe of the fields that its file holds; raises InputError for other fields than a model's recipe has."""
-        with understood(path, _WHAT):
+        with explain_recipe_errors(path, _WHAT):
             check_fields(cls, held, "the recipe")
             return cls(**held)
 

@@ -19,7 +19,7 @@ from annofree.evaluation.metrics.semantic import SemanticScores
 from annofree.evaluation.predict_semantic import score_method
 from annofree.evaluation.protocols.instance import INSTANCE_PROTOCOLS, find_instance_protocol
 from annofree.evaluation.protocols.semantic import PROTOCOLS, find_semantic_protocol
-from annofree.experiments.recipe_file import read_fields, read_tables, understood
+from annofree.experiments.recipe_file import explain_recipe_errors, read_fields, read_tables
 from annofree.formats.coco import CocoFile
 from annofree.hub.cards import hash_file
 from annofree.io.settings_file import check_fields, check_type
@@ -114,7 +114,7 @@ class PublishedRecipe:
     @classmethod
     def of(cls, held: dict[str, Any], path: Path) -> PublishedRecipe:
         """Make a recipe of the fields that its file holds; raises InputError for other fields or protocols than there are."""
-        with understood(path, _WHAT):
+        with explain_recipe_errors(path, _WHAT):
             runs = tuple(_run(table) for table in read_tables(held.pop("run", []), "run"))
             check_type("data", data := held.pop("data", {}), Mapping[str, Mapping[str, Any]])
             places = {name: _place(name, table) for name, table in data.items()}

@@ -11,20 +11,20 @@ from typing import Any, cast
 from annofree.errors import InputError
 from annofree.io.settings_file import check_type
 
-__all__ = ["read_fields", "read_tables", "understood"]
+__all__ = ["explain_recipe_errors", "read_fields", "read_tables"]
 
 
 def read_fields(path: Path, what: str = "a recipe") -> dict[str, Any]:
     """Return the fields of a recipe; raises InputError for a file that is not there or not TOML."""
     try:
-        with understood(path, what):
+        with explain_recipe_errors(path, what):
             return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
         raise InputError(f"expected a recipe at {path}, but it cannot be read: {problem.strerror}") from None
 
 
 @contextmanager
-def understood(path: Path, what: str = "a recipe") -> Iterator[None]:
+def explain_recipe_errors(path: Path, what: str = "a recipe") -> Iterator[None]:
     """Name the file in the InputError for what makes no recipe of it."""
     try:
         yield

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from annofree.structures import Image
 
-__all__ = ["memoize_per_image", "verbs_of"]
+__all__ = ["list_verbs", "memoize_per_image"]
 
 Model = TypeVar("Model")
 
@@ -37,16 +37,16 @@ class _Memory:
 def memoize_per_image(model: Model) -> Model:
     """Return a copy of a model that remembers what it last saw, one image deep; the original is left as it is."""
     twin, memory = copy.copy(model), _Memory()
-    for verb in verbs_of(type(model)):
+    for verb in list_verbs(type(model)):
         setattr(twin, verb, partial(memory.ask, getattr(model, verb)))
     return twin
 
 
-def verbs_of(kind: type) -> list[str]:
+def list_verbs(kind: type) -> list[str]:
     """What models of a class do with images: their public methods whose first argument is ``images``.
 
     >>> from annofree.protocols import Masker
-    >>> verbs_of(Masker)
+    >>> list_verbs(Masker)
     ['embed']
     """
     methods = inspect.getmembers(kind, inspect.isfunction)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
-from annofree.ops.rle import RLE, encode_rle, rle_area, rle_box, rle_json
+from annofree.ops.rle import RLE, compute_rle_area, compute_rle_box, encode_rle, to_json_rle
 from annofree.structures.coco_rows import encode_segmentation
 
 __all__ = [
@@ -52,7 +52,7 @@ class Annotation:
     def of_mask(cls, name: str, mask: BoolArray, score: float | None = None, crowd: bool = False) -> Annotation:
         """Build from a mask (H, W), with its tight box."""
         rle = encode_rle(mask)
-        return cls(name, rle_box(rle), rle, score, crowd)
+        return cls(name, compute_rle_box(rle), rle, score, crowd)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ class AnnotatedImages:
 
 def order_for_painting(things: Sequence[Annotation]) -> list[int]:
     """Return the painting order if a pixel can hold one object: lowest score first, then the larger first."""
-    areas = [0 if t.rle is None else rle_area(t.rle) for t in things]
+    areas = [0 if t.rle is None else compute_rle_area(t.rle) for t in things]
     return sorted(range(len(things)), key=lambda i: (things[i].score or 0.0, -areas[i]))
 
 
@@ -145,7 +145,7 @@ def read_annotation(row: Mapping[str, Any], names: Mapping[Any, str], size: tupl
         x, y, width, height = (float(v) for v in row["bbox"])
         box = (x, y, x + width, y + height)
     elif rle is not None:
-        box = rle_box(rle)
+        box = compute_rle_box(rle)
     else:
         raise InputError(f"expected a bbox or a segmentation in annotation {row.get('id')}, got neither")
     score = row.get("score")
@@ -166,8 +166,8 @@ def build_coco_file(names: Iterable[str], images: Iterable[AnnotatedImage]) -> C
 
 def _row(thing: Annotation, image_id: int, category_id: int) -> dict[str, Any]:
     x0, y0, x1, y1 = thing.box
-    mask: Any = [] if thing.rle is None else rle_json(thing.rle)
-    area = (x1 - x0) * (y1 - y0) if thing.rle is None else rle_area(thing.rle)
+    mask: Any = [] if thing.rle is None else to_json_rle(thing.rle)
+    area = (x1 - x0) * (y1 - y0) if thing.rle is None else compute_rle_area(thing.rle)
     row = {
         "image_id": image_id,
         "category_id": category_id,

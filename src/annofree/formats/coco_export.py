@@ -11,7 +11,7 @@ from annofree.formats.coco import CocoFile
 from annofree.formats.coco_annotations import read_annotated_images
 from annofree.formats.polygons import trace_polygons
 from annofree.io.json_stream import write_lists
-from annofree.ops.rle import decode_rle, rle_area, rle_json
+from annofree.ops.rle import compute_rle_area, decode_rle, to_json_rle
 
 __all__ = ["ANNOTATIONS", "read_coco", "stream_annotations", "write_coco", "write_coco_polygons"]
 
@@ -71,8 +71,8 @@ def _row(row: dict[str, Any], thing: Annotation, polygons: bool) -> dict[str, An
     if polygons and not thing.crowd:
         row["segmentation"] = [ring.ravel().tolist() for ring in trace_polygons(decode_rle(thing.rle))]
     else:
-        row["segmentation"] = rle_json(thing.rle)
-    return {"area": rle_area(thing.rle)} | row
+        row["segmentation"] = to_json_rle(thing.rle)
+    return {"area": compute_rle_area(thing.rle)} | row
 
 
 def read_coco(path: Path, images: Path | None = None) -> CocoFile:

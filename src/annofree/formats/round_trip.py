@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
 from annofree.formats.coco import CocoFile
 from annofree.io.atomic import write_json
-from annofree.ops.rle import boxes_iou, rle_areas, rle_iou, rle_part
+from annofree.ops.rle import compute_box_ious, compute_rle_areas, compute_rle_ious, compute_rle_parts
 
 __all__ = ["Fidelity", "compare"]
 
@@ -213,12 +213,12 @@ def _overlap(things: Sequence[Annotation], others: Sequence[Annotation]) -> Floa
     table = np.zeros((len(things), len(others)))
     if not table.size:
         return table
-    table[:] = boxes_iou(_xywh(things), _xywh(others))
+    table[:] = compute_box_ious(_xywh(things), _xywh(others))
     mine, theirs = (np.array([t.rle is not None for t in group]) for group in (things, others))
     if mine.any() and theirs.any():
         left, right = ([t.rle for t in group if t.rle is not None] for group in (things, others))
-        empty = rle_areas(left)[:, None] + rle_areas(right) == 0
-        table[np.ix_(mine, theirs)] = rle_iou(left, right) + empty
+        empty = compute_rle_areas(left)[:, None] + compute_rle_areas(right) == 0
+        table[np.ix_(mine, theirs)] = compute_rle_ious(left, right) + empty
     return table
 
 
@@ -232,4 +232,4 @@ def _swallowed(thing: Annotation, others: Sequence[Annotation]) -> bool:
     masks = [o.rle for o in others if o.rle is not None]
     if thing.rle is None or not masks:
         return False
-    return bool(rle_part([thing.rle], masks).max() > _SWALLOWED)
+    return bool(compute_rle_parts([thing.rle], masks).max() > _SWALLOWED)

@@ -27,7 +27,7 @@ from annofree.formats.polygons import bridge_rings, fill_to_rle, trace_rings
 from annofree.io.atomic import make_folder, write_atomic
 from annofree.io.coco_stream import stream_list
 from annofree.io.json_stream import write_list
-from annofree.ops.rle import decode_rle, rle_box
+from annofree.ops.rle import compute_rle_box, decode_rle
 
 __all__ = ["IMAGES", "read_image_size", "read_yolo", "write_yolo_boxes", "write_yolo_masks"]
 
@@ -202,4 +202,4 @@ def _thing(line: str, names: dict[int, str], size: tuple[int, int]) -> Annotatio
     if len(points) <= 2 or not np.isfinite(points).all():
         raise ValueError(line)
     rle = fill_to_rle([points], size)
-    return Annotation(name, rle_box(rle), rle)
+    return Annotation(name, compute_rle_box(rle), rle)

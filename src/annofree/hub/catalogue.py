@@ -19,7 +19,7 @@ __all__ = [
     "Verification",
     "add_models",
     "bundle_models",
-    "cards_of",
+    "find_cards",
     "list_models",
     "pull_models",
     "verify_models",
@@ -72,7 +72,7 @@ def list_models() -> list[ModelStatus]:
     ]
 
 
-def cards_of(names: Iterable[str]) -> list[Card]:
+def find_cards(names: Iterable[str]) -> list[Card]:
     """Return the cards of models and presets, each once, in the order given; raises InputError for an unknown name."""
     known = list_cards()
     cards: dict[str, Card] = {}
@@ -94,7 +94,7 @@ def pull_models(names: Sequence[str], *, renewed: bool = False) -> PullResult:
     >>> [local.card.name for local in pull_models(["tiny-clip", "tiny-sam"]).models]
     ['tiny-clip', 'tiny-sam']
     """
-    cards = cards_of(names)
+    cards = find_cards(names)
     by_hand = tuple(card for card in cards if not card.hub and find_present(card) is None and card.name not in names)
     wanted = [card for card in cards if card not in by_hand]
     return PullResult(tuple(map(renew, wanted) if renewed else fetch(wanted)), by_hand)
@@ -106,7 +106,7 @@ def verify_models(names: Sequence[str] = ()) -> list[Verification]:
     >>> [(found.name, found.ok) for found in verify_models(["tiny-clip"])]
     [('tiny-clip', True)]
     """
-    found = [_verification(card) for card in (cards_of(names) if names else list_cards().values())]
+    found = [_verification(card) for card in (find_cards(names) if names else list_cards().values())]
     return [v or Verification(name, False, "not on this machine") for name, v in found if v is not None or names]
 
 
@@ -123,7 +123,7 @@ def _verification(card: Card) -> tuple[str, Verification | None]:
 
 def bundle_models(names: Sequence[str], out: str | Path) -> Path:
     """Write models into one tar file with their hashes, for a machine without network; fetches what is missing."""
-    write_bundle(fetch(cards_of(names)), Path(out))
+    write_bundle(fetch(find_cards(names)), Path(out))
     return Path(out)
 
 

@@ -8,7 +8,7 @@ from annofree.hub.cards import KINDS, TIERS, Card, format_size, list_known_cards
 from annofree.hub.license_policy import PERMISSIVE
 from annofree.hub.presets import Preset, list_presets
 
-__all__ = ["models_page"]
+__all__ = ["render_models_page"]
 
 _TITLES = {
     "clip": "Clues and boundaries: CLIP",
@@ -37,7 +37,7 @@ the boundaries and the transformer the clues. `open_clip:ARCH/TAG` is any weight
 """
 
 
-def models_page() -> str:
+def render_models_page() -> str:
     """Return the page as Markdown."""
     cards = list(list_known_cards().values())
     parts = [_HEAD, _tiers(), "## Presets\n", _table(_PRESETS, [_preset(p) for p in list_presets().values()])]

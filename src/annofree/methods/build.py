@@ -79,7 +79,7 @@ class MethodSpec:
         parts that several methods have in common.  Raises InputError for an unknown method, variant, preset, model,
         device, source or setting, and names the nearest known one; MissingError when weights are neither here nor to be had.
         """
-        entry, settings = self.entry, {**self.settings, **self.competing()}
+        entry, settings = self.entry, {**self.settings, **self.find_competing()}
         own = models or Models(self.models, self.device, objectness=self.objectness, precision=self.precision)
         own = self._with_parts(own if own.source == self.objectness else own.with_parts(source=self.objectness))
         own.fetch(role for role in entry.list_roles(self.objectness) if role not in vars(own))
@@ -119,7 +119,7 @@ class MethodSpec:
         words = vocabulary.synonyms
         return Vocabulary.from_entries([w for w in words if w[0] not in self.stuff and w[0].lower() != BACKGROUND] or words)
 
-    def competing(self) -> dict[str, Any]:
+    def find_competing(self) -> dict[str, Any]:
         """What to change in the method's settings so that its negatives compete; nothing where they cannot."""
         settings = self.entry.variants.get(self.variant)
         if self.negatives and hasattr(settings, "negatives"):

@@ -25,7 +25,7 @@ from annofree.clues.objectness import InstanceObjectness
 from annofree.detections.painting import find_strongest
 from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.features.saliency import FoundBackground, FoundObjectness, TokenCutMap
-from annofree.methods.variants import chosen_settings
+from annofree.methods.variants import choose_settings
 from annofree.ops.grids import fit_size, resize_maps, resize_nearest
 from annofree.protocols import Objectness, Segmenter, SelfSupervised, VisionLanguage
 from annofree.structures import Classes, Image, LabelMap, Vocabulary
@@ -99,7 +99,7 @@ class ClipDiy:
     def __init__(
         self, clip: VisionLanguage, objectness: Objectness | None = None, settings: ClipDiySettings | str = "default"
     ) -> None:
-        self.settings = chosen_settings("clip_diy", settings, VARIANTS)
+        self.settings = choose_settings("clip_diy", settings, VARIANTS)
         self.clip = clip.with_prompts(self.settings.prompts) if self.settings.prompts else clip
         self.objectness = objectness
         if self.settings.background.rule == "objectness" and objectness is None:

@@ -37,8 +37,8 @@ from annofree.detections.verification import (
     pick_best_rows,
 )
 from annofree.fragments.clusters import Seeding, extract_fragments
-from annofree.methods.variants import chosen_settings
-from annofree.ops.rle import rle_boxes
+from annofree.methods.variants import choose_settings
+from annofree.ops.rle import compute_rle_boxes
 from annofree.protocols import DetectorBackend, Embedding, Masker, VisionLanguage
 from annofree.structures import BoolArray, Classes, Detections, FeatureMap, FloatArray, Fragments, Image, LabelMap, Vocabulary
 
@@ -123,7 +123,7 @@ class Consensus:
         detector: DetectorBackend | None = None,
         detector_provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        self.settings = chosen_settings("consensus", settings, VARIANTS)
+        self.settings = choose_settings("consensus", settings, VARIANTS)
         self.clip, self.sam = clip, sam
         self.detector = detector if "detector" in self.settings.sources else None
         self._about_detector = dict(detector_provenance or {}) if self.detector is not None else {}
@@ -271,7 +271,7 @@ def _own_scores(said: FloatArray) -> FloatArray:
 
 def _detections(e: ConsensusEncoding, ids: Any, scores: FloatArray, names: tuple[str, ...]) -> Detections:
     rles = tuple({"size": list(e.size), "counts": counts.encode("ascii")} for counts in e.counts)
-    return Detections(e.size, names, ids, scores.astype(np.float32), rle_boxes(rles), rles)
+    return Detections(e.size, names, ids, scores.astype(np.float32), compute_rle_boxes(rles), rles)
 
 
 def _pixels(pieces: Fragments, keep: Tensor, size: tuple[int, int]) -> FloatArray:

@@ -28,7 +28,7 @@ from annofree.detections.painting import (
     resize_to_pixels,
 )
 from annofree.errors import InputError
-from annofree.methods.variants import chosen_settings
+from annofree.methods.variants import choose_settings
 from annofree.ops.grids import resize_maps
 from annofree.ops.pamr import refine_maps
 from annofree.ops.regions import Connectivity
@@ -100,7 +100,7 @@ class DenseClip(Generic[S]):
 
     def __init__(self, clip: VisionLanguage, settings: S | str = "default") -> None:
         self.clip = clip
-        self.settings: S = chosen_settings(self.name, settings, self.variants)
+        self.settings: S = choose_settings(self.name, settings, self.variants)
 
     @property
     def path(self) -> DensePath:

@@ -23,8 +23,8 @@ from annofree.detections.nms import suppress
 from annofree.detectors.config import OBJECT
 from annofree.errors import InputError
 from annofree.hub.cards import Card, hash_file
-from annofree.methods.variants import chosen_settings
-from annofree.ops.rle import rle_boxes
+from annofree.methods.variants import choose_settings
+from annofree.ops.rle import compute_rle_boxes
 from annofree.protocols import DetectorBackend, RawDetections
 from annofree.structures import Classes, Detections, FloatArray, Image, IntArray, Vocabulary
 
@@ -95,7 +95,7 @@ class Detector:
     """
 
     def __init__(self, network: DetectorBackend, origin: DetectorInfo, settings: DetectorSettings | str = "default") -> None:
-        self.settings = chosen_settings("detector", settings, VARIANTS)
+        self.settings = choose_settings("detector", settings, VARIANTS)
         self.network, self.origin = network, origin
 
     @property
@@ -176,7 +176,7 @@ def _detections(
 ) -> Detections:
     """The things that are kept as detections, with the box around each mask."""
     rles = tuple({"size": list(encoding.size), "counts": encoding.counts[i].encode("ascii")} for i in kept)
-    return Detections(encoding.size, names, ids[kept], scores[kept], rle_boxes(rles), rles)
+    return Detections(encoding.size, names, ids[kept], scores[kept], compute_rle_boxes(rles), rles)
 
 
 def read_card(folder: Path) -> Card:

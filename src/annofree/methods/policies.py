@@ -15,7 +15,7 @@ from annofree.io.settings_file import check_fields, check_values
 from annofree.methods.answering import Answering, AnsweringBoth, AnsweringMaps, Gated
 from annofree.methods.components import Models
 from annofree.methods.registry import find_method, resolve_method_name
-from annofree.methods.tuning import POLICIES, policy_table, read_asset, tuning_of
+from annofree.methods.tuning import POLICIES, read_asset, read_policy, read_tuning
 from annofree.protocols import Segmenter, SemanticSegmenter
 
 __all__ = ["apply_policy", "build_answering", "parse_distractors", "resolve_policy"]
@@ -43,7 +43,7 @@ def resolve_policy(preset: str, method: str, changes: Mapping[str, Any] | None =
 
     Raises InputError for a field that a policy has not.
     """
-    own = {**policy_table(preset, method), **(changes or {})}
+    own = {**read_policy(preset, method), **(changes or {})}
     known = [f.name for f in fields(OutputPolicy)]
     for name in own:
         if name not in (*known, "scale"):
@@ -67,7 +67,7 @@ def build_answering(
     InputError for a list that is not known.
     """
     preset, changes = models.preset.name, dict(changes or {})
-    listed = changes.pop("distractors", tuning_of(preset)["distractors"])
+    listed = changes.pop("distractors", read_tuning(preset)["distractors"])
     policy = resolve_policy(preset, name, changes)
     kind = _KINDS[isinstance(method, Segmenter), isinstance(method, SemanticSegmenter)]
     if policy.verify and policy.presence is not None and isinstance(method, Gated):

@@ -20,7 +20,7 @@ from torchvision.ops import nms
 
 from annofree.clues.background import with_negatives
 from annofree.detections.proposals import build_point_grid
-from annofree.methods.variants import chosen_settings
+from annofree.methods.variants import choose_settings
 from annofree.ops.boxes import compute_tight_boxes
 from annofree.protocols import Embedding, Masker, VisionLanguage
 from annofree.structures import Classes, Detections, Image, Vocabulary
@@ -73,7 +73,7 @@ class SamClip:
 
     def __init__(self, clip: VisionLanguage, sam: Masker, settings: SamClipSettings | str = "default") -> None:
         self.clip, self.sam = clip, sam
-        self.settings = chosen_settings("sam_clip", settings, VARIANTS)
+        self.settings = choose_settings("sam_clip", settings, VARIANTS)
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -36,10 +36,10 @@ def show_model(name: str) -> ModelDetails:
     >>> show_model("tiny-sam").models[0]["tier"]
     "S2: class-agnostic masks, as SAM's"
     """
-    from annofree.hub.catalogue import cards_of
+    from annofree.hub.catalogue import find_cards
     from annofree.hub.presets import list_presets
 
-    models, preset = tuple(_details(card) for card in cards_of([name])), list_presets().get(name)
+    models, preset = tuple(_details(card) for card in find_cards([name])), list_presets().get(name)
     if preset is None:
         return ModelDetails(models)
     return ModelDetails(models, name, preset.about, preset.use, _settings(name))

@@ -19,10 +19,10 @@ __all__ = [
     "find_default_method",
     "find_tuning",
     "list_tuned_methods",
-    "policy_table",
     "read_asset",
     "read_calibration",
-    "tuning_of",
+    "read_policy",
+    "read_tuning",
 ]
 
 POLICIES = ("answer", "all")
@@ -47,23 +47,23 @@ def find_tuning(preset: str, method: str) -> Tuned:
     >>> find_tuning("tiny", "sam_clip").settings["points"], find_tuning("fast", "sam_clip").settings
     (16, {})
     """
-    own = tuning_of(preset).get("methods", {}).get(method, {})
+    own = read_tuning(preset).get("methods", {}).get(method, {})
     return Tuned(own.get("settings", {}), own.get("chosen_on", ""))
 
 
 def list_tuned_methods(preset: str) -> tuple[str, ...]:
     """The methods of which something was chosen with the models of a preset."""
-    return tuple(tuning_of(preset).get("methods", {}))
+    return tuple(read_tuning(preset).get("methods", {}))
 
 
 def find_default_method(preset: str, task: str = "instance") -> str:
     """Who does a task with the models of a preset, where no method is named."""
-    return str(tuning_of(preset)["default"][task])
+    return str(read_tuning(preset)["default"][task])
 
 
-def policy_table(preset: str, method: str) -> Mapping[str, Any]:
+def read_policy(preset: str, method: str) -> Mapping[str, Any]:
     """The output policy of a method on the models of a preset, as plain values."""
-    table = tuning_of(preset)
+    table = read_tuning(preset)
     return {**table["policy"], **table.get("methods", {}).get(method, {}).get("policy", {})}
 
 
@@ -71,7 +71,7 @@ def read_calibration(preset: str, method: str) -> dict[str, Any]:
     """The ``naming`` and the ``calibration`` of a method on the models of a preset; None where nothing was fitted."""
     from annofree.detections.verification import Calibration, Naming
 
-    table = policy_table(preset, method)
+    table = read_policy(preset, method)
     fitted = table.get("calibration")
     return {"naming": Naming(table["scale"]), "calibration": None if fitted is None else Calibration(**fitted)}
 
@@ -82,7 +82,7 @@ def read_asset(file: str) -> Mapping[str, Any]:
     return tomllib.loads((resources.files("annofree.assets") / file).read_text(encoding="utf-8"))
 
 
-def tuning_of(preset: str) -> Mapping[str, Any]:
+def read_tuning(preset: str) -> Mapping[str, Any]:
     """The table of a preset, that of ``real`` for one without."""
     tables: Mapping[str, Any] = read_asset("tuning.toml")["presets"]
     return dict(tables.get(preset, tables[_REAL]))

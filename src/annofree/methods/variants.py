@@ -7,15 +7,15 @@ from typing import TypeVar
 
 from annofree.errors import build_unknown_error
 
-__all__ = ["chosen_settings"]
+__all__ = ["choose_settings"]
 
 S = TypeVar("S")
 
 
-def chosen_settings(method: str, settings: S | str, variants: Mapping[str, S]) -> S:
+def choose_settings(method: str, settings: S | str, variants: Mapping[str, S]) -> S:
     """Return the settings; raises InputError for a variant that the method has not.
 
-    >>> chosen_settings("zip", "paper", {"paper": 1}), chosen_settings("zip", 2, {"paper": 1})
+    >>> choose_settings("zip", "paper", {"paper": 1}), choose_settings("zip", 2, {"paper": 1})
     (1, 2)
     """
     if not isinstance(settings, str):

@@ -35,7 +35,7 @@ from annofree.detections.merging import (
 from annofree.detections.nms import drop_claimed, suppress
 from annofree.detections.prompting import Prompting, SecondPrompt, draw_masks
 from annofree.fragments.clusters import Seeding, extract_fragments
-from annofree.methods.variants import chosen_settings
+from annofree.methods.variants import choose_settings
 from annofree.ops.grids import resize_maps, resize_nearest
 from annofree.ops.regions import Connectivity
 from annofree.protocols import Embedding, Masker, VisionLanguage
@@ -142,7 +142,7 @@ class Zip:
 
     def __init__(self, clip: VisionLanguage, sam: Masker, settings: ZipSettings | str = "default") -> None:
         self.clip, self.sam = clip, sam
-        self.settings = chosen_settings("zip", settings, VARIANTS)
+        self.settings = choose_settings("zip", settings, VARIANTS)
         self._levels: Mapping[str, float] = {}
 
     def without_gate(self) -> Zip:

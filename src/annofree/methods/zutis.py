@@ -21,7 +21,7 @@ from annofree.clues.background import Asked, Background
 from annofree.detections.nms import suppress_masks
 from annofree.detections.painting import find_strongest, resize_to_pixels
 from annofree.errors import InputError
-from annofree.methods.variants import chosen_settings
+from annofree.methods.variants import choose_settings
 from annofree.protocols import Described, VisionLanguage
 from annofree.structures import BACKGROUND, Classes, Detections, Image, LabelMap, Vocabulary
 
@@ -119,7 +119,7 @@ class Zutis:
     """
 
     def __init__(self, network: Proposer, clip: VisionLanguage, settings: ZutisSettings | str = "default") -> None:
-        self.settings = chosen_settings("zutis", settings, VARIANTS)
+        self.settings = choose_settings("zutis", settings, VARIANTS)
         if network.dimension != clip.dimension:
             raise InputError(
                 f"expected the CLIP whose text the network was trained with, of length {network.dimension}, "

@@ -22,21 +22,21 @@ from annofree.errors import InputError
 
 __all__ = [
     "RLE",
-    "boxes_iou",
     "compress_counts",
+    "compute_box_ious",
+    "compute_rle_area",
+    "compute_rle_areas",
+    "compute_rle_box",
+    "compute_rle_boxes",
+    "compute_rle_ious",
+    "compute_rle_parts",
     "decode_rle",
     "decode_rles",
     "encode_rle",
     "encode_rles",
     "fill_polygons",
     "merge_rles",
-    "rle_area",
-    "rle_areas",
-    "rle_box",
-    "rle_boxes",
-    "rle_iou",
-    "rle_json",
-    "rle_part",
+    "to_json_rle",
 ]
 
 RLE = dict[str, Any]
@@ -89,39 +89,39 @@ def decode_rles(rles: Sequence[RLE], size: tuple[int, int]) -> BoolArray:
         return np.ascontiguousarray(coco_mask.decode(list(rles)).transpose(2, 0, 1)).astype(bool)
 
 
-def rle_area(rle: RLE) -> int:
+def compute_rle_area(rle: RLE) -> int:
     """The pixels of a mask.
 
-    >>> rle_area({"size": [2, 3], "counts": b"24"})
+    >>> compute_rle_area({"size": [2, 3], "counts": b"24"})
     4
     """
-    return int(rle_areas([rle])[0])
+    return int(compute_rle_areas([rle])[0])
 
 
-def rle_areas(rles: Sequence[RLE]) -> npt.NDArray[np.int64]:
+def compute_rle_areas(rles: Sequence[RLE]) -> npt.NDArray[np.int64]:
     """The pixels of each mask, (N).
 
-    >>> rle_areas([{"size": [2, 3], "counts": b"24"}, {"size": [2, 3], "counts": b"6"}]).tolist()
+    >>> compute_rle_areas([{"size": [2, 3], "counts": b"24"}, {"size": [2, 3], "counts": b"6"}]).tolist()
     [4, 0]
     """
     with _readable():
         return np.asarray(coco_mask.area(list(rles)), np.int64).reshape(len(rles))
 
 
-def rle_box(rle: RLE) -> Box:
+def compute_rle_box(rle: RLE) -> Box:
     """The tight box of a mask; of an empty one 0 0 0 0.
 
-    >>> rle_box({"size": [2, 3], "counts": b"24"})
+    >>> compute_rle_box({"size": [2, 3], "counts": b"24"})
     (1.0, 0.0, 3.0, 2.0)
     """
-    x0, y0, x1, y1 = rle_boxes([rle])[0].tolist()
+    x0, y0, x1, y1 = compute_rle_boxes([rle])[0].tolist()
     return x0, y0, x1, y1
 
 
-def rle_boxes(rles: Sequence[RLE]) -> npt.NDArray[np.float32]:
+def compute_rle_boxes(rles: Sequence[RLE]) -> npt.NDArray[np.float32]:
     """The tight box of each mask, (N, 4); of an empty one 0 0 0 0.
 
-    >>> rle_boxes([{"size": [2, 3], "counts": b"24"}, {"size": [2, 3], "counts": b"6"}]).tolist()
+    >>> compute_rle_boxes([{"size": [2, 3], "counts": b"24"}, {"size": [2, 3], "counts": b"6"}]).tolist()
     [[1.0, 0.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0]]
     """
     with _readable():
@@ -129,32 +129,32 @@ def rle_boxes(rles: Sequence[RLE]) -> npt.NDArray[np.float32]:
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32)
 
 
-def rle_iou(first: Sequence[RLE], second: Sequence[RLE], crowds: Sequence[int] | None = None) -> IoU:
+def compute_rle_ious(first: Sequence[RLE], second: Sequence[RLE], crowds: Sequence[int] | None = None) -> IoU:
     """The IoU of each mask with each other one, (N, M); of two empty ones it is 0.
 
     ``crowds`` (M) marks with 1 those of the second where the part of the first in it is asked for, as COCO scores crowds.
 
     >>> left, all_ = {"size": [2, 2], "counts": b"022"}, {"size": [2, 2], "counts": b"04"}
-    >>> rle_iou([left], [left, all_]).tolist(), rle_iou([left], [all_], [1]).tolist()
+    >>> compute_rle_ious([left], [left, all_]).tolist(), compute_rle_ious([left], [all_], [1]).tolist()
     ([[1.0, 0.5]], [[1.0]])
     """
     return _iou(list(first), list(second), crowds)
 
 
-def rle_part(first: Sequence[RLE], second: Sequence[RLE]) -> IoU:
+def compute_rle_parts(first: Sequence[RLE], second: Sequence[RLE]) -> IoU:
     """The part of each mask of the first that lies in each of the second, (N, M).
 
     >>> left, all_ = {"size": [2, 2], "counts": b"022"}, {"size": [2, 2], "counts": b"04"}
-    >>> rle_part([left], [all_]).tolist(), rle_part([all_], [left]).tolist()
+    >>> compute_rle_parts([left], [all_]).tolist(), compute_rle_parts([all_], [left]).tolist()
     ([[1.0]], [[0.5]])
     """
-    return rle_iou(first, second, [1] * len(second))
+    return compute_rle_ious(first, second, [1] * len(second))
 
 
-def boxes_iou(first: npt.ArrayLike, second: npt.ArrayLike, crowds: Sequence[int] | None = None) -> IoU:
-    """The IoU of each box (N, 4) with each of (M, 4), (N, M), both as COCO has them, x y w h; ``crowds`` as ``rle_iou``.
+def compute_box_ious(first: npt.ArrayLike, second: npt.ArrayLike, crowds: Sequence[int] | None = None) -> IoU:
+    """The IoU of each box (N, 4) with each of (M, 4), (N, M), both as COCO has them, x y w h; ``crowds`` as for masks.
 
-    >>> boxes_iou([[0, 0, 2, 2]], [[0, 0, 2, 4], [5, 5, 1, 1]]).tolist()
+    >>> compute_box_ious([[0, 0, 2, 2]], [[0, 0, 2, 4], [5, 5, 1, 1]]).tolist()
     [[0.5, 0.0]]
     """
     return _iou(np.asarray(first, np.float64).reshape(-1, 4), np.asarray(second, np.float64).reshape(-1, 4), crowds)
@@ -193,10 +193,10 @@ def compress_counts(counts: Sequence[int], size: tuple[int, int]) -> RLE:
     return rle
 
 
-def rle_json(rle: RLE) -> RLE:
+def to_json_rle(rle: RLE) -> RLE:
     """The same mask as JSON holds it, with counts as text.
 
-    >>> rle_json({"size": (2, 3), "counts": b"24"})
+    >>> to_json_rle({"size": (2, 3), "counts": b"24"})
     {'size': [2, 3], 'counts': '24'}
     """
     return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}

@@ -179,7 +179,7 @@ def _instances(
     from annofree.runs.images import open_below
 
     truth = GroundTruth.of(whole, options["novel"])
-    groups, limit = truth.groups(options["by"]), options["max_detections"]
+    groups, limit = truth.group_images(options["by"]), options["max_detections"]
     found, about, coverage = _found(truth, paths, options["iou"], build, timer)
     iou_type, boxes = choose_iou_type(truth.known, found, options["iou"])
     notes = tuple(text for text in (boxes, coverage and coverage.note) if text)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError, build_unknown_error
-from annofree.runs.images import image_opener
+from annofree.runs.images import find_image_opener
 
 if TYPE_CHECKING:
     from annofree.evaluation.review.rank import Look
@@ -41,7 +41,7 @@ def look_again(
     for name in names:
         if name not in VIEWS:
             raise build_unknown_error("view", name, VIEWS)
-    opener = image_opener(run, images)
+    opener = find_image_opener(run, images)
     if opener is None:
         raise InputError(
             "expected --images, the folder of pictures that the run was given, for --look; it is not known any more"

@@ -128,10 +128,10 @@ class Plan:
         own = [card for entry in entries for card in entry.cards]
         return own + [card for role, card in find_preset(self.models).find_cards().items() if role in roles]
 
-    def specs(self) -> dict[str, MethodSpec]:
+    def make_specs(self) -> dict[str, MethodSpec]:
         """How each method is assembled, by task; raises InputError for negatives that no method can let compete."""
         specs = {task: self._spec(name) for task, name in self.resolve_methods().items()}
-        if self.negatives and not any(spec.competing() or self._competes(spec) for spec in specs.values()):
+        if self.negatives and not any(spec.find_competing() or self._competes(spec) for spec in specs.values()):
             names = " and ".join(dict.fromkeys(spec.method for spec in specs.values()))
             raise InputError(
                 f"--negatives compete with the names, and {names} takes none, or tells the "
@@ -167,7 +167,7 @@ class Plan:
         from annofree.detections.nms import Overlaps
         from annofree.runs.tasks import Tasks
 
-        specs = self.specs()
+        specs = self.make_specs()
         built = {spec.method: spec.build(vocabulary) for spec in {spec.method: spec for spec in specs.values()}.values()}
         methods = {task: built[spec.method] for task, spec in specs.items()}
         policy = self.overlaps or Overlaps()

@@ -31,12 +31,12 @@ def report(
     """
     for name, value, least in (("shown", shown, 0), ("crops", crops, 1), ("sheets", sheets, 0)):
         check_range(name, value, least)
-    from annofree.runs.images import image_opener
+    from annofree.runs.images import find_image_opener
     from annofree.runs.store.summary import read_about
 
     folder = Path(run)
     read_about(folder)  # before anything heavy is imported
-    opener = image_opener(folder, images)
+    opener = find_image_opener(folder, images)
     from annofree.runs.report import write_report
 
     place = folder / "report" if out is None else Path(out)

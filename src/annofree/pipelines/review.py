@@ -48,7 +48,7 @@ def review(
     about = read_about(folder)  # before anything heavy is imported
     from annofree.evaluation.review.page import write_review_page
     from annofree.evaluation.review.rank import rank_images, read_instances_by_name, write_review
-    from annofree.runs.images import image_opener
+    from annofree.runs.images import find_image_opener
 
     again = None
     if look is not None:
@@ -62,5 +62,5 @@ def review(
     )
     written = replace(ranked, folder=folder / "review" if out is None else Path(out))
     rows = write_review(written, folder, written.folder)
-    write_review_page(written, folder, written.folder, rows, image_opener(folder, images))
+    write_review_page(written, folder, written.folder, rows, find_image_opener(folder, images))
     return written

@@ -51,7 +51,7 @@ class RunResult:
         """What was asked for."""
         return tuple(self.summary["settings"]["tasks"])
 
-    def detections(self) -> Iterator[tuple[str, Detections]]:
+    def read_detections(self) -> Iterator[tuple[str, Detections]]:
         """The instances of each image by its path below the run's root, one image in memory at a time.
 
         Raises InputError where the run has no instances.
@@ -162,7 +162,7 @@ def segment(
 
     >>> import annofree
     >>> (found,) = annofree.segment("examples/scenes/oranges.jpg", "orange", models="tiny", device="cpu")
-    >>> found.id, set(found.detections.labels.tolist())
+    >>> found.id, set(found.read_detections.labels.tolist())
     ('oranges.jpg', {'orange'})
     """
     vocabulary = Vocabulary.of(classes)
@@ -287,7 +287,7 @@ def _execute(
         run.callbacks.on_note(f"memory ran out; from now on at most {size} pictures are encoded at once")
 
     feed = BatchEncoder(
-        tasks, batch_size, reading_threads(), clock or StageTimer.started(None), note_smaller_batches, inputs.read
+        tasks, batch_size, count_reading_threads(), clock or StageTimer.started(None), note_smaller_batches, inputs.read
     )
     return execute(run, plan, tasks, feed, {"batch_size": batch_size}, remarks, fresh=fresh, retry=retry)
 
@@ -332,6 +332,6 @@ def _about(request: RunConfig, settings: dict[str, Any], tasks: Tasks, remarks: 
     }
 
 
-def reading_threads() -> int:
+def count_reading_threads() -> int:
     """How many threads read images ahead."""
     return min(8, max(2, os.cpu_count() or 2))

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from annofree.render.page_images import Opener
     from annofree.structures import Image
 
-__all__ = ["image_opener", "open_below"]
+__all__ = ["find_image_opener", "open_below"]
 
 
-def image_opener(run: Path, images: str | Path | None = None) -> Opener | None:
+def find_image_opener(run: Path, images: str | Path | None = None) -> Opener | None:
     """Return what opens images of a run below the folder ``images``, or below the one that the run was given.
 
     None where neither is known any more.  Raises InputError where ``images`` is no folder.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from annofree.errors import InputError
-from annofree.ops.rle import RLE, compress_counts, fill_polygons, rle_boxes, rle_json
+from annofree.ops.rle import RLE, compress_counts, compute_rle_boxes, fill_polygons, to_json_rle
 from annofree.structures.arrays import FloatArray, IntArray, check_size, to_names
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def to_rows(found: Detections, image_id: int, category_ids: Sequence[int] | None
         {
             "image_id": image_id,
             "category_id": numbers[k],
-            "segmentation": rle_json(rle),
+            "segmentation": to_json_rle(rle),
             "bbox": [x0, y0, x1 - x0, y1 - y0],
             "area": area,
             "iscrowd": 0,
@@ -66,7 +66,7 @@ def read_columns(rows: Iterable[Row], categories: Categories, size: tuple[int, i
         rles = tuple(_rle(row, size) for row in rows)
         ids = np.array([_place(row, places) for row in rows], np.int64)
         scores = np.array([1.0 if row.get("score") is None else row["score"] for row in rows], np.float32)
-        boxes = rle_boxes(rles)
+        boxes = compute_rle_boxes(rles)
         for box, row in zip(boxes, rows, strict=True):
             if row.get("bbox") is not None:
                 x, y, width, height = row["bbox"]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.ops.rle import RLE, decode_rles, encode_rles, rle_areas, rle_boxes
+from annofree.ops.rle import RLE, compute_rle_areas, compute_rle_boxes, decode_rles, encode_rles
 from annofree.structures.above import import_package, load_notebook_function
 from annofree.structures.arrays import BoolArray, FloatArray, IntArray, to_names
 from annofree.structures.coco_rows import Categories, read_columns, to_rows
@@ -68,7 +68,7 @@ class Detections:
         filled = np.flatnonzero(masks.any((1, 2)))
         order = filled[np.argsort(-values[filled], kind="stable")]
         kept = tuple(rles[i] for i in order)
-        return cls((masks.shape[1], masks.shape[2]), to_names(names), ids[order], values[order], rle_boxes(kept), kept)
+        return cls((masks.shape[1], masks.shape[2]), to_names(names), ids[order], values[order], compute_rle_boxes(kept), kept)
 
     @classmethod
     def from_coco(cls, rows: Iterable[Mapping[str, Any]], categories: Categories, size: tuple[int, int]) -> Detections:
@@ -138,7 +138,7 @@ class Detections:
     @property
     def areas(self) -> IntArray:
         """Pixels in each mask, (N)."""
-        return rle_areas(self.rles)
+        return compute_rle_areas(self.rles)
 
     @property
     def labels(self) -> npt.NDArray[np.str_]:

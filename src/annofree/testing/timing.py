@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["Spread", "measure_seconds", "print_json", "spread_table"]
+__all__ = ["Spread", "format_spreads", "measure_seconds", "print_json"]
 
 
 class Spread(NamedTuple):
@@ -40,12 +40,12 @@ def measure_seconds(work: Callable[[], object], device: str = "cpu") -> float:
     return time.perf_counter() - start
 
 
-def spread_table(
+def format_spreads(
     title: str, rows: Mapping[str, Spread], width: int, digits: int = 1, more: Mapping[str, str] | None = None
 ) -> str:
     """Lay out spreads as plain text under a title of ``width`` letters; ``more`` gives rows a last column, the target.
 
-    >>> print(spread_table("pictures a second", {"ours": Spread(2.5, 1.0, 4.0)}, 20))
+    >>> print(format_spreads("pictures a second", {"ours": Spread(2.5, 1.0, 4.0)}, 20))
     pictures a second       median       min       max
     ours                       2.5       1.0       4.0
     """

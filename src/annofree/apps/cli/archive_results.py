@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from annofree.pipelines.mask_archive import MaskSummary
     from annofree.pipelines.retrieve import Retrieval
 
-__all__ = ["index_summary", "index_text", "mask_summary", "mask_text", "retrieval_summary", "retrieval_text"]
+__all__ = ["format_retrieval", "index_summary", "index_text", "mask_summary", "mask_text", "summarize_retrieval"]
 
 _OF_INDEX = ("inputs", "rows", "dimension", "failed", "model")
 
@@ -27,13 +27,13 @@ def index_text(made: IndexSummary) -> str:
     return f"{counts}; {describe_timings(made.timings.as_dict())}\nwritten: {made.folder}"
 
 
-def retrieval_summary(made: Retrieval) -> dict[str, Any]:
+def summarize_retrieval(made: Retrieval) -> dict[str, Any]:
     """How many images were found of each name, and how."""
     archive = made.archive
     return {"pictures": len(archive), "found": _found(made), "failed": made.failed, "about": archive.about}
 
 
-def retrieval_text(made: Retrieval) -> str:
+def format_retrieval(made: Retrieval) -> str:
     """The same in words."""
     about, found, out = made.archive.about, _found(made), made.folder
     few = [f"{name} {count}" for name, count in found.items() if count < about["k"]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["doctor_text"]
+__all__ = ["format_doctor"]
 
 
-def doctor_text(found: Mapping[str, Any]) -> str:
+def format_doctor(found: Mapping[str, Any]) -> str:
     """Say what a machine has, and what it lacks."""
     from annofree.hub.cards import format_size
 

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from annofree.hub.catalogue import ModelStatus, PullResult
     from annofree.methods.show_model import ModelDetails
 
-__all__ = ["details_text", "print_models", "pull_text"]
+__all__ = ["format_details", "print_models", "pull_text"]
 
 
 def print_models(models: Sequence[ModelStatus], as_json: bool, markdown: bool) -> None:
     """Print models as the page docs/models.md, as JSON, or as a table with the presets below it."""
     if markdown:
-        from annofree.hub.models_page import models_page
+        from annofree.hub.models_page import render_models_page
 
-        print(models_page(), end="")
+        print(render_models_page(), end="")
     elif as_json:
         print(json.dumps([asdict(model) for model in models], indent=2))
     else:
@@ -44,7 +44,7 @@ def _print_table(models: Sequence[ModelStatus]) -> None:
         screen.print(f"preset {name}: {' + '.join(card.name for card in preset.find_cards().values())}")
 
 
-def details_text(details: ModelDetails) -> str:
+def format_details(details: ModelDetails) -> str:
     """Say all that is known of a model, or of a preset and its models."""
     blocks = ["\n".join(f"{key}: {_value(value)}" for key, value in model.items() if value) for model in details.models]
     if details.preset is None:

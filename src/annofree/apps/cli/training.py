@@ -10,11 +10,11 @@ from annofree.apps.cli.progress import show_progress
 from annofree.io.callbacks import Callbacks
 from annofree.pipelines.training.trained_model import TrainedModel
 
-__all__ = ["print_trained", "training"]
+__all__ = ["print_trained", "show_training"]
 
 
 @contextmanager
-def training(quiet: bool, first_stage: str = "steps") -> Iterator[Callbacks]:
+def show_training(quiet: bool, first_stage: str = "steps") -> Iterator[Callbacks]:
     """Give callbacks that show how far a training is."""
     with show_progress(first_stage, quiet or not _is_first()) as show:
         yield show.callbacks

@@ -25,7 +25,7 @@ from annofree.evaluation.metrics.predictions import (
 )
 from annofree.evaluation.metrics.shapes import IouType, Overlaps, compute_overlaps
 from annofree.formats.coco import CocoFile
-from annofree.ops.rle import rle_area
+from annofree.ops.rle import compute_rle_area
 from annofree.structures import BoolArray, IntArray
 
 __all__ = ["KINDS", "Kind", "Mistake", "Mistakes", "assign_at_ious", "assign_instances", "find_mistakes"]
@@ -220,4 +220,4 @@ def _kind(overlaps: Overlaps, same: BoolArray, iou: float) -> tuple[Kind, int | 
 def _area(row: Row, size: tuple[int, int]) -> float:
     if row.get("area") is not None:
         return float(row["area"])
-    return float(rle_area(read_mask_rle(row, size)) if row.get("segmentation") else row["bbox"][2] * row["bbox"][3])
+    return float(compute_rle_area(read_mask_rle(row, size)) if row.get("segmentation") else row["bbox"][2] * row["bbox"][3])

@@ -20,7 +20,7 @@ from annofree.evaluation.metrics.limits import check_limit, list_limits
 from annofree.evaluation.metrics.predictions import Row, View, match_predictions, read_image_sizes, read_mask_rle
 from annofree.evaluation.metrics.shapes import IouType, compute_box
 from annofree.formats.coco import CocoFile
-from annofree.ops.rle import rle_area
+from annofree.ops.rle import compute_rle_area
 from annofree.structures import IntArray
 
 __all__ = ["IOUS", "RECALLS", "Counted", "InstanceScores", "IouType", "count_instances", "evaluate_instances"]
@@ -214,7 +214,7 @@ def _engine_row(row: Row, number: int, sizes: Sizes, view: View, iou_type: IouTy
     ours["category_id"] = 1 if view == "class-agnostic" else row["category_id"]
     if iou_type == "segm":
         mask = read_mask_rle(row, sizes[row["image_id"]])
-        return {**ours, "segmentation": mask, "area": float(rle_area(mask))}
+        return {**ours, "segmentation": mask, "area": float(compute_rle_area(mask))}
     box = compute_box(row, sizes[row["image_id"]])
     return {**ours, "bbox": box, "area": box[2] * box[3]}
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from annofree.formats.annotations import Annotation
-from annofree.ops.rle import boxes_iou, rle_iou, rle_part
+from annofree.ops.rle import compute_box_ious, compute_rle_ious, compute_rle_parts
 
 __all__ = ["compute_error", "compute_ious", "count_changed", "measure_agreement"]
 
@@ -21,9 +21,9 @@ def compute_ious(first: Sequence[Annotation], second: Sequence[Annotation], *, a
     if not first or not second:
         return np.zeros((len(first), len(second)))
     if all(t.rle is not None for t in (*first, *second)):
-        found = rle_iou([t.rle for t in first if t.rle], [t.rle for t in second if t.rle])
+        found = compute_rle_ious([t.rle for t in first if t.rle], [t.rle for t in second if t.rle])
     else:
-        found = boxes_iou(_boxes(first), _boxes(second))
+        found = compute_box_ious(_boxes(first), _boxes(second))
     return found * np.equal.outer([t.name for t in first], [t.name for t in second]) if aware else found
 
 
@@ -94,7 +94,7 @@ def _within(things: Sequence[Annotation], crowds: Sequence[Annotation]) -> list[
     drawn = [c for c in crowds if c.rle is not None]
     if not drawn or not all(t.rle is not None for t in things) or not things:
         return [False] * len(things)
-    parts = rle_part([t.rle for t in things if t.rle], [c.rle for c in drawn if c.rle])
+    parts = compute_rle_parts([t.rle for t in things if t.rle], [c.rle for c in drawn if c.rle])
     same = np.equal.outer([t.name for t in things], [c.name for c in drawn])
     most: Floats = np.max(parts * same, axis=1)
     return [value > 0.5 for value in most.tolist()]

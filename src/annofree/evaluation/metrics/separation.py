@@ -34,7 +34,7 @@ from annofree.evaluation.metrics.predictions import (
 )
 from annofree.evaluation.metrics.shapes import IouType, compute_box, compute_overlaps
 from annofree.formats.coco import CocoFile
-from annofree.ops.rle import decode_rle, rle_boxes
+from annofree.ops.rle import compute_rle_boxes, decode_rle
 from annofree.structures import RLE
 
 __all__ = ["Separation", "evaluate_separation"]
@@ -105,7 +105,7 @@ def _solid(truth: CocoFile, image_ids: Collection[int]) -> list[Row]:
 def _touching_pairs(rows: Sequence[Row], size: tuple[int, int], iou_type: IouType) -> Iterator[tuple[int, int]]:
     """Yield index pairs of rows of one class whose masks, or boxes, come within reach."""
     masks = [read_mask_rle(row, size) for row in rows] if iou_type == "segm" else []
-    boxes = rle_boxes(masks).astype(np.float64) if masks else _corners([compute_box(row, size) for row in rows])
+    boxes = compute_rle_boxes(masks).astype(np.float64) if masks else _corners([compute_box(row, size) for row in rows])
     for a, b in combinations(range(len(rows)), 2):
         possible = rows[a]["category_id"] == rows[b]["category_id"] and _boxes_near(boxes[a], boxes[b])
         if possible and (not masks or _masks_near(masks[a], masks[b], boxes[a])):

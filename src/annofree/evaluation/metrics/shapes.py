@@ -12,7 +12,7 @@ import numpy.typing as npt
 from annofree.errors import InputError, build_unknown_error
 from annofree.evaluation.metrics.predictions import Row, read_mask_rle
 from annofree.formats.coco import CocoFile
-from annofree.ops.rle import boxes_iou, rle_box, rle_iou
+from annofree.ops.rle import compute_box_ious, compute_rle_box, compute_rle_ious
 
 __all__ = ["IOU_TYPES", "IouType", "Overlaps", "choose_iou_type", "compute_box", "compute_overlaps"]
 
@@ -40,7 +40,7 @@ def compute_box(row: Row, size: Size) -> list[float]:
     if not box and not row.get("segmentation"):
         raise InputError(f"expected a box or a mask in every annotation, neither in one of image {row.get('image_id')}")
     if not box:
-        x0, y0, x1, y1 = rle_box(read_mask_rle(row, size))
+        x0, y0, x1, y1 = compute_rle_box(read_mask_rle(row, size))
         return [x0, y0, x1 - x0, y1 - y0]
     numbers = [v for v in box if isinstance(v, int | float) and math.isfinite(v)] if isinstance(box, list | tuple) else []
     if len(numbers) != 4 or len(box) != 4 or min(numbers[2:]) < 0:
@@ -54,8 +54,8 @@ def compute_overlaps(said: Sequence[Row], real: Sequence[Row], size: Size, iou_t
         return np.zeros((len(said), len(real)))
     crowds = [int(row.get("iscrowd") or 0) for row in real]
     if iou_type == "segm":
-        return rle_iou([read_mask_rle(row, size) for row in said], [read_mask_rle(row, size) for row in real], crowds)
-    return boxes_iou([compute_box(row, size) for row in said], [compute_box(row, size) for row in real], crowds)
+        return compute_rle_ious([read_mask_rle(row, size) for row in said], [read_mask_rle(row, size) for row in real], crowds)
+    return compute_box_ious([compute_box(row, size) for row in said], [compute_box(row, size) for row in real], crowds)
 
 
 def choose_iou_type(truth: CocoFile, rows: Sequence[Row], asked: str | None = None) -> tuple[IouType, str | None]:

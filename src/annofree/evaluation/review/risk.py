@@ -29,7 +29,7 @@ from scipy import ndimage
 
 from annofree.evaluation.metrics.matching import compute_ious, count_changed, measure_agreement
 from annofree.formats.annotations import Annotation
-from annofree.ops.rle import decode_rle, merge_rles, rle_area, rle_areas
+from annofree.ops.rle import compute_rle_area, compute_rle_areas, decode_rle, merge_rles
 
 __all__ = ["MEANINGS", "STORED", "Part", "Scale", "compute_joint_risk", "compute_stored_parts", "measure_disagreement"]
 
@@ -152,10 +152,10 @@ def _outside(thing: Annotation) -> float:
 
 def _overlap(things: Sequence[Annotation], scale: Scale) -> Part:
     masks = [t.rle for t in things if t.rle is not None]
-    claimed = int(rle_areas(masks).sum()) if len(masks) > 1 else 0
+    claimed = int(compute_rle_areas(masks).sum()) if len(masks) > 1 else 0
     if not claimed:
         return Part(0.0, "no pixel is claimed twice")
-    value = 1.0 - rle_area(merge_rles(masks)) / claimed
+    value = 1.0 - compute_rle_area(merge_rles(masks)) / claimed
     return Part(value, f"{100 * value:.0f} % of what the masks claim is claimed more than once")
 
 

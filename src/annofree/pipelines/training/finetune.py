@@ -7,7 +7,7 @@ from typing import Any
 
 from annofree.io.callbacks import Callbacks
 from annofree.pipelines.training.trained_model import TrainedModel
-from annofree.training.detector.tuning_schedule import tuning_schedule
+from annofree.training.detector.tuning_schedule import choose_tuning_schedule
 
 __all__ = ["finetune"]
 
@@ -42,11 +42,13 @@ def finetune(
     ...     tuned.figures["step"]
     1
     """
-    tuning_schedule(fraction)  # a wrong share is refused before torch is imported
-    from annofree.pipelines.training.training_device import training_device
+    choose_tuning_schedule(fraction)  # a wrong share is refused before torch is imported
+    from annofree.pipelines.training.training_device import choose_training_device
     from annofree.training.detector.finetune import build_tuning_recipe
     from annofree.training.detector.train import fit_detector
 
     recipe = build_tuning_recipe(Path(checkpoint), Path(labels), Path(out), fraction, batch=batch, steps=steps, lr=lr, **fields)
-    figures = fit_detector(recipe, device=training_device(device), on_progress=callbacks.on_progress, say=callbacks.on_note)
+    figures = fit_detector(
+        recipe, device=choose_training_device(device), on_progress=callbacks.on_progress, say=callbacks.on_note
+    )
     return TrainedModel(recipe.out, figures)

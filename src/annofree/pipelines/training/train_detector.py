@@ -40,11 +40,13 @@ def train_detector(
     """
     if config is not None:
         read_toml(Path(config), "a recipe")  # what is none is refused before torch is imported
-    from annofree.pipelines.training.training_device import training_device
+    from annofree.pipelines.training.training_device import choose_training_device
     from annofree.training.detector.recipe import DetectorRecipe
     from annofree.training.detector.train import fit_detector
 
     recipe = DetectorRecipe.read(None if config is None else Path(config), **fields)
     recipe = recipe if steps is None else recipe.rescaled(steps)
-    figures = fit_detector(recipe, device=training_device(device), on_progress=callbacks.on_progress, say=callbacks.on_note)
+    figures = fit_detector(
+        recipe, device=choose_training_device(device), on_progress=callbacks.on_progress, say=callbacks.on_note
+    )
     return TrainedModel(recipe.out, figures)

@@ -41,12 +41,12 @@ def train_found(
     """
     if refine not in _REFINE:
         raise build_unknown_error("refinement", refine, _REFINE)
-    from annofree.pipelines.training.training_device import training_device
+    from annofree.pipelines.training.training_device import choose_training_device
     from annofree.training.tiny.found_head import BUDGET, fit_found
 
     figures = fit_found(
         Path(out), replace(BUDGET, samples=samples or BUDGET.samples, minutes=minutes), dino=Path(dino),
         refine=refine, control=control, seed=seed, font=None if font is None else Path(font),  # type: ignore[arg-type]  # checked
-        device=training_device(device), on_progress=callbacks.on_progress, say=callbacks.on_note,
+        device=choose_training_device(device), on_progress=callbacks.on_progress, say=callbacks.on_note,
     )  # fmt: skip
     return TrainedModel(Path(out), figures)

@@ -67,13 +67,13 @@ def train_selfmask(
     if from_dino and dino is None:
         raise InputError("expected --dino DIR with --from-dino, got none; name a DINO to start from")
     out, place, font = Path(out), None if dino is None else Path(dino), None if font is None else Path(font)
-    from annofree.pipelines.training.training_device import training_device
+    from annofree.pipelines.training.training_device import choose_training_device
     from annofree.retrieval.archive import read_masks
     from annofree.training.engine.loop import TrainCallbacks
     from annofree.training.selfmask import train as room
     from annofree.training.selfmask.spectral_voting import Voting, select_voter
 
-    device = training_device(device)
+    device = choose_training_device(device)
     pictures = room.draw_emoji_images(count, seed, side, font) if images is None else _images(Path(images), out)
     named = sources.split(",") if isinstance(sources, str) else sources
     voter = select_voter([name.strip() for name in named], _models(models, device, place), Voting(most=cells, seed=seed))

@@ -45,7 +45,7 @@ def train_tiny(
     """
     if model not in TINY_MODELS:
         raise build_unknown_error("tiny model", model, TINY_MODELS)
-    from annofree.pipelines.training.training_device import training_device
+    from annofree.pipelines.training.training_device import choose_training_device
 
     name = model.replace("-", "_")
     module = import_module(f"annofree.training.tiny.{name}")
@@ -53,6 +53,6 @@ def train_tiny(
     fit = getattr(module, f"fit_tiny_{name}")
     figures = fit(
         Path(out), budget, seed=seed, font=None if font is None else Path(font), pool_size=pool or module.POOL,
-        device=training_device(device), on_progress=callbacks.on_progress, say=callbacks.on_note,
+        device=choose_training_device(device), on_progress=callbacks.on_progress, say=callbacks.on_note,
     )  # fmt: skip
     return TrainedModel(Path(out), figures)

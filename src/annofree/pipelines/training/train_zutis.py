@@ -36,10 +36,10 @@ def train_zutis(
     """
     if config is not None:
         read_toml(Path(config), "a recipe")  # what is none is refused before torch is imported
-    from annofree.pipelines.training.training_device import training_device
+    from annofree.pipelines.training.training_device import choose_training_device
     from annofree.training.zutis.recipe import ZutisRecipe
     from annofree.training.zutis.train import fit_zutis
 
     recipe = ZutisRecipe.read(None if config is None else Path(config), **fields)
-    figures = fit_zutis(recipe, device=training_device(device), on_progress=callbacks.on_progress, say=callbacks.on_note)
+    figures = fit_zutis(recipe, device=choose_training_device(device), on_progress=callbacks.on_progress, say=callbacks.on_note)
     return TrainedModel(recipe.out, figures)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["training_device"]
+__all__ = ["choose_training_device"]
 
 
-def training_device(name: str) -> str:
+def choose_training_device(name: str) -> str:
     """Return a device that torch knows, a GPU for ``auto`` where there is one; raises InputError for others.
 
     ``cuda`` stays as it is: under ``torchrun`` each process takes a GPU of its own.
 
-    >>> training_device("cpu")
+    >>> choose_training_device("cpu")
     'cpu'
     """
     from annofree.methods.components import resolve_device

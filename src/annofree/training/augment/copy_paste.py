@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.ops.rle import rle_area
+from annofree.ops.rle import compute_rle_area
 from annofree.retrieval.archive import Archive, PseudoMask
 from annofree.structures import BoolArray, IntArray
 from annofree.training.augment.color import Axis, ColorChange, draw_light
@@ -229,7 +229,7 @@ class CopyPaste:
 def _usable(archive: Archive, masks: Mapping[str, PseudoMask], name: str) -> list[str]:
     """The images of a class that show something."""
     members = archive.members.get(name, ())
-    ids = [m.id for m in members if m.id in masks and rle_area(masks[m.id].rle)]
+    ids = [m.id for m in members if m.id in masks and compute_rle_area(masks[m.id].rle)]
     if not ids:
         why = "its archive is empty" if not members else f"none of its {len(members)} pictures has a mask that is not empty"
         raise InputError(

@@ -9,7 +9,7 @@ from typing import Any
 from annofree.detectors.checkpoint import read_config
 from annofree.io.settings_file import check_names
 from annofree.training.detector.recipe import DetectorRecipe
-from annofree.training.detector.tuning_schedule import tuning_schedule
+from annofree.training.detector.tuning_schedule import choose_tuning_schedule
 
 __all__ = ["build_tuning_recipe"]
 
@@ -32,14 +32,14 @@ def build_tuning_recipe(
 ) -> DetectorRecipe:
     """The recipe that trains a detector further on a share of labels, as CutLER does it and Zip after it.
 
-    Steps, decay and warm-up are those of ``tuning_schedule``, rescaled to ``steps``.  The last layers learn faster; scenes are
-    scaled to the detector's side, without copy-paste.  DropLoss is off: what a person left unmarked is none of the objects.
+    Steps, decay and warm-up are those of ``choose_tuning_schedule``, rescaled to ``steps``.  The last layers learn faster;
+    scenes are scaled to the detector's side, without copy-paste.  DropLoss is off: what a person left unmarked is none of the objects.
     The gradient's norm is bounded by 1, which is ours: the rates break a small detector within the few steps that a short
     warm-up leaves.  ``lr`` is in proportion to the batch unless it is given; ``more`` are other fields of the recipe.
 
     Raises MissingError without a detector, InputError for a share outside 0 .. 1.
     """
-    plan = tuning_schedule(fraction)
+    plan = choose_tuning_schedule(fraction)
     check_names("field of the recipe", more, [f.name for f in fields(DetectorRecipe)])
     small = fraction < _LARGE
     rate = (0.04 if small else 0.02) * batch / _BATCH if lr is None else lr

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from annofree.errors import InputError
 
-__all__ = ["SCHEDULES", "Tuning", "tuning_schedule"]
+__all__ = ["SCHEDULES", "Tuning", "choose_tuning_schedule"]
 
 
 class Tuning(NamedTuple):
@@ -40,10 +40,10 @@ Zip's table has no warm-up from 0.1 on; CutLER's released settings, which it fol
 """
 
 
-def tuning_schedule(fraction: float) -> Tuning:
+def choose_tuning_schedule(fraction: float) -> Tuning:
     """The schedule of the least share that is no smaller; raises InputError for a share outside 0 .. 1.
 
-    >>> tuning_schedule(0.04).steps
+    >>> choose_tuning_schedule(0.04).steps
     4500
     """
     if not 0 < fraction <= 1:

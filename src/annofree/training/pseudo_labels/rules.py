@@ -15,7 +15,7 @@ from annofree.datasets.labeled import AGNOSTIC
 from annofree.detections.nms import suppress
 from annofree.errors import InputError, build_unknown_error
 from annofree.io.settings_file import check_names, check_type
-from annofree.ops.rle import rle_iou, rle_part
+from annofree.ops.rle import compute_rle_ious, compute_rle_parts
 from annofree.structures import BoolArray, Detections, FloatArray, IntArray
 
 __all__ = [
@@ -198,7 +198,7 @@ def drop_fragments(found: Detections, inside: float) -> Detections:
     """
     if len(found) < 2 or inside >= 1:
         return found
-    areas, order, parts = found.areas, np.arange(len(found)), rle_part(found.rles, found.rles)
+    areas, order, parts = found.areas, np.arange(len(found)), compute_rle_parts(found.rles, found.rles)
     same = found.class_ids[:, None] == found.class_ids[None]
     bigger = (areas[None] > areas[:, None]) | ((areas[None] == areas[:, None]) & (order[None] < order[:, None]))
     return found[~(same & bigger & (parts > inside)).any(1)]
@@ -210,7 +210,7 @@ def merge_labels(new: Detections, old: Detections, most: float = 0.5) -> Detecti
     This is the rule of CutLER's self-training.  Both have the same names.  The order is by falling score.
     """
     if len(new) and len(old):
-        old = old[rle_iou(old.rles, new.rles).max(1) < most]
+        old = old[compute_rle_ious(old.rles, new.rles).max(1) < most]
     return Detections.merge([new, old])
 
 

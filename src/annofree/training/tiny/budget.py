@@ -1,7 +1,7 @@
 """How much a tiny model learns from, and how fast: the course, the optimizer and the log of its run through the one loop.
 
 All that a tiny training draws follows from its seed and a number: of an image of the pool, of an example or of a step
-(``rng_of``).  So a run that was killed goes on as if it had not been.
+(``make_rng``).  So a run that was killed goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from annofree.training.engine.loop import TrainCallbacks, TrainConfig, train
 from annofree.training.engine.lr_schedules import Cosine
 from annofree.training.engine.state import Losses
 
-__all__ = ["Budget", "check_folder", "effort", "rng_of", "train_on_budget"]
+__all__ = ["Budget", "check_folder", "make_rng", "summarize_effort", "train_on_budget"]
 
 T = TypeVar("T")
 
@@ -53,12 +53,12 @@ class Budget:
         """Steps in all."""
         return -(-self.samples // self.batch)
 
-    def progress(self, step: int) -> float:
+    def compute_progress(self, step: int) -> float:
         """How much of the run is over before a step, 0 .. 1."""
         return step / self.steps
 
 
-def rng_of(drawn: Literal["picture", "example", "step"], seed: int, number: int) -> np.random.Generator:
+def make_rng(drawn: Literal["picture", "example", "step"], seed: int, number: int) -> np.random.Generator:
     """What the number-th image of a pool, example of a run, or step is drawn with."""
     return np.random.default_rng((_DRAWN[drawn], seed, number))
 
@@ -112,10 +112,10 @@ def _about(budget: Budget, about: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"lr": budget.lr, "weight_decay": budget.weight_decay, **(about or {})}
 
 
-def effort(training: Mapping[str, float]) -> dict[str, float]:
+def summarize_effort(training: Mapping[str, float]) -> dict[str, float]:
     """The figures of a card that tell what a training took.
 
-    >>> effort({"samples": 24, "minutes": 0.5, "loss": 1.5})
+    >>> summarize_effort({"samples": 24, "minutes": 0.5, "loss": 1.5})
     {'training samples': 24, 'training minutes': 0.5, 'training loss': 1.5}
     """
     return {f"training {name}": training[name] for name in ("samples", "minutes", "loss") if name in training}

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from annofree.datasets.emoji.world import CATEGORIES, Scene, Split, World
 from annofree.features.clip_resnet import pool_attention
 from annofree.features.tokenizer import Tokenizer, collect_token_ids
-from annofree.training.tiny.budget import Budget, check_folder, rng_of, train_on_budget
+from annofree.training.tiny.budget import Budget, check_folder, make_rng, train_on_budget
 from annofree.training.tiny.clip_export import MEAN, MODEL, STD, USE, write_tiny_clip
 from annofree.training.tiny.evaluate import compute_average_precision
 from annofree.training.tiny.pool import Pool
@@ -70,14 +70,14 @@ def render(world: World, seed: int, side: int, numbers: Iterable[int]) -> list[C
     """Draw the images of some numbers, each from its number alone."""
     drawn = []
     for number in numbers:
-        rng = rng_of("picture", seed, number)
+        rng = make_rng("picture", seed, number)
         split: Split = rng.choice(list(_MIX), p=list(_MIX.values()))
         scene = world.draw_scene(rng, split, side)
         drawn.append(Captioned(scene.image, scene.caption))
     return drawn
 
 
-def new_pool(world: World, size: int, seed: int, fresh: int) -> Pool[Captioned]:
+def make_pool(world: World, size: int, seed: int, fresh: int) -> Pool[Captioned]:
     """A pool of captioned images of 128 px."""
     return Pool(functools.partial(render, world, seed, _SIDE), size, fresh)
 
@@ -90,8 +90,8 @@ class _Draw:
 
     def __call__(self, number: int) -> Example:
         step = number // self.batch
-        image = self.pool.pick(step, rng_of("example", self.seed, number))
-        return Example(image, int(rng_of("step", self.seed, step).choice(_SIZES, p=_SIZE_ODDS)))
+        image = self.pool.pick(step, make_rng("example", self.seed, number))
+        return Example(image, int(make_rng("step", self.seed, step).choice(_SIZES, p=_SIZE_ODDS)))
 
 
 def collate(examples: list[Example]) -> Batch:
@@ -208,9 +208,9 @@ def fit_tiny_clip(
     """
     world, about = World(font), {"pool": pool_size}
     check_folder(out, budget, seed, about)
-    pool = new_pool(world, pool_size, seed, fresh=max(1, budget.batch // 12))
+    pool = make_pool(world, pool_size, seed, fresh=max(1, budget.batch // 12))
     pool.fill(say)
-    captions = [pool.thing(number).caption for number in pool.window(0)]
+    captions = [pool.draw_thing(number).caption for number in pool.find_window(0)]
     vocabulary = collect_token_ids([*captions, *CATEGORIES.values(), *(t.format("") for t in USE["templates"])])
     tokenizer = Tokenizer(MODEL["text_cfg"]["context_length"], vocabulary)
     model = _new_model(tokenizer, seed).to(device=device, memory_format=torch.channels_last)

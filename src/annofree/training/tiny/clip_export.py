@@ -19,7 +19,7 @@ from annofree.features.tokenizer import Tokenizer
 from annofree.hub.cards import Card, hash_file
 from annofree.io.atomic import write_atomic, write_json
 from annofree.structures import Image, Vocabulary
-from annofree.training.tiny.budget import effort
+from annofree.training.tiny.budget import summarize_effort
 from annofree.training.tiny.evaluate import evaluate_clip
 
 __all__ = ["MEAN", "MODEL", "STD", "USE", "finish_card", "fit_presence", "save_clip", "write_tiny_clip"]
@@ -122,5 +122,5 @@ def finish_card(
     card = replace(card, use={**card.use, "presence": fit_presence(Clip(out), calibration)})
     card.write(out)
     figures = examine(out)
-    replace(card, figures=effort(training) | figures).write(out)
+    replace(card, figures=summarize_effort(training) | figures).write(out)
     return figures

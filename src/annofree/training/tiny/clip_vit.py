@@ -30,7 +30,7 @@ from annofree.features.tokenizer import Tokenizer
 from annofree.hub.cards import Card, find_bundled
 from annofree.protocols import DensePath
 from annofree.training.tiny import clip_export
-from annofree.training.tiny.budget import Budget, check_folder, rng_of, train_on_budget
+from annofree.training.tiny.budget import Budget, check_folder, make_rng, train_on_budget
 from annofree.training.tiny.clip import Exam, compute_contrastive_loss, prepare_images, render
 from annofree.training.tiny.clip_export import finish_card, save_clip
 from annofree.training.tiny.evaluate import evaluate_dense_clip, measure_dense_iou
@@ -103,9 +103,9 @@ class _Draw:
 
     def __call__(self, number: int) -> tuple[Taught, int]:
         step = number // self.batch
-        size = int(rng_of("step", self.seed, step).choice(_SIZES, p=_SIZE_ODDS))
+        size = int(make_rng("step", self.seed, step).choice(_SIZES, p=_SIZE_ODDS))
         pool = self.large if size > 1.25 * _SMALL_SIDE else self.small
-        return pool.pick(step, rng_of("example", self.seed, number)), size
+        return pool.pick(step, make_rng("example", self.seed, number)), size
 
 
 def collate(examples: list[tuple[Taught, int]]) -> Batch:

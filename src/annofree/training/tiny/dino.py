@@ -34,7 +34,7 @@ from annofree.training.losses.dino_loss import (
     compute_ground_loss,
     compute_match_loss,
 )
-from annofree.training.tiny.budget import Budget, check_folder, effort, rng_of, train_on_budget
+from annofree.training.tiny.budget import Budget, check_folder, make_rng, summarize_effort, train_on_budget
 from annofree.training.tiny.evaluate_saliency import evaluate_dino
 
 __all__ = ["ARCHITECTURE", "BUDGET", "MODEL", "POOL", "USE", "build_model", "fit_tiny_dino", "write_tiny_dino"]
@@ -113,7 +113,7 @@ class _Views:
         self.paster = Paster(images, self.generator)
 
     def __call__(self, numbers: list[int]) -> ViewPairs:
-        self.generator.manual_seed(int(rng_of("example", self.seed, numbers[0]).integers(2**62)))
+        self.generator.manual_seed(int(make_rng("example", self.seed, numbers[0]).integers(2**62)))
         return self.paster.paste_pairs(len(numbers), _VIEW)
 
     def watched(self, count: int) -> ViewPairs:
@@ -208,5 +208,5 @@ def write_tiny_dino(
     )
     card.write(out)
     figures = evaluate_dino(out, font, exam_size)
-    replace(card, figures=effort(training) | figures).write(out)
+    replace(card, figures=summarize_effort(training) | figures).write(out)
     return figures

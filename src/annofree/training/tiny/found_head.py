@@ -30,7 +30,7 @@ from annofree.io.atomic import write_atomic
 from annofree.ops.grids import resize_maps
 from annofree.ops.pamr import refine_maps
 from annofree.structures import Image
-from annofree.training.tiny.budget import Budget, effort, rng_of, train_on_budget
+from annofree.training.tiny.budget import Budget, make_rng, summarize_effort, train_on_budget
 from annofree.training.tiny.evaluate_saliency import evaluate_found, write_untrained
 
 __all__ = ["BUDGET", "Refine", "compute_found_loss", "fit_found", "refine_patches", "write_found"]
@@ -91,9 +91,11 @@ class _Draw:
         self.world, self.budget, self.seed = world, budget, seed
 
     def __call__(self, number: int) -> tuple[Image, float]:
-        rng = rng_of("example", self.seed, number)
+        rng = make_rng("example", self.seed, number)
         split: Split = rng.choice(list(_MIX), p=list(_MIX.values()))
-        return _softened(rng, self.world.draw_scene(rng, split).image), self.budget.progress(number // self.budget.batch)
+        return _softened(rng, self.world.draw_scene(rng, split).image), self.budget.compute_progress(
+            number // self.budget.batch
+        )
 
 
 class _FoundBatch:
@@ -217,5 +219,5 @@ def write_found(
     )
     card.write(out)
     figures = evaluate_found(out, font, exam_size, dino=dino)
-    replace(card, figures=effort(training) | figures).write(out)
+    replace(card, figures=summarize_effort(training) | figures).write(out)
     return figures

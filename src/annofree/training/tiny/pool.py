@@ -19,7 +19,7 @@ class Pool(Generic[T]):
     What a step sees follows from its number: nothing has to be kept of a run but how far it is.
 
     >>> pool = Pool(lambda numbers: [10 * n for n in numbers], size=4, fresh=1)
-    >>> [[pool.thing(n) for n in pool.window(step)] for step in (0, 1)]
+    >>> [[pool.draw_thing(n) for n in pool.find_window(step)] for step in (0, 1)]
     [[0, 10, 20, 30], [10, 20, 30, 40]]
     """
 
@@ -31,21 +31,21 @@ class Pool(Generic[T]):
     def fill(self, say: Callable[[str], None], what: str = "pictures", every: int = 4096) -> None:
         """Draw what the first step sees ahead of it."""
         for number in range(self.size):
-            self.thing(number)
+            self.draw_thing(number)
             if (number + 1) % every == 0 or number + 1 == self.size:
                 say(f"rendered {number + 1} of {self.size} {what}")
 
-    def window(self, step: int) -> range:
+    def find_window(self, step: int) -> range:
         """The numbers that a step sees."""
         first = step * self.fresh // self._group * self._group
         return range(first, first + self.size)
 
     def pick(self, step: int, rng: np.random.Generator) -> T:
         """Give one of the things that a step sees."""
-        window = self.window(step)
-        return self.thing(window[int(rng.integers(len(window)))])
+        window = self.find_window(step)
+        return self.draw_thing(window[int(rng.integers(len(window)))])
 
-    def thing(self, number: int) -> T:
+    def draw_thing(self, number: int) -> T:
         """Give the thing of a number, drawn where it is not held."""
         held = self._held.get(number % self._places)
         if held is None or held[0] != number:

@@ -22,7 +22,7 @@ from annofree.datasets.emoji.world import World
 from annofree.hub.cards import Card, hash_file
 from annofree.io.tensors import write_half
 from annofree.ops.boxes import compute_tight_boxes
-from annofree.training.tiny.budget import Budget, check_folder, effort, train_on_budget
+from annofree.training.tiny.budget import Budget, check_folder, summarize_effort, train_on_budget
 from annofree.training.tiny.evaluate import evaluate_sam
 from annofree.training.tiny.pool import Pool
 from annofree.training.tiny.sam_lessons import (
@@ -234,5 +234,5 @@ def write_tiny_sam(
     )
     card.write(out)
     figures = evaluate_sam(out, font, exam_size)
-    replace(card, figures=effort(training) | figures).write(out)
+    replace(card, figures=summarize_effort(training) | figures).write(out)
     return figures

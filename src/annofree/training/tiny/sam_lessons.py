@@ -12,7 +12,7 @@ from torch import Tensor
 
 from annofree.datasets.emoji.world import Scene, Split, World
 from annofree.ops.boxes import compute_tight_boxes
-from annofree.training.tiny.budget import Budget, rng_of
+from annofree.training.tiny.budget import Budget, make_rng
 from annofree.training.tiny.pool import Pool
 
 __all__ = [
@@ -50,7 +50,7 @@ def render_scenes(world: World, seed: int, numbers: Iterable[int]) -> list[Scene
     """Draw the scenes of some numbers, each from its number alone, with at least one object."""
     drawn = []
     for number in numbers:
-        rng = rng_of("picture", seed, number)
+        rng = make_rng("picture", seed, number)
         split: Split = rng.choice(list(_MIX), p=list(_MIX.values()))
         scene = world.draw_scene(rng, split, SIDE)
         while not scene.objects:
@@ -66,12 +66,12 @@ class LessonDraw:
         self.pool, self.budget, self.seed = pool, budget, seed
 
     def __call__(self, number: int) -> Lesson:
-        step, rng = number // self.budget.batch, rng_of("example", self.seed, number)
+        step, rng = number // self.budget.batch, make_rng("example", self.seed, number)
         scene = self.pool.pick(step, rng)
         masks = draw_targets(rng, scene, PROMPTS)
-        kind = str(rng_of("step", self.seed, step).choice(_KINDS, p=_KIND_ODDS))
+        kind = str(make_rng("step", self.seed, step).choice(_KINDS, p=_KIND_ODDS))
         boxes, points = jitter_boxes(rng, compute_tight_boxes(masks)), draw_points(rng, masks)
-        return Lesson(to_pixels([scene], rng)[0], masks, boxes, points, kind, _balance(self.budget.progress(step)))
+        return Lesson(to_pixels([scene], rng)[0], masks, boxes, points, kind, _balance(self.budget.compute_progress(step)))
 
 
 def draw_targets(rng: np.random.Generator, scene: Scene, count: int) -> npt.NDArray[np.bool_]:

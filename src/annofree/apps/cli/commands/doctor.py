@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from annofree.apps.cli.doctor_text import doctor_text
+from annofree.apps.cli.doctor_text import format_doctor
 from annofree.apps.cli.options.common import Json
 from annofree.apps.cli.results import print_result
 from annofree.pipelines import doctor as pipeline
@@ -16,4 +16,4 @@ def doctor(as_json: Json = False) -> None:
     Example: annofree doctor --json
     """
     found = pipeline.doctor()
-    print_result(found, doctor_text(found), as_json)
+    print_result(found, format_doctor(found), as_json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from annofree.apps.cli.options import common, passed_on
+from annofree.apps.cli.options import common, pass_on
 from annofree.apps.cli.options import evaluate as options
 from annofree.apps.cli.process import start_command_clock
 from annofree.apps.cli.progress import show_progress
@@ -45,7 +45,7 @@ def evaluate(
 
     Example: annofree evaluate --truth truth.json --predictions out/annotations.json
     """
-    asked = passed_on(locals(), "as_json")
+    asked = pass_on(locals(), "as_json")
     clock = start_command_clock()
     with show_progress("images", clock=clock, loading="loading models and images") as show:
         done = pipeline.evaluate(**asked, callbacks=show.callbacks, clock=clock)

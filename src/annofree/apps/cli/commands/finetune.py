@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from annofree.apps.cli.options import training as options
-from annofree.apps.cli.training import print_trained, training
+from annofree.apps.cli.training import print_trained, show_training
 from annofree.pipelines.training import finetune as pipeline
 
 __all__ = ["finetune"]
@@ -34,7 +34,7 @@ def finetune(
 
     Example: annofree finetune detector --labels labels --out tuned --fraction 0.05
     """
-    with training(quiet) as callbacks:
+    with show_training(quiet) as callbacks:
         model = pipeline.finetune(
             checkpoint, labels, out, fraction=fraction, batch=batch, steps=steps, lr=lr, device=device, callbacks=callbacks,
             images=images, split_seed=split_seed, agnostic=agnostic, seed=seed, bf16=bf16, workers=workers,

@@ -6,7 +6,7 @@ import typer
 
 from annofree.apps.cli.commands import model_files
 from annofree.apps.cli.help import PlainCommand, PlainGroup
-from annofree.apps.cli.model_text import details_text, print_models
+from annofree.apps.cli.model_text import format_details, print_models
 from annofree.apps.cli.options.common import Json
 from annofree.apps.cli.options.models import Markdown, ModelName
 from annofree.apps.cli.results import print_result
@@ -36,7 +36,7 @@ def show(name: ModelName, as_json: Json = False) -> None:
     from annofree.methods.show_model import show_model
 
     details = show_model(name)
-    print_result(details.as_dict(), details_text(details), as_json)
+    print_result(details.as_dict(), format_details(details), as_json)
 
 
 models.command(cls=PlainCommand)(model_files.pull)

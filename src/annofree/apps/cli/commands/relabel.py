@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from annofree.apps.cli.options import common, passed_on
+from annofree.apps.cli.options import common, pass_on
 from annofree.apps.cli.options import segment as options
 from annofree.apps.cli.process import start_command_clock
 from annofree.apps.cli.progress import show_progress
@@ -40,7 +40,7 @@ def relabel(
 
     Example: annofree relabel out --classes "bird, boat" --out other
     """
-    asked = passed_on(locals(), "run", "classes", "classes_file", "as_json", "quiet")
+    asked = pass_on(locals(), "run", "classes", "classes_file", "as_json", "quiet")
     clock = start_command_clock()
     with show_progress("images", quiet or as_json, clock=clock) as show:
         names = read_vocabulary(classes, classes_file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from annofree.apps.cli.archive_results import retrieval_summary, retrieval_text
+from annofree.apps.cli.archive_results import format_retrieval, summarize_retrieval
 from annofree.apps.cli.options import retrieval as options
 from annofree.apps.cli.options.common import Device, Json, Quiet
 from annofree.apps.cli.process import start_command_clock
@@ -46,5 +46,5 @@ def retrieve(
             callbacks=show.callbacks,
         )  # fmt: skip
     print_failures(made.failed, "say where the images are with --images, or --sheet 0")
-    print_result(retrieval_summary(made), retrieval_text(made), as_json, quiet)
+    print_result(summarize_retrieval(made), format_retrieval(made), as_json, quiet)
     raise typer.Exit(1 if made.failed else 0)

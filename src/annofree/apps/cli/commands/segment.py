@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from annofree.apps.cli.options import common, passed_on
+from annofree.apps.cli.options import common, pass_on
 from annofree.apps.cli.options import segment as options
 from annofree.apps.cli.process import start_command_clock
 from annofree.apps.cli.progress import show_progress
@@ -51,7 +51,7 @@ def segment(
 
     Example: annofree segment photos --classes "dog, cat: kitten | tabby"
     """
-    asked = passed_on(locals(), "inputs", "classes", "classes_file", "as_json", "quiet")
+    asked = pass_on(locals(), "inputs", "classes", "classes_file", "as_json", "quiet")
     clock = start_command_clock()
     with show_progress("images", quiet or as_json, clock=clock, batch=batch_size) as show:
         names = read_vocabulary(classes, classes_file)

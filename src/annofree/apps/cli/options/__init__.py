@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["passed_on"]
+__all__ = ["pass_on"]
 
 
-def passed_on(options: Mapping[str, Any], *own: str) -> dict[str, Any]:
+def pass_on(options: Mapping[str, Any], *own: str) -> dict[str, Any]:
     """The options of a command but for its ``own``: what it passes on under the same names, given its ``locals()``.
 
-    >>> passed_on({"device": "cpu", "quiet": True}, "quiet")
+    >>> pass_on({"device": "cpu", "quiet": True}, "quiet")
     {'device': 'cpu'}
     """
     return {name: value for name, value in options.items() if name not in own}

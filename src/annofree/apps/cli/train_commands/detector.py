@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from annofree.apps.cli.options import training as options
-from annofree.apps.cli.training import print_trained, training
+from annofree.apps.cli.training import print_trained, show_training
 from annofree.pipelines.training.train_detector import train_detector
 
 __all__ = ["detector"]
@@ -26,7 +26,7 @@ def detector(
 
     Example: annofree train detector --config recipes/zip/self-training.toml
     """
-    with training(quiet) as callbacks:
+    with show_training(quiet) as callbacks:
         model = train_detector(
             config, labels=labels, images=images, out=out, initial=initial, steps=steps, device=device, callbacks=callbacks
         )

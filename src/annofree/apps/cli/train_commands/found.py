@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from annofree.apps.cli.options import training as options
-from annofree.apps.cli.training import print_trained, training
+from annofree.apps.cli.training import print_trained, show_training
 from annofree.pipelines.training.train_found import train_found
 
 __all__ = ["found"]
@@ -25,7 +25,7 @@ def found(
 
     Example: annofree train found --dino tiny-dino --out tiny-found
     """
-    with training(quiet) as callbacks:
+    with show_training(quiet) as callbacks:
         model = train_found(
             dino, out, refine=refine, control=control, minutes=minutes, samples=samples, seed=seed, font=font,
             device=device, callbacks=callbacks,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from annofree.apps.cli.options import training as options
-from annofree.apps.cli.training import print_trained, training
+from annofree.apps.cli.training import print_trained, show_training
 from annofree.pipelines.training.train_selfmask import train_selfmask
 
 __all__ = ["selfmask"]
@@ -39,7 +39,7 @@ def selfmask(
 
     Example: annofree train selfmask --images photos --out selfmask
     """
-    with training(quiet, "masks") as callbacks:
+    with show_training(quiet, "masks") as callbacks:
         model = train_selfmask(
             out, images=images, world=world, count=count, sources=sources, models=models, dino=dino, from_dino=from_dino,
             cells=cells, side=side, queries=queries, steps=steps, batch=batch, rate=rate, order=order, seed=seed, exam=exam,

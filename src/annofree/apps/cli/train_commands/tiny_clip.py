@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from annofree.apps.cli.options import training as options
-from annofree.apps.cli.training import print_trained, training
+from annofree.apps.cli.training import print_trained, show_training
 from annofree.pipelines.training.train_tiny import train_tiny
 
 __all__ = ["tiny_clip"]
@@ -23,7 +23,7 @@ def tiny_clip(
 
     Example: annofree train tiny-clip --out tiny-clip
     """
-    with training(quiet) as callbacks:
+    with show_training(quiet) as callbacks:
         model = train_tiny(
             "clip", out, minutes=minutes, samples=samples, pool=pool, seed=seed, font=font, device=device, callbacks=callbacks
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from annofree.apps.cli.options import training as options
-from annofree.apps.cli.training import print_trained, training
+from annofree.apps.cli.training import print_trained, show_training
 from annofree.pipelines.training.train_zutis import train_zutis
 
 __all__ = ["zutis"]
@@ -23,6 +23,6 @@ def zutis(
 
     Example: annofree train zutis --config recipes/zutis/voc-ablation.toml
     """
-    with training(quiet) as callbacks:
+    with show_training(quiet) as callbacks:
         model = train_zutis(config, archive=archive, out=out, steps=steps, device=device, callbacks=callbacks)
     print_trained(model)

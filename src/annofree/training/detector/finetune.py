@@ -33,8 +33,8 @@ def build_tuning_recipe(
     """The recipe that trains a detector further on a share of labels, as CutLER does it and Zip after it.
 
     Steps, decay and warm-up are those of ``choose_tuning_schedule``, rescaled to ``steps``.  The last layers learn faster;
-    scenes are scaled to the detector's side, without copy-paste.  DropLoss is off: what a person left unmarked is none of the objects.
-    The gradient's norm is bounded by 1, which is ours: the rates break a small detector within the few steps that a short
+    scenes are scaled to the detector's side, without copy-paste.  DropLoss is off: what is left unmarked is no object.  The
+    gradient's norm is bounded by 1, which is ours: the rates break a small detector within the few steps that a short
     warm-up leaves.  ``lr`` is in proportion to the batch unless it is given; ``more`` are other fields of the recipe.
 
     Raises MissingError without a detector, InputError for a share outside 0 .. 1.

@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 
 from annofree.formats.coco import CocoFile
+from annofree.methods.build import MethodSpec
 from annofree.methods.zip import Zip
 from annofree.structures import Detections
 from annofree.testing.fakes import FakeClip, FakeSam
@@ -25,11 +26,11 @@ def test_it_measures_keeps_and_draws(benchmark: ModuleType, tmp_path: Path, monk
     truth.write(tmp_path / "truth.json")
     asked: list[str] = []
 
-    def load(method: str, **_: object) -> Zip:
-        asked.append(method)
+    def build(spec: MethodSpec) -> Zip:
+        asked.append(spec.method)
         return Zip(FakeClip(), FakeSam(), "default")
 
-    monkeypatch.setattr(benchmark, "load", load)
+    monkeypatch.setattr(MethodSpec, "build", build)
     places = [
         "--truth",
         tmp_path / "truth.json",

@@ -93,7 +93,7 @@ def test_the_masker_gets_the_grid_of_its_picture() -> None:
     SamClip(FakeClip(), sam, SamClipSettings(points=4)).encode([Image(np.zeros((20, 30, 3), np.uint8))])
     assert len(sam.asked) == 1
     assert np.array_equal(sam.asked[0]["points"], build_point_grid(4, (20, 30)))
-    assert sam.asked[0]["many"] is False
+    assert sam.asked[0]["multimask"] is False
 
 
 class TwoWords(FakeClip):
@@ -156,7 +156,7 @@ def test_of_many_masks_a_point_the_best_is_kept() -> None:
     encoding = SamClip(FakeClip(), sam, SamClipSettings(points=1, many=True)).encode([image])[0]
     assert encoding.masks.sum((1, 2)).tolist() == [100]
     assert encoding.quality.tolist() == [1.0]
-    assert sam.asked[0]["many"] is True
+    assert sam.asked[0]["multimask"] is True
 
 
 def test_nothing_drawn_is_nothing_found() -> None:

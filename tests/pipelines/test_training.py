@@ -144,7 +144,7 @@ def test_cuda_is_left_to_the_processes_of_torchrun() -> None:
 WRONG = """
 import sys
 from annofree.errors import AnnofreeError
-from annofree.pipelines import (
+from annofree.pipelines.training import (
     export_model, finetune, pseudo_label, train_detector, train_found, train_selfmask, train_tiny, train_zutis
 )
 

@@ -207,13 +207,13 @@ def test_an_index_that_is_none_or_not_complete_is_refused(tmp_path: Path) -> Non
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.retrieval.test_index import Colours, content
+from tests.retrieval.test_index import Colors, content
 from annofree.retrieval.build_index import build_index
 from annofree.io.image_sources import Source
 
 photos, out = Path(sys.argv[1]), Path(sys.argv[2])
 
-class Struck(Colours):
+class Struck(Colors):
     def encode_image(self, images):
         strike("batch")
         strike("outside")

@@ -263,7 +263,7 @@ def test_a_window_of_lines() -> None:
 
 
 @pytest.fixture
-def picture() -> PIL.Image.Image:
+def image() -> PIL.Image.Image:
     small = np.random.default_rng(2).integers(0, 256, (8, 9, 3), dtype=np.uint8)
     return PIL.Image.fromarray(small).resize((60, 50), PIL.Image.Resampling.BICUBIC)
 

@@ -12,7 +12,7 @@ from annofree.datasets.benchmarks.unseen import keep_categories
 from annofree.errors import InputError
 from annofree.evaluation.metrics.coverage import Coverage, measure_coverage
 from annofree.evaluation.metrics.errors import find_mistakes
-from annofree.evaluation.metrics.instance import InstanceScores, count_instances
+from annofree.evaluation.metrics.instance import Counted, InstanceScores, count_instances
 from annofree.evaluation.metrics.limits import list_limits
 from annofree.evaluation.metrics.oracles import OracleSplit, evaluate_oracles
 from annofree.evaluation.metrics.predictions import list_predicted_images, load_predictions, match_predictions
@@ -155,11 +155,11 @@ def _group_scores(truth: GroundTruth, found: Rows, ids: Sequence[int] | None, ru
     kinds: dict[str, IouType] = {"masks": "segm", "boxes": "bbox"} if rules.iou_type == "segm" else {"boxes": "bbox"}
     for kind, iou_type in kinds.items() if truth.classes else ():
         counted = _count(truth.known, found, ids, Rules(iou_type, rules.max_detections))
-        scores |= {f"{group} {kind}": counted.scores(names) for group, names in truth.classes.items()}
+        scores |= {f"{group} {kind}": counted.compute_scores(names) for group, names in truth.classes.items()}
     return scores
 
 
-def _count(truth: CocoFile, found: Rows, ids: Sequence[int] | None, rules: Rules) -> Any:
+def _count(truth: CocoFile, found: Rows, ids: Sequence[int] | None, rules: Rules) -> Counted:
     return count_instances(truth, found, iou_type=rules.iou_type, image_ids=ids, max_detections=rules.max_detections)
 
 
@@ -181,7 +181,7 @@ def write_page(
         counted,
         mistakes,
         title=title if rules.iou_type == "segm" else f"{title}, by their boxes",
-        groups={name: counted.scores(names) for name, names in truth.classes.items()},
+        groups={name: counted.compute_scores(names) for name, names in truth.classes.items()},
         lost=format_oracle_texts(evaluation.oracles, rules.iou_type),
         image=open_image,
     )

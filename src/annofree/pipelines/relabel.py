@@ -51,7 +51,7 @@ def relabel(
     >>> folder = Path(tempfile.mkdtemp())
     >>> options = {"models": "tiny", "device": "cpu", "overlays": False, "keep_encodings": True}
     >>> _ = annofree.segment("examples/scenes/oranges.jpg", "orange", out=folder / "run", **options)
-    >>> annofree.relabel(folder / "run", "elephant, banana", out=folder / "other").read_summary["instances"]
+    >>> annofree.relabel(folder / "run", "elephant, banana", out=folder / "other").summary["instances"]
     0
     """
     if presence not in PRESENCE:

@@ -162,7 +162,7 @@ def segment(
 
     >>> import annofree
     >>> (found,) = annofree.segment("examples/scenes/oranges.jpg", "orange", models="tiny", device="cpu")
-    >>> found.id, set(found.read_detections.labels.tolist())
+    >>> found.id, set(found.detections.labels.tolist())
     ('oranges.jpg', {'orange'})
     """
     vocabulary = Vocabulary.of(classes)

@@ -65,7 +65,7 @@ def open_inputs(images: ImageInput | Iterable[ImageInput], exclude: Path | None 
     Places are read as ``find_source`` says, and images in memory are taken as ``to_image`` does.  Raises InputError as these
     do.
 
-    >>> open_inputs("examples/scenes/oranges.jpg").list_ids
+    >>> open_inputs("examples/scenes/oranges.jpg").ids
     ['oranges.jpg']
     """
     alone = is_place(images) or hasattr(images, "shape") or not isinstance(images, Iterable)

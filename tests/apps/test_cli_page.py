@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import typer.main
+from tests.support.docs import load_docs_script
 
 from annofree.apps.cli import app
 
 ROOT = Path(__file__).parents[2]
-
-
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def words(text: str) -> str:
@@ -27,7 +18,7 @@ def words(text: str) -> str:
 
 
 def test_the_page_of_commands_is_not_stale() -> None:
-    made = script()
+    made = load_docs_script("make_cli")
     page = made.PAGE.read_text(encoding="utf-8")
     sections = dict(re.findall(r"^#+ (annofree[^\n]*)\n\n```text\n(.*?)```$", page, re.MULTILINE | re.DOTALL))
     known = {" ".join(path): command for path, command in made.commands(typer.main.get_command(app), ("annofree",))}
@@ -43,6 +34,6 @@ def test_the_page_of_commands_is_not_stale() -> None:
 
 
 def test_the_page_is_made_alike_at_any_width() -> None:
-    made = script()
+    made = load_docs_script("make_cli")
     page = made.page()
     assert page.count("```text") > 25 and max(map(len, page.splitlines())) <= 130

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.support.prompts import plain_prompts
 
 from annofree.detections.prompting import draw_masks
 from annofree.protocols import Embedding, PromptedMasks
-from annofree.structures import BoolArray, FloatArray
+from annofree.structures import BoolArray
 from annofree.testing.fakes import FakeSam
 
 SIZE = (20, 30)
@@ -34,16 +35,9 @@ class Scripted(FakeSam):
         self.answers = list(answers)
         self.asked: list[tuple[Any, Any]] = []
 
-    def predict_masks(
-        self,
-        embedding: Embedding,
-        *,
-        boxes: FloatArray | None = None,
-        points: FloatArray | None = None,
-        multimask: bool = False,
-    ) -> PromptedMasks:
+    def predict_masks(self, embedding: Embedding, **prompts: Any) -> PromptedMasks:
         assert embedding.size == SIZE
-        self.asked.append((None if boxes is None else boxes.tolist(), None if points is None else points.tolist()))
+        self.asked.append(plain_prompts(prompts))
         answer = self.answers.pop(0)
         masks = torch.from_numpy(np.stack([answer, ~answer, ~answer], 1))
         return PromptedMasks(masks, torch.ones(masks.shape[:2]))

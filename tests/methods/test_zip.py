@@ -9,13 +9,14 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from tests.support.prompts import plain_prompts
 from torch import Tensor
 
 from annofree.errors import InputError
 from annofree.fragments.clusters import Init, Seeding
 from annofree.methods.zip import VARIANTS, Coarse, Zip, ZipSettings
 from annofree.protocols import Embedding, PromptedMasks, Segmenter
-from annofree.structures import Detections, FeatureMap, FloatArray, Image, Vocabulary
+from annofree.structures import Detections, FeatureMap, Image, Vocabulary
 from annofree.testing.conformance import CHECKS, check_known_answers
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import BACKGROUND, COLORS, NAMES, PaperScene, draw_paper_scenes
@@ -110,16 +111,9 @@ class Recording(FakeSam):
     def __init__(self) -> None:
         self.asked: list[tuple[Any, Any]] = []
 
-    def predict_masks(
-        self,
-        embedding: Embedding,
-        *,
-        boxes: FloatArray | None = None,
-        points: FloatArray | None = None,
-        multimask: bool = False,
-    ) -> PromptedMasks:
-        self.asked.append((None if boxes is None else boxes.tolist(), None if points is None else points.tolist()))
-        return super().predict_masks(embedding, boxes=boxes, points=points, multimask=multimask)
+    def predict_masks(self, embedding: Embedding, **prompts: Any) -> PromptedMasks:
+        self.asked.append(plain_prompts(prompts))
+        return super().predict_masks(embedding, **prompts)
 
 
 def prompted(settings: ZipSettings) -> tuple[list[tuple[Any, Any]], Detections]:

@@ -8,10 +8,7 @@ from annofree.apps.cli.help import PlainCommand, PlainGroup
 from annofree.apps.cli.train_commands.detector import detector
 from annofree.apps.cli.train_commands.found import found
 from annofree.apps.cli.train_commands.selfmask import selfmask
-from annofree.apps.cli.train_commands.tiny_clip import tiny_clip
-from annofree.apps.cli.train_commands.tiny_clip_vit import tiny_clip_vit
-from annofree.apps.cli.train_commands.tiny_dino import tiny_dino
-from annofree.apps.cli.train_commands.tiny_sam import tiny_sam
+from annofree.apps.cli.train_commands.tiny import TINY_COMMANDS
 from annofree.apps.cli.train_commands.zutis import zutis
 
 __all__ = ["train"]
@@ -23,7 +20,5 @@ train.command(cls=PlainCommand)(detector)
 train.command(cls=PlainCommand)(zutis)
 train.command(cls=PlainCommand)(selfmask)
 train.command(cls=PlainCommand)(found)
-train.command(cls=PlainCommand)(tiny_clip)
-train.command(cls=PlainCommand)(tiny_clip_vit)
-train.command(cls=PlainCommand)(tiny_sam)
-train.command(cls=PlainCommand)(tiny_dino)
+for name, command in TINY_COMMANDS.items():
+    train.command(name, cls=PlainCommand)(command)

@@ -32,8 +32,8 @@ from annofree.io.images import read_image
 from annofree.runs.batch_encoder import BatchEncoder
 from annofree.runs.config import EncodingSource, RunConfig, size_chunks
 from annofree.runs.inputs import find_source
-from annofree.runs.relabel import StoredEncodings
 from annofree.runs.run import Run
+from annofree.runs.stored_encodings import StoredEncodings
 from annofree.runs.tasks import Tasks
 from annofree.structures import Detections, Image, Vocabulary
 

@@ -13,8 +13,8 @@ from tests.support.recipes import recipe_head, reproduced
 
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
-from annofree.pipelines.training.makings import read_making
-from annofree.pipelines.training.zutis import measure_archive, measure_masks
+from annofree.pipelines.training.stages import read_making
+from annofree.pipelines.training.zutis_stages import measure_archive, measure_masks
 from annofree.retrieval.archive import Archive, MaskWriter, Member, PseudoMask
 from annofree.structures import Detections
 

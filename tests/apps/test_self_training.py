@@ -13,8 +13,8 @@ from tests.support.recipes import recipe_head, reproduced
 
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
-from annofree.pipelines.training.makings import read_making
 from annofree.pipelines.training.self_training import measure_labels
+from annofree.pipelines.training.stages import read_making
 from annofree.structures import Detections
 
 VALIDATION = Path(__file__).parents[2] / "examples" / "validation"

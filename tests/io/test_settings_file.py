@@ -19,7 +19,7 @@ from annofree.io.settings_file import check_fields, check_type, read_toml
 from annofree.methods.build import change_settings
 from annofree.methods.policies import resolve_policy
 from annofree.methods.registry import METHODS
-from annofree.pipelines.training.makings import read_making
+from annofree.pipelines.training.stages import read_making
 from annofree.training.detector.recipe import DetectorRecipe
 from annofree.training.zutis.recipe import ZutisRecipe
 

@@ -29,7 +29,7 @@ from annofree.runs.batch_encoder import BatchEncoder, EncodeResult, Entry
 from annofree.runs.clock import PARTS, StageTimer
 from annofree.runs.config import RunConfig
 from annofree.runs.inputs import find_source
-from annofree.runs.merge import merge_runs
+from annofree.runs.merge_shards import merge_runs
 from annofree.runs.run import Run
 from annofree.runs.store import layout as run_folder
 from annofree.runs.store.chunks import Chunks

@@ -13,10 +13,10 @@ import pytest
 from annofree.formats.coco import CocoFile
 from annofree.formats.registry import export
 from annofree.ops.palette import Color, make_palette, to_hex
-from annofree.runs.report import write_report
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.names import ResultNames
 from annofree.runs.store.results import average_shares
+from annofree.runs.write_report import write_report
 from annofree.structures import Detections, Image, LabelMap
 
 NAMES = ("cat", "dog", "cow", "owl")

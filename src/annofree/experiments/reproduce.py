@@ -171,7 +171,7 @@ def _measure_runs(plan: Recipe, asked: _Request) -> _Measured:
 def _make(plan: Recipe, out: Path, asked: _Request) -> Figures:
     """Make what a recipe needs before it measures, and return the figures of the stages."""
     from annofree.methods.components import resolve_device
-    from annofree.pipelines.training.makings import read_making
+    from annofree.pipelines.training.stages import read_making
 
     @contextmanager
     def show(what: str) -> Iterator[Callable[[int, int], None]]:

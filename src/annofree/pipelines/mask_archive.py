@@ -82,7 +82,7 @@ def mask_archive(
     images = Archive.read(folder)
     source = _source(by, models, None if weights is None else Path(weights), side, device)
     from annofree.retrieval.mask_sheets import write_mask_sheets
-    from annofree.runs.mask_archive import mask_archive as write_masks
+    from annofree.runs.archive_masks import mask_archive as write_masks
 
     about = {"by": by, "refine": refine, "model": source.provenance}
     with MaskWriter(folder, about) as writer:

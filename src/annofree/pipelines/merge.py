@@ -32,6 +32,6 @@ def merge(
     folders = [Path(run) for run in runs]
     for folder in folders:
         Chunks(folder).require_begun()  # before anything heavy is imported
-    from annofree.runs.merge import merge_runs as join
+    from annofree.runs.merge_shards import merge_runs as join
 
     return join(folders, Path(out), on_progress=callbacks.on_progress, clock=clock)

@@ -57,7 +57,7 @@ def relabel(
     if presence not in PRESENCE:
         raise build_unknown_error("way to tell presence", presence, PRESENCE)
     run, out, vocabulary = Path(run), Path(out), Vocabulary.of(classes)
-    from annofree.runs.relabel import read_settings
+    from annofree.runs.stored_encodings import read_settings
 
     settings = read_settings(run)
     if out.resolve() == run.resolve():
@@ -100,9 +100,9 @@ def _run(
     callbacks: Callbacks,
 ) -> Run:
     from annofree.runs.config import RunConfig
-    from annofree.runs.relabel import read_shard
     from annofree.runs.run import Run
     from annofree.runs.store.chunks import Chunks
+    from annofree.runs.stored_encodings import read_shard
 
     request = RunConfig(
         out,
@@ -123,7 +123,7 @@ def _run(
 def _execute(folder: Path, run: Run, plan: Plan, clock: StageTimer | None, fresh: bool) -> RunResult:
     from annofree.methods.components import resolve_device
     from annofree.runs.clock import StageTimer
-    from annofree.runs.relabel import StoredEncodings
+    from annofree.runs.stored_encodings import StoredEncodings
 
     request, tasks = run.request, plan.load_tasks(run.request.vocabulary)
     remarks = tasks.remarks(request.vocabulary)

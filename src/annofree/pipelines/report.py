@@ -37,7 +37,7 @@ def report(
     folder = Path(run)
     read_about(folder)  # before anything heavy is imported
     opener = find_image_opener(folder, images)
-    from annofree.runs.report import write_report
+    from annofree.runs.write_report import write_report
 
     place = folder / "report" if out is None else Path(out)
     return write_report(folder, place, shown=shown, crops=crops, sheets=sheets, image=opener)

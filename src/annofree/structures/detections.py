@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from annofree.errors import InputError
 from annofree.ops.rle import RLE, compute_rle_areas, compute_rle_boxes, decode_rles, encode_rles
-from annofree.structures.above import import_package, load_notebook_function
 from annofree.structures.arrays import BoolArray, FloatArray, IntArray, to_names
 from annofree.structures.coco_rows import Categories, read_columns, to_rows
 from annofree.structures.detection_checks import check_detections, check_masks
+from annofree.structures.lazy_imports import import_package, load_notebook_function
 from annofree.structures.selection import Selection, select_rows
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.structures.above import load_notebook_function, save_label_map
 from annofree.structures.arrays import check_names, describe_value
+from annofree.structures.lazy_imports import load_notebook_function, save_label_map
 
 if TYPE_CHECKING:
     import PIL.Image

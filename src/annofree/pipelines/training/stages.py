@@ -8,7 +8,7 @@ from typing import Any
 from annofree.errors import InputError, build_unknown_error
 from annofree.io.settings_file import check_fields
 from annofree.pipelines.training.self_training import SelfTrainingMaking
-from annofree.pipelines.training.zutis import ZutisMaking
+from annofree.pipelines.training.zutis_stages import ZutisMaking
 
 __all__ = ["MAKINGS", "read_making"]
 

@@ -26,7 +26,7 @@ from annofree.retrieval.archive_sheets import write_sheets
 from annofree.retrieval.build_index import build_index
 from annofree.retrieval.open_index import open_index
 from annofree.retrieval.search import retrieve
-from annofree.runs.mask_archive import Refine, mask_archive
+from annofree.runs.archive_masks import Refine, mask_archive
 from annofree.structures import RLE, BoolArray, Vocabulary
 from annofree.training.selfmask.spectral_voting import load_source
 from annofree.training.zutis.recipe import ZutisRecipe

@@ -16,11 +16,11 @@ from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.render.html import assign_class_colors
 from annofree.render.svg import draw_histogram
-from annofree.runs.report import write_report
 from annofree.runs.report_page import explain_scores
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.names import ResultNames
 from annofree.runs.store.summary import RunSummary
+from annofree.runs.write_report import write_report
 from annofree.structures import VOID, Detections, Image, LabelMap
 
 GRAY = Image(np.full((20, 30, 3), 90, np.uint8))

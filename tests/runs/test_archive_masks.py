@@ -17,7 +17,7 @@ from annofree.features.saliency import TokenCutMap
 from annofree.features.selfmask import Salient, SelfMask
 from annofree.ops.rle import decode_rle
 from annofree.retrieval.archive import Archive, MaskWriter, Member, read_masks
-from annofree.runs.mask_archive import Refine, mask_archive, measure_contrast, refine_mask
+from annofree.runs.archive_masks import Refine, mask_archive, measure_contrast, refine_mask
 from annofree.structures import BoolArray, Image
 from annofree.testing.fakes import FakeDino, FakeObjectness
 from annofree.testing.paper_world import BACKGROUND

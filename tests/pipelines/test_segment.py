@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -198,3 +199,27 @@ def test_the_options_are_those_of_the_function() -> None:
     keywords = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name != "out"]
     assert sorted(SegmentOptions.__annotations__) == sorted(keywords)
     assert get_type_hints(RunResult)["out"] is Path
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "expected batch_size of at least 1, got 0"),
+        ({"limit": 0}, "expected limit of at least 1, got 0"),
+        ({"limit": True}, "expected limit of at least 1, got True"),
+        ({"min_score": 7}, "expected min_score from 0 to 1, got 7"),
+        ({"min_score": "x"}, "expected min_score from 0 to 1, got 'x'"),
+        ({"min_score": float("nan")}, "expected min_score from 0 to 1, got nan"),
+        ({"task": []}, "expected a task, got none; name one of instance"),
+        ({"method": 3}, "expected the method by its name or as a folder, got 3"),
+    ],
+)
+def test_numbers_and_words_out_of_range_are_refused(photos: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        annofree.segment(photos, ASKED, **options)
+
+
+@pytest.mark.parametrize("classes", [None, 7, b"dog", {"dog": 1}, ["dog", 7]])
+def test_classes_that_are_no_names_are_refused(photos: Path, classes: Any) -> None:
+    with pytest.raises(InputError, match=r"expected class names as a text|expected each class name as a text, got 7"):
+        annofree.segment(photos, classes)

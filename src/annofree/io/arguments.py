@@ -18,7 +18,8 @@ def check_range(name: str, value: float | None, least: float, most: float | None
     Traceback (most recent call last):
     annofree.errors.InputError: expected held_out from 0 to 1, got 2
     """
-    if value is None or (value >= least and (most is None or value <= most)):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is None or (is_number and value >= least and (most is None or value <= most)):
         return
     wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
-    raise InputError(f"expected {name} {wanted}, got {value}")
+    raise InputError(f"expected {name} {wanted}, got {value!r}")

@@ -20,7 +20,7 @@ def export(
     run: str | Path,
     out: str | Path,
     *,
-    format_: str,
+    format: str,  # noqa: A002 -- the word of the option
     images: str = "none",
     image_root: str | Path | None = None,
     callbacks: Callbacks = Callbacks(),
@@ -32,17 +32,17 @@ def export(
     Raises InputError for an unknown format, a run without instances, and a folder that cannot be written to; then nothing is
     written.
 
-    >>> export("examples", "exported", format_="coko")
+    >>> export("examples", "exported", format="coko")
     Traceback (most recent call last):
     annofree.errors.InputError: unknown format 'coko'; did you mean 'coco'? Known: ...
     """
     from annofree.formats.registry import export as write
     from annofree.formats.registry import find_format
 
-    find_format(format_)  # before anything is read
+    find_format(format)  # before anything is read
     root = None if image_root is None else Path(image_root)
     found = _instances(Path(run))
-    return write(found, format_, Path(out), images=images, image_root=root, on_progress=callbacks.on_progress)  # type: ignore[arg-type]  # it checks
+    return write(found, format, Path(out), images=images, image_root=root, on_progress=callbacks.on_progress)  # type: ignore[arg-type]  # it checks
 
 
 def _instances(run: Path) -> AnnotatedImages:

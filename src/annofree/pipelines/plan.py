@@ -59,6 +59,8 @@ class Plan:
     policy: str = "all"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.method, str | None):
+            raise InputError(f"expected the method by its name or as a folder, got {self.method!r}")
         for what, value, known in (
             ("precision", self.precision, PRECISIONS),
             ("policy", self.policy, POLICIES),
@@ -177,6 +179,8 @@ class Plan:
 def parse_tasks(task: str | Iterable[str]) -> tuple[str, ...]:
     """Read tasks, joined by commas or listed; raises InputError for an unknown one."""
     wanted = _parse_names(task)
+    if not wanted:
+        raise InputError(f"expected a task, got none; name one of {', '.join(TASKS)}")
     for part in wanted:
         if part not in TASKS:
             raise build_unknown_error("task", part, TASKS)

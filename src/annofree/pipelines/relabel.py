@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError, build_unknown_error
+from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
 from annofree.pipelines.plan import Plan, parse_negatives, parse_stuff
 from annofree.pipelines.segment import RunResult, execute, parse_overlaps, report_complete
@@ -56,6 +57,7 @@ def relabel(
     """
     if presence not in PRESENCE:
         raise build_unknown_error("way to tell presence", presence, PRESENCE)
+    check_range("min_score", min_score, 0, 1)
     run, out, vocabulary = Path(run), Path(out), Vocabulary.of(classes)
     from annofree.runs.stored_encodings import read_settings
 

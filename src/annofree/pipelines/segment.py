@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from annofree.errors import InputError
+from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
 from annofree.pipelines.plan import Plan, parse_negatives, parse_stuff, parse_tasks
 from annofree.structures import Vocabulary
@@ -166,6 +167,9 @@ def segment(
     ('oranges.jpg', {'orange'})
     """
     vocabulary = Vocabulary.of(classes)
+    check_range("batch_size", batch_size, 1)
+    check_range("limit", limit, 1)
+    check_range("min_score", min_score, 0, 1)
     plan = Plan(
         parse_tasks(task),
         method,

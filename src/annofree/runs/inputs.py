@@ -68,7 +68,8 @@ def open_inputs(images: ImageInput | Iterable[ImageInput], exclude: Path | None 
     >>> open_inputs("examples/scenes/oranges.jpg").ids
     ['oranges.jpg']
     """
-    alone = is_place(images) or hasattr(images, "shape") or not isinstance(images, Iterable)
+    alone = is_place(images) or hasattr(images, "shape") or isinstance(images, bytes | Mapping)
+    alone = alone or not isinstance(images, Iterable)
     given: list[ImageInput] = [images] if alone else list(images)  # type: ignore[list-item, arg-type]
     places = [one for one in given if is_place(one)]
     held = [one for one in given if not is_place(one)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -38,8 +38,10 @@ class Vocabulary:
         """Read a vocabulary from 'dog, cat: kitten | tabby', or from a list of such entries."""
         if isinstance(classes, Vocabulary):
             return classes
-        entries = classes.split(",") if isinstance(classes, str) else list(classes)
-        return cls.from_entries(_entry(e) for e in entries)
+        entries = classes.split(",") if isinstance(classes, str) else classes
+        if isinstance(entries, bytes | Mapping) or not isinstance(entries, Iterable):
+            raise InputError(f'expected class names as a text such as "dog, cat" or a list, got {type(classes).__name__}')
+        return cls.from_entries(_entry(entry) for entry in entries)
 
     @classmethod
     def from_entries(cls, entries: Iterable[tuple[str, ...]]) -> Vocabulary:
@@ -67,5 +69,7 @@ class Vocabulary:
 
 
 def _entry(text: str) -> tuple[str, ...]:
+    if not isinstance(text, str):
+        raise InputError(f"expected each class name as a text, got {text!r}")
     name, colon, rest = text.partition(":")
     return tuple(" ".join(word.split()) for word in ([name, *rest.split("|")] if colon else [name]))

@@ -18,5 +18,5 @@ def export(run: RunFolder, format_: Format, out: NewFolder, images: Images = "no
     Example: annofree export out --format yolo-seg --out yolo
     """
     with show_progress("images written and read back") as show:
-        report = pipeline.export(run, out, format_=format_, images=images, image_root=image_root, callbacks=show.callbacks)
+        report = pipeline.export(run, out, format=format_, images=images, image_root=image_root, callbacks=show.callbacks)
     print(f"{report.as_table()}\nwritten: {out}")

@@ -336,7 +336,7 @@ UNKNOWN: dict[str, tuple[list[str], list[str]]] = {
     "method": (["--method", "zipp"], ["unknown method 'zipp'; did you mean 'zip'?"]),
     "models": (["--models", "tinny"], ["unknown models preset 'tinny'; did you mean 'tiny'?"]),
     "variant": (["--variant", "papr"], ["unknown variant of zip 'papr'; did you mean 'paper'?"]),
-    "device": (["--device", "gpu"], ["expected a device such as auto, cpu or cuda, got 'gpu'"]),
+    "device": (["--device", "gpu"], ["unknown device 'gpu'", "Known: auto, cpu, cuda"]),
 }
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from annofree.runs.tasks import Tasks
     from annofree.structures import Vocabulary
 
-__all__ = ["DEFAULTS", "PRECISIONS", "TASKS", "Plan", "parse_negatives", "parse_stuff", "parse_tasks"]
+__all__ = ["DEFAULTS", "DEVICES", "PRECISIONS", "TASKS", "Plan", "parse_negatives", "parse_stuff", "parse_tasks"]
 
 DEFAULTS = {"instance": "zip", "semantic": "clip_diy"}
 """Who does a task that no method was named for, where the whole ranking is asked for; else the preset says it."""
@@ -29,6 +29,9 @@ TASKS = ("instance", "semantic", "panoptic")
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 """What CLIP's image tower can compute in."""
+
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "meta")
+"""Kinds of devices, perhaps with a number behind a colon; whether one is there is asked of torch, later."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Plan:
             ("precision", self.precision, PRECISIONS),
             ("policy", self.policy, POLICIES),
             ("objectness source", self.objectness, tuple(OBJECTNESS_ROLES)),
+            ("device", self.device.split(":")[0], DEVICES),
         ):
             if value not in known:
                 raise build_unknown_error(what, value, known)

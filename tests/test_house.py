@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import annofree
 
 HOUSE = Path(annofree.__file__).parent
 COMMANDS = (HOUSE / "apps" / "cli" / "commands", HOUSE / "apps" / "cli" / "train_commands")
+TESTS = Path(__file__).parent
 MOST_FILES, MOST_LEVELS, MOST_LINES = 20, 3, 60
 
 
@@ -31,3 +33,13 @@ def test_rooms_are_three_levels_deep_at_most() -> None:
 def test_a_command_parses_calls_and_prints() -> None:
     lines = {path.stem: len(path.read_text(encoding="utf-8").splitlines()) for room in COMMANDS for path in room.glob("*.py")}
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
+
+
+def test_tests_share_builders_through_support_alone() -> None:
+    imports = re.compile(r"^\s*(?:from|import) (tests\.(?!support)[\w.]+)", re.MULTILINE)
+    wrong = {
+        str(path.relative_to(TESTS)): found
+        for path in sorted(TESTS.rglob("*.py"))
+        if (found := imports.findall(path.read_text(encoding="utf-8")))
+    }
+    assert wrong == {}, "move what two tests share to tests/support"

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import pytest
+from tests.support.cli import Cli, Said
 
 from annofree.apps.cli import main
-
-
-class Said(NamedTuple):
-    code: Any
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import PIL.Image
 import pytest
-from tests.apps.conftest import Cli
+from tests.support.cli import Cli
 
 from annofree.formats.coco import CocoFile
 

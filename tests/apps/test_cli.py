@@ -14,8 +14,9 @@ import numpy as np
 import PIL.Image
 import pytest
 from pycocotools.coco import COCO
-from tests.apps.conftest import Cli, Said
-from tests.drawing import drawing
+from tests.support.cli import Cli, Said
+from tests.support.drawing import drawing
+from tests.support.fresh_process import CALLS
 from tests.support.paper import write_scenes
 from tests.support.recipes import recipe_head
 
@@ -617,23 +618,6 @@ HEAVY = [
     ),
     *("PIL", "pycocotools", "faster_coco_eval", "sklearn", "matplotlib", "onnxruntime", "faiss", "pyarrow"),
 ]
-
-CALLS = """
-import contextlib, io, json, sys
-from annofree.apps.cli import main
-
-calls, heavy = json.loads(sys.argv[1])
-said = []
-for call in calls:
-    sys.argv, out, code = ["annofree", *call], io.StringIO(), None
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-    said.append([code, out.getvalue(), [name for name in heavy if name in sys.modules]])
-print(json.dumps(said))
-"""
 
 
 def test_help_and_wrong_calls_import_nothing_heavy(places: dict[str, Path]) -> None:

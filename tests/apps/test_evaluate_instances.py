@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.apps.conftest import Cli
+from tests.support.cli import Cli
 
 from annofree.formats.coco import CocoFile
 

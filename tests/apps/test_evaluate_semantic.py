@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from tests.apps.conftest import Cli, Said
+from tests.support.cli import Cli, Said
 from tests.support.recipes import recipe_head
 
 import annofree.experiments.measure

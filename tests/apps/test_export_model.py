@@ -11,7 +11,7 @@ from typing import Any
 import PIL.Image
 import pytest
 import torch
-from tests.apps.conftest import Cli
+from tests.support.cli import Cli
 from tests.support.small_detector import TINY, untrained
 
 from annofree.detectors.checkpoint import save_detector

@@ -6,30 +6,15 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Any
 
 import pytest
-import typer.main
 from rich.table import Table
-from tests.apps.conftest import Cli
+from tests.support.cli import Cli
+from tests.support.command_tree import ALL, LEAVES
 
-from annofree.apps.cli import app
 from annofree.apps.cli.progress import show_progress
 from annofree.apps.cli.tables import open_console
-
-
-def commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """All commands and groups, by the words that call them."""
-    command = command or typer.main.get_command(app)
-    yield path, command
-    for name, below in getattr(command, "commands", {}).items():
-        yield from commands(below, (*path, name))
-
-
-ALL = dict(commands())
-LEAVES = [path for path, command in ALL.items() if not hasattr(command, "commands")]
 
 
 def words(text: str) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.apps.conftest import Cli
-from tests.drawing import drawing
+from tests.support.cli import Cli
+from tests.support.drawing import drawing
 from tests.support.recipes import recipe_head, reproduced
 
 from annofree.errors import InputError

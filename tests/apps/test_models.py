@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from huggingface_hub import constants
 from safetensors.numpy import save
-from tests.apps.conftest import Cli, Said
+from tests.support.cli import Cli, Said
 from tests.support.models import empty_hub
 
 from annofree.hub.cards import BUNDLED, list_known_cards

@@ -14,8 +14,8 @@ import PIL.Image
 import pytest
 import torch
 import typer
-from tests.apps.conftest import Cli, Said
 from tests.support.alike import assert_same_rows
+from tests.support.cli import Cli, Said
 from tests.support.paper import write_scenes
 from typer.testing import CliRunner
 

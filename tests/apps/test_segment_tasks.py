@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from tests.apps.conftest import Cli, Said
+from tests.support.cli import Cli, Said
 
 from annofree.detections.panoptic import PanopticMap, merge_panoptic
 from annofree.formats.label_maps import ClassList, read_label_map

@@ -13,9 +13,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from tests.apps.conftest import Cli
-from tests.drawing import drawing
 from tests.support import detector_training, zutis_training
+from tests.support.cli import Cli
+from tests.support.drawing import drawing
 
 from annofree.apps.cli.commands.finetune import finetune
 from annofree.apps.cli.commands.pseudo_label import pseudo_label

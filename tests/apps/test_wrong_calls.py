@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import typer.main
-from tests.apps.test_cli import CALLS
-from tests.apps.test_help import LEAVES
+from tests.support.command_tree import LEAVES
+from tests.support.fresh_process import CALLS
 
 from annofree.apps.cli import app
 

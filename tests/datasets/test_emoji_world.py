@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from pycocotools import mask as coco_mask
-from tests.drawing import drawing
+from tests.support.drawing import drawing
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 from annofree.datasets.emoji import world as emoji_world

@@ -1,3 +1,5 @@
+from tests.support.indexing import Colors, content
+
 """Indices: what is written, that a kill costs nothing, and what is refused."""
 
 import json
@@ -5,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from torch import Tensor
 
 from annofree.errors import InputError
 from annofree.io.image_sources import Source
@@ -21,30 +21,6 @@ from annofree.retrieval.build_index import build_index
 from annofree.retrieval.open_index import open_index
 from annofree.structures import Image
 from annofree.testing.tolerances import assert_close
-
-
-@dataclass
-class Colors:
-    """A CLIP that sees the mean colour; a picture 13 px wide makes numbers that are not finite."""
-
-    name: str = "colours"
-    batches: list[int] = field(default_factory=list)
-    seen: list[str] = field(default_factory=list)
-
-    @property
-    def dimension(self) -> int:
-        return 3
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        return {"name": self.name, "sha256": {"weights": self.name}}
-
-    def encode_image(self, images: Sequence[Image]) -> Tensor:
-        self.batches.append(len(images))
-        self.seen += [image.id for image in images]
-        means = torch.tensor(np.stack([image.pixels.mean((0, 1)) for image in images])) + 1
-        means[[image.size[1] == 13 for image in images]] = torch.nan
-        return torch.nn.functional.normalize(means, dim=1)
 
 
 def pictures(folder: Path, count: int, broken: Sequence[int] = (), odd: Sequence[int] = ()) -> Path:
@@ -56,10 +32,6 @@ def pictures(folder: Path, count: int, broken: Sequence[int] = (), odd: Sequence
         if i in broken:
             path.write_bytes(b"no picture")
     return folder
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_progress_goes_on_from_what_an_earlier_call_did(tmp_path: Path) -> None:
@@ -207,7 +179,7 @@ def test_an_index_that_is_none_or_not_complete_is_refused(tmp_path: Path) -> Non
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.retrieval.test_index import Colors, content
+from tests.support.indexing import Colors, content
 from annofree.retrieval.build_index import build_index
 from annofree.io.image_sources import Source
 

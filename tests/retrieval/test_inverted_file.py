@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.retrieval.test_search import AXES, VECTORS, index_of, unit
+from tests.support.vectors import AXES, VECTORS, index_of, unit
 
 from annofree.errors import InputError, MissingError
 from annofree.retrieval.inverted_file import search_inverted_file

@@ -7,25 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from tests.support.vectors import AXES, VECTORS, Words, index_of, unit
 
 from annofree.errors import InputError
-from annofree.retrieval.index import Index, Shard
+from annofree.retrieval.index import Index
 from annofree.retrieval.ranking import Ranking
 from annofree.retrieval.search import find_repeated_rows, retrieve, search
 from annofree.structures import BoolArray, FloatArray, Vocabulary
 from annofree.testing.tolerances import assert_close
-
-
-def index_of(folder: Path, *blocks: Any, ids: Sequence[str] | None = None, unit: bool = True, dtype: Any = np.float16) -> Index:
-    """An index of given embeddings, a shard a block."""
-    shards: list[Shard] = []
-    for number, block in enumerate(blocks):
-        path, first = folder / f"{number}.npy", sum(s.rows for s in shards)
-        np.save(path, np.asarray(block, dtype))
-        names = list(ids or map(str, range(first + len(block))))[first : first + len(block)]
-        shards.append(Shard.open(path, first, lambda names=names: names, unit=unit))  # type: ignore[misc]
-    return Index(folder, tuple(shards), None)
 
 
 def slow(index: Index, queries: FloatArray, k: int, without: BoolArray | None = None) -> list[Ranking]:
@@ -46,10 +35,6 @@ def assert_same(one: Sequence[Ranking], other: Sequence[Ranking]) -> None:
         # in one order, for both sum in float64 and then round: what float32 cannot tell apart is a tie for both
         assert a.rows.tolist() == b.rows.tolist()
         assert_close(a.scores, b.scores)
-
-
-def unit(values: Any) -> FloatArray:
-    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12), np.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -176,20 +161,6 @@ def test_equal_sums_do_not_make_rows_equal(tmp_path: Path, monkeypatch: pytest.M
 def test_repeated_ids_are_repeated_rows(tmp_path: Path) -> None:
     index = index_of(tmp_path, np.eye(4)[:2], np.eye(4)[2:], ids=["a", "b", "a", "c"])
     assert find_repeated_rows(index).tolist() == [False, False, True, False]
-
-
-class Words:
-    """Text features by name."""
-
-    def __init__(self, **features: Any) -> None:
-        self.features = features
-
-    def encode_text(self, vocabulary: Vocabulary) -> Tensor:
-        return torch.tensor(np.stack([self.features[name] for name in vocabulary.names]), dtype=torch.float32)
-
-
-AXES = Words(x=np.eye(3)[0], y=np.eye(3)[1], z=np.eye(3)[2])
-VECTORS = unit(np.array([[3, 1, 0], [1, 3, 0], [3, 1, 0], [1, 1, 0], [2, 1, 0]]))
 
 
 def test_an_archive_has_the_best_of_each_name(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
-from tests.structures.test_detections import NAMES, SIZE, detections, some
+from tests.support.detections import NAMES, SIZE, detections, some
 
 from annofree.errors import InputError, MissingError
 from annofree.structures import Detections

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from tests.support.detector_training import NAMES, TOML, write_labels
 from tests.support.trainings import curve, quiet, train_in_two
-from tests.training.two_processes import assert_same_curves, by_two_processes
+from tests.support.two_processes import assert_same_curves, by_two_processes
 from torch import nn
 
 from annofree.datasets.labeled import Labeled

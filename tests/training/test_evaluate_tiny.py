@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tests.drawing import drawing
+from tests.support.drawing import drawing
 from torch import Tensor
 
 from annofree.datasets.emoji.world import CATEGORIES, Scene, SceneObject

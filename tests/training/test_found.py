@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from tests.drawing import drawing
+from tests.support.drawing import drawing
 from torch import Tensor, nn
 
 from annofree.datasets.emoji.world import SPLITS, World

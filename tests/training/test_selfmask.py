@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from tests.drawing import drawing
+from tests.support.drawing import drawing
 
 from annofree.errors import ImageError, InputError
 from annofree.features.selfmask import SelfMask, load_selfmask

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.drawing import drawing
+from tests.support.drawing import drawing
 from torch.nn import functional as F
 
 from annofree.datasets.emoji.world import CATEGORIES, World

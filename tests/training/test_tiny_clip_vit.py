@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.drawing import drawing
+from tests.support.drawing import drawing
 from torch import Tensor
 from torch.nn import functional as F
 

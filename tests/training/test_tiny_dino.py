@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from tests.drawing import drawing
+from tests.support.drawing import drawing
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.drawing import drawing
+from tests.support.drawing import drawing
 
 from annofree.errors import InputError
 from annofree.training.engine.checkpoint import LOG, read_log

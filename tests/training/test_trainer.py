@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.toy_run import draw, run, toy
-from tests.training.toy_run import main as train_toy
-from tests.training.two_processes import assert_same_curves
+from tests.support.toy_run import draw, run, toy
+from tests.support.toy_run import main as train_toy
+from tests.support.two_processes import assert_same_curves
 from torch import Tensor, nn
 
 from annofree.errors import InputError, MissingError

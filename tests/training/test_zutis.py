@@ -11,8 +11,8 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 from tests.support.trainings import curve, quiet, train_in_two
+from tests.support.two_processes import assert_same_curves, by_two_processes
 from tests.support.zutis_training import NAMES, SIDE, TOML, write_archive, write_clip
-from tests.training.two_processes import assert_same_curves, by_two_processes
 from torch import Tensor
 from torch.nn import functional as F
 

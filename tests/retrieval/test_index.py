@@ -1,5 +1,3 @@
-from tests.support.indexing import Colors, content
-
 """Indices: what is written, that a kill costs nothing, and what is refused."""
 
 import json
@@ -14,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from tests.support.indexing import Colors, content
 
 from annofree.errors import InputError
 from annofree.io.image_sources import Source

@@ -62,7 +62,7 @@ class VisionLanguage(Described, Protocol):
 
     @property
     def side(self) -> int:
-        """Side in px of the squares that it looks at, to which ``squares`` brings others."""
+        """Side in px of the squares that it looks at, to which ``encode_squares`` brings others."""
         ...
 
     @property

@@ -208,7 +208,7 @@ def test_prompts_of_several_kinds_in_one_call(sam: Sam) -> None:
     embeddings = sam.embed(images)
     given_boxes = [boxes((10, 5, 40, 40)), None, boxes((3, 3, 40, 30), (0, 0, 20, 20)), None]
     given_points = [None, points((20, 30)), points((30, 20), (5, 5)), None]
-    drawn = sam.predict_masks_batch(embeddings, boxes=given_boxes, points=given_points, many=True)
+    drawn = sam.predict_masks_batch(embeddings, boxes=given_boxes, points=given_points, multimask=True)
     assert [len(d.masks) for d in drawn] == [1, 1, 2, 0]
     for found, e, b, p in zip(drawn, embeddings, given_boxes, given_points, strict=True):
         alone = sam.predict_masks(e, boxes=b, points=p, multimask=True)

@@ -177,8 +177,8 @@ class PublishedRecipe:
     ) -> dict[str, Figures]:
         """Run the recipe and return its figures by run, in percent; ``limit`` takes the first images only.
 
-        ``on_run`` hears of each run before its models are loaded.  One image is in memory at a time.  Raises what ``located``
-        does, before any model is loaded.
+        ``on_run`` hears of each run before its models are loaded.  One image is in memory at a time.  Raises what
+        ``locate_data`` does, before any model is loaded.
         """
         places, runs = self.locate_data(root, only), self.select_runs(only)
         for run in runs:

@@ -32,7 +32,8 @@ CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 Tower = ResNetTower | VitTower
-"""What has ``whole``, ``dense``, ``conv4``, ``patches``, ``keys``, ``stride``, ``native`` and ``dimension``.
+"""What has ``encode_image``, ``encode_dense``, ``extract_conv4``, ``extract_patches``, ``extract_keys``, ``stride``, ``native`` and
+``dimension``.
 
 Those that a kind of tower does not have raise InputError, naming what has them.
 """

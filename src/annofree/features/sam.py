@@ -103,7 +103,7 @@ class Sam:
         labels: npt.NDArray[np.integer] | None = None,
         multimask: bool = False,
     ) -> PromptedMasks:
-        """Predict one mask per prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image.
+        """Predict one mask per prompt, or three with ``multimask``; boxes (P, 4) and points (P, 2) x y in px of the image.
 
         Several points per prompt are (P, n, 2), with ``labels`` (P, n): 1 foreground (the default), 0 background.
         Raises InputError for other shapes or numbers.
@@ -126,9 +126,9 @@ class Sam:
         boxes: Sequence[Floats | None] | None = None,
         points: Sequence[Floats | None] | None = None,
         labels: Sequence[npt.NDArray[np.integer] | None] | None = None,
-        many: bool = False,
+        multimask: bool = False,
     ) -> list[PromptedMasks]:
-        """Predict masks in several images with few decoder calls; takes the arguments of ``draw``, one entry per image.
+        """Predict masks in several images with few decoder calls; takes its arguments, one entry per image.
 
         No prompt is padded, since padding takes part in the attention: prompts of one kind are decoded together, each with
         the embedding of its own image.  Raises InputError unless there are as many entries as images.
@@ -138,20 +138,20 @@ class Sam:
         if any(len(c) != len(embeddings) for c in columns):
             raise InputError(f"expected prompts for {len(embeddings)} images, got {[len(c) for c in columns]}")
         prompts = [Prompts.of(*p) for p in zip(*columns, strict=True)]
-        answers = {i: _nothing(e.size, many) for i, e in enumerate(embeddings) if not len(prompts[i])}
+        answers = {i: _nothing(e.size, multimask) for i, e in enumerate(embeddings) if not len(prompts[i])}
         for kind in sorted({p.kind for p in prompts if len(p)}):
             members = [i for i, p in enumerate(prompts) if len(p) and p.kind == kind]
-            drawn = self._together([embeddings[i] for i in members], [prompts[i] for i in members], many)
+            drawn = self._together([embeddings[i] for i in members], [prompts[i] for i in members], multimask)
             answers.update(zip(members, drawn, strict=True))
         return [answers[i] for i in range(len(embeddings))]
 
-    def _together(self, embeddings: list[Embedding], prompts: list[Prompts], many: bool) -> list[PromptedMasks]:
+    def _together(self, embeddings: list[Embedding], prompts: list[Prompts], multimask: bool) -> list[PromptedMasks]:
         counts = [len(p) for p in prompts]
         placed = [p.to_square(self._frame.scale(e.size), self.device) for p, e in zip(prompts, embeddings, strict=True)]
         levels = [torch.cat(same) for same in zip(*(e.state for e in embeddings), strict=True)]
         owner = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self.device)
         parts = [
-            self._decoded([level[rows] for level in levels], piece.to_inputs(batched=True), many)
+            self._decoded([level[rows] for level in levels], piece.to_inputs(batched=True), multimask)
             for rows, piece in zip(
                 torch.split(owner, _PROMPTS_AT_ONCE), Prompts.joined(placed).split(_PROMPTS_AT_ONCE), strict=True
             )
@@ -168,19 +168,19 @@ class Sam:
             return [found]
         return [found[0], found[1][0]] if self._kind == "sam_hq" else list(found)
 
-    def _decoded(self, state: Sequence[Tensor], prompts: dict[str, Tensor], many: bool) -> tuple[Tensor, Tensor]:
+    def _decoded(self, state: Sequence[Tensor], prompts: dict[str, Tensor], multimask: bool) -> tuple[Tensor, Tensor]:
         """Low-resolution logits (B, P, M, s, s) and qualities (B, P, M) for the embeddings (B, ...) of B images."""
         given: dict[str, Any] = {"image_embeddings": list(state)}
         if self._kind in ("sam", "sam_hq"):
             given = {"image_embeddings": state[0]}
         if self._kind == "sam_hq":
             given["intermediate_embeddings"] = [state[1]]
-        out = self._model(**given, **prompts, multimask_output=many)
+        out = self._model(**given, **prompts, multimask_output=multimask)
         return out.pred_masks, out.iou_scores
 
 
-def _nothing(size: tuple[int, int], many: bool) -> PromptedMasks:
-    m = 3 if many else 1
+def _nothing(size: tuple[int, int], multimask: bool) -> PromptedMasks:
+    m = 3 if multimask else 1
     return PromptedMasks(torch.zeros(0, m, *size, dtype=torch.bool), torch.zeros(0, m), torch.zeros(0, m))
 
 

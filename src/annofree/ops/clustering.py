@@ -12,7 +12,7 @@ __all__ = ["choose_covering_seeds", "choose_linspace_seeds", "choose_plusplus_se
 
 
 def run_kmeans(features: Tensor, centers: Tensor, *, iterations: int = 100, rtol: float = 1e-5, atol: float = 1e-8) -> Tensor:
-    """Cluster ``features`` (n, C) from ``centres`` (K, C) and return labels (n,) int64 in 0 .. K - 1.
+    """Cluster ``features`` (n, C) from ``centers`` (K, C) and return labels (n,) int64 in 0 .. K - 1.
 
     A cluster that loses all its points keeps its center; the run ends when all centers are still to within
     ``rtol`` and ``atol``; the labels are those that the last centers were computed from (as the released demo of Zip).

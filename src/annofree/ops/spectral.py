@@ -74,7 +74,7 @@ def cluster_points(points: Tensor, k: int, generator: torch.Generator, *, restar
 
 
 def _nearest(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest of ``centres`` (R, k, C) to each of ``points`` (N, C), and how far it is, squared; both (R, N)."""
+    """The nearest of ``centers`` (R, k, C) to each of ``points`` (N, C), and how far it is, squared; both (R, N)."""
     distances = (points * points).sum(1)[:, None] - 2 * points @ centers.transpose(1, 2) + centers.square().sum(2)[:, None]
     nearest, labels = distances.min(2)
     return labels, nearest

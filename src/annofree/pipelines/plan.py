@@ -128,7 +128,7 @@ class Plan:
         }
 
     def list_cards(self) -> list[Card]:
-        """The cards of the models that the methods need, and of no others; raises InputError as ``named`` does."""
+        """The cards of the models that the methods need, and of no others; raises InputError as ``resolve_methods`` does."""
         entries = [find_method(name) for name in self.resolve_methods().values()]
         roles = {role for entry in entries for role in entry.list_roles(self.objectness)}
         own = [card for entry in entries for card in entry.cards]

@@ -94,7 +94,7 @@ class Shard:
         return self._made_unit(self.read_raw(start, stop).astype(np.float32), np.arange(start, stop))
 
     def read_vectors_at(self, rows: IntArray) -> FloatArray:
-        """Read some rows of this shard, counted from its own first one, as ``vectors`` does."""
+        """Read some rows of this shard, counted from its own first one, as ``read_vectors`` does."""
         return self._made_unit(self.read_raw(0, self.rows)[rows].astype(np.float32), rows)
 
     def _made_unit(self, read: FloatArray, rows: IntArray) -> FloatArray:

@@ -35,7 +35,7 @@ _FINALS = {"instance": "annotations.json", "panoptic": "panoptic.json", "semanti
 
 @dataclass
 class Run:
-    """A run on its way: ``check``, then ``go``."""
+    """A run on its way: ``check``, then ``execute``."""
 
     request: RunConfig
     callbacks: Callbacks = field(default_factory=Callbacks)

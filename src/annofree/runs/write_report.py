@@ -34,7 +34,7 @@ def write_report(
 
     A run of up to three times ``shown`` images is shown whole; else the ``shown`` most confident, least confident and emptiest,
     each image once.  ``crops`` instances are on the sheet of a class, for the ``sheets`` classes that have the most.  Images
-    are what ``picture`` opens; without it, or where it raises InputError, the run's overlays.  An earlier report is replaced.
+    are what ``image`` opens; without it, or where it raises InputError, the run's overlays.  An earlier report is replaced.
     Raises InputError if ``run`` is no run, and if ``out`` holds something else.
     """
     summary = RunSummary.read(run, best=crops)

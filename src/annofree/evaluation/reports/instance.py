@@ -30,7 +30,7 @@ __all__ = [
 _APS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "APs", "ap_medium": "APm", "ap_large": "APl"}
 
 ORACLE_HEADS = ("", "AP", "gained", "F1", "gained", "what it means")
-"""The columns of ``oracle_rows``."""
+"""The columns of ``format_oracle_rows``."""
 
 _ORACLES: Mapping[Fix, tuple[str, str]] = {
     "names": ("true names", "each prediction that fits a true instance (IoU 0.5) has its name"),

@@ -45,7 +45,7 @@ def write_review_page(
 ) -> Path:
     """Write the images of a review to ``out``/review.html, in its order, and return that; an earlier page is replaced.
 
-    ``rows`` are what ``write_review`` returned.  Images are what ``picture`` opens; without it, or where it raises InputError,
+    ``rows`` are what ``write_review`` returned.  Images are what ``image`` opens; without it, or where it raises InputError,
     the overlays of ``run``.  Raises InputError where a folder cannot be made.
     """
     shown = review.worst[:_MOST]

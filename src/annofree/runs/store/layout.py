@@ -38,7 +38,7 @@ _LONGEST_SIDE = 65_500  # px, the most that a JPEG can hold
 
 @dataclass
 class RunFolder:
-    """An output folder: ``record`` writes the files of one image, ``finish`` those of all, ``tell`` how it went.
+    """An output folder: ``record`` writes the files of one image, ``finish`` those of all, ``write_summary`` how it went.
 
     ``names`` are the classes asked for, whose category ids count from 1; ``tasks`` are what is recorded, ``stuff`` the names
     that are no things.  Without ``overlays`` nothing is drawn; ``timed("draw")`` counts what that takes.  ``written`` has the

@@ -83,7 +83,7 @@ class ObjectCrop:
         return np.asarray(seen), mean
 
     def cut_part(self, axes: Axes, box: Box, light: ColorChange) -> npt.NDArray[np.uint8]:
-        """The part ``box`` of what ``content`` gives, without the rest."""
+        """The part ``box`` of what ``cut_content`` gives, without the rest."""
         y0, x0, y1, x1 = box
         top, left = max(0, y0 - light.reach), max(0, x0 - light.reach)
         wide = top, left, min(axes[0].length, y1 + light.reach), min(axes[1].length, x1 + light.reach)

@@ -45,7 +45,7 @@ def compute_attention_loss(attention: Tensor, ground: Tensor) -> Tensor:
 def compute_match_loss(here: Tensor, there: Tensor, images: Tensor) -> Tensor:
     """Cross-entropy of finding a pasted patch again, by the cosine of keys (M, D), in another view; both ways.
 
-    Row i of ``here`` and of ``there`` is the same spot; ``pictures`` (M) says what image it was cut from.  Other spots of the
+    Row i of ``here`` and of ``there`` is the same spot; ``images`` (M) says what image it was cut from.  Other spots of the
     same image are no mistakes to learn from: they may well look alike.
     """
     logits = F.normalize(here, dim=1) @ F.normalize(there, dim=1).T / _TEMPERATURE

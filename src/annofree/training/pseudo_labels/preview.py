@@ -22,7 +22,7 @@ _SIDE, _COLUMNS = 240, 6
 
 
 class LabelSheet:
-    """A sheet of up to ``count`` of the ``labelled`` images below ``root``, taken at even distances."""
+    """A sheet of up to ``count`` of the labeled images below ``root``, taken at even distances."""
 
     def __init__(self, root: Path, count: int, labeled: int) -> None:
         self._root = root

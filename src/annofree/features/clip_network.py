@@ -32,11 +32,7 @@ CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 Tower = ResNetTower | VitTower
-"""What has ``encode_image``, ``encode_dense``, ``extract_conv4``, ``extract_patches``, ``extract_keys``, ``stride``, ``native`` and
-``dimension``.
-
-Those that a kind of tower does not have raise InputError, naming what has them.
-"""
+"""Either tower; what a kind of tower cannot do raises InputError, naming what can."""
 
 _FOREIGN = ("hf_model_name", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
 

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
+from annofree.io.paths import confine_name
 from annofree.structures import FloatArray, IntArray
 
 __all__ = ["FORMAT", "Index", "Shard", "name_embeddings", "name_ids", "read_manifest"]
@@ -165,7 +166,7 @@ class Index:
 
     def place(self, id: str) -> str:  # noqa: A002 -- the word the noun uses
         """Where the image of an id is; the id itself where no root is known."""
-        return id if self.root is None else str(self.root / id)
+        return id if self.root is None else str(confine_name(self.root, id))
 
     def _by_shard(self, rows: IntArray) -> Iterator[tuple[Shard, IntArray]]:
         """The shards that have any of the rows, each with the places in ``rows`` of those that it has."""

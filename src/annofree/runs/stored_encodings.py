@@ -42,6 +42,7 @@ class StoredEncodings:
             before, now = " and ".join(settings["encoding"]), " and ".join(self.tasks.encoding_key)
             raise InputError(f"the encodings in {self.folder} are others: they were made by {before}, not by {now}")
         self._shards = Chunks(self.folder)
+        self._shards.require_whole()
         self._whole = list(self._shards.list_whole().values())
         self._firsts = [next(self._shards.read_rows_of(shard))["n"] for shard in self._whole]
         self._kinds = self.tasks.encoding_kinds

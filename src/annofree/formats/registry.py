@@ -6,7 +6,6 @@ Each export is a folder with ``fidelity.json``, which reports what the format co
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from annofree.formats.png import read_index_pngs, write_index_pngs
 from annofree.formats.round_trip import Fidelity, compare
 from annofree.io.atomic import make_folder
 from annofree.io.paths import confine, copy_file
+from annofree.io.scratch import open_scratch
 
 __all__ = ["FORMATS", "Format", "Images", "export", "find_format", "read", "read_run"]
 
@@ -152,9 +152,7 @@ def export(
         places, kept = dict(zip(before, now, strict=True)), _renamed(kept, now)
     out = out.resolve()
     try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as temporary:
-            folder = Path(temporary) / "out"
-            folder.mkdir()
+        with open_scratch(out, "export") as folder:
             if images != "none" and image_root is not None:
                 _place(places, image_root, folder / format_.images, images)
             format_.write(_counted(kept, 0, len(before), on_progress), folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder, write_atomic
 
-__all__ = ["confine", "confine_name", "copy_file", "show_path"]
+__all__ = ["confine", "confine_name", "copy_file", "explain_os_error", "show_path"]
 
 
 def confine(root: Path, name: str | Path) -> Path:
@@ -49,10 +50,33 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def show_path(path: str | Path) -> str:
-    """Return a path on one line, its control characters written out.
+    r"""Return a path on one line, its control characters written out.
 
-    >>> show_path("two\\nlines")
-    'two\\\\nlines'
+    >>> show_path("two\nlines")
+    'two\\nlines'
     """
     text = os.fspath(path)
     return "".join(c if c.isprintable() or c == " " or "\udc80" <= c <= "\udcff" else repr(c)[1:-1] for c in text)
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room and give the same command again",
+    errno.EDQUOT: "make room and give the same command again",
+    errno.EROFS: "choose another --out",
+    errno.EACCES: "change its rights, or choose another --out",
+    errno.EPERM: "change its rights, or choose another --out",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "remove the links that lead to themselves",
+    errno.EMFILE: "close files, or raise the limit: ulimit -n",
+}
+
+
+def explain_os_error(problem: OSError) -> str:
+    """Return a line that says which file could not be read or written, why, and what to do.
+
+    >>> explain_os_error(OSError(errno.ENOSPC, "No space left on device", "out/run.json"))
+    'expected to read or write out/run.json, but: No space left on device; make room and give the same command again'
+    """
+    what = show_path(str(problem.filename)) if problem.filename is not None else "a file"
+    remedy = _REMEDIES.get(problem.errno or 0, "check it, and give the same command again")
+    return f"expected to read or write {what}, but: {problem.strerror or problem}; {remedy}"

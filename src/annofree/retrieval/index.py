@@ -28,6 +28,7 @@ from annofree.structures import FloatArray, IntArray
 __all__ = ["FORMAT", "Index", "Shard", "name_embeddings", "name_ids", "read_manifest"]
 
 FORMAT = "annofree index 1"
+_MANIFEST = {"complete": bool, "root": str, "model": dict, "about": dict, "shard_size": int}
 _CHUNK = 8192  # rows; 25 MB of float32 at D = 768
 _UNIT = 1e-3  # how far from 1 the length of a unit vector may be once it was rounded to float16
 
@@ -49,6 +50,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise InputError(f"expected {FORMAT!r} in {path}, got {manifest['format']!r}; make the index again")
+        wrong = [key for key, kind in _MANIFEST.items() if not isinstance(manifest[key], kind)]
+        if wrong or not all(type(rows) is int and rows >= 0 for rows in manifest.get("shards", [])):
+            raise ValueError(f"{wrong[0] if wrong else 'shards'} is of another kind")
     except (OSError, ValueError, KeyError, TypeError) as problem:
         if isinstance(problem, InputError):
             raise

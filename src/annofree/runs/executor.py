@@ -14,6 +14,7 @@ from typing import overload
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder
 from annofree.io.callbacks import Callbacks
+from annofree.io.checksums import is_unchanged, measure_file
 from annofree.io.images import silence_pillow
 from annofree.io.paths import show_path
 from annofree.io.settings_diff import list_differences
@@ -21,7 +22,7 @@ from annofree.runs.batch_encoder import EncodeResult, Entry, attempt
 from annofree.runs.config import EncodingSource, RunConfig, name_encodings_file
 from annofree.runs.encodings import EncodingFile, Packed, pack, write_encodings
 from annofree.runs.environment import describe_environment
-from annofree.runs.store.checks import Chunk, is_unchanged, measure_file
+from annofree.runs.store.checks import Chunk
 from annofree.runs.store.chunks import Chunks, Row, settle
 from annofree.runs.store.damage import measure_input
 from annofree.runs.store.layout import RunFolder

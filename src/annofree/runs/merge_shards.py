@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
+from annofree.io.checksums import measure_file
 from annofree.io.paths import confine, copy_file
 from annofree.io.settings_diff import list_differences
 from annofree.runs.clock import StageTimer, Timings
 from annofree.runs.config import name_encodings_file
 from annofree.runs.executor import explain_write_errors
 from annofree.runs.run import finish_run
-from annofree.runs.store.checks import measure_file
 from annofree.runs.store.chunks import RESULTS, Chunk, Chunks, Row, settle
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.summary import read_about
@@ -115,6 +115,8 @@ def _check_all(whole: Iterable[tuple[int, Chunks, Chunk]], ids: Sequence[str], s
     for first, source, shard in whole:
         _check_due(first, due, ids, sources, source)
         for row in source.read_rows_of(shard):
+            for place in _places(source.out, row):
+                _check_place(source.out, place)
             _check_due(row["n"], due, ids, sources, source)
             due += 1
     if due < len(ids):
@@ -171,11 +173,16 @@ def _places(folder: Path, row: Row) -> list[str]:
     return named
 
 
-def _copy_file(source: Path, target: Path, place: str) -> Path:
+def _check_place(source: Path, place: str) -> Path:
+    """Return a file of the results of a run; raises InputError for any other."""
     if place.split("/")[0] not in RESULTS[1:]:
         raise InputError(f"expected a file of the results of the run in {source}, got {place!r}; make that run again")
+    return confine(source, place)
+
+
+def _copy_file(source: Path, target: Path, place: str) -> Path:
     path = confine(target, place)
-    _copied(confine(source, place), path)
+    _copied(_check_place(source, place), path)
     return path
 
 

@@ -18,11 +18,12 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
+from annofree.io.checksums import measure_file
 from annofree.io.settings_diff import list_differences
 from annofree.runs.clock import StageTimer, Timings
 from annofree.runs.config import EncodingSource, RunConfig
 from annofree.runs.executor import Executor, explain_write_errors
-from annofree.runs.store.checks import FORMAT, find_damage, measure_file
+from annofree.runs.store.checks import FORMAT, find_damage
 from annofree.runs.store.chunks import Chunks, settle
 from annofree.runs.store.clearing import FINALS
 from annofree.runs.store.layout import RunFolder

@@ -6,7 +6,6 @@ A file that was not touched since its shard was written is known by its size; an
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
+from annofree.io.checksums import is_unchanged
 from annofree.io.read_json import read_json_object
 
 __all__ = [
@@ -23,15 +23,12 @@ __all__ = [
     "check_settings",
     "explain_damage",
     "find_damage",
-    "is_unchanged",
-    "measure_file",
     "read_chunk",
 ]
 
 FORMAT = 1
 """Of the state of a run; others are refused."""
 
-_BLOCK = 1 << 20
 _SHARD_FILE = re.compile(r"\d{5,}(-\d+)?\.jsonl")
 _ASKED = {"classes": list, "tasks": list, "stuff": list, "part": str, "root": str, "encodings": bool}
 _NUMBERS = ("number", "inputs", "bytes")
@@ -80,6 +77,8 @@ def check_row(row: Any) -> dict[str, Any]:
     image, annotations = row.get("image"), row.get("annotations", [])
     if not isinstance(image, dict) or not all(type(image.get(side)) is int for side in ("height", "width")):
         raise ValueError(f"the row of {row['id']} has no image with its size")
+    if not all(isinstance(image.get(key, ""), str) for key in ("file_name", "overlay", "labels", "panoptic")):
+        raise ValueError(f"the row of {row['id']} names files that are no texts")
     if not isinstance(annotations, list) or not all(isinstance(one, dict) for one in annotations):
         raise ValueError(f"the row of {row['id']} has no list of instances")
     _check_files(row.get("files", {}))
@@ -122,26 +121,6 @@ def explain_damage(path: Path, out: Path) -> Iterator[None]:
             f"expected the state of the run in {out}, but {path} cannot be used: {why}; "
             "make the run anew with --fresh, or choose another --out"
         ) from None
-
-
-def measure_file(path: Path) -> list[int]:
-    """Return bytes and checksum (CRC-32) of a file."""
-    size = crc = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            size, crc = size + len(block), zlib.crc32(block, crc)
-    return [size, crc]
-
-
-def is_unchanged(path: Path, known: list[int], since: int = 0) -> bool:
-    """Tell whether a file has the bytes and checksum that are ``known``; it is read if touched ``since``, in ns, or later."""
-    try:
-        held = path.stat()
-        if held.st_size != known[0]:
-            return False
-        return max(held.st_mtime_ns, held.st_ctime_ns) < since or measure_file(path) == known
-    except OSError:
-        return False
 
 
 def find_damage(folder: Path, files: Mapping[str, list[int]], since: int = 0) -> list[str]:

@@ -26,11 +26,12 @@ from filelock import BaseFileLock
 
 from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
+from annofree.io.checksums import measure_file
 from annofree.io.lock import acquire_lock
 from annofree.io.paths import confine
 from annofree.io.settings_diff import find_first_change
-from annofree.runs.store.checks import Chunk, check_row, check_settings, explain_damage, measure_file, read_chunk
-from annofree.runs.store.clearing import CLEARED, clear_run, empty_state, refuse_foreign
+from annofree.runs.store.checks import Chunk, check_row, check_settings, explain_damage, read_chunk
+from annofree.runs.store.clearing import CLEARED, clear_run, clear_state, refuse_foreign
 from annofree.runs.store.damage import Damage, find_shard_damage
 from annofree.runs.store.disk import settle, settle_folder, write_lines, write_text
 
@@ -98,7 +99,7 @@ class Chunks:
 
     def begin(self, settings: Mapping[str, Any], ids: Iterable[str]) -> None:
         """Store the settings of a new run."""
-        empty_state(self.folder)  # of a beginning that was cut short
+        clear_state(self.folder)  # of a beginning that was cut short
         write_atomic(self.folder / "inputs.txt", lambda path: write_lines(path, ids))
         self.keep_settings(settings)
 

@@ -1,7 +1,7 @@
 """What a run owns of its folder: how it is removed, and what of others is left alone.
 
-A run is removed in an order that survives a kill: first its settings are put aside, so that it is none any more, then its files,
-then the rest of its state.  What is found put aside is removed before anything else is begun.
+A run is removed in an order that survives a kill: first its settings are put aside, so that it is none any more, then its
+files, then the rest of its state.  What is found put aside is removed before anything else is begun.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from annofree.errors import InputError
 from annofree.io.paths import confine
 from annofree.runs.store.names import ResultNames
 
-__all__ = ["CLEARED", "FINALS", "clear_run", "empty_state", "refuse_foreign"]
+__all__ = ["CLEARED", "FINALS", "clear_run", "clear_state", "refuse_foreign"]
 
 CLEARED = "cleared.json"
 FINALS = ("annotations.json", "panoptic.json", "quarantine.json", "run.json", "labels/shares.json", "labels/classes.json")
@@ -38,10 +38,10 @@ def clear_run(out: Path) -> None:
             confine(out, place).unlink()
     for name in _FOLDERS:
         _remove_empty(confine(out, name))
-    empty_state(state)
+    clear_state(state)
 
 
-def empty_state(folder: Path) -> None:
+def clear_state(folder: Path) -> None:
     """Remove the files of a run's state; what says that it is being removed goes last."""
     own = [path for path in folder.iterdir() if _STATE.fullmatch(path.name)] if folder.is_dir() else []
     for path in sorted(own, key=lambda path: (path.name == CLEARED, path.name)):

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
+from annofree.io.checksums import is_unchanged, measure_file
 from annofree.io.paths import confine
-from annofree.runs.store.checks import find_damage, is_unchanged, measure_file
+from annofree.runs.store.checks import find_damage
 
 __all__ = ["Damage", "find_shard_damage", "measure_input", "require_unchanged"]
 

@@ -11,6 +11,7 @@ from typing import Any
 from annofree.errors import InputError
 from annofree.io.coco_stream import stream_coco
 from annofree.runs.store.counts import BINS, ClassCount, Crop, ImageCount
+from annofree.runs.store.damage import require_unchanged
 from annofree.runs.store.maps import count_mapped_images
 
 __all__ = ["RunSummary", "find_images_root", "read_about", "read_quarantine"]
@@ -41,6 +42,8 @@ class RunSummary:
         summary = cls(about, quarantine=read_quarantine(run, about), has_instances=annotations.is_file())
         shares = read_json(run / "labels" / "shares.json")
         summary.shares = dict(shares["mean"]) if isinstance(shares, dict) and isinstance(shares.get("mean"), dict) else {}
+        for name in ("annotations.json", "labels/shares.json", "panoptic.json"):
+            require_unchanged(run, name)
         if summary.has_instances:
             summary._count(annotations, best)
         else:

@@ -189,6 +189,9 @@ def test_an_index_that_is_none_or_not_complete_is_refused(tmp_path: Path) -> Non
     np.save(out / "embeddings-00000.npy", np.zeros((2, 3), np.float16))
     with pytest.raises(InputError, match="as it was written, but it is damaged"):
         open_index(out)
+    (out / "checksums-00000.json").unlink()  # as of an earlier version
+    with pytest.raises(InputError, match="expected 3 rows"):
+        open_index(out)
     np.save(out / "embeddings-00000.npy", np.zeros((3, 3), np.int16))
     with pytest.raises(InputError, match="int16"):
         open_index(out)

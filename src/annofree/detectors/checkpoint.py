@@ -72,7 +72,7 @@ def read_config(folder: Path) -> DetectorConfig:
         return DetectorConfig.of(values)
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from None
-    except (ValueError, TypeError, AttributeError) as problem:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as problem:
         raise InputError(f"expected the configuration of a detector in {path}: {problem}") from None
 
 

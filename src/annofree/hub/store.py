@@ -9,7 +9,6 @@ A published file without a known hash is trusted on first use; later changes are
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -24,6 +23,7 @@ from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.hub.cards import BUNDLED, PICKLES, Card, hash_file, list_known_cards
 from annofree.hub.open_clip_cards import find_open_clip_card
 from annofree.io.atomic import write_json
+from annofree.io.read_json import read_json_object
 
 __all__ = [
     "Seen",
@@ -114,7 +114,7 @@ class Seen:
         """Read the recorded state of a model; empty if there is none."""
         path = _seen(name)
         try:
-            seen = cls(**json.loads(path.read_text(encoding="utf-8")))
+            seen = cls(**read_json_object(path))
             if not all({"sha256", "size", "time"} <= set(known) for known in seen.files.values()):
                 raise ValueError("expected sha256, size and time of each file")
             return seen

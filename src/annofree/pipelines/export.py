@@ -48,7 +48,7 @@ def export(
 def _instances(run: Path) -> AnnotatedImages:
     """Open the annotations of a run, with the name of what made them."""
     from annofree.formats.registry import read_run
-    from annofree.runs.store.damage import require_unchanged
+    from annofree.runs.store.finals import require_unchanged
 
     place = run / "annotations.json"
     if not place.is_file():

@@ -25,7 +25,7 @@ from annofree.errors import InputError
 from annofree.io.atomic import make_folder, write_json
 from annofree.io.image_sources import read_place
 from annofree.io.lock import acquire_lock
-from annofree.io.read_json import read_own_json
+from annofree.io.read_json import read_json_object, read_own_json
 from annofree.structures import RLE, Image
 
 __all__ = ["Archive", "MaskWriter", "Member", "PseudoMask", "read_masks"]
@@ -75,7 +75,7 @@ class Archive:
         """Read ``archive.json`` of a folder; raises InputError when there is none or it is something else."""
         path = folder / "archive.json"
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
+            held = read_json_object(path)
             if held["format"] != _FORMAT:
                 raise InputError(f"expected {_FORMAT!r} in {path}, got {held['format']!r}; retrieve the pictures again")
             members = {name: tuple(Member(i, float(s)) for i, s in rows) for name, rows in held["members"].items()}
@@ -167,7 +167,7 @@ def read_masks(folder: Path) -> dict[str, PseudoMask]:
             if held.get("crc", _sum_line(held)) != _sum_line(held):
                 raise ValueError("it is not as it was written")
             masks[held["id"]] = PseudoMask(held["id"], rle, float(held["quality"]))
-        except (ValueError, KeyError, TypeError, OverflowError) as problem:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as problem:
             raise InputError(
                 f"expected a mask in line {number} of {path}, but it is none: {problem}; remove the line"
             ) from None

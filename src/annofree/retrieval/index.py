@@ -12,7 +12,6 @@ searched in a few hundred megabytes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from annofree.errors import InputError
 from annofree.io.paths import confine_name
+from annofree.io.read_json import read_json_object
 from annofree.structures import FloatArray, IntArray
 
 __all__ = ["FORMAT", "Index", "Shard", "name_embeddings", "name_ids", "read_manifest"]
@@ -47,7 +47,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read an index's manifest; raises InputError when there is none, or it is something else."""
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json_object(path)
         if manifest["format"] != FORMAT:
             raise InputError(f"expected {FORMAT!r} in {path}, got {manifest['format']!r}; make the index again")
         wrong = [key for key, kind in _MANIFEST.items() if not isinstance(manifest[key], kind)]
@@ -83,7 +83,7 @@ class Shard:
         """Look at the head of an .npy file; raises InputError unless it holds (N, D) float16 or float32."""
         try:
             held = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, EOFError) as problem:
             raise InputError(f"expected embeddings at {path}, but they cannot be read: {problem}") from None
         if held.ndim != 2 or held.dtype not in (np.float16, np.float32) or np.isfortran(held) or not held.shape[1]:
             raise InputError(f"expected embeddings (N, D) float16 or float32 in {path}, got {held.shape} {held.dtype}")

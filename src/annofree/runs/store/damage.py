@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from annofree.errors import InputError
 from annofree.io.checksums import is_unchanged, measure_file
 from annofree.io.paths import confine
 from annofree.runs.store.checks import find_damage
 
-__all__ = ["Damage", "find_shard_damage", "measure_input", "require_unchanged"]
+__all__ = ["Damage", "find_shard_damage", "measure_input"]
 
 _INSIDE = ".tar::"
 
@@ -66,16 +65,3 @@ def _look(out: Path, files: dict[str, list[int]], since: int, found: Damage) -> 
     for place in files:
         confine(out, place)
     found.files += find_damage(out, files, since)
-
-
-def require_unchanged(run: Path, name: str) -> None:
-    """Raise InputError where a file of a complete run is not as the run wrote it; a folder without its state is not checked."""
-    from annofree.runs.store.chunks import Chunks
-
-    completion = Chunks(run).read_completion() if (run / "shards" / "manifest.jsonl").is_file() else None
-    known = (completion or {}).get("files", {}).get(name)
-    if known and not is_unchanged(run / name, known, (run / "shards" / "manifest.jsonl").stat().st_mtime_ns):
-        raise InputError(
-            f"expected {run / name} as its run wrote it, but it was changed since or is damaged; give the command of the run "
-            "again, which writes it anew, or move the folder shards away to go on with it as it is"
-        )

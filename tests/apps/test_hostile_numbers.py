@@ -32,3 +32,11 @@ def test_it_is_one_line(cli: Cli, call: tuple[str, ...], tmp_path: Path, monkeyp
     lines = [line for line in said.err.splitlines() if line]
     assert said.code == 2 and "Traceback" not in said.err and lines[-1].startswith(("annofree: expected", "Error: "))
     assert len(lines[-1]) < 300 and not (tmp_path / "out").exists()
+
+
+def test_a_link_that_leads_to_itself_is_one_line(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    said = cli("segment", "photos", "--classes", "dog", "--models", "tiny", "--out", "loop")
+    assert said.code == 2 and said.err.startswith("annofree: expected") and len(said.err.splitlines()) == 1

@@ -96,6 +96,11 @@ def main() -> None:
     except OSError as problem:
         print(f"annofree: {explain_os_error(problem)}", file=sys.stderr)
         exit_now(2)
+    except RuntimeError as problem:
+        if not str(problem).startswith("Symlink loop"):  # what resolving a path raises before Python 3.13
+            raise
+        print(f"annofree: expected a path, but a link leads to itself: {problem}; remove the link", file=sys.stderr)
+        exit_now(2)
     except SystemExit as end:
         if end.code == _STOPPED:
             print("annofree: interrupted; finished work is saved, run the same command to resume", file=sys.stderr)

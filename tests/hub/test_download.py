@@ -31,7 +31,7 @@ from annofree.hub import store as store_module
 from annofree.hub.bundles import add_bundle, is_bundle, write_bundle
 from annofree.hub.cards import Card, hash_file, list_known_cards
 from annofree.hub.download import fetch, find, find_present, renew
-from annofree.hub.store import Seen, add_folder, find_card, find_home, find_stored, list_cards
+from annofree.hub.store import Seen, add_folder, find_card, find_home, find_stored, list_broken_cards, list_cards
 from annofree.testing.hub_cache import write_snapshot
 
 FIRST, SECOND = "1" * 40, "2" * 40
@@ -544,3 +544,16 @@ def test_progress_can_be_silenced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not bars.are_progress_bars_disabled()
     hub_module.silence()
     assert bars.are_progress_bars_disabled()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"name": 3}', '{"name": "mine", "size": "large"}', "[" * 100_000])
+def test_a_broken_card_is_named_and_the_others_are_listed(folder: Path, content: str) -> None:
+    add_folder(folder)
+    place = find_stored("mine")
+    assert place is not None
+    (place / "card.json").write_text(content)
+    assert list_cards() == list_known_cards()
+    (told,) = list_broken_cards().values()
+    assert "card.json" in told and "add the model again" in told and len(told.splitlines()) == 1
+    with pytest.raises(InputError, match=r"card\.json"):
+        find_card("mine")

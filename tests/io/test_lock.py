@@ -60,5 +60,5 @@ def test_a_lock_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: 
         raise PermissionError(errno.EACCES, "denied")
 
     monkeypatch.setattr(FileLock, "acquire", refuse)
-    with pytest.raises(PermissionError):
+    with pytest.raises(InputError, match="cannot be taken: denied"):
         acquire_lock(tmp_path / "lock", "taken")

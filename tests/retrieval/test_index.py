@@ -16,6 +16,7 @@ from tests.support.indexing import Colors, content
 
 from annofree.errors import InputError
 from annofree.io.image_sources import Source
+from annofree.io.lock import acquire_lock
 from annofree.retrieval.build_index import build_index
 from annofree.retrieval.open_index import open_index
 from annofree.structures import Image
@@ -157,6 +158,9 @@ def test_an_index_that_is_none_or_not_complete_is_refused(tmp_path: Path) -> Non
     out = tmp_path / "out"
     build_index(Source([pictures(tmp_path / "photos", 3)]), out, Colors())
     np.save(out / "embeddings-00000.npy", np.zeros((2, 3), np.float16))
+    with pytest.raises(InputError, match="as it was written, but it is damaged"):
+        open_index(out)
+    (out / "checksums-00000.json").unlink()  # as of an earlier version
     with pytest.raises(InputError, match="expected 3 rows"):
         open_index(out)
     np.save(out / "embeddings-00000.npy", np.zeros((3, 3), np.int16))
@@ -258,3 +262,58 @@ def test_a_kill_at_any_moment_costs_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     # manifest, inputs, three embeddings (one shard has no picture), four ids and the manifest again make ten files
     assert int(done.stdout.split()[1]) == 2 + 10 + 4 + 2
+
+
+def files_in(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.name != "lock"}
+
+
+def test_shards_that_are_cut_or_have_another_byte_are_named_and_embedded_again(tmp_path: Path) -> None:
+    source, out = Source([pictures(tmp_path / "photos", 5)]), tmp_path / "out"
+    build_index(source, out, Colors(), shard_size=2)
+    expected = files_in(out)
+    for name in sorted(set(expected) - {"manifest.json", "inputs.txt"}):
+        flipped = bytearray(expected[name])
+        flipped[len(flipped) // 2] ^= 1
+        for content in (bytes(flipped), expected[name][:-3], b""):
+            (out / name).write_bytes(content)
+            with pytest.raises(InputError, match=f"{name[-10:-5]}|embeddings|checksums"):
+                opened = open_index(out)
+                opened.read_ids(np.arange(len(opened)))
+            build_index(source, out, Colors(), shard_size=2)
+            assert {k: v for k, v in files_in(out).items() if k[:9] != "checksums"} == {
+                k: v for k, v in expected.items() if k[:9] != "checksums"
+            }
+            open_index(out)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "[" * 100_000, '{"format": "annofree index 1", "complete": 3}'])
+def test_a_damaged_manifest_is_one_line(tmp_path: Path, content: str) -> None:
+    source, out = Source([pictures(tmp_path / "photos", 3)]), tmp_path / "out"
+    build_index(source, out, Colors())
+    (out / "manifest.json").write_text(content)
+    for call in (lambda: open_index(out), lambda: build_index(source, out, Colors())):
+        with pytest.raises(InputError, match="manifest") as found:
+            call()
+        assert len(str(found.value).splitlines()) == 1
+
+
+def test_an_image_that_changed_is_embedded_again(tmp_path: Path) -> None:
+    photos, out = pictures(tmp_path / "photos", 3), tmp_path / "out"
+    build_index(Source([photos]), out, Colors())
+    before = files_in(out)
+    first, *_, last = sorted(path for path in photos.rglob("*") if path.is_file())
+    first.write_bytes(last.read_bytes())
+    build_index(Source([photos]), out, Colors())
+    assert files_in(out)["embeddings-00000.npy"] != before["embeddings-00000.npy"]
+
+
+def test_an_index_into_its_own_images_and_two_at_a_time_are_refused(tmp_path: Path) -> None:
+    photos = pictures(tmp_path / "photos", 3)
+    with pytest.raises(InputError, match="which has the pictures; choose another --out"):
+        build_index(Source([photos]), photos, Colors())
+    (tmp_path / "out").mkdir()
+    held = acquire_lock(tmp_path / "out" / "lock", "taken")
+    with pytest.raises(InputError, match="one call at a time"):
+        build_index(Source([photos]), tmp_path / "out", Colors())
+    held.release()

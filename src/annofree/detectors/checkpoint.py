@@ -17,7 +17,7 @@ from annofree.detectors.build import build_network
 from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError, MissingError
 from annofree.io.atomic import make_folder, write_atomic, write_json
-from annofree.io.tensors import read_tensors
+from annofree.io.tensors import read_tensors, refuse_nan
 
 __all__ = ["CONFIG", "WEIGHTS", "load_detector", "read_config", "read_state", "save_detector", "transfer"]
 
@@ -72,7 +72,7 @@ def read_config(folder: Path) -> DetectorConfig:
         return DetectorConfig.of(values)
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from None
-    except (ValueError, TypeError, AttributeError) as problem:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as problem:
         raise InputError(f"expected the configuration of a detector in {path}: {problem}") from None
 
 
@@ -89,6 +89,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         held = held[inner]
     if not isinstance(held, Mapping) or not held or not all(isinstance(v, Tensor) for v in held.values()):
         raise InputError(f"expected a state dict of tensors in {path}, got something else")
+    refuse_nan(held, path)
     return dict(held)
 
 

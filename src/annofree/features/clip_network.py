@@ -25,6 +25,7 @@ from annofree.features.clip_resnet import ResNetTower
 from annofree.features.clip_vit import VitTower
 from annofree.features.position_embeddings import PositionRule
 from annofree.hub.cards import PICKLES
+from annofree.io.tensors import refuse_nan
 
 __all__ = ["CONFIG", "DTYPES", "WEIGHTS", "LoadedClip", "Tower", "load_clip", "wrap_tower"]
 
@@ -146,6 +147,7 @@ def _fill(model: nn.Module, path: Path) -> None:
     if isinstance(model, CustomTextCLIP):
         state = convert_to_custom_text_state_dict(state)
     _check_fit(model, state, path)
+    refuse_nan(state, path)
     model.load_state_dict(state, strict=True, assign=True)
     text: Any = model.text if isinstance(model, CustomTextCLIP) else model
     if text.attn_mask is not None:

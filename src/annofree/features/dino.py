@@ -27,6 +27,7 @@ from annofree.features.position_embeddings import PositionRule, resize_positions
 from annofree.features.preprocessing import map_by_size, preprocess_image
 from annofree.hub.cards import PICKLES, Card
 from annofree.io.model_config import read_model_config
+from annofree.io.tensors import refuse_nan
 from annofree.ops.grids import fit_size
 from annofree.structures import FeatureMap, Image
 
@@ -263,6 +264,7 @@ def _filled(model: Any, folder: Path) -> Any:
         raise MissingError(f"expected {path}; there is none")
     try:
         state = {k: v for k, v in load_file(path).items() if not k.startswith("head.")}
+        refuse_nan(state, path)
         found = model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
     except (OSError, RuntimeError, SafetensorError) as problem:
         raise InputError(f"expected the weights of config.json's model in {path}, got others: {problem}") from problem

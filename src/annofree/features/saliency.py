@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError
 from annofree.hub.cards import hash_file
+from annofree.io.tensors import refuse_nan
 from annofree.ops.grids import resize_maps
 from annofree.ops.ncut import compute_ncut
 from annofree.protocols import SelfSupervised
@@ -38,6 +39,7 @@ def read_found_head(path: Path) -> tuple[Tensor, Tensor]:
     is_safe = path.suffix == ".safetensors"
     state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     flat = _flat(state)
+    refuse_nan(flat, path)
     weight, bias = flat.get("weight"), flat.get("bias")
     if weight is None or bias is None or weight.shape[:1] + weight.shape[2:] != (1, 1, 1) or bias.shape != (1,):
         got = ", ".join(f"{k} {tuple(v.shape)}" for k, v in flat.items()) or "nothing"

@@ -23,7 +23,7 @@ from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork
 from annofree.hub.cards import Card, hash_file
 from annofree.io.atomic import write_json
 from annofree.io.model_config import read_model_config
-from annofree.io.tensors import write_half
+from annofree.io.tensors import refuse_nan, write_half
 from annofree.ops.grids import fit_size, resize_maps
 from annofree.structures import Image
 
@@ -77,6 +77,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         (found,) = found.values()
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
         raise InputError(f"expected tensors by name in {path}, got something else")
+    refuse_nan(found, path)
     return {name: value.float() for name, value in found.items()}
 
 

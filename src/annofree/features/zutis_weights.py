@@ -15,7 +15,7 @@ from annofree.errors import InputError, MissingError
 from annofree.features.zutis_network import ZutisConfig, ZutisNetwork, fill_maps
 from annofree.hub.cards import Card, hash_file
 from annofree.io.atomic import make_folder, write_atomic, write_json
-from annofree.io.tensors import read_tensors
+from annofree.io.tensors import read_tensors, refuse_nan
 
 __all__ = ["CONFIG", "WEIGHTS", "infer_config", "load_zutis", "save_zutis"]
 
@@ -102,6 +102,7 @@ def _state(path: Path) -> dict[str, Tensor]:
     if not isinstance(held, Mapping) or not all(isinstance(v, Tensor) for v in held.values()):
         raise InputError(f"expected a state dict of tensors in {path}, got something else")
     state = dict(held)
+    refuse_nan(state, path)
     if "query_embed" in state:  # the queries as a bare parameter
         state["query_embed.weight"] = state.pop("query_embed")
     return state

@@ -6,8 +6,6 @@ Each export is a folder with ``fidelity.json``, which reports what the format co
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +22,8 @@ from annofree.formats.labelme import read_labelme, write_labelme
 from annofree.formats.png import read_index_pngs, write_index_pngs
 from annofree.formats.round_trip import Fidelity, compare
 from annofree.io.atomic import make_folder
+from annofree.io.paths import confine, copy_file
+from annofree.io.scratch import open_scratch
 
 __all__ = ["FORMATS", "Format", "Images", "export", "find_format", "read", "read_run"]
 
@@ -152,9 +152,7 @@ def export(
         places, kept = dict(zip(before, now, strict=True)), _renamed(kept, now)
     out = out.resolve()
     try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as temporary:
-            folder = Path(temporary) / "out"
-            folder.mkdir()
+        with open_scratch(out, "export") as folder:
             if images != "none" and image_root is not None:
                 _place(places, image_root, folder / format_.images, images)
             format_.write(_counted(kept, 0, len(before), on_progress), folder)
@@ -232,12 +230,14 @@ def _free(name: str, by_stem: bool, taken: set[str]) -> str:
 
 def _place(places: Mapping[str, str], root: Path, folder: Path, images: Images) -> None:
     """Copy or link images; all are looked for before the first is copied."""
-    missing = [source for source in places if not (root / source).is_file()]
+    sources = {name: confine(root, name) for name in places}
+    missing = [name for name, source in sources.items() if not source.is_file()]
     if missing:
         raise InputError(f"expected {len(places)} pictures in {root}, but {len(missing)} are not there, such as {missing[0]}")
-    for source, place in places.items():
-        make_folder((folder / place).parent)
+    for name, place in places.items():
+        target = folder / place
         if images == "copy":
-            shutil.copyfile(root / source, folder / place)
+            copy_file(sources[name], target)
         else:
-            (folder / place).symlink_to((root / source).resolve())
+            make_folder(target.parent)
+            target.symlink_to(sources[name].resolve())

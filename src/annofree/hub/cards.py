@@ -7,7 +7,6 @@ weights that others publish are in ``assets/models.toml``; the weights themselve
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any
 
 from annofree.errors import InputError, MissingError
 from annofree.io.atomic import write_json
+from annofree.io.read_json import read_json_object
 
 __all__ = [
     "BUNDLED",
@@ -67,6 +67,16 @@ def format_size(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.1f} {name}" if name == "GB" else f"{count / unit:.0f} {name}"
     return f"{count} B" if count else "unknown size"
+
+
+_TEXTS = ("name", "family", "tier", "licence", "trained_on", "world", "kind", "hub", "revision", "code_licence", "gate", "link")
+_KINDS_OF_FIELDS: Mapping[str, type] = {
+    **dict.fromkeys(_TEXTS, str),
+    **dict.fromkeys(("parameters", "size"), int),
+    **dict.fromkeys(("files", "use", "figures", "preprocessing", "published"), dict),
+    "papers": list,
+}
+"""What a card's file holds of each field."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,11 @@ class Card:
     def parse(cls, path: Path) -> Card:
         """Read a card alone; raises InputError when the file is not one."""
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            held = read_json_object(path)
+            wrong = next((key for key, value in held.items() if not isinstance(value, _KINDS_OF_FIELDS.get(key, object))), None)
+            if wrong:
+                raise ValueError(f"{wrong} is {held[wrong]!r}")
+            return cls(**held)
         except InputError:
             raise
         except (OSError, ValueError, TypeError, AttributeError) as problem:

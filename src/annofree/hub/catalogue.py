@@ -11,7 +11,7 @@ from annofree.hub.bundles import add_bundle, is_bundle, write_bundle
 from annofree.hub.cards import Card
 from annofree.hub.download import Local, fetch, find, find_present, renew
 from annofree.hub.presets import find_preset, list_presets
-from annofree.hub.store import add_folder, find_card, find_stored, list_cards
+from annofree.hub.store import add_folder, find_card, find_stored, list_broken_cards, list_cards
 
 __all__ = [
     "ModelStatus",
@@ -20,6 +20,7 @@ __all__ = [
     "add_models",
     "bundle_models",
     "find_cards",
+    "list_broken_cards",
     "list_models",
     "pull_models",
     "verify_models",

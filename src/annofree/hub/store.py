@@ -9,7 +9,6 @@ A published file without a known hash is trusted on first use; later changes are
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -24,8 +23,19 @@ from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.hub.cards import BUNDLED, PICKLES, Card, hash_file, list_known_cards
 from annofree.hub.open_clip_cards import find_open_clip_card
 from annofree.io.atomic import write_json
+from annofree.io.read_json import read_json_object
 
-__all__ = ["Seen", "add_folder", "find_card", "find_home", "find_stored", "keep", "list_cards", "make_slug"]
+__all__ = [
+    "Seen",
+    "add_folder",
+    "find_card",
+    "find_home",
+    "find_stored",
+    "keep",
+    "list_broken_cards",
+    "list_cards",
+    "make_slug",
+]
 
 
 def find_home() -> Path:
@@ -55,13 +65,25 @@ def find_stored(name: str) -> Path | None:
 
 
 def list_cards() -> dict[str, Card]:
-    """All cards: the known ones and those of manually added models."""
-    cards = dict(list_known_cards())
+    """All cards: the known ones and those of manually added models, but for broken ones."""
+    return _read_cards()[0]
+
+
+def list_broken_cards() -> dict[str, str]:
+    """Why the cards of some manually added models cannot be read, by the name of their folder."""
+    return _read_cards()[1]
+
+
+def _read_cards() -> tuple[dict[str, Card], dict[str, str]]:
+    cards, broken = dict(list_known_cards()), dict[str, str]()
     for path in sorted((find_home() / "models").glob("*/card.json")):
         if not path.parent.name.startswith("."):
-            card = Card.parse(path)
-            cards[card.name] = card
-    return cards
+            try:
+                card = Card.parse(path)
+                cards[card.name] = card
+            except InputError as problem:
+                broken[path.parent.name] = f"{problem}; add the model again, or delete {path.parent}"
+    return cards, broken
 
 
 def find_card(name: str) -> Card:
@@ -69,7 +91,9 @@ def find_card(name: str) -> Card:
 
     Raises InputError for an unknown name, suggesting similar known names.
     """
-    cards = list_cards()
+    cards, broken = _read_cards()
+    if make_slug(name) in broken:
+        raise InputError(broken[make_slug(name)])
     if name in cards:
         return cards[name]
     if name.startswith("open_clip:"):
@@ -90,11 +114,17 @@ class Seen:
         """Read the recorded state of a model; empty if there is none."""
         path = _seen(name)
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            seen = cls(**read_json_object(path))
+            if not all({"sha256", "size", "time"} <= set(known) for known in seen.files.values()):
+                raise ValueError("expected sha256, size and time of each file")
+            return seen
         except (FileNotFoundError, NotADirectoryError):
             return cls()
-        except (OSError, ValueError, TypeError) as problem:
-            raise InputError(f"{path} should hold what {name} was at its first fetch, but cannot be read: {problem}") from None
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as problem:
+            raise InputError(
+                f"{path} should hold what {name} was at its first fetch, but cannot be read: {problem}; delete it, "
+                f"and `annofree models pull {name}`"
+            ) from None
 
     @staticmethod
     def forget(name: str) -> None:

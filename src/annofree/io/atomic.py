@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 from annofree.errors import InputError
 
 __all__ = ["make_folder", "write_atomic", "write_json"]
+
+_LONGEST_STEM = 150  # bytes of a name, which with what is put around it have to be 255 at most
 
 
 def make_folder(folder: Path) -> None:
@@ -21,15 +23,22 @@ def make_folder(folder: Path) -> None:
         raise InputError(f"expected a folder to write to, but {folder} cannot be one: {problem.strerror}") from None
 
 
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` on a temporary file beside ``path`` and move it there once it is complete."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+def write_atomic(path: Path, write: Callable[[Path], object], rights: int = 0o644) -> None:
+    """Call ``write`` on a temporary file beside ``path`` and move it there once it is complete.
+
+    It gets those of the ``rights`` that new files get of this process.  An OSError names the file.
+    """
+    stem = path.stem.encode(errors="surrogateescape")[:_LONGEST_STEM].decode("utf-8", "ignore")
+    temporary = path.with_name(f".{stem}-{secrets.token_hex(4)}{path.suffix}")
     try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        given = temporary.stat().st_mode  # what writes may put a file of its own there
         write(temporary)
-        temporary.chmod(0o644)
+        temporary.chmod(given & rights | 0o200)
         temporary.replace(path)
+    except OSError as problem:
+        problem.filename = str(path) if problem.filename in (None, str(temporary)) else problem.filename
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

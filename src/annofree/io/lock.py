@@ -20,7 +20,7 @@ def acquire_lock(path: Path, taken: str) -> BaseFileLock:
     """Take the lock of a file, at once or not at all, until its ``release`` or the end of this process, a kill included.
 
     The file may stay; only a process that is alive locks others out.  On a disk that has no locks nobody is.  Raises InputError
-    with the message ``taken`` where somebody holds it, another holder in this process too.
+    with the message ``taken`` where somebody holds it, another holder in this process too, and for a link.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "lock")
@@ -32,6 +32,8 @@ def acquire_lock(path: Path, taken: str) -> BaseFileLock:
     >>> held.release()
     """
     make_folder(path.parent)
+    if path.is_symlink():  # taking it would empty the file that the link leads to
+        raise InputError(f"expected a lock of our own at {path}, but it is a link; remove the link")
     lock = FileLock(path, thread_local=False)  # held by the process, whichever of its threads lets it go
     try:
         with suppress(NotImplementedError):  # a system without locks
@@ -40,5 +42,5 @@ def acquire_lock(path: Path, taken: str) -> BaseFileLock:
         raise InputError(taken) from None
     except OSError as problem:
         if problem.errno not in _NO_LOCKS:
-            raise
+            raise InputError(f"expected a lock at {path}, but it cannot be taken: {problem.strerror}") from None
     return lock

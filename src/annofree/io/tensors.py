@@ -14,7 +14,7 @@ from torch import Tensor
 from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
 
-__all__ = ["read_tensors", "write_half"]
+__all__ = ["read_tensors", "refuse_nan", "write_half"]
 
 
 def read_tensors(path: Path) -> Any:
@@ -28,6 +28,13 @@ def read_tensors(path: Path) -> Any:
         raise InputError(f"expected safetensors in {path}: {problem}") from None
     except Exception as problem:  # a pickle that is broken or holds more than tensors fails in many ways
         raise InputError(f"expected tensors alone in {path}: {str(problem).splitlines()[0]}") from None
+
+
+def refuse_nan(state: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError where a weight is NaN, for a model with one answers nothing, in silence."""
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and bool(value.isnan().any()):
+            raise InputError(f"expected numbers in the weights of {path}, but {name} has NaN; fetch or train the model again")
 
 
 def write_half(path: Path, state: Mapping[str, Tensor]) -> None:

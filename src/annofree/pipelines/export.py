@@ -48,11 +48,13 @@ def export(
 def _instances(run: Path) -> AnnotatedImages:
     """Open the annotations of a run, with the name of what made them."""
     from annofree.formats.registry import read_run
+    from annofree.runs.store.finals import require_unchanged
 
     place = run / "annotations.json"
     if not place.is_file():
         hint = "; its label maps in labels/ are index PNGs as they are" if (run / "labels").is_dir() else ""
         raise InputError(f"expected the instances of a run at {place}, and there are none{hint}; run --task instance first")
+    require_unchanged(run, place.name)
     return read_run(place, {"model_version": _model_version(run / "run.json")})
 
 

@@ -132,6 +132,8 @@ def _execute(folder: Path, run: Run, plan: Plan, clock: StageTimer | None, fresh
     feed = StoredEncodings(
         folder, tasks, request.overlays, resolve_device(plan.device), clock=clock or StageTimer.started(None)
     )
+    for line in feed.find_changed_images(request.root).describe():
+        run.callbacks.on_note(f"{line}; what is told of them is of what they were")
     presence = request.settings["presence"]
     if presence == "folder":
         tasks = feed.with_calibration(request.vocabulary)

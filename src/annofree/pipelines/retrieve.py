@@ -65,6 +65,7 @@ def retrieve(
     """
     for name, value, least in (("k", k, 1), ("probes", probes, 1), ("sheet", sheet, 0)):
         check_range(name, value, least)
+    check_range("min_score", min_score, -1, 1)
     if method not in SEARCHES:
         raise build_unknown_error("retrieval method", method, SEARCHES)
     from annofree.io.class_names import read_vocabulary

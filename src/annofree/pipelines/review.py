@@ -42,6 +42,7 @@ def review(
     annofree.errors.InputError: examples is not a run folder (no run.json); pass the --out of `annofree segment`
     """
     check_range("worst", worst, 1)
+    check_range("min_score", min_score, 0, 1)
     from annofree.runs.store.summary import read_about
 
     folder = Path(run)

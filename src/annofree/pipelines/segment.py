@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["RunResult", "SegmentOptions", "execute", "parse_overlaps", "parse_shard", "report_complete", "segment"]
 
 _SILENT = Callbacks()
+_COUNT = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -185,10 +187,14 @@ def segment(
     )
     plan.check()
     part = parse_shard(shard)
+    for name, value, least in (("limit", limit, 1), ("batch_size", batch_size, 1), ("min_score", min_score, 0)):
+        check_range(name, value, least, sys.maxsize)
     _check_output(out, plan, fresh=fresh, retry=retry, shard=shard, keep_encodings=keep_encodings)
     _check_license(plan, max_tier, license)
     from annofree.runs.inputs import open_inputs
 
+    if out is not None:
+        _refuse_own_input(images, Path(out))
     inputs = open_inputs(images, exclude=None if out is None else Path(out), limit=limit)
     if out is None:
         return _predict(inputs, vocabulary, plan, min_score, batch_size, callbacks)
@@ -235,8 +241,8 @@ def parse_shard(shard: str | tuple[int, int] | None) -> tuple[int, int]:
     if shard is None or isinstance(shard, tuple):
         return shard or (1, 1)
     i, slash, n = shard.partition("/")
-    if not (slash and i.isdecimal() and n.isdecimal()):
-        raise InputError(f"expected --shard as a part of all, such as 1/4, got {shard!r}")
+    if not (slash and _COUNT.fullmatch(i) and _COUNT.fullmatch(n)):
+        raise InputError(f"expected --shard as a part of all, such as 1/4, got {shard[:40]!r}")
     return int(i), int(n)
 
 
@@ -249,6 +255,13 @@ def _check_output(out: str | Path | None, plan: Plan, **asked: Any) -> None:
         raise InputError(f"expected --stuff with --task panoptic only, got it with {','.join(plan.wanted)}; leave it out")
     if asked["keep_encodings"] and "clip_diy" in plan.resolve_methods().values() and plan.objectness == "instances":
         raise InputError("--keep-encodings keeps what depends on no name, and --objectness instances does; choose another")
+
+
+def _refuse_own_input(images: Any, out: Path) -> None:
+    """Refuse to write results among the images that they are of."""
+    given = [images] if isinstance(images, str | os.PathLike) else images if isinstance(images, list | tuple) else []
+    if any(isinstance(one, str | os.PathLike) and Path(one).resolve() == out.resolve() for one in given):
+        raise InputError(f"expected another folder for results than {out}, which has the images; choose another --out")
 
 
 def _check_license(plan: Plan, max_tier: str | None, license: str | None) -> None:  # noqa: A002

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder
+from annofree.io.scratch import open_scratch
 
 __all__ = ["open_page_folder"]
 
@@ -24,9 +24,7 @@ def open_page_folder(out: Path, generator: str, contents: Collection[str]) -> It
     try:
         _check(out, generator, {"index.html", *contents})
         make_folder(out.parent)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-            folder = Path(temporary) / out.name
-            folder.mkdir()
+        with open_scratch(out, "page") as folder:
             yield folder
             if out.exists():
                 shutil.rmtree(out)

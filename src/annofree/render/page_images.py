@@ -15,6 +15,7 @@ import PIL.Image
 from annofree.errors import InputError
 from annofree.formats.annotations import Annotation
 from annofree.io.atomic import make_folder, write_atomic
+from annofree.io.paths import confine
 from annofree.render.page_maps import Layer, Segments, trace_layers
 from annofree.render.page_shapes import Shape, compute_view_box, trace_shapes
 from annofree.structures import Image
@@ -182,10 +183,9 @@ class ImageFiles:
 
 def open_overlay(run: Path, place: str) -> PIL.Image.Image | None:
     """Open an overlay of a run; None if missing or outside the run."""
-    path = run / place
     try:
-        if place and path.resolve().is_relative_to(run.resolve()):
-            with PIL.Image.open(path) as opened:
+        if place:
+            with PIL.Image.open(confine(run, place)) as opened:
                 return opened.convert("RGB")
     except (OSError, ValueError, PIL.Image.DecompressionBombError):
         pass  # the page says that there is no image

@@ -13,6 +13,7 @@ a path, or ``shard.tar::member`` for an image inside a tar.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,8 @@ from typing import Any
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder, write_json
 from annofree.io.image_sources import read_place
+from annofree.io.lock import acquire_lock
+from annofree.io.read_json import read_json_object, read_own_json
 from annofree.structures import RLE, Image
 
 __all__ = ["Archive", "MaskWriter", "Member", "PseudoMask", "read_masks"]
@@ -72,11 +75,13 @@ class Archive:
         """Read ``archive.json`` of a folder; raises InputError when there is none or it is something else."""
         path = folder / "archive.json"
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
+            held = read_json_object(path)
             if held["format"] != _FORMAT:
                 raise InputError(f"expected {_FORMAT!r} in {path}, got {held['format']!r}; retrieve the pictures again")
             members = {name: tuple(Member(i, float(s)) for i, s in rows) for name, rows in held["members"].items()}
-            return cls(tuple(held["names"]), members, held["places"], held["about"])
+            if not all(isinstance(text, str) for text in (*held["names"], *held["places"].values())):
+                raise TypeError("a name or a place is no text")
+            return cls(tuple(held["names"]), members, held["places"], dict(held["about"]))
         except InputError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
@@ -147,18 +152,31 @@ def read_masks(folder: Path) -> dict[str, PseudoMask]:
     A last line that was cut short, as by a kill, is passed over; raises InputError for any other line that is no mask.
     """
     path = folder / "masks.jsonl"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    except OSError as problem:
+        raise InputError(f"expected the masks of an archive in {path}, but they cannot be read: {problem.strerror}") from None
     masks: dict[str, PseudoMask] = {}
     for number, line in enumerate(text.split("\n")[:-1], start=1):  # what follows the last line break is torn, or nothing
         try:
             held = json.loads(line)
-            rle = {"size": [int(side) for side in held["size"]], "counts": str(held["counts"])}
+            sides = [int(side) for side in held["size"]]
+            rle = {"size": sides, "counts": str(held["counts"])}
+            if not isinstance(held["id"], str) or held["id"] in masks or min(sides) < 1:
+                raise ValueError(f"{held['id']!r} is no id, has a mask already, or one without a size")
+            if held.get("crc", _sum_line(held)) != _sum_line(held):
+                raise ValueError("it is not as it was written")
             masks[held["id"]] = PseudoMask(held["id"], rle, float(held["quality"]))
-        except (ValueError, KeyError, TypeError) as problem:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as problem:
             raise InputError(
                 f"expected a mask in line {number} of {path}, but it is none: {problem}; remove the line"
             ) from None
     return masks
+
+
+def _sum_line(held: Mapping[str, Any]) -> int:
+    """The checksum of a mask's line, of all that it holds but the checksum."""
+    return zlib.crc32(json.dumps({key: value for key, value in held.items() if key != "crc"}).encode("ascii"))
 
 
 class MaskWriter:
@@ -176,6 +194,15 @@ class MaskWriter:
 
     def __init__(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
         make_folder(folder)
+        taken = f"expected one call at a time to mask {folder}, and another is at work; wait for it"
+        self._lock = acquire_lock(folder / "lock", taken)
+        try:
+            self._open(folder, about)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, folder: Path, about: Mapping[str, Any] | None) -> None:
         self.done = set(read_masks(folder))
         if about is not None:
             _keep_about(folder / "masks-about.json", dict(about), new=not self.done)
@@ -191,6 +218,7 @@ class MaskWriter:
         size, counts = [int(side) for side in mask.rle["size"]], mask.rle["counts"]
         text = counts.decode("ascii") if isinstance(counts, bytes) else counts
         held = {"id": mask.id, "size": size, "counts": text, "quality": float(mask.quality)}
+        held["crc"] = _sum_line(held)
         self._file.write(json.dumps(held, allow_nan=False).encode("ascii") + b"\n")
         self._file.flush()
         self.done.add(mask.id)
@@ -198,6 +226,7 @@ class MaskWriter:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        self._lock.release()
 
     def __enter__(self) -> MaskWriter:
         return self
@@ -210,7 +239,7 @@ def _keep_about(path: Path, about: dict[str, Any], *, new: bool) -> None:
     """Write how masks come about, or check that those that are there came about in the same way."""
     about = json.loads(json.dumps(about))  # as it will be read again
     if path.exists() and not new:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_own_json(path, "how the masks came about", "delete it and masks.jsonl, and ask again")
         other = sorted(key for key in {*before, *about} if before.get(key) != about.get(key))
         if other:
             told = "; ".join(f"{key} was {before.get(key)!r}, now {about.get(key)!r}" for key in other)

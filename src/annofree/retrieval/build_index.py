@@ -3,7 +3,7 @@
 A shard stands for a fixed stretch of the inputs and is there as soon as its ids are, which are written last.  So the same
 command goes on after a kill at any moment, and ends with the files that an undisturbed run of it writes: byte for byte on the
 same machine, with the same versions and threads, up to rounding elsewhere.
-Inputs are known by their ids: an image that is changed in its place after it was embedded is not noticed.
+Each shard has a file of checksums, of its own files and of its images: what was cut, or changed since, is embedded again.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from annofree.errors import ImageError, InputError
 from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.io.image_sources import Source, read_images
 from annofree.io.images import silence_pillow
+from annofree.io.lock import acquire_lock
 from annofree.io.settings_diff import find_first_change, list_differences
 from annofree.retrieval.index import FORMAT, name_embeddings, name_ids, read_manifest
+from annofree.retrieval.index_checks import explain_damage, read_held, write_checksums
 from annofree.structures import FloatArray, Image
 
 __all__ = ["build_index"]
 
 SHARD = 4096  # inputs; of what is done, less than this is lost by a kill
-_TEMPORARY = (".embeddings-*", ".ids-*", ".inputs-*", ".manifest-*")
+_TEMPORARY = (".embeddings-*", ".ids-*", ".inputs-*", ".manifest-*", ".checksums-*")
 
 
 class WholeEncoder(Protocol):
@@ -77,22 +79,41 @@ def build_index(
         if value < 1:
             raise InputError(f"expected a {what} of at least 1, got {value}")
     make_folder(folder)
+    if folder.resolve() in {given.resolve() for given in source.inputs}:
+        raise InputError(f"expected another folder for the index than {folder}, which has the pictures; choose another --out")
+    lock = acquire_lock(folder / "lock", f"expected one call at a time to index to {folder}; wait for the other")
+    try:
+        return _build(source, folder, clip, batch_size, shard_size, threads, about, on_progress)
+    finally:
+        lock.release()
+
+
+def _build(
+    source: Source,
+    folder: Path,
+    clip: WholeEncoder,
+    batch_size: int,
+    shard_size: int,
+    threads: int,
+    about: Mapping[str, Any] | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
     _clean(folder)
     settings = _settings(source, clip, shard_size, about)
     _begin(folder, settings)
     total = _keep_inputs(folder / "inputs.txt", source.list_ids())
-    known = sum(
-        len(ids) for n, ids in enumerate(_stretches(folder / "inputs.txt", shard_size)) if (folder / name_ids(n)).exists()
-    )
-    work = _Work(folder, Path(settings["root"]), clip, batch_size, threads, total, on_progress, known)
+    root = Path(settings["root"])
+    held = [read_held(folder, n, ids, root) for n, ids in enumerate(_stretches(folder / "inputs.txt", shard_size))]
+    known = sum(len(one["ids"]) + len(one["failed"]) for one in held if one)
+    work = _Work(folder, root, clip, batch_size, threads, total, on_progress, known)
     work.advance(0)
     failed: dict[str, str] = {}
     rows: list[int] = []
     with silence_pillow():
         for number, ids in enumerate(_stretches(folder / "inputs.txt", shard_size)):
-            held = _held(folder / name_ids(number), ids) or work.embed_shard(number, ids)
-            rows.append(len(held["ids"]))
-            failed |= held["failed"]
+            shard = held[number] or work.embed_shard(number, ids)
+            rows.append(len(shard["ids"]))
+            failed |= shard["failed"]
     manifest = settings | {"complete": True, "inputs": total, "rows": sum(rows), "shards": rows, "failed": failed}
     write_json(folder / "manifest.json", manifest, indent=1, ascii_only=True)
     return manifest
@@ -130,8 +151,10 @@ class _Work:
             blocks.append(vectors)
             self.advance(len(images) + len(problems))
         held = {"ids": kept, "failed": dict(sorted(failed.items()))}
+        (self.folder / name_ids(number)).unlink(missing_ok=True)  # of a shard that was not whole
         if kept:
             write_atomic(self.folder / name_embeddings(number), lambda path: _save(path, np.concatenate(blocks)))
+        write_checksums(self.folder, number, held, self.root)
         write_json(self.folder / name_ids(number), held, ascii_only=True)
         return held
 
@@ -176,18 +199,6 @@ def _clean(folder: Path) -> None:
 def _save(path: Path, vectors: npt.NDArray[np.float16]) -> None:
     with path.open("wb") as file:
         np.save(file, vectors, allow_pickle=False)
-
-
-def _held(path: Path, ids: list[str]) -> dict[str, Any] | None:
-    """What a shard that is there holds, None where it is not; raises InputError for one of other inputs."""
-    if not path.exists():
-        return None
-    held: dict[str, Any] = json.loads(path.read_text(encoding="ascii"))
-    if {*held["ids"], *held["failed"]} != set(ids):
-        raise InputError(
-            f"expected in {path} the pictures that inputs.txt names, got others; delete {path.parent} and start anew"
-        )
-    return held
 
 
 def _settings(source: Source, clip: WholeEncoder, shard_size: int, about: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -236,7 +247,7 @@ def _keep_inputs(path: Path, ids: Iterable[str]) -> int:
 
 
 def _compare(path: Path, ids: Iterable[str]) -> int:
-    with path.open(encoding="ascii") as lines:
+    with explain_damage(path), path.open(encoding="ascii") as lines:
         change = find_first_change(map(json.loads, lines), ids)
     if change:
         raise InputError(f"the index in {path.parent} is of other pictures: {change}; give those of before, or another --out")

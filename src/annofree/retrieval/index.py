@@ -12,7 +12,6 @@ searched in a few hundred megabytes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
+from annofree.io.paths import confine_name
+from annofree.io.read_json import read_json_object
 from annofree.structures import FloatArray, IntArray
 
 __all__ = ["FORMAT", "Index", "Shard", "name_embeddings", "name_ids", "read_manifest"]
 
 FORMAT = "annofree index 1"
+_MANIFEST = {"complete": bool, "root": str, "model": dict, "about": dict, "shard_size": int}
 _CHUNK = 8192  # rows; 25 MB of float32 at D = 768
 _UNIT = 1e-3  # how far from 1 the length of a unit vector may be once it was rounded to float16
 
@@ -45,9 +47,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read an index's manifest; raises InputError when there is none, or it is something else."""
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json_object(path)
         if manifest["format"] != FORMAT:
             raise InputError(f"expected {FORMAT!r} in {path}, got {manifest['format']!r}; make the index again")
+        wrong = [key for key, kind in _MANIFEST.items() if not isinstance(manifest[key], kind)]
+        if wrong or not all(type(rows) is int and rows >= 0 for rows in manifest.get("shards", [])):
+            raise ValueError(f"{wrong[0] if wrong else 'shards'} is of another kind")
     except (OSError, ValueError, KeyError, TypeError) as problem:
         if isinstance(problem, InputError):
             raise
@@ -78,7 +83,7 @@ class Shard:
         """Look at the head of an .npy file; raises InputError unless it holds (N, D) float16 or float32."""
         try:
             held = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, EOFError) as problem:
             raise InputError(f"expected embeddings at {path}, but they cannot be read: {problem}") from None
         if held.ndim != 2 or held.dtype not in (np.float16, np.float32) or np.isfortran(held) or not held.shape[1]:
             raise InputError(f"expected embeddings (N, D) float16 or float32 in {path}, got {held.shape} {held.dtype}")
@@ -165,7 +170,7 @@ class Index:
 
     def place(self, id: str) -> str:  # noqa: A002 -- the word the noun uses
         """Where the image of an id is; the id itself where no root is known."""
-        return id if self.root is None else str(self.root / id)
+        return id if self.root is None else str(confine_name(self.root, id))
 
     def _by_shard(self, rows: IntArray) -> Iterator[tuple[Shard, IntArray]]:
         """The shards that have any of the rows, each with the places in ``rows`` of those that it has."""

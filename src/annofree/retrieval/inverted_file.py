@@ -68,7 +68,10 @@ def _state(index: Index) -> list[list[Any]]:
 
 def _fresh(index: Index, path: Path) -> bool:
     about = path.with_suffix(".json")
-    return path.exists() and about.exists() and json.loads(about.read_text(encoding="utf-8")) == _state(index)
+    try:
+        return path.exists() and bool(json.loads(about.read_text(encoding="utf-8")) == _state(index))
+    except (OSError, ValueError):
+        return False  # it is made again
 
 
 def _build(faiss: Any, index: Index, path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from annofree.errors import InputError
+from annofree.io.read_json import read_own_json
 from annofree.retrieval.clip_retrieval import open_clip_retrieval_shards
 from annofree.retrieval.index import Index, Shard, name_embeddings, name_ids, read_manifest
+from annofree.retrieval.index_checks import check_shard
 
 __all__ = ["open_index"]
 
@@ -32,9 +33,12 @@ def open_index(folder: Path, root: Path | None = None) -> Index:
 
 def _own(folder: Path, number: int, rows: int, first: int) -> Shard:
     def ids() -> Sequence[str]:
-        held: list[str] = json.loads((folder / name_ids(number)).read_text(encoding="utf-8"))["ids"]
+        held = read_own_json(folder / name_ids(number), "the ids of a shard", "give the same `annofree index` again").get("ids")
+        if not isinstance(held, list) or len(held) != rows or not all(isinstance(one, str) for one in held):
+            raise InputError(f"expected {rows} ids in {folder / name_ids(number)}; give the same `annofree index` again")
         return held
 
+    check_shard(folder, number)
     shard = Shard.open(folder / name_embeddings(number), first, ids)
     if shard.rows != rows:
         raise InputError(f"expected {rows} rows in {shard.path}, got {shard.rows}; make the index again")

@@ -14,19 +14,24 @@ from typing import overload
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder
 from annofree.io.callbacks import Callbacks
+from annofree.io.checksums import is_unchanged, measure_file
 from annofree.io.images import silence_pillow
+from annofree.io.paths import show_path
 from annofree.io.settings_diff import list_differences
 from annofree.runs.batch_encoder import EncodeResult, Entry, attempt
 from annofree.runs.config import EncodingSource, RunConfig, name_encodings_file
 from annofree.runs.encodings import EncodingFile, Packed, pack, write_encodings
 from annofree.runs.environment import describe_environment
+from annofree.runs.store.checks import Chunk
 from annofree.runs.store.chunks import Chunks, Row, settle
+from annofree.runs.store.damage import measure_input
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.names import ResultNames
 from annofree.runs.tasks import Prediction, Tasks
 
 __all__ = ["Executor", "explain_write_errors"]
 
+_CLASSES = "labels/classes.json"
 _LONGEST = 30.0  # seconds of work that a kill can cost, beyond a batch
 
 
@@ -41,6 +46,8 @@ class Executor:
         self.names = ResultNames(self.request.ids)
         self.stretch: int = self.shards.read_settings()["stretch"]
         self.packed: dict[str, Packed] = {}
+        # images are looked after, unless what is seen of them was kept by another run
+        self.root = None if "relabelled" in request.settings else request.root
         self.weighed = bool(self.shards.list_sizes())
         self.done, self.failed, self.to_do = 0, 0, 0
         self.environment, self.told = describe_environment(), False
@@ -82,13 +89,23 @@ class Executor:
         for shard, inputs in enumerate(self.shards.list_sizes()):
             numbers = own[start : start + inputs]
             start += inputs
-            if shard not in whole:
+            if shard not in whole or self._is_damaged(whole[shard]):
                 again.append((shard, numbers, list[Row]()))
             elif retry and whole[shard].about["failed"]:
                 rows = list(self.shards.read_rows_of(whole[shard]))
                 kept = [row for row in rows if "failed" not in row]
                 again.append((shard, [row["n"] for row in rows if "failed" in row], kept))
         return again, start
+
+    def _is_damaged(self, shard: Chunk) -> bool:
+        """Whether files of a shard, or its images, changed since; says which."""
+        damage = self.shards.find_damage(shard, self.root)
+        classes = (self.shards.read_completion() or {}).get("files", {}).get(_CLASSES)
+        if shard.number == 0 and classes and not is_unchanged(self.request.out / _CLASSES, classes):
+            damage.files.append(_CLASSES)  # is written with the first label map
+        for line in damage.describe():
+            self.callbacks.on_note(f"{line}; that part is done again")
+        return bool(damage)
 
     def _redo(self, shard: int, numbers: list[int], kept: list[Row]) -> None:
         rows = list(kept)
@@ -138,7 +155,8 @@ class Executor:
         row = self._failed(one, found) if isinstance(found, Exception) else self._found(one, found)
         self.done += 1
         self.callbacks.on_progress(self.done, self.to_do)
-        return {"n": one.number, "id": one.id, **row}
+        known = None if self.root is None or "failed" in row else measure_input(one.place)
+        return {"n": one.number, "id": one.id, **row} | ({} if known is None else {"input": known})
 
     def _answer(self, one: EncodeResult) -> Prediction | Exception:
         if one.problem is not None:
@@ -164,7 +182,7 @@ class Executor:
             )
 
     def _failed(self, one: EncodeResult, problem: Exception) -> Row:
-        shown = _shown(one.place)
+        shown = show_path(one.place)
         lines = str(problem).replace(one.place, shown).splitlines()
         why = lines[0] if lines else type(problem).__name__
         why = why if shown in why else f"{shown}: {why}"
@@ -189,13 +207,16 @@ class Executor:
         found = sum(len(row.get("annotations", ())) for row in rows)
         about = {"images": len(rows) - failed, "failed": failed, "instances": found, "seconds": self.feed.clock.take_lap()}
         with self.feed.clock.count("write"), explain_write_errors(self.request.out):
+            files = {}
             if self.request.keep:
-                self._keep(name_encodings_file(self.request.out, shard), [row["id"] for row in rows if "failed" not in row])
+                path = name_encodings_file(self.request.out, shard)
+                self._keep(path, [row["id"] for row in rows if "failed" not in row])
+                files = {path.relative_to(self.request.out).as_posix(): measure_file(path)}
             settle(self.folder.written)
             if not self.told:
                 self.shards.record_environment(self.environment)
                 self.told = True
-            self.shards.close(shard, rows, about)
+            self.shards.close(shard, rows, about, files)
         self.folder.written.clear()
         self.packed.clear()
         self.since = time.perf_counter()
@@ -241,11 +262,6 @@ def explain_write_errors(out: Path) -> Iterator[None]:
         where = f" ({problem.filename})" if problem.filename and not full else ""
         again = "once there is room, the same command goes on" if full else "the same command goes on"
         raise InputError(f"results cannot be written to {out}: {why}{where}; what was done is kept, and {again}") from problem
-
-
-def _shown(place: str) -> str:
-    """A path on one line."""
-    return "".join(c if c.isprintable() or c == " " or "\udc80" <= c <= "\udcff" else repr(c)[1:-1] for c in place)
 
 
 def _valid(text: str) -> str:

@@ -29,12 +29,13 @@ def open_below(folder: Path) -> Opener:
     """Return what opens images below a folder by their names; raises InputError when it is no folder."""
     from annofree.io.image_sources import read_place
     from annofree.io.images import silence_pillow
+    from annofree.io.paths import confine_name
 
     if not folder.is_dir():
         raise InputError(f"expected the folder of pictures that the run was given, got {folder}; check --images")
 
     def opened(name: str) -> Image:
         with silence_pillow():
-            return read_place(str(folder / name), name)
+            return read_place(str(confine_name(folder, name)), name)
 
     return opened

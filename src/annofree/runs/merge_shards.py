@@ -5,21 +5,21 @@ Files are copied, so parts made on other machines differ from a single run up to
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
-from annofree.io.atomic import make_folder, write_atomic
+from annofree.io.checksums import measure_file
+from annofree.io.paths import confine, copy_file
 from annofree.io.settings_diff import list_differences
 from annofree.runs.clock import StageTimer, Timings
 from annofree.runs.config import name_encodings_file
 from annofree.runs.executor import explain_write_errors
 from annofree.runs.run import finish_run
-from annofree.runs.store.chunks import Chunk, Chunks, Row, settle
+from annofree.runs.store.chunks import RESULTS, Chunk, Chunks, Row, settle
 from annofree.runs.store.layout import RunFolder
+from annofree.runs.store.summary import read_about
 
 __all__ = ["merge_runs"]
 
@@ -42,6 +42,7 @@ def merge_runs(
     names the difference, the image that is missing or that two runs have, and a folder that is another run's.
     """
     sources = [_complete(part) for part in parts]
+    _check_target(sources, out)
     _check_equal(sources)
     whole = sorted(((_first(s, shard), s, shard) for s in sources for shard in s.list_whole().values()), key=lambda t: t[0])
     ids = sources[0].read_ids()
@@ -55,6 +56,8 @@ def merge_runs(
     target.lock()
     try:
         with explain_write_errors(out):
+            if target.cleared:
+                target.clear()
             _start(target, settings, ids)
             for environment in (one for source in sources for one in source.environments):
                 target.record_environment(environment)
@@ -66,7 +69,7 @@ def merge_runs(
             for source in sources:
                 target.append({"seconds": _summed(source)})
             _copy_classes(sources, out)
-        run = json.loads((parts[0] / "run.json").read_text(encoding="utf-8"))
+        run = read_about(parts[0])
         about = {k: v for k, v in run.items() if k not in _OF_ONE}
         return finish_run(target, folder, wanted, about | {"merged": [str(part) for part in parts]}, clock)
     finally:
@@ -77,7 +80,15 @@ def _complete(part: Path) -> Chunks:
     shards = Chunks(part)
     shards.require_begun()
     shards.require_complete()
+    shards.require_whole()
     return shards
+
+
+def _check_target(sources: Sequence[Chunks], out: Path) -> None:
+    for source in sources:
+        if source.out.resolve() == out.resolve():
+            raise InputError(f"expected another folder to write to than {out}, which is one of the runs; choose another --out")
+    Chunks(out).require_free()
 
 
 def _check_equal(sources: Sequence[Chunks]) -> None:
@@ -104,6 +115,8 @@ def _check_all(whole: Iterable[tuple[int, Chunks, Chunk]], ids: Sequence[str], s
     for first, source, shard in whole:
         _check_due(first, due, ids, sources, source)
         for row in source.read_rows_of(shard):
+            for place in _places(source.out, row):
+                _check_place(source.out, place)
             _check_due(row["n"], due, ids, sources, source)
             due += 1
     if due < len(ids):
@@ -133,14 +146,15 @@ def _start(target: Chunks, settings: dict[str, Any], ids: Sequence[str]) -> None
 def _copy(source: Chunks, shard: Chunk, target: Chunks, number: int) -> None:
     rows = list(source.read_rows_of(shard))
     copied = [_copy_file(source.out, target.out, place) for row in rows for place in _places(source.out, row)]
+    files = {}
     kept = name_encodings_file(source.out, shard.number)
     if kept.exists():
-        path = name_encodings_file(target.out, number)
-        make_folder(path.parent)
-        _copied(kept, path)
-        copied.append(path)
+        copied.append(name_encodings_file(target.out, number))
+        _copied(kept, copied[-1])
+        files = {copied[-1].relative_to(target.out).as_posix(): measure_file(copied[-1])}
     settle(copied)
-    target.close(number, rows, {k: v for k, v in shard.about.items() if k != "seconds"})  # the whole part's are told once
+    about = {k: v for k, v in shard.about.items() if k != "seconds"}  # the whole part's are told once
+    target.close(number, rows, about, files)
 
 
 def _summed(source: Chunks) -> dict[str, float]:
@@ -159,16 +173,22 @@ def _places(folder: Path, row: Row) -> list[str]:
     return named
 
 
+def _check_place(source: Path, place: str) -> Path:
+    """Return a file of the results of a run; raises InputError for any other."""
+    if place.split("/")[0] not in RESULTS[1:]:
+        raise InputError(f"expected a file of the results of the run in {source}, got {place!r}; make that run again")
+    return confine(source, place)
+
+
 def _copy_file(source: Path, target: Path, place: str) -> Path:
-    path = target / place
-    make_folder(path.parent)
-    _copied(source / place, path)
+    path = confine(target, place)
+    _copied(_check_place(source, place), path)
     return path
 
 
 def _copied(source: Path, path: Path) -> None:
     try:
-        write_atomic(path, lambda temporary: shutil.copyfile(source, temporary))
+        copy_file(source, path)
     except FileNotFoundError:
         raise InputError(f"expected {source}, which its run wrote, and it is not there; make that run again") from None
 

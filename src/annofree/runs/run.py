@@ -18,18 +18,21 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
+from annofree.io.checksums import measure_file
 from annofree.io.settings_diff import list_differences
 from annofree.runs.clock import StageTimer, Timings
 from annofree.runs.config import EncodingSource, RunConfig
 from annofree.runs.executor import Executor, explain_write_errors
+from annofree.runs.store.checks import FORMAT, find_damage
 from annofree.runs.store.chunks import Chunks, settle
+from annofree.runs.store.clearing import FINALS
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.results import average_shares
+from annofree.runs.store.summary import read_about
 from annofree.runs.tasks import Tasks
 
 __all__ = ["Run", "finish_run"]
 
-_FORMAT = 1
 _FINALS = {"instance": "annotations.json", "panoptic": "panoptic.json", "semantic": "labels/shares.json"}
 
 
@@ -45,13 +48,13 @@ class Run:
 
     def check(self) -> bool:
         """Whether the run is complete; raises InputError for a folder with a run of other settings."""
+        self.shards.require_free()
         if not self.shards.begun:
             return False
         self._refuse(list_differences(self.shards.read_settings()["asked"], self.request.resume_key))
         other = self.shards.compare(self.request.ids)
         self._refuse([other] if other else [])
-        finals = [_FINALS[task] for task in self.request.wanted if task != "semantic"]
-        return self.shards.complete and all((self.request.out / name).exists() for name in [*finals, "run.json"])
+        return self.shards.complete and not self._find_damage()
 
     def execute(
         self,
@@ -79,7 +82,8 @@ class Run:
             self.callbacks.on_note(remark)
         with _counting(feed.clock), _locked(self.shards):
             with explain_write_errors(out):
-                if fresh and self.shards.begun:
+                self.shards.require_free()
+                if (fresh and self.shards.begun) or self.shards.cleared:
                     self.shards.clear()
                 self._begin(tasks)
             with _spent(self.shards, feed.clock):
@@ -88,16 +92,31 @@ class Run:
                 done = work.done - work.failed, work.failed
                 return finish_run(self.shards, folder, request.wanted, about, feed.clock, done)
 
+    def _find_damage(self) -> list[str]:
+        """Files of the complete run that are gone, or not as it wrote them, and images that changed since."""
+        completion, out = self.shards.read_completion() or {}, self.request.out
+        wanted = [_FINALS[task] for task in self.request.wanted if task != "semantic"]
+        finals = [name for name in [*wanted, "run.json"] if not (out / name).exists()]
+        finals += find_damage(out, completion.get("files", {}))
+        return finals or self._find_lost_parts()
+
+    def _find_lost_parts(self) -> list[str]:
+        whole, root = self.shards.list_whole(), None if "relabelled" in self.request.settings else self.request.root
+        if len(whole) < len(self.shards.list_sizes()):
+            return ["shards"]
+        found = (self.shards.find_damage(shard, root) for shard in whole.values())
+        return next((damage.files + damage.images for damage in found if damage), [])
+
     def read_summary(self) -> dict[str, Any]:
         """The content of run.json of a complete run."""
-        return dict(json.loads((self.request.out / "run.json").read_text(encoding="utf-8")))
+        return read_about(self.request.out)
 
     def _begin(self, tasks: Tasks) -> None:
         """Store the settings, or check that they equal the stored ones."""
         models = {"provenance": json.loads(json.dumps(tasks.provenance)), "encoding": tasks.encoding_key}
         if not self.shards.begun:
             asked = {
-                "format": _FORMAT,
+                "format": FORMAT,
                 "asked": self.request.resume_key,
                 "stretch": self.request.stretch,
                 "device": self.request.device,
@@ -149,7 +168,8 @@ def finish_run(
     with explain_write_errors(folder.out):
         folder.write_summary(run)
         _settle(folder, ["run.json"])
-        shards.append({"complete": True, "seconds": last})
+        finals = {name: measure_file(folder.out / name) for name in FINALS if (folder.out / name).exists()}
+        shards.append({"complete": True, "seconds": last, "files": finals})
     return run
 
 

@@ -15,6 +15,7 @@ from annofree.runs.clock import StageTimer
 from annofree.runs.config import name_encodings_file
 from annofree.runs.encodings import EncodingFile
 from annofree.runs.store.chunks import Chunk, Chunks, Row
+from annofree.runs.store.damage import Damage
 from annofree.runs.tasks import Tasks
 from annofree.structures import Image, Vocabulary
 
@@ -42,6 +43,7 @@ class StoredEncodings:
             before, now = " and ".join(settings["encoding"]), " and ".join(self.tasks.encoding_key)
             raise InputError(f"the encodings in {self.folder} are others: they were made by {before}, not by {now}")
         self._shards = Chunks(self.folder)
+        self._shards.require_whole()
         self._whole = list(self._shards.list_whole().values())
         self._firsts = [next(self._shards.read_rows_of(shard))["n"] for shard in self._whole]
         self._kinds = self.tasks.encoding_kinds
@@ -57,6 +59,11 @@ class StoredEncodings:
         for index in range(len(self._whole)):
             file, rows = self._shard(index)
             yield from (file.read(row["id"]) for row in rows.values() if "failed" not in row)
+
+    def find_changed_images(self, root: Path) -> Damage:
+        """Which of the images below ``root`` are no longer those that were encoded."""
+        found = (self._shards.find_damage(shard, root) for shard in self._whole)
+        return Damage(images=[place for one in found for place in one.images])
 
     def with_calibration(self, vocabulary: Vocabulary) -> Tasks:
         """Return the tasks with presence set against that in the folder; raises InputError for methods that gate no class."""

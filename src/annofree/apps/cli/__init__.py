@@ -29,6 +29,7 @@ from annofree.apps.cli.help import PlainCommand, PlainGroup
 from annofree.apps.cli.process import exit_now, find_program_start, start_clocks
 from annofree.apps.cli.train_commands import train
 from annofree.errors import AnnofreeError
+from annofree.io.paths import explain_os_error
 
 __all__ = ["app", "main"]
 
@@ -89,6 +90,16 @@ def main() -> None:
             app(prog_name="annofree")
     except AnnofreeError as refusal:
         print(f"annofree: {refusal}", file=sys.stderr)
+        exit_now(2)
+    except BrokenPipeError:
+        raise  # whoever read what is printed went away
+    except OSError as problem:
+        print(f"annofree: {explain_os_error(problem)}", file=sys.stderr)
+        exit_now(2)
+    except RuntimeError as problem:
+        if not str(problem).startswith("Symlink loop"):  # what resolving a path raises before Python 3.13
+            raise
+        print(f"annofree: expected a path, but a link leads to itself: {problem}; remove the link", file=sys.stderr)
         exit_now(2)
     except SystemExit as end:
         if end.code == _STOPPED:

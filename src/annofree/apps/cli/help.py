@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
+
+from annofree.errors import InputError
 
 __all__ = ["PlainCommand", "PlainGroup", "limit_to"]
 
@@ -30,7 +33,15 @@ def _completing(words: Sequence[str]) -> Callable[[str], list[str]]:
 
 
 class PlainCommand(TyperCommand):
-    """A command whose options stand under the heading that each names, in their order."""
+    """A command whose options stand under the heading that each names, in their order, and whose numbers are of this world."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; raises InputError for numbers that nothing can be counted or seeded with."""
+        rest: list[str] = super().parse_args(ctx, args)
+        for param in self.get_params(ctx):
+            option = next((name for name in param.opts if name.startswith("--")), param.name)
+            _check_number(str(option), ctx.params.get(str(param.name)))
+        return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options."""
@@ -51,6 +62,15 @@ class PlainGroup(TyperGroup):
         rows = [(name, command.get_short_help_str(_WHOLE)) for name, command in commands.items() if command is not None]
         with formatter.section("Commands"):
             formatter.write_dl(rows, col_max=_NAMES)
+
+
+def _check_number(option: str, value: Any) -> None:
+    """Refuse NaN, infinity, and whole numbers that no count and no seed can have."""
+    if isinstance(value, float) and not isfinite(value):
+        raise InputError(f"expected a number for {option}, got {value}")
+    most = 2**63 - 1 if option.endswith("seed") else 2**31 - 1
+    if isinstance(value, int) and abs(value) > most:
+        raise InputError(f"expected at most {most:,} for {option}, got {value:.3g}")
 
 
 def _write_options(command: Any, ctx: Any, formatter: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -22,6 +21,8 @@ from annofree.formats.annotations import Annotation, list_images
 from annofree.formats.coco import CocoFile
 from annofree.io.atomic import make_folder, write_json
 from annofree.io.coco_stream import stream_coco
+from annofree.io.paths import confine, copy_file
+from annofree.runs.store.finals import require_unchanged
 
 __all__ = [
     "Answered",
@@ -162,6 +163,7 @@ def rank_images(
         needs = {"jitter": "--look", "against": "--against RUN", "joint": "--look or --against RUN"}
         raise InputError(f"expected {needs[by]} for the risk {by}, got none")
     ours = by or choose_default_risk(min_score)
+    require_unchanged(run, path.name)
     categories, images = _lists(path)
     if against is not None:
         _check_shared(against, [str(i["file_name"]) for i in images.values()])
@@ -228,6 +230,7 @@ def write_review(review: Review, run: Path, out: Path) -> list[dict[str, Any]]:
     """
     if out.resolve() == run.resolve():
         raise InputError("expected a folder for the review apart from the run, or its annotations would be lost")
+    _refuse_foreign(out)
     make_folder(out / "overlays")
     for left in (out / "overlays").glob("[0-9]*.jpg"):
         left.unlink()
@@ -241,10 +244,18 @@ def write_review(review: Review, run: Path, out: Path) -> list[dict[str, Any]]:
         listed.append(_line(place, ranked, review.by))
     file.write(out / "annotations.json")
     if (run / "run.json").is_file():
-        shutil.copyfile(run / "run.json", out / "run.json")
+        copy_file(run / "run.json", out / "run.json")
     about = {"by": review.by, "parts": MEANINGS, "min_score": review.min_score, "pictures": review.pictures}
     write_json(out / "review.json", {**about, "not_looked_at": review.unseen, "worst": listed}, indent=1)
     return file.images
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Raise InputError for a folder with results that no review wrote."""
+    names = ("annotations.json", "run.json", "overlays", "shards", "review.html", "labels")
+    found = [name for name in names if (out / name).exists()]
+    if found and (not (out / "review.json").is_file() or (out / "shards").exists()):
+        raise InputError(f"expected a new folder, or that of a review, but {out} has {found[0]}; choose another --out")
 
 
 def _line(place: int, ranked: Ranked, by: str) -> dict[str, Any]:
@@ -262,10 +273,11 @@ def _line(place: int, ranked: Ranked, by: str) -> dict[str, Any]:
 
 def _overlay(run: Path, out: Path, image: Mapping[str, Any], place: int) -> dict[str, str]:
     """Copy the overlay of an image; nothing where there is none."""
-    source = run / str(image.get("overlay") or "")
-    if not image.get("overlay") or not source.is_file() or not source.resolve().is_relative_to(run.resolve()):
+    try:
+        source = confine(run, str(image["overlay"]))
+        stem = PurePosixPath(str(image["overlay"])).stem.encode()[:_LONGEST_NAME].decode("utf-8", "ignore")
+        name = f"overlays/{place:04}-{stem}.jpg"
+        copy_file(source, out / name)
+    except (KeyError, InputError, FileNotFoundError, IsADirectoryError):
         return {}
-    stem = PurePosixPath(str(image["overlay"])).stem.encode()[:_LONGEST_NAME].decode("utf-8", "ignore")
-    name = f"overlays/{place:04}-{stem}.jpg"
-    shutil.copyfile(source, out / name)
     return {"overlay": name}

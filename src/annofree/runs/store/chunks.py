@@ -4,9 +4,12 @@ OUT/shards
 ├── settings.json   settings; with inputs.txt they identify the run
 ├── inputs.txt      the ids of all images, a JSON text a line, in order
 ├── 00000.jsonl     what came of a stretch of images, one row an image
-└── manifest.jsonl  complete shards, environments and seconds, one line each; append-only
+├── manifest.jsonl  complete shards, environments and seconds, one line each; append-only
+└── cleared.json    settings of a run that --fresh has begun to remove
 
-A shard is on the disk before its line is.  A row that has "failed" is of an image that gave no result.
+A shard is on the disk before its line is.  A row that has "failed" is of an image that gave no result.  A row has size and
+checksum of its image (`input`) and of the files made of it (`files`), the line of a shard those of its own files, and the line
+that says that the run is complete those of the files of all images.  Runs of earlier versions have none, and are not checked.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +26,14 @@ from filelock import BaseFileLock
 
 from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
+from annofree.io.checksums import measure_file
 from annofree.io.lock import acquire_lock
+from annofree.io.paths import confine
 from annofree.io.settings_diff import find_first_change
+from annofree.runs.store.checks import Chunk, check_row, check_settings, explain_damage, read_chunk
+from annofree.runs.store.clearing import CLEARED, clear_run, clear_state, refuse_foreign
+from annofree.runs.store.damage import Damage, find_shard_damage
+from annofree.runs.store.disk import settle, settle_folder, write_lines, write_text
 
 __all__ = ["RESULTS", "Chunk", "Chunks", "Row", "settle"]
 
@@ -38,23 +46,13 @@ _TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?", re.DOTALL)
 _TEMPORARY_FINAL = re.compile(r"\.(annotations|panoptic|quarantine|run)-[a-z0-9_]{8}\.json")
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """A complete shard: its ``number``, ``file``, number of ``inputs``, seconds and counts."""
-
-    number: int
-    file: str
-    inputs: int
-    bytes: int
-    about: Mapping[str, Any] = field(default_factory=dict)
-
-
 @dataclass
 class Chunks:
     """The shards of one run folder; raises InputError while another process is using it."""
 
     out: Path
     _lock: BaseFileLock | None = field(default=None, repr=False)
+    _seen: dict[tuple[str, int, int, int], bool] = field(default_factory=dict, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -65,6 +63,16 @@ class Chunks:
     def begun(self) -> bool:
         """Whether there is a run to resume."""
         return (self.folder / "settings.json").exists() and (self.folder / "inputs.txt").exists()
+
+    @property
+    def cleared(self) -> bool:
+        """Whether there is a run that was not yet removed whole."""
+        return (self.folder / CLEARED).exists()
+
+    def require_free(self) -> None:
+        """Raise InputError unless a run is here, or nothing stands where one would write."""
+        if not self.begun and not self.cleared:
+            refuse_foreign(self.out)
 
     def require_begun(self) -> None:
         """Raise InputError if there is no run."""
@@ -77,7 +85,9 @@ class Chunks:
             raise InputError(f"the run in {self.out} is not complete; give its command again first, which goes on with it")
 
     def lock(self) -> None:
-        """Lock the folder until this process ends or calls ``unlock``."""
+        """Lock the folder until this process ends or calls ``unlock``; raises InputError where its folders lead elsewhere."""
+        for name in RESULTS:
+            confine(self.out, name)
         taken = f"expected one run at a time in {self.out}, and another is at work; wait for it"
         self._lock = acquire_lock(self.folder / "lock", taken)
 
@@ -89,27 +99,28 @@ class Chunks:
 
     def begin(self, settings: Mapping[str, Any], ids: Iterable[str]) -> None:
         """Store the settings of a new run."""
-        self._empty()  # of a beginning that was cut short
-        write_atomic(self.folder / "inputs.txt", lambda path: _write_lines(path, ids))
+        clear_state(self.folder)  # of a beginning that was cut short
+        write_atomic(self.folder / "inputs.txt", lambda path: write_lines(path, ids))
         self.keep_settings(settings)
 
     def keep_settings(self, settings: Mapping[str, Any]) -> None:
         """Write and flush the settings."""
         text = json.dumps(settings, indent=1) + "\n"
-        write_atomic(self.folder / "settings.json", lambda path: _write_text(path, text))
-        _sync_folder(self.folder)
+        write_atomic(self.folder / "settings.json", lambda path: write_text(path, text))
+        settle_folder(self.folder)
 
     def read_settings(self) -> dict[str, Any]:
-        """Read the settings; raises InputError if unreadable."""
-        try:
-            return dict(json.loads((self.folder / "settings.json").read_text(encoding="ascii")))
-        except (OSError, ValueError) as problem:
-            raise InputError(f"expected a run in {self.out}, but its settings cannot be read: {problem}") from None
+        """Read the settings; raises InputError if unreadable, or of another version."""
+        return check_settings(self.folder / "settings.json", self.out)
 
     def read_ids(self) -> list[str]:
-        """The ids of all images, in order."""
-        with (self.folder / "inputs.txt").open(encoding="ascii") as lines:
-            return [json.loads(line) for line in lines]
+        """The ids of all images, in order; raises InputError if unreadable."""
+        path = self.folder / "inputs.txt"
+        with explain_damage(path, self.out), path.open(encoding="ascii") as lines:
+            ids = [json.loads(line) for line in lines]
+            if not all(isinstance(id_, str) for id_ in ids):
+                raise ValueError("expected a text in each line")
+            return ids
 
     def compare(self, ids: Iterable[str]) -> str | None:
         """Tell how the images are others than those of the run; None where they are the same."""
@@ -118,21 +129,47 @@ class Chunks:
 
     def list_whole(self) -> dict[int, Chunk]:
         """The complete shards by number: the later of two lines counts, and files must be intact."""
-        last = {line["number"]: Chunk(**line) for line in self._lines() if "number" in line}
-        return {k: last[k] for k in sorted(last) if _size(self.folder / last[k].file) == last[k].bytes}
+        last = self._last()
+        return {k: last[k] for k in sorted(last) if self._is_intact(last[k])}
 
     def list_sizes(self) -> list[int]:
         """How many inputs each shard stands for that was ever whole, in order."""
-        last = {line["number"]: line["inputs"] for line in self._lines() if "number" in line}
-        return [last[k] for k in sorted(last)]
+        last = self._last()
+        return [last[k].inputs for k in sorted(last)]
+
+    def _last(self) -> dict[int, Chunk]:
+        path = self.folder / "manifest.jsonl"
+        with explain_damage(path, self.out):
+            chunks = [read_chunk(line) for line in self._lines() if "number" in line]
+            last = {chunk.number: chunk for chunk in chunks}
+            if sorted(last) != list(range(len(last))):
+                raise ValueError(f"shards {sorted(last)} instead of 0 to {len(last) - 1}")
+        return last
+
+    def _is_intact(self, chunk: Chunk) -> bool:
+        """Whether a shard has the bytes that its line says; each is read once."""
+        try:
+            held = (self.folder / chunk.file).stat()
+        except OSError:
+            return False
+        if held.st_size != chunk.bytes or chunk.crc is None:
+            return held.st_size == chunk.bytes
+        key = chunk.file, held.st_size, held.st_mtime_ns, chunk.crc
+        if key not in self._seen:
+            self._seen[key] = measure_file(self.folder / chunk.file) == [chunk.bytes, chunk.crc]
+        return self._seen[key]
 
     @property
     def complete(self) -> bool:
         """Whether the results are written."""
-        last = None
+        return self.read_completion() is not None
+
+    def read_completion(self) -> dict[str, Any] | None:
+        """The line that says that the run is complete, which is the last one then; it may have the ``files`` of all images."""
+        last: dict[str, Any] = {}
         for last in self._lines():  # noqa: B007
             pass
-        return last is not None and "complete" in last
+        return last if "complete" in last else None
 
     @property
     def environments(self) -> list[dict[str, Any]]:
@@ -149,13 +186,19 @@ class Chunks:
         if environment not in self.environments:
             self.append({"environment": environment})
 
-    def close(self, number: int, rows: Sequence[Row], about: Mapping[str, Any]) -> Chunk:
-        """Write a shard, and then its line."""
-        before = self.list_whole().get(number) if (self.folder / f"{number:05}.jsonl").exists() else None
-        name = f"{number:05}.jsonl" if before is None else _next(before.file)
-        write_atomic(self.folder / name, lambda path: _write_lines(path, rows))
-        _sync_folder(self.folder)
-        shard = Chunk(number, name, len(rows), _size(self.folder / name), dict(about))
+    def close(
+        self, number: int, rows: Sequence[Row], about: Mapping[str, Any], files: Mapping[str, Sequence[int]] | None = None
+    ) -> Chunk:
+        """Write a shard, and then its line; ``files`` are others of the whole shard, as ``measure_file`` has them."""
+        name = f"{number:05}.jsonl"
+        before = self._last().get(number)
+        before = before if before is not None and self._is_intact(before) else None
+        if before is not None:
+            name = _next(before.file)
+        write_atomic(self.folder / name, lambda path: write_lines(path, rows))
+        settle_folder(self.folder)
+        size, crc = measure_file(self.folder / name)
+        shard = Chunk(number, name, len(rows), size, dict(about), crc, dict(files or {}))
         self.append(vars(shard))
         if before is not None:
             (self.folder / before.file).unlink(missing_ok=True)
@@ -184,9 +227,25 @@ class Chunks:
         path = self.folder / shard.file
         try:
             with path.open(encoding="ascii") as lines:
-                yield from map(json.loads, lines)
-        except ValueError as problem:
+                for line in lines:
+                    yield check_row(json.loads(line))
+        except (ValueError, RecursionError) as problem:
             raise InputError(f"{path} is damaged ({problem}); delete it, and the same command does that part again") from None
+
+    def find_damage(self, shard: Chunk, root: Path | None = None) -> Damage:
+        """What the run wrote for a shard and is not there any more, and which of its images below ``root`` changed."""
+        return find_shard_damage(self.out, self.folder / shard.file, self.read_rows_of(shard), shard.files, root)
+
+    def require_whole(self) -> None:
+        """Raise InputError that names a shard which is not as it was written, or a file of it."""
+        whole = self.list_whole()
+        for shard in self._last().values():
+            named = [] if shard.number in whole else [f"shards/{shard.file}"]
+            if named := named or self.find_damage(shard).files:
+                raise InputError(
+                    f"expected {self.out / named[0]} as its run wrote it, but it is gone or damaged; "
+                    "give the command of that run again, which does that part anew"
+                )
 
     def clean(self) -> None:
         """Remove partly written files after a kill: all names that begin with a dot in the folders of a run."""
@@ -200,69 +259,19 @@ class Chunks:
                 path.unlink()
 
     def clear(self) -> None:
-        """Remove all files of a run."""
-        for name in RESULTS[1:]:
-            shutil.rmtree(self.out / name, ignore_errors=True)
-        for name in ("annotations.json", "panoptic.json", "quarantine.json", "run.json"):
-            (self.out / name).unlink(missing_ok=True)
-        self._empty()
-
-    def _empty(self) -> None:
-        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
-            if path.name != "lock" and path.is_file():
-                path.unlink()
+        """Remove all files of a run, and no others."""
+        self.clean()
+        clear_run(self.out)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         path = self.folder / "manifest.jsonl"
-        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
-            if line.endswith(b"\n"):  # else the last, torn
-                yield json.loads(line)
-
-
-def settle(paths: Iterable[Path]) -> None:
-    """Flush files and their folders to disk."""
-    folders = set()
-    for path in paths:
-        _sync(path, os.O_RDWR)
-        folders.add(path.parent)
-    for folder in folders:
-        _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere folders cannot be opened
-        _sync(folder, os.O_RDONLY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write_lines(path: Path, values: Iterable[Any]) -> None:
-    """Write one JSON value per line, in ASCII: file names may be invalid Unicode."""
-    with path.open("w", encoding="ascii", newline="\n") as lines:
-        for value in values:
-            lines.write(json.dumps(value, allow_nan=False) + "\n")
-        lines.flush()
-        os.fsync(lines.fileno())
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="ascii", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+        with explain_damage(path, self.out):
+            for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+                if line.endswith(b"\n"):  # else the last, torn
+                    held = json.loads(line)
+                    if not isinstance(held, dict):
+                        raise ValueError(f"expected an object in each line, got {held!r}")
+                    yield held
 
 
 def _next(file: str) -> str:

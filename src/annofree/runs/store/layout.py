@@ -22,9 +22,11 @@ from typing import Any
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.label_maps import ClassList, write_label_map
+from annofree.formats.label_maps import CLASSES_FILE, ClassList, write_label_map
 from annofree.formats.panoptic import PanopticFile
 from annofree.io.atomic import make_folder, write_atomic, write_json
+from annofree.io.checksums import measure_file
+from annofree.io.paths import confine
 from annofree.render.label_overlay import draw_label_map
 from annofree.render.overlay import draw_overlay
 from annofree.runs.store.names import ResultName
@@ -95,6 +97,7 @@ class RunFolder:
         where there is one.  Raises InputError for unknown classes.
         """
         self._check(detections, labels)
+        before = len(self.written)
         drawn = image if self.overlays else None
         row: Row = {"image": {"file_name": name.file_name, "height": size[0], "width": size[1]}}
         if detections is not None:
@@ -111,7 +114,9 @@ class RunFolder:
         if segments is not None and "panoptic" in self.tasks:
             row["panoptic"] = self._panoptic(f"{name.portable}.png", segments)
             row["image"]["panoptic"] = f"panoptic/{name.portable}.png"
-        return row
+        own = [path for path in self.written[before:] if path.name != CLASSES_FILE]
+        files = {path.relative_to(self.out).as_posix(): measure_file(path) for path in own}
+        return row | ({"files": files} if files else {})
 
     def finish(
         self,
@@ -172,7 +177,7 @@ class RunFolder:
         return PanopticFile.start(self.out / "panoptic.json", dict(enumerate(self.names, 1)), self.stuff)
 
     def _place(self, place: str) -> Path:
-        path = self.out / place
+        path = confine(self.out, place)
         make_folder(path.parent)
         self.written.append(path)
         return path

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from annofree.errors import InputError
 from annofree.formats.label_maps import CLASSES_FILE, ClassList, read_label_map
 from annofree.formats.panoptic import PanopticFile
 from annofree.io.coco_stream import stream_coco
+from annofree.io.paths import confine
 from annofree.render.page_maps import Segments
 from annofree.runs.store.counts import ImageCount
 from annofree.runs.store.names import ResultName, ResultNames
@@ -76,7 +76,7 @@ def read_labels(run: Path, images: Collection[ImageCount]) -> Mapping[str, Calla
     names = {k + 1: name for k, name in enumerate(classes.names) if k != classes.background}
 
     def read(place: str) -> Segments:
-        return read_label_map(_inside(run, place), classes).labels + 1, names
+        return read_label_map(confine(run, place), classes).labels + 1, names
 
     return {place: _later(read, place) for place in places}
 
@@ -95,7 +95,7 @@ def read_panoptic(run: Path, images: Collection[ImageCount]) -> Mapping[str, Cal
     names = {row["id"]: str(row["name"]) for row in file.categories}
 
     def read(row: Mapping[str, Any]) -> Segments:
-        _inside(run, f"panoptic/{row['file_name']}")
+        confine(run, f"panoptic/{row['file_name']}")
         return file.read_segments(row), {s["id"]: names[s["category_id"]] for s in row["segments_info"]}
 
     return {f"panoptic/{row['file_name']}": _later(read, row) for row in file.annotations}
@@ -103,11 +103,3 @@ def read_panoptic(run: Path, images: Collection[ImageCount]) -> Mapping[str, Cal
 
 def _later(read: Callable[[Any], Segments], of: Any) -> Callable[[], Segments]:
     return lambda: read(of)
-
-
-def _inside(run: Path, place: str) -> Path:
-    """A file of the run; raises InputError for one that lies elsewhere."""
-    path = run / place
-    if not path.resolve().is_relative_to(run.resolve()):
-        raise InputError(f"expected a map in the folder of its run, got {place}")
-    return path

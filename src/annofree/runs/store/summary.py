@@ -11,6 +11,7 @@ from typing import Any
 from annofree.errors import InputError
 from annofree.io.coco_stream import stream_coco
 from annofree.runs.store.counts import BINS, ClassCount, Crop, ImageCount
+from annofree.runs.store.finals import require_unchanged
 from annofree.runs.store.maps import count_mapped_images
 
 __all__ = ["RunSummary", "find_images_root", "read_about", "read_quarantine"]
@@ -41,6 +42,8 @@ class RunSummary:
         summary = cls(about, quarantine=read_quarantine(run, about), has_instances=annotations.is_file())
         shares = read_json(run / "labels" / "shares.json")
         summary.shares = dict(shares["mean"]) if isinstance(shares, dict) and isinstance(shares.get("mean"), dict) else {}
+        for name in ("annotations.json", "labels/shares.json", "panoptic.json"):
+            require_unchanged(run, name)
         if summary.has_instances:
             summary._count(annotations, best)
         else:
@@ -117,13 +120,14 @@ def read_json(path: Path) -> Any:
         return None
     except OSError as problem:
         raise InputError(f"expected a readable file at {path}: {problem.strerror}") from None
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise InputError(f"expected JSON in {path}, but it is damaged: {problem}") from None
 
 
 def read_about(run: Path) -> dict[str, Any]:
     """Return run.json of a run; raises InputError for any other folder."""
     about = read_json(run / "run.json")
+    require_unchanged(run, "run.json")
     if not isinstance(about, dict):
         raise InputError(f"{run} is not a run folder (no run.json); pass the --out of `annofree segment`")
     return about

@@ -44,11 +44,14 @@ def read_log(path: Path) -> list[dict[str, float]]:
     lines: list[dict[str, float]] = []
     if not path.is_file():
         return lines
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except ValueError:
             break
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            raise InputError(f"expected lines with their step in {path}, got {text[:60]!r}; delete the line")
+        lines.append(line)
     return lines
 
 
@@ -82,7 +85,10 @@ def restore_state(path: Path, settings: Mapping[str, Any], device: str) -> dict[
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         then = json.loads(state.pop("settings"))
     except Exception as problem:
-        raise InputError(f"expected the checkpoint of a training at {path}, but it cannot be read: {problem}") from None
+        why = (str(problem) or type(problem).__name__).splitlines()[0]
+        raise InputError(
+            f"expected the checkpoint of a training at {path}, but it cannot be read: {why}; delete it to start anew"
+        ) from None
     now = json.loads(json.dumps(settings))
     changed = [
         f"{name} was {json.dumps(then.get(name))}, now {json.dumps(now.get(name))}"

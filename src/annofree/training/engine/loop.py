@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from annofree.io.atomic import make_folder
+from annofree.io.lock import acquire_lock
 from annofree.training.engine.checkpoint import (
     CHECKPOINT,
     LOG,
@@ -117,8 +118,29 @@ def train(
     """
     watch, ranks = watch or TrainCallbacks(), ranks or DistributedContext()
     make_folder(folder)
+    taken = f"expected one training at a time in {folder}, and another is at work; wait for it"
+    lock = acquire_lock(folder / "lock", taken) if ranks.first else None
+    try:
+        return _train(model, optimizer, losses_of, draw, course, folder, collate, watch, ranks, about or {})
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    losses_of: Losses,
+    draw: Callable[[int], T],
+    course: TrainConfig,
+    folder: Path,
+    collate: Callable[[list[T]], Any],
+    watch: TrainCallbacks,
+    ranks: DistributedContext,
+    about: Mapping[str, Any],
+) -> TrainResult:
     learner = TrainState(model, optimizer, losses_of, course, ranks)
-    settings = {**course.to_settings(), **(about or {})}
+    settings = {**course.to_settings(), **about}
     learner.load(restore_state(folder / CHECKPOINT, settings, ranks.device))
     diary = _TrainLogger(folder, learner, watch)
     if ranks.first:

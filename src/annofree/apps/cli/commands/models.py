@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from annofree.apps.cli.commands import model_files
@@ -25,6 +27,8 @@ def list_models(as_json: Json = False, markdown: Markdown = False) -> None:
     from annofree.hub import catalogue
 
     print_models(catalogue.list_models(), as_json, markdown)
+    for name, why in catalogue.list_broken_cards().items():
+        print(f"note: {name} is left out: {why}", file=sys.stderr)
 
 
 @models.command(cls=PlainCommand)

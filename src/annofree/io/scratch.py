@@ -1,0 +1,47 @@
+"""A folder for what is on its way, which the next call removes where a kill left it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from annofree.errors import InputError
+from annofree.io.lock import acquire_lock
+
+__all__ = ["open_scratch"]
+
+
+@contextmanager
+def open_scratch(out: Path, kind: str) -> Iterator[Path]:
+    """Yield an empty folder beside ``out``, on the same disk, and remove it in the end.
+
+    Those of killed calls of the same ``kind`` for the same ``out`` are removed first; one that is at work holds the lock in its
+    own.  Raises OSError where there cannot be one.
+    """
+    prefix = f".{kind}-{out.name[:100]}-"
+    for left in out.parent.glob(f"{_escape(prefix)}????????"):
+        if left.is_dir() and not left.is_symlink() and (left / "lock").is_file():
+            _remove_left(left)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent, ignore_cleanup_errors=True) as name:
+        lock = acquire_lock(Path(name, "lock"), f"expected {name} for this call alone")
+        try:
+            (Path(name) / "new").mkdir()
+            yield Path(name) / "new"
+        finally:
+            lock.release()
+
+
+def _remove_left(folder: Path) -> None:
+    try:
+        acquire_lock(folder / "lock", "at work").release()
+    except InputError:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _escape(text: str) -> str:
+    """A text as a pattern that it alone fits."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in text)

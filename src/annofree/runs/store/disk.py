@@ -1,0 +1,52 @@
+"""Files that are on the disk, and not only on their way there, when a call returns."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["settle", "settle_folder", "write_lines", "write_text"]
+
+
+def settle(paths: Iterable[Path]) -> None:
+    """Flush files and their folders to disk."""
+    folders = set()
+    for path in paths:
+        _sync(path, os.O_RDWR)
+        folders.add(path.parent)
+    for folder in folders:
+        settle_folder(folder)
+
+
+def settle_folder(folder: Path) -> None:
+    """Flush what a folder holds."""
+    if os.name == "posix":  # elsewhere folders cannot be opened
+        _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_lines(path: Path, values: Iterable[Any]) -> None:
+    """Write one JSON value per line, in ASCII: file names may be invalid Unicode."""
+    with path.open("w", encoding="ascii", newline="\n") as lines:
+        for value in values:
+            lines.write(json.dumps(value, allow_nan=False) + "\n")
+        lines.flush()
+        os.fsync(lines.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in ASCII."""
+    with path.open("w", encoding="ascii", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

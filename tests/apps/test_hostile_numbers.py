@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.apps.conftest import Cli
+from tests.support.cli import Cli
 
 HUGE = "9" * 30
 CALLS = [

@@ -275,8 +275,8 @@ def test_shards_that_are_cut_or_have_another_byte_are_named_and_embedded_again(t
     for name in sorted(set(expected) - {"manifest.json", "inputs.txt"}):
         flipped = bytearray(expected[name])
         flipped[len(flipped) // 2] ^= 1
-        for content in (bytes(flipped), expected[name][:-3], b""):
-            (out / name).write_bytes(content)
+        for damaged in (bytes(flipped), expected[name][:-3], b""):
+            (out / name).write_bytes(damaged)
             with pytest.raises(InputError, match=f"{name[-10:-5]}|embeddings|checksums"):
                 opened = open_index(out)
                 opened.read_ids(np.arange(len(opened)))

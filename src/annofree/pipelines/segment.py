@@ -186,6 +186,8 @@ def segment(
     from annofree.runs.inputs import open_inputs
 
     inputs = open_inputs(images, exclude=None if out is None else Path(out), limit=limit)
+    for remark in inputs.remarks:
+        callbacks.on_note(remark)
     if out is None:
         return _predict(inputs, vocabulary, plan, min_score, batch_size, callbacks)
     from annofree.methods.components import resolve_device

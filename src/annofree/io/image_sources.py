@@ -31,7 +31,7 @@ Reader = Callable[[str, "str | None"], Image]
 """Returns the image of a place under an id, or raises ImageError; called in threads."""
 
 _INSIDE = re.compile(r"(?<=\.tar)::", re.IGNORECASE)
-_SHARE = 4  # of the memory that is free, that pixels read ahead may take
+_SHARE, _AHEAD = 4, 1 << 30  # pixels read ahead may take a fourth of the memory that is free, and no more than so many bytes
 
 
 def read_place(place: str, id: str | None = None) -> Image:  # noqa: A002 -- the word the noun uses
@@ -130,10 +130,10 @@ def read_images(
 ) -> Iterator[tuple[str, str, Image | ImageError]]:
     """Read images, given by id and place, in threads: (id, place, image or why there is none), in order.
 
-    At most ``ahead`` images are held, and beside the one that is waited for no more than a quarter of the memory that is free.
+    At most ``ahead`` images are held, and beside the one that is waited for a GiB or a quarter of the memory that is free.
     Enter ``silence_pillow`` around this.
     """
-    budget, coming = DecodeBudget(find_free_memory() // _SHARE), deque[_Coming]()
+    budget, coming = DecodeBudget(min(_AHEAD, find_free_memory() // _SHARE)), deque[_Coming]()
     with ThreadPoolExecutor(threads, thread_name_prefix="annofree-read") as readers:
         try:
             for number, (id, place) in enumerate(entries):  # noqa: A001

@@ -38,7 +38,8 @@ _PLUGINS = ("HEIF",)  # taken where somebody has registered them with Pillow
 _READABLE = "jpg, png, webp, bmp, tiff, gif, avif or jp2"
 
 _STRIP = 1 << 18  # bytes
-_DECODING, _PIXEL = 7, 3  # bytes a pixel: four of Pillow's and the three that are handed on
+_PIXEL = 3  # bytes that are handed on
+_PILLOW, _PILLOWS = 4, {"1": 1, "L": 1, "P": 1, "I;16": 2}  # bytes of a pixel of Pillow's, and where they are others
 _LARGE = 1 << 24  # pixels, from which on memory is looked at
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
@@ -133,7 +134,7 @@ def _decoded(file: BinaryIO, size: int, place: str, id: str | None) -> Image:  #
     formats = (*_FORMATS, *(name for name in _PLUGINS if name in PIL.Image.OPEN))
     try:
         with PIL.Image.open(file, formats=formats) as image:
-            _claim_room(image.size)
+            _claim_room(image.size, _PIXEL + _PILLOWS.get(image.mode, _PILLOW))
             image.load()
             pixels = convert_pillow(image)
     except Exception as problem:  # a broken file makes Pillow's parsers trip over anything: struct.error, KeyError ...
@@ -142,9 +143,9 @@ def _decoded(file: BinaryIO, size: int, place: str, id: str | None) -> Image:  #
     return Image(pixels, place if id is None else id)
 
 
-def _claim_room(size: tuple[int, int]) -> None:
-    """Wait for room to decode an image of so many pixels; raises MemoryError where the machine has less than it takes."""
-    need = size[0] * size[1] * _DECODING
+def _claim_room(size: tuple[int, int], each: int) -> None:
+    """Wait for room to decode pixels of so many bytes each; raises MemoryError where the machine has less than they take."""
+    need = size[0] * size[1] * each
     claim_memory(need)
     if size[0] * size[1] > _LARGE and need > (free := find_free_memory()):
         raise MemoryError(f"{size[0]} x {size[1]} pixels take {need / 1e9:.2f} GB to read, and {free / 1e9:.2f} GB are free")

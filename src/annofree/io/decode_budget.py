@@ -66,11 +66,11 @@ class DecodeBudget:
             self._held[number] = size
             self._changed.notify_all()
 
-    def hand_on(self, number: int) -> None:
-        """No longer count an image, and let the next one begin whatever it takes."""
+    def hand_on(self) -> None:
+        """No longer count the image that was waited for, and let the next one begin whatever it takes."""
         with self._changed:
-            self._held.pop(number, None)
-            self._next = number + 1
+            self._held.pop(self._next, None)
+            self._next += 1
             self._changed.notify_all()
 
     def lift_limit(self) -> None:

@@ -137,19 +137,21 @@ def read_images(
     with ThreadPoolExecutor(threads, thread_name_prefix="annofree-read") as readers:
         try:
             for number, (id, place) in enumerate(entries):  # noqa: A001
-                coming.append((number, id, place, readers.submit(_read, budget, number, reader, place, id)))
+                coming.append((id, place, readers.submit(_read, budget, number, reader, place, id)))
                 if len(coming) >= ahead:
                     yield _settled(budget, reader, *coming.popleft())
+                    budget.hand_on()
             while coming:
                 yield _settled(budget, reader, *coming.popleft())
+                budget.hand_on()
         finally:
             for *_, left in coming:
                 left.cancel()
             budget.lift_limit()
 
 
-_Coming = tuple[int, str, str, "Future[Image | ImageError]"]
-"""An image to come: its number, id and place, and what becomes of it."""
+_Coming = tuple[str, str, "Future[Image | ImageError]"]
+"""An image to come: its id, its place, and what becomes of it."""
 
 
 def _read(budget: DecodeBudget, number: int, reader: Reader, place: str, id: str) -> Image | ImageError:  # noqa: A002
@@ -170,7 +172,6 @@ def _read(budget: DecodeBudget, number: int, reader: Reader, place: str, id: str
 def _settled(
     budget: DecodeBudget,
     reader: Reader,
-    number: int,
     id: str,  # noqa: A002
     place: str,
     future: Future[Image | ImageError],
@@ -185,7 +186,6 @@ def _settled(
                 image = problem
             except MemoryError as problem:
                 image = _explain_memory(place, problem)
-    budget.hand_on(number)
     return id, place, image
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from annofree.errors import ImageError
 from annofree.io import decode_budget, image_sources, images
-from annofree.io.decode_budget import claim_memory, find_free_memory, find_total_memory
+from annofree.io.decode_budget import acquire_memory, find_free_memory, find_total_memory
 from annofree.io.image_sources import read_images
 from annofree.structures import Image
 
@@ -27,7 +27,7 @@ class Reader:
         self.lock, self.troubled = threading.Lock(), troubled or {}
 
     def __call__(self, place: str, id: str | None = None) -> Image:  # noqa: A002
-        claim_memory(SIZE)
+        acquire_memory(SIZE)
         with self.lock:
             self.now += 1
             self.most = max(self.most, self.now)

@@ -120,8 +120,8 @@ def _thing(shape: ET.Element, size: tuple[int, int], passed: PassedOver, where: 
     return None
 
 
-def _draw(shape: ET.Element, size: tuple[int, int], passed: PassedOver, where: Place) -> Annotation:
-    """The annotation of a shape; raises ValueError for one that has no mask and no box."""
+def _draw(shape: ET.Element, size: tuple[int, int], passed: PassedOver, where: Place) -> Annotation | None:
+    """The annotation of a shape, None where it has no area; raises ValueError for one that has no mask and no box."""
     at, name = shape.attrib, shape.attrib["label"].strip()
     turned = read_numbers([at.get("rotation", 0)], "a rotation") != [0.0]
     if shape.tag == "mask":
@@ -132,7 +132,8 @@ def _draw(shape: ET.Element, size: tuple[int, int], passed: PassedOver, where: P
         pairs = [pair.split(",") for pair in at["points"].split(";")]
         points = np.reshape(read_numbers([v for x, y in pairs for v in (x, y)], "points"), (-1, 2))
         if len(points) < _FEWEST:
-            raise ValueError(f"a <polygon> of {len(points)} points")
+            passed.note(*where, f"a <polygon> of {len(points)} points, which has no area")
+            return None
         return Annotation.of_mask(name, decode_rle(fill_to_rle([points], size)))
     raise ValueError(f"a {'turned ' * turned}<{shape.tag}>; expected masks, upright boxes and polygons")
 

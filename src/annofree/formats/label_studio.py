@@ -221,8 +221,11 @@ def _list_labels(region: dict[str, Any]) -> list[str]:
     return [str(name).strip() for name in (names if isinstance(names, list) else [names])]
 
 
-def _draw(region: dict[str, Any], name: str, size: tuple[int, int], passed: PassedOver, where: Place) -> Annotation:
-    """The annotation of a region, whose form its value tells; raises ValueError for a form that has no mask and no box."""
+def _draw(region: dict[str, Any], name: str, size: tuple[int, int], passed: PassedOver, where: Place) -> Annotation | None:
+    """The annotation of a region, whose form its value tells, None where it has no area.
+
+    Raises ValueError for a form that has no mask and no box.
+    """
     value, score = region["value"], region.get("score")
     if value.get("rotation") or region.get("image_rotation"):
         raise ValueError(f"a turned region of type {region['type']}; expected upright ones")
@@ -231,7 +234,10 @@ def _draw(region: dict[str, Any], name: str, size: tuple[int, int], passed: Pass
     if "rle" in value:
         return Annotation.of_mask(name, decode_brush(value["rle"], size), score)
     across, down = size[1] / 100, size[0] / 100
-    if "points" in value and len(value["points"]) >= _FEWEST and "vertices" not in value:
+    if "points" in value and len(value["points"]) < _FEWEST:
+        passed.note(*where, f"a polygon of {len(value['points'])} points, which has no area")
+        return None
+    if "points" in value and "vertices" not in value:
         points = np.reshape(read_numbers([v for x, y in value["points"] for v in (x, y)], "points"), (-1, 2))
         return Annotation.of_mask(name, decode_rle(fill_to_rle([points * (across, down)], size)), score)
     if not {"x", "y", "width", "height"} <= value.keys() or "keypoint" in region["type"]:
@@ -255,7 +261,8 @@ def _read_path(address: str) -> PurePosixPath:
     """The path of a picture in the storage that an address names."""
     url = urlsplit(address)
     asked = parse_qs(url.query).get("d")
-    return PurePosixPath((asked[0] if asked else unquote(url.path)).replace("\\", "/").lstrip("/"))
+    path = PurePosixPath((asked[0] if asked else unquote(url.path)).replace("\\", "/").lstrip("/"))
+    return PurePosixPath(*(part for part in path.parts if part != ".."))
 
 
 def _describe(problem: Exception) -> str:

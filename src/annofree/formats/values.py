@@ -11,6 +11,7 @@ import PIL.Image
 
 from annofree.errors import InputError
 from annofree.formats.passed_over import PassedOver, Place
+from annofree.io.text import decode_name
 from annofree.ops.rle import compute_rle_length
 
 __all__ = [
@@ -112,15 +113,19 @@ def tell_names_apart(classes: Sequence[tuple[Id, str, str]], passed: PassedOver,
 def find_image(root: Path, name: str) -> Path | None:
     """Return the image of a name below ``root``: as it stands, with forward slashes, or in another Unicode form; else None.
 
-    Of an absolute name, of Windows too, it is the longest end that is there.
+    A name whose odd bytes were written as %XX is found, too.  Of an absolute name, of Windows too, it is the longest end that
+    is there.
     """
     path = PurePosixPath(name.replace("\\", "/"))
     whole = path.is_absolute() or bool(PureWindowsPath(name).drive)
-    ends = [PurePosixPath(*path.parts[k:]) for k in range(1, len(path.parts))] if whole else [PurePosixPath(name), path]
+    ends: list[PurePosixPath] = (
+        [PurePosixPath(*path.parts[k:]) for k in range(1, len(path.parts))] if whole else [PurePosixPath(name), path]
+    )
     for end in ends:
-        for form in (str(end), *(unicodedata.normalize(kind, str(end)) for kind in ("NFC", "NFD"))):
-            if (root / form).is_file():
-                return root / form
+        forms = [str(end), *(unicodedata.normalize(kind, str(end)) for kind in ("NFC", "NFD"))]
+        for form in forms + [decode_name(str(end))] * ("%" in str(end)):
+            if (found := root / form).is_file():
+                return found
     return None
 
 

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from threading import Condition
 
-__all__ = ["DecodeBudget", "claim_memory", "find_free_memory", "find_total_memory"]
+__all__ = ["DecodeBudget", "acquire_memory", "find_free_memory", "find_total_memory"]
 
 _UNKNOWN = 1 << 62
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -30,7 +30,7 @@ def find_free_memory() -> int:
     return max(0, min(_read_meminfo("MemAvailable"), group - _read_number(_USED) if group < _UNKNOWN else group, whole - taken))
 
 
-def claim_memory(size: int) -> None:
+def acquire_memory(size: int) -> None:
     """Wait until so many bytes may be taken, where somebody counts them; to be called before pixels are decoded."""
     claim = _CLAIM.get()
     if claim is not None:
@@ -40,7 +40,7 @@ def claim_memory(size: int) -> None:
 class DecodeBudget:
     """Bytes of pixels of images that are read ahead: ``limit`` at most, beside the one that is waited for.
 
-    An image takes what decoding needs with ``claim_memory``, then what its pixels are, and gives them back when it is handed
+    An image takes what decoding needs with ``acquire_memory``, then what its pixels are, and gives them back when it is handed
     on.
     """
 
@@ -66,14 +66,14 @@ class DecodeBudget:
             self._held[number] = size
             self._changed.notify_all()
 
-    def hand_on(self) -> None:
+    def advance(self) -> None:
         """No longer count the image that was waited for, and let the next one begin whatever it takes."""
         with self._changed:
             self._held.pop(self._next, None)
             self._next += 1
             self._changed.notify_all()
 
-    def lift_limit(self) -> None:
+    def drop_limit(self) -> None:
         """Let everybody begin, so that nobody waits for ever."""
         with self._changed:
             self.limit = _UNKNOWN

@@ -10,8 +10,9 @@ from pathlib import Path
 import PIL.Image
 
 from annofree.errors import InputError
+from annofree.io.text import clean_text
 
-__all__ = ["HEAD", "SUFFIXES", "OtherFiles", "classify_file", "is_tar", "read_head", "walk_images"]
+__all__ = ["HEAD", "SUFFIXES", "OtherFiles", "classify_file", "is_tar", "read_head", "stream_images"]
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
@@ -72,7 +73,7 @@ class OtherFiles:
         for reason, count in self.counts.items():
             names = self.names[reason]
             more = f" and {count - len(names)} more" if count > len(names) else ""
-            lines.append(f"passed over {count} file{'s' * (count > 1)} ({reason}): {', '.join(names)}{more}")
+            lines.append(f"passed over {count} file{'s' * (count > 1)} ({reason}): {', '.join(map(clean_text, names))}{more}")
         return lines
 
 
@@ -119,7 +120,7 @@ def _judge_head(head: bytes) -> str | None:
     return _judge_heif() if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc") else None
 
 
-def walk_images(top: Path, exclude: Path | None = None, others: OtherFiles | None = None) -> Iterator[tuple[str, str]]:
+def stream_images(top: Path, exclude: Path | None = None, others: OtherFiles | None = None) -> Iterator[tuple[str, str]]:
     """Yield folder and name of each image and tar below a folder, in sorted order.
 
     Hidden files and folders are passed over, and so is ``exclude``; ``others`` is told of all else that may be an image.

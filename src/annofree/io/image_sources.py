@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 from annofree.errors import ImageError, InputError
 from annofree.io.decode_budget import DecodeBudget, find_free_memory
-from annofree.io.image_files import HEAD, OtherFiles, classify_file, is_tar, walk_images
+from annofree.io.image_files import HEAD, OtherFiles, classify_file, is_tar, stream_images
 from annofree.io.images import decode_bytes, decode_image
 from annofree.structures import Image
 
@@ -118,7 +118,7 @@ class Source:
         """The folder and the name of each image and tar."""
         for given in self.inputs:
             if given.is_dir():
-                yield from walk_images(given.resolve(), self.exclude.resolve() if self.exclude else None, self.others)
+                yield from stream_images(given.resolve(), self.exclude.resolve() if self.exclude else None, self.others)
             elif _is_list(given):
                 yield from _listed(given)
             else:
@@ -140,14 +140,14 @@ def read_images(
                 coming.append((id, place, readers.submit(_read, budget, number, reader, place, id)))
                 if len(coming) >= ahead:
                     yield _settled(budget, reader, *coming.popleft())
-                    budget.hand_on()
+                    budget.advance()
             while coming:
                 yield _settled(budget, reader, *coming.popleft())
-                budget.hand_on()
+                budget.advance()
         finally:
             for *_, left in coming:
                 left.cancel()
-            budget.lift_limit()
+            budget.drop_limit()
 
 
 _Coming = tuple[str, str, "Future[Image | ImageError]"]

@@ -18,8 +18,8 @@ import PIL.Image
 from PIL.Image import Transpose
 
 from annofree.errors import ImageError, InputError
-from annofree.io.decode_budget import claim_memory, find_free_memory
-from annofree.io.image_files import OtherFiles, is_tar, walk_images
+from annofree.io.decode_budget import acquire_memory, find_free_memory
+from annofree.io.image_files import OtherFiles, is_tar, stream_images
 from annofree.structures import Image
 
 __all__ = [
@@ -146,7 +146,7 @@ def _decoded(file: BinaryIO, size: int, place: str, id: str | None) -> Image:  #
 def _claim_room(size: tuple[int, int], each: int) -> None:
     """Wait for room to decode pixels of so many bytes each; raises MemoryError where the machine has less than they take."""
     need = size[0] * size[1] * each
-    claim_memory(need)
+    acquire_memory(need)
     if size[0] * size[1] > _LARGE and need > (free := find_free_memory()):
         raise MemoryError(f"{size[0]} x {size[1]} pixels take {need / 1e9:.2f} GB to read, and {free / 1e9:.2f} GB are free")
 
@@ -235,7 +235,7 @@ def _images_of(given: Path, exclude: Path | None, others: OtherFiles) -> list[Pa
         return [given]
     if not stat.S_ISDIR(mode):
         raise InputError(f"expected a picture or a folder, but {given} is neither; give a file or a folder")
-    found = walk_images(given, exclude.resolve() if exclude else None, others)
+    found = stream_images(given, exclude.resolve() if exclude else None, others)
     images = sorted(Path(folder, name) for folder, name in found if not is_tar(name))
     if not images:
         count = sum(len(names) for _, _, names in os.walk(given))

@@ -1,18 +1,31 @@
-"""Text of files that other programs wrote: UTF-8 with or without a mark at its start, UTF-16, UTF-32, and GB2312."""
+"""Text that other programs wrote, files of any encoding and names of any signs, and how it is shown on a terminal."""
 
 from __future__ import annotations
 
 import codecs
+import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+from urllib.parse import unquote_to_bytes
 
 from annofree.errors import InputError
 
-__all__ = ["find_encoding", "find_xml_encoding", "open_text", "read_text"]
+__all__ = [
+    "clean_text",
+    "decode_name",
+    "encode_name",
+    "find_encoding",
+    "find_xml_encoding",
+    "is_visible",
+    "open_text",
+    "read_text",
+]
 
+_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # the direction of the text that follows
 _HEAD = 4  # bytes that tell an encoding
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -72,3 +85,38 @@ def open_text(path: Path) -> Iterator[TextIO]:
         encoding = find_encoding(file.read(_HEAD))
     with path.open(encoding=encoding) as text:
         yield text
+
+
+def is_visible(sign: str) -> bool:
+    """Tell whether a sign is no control, no lone surrogate, and does not turn the direction of the text that follows."""
+    return unicodedata.category(sign) not in ("Cc", "Cs") and unicodedata.bidirectional(sign) not in _TURNING
+
+
+def clean_text(text: object, *, lines: bool = False) -> str:
+    r"""Return text as it may be printed: what is not visible becomes an escape, but for the ends of ``lines``.
+
+    >>> print(clean_text("red \x1b[31m.jpg"))
+    red \x1b[31m.jpg
+    """
+    given = str(text)
+    if given.isprintable():
+        return given
+    return "".join(sign if is_visible(sign) or (lines and sign == "\n") else repr(sign)[1:-1] for sign in given)
+
+
+def encode_name(name: str) -> str:
+    r"""Return the name of a file as valid Unicode: bytes that are no UTF-8 become %XX, which ``decode_name`` turns back.
+
+    >>> encode_name("caf\udce9.jpg"), encode_name("50%.jpg")
+    ('caf%E9.jpg', '50%.jpg')
+    """
+    return "".join(f"%{ord(sign) - 0xDC00:02X}" if "\udc80" <= sign <= "\udcff" else sign for sign in name)
+
+
+def decode_name(name: str) -> str:
+    r"""Return the name of a file whose odd bytes were written as %XX.
+
+    >>> os.fsencode(decode_name("caf%E9.jpg"))
+    b'caf\xe9.jpg'
+    """
+    return os.fsdecode(unquote_to_bytes(name))

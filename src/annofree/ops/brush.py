@@ -77,7 +77,10 @@ class _Bits:
     """A stream of bits, read in pieces."""
 
     def __init__(self, data: Sequence[int]) -> None:
-        self._bits = np.unpackbits(np.asarray(data, np.uint8))
+        try:
+            self._bits = np.unpackbits(np.asarray(data, np.uint8))
+        except (OverflowError, TypeError, ValueError):
+            raise InputError("expected brush run lengths as a list of bytes, got others; export the task again") from None
         self._digits = (self._bits + ord("0")).astype(np.uint8).tobytes()
         self._at = 0
 

@@ -29,12 +29,15 @@ def open_below(folder: Path) -> Opener:
     """Return what opens images below a folder by their names; raises InputError when it is no folder."""
     from annofree.io.image_sources import read_place
     from annofree.io.images import silence_pillow
+    from annofree.io.text import decode_name
 
     if not folder.is_dir():
         raise InputError(f"expected the folder of pictures that the run was given, got {folder}; check --images")
 
     def opened(name: str) -> Image:
         with silence_pillow():
-            return read_place(str(folder / name), name)
+            odd = folder / decode_name(name)
+            there = odd if "%" in name and odd.exists() and not (folder / name).exists() else folder / name
+            return read_place(str(there), name)
 
     return opened

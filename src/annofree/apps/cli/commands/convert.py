@@ -5,6 +5,7 @@ from __future__ import annotations
 from annofree.apps.cli.options.files import From, ImageRoot, Images, NewFolder, SkipUnsupported, Source, To
 from annofree.apps.cli.progress import show_progress
 from annofree.formats import convert as formats
+from annofree.io.text import clean_text
 
 __all__ = ["convert"]
 
@@ -35,4 +36,4 @@ def convert(
             skip_unsupported=skip_unsupported,
             callbacks=show.callbacks,
         )
-    print(f"{report.as_table()}\nwritten: {out}")
+    print(clean_text(f"{report.as_table()}\nwritten: {out}", lines=True))

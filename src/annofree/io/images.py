@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import traceback
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -108,6 +109,7 @@ def silence_pillow() -> Iterator[None]:
 
 def decode_image(path: Path, id: str | None = None) -> Image:  # noqa: A002
     """Read an image as ``read_image`` does, with Pillow's warnings let through; made for threads."""
+    path = _find_form(path)
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             about = os.fstat(file.fileno())
@@ -116,6 +118,15 @@ def decode_image(path: Path, id: str | None = None) -> Image:  # noqa: A002
             return _decoded(file, about.st_size, str(path), id)
     except OSError as problem:
         raise ImageError(_complaint(str(path), problem)) from problem
+
+
+def _find_form(path: Path) -> Path:
+    """The path, or where that is not there the same name in another Unicode form, as other systems write it."""
+    name = str(path)
+    if name.isascii() or path.exists():
+        return path
+    forms = (Path(unicodedata.normalize(kind, name)) for kind in ("NFC", "NFD"))
+    return next((form for form in forms if form.exists()), path)
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -7,12 +7,9 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
-import PIL.Image
-
 from annofree.errors import InputError
 from annofree.formats.passed_over import PassedOver, Place
 from annofree.io.text import decode_name
-from annofree.ops.rle import compute_rle_length
 
 __all__ = [
     "MOST_PIXELS",
@@ -131,6 +128,8 @@ def find_image(root: Path, name: str) -> Path | None:
 
 def read_image_size(place: Path) -> tuple[int, int]:
     """Return the size (H, W) of an image turned upright, from its head alone; raises InputError if it is none."""
+    import PIL.Image
+
     try:
         with PIL.Image.open(place) as image:
             width, height = image.size
@@ -158,6 +157,8 @@ def check_segmentation(drawn: Any, size: tuple[int, int], passed: PassedOver, pl
 
     Raises ValueError for points that are no finite pairs, and for run lengths that are damaged or of another size than (H, W).
     """
+    from annofree.ops.rle import compute_rle_length
+
     if not drawn:
         return None
     if isinstance(drawn, list):

@@ -138,6 +138,8 @@ def stream_images(top: Path, exclude: Path | None = None, others: OtherFiles | N
 
 
 def _is_taken(path: str, name: str, others: OtherFiles) -> bool:
+    if name.lower().endswith(_OTHERS):
+        return False  # at once, by the million
     # A link to nowhere is kept, so that reading it names it, but no pipe, which would hang.
     regular = os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))  # noqa: PTH110, PTH113, PTH114
     judgment = "" if is_tar(name) else classify_file(name, partial(read_head, path) if regular else bytes)

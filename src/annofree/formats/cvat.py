@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
+from annofree.formats.passed_over import PassedOver
 from annofree.formats.polygons import fill_to_rle
 from annofree.io.atomic import write_json
 from annofree.io.xml import add_element, stream_xml, write_xml_stream
@@ -67,7 +68,7 @@ def _boxed(mask: BoolArray) -> dict[str, object]:
     return {"rle": rle, "left": xs[0], "top": ys[0], "width": part.shape[1], "height": part.shape[0]}
 
 
-def read_cvat(path: Path, images: Path | None = None) -> AnnotatedImages:
+def read_cvat(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:
     """Read CVAT for images: masks, boxes and polygons, names as its labels order them.
 
     Raises InputError for other shapes and for turned boxes, which have no mask, and for video XML.

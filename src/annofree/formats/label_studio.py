@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
+from annofree.formats.passed_over import PassedOver
 from annofree.formats.polygons import fill_to_rle
 from annofree.io.coco_stream import stream_list
 from annofree.io.json_stream import write_list
@@ -172,7 +173,7 @@ def _value(thing: Annotation, size: tuple[int, int]) -> dict[str, Any]:
     return {"x": x0 * across, "y": y0 * down, "width": (x1 - x0) * across, "height": (y1 - y0) * down, "rotation": 0}
 
 
-def read_label_studio(path: Path, images: Path | None = None) -> AnnotatedImages:
+def read_label_studio(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:
     """Read tasks exported as JSON or written here: the annotations of a task, else its first prediction.
 
     Brushes, rectangles and polygons are read, choices and texts ignored; other shapes raise InputError.

@@ -20,6 +20,7 @@ import PIL.Image
 
 from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
+from annofree.formats.passed_over import PassedOver
 from annofree.formats.polygons import draw_polygon, inset_ring, trace_rings
 from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.ops.rle import decode_rle
@@ -93,7 +94,7 @@ def _png(mask: BoolArray) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def read_labelme(path: Path, images: Path | None = None) -> AnnotatedImages:
+def read_labelme(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:
     """Read the JSON files of a folder: polygons, masks and rectangles.
 
     Polygons and masks with equal label and ``group_id`` are one object.  Raises InputError for circles, lines and points, which

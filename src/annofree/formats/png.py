@@ -12,6 +12,7 @@ import numpy.typing as npt
 from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names, order_for_painting
 from annofree.formats.label_maps import CLASSES_FILE, ClassList, read_label_map, write_label_map
+from annofree.formats.passed_over import PassedOver
 from annofree.io.atomic import make_folder
 from annofree.ops.rle import decode_rle
 from annofree.structures import LabelMap
@@ -59,7 +60,7 @@ def with_background(names: tuple[str, ...]) -> tuple[str, ...]:
     return (title, *names)
 
 
-def read_index_pngs(path: Path, images: Path | None = None) -> AnnotatedImages:
+def read_index_pngs(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:
     """Read a folder of index PNGs: each class but the background is one thing an image, for the pixels tell no more.
 
     Images are named as in ``images``, without it like the PNGs.  Raises InputError when there is no ``classes.json``.

@@ -21,6 +21,7 @@ from annofree.formats.coco import CocoFile
 from annofree.formats.coco_annotations import read_annotated_images
 from annofree.formats.coco_export import read_coco, stream_annotations, write_coco, write_coco_polygons
 from annofree.formats.labelme import read_labelme, write_labelme
+from annofree.formats.passed_over import PassedOver
 from annofree.formats.png import read_index_pngs, write_index_pngs
 from annofree.formats.round_trip import Fidelity, compare
 from annofree.io.atomic import make_folder
@@ -37,18 +38,19 @@ _REPORT = "fidelity.json"
 class Format:
     """One format: how it is written to a folder and read from a path, and where its images go.
 
-    Both go image by image; ``whole`` reads a whole file if that preserves more.  ``by_stem`` says that an image's
-    files are found by its name without ending; ``crowds`` whether it supports crowd regions.
+    Both go image by image; ``whole`` reads a whole file if that preserves more.  A reader tells its ``PassedOver`` of all that
+    it does not give as it stands.  ``by_stem`` says that an image's files are found by its name without ending; ``crowds``
+    whether it supports crowd regions.
     """
 
     name: str
     about: str
     write: Callable[[AnnotatedImages, Path], None]
-    read: Callable[[Path, Path | None], AnnotatedImages]
+    read: Callable[[Path, Path | None, PassedOver | None], AnnotatedImages]
     images: str = "images"
     by_stem: bool = False
     crowds: bool = False
-    whole: Callable[[Path, Path | None], CocoFile] | None = None
+    whole: Callable[[Path, Path | None, PassedOver | None], CocoFile] | None = None
 
 
 FORMATS: Mapping[str, Format] = {
@@ -88,16 +90,19 @@ def find_format(name: str) -> Format:
     return FORMATS[name]
 
 
-def read(name: str, path: Path, images: Path | None = None) -> CocoFile:
+def read(name: str, path: Path, images: Path | None = None, passed: PassedOver | None = None) -> CocoFile:
     """Read annotations in a format; ``images`` is the folder of the images, for formats that have no sizes.
 
-    Raises InputError where the files are missing, damaged, or something else.
+    ``passed`` is told of all that is passed over.  Raises InputError where the files are missing, damaged, or something else,
+    and for objects that cannot be read, unless ``passed`` is to skip them.
     """
     format_ = find_format(name)
     if not path.exists():
         raise InputError(f"expected {format_.about} at {path}, got nothing there; check the path")
     with _understood(format_, path):
-        return format_.whole(path, images) if format_.whole else format_.read(path, images).gather()
+        if format_.whole:
+            return format_.whole(path, images, passed)
+        return format_.read(path, images, passed).gather()
 
 
 def read_run(path: Path, info: Mapping[str, Any]) -> AnnotatedImages:
@@ -133,13 +138,14 @@ def export(
     images: Images = "none",
     image_root: Path | None = None,
     on_progress: Progress = lambda done, total: None,
+    passed: PassedOver | None = None,
 ) -> Fidelity:
     """Write a file to a folder in a format, read it back, and report what was lost, also in ``fidelity.json``.
 
     ``AnnotatedImages`` are gone through one by one, several times; their names alone stay in memory.  ``images`` copies or
     links the images of ``image_root`` to where the format wants them.  ``on_progress`` counts each image twice: written,
-    compared. Raises InputError for an unknown format, a folder that is not
-    empty, missing images, and names that the format cannot hold; then nothing is written.
+    compared; ``passed`` is what the reader of the file was told, and goes into the report.  Raises InputError for an unknown
+    format, a folder that is not empty, missing images, and names that the format cannot hold; then nothing is written.
     """
     format_ = find_format(name)
     _check(out, images, image_root)
@@ -159,8 +165,8 @@ def export(
                 _place(places, image_root, folder / format_.images, images)
             format_.write(_counted(kept, 0, len(before), on_progress), folder)
             compared = _counted(kept, len(before), len(before), on_progress)
-            report = compare(name, compared, format_.read(folder, None), by_stem=format_.by_stem)
-            report.crowds_left_out = crowds
+            report = compare(name, compared, format_.read(folder, None, None), by_stem=format_.by_stem)
+            report.crowds_left_out, report.passed = crowds, passed or PassedOver()
             report.pictures_renamed = {old: new for old, new in places.items() if old != new}
             report.write(folder / _REPORT)
             folder.replace(out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
 from annofree.formats.coco import CocoFile
+from annofree.formats.passed_over import PassedOver
 from annofree.io.atomic import write_json
 from annofree.ops.rle import compute_box_ious, compute_rle_areas, compute_rle_ious, compute_rle_parts
 
@@ -34,7 +35,8 @@ class Fidelity:
     ``mask_iou`` are mean and least over objects that had a mask and were found again, None where there are none;
     ``exact`` counts the pixel-equal ones and ``boxes_only`` those found again without their mask.  ``lost`` objects are
     nowhere, ``merged`` ones in another's mask, ``added`` ones have no original.  ``box_shift`` is the most that any side
-    of a box moved, px.  ``changes`` names the objects that changed the most.
+    of a box moved, px.  ``changes`` names the objects that changed the most, ``passed`` what the reader of the source passed
+    over or corrected, which no other number counts.
     """
 
     format: str
@@ -59,6 +61,7 @@ class Fidelity:
     category_ids_changed: bool = False
     pictures_renamed: dict[str, str] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
+    passed: PassedOver = field(default_factory=PassedOver)
 
     @property
     def losses(self) -> list[str]:
@@ -78,7 +81,7 @@ class Fidelity:
             "crowd regions, left out": self.crowds_left_out,
         }
         words = [f"{count} {what}" for what, count in said.items() if count]
-        return words + ["category ids, numbered anew"] * self.category_ids_changed
+        return self.passed.losses + words + ["category ids, numbered anew"] * self.category_ids_changed
 
     def as_table(self) -> str:
         """Format the figures in a few lines, the last of which lists the losses."""
@@ -94,12 +97,14 @@ class Fidelity:
         ]
         if self.pictures_renamed:
             lines.append(f"  pictures {len(self.pictures_renamed)} named otherwise, see pictures_renamed in fidelity.json")
+        lines += self.passed.format_lines()
         losses = self.losses
         return "\n".join([*lines, f"lost: {'; '.join(losses)}" if losses else "nothing was lost"])
 
     def write(self, path: Path) -> None:
         """Write all figures as JSON."""
-        write_json(path, {"losses": self.losses, **asdict(self)}, indent=2)
+        figures = {key: value for key, value in vars(self).items() if key != "passed"}
+        write_json(path, {"losses": self.losses, **figures, **self.passed.to_json_dict()}, indent=2)
 
 
 def compare(

@@ -30,6 +30,7 @@ from annofree.formats.label_maps import (
     read_indices,
     write_label_map,
 )
+from annofree.formats.passed_over import PassedOver
 from annofree.formats.png import paint_classes, stack_masks, with_background
 from annofree.io.atomic import make_folder, write_atomic
 from annofree.io.xml import add_element, read_xml, write_xml
@@ -113,7 +114,7 @@ def to_voc_box(box: Sequence[float]) -> tuple[int, int, int, int]:
     return x0 + 1, y0 + 1, max(x1, x0 + 1), max(y1, y0 + 1)
 
 
-def read_voc(path: Path, images: Path | None = None) -> AnnotatedImages:
+def read_voc(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:
     """Read the XML files of a folder, with masks where there is an object PNG; ``difficult`` objects become crowds.
 
     Names are in the order of ``SegmentationClass/classes.json``, else as they come.

@@ -23,6 +23,7 @@ import yaml  # type: ignore[import-untyped]
 
 from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
+from annofree.formats.passed_over import PassedOver
 from annofree.formats.polygons import bridge_rings, fill_to_rle, trace_rings
 from annofree.io.atomic import make_folder, write_atomic
 from annofree.io.coco_stream import stream_list
@@ -103,7 +104,7 @@ def _yaml(names: Sequence[str]) -> str:
     return f"{about}train: {IMAGES}\nval: {IMAGES}\nnames:\n{listed}"
 
 
-def read_yolo(path: Path, images: Path | None = None) -> AnnotatedImages:
+def read_yolo(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:
     """Read a detection or segmentation dataset: its ``data.yaml`` or the folder with it.
 
     Sizes come from ``pictures.json``, else from the images, in ``images`` or where data.yaml says.  Raises InputError

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from annofree.errors import InputError
+from annofree.io.text import open_text
 
 __all__ = ["stream_coco", "stream_list"]
 
@@ -48,7 +49,7 @@ def stream_list(path: Path) -> Iterator[dict[str, Any]]:
 def _read(path: Path, what: str) -> Iterator[_Reader]:
     """Open a file for reading, and say in a line why it cannot be read."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with open_text(path) as file:
             yield _Reader(file)
     except OSError as problem:
         raise InputError(f"expected {what} at {path}, but it cannot be read: {problem.strerror}") from None

@@ -20,6 +20,7 @@ from annofree.structures import LabelMap
 __all__ = ["paint_classes", "read_index_pngs", "stack_masks", "with_background", "write_index_pngs"]
 
 LABELS = "labels"
+_NO_PNG = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".tif", ".tiff", ".webp")
 
 
 def write_index_pngs(file: AnnotatedImages, out: Path) -> None:
@@ -67,14 +68,23 @@ def read_index_pngs(path: Path, images: Path | None = None, passed: PassedOver |
     """
     folder = path / LABELS if (path / LABELS / CLASSES_FILE).is_file() else path
     classes = ClassList.read(folder)
-    places = sorted(folder.rglob("*.png"))
+    told = passed or PassedOver()
+    places = sorted(place for place in folder.rglob("*") if place.suffix.lower() == ".png" and place.is_file())
     if not places:
         raise InputError(f"expected index PNGs in {folder}, and there are none")
 
     def each() -> Iterator[AnnotatedImage]:
+        _note_others(folder, told)
         return (_image(place, _name(place.relative_to(folder), images), classes) for place in places)
 
     return AnnotatedImages.named((n for k, n in enumerate(classes.names) if k != classes.background), each)
+
+
+def _note_others(folder: Path, passed: PassedOver) -> None:
+    """Tell of pictures that are no PNGs, for they hold no indices."""
+    for place in sorted(folder.rglob("*")):
+        if place.suffix.lower() in _NO_PNG:
+            passed.note(place, "", "no PNG, so no label map", "files")
 
 
 def _name(png: Path, images: Path | None) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, get_args
 
 from annofree.errors import InputError, build_unknown_error
@@ -24,6 +25,7 @@ from annofree.formats.labelme import read_labelme, write_labelme
 from annofree.formats.passed_over import PassedOver
 from annofree.formats.png import read_index_pngs, write_index_pngs
 from annofree.formats.round_trip import Fidelity, compare
+from annofree.formats.values import find_image
 from annofree.io.atomic import make_folder
 
 __all__ = ["FORMATS", "Format", "Images", "export", "find_format", "read", "read_run"]
@@ -152,22 +154,22 @@ def export(
     given = file if isinstance(file, AnnotatedImages) else AnnotatedImages.of(file)
     kept, crowds = _without_crowds(given) if not format_.crowds else (given, 0)
     before = [image.file_name for image in given]
-    places = dict(zip(before, before, strict=True))
+    now = before
     if images != "none" or not name.startswith("coco"):
         now = _portable(before, format_)
-        places, kept = dict(zip(before, now, strict=True)), _renamed(kept, now)
+        kept = _renamed(kept, now)
     out = out.resolve()
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as temporary:
             folder = Path(temporary) / "out"
             folder.mkdir()
             if images != "none" and image_root is not None:
-                _place(places, image_root, folder / format_.images, images)
+                _place(list(zip(before, now, strict=True)), image_root, folder / format_.images, images)
             format_.write(_counted(kept, 0, len(before), on_progress), folder)
             compared = _counted(kept, len(before), len(before), on_progress)
             report = compare(name, compared, format_.read(folder, None, None), by_stem=format_.by_stem)
             report.crowds_left_out, report.passed = crowds, passed or PassedOver()
-            report.pictures_renamed = {old: new for old, new in places.items() if old != new}
+            report.pictures_renamed = {old: new for old, new in zip(before, now, strict=True) if old != new}
             report.write(folder / _REPORT)
             folder.replace(out)
     except OSError as problem:
@@ -223,8 +225,8 @@ def _counted(images: AnnotatedImages, start: int, count: int, on_progress: Progr
 
 
 def _free(name: str, by_stem: bool, taken: set[str]) -> str:
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts:
+    path = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
+    if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts:
         path = PurePosixPath(path.name)
     # YOLO replaces the last "images" of a path with "labels" to find labels.
     parts = [f"{part}_" if part in ("images", "labels") and by_stem else part for part in path.parts[:-1]]
@@ -236,14 +238,16 @@ def _free(name: str, by_stem: bool, taken: set[str]) -> str:
     return str(tries[free])
 
 
-def _place(places: Mapping[str, str], root: Path, folder: Path, images: Images) -> None:
-    """Copy or link images; all are looked for before the first is copied."""
-    missing = [source for source in places if not (root / source).is_file()]
+def _place(places: list[tuple[str, str]], root: Path, folder: Path, images: Images) -> None:
+    """Copy or link images, each name to its place; all are looked for before the first is copied."""
+    found = [(find_image(root, name), folder / place) for name, place in places]
+    missing = [name for (name, _), (source, _) in zip(places, found, strict=True) if source is None]
     if missing:
         raise InputError(f"expected {len(places)} pictures in {root}, but {len(missing)} are not there, such as {missing[0]}")
-    for source, place in places.items():
-        make_folder((folder / place).parent)
+    for source, place in found:
+        assert source is not None  # noqa: S101  # none is missing
+        make_folder(place.parent)
         if images == "copy":
-            shutil.copyfile(root / source, folder / place)
+            shutil.copyfile(source, place)
         else:
-            (folder / place).symlink_to((root / source).resolve())
+            place.symlink_to(source.resolve())

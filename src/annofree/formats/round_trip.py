@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ FloatArray = npt.NDArray[np.float64]
 _MOST_NAMED = 20  # of the objects that changed the most
 _SAME_NAME = 1e-3  # tells twins of two classes apart, and nothing else
 _SWALLOWED = 0.5  # of a lost object's pixels
+_NEAR = 2.0  # px, of boxes without an area
 _SHIFTED = 0.005  # px, the rounding of formats that write two digits
 
 
@@ -144,16 +146,19 @@ class _Back:
     def __init__(self, images: AnnotatedImages, by_stem: bool) -> None:
         list_names(images)  # raises where two share one
         self.ids, self._by_stem = _ids(images), by_stem
-        self._coming, self._early = iter(images), dict[str, AnnotatedImage]()
+        self._coming, self._early = iter(images), defaultdict[str, deque[AnnotatedImage]](deque)
 
     def find(self, image: AnnotatedImage) -> AnnotatedImage | None:
         """The same image, None where there is none."""
         key = self._key(image)
-        while key not in self._early and (other := next(self._coming, None)) is not None:
+        while not self._early[key] and (other := next(self._coming, None)) is not None:
             for thing in other.things:
                 self.ids.setdefault(thing.name, len(self.ids) + 1)
-            self._early[self._key(other)] = other
-        return self._early.pop(key, None)
+            self._early[self._key(other)].append(other)
+        waiting = self._early.pop(key)
+        if len(waiting) > 1:
+            self._early[key] = deque(list(waiting)[1:])
+        return waiting[0] if waiting else None
 
     def _key(self, image: AnnotatedImage) -> str:
         return _stem(image) if self._by_stem else image.file_name
@@ -218,7 +223,12 @@ def _overlap(things: Sequence[Annotation], others: Sequence[Annotation]) -> Floa
     table = np.zeros((len(things), len(others)))
     if not table.size:
         return table
+    boxes = [np.array([t.box for t in group]) for group in (things, others)]
     table[:] = compute_box_ious(_xywh(things), _xywh(others))
+    flat = (np.diff(boxes[0].reshape(-1, 2, 2), axis=1) == 0).any((1, 2))
+    for k in np.flatnonzero(flat):  # boxes of no area overlap nothing, and are known by their place
+        moved = np.abs(boxes[0][k] - boxes[1]).max(1)
+        table[k] = np.where(moved < _NEAR, 1 / (1 + moved), table[k])
     mine, theirs = (np.array([t.rle is not None for t in group]) for group in (things, others))
     if mine.any() and theirs.any():
         left, right = ([t.rle for t in group if t.rle is not None] for group in (things, others))

@@ -15,6 +15,7 @@ __all__ = ["stream_coco", "stream_list"]
 
 _CHUNK = 1 << 20  # characters read at once
 _LONGEST = 1 << 28  # characters of one row; more is no row
+_LISTS = ("images", "categories", "annotations")  # whose rows are objects
 _DECODER = json.JSONDecoder()
 _BLANK = " \t\n\r"
 
@@ -69,11 +70,18 @@ class _Reader:
             key = self._value()
             self._take(":")
             if self._peek() == "[":
-                yield from ((str(key), row) for row in self.stream_elements() if isinstance(row, dict))
+                yield from self._named(str(key))
             else:
                 self._value()
             if self._peek() != "}":
                 self._take(",")
+
+    def _named(self, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for row in self.stream_elements():
+            if isinstance(row, dict):
+                yield key, row
+            elif key in _LISTS:
+                raise ValueError(f"expected objects in {key}, got {type(row).__name__}")
 
     def stream_elements(self) -> Iterator[Any]:
         self._take("[")

@@ -236,10 +236,7 @@ class _LineReader:
 
     def _split(self, numbers: list[float]) -> tuple[list[float], float | None]:
         """Numbers, and the confidence if there is one more than belong to an object: after a box, a pose or pairs of points."""
-        if self.pose:
-            confident = len(numbers) in (_BOX + 1, _BOX + self.pose + 1)
-        else:
-            confident = len(numbers) % 2 == 1
+        confident = len(numbers) in (_BOX + 1, _BOX + self.pose + 1) if self.pose else len(numbers) % 2 == 1
         if not confident:
             return numbers, None
         *numbers, score = numbers

@@ -41,7 +41,7 @@ def write(path: Path, text: str | bytes) -> Path:
 
 
 def coco(**more: Any) -> dict[str, Any]:
-    row = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 4, 4], "iscrowd": 0, "area": 16}
+    row: dict[str, Any] = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 4, 4], "iscrowd": 0, "area": 16}
     return {
         "images": [{"id": 1, "file_name": "a.jpg", "height": SIZE[0], "width": SIZE[1]}],
         "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}],
@@ -50,7 +50,8 @@ def coco(**more: Any) -> dict[str, Any]:
 
 
 def annotation(**more: Any) -> dict[str, Any]:
-    return coco()["annotations"][0] | more
+    row: dict[str, Any] = coco()["annotations"][0]
+    return row | more
 
 
 def read_coco(folder: Path, data: dict[str, Any], passed: PassedOver | None = None, images: Path | None = None) -> CocoFile:
@@ -61,11 +62,10 @@ def assert_fixed_point(file: CocoFile, name: str, folder: Path) -> None:
     """What is written, read and written again is the same, to the byte."""
     export(file, name, folder / "one")
     export(read(name, folder / "one"), name, folder / "two")
-    trees = [
-        {p.relative_to(folder / k): p.read_bytes() for p in (folder / k).rglob("*") if p.is_file()} for k in ("one", "two")
-    ]
-    for tree in trees:
-        tree.pop(Path("fidelity.json"))
+    trees = []
+    for root in (folder / "one", folder / "two"):
+        files = (p for p in root.rglob("*") if p.is_file() and p.name != "fidelity.json")
+        trees.append({p.relative_to(root): p.read_bytes() for p in files})
     assert trees[0] == trees[1]
 
 
@@ -74,7 +74,7 @@ def count(file: CocoFile, passed: PassedOver) -> int:
 
 
 # whether an object like this can be read, and what it looks like
-NUMBER = st.sampled_from([0, 1, 2.5, 4, -3, float("nan"), float("inf"), None, "2", "x", [], True])
+NUMBER: st.SearchStrategy[Any] = st.sampled_from([0, 1, 2.5, 4, -3, float("nan"), float("inf"), None, "2", "x", [], True])
 BOX = st.none() | st.lists(NUMBER, max_size=5) | st.just([1, 2, 3, 4])
 POLYGON = st.lists(NUMBER, max_size=8) | st.just([1, 1, 6, 1, 6, 6])
 COUNTS = st.sampled_from([MASK["counts"], "5", "0PVe3", "b'x'", "é", 7, [192], [100.0, 92.0], [1.5, 190.5], [-1, 193], None])
@@ -93,6 +93,8 @@ def test_coco_annotations_are_read_or_named(rows: list[Any]) -> None:
         passed = PassedOver(skip_unsupported=True)
         file = read_coco(Path(folder), coco(annotations=rows), passed)
         assert count(file, passed) == len(rows)
+        repeated, again = [*rows, *rows], PassedOver(skip_unsupported=True)
+        assert count(read_coco(Path(folder), coco(annotations=repeated), again), again) == len(repeated)
         for name in ("coco", "coco-polygons", "yolo-det", "voc"):
             report = export(file, name, Path(folder) / name)
             assert report.objects + report.crowds_left_out == len(file.annotations)
@@ -100,16 +102,13 @@ def test_coco_annotations_are_read_or_named(rows: list[Any]) -> None:
 
 
 WORD = st.sampled_from(["0.5", "0.25", "0.1", "1", "0", "-0.2", "nan", "inf", "1e9", "x", "7"])
-LINE = st.builds(
-    lambda c, w: " ".join([c, *w]), st.sampled_from(["0", "1", "0.0", "9", "-1", "x", "nan"]), st.lists(WORD, max_size=9)
-)
+CLASS = st.sampled_from(["0", "1", "0.0", "9", "-1", "x", "nan"])
+LINE = st.builds(lambda index, words: " ".join([index, *words]), CLASS, st.lists(WORD, max_size=9))
+FILES = st.dictionaries(st.sampled_from("abcd"), st.lists(LINE, max_size=4) | st.none(), min_size=1)
 
 
 @few
-@given(
-    st.dictionaries(st.sampled_from("abcd"), st.lists(LINE, max_size=4) | st.none(), min_size=1),
-    st.sampled_from([None, [2, 2]]),
-)
+@given(FILES, st.sampled_from([None, [2, 2]]))
 def test_yolo_lines_are_read_or_named(files: dict[str, list[str] | None], pose: list[int] | None) -> None:
     with TemporaryDirectory() as place:
         folder, passed = Path(place), PassedOver(skip_unsupported=True)
@@ -181,14 +180,14 @@ def test_written_yolo_is_a_fixed_point(things: list[tuple[int, int, int, bool]])
 def test_a_refusal_names_all_and_skipping_them_names_them_in_the_report(tmp_path: Path) -> None:
     rows = [annotation(id=k, bbox=[0, 0, float("nan"), 1]) for k in range(3)] + [annotation(id=7)]
     source = write(tmp_path / "a.json", json.dumps(coco(annotations=rows)))
-    with pytest.raises(InputError, match=r"got 3 that cannot: .*annotation 0: .*annotation 2: .*--skip-unsupported"):
+    with pytest.raises(InputError, match=r"got 3 that cannot: .*annotation 0 .*annotation 2 .*--skip-unsupported"):
         annofree.convert(source, tmp_path / "out", from_="coco", to="voc")
     assert not (tmp_path / "out").exists()
     report = annofree.convert(source, tmp_path / "out", from_="coco", to="voc", skip_unsupported=True)
     assert report.objects == 1 and report.losses[0] == "3 objects passed over when reading"
-    assert "annotation 2: expected finite numbers" in report.as_table()
+    assert "annotation 2 (id 2): expected finite numbers" in report.as_table()
     saved = json.loads((tmp_path / "out/fidelity.json").read_text())
-    assert [remark["place"] for remark in saved["passed_over"]] == ["annotation 0", "annotation 1", "annotation 2"]
+    assert [remark["place"] for remark in saved["passed_over"]] == [f"annotation {k} (id {k})" for k in range(3)]
 
 
 def test_swapped_corners_are_put_in_order_and_said(tmp_path: Path) -> None:

@@ -145,9 +145,8 @@ class CocoChecks:
 
     def check_annotation(self, row: Any, number: int) -> dict[str, Any] | None:
         """An annotation with finite numbers and known ids; None for one that cannot be read, of which ``passed`` is told."""
-        place = (
-            f"annotation {row['id']!r:.40}" if isinstance(row, dict) and row.get("id") is not None else f"annotation {number}"
-        )
+        named = isinstance(row, dict) and row.get("id") is not None
+        place = f"annotation {number}" + (f" (id {row['id']!r:.40})" if named else "")
         try:
             return self._annotation(row, place)
         except (ValueError, TypeError, KeyError, OverflowError) as problem:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_images
-from annofree.formats.coco import CocoChecks, CocoFile
-from annofree.formats.coco_annotations import read_annotated_images
+from annofree.formats.coco import CocoFile
+from annofree.formats.coco_annotations import CocoChecks, read_annotated_images
 from annofree.formats.passed_over import PassedOver
 from annofree.formats.polygons import trace_polygons
 from annofree.io.json_stream import write_lists

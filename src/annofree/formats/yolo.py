@@ -217,17 +217,13 @@ class _LineReader:
         index, *words = line.split()
         if float(index) != int(float(index)):
             raise ValueError(line)
-        name, shares = self.names[int(float(index))], read_numbers(words, "shares")
-        if shares and not -_FARTHEST <= min(shares) <= max(shares[: len(shares) - self.pose or None], default=0) <= _FARTHEST:
-            raise ValueError(line)
-        score = None
-        if len(shares) > _BOX and (len(shares) - self.pose) % 2 and (not self.pose or len(shares) == _BOX + self.pose + 1):
-            score = shares.pop()
-            if not 0 <= score <= 1:
-                raise ValueError(line)
+        name = self.names[int(float(index))]
+        shares, score = self._split(read_numbers(words, "shares"))
         if self.pose and len(shares) == _BOX + self.pose:
             del shares[_BOX:]
             self.passed.note(*place, "key points left out, the box is read", "sets of key points")
+        if not shares or max(map(abs, shares)) > _FARTHEST:
+            raise ValueError(line)
         if len(shares) == _BOX:
             x, y, w, h = (v * s for v, s in zip(shares, (size[1], size[0]) * 2, strict=True))
             box = order_box((x - w / 2, y - h / 2, x + w / 2, y + h / 2), self.passed, place)
@@ -237,3 +233,13 @@ class _LineReader:
             raise ValueError(line)
         rle = fill_to_rle([points], size)
         return Annotation(name, compute_rle_box(rle), rle, score)
+
+    def _split(self, numbers: list[float]) -> tuple[list[float], float | None]:
+        """Numbers, and the confidence if there is one more than belong to an object: after a box, a pose or pairs of points."""
+        confident = len(numbers) in (_BOX + 1, _BOX + self.pose + 1) if self.pose else len(numbers) % 2 == 1
+        if not confident:
+            return numbers, None
+        *numbers, score = numbers
+        if not 0 <= score <= 1:
+            raise ValueError(f"expected a confidence from 0 to 1, got {score}")
+        return numbers, score

@@ -14,11 +14,11 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.formats.passed_over import PassedOver
+from annofree.io.image_files import SUFFIXES
 from annofree.io.text import read_text
 
 __all__ = ["Sources", "note_labels_alone"]
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _SPLITS = {"train": True, "val": True, "test": False}  # whether one that is named has to be there
 _NO_PICTURES = (".txt", ".json", ".yaml", ".yml", ".cache", ".npy", ".xml", ".md", ".csv", "")
 _FEWEST_WORDS = 5  # of a line of labels
@@ -140,11 +140,11 @@ def _list_images(root: Path, bases: list[Path], passed: PassedOver) -> Iterator[
     """The images of a folder, or of a list of images."""
     if root.is_dir():
         for place in sorted(p for p in root.rglob("*") if p.is_file()):
-            if place.suffix.lower() in _SUFFIXES:
+            if place.suffix.lower() in SUFFIXES:
                 yield place
             elif place.suffix.lower() not in _NO_PICTURES:
-                passed.note(place, "", f"not read, for pictures end in {', '.join(_SUFFIXES)}", "files")
-    elif root.suffix.lower() in _SUFFIXES:
+                passed.note(place, "", f"not read, for pictures end in {', '.join(SUFFIXES)}", "files")
+    elif root.suffix.lower() in SUFFIXES:
         yield root
     else:
         for number, line in enumerate(read_text(root).splitlines(), 1):

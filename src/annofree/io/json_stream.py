@@ -47,6 +47,10 @@ def _write_values(file: TextIO, values: Iterable[Any]) -> None:
 
 def _json(value: Any) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+        return text
+    except UnicodeEncodeError:  # half a sign, which JSON can hold but UTF-8 cannot
+        return json.dumps(value, allow_nan=False)
     except ValueError:
         raise InputError(f"expected finite numbers, which JSON can hold, got {value!r:.200}") from None

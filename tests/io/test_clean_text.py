@@ -47,8 +47,7 @@ def test_odd_bytes_of_a_name_come_back(tmp_path: Path) -> None:
     assert find_image(tmp_path, encode_name(name)) == tmp_path / name
 
 
-@pytest.mark.parametrize("kind", ["NFC", "NFD"])
-def test_a_name_in_another_unicode_form_is_found(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / unicodedata.normalize("NFD" if kind == "NFC" else "NFC", "café.png")
-    PIL.Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(path)
-    assert read_image(tmp_path / unicodedata.normalize(kind, "café.png")).size == (2, 3)
+@pytest.mark.parametrize(("there", "asked"), [("caf\u00e9.png", "cafe\u0301.png"), ("cafe\u0301.png", "caf\u00e9.png")])
+def test_a_name_in_another_unicode_form_is_found(there: str, asked: str, tmp_path: Path) -> None:
+    PIL.Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / there)
+    assert read_image(tmp_path / asked).size == (2, 3)

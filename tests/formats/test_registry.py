@@ -22,10 +22,10 @@ from pycocotools.coco import COCO
 from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, Annotation, build_coco_file, list_images, list_names
 from annofree.formats.coco import CocoFile
-from annofree.formats.label_studio import decode_brush, encode_brush
 from annofree.formats.registry import FORMATS, export, find_format, read
+from annofree.formats.values import read_image_size
 from annofree.formats.voc import to_voc_box
-from annofree.formats.yolo import read_image_size
+from annofree.ops.brush import decode_brush, encode_brush
 from annofree.ops.palette import make_palette, to_hex
 from annofree.ops.rle import decode_rle
 
@@ -38,8 +38,8 @@ NASTY = [
     "null",
     "1e3",
     "012",
-    "on ",
-    " a/b",
+    "on",
+    "a/b",
     'say "hi"',
     "it's",
     "__x__",

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import PIL.ImageFile
+import PIL.ImageOps
 import pytest
 
 from annofree.errors import ImageError, InputError
@@ -176,6 +177,25 @@ class TestReadImage:
             PIL.Image.fromarray(values).save(tmp_path / "a.tif")
             assert pixels(tmp_path / "a.tif")[0, :, 0].tolist() == expected
 
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            (np.array([[0, 2048, 4095]], np.uint16), [0, 128, 255]),  # 12 bits
+            (np.array([[0, 512, 1023]], np.uint16), [0, 128, 255]),  # 10 bits
+            (np.array([[0, 7000, 14000]], np.uint16), [0, 109, 218]),  # 14 bits
+            (np.array([[0, 128, 255]], np.uint16), [0, 128, 255]),
+            (np.array([[-1000, 500, 2000]], np.int32), [0, 128, 255]),  # densities
+            (np.array([[-1, 0, 1]], np.float32), [0, 128, 255]),
+            (np.array([[-9, -7, -5]], np.int32), [0, 128, 255]),
+            (np.array([[-np.inf, 0.5, 1]], np.float32), [0, 128, 255]),
+            (np.zeros((1, 3), np.uint16), [0, 0, 0]),
+            (np.full((1, 3), -7, np.int32), [0, 0, 0]),
+        ],
+    )
+    def test_the_full_scale_is_that_of_the_values(self, tmp_path: Path, values: npt.NDArray[Any], expected: list[int]) -> None:
+        PIL.Image.fromarray(values).save(tmp_path / "a.tif")
+        assert pixels(tmp_path / "a.tif")[0, :, 0].tolist() == expected
+
     def test_sixteen_bit_colour_png(self, tmp_path: Path) -> None:
         def chunk(kind: bytes, data: bytes) -> bytes:
             return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -276,6 +296,28 @@ def test_importing_changes_nothing() -> None:
     before = state()
     importlib.reload(folder)
     assert state() == before
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(1, 1), (30, 50), (50, 30)])
+def test_strips_of_turned_pictures_fall_into_place(
+    orientation: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8))
+    image.getexif()[0x0112] = orientation
+    monkeypatch.setattr(folder, "_STRIP", 700)
+    turned = PIL.ImageOps.exif_transpose(image)
+    assert np.array_equal(folder.convert_pillow(image), np.asarray(turned))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16", "I", "F", "YCbCr"])
+def test_strips_of_any_kind_are_as_the_whole(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (40, 30)).astype(np.uint8)
+    image = PIL.Image.fromarray(array).convert("L" if mode == "I;16" else mode)
+    image = PIL.Image.fromarray(array.astype(np.uint16) * 200) if mode == "I;16" else image
+    whole = folder.convert_pillow(image)
+    monkeypatch.setattr(folder, "_STRIP", 200)
+    assert np.array_equal(folder.convert_pillow(image), whole)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 20000), (20000, 3), (90, 1700)])

@@ -16,7 +16,7 @@ import torch
 from annofree.errors import ImageError, InputError, MissingError
 from annofree.io import image_sources as sources
 from annofree.io.images import silence_pillow
-from annofree.runs import clock
+from annofree.runs import batch_encoder, clock
 from annofree.runs.batch_encoder import BatchEncoder, attempt
 from annofree.runs.clock import StageTimer
 from annofree.structures import Image
@@ -85,6 +85,14 @@ def test_every_picture_is_handed_on_in_order_and_in_batches(tmp_path: Path, monk
     assert record.done == ["0.png", "1.png", "2.png", "3.png", "4.png"]
     assert method.batches == [["0.png", "1.png"], ["2.png", "3.png"], ["4.png"]]
     assert {part: s for part, s in record.clock.seconds.items() if s} == {"load": 6, "read": 3, "encode": 3}
+
+
+def test_a_batch_that_takes_too_much_memory_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_encoder, "find_total_memory", lambda: 4 * 2 * 72)  # two pictures of 4 x 6 fit
+    record, method = Record(), Stub()
+    record.go(method, pictures(tmp_path, 6, broken=[4]), batch_size=4)
+    assert record.done == ["0.png", "1.png", "2.png", "3.png", "5.png"]
+    assert method.batches == [["0.png", "1.png", "2.png"], ["3.png"], ["5.png"]]
 
 
 def test_a_bad_picture_is_named_and_the_rest_of_its_batch_goes_on(tmp_path: Path) -> None:

@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 
 from annofree.errors import InputError
-from annofree.formats.annotations import list_names, read_annotation
+from annofree.formats.annotations import Annotation, list_names, read_annotation
 from annofree.formats.coco import CocoFile
+from annofree.formats.coco_annotations import CocoChecks
+from annofree.formats.passed_over import PassedOver
+from annofree.formats.values import check_segmentation, normalize_id, read_numbers
 from annofree.io.coco_stream import stream_coco
 from annofree.ops.rle import compute_rle_area
 from annofree.structures import FloatArray, IntArray
 
 __all__ = ["CocoReading", "Columns"]
+
+_WORDS = 1 << 62  # the number of the first category id that is a text
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +47,18 @@ class Columns:
 class CocoReading:
     """A COCO file on its way in: ``ids`` are the file names of the chosen images; lists have an entry for each instance.
 
-    Raises InputError for a file without images or masks, with rows that are damaged, and with two images of one name.
+    ``root`` is the folder of the images, for sizes that the file lacks.  Raises InputError for a file without images or masks,
+    with rows that are damaged, and with two images of one name or two things of one id.
     """
 
     path: Path
     fraction: float
     seed: int
-    images: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    root: Path | None = None
+    images: dict[str, dict[str, Any]] = field(default_factory=dict)
     categories: dict[int, dict[str, Any]] = field(default_factory=dict)
-    places: dict[Any, int] = field(default_factory=dict)  # of the chosen images, by id
+    words: dict[str, int] = field(default_factory=dict)  # numbers of category ids that are no whole numbers
+    places: dict[str, int] = field(default_factory=dict)  # of the chosen images, by id
     ids: list[str] = field(default_factory=list)
     masks: list[bytes] = field(default_factory=list)
     owners: array[int] = field(default_factory=lambda: array("q"))
@@ -61,7 +69,7 @@ class CocoReading:
     def __post_init__(self) -> None:
         try:
             self._read()
-        except (KeyError, TypeError, ValueError) as problem:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as problem:
             if isinstance(problem, InputError):
                 raise
             raise InputError(f"expected COCO instances in {self.path}, but a row is damaged or lacks {problem}") from None
@@ -71,12 +79,13 @@ class CocoReading:
             raise InputError(f"expected masks in {self.path}, but none of its {self.left_out['no mask']} annotations has one")
 
     def _read(self) -> None:
-        waiting = False
+        waiting, checks = False, CocoChecks(self.path, PassedOver(), self.root)
         for kind, row in stream_coco(self.path):
             if kind == "images":
-                self.images[row["id"]] = row
+                row = checks.check_image(row)
+                self.images[normalize_id(row["id"])] = row
             elif kind == "categories":
-                self.categories[int(row["id"])] = row
+                self._category(row)
             elif kind == "annotations" and not (waiting := waiting or not self.images):
                 self._annotation(row)
         self._choose()
@@ -84,6 +93,17 @@ class CocoReading:
             for kind, row in stream_coco(self.path):
                 if kind == "annotations":
                     self._annotation(row)
+
+    def _category(self, row: dict[str, Any]) -> None:
+        number = self._number(row["id"])
+        if number in self.categories:
+            raise InputError(f"expected each category id once in {self.path}, got {row['id']!r} twice; number them anew")
+        self.categories[number] = {**row, "name": str(row["name"]).strip()}
+
+    def _number(self, id_: Any) -> int:
+        """A category id as a number; texts come after all numbers, in the order of the file."""
+        key = normalize_id(id_)
+        return int(key) if key.lstrip("-").isdecimal() else self.words.setdefault(key, _WORDS + len(self.words))
 
     def _choose(self) -> None:
         """Rank the images by hash and take the first."""
@@ -100,23 +120,34 @@ class CocoReading:
 
     def _annotation(self, row: dict[str, Any]) -> None:
         self._choose()
-        image = self.images.get(row["image_id"])
-        if image is None:
-            raise InputError(f"annotation {row.get('id')} of {self.path} is of image {row['image_id']}, which it does not list")
-        if row["image_id"] not in self.places:
+        key, category = normalize_id(row["image_id"]), self._number(row["category_id"])
+        where = f"annotation {row.get('id')!r:.40}"
+        if key not in self.images:
+            raise InputError(f"{where} of {self.path} is of image {row['image_id']!r}, which it does not list")
+        if key not in self.places:
             return
-        size = (int(image["height"]), int(image["width"]))
-        # the name and the box are left open: categories may come later in the file, and boxes are those of the masks
-        thing = read_annotation({**row, "bbox": [0.0] * 4}, {row["category_id"]: ""}, size)
+        thing = self._thing(row, (self.images[key]["height"], self.images[key]["width"]), where)
         if thing.crowd:
             self.left_out["crowd"] += 1
         elif thing.rle is None or not compute_rle_area(thing.rle):
             self.left_out["no mask"] += 1
         else:
             self.masks.append(thing.rle["counts"])
-            self.owners.append(self.places[row["image_id"]])
-            self.category_ids.append(int(row["category_id"]))
+            self.owners.append(self.places[key])
+            self.category_ids.append(category)
             self.scores.append(1.0 if thing.score is None else thing.score)
+
+    def _thing(self, row: dict[str, Any], size: tuple[int, int], where: str) -> Annotation:
+        """The mask of an annotation, with its values checked."""
+        try:
+            drawn = check_segmentation(row.get("segmentation"), size, PassedOver(), (self.path, where))
+            score = row.get("score") if row.get("score") is None else read_numbers([row["score"]], "a score")[0]
+        except (TypeError, ValueError) as problem:
+            raise InputError(f"{where} of {self.path}: {problem}") from None
+        drawn = row.get("segmentation") if drawn is None else drawn
+        # the name and the box are left open: categories may come later in the file, and boxes are those of the masks
+        open_ = {**row, "bbox": [0.0] * 4, "segmentation": drawn, "score": score, "category_id": 0}
+        return read_annotation(open_, {0: ""}, size)
 
     def list_names(self) -> tuple[str, ...]:
         """The classes in order of category id."""

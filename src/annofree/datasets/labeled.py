@@ -21,7 +21,9 @@ import numpy.typing as npt
 
 from annofree.datasets.coco_columns import CocoReading, Columns
 from annofree.errors import InputError
+from annofree.formats.values import find_image
 from annofree.io.image_sources import read_place
+from annofree.io.text import open_text
 from annofree.ops.rle import compute_rle_boxes
 from annofree.structures import BoolArray, Detections, FloatArray, Image, IntArray
 
@@ -79,7 +81,7 @@ class Labeled:
         root = images if images is not None else _root(path)
         if not root.is_dir():
             raise InputError(f"expected the folder of the pictures at {root}, and there is none; name it as the images")
-        file = CocoReading(path, fraction, seed)
+        file = CocoReading(path, fraction, seed, root)
         rows, columns, counts = file.list_rows(), file.gather_columns(agnostic), file.count_instances()
         sizes = np.array([(row["height"], row["width"]) for row in rows], np.int64).reshape(-1, 2)
         repeats = np.array([row.get("repeat", 1.0) for row in rows], np.float32)
@@ -104,7 +106,8 @@ class Labeled:
 
     def read_image(self, index: int) -> Image:
         """Read an image alone."""
-        return read_place(f"{self.root}/{self.ids[index]}", self.ids[index])
+        name = self.ids[index]
+        return read_place(str(find_image(self.root, name) or f"{self.root}/{name}"), name)
 
     def read_instances(self, index: int) -> Detections:
         """The instances of an image alone, masks as run lengths, in the order of the file."""
@@ -148,7 +151,7 @@ def read_info(path: Path) -> dict[str, Any]:
     """
     for length in _HEADS:
         try:
-            with path.open(encoding="utf-8") as file:
+            with open_text(path) as file:
                 head = file.read(length).removeprefix("{").lstrip()
             if head.startswith('"info":'):
                 info, _ = json.JSONDecoder().raw_decode(head.removeprefix('"info":').lstrip())

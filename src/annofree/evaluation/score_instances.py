@@ -17,7 +17,7 @@ from annofree.evaluation.metrics.limits import list_limits
 from annofree.evaluation.metrics.oracles import OracleSplit, evaluate_oracles
 from annofree.evaluation.metrics.predictions import list_predicted_images, load_predictions, match_predictions
 from annofree.evaluation.metrics.shapes import IouType
-from annofree.evaluation.metrics.truth import check_truth
+from annofree.evaluation.metrics.truth import check_run_lengths, check_truth
 from annofree.evaluation.predict_instances import Score, score_predictions
 from annofree.evaluation.reports.error_page import write_mistakes_page
 from annofree.evaluation.reports.instance import format_oracle_texts, to_json_dict
@@ -65,7 +65,7 @@ class GroundTruth:
 
         Raises InputError for what is no ground truth, and for a novel class that it does not have.
         """
-        check_truth(whole)
+        whole = check_truth(whole)
         if novel is None:
             return cls(whole, whole, {})
         if novel == COCO_17:
@@ -119,7 +119,9 @@ def read_predictions(path: Path, truth: GroundTruth) -> tuple[Rows, Coverage]:
     """
     file, known = load_predictions(path), truth.known
     images, classes = ({row["id"] for row in part} for part in (known.images, known.categories))
-    rows = match_predictions(truth.whole, file)
+    rows = match_predictions(truth.whole, file, as_in_file=True)
+    for number, row in enumerate(rows):
+        check_run_lengths(row, f"prediction {number} of {path}")
     found = [row for row in rows if row["image_id"] in images and row["category_id"] in classes]
     return found, measure_coverage(known, found, list_predicted_images(truth.whole, file))
 

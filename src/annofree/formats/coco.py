@@ -10,6 +10,7 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.atomic import write_json
+from annofree.io.text import read_text
 
 __all__ = ["LISTS", "CocoFile", "read_lists"]
 
@@ -67,10 +68,10 @@ def read_lists(path: Path, kind: str) -> dict[str, Any]:
     Raises InputError when it is not there, not JSON, or lacks one of the lists.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
     except OSError as problem:
         raise InputError(f"expected a {kind} file at {path}, but it cannot be read: {problem.strerror}") from None
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise InputError(f"expected {kind} in {path}, but it is not JSON: {problem}") from None
     absent = [key for key in LISTS if not (isinstance(data, dict) and isinstance(data.get(key), list))]
     if absent:

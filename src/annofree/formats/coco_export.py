@@ -8,7 +8,8 @@ from typing import Any
 
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_images
 from annofree.formats.coco import CocoFile
-from annofree.formats.coco_annotations import read_annotated_images
+from annofree.formats.coco_annotations import CocoChecks, read_annotated_images
+from annofree.formats.passed_over import PassedOver
 from annofree.formats.polygons import trace_polygons
 from annofree.io.json_stream import write_lists
 from annofree.ops.rle import compute_rle_area, decode_rle, to_json_rle
@@ -75,13 +76,18 @@ def _row(row: dict[str, Any], thing: Annotation, polygons: bool) -> dict[str, An
     return {"area": compute_rle_area(thing.rle)} | row
 
 
-def read_coco(path: Path, images: Path | None = None) -> CocoFile:
-    """Read a COCO JSON, or ``annotations.json`` of a folder; ``list_images`` reads all three kinds of masks in it."""
-    file = CocoFile.read(path / ANNOTATIONS if path.is_dir() else path)
-    list_images(file)  # raises for what the file says of no image or category
+def read_coco(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> CocoFile:
+    """Read a COCO JSON, or ``annotations.json`` of a folder, its rows checked; ``list_images`` reads the masks in it.
+
+    ``images`` is the folder of the images, for sizes that the file lacks.  Raises InputError for rows that cannot be read.
+    """
+    place, passed = path / ANNOTATIONS if path.is_dir() else path, passed or PassedOver()
+    file = CocoChecks(place, passed, images).check_file(CocoFile.read(place))
+    passed.check()
+    list_images(file)  # raises for masks that cannot be drawn
     return file
 
 
-def stream_annotations(path: Path, images: Path | None = None) -> AnnotatedImages:
-    """Read the same, image by image."""
+def stream_annotations(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:
+    """Read what was written here, image by image."""
     return read_annotated_images(path / ANNOTATIONS if path.is_dir() else path)

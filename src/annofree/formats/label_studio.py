@@ -1,118 +1,41 @@
-"""Label Studio: tasks with predictions, masks in its own brush run lengths, and the labeling config that fits.
-
-The run lengths are those of the public rle-pack format: a stream of bits, most significant first, that says how many
-words there are (32 bits), how long a word is less one (5), four lengths of counts less one (4 each); then for each run one
-bit 1, two bits that choose a length, the count less one, and the word; or, after a bit 0, that many words as they stand.
-A word is a byte here, and a pixel four equal ones (red, green, blue, alpha), row by row, 255 in the mask.
-"""
+"""Label Studio: tasks with predictions, masks in its own brush run lengths, and the labeling config that fits."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import numpy as np
-import numpy.typing as npt
 
 from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
+from annofree.formats.passed_over import PassedOver, Place
 from annofree.formats.polygons import fill_to_rle
+from annofree.formats.values import find_image, order_box, read_image_size, read_numbers, read_size
 from annofree.io.coco_stream import stream_list
+from annofree.io.image_files import SUFFIXES
 from annofree.io.json_stream import write_list
 from annofree.io.xml import add_element, read_xml, write_xml
+from annofree.ops.brush import decode_brush, encode_brush
 from annofree.ops.palette import assign_colors, to_hex
 from annofree.ops.rle import decode_rle
 
-__all__ = ["IMAGES", "decode_brush", "encode_brush", "read_label_studio", "write_label_studio"]
+__all__ = ["IMAGES", "read_label_studio", "write_label_studio"]
 
 IMAGES = "images"
 _TASKS, _CONFIG = "tasks.json", "label_config.xml"
 _URL = "/data/local-files/?d="
 
-_CHANNELS, _WIDTH = 4, 8
-_COUNT_BITS = np.array([3, 4, 8, 16])
-_LONGEST = 1 << 16
-_KINDS = {"brushlabels": "BrushLabels", "rectanglelabels": "RectangleLabels", "polygonlabels": "PolygonLabels"}
-_SHAPES = ("keypointlabels", "ellipselabels", "vectorlabels")
+_KINDS = {"brushlabels": "BrushLabels", "rectanglelabels": "RectangleLabels"}
 _FROM = {"brushlabels": "label", "rectanglelabels": "box"}
 
-BoolArray = npt.NDArray[np.bool_]
-
-
-def encode_brush(mask: BoolArray) -> list[int]:
-    """Encode a mask (H, W) as Label Studio's brush does, a list of bytes.
-
-    >>> encode_brush(np.array([[True, False]]))
-    [0, 0, 0, 8, 57, 27, 252, 127, 241, 128, 0]
-    """
-    flat = mask.ravel()
-    starts = np.flatnonzero(np.diff(flat, prepend=~flat[:1]))
-    lengths = np.diff(starts, append=flat.size) * _CHANNELS
-    pieces = -(-lengths // _LONGEST)
-    values = np.repeat(np.where(flat[starts], 255, 0), pieces)
-    counts = np.full(pieces.sum(), _LONGEST)
-    counts[np.cumsum(pieces) - 1] = lengths - (pieces - 1) * _LONGEST
-    choice = np.searchsorted(1 << _COUNT_BITS, counts)
-    bits = _COUNT_BITS[choice]
-    words = ((4 + choice) << bits | (counts - 1)) << 8 | values
-    head = [(flat.size * _CHANNELS, 32), (7, 5), *((int(b) - 1, 4) for b in _COUNT_BITS)]
-    stream = _bits(np.array([[v, n] for v, n in head] + np.stack([words, bits + 11], 1).tolist(), np.int64))
-    return list(np.packbits(stream).tolist())
-
-
-def _bits(fields: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """Write fields (n, 2) of value and length as bits, most significant first."""
-    values, lengths = fields.T
-    ends = np.repeat(np.cumsum(lengths), lengths)
-    shifts = ends - 1 - np.arange(len(ends))
-    return np.asarray((np.repeat(values, lengths) >> shifts) & 1, np.uint8)
-
-
-def decode_brush(rle: Sequence[int], size: tuple[int, int]) -> BoolArray:
-    """Decode Label Studio's brush run lengths to a mask (H, W): the pixels whose last channel is not 0.
-
-    Raises InputError for invalid codes, and for another size.
-    """
-    stream = _Bits(rle)
-    words, width = stream.read_number(32), stream.read_number(5) + 1
-    lengths = [stream.read_number(4) + 1 for _ in range(4)]
-    if words != size[0] * size[1] * _CHANNELS:
-        raise InputError(f"expected brush run lengths of {size[0]} x {size[1]} pixels, got {words / _CHANNELS:g} pixels")
-    if width != _WIDTH:
-        raise InputError(f"expected brush run lengths of {_WIDTH}-bit words, got {width} bits; export the task again")
-    out, at = np.zeros(words, np.uint8), 0
-    while at < words:
-        run = stream.read_number(1)
-        count = stream.read_number(lengths[stream.read_number(2)]) + 1
-        out[at : at + count] = stream.read_number(width) if run else stream.read_numbers(count, width)[: words - at]
-        at += count
-    return np.asarray(out.reshape(*size, _CHANNELS)[..., -1] > 0)
-
-
-class _Bits:
-    """A stream of bits, read in pieces."""
-
-    def __init__(self, data: Sequence[int]) -> None:
-        self._bits = np.unpackbits(np.asarray(data, np.uint8))
-        self._digits = (self._bits + ord("0")).astype(np.uint8).tobytes()
-        self._at = 0
-
-    def read_number(self, length: int) -> int:
-        """Read one number of so many bits."""
-        self._at += length
-        if self._at > len(self._digits):
-            raise InputError("expected brush run lengths, but they end too soon; export the task again")
-        return int(self._digits[self._at - length : self._at], 2)
-
-    def read_numbers(self, count: int, length: int) -> npt.NDArray[np.int64]:
-        """Read many numbers of so many bits each."""
-        begin, self._at = self._at, self._at + count * length
-        if self._at > len(self._bits):
-            raise InputError("expected brush run lengths, but they end too soon; export the task again")
-        return np.asarray(self._bits[begin : self._at].reshape(count, length) @ (1 << np.arange(length)[::-1]), np.int64)
+# Answers about a whole image, which are no regions of it.
+_NO_REGIONS = ("choices", "taxonomy", "textarea", "rating", "number", "datetime", "pairwise", "ranker", "relation")
+_BARE = ("rectangle", "polygon", "brush", "ellipse", "keypoint", "vector")  # regions whose labels come apart from them
+_FEWEST = 3  # corners
 
 
 def write_label_studio(file: AnnotatedImages, out: Path) -> None:
@@ -172,49 +95,175 @@ def _value(thing: Annotation, size: tuple[int, int]) -> dict[str, Any]:
     return {"x": x0 * across, "y": y0 * down, "width": (x1 - x0) * across, "height": (y1 - y0) * down, "rotation": 0}
 
 
-def read_label_studio(path: Path, images: Path | None = None) -> AnnotatedImages:
-    """Read tasks exported as JSON or written here: the annotations of a task, else its first prediction.
+def read_label_studio(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:
+    """Read tasks exported as JSON or written here: the submitted annotation of a task, else its first prediction.
 
-    Brushes, rectangles and polygons are read, choices and texts ignored; other shapes raise InputError.
+    Brushes, rectangles and polygons are read, choices and texts are no regions; other shapes are refused.  Cancelled
+    annotations, further ones of a task and further predictions are counted.  The size of a picture without regions is that of
+    its task, or of the file below ``images``.
     """
+    passed = passed or PassedOver()
     place = path / _TASKS if path.is_dir() else path
     config = place.with_name(_CONFIG)
     tags = read_xml(config, "View").iter("Label") if config.is_file() else []
-    names = [tag.get("value", "") for tag in tags]
-    return AnnotatedImages.named(names, lambda: (_image(task, place) for task in stream_list(place)))
+    names = [tag.get("value", "").strip() for tag in tags]
+    return AnnotatedImages.named(names, lambda: passed.check_after(_Reading(place, images, passed).read_all()))
 
 
-def _image(task: dict[str, Any], place: Path) -> AnnotatedImage:
-    if "data" not in task:
-        raise InputError(f"expected a list of tasks with data in {place}; export as JSON, not as JSON-MIN")
-    data, answers = task["data"], task.get("annotations") or task.get("predictions") or [{}]
-    results = [r for r in answers[0].get("result", []) if r.get("type") in (*_KINDS, *_SHAPES)]
-    size = next(((r["original_height"], r["original_width"]) for r in results), (data.get("height"), data.get("width")))
-    if None in size:
-        raise InputError(f"expected width and height in the data of a task without regions in {place}; add them")
-    return AnnotatedImage(_file_name(data), size, tuple(_thing(r, size, place) for r in results))
+class _Reading:
+    """One reading of a file of tasks."""
+
+    def __init__(self, place: Path, images: Path | None, passed: PassedOver) -> None:
+        self.place, self.images, self.passed = place, images, passed
+        self._addresses: dict[str, str] = {}
+
+    def read_all(self) -> Iterator[AnnotatedImage]:
+        for number, task in enumerate(stream_list(self.place), 1):
+            if not isinstance(task.get("data"), dict):
+                raise InputError(f"expected a list of tasks with data in {self.place}; export as JSON, not as JSON-MIN")
+            where = (self.place, f"task {number}")
+            try:
+                image = self._read_task(task, where)
+            except (ValueError, TypeError, KeyError, AttributeError) as problem:
+                self.passed.refuse(*where, _describe(problem), what="tasks")
+            else:
+                if image is not None:
+                    yield image
+
+    def _read_task(self, task: dict[str, Any], where: Place) -> AnnotatedImage | None:
+        """The image of a task, None where it is that of an earlier one."""
+        answers, others = _sort_answers(task)
+        regions = _list_regions(answers[0]) if answers else []
+        for one, reason in [*((one, "a further answer to the task") for one in answers[1:]), *others]:
+            self._count(_list_regions(one), (where[0], f"{where[1]}, answer {one.get('id', '?')}"), reason)
+        name = self._find_name(task["data"])
+        if name is None:
+            self._count(regions, where, f"a second task of the picture {_find_address(task['data'])}")
+            return None
+        size = self._find_size(task, name, where)
+        named = list(enumerate(_give_labels(regions), 1))
+        things = [self._read_region(*one, size, (where[0], f"{where[1]}, region {k}")) for k, one in named]
+        return AnnotatedImage(name, size, tuple(thing for thing in things if thing is not None))
+
+    def _count(self, regions: list[dict[str, Any]], where: Place, reason: str) -> None:
+        count = len(_give_labels(regions))
+        if count:
+            self.passed.note(*where, reason, count=count)
+
+    def _find_name(self, data: dict[str, Any]) -> str | None:
+        """The image's name: ours, else what its address says, with its folders where another image has that name."""
+        address = _find_address(data)
+        path = _read_path(address)
+        ends = [str(PurePosixPath(*path.parts[k:])) for k in range(len(path.parts))]
+        there = (end for end in ends if self.images and find_image(self.images, end))
+        name = str(data["file_name"]) if "file_name" in data else next(there, path.name)
+        if self._addresses.get(name, address) != address:
+            name = str(path)
+        if name in self._addresses:
+            return None
+        self._addresses[name] = address
+        return name
+
+    def _find_size(self, task: dict[str, Any], name: str, where: Place) -> tuple[int, int]:
+        """The size that regions say, cancelled ones too, else that of the task's data, else of the file."""
+        answers = [*(task.get("annotations") or []), *(task.get("predictions") or [])]
+        said = (r for one in answers for r in _list_regions(one) if r.get("original_height") and r.get("original_width"))
+        first = next(said, None)
+        if first is not None:
+            return read_size(first["original_height"], first["original_width"], " ".join(map(str, where)))
+        data = task["data"]
+        if data.get("height") is not None and data.get("width") is not None:
+            return read_size(data["height"], data["width"], " ".join(map(str, where)))
+        file = find_image(self.images, name) if self.images else None
+        if file is None:
+            raise ValueError(f"neither regions nor width and height, and no picture {name} in --image-root that has a size")
+        return read_image_size(file)
+
+    def _read_region(self, region: dict[str, Any], names: list[str], size: tuple[int, int], where: Place) -> Annotation | None:
+        try:
+            if not names:
+                raise ValueError(f"a region of type {region.get('type')} without a label")
+            thing = _draw(region, names[0], size, self.passed, where)
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as problem:
+            self.passed.refuse(*where, _describe(problem))
+            return None
+        if len(names) > 1:
+            self.passed.note(*where, f"further labels of one region, {', '.join(names[1:])}", "labels", len(names) - 1)
+        return thing
 
 
-def _file_name(data: dict[str, Any]) -> str:
-    """The image's name: ours, else what its address says."""
-    if "file_name" in data:
-        return str(data["file_name"])
-    address = urlsplit(str(data["image"]))
-    asked = parse_qs(address.query).get("d")
-    name = asked[0] if asked else unquote(address.path)
-    return PurePosixPath(name).name
+def _sort_answers(task: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tuple[dict[str, Any], str]]]:
+    """The answers of a task that count, the one to take first, and others with the reason why they do not."""
+    annotations = task.get("annotations") or []
+    cancelled = [(one, "a cancelled annotation") for one in annotations if one.get("was_cancelled")]
+    answers = [one for one in annotations if not one.get("was_cancelled")] if annotations else task.get("predictions") or []
+    return sorted(answers, key=lambda one: not one.get("ground_truth")), cancelled
 
 
-def _thing(result: dict[str, Any], size: tuple[int, int], place: Path) -> Annotation:
-    kind, value, score = result["type"], result["value"], result.get("score")
-    if kind not in _KINDS or value.get("rotation") or result.get("image_rotation"):
-        raise InputError(f"expected upright brushes, rectangles and polygons in {place}, got {kind}; redraw it")
-    name = value[kind][0]
-    if kind == "brushlabels":
+def _list_regions(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for one in answer.get("result") or [] if isinstance(one, dict) and one.get("type") not in _NO_REGIONS]
+
+
+def _give_labels(regions: list[dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:
+    """Each region with its labels, which may come apart from it, in a result of type ``labels`` and the same id."""
+    shapes = {one["id"] for one in regions if one.get("type") in _BARE and "id" in one}
+    apart: dict[Any, list[str]] = {}
+    for one in regions:
+        if one.get("type") == "labels" and one.get("id") in shapes:
+            apart.setdefault(one["id"], []).extend(_list_labels(one))
+    alone = [one for one in regions if not (one.get("type") == "labels" and one.get("id") in shapes)]
+    return [(one, apart.get(one.get("id"), []) if one.get("type") in _BARE else _list_labels(one)) for one in alone]
+
+
+def _list_labels(region: dict[str, Any]) -> list[str]:
+    value = region.get("value") or {}
+    names = value.get(region.get("type")) or value.get("labels") or []
+    return [str(name).strip() for name in (names if isinstance(names, list) else [names])]
+
+
+def _draw(region: dict[str, Any], name: str, size: tuple[int, int], passed: PassedOver, where: Place) -> Annotation | None:
+    """The annotation of a region, whose form its value tells, None where it has no area.
+
+    Raises ValueError for a form that has no mask and no box.
+    """
+    value, score = region["value"], region.get("score")
+    if value.get("rotation") or region.get("image_rotation"):
+        raise ValueError(f"a turned region of type {region['type']}; expected upright ones")
+    if score is not None:
+        (score,) = read_numbers([score], "a score")
+    if "rle" in value:
         return Annotation.of_mask(name, decode_brush(value["rle"], size), score)
-    scale = np.array([size[1], size[0]]) / 100
-    if kind == "polygonlabels":
-        return Annotation.of_mask(name, decode_rle(fill_to_rle([np.asarray(value["points"]) * scale], size)), score)
-    low = np.array([value["x"], value["y"]]) * scale
-    (x0, y0), (x1, y1) = low.tolist(), (low + np.array([value["width"], value["height"]]) * scale).tolist()
-    return Annotation(name, (x0, y0, x1, y1), None, score)
+    across, down = size[1] / 100, size[0] / 100
+    if "points" in value and len(value["points"]) < _FEWEST:
+        passed.note(*where, f"a polygon of {len(value['points'])} points, which has no area")
+        return None
+    if "points" in value and "vertices" not in value:
+        points = np.reshape(read_numbers([v for x, y in value["points"] for v in (x, y)], "points"), (-1, 2))
+        return Annotation.of_mask(name, decode_rle(fill_to_rle([points * (across, down)], size)), score)
+    if not {"x", "y", "width", "height"} <= value.keys() or "keypoint" in region["type"]:
+        raise ValueError(f"a region of type {region['type']}; expected brushes, rectangles and polygons")
+    x, y, width, height = read_numbers((value[key] for key in ("x", "y", "width", "height")), "a rectangle")
+    corners = (x * across, y * down, x * across + width * across, y * down + height * down)
+    return Annotation(name, order_box(corners, passed, where), None, score)
+
+
+def _find_address(data: dict[str, Any]) -> str:
+    """What a task says of its picture, under whatever name the project has for it."""
+    texts = [text for text in data.values() if isinstance(text, str)]
+    found = (text for text in texts if str(_read_path(text)).lower().endswith(SUFFIXES))
+    address = data.get("image") or next(found, None) or data.get("file_name")
+    if not isinstance(address, str):
+        raise ValueError("expected the address of a picture in the data of the task, got none")
+    return address
+
+
+def _read_path(address: str) -> PurePosixPath:
+    """The path of a picture in the storage that an address names."""
+    url = urlsplit(address)
+    asked = parse_qs(url.query).get("d")
+    path = PurePosixPath((asked[0] if asked else unquote(url.path)).replace("\\", "/").lstrip("/"))
+    return PurePosixPath(*(part for part in path.parts if part != ".."))
+
+
+def _describe(problem: Exception) -> str:
+    return f"no {problem} in it" if isinstance(problem, KeyError) else " ".join(str(problem).split())

@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,8 +21,11 @@ import PIL.Image
 
 from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
-from annofree.formats.polygons import draw_polygon, inset_ring, trace_rings
+from annofree.formats.passed_over import PassedOver, Place
+from annofree.formats.polygons import draw_polygon, inset_ring, paste_mask, trace_rings
+from annofree.formats.values import MOST_PIXELS, find_image, read_image_size, read_numbers, read_size
 from annofree.io.atomic import make_folder, write_atomic, write_json
+from annofree.io.text import read_text
 from annofree.ops.rle import decode_rle
 
 __all__ = ["read_labelme", "write_labelme"]
@@ -30,6 +34,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 _VERSION = "5.5.0"  # the first digits tell LabelMe how to read the file
 _LABELS = "labels.txt"
+_OURS = ("fidelity.json",)  # what an export leaves beside the files
 _FEWEST = 3  # corners
 
 
@@ -93,66 +98,121 @@ def _png(mask: BoolArray) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def read_labelme(path: Path, images: Path | None = None) -> AnnotatedImages:
+def read_labelme(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:
     """Read the JSON files of a folder: polygons, masks and rectangles.
 
-    Polygons and masks with equal label and ``group_id`` are one object.  Raises InputError for circles, lines and points, which
-    have no mask.
+    Polygons and masks with equal label and ``group_id`` are one object, rectangles stay several.  Circles, lines and points,
+    which have no mask, are refused.  A size that is missing is that of the picture beside the file or below ``images``.
     """
-    places = [place for place in sorted(path.rglob("*.json")) if (data := _data(place)) and "shapes" in data]
+    passed = passed or PassedOver()
+    files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    places = [place for place in files if place.name not in _OURS and _is_labelme(place, passed)]
     if not places:
+        passed.check()
         raise InputError(f"expected LabelMe's JSON files in {path}, and there are none")
-    labels = path / _LABELS
-    names = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
-    return AnnotatedImages.named((n for n in names if n), lambda: (_image(place, path) for place in places))
+    root = path if path.is_dir() else path.parent
+    labels = root / _LABELS
+    names = [line.strip() for line in read_text(labels).splitlines()] if labels.is_file() else []
+    reading = partial(_read_all, places, root, images, passed)
+    return AnnotatedImages.named((n for n in names if n), lambda: passed.check_after(reading()))
 
 
-def _data(place: Path) -> Any:
+def _is_labelme(place: Path, passed: PassedOver) -> bool:
     try:
-        data = json.loads(place.read_text(encoding="utf-8"))
-    except ValueError as problem:
-        raise InputError(f"expected LabelMe's JSON in {place}, but it is not JSON: {problem}") from None
-    return data if isinstance(data, dict) else None
+        data = json.loads(read_text(place))
+    except (ValueError, OSError, RecursionError) as problem:
+        passed.refuse(place, "", f"not JSON: {' '.join(str(problem).split())}", "files")
+        return False
+    if isinstance(data, dict) and "shapes" in data:
+        return True
+    passed.note(place, "", "JSON that is not LabelMe's", "files")
+    return False
 
 
-def _image(place: Path, root: Path) -> AnnotatedImage:
-    data = _data(place)
-    size = (int(data["imageHeight"]), int(data["imageWidth"]))
+def _read_all(places: Sequence[Path], root: Path, images: Path | None, passed: PassedOver) -> Iterator[AnnotatedImage]:
+    seen: set[str] = set()
+    for place in places:
+        try:
+            image = _image(json.loads(read_text(place)), place, root, images, passed)
+        except (ValueError, TypeError, KeyError, AttributeError, OSError) as problem:
+            passed.refuse(place, "", f"no {problem} in it" if isinstance(problem, KeyError) else str(problem), "files")
+            continue
+        if image.file_name in seen:
+            passed.refuse(place, "", f"a second file for {image.file_name}", "files")
+            continue
+        seen.add(image.file_name)
+        yield image
+
+
+def _image(data: dict[str, Any], place: Path, root: Path, images: Path | None, passed: PassedOver) -> AnnotatedImage:
+    folder = PurePosixPath(place.relative_to(root).parent.as_posix())
+    name = str(folder / PurePosixPath(data["imagePath"].replace("\\", "/")).name)
+    size = _find_size(data, name, place, images)
     groups: dict[Any, list[Annotation]] = {}
     for k, shape in enumerate(data["shapes"]):
-        group = shape.get("group_id")
-        groups.setdefault(("alone", k) if group is None else (shape["label"], group), []).append(_thing(shape, size, place))
-    name = PurePosixPath(place.relative_to(root).parent.as_posix()) / PurePosixPath(data["imagePath"].replace("\\", "/")).name
-    return AnnotatedImage(str(name), size, tuple(_joined(things) for things in groups.values()))
+        thing = _thing(shape, size, passed, (place, f"shape {k + 1}"))
+        if thing is not None:
+            group = shape.get("group_id")
+            alone = group is None or thing.rle is None
+            groups.setdefault(("alone", k) if alone else (thing.name, json.dumps(group)), []).append(thing)
+    return AnnotatedImage(name, size, tuple(_joined(things) for things in groups.values()))
+
+
+def _find_size(data: dict[str, Any], name: str, place: Path, images: Path | None) -> tuple[int, int]:
+    if data.get("imageHeight") is not None and data.get("imageWidth") is not None:
+        return read_size(data["imageHeight"], data["imageWidth"], str(place))
+    file = find_image(place.parent, PurePosixPath(name).name) or (find_image(images, name) if images else None)
+    if file is None:
+        raise ValueError(f"expected imageHeight and imageWidth, or the picture {name} beside it, got neither")
+    return read_image_size(file)
 
 
 def _joined(things: Sequence[Annotation]) -> Annotation:
     first = things[0]
-    masks = [decode_rle(t.rle) for t in things if t.rle is not None]
-    return (
-        first if len(things) == 1 or not masks else Annotation.of_mask(first.name, np.any(masks, 0), first.score, first.crowd)
-    )
+    if len(things) == 1:
+        return first
+    mask = np.any([decode_rle(thing.rle) for thing in things if thing.rle is not None], 0)
+    return Annotation.of_mask(first.name, mask, first.score, first.crowd)
 
 
-def _thing(shape: dict[str, Any], size: tuple[int, int], place: Path) -> Annotation:
-    kind, label, score = shape["shape_type"], shape["label"], shape.get("score")
+def _thing(shape: dict[str, Any], size: tuple[int, int], passed: PassedOver, where: Place) -> Annotation | None:
+    try:
+        return _draw(shape, size, passed, where)
+    except KeyError as problem:
+        passed.refuse(*where, f"a shape that has no {problem}")
+    except (ValueError, TypeError, AttributeError, OSError, SyntaxError, PIL.Image.DecompressionBombError) as problem:
+        passed.refuse(*where, " ".join(str(problem).split()))
+    return None
+
+
+def _draw(shape: dict[str, Any], size: tuple[int, int], passed: PassedOver, where: Place) -> Annotation:
+    """The annotation of a shape; raises ValueError for one that has no mask and is no rectangle."""
+    kind, label, score = shape.get("shape_type") or "polygon", str(shape["label"]).strip(), shape.get("score")
     crowd = bool((shape.get("flags") or {}).get("iscrowd"))
-    points = np.asarray(shape["points"], float)
-    if kind == "rectangle":
+    points = np.reshape(read_numbers([v for x, y in shape["points"] for v in (x, y)], "points"), (-1, 2))
+    if score is not None:
+        (score,) = read_numbers([score], "a score")
+    if kind == "rectangle" and _is_upright(points):
         (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
         return Annotation(label, (x0, y0, x1, y1), None, score, crowd)
     if kind == "polygon" and len(points) >= _FEWEST:
         return Annotation.of_mask(label, draw_polygon(points, size), score, crowd)
-    if kind == "mask":
-        return Annotation.of_mask(label, _pasted(shape["mask"], points[0], size), score, crowd)
-    raise InputError(f"expected polygons, masks and rectangles in {place}, got a {kind} of {len(points)} points; redraw it")
+    if kind == "mask" and len(points):
+        return Annotation.of_mask(label, _pasted(shape["mask"], points[0], size, passed, where), score, crowd)
+    raise ValueError(f"a {kind} of {len(points)} points; expected polygons, masks and upright rectangles")
 
 
-def _pasted(png: str, corner: npt.NDArray[np.float64], size: tuple[int, int]) -> BoolArray:
+def _is_upright(points: npt.NDArray[np.float64]) -> bool:
+    """Tell whether points are two opposite corners of an upright rectangle, or its four."""
+    return len(points) == 2 or (len(points) == 4 and all(len(set(points[:, k].tolist())) <= 2 for k in (0, 1)))
+
+
+def _pasted(png: str, corner: npt.NDArray[np.float64], size: tuple[int, int], passed: PassedOver, where: Place) -> BoolArray:
     with PIL.Image.open(io.BytesIO(base64.b64decode(png)), formats=("PNG",)) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"a mask of {image.width} x {image.height} pixels")
         part = np.asarray(image).astype(bool)
-    mask = np.zeros(size, bool)
     x, y = (int(v) for v in corner)
-    space = mask[y : y + part.shape[0], x : x + part.shape[1]]
-    space[:] = part[: space.shape[0], : space.shape[1]]
-    return mask
+    if x < 0 or y < 0 or x + part.shape[1] > size[1] or y + part.shape[0] > size[0]:
+        passed.fix(*where, "a mask that lies partly outside of its image, cut there")
+    return paste_mask(part, x, y, size)

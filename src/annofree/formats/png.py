@@ -12,6 +12,7 @@ import numpy.typing as npt
 from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names, order_for_painting
 from annofree.formats.label_maps import CLASSES_FILE, ClassList, read_label_map, write_label_map
+from annofree.formats.passed_over import PassedOver
 from annofree.io.atomic import make_folder
 from annofree.ops.rle import decode_rle
 from annofree.structures import LabelMap
@@ -19,6 +20,7 @@ from annofree.structures import LabelMap
 __all__ = ["paint_classes", "read_index_pngs", "stack_masks", "with_background", "write_index_pngs"]
 
 LABELS = "labels"
+_NO_PNG = (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".tif", ".tiff", ".webp")
 
 
 def write_index_pngs(file: AnnotatedImages, out: Path) -> None:
@@ -59,21 +61,30 @@ def with_background(names: tuple[str, ...]) -> tuple[str, ...]:
     return (title, *names)
 
 
-def read_index_pngs(path: Path, images: Path | None = None) -> AnnotatedImages:
+def read_index_pngs(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:
     """Read a folder of index PNGs: each class but the background is one thing an image, for the pixels tell no more.
 
     Images are named as in ``images``, without it like the PNGs.  Raises InputError when there is no ``classes.json``.
     """
     folder = path / LABELS if (path / LABELS / CLASSES_FILE).is_file() else path
     classes = ClassList.read(folder)
-    places = sorted(folder.rglob("*.png"))
+    told = passed or PassedOver()
+    places = sorted(place for place in folder.rglob("*") if place.suffix.lower() == ".png" and place.is_file())
     if not places:
         raise InputError(f"expected index PNGs in {folder}, and there are none")
 
     def each() -> Iterator[AnnotatedImage]:
+        _note_others(folder, told)
         return (_image(place, _name(place.relative_to(folder), images), classes) for place in places)
 
     return AnnotatedImages.named((n for k, n in enumerate(classes.names) if k != classes.background), each)
+
+
+def _note_others(folder: Path, passed: PassedOver) -> None:
+    """Tell of pictures that are no PNGs, for they hold no indices."""
+    for place in sorted(folder.rglob("*")):
+        if place.suffix.lower() in _NO_PNG:
+            passed.note(place, "", "no PNG, so no label map", "files")
 
 
 def _name(png: Path, images: Path | None) -> str:

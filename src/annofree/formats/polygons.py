@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 
 from annofree.ops.rle import RLE, fill_polygons
 
-__all__ = ["Ring", "bridge_rings", "draw_polygon", "fill_to_rle", "inset_ring", "trace_polygons", "trace_rings"]
+__all__ = ["Ring", "bridge_rings", "draw_polygon", "fill_to_rle", "inset_ring", "paste_mask", "trace_polygons", "trace_rings"]
 
 BoolArray = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.int64]
@@ -154,3 +154,16 @@ def draw_polygon(polygon: npt.ArrayLike, size: tuple[int, int]) -> BoolArray:
     canvas = PIL.Image.new("1", (size[1], size[0]))
     ImageDraw.Draw(canvas).polygon([tuple(point) for point in np.asarray(polygon, float).tolist()], fill=1, outline=1)
     return np.asarray(canvas, bool)
+
+
+def paste_mask(part: BoolArray, left: int, top: int, size: tuple[int, int]) -> BoolArray:
+    """Return a mask (H, W) with a part of it at a place; what lies outside is cut.
+
+    >>> paste_mask(np.ones((2, 2), bool), -1, 1, (2, 3)).astype(int).tolist()
+    [[0, 0, 0], [1, 0, 0]]
+    """
+    mask = np.zeros(size, bool)
+    inside = part[max(0, -top) : max(0, size[0] - top), max(0, -left) : max(0, size[1] - left)]
+    y, x = max(0, top), max(0, left)
+    mask[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    return mask

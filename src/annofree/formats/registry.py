@@ -6,10 +6,11 @@ Each export is a folder with ``fidelity.json``, which reports what the format co
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, get_args
 
 from annofree.errors import InputError, build_unknown_error
@@ -19,8 +20,10 @@ from annofree.formats.coco import CocoFile
 from annofree.formats.coco_annotations import read_annotated_images
 from annofree.formats.coco_export import read_coco, stream_annotations, write_coco, write_coco_polygons
 from annofree.formats.labelme import read_labelme, write_labelme
+from annofree.formats.passed_over import PassedOver
 from annofree.formats.png import read_index_pngs, write_index_pngs
 from annofree.formats.round_trip import Fidelity, compare
+from annofree.formats.values import find_image
 from annofree.io.atomic import make_folder
 from annofree.io.paths import confine, copy_file
 from annofree.io.scratch import open_scratch
@@ -37,18 +40,19 @@ _REPORT = "fidelity.json"
 class Format:
     """One format: how it is written to a folder and read from a path, and where its images go.
 
-    Both go image by image; ``whole`` reads a whole file if that preserves more.  ``by_stem`` says that an image's
-    files are found by its name without ending; ``crowds`` whether it supports crowd regions.
+    Both go image by image; ``whole`` reads a whole file if that preserves more.  A reader tells its ``PassedOver`` of all that
+    it does not give as it stands.  ``by_stem`` says that an image's files are found by its name without ending; ``crowds``
+    whether it supports crowd regions.
     """
 
     name: str
     about: str
     write: Callable[[AnnotatedImages, Path], None]
-    read: Callable[[Path, Path | None], AnnotatedImages]
+    read: Callable[[Path, Path | None, PassedOver | None], AnnotatedImages]
     images: str = "images"
     by_stem: bool = False
     crowds: bool = False
-    whole: Callable[[Path, Path | None], CocoFile] | None = None
+    whole: Callable[[Path, Path | None, PassedOver | None], CocoFile] | None = None
 
 
 FORMATS: Mapping[str, Format] = {
@@ -88,16 +92,19 @@ def find_format(name: str) -> Format:
     return FORMATS[name]
 
 
-def read(name: str, path: Path, images: Path | None = None) -> CocoFile:
+def read(name: str, path: Path, images: Path | None = None, passed: PassedOver | None = None) -> CocoFile:
     """Read annotations in a format; ``images`` is the folder of the images, for formats that have no sizes.
 
-    Raises InputError where the files are missing, damaged, or something else.
+    ``passed`` is told of all that is passed over.  Raises InputError where the files are missing, damaged, or something else,
+    and for objects that cannot be read, unless ``passed`` is to skip them.
     """
     format_ = find_format(name)
     if not path.exists():
         raise InputError(f"expected {format_.about} at {path}, got nothing there; check the path")
     with _understood(format_, path):
-        return format_.whole(path, images) if format_.whole else format_.read(path, images).gather()
+        if format_.whole:
+            return format_.whole(path, images, passed)
+        return format_.read(path, images, passed).gather()
 
 
 def read_run(path: Path, info: Mapping[str, Any]) -> AnnotatedImages:
@@ -133,33 +140,34 @@ def export(
     images: Images = "none",
     image_root: Path | None = None,
     on_progress: Progress = lambda done, total: None,
+    passed: PassedOver | None = None,
 ) -> Fidelity:
     """Write a file to a folder in a format, read it back, and report what was lost, also in ``fidelity.json``.
 
     ``AnnotatedImages`` are gone through one by one, several times; their names alone stay in memory.  ``images`` copies or
     links the images of ``image_root`` to where the format wants them.  ``on_progress`` counts each image twice: written,
-    compared. Raises InputError for an unknown format, a folder that is not
-    empty, missing images, and names that the format cannot hold; then nothing is written.
+    compared; ``passed`` is what the reader of the file was told, and goes into the report.  Raises InputError for an unknown
+    format, a folder that is not empty, missing images, and names that the format cannot hold; then nothing is written.
     """
     format_ = find_format(name)
     _check(out, images, image_root)
     given = file if isinstance(file, AnnotatedImages) else AnnotatedImages.of(file)
     kept, crowds = _without_crowds(given) if not format_.crowds else (given, 0)
     before = [image.file_name for image in given]
-    places = dict(zip(before, before, strict=True))
+    now = before
     if images != "none" or not name.startswith("coco"):
         now = _portable(before, format_)
-        places, kept = dict(zip(before, now, strict=True)), _renamed(kept, now)
+        kept = _renamed(kept, now)
     out = out.resolve()
     try:
         with open_scratch(out, "export") as folder:
             if images != "none" and image_root is not None:
-                _place(places, image_root, folder / format_.images, images)
+                _place(list(zip(before, now, strict=True)), image_root, folder / format_.images, images)
             format_.write(_counted(kept, 0, len(before), on_progress), folder)
             compared = _counted(kept, len(before), len(before), on_progress)
-            report = compare(name, compared, format_.read(folder, None), by_stem=format_.by_stem)
-            report.crowds_left_out = crowds
-            report.pictures_renamed = {old: new for old, new in places.items() if old != new}
+            report = compare(name, compared, format_.read(folder, None, None), by_stem=format_.by_stem)
+            report.crowds_left_out, report.passed = crowds, passed or PassedOver()
+            report.pictures_renamed = {old: new for old, new in zip(before, now, strict=True) if old != new}
             report.write(folder / _REPORT)
             folder.replace(out)
     except OSError as problem:
@@ -215,8 +223,8 @@ def _counted(images: AnnotatedImages, start: int, count: int, on_progress: Progr
 
 
 def _free(name: str, by_stem: bool, taken: set[str]) -> str:
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts:
+    path = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
+    if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts:
         path = PurePosixPath(path.name)
     # YOLO replaces the last "images" of a path with "labels" to find labels.
     parts = [f"{part}_" if part in ("images", "labels") and by_stem else part for part in path.parts[:-1]]
@@ -228,16 +236,16 @@ def _free(name: str, by_stem: bool, taken: set[str]) -> str:
     return str(tries[free])
 
 
-def _place(places: Mapping[str, str], root: Path, folder: Path, images: Images) -> None:
-    """Copy or link images; all are looked for before the first is copied."""
-    sources = {name: confine(root, name) for name in places}
-    missing = [name for name, source in sources.items() if not source.is_file()]
+def _place(places: list[tuple[str, str]], root: Path, folder: Path, images: Images) -> None:
+    """Copy or link images, each name to its place; all are looked for, inside ``root``, before the first is copied."""
+    found = [(find_image(root, name), folder / place) for name, place in places]
+    missing = [name for (name, _), (source, _) in zip(places, found, strict=True) if source is None]
     if missing:
         raise InputError(f"expected {len(places)} pictures in {root}, but {len(missing)} are not there, such as {missing[0]}")
-    for name, place in places.items():
-        target = folder / place
+    inside = [(confine(root, source.relative_to(root)), place) for source, place in found if source is not None]
+    for source, place in inside:
         if images == "copy":
-            copy_file(sources[name], target)
+            copy_file(source, place)
         else:
-            make_folder(target.parent)
-            target.symlink_to(sources[name].resolve())
+            make_folder(place.parent)
+            place.symlink_to(source.resolve())

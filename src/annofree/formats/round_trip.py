@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
 from annofree.formats.coco import CocoFile
+from annofree.formats.passed_over import PassedOver
 from annofree.io.atomic import write_json
 from annofree.ops.rle import compute_box_ious, compute_rle_areas, compute_rle_ious, compute_rle_parts
 
@@ -24,6 +26,7 @@ FloatArray = npt.NDArray[np.float64]
 _MOST_NAMED = 20  # of the objects that changed the most
 _SAME_NAME = 1e-3  # tells twins of two classes apart, and nothing else
 _SWALLOWED = 0.5  # of a lost object's pixels
+_NEAR = 2.0  # px, of boxes without an area
 _SHIFTED = 0.005  # px, the rounding of formats that write two digits
 
 
@@ -34,7 +37,8 @@ class Fidelity:
     ``mask_iou`` are mean and least over objects that had a mask and were found again, None where there are none;
     ``exact`` counts the pixel-equal ones and ``boxes_only`` those found again without their mask.  ``lost`` objects are
     nowhere, ``merged`` ones in another's mask, ``added`` ones have no original.  ``box_shift`` is the most that any side
-    of a box moved, px.  ``changes`` names the objects that changed the most.
+    of a box moved, px.  ``changes`` names the objects that changed the most, ``passed`` what the reader of the source passed
+    over or corrected, which no other number counts.
     """
 
     format: str
@@ -59,6 +63,7 @@ class Fidelity:
     category_ids_changed: bool = False
     pictures_renamed: dict[str, str] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
+    passed: PassedOver = field(default_factory=PassedOver)
 
     @property
     def losses(self) -> list[str]:
@@ -78,7 +83,7 @@ class Fidelity:
             "crowd regions, left out": self.crowds_left_out,
         }
         words = [f"{count} {what}" for what, count in said.items() if count]
-        return words + ["category ids, numbered anew"] * self.category_ids_changed
+        return self.passed.losses + words + ["category ids, numbered anew"] * self.category_ids_changed
 
     def as_table(self) -> str:
         """Format the figures in a few lines, the last of which lists the losses."""
@@ -94,12 +99,14 @@ class Fidelity:
         ]
         if self.pictures_renamed:
             lines.append(f"  pictures {len(self.pictures_renamed)} named otherwise, see pictures_renamed in fidelity.json")
+        lines += self.passed.format_lines()
         losses = self.losses
         return "\n".join([*lines, f"lost: {'; '.join(losses)}" if losses else "nothing was lost"])
 
     def write(self, path: Path) -> None:
         """Write all figures as JSON."""
-        write_json(path, {"losses": self.losses, **asdict(self)}, indent=2)
+        figures = {key: value for key, value in vars(self).items() if key != "passed"}
+        write_json(path, {"losses": self.losses, **figures, **self.passed.to_json_dict()}, indent=2)
 
 
 def compare(
@@ -139,16 +146,19 @@ class _Back:
     def __init__(self, images: AnnotatedImages, by_stem: bool) -> None:
         list_names(images)  # raises where two share one
         self.ids, self._by_stem = _ids(images), by_stem
-        self._coming, self._early = iter(images), dict[str, AnnotatedImage]()
+        self._coming, self._early = iter(images), defaultdict[str, deque[AnnotatedImage]](deque)
 
     def find(self, image: AnnotatedImage) -> AnnotatedImage | None:
         """The same image, None where there is none."""
         key = self._key(image)
-        while key not in self._early and (other := next(self._coming, None)) is not None:
+        while not self._early[key] and (other := next(self._coming, None)) is not None:
             for thing in other.things:
                 self.ids.setdefault(thing.name, len(self.ids) + 1)
-            self._early[self._key(other)] = other
-        return self._early.pop(key, None)
+            self._early[self._key(other)].append(other)
+        waiting = self._early.pop(key)
+        if len(waiting) > 1:
+            self._early[key] = deque(list(waiting)[1:])
+        return waiting[0] if waiting else None
 
     def _key(self, image: AnnotatedImage) -> str:
         return _stem(image) if self._by_stem else image.file_name
@@ -213,7 +223,12 @@ def _overlap(things: Sequence[Annotation], others: Sequence[Annotation]) -> Floa
     table = np.zeros((len(things), len(others)))
     if not table.size:
         return table
+    boxes = [np.array([t.box for t in group]) for group in (things, others)]
     table[:] = compute_box_ious(_xywh(things), _xywh(others))
+    flat = (np.diff(boxes[0].reshape(-1, 2, 2), axis=1) == 0).any((1, 2))
+    for k in np.flatnonzero(flat):  # boxes of no area overlap nothing, and are known by their place
+        moved = np.abs(boxes[0][k] - boxes[1]).max(1)
+        table[k] = np.where(moved < _NEAR, 1 / (1 + moved), table[k])
     mine, theirs = (np.array([t.rle is not None for t in group]) for group in (things, others))
     if mine.any() and theirs.any():
         left, right = ([t.rle for t in group if t.rle is not None] for group in (things, others))

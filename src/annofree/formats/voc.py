@@ -30,7 +30,9 @@ from annofree.formats.label_maps import (
     read_indices,
     write_label_map,
 )
+from annofree.formats.passed_over import PassedOver, Place
 from annofree.formats.png import paint_classes, stack_masks, with_background
+from annofree.formats.values import find_image, order_box, read_image_size, read_size
 from annofree.io.atomic import make_folder, write_atomic
 from annofree.io.xml import add_element, read_xml, write_xml
 from annofree.ops.rle import encode_rle
@@ -41,6 +43,8 @@ __all__ = ["IMAGES", "read_voc", "to_voc_box", "write_voc"]
 IMAGES = "JPEGImages"
 _XML, _CLASSES, _OBJECTS = "Annotations", "SegmentationClass", "SegmentationObject"
 _VOID = 255
+_CORNERS = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
+_NO_SIZE = ("", "0", "-1")
 
 Box = tuple[float, float, float, float]
 
@@ -113,44 +117,75 @@ def to_voc_box(box: Sequence[float]) -> tuple[int, int, int, int]:
     return x0 + 1, y0 + 1, max(x1, x0 + 1), max(y1, y0 + 1)
 
 
-def read_voc(path: Path, images: Path | None = None) -> AnnotatedImages:
+def read_voc(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:
     """Read the XML files of a folder, with masks where there is an object PNG; ``difficult`` objects become crowds.
 
-    Names are in the order of ``SegmentationClass/classes.json``, else as they come.
+    Names are in the order of ``SegmentationClass/classes.json``, else as they come.  Sizes that the files lack are those of the
+    images, in ``images`` or ``JPEGImages``.  Raises InputError for files and objects that cannot be read.
     """
-    places = sorted((path / _XML).rglob("*.xml"))
+    places = sorted(place for place in (path / _XML).rglob("*") if place.suffix.lower() == ".xml")
     if not places:
         raise InputError(f"expected VOC's XML files in {path / _XML}, and there are none")
     names: list[str] = []
     if (path / _CLASSES / CLASSES_FILE).is_file():
         classes = ClassList.read(path / _CLASSES)
         names = [name for k, name in enumerate(classes.names) if k != classes.background]
-    return AnnotatedImages.named(names, lambda: (_read(place, path) for place in places))
+    told = passed or PassedOver()
+    roots = [root for root in (images, path / IMAGES) if root is not None]
+    return AnnotatedImages.named(names, lambda: told.check_after(_read(place, path, roots, told) for place in places))
 
 
-def _read(place: Path, path: Path) -> AnnotatedImage:
+def _read(place: Path, path: Path, roots: Sequence[Path], passed: PassedOver) -> AnnotatedImage:
     tree = read_xml(place, "annotation")
-    size = (int(_text(tree, "size/height", place)), int(_text(tree, "size/width", place)))
-    masks = path / _OBJECTS / place.relative_to(path / _XML).with_suffix(".png")
-    numbers = read_indices(masks) if masks.is_file() else np.zeros(size, np.int32)
+    name = PurePosixPath(_text(tree, "filename", place).replace("\\", "/"))
+    inside = PurePosixPath(place.relative_to(path / _XML).parent.as_posix())
+    name = name if name.parent == inside else inside / name.name
+    size = _size(tree, place, [found for root in roots if (found := find_image(root, str(name)))])
+    objects = tree.findall("object")
+    numbers = _object_numbers(path / _OBJECTS / place.relative_to(path / _XML).with_suffix(".png"), size, place)
+    alone = 0 if numbers is None else int(np.unique(numbers[numbers > len(objects)]).size)
+    if alone:
+        passed.note(place, "", f"{alone} regions of its object PNG that are no <object>", count=alone)
+    things = []
+    for k, one in enumerate(objects, 1):
+        mask = None if numbers is None else numbers == k
+        things.append(_thing(one, mask, (place, f"object {k}"), passed))
+    return AnnotatedImage(str(name), size, tuple(thing for thing in things if thing is not None))
+
+
+def _size(tree: ET.Element, place: Path, found: Sequence[Path]) -> tuple[int, int]:
+    """What the file says, else the size of the image."""
+    height, width = ((tree.findtext(f"size/{side}") or "").strip() for side in ("height", "width"))
+    if found and (height in _NO_SIZE or width in _NO_SIZE):
+        return read_image_size(found[0])
+    return read_size(height, width, f"{place}; correct <size>, or give --image-root, the folder of the images")
+
+
+def _object_numbers(masks: Path, size: tuple[int, int], place: Path) -> npt.NDArray[np.int32] | None:
+    """The object of each pixel, from 1, if there is a PNG of them."""
+    if not masks.is_file():
+        return None
+    numbers = read_indices(masks)
     if numbers.shape != size:
         raise InputError(f"expected {masks} of the size (H, W) {size} that {place} says, got {numbers.shape}")
-    numbers = np.where(numbers < _VOID, numbers, 0)
-    things = [_thing(one, numbers == k, place) for k, one in enumerate(tree.findall("object"), 1)]
-    name = PurePosixPath(_text(tree, "filename", place))
-    inside = PurePosixPath(place.relative_to(path / _XML).parent.as_posix())
-    return AnnotatedImage(str(name if name.parent == inside else inside / name.name), size, tuple(things))
+    return np.where(numbers < _VOID, numbers, 0).astype(np.int32)
 
 
-def _thing(one: ET.Element, mask: npt.NDArray[np.bool_], place: Path) -> Annotation:
-    x0, y0, x1, y1 = (float(_text(one, f"bndbox/{tag}", place)) for tag in ("xmin", "ymin", "xmax", "ymax"))
-    rle = encode_rle(mask) if mask.any() else None
+def _thing(one: ET.Element, mask: npt.NDArray[np.bool_] | None, where: Place, passed: PassedOver) -> Annotation | None:
+    """An object; None for one without four finite numbers as its box, of which ``passed`` is told."""
+    try:
+        name, *corners = (_text(one, tag, Path(where[0])) for tag in ("name", *_CORNERS))
+        x0, y0, x1, y1 = order_box(corners, passed, where)
+    except ValueError as problem:
+        passed.refuse(*where, str(problem))
+        return None
+    rle = encode_rle(mask) if mask is not None and mask.any() else None
     difficult = (one.findtext("difficult") or "0").strip() == "1"
-    return Annotation(_text(one, "name", place), (x0 - 1, y0 - 1, x1, y1), rle, crowd=difficult)
+    return Annotation(name, (x0 - 1, y0 - 1, x1, y1), rle, crowd=difficult)
 
 
 def _text(tree: ET.Element, tag: str, place: Path) -> str:
-    text = tree.findtext(tag)
-    if text is None:
+    text = (tree.findtext(tag) or "").strip()
+    if not text:
         raise InputError(f"expected <{tag.replace('/', '><')}> in {place}, and there is none")
     return text

@@ -12,30 +12,34 @@ A line is ``class x y w h`` for boxes (center and size) and ``class x1 y1 x2 y2 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import yaml  # type: ignore[import-untyped]
 
 from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
+from annofree.formats.passed_over import PassedOver, Place
 from annofree.formats.polygons import bridge_rings, fill_to_rle, trace_rings
+from annofree.formats.values import order_box, read_image_size, read_numbers, read_size, tell_names_apart
+from annofree.formats.yolo_places import Sources, note_labels_alone
 from annofree.io.atomic import make_folder, write_atomic
 from annofree.io.coco_stream import stream_list
 from annofree.io.json_stream import write_list
+from annofree.io.text import read_text
 from annofree.ops.rle import compute_rle_box, decode_rle
 
-__all__ = ["IMAGES", "read_image_size", "read_yolo", "write_yolo_boxes", "write_yolo_masks"]
+__all__ = ["IMAGES", "read_yolo", "write_yolo_boxes", "write_yolo_masks"]
 
 IMAGES, LABELS = "images/train", "labels/train"
 _IMAGES = "pictures.json"
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _BOX = 4  # numbers
-_ORIENTATION, _ON_ITS_SIDE = 0x0112, 5
+_MOST_POINTS = 10_000
+_FARTHEST = 4.0  # shares, beyond which numbers are rather pixels
+_SHAPE = "class x y w h, or class x1 y1 x2 y2 x3 y3 ..., shares from 0 to 1"
 
 Line = Callable[[Annotation, tuple[int, int]], Sequence[float] | None]
 
@@ -103,103 +107,139 @@ def _yaml(names: Sequence[str]) -> str:
     return f"{about}train: {IMAGES}\nval: {IMAGES}\nnames:\n{listed}"
 
 
-def read_yolo(path: Path, images: Path | None = None) -> AnnotatedImages:
-    """Read a detection or segmentation dataset: its ``data.yaml`` or the folder with it.
+def read_yolo(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:
+    """Read a detection, segmentation or pose dataset: its ``data.yaml`` or the folder with it.
 
-    Sizes come from ``pictures.json``, else from the images, in ``images`` or where data.yaml says.  Raises InputError
-    where there are neither, for indices that no name has, and for lines that are neither boxes nor polygons.
+    Sizes come from ``pictures.json``, else from the images, in ``images`` or where data.yaml says; a number after the last is
+    the confidence, and of poses the boxes are read.  ``passed`` is told of label files that are not there, and of those without
+    an image.  Raises InputError where no label file is found, and for lines that cannot be read.
     """
     place = path / "data.yaml" if path.is_dir() else path
+    told = passed or PassedOver()
     data = _data(place)
-    names = _names(data.get("names"), place)
+    names = _names(data.get("names"), place, told)
+    read_line = _LineReader(names, _pose_numbers(data.get("kpt_shape"), place), told)
 
     def each() -> Iterator[AnnotatedImage]:
         listed = (place.parent / _IMAGES).is_file()
-        places = _listed(place.parent) if listed else _found(place.parent, data, images)
-        return (AnnotatedImage(name, size, tuple(_things(labels, names, size))) for name, size, labels in places)
+        places = _listed(place.parent, told) if listed else _found(place, data, images, told)
+        return (AnnotatedImage(name, size, tuple(read_line.read_things(labels, size))) for name, size, labels in places)
 
-    return AnnotatedImages.named(names.values(), each)
+    return AnnotatedImages.named(names.values(), lambda: told.check_after(each()))
 
 
 def _data(place: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(place.read_text(encoding="utf-8"))
+        data = yaml.safe_load(read_text(place))
     except OSError as problem:
         raise InputError(f"expected a YOLO data.yaml at {place}, but it cannot be read: {problem.strerror}") from None
-    except yaml.YAMLError as problem:
+    except (yaml.YAMLError, RecursionError, ValueError) as problem:
+        if isinstance(problem, InputError):
+            raise
         raise InputError(f"expected YAML in {place}, but it is not: {' '.join(str(problem).split())}") from None
     if not isinstance(data, dict):
         raise InputError(f"expected names and folders in {place}, got {type(data).__name__}")
     return data
 
 
-def _names(given: Any, place: Path) -> dict[int, str]:
+def _names(given: Any, place: Path, passed: PassedOver) -> dict[int, str]:
+    """Names by index; equal names of two classes are told apart by their index."""
     if isinstance(given, list):
         given = dict(enumerate(given))
+    if isinstance(given, dict):
+        given = {int(k) if isinstance(k, str) and k.strip().isdecimal() else k: name for k, name in given.items()}
     if not isinstance(given, dict) or not all(isinstance(k, int) for k in given):
         raise InputError(f"expected names as a list, or by index from 0, in {place}, got {str(given)[:60]}")
-    return {k: str(given[k]) for k in sorted(given)}
+    stripped = [(k, str(given[k]).strip(), str(k)) for k in sorted(given)]
+    return tell_names_apart(stripped, passed, (place, "names"))
 
 
-def _listed(folder: Path) -> Iterator[tuple[str, tuple[int, int], Path]]:
+def _pose_numbers(shape: Any, place: Path) -> int:
+    """How many numbers the key points of a pose take, 0 where there are none."""
+    if shape is None:
+        return 0
+    if not (isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, int) and 0 < n < _MOST_POINTS for n in shape)):
+        raise InputError(f"expected kpt_shape as [points, 2 or 3] in {place}, got {shape!r:.60}")
+    return int(shape[0] * shape[1])
+
+
+def _listed(folder: Path, passed: PassedOver) -> Iterator[tuple[str, tuple[int, int], Path]]:
     """What ``pictures.json`` lists: name, size and label file."""
+    used: set[Path] = set()
     for row in stream_list(folder / _IMAGES):
         name = PurePosixPath(row["file_name"])
-        yield str(name), (row["height"], row["width"]), folder / LABELS / name.with_suffix(".txt")
+        if name.is_absolute() or ".." in name.parts:
+            raise InputError(f"expected names of pictures below the data set in {folder / _IMAGES}, got {row['file_name']!r}")
+        labels = folder / LABELS / name.with_suffix(".txt")
+        used.add(labels)
+        if not labels.is_file():
+            passed.note(labels, "", "no label file, so nothing is known to be in its picture", "label files")
+        yield str(name), read_size(row["height"], row["width"], f"{folder / _IMAGES}, {name}"), labels
+    note_labels_alone(used, passed)
 
 
-def _found(folder: Path, data: dict[str, Any], images: Path | None) -> Iterator[tuple[str, tuple[int, int], Path]]:
-    """The images of the folders that data.yaml names, with images/ in place of labels/ for their label files."""
-    base = folder / str(data.get("path") or "")
-    splits = [data.get(split) for split in ("train", "val", "test")]
-    folders = dict.fromkeys(
-        str(place) for given in splits for place in (given if isinstance(given, list) else [given]) if place
-    )
-    if lists := [place for place in folders if place.endswith(".txt")]:
-        raise InputError(f"expected folders of pictures in data.yaml, got the list {lists[0]}; name the folders")
-    seen: set[Path] = set()
-    for name in folders:
-        root = images or base / name
-        if not root.is_dir():
-            raise InputError(f"expected pictures in {root}, which data.yaml names; give --image-root if they are elsewhere")
-        for place in sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES and p not in seen):
-            seen.add(place)
-            inside = place.relative_to(root)
-            labels = base / "labels".join(re.split(r"(?<![^/])images(?![^/])", name)) / inside.with_suffix(".txt")
-            yield inside.as_posix(), read_image_size(place), labels
+def _found(
+    place: Path, data: dict[str, Any], images: Path | None, passed: PassedOver
+) -> Iterator[tuple[str, tuple[int, int], Path]]:
+    """The images that data.yaml names, with their size and label file; raises InputError where no label file is there."""
+    sources = Sources(place, data, images, passed)
+    such: Path | None = None
+    for name, image, labels in sources:
+        such = such or labels
+        yield name, read_image_size(image), labels
+    note_labels_alone(sources.used, passed)
+    if not sources.used:
+        raise InputError(
+            f"expected label files for the {sources.absent} pictures of {place}, and there are none, such as {such}; "
+            "they stand where the last folder called images is called labels"
+        )
 
 
-def read_image_size(place: Path) -> tuple[int, int]:
-    """Return the size (H, W) of an image turned upright, from its head alone; raises InputError if it is none."""
-    try:
-        with PIL.Image.open(place) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE
-    except Exception as problem:  # a broken file makes the parsers trip over anything
-        raise InputError(f"expected a picture at {place}, but it cannot be read: {' '.join(str(problem).split())}") from None
-    return (width, height) if turned else (height, width)
+@dataclass(frozen=True)
+class _LineReader:
+    """Reads lines of label files: ``names`` by index, and how many numbers a pose has after its box, 0 for none."""
 
+    names: dict[int, str]
+    pose: int
+    passed: PassedOver
 
-def _things(labels: Path, names: dict[int, str], size: tuple[int, int]) -> Iterator[Annotation]:
-    """What a label file says; where there is none, nothing is in the image."""
-    text = labels.read_text(encoding="utf-8") if labels.is_file() else ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            try:
-                yield _thing(line, names, size)
-            except (ValueError, KeyError):
-                shape = "class x y w h, or class x1 y1 x2 y2 x3 y3 ..., shares from 0 to 1"
-                raise InputError(f"expected {shape} in {labels}, line {number}, got {line[:60]!r}") from None
+    def read_things(self, labels: Path, size: tuple[int, int]) -> Iterator[Annotation]:
+        """What a label file says; where there is none, nothing is in the image."""
+        text = read_text(labels) if labels.is_file() else ""
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                try:
+                    yield self._thing(line, size, (labels, f"line {number}"))
+                except (ValueError, KeyError, OverflowError):
+                    self.passed.refuse(labels, f"line {number}", f"expected {_SHAPE}, got {line[:60]!r}")
 
+    def _thing(self, line: str, size: tuple[int, int], place: Place) -> Annotation:
+        index, *words = line.split()
+        if float(index) != int(float(index)):
+            raise ValueError(line)
+        name = self.names[int(float(index))]
+        shares, score = self._split(read_numbers(words, "shares"))
+        if self.pose and len(shares) == _BOX + self.pose:
+            del shares[_BOX:]
+            self.passed.note(*place, "key points left out, the box is read", "sets of key points")
+        if not shares or max(map(abs, shares)) > _FARTHEST:
+            raise ValueError(line)
+        if len(shares) == _BOX:
+            x, y, w, h = (v * s for v, s in zip(shares, (size[1], size[0]) * 2, strict=True))
+            box = order_box((x - w / 2, y - h / 2, x + w / 2, y + h / 2), self.passed, place)
+            return Annotation(name, box, score=score)
+        points = np.array(shares).reshape(-1, 2) * (size[1], size[0])
+        if len(points) <= 2 or self.pose:
+            raise ValueError(line)
+        rle = fill_to_rle([points], size)
+        return Annotation(name, compute_rle_box(rle), rle, score)
 
-def _thing(line: str, names: dict[int, str], size: tuple[int, int]) -> Annotation:
-    index, *words = line.split()
-    name, shares = names[int(index)], [float(word) for word in words]
-    if len(shares) == _BOX:
-        x, y, w, h = (v * s for v, s in zip(shares, (size[1], size[0]) * 2, strict=True))
-        return Annotation(name, (x - w / 2, y - h / 2, x + w / 2, y + h / 2))
-    points = np.array(shares).reshape(-1, 2) * (size[1], size[0])
-    if len(points) <= 2 or not np.isfinite(points).all():
-        raise ValueError(line)
-    rle = fill_to_rle([points], size)
-    return Annotation(name, compute_rle_box(rle), rle)
+    def _split(self, numbers: list[float]) -> tuple[list[float], float | None]:
+        """Numbers, and the confidence if there is one more than belong to an object: after a box, a pose or pairs of points."""
+        confident = len(numbers) in (_BOX + 1, _BOX + self.pose + 1) if self.pose else len(numbers) % 2 == 1
+        if not confident:
+            return numbers, None
+        *numbers, score = numbers
+        if not 0 <= score <= 1:
+            raise ValueError(f"expected a confidence from 0 to 1, got {score}")
+        return numbers, score

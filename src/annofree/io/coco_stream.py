@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from annofree.errors import InputError
+from annofree.io.text import open_text
 
 __all__ = ["stream_coco", "stream_list"]
 
 _CHUNK = 1 << 20  # characters read at once
 _LONGEST = 1 << 28  # characters of one row; more is no row
+_LISTS = ("images", "categories", "annotations")  # whose rows are objects
 _DECODER = json.JSONDecoder()
 _BLANK = " \t\n\r"
 
@@ -48,7 +50,7 @@ def stream_list(path: Path) -> Iterator[dict[str, Any]]:
 def _read(path: Path, what: str) -> Iterator[_Reader]:
     """Open a file for reading, and say in a line why it cannot be read."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with open_text(path) as file:
             yield _Reader(file)
     except OSError as problem:
         raise InputError(f"expected {what} at {path}, but it cannot be read: {problem.strerror}") from None
@@ -68,11 +70,18 @@ class _Reader:
             key = self._value()
             self._take(":")
             if self._peek() == "[":
-                yield from ((str(key), row) for row in self.stream_elements() if isinstance(row, dict))
+                yield from self._named(str(key))
             else:
                 self._value()
             if self._peek() != "}":
                 self._take(",")
+
+    def _named(self, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for row in self.stream_elements():
+            if isinstance(row, dict):
+                yield key, row
+            elif key in _LISTS:
+                raise ValueError(f"expected objects in {key}, got {type(row).__name__}")
 
     def stream_elements(self) -> Iterator[Any]:
         self._take("[")

@@ -7,17 +7,22 @@ The id of an image is its path below the source's ``root``; inside a tar it is `
 from __future__ import annotations
 
 import os
+import re
+import stat
 import tarfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO, NamedTuple
 
 from annofree.errors import ImageError, InputError
-from annofree.io.images import SUFFIXES, decode_bytes, decode_image
+from annofree.io.decode_budget import DecodeBudget, find_free_memory
+from annofree.io.image_files import HEAD, OtherFiles, classify_file, is_tar, stream_images
+from annofree.io.images import decode_bytes, decode_image
 from annofree.structures import Image
 
 __all__ = ["Reader", "Source", "read_images", "read_place"]
@@ -25,7 +30,8 @@ __all__ = ["Reader", "Source", "read_images", "read_place"]
 Reader = Callable[[str, "str | None"], Image]
 """Returns the image of a place under an id, or raises ImageError; called in threads."""
 
-_INSIDE = ".tar::"
+_INSIDE = re.compile(r"(?<=\.tar)::", re.IGNORECASE)
+_SHARE, _AHEAD = 4, 1 << 30  # pixels read ahead may take a fourth of the memory that is free, and no more than so many bytes
 
 
 def read_place(place: str, id: str | None = None) -> Image:  # noqa: A002 -- the word the noun uses
@@ -33,12 +39,11 @@ def read_place(place: str, id: str | None = None) -> Image:  # noqa: A002 -- the
 
     Raises ImageError, one line naming the place, when there is no whole image.
     """
-    tar, inside, member = place.partition(_INSIDE)
+    path, *inside = _INSIDE.split(place, maxsplit=1)
     if not inside:
         return decode_image(Path(place), id)
-    path = tar + _INSIDE[:-2]
     try:
-        offset, size = _members(path)[member]
+        offset, size = _members(path).images[inside[0]]
         with Path(path).open("rb") as file:
             file.seek(offset)
             return decode_bytes(file.read(size), place, id)
@@ -57,12 +62,14 @@ class Source:
     Folders are searched at every depth for images and tars, in sorted order; hidden files are passed over, and so is
     ``exclude``, the folder that results go to.  Paths in a list count from the list's own folder; its empty lines and those
     that begin with # are passed over.  Tars are uncompressed.
+    ``others`` are what was passed over in the last listing though it may be an image.
 
     Raises InputError for no input, for one that is missing or of another kind, and for a list or tar that cannot be read.
     """
 
     inputs: Sequence[Path]
     exclude: Path | None = None
+    others: OtherFiles = field(default_factory=OtherFiles, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -83,13 +90,19 @@ class Source:
     def list_ids(self) -> Iterator[str]:
         """The id of each image, once, in the same order each time; all ids, and nothing else, stay in memory."""
         prefix, seen = _prefix_from(self.root), set[str]()
+        self.others.clear()
         for folder, name in self._files():
             path = prefix(folder) + name
-            inside = _members(os.path.join(folder, name)) if name.endswith(".tar") else None  # noqa: PTH118 -- by the million
-            for id in (path,) if inside is None else (f"{path}::{member}" for member in inside):  # noqa: A001
+            for id in self._list_members(folder, name, path) if is_tar(name) else (path,):  # noqa: A001
                 if id not in seen:
                     seen.add(id)
                     yield id
+
+    def _list_members(self, folder: str, name: str, path: str) -> Iterator[str]:
+        members = _members(os.path.join(folder, name))  # noqa: PTH118 -- by the million
+        for reason, member in members.others:
+            self.others.add(reason, f"{path}::{member}")
+        return (f"{path}::{member}" for member in members.images)
 
     def _folders(self) -> Iterator[str]:
         """The folders that the root has to hold."""
@@ -105,7 +118,7 @@ class Source:
         """The folder and the name of each image and tar."""
         for given in self.inputs:
             if given.is_dir():
-                yield from _walked(given.resolve(), self.exclude.resolve() if self.exclude else None)
+                yield from stream_images(given.resolve(), self.exclude.resolve() if self.exclude else None, self.others)
             elif _is_list(given):
                 yield from _listed(given)
             else:
@@ -117,50 +130,73 @@ def read_images(
 ) -> Iterator[tuple[str, str, Image | ImageError]]:
     """Read images, given by id and place, in threads: (id, place, image or why there is none), in order.
 
-    At most ``ahead`` images are held.  Enter ``silence_pillow`` around this.
+    At most ``ahead`` images are held, and beside the one that is waited for a GiB or a quarter of the memory that is free.
+    Enter ``silence_pillow`` around this.
     """
+    budget, coming = DecodeBudget(min(_AHEAD, find_free_memory() // _SHARE)), deque[_Coming]()
     with ThreadPoolExecutor(threads, thread_name_prefix="annofree-read") as readers:
-        coming: deque[tuple[str, str, Future[Image | ImageError]]] = deque()
         try:
-            for id, place in entries:  # noqa: A001
-                coming.append((id, place, readers.submit(_read, reader, place, id)))
+            for number, (id, place) in enumerate(entries):  # noqa: A001
+                coming.append((id, place, readers.submit(_read, budget, number, reader, place, id)))
                 if len(coming) >= ahead:
-                    yield _settled(coming.popleft())
+                    yield _settled(budget, reader, *coming.popleft())
+                    budget.advance()
             while coming:
-                yield _settled(coming.popleft())
+                yield _settled(budget, reader, *coming.popleft())
+                budget.advance()
         finally:
-            for _, _, left in coming:
+            for *_, left in coming:
                 left.cancel()
+            budget.drop_limit()
 
 
-def _read(reader: Reader, place: str, id: str) -> Image | ImageError:  # noqa: A002
+_Coming = tuple[str, str, "Future[Image | ImageError]"]
+"""An image to come: its id, its place, and what becomes of it."""
+
+
+def _read(budget: DecodeBudget, number: int, reader: Reader, place: str, id: str) -> Image | ImageError:  # noqa: A002
+    size = 0
     try:
-        return reader(place, id)
+        with budget.count_claims(number):
+            image = reader(place, id)
+        size = image.pixels.nbytes
+        return image
     except ImageError as problem:
         return problem
+    except MemoryError as problem:
+        return _explain_memory(place, problem)
+    finally:
+        budget.keep(number, size)
 
 
-def _settled(entry: tuple[str, str, Future[Image | ImageError]]) -> tuple[str, str, Image | ImageError]:
-    id, place, image = entry  # noqa: A001
-    return id, place, image.result()
+def _settled(
+    budget: DecodeBudget,
+    reader: Reader,
+    id: str,  # noqa: A002
+    place: str,
+    future: Future[Image | ImageError],
+) -> tuple[str, str, Image | ImageError]:
+    """Wait for an image; one that memory ran out for is read once more, by itself, as its neighbours may have taken it."""
+    image = future.result()
+    if isinstance(image, ImageError) and isinstance(image.__cause__, MemoryError):
+        with budget.wait_alone():
+            try:
+                image = reader(place, id)
+            except ImageError as problem:
+                image = problem
+            except MemoryError as problem:
+                image = _explain_memory(place, problem)
+    return id, place, image
+
+
+def _explain_memory(place: str, problem: MemoryError) -> ImageError:
+    error = ImageError(f"expected a picture that fits into memory, but {place} does not; make it smaller first")
+    error.__cause__ = problem
+    return error
 
 
 def _is_list(path: Path) -> bool:
     return path.suffix.lower() == ".txt"
-
-
-def _walked(top: Path, exclude: Path | None) -> Iterator[tuple[str, str]]:
-    def refuse(problem: OSError) -> None:
-        raise InputError(f"expected a folder that can be listed, but {problem.filename} cannot: {problem.strerror}") from None
-
-    for folder, below, names in os.walk(top, onerror=refuse):
-        below[:] = sorted(b for b in below if not b.startswith(".") and Path(folder, b) != exclude)
-        for name in sorted(names):
-            # A link to nowhere is kept, so that reading it names it, but no pipe, which would hang.
-            if _is_image(name) or (name.endswith(".tar") and not name.startswith(".")):
-                path = Path(folder, name)
-                if path.is_file() or path.is_symlink():
-                    yield folder, name
 
 
 def _listed(path: Path) -> Iterator[tuple[str, str]]:
@@ -174,10 +210,6 @@ def _listed(path: Path) -> Iterator[tuple[str, str]]:
                     yield str(resolved(folder)), name
     except OSError as problem:
         raise InputError(f"expected a text list of paths at {path}, but it cannot be read: {problem.strerror}") from None
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def _prefix_from(root: Path) -> Callable[[str], str]:
@@ -194,17 +226,49 @@ def _prefix_from(root: Path) -> Callable[[str], str]:
 _SCANNING = Lock()
 
 
-def _members(tar: str) -> Mapping[str, tuple[int, int]]:
-    """Where the images of a tar are: offset and size in bytes by name, in its order."""
+class _Members(NamedTuple):
+    """Of the images of a tar offset and size in bytes by name, in its order; of what else may be one, reason and name."""
+
+    images: Mapping[str, tuple[int, int]]
+    others: Sequence[tuple[str, str]]
+
+
+def _members(tar: str) -> _Members:
     try:
-        stat = os.stat(tar)  # noqa: PTH116
+        about = os.stat(tar)  # noqa: PTH116
+        if not stat.S_ISREG(about.st_mode):
+            raise InputError(f"expected an uncompressed tar at {tar}, but it is a pipe, a device or a socket; leave it out")
         with _SCANNING:  # else every thread would scan the same tar
-            return _scanned(tar, stat.st_mtime_ns, stat.st_size)
+            return _scanned(tar, about.st_mtime_ns, about.st_size)
     except (OSError, tarfile.TarError) as problem:
         raise InputError(f"expected an uncompressed tar at {tar}, but it cannot be read: {problem}") from None
 
 
 @lru_cache(128)  # tars; an archive's images are read from many at random
-def _scanned(tar: str, time: int, size: int) -> Mapping[str, tuple[int, int]]:
-    with tarfile.open(tar, "r:") as members:
-        return {m.name: (m.offset_data, m.size) for m in members if m.isreg() and _is_image(m.name.rpartition("/")[2])}
+def _scanned(tar: str, time: int, size: int) -> _Members:
+    images: dict[str, tuple[int, int]] = {}
+    others: list[tuple[str, str]] = []
+    with tarfile.open(tar, "r:") as members, Path(tar).open("rb") as file:
+        for member in members:
+            judgment = _judge_member(member, file)
+            if judgment == "" and member.name in images:
+                others.append(("a later member of the tar has the same name", member.name))
+            if judgment == "":
+                images[member.name] = member.offset_data, member.size
+            elif judgment:
+                others.append((judgment, member.name))
+    return _Members(images, others)
+
+
+def _judge_member(member: tarfile.TarInfo, file: BinaryIO) -> str | None:
+    """Tell what a member of a tar is, as ``classify_file`` does."""
+    name = member.name.rpartition("/")[2]
+    if member.isdir() or name.startswith("."):
+        return None
+
+    def read_head() -> bytes:
+        file.seek(member.offset_data)
+        return file.read(min(HEAD, member.size))
+
+    judgment = classify_file(name, read_head if member.isreg() else bytes)
+    return "a link or a device in a tar" if judgment == "" and not member.isreg() else judgment

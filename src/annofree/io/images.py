@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import traceback
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +19,11 @@ import PIL.Image
 from PIL.Image import Transpose
 
 from annofree.errors import ImageError, InputError
+from annofree.io.decode_budget import acquire_memory, find_free_memory
+from annofree.io.image_files import OtherFiles, is_tar, stream_images
 from annofree.structures import Image
 
 __all__ = [
-    "SUFFIXES",
     "convert_pillow",
     "decode_bytes",
     "decode_image",
@@ -30,13 +33,15 @@ __all__ = [
     "silence_pillow",
 ]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-
 # Named, because Pillow would otherwise try every format it knows on any file, and hand PostScript to Ghostscript.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-_READABLE = "jpg, png, webp, bmp, tiff or gif"
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
+_PLUGINS = ("HEIF",)  # taken where somebody has registered them with Pillow
+_READABLE = "jpg, png, webp, bmp, tiff, gif, avif or jp2"
 
 _STRIP = 1 << 18  # bytes
+_PIXEL = 3  # bytes that are handed on
+_PILLOW, _PILLOWS = 4, {"1": 1, "L": 1, "P": 1, "I;16": 2}  # bytes of a pixel of Pillow's, and where they are others
+_LARGE = 1 << 24  # pixels, from which on memory is looked at
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -47,20 +52,25 @@ _UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+_SIDEWAYS, _FROM_END = (5, 6, 7, 8), (3, 4, 6, 7)  # rows become columns; the first becomes the last
+
+# Full scales of whole numbers of 8, 10, 12, 14 and 16 bits, and of floats.
+_WHOLE_SCALES, _FLOAT_SCALES = (255.0, 1023.0, 4095.0, 16383.0, 65535.0), (1.0, 255.0, 65535.0)
 
 
-def find_images(inputs: Sequence[Path], *, exclude: Path | None = None) -> list[Path]:
+def find_images(inputs: Sequence[Path], *, exclude: Path | None = None, others: OtherFiles | None = None) -> list[Path]:
     """List the images that ``inputs``, files and folders, stand for, each once.
 
-    Folders are searched at every depth, in sorted order, by the ending of the name; hidden files and folders are passed
+    Folders are searched at every depth, in sorted order, as ``classify_file`` tells; hidden files and folders are passed
     over, and so is ``exclude``, the folder that results go to.  A file given outright is taken whatever it is called, for
-    its content decides.  Raises InputError when an input is missing or a folder holds no image.
+    its content decides.  ``others`` is told of what else may be an image.  Raises InputError when an input is missing or a
+    folder holds no image.
     """
     if not inputs:
         raise InputError("expected at least one picture or folder of pictures, got none; name one, for example photos/")
     found: dict[Path, Path] = {}
     for given in inputs:
-        for path in _images_of(given, exclude):
+        for path in _images_of(given, exclude, OtherFiles() if others is None else others):
             found.setdefault(_place(path), path)
     return list(found.values())
 
@@ -99,11 +109,29 @@ def silence_pillow() -> Iterator[None]:
 
 def decode_image(path: Path, id: str | None = None) -> Image:  # noqa: A002
     """Read an image as ``read_image`` does, with Pillow's warnings let through; made for threads."""
+    path = _find_form(path)
     try:
-        with path.open("rb") as file:
-            return _decoded(file, os.fstat(file.fileno()).st_size, str(path), id)
+        with open(path, "rb", opener=_open_at_once) as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise ImageError(f"expected a picture, but {path} is a pipe, a device or a socket; leave it out")
+            return _decoded(file, about.st_size, str(path), id)
     except OSError as problem:
         raise ImageError(_complaint(str(path), problem)) from problem
+
+
+def _find_form(path: Path) -> Path:
+    """The path, or where that is not there the same name in another Unicode form, as other systems write it."""
+    name = str(path)
+    if name.isascii() or path.exists():
+        return path
+    forms = (Path(unicodedata.normalize(kind, name)) for kind in ("NFC", "NFD"))
+    return next((form for form in forms if form.exists()), path)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file, and a pipe too without waiting for somebody to write to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def decode_bytes(data: bytes, place: str, id: str | None = None) -> Image:  # noqa: A002
@@ -114,18 +142,42 @@ def decode_bytes(data: bytes, place: str, id: str | None = None) -> Image:  # no
 def _decoded(file: BinaryIO, size: int, place: str, id: str | None) -> Image:  # noqa: A002
     if not size:
         raise ImageError(f"expected a picture, but {place} is empty (0 bytes); copy it again or leave it out")
+    formats = (*_FORMATS, *(name for name in _PLUGINS if name in PIL.Image.OPEN))
     try:
-        with PIL.Image.open(file, formats=_FORMATS) as image:
+        with PIL.Image.open(file, formats=formats) as image:
+            _claim_room(image.size, _PIXEL + _PILLOWS.get(image.mode, _PILLOW))
             image.load()
             pixels = convert_pillow(image)
     except Exception as problem:  # a broken file makes Pillow's parsers trip over anything: struct.error, KeyError ...
+        traceback.clear_frames(problem.__traceback__)  # they hold pixels
         raise ImageError(_complaint(place, problem)) from problem
     return Image(pixels, place if id is None else id)
 
 
+def _claim_room(size: tuple[int, int], each: int) -> None:
+    """Wait for room to decode pixels of so many bytes each; raises MemoryError where the machine has less than they take."""
+    need = size[0] * size[1] * each
+    acquire_memory(need)
+    if size[0] * size[1] > _LARGE and need > (free := find_free_memory()):
+        raise MemoryError(f"{size[0]} x {size[1]} pixels take {need / 1e9:.2f} GB to read, and {free / 1e9:.2f} GB are free")
+
+
 def convert_pillow(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
-    """Return the pixels of a Pillow image as RGB (H, W, 3): upright, transparency laid over white, 16 bits scaled."""
-    return _pixels(_rgb(_upright(image)))
+    """Return the pixels of a Pillow image as RGB (H, W, 3): upright, transparency laid over white, 16 bits scaled.
+
+    This is done by strips of rows that fit the cache, so that an image takes little more than itself.
+    """
+    (width, height), turn = image.size, _find_turn(image)
+    sideways, scale = turn in _SIDEWAYS, _find_scale(image)
+    pixels = np.empty((width, height, 3) if sideways else (height, width, 3), np.uint8)
+    rows = max(1, _STRIP // (3 * width))
+    for top in range(0, height, rows):
+        end = min(height, top + rows)
+        strip = _to_rgb(image.crop((0, top, width, end)), scale)
+        turned = np.asarray(strip.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else strip)
+        place = slice(height - end, height - top) if turn in _FROM_END else slice(top, end)
+        pixels[(slice(None), place) if sideways else place] = turned
+    return pixels
 
 
 def _complaint(path: str, problem: Exception) -> str:
@@ -134,23 +186,28 @@ def _complaint(path: str, problem: Exception) -> str:
     if isinstance(problem, PIL.Image.DecompressionBombError):
         most = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0) / 1e6
         return f"expected a picture of at most {most:.0f} million pixels, but {path} declares more; make it smaller first"
+    if isinstance(problem, MemoryError):
+        why = str(problem) or "memory ran out"
+        return f"expected a picture that fits into memory, but {path} does not ({why}); make it smaller first"
     if isinstance(problem, OSError) and problem.strerror:
         return f"expected a picture at {path}, but it cannot be opened: {problem.strerror}"
     why = " ".join(str(problem).split()) or type(problem).__name__
     return f"expected a whole picture, but {path} is damaged, cut short or of a rare kind ({why}); copy or convert it again"
 
 
-def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+def _find_turn(image: PIL.Image.Image) -> int:
+    """The EXIF orientation, 1 where an image is upright or does not say."""
     try:
-        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+        return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # torn metadata are no reason to lose the image (and why ImageOps.exif_transpose is not used)
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return 1
 
 
-def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    if image.mode.startswith(("I", "F")):
-        return _eight_bits(image).convert("RGB")
+def _to_rgb(image: PIL.Image.Image, scale: tuple[float, float] | None) -> PIL.Image.Image:
+    if scale is not None:
+        values, (low, high) = _read_values(image), scale
+        eight = np.rint((values.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
+        return PIL.Image.fromarray(eight).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         paper = PIL.Image.new("RGBA", layer.size, "white")
@@ -158,28 +215,29 @@ def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")  # convert copies
 
 
-def _pixels(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
-    """Copy an RGB image to an array that is its own, (H, W, 3), by strips that fit the cache.
+def _find_scale(image: PIL.Image.Image) -> tuple[float, float] | None:
+    """The values that become 0 and 255, of an image of whole numbers or floats, None of any other.
 
-    ``np.array`` goes through bytes of the whole image, three passes over memory that cost half as much as decoding.
+    That is the smallest usual full scale that holds every value, or else the largest value; and from the least value on where
+    some are below 0 by more than a step.
     """
+    if not image.mode.startswith(("I", "F")):
+        return None
     width, height = image.size
-    pixels, rows = np.empty((height, width, 3), np.uint8), max(1, _STRIP // (3 * width))
-    for top in range(0, height, rows):
-        end = min(height, top + rows)
-        pixels[top:end] = np.asarray(image.crop((0, top, width, end)))
-    return pixels
+    rows = max(1, _STRIP // (8 * width))
+    strips = (_read_values(image.crop((0, top, width, min(height, top + rows)))) for top in range(0, height, rows))
+    ends = [(values.min(), values.max()) for values in strips]
+    low, high = float(min(least for least, _ in ends)), float(max(most for _, most in ends))
+    usual = _FLOAT_SCALES if image.mode == "F" else _WHOLE_SCALES
+    full = next((scale for scale in usual if high <= scale), high)
+    return (low, max(high, low + 1)) if low < -full / 255 else (0.0, full)
 
 
-def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Scale by the smallest usual full scale that holds every value, or else by the largest value."""
-    values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0)
-    usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
-    full = next((u for u in usual if values.max() <= u), values.max())
-    return PIL.Image.fromarray(np.rint(values.clip(0, full) * (255 / full)).astype(np.uint8))
+def _read_values(image: PIL.Image.Image) -> npt.NDArray[np.float64]:
+    return np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
 
 
-def _images_of(given: Path, exclude: Path | None) -> list[Path]:
+def _images_of(given: Path, exclude: Path | None, others: OtherFiles) -> list[Path]:
     try:
         mode = given.stat().st_mode
     except OSError as problem:
@@ -188,29 +246,16 @@ def _images_of(given: Path, exclude: Path | None) -> list[Path]:
         return [given]
     if not stat.S_ISDIR(mode):
         raise InputError(f"expected a picture or a folder, but {given} is neither; give a file or a folder")
-    files = _files_under(given, exclude)
-    images = sorted(f for f in files if f.suffix.lower() in SUFFIXES)
+    found = stream_images(given, exclude.resolve() if exclude else None, others)
+    images = sorted(Path(folder, name) for folder, name in found if not is_tar(name))
     if not images:
+        count = sum(len(names) for _, _, names in os.walk(given))
+        why = "".join(f"; {line}" for line in others.format_lines())
         raise InputError(
-            f"expected pictures ({_READABLE}) in the folder {given}, found none among {len(files)} files; "
+            f"expected pictures ({_READABLE}) in the folder {given}, found none among {count} files{why}; "
             "give another folder, or name the files"
         )
     return images
-
-
-def _files_under(folder: Path, exclude: Path | None) -> list[Path]:
-    """List visible files; a link to nowhere is kept, so that reading it names it, but no pipe, which would hang."""
-    left_out = exclude.resolve() if exclude else None
-    files: list[Path] = []
-    for name, folders, names in os.walk(folder, onerror=_refuse):
-        here = Path(name)
-        folders[:] = [f for f in folders if not f.startswith(".") and (here / f).resolve() != left_out]
-        files += [here / n for n in names if not n.startswith(".") and ((here / n).is_file() or (here / n).is_symlink())]
-    return files
-
-
-def _refuse(problem: OSError) -> None:
-    raise InputError(f"expected a folder that can be listed, but {problem.filename} cannot: {problem.strerror}") from None
 
 
 def _place(path: Path) -> Path:

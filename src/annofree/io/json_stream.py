@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
 
 __all__ = ["write_list", "write_lists"]
@@ -45,4 +46,11 @@ def _write_values(file: TextIO, values: Iterable[Any]) -> None:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+        return text
+    except UnicodeEncodeError:  # half a sign, which JSON can hold but UTF-8 cannot
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise InputError(f"expected finite numbers, which JSON can hold, got {value!r:.200}") from None

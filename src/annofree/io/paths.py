@@ -9,8 +9,9 @@ from pathlib import Path
 
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder, write_atomic
+from annofree.io.text import clean_text
 
-__all__ = ["confine", "confine_name", "copy_file", "explain_os_error", "show_path"]
+__all__ = ["confine", "confine_name", "copy_file", "explain_os_error"]
 
 
 def confine(root: Path, name: str | Path) -> Path:
@@ -26,7 +27,7 @@ def confine(root: Path, name: str | Path) -> Path:
     inside, place = os.path.realpath(root), os.path.realpath(path)
     if place != inside and not place.startswith(os.path.join(inside, "")):  # noqa: PTH118 -- for every file of a run
         raise InputError(
-            f"expected a file inside {root}, but a link leads from {show_path(path)} out of it, to {show_path(place)}; "
+            f"expected a file inside {root}, but a link leads from {clean_text(path)} out of it, to {clean_text(place)}; "
             "put the file itself in the place of the link"
         )
     return path
@@ -49,16 +50,6 @@ def copy_file(source: Path, target: Path) -> None:
     write_atomic(target, lambda temporary: shutil.copyfile(source, temporary), source.stat().st_mode & 0o644)
 
 
-def show_path(path: str | Path) -> str:
-    r"""Return a path on one line, its control characters written out.
-
-    >>> show_path("two\nlines")
-    'two\\nlines'
-    """
-    text = os.fspath(path)
-    return "".join(c if c.isprintable() or c == " " or "\udc80" <= c <= "\udcff" else repr(c)[1:-1] for c in text)
-
-
 _REMEDIES = {
     errno.ENOSPC: "make room and give the same command again",
     errno.EDQUOT: "make room and give the same command again",
@@ -77,6 +68,6 @@ def explain_os_error(problem: OSError) -> str:
     >>> explain_os_error(OSError(errno.ENOSPC, "No space left on device", "out/run.json"))
     'expected to read or write out/run.json, but: No space left on device; make room and give the same command again'
     """
-    what = show_path(str(problem.filename)) if problem.filename is not None else "a file"
+    what = clean_text(str(problem.filename)) if problem.filename is not None else "a file"
     remedy = _REMEDIES.get(problem.errno or 0, "check it, and give the same command again")
     return f"expected to read or write {what}, but: {problem.strerror or problem}; {remedy}"

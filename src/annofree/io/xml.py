@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
+from annofree.io.text import find_xml_encoding
 
 __all__ = ["add_element", "read_xml", "stream_xml", "write_xml", "write_xml_stream"]
 
+_LOOK = 200  # bytes that tell an encoding, declared or not
 _HEAD = '<?xml version="1.0" encoding="utf-8"?>\n'
 _NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -59,10 +62,9 @@ def _text(tree: ET.Element) -> str:
 
 def stream_xml(path: Path, root: str) -> Iterator[ET.Element]:
     """Yield what is right below the outermost tag ``root``, one at a time; raises InputError as ``read_xml`` does."""
-    try:
-        _refuse_types(path)
+    with _understood(path):
         depth, outermost = 0, None
-        for event, one in ET.iterparse(path, events=("start", "end")):  # noqa: S314 -- entities were refused
+        for event, one in _stream_events(path):
             depth += 1 if event == "start" else -1
             outermost = one if outermost is None else outermost
             if outermost.tag != root:
@@ -70,33 +72,54 @@ def stream_xml(path: Path, root: str) -> Iterator[ET.Element]:
             if event == "end" and depth == 1:
                 yield one
                 outermost.remove(one)
-    except OSError as problem:
-        raise InputError(f"expected an XML file at {path}, but it cannot be read: {problem.strerror}") from None
-    except ET.ParseError as problem:
-        raise InputError(f"expected XML in {path}, but it is not: {problem}") from None
 
 
-def _refuse_types(path: Path) -> None:
-    """Look for declarations of types and entities, a piece at a time, each with the end of the one before."""
+def _stream_events(path: Path) -> Iterator[tuple[str, ET.Element]]:
+    parser: ET.XMLPullParser[ET.Element] = ET.XMLPullParser(("start", "end"))
+    for piece in _stream_pieces(path):
+        parser.feed(piece)
+        yield from parser.read_events()  # type: ignore[misc]  # of these two kinds, all are elements
+    parser.close()
+    yield from parser.read_events()  # type: ignore[misc]
+
+
+def _stream_pieces(path: Path) -> Iterator[str]:
+    """Decode the file piece by piece, so that declarations of types and entities are found in any encoding, and refused."""
     with path.open("rb") as file:
-        before = b""
-        while piece := file.read(1 << 20):
-            if b"<!ENTITY" in before + piece or b"<!DOCTYPE" in before + piece:
-                raise InputError(f"expected plain XML in {path}, but it declares a document type; remove that")
+        encoding = find_xml_encoding(file.read(_LOOK))
+    with path.open(encoding=encoding) as text:
+        before = ""
+        while piece := text.read(1 << 20):
+            _refuse_types(before + piece, path)
+            yield piece
             before = piece[-16:]
+
+
+def _refuse_types(text: str | bytes, path: Path) -> None:
+    marks = (b"<!ENTITY", b"<!DOCTYPE") if isinstance(text, bytes) else ("<!ENTITY", "<!DOCTYPE")
+    if any(mark in text for mark in marks):  # type: ignore[operator]  # both are text, or both bytes
+        raise InputError(f"expected plain XML in {path}, but it declares a document type; remove that")
 
 
 def read_xml(path: Path, root: str) -> ET.Element:
     """Read a tree whose outermost tag is ``root``; raises InputError for all else, and for entities of the file's own."""
-    try:
-        text = path.read_bytes()
-        if b"<!ENTITY" in text or b"<!DOCTYPE" in text:
-            raise InputError(f"expected plain XML in {path}, but it declares a document type; remove that")
-        tree = ET.fromstring(text)  # noqa: S314 -- entities, which could grow without end, were refused above
-    except OSError as problem:
-        raise InputError(f"expected an XML file at {path}, but it cannot be read: {problem.strerror}") from None
-    except ET.ParseError as problem:
-        raise InputError(f"expected XML in {path}, but it is not: {problem}") from None
+    with _understood(path):
+        data: str | bytes = path.read_bytes()
+        assert isinstance(data, bytes)  # noqa: S101
+        if (encoding := find_xml_encoding(data[:_LOOK])) != "utf-8":
+            data = data.decode(encoding)
+        _refuse_types(data, path)
+        tree = ET.fromstring(data)  # noqa: S314 -- entities, which could grow without end, were refused above
     if tree.tag != root:
         raise InputError(f"expected <{root}> in {path}, got <{tree.tag}>")
     return tree
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise InputError(f"expected an XML file at {path}, but it cannot be read: {problem.strerror}") from None
+    except (ET.ParseError, UnicodeError, LookupError) as problem:
+        raise InputError(f"expected XML in {path}, but it is not: {problem}") from None

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import mask as coco_mask
+from faster_coco_eval import mask_api_new_cpp as _coco_cpp
 
 from annofree.errors import InputError
 
@@ -29,6 +30,7 @@ __all__ = [
     "compute_rle_box",
     "compute_rle_boxes",
     "compute_rle_ious",
+    "compute_rle_length",
     "compute_rle_parts",
     "decode_rle",
     "decode_rles",
@@ -106,6 +108,17 @@ def compute_rle_areas(rles: Sequence[RLE]) -> npt.NDArray[np.int64]:
     """
     with _readable():
         return np.asarray(coco_mask.area(list(rles)), np.int64).reshape(len(rles))
+
+
+def compute_rle_length(rle: RLE) -> int:
+    """The pixels that the run lengths tell of, in the mask and outside of it; in a sound mask H times W.
+
+    >>> compute_rle_length({"size": [2, 3], "counts": b"24"}), compute_rle_length({"size": [2, 3], "counts": b"1"})
+    (6, 1)
+    """
+    with _readable():
+        (plain,) = _coco_cpp.toUncompressedRLE([rle])
+    return int(sum(plain["counts"]))
 
 
 def compute_rle_box(rle: RLE) -> Box:

@@ -87,6 +87,8 @@ def build_index(
         about={"models": models, "whole": whole},
         on_progress=count,
     )
+    for remark in source.others.format_lines():
+        callbacks.on_note(remark)
     for name, why in manifest["failed"].items():
         callbacks.on_failure(name, why if name in why else f"{name}: {why}")
     return IndexSummary(Path(out), manifest, clock.summarize(manifest["inputs"] - first[0], len(manifest["failed"])))

@@ -173,6 +173,7 @@ def _instances(
     from annofree.formats.coco import CocoFile
 
     whole = CocoFile.read(path)  # before what is heavy, so that a missing file is refused at once
+    from annofree.evaluation.metrics.limits import describe_crowded
     from annofree.evaluation.metrics.shapes import choose_iou_type
     from annofree.evaluation.score_instances import GroundTruth, Rules, score_instances, write_page
     from annofree.io.atomic import write_json
@@ -182,7 +183,8 @@ def _instances(
     groups, limit = truth.group_images(options["by"]), options["max_detections"]
     found, about, coverage = _found(truth, paths, options["iou"], build, timer)
     iou_type, boxes = choose_iou_type(truth.known, found, options["iou"])
-    notes = tuple(text for text in (boxes, coverage and coverage.note) if text)
+    crowded = describe_crowded(truth.known.annotations, limit)
+    notes = tuple(text for text in (boxes, coverage and coverage.note, crowded) if text)
     for text in notes:
         timer.on_note(text)
     about |= {"notes": list(notes)} | ({} if coverage is None else {"coverage": coverage.to_json_dict()})

@@ -196,6 +196,8 @@ def segment(
     if out is not None:
         _refuse_own_input(images, Path(out))
     inputs = open_inputs(images, exclude=None if out is None else Path(out), limit=limit)
+    for remark in inputs.remarks:
+        callbacks.on_note(remark)
     if out is None:
         return _predict(inputs, vocabulary, plan, min_score, batch_size, callbacks)
     from annofree.methods.components import resolve_device

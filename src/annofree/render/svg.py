@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from html import escape
 
 from markupsafe import Markup
 
+from annofree.io.text import is_visible
+
 __all__ = ["draw_bar", "draw_histogram", "escape_text", "show_invisible"]
 
 _BAR, _GAP, _LABELS = 100, 1.5, 16
 _MISSING = "\N{REPLACEMENT CHARACTER}"
-_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _BAR_SVG = Markup(
     '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
     '<rect width="{:.2f}" height="10" rx="1" fill="{}"/></svg>'
@@ -40,12 +40,7 @@ def show_invisible(text: object) -> str:
     >>> show_invisible("a\x00b") == "a\ufffdb"
     True
     """
-    return "".join(_MISSING if _unseen(sign) else sign for sign in str(text))
-
-
-def _unseen(sign: str) -> bool:
-    """Controls, lone surrogates, and what turns the direction of the text that follows; not the joiners of emoji."""
-    return unicodedata.category(sign) in ("Cc", "Cs") or unicodedata.bidirectional(sign) in _TURNING
+    return "".join(sign if is_visible(sign) else _MISSING for sign in str(text))
 
 
 def draw_bar(share: float, color: str) -> Markup:

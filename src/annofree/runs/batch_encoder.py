@@ -8,7 +8,7 @@ Batches are defined by position in the list, so a resumed run has exactly the ba
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from annofree.errors import AnnofreeError, ImageError, InputError, MissingError
+from annofree.io.decode_budget import find_total_memory
 from annofree.io.image_sources import Reader, read_images, read_place
 from annofree.runs.clock import StageTimer
 from annofree.structures import Image
@@ -28,6 +29,7 @@ T = TypeVar("T")
 Entry = tuple[int, str, str]
 """An image to come: its number among all, its id, and its place."""
 
+_SHARE = 4  # of all memory, that the pixels of a batch may take
 _NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -78,14 +80,18 @@ class BatchEncoder:
     def encode_batches(self, entries: Sequence[Entry]) -> Iterator[list[EncodeResult]]:
         """What became of some images, batch by batch, in order; enter ``silence_pillow`` around this.
 
-        Two batches are in memory: the current and the next.
+        Two batches are in memory: the current and the next.  One whose pixels take more than a quarter of this machine's
+        memory is cut.
         """
-        places = ((id_, place) for _, id_, place in entries)
+        places, most = ((id_, place) for _, id_, place in entries), find_total_memory() // _SHARE
         with closing(_closable(read_images(places, self.threads, self.batch_size + 1, self.reader))) as images:
             for start in range(0, len(entries), self.batch_size):
-                with self.clock.count("read"):
-                    read = [image for _, _, image in islice(images, self.batch_size)]
-                yield self._encoded(entries[start : start + self.batch_size], read)
+                left = entries[start : start + self.batch_size]
+                while left:
+                    with self.clock.count("read"):
+                        read = _take(islice(images, len(left)), most)
+                    yield self._encoded(left[: len(read)], read)
+                    left = left[len(read) :]
 
     def _encoded(self, entries: Sequence[Entry], images: Sequence[Image | ImageError]) -> list[EncodeResult]:
         encodings = iter(self._tried([image for image in images if isinstance(image, Image)]))
@@ -110,6 +116,17 @@ class BatchEncoder:
         self._most = max(1, len(images) // 2)
         self.on_less(self._most)
         return self._tried(images)
+
+
+def _take(images: Iterable[tuple[str, str, Image | ImageError]], most: int) -> list[Image | ImageError]:
+    """Images until their pixels take more than so many bytes."""
+    taken: list[Image | ImageError] = []
+    for _, _, image in images:
+        taken.append(image)
+        most -= image.pixels.nbytes if isinstance(image, Image) else 0
+        if most < 0:
+            break
+    return taken
 
 
 def _closable(images: Iterator[T]) -> Generator[T, None, None]:

@@ -16,8 +16,8 @@ from annofree.io.atomic import make_folder
 from annofree.io.callbacks import Callbacks
 from annofree.io.checksums import is_unchanged, measure_file
 from annofree.io.images import silence_pillow
-from annofree.io.paths import show_path
 from annofree.io.settings_diff import list_differences
+from annofree.io.text import clean_text
 from annofree.runs.batch_encoder import EncodeResult, Entry, attempt
 from annofree.runs.config import EncodingSource, RunConfig, name_encodings_file
 from annofree.runs.encodings import EncodingFile, Packed, pack, write_encodings
@@ -182,13 +182,13 @@ class Executor:
             )
 
     def _failed(self, one: EncodeResult, problem: Exception) -> Row:
-        shown = show_path(one.place)
+        shown = clean_text(one.place)
         lines = str(problem).replace(one.place, shown).splitlines()
-        why = lines[0] if lines else type(problem).__name__
+        why = clean_text(lines[0]) if lines else type(problem).__name__
         why = why if shown in why else f"{shown}: {why}"
         self.failed += 1
         self.callbacks.on_failure(shown, why)
-        return {"failed": _valid(why), "place": _valid(shown)}
+        return {"failed": why, "place": shown}
 
     def _weighed(self, packed: Packed) -> Packed:
         """Say once how much room the encodings take; raises InputError where there is less."""
@@ -262,11 +262,6 @@ def explain_write_errors(out: Path) -> Iterator[None]:
         where = f" ({problem.filename})" if problem.filename and not full else ""
         again = "once there is room, the same command goes on" if full else "the same command goes on"
         raise InputError(f"results cannot be written to {out}: {why}{where}; what was done is kept, and {again}") from problem
-
-
-def _valid(text: str) -> str:
-    """A text that UTF-8 can hold."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _size(count: float) -> str:

@@ -30,12 +30,15 @@ def open_below(folder: Path) -> Opener:
     from annofree.io.image_sources import read_place
     from annofree.io.images import silence_pillow
     from annofree.io.paths import confine_name
+    from annofree.io.text import decode_name
 
     if not folder.is_dir():
         raise InputError(f"expected the folder of pictures that the run was given, got {folder}; check --images")
 
     def opened(name: str) -> Image:
         with silence_pillow():
-            return read_place(str(confine_name(folder, name)), name)
+            odd, there = confine_name(folder, decode_name(name)), confine_name(folder, name)
+            there = odd if "%" in name and odd.exists() and not there.exists() else there
+            return read_place(str(there), name)
 
     return opened

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -15,16 +16,15 @@ from urllib.request import url2pathname
 import numpy as np
 
 from annofree.errors import InputError
+from annofree.io.image_files import classify_file, is_tar, read_head
 from annofree.io.image_inputs import ImageInput, is_place, to_image
 from annofree.io.image_sources import Source, read_place
-from annofree.io.images import SUFFIXES, find_images
+from annofree.io.images import find_images
 
 if TYPE_CHECKING:
     from annofree.structures import Image
 
 __all__ = ["Inputs", "find_source", "open_inputs"]
-
-_TAKEN = (*SUFFIXES, ".tar")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Inputs:
     root: Path
     # images in memory, by their place
     opened: Mapping[str, Image] = field(default_factory=dict)
+    # what was passed over though it may be an image, a line a reason
+    remarks: Sequence[str] = ()
 
     def read(self, place: str, id: str | None = None) -> Image:  # noqa: A002 -- the word the noun uses
         """Return the image of a place under an id; raises ImageError where there is no whole image."""
@@ -80,7 +82,8 @@ def open_inputs(images: ImageInput | Iterable[ImageInput], exclude: Path | None 
         [to_image(one, f"image-{k + 1}") for k, one in enumerate(held[: None if limit is None else limit - len(ids)])]
     )
     inputs = Inputs([*ids, *named], root)
-    return Inputs(inputs.ids, root, {inputs.place(name): image for name, image in named.items()})
+    opened = {inputs.place(name): image for name, image in named.items()}
+    return Inputs(inputs.ids, root, opened, [] if source is None else source.others.format_lines())
 
 
 def _named(images: Sequence[Image]) -> dict[str, Image]:
@@ -127,16 +130,26 @@ def _local(given: str) -> Path:
 
 def _matching(pattern: str, exclude: Path | None) -> Iterator[Path]:
     left_out = exclude.resolve() if exclude else None
-    endings = (".txt",) if pattern.lower().endswith(".txt") else _TAKEN
+    lists = pattern.lower().endswith(".txt")
     found = False
     for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 -- Path.glob takes no absolute pattern
         place = Path(match)
         inside = left_out is not None and (place.resolve() == left_out or left_out in place.resolve().parents)
-        if not inside and (match.lower().endswith(endings) or (place.is_dir() and "**" not in pattern)):
+        if not inside and (_is_meant(place, lists) or (place.is_dir() and "**" not in pattern)):
             found = True
             yield place
     if not found:
         raise InputError(f"expected pictures, tars or folders that fit {pattern}, found none; is the pattern right?")
+
+
+def _is_meant(place: Path, lists: bool) -> bool:
+    """Tell whether what a pattern fits is an image, even one that cannot be read, a tar, or with ``lists`` a text list."""
+    if lists:
+        return place.name.lower().endswith(".txt")
+    if place.is_dir():
+        return False
+    judgment = classify_file(place.name, partial(read_head, str(place)))
+    return is_tar(place.name) or judgment == "" or (judgment is not None and place.is_file())
 
 
 def _check(place: Path, exclude: Path | None) -> None:

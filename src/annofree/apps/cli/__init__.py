@@ -30,6 +30,7 @@ from annofree.apps.cli.process import exit_now, find_program_start, start_clocks
 from annofree.apps.cli.train_commands import train
 from annofree.errors import AnnofreeError
 from annofree.io.paths import explain_os_error
+from annofree.io.text import clean_text
 
 __all__ = ["app", "main"]
 
@@ -89,7 +90,7 @@ def main() -> None:
         with start_clocks(find_program_start()):
             app(prog_name="annofree")
     except AnnofreeError as refusal:
-        print(f"annofree: {refusal}", file=sys.stderr)
+        print(f"annofree: {clean_text(refusal)}", file=sys.stderr)
         exit_now(2)
     except BrokenPipeError:
         raise  # whoever read what is printed went away

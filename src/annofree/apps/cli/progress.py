@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from annofree.apps.cli.eta import Eta, format_duration, format_pace
 from annofree.apps.cli.ticking import Ticking
 from annofree.io.callbacks import Callbacks
+from annofree.io.text import clean_text
 
 if TYPE_CHECKING:
     from annofree.runs.clock import StageTimer
@@ -179,4 +180,4 @@ def _is_terminal() -> bool:
 
 def _print(line: str) -> None:
     if sys.stderr is not None:  # closed; print would take the other stream
-        print(line, file=sys.stderr, flush=True)
+        print(clean_text(line, lines=True), file=sys.stderr, flush=True)

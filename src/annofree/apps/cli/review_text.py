@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from annofree.io.text import clean_text
+
 if TYPE_CHECKING:
     from annofree.evaluation.review.rank import Review
 
@@ -19,7 +21,7 @@ def review_text(review: Review) -> str:
 
     lines = [f"the riskiest {len(review.worst)} of {review.pictures} pictures by {review.by} ({MEANINGS[review.by]}):"]
     for number, ranked in enumerate(review.worst[:_LISTED], 1):
-        name = "".join(c if c.isprintable() else "?" for c in str(ranked.answer.image["file_name"]))
+        name = clean_text(ranked.answer.image["file_name"])
         lines.append(f"{number:4} {ranked.risk:.2f} {name}: {'; '.join(list_reasons(ranked, review.by))}")
     lines += [f"... {len(review.worst) - _LISTED} more"] if len(review.worst) > _LISTED else []
     lines += [f"{len(review.unseen)} pictures could not be opened again"] if review.unseen else []

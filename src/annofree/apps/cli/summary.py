@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from annofree.apps.cli.eta import format_duration, format_seconds_each
+from annofree.io.text import clean_text
 
 __all__ = ["describe_timings", "pick_timings", "print_summary"]
 
@@ -23,7 +24,7 @@ def print_summary(
     if as_json:
         print(json.dumps(summary, indent=2))
     elif not quiet:
-        print(_told(summary, wanted, out, before))
+        print(clean_text(_told(summary, wanted, out, before), lines=True))
     raise typer.Exit(1 if summary["failed"] else 0)
 
 

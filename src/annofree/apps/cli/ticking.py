@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from annofree.apps.cli.eta import format_duration
+from annofree.io.text import clean_text
 
 if TYPE_CHECKING:
     from annofree.runs.clock import StageTimer
@@ -31,7 +32,7 @@ class Ticking:
     def say(self, text: str) -> None:
         """Print a line of its own."""
         with self._lock:
-            self._write(text, "\n")
+            self._write(clean_text(text), "\n")
 
     def stop(self, last: str = "") -> None:
         """Leave a last text on the line, or nothing; calls after the first do nothing."""

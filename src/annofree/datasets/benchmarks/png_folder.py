@@ -8,7 +8,7 @@ from pathlib import Path
 from annofree.datasets.benchmarks.semantic import Labels, SemanticDataset, SemanticSample, require_folder
 from annofree.errors import InputError
 from annofree.formats.label_maps import ClassList, read_label_map
-from annofree.io.images import SUFFIXES
+from annofree.io.image_files import SUFFIXES
 
 __all__ = ["open_png_folder"]
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from annofree.errors import InputError
 
-__all__ = ["MOST_DETECTIONS", "check_limit", "list_limits", "name_recall"]
+__all__ = ["MOST_DETECTIONS", "check_limit", "describe_crowded", "list_limits", "name_recall"]
 
 MOST_DETECTIONS = 10_000
 """The largest limit that is taken; LVIS has 300, SA-1B's papers 1,000."""
@@ -40,3 +44,20 @@ def name_recall(max_detections: int) -> str:
     ('AR100', 'AR@300')
     """
     return "AR100" if max_detections == 100 else f"AR@{max_detections}"
+
+
+def describe_crowded(rows: Sequence[Mapping[str, Any]], max_detections: int) -> str | None:
+    """Return a note where images have more true instances than detections count, which bounds AP and AR; else None.
+
+    >>> describe_crowded([{"image_id": 1, "category_id": 1}] * 3, 2)
+    '1 image has more than 2 true instances, up to 3, of which no more can be found: see --max-detections'
+    """
+    counts = Counter(row["image_id"] for row in rows if not row.get("iscrowd"))
+    crowded = sum(count > max_detections for count in counts.values())
+    if not crowded:
+        return None
+    has = "image has" if crowded == 1 else "images have"
+    return (
+        f"{crowded:,} {has} more than {max_detections} true instances, up to {max(counts.values()):,}, "
+        "of which no more can be found: see --max-detections"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
@@ -15,7 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from annofree.errors import InputError
+from annofree.evaluation.metrics.truth import find_id, index_ids
 from annofree.formats.coco import CocoFile
+from annofree.formats.values import read_size
+from annofree.io.text import read_text
 from annofree.ops.rle import compress_counts, fill_polygons
 from annofree.structures import RLE
 
@@ -38,6 +42,7 @@ Row = Mapping[str, Any]
 """One annotation as COCO writes it."""
 
 _SHOWN_IMAGES, _SHOWN_NAMES = 5, 100
+_FARTHEST = 1e9  # px, all coordinates of a polygon together; more is no polygon on an image
 
 
 def read_predictions(path: Path, truth: CocoFile, view: View = "class-aware") -> list[dict[str, Any]]:
@@ -45,13 +50,13 @@ def read_predictions(path: Path, truth: CocoFile, view: View = "class-aware") ->
 
     Raises InputError when it is neither, and for everything that ``match_predictions`` refuses.
     """
-    return match_predictions(truth, load_predictions(path), view)
+    return match_predictions(truth, load_predictions(path), view, as_in_file=True)
 
 
 def load_predictions(path: Path) -> CocoFile | list[dict[str, Any]]:
     """Read a prediction file as it is: a full COCO file, or the rows of a bare results list; InputError for anything else."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         bare = text.lstrip().startswith("[")
         rows = json.loads(text) if bare else []
     except OSError as problem:
@@ -67,13 +72,13 @@ def list_predicted_images(truth: CocoFile, predictions: CocoFile | Sequence[Row]
 
 
 def match_predictions(
-    truth: CocoFile, predictions: CocoFile | Sequence[Row], view: View = "class-aware"
+    truth: CocoFile, predictions: CocoFile | Sequence[Row], view: View = "class-aware", *, as_in_file: bool = False
 ) -> list[dict[str, Any]]:
     """Return the predictions as rows whose ``image_id`` and ``category_id`` are the truth's.
 
-    A CocoFile is matched by ``name_file``, else by its last part where that is unique in the truth, and by category
-    name in any case; a sequence of rows already has the truth's ids.  The class-agnostic view leaves categories as they
-    are, whatever they are called.
+    A CocoFile is matched by ``file_name``, else by its last part where that is unique in the truth, and by category
+    name in any case; a sequence of rows already has the truth's ids, or with ``as_in_file`` those that the truth had in its
+    file.  The class-agnostic view leaves categories as they are, whatever they are called.
 
     Raises InputError for an image or a name that the truth does not have, for a row that points nowhere, and for a row
     without a finite ``score``.
@@ -91,12 +96,11 @@ def match_predictions(
         classes = {} if view == "class-agnostic" else _matched_names(truth, predictions)
     else:
         rows = predictions
-        images = {image["id"]: image["id"] for image in truth.images}
-        classes = {category["id"]: category["id"] for category in truth.categories}
+        images, classes = (index_ids(*rows, as_in_file) for rows in ((truth.images, "image"), (truth.categories, "class")))
     return [_matched_row(row, number, images, None if view == "class-agnostic" else classes) for number, row in enumerate(rows)]
 
 
-def _matched_row(row: Row, number: int, images: Mapping[int, int], classes: Mapping[int, int] | None) -> dict[str, Any]:
+def _matched_row(row: Row, number: int, images: Mapping[str, int], classes: Mapping[str, int] | None) -> dict[str, Any]:
     if not isinstance(row, Mapping):
         raise InputError(f"expected prediction {number} as a COCO annotation, got {type(row).__name__}")
     score = row.get("score")
@@ -104,53 +108,64 @@ def _matched_row(row: Row, number: int, images: Mapping[int, int], classes: Mapp
         raise InputError(
             f"expected every prediction with a finite score, got {score!r} for prediction {number}; is it a truth file?"
         )
-    if row.get("image_id") not in images:
+    image, category = find_id(images, row.get("image_id")), find_id(classes or {}, row.get("category_id"))
+    if image is None:
         raise InputError(f"prediction {number} is of image_id {row.get('image_id')!r}, expected one of {_few(images)}")
     if classes is None:
-        return {"category_id": 1, **row, "image_id": images[row["image_id"]]}
-    if row.get("category_id") not in classes:
+        return {"category_id": 1, **row, "image_id": image}
+    if category is None:
         raise InputError(f"prediction {number} has category_id {row.get('category_id')!r}, expected one of {_few(classes)}")
-    return {**row, "image_id": images[row["image_id"]], "category_id": classes[row["category_id"]]}
+    return {**row, "image_id": image, "category_id": category}
 
 
-def _few(ids: Mapping[int, int]) -> str:
+def _few(ids: Mapping[str, int]) -> str:
     return ", ".join(map(str, list(ids)[:10])) + (f" ... ({len(ids)} in all)" if len(ids) > 10 else "") or "none"
 
 
-def _matched_images(truth: CocoFile, predictions: CocoFile) -> dict[int, int]:
-    """Prediction image id -> truth image id."""
-    whole = {image["file_name"]: image["id"] for image in truth.images}
+def _matched_images(truth: CocoFile, predictions: CocoFile) -> dict[str, int]:
+    """Prediction image id, as it is looked up by -> truth image id."""
+    whole = {_file_name(image): image["id"] for image in truth.images}
     counts = Counter(_last_part(name) for name in whole)
     last = {_last_part(name): id_ for name, id_ in whole.items() if counts[_last_part(name)] == 1}
-    found = {
-        image["id"]: (name := image["file_name"], whole.get(name, last.get(_last_part(name)))) for image in predictions.images
-    }
-    unknown = [name for name, id_ in found.values() if id_ is None]
+    own = index_ids(predictions.images, "image of the predictions")
+    named = [_file_name(image) for image in predictions.images]
+    found = [whole.get(name, last.get(_last_part(name))) for name in named]
+    unknown = [name for name, id_ in zip(named, found, strict=True) if id_ is None]
     if unknown:
         raise _not_in_truth("pictures", unknown, list(whole), _SHOWN_IMAGES)
-    matched = {own: id_ for own, (_, id_) in found.items() if id_ is not None}
-    doubled = {id_ for id_, count in Counter(matched.values()).items() if count > 1}
+    doubled = {id_ for id_, count in Counter(found).items() if count > 1}
     if doubled:
-        names = [name for name, id_ in found.values() if id_ in doubled]
+        names = [name for name, id_ in zip(named, found, strict=True) if id_ in doubled]
         raise InputError(
             f"expected each picture once, but several are the same one in the truth: {_quoted(names, _SHOWN_IMAGES)}"
         )
-    return matched
+    return {key: id_ for key, id_ in zip(own, found, strict=True) if id_ is not None}
+
+
+def _file_name(image: Row) -> str:
+    """The name of an image with forward slashes, in one Unicode form."""
+    return unicodedata.normalize("NFC", str(image.get("file_name", "")).replace("\\", "/"))
 
 
 def _last_part(file_name: str) -> str:
-    return file_name.replace("\\", "/").rpartition("/")[2]
+    return file_name.rpartition("/")[2]
 
 
-def _matched_names(truth: CocoFile, predictions: CocoFile) -> dict[int, int]:
-    """Prediction category id -> truth category id."""
-    exact = {category["name"]: category["id"] for category in truth.categories}
+def _matched_names(truth: CocoFile, predictions: CocoFile) -> dict[str, int]:
+    """Prediction category id, as it is looked up by -> truth category id."""
+    exact = {_class_name(category): category["id"] for category in truth.categories}
     folded = {name.casefold(): id_ for name, id_ in exact.items()}
-    found = {c["id"]: exact.get(c["name"], folded.get(c["name"].casefold())) for c in predictions.categories}
-    unknown = [category["name"] for category in predictions.categories if found[category["id"]] is None]
+    own = index_ids(predictions.categories, "class of the predictions")
+    named = [_class_name(category) for category in predictions.categories]
+    found = [exact.get(name, folded.get(name.casefold())) for name in named]
+    unknown = [name for name, id_ in zip(named, found, strict=True) if id_ is None]
     if unknown:
         raise _not_in_truth("class names", unknown, list(exact), _SHOWN_NAMES)
-    return {own: id_ for own, id_ in found.items() if id_ is not None}
+    return {key: id_ for key, id_ in zip(own, found, strict=True) if id_ is not None}
+
+
+def _class_name(category: Row) -> str:
+    return str(category.get("name", "")).strip()
 
 
 def _not_in_truth(kind: str, unknown: Sequence[str], known: Sequence[str], shown: int) -> InputError:
@@ -185,10 +200,17 @@ def read_image_sizes(truth: CocoFile, image_ids: Collection[int] | None = None) 
     if unknown:
         raise InputError(f"expected image ids of the truth, got {len(unknown)} that it does not have: {unknown[:10]}")
     chosen = {id_: image for id_, image in known.items() if id_ in asked}
-    absent = [str(image.get("file_name", id_)) for id_, image in chosen.items() if not {"height", "width"} <= image.keys()]
+    absent = [
+        str(image.get("file_name", id_))
+        for id_, image in chosen.items()
+        if image.get("height") is None or image.get("width") is None
+    ]
     if absent:
         raise InputError(f"expected height and width of every picture in the truth; none for {_quoted(absent, _SHOWN_IMAGES)}")
-    return {id_: (int(image["height"]), int(image["width"])) for id_, image in chosen.items()}
+    return {
+        id_: read_size(image["height"], image["width"], f"the truth, picture {image.get('file_name', id_)}")
+        for id_, image in chosen.items()
+    }
 
 
 def read_mask_rle(row: Row, size: tuple[int, int]) -> RLE:
@@ -206,23 +228,37 @@ def read_mask_rle(row: Row, size: tuple[int, int]) -> RLE:
             f"expected a segmentation in every annotation, none in one of image {row.get('image_id')}; score boxes instead?"
         )
     if isinstance(drawn, list):
-        return _filled(drawn, row, size)
+        return _filled(drawn if isinstance(drawn[0], list) else [drawn], row, size)
     if not isinstance(drawn, Mapping) or not {"size", "counts"} <= drawn.keys():
         raise _broken(row, f"got {type(drawn).__name__}")
-    if tuple(drawn["size"]) != size:
-        raise InputError(f"expected masks of {size} (H, W) for image {row.get('image_id')}, got one of {tuple(drawn['size'])}")
+    if not isinstance(drawn["size"], list | tuple) or tuple(drawn["size"]) != size:
+        raise InputError(f"expected masks of {size} (H, W) for image {row.get('image_id')}, got one of {_size(drawn['size'])}")
     counts = drawn["counts"]
-    if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
-        raise _broken(row, f"got run lengths of {sum(counts)} px on an image of {size[0] * size[1]}")
+    if isinstance(counts, list):
+        counts = _whole_counts(counts, row, size)
     if not isinstance(counts, list | str | bytes):
         raise _broken(row, f"got {type(counts).__name__} as run lengths")
     return compress_counts(counts, size) if isinstance(counts, list) else dict(drawn)
 
 
+def _size(given: Any) -> str:
+    return str(tuple(given) if isinstance(given, list) else given)[:40]
+
+
+def _whole_counts(counts: Sequence[Any], row: Row, size: tuple[int, int]) -> list[int]:
+    """Plain run lengths, which may be written as 8.0."""
+    if not all(isinstance(n, int | float) and n >= 0 and n == n // 1 for n in counts):
+        raise _broken(row, f"got run lengths such as {str(list(counts))[:40]}")
+    whole = [int(n) for n in counts]
+    if sum(whole) != size[0] * size[1]:
+        raise _broken(row, f"got run lengths of {sum(whole)} px on an image of {size[0] * size[1]}")
+    return whole
+
+
 def _filled(polygons: Sequence[Any], row: Row, size: tuple[int, int]) -> RLE:
     """Draw polygons; where the first has four numbers the COCO API would take all for boxes, and what is none would end it."""
     try:
-        fit = len(polygons[0]) > 4 and all(math.isfinite(sum(points)) for points in polygons)
+        fit = len(polygons[0]) > 4 and all(sum(map(abs, points)) < _FARTHEST for points in polygons)
     except TypeError:
         fit = False
     if not fit:

@@ -15,6 +15,7 @@ from annofree.evaluation.metrics.oracles import Fix, OracleSplit
 from annofree.evaluation.metrics.separation import Separation
 from annofree.evaluation.metrics.shapes import IouType
 from annofree.evaluation.predict_instances import Score
+from annofree.io.text import clean_text
 
 __all__ = [
     "ORACLE_HEADS",
@@ -49,7 +50,7 @@ def as_table(rows: Mapping[str, InstanceScores], title: str) -> Table:
         table.add_column(heading, justify="right")
     for name, scores in rows.items():
         values = [_percent(getattr(scores, field)) for field in columns]
-        table.add_row(name, *values, *map(str, (scores.n_images, scores.n_truth, scores.n_predictions)))
+        table.add_row(clean_text(name), *values, *map(str, (scores.n_images, scores.n_truth, scores.n_predictions)))
     return table
 
 

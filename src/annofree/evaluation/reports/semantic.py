@@ -11,6 +11,7 @@ from rich.table import Table
 
 from annofree.evaluation.metrics.confusion import Confusion, Counts
 from annofree.evaluation.metrics.semantic import SemanticScores
+from annofree.io.text import clean_text
 
 __all__ = ["as_class_table", "as_semantic_table", "draw_confusion"]
 
@@ -36,7 +37,7 @@ def as_semantic_table(rows: Mapping[str, SemanticScores], title: str) -> Table:
         table.add_column(heading, justify="right")
     for name, scores in rows.items():
         values = [_percent(getattr(scores, column)) for column in _COLUMNS]
-        table.add_row(name, *values, str(scores.n_true_classes), str(scores.n_images))
+        table.add_row(clean_text(name), *values, str(scores.n_true_classes), str(scores.n_images))
     return table
 
 
@@ -48,7 +49,7 @@ def as_class_table(scores: SemanticScores, title: str) -> Table:
         table.add_column(heading, justify="right")
     found = {name: iou for name, iou in scores.iou.items() if iou is not None}
     for name in sorted(found, key=lambda n: -found[n]):
-        table.add_row(name, *(_percent(v[name]) for v in (scores.iou, scores.accuracy, scores.iou_per_image)))
+        table.add_row(clean_text(name), *(_percent(v[name]) for v in (scores.iou, scores.accuracy, scores.iou_per_image)))
     return table
 
 

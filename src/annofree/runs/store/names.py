@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import PurePosixPath
+
+from annofree.io.text import encode_name
 
 __all__ = ["ResultName", "ResultNames"]
 
@@ -61,7 +62,7 @@ def _plain(id_: str) -> ResultName:
 
 def _readable(id_: str) -> str:
     """A name that is not valid Unicode cannot stand in a JSON file."""
-    return os.fsencode(id_).decode("utf-8", "replace")
+    return encode_name(id_)
 
 
 def _candidates(name: PurePosixPath) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from annofree.apps.cli.options.common import RunFolder
 from annofree.apps.cli.options.files import Format, ImageRoot, Images, NewFolder
 from annofree.apps.cli.progress import show_progress
+from annofree.io.text import clean_text
 from annofree.pipelines import export as pipeline
 
 __all__ = ["export"]
@@ -19,4 +20,10 @@ def export(run: RunFolder, format_: Format, out: NewFolder, images: Images = "no
     """
     with show_progress("images written and read back") as show:
         report = pipeline.export(run, out, format=format_, images=images, image_root=image_root, callbacks=show.callbacks)
-    print(f"{report.as_table()}\nwritten: {out}")
+    print(
+        clean_text(
+            f"{report.as_table()}\
+written: {out}",
+            lines=True,
+        )
+    )

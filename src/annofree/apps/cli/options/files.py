@@ -23,6 +23,7 @@ __all__ = [
     "RunImages",
     "Sheets",
     "Shown",
+    "SkipUnsupported",
     "Source",
     "To",
 ]
@@ -44,6 +45,13 @@ Images = Annotated[
 ImageRoot = Annotated[
     Path | None,
     typer.Option(help="The folder of the images; needed to copy or link them, and for image sizes from YOLO."),
+]
+SkipUnsupported = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unsupported",
+        help="Pass over objects that cannot be read, such as circles, and name each in the report; else they are refused.",
+    ),
 ]
 RunFolders = Annotated[list[Path], typer.Argument(help="The folders of all shards.", metavar="RUN", show_default=False)]
 ReportFolder = Annotated[

@@ -49,6 +49,7 @@ def test_ids_of_any_type_and_names_with_blanks(image: Any, category: Any, bare: 
     [
         ({"image_id": 5}, "image_id 5, which is not among its 2 images"),
         ({"area": float("nan")}, "area of annotation 0"),
+        ({"iscrowd": 1e308}, "iscrowd of annotation 0 of the truth as 0 or 1"),
         ({"segmentation": {"size": [30, 40], "counts": "5"}}, "add up to 30 x 40 pixels in annotation 0 of the truth, got 5"),
         ({"segmentation": {"size": [30, 40], "counts": "b'5'"}}, "run lengths in annotation 0"),
     ],

@@ -284,3 +284,10 @@ def test_text_of_any_encoding_is_read(encoding: str, tmp_path: Path) -> None:
         read("voc", tmp_path / "voc")
     place = write(tmp_path / "a.json", json.dumps(coco()).encode(encoding))
     assert len(read("coco", place).annotations) == 1
+
+
+def test_half_signs_are_refused_where_a_file_cannot_be_named_so(tmp_path: Path) -> None:
+    file = read_coco(tmp_path, coco(images=[coco()["images"][0] | {"file_name": "\ud800.jpg"}]))
+    with pytest.raises(InputError, match="rename it"):
+        export(file, "yolo-seg", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

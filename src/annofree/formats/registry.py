@@ -170,6 +170,8 @@ def export(
             report.pictures_renamed = {old: new for old, new in zip(before, now, strict=True) if old != new}
             report.write(folder / _REPORT)
             folder.replace(out)
+    except UnicodeEncodeError as problem:
+        raise InputError(f"expected names that {format_.about} can hold, got {problem.object!r:.120}; rename it") from None
     except OSError as problem:
         raise InputError(f"{format_.about} cannot be written to {out}: {problem.strerror}; nothing was written") from None
     return report

@@ -172,8 +172,6 @@ def _listed(folder: Path, passed: PassedOver) -> Iterator[tuple[str, tuple[int, 
             raise InputError(f"expected names of pictures below the data set in {folder / _IMAGES}, got {row['file_name']!r}")
         labels = folder / LABELS / name.with_suffix(".txt")
         used.add(labels)
-        if not labels.is_file():
-            passed.note(labels, "", "no label file, so nothing is known to be in its picture", "label files")
         yield str(name), read_size(row["height"], row["width"], f"{folder / _IMAGES}, {name}"), labels
     note_labels_alone(used, passed)
 
@@ -204,8 +202,12 @@ class _LineReader:
     passed: PassedOver
 
     def read_things(self, labels: Path, size: tuple[int, int]) -> Iterator[Annotation]:
-        """What a label file says; where there is none, nothing is in the image."""
-        text = read_text(labels) if labels.is_file() else ""
+        """What a label file says; one that is not there is told of."""
+        try:
+            text = read_text(labels)
+        except FileNotFoundError:
+            self.passed.note(labels, "", "no label file, so nothing is known to be in its picture", "label files")
+            return
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():
                 try:

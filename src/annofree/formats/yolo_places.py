@@ -113,7 +113,6 @@ class Sources:
             self.used.add(labels)
         else:
             self.absent += 1
-            self.passed.note(labels, "", "no label file, so nothing is known to be in its picture", "label files")
 
 
 def _normal(place: Path) -> Path:

@@ -43,6 +43,8 @@ def check_truth(truth: CocoFile) -> CocoFile:
         for key in ("area", "iscrowd"):
             if not _is_number(row.get(key)):
                 raise InputError(f"expected {key} of annotation {number} of the truth as a number, got {row[key]!r}")
+        if row.get("iscrowd") not in (None, 0, 1):
+            raise InputError(f"expected iscrowd of annotation {number} of the truth as 0 or 1, got {row['iscrowd']!r}")
         given = {key: ids[_key(row[key])] for key, ids in known.items()}
         rows.append(row if all(row[key] is value or row[key] == value for key, value in given.items()) else {**row, **given})
     return CocoFile(images, categories, rows, truth.info)

@@ -28,7 +28,7 @@ def refusal(*arguments: object) -> str:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """The paper world's images and truth, and answers that lack all of the first class."""
+    """The paper world's pictures and truth, and answers that lack all of the first class."""
     file, ids = CocoFile.with_categories(dict(enumerate(NAMES, 1))), range(1, len(NAMES) + 1)
     for number, scene in enumerate(draw_paper_scenes()):
         PIL.Image.fromarray(scene.image.pixels).save(tmp_path / f"{number}.png")
@@ -91,8 +91,8 @@ def test_the_split_of_coco_leaves_fifteen_classes_and_their_pictures_out(tmp_pat
 def test_wrong_calls_are_refused(world: Path) -> None:
     given = ("--truth", world / "truth.json", "--predictions", world / "said.json")
     assert "unknown category 'zebra'" in refusal(*given, "--novel", "zebra")
-    assert "--images with --page" in refusal(*given, "--pictures", world)
-    assert "check --images" in refusal(*given, "--page", world / "page", "--pictures", world / "none")
+    assert "--pictures with --page" in refusal(*given, "--pictures", world)
+    assert "check --pictures" in refusal(*given, "--page", world / "page", "--pictures", world / "none")
     assert "new or empty folder" in refusal(*given, "--page", world)
     for option in (("--novel", "cat"), ("--per-class",), ("--page", world / "page")):
         assert f"no {option[0]} with --task semantic" in refusal(*given, "--task", "semantic", *option)

@@ -96,7 +96,7 @@ def files_in(folder: Path) -> set[str]:
 
 
 def results(endings: Sequence[str]) -> set[str]:
-    """One file an image for each of ``overlays/*.jpg``, ..."""
+    """One file a picture for each of ``overlays/*.jpg``, ..."""
     return {e.replace("*", place.removesuffix(".png")) for e in endings for place in SCENES}
 
 
@@ -362,7 +362,7 @@ def test_a_picture_on_which_the_label_map_fails_is_named(
         return semantic(self, image, classes)
 
     monkeypatch.setattr(ClipDiy, "semantic", failing)
-    (photos / "broken.png").write_bytes(b"no image")
+    (photos / "broken.png").write_bytes(b"no picture")
     out = tmp_path / "out"
     said = cli("segment", photos, "--classes", ALL, "--task", EVERYTHING, "--stuff", "tree", "--json", "--out", out)
     assert said.code == 1

@@ -1,4 +1,4 @@
-"""Mask2Former beside transformers' whole model and a written-out loop; on empty, odd and padded images; learned, stored."""
+"""Mask2Former beside transformers' whole model and a written-out loop; on empty, odd and padded pictures; learned, stored."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -295,7 +295,7 @@ def test_the_whole_name_is_preferred_to_its_last_part() -> None:
     truth = CocoFile.with_categories(NAMES)
     truth.add_image("a/1.jpg", SIZE), truth.add_image("b/1.jpg", SIZE)
     assert match_predictions(truth, file_of(square(0, score=1), file_name="b/1.jpg"))[0]["image_id"] == 2
-    with pytest.raises(InputError, match=r"images that the truth does not have: 'c/1\.jpg'"):
+    with pytest.raises(InputError, match=r"pictures that the truth does not have: 'c/1\.jpg'"):
         match_predictions(truth, file_of(square(0, score=1), file_name="c/1.jpg"))
 
 

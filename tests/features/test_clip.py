@@ -51,10 +51,10 @@ def using(tmp_path: Path) -> Callable[..., Clip]:
 
 
 def picture(size: tuple[int, int], seed: int = 0) -> Image:
-    """A smooth, colourful image, so that resizing it is no lottery."""
+    """A smooth, colourful picture, so that resizing it is no lottery."""
     coarse = torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(seed))
     smooth = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)[0]
-    return Image((255 * smooth).permute(1, 2, 0).contiguous().numpy().astype(np.uint8), f"image-{seed}")
+    return Image((255 * smooth).permute(1, 2, 0).contiguous().numpy().astype(np.uint8), f"picture-{seed}")
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -144,7 +144,7 @@ class TestBoundaries:
         gray = Image(np.full((50, 80, 3), 90, np.uint8))
 
         def spread(margin: int) -> tuple[Tensor, Tensor]:
-            """The cells of a flat image, which should all be alike, and the middle one."""
+            """The cells of a flat picture, which should all be alike, and the middle one."""
             (found,) = using(boundary_side=128, boundary_shifts=1, margin=margin).encode_boundaries([gray])
             _, h, w = found.values.shape
             return found.values, found.values[:, h // 2, w // 2, None, None].expand_as(found.values)

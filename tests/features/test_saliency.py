@@ -24,7 +24,7 @@ from annofree.testing.tolerances import assert_close
 
 
 class Noise:
-    """Keys (12, h, w) and attention (3, h, w) of patches of 4 px at random, the image padded to whole ones."""
+    """Keys (12, h, w) and attention (3, h, w) of patches of 4 px at random, the picture padded to whole ones."""
 
     heads, patch = 3, 4
     provenance: dict[str, Any] = {"name": "noise"}  # noqa: RUF012

@@ -281,7 +281,7 @@ def test_pictures_are_prepared_as_the_folder_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"size": {"height": 32, "width": 64}}, r"expected images of 64 px, the model's square, but .* says \[32, 64\]"),
+        ({"size": {"height": 32, "width": 64}}, r"expected pictures of 64 px, the model's square, but .* says \[32, 64\]"),
         ({"resample": 3}, "resizes bilinearly"),
         ({"do_normalize": False}, "normalises"),
     ],

@@ -156,7 +156,7 @@ class TestResNetTower:
         assert found.shape == (2, 24, 2, 7) and torch.isfinite(found).all()
 
     def test_attention_asks_by_each_token_as_the_mean_asks_in_the_pool(self, resnet: ResNetTower) -> None:
-        """A cell whose token equals the mean token is pooled as the image is."""
+        """A cell whose token equals the mean token is pooled as the picture is."""
         tower = ResNetTower(copy.deepcopy(resnet.visual))
         tower.visual.attnpool.positional_embedding.data[:] = tower.visual.attnpool.positional_embedding[0].clone()
         x = random(1, 3, 32, 32)

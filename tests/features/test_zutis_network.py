@@ -56,7 +56,7 @@ def on_meta(config: ZutisConfig) -> ZutisNetwork:
 
 
 def picture(size: tuple[int, int], seed: int = 0) -> Image:
-    return Image(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8), f"image-{seed}")
+    return Image(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8), f"picture-{seed}")
 
 
 # Sizes
@@ -266,7 +266,7 @@ def test_sizes_that_make_no_network(changes: dict[str, Any], message: str) -> No
 
 
 def assert_same(one: ZutisNetwork, other: ZutisNetwork, kept: torch.dtype = torch.float32) -> None:
-    """All weights of ``other`` are those of ``one`` as they were ``kept``, and so is what it says of an image."""
+    """All weights of ``other`` are those of ``one`` as they were ``kept``, and so is what it says of a picture."""
     weights = other.state_dict()
     assert all(torch.equal(weights[name], value.to(kept).float()) for name, value in one.state_dict().items())
     with torch.inference_mode():

@@ -71,7 +71,7 @@ def test_an_absent_label_file_is_no_empty_one(tmp_path: Path) -> None:
     assert sum(len(image.things) for image in list_images(read("yolo-det", tmp_path, None, passed))) == 1
     assert passed.losses == ["1 files passed over when reading", "1 label files passed over when reading"]
     (tmp_path / "labels").rename(tmp_path / "label")
-    with pytest.raises(InputError, match=r"label files for the 3 images .* there are none"):
+    with pytest.raises(InputError, match=r"label files for the 3 pictures .* there are none"):
         read("yolo-det", tmp_path)
 
 

@@ -30,7 +30,7 @@ def pictures(folder: Path, count: int, broken: Sequence[int] = (), odd: Sequence
         path = folder / f"{i:02}.png"
         PIL.Image.fromarray(rng.integers(0, 256, (4, 13 if i in odd else 5, 3), np.uint8)).save(path)
         if i in broken:
-            path.write_bytes(b"no image")
+            path.write_bytes(b"no picture")
     return folder
 
 
@@ -310,7 +310,7 @@ def test_an_image_that_changed_is_embedded_again(tmp_path: Path) -> None:
 
 def test_an_index_into_its_own_images_and_two_at_a_time_are_refused(tmp_path: Path) -> None:
     photos = pictures(tmp_path / "photos", 3)
-    with pytest.raises(InputError, match="which has the images; choose another --out"):
+    with pytest.raises(InputError, match="which has the pictures; choose another --out"):
         build_index(Source([photos]), photos, Colors())
     (tmp_path / "out").mkdir()
     held = acquire_lock(tmp_path / "out" / "lock", "taken")

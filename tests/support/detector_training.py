@@ -1,4 +1,4 @@
-"""Labeled images of squares, and a recipe that trains a detector on them within a second."""
+"""Labeled pictures of squares, and a recipe that trains a detector on them within a second."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("dog", "cat", "cup")
 COLORS = ((200, 40, 40), (40, 200, 40), (40, 40, 200))
 TOML = """
 labels = "labels.json"
-images = "images"
+images = "pictures"
 out = "out"
 steps = 6
 batch = 2
@@ -53,7 +53,7 @@ copy_paste = 0.5
 
 
 def write_labels(folder: Path, info: Mapping[str, Any] | None = None) -> None:
-    """Six images of two squares each, in the colours of their names."""
+    """Six pictures of two squares each, in the colours of their names."""
     rng, file = np.random.default_rng(0), CocoFile.with_categories(dict(enumerate(NAMES, 1)))
     (folder / "pictures").mkdir(parents=True)
     for n in range(6):

@@ -32,7 +32,7 @@ OFFICIAL = replace(VARIANTS["official"], crop=SIDE)
 NAMES = ("dog", "cat", "cup")
 SIZES = {"a": (40, 24), "b": (20, 50), "c": (64, 64), "d": (9, 13), "e": (33, 47), "f": (12, 12), "g": (30, 30)}
 MEMBERS = {"dog": "abc", "cat": "cdg", "cup": "ef"}
-"""c is the image of a dog and of a cat; g is without an object."""
+"""c is the picture of a dog and of a cat; g is without an object."""
 
 
 def rle(mask: BoolArray) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def masks() -> dict[str, PseudoMask]:
 
 
 def obvious_window(archive: Archive, masks: dict[str, PseudoMask], draw: ImageDraw, side: int) -> tuple[Any, Any, Any]:
-    """Colours (S, S, 3), the object and the padding (S, S): scaled, padded, cropped and mirrored as whole images."""
+    """Colours (S, S, 3), the object and the padding (S, S): scaled, padded, cropped and mirrored as whole pictures."""
     pixels, mask = archive.open(draw.id).pixels, decode_rle(masks[draw.id].rle)
     height, width = mask.shape
     h, w = max(1, int(draw.scale * height)), max(1, int(draw.scale * width))
@@ -352,7 +352,7 @@ def test_pictures_without_an_object_are_left_out(archive: Archive, masks: dict[s
     ("members", "why"),
     [
         ("", "'cup' to make scenes of, but its archive is empty"),
-        ("g", "'cup' .* none of its 1 images has a mask that is not"),
+        ("g", "'cup' .* none of its 1 pictures has a mask that is not"),
     ],
 )
 def test_a_class_without_a_picture_is_named(

@@ -141,7 +141,7 @@ def test_an_earlier_round_is_merged_in(run: Path, photos: Path, tmp_path: Path) 
 def test_an_earlier_round_of_other_pictures(run: Path, photos: Path, tmp_path: Path) -> None:
     select_labels(run, tmp_path / "first")
     second = write_run(tmp_path / "again", IMAGES, tmp_path)
-    with pytest.raises(InputError, match="expected earlier labels of the images in"):
+    with pytest.raises(InputError, match="expected earlier labels of the pictures in"):
         select_labels(second, tmp_path / "second", earlier=tmp_path / "first")
     assert select_labels(second, tmp_path / "second", images=photos, earlier=tmp_path / "first")["counts"]["earlier"] == 0
 
@@ -163,7 +163,7 @@ def test_annotations_out_of_order(run: Path, tmp_path: Path) -> None:
     file: dict[str, Any] = json.loads((run / "annotations.json").read_text())
     file["annotations"].reverse()
     (run / "annotations.json").write_text(json.dumps(file))
-    with pytest.raises(InputError, match="image by image"):
+    with pytest.raises(InputError, match="picture by picture"):
         select_labels(run, tmp_path / "out")
 
 

@@ -1,4 +1,4 @@
-"""SelfMask's pseudo-labels: images whose thing can be seen, sources that disagree, and the parts that a vote is made of."""
+"""SelfMask's pseudo-labels: pictures whose thing can be seen, sources that disagree, and the parts that a vote is made of."""
 
 from __future__ import annotations
 

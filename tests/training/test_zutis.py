@@ -81,7 +81,7 @@ def test_a_few_steps_write_a_folder_that_segments(home: Path, trained: Path) -> 
 def test_the_card_says_what_it_is_and_the_origins_name_no_place_on_this_machine(home: Path, trained: Path) -> None:
     card = Card.read(trained)
     assert (card.kind, card.tier, card.world, card.licence) == ("segmenter", "S1", "emoji", "unknown")
-    assert "9 images, retrieved for 3 names, masks by selfmask" in card.trained_on
+    assert "9 pictures, retrieved for 3 names, masks by selfmask" in card.trained_on
     assert card.figures["training steps"] == 6 and card.figures["training scenes"] == 12
     last = curve(trained)[-1]
     for name in ("cross-entropy", "dice", "bce"):
@@ -259,7 +259,7 @@ def test_what_an_archive_lacks_is_told_with_the_command_that_makes_it(home: Path
     recipe = recipe_of(home, tmp_path / "out")
     shutil.copytree(home / "archive", tmp_path / "bare")
     (tmp_path / "bare" / "masks.jsonl").unlink()
-    with pytest.raises(InputError, match=r"expected masks of the images in .*bare, got none; run `annofree mask .*bare`"):
+    with pytest.raises(InputError, match=r"expected masks of the pictures in .*bare, got none; run `annofree mask .*bare`"):
         read_archive(replace(recipe, archive=tmp_path / "bare"))
     write_archive(tmp_path / "half", masked=("dog", "cup"))
     with pytest.raises(InputError, match=r"got none that shows something of 'cat'; run `annofree mask .*half` to its end"):

@@ -47,7 +47,7 @@ Answers = Sequence[npt.NDArray[Any]]
 class Agreement:
     """The largest differences between a file's outputs and the network's: boxes in px, scores, masks.
 
-    Measured over ``answers`` in ``images``; infinite if one side lacks a detection.
+    Measured over ``answers`` in ``pictures``; infinite if one side lacks a detection.
     """
 
     pictures: int = 0
@@ -66,7 +66,7 @@ class Agreement:
 
     def __str__(self) -> str:
         told = ", ".join(f"{name} {value:.1g} (at most {TOLERANCE[name]:g})" for name, value in self.differences.items())
-        return f"{self.answers} answers in {self.pictures} images, largest differences: {told}"
+        return f"{self.answers} answers in {self.pictures} pictures, largest differences: {told}"
 
 
 def export_onnx(
@@ -74,7 +74,7 @@ def export_onnx(
 ) -> Agreement:
     """Write a detector to an ONNX file that takes images of any size, and say how well it agrees with PyTorch.
 
-    ``images`` (3, H, W) float in 0 .. 1 of several sizes are the test inputs; ``about`` (license, name, version ...) goes
+    ``pictures`` (3, H, W) float in 0 .. 1 of several sizes are the test inputs; ``about`` (license, name, version ...) goes
     into the metadata.  Nothing is written if outputs differ by more than ``TOLERANCE``.
 
     Raises InputError for a Mask2Former, whose attention cannot be exported for more than one size, for a network that is in

@@ -2,7 +2,7 @@
 
 OUT
 ├── data.yaml        names by index, which folder to train on
-├── images.json    file names and sizes, for the label files say neither (no part of YOLO)
+├── pictures.json    file names and sizes, for the label files say neither (no part of YOLO)
 ├── images/train/    images, where they are copied or linked
 └── labels/train/    a.txt for a.jpg, empty where nothing is in the image
 
@@ -61,7 +61,7 @@ def _write(file: AnnotatedImages, out: Path, numbers: Line) -> None:
 
 
 def _written(file: AnnotatedImages, names: Sequence[str], out: Path, numbers: Line) -> Iterator[dict[str, Any]]:
-    """Write the label files, and return their entries for ``images.json``."""
+    """Write the label files, and return their entries for ``pictures.json``."""
     for image in file:
         lines = [_line(names.index(t.name), numbers(t, image.size)) for t in image.things]
         text = "".join(line for line in lines if line)
@@ -103,14 +103,14 @@ def _polygon(thing: Annotation, size: tuple[int, int]) -> Sequence[float] | None
 def _yaml(names: Sequence[str]) -> str:
     """Write names as quoted strings, which JSON's are: no YAML takes "no", "1e3" or "null" for something else then."""
     listed = "".join(f"  {k}: {json.dumps(name, ensure_ascii=False)}\n" for k, name in enumerate(names))
-    about = "# There is no split: point val to other images before you trust a score.\n"
+    about = "# There is no split: point val to other pictures before you trust a score.\n"
     return f"{about}train: {IMAGES}\nval: {IMAGES}\nnames:\n{listed}"
 
 
 def read_yolo(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:
     """Read a detection, segmentation or pose dataset: its ``data.yaml`` or the folder with it.
 
-    Sizes come from ``images.json``, else from the images, in ``images`` or where data.yaml says; a number after the last is
+    Sizes come from ``pictures.json``, else from the images, in ``images`` or where data.yaml says; a number after the last is
     the confidence, and of poses the boxes are read.  ``passed`` is told of label files that are not there, and of those without
     an image.  Raises InputError where no label file is found, and for lines that cannot be read.
     """
@@ -164,12 +164,12 @@ def _pose_numbers(shape: Any, place: Path) -> int:
 
 
 def _listed(folder: Path, passed: PassedOver) -> Iterator[tuple[str, tuple[int, int], Path]]:
-    """What ``images.json`` lists: name, size and label file."""
+    """What ``pictures.json`` lists: name, size and label file."""
     used: set[Path] = set()
     for row in stream_list(folder / _IMAGES):
         name = PurePosixPath(row["file_name"])
         if name.is_absolute() or ".." in name.parts:
-            raise InputError(f"expected names of images below the data set in {folder / _IMAGES}, got {row['file_name']!r}")
+            raise InputError(f"expected names of pictures below the data set in {folder / _IMAGES}, got {row['file_name']!r}")
         labels = folder / LABELS / name.with_suffix(".txt")
         used.add(labels)
         yield str(name), read_size(row["height"], row["width"], f"{folder / _IMAGES}, {name}"), labels
@@ -188,7 +188,7 @@ def _found(
     note_labels_alone(sources.used, passed)
     if not sources.used:
         raise InputError(
-            f"expected label files for the {sources.absent} images of {place}, and there are none, such as {such}; "
+            f"expected label files for the {sources.absent} pictures of {place}, and there are none, such as {such}; "
             "they stand where the last folder called images is called labels"
         )
 
@@ -206,7 +206,7 @@ class _LineReader:
         try:
             text = read_text(labels)
         except FileNotFoundError:
-            self.passed.note(labels, "", "no label file, so nothing is known to be in its image", "label files")
+            self.passed.note(labels, "", "no label file, so nothing is known to be in its picture", "label files")
             return
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():

@@ -44,7 +44,7 @@ class Sources:
         found = dict(self._found())
         if not found:
             raise InputError(
-                f"expected images where {self.place} says, {self._named()}, and there are none; "
+                f"expected pictures where {self.place} says, {self._named()}, and there are none; "
                 "give --image-root if they are elsewhere"
             )
         root = self._root(found)
@@ -142,7 +142,7 @@ def _list_images(root: Path, bases: list[Path], passed: PassedOver) -> Iterator[
             if place.suffix.lower() in SUFFIXES:
                 yield place
             elif place.suffix.lower() not in _NO_PICTURES:
-                passed.note(place, "", f"not read, for images end in {', '.join(SUFFIXES)}", "files")
+                passed.note(place, "", f"not read, for pictures end in {', '.join(SUFFIXES)}", "files")
     elif root.suffix.lower() in SUFFIXES:
         yield root
     else:
@@ -162,7 +162,7 @@ def note_labels_alone(used: set[Path], passed: PassedOver) -> None:
     for folder in sorted(folders):
         for place in sorted(folder.glob("*.txt")):
             if place not in used and (count := _count_lines(place)):
-                passed.note(place, "", "a label file without an image", count=count)
+                passed.note(place, "", "a label file without a picture", count=count)
 
 
 def _count_lines(place: Path) -> int:

@@ -145,9 +145,9 @@ def _check_instances(options: dict[str, Any]) -> None:
     if options["iou"] not in (None, *_IOU):
         raise build_unknown_error("IoU", str(options["iou"]), _IOU)
     if pictures is not None and (options["page"] is None or predictions is None):
-        raise InputError("expected --images with --page and --predictions only; leave it out")
+        raise InputError("expected --pictures with --page and --predictions only; leave it out")
     if pictures is not None and not Path(pictures).is_dir():
-        raise InputError(f"expected the folder of the truth's images, got {pictures}; check --images")
+        raise InputError(f"expected the folder of the truth's pictures, got {pictures}; check --pictures")
 
 
 class _Timer:

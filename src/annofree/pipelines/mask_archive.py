@@ -28,7 +28,7 @@ _RELEASED = "selfmask-nq20"
 
 @dataclass(frozen=True)
 class MaskSummary:
-    """The masks of an archive: how many of its ``images`` have one, and how many of these an earlier call made.
+    """The masks of an archive: how many of its ``pictures`` have one, and how many of these an earlier call made.
 
     ``failed`` is why images have none, by id; ``about`` how the masks came about; ``sheets`` the seconds that sheets took.
     """

@@ -303,7 +303,7 @@ def _execute(
     remarks = tasks.remarks(run.request.vocabulary)
 
     def note_smaller_batches(size: int) -> None:
-        run.callbacks.on_note(f"memory ran out; from now on at most {size} images are encoded at once")
+        run.callbacks.on_note(f"memory ran out; from now on at most {size} pictures are encoded at once")
 
     feed = BatchEncoder(
         tasks, batch_size, count_reading_threads(), clock or StageTimer.started(None), note_smaller_batches, inputs.read

@@ -80,7 +80,7 @@ def build_index(
             raise InputError(f"expected a {what} of at least 1, got {value}")
     make_folder(folder)
     if folder.resolve() in {given.resolve() for given in source.inputs}:
-        raise InputError(f"expected another folder for the index than {folder}, which has the images; choose another --out")
+        raise InputError(f"expected another folder for the index than {folder}, which has the pictures; choose another --out")
     lock = acquire_lock(folder / "lock", f"expected one call at a time to index to {folder}; wait for the other")
     try:
         return _build(source, folder, clip, batch_size, shard_size, threads, about, on_progress)
@@ -240,7 +240,7 @@ def _keep_inputs(path: Path, ids: Iterable[str]) -> int:
                 lines.write(json.dumps(id) + "\n")
                 total += 1
         if not total:
-            raise InputError("expected images or tars of images, found none in what was given; name another folder")
+            raise InputError("expected pictures or tars of pictures, found none in what was given; name another folder")
 
     write_atomic(path, write)
     return total
@@ -250,7 +250,7 @@ def _compare(path: Path, ids: Iterable[str]) -> int:
     with explain_damage(path), path.open(encoding="ascii") as lines:
         change = find_first_change(map(json.loads, lines), ids)
     if change:
-        raise InputError(f"the index in {path.parent} is of other images: {change}; give those of before, or another --out")
+        raise InputError(f"the index in {path.parent} is of other pictures: {change}; give those of before, or another --out")
     with path.open(encoding="ascii") as lines:
         return sum(1 for _ in lines)
 

@@ -124,7 +124,7 @@ def _local(given: str) -> Path:
     if not given.lower().startswith("file:") and "://" not in given:
         return Path(given)
     if url.scheme.lower() != "file" or url.netloc not in ("", "localhost"):
-        raise InputError(f"expected images on this machine, got {given}; download them first, and name the folder")
+        raise InputError(f"expected pictures on this machine, got {given}; download them first, and name the folder")
     return Path(url2pathname(url.path))
 
 
@@ -139,7 +139,7 @@ def _matching(pattern: str, exclude: Path | None) -> Iterator[Path]:
             found = True
             yield place
     if not found:
-        raise InputError(f"expected images, tars or folders that fit {pattern}, found none; is the pattern right?")
+        raise InputError(f"expected pictures, tars or folders that fit {pattern}, found none; is the pattern right?")
 
 
 def _is_meant(place: Path, lists: bool) -> bool:

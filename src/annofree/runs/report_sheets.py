@@ -31,7 +31,7 @@ _KEPT = 4  # images in memory, for the best of a class are often of one image
 
 @dataclass(frozen=True)
 class SheetFiles:
-    """Writes the sheets of a run to ``folder``/sheets; instances are cut from what ``image`` opens, else from overlays."""
+    """Writes the sheets of a run to ``folder``/sheets; instances are cut from what ``picture`` opens, else from overlays."""
 
     run: Path
     folder: Path

@@ -67,7 +67,7 @@ def write_mistakes_page(
     """Write the page to the folder ``out`` and return it; an earlier one there is replaced.
 
     The ``each`` largest misses and highest-scoring false positives per class are shown, for the ``classes`` with the most
-    errors, cropped from the images opened by ``image``; without it, or if it raises InputError, as text only.
+    errors, cropped from the images opened by ``picture``; without it, or if it raises InputError, as text only.
     ``groups`` are scores of some classes together, by name.  ``lost`` is a table that says where quality is lost, of texts: its
     caption, its headings, its rows; it comes first.  Raises InputError where ``out`` holds something else.
     """

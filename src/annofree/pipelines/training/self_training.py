@@ -72,12 +72,12 @@ class SelfTrainingMaking:
         if not self.train:
             raise InputError("expected a detector to train in the recipe, as [make.train.NAME], got none")
         if self.tune and self.labelled < 1:
-            raise InputError("expected labelled images in the recipe, as labelled = 100, for what is tuned; got none")
+            raise InputError("expected labelled pictures in the recipe, as labelled = 100, for what is tuned; got none")
 
     def make(self, out: Path, show: Show, device: str = "cpu", say: Callable[[str], None] = print) -> Figures:
         """Make all of it in a folder, or go on where it stopped, and return the figures of the labels."""
         counts = dict.fromkeys(SPLITS, self.scenes)
-        draw_scenes(out / "world", counts, self.side, self.seed, "images that nobody labelled", show)
+        draw_scenes(out / "world", counts, self.side, self.seed, "pictures that nobody labelled", show)
         labels = out / "labels"
         if not (labels / "labels.json").exists():
             self._label(out, show, device)
@@ -87,7 +87,7 @@ class SelfTrainingMaking:
             self._train(out, name, {"labels": labels, **own}, show, device, say)
         if self.tune:
             counts = dict.fromkeys(SPLITS, self.labelled)
-            draw_scenes(out / "labelled", counts, self.side, self.seed + 1, "images that a person labelled", show)
+            draw_scenes(out / "labelled", counts, self.side, self.seed + 1, "pictures that a person labelled", show)
         given = {"labels": out / "labelled" / "truth.json", "images": out / "labelled" / "images"}
         for name, own in self.tune.items():
             self._train(out, name, merge_settings({**given, **self.tuning}, own), show, device, say)
@@ -104,7 +104,7 @@ class SelfTrainingMaking:
         request = RunConfig(
             out / "run", list(source.list_ids()), source.root, names, settings, stretch=size_chunks(_BATCH), overlays=False
         )
-        with show("images labelled") as shown:
+        with show("pictures labelled") as shown:
             run = Run(request, Callbacks(on_progress=shown))
             if not run.check():
                 run.execute(
@@ -112,7 +112,7 @@ class SelfTrainingMaking:
                     BatchEncoder(tasks, _BATCH, os.cpu_count() or 2),
                     {"settings": settings, "provenance": tasks.provenance},
                 )
-        with show("images whose labels are chosen") as shown:
+        with show("pictures whose labels are chosen") as shown:
             select_labels(out / "run", out / "labels", LabelRules.of(self.rules), on_progress=shown)
 
     def _train(self, out: Path, name: str, own: Mapping[str, Any], show: Show, device: str, say: Callable[[str], None]) -> None:

@@ -49,7 +49,7 @@ def write_shares(path: Path, mean: Mapping[str, float], rows: Rows) -> None:
 
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write('{\n  "mean": ' + _indented(mean, 2) + ',\n  "images": {')
+            file.write('{\n  "mean": ' + _indented(mean, 2) + ',\n  "pictures": {')
             for number, row in enumerate(r for r in _done(rows) if "shares" in r):
                 stem = row["image"]["labels"].removeprefix("labels/").removesuffix(".png")
                 file.write(f"{',' if number else ''}\n    {_json(stem)}: " + _indented(row["shares"], 4))

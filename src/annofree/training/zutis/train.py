@@ -174,7 +174,7 @@ def read_archive(recipe: ZutisRecipe) -> tuple[Archive, dict[str, PseudoMask]]:
             raise build_unknown_error("name to exclude", name, whole.names)
     masks = {i: m for i, m in read_masks(recipe.archive).items() if m.quality >= recipe.min_quality}
     if not masks:
-        raise InputError(f"expected masks of the images in {recipe.archive}, got none; run `annofree mask {recipe.archive}`")
+        raise InputError(f"expected masks of the pictures in {recipe.archive}, got none; run `annofree mask {recipe.archive}`")
     names = tuple(name for name in whole.names if name not in recipe.exclude)
     if not names:
         raise InputError(f"expected names to learn, but all {len(whole.names)} of {recipe.archive} are excluded")
@@ -182,8 +182,8 @@ def read_archive(recipe: ZutisRecipe) -> tuple[Archive, dict[str, PseudoMask]]:
     archive = Archive(names, members, whole.places, whole.about)
     if empty := [name for name in names if not members[name]]:
         raise InputError(
-            f"expected images of each name in {recipe.archive}, got none of {_listed(empty)}; run `annofree retrieve` over "
-            "more images, or exclude these names in the recipe"
+            f"expected pictures of each name in {recipe.archive}, got none of {_listed(empty)}; run `annofree retrieve` over "
+            "more pictures, or exclude these names in the recipe"
         )
     shown = {i for i, mask in masks.items() if mask.quality > 0}
     if bare := [name for name in names if not any(m.id in shown for m in members[name])]:
@@ -226,4 +226,4 @@ def compute_fingerprint(archive: Archive, masks: Mapping[str, PseudoMask]) -> st
 
 def _remark(archive: Archive, scenes: CopyPaste) -> str:
     used = len(archive.ids) - scenes.left_out
-    return f"{len(archive.names)} names, {used} images; {scenes.left_out} without a mask take no part"
+    return f"{len(archive.names)} names, {used} pictures; {scenes.left_out} without a mask take no part"

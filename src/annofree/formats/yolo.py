@@ -128,14 +128,23 @@ def read_yolo(path: Path, images: Path | None = None, passed: PassedOver | None 
     return AnnotatedImages.named(names.values(), lambda: told.check_after(each()))
 
 
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml is not typed
+    """A safe loader that refuses aliases: a few lines of them stand for billions of names."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise InputError("expected YAML without aliases (*name); write out what they stand for")
+        return super().compose_node(parent, index)
+
+
 def _data(place: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(read_text(place))
+        data = yaml.load(read_text(place), _PlainLoader)  # noqa: S506 -- a safe loader
     except OSError as problem:
         raise InputError(f"expected a YOLO data.yaml at {place}, but it cannot be read: {problem.strerror}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as problem:
         if isinstance(problem, InputError):
-            raise
+            raise InputError(f"{place}: {problem}") from None
         raise InputError(f"expected YAML in {place}, but it is not: {' '.join(str(problem).split())}") from None
     if not isinstance(data, dict):
         raise InputError(f"expected names and folders in {place}, got {type(data).__name__}")

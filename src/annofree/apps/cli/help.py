@@ -70,7 +70,7 @@ def _check_number(option: str, value: Any) -> None:
         raise InputError(f"expected a number for {option}, got {value}")
     most = 2**63 - 1 if option.endswith("seed") else 2**31 - 1
     if isinstance(value, int) and abs(value) > most:
-        raise InputError(f"expected at most {most:,} for {option}, got {value:.3g}")
+        raise InputError(f"expected at most {most:,} for {option}, got {value}")
 
 
 def _write_options(command: Any, ctx: Any, formatter: Any) -> None:

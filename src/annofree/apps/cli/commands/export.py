@@ -20,10 +20,4 @@ def export(run: RunFolder, format_: Format, out: NewFolder, images: Images = "no
     """
     with show_progress("images written and read back") as show:
         report = pipeline.export(run, out, format=format_, images=images, image_root=image_root, callbacks=show.callbacks)
-    print(
-        clean_text(
-            f"{report.as_table()}\
-written: {out}",
-            lines=True,
-        )
-    )
+    print(clean_text(f"{report.as_table()}\nwritten: {out}", lines=True))

@@ -45,7 +45,15 @@ def write_index(folder: Path, rows: int, dimension: int, seed: int) -> None:
         held = {"ids": [f"{row:08}.jpg" for row in range(start, start + count)], "failed": {}}
         (folder / name_ids(number)).write_text(json.dumps(held))
         shards.append(count)
-    manifest = {"format": FORMAT, "complete": True, "model": {}, "root": str(folder), "shards": shards}
+    manifest = {
+        "format": FORMAT,
+        "complete": True,
+        "model": {},
+        "root": str(folder),
+        "shards": shards,
+        "about": {},
+        "shard_size": 1,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 

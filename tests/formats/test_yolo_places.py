@@ -99,3 +99,10 @@ def test_poses_confidences_and_classes_as_floats(tmp_path: Path) -> None:
     passed = PassedOver()
     (pose,) = list_images(read("yolo-seg", tmp_path, None, passed))[0].things
     assert (pose.box, pose.rle) == ((4, 3, 12, 9), None) and passed.losses == ["1 sets of key points passed over when reading"]
+
+
+def test_aliases_of_yaml_are_refused_before_they_grow(tmp_path: Path) -> None:
+    levels = "\n".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" for k in range(1, 12))
+    (tmp_path / "data.yaml").write_text(f"a0: &a0 [dog]\n{levels}\nnames: *a11\ntrain: images\n")
+    with pytest.raises(InputError, match=r"data\.yaml: expected YAML without aliases"):
+        read("yolo-det", tmp_path)

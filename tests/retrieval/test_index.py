@@ -15,8 +15,8 @@ import torch
 from tests.support.indexing import Colors, content
 
 from annofree.errors import InputError
+from annofree.io.files.lock import acquire_lock
 from annofree.io.image_sources import Source
-from annofree.io.lock import acquire_lock
 from annofree.retrieval.build_index import build_index
 from annofree.retrieval.open_index import open_index
 from annofree.structures import Image

@@ -25,8 +25,8 @@ from annofree.formats.png import read_index_pngs, write_index_pngs
 from annofree.formats.round_trip import Fidelity, compare
 from annofree.formats.values import find_image
 from annofree.io.atomic import make_folder
-from annofree.io.paths import confine, copy_file
-from annofree.io.scratch import open_scratch
+from annofree.io.files.paths import confine, copy_file
+from annofree.io.files.scratch import open_scratch
 
 __all__ = ["FORMATS", "Format", "Images", "export", "find_format", "read", "read_run"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder
-from annofree.io.scratch import open_scratch
+from annofree.io.files.scratch import open_scratch
 
 __all__ = ["open_page_folder"]
 

@@ -15,7 +15,7 @@ import PIL.Image
 from annofree.errors import InputError
 from annofree.formats.annotations import Annotation
 from annofree.io.atomic import make_folder, write_atomic
-from annofree.io.paths import confine
+from annofree.io.files.paths import confine
 from annofree.render.page_maps import Layer, Segments, trace_layers
 from annofree.render.page_shapes import Shape, compute_view_box, trace_shapes
 from annofree.structures import Image

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
-from annofree.io.paths import confine_name
+from annofree.io.files.paths import confine_name
 from annofree.io.read_json import read_json_object
 from annofree.structures import FloatArray, IntArray
 

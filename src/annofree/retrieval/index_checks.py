@@ -15,7 +15,7 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.atomic import write_json
-from annofree.io.checksums import is_unchanged, measure_file
+from annofree.io.files.checksums import is_unchanged, measure_file
 from annofree.io.read_json import read_json_object, read_own_json
 from annofree.retrieval.index import Shard, name_embeddings, name_ids
 

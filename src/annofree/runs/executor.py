@@ -14,7 +14,7 @@ from typing import overload
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder
 from annofree.io.callbacks import Callbacks
-from annofree.io.checksums import is_unchanged, measure_file
+from annofree.io.files.checksums import is_unchanged, measure_file
 from annofree.io.images import silence_pillow
 from annofree.io.settings_diff import list_differences
 from annofree.io.text import clean_text

@@ -27,9 +27,9 @@ def find_image_opener(run: Path, images: str | Path | None = None) -> Opener | N
 
 def open_below(folder: Path) -> Opener:
     """Return what opens images below a folder by their names; raises InputError when it is no folder."""
+    from annofree.io.files.paths import confine_name
     from annofree.io.image_sources import read_place
     from annofree.io.images import silence_pillow
-    from annofree.io.paths import confine_name
     from annofree.io.text import decode_name
 
     if not folder.is_dir():

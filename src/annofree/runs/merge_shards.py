@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
-from annofree.io.checksums import measure_file
-from annofree.io.paths import confine, copy_file
+from annofree.io.files.checksums import measure_file
+from annofree.io.files.paths import confine, copy_file
 from annofree.io.settings_diff import list_differences
 from annofree.runs.clock import StageTimer, Timings
 from annofree.runs.config import name_encodings_file

@@ -18,7 +18,7 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
-from annofree.io.checksums import measure_file
+from annofree.io.files.checksums import measure_file
 from annofree.io.settings_diff import list_differences
 from annofree.runs.clock import StageTimer, Timings
 from annofree.runs.config import EncodingSource, RunConfig

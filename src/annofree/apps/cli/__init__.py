@@ -29,7 +29,7 @@ from annofree.apps.cli.help import PlainCommand, PlainGroup
 from annofree.apps.cli.process import exit_now, find_program_start, start_clocks
 from annofree.apps.cli.train_commands import train
 from annofree.errors import AnnofreeError
-from annofree.io.paths import explain_os_error
+from annofree.io.files.paths import explain_os_error
 from annofree.io.text import clean_text
 
 __all__ = ["app", "main"]

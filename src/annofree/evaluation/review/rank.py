@@ -21,7 +21,7 @@ from annofree.formats.annotations import Annotation, list_images
 from annofree.formats.coco import CocoFile
 from annofree.io.atomic import make_folder, write_json
 from annofree.io.coco_stream import stream_coco
-from annofree.io.paths import confine, copy_file
+from annofree.io.files.paths import confine, copy_file
 from annofree.runs.store.finals import require_unchanged
 
 __all__ = [

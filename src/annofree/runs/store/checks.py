@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
-from annofree.io.checksums import is_unchanged
+from annofree.io.files.checksums import is_unchanged
 from annofree.io.read_json import read_json_object
 
 __all__ = [

@@ -26,9 +26,9 @@ from filelock import BaseFileLock
 
 from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
-from annofree.io.checksums import measure_file
-from annofree.io.lock import acquire_lock
-from annofree.io.paths import confine
+from annofree.io.files.checksums import measure_file
+from annofree.io.files.lock import acquire_lock
+from annofree.io.files.paths import confine
 from annofree.io.settings_diff import find_first_change
 from annofree.runs.store.checks import Chunk, check_row, check_settings, explain_damage, read_chunk
 from annofree.runs.store.clearing import CLEARED, clear_run, clear_state, refuse_foreign

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from annofree.errors import InputError
-from annofree.io.paths import confine
+from annofree.io.files.paths import confine
 from annofree.runs.store.names import ResultNames
 
 __all__ = ["CLEARED", "FINALS", "clear_run", "clear_state", "refuse_foreign"]

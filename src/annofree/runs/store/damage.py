@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from annofree.io.checksums import is_unchanged, measure_file
-from annofree.io.paths import confine
+from annofree.io.files.checksums import is_unchanged, measure_file
+from annofree.io.files.paths import confine
 from annofree.runs.store.checks import find_damage
 
 __all__ = ["Damage", "find_shard_damage", "measure_input"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from annofree.errors import InputError
-from annofree.io.checksums import is_unchanged
+from annofree.io.files.checksums import is_unchanged
 from annofree.runs.store.chunks import Chunks
 
 __all__ = ["require_unchanged"]

@@ -25,8 +25,8 @@ from annofree.errors import InputError
 from annofree.formats.label_maps import CLASSES_FILE, ClassList, write_label_map
 from annofree.formats.panoptic import PanopticFile
 from annofree.io.atomic import make_folder, write_atomic, write_json
-from annofree.io.checksums import measure_file
-from annofree.io.paths import confine
+from annofree.io.files.checksums import measure_file
+from annofree.io.files.paths import confine
 from annofree.render.label_overlay import draw_label_map
 from annofree.render.overlay import draw_overlay
 from annofree.runs.store.names import ResultName

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from annofree.io.atomic import make_folder
-from annofree.io.lock import acquire_lock
+from annofree.io.files.lock import acquire_lock
 from annofree.training.engine.checkpoint import (
     CHECKPOINT,
     LOG,

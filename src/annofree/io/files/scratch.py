@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from annofree.errors import InputError
-from annofree.io.lock import acquire_lock
+from annofree.io.files.lock import acquire_lock
 
 __all__ = ["open_scratch"]
 

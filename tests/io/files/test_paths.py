@@ -13,8 +13,8 @@ import pytest
 from annofree.errors import InputError
 from annofree.formats.registry import export, read
 from annofree.io.atomic import write_atomic
-from annofree.io.paths import confine, confine_name, copy_file, explain_os_error
-from annofree.io.scratch import open_scratch
+from annofree.io.files.paths import confine, confine_name, copy_file, explain_os_error
+from annofree.io.files.scratch import open_scratch
 
 
 @pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/hostname", "..", "a\0b"])

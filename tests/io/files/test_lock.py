@@ -13,12 +13,12 @@ import pytest
 from filelock import FileLock
 
 from annofree.errors import InputError
-from annofree.io.lock import acquire_lock
+from annofree.io.files.lock import acquire_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from annofree.io.lock import acquire_lock
+from annofree.io.files.lock import acquire_lock
 lock = acquire_lock(Path(sys.argv[1]), "taken")
 print("held", flush=True)
 time.sleep(600)

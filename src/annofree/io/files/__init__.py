@@ -1,0 +1,1 @@
+"""Files that belong to somebody: paths that stay inside a folder, checksums, locks, scratch folders."""

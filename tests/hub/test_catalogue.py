@@ -57,3 +57,10 @@ def test_bundled_models_are_not_added_again(tmp_path: Path) -> None:
         add_models(written)
     with pytest.raises(InputError, match="expected --name with a folder only"):
         add_models(written, name="tiny-sam")
+
+
+def test_one_name_is_taken_as_a_list_of_one() -> None:
+    assert [card.name for card in find_cards("tiny-sam")] == ["tiny-sam"]
+    assert find_cards("tiny") == find_cards(["tiny"])
+    with pytest.raises(InputError, match=r"unknown model or preset 'tinny'; did you mean 'tiny'"):
+        find_cards("tinny")

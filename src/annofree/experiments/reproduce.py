@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from annofree.experiments.compare import find_missed, make_figure_writer, write_figures
 from annofree.experiments.recipe_file import read_fields
-from annofree.io.arguments import check_range
+from annofree.io.arguments import as_list, check_range
 from annofree.io.atomic import make_folder
 from annofree.io.callbacks import Callbacks
 from annofree.runs.clock import StageTimer
@@ -68,7 +68,7 @@ def reproduce(
     *,
     out: str | Path | None = None,
     limit: int | None = None,
-    only: Sequence[str] = (),
+    only: str | Sequence[str] = (),
     data: str | Path | None = None,
     device: str = "auto",
     callbacks: Callbacks = Callbacks(),
@@ -96,7 +96,9 @@ def reproduce(
         folder = Path("reproduced") / path.stem
     if folder is not None:
         make_folder(folder)
-    asked = _Request(path, folder, limit, only, Path(root) if root else None, device, callbacks)
+    asked = _Request(
+        path, folder, limit, [str(name) for name in as_list(only)], Path(root) if root else None, device, callbacks
+    )
     figures, off = measure(plan, asked)
     minutes = clock.elapsed / 60
     if folder is not None:

@@ -12,6 +12,7 @@ from annofree.hub.cards import Card
 from annofree.hub.download import Local, fetch, find, find_present, renew
 from annofree.hub.presets import find_preset, list_presets
 from annofree.hub.store import add_folder, find_card, find_stored, list_broken_cards, list_cards
+from annofree.io.arguments import as_list
 
 __all__ = [
     "ModelStatus",
@@ -73,11 +74,11 @@ def list_models() -> list[ModelStatus]:
     ]
 
 
-def find_cards(names: Iterable[str]) -> list[Card]:
+def find_cards(names: str | Iterable[str]) -> list[Card]:
     """Return the cards of models and presets, each once, in the order given; raises InputError for an unknown name."""
     known = list_cards()
     cards: dict[str, Card] = {}
-    for name in names:
+    for name in map(str, as_list(names)):
         if name in list_presets() or "+" in name:
             cards |= {card.name: card for card in find_preset(name).find_cards().values()}
         elif name in known or name.startswith("open_clip:"):
@@ -87,7 +88,7 @@ def find_cards(names: Iterable[str]) -> list[Card]:
     return list(cards.values())
 
 
-def pull_models(names: Sequence[str], *, renewed: bool = False) -> PullResult:
+def pull_models(names: str | Sequence[str], *, renewed: bool = False) -> PullResult:
     """Fetch models, or all of a preset, and check them; what is on this machine already is checked only.
 
     ``renewed`` trusts what the hub has now, changed or not.  Raises InputError for an unknown name, and what ``fetch`` raises.
@@ -101,7 +102,7 @@ def pull_models(names: Sequence[str], *, renewed: bool = False) -> PullResult:
     return PullResult(tuple(map(renew, wanted) if renewed else fetch(wanted)), by_hand)
 
 
-def verify_models(names: Sequence[str] = ()) -> list[Verification]:
+def verify_models(names: str | Sequence[str] = ()) -> list[Verification]:
     """Read every file of models again and compare it with their cards and with their first fetch; of all here for no names.
 
     >>> [(found.name, found.ok) for found in verify_models(["tiny-clip"])]
@@ -122,7 +123,7 @@ def _verification(card: Card) -> tuple[str, Verification | None]:
     return card.name, Verification(card.name, True, f"as it should be ({len(local.card.files)} files in {local.folder})")
 
 
-def bundle_models(names: Sequence[str], out: str | Path) -> Path:
+def bundle_models(names: str | Sequence[str], out: str | Path) -> Path:
     """Write models into one tar file with their hashes, for a machine without network; fetches what is missing."""
     write_bundle(fetch(find_cards(names)), Path(out))
     return Path(out)

@@ -1,10 +1,22 @@
-"""Numbers that a call is given."""
+"""What a call is given: numbers in a range, and one value or several."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from annofree.errors import InputError
 
-__all__ = ["check_range"]
+__all__ = ["as_list", "check_range"]
+
+
+def as_list(given: str | Path | Iterable[str | Path]) -> list[str | Path]:
+    """Return what may be one text or path, or several, as a list: a text is not taken letter by letter.
+
+    >>> as_list("tiny"), as_list(("tiny", "fast"))
+    (['tiny'], ['tiny', 'fast'])
+    """
+    return [given] if isinstance(given, str | Path) else list(given)
 
 
 def check_range(name: str, value: float | None, least: float, most: float | None = None) -> None:

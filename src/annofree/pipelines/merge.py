@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from annofree.io.arguments import as_list
 from annofree.io.callbacks import Callbacks
 
 if TYPE_CHECKING:
@@ -15,7 +16,11 @@ __all__ = ["merge"]
 
 
 def merge(
-    runs: Sequence[str | Path], out: str | Path, *, callbacks: Callbacks = Callbacks(), clock: StageTimer | None = None
+    runs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    callbacks: Callbacks = Callbacks(),
+    clock: StageTimer | None = None,
 ) -> dict[str, Any]:
     """Join runs of the same settings over the shards of the same images, and return what the new run.json holds.
 
@@ -29,7 +34,7 @@ def merge(
     """
     from annofree.runs.store.chunks import Chunks
 
-    folders = [Path(run) for run in runs]
+    folders = [Path(run) for run in as_list(runs)]
     for folder in folders:
         Chunks(folder).require_begun()  # before anything heavy is imported
     from annofree.runs.merge_shards import merge_runs as join

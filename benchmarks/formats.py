@@ -81,18 +81,17 @@ def made_up_run(out: Path, count: int) -> None:
     """A complete run of small pictures, as ``annofree segment`` leaves it."""
     ids = [f"{k // 1000:03}/{k:06}.jpg" for k in range(count)]
     folder, shards, names = RunFolder.create(out, NAMES, overlays=False), Chunks(out), ResultNames(ids)
-    shards.lock()
-    shards.begin({"asked": {}, "stretch": STRETCH}, ids)
-    rng = np.random.default_rng(0)
-    for number, start in enumerate(range(0, count, STRETCH)):
-        rows = []
-        for k in range(start, min(count, start + STRETCH)):
-            row = folder.record(names.find_names(ids[k]), (SIDE, SIDE), detections=_things(rng))
-            rows.append({"n": k, "id": ids[k], **row})
-        about = {"images": len(rows), "failed": 0, "instances": OBJECTS * len(rows), "seconds": {"total": 1.0}}
-        shards.close(number, rows, about)
-    finish_run(shards, folder, ("instance",), {}, StageTimer())
-    shards.unlock()
+    with shards.hold():
+        shards.begin({"asked": {}, "stretch": STRETCH}, ids)
+        rng = np.random.default_rng(0)
+        for number, start in enumerate(range(0, count, STRETCH)):
+            rows = []
+            for k in range(start, min(count, start + STRETCH)):
+                row = folder.record(names.find_names(ids[k]), (SIDE, SIDE), detections=_things(rng))
+                rows.append({"n": k, "id": ids[k], **row})
+            about = {"images": len(rows), "failed": 0, "instances": OBJECTS * len(rows), "seconds": {"total": 1.0}}
+            shards.close(number, rows, about)
+        finish_run(shards, folder, ("instance",), {}, StageTimer())
 
 
 def _things(rng: np.random.Generator) -> Detections:

@@ -28,12 +28,13 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from annofree.methods.registry import TASKS
 from annofree.runs.batch_encoder import BatchEncoder
 from annofree.runs.config import RunConfig
 from annofree.runs.inputs import find_source
 from annofree.runs.run import Run
 from annofree.runs.store.chunks import Chunks
-from annofree.runs.tasks import TASKS, Tasks
+from annofree.runs.tasks import Tasks
 from annofree.structures import Detections, Image, LabelMap, Vocabulary
 
 NAMES = ("red", "green", "blue")

@@ -29,7 +29,7 @@ from annofree.hub.download import fetch
 from annofree.hub.presets import Preset, Role, list_presets
 from annofree.methods import components as models_module
 from annofree.methods import registry
-from annofree.methods.build import TASKS, build_method, change_settings, load
+from annofree.methods.build import PROTOCOLS, build_method, change_settings, load
 from annofree.methods.components import Models
 from annofree.methods.detector import DetectorInfo
 from annofree.methods.registry import METHODS, Entry, find_method, resolve_method_name
@@ -59,7 +59,7 @@ def made(method: str, variant: str = "default", changes: Any = None) -> Any:
 def test_every_variant_of_every_method_can_be_built(method: str) -> None:
     for variant in METHODS[method].variants:
         built = made(method, variant)
-        assert [task for task, protocol in TASKS.items() if isinstance(built, protocol)] == list(METHODS[method].tasks)
+        assert [task for task, protocol in PROTOCOLS.items() if isinstance(built, protocol)] == list(METHODS[method].tasks)
         assert built.provenance["method"] == method
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
+from annofree.methods.registry import TASKS
 from annofree.runs.batch_encoder import BatchEncoder
 from annofree.runs.config import RunConfig
 from annofree.runs.inputs import find_source
@@ -22,7 +23,7 @@ from annofree.runs.run import Run
 from annofree.runs.store.chunks import Chunks
 from annofree.runs.store.clearing import clear_run
 from annofree.runs.store.summary import read_about
-from annofree.runs.tasks import TASKS, Tasks
+from annofree.runs.tasks import Tasks
 from annofree.structures import Vocabulary
 
 

@@ -23,6 +23,7 @@ import pytest
 
 from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
+from annofree.methods.registry import TASKS
 from annofree.runs import executor as work
 from annofree.runs.batch_encoder import BatchEncoder, EncodeResult, Entry
 from annofree.runs.clock import PARTS, StageTimer
@@ -32,7 +33,7 @@ from annofree.runs.merge_shards import merge_runs
 from annofree.runs.run import Run
 from annofree.runs.store import layout as run_folder
 from annofree.runs.store.chunks import Chunks
-from annofree.runs.tasks import TASKS, Tasks
+from annofree.runs.tasks import Tasks
 from annofree.structures import Vocabulary
 
 COUNT = 21
@@ -258,11 +259,8 @@ def test_fresh_starts_anew(bench: Bench, undisturbed: dict[str, str]) -> None:
 
 
 def test_two_at_a_time_are_refused(bench: Bench) -> None:
-    held = Chunks(bench.request().out)
-    held.lock()
-    with pytest.raises(InputError, match="expected one run at a time"):
+    with Chunks(bench.request().out).hold(), pytest.raises(InputError, match="expected one run at a time"):
         bench.go(bench.request())
-    held.unlock()
     bench.go(bench.request())
 
 

@@ -13,8 +13,9 @@ from tests.support.alike import assert_same_detections
 from annofree.detections.panoptic import PanopticSettings, merge_panoptic
 from annofree.errors import InputError
 from annofree.methods.maskclip import MaskClip
+from annofree.methods.registry import TASKS
 from annofree.methods.zip import Zip
-from annofree.runs.tasks import TASKS, Prediction, Tasks
+from annofree.runs.tasks import Prediction, Tasks
 from annofree.structures import Detections, Image, LabelMap, Vocabulary
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import NAMES, draw_paper_scenes

@@ -18,7 +18,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(held, dict):
-        raise ValueError(f"expected an object in it, got {type(held).__name__}")
+        raise ValueError(f"expected a JSON object in it, got {type(held).__name__}")
     return held
 
 

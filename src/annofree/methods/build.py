@@ -26,9 +26,9 @@ from annofree.methods.tuning import find_tuning
 from annofree.protocols import Segmenter, SemanticSegmenter, UniversalSegmenter
 from annofree.structures import BACKGROUND, Vocabulary
 
-__all__ = ["OPENERS", "TASKS", "LoadOptions", "MethodSpec", "build_method", "change_settings", "load"]
+__all__ = ["OPENERS", "PROTOCOLS", "LoadOptions", "MethodSpec", "build_method", "change_settings", "load"]
 
-TASKS: dict[Task, type] = {"instance": Segmenter, "semantic": SemanticSegmenter}
+PROTOCOLS: dict[Task, type] = {"instance": Segmenter, "semantic": SemanticSegmenter}
 """The protocol of the methods that can do a task."""
 
 OPENERS: dict[str, Callable[[Path, str], Any]] = {"zutis": load_zutis, "detector": open_detector}

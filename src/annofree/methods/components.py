@@ -17,14 +17,11 @@ from annofree.hub.download import Local, fetch, find_present
 from annofree.hub.presets import DEFAULT, Role, find_preset
 from annofree.methods.clip_diy import Parts, build_objectness
 from annofree.methods.detector import DetectorInfo
-from annofree.methods.registry import OBJECTNESS_ROLES
+from annofree.methods.registry import OBJECTNESS_ROLES, PRECISIONS
 from annofree.methods.zutis import Proposer
 from annofree.protocols import DetectorBackend, Masker, Objectness, Segmenter, SelfSupervised, VisionLanguage
 
-__all__ = ["PRECISIONS", "Models", "resolve_device"]
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""What CLIP's image tower may compute in."""
+__all__ = ["Models", "resolve_device"]
 
 _EXAMPLES: dict[Role, tuple[str, str]] = {
     "dino": ("a DINO", "dino-vit-s-8"),
@@ -102,7 +99,7 @@ class Models:
     def _clip(self, role: Role, local: Local) -> VisionLanguage:
         from annofree.features.clip import Clip
 
-        dtype = PRECISIONS[self.precision]
+        dtype = getattr(torch, self.precision)
         return Clip(local.folder, self.device, card=local.card, dtype=dtype, use=self.preset.use.get(role))
 
     @cached_property

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = [
     "METHODS",
     "OBJECTNESS_ROLES",
+    "PRECISIONS",
+    "TASKS",
     "Entry",
     "MethodInfo",
     "Task",
@@ -36,6 +38,12 @@ __all__ = [
 
 Task = Literal["instance", "semantic"]
 """What a method may be asked for."""
+
+TASKS = ("instance", "semantic", "panoptic")
+"""What a run can find; panoptic maps are made of the answers to both others."""
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+"""What CLIP's image tower can compute in."""
 
 OBJECTNESS_ROLES: dict[str, tuple[Role, ...]] = {
     "found": ("dino", "saliency"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.hub.presets import find_preset
-from annofree.methods.registry import OBJECTNESS_ROLES, Entry, find_method, resolve_method_name
+from annofree.methods.registry import OBJECTNESS_ROLES, PRECISIONS, TASKS, Entry, find_method, resolve_method_name
 from annofree.methods.tuning import POLICIES, find_default_method
 from annofree.structures import BACKGROUND
 
@@ -19,16 +19,10 @@ if TYPE_CHECKING:
     from annofree.runs.tasks import Tasks
     from annofree.structures import Vocabulary
 
-__all__ = ["DEFAULTS", "DEVICES", "PRECISIONS", "TASKS", "Plan", "parse_negatives", "parse_stuff", "parse_tasks"]
+__all__ = ["DEFAULTS", "DEVICES", "Plan", "parse_negatives", "parse_stuff", "parse_tasks"]
 
 DEFAULTS = {"instance": "zip", "semantic": "clip_diy"}
 """Who does a task that no method was named for, where the whole ranking is asked for; else the preset says it."""
-
-TASKS = ("instance", "semantic", "panoptic")
-"""What a run can find."""
-
-PRECISIONS = ("float32", "bfloat16", "float16")
-"""What CLIP's image tower can compute in."""
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "meta")
 """Kinds of devices, perhaps with a number behind a colon; whether one is there is asked of torch, later."""

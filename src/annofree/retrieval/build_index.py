@@ -22,7 +22,7 @@ from torch import Tensor
 
 from annofree.errors import ImageError, InputError
 from annofree.io.atomic import make_folder, write_atomic, write_json
-from annofree.io.files.lock import acquire_lock
+from annofree.io.files.lock import hold_lock
 from annofree.io.image_sources import Source, read_images
 from annofree.io.images import silence_pillow
 from annofree.io.settings_diff import find_first_change, list_differences
@@ -81,11 +81,8 @@ def build_index(
     make_folder(folder)
     if folder.resolve() in {given.resolve() for given in source.inputs}:
         raise InputError(f"expected another folder for the index than {folder}, which has the pictures; choose another --out")
-    lock = acquire_lock(folder / "lock", f"expected one call at a time to index to {folder}; wait for the other")
-    try:
+    with hold_lock(folder / "lock", f"expected one call at a time to index to {folder}; wait for the other"):
         return _build(source, folder, clip, batch_size, shard_size, threads, about, on_progress)
-    finally:
-        lock.release()
 
 
 def _build(

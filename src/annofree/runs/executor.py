@@ -100,9 +100,9 @@ class Executor:
     def _is_damaged(self, shard: Chunk) -> bool:
         """Whether files of a shard, or its images, changed since; says which."""
         damage = self.shards.find_damage(shard, self.root)
-        classes = (self.shards.read_completion() or {}).get("files", {}).get(_CLASSES)
-        if shard.number == 0 and classes and not is_unchanged(self.request.out / _CLASSES, classes):
-            damage.files.append(_CLASSES)  # is written with the first label map
+        if shard.number == 0:  # classes.json is written with the first label map
+            classes = (self.shards.read_completion() or {}).get("files", {}).get(_CLASSES)
+            damage.files += [_CLASSES] if classes and not is_unchanged(self.request.out / _CLASSES, classes) else []
         for line in damage.describe():
             self.callbacks.on_note(f"{line}; that part is done again")
         return bool(damage)

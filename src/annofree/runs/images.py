@@ -27,18 +27,18 @@ def find_image_opener(run: Path, images: str | Path | None = None) -> Opener | N
 
 def open_below(folder: Path) -> Opener:
     """Return what opens images below a folder by their names; raises InputError when it is no folder."""
+    from annofree.formats.values import find_image
     from annofree.io.files.paths import confine_name
     from annofree.io.image_sources import read_place
     from annofree.io.images import silence_pillow
-    from annofree.io.text import decode_name
 
     if not folder.is_dir():
         raise InputError(f"expected the folder of pictures that the run was given, got {folder}; check --images")
 
     def opened(name: str) -> Image:
         with silence_pillow():
-            odd, there = confine_name(folder, decode_name(name)), confine_name(folder, name)
-            there = odd if "%" in name and odd.exists() and not there.exists() else there
-            return read_place(str(there), name)
+            place = confine_name(folder, name)
+            found = find_image(folder, name)
+            return read_place(str(place if found is None else confine_name(folder, found.relative_to(folder))), name)
 
     return opened

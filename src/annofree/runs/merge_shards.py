@@ -53,8 +53,7 @@ def merge_runs(
     asked, names = settings["asked"], [words[0] for words in settings["asked"]["classes"]]
     wanted, stuff = asked["tasks"], asked["stuff"]
     folder, target = RunFolder.create(out, names, tasks=wanted, stuff=stuff), Chunks(out)
-    target.lock()
-    try:
+    with target.hold():
         with explain_write_errors(out):
             if target.cleared:
                 target.clear()
@@ -72,8 +71,6 @@ def merge_runs(
         run = read_about(parts[0])
         about = {k: v for k, v in run.items() if k not in _OF_ONE}
         return finish_run(target, folder, wanted, about | {"merged": [str(part) for part in parts]}, clock)
-    finally:
-        target.unlock()
 
 
 def _complete(part: Path) -> Chunks:

@@ -80,7 +80,7 @@ class Run:
         folder.timed = feed.clock.count
         for remark in about.get("remarks", []):
             self.callbacks.on_note(remark)
-        with _counting(feed.clock), _locked(self.shards):
+        with _counting(feed.clock), self.shards.hold():
             with explain_write_errors(out):
                 self.shards.require_free()
                 if (fresh and self.shards.begun) or self.shards.cleared:
@@ -198,12 +198,3 @@ def _spent(shards: Chunks, clock: StageTimer) -> Iterator[None]:
             if not shards.complete:
                 shards.append({"seconds": clock.take_lap()})
         raise
-
-
-@contextmanager
-def _locked(shards: Chunks) -> Iterator[None]:
-    shards.lock()
-    try:
-        yield
-    finally:
-        shards.unlock()

@@ -16,9 +16,7 @@ from annofree.runs.clock import Timed, skip_timing
 from annofree.runs.encodings import list_kinds
 from annofree.structures import Detections, Image, LabelMap, Vocabulary
 
-__all__ = ["TASKS", "Prediction", "Tasks"]
-
-TASKS = ("instance", "semantic", "panoptic")
+__all__ = ["Prediction", "Tasks"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -11,7 +12,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder
 
-__all__ = ["acquire_lock"]
+__all__ = ["acquire_lock", "hold_lock"]
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -44,3 +45,13 @@ def acquire_lock(path: Path, taken: str) -> BaseFileLock:
         if problem.errno not in _NO_LOCKS:
             raise InputError(f"expected a lock at {path}, but it cannot be taken: {problem.strerror}") from None
     return lock
+
+
+@contextmanager
+def hold_lock(path: Path, taken: str) -> Iterator[None]:
+    """Hold the lock of a file for as long as a block lasts; raises what ``acquire_lock`` does."""
+    lock = acquire_lock(path, taken)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from annofree.errors import InputError
-from annofree.io.files.lock import acquire_lock
+from annofree.io.files.lock import hold_lock
 
 __all__ = ["open_scratch"]
 
@@ -25,18 +25,18 @@ def open_scratch(out: Path, kind: str) -> Iterator[Path]:
     for left in out.parent.glob(f"{_escape(prefix)}????????"):
         if left.is_dir() and not left.is_symlink() and (left / "lock").is_file():
             _remove_left(left)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent, ignore_cleanup_errors=True) as name:
-        lock = acquire_lock(Path(name, "lock"), f"expected {name} for this call alone")
-        try:
-            (Path(name) / "new").mkdir()
-            yield Path(name) / "new"
-        finally:
-            lock.release()
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent, ignore_cleanup_errors=True) as name,
+        hold_lock(Path(name, "lock"), f"expected {name} for this call alone"),
+    ):
+        (Path(name) / "new").mkdir()
+        yield Path(name) / "new"
 
 
 def _remove_left(folder: Path) -> None:
     try:
-        acquire_lock(folder / "lock", "at work").release()
+        with hold_lock(folder / "lock", "at work"):
+            pass
     except InputError:
         return
     shutil.rmtree(folder, ignore_errors=True)

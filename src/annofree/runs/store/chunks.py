@@ -18,16 +18,15 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock
-
 from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
 from annofree.io.files.checksums import measure_file
-from annofree.io.files.lock import acquire_lock
+from annofree.io.files.lock import hold_lock
 from annofree.io.files.paths import confine
 from annofree.io.settings_diff import find_first_change
 from annofree.runs.store.checks import Chunk, check_row, check_settings, explain_damage, read_chunk
@@ -51,7 +50,6 @@ class Chunks:
     """The shards of one run folder; raises InputError while another process is using it."""
 
     out: Path
-    _lock: BaseFileLock | None = field(default=None, repr=False)
     _seen: dict[tuple[str, int, int, int], bool] = field(default_factory=dict, repr=False)
 
     @property
@@ -84,18 +82,13 @@ class Chunks:
         if not self.complete:
             raise InputError(f"the run in {self.out} is not complete; give its command again first, which goes on with it")
 
-    def lock(self) -> None:
-        """Lock the folder until this process ends or calls ``unlock``; raises InputError where its folders lead elsewhere."""
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Lock the folder for as long as a block lasts; raises InputError where its folders lead elsewhere."""
         for name in RESULTS:
             confine(self.out, name)
-        taken = f"expected one run at a time in {self.out}, and another is at work; wait for it"
-        self._lock = acquire_lock(self.folder / "lock", taken)
-
-    def unlock(self) -> None:
-        """Release the lock."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        with hold_lock(self.folder / "lock", f"expected one run at a time in {self.out}, and another is at work; wait for it"):
+            yield
 
     def begin(self, settings: Mapping[str, Any], ids: Iterable[str]) -> None:
         """Store the settings of a new run."""

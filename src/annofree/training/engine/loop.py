@@ -12,8 +12,8 @@ processes that share each batch learn what one learns from the whole, up to roun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from annofree.io.atomic import make_folder
-from annofree.io.files.lock import acquire_lock
+from annofree.io.files.lock import hold_lock
 from annofree.training.engine.checkpoint import (
     CHECKPOINT,
     LOG,
@@ -113,59 +113,52 @@ def train(
     settings that shape the curve.
 
     Ctrl-C, or a request to end, finishes the step, writes a checkpoint and raises KeyboardInterrupt; so do the minutes of
-    ``watch``, but the call returns.  Raises InputError when
-    the folder holds a run with other settings, a batch cannot be shared evenly, or a loss is NaN or infinite.
+    ``watch``, but the call returns.  Raises InputError when the folder holds a run with other settings, another process trains
+    there, a batch cannot be shared evenly, or a loss is NaN or infinite.
     """
     watch, ranks = watch or TrainCallbacks(), ranks or DistributedContext()
     make_folder(folder)
     taken = f"expected one training at a time in {folder}, and another is at work; wait for it"
-    lock = acquire_lock(folder / "lock", taken) if ranks.first else None
-    try:
-        return _train(model, optimizer, losses_of, draw, course, folder, collate, watch, ranks, about or {})
-    finally:
-        if lock is not None:
-            lock.release()
-
-
-def _train(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    losses_of: Losses,
-    draw: Callable[[int], T],
-    course: TrainConfig,
-    folder: Path,
-    collate: Callable[[list[T]], Any],
-    watch: TrainCallbacks,
-    ranks: DistributedContext,
-    about: Mapping[str, Any],
-) -> TrainResult:
-    learner = TrainState(model, optimizer, losses_of, course, ranks)
-    settings = {**course.to_settings(), **about}
-    learner.load(restore_state(folder / CHECKPOINT, settings, ranks.device))
-    diary = _TrainLogger(folder, learner, watch)
-    if ranks.first:
-        watch.on_progress(learner.done, course.steps)
-    with catch_stop() as asked:
-        start = course.steps if _is_over(learner, watch) else learner.done
-        for batch in iterate_batches(draw, collate, course, ranks, start, watch.workers):
-            learner.train_step(batch)
-            done, stop, over = learner.done, ranks.check_any(asked()), _is_over(learner, watch)
-            last = done == course.steps
-            if last or done % watch.log_every == 0:
-                diary.log()
-            if last or stop or over or done % watch.checkpoint_every == 0:
-                state = learner.to_state()
-                if ranks.first:
-                    save_state(folder / CHECKPOINT, state, settings)
-            if ranks.first:
-                diary.show()
-            if stop and not last:
-                diary.close()
-                raise KeyboardInterrupt
-            if over:
-                break
-    diary.close()
+    with hold_lock(folder / "lock", taken) if ranks.first else nullcontext():
+        learner, settings = TrainState(model, optimizer, losses_of, course, ranks), {**course.to_settings(), **(about or {})}
+        learner.load(restore_state(folder / CHECKPOINT, settings, ranks.device))
+        diary = _TrainLogger(folder, learner, watch)
+        if ranks.first:
+            watch.on_progress(learner.done, course.steps)
+        with catch_stop() as asked:
+            start = course.steps if _is_over(learner, watch) else learner.done
+            batches = iterate_batches(draw, collate, course, ranks, start, watch.workers)
+            _take_steps(learner, batches, diary, lambda state: save_state(folder / CHECKPOINT, state, settings), asked)
+        diary.close()
     return TrainResult(diary.read_last(), learner.averaged.module if learner.averaged else None, learner.done, learner.seconds)
+
+
+def _take_steps(
+    learner: TrainState,
+    batches: Iterable[Any],
+    diary: _TrainLogger,
+    save: Callable[[dict[str, Any]], None],
+    asked: Callable[[], bool],
+) -> None:
+    """Learn from one batch after the other, until they end, the minutes are over, or an end is ``asked`` for."""
+    watch, ranks = diary.watch, learner.ranks
+    for batch in batches:
+        learner.train_step(batch)
+        done, stop, over = learner.done, ranks.check_any(asked()), _is_over(learner, watch)
+        last = done == learner.course.steps
+        if last or done % watch.log_every == 0:
+            diary.log()
+        if last or stop or over or done % watch.checkpoint_every == 0:
+            state = learner.to_state()
+            if ranks.first:
+                save(state)
+        if ranks.first:
+            diary.show()
+        if stop and not last:
+            diary.close()
+            raise KeyboardInterrupt
+        if over:
+            break
 
 
 def _is_over(learner: TrainState, watch: TrainCallbacks) -> bool:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.features.clip_network import Tower, load_clip, wrap_tower
+from annofree.features.clip_resnet import CONV4_STRIDE
 from annofree.features.preprocessing import map_by_size, preprocess_image
 from annofree.features.prompts import TextFeatures, compute_fingerprint, find_text_cache, resolve_templates
 from annofree.features.tokenizer import Tokenizer
@@ -30,7 +31,6 @@ from annofree.structures import FeatureMap, Image, Vocabulary
 
 __all__ = ["Clip"]
 
-_BOUNDARY_STRIDE = 16  # of layer3 (conv4_x)
 _BATCH = 64  # squares at once
 _DEFAULTS: dict[str, Any] = {
     "boundary_side": 1024,
@@ -216,13 +216,13 @@ class Clip:
             # one at a time: at these sizes a batch gains no speed and costs its memory
             return [FeatureMap(self._framed(self._pixels([i], size)), i.size) for i in same]
 
-        return map_by_size(images, lambda i: fit_size(i.size, self._use["boundary_side"], _BOUNDARY_STRIDE), see)
+        return map_by_size(images, lambda i: fit_size(i.size, self._use["boundary_side"], CONV4_STRIDE), see)
 
     def _framed(self, x: Tensor) -> Tensor:
         """conv4_x (C, h, w) of one image, shifted and stitched; a ``margin`` of repeated cells keeps zero padding away."""
-        edge, factor = self._use["margin"] * _BOUNDARY_STRIDE, self._use["boundary_shifts"]
+        edge, factor = self._use["margin"] * CONV4_STRIDE, self._use["boundary_shifts"]
         framed = F.pad(x, (edge, edge, edge, edge), mode="replicate") if edge else x
-        features = stitch_maps(self._tower.extract_conv4(shift_images(framed, _BOUNDARY_STRIDE, factor)), factor)[0].float()
+        features = self._tower.extract_conv4(framed, factor)[0].float()
         m = self._use["margin"] * factor
         return features[:, m : features.shape[1] - m, m : features.shape[2] - m]
 

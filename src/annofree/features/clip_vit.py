@@ -93,7 +93,7 @@ class VitTower:
         pooled: Tensor = roi_align(cells, [boxes.float() * scale], _REGION_CELLS, aligned=True).mean((2, 3))
         return pooled
 
-    def extract_conv4(self, x: Tensor) -> Tensor:
+    def extract_conv4(self, x: Tensor, shifts: int = 1) -> Tensor:
         """Raise InputError: there is no conv4_x here."""
         raise InputError("a ViT has no conv4_x to tell objects apart by; use a CLIP ResNet such as RN50 or RN50x64")
 

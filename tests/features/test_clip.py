@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError
 from annofree.features.clip import Clip
-from annofree.features.clip_resnet import project_values
 from annofree.features.controls import Control, apply_control
 from annofree.features.tokenizer import collect_token_ids
+from annofree.features.towers.resnet import project_values
 from annofree.hub.cards import Card, find_bundled
 from annofree.ops.grids import fit_size
 from annofree.protocols import DensePath

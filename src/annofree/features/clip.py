@@ -20,10 +20,10 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.features.clip_network import Tower, load_clip, wrap_tower
-from annofree.features.clip_resnet import CONV4_STRIDE
 from annofree.features.preprocessing import map_by_size, preprocess_image
 from annofree.features.prompts import TextFeatures, compute_fingerprint, find_text_cache, resolve_templates
 from annofree.features.tokenizer import Tokenizer
+from annofree.features.towers.resnet import CONV4_STRIDE
 from annofree.hub.cards import BUNDLED, Card
 from annofree.ops.grids import fit_size, shift_images, stitch_maps
 from annofree.protocols import DensePath

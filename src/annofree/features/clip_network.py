@@ -21,9 +21,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from annofree.errors import InputError, MissingError
-from annofree.features.clip_resnet import ResNetTower
-from annofree.features.clip_vit import VitTower
-from annofree.features.position_embeddings import PositionRule
+from annofree.features.towers.positions import PositionRule
+from annofree.features.towers.resnet import ResNetTower
+from annofree.features.towers.vit import VitTower
 from annofree.hub.cards import PICKLES
 from annofree.io.tensors import refuse_nan
 

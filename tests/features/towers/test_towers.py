@@ -14,9 +14,9 @@ from torchvision.ops import roi_align
 
 from annofree.errors import InputError
 from annofree.features.clip_network import Tower, wrap_tower
-from annofree.features.clip_resnet import ResNetTower, pool_attention, project_values
-from annofree.features.clip_vit import VitTower
-from annofree.features.position_embeddings import PositionRule
+from annofree.features.towers.positions import PositionRule
+from annofree.features.towers.resnet import ResNetTower, pool_attention, project_values
+from annofree.features.towers.vit import VitTower
 from annofree.ops.grids import shift_images, stitch_maps
 from annofree.protocols import DensePath
 from annofree.testing.tolerances import assert_close

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from annofree.errors import InputError
-from annofree.features.position_embeddings import PositionRule, resize_positions
+from annofree.features.towers.positions import PositionRule, resize_positions
 from annofree.ops.grids import shift_images, stitch_maps
 from annofree.protocols import DensePath
 

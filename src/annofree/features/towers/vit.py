@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from annofree.errors import InputError, build_unknown_error
-from annofree.features.position_embeddings import PositionRule, resize_positions
+from annofree.features.towers.positions import PositionRule, resize_positions
 from annofree.protocols import DensePath
 
 __all__ = ["VitTower"]

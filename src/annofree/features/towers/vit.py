@@ -11,15 +11,15 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.features.towers.positions import PositionRule, resize_positions
+from annofree.features.towers.regions import pool_regions
 from annofree.protocols import DensePath
 
 __all__ = ["VitTower"]
 
-_SURGERY_BLOCKS, _REGION_CELLS = 6, 7
+_SURGERY_BLOCKS = 6
 
 
 class VitTower:
@@ -88,10 +88,7 @@ class VitTower:
 
         Boxes (N, 4) are in px of the image of ``size`` (H, W) that ``x`` (1, 3, ., .) shows.
         """
-        cells = self.encode_dense(x, self.default_path).float()
-        scale = torch.tensor([cells.shape[-1] / size[1], cells.shape[-2] / size[0]] * 2, device=cells.device)
-        pooled: Tensor = roi_align(cells, [boxes.float() * scale], _REGION_CELLS, aligned=True).mean((2, 3))
-        return pooled
+        return pool_regions(self.encode_dense(x, self.default_path), boxes, size)
 
     def extract_conv4(self, x: Tensor, shifts: int = 1) -> Tensor:
         """Raise InputError: there is no conv4_x here."""

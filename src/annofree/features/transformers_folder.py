@@ -22,7 +22,8 @@ def load_folder(folder: Path, kind: str, attention: str = "sdpa", unsaved: Colle
     """Build the transformers model ``kind`` of a folder in float32, in eval mode, every tensor from its file.
 
     ``unsaved`` names weights that the release leaves out, which keep their initial value.  Raises MissingError without
-    weights and where transformers is too old, and InputError for pickles, for a folder that cannot be loaded and for weights that do not fit the model.
+    weights and where transformers is too old, and InputError for pickles, for a folder that cannot be loaded and for weights
+    that do not fit the model.
     """
     if not hasattr(transformers, kind):
         raise MissingError(f"{kind} is not in transformers {transformers.__version__}; pip install --upgrade transformers")

@@ -166,7 +166,7 @@ def test_parameters_are_those_of_transformers(name: str, width: int, layers: int
 
     card, heads = list_known_cards()[name], 12 if width == 768 else 16
     tips = card.family.endswith("Tipsv2Model")
-    vision = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    vision: dict[str, Any] = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
     text = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads, "intermediate_size": mlp}
     vision |= {"mlp_ratio": mlp / width} if tips else {"intermediate_size": mlp, "image_size": 512, "patch_size": 16}
     text |= {} if tips else {"vocab_size": 256000, "max_position_embeddings": 64, "projection_size": width}

@@ -13,8 +13,8 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from benchmarks.hostile import bomb
-from benchmarks.hostile_inputs.annotations import picture
 from benchmarks.hostile_inputs.mutations import NAMES, dump, spoil_bytes, spoil_json
+from benchmarks.hostile_inputs.samples import picture
 from benchmarks.hostile_inputs.sandbox import Case
 
 __all__ = ["list_cases", "make_base"]
@@ -143,11 +143,12 @@ def _folder(place: Path, name: str, way: str, call: Sequence[str]) -> Sequence[s
     folder.mkdir()
     (folder / "good.png").write_bytes(picture())
     path = folder / name
+    os.mkfifo(folder / "pipe")
     ways: dict[str, Callable[[], object]] = {
         "link out": lambda: path.symlink_to(place / "beside" / "secret.png"),
         "link to itself": lambda: path.symlink_to(path),
         "fifo": lambda: os.mkfifo(path),
-        "fifo behind a link": lambda: (os.mkfifo(folder / "pipe"), path.symlink_to("pipe")),
+        "fifo behind a link": lambda: path.symlink_to("pipe"),
         "device": lambda: path.symlink_to("/dev/zero"),
         "folder": path.mkdir,
         "bomb": lambda: path.write_bytes(bomb()),

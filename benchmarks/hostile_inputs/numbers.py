@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hostile_inputs.annotations import coco, picture
 from benchmarks.hostile_inputs.mutations import dump
+from benchmarks.hostile_inputs.samples import coco, picture
 from benchmarks.hostile_inputs.sandbox import Case
 
 __all__ = ["list_cases"]

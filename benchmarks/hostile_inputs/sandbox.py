@@ -157,8 +157,8 @@ def _work(call: Sequence[str], place: Path, log: Path) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
         if more := set(sys.modules) - known:
             place.with_name(place.name + ".modules").write_text("\n".join(sorted(more)), encoding="utf-8")
         os._exit(code)

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.hostile_inputs import annotations, archives, models, numbers, runs
+from benchmarks.hostile_inputs import annotation_files, archives, models, numbers, runs, samples, settings
 from benchmarks.hostile_inputs.sandbox import Case, Outcome, run_case
 
-__all__ = ["FAULTS", "as_table", "list_cases", "run_cases"]
+__all__ = ["FAULTS", "as_table", "list_cases", "run_cases", "warm"]
 
 FAULTS = ("tracebacks", "outside writes", "copied secrets", "silent drops", "control signs", "timeouts", "over 1 GiB")
 
 
-SHARES = {"annotations": 0.62, "runs": 0.17, "models": 0.13, "archives": 0.04, "command line": 0.04}
+SHARES = {"annotations": 0.6, "runs": 0.17, "models": 0.08, "settings": 0.07, "archives": 0.04, "command line": 0.04}
 
 
 def list_cases(count: int, folder: Path, families: Sequence[str] = tuple(SHARES)) -> list[Case]:
@@ -30,9 +30,10 @@ def list_cases(count: int, folder: Path, families: Sequence[str] = tuple(SHARES)
     if "archives" in shares:
         archives.make_base(folder / "archives")
     lists: dict[str, Callable[[int], list[Case]]] = {
-        "annotations": annotations.list_cases,
+        "annotations": annotation_files.list_cases,
         "runs": partial(runs.list_cases, base=folder / "runs"),
         "models": models.list_cases,
+        "settings": settings.list_cases,
         "archives": partial(archives.list_cases, base=folder / "archives"),
         "command line": partial(numbers.list_cases, base=folder / "runs"),
     }
@@ -84,12 +85,10 @@ def _row(name: str, members: Sequence[Outcome]) -> tuple[object, ...]:
 
 def warm(folder: Path) -> None:
     """Import what the commands need, by a good call of each kind, so that a fork need not."""
-    import annofree
     from annofree.formats.registry import FORMATS, export, read
 
     folder.mkdir(parents=True)
-    (folder / "a.json").write_bytes(json.dumps(annotations.coco()).encode())
+    (folder / "a.json").write_bytes(json.dumps(samples.coco()).encode())
     for name in FORMATS:
         export(read("coco", folder / "a.json"), name, folder / name)
         read(name, folder / name)
-    assert annofree.convert

@@ -187,6 +187,7 @@ def _write_yolo(folder: Path, kind: str, data: bytes | None, about: bytes | None
     shape = b"kpt_shape: [2, 3]\n" if kind == "yolo-pose" else b""
     plain = b"path: .\ntrain: images\nval: images\nnames: {0: dog, 1: cat}\n" + shape
     _write(folder, "yolo/data.yaml", plain if about is None else about)
+    (folder / "pictures" / "link-out.png").unlink()  # YOLO has all images of a folder
     for name in ("images", "labels"):
         (folder / "yolo" / name).mkdir()
     (folder / "yolo/images/a.png").write_bytes(picture())

@@ -33,6 +33,8 @@ CARD = {
     "parameters": 3,
 }
 
+_TRAINING = 4096  # MB, of a detector on two images
+
 
 def _folder(place: Path, card: bytes, call: Sequence[str], home: bool = False) -> Sequence[str]:
     """A model's folder with a card, to be added, or already in the home of models."""
@@ -124,7 +126,7 @@ def _checkpoint_cases() -> Iterator[Case]:
     for name in cycle(names):
         for what, data in ((one := next(odd[name]))[0], dump(one[1])), next(raw[name]):
             build = partial(_tuned, name=name, data=data, labels=plain, call=next(calls))
-            yield Case("checkpoint", f"{name} {what}", build, ("out", "out.onnx", "home"))
+            yield Case("checkpoint", f"{name} {what}", build, ("out", "out.onnx", "home"), most=_TRAINING)
         what, value = next(labels)
         call = [
             "finetune",
@@ -138,7 +140,7 @@ def _checkpoint_cases() -> Iterator[Case]:
             "--steps",
             "1",
         ]
-        yield Case("finetune labels", what, partial(_tuned, name="", data=None, labels=dump(value), call=call))
+        yield Case("finetune labels", what, partial(_tuned, name="", data=None, labels=dump(value), call=call), most=_TRAINING)
 
 
 FAMILIES: tuple[Callable[[], Iterator[Case]], ...] = (_card_cases, _card_bytes, _bundle_cases, _checkpoint_cases)

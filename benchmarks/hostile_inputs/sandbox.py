@@ -40,7 +40,7 @@ Counts = tuple[int, int, bool]
 
 @dataclass(frozen=True)
 class Case:
-    """One hostile input: ``build`` writes it to PLACE and returns the call; it may write to ``allowed`` beside ``out``.
+    """One hostile input: ``build`` writes it to PLACE and returns the call; it may write to ``allowed``, and take ``most`` MB.
 
     Where the call ends well, ``count`` tells what was read of at least and at most ``contained`` objects.
     """
@@ -51,6 +51,7 @@ class Case:
     allowed: tuple[str, ...] = ("out",)
     contained: tuple[int, int] | None = None
     count: Callable[[Path], Counts] | None = None
+    most: int = 1024  # MB
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ def run_case(case: Case, place: Path, seconds: float = _SECONDS) -> Outcome:
         faults["outside writes"] = ", ".join(changed[:5])
     if leaks := [path for name in case.allowed for path in _find_secrets(place / name)]:
         faults["copied secrets"] = ", ".join(leaks[:5])
-    if peak > 1024:
-        faults["over 1 GiB"] = f"{peak:.0f} MB"
+    if peak > case.most:
+        faults["too much memory"] = f"{peak:.0f} MB"
     named = False
     if code in (0, 1) and case.count and case.contained:
         read, told, more = case.count(place)

@@ -14,7 +14,7 @@ from benchmarks.hostile_inputs.sandbox import Case, Outcome, run_case
 
 __all__ = ["FAULTS", "as_table", "list_cases", "run_cases", "warm"]
 
-FAULTS = ("tracebacks", "outside writes", "copied secrets", "silent drops", "control signs", "timeouts", "over 1 GiB")
+FAULTS = ("tracebacks", "outside writes", "copied secrets", "silent drops", "control signs", "timeouts", "too much memory")
 
 
 SHARES = {"annotations": 0.6, "runs": 0.17, "models": 0.08, "settings": 0.07, "archives": 0.04, "command line": 0.04}

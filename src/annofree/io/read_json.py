@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
-from annofree.io.files.regular import require_regular
+from annofree.io.regular import require_regular
 
 __all__ = ["parse_json", "read_json_object", "read_own_json"]
 

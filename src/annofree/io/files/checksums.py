@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from annofree.io.files.regular import require_regular
+from annofree.io.regular import require_regular
 
 __all__ = ["is_unchanged", "measure_file"]
 

@@ -11,7 +11,7 @@ from annofree.formats.label_maps import CLASSES_FILE, ClassList, read_label_map
 from annofree.formats.panoptic import PanopticFile
 from annofree.io.coco_stream import stream_coco
 from annofree.io.files.paths import confine
-from annofree.io.files.regular import require_regular
+from annofree.io.regular import require_regular
 from annofree.render.page_maps import Segments
 from annofree.runs.store.counts import ImageCount
 from annofree.runs.store.names import ResultName, ResultNames

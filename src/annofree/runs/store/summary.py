@@ -10,7 +10,7 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.coco_stream import stream_coco
-from annofree.io.files.regular import require_regular
+from annofree.io.regular import require_regular
 from annofree.runs.store.counts import BINS, ClassCount, Crop, ImageCount
 from annofree.runs.store.finals import require_unchanged
 from annofree.runs.store.maps import count_mapped_images

@@ -4,6 +4,13 @@
     uv run annofree segment hostile --models tiny --classes "dog, cat" --out run
 
 ``hostile-expected.json`` beside the folder says which can be read.
+
+    uv run python benchmarks/hostile.py --suite --count 2000 --out DIR
+
+runs every reader and command over so many hostile annotations, tars, runs, indexes, archives, cards, settings and numbers,
+each in a fork of this process, and prints a row a family: what was refused, read, or read but for what was named, and what
+went wrong: tracebacks, writes outside of the output, copied secrets, objects dropped silently, control signs, timeouts, memory.
+The exit code is 1 where anything did; those cases stay in DIR.
 """
 
 from __future__ import annotations
@@ -11,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -136,12 +144,34 @@ def _is_readable(path: Path) -> bool:
     return True
 
 
+def run_suite(count: int, out: Path, families: Sequence[str]) -> int:
+    """Run the whole suite, print its table and what is wrong, and return the exit code."""
+    import torch
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from benchmarks.hostile_inputs.suite import SHARES, as_table, list_cases, run_cases, warm
+
+    torch.set_num_threads(1)  # a fork has no other threads
+    out.mkdir(parents=True)
+    warm(out / "warm")
+    outcomes = run_cases(list_cases(count, out / "good", families or tuple(SHARES)), out / "cases")
+    print(as_table(outcomes))
+    wrong = [(number, one) for number, one in enumerate(outcomes) if one.faults]
+    for number, one in wrong:
+        print(f"{number:05} {one.case.family}: {one.case.name!r}: {dict(one.faults)}")
+    return int(bool(wrong))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("hostile"))
+    parser.add_argument("--suite", action="store_true")
+    parser.add_argument("--families", default="", help="annotations,runs,models,settings,archives,command line")
     asked = parser.parse_args(arguments)
+    if asked.suite:
+        sys.exit(run_suite(asked.count, asked.out, [name for name in asked.families.split(",") if name]))
     expected = make(asked.out, asked.count)
     Path(f"{asked.out}-expected.json").write_text(json.dumps(expected, indent=1), encoding="ascii")
     print(f"{len(expected)} pictures in {asked.out}, {sum(expected.values())} of which can be read")

@@ -16,8 +16,15 @@ from difflib import get_close_matches
 __all__ = ["AnnofreeError", "ImageError", "InputError", "MissingError", "build_unknown_error"]
 
 
+_LONGEST = 4000  # signs of a message; a name of a megabyte is told by its ends
+
+
 class AnnofreeError(Exception):
     """Anything that annofree refuses, with a message made for the person who asked."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 class InputError(AnnofreeError, ValueError):

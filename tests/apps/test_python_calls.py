@@ -15,6 +15,7 @@ from annofree.pipelines.mask_archive import mask_archive
 from annofree.pipelines.report import report
 from annofree.pipelines.retrieve import retrieve
 from annofree.pipelines.review import review
+from annofree.pipelines.segment import segment
 
 
 @pytest.mark.parametrize(
@@ -33,11 +34,23 @@ from annofree.pipelines.review import review
         (report, ("run",), {"shown": -1}),
         (report, ("run",), {"crops": 0}),
         (review, ("run",), {"worst": 0}),
+        (review, ("run",), {"worst": 1.5}),
+        (review, ("run",), {"worst": float("inf")}),
+        (review, ("run",), {"worst": 10**30}),
+        (review, ("run",), {"min_score": float("nan")}),
+        (segment, ("photos", "dog"), {"min_score": float("nan")}),
+        (segment, ("photos", "dog"), {"limit": 2.5}),
+        (segment, ("photos", "dog"), {"batch_size": 2**31}),
+        (retrieve, ("index", "out"), {"min_score": float("inf")}),
+        (retrieve, ("index", "out"), {"k": "9"}),
+        (build_index, ("photos", "out"), {"shard": 10**30}),
     ],
 )
 def test_numbers_are_checked_first(call: Callable[..., Any], given: tuple[str, ...], wrong: dict[str, float]) -> None:
     ((name, value),) = wrong.items()
-    with pytest.raises(InputError, match=rf"expected {name} (of at least|from) .*, got {value}"):
+    with pytest.raises(
+        InputError, match=rf"expected {name} (as a whole number )?(of at least|of at most|from) .*, got {value!r}"
+    ):
         call(*given, **wrong)
 
 

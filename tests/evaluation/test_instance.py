@@ -274,13 +274,34 @@ def test_size_in_segm_is_that_of_the_mask_not_of_the_box() -> None:
 def test_files_are_matched_by_picture_and_class_names(tmp_path: Path) -> None:
     truth = file_of(square(0, category_id=21))
     found = CocoFile.with_categories({1: "Traffic Light"})
-    found.images = [{"id": 50, "file_name": "elsewhere/a.jpg"}]
+    found.images = [{"id": 50, "file_name": "elsewhere/val/a.jpg"}]
     found.annotations = [square(0, image_id=50, category_id=1, score=0.9, id=1)]
     found.write(tmp_path / "found.json")
     rows = read_predictions(tmp_path / "found.json", truth)
     assert [(row["image_id"], row["category_id"], row["score"]) for row in rows] == [(1, 21, 0.9)]
     assert evaluate_instances(truth, rows).ap == evaluate_instances(truth, found).ap == 1
     assert found.annotations[0]["image_id"] == 50
+
+
+@pytest.mark.parametrize(
+    ("name", "is_found"),
+    [
+        ("a.jpg", True),
+        ("photos/val/a.jpg", True),
+        ("/photos/val/a.jpg", True),
+        ("photos\\val\\a.jpg", True),
+        ("train/a.jpg", False),
+        ("interval/a.jpg", False),
+        ("x-a.jpg", False),
+    ],
+)
+def test_a_name_is_matched_by_its_end_not_by_its_last_part(name: str, is_found: bool) -> None:
+    found = file_of(square(0, score=1), file_name=name)
+    if is_found:
+        assert match_predictions(file_of(square(0)), found)[0]["image_id"] == 1
+    else:
+        with pytest.raises(InputError, match="pictures that the truth does not have"):
+            match_predictions(file_of(square(0)), found)
 
 
 def test_a_bare_results_list_has_the_ids_of_the_truth(tmp_path: Path) -> None:
@@ -300,9 +321,9 @@ def test_the_whole_name_is_preferred_to_its_last_part() -> None:
 
 
 def test_two_pictures_that_are_the_same_one_are_refused() -> None:
-    found = file_of(file_name="x/a.jpg")
-    found.add_image("y/a.jpg", SIZE)
-    with pytest.raises(InputError, match=r"once, .* 'x/a\.jpg', 'y/a\.jpg'"):
+    found = file_of(file_name="x/val/a.jpg")
+    found.add_image("y/val/a.jpg", SIZE)
+    with pytest.raises(InputError, match=r"once, .* 'x/val/a\.jpg', 'y/val/a\.jpg'"):
         match_predictions(file_of(), found)
 
 

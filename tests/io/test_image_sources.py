@@ -153,3 +153,24 @@ def test_inputs_that_are_none_are_refused(tmp_path: Path) -> None:
     broken.write_bytes(b"x" * 2000)
     with pytest.raises(InputError, match=r"uncompressed tar at .*broken\.tar"):
         list(Source([broken]).list_ids())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why", "left"),
+    [
+        (lambda data, end: data[:end], "no end mark", 1),
+        (lambda data, end: data[:end] + b"\1" + data[end + 1 :], "damaged there", 1),
+        (lambda data, end: data + data, "a second one", 2),
+        (lambda data, end: data, None, 2),
+        (lambda data, end: data[: 2 * end + 1024], None, 2),
+    ],
+)
+def test_what_follows_the_members_of_a_tar_is_named(
+    spoil: Callable[[bytes, int], bytes], why: str | None, left: int, tmp_path: Path
+) -> None:
+    tar = write_tar(tmp_path / "a.tar", {"1.png": png(1), "2.png": png(2)})
+    tar.write_bytes(spoil(tar.read_bytes(), 1024))
+    source = Source([tar])
+    assert len(list(source.list_ids())) == left
+    lines = source.others.format_lines()
+    assert (why is None and lines == []) or (len(lines) == 1 and str(why) in lines[0] and "a.tar::byte" in lines[0])

@@ -57,12 +57,19 @@ class Annotation:
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImage:
-    """One image: ``file_name`` with forward slashes, ``size`` (H, W), its annotations, and the ``row`` it was read from."""
+    """One image: ``file_name`` with forward slashes, ``size`` (H, W), its annotations, and the ``row`` it was read from.
+
+    Raises InputError for a name that no file can have, such as ``..``.
+    """
 
     file_name: str
     size: tuple[int, int]
     things: tuple[Annotation, ...] = ()
     row: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if "\0" in self.file_name or self.file_name.rstrip("/").rpartition("/")[2] in ("", ".", ".."):
+            raise InputError(f"expected the name of an image, got {self.file_name!r:.60}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.atomic import write_json
+from annofree.io.read_json import parse_json
 from annofree.io.text import read_text
 
 __all__ = ["LISTS", "CocoFile", "read_lists"]
@@ -68,7 +68,7 @@ def read_lists(path: Path, kind: str) -> dict[str, Any]:
     Raises InputError when it is not there, not JSON, or lacks one of the lists.
     """
     try:
-        data = json.loads(read_text(path))
+        data = parse_json(read_text(path), *LISTS)
     except OSError as problem:
         raise InputError(f"expected a {kind} file at {path}, but it cannot be read: {problem.strerror}") from None
     except (ValueError, RecursionError) as problem:

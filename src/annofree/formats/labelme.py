@@ -25,6 +25,7 @@ from annofree.formats.passed_over import PassedOver, Place
 from annofree.formats.polygons import draw_polygon, inset_ring, paste_mask, trace_rings
 from annofree.formats.values import MOST_PIXELS, find_image, read_image_size, read_numbers, read_size
 from annofree.io.atomic import make_folder, write_atomic, write_json
+from annofree.io.read_json import parse_json
 from annofree.io.text import read_text
 from annofree.ops.rle import decode_rle
 
@@ -119,7 +120,7 @@ def read_labelme(path: Path, images: Path | None = None, passed: PassedOver | No
 
 def _is_labelme(place: Path, passed: PassedOver) -> bool:
     try:
-        data = json.loads(read_text(place))
+        data = parse_json(read_text(place), "shapes")
     except (ValueError, OSError, RecursionError) as problem:
         passed.refuse(place, "", f"not JSON: {' '.join(str(problem).split())}", "files")
         return False
@@ -133,7 +134,7 @@ def _read_all(places: Sequence[Path], root: Path, images: Path | None, passed: P
     seen: set[str] = set()
     for place in places:
         try:
-            image = _image(json.loads(read_text(place)), place, root, images, passed)
+            image = _image(parse_json(read_text(place), "shapes"), place, root, images, passed)
         except (ValueError, TypeError, KeyError, AttributeError, OSError) as problem:
             passed.refuse(place, "", f"no {problem} in it" if isinstance(problem, KeyError) else str(problem), "files")
             continue

@@ -5,7 +5,7 @@ A pixel of segment id has R + 256 G + 65536 B = id; 0 is void.  H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +17,7 @@ import PIL.Image
 from annofree.errors import InputError
 from annofree.formats.coco import read_lists
 from annofree.io.atomic import make_folder, write_atomic, write_json
+from annofree.io.files.paths import confine
 from annofree.ops.palette import assign_colors
 
 __all__ = ["PanopticFile", "decode_segment_ids", "encode_segment_ids"]
@@ -111,8 +112,13 @@ class PanopticFile:
     def read(cls, path: Path) -> PanopticFile:
         """Read the JSON; raises InputError if it is missing, not JSON, or not COCO panoptic."""
         data = read_lists(path, "COCO panoptic JSON")
-        if not all(isinstance(row, dict) and "segments_info" in row for row in data["annotations"]):
+        if not all(isinstance(row, dict) and isinstance(row.get("segments_info"), list) for row in data["annotations"]):
             raise InputError(f"expected segments_info in each annotation of {path}; is it a file of instances?")
+        if not all(isinstance(row.get("file_name"), str) for row in data["annotations"]):
+            raise InputError(f"expected the file_name of its PNG in each annotation of {path}")
+        segments = (one for row in data["annotations"] for one in row["segments_info"])
+        if not all(isinstance(row, dict) and type(row.get("id")) is int for row in (*segments, *data["categories"])):
+            raise InputError(f"expected each segment and each category of {path} with a whole number as its id")
         try:
             return cls(path, data["images"], data["annotations"], data["categories"], data.get("info", {}))
         except (KeyError, TypeError):
@@ -121,14 +127,14 @@ class PanopticFile:
     def read_segments(self, annotation: Mapping[str, Any]) -> Ids:
         """Read the ids (H, W) of one of the annotations from its PNG.
 
-        Raises InputError when that is missing, no RGB PNG or of another size than its image, and when its ids and those of
-        the JSON differ.
+        Raises InputError when that is missing, outside of the folder, no RGB PNG or of another size than its image, and when
+        its ids and those of the JSON differ.
         """
-        path = self.folder / annotation["file_name"]
-        ids = decode_segment_ids(_pixels(path))
-        size = self._sizes.get(annotation["image_id"])
+        path, image_id = confine(self.folder, annotation["file_name"]), annotation.get("image_id")
+        size = self._sizes.get(image_id) if isinstance(image_id, Hashable) else None
         if size is None:
-            raise InputError(f"{path} is of the image {annotation['image_id']}, which is not among those of {self.path}")
+            raise InputError(f"{path} is of the image {image_id!r:.40}, which is not among those of {self.path}")
+        ids = decode_segment_ids(_pixels(path))
         if ids.shape != size:
             raise InputError(f"expected {path} of the size (H, W) {size} that {self.path} says, got {ids.shape}")
         self._check(annotation["segments_info"], ids, str(path))
@@ -140,7 +146,8 @@ class PanopticFile:
             "listed twice": {id_ for id_ in said if said.count(id_) > 1},
             "listed, but of no pixel": set(said) - there,
             "of pixels, but not listed": there - set(said),
-            "of an unknown category": {row["id"] for row in rows} - {r["id"] for r in rows if r["category_id"] in self._known},
+            "of an unknown category": {row["id"] for row in rows}
+            - {r["id"] for r in rows if r.get("category_id") in self._known},
         }
         found = [f"{_few(ids)} {problem}" for problem, ids in problems.items() if ids]
         if found:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -132,11 +132,25 @@ def read_voc(path: Path, images: Path | None = None, passed: PassedOver | None =
         names = [name for k, name in enumerate(classes.names) if k != classes.background]
     told = passed or PassedOver()
     roots = [root for root in (images, path / IMAGES) if root is not None]
-    return AnnotatedImages.named(names, lambda: told.check_after(_read(place, path, roots, told) for place in places))
+    return AnnotatedImages.named(names, lambda: told.check_after(_read_each(places, path, roots, told)))
+
+
+def _read_each(places: Sequence[Path], path: Path, roots: Sequence[Path], passed: PassedOver) -> Iterator[AnnotatedImage]:
+    """Images one by one; a second file of one image is refused, for both are objects of one picture, or one name is wrong."""
+    seen: dict[str, Path] = {}
+    for place in places:
+        image = _read(place, path, roots, passed)
+        first = seen.setdefault(image.file_name, place)
+        if first == place:
+            yield image
+        else:
+            passed.refuse(place, "", f"a second file for {image.file_name}, after {first}", "files")
 
 
 def _read(place: Path, path: Path, roots: Sequence[Path], passed: PassedOver) -> AnnotatedImage:
     tree = read_xml(place, "annotation")
+    if len(tree.findall("filename")) > 1:
+        raise InputError(f"expected one <filename> in {place}, and there are several; leave one")
     name = PurePosixPath(_text(tree, "filename", place).replace("\\", "/"))
     inside = PurePosixPath(place.relative_to(path / _XML).parent.as_posix())
     name = name if name.parent == inside else inside / name.name

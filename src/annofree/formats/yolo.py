@@ -102,9 +102,9 @@ def _polygon(thing: Annotation, size: tuple[int, int]) -> Sequence[float] | None
 
 def _yaml(names: Sequence[str]) -> str:
     """Write names as quoted strings, which JSON's are: no YAML takes "no", "1e3" or "null" for something else then."""
-    listed = "".join(f"  {k}: {json.dumps(name, ensure_ascii=False)}\n" for k, name in enumerate(names))
+    listed = "".join(f"\n  {k}: {json.dumps(name, ensure_ascii=False)}" for k, name in enumerate(names))
     about = "# There is no split: point val to other pictures before you trust a score.\n"
-    return f"{about}train: {IMAGES}\nval: {IMAGES}\nnames:\n{listed}"
+    return f"{about}train: {IMAGES}\nval: {IMAGES}\nnames:{listed or ' {}'}\n"
 
 
 def read_yolo(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:

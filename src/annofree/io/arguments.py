@@ -10,6 +10,9 @@ from annofree.errors import InputError
 __all__ = ["as_list", "check_range"]
 
 
+_MOST = 2**31 - 1  # of anything that is counted
+
+
 def as_list(given: str | Path | Iterable[str | Path]) -> list[str | Path]:
     """Return what may be one text or path, or several, as a list: a text is not taken letter by letter.
 
@@ -20,7 +23,7 @@ def as_list(given: str | Path | Iterable[str | Path]) -> list[str | Path]:
 
 
 def check_range(name: str, value: float | None, least: float, most: float | None = None) -> None:
-    """Refuse a number outside of a range; None, which stands for what is left out, is none.
+    """Refuse a number outside of a range; None, which stands for what is left out, is none.  Without ``most`` it is a count.
 
     >>> check_range("limit", None, 1)
     >>> check_range("limit", 0, 1)
@@ -30,8 +33,11 @@ def check_range(name: str, value: float | None, least: float, most: float | None
     Traceback (most recent call last):
     annofree.errors.InputError: expected held_out from 0 to 1, got 2
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is None or (is_number and value >= least and (most is None or value <= most)):
+    is_number = isinstance(value, int if most is None else int | float) and not isinstance(value, bool)
+    if value is None or (is_number and least <= value <= (_MOST if most is None else most)):
         return
-    wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
-    raise InputError(f"expected {name} {wanted}, got {value!r}")
+    wanted = f"from {least} to {most}"
+    if most is None:
+        wanted = f"of at most {_MOST:,}" if is_number and value > _MOST else f"of at least {least}"
+        wanted = wanted if is_number else f"as a whole number {wanted}"
+    raise InputError(f"expected {name} {wanted}, got {value!r:.60}")

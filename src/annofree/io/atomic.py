@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from annofree.errors import InputError
 
 __all__ = ["make_folder", "write_atomic", "write_json"]
 
+_TOLD = re.compile(r"\(os error (\d+)\)")
 _LONGEST_STEM = 150  # bytes of a name, which with what is put around it have to be 255 at most
 
 
@@ -39,8 +41,20 @@ def write_atomic(path: Path, write: Callable[[Path], object], rights: int = 0o64
     except OSError as problem:
         problem.filename = str(path) if problem.filename in (None, str(temporary)) else problem.filename
         raise
+    except Exception as problem:
+        if (number := _find_disk_error(problem)) is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _find_disk_error(problem: Exception) -> int | None:
+    """The number of the error of the disk that a library's own error stands for, such as those of torch and safetensors."""
+    if isinstance(problem.__context__, OSError):
+        return problem.__context__.errno
+    told = _TOLD.search(str(problem))
+    return int(told.group(1)) if told else None
 
 
 def write_json(path: Path, value: object, indent: int | None = None, *, ascii_only: bool = False) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from annofree.errors import InputError
+from annofree.io.regular import require_regular
 
 if TYPE_CHECKING:
     from annofree.structures import Vocabulary
@@ -38,7 +39,7 @@ def read_vocabulary(classes: str | Iterable[str] | Vocabulary | None, classes_fi
 def _lines(path: Path) -> list[str]:
     """Read a name a line; empty lines and those that begin with # are passed over."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = require_regular(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as problem:
         raise InputError(f"expected a text file of class names at {path}, but it cannot be read: {problem}") from None
     return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]

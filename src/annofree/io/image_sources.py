@@ -257,7 +257,23 @@ def _scanned(tar: str, time: int, size: int) -> _Members:
                 images[member.name] = member.offset_data, member.size
             elif judgment:
                 others.append((judgment, member.name))
+        if rest := _judge_rest(file, members.offset):
+            others.append((rest, f"byte {members.offset:,} and what follows"))
     return _Members(images, others)
+
+
+def _judge_rest(file: BinaryIO, end: int) -> str | None:
+    """Tell what is wrong with the rest of a tar from where its members ended: it should be zeros, of which there are some."""
+    file.seek(end)
+    block = file.read(tarfile.BLOCKSIZE)
+    if not block:
+        return "the tar has no end mark: members may be cut off"
+    if block.strip(b"\0"):
+        return "no member of a tar: it is damaged there"
+    while block := file.read(1 << 20):
+        if block.strip(b"\0"):
+            return "what follows the end mark of a tar, such as a second one"
+    return None
 
 
 def _judge_member(member: tarfile.TarInfo, file: BinaryIO) -> str | None:

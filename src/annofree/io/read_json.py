@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
+from annofree.io.regular import require_regular
 
-__all__ = ["read_json_object", "read_own_json"]
+__all__ = ["parse_json", "read_json_object", "read_own_json"]
+
+
+def parse_json(text: str, *keys: str) -> Any:
+    """Parse JSON; raises ValueError also where an object has one of ``keys`` twice, for all but the last would be lost.
+
+    >>> parse_json('{"shapes": [1], "shapes": [2]}', "shapes")
+    Traceback (most recent call last):
+    ValueError: "shapes" is there twice in one object
+    """
+    several = {key for key in keys if text.count(f'"{key}"') > 1}
+    return json.loads(text, object_pairs_hook=partial(_refuse_doubled, several) if several else None)
+
+
+def _refuse_doubled(keys: Collection[str], pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    held = dict(pairs)
+    if len(held) < len(pairs):
+        given = [key for key, _ in pairs]
+        for key in keys:
+            if given.count(key) > 1:
+                raise ValueError(f'"{key}" is there twice in one object')
+    return held
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a file that is one JSON object; raises OSError, or ValueError for anything else in it."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = json.loads(require_regular(path).read_text(encoding="utf-8"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(held, dict):

@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annofree.errors import InputError, build_unknown_error
+from annofree.io.regular import require_regular
 
 __all__ = ["check_fields", "check_names", "check_type", "check_values", "read_toml"]
 
@@ -31,7 +32,7 @@ _WORDS: Mapping[Any, tuple[str, str]] = {
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """Read a file of settings; ``what`` it should be is told in the InputError for one that is not there or not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(require_regular(path).read_text(encoding="utf-8"))
     except OSError as problem:
         raise InputError(f"expected {what} at {path}, but it cannot be read: {problem.strerror}") from None
     except ValueError as problem:  # not UTF-8 and not TOML are both one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import re
 import unicodedata
@@ -13,11 +14,13 @@ from typing import TextIO
 from urllib.parse import unquote_to_bytes
 
 from annofree.errors import InputError
+from annofree.io.regular import require_regular
 
 __all__ = [
     "clean_text",
     "decode_name",
     "encode_name",
+    "escape_json",
     "find_encoding",
     "find_xml_encoding",
     "is_visible",
@@ -68,7 +71,7 @@ def read_text(path: Path) -> str:
 
     Raises InputError for bytes that are no text, OSError where the file cannot be read.
     """
-    data = path.read_bytes()
+    data = require_regular(path).read_bytes()
     encoding = find_encoding(data[:_HEAD])
     for one in (encoding, "gb2312") if encoding == "utf-8" else (encoding,):
         try:
@@ -81,7 +84,7 @@ def read_text(path: Path) -> str:
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
     """Open a text file that is too long to hold, as its first bytes tell its encoding."""
-    with path.open("rb") as file:
+    with require_regular(path).open("rb") as file:
         encoding = find_encoding(file.read(_HEAD))
     with path.open(encoding=encoding) as text:
         yield text
@@ -102,6 +105,15 @@ def clean_text(text: object, *, lines: bool = False) -> str:
     if given.isprintable():
         return given
     return "".join(sign if is_visible(sign) or (lines and sign == "\n") else repr(sign)[1:-1] for sign in given)
+
+
+def escape_json(text: str) -> str:
+    r"""Return JSON as it may be printed: what is not visible in its texts becomes an escape that JSON has.
+
+    >>> print(escape_json('{"a": "red \x9b31m"}'))
+    {"a": "red \u009b31m"}
+    """
+    return "".join(sign if is_visible(sign) or sign == "\n" else json.dumps(sign)[1:-1] for sign in text)
 
 
 def encode_name(name: str) -> str:

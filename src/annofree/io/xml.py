@@ -10,6 +10,7 @@ from pathlib import Path
 
 from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
+from annofree.io.regular import require_regular
 from annofree.io.text import find_xml_encoding
 
 __all__ = ["add_element", "read_xml", "stream_xml", "write_xml", "write_xml_stream"]
@@ -85,7 +86,7 @@ def _stream_events(path: Path) -> Iterator[tuple[str, ET.Element]]:
 
 def _stream_pieces(path: Path) -> Iterator[str]:
     """Decode the file piece by piece, so that declarations of types and entities are found in any encoding, and refused."""
-    with path.open("rb") as file:
+    with require_regular(path).open("rb") as file:
         encoding = find_xml_encoding(file.read(_LOOK))
     with path.open(encoding=encoding) as text:
         before = ""
@@ -104,7 +105,7 @@ def _refuse_types(text: str | bytes, path: Path) -> None:
 def read_xml(path: Path, root: str) -> ET.Element:
     """Read a tree whose outermost tag is ``root``; raises InputError for all else, and for entities of the file's own."""
     with _understood(path):
-        data: str | bytes = path.read_bytes()
+        data: str | bytes = require_regular(path).read_bytes()
         assert isinstance(data, bytes)  # noqa: S101
         if (encoding := find_xml_encoding(data[:_LOOK])) != "utf-8":
             data = data.decode(encoding)

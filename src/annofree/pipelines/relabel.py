@@ -59,13 +59,17 @@ def relabel(
         raise build_unknown_error("way to tell presence", presence, PRESENCE)
     check_range("min_score", min_score, 0, 1)
     run, out, vocabulary = Path(run), Path(out), Vocabulary.of(classes)
+    from annofree.runs.store.checks import explain_damage
     from annofree.runs.stored_encodings import read_settings
 
     settings = read_settings(run)
     if out.resolve() == run.resolve():
         raise InputError(f"expected another folder to write to than {run}, which has the encodings; choose another --out")
     names = parse_stuff(stuff, vocabulary), parse_negatives(negatives, vocabulary)
-    plan = _plan(settings, *names, parse_overlaps(overlaps))
+    others = parse_overlaps(overlaps)
+    with explain_damage(run / "shards" / "settings.json", run):
+        plan = _plan(settings, *names, others)
+        plan.check()
     again = _run(run, settings, plan, vocabulary, out, presence, min_score, overlays, callbacks)
     if not fresh and again.check():
         return report_complete(again)

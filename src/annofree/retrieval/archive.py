@@ -26,6 +26,7 @@ from annofree.io.atomic import make_folder, write_json
 from annofree.io.files.lock import acquire_lock
 from annofree.io.image_sources import read_place
 from annofree.io.read_json import read_json_object, read_own_json
+from annofree.io.regular import require_regular
 from annofree.structures import RLE, Image
 
 __all__ = ["Archive", "MaskWriter", "Member", "PseudoMask", "read_masks"]
@@ -153,7 +154,7 @@ def read_masks(folder: Path) -> dict[str, PseudoMask]:
     """
     path = folder / "masks.jsonl"
     try:
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        text = require_regular(path).read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     except OSError as problem:
         raise InputError(f"expected the masks of an archive in {path}, but they cannot be read: {problem.strerror}") from None
     masks: dict[str, PseudoMask] = {}

@@ -25,6 +25,7 @@ from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.io.files.lock import hold_lock
 from annofree.io.image_sources import Source, read_images
 from annofree.io.images import silence_pillow
+from annofree.io.regular import require_regular
 from annofree.io.settings_diff import find_first_change, list_differences
 from annofree.retrieval.index import FORMAT, name_embeddings, name_ids, read_manifest
 from annofree.retrieval.index_checks import explain_damage, read_held, write_checksums
@@ -244,7 +245,7 @@ def _keep_inputs(path: Path, ids: Iterable[str]) -> int:
 
 
 def _compare(path: Path, ids: Iterable[str]) -> int:
-    with explain_damage(path), path.open(encoding="ascii") as lines:
+    with explain_damage(path), require_regular(path).open(encoding="ascii") as lines:
         change = find_first_change(map(json.loads, lines), ids)
     if change:
         raise InputError(f"the index in {path.parent} is of other pictures: {change}; give those of before, or another --out")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from annofree.apps.cli.summary import describe_timings
 from annofree.apps.cli.tables import open_console
+from annofree.io.text import escape_json
 
 if TYPE_CHECKING:
     from annofree.evaluation.predict_semantic import SemanticResult
@@ -20,7 +21,7 @@ __all__ = ["show_evaluation"]
 def show_evaluation(done: Evaluation, clock: StageTimer, as_json: bool) -> None:
     """Print an evaluation as tables, and where the time went, or as JSON."""
     if as_json:
-        print(json.dumps(done.to_json_dict(), indent=2, ensure_ascii=False))
+        print(escape_json(json.dumps(done.to_json_dict(), indent=2, ensure_ascii=False)))
         return
     from annofree.evaluation.score_instances import InstanceEvaluation
 

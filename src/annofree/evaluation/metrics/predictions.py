@@ -76,9 +76,9 @@ def match_predictions(
 ) -> list[dict[str, Any]]:
     """Return the predictions as rows whose ``image_id`` and ``category_id`` are the truth's.
 
-    A CocoFile is matched by ``file_name``, else by its last part where that is unique in the truth, and by category
-    name in any case; a sequence of rows already has the truth's ids, or with ``as_in_file`` those that the truth had in its
-    file.  The class-agnostic view leaves categories as they are, whatever they are called.
+    A CocoFile is matched by ``file_name``, else where one name is the end of the other and its last part unique in the
+    truth, and by category name in any case; a sequence of rows already has the truth's ids, or with ``as_in_file`` those that
+    the truth had in its file.  The class-agnostic view leaves categories as they are, whatever they are called.
 
     Raises InputError for an image or a name that the truth does not have, for a row that points nowhere, and for a row
     without a finite ``score``.
@@ -126,10 +126,10 @@ def _matched_images(truth: CocoFile, predictions: CocoFile) -> dict[str, int]:
     """Prediction image id, as it is looked up by -> truth image id."""
     whole = {_file_name(image): image["id"] for image in truth.images}
     counts = Counter(_last_part(name) for name in whole)
-    last = {_last_part(name): id_ for name, id_ in whole.items() if counts[_last_part(name)] == 1}
+    last = {_last_part(name): (name, id_) for name, id_ in whole.items() if counts[_last_part(name)] == 1}
     own = index_ids(predictions.images, "image of the predictions")
     named = [_file_name(image) for image in predictions.images]
-    found = [whole.get(name, last.get(_last_part(name))) for name in named]
+    found = [whole.get(name, _find_by_end(last, name)) for name in named]
     unknown = [name for name, id_ in zip(named, found, strict=True) if id_ is None]
     if unknown:
         raise _not_in_truth("pictures", unknown, list(whole), _SHOWN_IMAGES)
@@ -140,6 +140,13 @@ def _matched_images(truth: CocoFile, predictions: CocoFile) -> dict[str, int]:
             f"expected each picture once, but several are the same one in the truth: {_quoted(names, _SHOWN_IMAGES)}"
         )
     return {key: id_ for key, id_ in zip(own, found, strict=True) if id_ is not None}
+
+
+def _find_by_end(last: Mapping[str, tuple[str, int]], name: str) -> int | None:
+    """The truth's image of which one name is the end of the other's: a.jpg is val/a.jpg, but train/a.jpg is not."""
+    other, id_ = last.get(_last_part(name), ("", None))
+    short, long = sorted((other.lstrip("/"), name.lstrip("/")), key=len)
+    return id_ if f"/{long}".endswith(f"/{short}") else None
 
 
 def _file_name(image: Row) -> str:

@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from annofree.io.regular import require_regular
+
 __all__ = ["is_unchanged", "measure_file"]
 
 _BLOCK = 1 << 20
@@ -14,7 +16,7 @@ _BLOCK = 1 << 20
 def measure_file(path: Path) -> list[int]:
     """Return bytes and checksum (CRC-32) of a file."""
     size = crc = 0
-    with path.open("rb") as file:
+    with require_regular(path).open("rb") as file:
         while block := file.read(_BLOCK):
             size, crc = size + len(block), zlib.crc32(block, crc)
     return [size, crc]

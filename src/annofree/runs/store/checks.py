@@ -81,6 +81,9 @@ def check_row(row: Any) -> dict[str, Any]:
         raise ValueError(f"the row of {row['id']} names files that are no texts")
     if not isinstance(annotations, list) or not all(isinstance(one, dict) for one in annotations):
         raise ValueError(f"the row of {row['id']} has no list of instances")
+    segments = row.get("panoptic", [{}, {}])
+    if not isinstance(segments, list) or len(segments) != 2 or not all(isinstance(one, dict) for one in segments):
+        raise ValueError(f"the row of {row['id']} has no image and segments of a panoptic map")
     _check_files(row.get("files", {}))
     return row
 

@@ -28,6 +28,7 @@ from annofree.io.atomic import write_atomic
 from annofree.io.files.checksums import measure_file
 from annofree.io.files.lock import hold_lock
 from annofree.io.files.paths import confine
+from annofree.io.regular import require_regular
 from annofree.io.settings_diff import find_first_change
 from annofree.runs.store.checks import Chunk, check_row, check_settings, explain_damage, read_chunk
 from annofree.runs.store.clearing import CLEARED, clear_run, clear_state, refuse_foreign
@@ -109,7 +110,7 @@ class Chunks:
     def read_ids(self) -> list[str]:
         """The ids of all images, in order; raises InputError if unreadable."""
         path = self.folder / "inputs.txt"
-        with explain_damage(path, self.out), path.open(encoding="ascii") as lines:
+        with explain_damage(path, self.out), require_regular(path).open(encoding="ascii") as lines:
             ids = [json.loads(line) for line in lines]
             if not all(isinstance(id_, str) for id_ in ids):
                 raise ValueError("expected a text in each line")
@@ -219,7 +220,7 @@ class Chunks:
         """What came of the images of one shard."""
         path = self.folder / shard.file
         try:
-            with path.open(encoding="ascii") as lines:
+            with require_regular(path).open(encoding="ascii") as lines:
                 for line in lines:
                     yield check_row(json.loads(line))
         except (ValueError, RecursionError) as problem:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from annofree.errors import InputError
 from annofree.io.files.paths import confine
+from annofree.io.regular import require_regular
 from annofree.runs.store.names import ResultNames
 
 __all__ = ["CLEARED", "FINALS", "clear_run", "clear_state", "refuse_foreign"]
@@ -69,7 +70,7 @@ def _find_foreign(out: Path) -> str | None:
 def _list_results(state: Path) -> Iterator[str]:
     """What the run may have made of its images, by their names."""
     try:
-        with (state / "inputs.txt").open(encoding="ascii") as lines:
+        with require_regular(state / "inputs.txt").open(encoding="ascii") as lines:
             ids = [str(json.loads(line)) for line in lines]
     except (OSError, ValueError):
         ids = []  # the files of a run whose list is gone stay

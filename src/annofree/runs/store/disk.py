@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from annofree.errors import InputError
+
 __all__ = ["settle", "settle_folder", "write_lines", "write_text"]
 
 
@@ -39,7 +41,10 @@ def write_lines(path: Path, values: Iterable[Any]) -> None:
     """Write one JSON value per line, in ASCII: file names may be invalid Unicode."""
     with path.open("w", encoding="ascii", newline="\n") as lines:
         for value in values:
-            lines.write(json.dumps(value, allow_nan=False) + "\n")
+            try:
+                lines.write(json.dumps(value, allow_nan=False) + "\n")
+            except ValueError:
+                raise InputError(f"expected finite numbers, which JSON can hold, got {value!r:.200}") from None
         lines.flush()
         os.fsync(lines.fileno())
 

@@ -11,6 +11,7 @@ from annofree.formats.label_maps import CLASSES_FILE, ClassList, read_label_map
 from annofree.formats.panoptic import PanopticFile
 from annofree.io.coco_stream import stream_coco
 from annofree.io.files.paths import confine
+from annofree.io.regular import require_regular
 from annofree.render.page_maps import Segments
 from annofree.runs.store.counts import ImageCount
 from annofree.runs.store.names import ResultName, ResultNames
@@ -50,7 +51,7 @@ def _image(result: ResultName, *, labels: bool, panoptic: bool) -> ImageCount:
 def _results(run: Path, key: Callable[[ResultName], str]) -> dict[str, ResultName]:
     """What the results of each image are called, from the list that a run goes on from; empty where that is gone."""
     try:
-        with (run / "shards" / "inputs.txt").open(encoding="ascii") as lines:
+        with require_regular(run / "shards" / "inputs.txt").open(encoding="ascii") as lines:
             ids = [str(json.loads(line)) for line in lines]
     except (OSError, ValueError):
         return {}

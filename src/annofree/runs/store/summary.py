@@ -10,6 +10,7 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.coco_stream import stream_coco
+from annofree.io.regular import require_regular
 from annofree.runs.store.counts import BINS, ClassCount, Crop, ImageCount
 from annofree.runs.store.finals import require_unchanged
 from annofree.runs.store.maps import count_mapped_images
@@ -115,7 +116,7 @@ def _models_in(part: Any) -> list[Mapping[str, Any]]:
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file, None if it is missing; raises InputError if it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(require_regular(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as problem:

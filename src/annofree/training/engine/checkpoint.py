@@ -71,7 +71,12 @@ def cut_log(path: Path, step: int) -> None:
 def save_state(path: Path, state: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Write a state and the settings that it was reached with."""
     whole = {**state, "settings": json.dumps(settings)}
-    write_atomic(path, lambda temporary: torch.save(whole, temporary))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # whose errors are told, as those of torch's own are not
+            torch.save(whole, file)
+
+    write_atomic(path, write)
 
 
 def restore_state(path: Path, settings: Mapping[str, Any], device: str) -> dict[str, Any] | None:

@@ -1,0 +1,217 @@
+"""Hostile run folders: every file of a run damaged, replaced or made to lead out, and the checksums set right again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks.hostile_inputs.mutations import NAMES, dump, spoil_bytes, spoil_json
+from benchmarks.hostile_inputs.sandbox import Case
+from benchmarks.kills import NAMES as COLOURS
+from benchmarks.kills import Colours, draw_pictures
+
+from annofree.methods.registry import TASKS
+from annofree.runs.batch_encoder import BatchEncoder
+from annofree.runs.config import RunConfig
+from annofree.runs.inputs import find_source
+from annofree.runs.run import Run
+from annofree.runs.tasks import Tasks
+from annofree.structures import Vocabulary
+
+__all__ = ["list_cases", "make_base"]
+
+_STATE = (
+    "run.json",
+    "annotations.json",
+    "shards/settings.json",
+    "shards/inputs.txt",
+    "shards/manifest.jsonl",
+    "shards/00000.jsonl",
+)
+_FORMATS = ("coco", "yolo-seg", "voc", "labelme", "label-studio", "cvat", "png")
+_FILES = ("file", "files", "file_name", "overlay", "labels", "panoptic", "id", "root")
+
+Spoil = Callable[[Path], None]
+
+
+def make_base(folder: Path, models: bool) -> None:
+    """A complete run of all tasks over a few images, by the tiny ``models`` or a method that knows colours."""
+    draw_pictures(folder / "pictures", 4)
+    if models:
+        import annofree
+
+        options = {
+            "models": "tiny",
+            "method": "zip",
+            "policy": "all",
+            "keep_encodings": True,
+            "task": "instance,semantic,panoptic",
+        }
+        annofree.segment(folder / "pictures", "red, green, blue", out=folder / "run", **options)  # type: ignore[call-overload]
+    else:
+        _run_colours(folder / "pictures", folder / "run")
+
+
+def _run_colours(images: Path, out: Path) -> None:
+    source, method = find_source([images], out), Colours()
+    ids, settings = list(source.list_ids()), {"method": "colours", "tasks": list(TASKS)}
+    run = Run(
+        RunConfig(
+            out, ids, source.root, Vocabulary.of(COLOURS), settings, TASKS, ("blue",), stretch=2, overlays=True, keep=True
+        )
+    )
+    tasks = Tasks(TASKS, method, method, ("blue",))
+    run.execute(tasks, BatchEncoder(tasks, 4, 2), {"settings": settings})
+
+
+def _calls(place: Path, name: str) -> list[list[str]]:
+    """The commands that read a file of a run."""
+    out = str(place / "out")
+    again = ["segment", "pictures", "--classes", "red, green, blue", "--models", "tiny", "--method", "zip", "--policy", "all"]
+    resuming = [
+        [*again, "--task", "instance,semantic,panoptic", "--keep-encodings", "--out", out],
+        ["merge", "run", "--out", out],
+        ["relabel", "run", "--classes", "red", "--out", out],
+    ]
+    reading = [
+        *(
+            ["export", "run", "--format", kind, "--out", out, "--images", "copy", "--image-root", "pictures"]
+            for kind in _FORMATS
+        ),
+        ["report", "run", "--out", out, "--images", "pictures"],
+        ["review", "run", "--out", out],
+        ["pseudo-label", "run", "--out", out],
+        ["evaluate", "--truth", "run/annotations.json", "--predictions", "run/annotations.json", "--out", out + ".json"],
+        [
+            "convert",
+            "run/annotations.json",
+            "--from",
+            "coco",
+            "--to",
+            "voc",
+            "--out",
+            out,
+            "--images",
+            "link",
+            "--image-root",
+            "pictures",
+        ],
+        ["convert", "run/labels", "--from", "png", "--to", "coco", "--out", out],
+    ]
+    return resuming if name.startswith(("shards", "encodings")) else reading + resuming * name.startswith(("run.json", "annot"))
+
+
+def _build(place: Path, base: Path, spoil: Spoil, call: Sequence[str]) -> Sequence[str]:
+    shutil.copytree(base, place / "in", dirs_exist_ok=True, symlinks=True)
+    run = place / "in" / "run"
+    for name in ("shards/settings.json", "run.json"):
+        path = run / name
+        path.write_text(path.read_text().replace(str(base / "pictures"), str(place / "in" / "pictures")))
+    spoil(run)
+    if call[0] == "segment":  # a hostile folder to resume in
+        run.rename(place / "out")
+    return [word.replace("{place}", str(place)) for word in call]
+
+
+def _put(run: Path, name: str, data: bytes, seal: bool) -> None:
+    (run / name).write_bytes(data.replace(b"{place}", str(run.parent.parent).encode()))
+    if seal:
+        _reseal(run)
+
+
+def _reseal(run: Path) -> None:
+    """Make the manifest say of each file what it is now, where it still can be read."""
+    manifest = run / "shards" / "manifest.jsonl"
+    lines = []
+    for line in manifest.read_text().splitlines():
+        row = json.loads(line)
+        if "file" in row and (run / "shards" / row["file"]).is_file():
+            data = (run / "shards" / row["file"]).read_bytes()
+            row |= {"bytes": len(data), "crc": zlib.crc32(data)}
+        for name in row.get("files", {}):
+            if (run / name).is_file():
+                data = (run / name).read_bytes()
+                row["files"][name] = [len(data), zlib.crc32(data)]
+        lines.append(json.dumps(row))
+    manifest.write_text("\n".join(lines) + "\n")
+
+
+def _replace(run: Path, name: str, way: str) -> None:
+    """Put something in the place of a file that is none, or leads elsewhere."""
+    place = run / name
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    ways: dict[str, Callable[[], object]] = {
+        "gone": lambda: None,
+        "folder": place.mkdir,
+        "link out": lambda: place.symlink_to(run.parent.parent / "beside" / "secret.txt"),
+        "link to itself": lambda: place.symlink_to(place),
+        "link to nothing": lambda: place.symlink_to(run.parent.parent / "beside" / "new.txt"),
+        "fifo": lambda: os.mkfifo(place),
+        "endless": lambda: place.symlink_to("/dev/zero"),
+        "folder elsewhere": lambda: place.symlink_to(run.parent.parent / "beside"),
+        "no rights": lambda: os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0)),
+    }
+    ways[way]()
+
+
+def _spoilt_rows(base: Path, name: str, seed: int) -> Iterator[tuple[str, bytes]]:
+    """One row of a file of rows spoilt after the other, or the one object of a file."""
+    text = (base / "run" / name).read_text()
+    rows = [json.loads(line) for line in text.splitlines()] if name.endswith("jsonl") else [json.loads(text)]
+    spoilt = [spoil_json(row, seed + k, _FILES) for k, row in enumerate(rows)]
+    for k in cycle(range(len(rows))):
+        what, odd = next(spoilt[k])
+        data = [dump(odd if j == k else row) for j, row in enumerate(rows)]
+        yield f"{name} row {k}: {what}", b"\n".join(data) + b"\n"
+
+
+def _spoils(base: Path, seed: int) -> list[Iterator[tuple[str, Spoil]]]:
+    places = [p.relative_to(base / "run").as_posix() for p in sorted((base / "run").rglob("*")) if p.name != "lock"]
+    ways = (
+        "gone",
+        "folder",
+        "link out",
+        "link to itself",
+        "link to nothing",
+        "fifo",
+        "endless",
+        "folder elsewhere",
+        "no rights",
+    )
+    pairs = [(name, way) for name in places for way in ways]
+    random.Random(seed).shuffle(pairs)
+    replaced = ((f"{name}: {way}", partial(_replace, name=name, way=way)) for name, way in cycle(pairs))
+    rows = [_spoilt_rows(base, name, seed) for name in ("run.json", "annotations.json", "shards/settings.json")]
+    rows += [_spoilt_rows(base, name, seed) for name in ("shards/manifest.jsonl", "shards/00000.jsonl", "shards/00000.jsonl")]
+    sealed = [((what, partial(_put, name=_STATE[k], data=data, seal=True)) for what, data in one)
+              for k, one in zip((0, 1, 2, 4, 5, 5), rows, strict=True)]  # fmt: skip
+    raw = [((f"{name}: {what}", partial(_put, name=name, data=data, seal=False))
+            for what, data in spoil_bytes((base / "run" / name).read_bytes(), k)) for k, name in enumerate(_STATE)]  # fmt: skip
+    listed = (
+        (f"shards/inputs.txt {name!r:.30}", partial(_put, name="shards/inputs.txt", data=dump(name) + b"\n", seal=True))
+        for name in cycle(NAMES)
+    )
+    return [replaced, *sealed, *raw, listed]
+
+
+def list_cases(count: int, base: Path, seed: int = 0) -> list[Case]:
+    """So many run folders, each read by one of the commands that read runs."""
+    sources: list[Iterator[tuple[str, Any]]] = [*_spoils(base, seed)]
+    picked = [one for source in sources for one in islice(source, -(-count // len(sources)))]
+    random.Random(seed).shuffle(picked)
+    cases = []
+    for number, (what, spoil) in enumerate(picked[:count]):
+        calls = _calls(Path("{place}"), what)
+        call = calls[number % len(calls)]
+        allowed = ("out", "out.json", "in/run") if call[0] == "segment" else ("out", "out.json")
+        build = partial(_build, base=base, spoil=spoil, call=call)
+        cases.append(Case(f"run: {call[0]}", what, build, allowed))
+    return cases

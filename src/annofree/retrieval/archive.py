@@ -1,7 +1,7 @@
 """Image archives: the images that were retrieved for each name, and the pseudo-masks that were made of them.
 
     ARCHIVE/
-    ├── archive.json        names, members with their scores, places, and how all that came about
+    ├── archive.json        names, members with their scores, places, and how all that came about; a checksum of all that
     ├── sheets/             one contact sheet a name, for people
     ├── masks.jsonl         one pseudo-mask a line, appended as they are made
     └── masks-about.json    the model that made them
@@ -23,6 +23,7 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder, write_json
+from annofree.io.files.checksums import add_checksum, take_checksum
 from annofree.io.files.lock import acquire_lock
 from annofree.io.image_sources import read_place
 from annofree.io.read_json import read_json_object, read_own_json
@@ -78,6 +79,7 @@ class Archive:
             held = read_json_object(path)
             if held["format"] != _FORMAT:
                 raise InputError(f"expected {_FORMAT!r} in {path}, got {held['format']!r}; retrieve the pictures again")
+            held = take_checksum(held)
             members = {name: tuple(Member(i, float(s)) for i, s in rows) for name, rows in held["members"].items()}
             if not all(isinstance(text, str) for text in (*held["names"], *held["places"].values())):
                 raise TypeError("a name or a place is no text")
@@ -100,7 +102,7 @@ class Archive:
             "places": self.places,
             "about": self.about,
         }
-        write_json(folder / "archive.json", held, ascii_only=True)
+        write_json(folder / "archive.json", add_checksum(held), ascii_only=True)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -245,4 +247,4 @@ def _keep_about(path: Path, about: dict[str, Any], *, new: bool) -> None:
             told = "; ".join(f"{key} was {before.get(key)!r}, now {about.get(key)!r}" for key in other)
             raise InputError(f"the masks in {path.parent} were made otherwise: {told}; delete masks.jsonl, or ask as before")
         return
-    write_json(path, about, indent=2, ascii_only=True)
+    write_json(path, add_checksum(about), indent=2, ascii_only=True)

@@ -52,6 +52,8 @@ class Stage:
     """A folder with one of each: a run whole, unfinished and in parts, an index, an archive with its masks."""
 
     home: Path
+    # whether some images are in a tar, of which export copies none
+    with_tar: bool = True
     expected: dict[str, dict[str, bytes]] = field(default_factory=dict)
     codes: dict[str, int] = field(default_factory=dict)
 
@@ -100,9 +102,10 @@ class Stage:
     def build(self) -> None:
         """Make everything, and what each command gives where nothing is flipped."""
         draw_pictures(self.photos, 5)
-        with tarfile.open(self.photos / "more.tar", "w") as tar:
-            for path in sorted(self.photos.glob("1/*.png")):
-                tar.add(path, f"packed/{path.name}")
+        if self.with_tar:
+            with tarfile.open(self.photos / "more.tar", "w") as tar:
+                for path in sorted(self.photos.glob("1/*.png")):
+                    tar.add(path, f"packed/{path.name}")
         (self.home / "empty").mkdir()
         self.place("").mkdir()
         for out, more in (("run", ()), ("one", ("--shard", "1/2")), ("two", ("--shard", "2/2"))):
@@ -238,7 +241,7 @@ def try_flips(
                         unseen.append({"command": command.name, "file": str(name), "byte": place, "said": ended.said[-1500:]})
                         print(json.dumps(unseen[-1]), file=sys.stderr, flush=True)
     return {
-        "flips": sum(map(Counter.total, counts.values())),
+        "calls": sum(map(Counter.total, counts.values())),
         "commands": {k: dict(v) for k, v in counts.items()},
         "unseen": unseen,
     }

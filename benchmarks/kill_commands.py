@@ -29,7 +29,7 @@ class Play:
     """A stage with what commands read, and the commands, each with the folder that it writes."""
 
     def __init__(self, home: Path) -> None:
-        self.home, self.stage, self.out = home, Stage(home), home / "written" / "out"
+        self.home, self.stage, self.out = home, Stage(home, with_tar=False), home / "written" / "out"
 
     def build(self) -> None:
         """Make what is read."""

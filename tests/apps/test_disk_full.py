@@ -17,7 +17,7 @@ from tests.support.cli import Cli, Said
 import annofree.methods.load_clip
 import annofree.pipelines.mask_archive
 from annofree.hub.cards import Card, hash_file
-from annofree.io.atomic import naming, write_atomic
+from annofree.io.atomic import name_errors, write_atomic
 from annofree.testing.fakes import FakeClip, FakeObjectness
 
 
@@ -113,7 +113,7 @@ def test_every_library_that_cannot_write_names_the_file(tmp_path: Path, kind: st
 
     with limit_files(2000), pytest.raises(OSError, match="File too large") as found:
         if kind == "log":
-            with naming(path), path.open("a") as log:
+            with name_errors(path), path.open("a") as log:
                 log.write("a" * 9000)
         else:
             write_atomic(path, write)

@@ -17,7 +17,7 @@ from annofree.errors import InputError
 if TYPE_CHECKING:
     import PIL.Image
 
-__all__ = ["make_folder", "naming", "write_atomic", "write_jpeg", "write_json"]
+__all__ = ["make_folder", "name_errors", "write_atomic", "write_jpeg", "write_json"]
 
 _IN_RUST = re.compile(r"\(os error (\d+)\)")  # as safetensors has it
 _LONGEST_STEM = 150  # bytes of a name, which with what is put around it have to be 255 at most
@@ -48,17 +48,17 @@ def write_atomic(path: Path, write: Callable[[Path], object], rights: int = 0o64
     except InputError:
         raise
     except Exception as problem:
-        with naming(path, temporary):
+        with name_errors(path, temporary):
             raise _find_os_error(problem) or problem  # noqa: B904 -- it is the same one
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+def name_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
     """Let an OSError within that names no file, or the ``temporary`` one, name ``path``.
 
-    >>> with naming(Path("out/log.jsonl")):
+    >>> with name_errors(Path("out/log.jsonl")):
     ...     raise OSError(28, "No space left on device")
     Traceback (most recent call last):
     OSError: [Errno 28] No space left on device: 'out/log.jsonl'

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from annofree.errors import InputError
-from annofree.io.atomic import make_folder, naming, write_json
+from annofree.io.atomic import make_folder, name_errors, write_json
 from annofree.io.files.checksums import add_checksum, take_checksum
 from annofree.io.files.lock import acquire_lock
 from annofree.io.image_sources import read_place
@@ -221,7 +221,7 @@ class MaskWriter:
         text = counts.decode("ascii") if isinstance(counts, bytes) else counts
         held = {"id": mask.id, "size": size, "counts": text, "quality": float(mask.quality)}
         held["crc"] = _sum_line(held)
-        with naming(Path(self._file.name)):
+        with name_errors(Path(self._file.name)):
             self._file.write(json.dumps(held, allow_nan=False).encode("ascii") + b"\n")
             self._file.flush()
         self.done.add(mask.id)
@@ -229,7 +229,7 @@ class MaskWriter:
     def close(self) -> None:
         """Close the file."""
         try:
-            with naming(Path(self._file.name)):
+            with name_errors(Path(self._file.name)):
                 self._file.close()
         finally:
             self._lock.release()

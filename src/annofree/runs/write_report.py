@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from annofree.formats.annotations import Annotation, read_annotation
-from annofree.io.atomic import naming
+from annofree.io.atomic import name_errors
 from annofree.io.coco_stream import stream_coco
 from annofree.render.html import assign_class_colors
 from annofree.render.page_folder import open_page_folder
@@ -48,7 +48,7 @@ def write_report(
         files = ImageFiles(folder, image, assign_class_colors(names))
         drawn = _drawn(run, out, summary, rows, files)
         text = render_page(summary, PageParts(names, rows, drawn, made))
-        with naming(folder / "index.html"):
+        with name_errors(folder / "index.html"):
             (folder / "index.html").write_text(text, encoding="utf-8", errors="replace")
     return out / "index.html"
 

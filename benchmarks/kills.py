@@ -1,6 +1,7 @@
 """Kill a run at random moments, go on, and compare what it leaves with what a run that was never disturbed leaves.
 
-    uv run python benchmarks/kills.py --kills 200 --images 1000 --overlays
+    uv run python -m benchmarks.kills --kills 200 --images 1000 --overlays
+    uv run python -m benchmarks.kill_commands --kills 100      # every other command
 
 Each attempt is a fork of this process, killed with SIGKILL after a random while, most of them at work, some as they begin or
 as they write the results.  When a run gets to its end its files are compared, byte for byte, and the next begins.  The method
@@ -20,13 +21,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import PIL.Image
+from benchmarks.stage import NAMES, Colours, draw_pictures
 
 from annofree.methods.registry import TASKS
 from annofree.runs.batch_encoder import BatchEncoder
@@ -35,57 +33,9 @@ from annofree.runs.inputs import find_source
 from annofree.runs.run import Run
 from annofree.runs.store.chunks import Chunks
 from annofree.runs.tasks import Tasks
-from annofree.structures import Detections, Image, LabelMap, Vocabulary
+from annofree.structures import Vocabulary
 
-NAMES = ("red", "green", "blue")
 OF_A_SESSION = ("run.json", "shards/")  # timings, and how the work fell into shards
-
-
-@dataclass(frozen=True, eq=False)
-class ColourEncoding:
-    """Which colour each pixel has most of, (H, W) uint8; 3 where it is dark."""
-
-    colours: npt.NDArray[np.uint8]
-
-
-class Colours:
-    """A method that finds red, green and blue."""
-
-    provenance: dict[str, Any] = {"method": "colours", "models": []}  # noqa: RUF012
-
-    def remarks(self, classes: Any) -> list[str]:
-        """Nothing to remark."""
-        return []
-
-    def encode(self, images: Sequence[Image]) -> list[ColourEncoding]:
-        """Look at each pixel."""
-        return [ColourEncoding(np.where(i.pixels.max(2) > 99, i.pixels.argmax(2), 3).astype(np.uint8)) for i in images]
-
-    def instances(self, image: Any, classes: Any) -> Detections:
-        """All pixels of a colour are one thing."""
-        masks = np.stack([image.colours == NAMES.index(name) for name in classes.names])
-        return Detections.from_masks(masks, range(len(masks)), masks.mean((1, 2)), classes.names)
-
-    def semantic(self, image: Any, classes: Any) -> LabelMap:
-        """The colour of each pixel."""
-        place = {NAMES.index(name): 1 + k for k, name in enumerate(classes.names)}
-        labels = np.array([place.get(k, 0) for k in range(4)], np.int32)[image.colours]
-        return LabelMap(labels, ("background", *classes.names), 0)
-
-
-def draw_pictures(folder: Path, count: int, seed: int = 0) -> None:
-    """Write small pictures of coloured boxes in folders, every fiftieth torn, every seventieth oddly named."""
-    rng = np.random.default_rng(seed)
-    for k in range(count):
-        pixels = np.zeros((16, 24, 3), np.uint8)
-        for channel in range(3):
-            y, x = rng.integers(0, 12, 2)
-            pixels[y : y + 6, x : x + 9, channel] = rng.integers(100, 255)
-        place = folder / f"{k % 7}" / (f"it's {k}\n☃.png" if k % 70 == 5 else f"{k:04}.png")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        PIL.Image.fromarray(pixels).save(place)
-        if k % 50 == 9:
-            place.write_bytes(place.read_bytes()[:-30])
 
 
 def one_run(images: Path, out: Path, *, stretch: int = 8, overlays: bool = False, keep: bool = True) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks.hostile_inputs.mutations import NAMES, dump, spoil_bytes, spoil_json
 from benchmarks.hostile_inputs.sandbox import Case
-from benchmarks.kills import NAMES as COLOURS
-from benchmarks.kills import Colours, draw_pictures
+from benchmarks.stage import NAMES as COLOURS
+from benchmarks.stage import Colours, draw_pictures
 
 from annofree.methods.registry import TASKS
 from annofree.runs.batch_encoder import BatchEncoder

@@ -15,6 +15,7 @@ import torch
 from tests.support.indexing import Colors, content
 
 from annofree.errors import InputError
+from annofree.io.files.checksums import take_checksum
 from annofree.io.files.lock import acquire_lock
 from annofree.io.image_sources import Source
 from annofree.retrieval.build_index import build_index
@@ -42,7 +43,7 @@ def test_progress_goes_on_from_what_an_earlier_call_did(tmp_path: Path) -> None:
         )
         (tmp_path / "out" / "ids-00001.json").unlink()
         (tmp_path / "out" / "manifest.json").write_text(
-            json.dumps(json.loads((tmp_path / "out" / "manifest.json").read_text()) | {"complete": False})
+            json.dumps(take_checksum(json.loads((tmp_path / "out" / "manifest.json").read_text())) | {"complete": False})
         )
     assert steps == [(0, 10), (3, 10), (4, 10), (7, 10), (8, 10), (10, 10), (6, 10), (9, 10), (10, 10)]
 
@@ -68,7 +69,7 @@ def test_each_picture_has_a_row(tmp_path: Path) -> None:
     assert np.array_equal(np.concatenate([v for _, v in index.stream_chunks(3)]), index.read_vectors(rows))
     assert [first for first, _ in index.stream_chunks(3)] == [0, 3, 4, 7, 8]
     assert np.load(tmp_path / "out" / "embeddings-00001.npy").dtype == np.float16
-    assert manifest == json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest == take_checksum(json.loads((tmp_path / "out" / "manifest.json").read_text()))
     assert {k: manifest[k] for k in ("inputs", "rows", "shards", "failed", "dtype", "complete", "model")} == {
         "inputs": 10,
         "rows": 10,
@@ -169,7 +170,7 @@ def test_an_index_that_is_none_or_not_complete_is_refused(tmp_path: Path) -> Non
     (out / "embeddings-00000.npy").unlink()
     with pytest.raises(InputError, match="cannot be read"):
         open_index(out)
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = take_checksum(json.loads((out / "manifest.json").read_text()))
     (out / "manifest.json").write_text(json.dumps(manifest | {"complete": False}))
     with pytest.raises(InputError, match="not complete"):
         open_index(out)
@@ -183,6 +184,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.support.indexing import Colors, content
+from annofree.io.files.checksums import take_checksum
 from annofree.retrieval.build_index import build_index
 from annofree.io.image_sources import Source
 

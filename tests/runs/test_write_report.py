@@ -17,6 +17,7 @@ from annofree.formats.coco import CocoFile
 from annofree.render.html import assign_class_colors
 from annofree.render.svg import draw_histogram
 from annofree.runs.report_page import explain_scores
+from annofree.runs.store.chunks import Chunks
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.names import ResultNames
 from annofree.runs.store.summary import RunSummary
@@ -240,16 +241,17 @@ def test_label_maps_and_panoptic_maps_are_layers_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tasks", [["semantic"], ["semantic", "panoptic"], ["panoptic"]])
 def test_maps_without_instances(tmp_path: Path, tasks: list[str]) -> None:
     run = run_with_maps(tmp_path / "run", tasks)
+    asked = {"classes": [["dog"], ["sky"]], "tasks": tasks, "stuff": [], "part": "1/1", "root": "", "encodings": False}
     (run / "shards").mkdir()
-    (run / "shards" / "inputs.txt").write_text('"a b.png"\n"c.png"\n')
-    asked: list[str] = []
+    Chunks(run).begin({"format": 1, "asked": asked, "stretch": 2, "device": "cpu"}, ["a b.png", "c.png"])
+    called: list[str] = []
 
     def opened(name: str) -> Image:
-        asked.append(name)
+        called.append(name)
         return GRAY
 
     page = Page.read(write_report(run, run / "report", image=opened))
-    assert asked == ["a b.png", "c.png"] and "Run of 2 images" in page.text and "Scores are" not in page.text
+    assert called == ["a b.png", "c.png"] and "Run of 2 images" in page.text and "Scores are" not in page.text
     assert len([a for a in page.of("img") if "layer" in str(a.get("class"))]) == 4 * len(tasks)
     assert not page.having("data-score") and "show-instances" not in {a.get("id") for a in page.of("input")}
     (run / "shards" / "inputs.txt").unlink()

@@ -37,6 +37,8 @@ __all__ = [
     "make_slug",
 ]
 
+_ELSEWHERE = "make room there, or let ANNOFREE_HOME name another folder"
+
 
 def find_home() -> Path:
     """Return annofree's own folder, which may not exist yet."""
@@ -233,7 +235,9 @@ def _place(card: Card, source: Path) -> None:
         models.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".adding-", dir=models))
     except OSError as problem:
-        raise InputError(f"expected to keep models in {models}, but cannot write there: {problem.strerror}") from None
+        raise InputError(
+            f"expected to keep models in {models}, but cannot write there: {problem.strerror}; {_ELSEWHERE}"
+        ) from None
     try:
         for name in card.files:
             shutil.copyfile(source / name, scratch / name)
@@ -243,6 +247,6 @@ def _place(card: Card, source: Path) -> None:
         scratch.rename(models / make_slug(card.name))
     except OSError as problem:
         why = problem.strerror or problem
-        raise InputError(f"cannot keep {card.name} in {models}: {why}; nothing was left there") from None
+        raise InputError(f"cannot keep {card.name} in {models}: {why}; nothing was left there; {_ELSEWHERE}") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

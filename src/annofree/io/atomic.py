@@ -6,14 +6,20 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from annofree.errors import InputError
 
-__all__ = ["make_folder", "write_atomic", "write_json"]
+if TYPE_CHECKING:
+    import PIL.Image
 
-_TOLD = re.compile(r"\(os error (\d+)\)")
+__all__ = ["make_folder", "name_errors", "write_atomic", "write_jpeg", "write_json"]
+
+_IN_RUST = re.compile(r"\(os error (\d+)\)")  # as safetensors has it
 _LONGEST_STEM = 150  # bytes of a name, which with what is put around it have to be 255 at most
 
 
@@ -28,7 +34,8 @@ def make_folder(folder: Path) -> None:
 def write_atomic(path: Path, write: Callable[[Path], object], rights: int = 0o644) -> None:
     """Call ``write`` on a temporary file beside ``path`` and move it there once it is complete.
 
-    It gets those of the ``rights`` that new files get of this process.  An OSError names the file.
+    It gets those of the ``rights`` that new files get of this process.  Where it cannot be written, whatever library says so,
+    an OSError names the file.
     """
     stem = path.stem.encode(errors="surrogateescape")[:_LONGEST_STEM].decode("utf-8", "ignore")
     temporary = path.with_name(f".{stem}-{secrets.token_hex(4)}{path.suffix}")
@@ -38,23 +45,44 @@ def write_atomic(path: Path, write: Callable[[Path], object], rights: int = 0o64
         write(temporary)
         temporary.chmod(given & rights | 0o200)
         temporary.replace(path)
-    except OSError as problem:
-        problem.filename = str(path) if problem.filename in (None, str(temporary)) else problem.filename
+    except InputError:
         raise
     except Exception as problem:
-        if (number := _find_disk_error(problem)) is None:
-            raise
-        raise OSError(number, os.strerror(number), str(path)) from None
+        with name_errors(path, temporary):
+            raise _find_os_error(problem) or problem  # noqa: B904 -- it is the same one
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _find_disk_error(problem: Exception) -> int | None:
-    """The number of the error of the disk that a library's own error stands for, such as those of torch and safetensors."""
-    if isinstance(problem.__context__, OSError):
-        return problem.__context__.errno
-    told = _TOLD.search(str(problem))
-    return int(told.group(1)) if told else None
+@contextmanager
+def name_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an OSError within that names no file, or the ``temporary`` one, name ``path``.
+
+    >>> with name_errors(Path("out/log.jsonl")):
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    OSError: [Errno 28] No space left on device: 'out/log.jsonl'
+    """
+    try:
+        yield
+    except OSError as problem:
+        problem.filename = str(path) if problem.filename in (None, str(temporary)) else problem.filename
+        raise
+
+
+def _find_os_error(problem: BaseException) -> OSError | None:
+    """The OSError that torch or safetensors turned into one of its own, None where there is none."""
+    if number := _IN_RUST.search(str(problem)):
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    behind = problem.__context__ if isinstance(problem, RuntimeError) else None
+    return behind if isinstance(behind, OSError) else None
+
+
+def write_jpeg(path: Path, image: PIL.Image.Image, quality: int, subsampling: int = -1) -> None:
+    """Write a JPEG, whole or not at all: encoded in memory, for Pillow's own writing passes over a full disk."""
+    file = BytesIO()
+    image.save(file, "JPEG", quality=quality, subsampling=subsampling)
+    write_atomic(path, lambda temporary: temporary.write_bytes(file.getvalue()))
 
 
 def write_json(path: Path, value: object, indent: int | None = None, *, ascii_only: bool = False) -> None:

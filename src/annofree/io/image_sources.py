@@ -25,7 +25,7 @@ from annofree.io.image_files import HEAD, OtherFiles, classify_file, is_tar, str
 from annofree.io.images import decode_bytes, decode_image
 from annofree.structures import Image
 
-__all__ = ["Reader", "Source", "read_images", "read_place"]
+__all__ = ["Reader", "Source", "find_file", "read_images", "read_member", "read_place"]
 
 Reader = Callable[[str, "str | None"], Image]
 """Returns the image of a place under an id, or raises ImageError; called in threads."""
@@ -39,20 +39,34 @@ def read_place(place: str, id: str | None = None) -> Image:  # noqa: A002 -- the
 
     Raises ImageError, one line naming the place, when there is no whole image.
     """
-    path, *inside = _INSIDE.split(place, maxsplit=1)
-    if not inside:
-        return decode_image(Path(place), id)
     try:
-        offset, size = _members(path).images[inside[0]]
-        with Path(path).open("rb") as file:
-            file.seek(offset)
-            return decode_bytes(file.read(size), place, id)
+        data = read_member(place)
+        return decode_image(Path(place), id) if data is None else decode_bytes(data, place, id)
     except ImageError:
         raise
     except KeyError:
         raise ImageError(f"expected a picture at {place}, but the tar has no such member") from None
     except (OSError, InputError) as problem:
         raise ImageError(f"expected a picture at {place}, but the tar cannot be read: {problem}") from None
+
+
+def read_member(place: str) -> bytes | None:
+    """Return the bytes of a member of a tar, None for a place outside of tars.
+
+    Raises KeyError where the tar has no such image, InputError and OSError where it cannot be read.
+    """
+    path, *inside = _INSIDE.split(place, maxsplit=1)
+    if not inside:
+        return None
+    offset, size = _members(path).images[inside[0]]
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def find_file(place: str) -> Path:
+    """Return the file of a place: a tar, or the image itself."""
+    return Path(_INSIDE.split(place, maxsplit=1)[0])
 
 
 @dataclass(frozen=True)

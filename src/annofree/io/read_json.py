@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
+from annofree.io.files.checksums import take_checksum
 from annofree.io.regular import require_regular
 
 __all__ = ["parse_json", "read_json_object", "read_own_json"]
@@ -47,14 +48,16 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def read_own_json(path: Path, what: str, remedy: str) -> dict[str, Any]:
-    """Read such a file; raises InputError that names ``what`` was expected, the file, what is wrong with it, and a ``remedy``.
+    """Read such a file, and check and leave out its checksum.
+
+    Raises InputError that names ``what`` was expected, the file, what is wrong with it, and a ``remedy``.
 
     >>> read_own_json(Path("none.json"), "the list of parts", "make it again")
     Traceback (most recent call last):
     annofree.errors.InputError: expected the list of parts in none.json, but it cannot be read: No such file or directory; ...
     """
     try:
-        return read_json_object(path)
+        return take_checksum(read_json_object(path))
     except OSError as problem:
         raise InputError(f"expected {what} in {path}, but it cannot be read: {problem.strerror}; {remedy}") from None
     except ValueError as problem:

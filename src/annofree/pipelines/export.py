@@ -54,7 +54,7 @@ def _instances(run: Path) -> AnnotatedImages:
     if not place.is_file():
         hint = "; its label maps in labels/ are index PNGs as they are" if (run / "labels").is_dir() else ""
         raise InputError(f"expected the instances of a run at {place}, and there are none{hint}; run --task instance first")
-    require_unchanged(run, place.name)
+    require_unchanged(run, place.name, "run.json")
     return read_run(place, {"model_version": _model_version(run / "run.json")})
 
 

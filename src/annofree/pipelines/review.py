@@ -50,6 +50,7 @@ def review(
     from annofree.evaluation.review.page import write_review_page
     from annofree.evaluation.review.rank import rank_images, read_instances_by_name, write_review
     from annofree.runs.images import find_image_opener
+    from annofree.runs.store.finals import require_unchanged
 
     again = None
     if look is not None:
@@ -57,6 +58,8 @@ def review(
 
         least = max(min_score, float((about.get("settings") or {}).get("min_score") or 0.0))
         again = look_again(look, folder, about, images, device, least)
+    if against is not None:
+        require_unchanged(Path(against), "annotations.json")
     other = None if against is None else read_instances_by_name(Path(against) / "annotations.json", min_score)
     ranked = rank_images(
         folder, worst, by=risk, min_score=min_score, look=again, against=other, on_progress=callbacks.on_progress

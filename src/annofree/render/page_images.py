@@ -14,7 +14,7 @@ import PIL.Image
 
 from annofree.errors import InputError
 from annofree.formats.annotations import Annotation
-from annofree.io.atomic import make_folder, write_atomic
+from annofree.io.atomic import make_folder, write_atomic, write_jpeg
 from annofree.io.files.paths import confine
 from annofree.render.page_maps import Layer, Segments, trace_layers
 from annofree.render.page_shapes import Shape, compute_view_box, trace_shapes
@@ -206,4 +206,4 @@ def link_to(target: Path, page: Path, within: Path) -> str:
 
 def save_jpeg(path: Path, image: PIL.Image.Image) -> None:
     """Write a JPEG for a page, atomically."""
-    write_atomic(path, partial(image.save, format="JPEG", quality=86))
+    write_jpeg(path, image, quality=86)

@@ -1,7 +1,7 @@
 """Image archives: the images that were retrieved for each name, and the pseudo-masks that were made of them.
 
     ARCHIVE/
-    ├── archive.json        names, members with their scores, places, and how all that came about
+    ├── archive.json        names, members with their scores, places, and how all that came about; a checksum of all that
     ├── sheets/             one contact sheet a name, for people
     ├── masks.jsonl         one pseudo-mask a line, appended as they are made
     └── masks-about.json    the model that made them
@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import Any
 
 from annofree.errors import InputError
-from annofree.io.atomic import make_folder, write_json
+from annofree.io.atomic import make_folder, name_errors, write_json
+from annofree.io.files.checksums import add_checksum, take_checksum
 from annofree.io.files.lock import acquire_lock
 from annofree.io.image_sources import read_place
 from annofree.io.read_json import read_json_object, read_own_json
@@ -79,6 +80,7 @@ class Archive:
             held = read_json_object(path)
             if held["format"] != _FORMAT:
                 raise InputError(f"expected {_FORMAT!r} in {path}, got {held['format']!r}; retrieve the pictures again")
+            held = take_checksum(held)
             members = {name: tuple(Member(i, float(s)) for i, s in rows) for name, rows in held["members"].items()}
             if not all(isinstance(text, str) for text in (*held["names"], *held["places"].values())):
                 raise TypeError("a name or a place is no text")
@@ -101,7 +103,7 @@ class Archive:
             "places": self.places,
             "about": self.about,
         }
-        write_json(folder / "archive.json", held, ascii_only=True)
+        write_json(folder / "archive.json", add_checksum(held), ascii_only=True)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -220,14 +222,18 @@ class MaskWriter:
         text = counts.decode("ascii") if isinstance(counts, bytes) else counts
         held = {"id": mask.id, "size": size, "counts": text, "quality": float(mask.quality)}
         held["crc"] = _sum_line(held)
-        self._file.write(json.dumps(held, allow_nan=False).encode("ascii") + b"\n")
-        self._file.flush()
+        with name_errors(Path(self._file.name)):
+            self._file.write(json.dumps(held, allow_nan=False).encode("ascii") + b"\n")
+            self._file.flush()
         self.done.add(mask.id)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
-        self._lock.release()
+        try:
+            with name_errors(Path(self._file.name)):
+                self._file.close()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> MaskWriter:
         return self
@@ -246,4 +252,4 @@ def _keep_about(path: Path, about: dict[str, Any], *, new: bool) -> None:
             told = "; ".join(f"{key} was {before.get(key)!r}, now {about.get(key)!r}" for key in other)
             raise InputError(f"the masks in {path.parent} were made otherwise: {told}; delete masks.jsonl, or ask as before")
         return
-    write_json(path, about, indent=2, ascii_only=True)
+    write_json(path, add_checksum(about), indent=2, ascii_only=True)

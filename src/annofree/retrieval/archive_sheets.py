@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import PIL.Image
 
 from annofree.errors import ImageError, InputError
-from annofree.io.atomic import make_folder, write_atomic
+from annofree.io.atomic import make_folder, write_jpeg
 from annofree.io.images import silence_pillow
 from annofree.render.contact_sheet import Thumbnail, draw_contact_sheet
 from annofree.retrieval.archive import Archive, Member
@@ -51,7 +50,7 @@ def write_sheets(
             for number, name in enumerate(archive.names):
                 on_progress(number, len(archive.names))
                 sheet = _drawn(archive, name, best, failed)
-                write_atomic(folder / name_sheet(number, name), partial(sheet.save, format="JPEG", quality=88))
+                write_jpeg(folder / name_sheet(number, name), sheet, quality=88)
         on_progress(len(archive.names), len(archive.names))
     return failed
 

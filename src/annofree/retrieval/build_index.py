@@ -22,6 +22,7 @@ from torch import Tensor
 
 from annofree.errors import ImageError, InputError
 from annofree.io.atomic import make_folder, write_atomic, write_json
+from annofree.io.files.checksums import add_checksum
 from annofree.io.files.lock import hold_lock
 from annofree.io.image_sources import Source, read_images
 from annofree.io.images import silence_pillow
@@ -113,7 +114,7 @@ def _build(
             rows.append(len(shard["ids"]))
             failed |= shard["failed"]
     manifest = settings | {"complete": True, "inputs": total, "rows": sum(rows), "shards": rows, "failed": failed}
-    write_json(folder / "manifest.json", manifest, indent=1, ascii_only=True)
+    write_json(folder / "manifest.json", add_checksum(manifest), indent=1, ascii_only=True)
     return manifest
 
 
@@ -217,7 +218,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
     """Write a manifest that says that the index is not complete, or check that the one there is of the same settings."""
     path = folder / "manifest.json"
     if not path.exists():
-        write_json(path, settings | {"complete": False}, indent=1, ascii_only=True)
+        write_json(path, add_checksum(settings | {"complete": False}), indent=1, ascii_only=True)
         return
     before = read_manifest(folder)
     other = list(list_differences({key: before.get(key) for key in settings}, settings))

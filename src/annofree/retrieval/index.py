@@ -1,10 +1,11 @@
 """An index of images: unit embeddings in shards, each row known by its number and by the id of its image.
 
     INDEX/
-    ├── manifest.json           the model, the root of the ids, counts, what failed
+    ├── manifest.json           the model, the root of the ids, counts, what failed; a checksum of all that
     ├── inputs.txt              the ids of all images that were given, a JSON string a line
     ├── embeddings-00000.npy    (n, D) float16, unit vectors
-    └── ids-00000.json          the ids of its rows, and what failed among its inputs
+    ├── ids-00000.json          the ids of its rows, and what failed among its inputs
+    └── checksums-00000.json    sizes and checksums of these two, and of the images
 
 Rows are numbered through all shards, from 0.  They are mapped into memory a chunk at a time, so that an index of any size is
 searched in a few hundred megabytes.
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annofree.errors import InputError
+from annofree.io.files.checksums import take_checksum
 from annofree.io.files.paths import confine_name
 from annofree.io.read_json import read_json_object
 from annofree.structures import FloatArray, IntArray
@@ -50,6 +52,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = read_json_object(path)
         if manifest["format"] != FORMAT:
             raise InputError(f"expected {FORMAT!r} in {path}, got {manifest['format']!r}; make the index again")
+        manifest = take_checksum(manifest)
         wrong = [key for key, kind in _MANIFEST.items() if not isinstance(manifest[key], kind)]
         if wrong or not all(type(rows) is int and rows >= 0 for rows in manifest.get("shards", [])):
             raise ValueError(f"{wrong[0] if wrong else 'shards'} is of another kind")
@@ -59,7 +62,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"expected an index's manifest.json in {folder}, but it cannot be read: {problem}; make one with `annofree index`"
         ) from None
-    return dict(manifest)
+    return manifest
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.atomic import write_json
-from annofree.io.files.checksums import is_unchanged, measure_file
+from annofree.io.files.checksums import add_checksum, is_unchanged, measure_file, take_checksum
+from annofree.io.image_checksums import is_image_unchanged, measure_image
 from annofree.io.read_json import read_json_object, read_own_json
 from annofree.retrieval.index import Shard, name_embeddings, name_ids
 
@@ -35,8 +36,8 @@ def write_checksums(folder: Path, number: int, held: dict[str, Any], root: Path)
     files = {name_ids(number): [len(ids), zlib.crc32(ids)]}
     if held["ids"]:
         files[name_embeddings(number)] = measure_file(folder / name_embeddings(number))
-    images = {id: measure_file(root / id) for id in held["ids"] if (root / id).is_file()}  # noqa: A001
-    write_json(folder / name_checksums(number), {"files": files, "images": images}, ascii_only=True)
+    images = {id: known for id in held["ids"] if (known := measure_image(f"{root}/{id}"))}  # noqa: A001
+    write_json(folder / name_checksums(number), add_checksum({"files": files, "images": images}), ascii_only=True)
 
 
 def read_held(folder: Path, number: int, ids: Sequence[str], root: Path) -> dict[str, Any] | None:
@@ -66,10 +67,9 @@ def _is_sound(folder: Path, number: int, root: Path) -> bool:
     if not known.exists():
         return True  # of an earlier version
     try:
-        sums, since = read_json_object(known), known.stat().st_mtime_ns
+        sums, since = take_checksum(read_json_object(known)), known.stat().st_mtime_ns
         own = all(is_unchanged(folder / name, value) for name, value in sums["files"].items())
-        images = {root / id: value for id, value in sums["images"].items()}  # noqa: A001
-        return own and all(is_unchanged(path, value, since) for path, value in images.items() if path.exists())
+        return own and all(is_image_unchanged(f"{root}/{id}", value, since) for id, value in sums["images"].items())  # noqa: A001
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 

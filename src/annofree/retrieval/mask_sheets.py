@@ -9,7 +9,7 @@ import numpy as np
 
 from annofree.errors import ImageError
 from annofree.hub.store import make_slug
-from annofree.io.atomic import make_folder
+from annofree.io.atomic import make_folder, write_jpeg
 from annofree.ops.rle import decode_rle
 from annofree.render.contact_sheet import Thumbnail, draw_contact_sheet
 from annofree.render.overlay import draw_overlay
@@ -27,7 +27,7 @@ def write_mask_sheets(archive: Archive, folder: Path, count: int, on_progress: C
         on_progress(k, total)
         chosen = [masks[m.id] for m in archive.members[name] if m.id in masks][:count]
         sheet = draw_contact_sheet(f"{name}: masks and their quality", [_thumbnail(archive, m, k) for m in chosen])
-        sheet.save(folder / "sheets" / f"masks-{make_slug(name)}.jpg", quality=90)
+        write_jpeg(folder / "sheets" / f"masks-{make_slug(name)}.jpg", sheet, quality=90)
     on_progress(total, total)
 
 

@@ -15,6 +15,7 @@ from annofree.errors import InputError
 from annofree.io.atomic import make_folder
 from annofree.io.callbacks import Callbacks
 from annofree.io.files.checksums import is_unchanged, measure_file
+from annofree.io.image_checksums import measure_image
 from annofree.io.images import silence_pillow
 from annofree.io.settings_diff import list_differences
 from annofree.io.text import clean_text
@@ -24,7 +25,6 @@ from annofree.runs.encodings import EncodingFile, Packed, pack, write_encodings
 from annofree.runs.environment import describe_environment
 from annofree.runs.store.checks import Chunk
 from annofree.runs.store.chunks import Chunks, Row, settle
-from annofree.runs.store.damage import measure_input
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.names import ResultNames
 from annofree.runs.tasks import Prediction, Tasks
@@ -155,7 +155,7 @@ class Executor:
         row = self._failed(one, found) if isinstance(found, Exception) else self._found(one, found)
         self.done += 1
         self.callbacks.on_progress(self.done, self.to_do)
-        known = None if self.root is None or "failed" in row else measure_input(one.place)
+        known = None if self.root is None or "failed" in row else measure_image(one.place)
         return {"n": one.number, "id": one.id, **row} | ({} if known is None else {"input": known})
 
     def _answer(self, one: EncodeResult) -> Prediction | Exception:

@@ -18,6 +18,7 @@ from annofree.runs.config import name_encodings_file
 from annofree.runs.executor import explain_write_errors
 from annofree.runs.run import finish_run
 from annofree.runs.store.chunks import RESULTS, Chunk, Chunks, Row, settle
+from annofree.runs.store.finals import require_unchanged
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.summary import read_about
 
@@ -78,6 +79,7 @@ def _complete(part: Path) -> Chunks:
     shards.require_begun()
     shards.require_complete()
     shards.require_whole()
+    require_unchanged(part, "labels/classes.json")  # it is copied; the other files of all images are written anew
     return shards
 
 

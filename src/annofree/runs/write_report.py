@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from annofree.formats.annotations import Annotation, read_annotation
+from annofree.io.atomic import name_errors
 from annofree.io.coco_stream import stream_coco
 from annofree.render.html import assign_class_colors
 from annofree.render.page_folder import open_page_folder
@@ -21,6 +22,7 @@ from annofree.render.page_images import ImageFiles, Opener, ShownImage, link_to,
 from annofree.render.page_shapes import MOST_SHAPES, limit_points
 from annofree.runs.report_page import GENERATOR, PageParts, Row, choose_rows, render_page
 from annofree.runs.report_sheets import SheetFiles
+from annofree.runs.store.finals import require_intact
 from annofree.runs.store.maps import list_map_names, read_labels, read_panoptic
 from annofree.runs.store.summary import RunSummary
 
@@ -39,14 +41,23 @@ def write_report(
     """
     summary = RunSummary.read(run, best=crops)
     with open_page_folder(out, GENERATOR, ("images", "pictures", "sheets")) as folder:
-        made = SheetFiles(run, folder, summary, image).write_sheets(sheets)
         rows = choose_rows(summary, shown)
+        _require_intact(run, summary, rows)
+        made = SheetFiles(run, folder, summary, image).write_sheets(sheets)
         names = list(dict.fromkeys([*(c.name for c in summary.classes.values()), *list_map_names(run), *summary.shares]))
         files = ImageFiles(folder, image, assign_class_colors(names))
         drawn = _drawn(run, out, summary, rows, files)
         text = render_page(summary, PageParts(names, rows, drawn, made))
-        (folder / "index.html").write_text(text, encoding="utf-8", errors="replace")
+        with name_errors(folder / "index.html"):
+            (folder / "index.html").write_text(text, encoding="utf-8", errors="replace")
     return out / "index.html"
+
+
+def _require_intact(run: Path, summary: RunSummary, rows: Sequence[Row]) -> None:
+    """Refuse overlays and maps that would be shown and are not as the run wrote them."""
+    best = {crop.image_id for counted in summary.classes.values() for crop in counted.best}
+    shown = [summary.pictures[id_] for id_ in best.union(*(row.ids for row in rows))]
+    require_intact(run, {place for image in shown for place in (image.overlay, image.labels, image.panoptic)})
 
 
 def _drawn(run: Path, out: Path, summary: RunSummary, rows: Sequence[Row], files: ImageFiles) -> dict[int, ShownImage]:

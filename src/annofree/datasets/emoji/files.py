@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 from annofree.datasets.emoji.world import CATEGORIES, Scene
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
-from annofree.io.atomic import write_atomic, write_json
+from annofree.io.atomic import write_jpeg, write_json
 from annofree.structures import Detections
 
 __all__ = ["write_scenes"]
@@ -32,7 +32,7 @@ def write_scenes(scenes: Iterable[tuple[str, Scene]], out: Path, about: str, qua
     captions = []
     for name, scene in scenes:
         image = PILImage.fromarray(scene.image)
-        write_atomic(out / "images" / f"{name}.jpg", lambda p, x=image: x.save(p, quality=quality, subsampling=0))  # type: ignore[misc]
+        write_jpeg(out / "images" / f"{name}.jpg", image, quality, subsampling=0)
         id_ = _add(truth, name, scene)
         captions.append({"id": id_, "image_id": id_, "caption": scene.caption})
     truth.write(out / "truth.json")

@@ -25,6 +25,7 @@ from annofree.evaluation.metrics.limits import name_recall
 from annofree.evaluation.metrics.precision_recall import compute_precision_curve, draw_curves, draw_sparkline
 from annofree.evaluation.metrics.predictions import Row, read_image_sizes, read_mask_rle
 from annofree.formats.coco import CocoFile
+from annofree.io.atomic import name_errors
 from annofree.ops.rle import decode_rle, fill_polygons
 from annofree.render.html import assign_class_colors, render_template
 from annofree.render.page_folder import open_page_folder
@@ -94,7 +95,8 @@ def write_mistakes_page(
             classes={name: _sides(crops, mistakes, name, each) for name in shown},
             left_out=len(names) - len(shown),
         )
-        (folder / "index.html").write_text(text, encoding="utf-8", errors="replace")
+        with name_errors(folder / "index.html"):
+            (folder / "index.html").write_text(text, encoding="utf-8", errors="replace")
     return out / "index.html"
 
 

@@ -22,7 +22,7 @@ from annofree.formats.coco import CocoFile
 from annofree.io.atomic import make_folder, write_json
 from annofree.io.coco_stream import stream_coco
 from annofree.io.files.paths import confine, copy_file
-from annofree.runs.store.finals import require_unchanged
+from annofree.runs.store.finals import require_intact, require_unchanged
 
 __all__ = [
     "Answered",
@@ -163,7 +163,7 @@ def rank_images(
         needs = {"jitter": "--look", "against": "--against RUN", "joint": "--look or --against RUN"}
         raise InputError(f"expected {needs[by]} for the risk {by}, got none")
     ours = by or choose_default_risk(min_score)
-    require_unchanged(run, path.name)
+    require_unchanged(run, path.name, "run.json")
     categories, images = _lists(path)
     if against is not None:
         _check_shared(against, [str(i["file_name"]) for i in images.values()])
@@ -231,6 +231,7 @@ def write_review(review: Review, run: Path, out: Path) -> list[dict[str, Any]]:
     if out.resolve() == run.resolve():
         raise InputError("expected a folder for the review apart from the run, or its annotations would be lost")
     _refuse_foreign(out)
+    require_intact(run, [str(ranked.answer.image.get("overlay") or "") for ranked in review.worst])
     make_folder(out / "overlays")
     for left in (out / "overlays").glob("[0-9]*.jpg"):
         left.unlink()

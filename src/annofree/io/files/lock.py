@@ -43,7 +43,9 @@ def acquire_lock(path: Path, taken: str) -> BaseFileLock:
         raise InputError(taken) from None
     except OSError as problem:
         if problem.errno not in _NO_LOCKS:
-            raise InputError(f"expected a lock at {path}, but it cannot be taken: {problem.strerror}") from None
+            raise InputError(
+                f"expected a lock at {path}, but it cannot be taken: {problem.strerror}; choose another --out"
+            ) from None
     return lock
 
 

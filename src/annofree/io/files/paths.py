@@ -54,6 +54,7 @@ _REMEDIES = {
     errno.ENOSPC: "make room and give the same command again",
     errno.EDQUOT: "make room and give the same command again",
     errno.EROFS: "choose another --out",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), and give the same command again",
     errno.EACCES: "change its rights, or choose another --out",
     errno.EPERM: "change its rights, or choose another --out",
     errno.ENAMETOOLONG: "give a shorter name",

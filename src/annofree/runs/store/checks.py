@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
-from annofree.io.files.checksums import is_unchanged
+from annofree.io.files.checksums import is_unchanged, take_checksum
 from annofree.io.read_json import read_json_object
 
 __all__ = [
@@ -102,6 +102,7 @@ def check_settings(path: Path, out: Path) -> dict[str, Any]:
                 f"expected the state of a run of format {FORMAT} in {path}, got {held.get('format')!r}: it was made by "
                 "another version of annofree; use that one, or choose another --out"
             )
+        held = take_checksum(held)
         asked = held["asked"]
         wrong = [key for key, kind in _ASKED.items() if not isinstance(asked[key], kind)]
         if wrong or type(held["stretch"]) is not int or held["stretch"] < 1 or not isinstance(held["device"], str):

@@ -9,7 +9,9 @@ OUT/shards
 
 A shard is on the disk before its line is.  A row that has "failed" is of an image that gave no result.  A row has size and
 checksum of its image (`input`) and of the files made of it (`files`), the line of a shard those of its own files, and the line
-that says that the run is complete those of the files of all images.  Runs of earlier versions have none, and are not checked.
+that says that the run is complete those of the files of all images.  Settings and each line of the manifest have a checksum
+of what they hold, and the settings that of the inputs.  Runs of earlier versions have none, and are not checked.  A last line
+of the manifest that is cut short is passed over.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
-from annofree.io.files.checksums import measure_file
+from annofree.io.files.checksums import add_checksum, measure_file, take_checksum
 from annofree.io.files.lock import hold_lock
 from annofree.io.files.paths import confine
 from annofree.io.regular import require_regular
@@ -98,19 +100,23 @@ class Chunks:
         self.keep_settings(settings)
 
     def keep_settings(self, settings: Mapping[str, Any]) -> None:
-        """Write and flush the settings."""
-        text = json.dumps(settings, indent=1) + "\n"
+        """Write and flush the settings, and what the inputs were."""
+        held = add_checksum({**settings, "inputs": measure_file(self.folder / "inputs.txt")})
+        text = json.dumps(held, indent=1) + "\n"
         write_atomic(self.folder / "settings.json", lambda path: write_text(path, text))
         settle_folder(self.folder)
 
     def read_settings(self) -> dict[str, Any]:
         """Read the settings; raises InputError if unreadable, or of another version."""
-        return check_settings(self.folder / "settings.json", self.out)
+        held = check_settings(self.folder / "settings.json", self.out)
+        return {key: value for key, value in held.items() if key != "inputs"}
 
     def read_ids(self) -> list[str]:
         """The ids of all images, in order; raises InputError if unreadable."""
-        path = self.folder / "inputs.txt"
+        path, known = self.folder / "inputs.txt", check_settings(self.folder / "settings.json", self.out).get("inputs")
         with explain_damage(path, self.out), require_regular(path).open(encoding="ascii") as lines:
+            if known not in (None, measure_file(path)):
+                raise ValueError("it does not hold what was written")
             ids = [json.loads(line) for line in lines]
             if not all(isinstance(id_, str) for id_ in ids):
                 raise ValueError("expected a text in each line")
@@ -207,7 +213,7 @@ class Chunks:
             if file.read() not in (b"", b"\n"):
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-            file.write(json.dumps(line).encode("ascii") + b"\n")
+            file.write(json.dumps(add_checksum(line)).encode("ascii") + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -260,12 +266,11 @@ class Chunks:
     def _lines(self) -> Iterator[dict[str, Any]]:
         path = self.folder / "manifest.jsonl"
         with explain_damage(path, self.out):
-            for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
-                if line.endswith(b"\n"):  # else the last, torn
-                    held = json.loads(line)
-                    if not isinstance(held, dict):
-                        raise ValueError(f"expected an object in each line, got {held!r}")
-                    yield held
+            for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:  # what follows the last break is torn
+                held = json.loads(line)
+                if not isinstance(held, dict):
+                    raise ValueError(f"expected an object in each line, got {held!r}")
+                yield take_checksum(held)
 
 
 def _next(file: str) -> str:

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from annofree.io.files.checksums import is_unchanged, measure_file
 from annofree.io.files.paths import confine
+from annofree.io.image_checksums import is_image_unchanged
 from annofree.runs.store.checks import find_damage
 
-__all__ = ["Damage", "find_shard_damage", "measure_input"]
-
-_INSIDE = ".tar::"
+__all__ = ["Damage", "find_shard_damage"]
 
 
 @dataclass
@@ -36,16 +34,6 @@ class Damage:
         return [f"{len(places)} {words}, such as {places[0]}" for words, places in told.items() if places]
 
 
-def measure_input(place: str) -> list[int] | None:
-    """Return bytes and checksum of the file of an image, None where it cannot be read, or is one of many in a tar."""
-    if _INSIDE in place:
-        return None
-    try:
-        return measure_file(Path(place))
-    except (OSError, ValueError):
-        return None
-
-
 def find_shard_damage(out: Path, shard: Path, rows: Iterable[dict[str, Any]], files: Any, root: Path | None) -> Damage:
     """Look after the files of a ``shard``, and after its images below ``root`` where there is one.
 
@@ -56,7 +44,7 @@ def find_shard_damage(out: Path, shard: Path, rows: Iterable[dict[str, Any]], fi
     for row in rows:
         _look(out, row.get("files", {}), since, found)
         known, place = row.get("input"), str(root) + "/" + row["id"]
-        if known and root is not None and Path(place).exists() and not is_unchanged(Path(place), known, since):
+        if known and root is not None and not is_image_unchanged(place, known, since):
             found.images.append(place)
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from annofree.formats.label_maps import CLASSES_FILE, ClassList, read_label_map
 from annofree.formats.panoptic import PanopticFile
 from annofree.io.coco_stream import stream_coco
 from annofree.io.files.paths import confine
-from annofree.io.regular import require_regular
 from annofree.render.page_maps import Segments
+from annofree.runs.store.chunks import Chunks
 from annofree.runs.store.counts import ImageCount
 from annofree.runs.store.names import ResultName, ResultNames
 
@@ -50,11 +49,8 @@ def _image(result: ResultName, *, labels: bool, panoptic: bool) -> ImageCount:
 
 def _results(run: Path, key: Callable[[ResultName], str]) -> dict[str, ResultName]:
     """What the results of each image are called, from the list that a run goes on from; empty where that is gone."""
-    try:
-        with require_regular(run / "shards" / "inputs.txt").open(encoding="ascii") as lines:
-            ids = [str(json.loads(line)) for line in lines]
-    except (OSError, ValueError):
-        return {}
+    shards = Chunks(run)
+    ids = shards.read_ids() if shards.begun else []
     names = ResultNames(ids)
     return {key(result): result for result in map(names.find_names, ids)}
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.coco_stream import stream_coco
+from annofree.io.read_json import read_own_json
 from annofree.io.regular import require_regular
+from annofree.runs.store.clearing import FINALS
 from annofree.runs.store.counts import BINS, ClassCount, Crop, ImageCount
 from annofree.runs.store.finals import require_unchanged
 from annofree.runs.store.maps import count_mapped_images
@@ -43,8 +45,7 @@ class RunSummary:
         summary = cls(about, quarantine=read_quarantine(run, about), has_instances=annotations.is_file())
         shares = read_json(run / "labels" / "shares.json")
         summary.shares = dict(shares["mean"]) if isinstance(shares, dict) and isinstance(shares.get("mean"), dict) else {}
-        for name in ("annotations.json", "labels/shares.json", "panoptic.json"):
-            require_unchanged(run, name)
+        require_unchanged(run, *FINALS)
         if summary.has_instances:
             summary._count(annotations, best)
         else:
@@ -135,9 +136,10 @@ def read_about(run: Path) -> dict[str, Any]:
 
 
 def find_images_root(run: Path) -> Path | None:
-    """Return the image root of a run, None if unknown or missing."""
-    settings = read_json(run / "shards" / "settings.json")
-    asked = settings.get("asked") if isinstance(settings, dict) else None
+    """Return the image root of a run, None if unknown or missing; raises InputError where the run's settings are damaged."""
+    path = run / "shards" / "settings.json"
+    held = read_own_json(path, "the settings of a run", "make the run anew with --fresh") if path.is_file() else {}
+    asked = held.get("asked")
     root = asked.get("root") if isinstance(asked, dict) else None
     return Path(root) if isinstance(root, str) and Path(root).is_dir() else None
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from annofree.errors import InputError, MissingError
-from annofree.io.atomic import write_atomic
+from annofree.io.atomic import name_errors, write_atomic
 
 __all__ = ["CHECKPOINT", "LOG", "Board", "add_line", "cut_log", "open_board", "read_log", "restore_state", "save_state"]
 
@@ -57,7 +57,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 def add_line(path: Path, line: Line) -> None:
     """Write a line at the end of a log."""
-    with path.open("a", encoding="utf-8") as log:
+    with name_errors(path), path.open("a", encoding="utf-8") as log:
         log.write(json.dumps(line) + "\n")
 
 
@@ -73,7 +73,7 @@ def save_state(path: Path, state: Mapping[str, Any], settings: Mapping[str, Any]
     whole = {**state, "settings": json.dumps(settings)}
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:  # whose errors are told, as those of torch's own are not
+        with temporary.open("wb") as file:  # given a path, torch would not say why it cannot write
             torch.save(whole, file)
 
     write_atomic(path, write)

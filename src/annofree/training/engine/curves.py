@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +36,16 @@ def plot_at_end(folder: Path, first: bool = True) -> Iterator[None]:
     """Draw the curves of a training in ``folder`` when it ends, also when it was stopped; the ``first`` process does it."""
     try:
         yield
-    finally:
-        if first and read_log(folder / LOG):
-            plot_log(folder / LOG, folder / CURVES)
+    except BaseException:
+        with suppress(OSError):  # what ended the training is what has to be said
+            _plot(folder, first)
+        raise
+    _plot(folder, first)
+
+
+def _plot(folder: Path, first: bool) -> None:
+    if first and read_log(folder / LOG):
+        plot_log(folder / LOG, folder / CURVES)
 
 
 def plot_log(log: Path, image: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from annofree.errors import ImageError
-from annofree.io.atomic import write_atomic
+from annofree.io.atomic import write_jpeg
 from annofree.io.image_sources import read_place
 from annofree.io.images import silence_pillow
 from annofree.render.contact_sheet import Thumbnail, draw_contact_sheet
@@ -40,9 +39,7 @@ class LabelSheet:
     def save(self, path: Path, title: str) -> None:
         """Write the sheet as JPEG, unless it is to have no images."""
         if self._thumbnails:
-            file = BytesIO()
-            draw_contact_sheet(title, self._thumbnails, columns=_COLUMNS, side=_SIDE).save(file, "JPEG", quality=90)
-            write_atomic(path, lambda temporary: temporary.write_bytes(file.getvalue()))
+            write_jpeg(path, draw_contact_sheet(title, self._thumbnails, columns=_COLUMNS, side=_SIDE), quality=90)
 
     def _thumbnail(self, name: str, found: Detections) -> Thumbnail:
         try:

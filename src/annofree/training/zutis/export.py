@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -14,6 +13,7 @@ from annofree.features.zutis_network import ZutisNetwork
 from annofree.features.zutis_weights import CONFIG, WEIGHTS, save_zutis
 from annofree.hub.cards import Card, hash_file
 from annofree.io.atomic import make_folder, write_atomic, write_json
+from annofree.io.read_json import read_own_json
 from annofree.methods.zutis import VARIANTS, Zutis
 from annofree.protocols import VisionLanguage
 from annofree.render.overlay import draw_overlay
@@ -72,11 +72,12 @@ def _figures(recipe: ZutisRecipe, figures: Mapping[str, float]) -> dict[str, flo
 
 def _origin(recipe: ZutisRecipe, archive: Archive, masks: Mapping[str, PseudoMask], clip: Mapping[str, Any]) -> dict[str, Any]:
     """All that the network was made of, without the places that it lay in."""
-    about = recipe.archive / "masks-about.json"
+    path = recipe.archive / "masks-about.json"
+    about = read_own_json(path, "how the masks came about", "give the same `annofree mask` again") if path.is_file() else {}
     return {
         "clip": make_portable(dict(clip)),
         "archive": make_portable({"names": archive.names, "pictures": len(archive.ids), "about": archive.about}),
-        "masks": {"count": len(masks), **make_portable(json.loads(about.read_text("utf-8")) if about.is_file() else {})},
+        "masks": {"count": len(masks), **make_portable(about)},
         "recipe": make_portable({k: v for k, v in asdict(recipe).items() if k not in ("archive", "out", "clip")}),
     }
 

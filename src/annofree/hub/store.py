@@ -22,6 +22,7 @@ from typing import Any
 from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.hub.cards import BUNDLED, PICKLES, Card, hash_file, list_known_cards
 from annofree.hub.open_clip_cards import find_open_clip_card
+from annofree.hub.published import convert_published
 from annofree.io.atomic import write_json
 from annofree.io.read_json import read_json_object
 
@@ -30,6 +31,7 @@ __all__ = [
     "add_folder",
     "find_card",
     "find_home",
+    "find_publisher",
     "find_stored",
     "keep",
     "list_broken_cards",
@@ -103,11 +105,12 @@ def find_card(name: str) -> Card:
 
 @dataclass(frozen=True)
 class Seen:
-    """Recorded state of a model's files: sha256, size and time (ns) by name."""
+    """Recorded state of a model's files: sha256, size and time (ns) by name; of what was ``renewed``, over its card's."""
 
     hub: str = ""
     revision: str = ""
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    renewed: bool = False
 
     @classmethod
     def of(cls, name: str) -> Seen:
@@ -158,11 +161,14 @@ def _seen(name: str) -> Path:
 def add_folder(source: Path, name: str | None = None) -> Card:
     """Add a model from a folder with card.json, or from the files of the known model ``name``.
 
-    Raises MissingError for missing files; InputError for a folder that is no model, for pickles, and for files
-    that do not match the card or the recorded hashes.
+    ``source`` may be the file that its makers publish, or a folder with it, which is then converted.  Raises MissingError for
+    missing files; InputError for what is no model, for other pickles, and for files that do not match the card or the
+    recorded hashes.
     """
+    if source.suffix in PICKLES and source.is_file():
+        return _add_published(find_publisher(source, name), source)
     if not source.is_dir():
-        raise InputError(f"expected a model's folder or a bundle at {source}, which is neither")
+        raise InputError(f"expected a model's folder, its published file or a bundle at {source}, which is none of these")
     if (source / "card.json").is_file():
         card = Card.read(source)
         if name is not None and name != card.name:
@@ -171,37 +177,39 @@ def add_folder(source: Path, name: str | None = None) -> Card:
     if name is None:
         raise InputError(f"expected card.json in {source}, which has none; say which known model it is with --name NAME")
     card = find_card(name)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = _converted(card, source, Path(scratch))
-        return keep(replace(card, files={f: hash_file(folder / f) for f in card.files}), folder)
-
-
-def _converted(card: Card, source: Path, scratch: Path) -> Path:
-    """Return the folder with a card's files: the source, or ``scratch`` with a published pickle converted to safetensors."""
     missing = [f for f in card.files if not (source / f).is_file()]
     if not missing:
-        return source
-    for published, sha in card.published.items():
-        if (source / published).is_file():
-            _convert(source / published, sha, scratch / "model.safetensors")
-            return scratch
+        return keep(replace(card, files={f: hash_file(source / f) for f in card.files}), source)
+    published = next((source / f for f in card.published if (source / f).is_file()), None)
+    if published is not None:
+        return _add_published(card, published)
     pickles = sorted(p.name for p in source.iterdir() if p.suffix in PICKLES)
     also = f"; {', '.join(pickles)} may run code when loaded and is not taken" if pickles else ""
     raise MissingError(f"the model {card.name} needs {', '.join(missing)}, not found in {source}{also}")
 
 
-def _convert(path: Path, sha: str, target: Path) -> None:
-    """Read a published pickle of tensors, known by its hash and without running code, and write it as safetensors."""
-    import torch
-    from safetensors.torch import save_file
+def _add_published(card: Card, path: Path) -> Card:
+    """Convert a published file, once, and keep what came of it with the hashes of both."""
+    with tempfile.TemporaryDirectory() as scratch:
+        published = convert_published(card, path, Path(scratch, "model.safetensors"))
+        files = {"model.safetensors": hash_file(Path(scratch, "model.safetensors"))}
+        return keep(replace(card, files=files, published=published), Path(scratch))
 
-    found = hash_file(path)
-    if found != sha:
-        raise InputError(f"{path} is not the published file: expected SHA-256 {sha[:12]}..., got {found[:12]}...; get it again")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    while len(state) == 1 and all(isinstance(v, dict) for v in state.values()):
-        (state,) = state.values()
-    save_file({k: v.contiguous() for k, v in state.items()}, target)
+
+def find_publisher(path: Path, name: str | None) -> Card:
+    """Return the card of the known model that a file is published as, by ``name`` or by the name of the file.
+
+    Raises InputError for a model that is not published as such a file, and for a file of another model.
+    """
+    by_file = {file: card for card in list_known_cards().values() for file in card.published}
+    if name is None and path.name not in by_file:
+        raise InputError(f"expected one of {', '.join(by_file)}, got {path}; say which model it is with --name NAME")
+    card = find_card(name) if name is not None else by_file[path.name]
+    if not card.published:
+        raise InputError(f"{path} may run code when loaded and is not taken; {card.name} comes as {', '.join(card.files)}")
+    if path.name in by_file and by_file[path.name].name != card.name:
+        raise InputError(f"expected the file of {card.name}, but {path.name} is that of {by_file[path.name].name}")
+    return card
 
 
 def keep(card: Card, source: Path) -> Card:
@@ -211,7 +219,7 @@ def keep(card: Card, source: Path) -> Card:
     known = list_known_cards().get(card.name)
     if known is not None:
         _refuse_other(card, {f: s for f, s in known.files.items() if s}, "its known card names")
-        card = replace(known, files=card.files, revision=card.revision or known.revision)
+        card = replace(known, files=card.files, revision=card.revision or known.revision, published=card.published)
     _refuse_other(card, {f: s for f in card.files if (s := Seen.of(card.name).find_sha256(f))}, "were seen here before")
     present = find_stored(card.name)
     if present is not None:

@@ -295,7 +295,10 @@ def test_the_true_client_offline(cache: Path) -> None:
 
 def test_a_model_on_no_hub() -> None:
     refused(
-        lambda: fetch([list_known_cards()["found"]]), MissingError, "on no hub", "models add --from decoder_weights.pt --name found"
+        lambda: fetch([list_known_cards()["found"]]),
+        MissingError,
+        "on no hub",
+        "annofree models add --from decoder_weights.pt --name found",
     )
 
 

@@ -75,7 +75,10 @@ def test_a_segmenter_has_a_role_of_its_own() -> None:
         ("openai-rn50+sam-b+sam-h", "expected one or two CLIPs and one SAM"),
         ("sam-b+sam-h", "expected one or two CLIPs and one SAM"),
         ("openai-rn50+openai-vit-b-16+tiny-clip+sam-b", "expected one or two CLIPs and one SAM"),
-        ("openai-vit-b-16+sam-b+zutis-coco-vit-b-16+zutis-imagenet-s919-vit-b-32", "segmenter zutis-coco-vit-b-16, segmenter zutis-imagenet-s919-vit-b-32$"),
+        (
+            "openai-vit-b-16+sam-b+zutis-coco-vit-b-16+zutis-imagenet-s919-vit-b-32",
+            "segmenter zutis-coco-vit-b-16, segmenter zutis-imagenet-s919-vit-b-32$",
+        ),
         (
             "openai-rn50+sam-b+found+selfmask-nq20",
             "expected one or two CLIPs and one SAM .*, saliency found, saliency selfmask-nq20$",

@@ -137,7 +137,7 @@ def bundle_models(names: str | Sequence[str], out: str | Path) -> Path:
     """
     wanted = [card for card in _part_by_hand(names)[0] if card.name not in BUNDLED]
     if not wanted:
-        what = ", ".join(as_list(names))
+        what = ", ".join(map(str, as_list(names)))
         raise InputError(f"expected models to bundle, got {what}, which comes with annofree wherever it is installed")
     write_bundle(fetch(wanted), Path(out))
     return Path(out)

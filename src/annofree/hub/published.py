@@ -8,7 +8,6 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.hub.cards import Card, hash_file
-from annofree.io.tensors import read_tensors, refuse_nan
 
 __all__ = ["convert_published"]
 
@@ -21,16 +20,19 @@ def convert_published(card: Card, path: Path, target: Path) -> dict[str, str]:
     """
     from safetensors.torch import save_file
 
+    from annofree.io.tensors import read_tensors, refuse_nan
+
     found, known = hash_file(path), card.published.get(path.name)
     if known is not None and found != known:
-        raise InputError(f"{path} is not the published file: expected SHA-256 {known[:12]}..., got {found[:12]}...; get it again")
+        hashes = f"expected SHA-256 {known[:12]}..., got {found[:12]}..."
+        raise InputError(f"{path} is not the published file: {hashes}; get it again")
     state = _unwrap(read_tensors(path), path)
     refuse_nan(state, path)
     count = sum(value.numel() for value in state.values())
     if card.parameters and count != card.parameters and known is None:
         raise InputError(
-            f"expected the {card.parameters:,} numbers of {card.name} in {path}, got {count:,}; it is the file of another model, "
-            f"that of this one is at {card.address}"
+            f"expected the {card.parameters:,} numbers of {card.name} in {path}, got {count:,}; it is the file of another "
+            f"model, that of this one is at {card.address}"
         )
     save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, target)
     return {path.name: found}

@@ -21,7 +21,6 @@ from annofree.hub.cards import format_size
 
 __all__ = ["StrangeAnswerError", "find_cache_folder", "find_commit", "measure_partial", "transfer_file"]
 
-_BLOCK = 1 << 20
 _TRIES = 5  # in a row that bring nothing
 _PAUSE = 1.0  # s, before the second try; doubled for each later one, up to 8
 
@@ -59,7 +58,7 @@ def transfer_file(hub: str, name: str, revision: str, what: str) -> Path:
 
 
 @cache
-def _introduce() -> dict[str, str]:
+def _introduce() -> dict[str, Any]:
     """What the hub is told of who asks."""
     return {"library_name": "annofree", "library_version": version("annofree")}
 
@@ -128,12 +127,13 @@ def _refuse_full(place: Path, needed: int) -> None:
 
 def _show(what: str, size: int | None, held: int) -> Any:
     """Return a bar on a terminal; elsewhere say it in a line, unless progress is silenced."""
-    from huggingface_hub.utils import are_progress_bars_disabled, tqdm
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, tqdm
 
     if not sys.stderr.isatty() and not are_progress_bars_disabled():
         on = f", on from {format_size(held)}" if held else ""
         print(f"fetching {what} ({format_size(size or 0)}{on})", file=sys.stderr)
-    return tqdm(total=size, initial=held, desc=what, unit="B", unit_scale=True, disable=None)
+    bar: Any = tqdm  # has no types
+    return bar(total=size, initial=held, desc=what, unit="B", unit_scale=True, disable=None)
 
 
 def _persist(url: str, file: BinaryIO, size: int | None, bar: Any) -> None:
@@ -159,7 +159,7 @@ def _persist(url: str, file: BinaryIO, size: int | None, bar: Any) -> None:
 def _append(url: str, file: BinaryIO, bar: Any) -> None:
     """Ask for what is missing of a file and write it as it comes; a server that knows no ranges sends all of it again."""
     from huggingface_hub import constants, get_session
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # typed by no export
 
     headers = build_hf_headers(**_introduce()) | {"Accept-Encoding": "identity"}
     if file.tell():
@@ -171,7 +171,7 @@ def _append(url: str, file: BinaryIO, bar: Any) -> None:
         if file.tell() and answer.status_code == 200:
             file.truncate(0)
             bar.reset()
-        for block in answer.iter_bytes(_BLOCK):
+        for block in answer.iter_bytes():  # as it comes: what waits for a block to be full is lost when the line breaks
             file.write(block)
             file.flush()
             bar.update(len(block))

@@ -176,9 +176,7 @@ _OF_DINO = tuple(name for name, roles in OBJECTNESS_ROLES.items() if "dino" in r
 
 def _check_here(card: Card, who: str, other: str) -> None:
     if not card.hub and find_present(card) is None:
-        raise MissingError(
-            f"{who} needs {card.name}, which is on no hub: {card.explain_adding()}, {other}"
-        )
+        raise MissingError(f"{who} needs {card.name}, which is on no hub: {card.explain_adding()}, {other}")
 
 
 def _weights(local: Local) -> Path:

@@ -150,7 +150,7 @@ def test_segment_takes_the_default_preset(cli: Cli, fakes: list[str], tmp_path: 
 def test_without_weights_segment_says_what_to_do(cli: Cli, tmp_path: Path) -> None:
     said = cli(*SEGMENT, "--out", tmp_path / "out", "--device", "cpu")
     assert_refused(
-        said, "openai-vit-b-16 (about 598 MB)", "annofree models pull fast", "--models tiny", "models add --from FILE"
+        said, "openai-vit-b-16 (about 599 MB)", "annofree models pull fast", "--models tiny", "models add --from FILE"
     )
     assert not (tmp_path / "out").exists()
 

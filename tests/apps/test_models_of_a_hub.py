@@ -29,7 +29,7 @@ PRESETS = [preset for name, preset in list_presets().items() if name != "tiny"]
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LoopbackHub]:
     """A hub with all models of the presets, each at the commit of its card; the hashes of the real ones are not looked at."""
     known = {n: replace(c, files=dict.fromkeys(c.files)) for n, c in cards_module.list_known_cards().items()}
-    known = {n: replace(c, use=c.use | {"boundary_side": 128, "dense_side": 128}) for n, c in known.items()}  # to be quick
+    known = {n: replace(c, use={**c.use, "boundary_side": 128, "dense_side": 128}) for n, c in known.items()}  # to be quick
     known |= {n: c for n, c in cards_module.list_known_cards().items() if n.startswith("tiny")}
     monkeypatch.setattr(store, "list_known_cards", lambda: known)
     with serve_hub() as served:

@@ -130,6 +130,16 @@ def test_a_branch_stays_the_commit_it_was(cache: Path) -> None:
     assert local is not None and local.folder == first
 
 
+def test_what_was_fetched_before_its_card_had_a_pin_stays_if_it_is_the_same(cache: Path) -> None:
+    snapshot = write_snapshot(cache, TOY.hub, FIRST, files(1))
+    find(TOY)
+    pinned = replace(TOY, revision=SECOND, files={**TOY.files, "model.safetensors": hash_file(snapshot / "model.safetensors")})
+    assert find_present(pinned) == snapshot
+    assert find_present(replace(pinned, files={**TOY.files, "model.safetensors": "0" * 64})) is None
+    write_snapshot(cache, TOY.hub, SECOND, files(1))
+    assert find_present(pinned) == snapshot.parent / SECOND
+
+
 @pytest.mark.parametrize(("content", "later"), [(b'{"v": 2}', 10**10), (b'{"v": 22}', 0)], ids=["another time", "another size"])
 def test_a_changed_file_is_an_error(cache: Path, content: bytes, later: int) -> None:
     snapshot = write_snapshot(cache, TOY.hub, FIRST, files(1))

@@ -7,6 +7,7 @@ under their SHA-256, with Xet announced beside it.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import threading
 import time
@@ -51,6 +52,7 @@ class LoopbackHub:
 
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
     commits: dict[str, str] = field(default_factory=dict)
+    licences: dict[str, str] = field(default_factory=dict)
     faults: dict[str, Any] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     hub: str = ""
@@ -128,10 +130,13 @@ class _Handler(BaseHTTPRequestHandler):
         start, token = int(given[1]) if given else 0, self.headers.get("Authorization")
         self.hub.requests.append(Request(self.host, self.command, path, start, bool(token)))
         asked = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        about = re.fullmatch(r"/api/models/([^/]+/[^/?]+)(/revision/[^?]+)?(\?.*)?", path)
         if fault("portal") or (fault("portal_cdn") and self.host == "cdn"):
             self._say(200, {"Content-Type": "text/html; charset=utf-8", "ETag": '"p"'}, b"<html>Welcome to the hotel</html>")
         elif fault("status"):
             self._say(fault("status"), {"Retry-After": str(fault("after"))} if fault("after") else {}, b"<html>busy</html>")
+        elif about and about[1] in self.hub.repos:
+            self._say(200, {"Content-Type": "application/json"}, json.dumps(self._describe(about[1])).encode())
         elif asked is None:
             self._say(404, {"X-Error-Code": "EntryNotFound"})
         elif self.host == "cdn":
@@ -148,6 +153,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(404, {"X-Error-Code": "EntryNotFound"})
         else:
             self._point(asked[1], asked[3])
+
+    def _describe(self, repo: str) -> dict[str, Any]:
+        files = self.hub.repos[repo].items()
+        sizes = [{"rfilename": name, "size": len(content), "blobId": "0"} for name, content in files]
+        for about, (name, content) in zip(sizes, files, strict=True):
+            if not name.endswith(_SMALL):
+                about["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 1}
+        terms = {
+            "gated": "manual" if self.hub.faults.get("gate") else False,
+            "cardData": {"license": self.hub.licences.get(repo)},
+        }
+        return {"id": repo, "sha": self.hub.commits[repo], "siblings": sizes, **terms}
 
     def _point(self, repo: str, name: str) -> None:
         content, about = self.hub.repos[repo][name], {"X-Repo-Commit": self.hub.commits[repo]}

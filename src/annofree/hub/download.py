@@ -44,12 +44,22 @@ def find_present(card: Card) -> Path | None:
         return own
     if not card.hub:
         return None
+    return next(filter(None, (_find_cached(card, revision) for revision in _list_revisions(card))), None)
+
+
+def _find_cached(card: Card, revision: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    revision = _revision(card)
     found = [try_to_load_from_cache(card.hub, name, revision=revision) for name in card.files]
     places = [Path(path) for path in found if isinstance(path, str)]
     return places[0].parent if places and len(places) == len(card.files) else None
+
+
+def _list_revisions(card: Card) -> list[str]:
+    """The revision that is asked for, then the one of the first fetch here, if its files are those of the card."""
+    seen = Seen.of(card.name)
+    agree = all(seen.find_sha256(name) == sha for name, sha in card.files.items() if sha)
+    return [_revision(card), *([seen.revision] if seen.hub == card.hub and seen.revision and agree else [])]
 
 
 def find(card: Card, *, again: bool = False) -> Local | None:

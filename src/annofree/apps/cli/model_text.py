@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from annofree.hub.catalogue import ModelStatus, PullResult
     from annofree.methods.show_model import ModelDetails
 
-__all__ = ["format_details", "hand_lines", "print_models", "pull_text"]
+__all__ = ["format_details", "print_models", "pull_text", "tell_by_hand"]
 
 
 def print_models(models: Sequence[ModelStatus], as_json: bool, markdown: bool) -> None:
@@ -62,9 +62,9 @@ def _value(value: Any) -> str:
 
 def pull_text(pulled: PullResult) -> str:
     """Say where models are, and how those come that no hub has."""
-    return "\n".join([*(f"{local.card.name}: {local.folder}" for local in pulled.models), *hand_lines(pulled.by_hand)])
+    return "\n".join([*(f"{local.card.name}: {local.folder}" for local in pulled.models), *tell_by_hand(pulled.by_hand)])
 
 
-def hand_lines(cards: Sequence[Card]) -> list[str]:
+def tell_by_hand(cards: Sequence[Card]) -> list[str]:
     """Say how models come that no hub has, a line each."""
     return [f"{card.name}: on no hub; {card.explain_adding()}" for card in cards]

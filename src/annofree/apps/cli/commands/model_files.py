@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from annofree.apps.cli.model_text import hand_lines, pull_text
+from annofree.apps.cli.model_text import pull_text, tell_by_hand
 from annofree.apps.cli.options.models import BundleFile, KnownName, ModelNames, Renew, SomeNames, WeightsSource
 
 __all__ = ["add", "bundle", "pull", "verify"]
@@ -42,7 +42,7 @@ def bundle(names: ModelNames, out: BundleFile) -> None:
 
     written, left_out = bundle_models(names, out), list_left_out(names)
     print(f"{written} ({format_size(written.stat().st_size)}); there: annofree models add --from {written.name}")
-    for line in hand_lines(left_out):
+    for line in tell_by_hand(left_out):
         print(f"left out: {line}")
 
 

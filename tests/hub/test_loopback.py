@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,18 @@ def test_nobody_listens(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_p
     point_to(monkeypatch, "http://127.0.0.1:9", tmp_path / "here")
     refused(TOY, MissingError, "http://127.0.0.1:9 cannot be reached", "models bundle --out FILE toy")
     assert hub.take_requests() == []
+
+
+def test_the_other_host_is_named_when_it_is_the_one_that_is_away(hub: LoopbackHub) -> None:
+    hub.cdn = "http://localhost:9"
+    refused(TOY, MissingError, f"{hub.hub} answers, but localhost, which has the files, cannot be reached")
+
+
+def test_who_comes_second_waits(hub: LoopbackHub) -> None:
+    hub.faults["slow"] = 0.002
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: fetch([TOY])[0], range(2))
+    assert one == other and sum(r.host == "cdn" for r in hub.take_requests()) == 1
 
 
 def test_a_full_disk_is_told_before_and_in_the_middle(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -125,7 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve()
 
     def _serve(self) -> None:
-        fault, path = self.hub.faults.get, unquote(self.path)
+        fault: Callable[[str], Any] = self.hub.faults.get
+        path = unquote(self.path)
         given = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
         start, token = int(given[1]) if given else 0, self.headers.get("Authorization")
         self.hub.requests.append(Request(self.host, self.command, path, start, bool(token)))
@@ -188,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, content: bytes, start: int | None) -> None:
         """Send the bytes of a large file, as the faults have it."""
-        fault = self.hub.faults.get
+        fault: Callable[[str], Any] = self.hub.faults.get
         if fault("corrupt"):
             content = content[:-1] + bytes([content[-1] ^ 1])
         self.send_response(200 if start is None else 206)

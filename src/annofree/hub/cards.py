@@ -162,7 +162,7 @@ class Card:
     def explain_adding(self) -> str:
         """Say how a model comes here that is on no hub.
 
-        >>> list_known_cards()["found"].explain_adding()[-71:]
+        >>> list_known_cards()["found"].explain_adding().rpartition(" and ")[2]
         'add it with `annofree models add --from decoder_weights.pt --name found`'
         """
         file = next(iter(self.published), "DIR")

@@ -48,17 +48,31 @@ def explain_refusals(card: Card, revision: str) -> Iterator[None]:
     except errors.HfHubHTTPError as problem:
         raise _explain_answer(card, revision, page, problem) from None
     except (errors.HTTPError, ConnectionError, TimeoutError) as problem:  # type: ignore[attr-defined]  # the HTTP client's
-        raise _explain_break(card, hub, type(problem).__name__) from None
+        raise _explain_break(card, hub, problem) from None
     except OSError as problem:
         raise _explain_disk(card, problem) from None
 
 
-def _explain_break(card: Card, hub: str, kind: str) -> UnreachableError:
+def _explain_break(card: Card, hub: str, problem: Exception) -> UnreachableError:
+    kind = type(problem).__name__
+    if "CERTIFICATE_VERIFY" in str(problem):
+        return UnreachableError(
+            f"what answers as {hub} cannot prove that it is: a login page of this network, or a proxy",
+            "open any page in a browser and log in there, or name the proxy's certificates by SSL_CERT_FILE",
+        )
+    who = _name_host(problem, hub)
     if kind in ("ConnectError", "ConnectTimeout"):
-        return UnreachableError(f"{hub} cannot be reached")
+        return UnreachableError(f"{who} cannot be reached")
     held = measure_partial(card.hub)
     kept = f", {format_size(held)} of it are kept" if held else ""
-    return UnreachableError(f"{hub} broke off ({kind}){kept}", "try again when the network is better")
+    return UnreachableError(f"{who} broke off ({kind}){kept}", "try again when the network is better")
+
+
+def _name_host(problem: Exception, hub: str) -> str:
+    """Name the hub, or the other host that a request of it was sent on to."""
+    url = getattr(getattr(problem, "_request", None), "url", None)
+    other = url is not None and str(url.netloc, "ascii") != hub.split("://")[-1].rstrip("/")
+    return f"{hub} answers, but {url.host}, which has the files," if other and url is not None else hub
 
 
 def _explain_answer(card: Card, revision: str, page: str, problem: HfHubHTTPError) -> Exception:

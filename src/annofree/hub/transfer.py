@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -90,8 +90,11 @@ def _one_at_a_time(hub: str, etag: str) -> Iterator[None]:
 
     lock = FileLock(find_cache_folder() / ".locks" / f"models--{hub.replace('/', '--')}" / f"{etag}.lock")
     Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-    with suppress(NotImplementedError):
+    try:
         lock.acquire()
+    except (NotImplementedError, OSError) as problem:
+        if getattr(problem, "errno", None) not in (None, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
     try:
         yield
     finally:

@@ -127,6 +127,7 @@ FAULTS: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"status": 429, "after": 7}, "", ["{hub} answered 429, too many requests; wait 7 seconds", "goes on where it stopped"]),
     ({"status": 429}, "", ["wait some minutes; with a token (`hf auth login`) more are allowed"]),
     ({"status": 503}, "", ["{hub} answered 503, it is down or busy; nothing is wrong here, try again later"]),
+    ({"status": 511}, "", ["answers as {hub} is not a hub, but a login page"]),
     ({"portal": True}, "", ["answers as {hub} is not a hub, but a login page", "log in there", "HTTPS_PROXY"]),
     ({"portal_cdn": True}, "", ["is not a hub, but a login page"]),
     ({"lacks": "model.safetensors"}, "", ["lacks one of the files that toy needs as safetensors"]),

@@ -22,7 +22,8 @@ _HEAD = """# Models
 Made by `annofree models list --markdown > docs/models.md` from the cards in `src/annofree/assets`; do not edit by hand.
 
 Weights come from the Hugging Face hub into its own cache (`HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE` and tokens count), only
-the files that a card names, never a pickle, over plain HTTP: a pull that broke off, or was killed, goes on where it stopped.
+the files that a card names, never a pickle. They come by plain HTTP, as with `HF_HUB_DISABLE_XET=1`, because that goes on where
+it stopped, after a break or a kill; what `hf download` brought by Xet is found as well.
 Cards pin the commits and hashes below. Whatever has no pin is pinned by its first fetch, which writes down the commit and the
 SHA-256 of each file (in `ANNOFREE_HOME`). Any later change is an error until `annofree models pull --renew NAME`, which trusts
 what the hub has now. `HF_ENDPOINT` names a mirror; `uv run python benchmarks/compare_cards.py` compares all cards with a hub.

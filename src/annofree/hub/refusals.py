@@ -38,10 +38,7 @@ def explain_refusals(card: Card, revision: str) -> Iterator[None]:
     try:
         yield
     except StrangeAnswerError:
-        raise UnreachableError(
-            f"what answers as {hub} is not a hub, but a login page of this network or a proxy",
-            "open any page in a browser and log in there, or set HTTPS_PROXY or HF_ENDPOINT",
-        ) from None
+        raise _explain_portal(hub) from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{hub} cannot be reached"
         raise UnreachableError(why) from None
@@ -51,6 +48,13 @@ def explain_refusals(card: Card, revision: str) -> Iterator[None]:
         raise _explain_break(card, hub, problem) from None
     except OSError as problem:
         raise _explain_disk(card, problem) from None
+
+
+def _explain_portal(hub: str) -> UnreachableError:
+    return UnreachableError(
+        f"what answers as {hub} is not a hub, but a login page of this network or a proxy",
+        "open any page in a browser and log in there, or set HTTPS_PROXY or HF_ENDPOINT",
+    )
 
 
 def _explain_break(card: Card, hub: str, problem: Exception) -> UnreachableError:
@@ -107,6 +111,8 @@ def _explain_status(status: int, after: str) -> UnreachableError:
     if status == 429:
         wait = f"{after} seconds" if after.isdigit() else "some minutes"
         return UnreachableError(f"{said}, too many requests", f"wait {wait}; with a token (`hf auth login`) more are allowed")
+    if status == 511:  # log in first
+        return _explain_portal(constants.ENDPOINT)
     if status >= 500:
         return UnreachableError(f"{said}, it is down or busy", "nothing is wrong here, try again later")
     return UnreachableError(said)

@@ -7,6 +7,7 @@ be reached.  Bytes are put where the client keeps them (``blobs/ETAG``), and the
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import sys
 import time
@@ -74,7 +75,7 @@ def _look(hub: str, name: str, revision: str, **more: Any) -> Any:
     from huggingface_hub import get_hf_file_metadata
 
     about = get_hf_file_metadata(_find_url(hub, name, revision), **_introduce(), **more)
-    if not about.commit_hash or not about.etag:
+    if not about.commit_hash or not re.fullmatch(r"[\w-][\w.-]*", about.etag or ""):  # it becomes the name of a file
         raise StrangeAnswerError
     return about
 

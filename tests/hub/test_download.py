@@ -26,6 +26,7 @@ from tests.support.models import plain_card
 
 from annofree.errors import AnnofreeError, InputError, MissingError
 from annofree.hub import download as hub_module
+from annofree.hub import seen as seen_module
 from annofree.hub import store as store_module
 from annofree.hub.bundles import add_bundle, is_bundle, write_bundle
 from annofree.hub.cards import Card, hash_file, list_known_cards
@@ -116,7 +117,7 @@ def test_a_model_of_which_a_file_is_missing_is_not_here(cache: Path) -> None:
 def test_what_was_seen_is_written_down_and_not_read_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_snapshot(cache, TOY.hub, FIRST, files(1))
     first = find(TOY)
-    monkeypatch.setattr(store_module, "hash_file", lambda path: pytest.fail(f"{path} was read again"))
+    monkeypatch.setattr(seen_module, "hash_file", lambda path: pytest.fail(f"{path} was read again"))
     assert find(TOY) == first
     seen = json.loads((find_home() / "seen" / "toy.json").read_text(encoding="utf-8"))
     assert (seen["hub"], seen["revision"], set(seen["files"])) == (TOY.hub, FIRST, set(TOY.files))

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tests.support.models import plain_card
 from annofree.errors import AnnofreeError, InputError, MissingError
 from annofree.hub import transfer
 from annofree.hub.cards import Card, list_known_cards
-from annofree.hub.download import fetch, find_present, renew
+from annofree.hub.download import fetch, find_present, renew, silence
 
 REPO, SIZE = "makers/toy", 1 << 20
 FILES = {
@@ -66,6 +67,20 @@ def test_a_model_comes_and_is_then_here_without_a_request(hub: LoopbackHub) -> N
     assert {r.path.rpartition("/")[2] for r in asked} == set(TOY.files)
     assert sum(r.method == "GET" for r in asked) == 3  # the second file is asked of the hub, which sends to the other host
     assert fetch([TOY]) == [local] and hub.take_requests() == [] and not list_partial()
+
+
+def test_where_there_is_no_terminal_a_line_a_file_is_said_unless_silenced(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bars = import_module("huggingface_hub.utils.tqdm")  # a class of that name hides it
+    monkeypatch.setattr(bars, "HF_HUB_DISABLE_PROGRESS_BARS", None)  # whatever the environment says
+    monkeypatch.setattr(bars, "progress_bar_states", {})
+    fetch([TOY])
+    assert capsys.readouterr().err == "fetching toy config.json (8 B)\nfetching toy model.safetensors (1 MB)\n"
+    point_to(monkeypatch, hub.hub, tmp_path / "there")
+    silence()
+    fetch([TOY])
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_token_stays_with_the_hub(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,6 +172,7 @@ def _append(url: str, file: BinaryIO, bar: Any) -> None:
         hf_raise_for_status(answer)
         if answer.headers.get("content-type", "").startswith("text/html"):
             raise StrangeAnswerError
+        bar.set_postfix_str("")
         if file.tell() and answer.status_code == 200:
             file.truncate(0)
             bar.reset()

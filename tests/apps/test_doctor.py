@@ -44,7 +44,7 @@ def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 def test_json_says_what_there_is(doctor: Doctor, cache: Path, tmp_path: Path) -> None:
     write_snapshot(
-        cache, list_known_cards()["openai-rn50"].hub, "d" * 40, dict.fromkeys(list_known_cards()["openai-rn50"].files, b"x")
+        cache, list_known_cards()["dino-vit-s-8"].hub, "d" * 40, dict.fromkeys(list_known_cards()["dino-vit-s-8"].files, b"x")
     )
     found: dict[str, Any] = json.loads(doctor("--json"))
     assert found["python"] == platform.python_version() and found["packages"]["torch"] == torch.__version__.split("+")[0]
@@ -52,13 +52,13 @@ def test_json_says_what_there_is(doctor: Doctor, cache: Path, tmp_path: Path) ->
     places = found["caches"]
     assert (places["hugging_face"]["path"], places["annofree"]["path"]) == (str(cache), str(tmp_path / "home"))
     assert places["hugging_face"]["offline"] is True and all(p["free"] > 0 and p["writable"] for p in places.values())
-    assert found["models"] == [*BUNDLED, "openai-rn50"]
+    assert found["models"] == [*BUNDLED, "dino-vit-s-8"]
     assert set(found["presets"]) == set(list_presets())
     assert found["presets"]["tiny"] == {"missing": [], "by_hand": [], "bytes": 0}
     assert found["presets"]["fast"] == {
-        "missing": ["openai-vit-b-16", "sam2.1-tiny", "dino-vit-s-8"],
-        "by_hand": ["found", "zutis-vit-b-16"],
-        "bytes": 598482948 + 155600000 + list_known_cards()["dino-vit-s-8"].size,
+        "missing": ["openai-vit-b-16", "openai-rn50", "sam2.1-tiny"],
+        "by_hand": ["found", "zutis-coco-vit-b-16"],
+        "bytes": 598_516_980 + 408_291_932 + 155_908_064,
     }
 
 
@@ -66,7 +66,7 @@ def test_words_say_what_each_preset_would_fetch(doctor: Doctor) -> None:
     lines = doctor().splitlines()
     assert "preset:       tiny: all here" in lines
     fetched = "would fetch about 1.2 GB: openai-vit-b-16, openai-rn50, sam2.1-tiny, dino-vit-s-8"
-    assert f"preset:       fast: {fetched}; to be added by hand: found, zutis-vit-b-16" in lines
+    assert f"preset:       fast: {fetched}; to be added by hand: found, zutis-coco-vit-b-16" in lines
     assert any(line.startswith("cache:        hugging face: ") and "HF_HUB_OFFLINE is set" in line for line in lines)
 
 

@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 import torch
 from tests.support.commands import invoker
+from tests.support.models import empty_hub
 
 from annofree.apps.cli.commands.mask import mask
 from annofree.errors import InputError, MissingError
@@ -89,8 +90,30 @@ def test_a_trained_selfmask_is_taken_from_its_folder(archive: Path, tmp_path: Pa
     assert all(0 <= m.quality <= 1 and m.rle["size"] == [40, 56] for m in read_masks(archive).values())
 
 
+@pytest.mark.parametrize(("given", "by"), [([], "found-bkg"), (["--weights", "model"], "selfmask")])
+def test_by_default_it_asks_for_what_can_be_had(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], by: str
+) -> None:
+    asked: list[str] = []
+
+    def plant(by: str, *_: object) -> FakeObjectness:
+        asked.append(by)
+        return FakeObjectness()
+
+    monkeypatch.setattr("annofree.pipelines.mask_archive._source", plant)
+    assert run(archive, *given).exit_code == 0
+    assert asked == [by] and json.loads((archive / "masks-about.json").read_text())["by"] == by
+
+
+def test_without_network_the_default_names_a_dino_that_a_hub_has(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty_hub(monkeypatch, archive)
+    missing = run(archive)
+    assert isinstance(missing.exception, MissingError) and "annofree models pull" in str(missing.exception)
+    assert "dino-vit-s-8" in str(missing.exception) and "on no hub" not in str(missing.exception)
+
+
 def test_what_cannot_be_had_is_said(archive: Path, tmp_path: Path) -> None:
-    released = run(archive)
+    released = run(archive, "--by", "selfmask")
     assert isinstance(released.exception, MissingError) and "selfmask-nq20" in str(released.exception)
     for wrong in (["--side", 64], ["--weights", tmp_path]):
         found = run(archive, "--by", "found-bkg", *wrong)

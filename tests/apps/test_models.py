@@ -27,8 +27,8 @@ FILES = {"config.json": b'{"model_type": "sam"}', "model.safetensors": save({"w"
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A cache that holds sam-b, an empty store, and no network."""
-    return write_snapshot(empty_hub(monkeypatch, tmp_path), list_known_cards()["sam-b"].hub, "c" * 40, FILES)
+    """A cache that holds sam-l, an empty store, and no network."""
+    return write_snapshot(empty_hub(monkeypatch, tmp_path), list_known_cards()["sam-l"].hub, "c" * 40, FILES)
 
 
 def assert_refused(said: Said, *words: str) -> None:
@@ -44,32 +44,32 @@ def test_list_shows_every_model_and_preset(cli: Cli) -> None:
     for name, card in list_known_cards().items():
         (line,) = (line for line in said.out.splitlines() if f"│ {name} " in line)
         assert card.kind in line and card.tier in line and card.licence in line
-        assert line.split("│")[-2].strip() == ("yes" if name in (*BUNDLED, "sam-b") else "no")
+        assert line.split("│")[-2].strip() == ("yes" if name in (*BUNDLED, "sam-l") else "no")
     assert "preset fast: openai-vit-b-16 + openai-rn50 + sam2.1-tiny" in said.out
 
 
 def test_list_as_json(cli: Cli) -> None:
     rows = {row["name"]: row for row in json.loads(cli("models", "list", "--json").out)}
     assert set(rows) == set(list_known_cards())
-    assert rows["sam-b"] == {
-        "name": "sam-b",
+    assert rows["sam-l"] == {
+        "name": "sam-l",
         "kind": "sam",
         "tier": "S2",
         "licence": "Apache-2.0",
         "code_licence": "Apache-2.0",
-        "size": 374942912,
+        "size": 1249372352,
         "gate": "none",
         "present": True,
     }
-    assert rows["dinov3-vit-s-16"]["gate"] == "terms"
+    assert rows["dinov3-vit-s-16"]["gate"] == "none"  # its licence asks for much, but nothing on the hub
 
 
 def test_show(cli: Cli) -> None:
     said = cli("models", "show", "openai-rn50x64")
     assert "hub: timm/resnet50x64_clip.openai" in said.out and "tier: S1: image-text pairs" in said.out
     assert "pinned: not pinned" in said.out and "model.safetensors (no hash before the first fetch)" in said.out
-    assert cli("models", "pull", "sam-b").code == 0
-    details = json.loads(cli("models", "show", "sam-b", "--json").out)
+    assert cli("models", "pull", "sam-l").code == 0
+    details = json.loads(cli("models", "show", "sam-l", "--json").out)
     assert details["pinned"] == f"{'c' * 40} (since its first fetch)" and len(details["files"]["config.json"]) == 64
     paper = cli("models", "show", "paper").out
     assert paper.startswith(f"paper: {list_presets()['paper'].about}\n") and "name: sam-b" in paper
@@ -77,35 +77,35 @@ def test_show(cli: Cli) -> None:
 
 
 def test_pull(cli: Cli, cache: Path) -> None:
-    assert cli("models", "pull", "sam-b", "tiny") == Said(
-        0, f"sam-b: {cache}\n" + "".join(f"{n}: {ROOT}/src/annofree/assets/{n}\n" for n in TINY), ""
+    assert cli("models", "pull", "sam-l", "tiny") == Said(
+        0, f"sam-l: {cache}\n" + "".join(f"{n}: {ROOT}/src/annofree/assets/{n}\n" for n in TINY), ""
     )
     assert_refused(cli("models", "pull", "sam-h"), "not on this machine: sam-h (about 2.6 GB), and HF_HUB_OFFLINE is set")
-    assert_refused(cli("models", "pull", "--renew", "sam-b"), "cannot renew sam-b: HF_HUB_OFFLINE is set")
+    assert_refused(cli("models", "pull", "--renew", "sam-l"), "cannot renew sam-l: HF_HUB_OFFLINE is set")
     assert_refused(cli("models", "pull", "sam_b"), "unknown model or preset 'sam_b'; did you mean 'sam-b'")
 
 
 def test_verify(cli: Cli, cache: Path) -> None:
     said = cli("models", "verify")
     assert said.code == 0
-    assert [line.split(":")[0] for line in said.out.splitlines()] == [*BUNDLED, "sam-b"]
+    assert [line.split(":")[0] for line in said.out.splitlines()] == [*BUNDLED, "sam-l"]
     assert cli("models", "verify", "sam-h") == Said(1, "sam-h: not on this machine\n", "")
     (cache / "config.json").unlink()
     (cache / "config.json").write_bytes(b"{}")
-    said = cli("models", "verify", "tiny-sam", "sam-b")
+    said = cli("models", "verify", "tiny-sam", "sam-l")
     assert said.code == 1 and "tiny-sam: as it should be" in said.out
-    assert f"sam-b: {cache}/config.json is not the file of its first fetch" in said.out
+    assert f"sam-l: {cache}/config.json is not the file of its first fetch" in said.out
 
 
 def test_bundle_and_add(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     out = tmp_path / "models.tar"
-    said = cli("models", "bundle", "--out", out, "sam-b")
+    said = cli("models", "bundle", "--out", out, "sam-l")
     assert said.code == 0 and "there: annofree models add --from models.tar" in said.out
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("ANNOFREE_HOME", str(tmp_path / "elsewhere"))
-    assert cli("models", "add", "--from", out) == Said(0, f"sam-b: {tmp_path}/elsewhere/models/sam-b\n", "")
-    assert cli("models", "verify", "sam-b").code == 0
-    assert json.loads(cli("models", "show", "sam-b", "--json").out)["revision"] == "c" * 40
+    assert cli("models", "add", "--from", out) == Said(0, f"sam-l: {tmp_path}/elsewhere/models/sam-l\n", "")
+    assert cli("models", "verify", "sam-l").code == 0
+    assert json.loads(cli("models", "show", "sam-l", "--json").out)["revision"] == "c" * 40
 
 
 def test_add_a_folder(cli: Cli, tmp_path: Path) -> None:
@@ -114,13 +114,13 @@ def test_add_a_folder(cli: Cli, tmp_path: Path) -> None:
     for name, content in FILES.items():
         (folder / name).write_bytes(content)
     assert_refused(cli("models", "add", "--from", folder), "--name NAME")
-    assert cli("models", "add", "--from", folder, "--name", "sam-l").out == f"sam-l: {tmp_path}/home/models/sam-l\n"
-    assert_refused(cli("models", "add", "--from", tmp_path / "nowhere"), "which is neither")
+    assert cli("models", "add", "--from", folder, "--name", "sam-hq-l").out == f"sam-hq-l: {tmp_path}/home/models/sam-hq-l\n"
+    assert_refused(cli("models", "add", "--from", tmp_path / "nowhere"), "which is none of these")
     out = tmp_path / "a.tar"
-    cli("models", "bundle", "--out", out, "sam-l")
-    assert_refused(cli("models", "add", "--from", out, "--name", "sam-l"), "expected --name with a folder only")
+    cli("models", "bundle", "--out", out, "sam-hq-l")
+    assert_refused(cli("models", "add", "--from", out, "--name", "sam-hq-l"), "expected --name with a folder or a file only")
     (tmp_path / "words.txt").write_text("words", encoding="utf-8")
-    assert_refused(cli("models", "add", "--from", tmp_path / "words.txt"), "which is neither")
+    assert_refused(cli("models", "add", "--from", tmp_path / "words.txt"), "which is none of these")
 
 
 # Segment
@@ -150,7 +150,7 @@ def test_segment_takes_the_default_preset(cli: Cli, fakes: list[str], tmp_path: 
 def test_without_weights_segment_says_what_to_do(cli: Cli, tmp_path: Path) -> None:
     said = cli(*SEGMENT, "--out", tmp_path / "out", "--device", "cpu")
     assert_refused(
-        said, "openai-vit-b-16 (about 598 MB)", "annofree models pull fast", "--models tiny", "models add --from FILE"
+        said, "openai-vit-b-16 (about 599 MB)", "annofree models pull fast", "--models tiny", "models add --from FILE"
     )
     assert not (tmp_path / "out").exists()
 

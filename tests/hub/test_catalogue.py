@@ -8,8 +8,10 @@ import pytest
 from huggingface_hub import constants
 
 from annofree.errors import InputError
+from annofree.hub.bundles import write_bundle
 from annofree.hub.cards import BUNDLED, list_known_cards
 from annofree.hub.catalogue import add_models, bundle_models, find_cards, list_models, pull_models, verify_models
+from annofree.hub.download import fetch
 from annofree.hub.presets import list_presets
 
 
@@ -50,13 +52,14 @@ def test_a_model_that_no_hub_has_is_left_to_people() -> None:
     assert [local.card.name for local in pull_models(["tiny-clip"]).models] == ["tiny-clip"]
 
 
-def test_bundled_models_are_not_added_again(tmp_path: Path) -> None:
-    written = bundle_models(["tiny-sam"], str(tmp_path / "a.tar"))
-    assert written == tmp_path / "a.tar"
+def test_bundled_models_are_neither_bundled_nor_added_again(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"expected models to bundle, got tiny-sam, tiny, which comes with annofree wherever"):
+        bundle_models(["tiny-sam", "tiny"], tmp_path / "a.tar")
+    write_bundle(fetch(find_cards("tiny-sam")), tmp_path / "a.tar")
     with pytest.raises(InputError, match="comes with annofree"):
-        add_models(written)
-    with pytest.raises(InputError, match="expected --name with a folder only"):
-        add_models(written, name="tiny-sam")
+        add_models(tmp_path / "a.tar")
+    with pytest.raises(InputError, match="expected --name with a folder or a file only"):
+        add_models(tmp_path / "a.tar", name="tiny-sam")
 
 
 def test_one_name_is_taken_as_a_list_of_one() -> None:

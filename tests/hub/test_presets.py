@@ -20,7 +20,7 @@ def test_every_preset_holds_models_of_the_right_kinds() -> None:
         assert cards["clip"].kind == "clip" and cards["sam"].kind == "sam"
         assert set(preset.use) <= set(cards)
         if "zutis" in cards:
-            maker = "tiny-clip" if preset.name == "tiny" else cards["zutis"].name.replace("zutis", "openai")
+            maker = "tiny-clip" if preset.name == "tiny" else cards["zutis"].name.replace("zutis-coco", "openai")
             assert cards["zutis"].kind == "segmenter" and cards["clip"].name == maker
         if "boundaries" in cards:
             assert cards["boundaries"].family.endswith("ModifiedResNet")
@@ -57,8 +57,8 @@ def test_kinds_decide_the_roles(spec: str, roles: tuple[str | None, ...]) -> Non
 
 
 def test_a_segmenter_has_a_role_of_its_own() -> None:
-    made = find_preset("zutis-vit-b-32+openai-vit-b-32+sam-b+dino-vit-s-8")
-    assert (made.zutis, made.clip, made.dino) == ("zutis-vit-b-32", "openai-vit-b-32", "dino-vit-s-8")
+    made = find_preset("zutis-imagenet-s919-vit-b-32+openai-vit-b-32+sam-b+dino-vit-s-8")
+    assert (made.zutis, made.clip, made.dino) == ("zutis-imagenet-s919-vit-b-32", "openai-vit-b-32", "dino-vit-s-8")
     assert find_preset("openai-vit-b-32+sam-b").zutis is None
 
 
@@ -75,7 +75,10 @@ def test_a_segmenter_has_a_role_of_its_own() -> None:
         ("openai-rn50+sam-b+sam-h", "expected one or two CLIPs and one SAM"),
         ("sam-b+sam-h", "expected one or two CLIPs and one SAM"),
         ("openai-rn50+openai-vit-b-16+tiny-clip+sam-b", "expected one or two CLIPs and one SAM"),
-        ("openai-vit-b-16+sam-b+zutis-vit-b-16+zutis-vit-b-32", "segmenter zutis-vit-b-16, segmenter zutis-vit-b-32$"),
+        (
+            "openai-vit-b-16+sam-b+zutis-coco-vit-b-16+zutis-imagenet-s919-vit-b-32",
+            "segmenter zutis-coco-vit-b-16, segmenter zutis-imagenet-s919-vit-b-32$",
+        ),
         (
             "openai-rn50+sam-b+found+selfmask-nq20",
             "expected one or two CLIPs and one SAM .*, saliency found, saliency selfmask-nq20$",

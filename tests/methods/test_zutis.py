@@ -253,15 +253,16 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_published_weights_that_are_not_here_are_named_with_what_to_do() -> None:
-    parts = Models("openai-vit-b-16+sam-b+zutis-vit-b-16", "cpu")
+    parts = Models("openai-vit-b-16+sam-b+zutis-coco-vit-b-16", "cpu")
     message = (
-        r"^the method zutis needs zutis-vit-b-16, which is on no hub: take it from https://.* `annofree models add --from DIR"
+        r"^the method zutis needs zutis-coco-vit-b-16, which is on no hub: take coco_vit_b_16\.pt from https://\S+ and add it "
+        r"with `annofree models add --from coco_vit_b_16\.pt --name zutis-coco-vit-b-16`, or train one with `annofree train z"
     )
     with pytest.raises(MissingError, match=message) as refusal:
         parts.with_parts(clip=FakeClip()).fetch(("clip", "zutis"))
     assert "\n" not in str(refusal.value)
     for preset in ("fast", "paper", "best"):
-        with pytest.raises(MissingError, match="the method zutis needs zutis-vit-b-16"):
+        with pytest.raises(MissingError, match="the method zutis needs zutis-coco-vit-b-16"):
             load("zutis", models=preset, device="cpu")
 
 

@@ -36,7 +36,7 @@ def load_selfmask(path: Path) -> SelfMaskNetwork:
     A folder holds ``model.safetensors`` (or one .pt) and ``config.json``; without that it is the released network, whose number
     of queries is inferred from the weights.  Names: ``encoder.`` with DINO's names, ``decoder.layers.N.`` and ``decoder.norm.``
     with those of torch's TransformerDecoder, ``query_embed`` or ``query_embed.weight``, and three linear layers under any one
-    other name, in the order of their names, which are the objectness.  Loading is strict.
+    other name (``ffn.layers.N.`` as released), in the order of their names, which are the objectness.  Loading is strict.
 
     Raises MissingError without weights, InputError for those of another network.
     """

@@ -117,8 +117,8 @@ class ZutisNetwork(nn.Module):
     """ZUTIS for normalized images of any size from one patch.
 
     ``encoder`` has the keys of OpenAI's CLIP (open_clip's ViT); ``ffn1``, ``ffn2``, ``decoder`` and ``query_embed`` are the
-    released prefixes.  Within those the names are assumed to be those of DETR and MaskFormer (``layers.0.self_attn``, ...), on
-    whose code the released one stands.
+    released prefixes, and within those names are those of DETR (``layers.0.self_attn``, ...), as in the released code; but for
+    the queries, which are a bare parameter there.
 
     ``provenance`` describes the weights, and ``side`` is the best short side in px, 0 for any.
     """

@@ -69,11 +69,14 @@ def format_size(count: int) -> str:
     return f"{count} B" if count else "unknown size"
 
 
-_TEXTS = ("name", "family", "tier", "licence", "trained_on", "world", "kind", "hub", "revision", "code_licence", "gate", "link")
+_TEXTS = (
+    *("name", "family", "tier", "licence", "trained_on", "world", "kind", "hub", "revision", "code_licence", "gate", "link"),
+    *("address", "pinned_by"),
+)
 _KINDS_OF_FIELDS: Mapping[str, type] = {
     **dict.fromkeys(_TEXTS, str),
     **dict.fromkeys(("parameters", "size"), int),
-    **dict.fromkeys(("files", "use", "figures", "preprocessing", "published"), dict),
+    **dict.fromkeys(("files", "use", "figures", "preprocessing", "published", "noted"), dict),
     "papers": list,
 }
 """What a card's file holds of each field."""
@@ -124,8 +127,14 @@ class Card:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     # where it was published
     papers: tuple[str, ...] = ()
-    # SHA-256 by file name, of files that can be added by hand only
-    published: Mapping[str, str] = field(default_factory=dict)
+    # SHA-256 by file name, of what its makers publish and is added by hand; None where it is not known before that
+    published: Mapping[str, str | None] = field(default_factory=dict)
+    # where that file is
+    address: str = ""
+    # who else names the commit and the hashes
+    pinned_by: str = ""
+    # a commit and hashes that one source alone names, by which nothing is checked
+    noted: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.kind:
@@ -144,6 +153,21 @@ class Card:
     def pinned(self) -> bool:
         """Whether the revision is a commit (immutable)."""
         return len(self.revision) == 40 and set(self.revision) <= set("0123456789abcdef")
+
+    @property
+    def branch(self) -> str:
+        """The branch of its repository whose newest commit is asked for."""
+        return "main" if self.pinned else self.revision
+
+    def explain_adding(self) -> str:
+        """Say how a model comes here that is on no hub.
+
+        >>> list_known_cards()["found"].explain_adding().rpartition(" and ")[2]
+        'add it with `annofree models add --from decoder_weights.pt --name found`'
+        """
+        file = next(iter(self.published), "DIR")
+        what = f"take {file} from {self.address}" if self.address else f"take it from {self.link or 'its makers'}"
+        return f"{what} and add it with `annofree models add --from {file} --name {self.name}`"
 
     @classmethod
     def parse(cls, path: Path) -> Card:
@@ -230,5 +254,7 @@ def list_known_cards() -> Mapping[str, Card]:
             fields = {"world": "photographs", "revision": "main", **group, **own}
             fields["files"] = dict.fromkeys(fields["files"]) | fields.pop("sha256", {})
             fields["use"] = {**group.get("use", {}), **own.get("use", {})}
+            if fields.get("address") and "published" not in fields:
+                fields["published"] = {fields["address"].rpartition("/")[2]: None}
             cards[name] = Card(name=name, **fields)
     return cards

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from annofree.errors import AnnofreeError, InputError, build_unknown_error
 from annofree.hub.bundles import add_bundle, is_bundle, write_bundle
-from annofree.hub.cards import Card
+from annofree.hub.cards import BUNDLED, Card
 from annofree.hub.download import Local, fetch, find, find_present, renew
 from annofree.hub.presets import find_preset, list_presets
 from annofree.hub.store import add_folder, find_card, find_stored, list_broken_cards, list_cards
@@ -22,6 +22,7 @@ __all__ = [
     "bundle_models",
     "find_cards",
     "list_broken_cards",
+    "list_left_out",
     "list_models",
     "pull_models",
     "verify_models",
@@ -96,10 +97,15 @@ def pull_models(names: str | Sequence[str], *, renewed: bool = False) -> PullRes
     >>> [local.card.name for local in pull_models(["tiny-clip", "tiny-sam"]).models]
     ['tiny-clip', 'tiny-sam']
     """
-    cards = find_cards(names)
-    by_hand = tuple(card for card in cards if not card.hub and find_present(card) is None and card.name not in names)
-    wanted = [card for card in cards if card not in by_hand]
-    return PullResult(tuple(map(renew, wanted) if renewed else fetch(wanted)), by_hand)
+    wanted, by_hand = _part_by_hand(names)
+    return PullResult(tuple(map(renew, wanted) if renewed else fetch(wanted)), tuple(by_hand))
+
+
+def _part_by_hand(names: str | Sequence[str]) -> tuple[list[Card], list[Card]]:
+    """Part the models of names from those that no hub has and nobody added; one that is named itself is wanted."""
+    named, cards = as_list(names), find_cards(names)
+    by_hand = [card for card in cards if not card.hub and find_present(card) is None and card.name not in named]
+    return [card for card in cards if card not in by_hand], by_hand
 
 
 def verify_models(names: str | Sequence[str] = ()) -> list[Verification]:
@@ -124,20 +130,35 @@ def _verification(card: Card) -> tuple[str, Verification | None]:
 
 
 def bundle_models(names: str | Sequence[str], out: str | Path) -> Path:
-    """Write models into one tar file with their hashes, for a machine without network; fetches what is missing."""
-    write_bundle(fetch(find_cards(names)), Path(out))
+    """Write models into one tar file with their hashes, for a machine without network; fetches what is missing.
+
+    What comes with annofree is there already and left out, and so is what only people can add, unless it was added or is named
+    itself.  Raises InputError where nothing is left, and what ``fetch`` raises.
+    """
+    wanted = [card for card in _part_by_hand(names)[0] if card.name not in BUNDLED]
+    if not wanted:
+        what = ", ".join(map(str, as_list(names)))
+        raise InputError(f"expected models to bundle, got {what}, which comes with annofree wherever it is installed")
+    write_bundle(fetch(wanted), Path(out))
     return Path(out)
 
 
-def add_models(source: str | Path, *, name: str | None = None) -> dict[str, Path]:
-    """Add models from a bundle or a folder, their hashes checked first, and return their folders by name.
+def list_left_out(names: str | Sequence[str]) -> list[Card]:
+    """List the models of presets that a bundle of them lacks, as no hub has them and nobody added them here."""
+    return _part_by_hand(names)[1]
 
-    ``name`` is which known model a folder without card.json is.  Raises InputError for what is no model, or another one.
+
+def add_models(source: str | Path, *, name: str | None = None) -> dict[str, Path]:
+    """Add models from a bundle, a folder or a published file, hashes checked first, and return their folders by name.
+
+    ``name`` is which known model a folder without card.json, or a file, is.  A file that its makers publish, such as
+    ``selfmask_nq20.pt``, is read without running code and kept as safetensors.  Raises InputError for what is no model, or
+    another one.
     """
     path = Path(source)
     if is_bundle(path):
         if name is not None:
-            raise InputError("expected --name with a folder only; a bundle names its models itself")
+            raise InputError("expected --name with a folder or a file only; a bundle names its models itself")
         cards = add_bundle(path)
     else:
         cards = [add_folder(path, name)]

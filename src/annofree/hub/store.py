@@ -1,35 +1,32 @@
-"""annofree's own folder: manually added models, and the hashes recorded for each file at first use.
+"""annofree's own folder: models that were added by hand, beside what ``seen`` writes down of each at its first fetch.
 
     ANNOFREE_HOME, or the cache folder of the platform
-    ├── models/NAME/     a model added from a folder or bundle: its files and card.json
+    ├── models/NAME/     a model added from a folder, a bundle or a published file: its files and card.json
     └── seen/NAME.json   revision, and SHA-256, size and time of each file, recorded at first download
 
-A published file without a known hash is trusted on first use; later changes are errors.
+A known model keeps the licence of its known card, whatever it is added from.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.hub.cards import BUNDLED, PICKLES, Card, hash_file, list_known_cards
 from annofree.hub.open_clip_cards import find_open_clip_card
-from annofree.io.atomic import write_json
-from annofree.io.read_json import read_json_object
+from annofree.hub.published import convert_published
+from annofree.hub.seen import Seen, find_home, make_slug
 
 __all__ = [
     "Seen",
     "add_folder",
     "find_card",
     "find_home",
+    "find_publisher",
     "find_stored",
     "keep",
     "list_broken_cards",
@@ -38,26 +35,6 @@ __all__ = [
 ]
 
 _ELSEWHERE = "make room there, or let ANNOFREE_HOME name another folder"
-
-
-def find_home() -> Path:
-    """Return annofree's own folder, which may not exist yet."""
-    if own := os.environ.get("ANNOFREE_HOME"):
-        return Path(own).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "annofree"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "annofree"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "annofree"
-
-
-def make_slug(name: str) -> str:
-    """Return a model's name as a valid file name.
-
-    >>> make_slug("open_clip:ViT-B-16/datacomp_xl_s13b_b90k")
-    'open_clip--ViT-B-16--datacomp_xl_s13b_b90k'
-    """
-    return name.replace(":", "--").replace("/", "--")
 
 
 def find_stored(name: str) -> Path | None:
@@ -103,68 +80,17 @@ def find_card(name: str) -> Card:
     raise build_unknown_error("model", name, cards)
 
 
-@dataclass(frozen=True)
-class Seen:
-    """Recorded state of a model's files: sha256, size and time (ns) by name."""
-
-    hub: str = ""
-    revision: str = ""
-    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, name: str) -> Seen:
-        """Read the recorded state of a model; empty if there is none."""
-        path = _seen(name)
-        try:
-            seen = cls(**read_json_object(path))
-            if not all({"sha256", "size", "time"} <= set(known) for known in seen.files.values()):
-                raise ValueError("expected sha256, size and time of each file")
-            return seen
-        except (FileNotFoundError, NotADirectoryError):
-            return cls()
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as problem:
-            raise InputError(
-                f"{path} should hold what {name} was at its first fetch, but cannot be read: {problem}; delete it, "
-                f"and `annofree models pull {name}`"
-            ) from None
-
-    @staticmethod
-    def forget(name: str) -> None:
-        """Delete the recorded state, so that the model is trusted again at the next download."""
-        _seen(name).unlink(missing_ok=True)
-
-    def find_sha256(self, name: str) -> str | None:
-        """The recorded hash of a file."""
-        known = self.files.get(name)
-        return known["sha256"] if known else None
-
-    def look(self, path: Path, again: bool = False) -> dict[str, Any]:
-        """Hash a file, unless its size and time are unchanged and ``again`` is not set."""
-        stat, known = path.stat(), self.files.get(path.name)
-        stamp = {"size": stat.st_size, "time": stat.st_mtime_ns}
-        if known and not again and all(known[k] == v for k, v in stamp.items()):
-            return dict(known)
-        return {"sha256": hash_file(path), **stamp}
-
-    def write(self, name: str) -> None:
-        """Save the recorded state; a read-only folder is not an error here (``annofree doctor`` reports it)."""
-        with suppress(OSError):
-            _seen(name).parent.mkdir(parents=True, exist_ok=True)
-            write_json(_seen(name), asdict(self), indent=2)
-
-
-def _seen(name: str) -> Path:
-    return find_home() / "seen" / f"{make_slug(name)}.json"
-
-
 def add_folder(source: Path, name: str | None = None) -> Card:
     """Add a model from a folder with card.json, or from the files of the known model ``name``.
 
-    Raises MissingError for missing files; InputError for a folder that is no model, for pickles, and for files
-    that do not match the card or the recorded hashes.
+    ``source`` may be the file that its makers publish, or a folder with it, which is then converted.  Raises MissingError for
+    missing files; InputError for what is no model, for other pickles, and for files that do not match the card or the
+    recorded hashes.
     """
+    if source.suffix in PICKLES and source.is_file():
+        return _add_published(find_publisher(source, name), source)
     if not source.is_dir():
-        raise InputError(f"expected a model's folder or a bundle at {source}, which is neither")
+        raise InputError(f"expected a model's folder, its published file or a bundle at {source}, which is none of these")
     if (source / "card.json").is_file():
         card = Card.read(source)
         if name is not None and name != card.name:
@@ -173,37 +99,39 @@ def add_folder(source: Path, name: str | None = None) -> Card:
     if name is None:
         raise InputError(f"expected card.json in {source}, which has none; say which known model it is with --name NAME")
     card = find_card(name)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = _converted(card, source, Path(scratch))
-        return keep(replace(card, files={f: hash_file(folder / f) for f in card.files}), folder)
-
-
-def _converted(card: Card, source: Path, scratch: Path) -> Path:
-    """Return the folder with a card's files: the source, or ``scratch`` with a published pickle converted to safetensors."""
     missing = [f for f in card.files if not (source / f).is_file()]
     if not missing:
-        return source
-    for published, sha in card.published.items():
-        if (source / published).is_file():
-            _convert(source / published, sha, scratch / "model.safetensors")
-            return scratch
+        return keep(replace(card, files={f: hash_file(source / f) for f in card.files}), source)
+    published = next((source / f for f in card.published if (source / f).is_file()), None)
+    if published is not None:
+        return _add_published(card, published)
     pickles = sorted(p.name for p in source.iterdir() if p.suffix in PICKLES)
     also = f"; {', '.join(pickles)} may run code when loaded and is not taken" if pickles else ""
     raise MissingError(f"the model {card.name} needs {', '.join(missing)}, not found in {source}{also}")
 
 
-def _convert(path: Path, sha: str, target: Path) -> None:
-    """Read a published pickle of tensors, known by its hash and without running code, and write it as safetensors."""
-    import torch
-    from safetensors.torch import save_file
+def _add_published(card: Card, path: Path) -> Card:
+    """Convert a published file, once, and keep what came of it with the hashes of both."""
+    with tempfile.TemporaryDirectory() as scratch:
+        published = convert_published(card, path, Path(scratch, "model.safetensors"))
+        files = {"model.safetensors": hash_file(Path(scratch, "model.safetensors"))}
+        return keep(replace(card, files=files, published=published), Path(scratch))
 
-    found = hash_file(path)
-    if found != sha:
-        raise InputError(f"{path} is not the published file: expected SHA-256 {sha[:12]}..., got {found[:12]}...; get it again")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    while len(state) == 1 and all(isinstance(v, dict) for v in state.values()):
-        (state,) = state.values()
-    save_file({k: v.contiguous() for k, v in state.items()}, target)
+
+def find_publisher(path: Path, name: str | None) -> Card:
+    """Return the card of the known model that a file is published as, by ``name`` or by the name of the file.
+
+    Raises InputError for a model that is not published as such a file, and for a file of another model.
+    """
+    by_file = {file: card for card in list_known_cards().values() for file in card.published}
+    if name is None and path.name not in by_file:
+        raise InputError(f"expected one of {', '.join(by_file)}, got {path}; say which model it is with --name NAME")
+    card = find_card(name) if name is not None else by_file[path.name]
+    if not card.published:
+        raise InputError(f"{path} may run code when loaded and is not taken; {card.name} comes as {', '.join(card.files)}")
+    if path.name in by_file and by_file[path.name].name != card.name:
+        raise InputError(f"expected the file of {card.name}, but {path.name} is that of {by_file[path.name].name}")
+    return card
 
 
 def keep(card: Card, source: Path) -> Card:
@@ -213,7 +141,7 @@ def keep(card: Card, source: Path) -> Card:
     known = list_known_cards().get(card.name)
     if known is not None:
         _refuse_other(card, {f: s for f, s in known.files.items() if s}, "its known card names")
-        card = replace(known, files=card.files, revision=card.revision or known.revision)
+        card = replace(known, files=card.files, revision=card.revision or known.revision, published=card.published)
     _refuse_other(card, {f: s for f in card.files if (s := Seen.of(card.name).find_sha256(f))}, "were seen here before")
     present = find_stored(card.name)
     if present is not None:

@@ -26,7 +26,7 @@ __all__ = ["Models", "resolve_device"]
 _EXAMPLES: dict[Role, tuple[str, str]] = {
     "dino": ("a DINO", "dino-vit-s-8"),
     "saliency": ("a saliency head", "found"),
-    "zutis": ("a trained segmenter", "zutis-vit-b-16"),
+    "zutis": ("a trained segmenter", "zutis-coco-vit-b-16"),
     "detector": ("a trained detector", ""),
 }
 """What a role that not every preset has is called, and a model for it."""
@@ -176,10 +176,7 @@ _OF_DINO = tuple(name for name, roles in OBJECTNESS_ROLES.items() if "dino" in r
 
 def _check_here(card: Card, who: str, other: str) -> None:
     if not card.hub and find_present(card) is None:
-        raise MissingError(
-            f"{who} needs {card.name}, which is on no hub: take it from {card.link} and add it with "
-            f"`annofree models add --from DIR --name {card.name}`, {other}"
-        )
+        raise MissingError(f"{who} needs {card.name}, which is on no hub: {card.explain_adding()}, {other}")
 
 
 def _weights(local: Local) -> Path:

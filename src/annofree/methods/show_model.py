@@ -72,9 +72,11 @@ def _details(card: Card) -> dict[str, Any]:
 
     seen, folder = Seen.of(card.name), find_present(card)
     files = {name: sha or seen.find_sha256(name) for name, sha in card.files.items()}
-    pinned = (
-        "" if card.pinned or not card.hub else f"{seen.revision} (since its first fetch)" if seen.revision else "not pinned"
-    )
+    pinned = "" if card.pinned or not card.hub else "not pinned"
+    if seen.renewed:
+        pinned, files = f"{seen.revision} (renewed here)", {name: seen.find_sha256(name) for name in files}
+    elif pinned and seen.revision:
+        pinned = f"{seen.revision} (since its first fetch)"
     return asdict(card) | {
         "tier": f"{card.tier}: {TIERS[card.tier]}",
         "files": files,

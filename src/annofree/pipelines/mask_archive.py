@@ -46,7 +46,7 @@ class MaskSummary:
 def mask_archive(
     archive: str | Path,
     *,
-    by: str = "selfmask",
+    by: str | None = None,
     models: str = "fast",
     weights: str | Path | None = None,
     refine: str = "none",
@@ -60,8 +60,9 @@ def mask_archive(
     """Mask the most salient object of each image; write masks.jsonl and sheets; the same call resumes after a kill.
 
     ``archive`` is the folder that ``retrieve`` wrote.  ``by`` says where the object is: selfmask, found, found-bkg, tokencut or
-    voted, of the preset ``models``; for selfmask, ``weights`` is a folder that was trained or a file of released weights, and
-    ``side`` the short side in px.  ``refine`` is none, or pamr, which draws masks to edges.  ``batch_size`` images are looked
+    voted, of the preset ``models``; None is found-bkg, which needs no more than the preset's DINO, or selfmask with
+    ``weights``.  For selfmask, ``weights`` is a folder that was trained or a file of released weights, and ``side`` the short
+    side in px.  ``refine`` is none, or pamr, which draws masks to edges.  ``batch_size`` images are looked
     at together; ``sheet`` overlays are on the sheet of each name.  Raises InputError for a folder that is no archive and for
     masks that came about otherwise, MissingError without weights.
 
@@ -69,6 +70,7 @@ def mask_archive(
     Traceback (most recent call last):
     annofree.errors.InputError: expected an archive's archive.json in examples, ...
     """
+    by = by or ("found-bkg" if weights is None else "selfmask")
     _check(by, refine, side, batch_size, sheet)
     from annofree.retrieval.archive import Archive, MaskWriter
 
@@ -137,8 +139,8 @@ def _selfmask(weights: Path | None, side: int | None, device: str) -> Objectness
     local = find(card) if weights is None else None
     if weights is None and local is None:
         raise MissingError(
-            f"{card.name} is not on this machine, and on no hub: take selfmask_nq20.pt from {card.link} and name the file with "
-            "--weights, or a folder of `annofree train selfmask`, or choose --by found-bkg or tokencut, which need a DINO only"
+            f"{card.name} is not on this machine, and on no hub: {card.explain_adding()}, or name with --weights a folder of "
+            "`annofree train selfmask`, or choose --by found-bkg or tokencut, which need a DINO only"
         )
     from annofree.features.selfmask import SelfMask
     from annofree.methods.components import resolve_device

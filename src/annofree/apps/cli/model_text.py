@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from annofree.apps.cli.tables import open_console
 
 if TYPE_CHECKING:
+    from annofree.hub.cards import Card
     from annofree.hub.catalogue import ModelStatus, PullResult
     from annofree.methods.show_model import ModelDetails
 
-__all__ = ["format_details", "print_models", "pull_text"]
+__all__ = ["format_details", "print_models", "pull_text", "tell_by_hand"]
 
 
 def print_models(models: Sequence[ModelStatus], as_json: bool, markdown: bool) -> None:
@@ -61,8 +62,9 @@ def _value(value: Any) -> str:
 
 def pull_text(pulled: PullResult) -> str:
     """Say where models are, and how those come that no hub has."""
-    lines = [f"{local.card.name}: {local.folder}" for local in pulled.models]
-    for card in pulled.by_hand:
-        add = f"`annofree models add --from DIR --name {card.name}`"
-        lines.append(f"{card.name}: on no hub; take it from {card.link}, then {add}")
-    return "\n".join(lines)
+    return "\n".join([*(f"{local.card.name}: {local.folder}" for local in pulled.models), *tell_by_hand(pulled.by_hand)])
+
+
+def tell_by_hand(cards: Sequence[Card]) -> list[str]:
+    """Say how models come that no hub has, a line each."""
+    return [f"{card.name}: on no hub; {card.explain_adding()}" for card in cards]

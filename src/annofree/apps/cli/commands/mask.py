@@ -17,7 +17,7 @@ __all__ = ["mask"]
 
 def mask(
     archive: options.ArchiveFolder,
-    by: options.By = "selfmask",
+    by: options.By = None,
     models: options.Preset = "fast",
     weights: options.MaskWeights = None,
     refine: options.Refine = "none",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from annofree.apps.cli.model_text import pull_text
+from annofree.apps.cli.model_text import pull_text, tell_by_hand
 from annofree.apps.cli.options.models import BundleFile, KnownName, ModelNames, Renew, SomeNames, WeightsSource
 
 __all__ = ["add", "bundle", "pull", "verify"]
@@ -38,14 +38,18 @@ def bundle(names: ModelNames, out: BundleFile) -> None:
     Example: annofree models bundle fast --out fast.tar
     """
     from annofree.hub.cards import format_size
-    from annofree.hub.catalogue import bundle_models
+    from annofree.hub.catalogue import bundle_models, list_left_out
 
-    written = bundle_models(names, out)
+    written, left_out = bundle_models(names, out), list_left_out(names)
     print(f"{written} ({format_size(written.stat().st_size)}); there: annofree models add --from {written.name}")
+    for line in tell_by_hand(left_out):
+        print(f"left out: {line}")
 
 
 def add(source: WeightsSource, name: KnownName = None) -> None:
-    """Add models from a bundle or a folder; their hashes are checked first.
+    """Add models from a bundle, a folder, or a file that their makers publish; hashes are checked first.
+
+    Such a file (.pt) is read without running code, and kept as safetensors.
 
     Example: annofree models add --from fast.tar
     """

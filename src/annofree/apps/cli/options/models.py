@@ -15,5 +15,7 @@ ModelNames = Annotated[list[str], typer.Argument(help="Models or presets, as `li
 SomeNames = Annotated[list[str] | None, typer.Argument(help="All on this machine, unless named.", metavar="NAME")]
 Renew = Annotated[bool, typer.Option("--renew", help="Re-pin to the hub's current revision, even if the files changed.")]
 BundleFile = Annotated[Path, typer.Option("--out", help="The tar file to write.", show_default=False)]
-WeightsSource = Annotated[Path, typer.Option("--from", help="A bundle, or a model's folder.", show_default=False)]
-KnownName = Annotated[str | None, typer.Option("--name", help="Which known model a folder without card.json is.")]
+WeightsSource = Annotated[
+    Path, typer.Option("--from", help="A bundle, a model's folder or published file.", show_default=False)
+]
+KnownName = Annotated[str | None, typer.Option("--name", help="Which known model a folder without card.json, or a file, is.")]

@@ -70,7 +70,7 @@ def find_by_spectrum(keys: Floats) -> Mask:
 
 
 def find_by_attention(attention: Floats) -> Mask:
-    """The largest piece of the cells that hold 60 % of one head's attention (DINO-seg), (h, w), of ``attention`` (heads, h, w)."""
+    """The largest piece (h, w) of the cells that hold 60 % of one head's ``attention`` (heads, h, w): DINO-seg."""
     grid = attention.shape[1:]
     mass = attention[min(_HEAD, len(attention) - 1)].ravel()
     order = np.argsort(mass, kind="stable")

@@ -121,7 +121,7 @@ class _Graph:
         weighted = self._root * vector * np.sqrt(self._members)
         plain = np.zeros_like(vector)
         plain[:-1] = (1 - _EPS) * (self.alike @ weighted[:-1].astype(np.float32))
-        return self._root * np.sqrt(self._members) * (plain + _EPS * weighted.sum())
+        return np.asarray(self._root * np.sqrt(self._members) * (plain + _EPS * weighted.sum()), np.float64)
 
     def cut(self) -> tuple[Doubles, float]:
         """The second eigenvector at the free cells (n), and at a hidden one."""

@@ -86,4 +86,4 @@ class _Kernel:
         self._norm = 1 / np.sqrt(self._lattice.filter(np.ones(len(features), np.float32)) + 1e-20)
 
     def filter(self, values: Floats) -> Floats:
-        return self._norm * self._lattice.filter(self._norm * values)
+        return np.asarray(self._norm * self._lattice.filter(self._norm * values), np.float32)

@@ -94,7 +94,8 @@ ArchiveFolder = Annotated[
     Path, typer.Argument(help="The folder that `annofree retrieve` wrote.", metavar="ARCHIVE", show_default=False)
 ]
 By = Annotated[
-    Literal["selfmask", "found", "found-bkg", "tokencut", "voted"], typer.Option(help="What says where the object is.")
+    Literal["selfmask", "found", "found-bkg", "tokencut", "maskcut", "voted"],
+    typer.Option(help="What says where the object is."),
 ]
 Preset = Annotated[
     str,

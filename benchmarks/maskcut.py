@@ -94,7 +94,7 @@ def compare(keys: Array, settings: MaskCutSettings) -> dict[str, Any]:
 def draw_random_keys(path: Path) -> Array:
     """Keys of a ViT-B/8 with random weights, 60 x 60 cells."""
     torch.manual_seed(0)
-    model = timm.create_model("vit_base_patch8_224", num_classes=0, img_size=SIDE, dynamic_img_size=True).eval()
+    model: Any = timm.create_model("vit_base_patch8_224", num_classes=0, img_size=SIDE, dynamic_img_size=True).eval()
     kept: list[torch.Tensor] = []
     attn = model.blocks[-1].attn
     attn.qkv.register_forward_hook(lambda _m, _i, out: kept.append(out))

@@ -24,9 +24,9 @@ def test_things_are_found_without_names(cli: Cli, tmp_path: Path, method: str, v
     again = cli(*command)
     assert again.code == 0, "the same command finds the run complete"
     (found,) = annofree.segment(SCENE, method=method, variant=variant, models="tiny", device="cpu")
-    assert len(found.detections) == len(written["annotations"])
+    assert found.detections is not None and len(found.detections) == len(written["annotations"])
     (named,) = annofree.segment(SCENE, "fruit", method=method, variant=variant, models="tiny", device="cpu")
-    assert set(named.detections.labels.tolist()) == {"fruit"}
+    assert named.detections is not None and set(named.detections.labels.tolist()) == {"fruit"}
 
 
 def test_names_are_asked_for_where_they_are_needed(cli: Cli, tmp_path: Path) -> None:

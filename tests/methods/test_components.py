@@ -118,9 +118,15 @@ def test_every_method_says_what_it_needs(fetched: list[list[str]], method: str) 
         assert own == {*entry.needs, *(OBJECTNESS_ROLES[source] if entry.objectness else ())}
     detector = FakeDetector(), DetectorInfo(FakeDetector.names, {})
     models = Models(WHOLE, "cpu", objectness="none")
-    parts = {"clip": FakeClip(), "sam": FakeSam(), "zutis": FakeZutis(), "detector": detector, "dino": FakeDino()}
-    own = {role: part for role, part in parts.items() if role != "dino" or "dino" in entry.needs}
-    build_method(method, models.with_parts(**own))
+    parts: dict[str, Any] = {
+        "clip": FakeClip(),
+        "sam": FakeSam(),
+        "zutis": FakeZutis(),
+        "detector": detector,
+        "dino": FakeDino(),
+    }
+    given = {role: part for role, part in parts.items() if role != "dino" or "dino" in entry.needs}
+    build_method(method, models.with_parts(**given))
     assert not any(fetched)  # with these at hand nothing else is needed
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from annofree.structures import Classes, Detections, FeatureMap, FloatArray, Image, LabelMap, Vocabulary
 
 __all__ = [
+    "ClassAgnosticSegmenter",
     "DensePath",
     "Described",
     "DetectorBackend",
@@ -244,6 +245,15 @@ class Segmenter(Method, Protocol):
 
     def instances(self, image: Image | Encoding, classes: Classes) -> Detections:
         """Find the instances of some classes in an image or in an encoding of it."""
+        ...
+
+
+@runtime_checkable
+class ClassAgnosticSegmenter(Segmenter, Protocol):
+    """A method that finds things without names; the one name that is asked for is put on all of them."""
+
+    def discover(self, images: Sequence[Image]) -> list[Detections]:
+        """Find the things of each image, called object."""
         ...
 
 

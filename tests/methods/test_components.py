@@ -118,8 +118,16 @@ def test_every_method_says_what_it_needs(fetched: list[list[str]], method: str) 
         assert own == {*entry.needs, *(OBJECTNESS_ROLES[source] if entry.objectness else ())}
     detector = FakeDetector(), DetectorInfo(FakeDetector.names, {})
     models = Models(WHOLE, "cpu", objectness="none")
-    build_method(method, models.with_parts(clip=FakeClip(), sam=FakeSam(), zutis=FakeZutis(), detector=detector))
-    assert not any(fetched)  # with CLIP, SAM, ZUTIS and a detector at hand nothing else is needed
+    parts: dict[str, Any] = {
+        "clip": FakeClip(),
+        "sam": FakeSam(),
+        "zutis": FakeZutis(),
+        "detector": detector,
+        "dino": FakeDino(),
+    }
+    given = {role: part for role, part in parts.items() if role != "dino" or "dino" in entry.needs}
+    build_method(method, models.with_parts(**given))
+    assert not any(fetched)  # with these at hand nothing else is needed
 
 
 def test_replaced_parts_leave_the_original_as_it_is() -> None:

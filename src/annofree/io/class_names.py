@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from annofree.errors import InputError
 from annofree.io.regular import require_regular
@@ -15,8 +15,21 @@ if TYPE_CHECKING:
 __all__ = ["read_vocabulary"]
 
 
-def read_vocabulary(classes: str | Iterable[str] | Vocabulary | None, classes_file: str | Path | None = None) -> Vocabulary:
-    """Read class names from the one argument or the other.
+@overload
+def read_vocabulary(
+    classes: str | Iterable[str] | Vocabulary | None,
+    classes_file: str | Path | None = None,
+    *,
+    optional: Literal[False] = False,
+) -> Vocabulary: ...
+@overload
+def read_vocabulary(
+    classes: str | Iterable[str] | Vocabulary | None, classes_file: str | Path | None = None, *, optional: bool
+) -> Vocabulary | None: ...
+def read_vocabulary(
+    classes: str | Iterable[str] | Vocabulary | None, classes_file: str | Path | None = None, *, optional: bool = False
+) -> Vocabulary | None:
+    """Read class names from the one argument or the other; ``optional``, neither gives None.
 
     Raises InputError for neither, for both, for a file that cannot be read, and for names that do not serve.
 
@@ -27,6 +40,8 @@ def read_vocabulary(classes: str | Iterable[str] | Vocabulary | None, classes_fi
 
     if isinstance(classes, Vocabulary) and classes_file is None:
         return classes
+    if optional and classes is None and classes_file is None:
+        return None
     if (classes is None) == (classes_file is None):
         raise InputError(
             'expected either --classes "dog, cat" or --classes-file FILE, got ' + ("neither" if classes is None else "both")

@@ -224,6 +224,7 @@ OBJECTNESS: Mapping[str, Callable[[Parts], Objectness | None]] = MappingProxyTyp
         "found": lambda p: FoundObjectness(p.require("found", "dino"), p.require("found", "head")),
         "found-bkg": lambda p: FoundBackground(p.require("found-bkg", "dino")),
         "tokencut": lambda p: TokenCutMap(p.require("tokencut", "dino")),
+        "maskcut": lambda p: InstanceObjectness(p.require("maskcut", "segmenter"), "object"),
         "instances": lambda p: InstanceObjectness(p.require("instances", "segmenter"), p.classes),
         "none": lambda p: None,
     }

@@ -140,8 +140,16 @@ class Models:
         roles = OBJECTNESS_ROLES.get(self.source, ())
         places = self._need(*(role for role in roles if role in _EXAMPLES))
         head = _weights(places["saliency"]) if "saliency" in roles else None
-        parts = Parts(self.dino if "dino" in roles else None, head, self.segmenter, self.classes)
+        parts = Parts(self.dino if "dino" in roles else None, head, self._cutter() or self.segmenter, self.classes)
         return build_objectness(self.source, parts)
+
+    def _cutter(self) -> Segmenter | None:
+        """MaskCut, where its masks are the objectness."""
+        if self.source != "maskcut":
+            return None
+        from annofree.methods.class_agnostic.maskcut import MaskCut
+
+        return MaskCut(self.dino)
 
     def _need(self, *roles: Role) -> dict[Role, Local]:
         """Find the parts of some roles, but for those that were replaced; raises InputError naming all that are not there."""

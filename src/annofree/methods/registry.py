@@ -32,6 +32,7 @@ __all__ = [
     "Task",
     "Variants",
     "find_method",
+    "is_class_agnostic",
     "list_methods",
     "resolve_method_name",
 ]
@@ -49,6 +50,7 @@ OBJECTNESS_ROLES: dict[str, tuple[Role, ...]] = {
     "found": ("dino", "saliency"),
     "found-bkg": ("dino",),
     "tokencut": ("dino",),
+    "maskcut": ("dino",),
     "instances": ("clip", "boundaries", "sam"),
     "none": (),
 }
@@ -94,6 +96,8 @@ class Entry:
     takes: tuple[Role, ...] = ()
     # cards of weights that it brings itself
     cards: tuple[Card, ...] = ()
+    # whether it finds things without names, so that no class need be asked for
+    class_agnostic: bool = False
 
     def list_roles(self, objectness: str) -> tuple[Role, ...]:
         """The roles of the models it needs, those of a source of objectness among them where it takes one."""
@@ -160,6 +164,18 @@ def _detector(models: Models, settings: Any) -> Any:
     return Detector(*models.detector, settings)
 
 
+def _maskcut(models: Models, settings: Any) -> Any:
+    from annofree.methods.class_agnostic.maskcut import MaskCut
+
+    return MaskCut(models.dino, settings)
+
+
+def _discovery(models: Models, settings: Any) -> Any:
+    from annofree.methods.class_agnostic.discovery import Discovery
+
+    return Discovery(models.dino, settings)
+
+
 def _variants(method: str, *names: str) -> Variants:
     return Variants(f"annofree.methods.{method}", *names)
 
@@ -184,6 +200,13 @@ METHODS: dict[str, Entry] = {
     "patch_cosine": Entry(_patch_cosine, _variants("patch_cosine", "default", "pamr"), ("clip",), _BOTH),
     "zutis": Entry(_zutis, _variants("zutis", "default", "official", "paper"), ("clip", "zutis"), _BOTH),
     "detector": Entry(_detector, _DETECTOR, ("detector",)),
+    "maskcut": Entry(_maskcut, _variants("class_agnostic.maskcut", "default", "cells"), ("dino",), class_agnostic=True),
+    "discovery": Entry(
+        _discovery,
+        _variants("class_agnostic.discovery", "default", "tokencut", "lost", "dss", "dino-seg"),
+        ("dino",),
+        class_agnostic=True,
+    ),
 }
 """Method name to its entry."""
 
@@ -199,6 +222,8 @@ class MethodInfo:
     variants: tuple[str, ...]
     # roles of the models that it needs
     models: tuple[str, ...]
+    # whether it finds things without names
+    class_agnostic: bool = False
 
 
 def list_methods() -> list[MethodInfo]:
@@ -207,7 +232,10 @@ def list_methods() -> list[MethodInfo]:
     >>> [method.name for method in list_methods() if "semantic" in method.tasks][:2]
     ['consensus', 'clip_diy']
     """
-    return [MethodInfo(name, tuple(e.tasks), tuple(e.variants), tuple(e.needs)) for name, e in _registered().items()]
+    return [
+        MethodInfo(name, tuple(e.tasks), tuple(e.variants), tuple(e.needs), e.class_agnostic)
+        for name, e in _registered().items()
+    ]
 
 
 def resolve_method_name(method: str) -> str:
@@ -231,6 +259,15 @@ def find_method(method: str, variant: str = "default") -> Entry:
     if entry.variants and variant not in entry.variants:
         raise build_unknown_error(f"variant of {method}", variant, entry.variants)
     return entry
+
+
+def is_class_agnostic(method: str | None) -> bool:
+    """Whether a method, or all that are joined by +, find things without names; raises InputError for an unknown one.
+
+    >>> is_class_agnostic("maskcut"), is_class_agnostic("zip"), is_class_agnostic(None)
+    (True, False, False)
+    """
+    return method is not None and all(find_method(name.strip()).class_agnostic for name in method.split("+"))
 
 
 def _registered() -> dict[str, Entry]:

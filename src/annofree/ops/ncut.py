@@ -50,24 +50,29 @@ def compute_second_eigenvector(weights: Array) -> Array:
     """The second smallest solution v (N) of (D - W) v = lambda D v, D the sums of the rows of W (N, N).
 
     v = D^-1/2 u, with u the second largest eigenvector of D^-1/2 W D^-1/2, which Lanczos finds without a dense
-    decomposition.  Its sign means nothing; where the eigenvalue is a double one, neither does its direction.
+    decomposition.  Its sign means nothing.  It is orthogonal to the first, which is known, also where both have the same
+    eigenvalue: a graph of two parts is cut between them.  Where the second eigenvalue is a double one, its direction means
+    nothing either.
     """
     root = np.sqrt(weights.sum(1))
     scaled = weights / root[:, None] / root
-    return np.asarray(_second(scaled) / root, np.float64)
+    pair = _largest(scaled)
+    first, second = root @ pair / np.linalg.norm(root)
+    return np.asarray(pair @ np.array([-second, first]) / root, np.float64)
 
 
-def _second(matrix: Array) -> Array:
+def _largest(matrix: Array) -> Array:
+    """The two eigenvectors (N, 2) of the largest eigenvalues of a symmetric matrix; of one row, it and zero."""
     count = len(matrix)
     if count > _FEW:
         start = np.random.default_rng(0).standard_normal(count)  # the same at each call
         try:
-            values, vectors = eigsh(matrix, k=2, which="LA", v0=start)
-            return np.asarray(vectors[:, values.argmin()], np.float64)
+            return np.asarray(eigsh(matrix, k=2, which="LA", v0=start)[1], np.float64)
         except ArpackNoConvergence:
             pass  # eigenvalues that nearly meet: decompose after all
-    last = [max(count - 2, 0), max(count - 2, 0)]
-    return np.asarray(eigh(matrix, subset_by_index=last)[1][:, 0], np.float64)
+    if count == 1:
+        return np.array([[1.0, 0.0]])
+    return np.asarray(eigh(matrix, subset_by_index=[count - 2, count - 1])[1], np.float64)
 
 
 def orient_vector(vector: Array) -> Array:

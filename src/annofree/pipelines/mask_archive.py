@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REFINEMENTS", "SOURCES", "MaskSummary", "mask_archive"]
 
-SOURCES = ("selfmask", "found", "found-bkg", "tokencut", "voted")
+SOURCES = ("selfmask", "found", "found-bkg", "tokencut", "maskcut", "voted")
 """What says where the thing is."""
 
 REFINEMENTS = ("none", "pamr")
@@ -59,12 +59,12 @@ def mask_archive(
 ) -> MaskSummary:
     """Mask the most salient object of each image; write masks.jsonl and sheets; the same call resumes after a kill.
 
-    ``archive`` is the folder that ``retrieve`` wrote.  ``by`` says where the object is: selfmask, found, found-bkg, tokencut or
-    voted, of the preset ``models``; None is found-bkg, which needs no more than the preset's DINO, or selfmask with
+    ``archive`` is the folder that ``retrieve`` wrote.  ``by`` says where the object is: selfmask, found, found-bkg, tokencut,
+    maskcut or voted, of the preset ``models``; None is found-bkg, which needs no more than the preset's DINO, or selfmask with
     ``weights``.  For selfmask, ``weights`` is a folder that was trained or a file of released weights, and ``side`` the short
-    side in px.  ``refine`` is none, or pamr, which draws masks to edges.  ``batch_size`` images are looked
-    at together; ``sheet`` overlays are on the sheet of each name.  Raises InputError for a folder that is no archive and for
-    masks that came about otherwise, MissingError without weights.
+    side in px.  ``refine`` is none, or pamr, which draws masks to edges.  ``batch_size`` images are looked at together;
+    ``sheet`` overlays are on the sheet of each name.  Raises InputError for a folder that is no archive and for masks that came
+    about otherwise, MissingError without weights.
 
     >>> mask_archive("examples")
     Traceback (most recent call last):

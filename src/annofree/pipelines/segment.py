@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 from annofree.errors import InputError
 from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
+from annofree.methods.registry import is_class_agnostic, list_methods
 from annofree.pipelines.plan import Plan, parse_negatives, parse_stuff, parse_tasks
 from annofree.structures import Vocabulary
 
@@ -80,7 +81,7 @@ class SegmentOptions(TypedDict, total=False):
     variant: str
     # preset, or names of models joined by +
     models: str
-    # where objects are, for clip_diy: found, found-bkg, tokencut, instances, none
+    # where objects are, for clip_diy: found, found-bkg, tokencut, maskcut, instances, none
     objectness: str
     # answer: the instances that the models are sure of; all: the whole ranking
     policy: str
@@ -118,15 +119,23 @@ class SegmentOptions(TypedDict, total=False):
 
 @overload
 def segment(
-    images: ImageInput | Iterable[ImageInput], classes: Classes, *, out: None = None, **options: Unpack[SegmentOptions]
+    images: ImageInput | Iterable[ImageInput],
+    classes: Classes | None = None,
+    *,
+    out: None = None,
+    **options: Unpack[SegmentOptions],
 ) -> list[Prediction]: ...
 @overload
 def segment(
-    images: ImageInput | Iterable[ImageInput], classes: Classes, *, out: str | Path, **options: Unpack[SegmentOptions]
+    images: ImageInput | Iterable[ImageInput],
+    classes: Classes | None = None,
+    *,
+    out: str | Path,
+    **options: Unpack[SegmentOptions],
 ) -> RunResult: ...
 def segment(
     images: ImageInput | Iterable[ImageInput],
-    classes: Classes,
+    classes: Classes | None = None,
     *,
     task: str | Iterable[str] = "instance",
     stuff: str | Iterable[str] | None = None,
@@ -156,9 +165,9 @@ def segment(
     """Find the named classes in images; ``SegmentOptions`` says what each option means.
 
     ``images`` are a path, a folder, a glob, a text list or a tar, an image in memory (PIL, numpy, torch, ``Image``), or a list
-    of these.  Without ``out`` all predictions are returned, one an image, in order; an image that fails has its ``error``, and
-    an only one raises it.  With ``out`` results are written there as the run goes, the same call resumes it, and what was
-    found is in the result.
+    of these.  ``classes`` may be left out with a method that finds things without names.  Without ``out`` all predictions are
+    returned, one an image, in order; an image that fails has its ``error``, and an only one raises it.  With ``out`` results
+    are written there as the run goes, the same call resumes it, and what was found is in the result.
 
     Raises InputError for what does not fit together, and for names that are not known, with the nearest known one; MissingError
     for weights that are neither on this machine nor on a hub; ImageError for an only image that cannot be read.
@@ -168,7 +177,7 @@ def segment(
     >>> found.id, set(found.detections.labels.tolist())
     ('oranges.jpg', {'orange'})
     """
-    vocabulary = Vocabulary.of(classes)
+    vocabulary = _find_vocabulary(classes, method)
     check_range("batch_size", batch_size, 1)
     check_range("limit", limit, 1)
     check_range("min_score", min_score, 0, 1)
@@ -223,6 +232,16 @@ def segment(
     if not fresh and run.check() and not retry:
         return report_complete(run)
     return _execute(run, inputs, plan, clock, batch_size, fresh, retry)
+
+
+def _find_vocabulary(classes: Classes | None, method: str | None) -> Vocabulary:
+    """The names asked for; ``object`` for a method that needs none."""
+    if classes is not None:
+        return Vocabulary.of(classes)
+    if is_class_agnostic(method):
+        return Vocabulary.of("object")
+    free = ", ".join(info.name for info in list_methods() if info.class_agnostic)
+    raise InputError(f'expected the names of the classes, such as "dog, cat", got none; of all methods {free} need none')
 
 
 def parse_overlaps(overlaps: str | Overlaps | None) -> Overlaps | None:

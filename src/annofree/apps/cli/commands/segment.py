@@ -10,6 +10,7 @@ from annofree.apps.cli.process import start_command_clock
 from annofree.apps.cli.progress import show_progress
 from annofree.apps.cli.summary import print_summary
 from annofree.io.class_names import read_vocabulary
+from annofree.methods.registry import is_class_agnostic
 from annofree.pipelines import segment as pipeline
 
 __all__ = ["segment"]
@@ -54,6 +55,6 @@ def segment(
     asked = pass_on(locals(), "inputs", "classes", "classes_file", "as_json", "quiet")
     clock = start_command_clock()
     with show_progress("images", quiet or as_json, clock=clock, batch=batch_size) as show:
-        names = read_vocabulary(classes, classes_file)
+        names = read_vocabulary(classes, classes_file, optional=is_class_agnostic(method))
         result = pipeline.segment(inputs, names, **asked, callbacks=show.callbacks, clock=clock)
     print_summary(result.summary, result.tasks, result.out, as_json, quiet, result.was_complete)

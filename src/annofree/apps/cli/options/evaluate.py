@@ -68,7 +68,7 @@ Objectness = Annotated[
     typer.Option(
         help="Label maps: foreground map for clip_diy.",
         rich_help_panel=_METHOD,
-        **limit_to("found", "found-bkg", "tokencut", "none"),
+        **limit_to("found", "found-bkg", "tokencut", "maskcut", "none"),
     ),
 ]
 Iou = Annotated[

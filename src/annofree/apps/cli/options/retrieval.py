@@ -94,7 +94,7 @@ ArchiveFolder = Annotated[
     Path, typer.Argument(help="The folder that `annofree retrieve` wrote.", metavar="ARCHIVE", show_default=False)
 ]
 By = Annotated[
-    Literal["selfmask", "found", "found-bkg", "tokencut", "voted"] | None,
+    Literal["selfmask", "found", "found-bkg", "tokencut", "maskcut", "voted"] | None,
     typer.Option(help="What says where the object is.  [default: found-bkg; selfmask with --weights]", show_default=False),
 ]
 Preset = Annotated[

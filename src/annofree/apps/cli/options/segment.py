@@ -85,7 +85,7 @@ Objectness = Annotated[
     typer.Option(
         help="Foreground map for clip_diy.",
         rich_help_panel=_METHOD,
-        **limit_to("found", "found-bkg", "tokencut", "instances", "none"),
+        **limit_to("found", "found-bkg", "tokencut", "maskcut", "instances", "none"),
     ),
 ]
 Policy = Annotated[

@@ -1,0 +1,75 @@
+"""What methods without names have in common: all is found in ``encode``, and the one name that is asked for is put on it.
+
+N things found, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from annofree.detectors.config import OBJECT
+from annofree.errors import InputError
+from annofree.methods.detector import DetectorEncoding
+from annofree.ops.rle import compute_rle_boxes
+from annofree.structures import Classes, Detections, Image, Vocabulary
+
+__all__ = ["ClassAgnostic"]
+
+
+class ClassAgnostic:
+    """A method that answers ``discover``: detections of the one class object, the strongest first, for each image."""
+
+    name = "class_agnostic"
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Method, settings and models."""
+        raise NotImplementedError
+
+    @property
+    def encoding_key(self) -> tuple[Any, ...]:
+        """Two of these can share an encoding if all that they were made with is the same."""
+        return (self.name, repr(self.provenance))
+
+    def discover(self, images: Sequence[Image]) -> list[Detections]:
+        """Find the things of each image, without names."""
+        raise NotImplementedError
+
+    def remarks(self, classes: Classes) -> list[str]:
+        """Say what things are called; raises InputError where several names are asked for."""
+        name = _one_name(classes)
+        return [] if name == OBJECT else [f"{self.name} tells no names apart: whatever it finds is called {name!r}"]
+
+    def encode(self, images: Sequence[Image]) -> list[DetectorEncoding]:
+        """Find all; one encoding an image, in order, with masks as run lengths."""
+        return [_keep(found) for found in self.discover(images)] if images else []
+
+    def instances(self, image: Image | DetectorEncoding, classes: Classes) -> Detections:
+        """What was found in an image, or in an encoding of it, under the one name that is asked for.
+
+        Raises InputError where several names are asked for.
+        """
+        name = _one_name(classes)
+        encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        rles = tuple({"size": list(encoding.size), "counts": counts.encode("ascii")} for counts in encoding.counts)
+        ids, scores = encoding.labels.numpy(), encoding.scores.numpy()
+        return Detections(encoding.size, (name,), ids, scores, compute_rle_boxes(rles), rles)
+
+
+def _one_name(classes: Classes) -> str:
+    names = Vocabulary.of(classes).names
+    if len(names) > 1:
+        raise InputError(
+            f"expected one name, such as {OBJECT}, for this method tells none apart, got {len(names)}; ask for one"
+        )
+    return names[0]
+
+
+def _keep(found: Detections) -> DetectorEncoding:
+    counts = tuple(rle["counts"].decode("ascii") for rle in found.rles)
+    labels = torch.zeros(len(found), dtype=torch.int64)
+    return DetectorEncoding(found.size, labels, torch.from_numpy(np.asarray(found.scores, np.float32)), counts)

@@ -10,7 +10,7 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.files.checksums import take_checksum
-from annofree.io.regular import require_regular
+from annofree.io.files.regular import require_regular
 
 __all__ = ["parse_json", "read_json_object", "read_own_json"]
 

@@ -23,6 +23,7 @@ from annofree.features.clip_network import Tower, load_clip, wrap_tower
 from annofree.features.preprocessing import map_by_size, preprocess_image
 from annofree.features.prompts import TextFeatures, compute_fingerprint, find_text_cache, resolve_templates
 from annofree.features.tokenizer import Tokenizer
+from annofree.features.towers.text import encode_text_tokens
 from annofree.hub.cards import BUNDLED, Card
 from annofree.ops.grids import fit_size, shift_images, stitch_maps
 from annofree.protocols import DensePath
@@ -169,8 +170,7 @@ class Clip:
     @torch.inference_mode()
     def _encoded(self, texts: list[str]) -> Tensor:
         """The text tower's features of T whole texts, (T, D), not normalized."""
-        features: Tensor = self._model.encode_text(self._tokenizer(texts).to(self.device))
-        return features.float()
+        return encode_text_tokens(self._model, self._tokenizer(texts).to(self.device)).float()
 
     @torch.inference_mode()
     def encode_image(self, images: Sequence[Image]) -> Tensor:

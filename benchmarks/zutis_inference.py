@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.features.clip_vit import VitTower
 from annofree.features.query_decoder import compute_sine_positions
+from annofree.features.towers.vit import VitTower
 from annofree.features.zutis_network import ZutisConfig, ZutisNetwork, normalize_map
 from annofree.methods.zutis import Zutis, ZutisEncoding
 from annofree.structures import Image, Vocabulary

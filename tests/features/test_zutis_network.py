@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError
-from annofree.features.position_embeddings import resize_positions
 from annofree.features.query_decoder import compute_sine_positions
+from annofree.features.towers.positions import resize_positions
 from annofree.features.zutis_network import ZutisConfig, ZutisNetwork, ZutisOutput, normalize_map
 from annofree.features.zutis_weights import infer_config, load_zutis, save_zutis
 from annofree.hub.cards import Card, find_bundled, hash_file

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.support.models import plain_card
 
 from annofree.errors import InputError, MissingError
@@ -139,7 +140,7 @@ def test_the_hub_ids_of_clip_are_those_of_open_clip() -> None:
     from open_clip import get_pretrained_cfg
 
     tags = {"openai": "openai", "laion-vit-b-32": "laion2b_s34b_b79k", "laion-vit-b-16": "laion2b_s34b_b88k"}
-    clips = [c for c in list_known_cards().values() if c.kind == "clip" and c.name not in BUNDLED]
+    clips = [c for c in list_known_cards().values() if c.family.startswith("open_clip ") and c.name not in BUNDLED]
     assert len(clips) == 11
     for card in clips:
         short = card.name.removeprefix("openai-").removeprefix("laion-")
@@ -150,11 +151,39 @@ def test_the_hub_ids_of_clip_are_those_of_open_clip() -> None:
         assert list(theirs["mean"]) == card.preprocessing["mean"] and list(theirs["std"]) == card.preprocessing["std"]
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "layers", "mlp", "depth"),  # of the image tower; the layers of the text tower
+    [
+        ("tipsv2-b-14", 768, 12, 3072, 12),
+        ("tipsv2-l-14", 1024, 24, 4096, 12),
+        ("tipsv2-so400m-14", 1152, 27, 4304, 27),
+        ("siglip2-b-16-512", 768, 12, 3072, 12),
+        ("siglip2-so400m-16-512", 1152, 27, 4304, 27),
+    ],
+)
+def test_parameters_are_those_of_transformers(name: str, width: int, layers: int, mlp: int, depth: int) -> None:
+    import transformers
+
+    card, heads = list_known_cards()[name], 12 if width == 768 else 16
+    tips = card.family.endswith("Tipsv2Model")
+    vision: dict[str, Any] = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    text = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads, "intermediate_size": mlp}
+    vision |= {"mlp_ratio": mlp / width} if tips else {"intermediate_size": mlp, "image_size": 512, "patch_size": 16}
+    text |= {} if tips else {"vocab_size": 256000, "max_position_embeddings": 64, "projection_size": width}
+    kind = "Tipsv2" if tips else "Siglip"
+    with torch.device("meta"):
+        model = getattr(transformers, f"{kind}Model")(
+            getattr(transformers, f"{kind}Config")(vision_config=vision, text_config=text)
+        )
+    unreleased = 1 if tips else 0  # the temperature
+    assert sum(p.numel() for p in model.parameters()) - unreleased == card.parameters
+
+
 def test_the_hub_ids_and_licences_of_dino_are_those_of_timm() -> None:
     import timm
 
     dinos = [c for c in list_known_cards().values() if c.kind == "dino" and c.name not in BUNDLED]
-    assert len(dinos) == 8
+    assert len(dinos) == 10
     for card in dinos:
         theirs = timm.get_pretrained_cfg(card.hub.removeprefix("timm/"))
         assert theirs is not None and theirs.hf_hub_id == card.hub

@@ -13,7 +13,7 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_every_preset_holds_models_of_the_right_kinds() -> None:
-    assert set(list_presets()) == {"tiny", "fast", "paper", "best"} and DEFAULT in list_presets()
+    assert set(list_presets()) == {"tiny", "fast", "paper", "best", "modern"} and DEFAULT in list_presets()
     for name, preset in list_presets().items():
         cards = preset.find_cards()
         assert preset.name == name and preset.about
@@ -65,7 +65,7 @@ def test_a_segmenter_has_a_role_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("tinny", r"^unknown models preset 'tinny'; did you mean 'tiny'\? Known: best, fast, paper, tiny$"),
+        ("tinny", r"^unknown models preset 'tinny'; did you mean 'tiny'\? Known: best, fast, modern, paper, tiny$"),
         ("", "unknown models preset ''"),
         ("openai-rn50", r"expected a preset, or a CLIP and a SAM joined by \+, such as .*, got openai-rn50 alone"),
         ("open_clip:RN50/openai", "got clip open_clip:RN50/openai$"),

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.features.clip import Clip
-from annofree.features.clip_resnet import ResNetTower
-from annofree.features.clip_vit import VitTower
+from annofree.features.towers.resnet import ResNetTower
+from annofree.features.towers.vit import VitTower
 from annofree.hub.cards import Card
 from annofree.protocols import DensePath
 from annofree.structures import Image, Vocabulary

@@ -7,7 +7,6 @@ Position embeddings are resized per call and never overwritten, so results do no
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError, build_unknown_error
-from annofree.features.clip_network import Tower, load_clip, wrap_tower
-from annofree.features.preprocessing import map_by_size, preprocess_image
+from annofree.features.clip_network import LoadedClip, load_clip
+from annofree.features.preprocessing import map_by_size, preprocess_image, resize_pixels
 from annofree.features.prompts import TextFeatures, compute_fingerprint, find_text_cache, resolve_templates
-from annofree.features.tokenizer import Tokenizer
-from annofree.features.towers.text import encode_text_tokens
+from annofree.features.towers.resnet import CONV4_STRIDE
 from annofree.hub.cards import BUNDLED, Card
 from annofree.ops.grids import fit_size, shift_images, stitch_maps
 from annofree.protocols import DensePath
@@ -31,7 +29,6 @@ from annofree.structures import FeatureMap, Image, Vocabulary
 
 __all__ = ["Clip"]
 
-_BOUNDARY_STRIDE = 16  # of layer3 (conv4_x)
 _BATCH = 64  # squares at once
 _DEFAULTS: dict[str, Any] = {
     "boundary_side": 1024,
@@ -46,7 +43,7 @@ _USE = (*_DEFAULTS, "dense", "dense_side", "positions", "presence", "quick_gelu"
 
 
 class Clip:
-    """A CLIP ResNet or ViT with its text tower, loaded from a model folder in open_clip's layout.
+    """A CLIP ResNet or ViT with its text tower, from a folder in open_clip's layout; TIPSv2 or SigLIP 2 in transformers'.
 
     ``card`` describes the weights, for folders without a card.json of their own, such as a snapshot of the Hugging
     Face hub.  The image tower runs in ``dtype``; features are float32 in any case.
@@ -78,19 +75,14 @@ class Clip:
             raise build_unknown_error("setting of CLIP", name, _USE)
         self.card = card or Card.read(folder)
         given = {**self.card.use, **(use or {})}
-        loaded = load_clip(folder, device, dtype, given.get("quick_gelu"))
-        self._model, self._mean, self._std = loaded.model, loaded.mean, loaded.std
-        self._tower: Tower = wrap_tower(self._model.visual, given.get("positions"))
+        loaded = _load(folder, device, dtype, given)
+        self._loaded, self._model, self._tower = loaded, loaded.model, loaded.tower
+        self._mean, self._std, self._tokenizer = loaded.mean, loaded.std, loaded.tokenizer
         native = {"dense": self._tower.default_path, "dense_side": self._tower.native, "whole_side": self._tower.native}
         self._use: dict[str, Any] = {**_DEFAULTS, **native, **given}
         if self._use["whole"] not in ("squash", "crop"):
             raise build_unknown_error("way to a square", self._use["whole"], ("squash", "crop"))
         self._templates = resolve_templates(self._use["templates"])
-        vocabulary = folder / "vocabulary.json"
-        known = json.loads(vocabulary.read_text(encoding="utf-8")) if vocabulary.exists() else None
-        self._tokenizer = Tokenizer(loaded.context_length, known)
-        if self._tokenizer.size != self._model.vocab_size:
-            raise InputError(f"{folder} knows {self._model.vocab_size} tokens, but CLIP's tokenizer has {self._tokenizer.size}")
         self.device, self.dtype = torch.device(device), dtype
         self._texts = self._features_of_texts()
 
@@ -152,7 +144,7 @@ class Clip:
             *weights, offset = self._use["presence"]
             return torch.sigmoid(self.compute_evidence(whole, tokens, words) @ words.new_tensor(weights) + offset)
         margin = (words - F.normalize(self.encode_null_text(), dim=0)) @ whole
-        return torch.sigmoid(float(self._model.logit_scale.exp()) * margin)
+        return torch.sigmoid(self._loaded.scale * margin)
 
     def compute_evidence(self, whole: Tensor, tokens: FeatureMap, words: Tensor) -> Tensor:
         """What speaks for each class, (K, 2): the whole image's cosine, and the mean clue of its best 5 % of cells."""
@@ -170,7 +162,7 @@ class Clip:
     @torch.inference_mode()
     def _encoded(self, texts: list[str]) -> Tensor:
         """The text tower's features of T whole texts, (T, D), not normalized."""
-        return encode_text_tokens(self._model, self._tokenizer(texts).to(self.device)).float()
+        return self._loaded.encode_tokens(self._tokenizer(texts).to(self.device)).float()
 
     @torch.inference_mode()
     def encode_image(self, images: Sequence[Image]) -> Tensor:
@@ -181,16 +173,16 @@ class Clip:
     def encode_squares(self, pixels: Tensor) -> Tensor:
         """One unit feature a square image, (N, D), of float RGB (N, 3, s, s) in 0 .. 1 at any size s.
 
-        They are resized where they are computed, bicubic with antialiasing.  Raises InputError for anything else.
+        They are resized where they are computed, with antialiasing.  Raises InputError for anything else.
         """
         if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] != pixels.shape[3] or not pixels.is_floating_point():
             raise InputError(f"expected squares as float (N, 3, s, s) in 0 .. 1, got {pixels.dtype} {tuple(pixels.shape)}")
         side = self._use["whole_side"]
         features = [torch.zeros(0, self.dimension, device=self.device)]
         for start in range(0, len(pixels), _BATCH):
-            x = pixels[start : start + _BATCH].to(self.device, torch.float32)
-            if x.shape[-1] != side:
-                x = F.interpolate(x, size=(side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+            x = resize_pixels(
+                pixels[start : start + _BATCH].to(self.device, torch.float32), (side, side), self._loaded.resample
+            )
             features.append(self._embedded((x - self._mean.view(3, 1, 1)) / self._std.view(3, 1, 1)))
         return torch.cat(features)
 
@@ -216,13 +208,13 @@ class Clip:
             # one at a time: at these sizes a batch gains no speed and costs its memory
             return [FeatureMap(self._framed(self._pixels([i], size)), i.size) for i in same]
 
-        return map_by_size(images, lambda i: fit_size(i.size, self._use["boundary_side"], _BOUNDARY_STRIDE), see)
+        return map_by_size(images, lambda i: fit_size(i.size, self._use["boundary_side"], CONV4_STRIDE), see)
 
     def _framed(self, x: Tensor) -> Tensor:
         """conv4_x (C, h, w) of one image, shifted and stitched; a ``margin`` of repeated cells keeps zero padding away."""
-        edge, factor = self._use["margin"] * _BOUNDARY_STRIDE, self._use["boundary_shifts"]
+        edge, factor = self._use["margin"] * CONV4_STRIDE, self._use["boundary_shifts"]
         framed = F.pad(x, (edge, edge, edge, edge), mode="replicate") if edge else x
-        features = stitch_maps(self._tower.extract_conv4(shift_images(framed, _BOUNDARY_STRIDE, factor)), factor)[0].float()
+        features = self._tower.extract_conv4(framed, factor)[0].float()
         m = self._use["margin"] * factor
         return features[:, m : features.shape[1] - m, m : features.shape[2] - m]
 
@@ -260,7 +252,19 @@ class Clip:
         return F.normalize(self._tower.encode_image(x).float(), dim=-1)
 
     def _pixels(self, images: list[Image], size: tuple[int, int]) -> Tensor:
-        return torch.cat([preprocess_image(i, size, self._mean, self._std) for i in images])
+        return torch.cat([preprocess_image(i, size, self._mean, self._std, self._loaded.resample) for i in images])
+
+
+def _load(folder: Path, device: str, dtype: torch.dtype, use: Mapping[str, Any]) -> LoadedClip:
+    """The model of a folder in the layout of open_clip or of transformers."""
+    from annofree.features.transformers_clip import find_family, load_transformers_clip
+
+    if find_family(folder) is not None:
+        return load_transformers_clip(folder, device, dtype)
+    loaded = load_clip(folder, device, dtype, use.get("quick_gelu"), use.get("positions"))
+    if loaded.tokenizer.size != loaded.model.vocab_size:
+        raise InputError(f"{folder} knows {loaded.model.vocab_size} tokens, but CLIP's tokenizer has {loaded.tokenizer.size}")
+    return loaded
 
 
 def _within(boxes: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:

@@ -6,10 +6,11 @@ A folder holds ``open_clip_config.json`` and ``open_clip_model.safetensors``, as
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
@@ -21,37 +22,75 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from annofree.errors import InputError, MissingError
-from annofree.features.clip_resnet import ResNetTower
-from annofree.features.clip_vit import VitTower
-from annofree.features.position_embeddings import PositionRule
+from annofree.features.preprocessing import Resample
+from annofree.features.tokenizer import Tokenizer
+from annofree.features.towers.positions import PositionRule
+from annofree.features.towers.resnet import ResNetTower
+from annofree.features.towers.text import encode_text_tokens
+from annofree.features.towers.transformers_vit import SiglipTower, TipsTower
+from annofree.features.towers.vit import VitTower
 from annofree.hub.cards import PICKLES
 from annofree.io.tensors import refuse_nan
+from annofree.ops.linear import widen_linear_layers
 
-__all__ = ["CONFIG", "DTYPES", "WEIGHTS", "LoadedClip", "Tower", "load_clip", "wrap_tower"]
+__all__ = ["CONFIG", "DTYPES", "WEIGHTS", "LoadedClip", "TextTokenizer", "Tower", "load_clip", "wrap_tower"]
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-Tower = ResNetTower | VitTower
-"""Either tower; what a kind of tower cannot do raises InputError, naming what can."""
+Tower = ResNetTower | VitTower | TipsTower | SiglipTower
+"""Any tower; what a kind of tower cannot do raises InputError, naming what can."""
 
 _FOREIGN = ("hf_model_name", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
 
 
+class TextTokenizer(Protocol):
+    """Turns texts into token ids (B, T)."""
+
+    @property
+    def size(self) -> int:
+        """The vocabulary size."""
+        ...
+
+    def is_unknown(self, text: str) -> bool:
+        """Whether the text has a token outside the vocabulary."""
+        ...
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Token ids (B, T) of B texts."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class LoadedClip:
-    """An open_clip ``model`` for reading only, the ``mean`` and ``std`` (3) of its pixels, and its ``context_length``."""
+    """A vision-language model for reading only."""
 
+    # the network of open_clip or transformers
     model: Any
+    # its image tower
+    tower: Tower
+    # mean (3) of its pixels
     mean: Tensor
+    # standard deviation (3) of its pixels
     std: Tensor
-    context_length: int
+    # texts to token ids
+    tokenizer: TextTokenizer
+    # token ids (B, T) to text features (B, D), not normalized
+    encode_tokens: Callable[[Tensor], Tensor]
+    # what cosines are multiplied by before a softmax
+    scale: float
+    # how images are resized
+    resample: Resample = "bicubic"
 
 
 def load_clip(
-    folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, quick_gelu: bool | None = None
+    folder: Path,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    quick_gelu: bool | None = None,
+    positions: PositionRule | None = None,
 ) -> LoadedClip:
-    """Build the model of a folder's configuration and load its weights strictly.
+    """Build the open_clip model of a folder's configuration and load its weights strictly.
 
     The image tower runs in ``dtype``, its norms and the text tower, whose work is kept, in float32.  ``quick_gelu`` says
     which activation the weights were trained with and wins over the configuration, which is often wrong about it; with the
@@ -71,8 +110,19 @@ def load_clip(
     model = model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
     if dtype != torch.float32:
         convert_weights_to_lp(model.visual, dtype)
+    widen_linear_layers(model)
     mean, std = _statistics(config, device)
-    return LoadedClip(model, mean, std, int(settings["text_cfg"].get("context_length", 77)))
+    tokenizer = _tokenizer(folder, int(settings["text_cfg"].get("context_length", 77)))
+    scale = float(model.logit_scale.exp())
+    return LoadedClip(
+        model, wrap_tower(model.visual, positions), mean, std, tokenizer, partial(encode_text_tokens, model), scale
+    )
+
+
+def _tokenizer(folder: Path, context_length: int) -> Tokenizer:
+    """CLIP's tokenizer, reduced to vocabulary.json where there is one."""
+    path = folder / "vocabulary.json"
+    return Tokenizer(context_length, json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
 
 
 def wrap_tower(visual: nn.Module, positions: PositionRule | None = None) -> Tower:
@@ -126,7 +176,7 @@ def _refuse_foreign(settings: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def _built(settings: Mapping[str, Any], dtype: torch.dtype, folder: Path) -> nn.Module:
+def _built(settings: Mapping[str, Any], dtype: torch.dtype, folder: Path) -> Any:
     """The model of a configuration without any weights, on the meta device: no memory, no time, no random numbers."""
     arguments = dict(settings)
     kind = CustomTextCLIP if arguments.pop("custom_text", False) else CLIP

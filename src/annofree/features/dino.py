@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError, build_unknown_error
-from annofree.features.position_embeddings import PositionRule, resize_positions
 from annofree.features.preprocessing import map_by_size, preprocess_image
+from annofree.features.towers.positions import PositionRule, resize_positions
 from annofree.hub.cards import PICKLES, Card
 from annofree.io.model_config import read_model_config
 from annofree.io.tensors import refuse_nan

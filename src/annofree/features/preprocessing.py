@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,17 +11,29 @@ from torch.nn import functional as F
 
 from annofree.structures import Image
 
-__all__ = ["map_by_size", "preprocess_image"]
+__all__ = ["Resample", "map_by_size", "preprocess_image", "resize_pixels"]
 
 T = TypeVar("T")
 
+Resample = Literal["bicubic", "bilinear"]
+"""How pixels are interpolated."""
 
-def preprocess_image(image: Image, size: tuple[int, int], mean: Tensor, std: Tensor) -> Tensor:
-    """Resize an image to ``size`` (H, W), bicubic with antialiasing, and normalize it; (1, 3, *size) on mean's device."""
+
+def preprocess_image(image: Image, size: tuple[int, int], mean: Tensor, std: Tensor, resample: Resample = "bicubic") -> Tensor:
+    """Resize an image to ``size`` (H, W) with antialiasing and normalize it; (1, 3, *size) on mean's device."""
     x = torch.tensor(image.pixels).to(mean.device).permute(2, 0, 1)[None].float() / 255
-    if size != image.size:
-        x = F.interpolate(x, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-    return (x - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    return (resize_pixels(x, size, resample) - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+
+def resize_pixels(x: Tensor, size: tuple[int, int], resample: Resample = "bicubic") -> Tensor:
+    """Resize pixels (B, 3, H, W) in 0 .. 1 to (B, 3, *size), with antialiasing.
+
+    >>> resize_pixels(torch.full((1, 3, 4, 4), 0.5), (2, 3), "bilinear").unique().tolist()
+    [0.5]
+    """
+    if tuple(x.shape[-2:]) == size:
+        return x
+    return F.interpolate(x, size=size, mode=resample, antialias=True, align_corners=False).clamp(0, 1)
 
 
 def map_by_size(

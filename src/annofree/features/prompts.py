@@ -37,19 +37,33 @@ _SCENE = (
     "this is one {} in the scene.",
 )
 
+_TIPS = (
+    "itap of a {}.",
+    "a bad photo of a {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+    "a photo of many {}.",
+    "a photo of {}s.",
+)
+
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "ensemble": _IMAGENET + _SCENE,
     "imagenet": _IMAGENET,
     "scene": _SCENE,
     "photo": ("a photo of a {}.",),
     "clip-diy": ("a photo of a {}",),
+    "tips": _TIPS,
     "name": ("{}",),
 }
 """Template sets by name.
 
 ``ensemble``: the 85 of MaskCLIP, CLIP Surgery (so of Zip's official code) and of ZUTIS's retrieval; ``imagenet``: the 80 of
 OpenAI; ``scene``: the five that make up the difference; ``photo``: CLIP's single default; ``clip-diy``: the one of CLIP-DIY's
-official code, without full stop and never with "an"; ``name``: the bare name, as ZUTIS's official classifier reads it.
+official code, without full stop and never with "an"; ``tips``: the nine that TIPSv2 was released with; ``name``: the bare
+name, as ZUTIS's official classifier reads it.
 """
 
 

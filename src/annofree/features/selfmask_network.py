@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from annofree.errors import InputError
-from annofree.features.position_embeddings import resize_positions
 from annofree.features.query_decoder import QueryDecoder
+from annofree.features.towers.positions import resize_positions
 
 __all__ = ["SelfMaskConfig", "SelfMaskNetwork", "SelfMaskOutput"]
 

@@ -21,9 +21,9 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError
 from annofree.features.clip_network import load_clip
-from annofree.features.clip_vit import VitTower
 from annofree.features.preprocessing import map_by_size
 from annofree.features.query_decoder import QueryDecoder, compute_sine_positions
+from annofree.features.towers.vit import VitTower
 from annofree.structures import Image
 
 __all__ = ["Mlp", "ZutisConfig", "ZutisNetwork", "ZutisOutput", "compute_working_size", "fill_maps", "normalize_map"]

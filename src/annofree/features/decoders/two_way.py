@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from annofree.ops.linear import apply_linear
+
 __all__ = ["ImageSide", "TwoWayDecoder"]
 
 
@@ -88,7 +90,7 @@ class TwoWayDecoder:
             found = layer.layer_norm2(found + seen)
             found = layer.layer_norm3(found + layer.mlp(found))
             back = layer.cross_attn_image_to_token
-            weights = _weigh_tokens(back, found + tokens, side.queries if shared else placed)
+            weights = _weigh_tokens(back, found + tokens, side.queries if shared else None, placed)
             cells = layer.layer_norm4(torch.baddbmm(cells.expand(len(tokens), -1, -1), weights.mT, _give(back, found)))
         attention = transformer.final_attn_token_to_image
         seen = _look(attention, attention.q_proj(found + tokens), cells + self._positions.to(cells), cells)
@@ -97,10 +99,10 @@ class TwoWayDecoder:
     def _upscale(self, side: ImageSide, cells: Tensor) -> Tensor:
         """Features (P, N, 4, 4, C / 8) of the 16 parts of each cell (P, N, C)."""
         norm, activation = self._decoder.upscale_layer_norm, self._decoder.activation
-        x = (cells @ self._up[0]).unflatten(-1, (4, -1)).add_(side.finer)
+        x = torch.unflatten(apply_linear(cells, self._up[0]), -1, (4, -1)).add_(side.finer)
         x = activation(F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
-        x = (x @ self._up[1]).unflatten(-1, (4, -1)).add_(side.finest)
-        return activation(x).unflatten(1, side.grid)  # type: ignore[no-any-return]
+        x = torch.unflatten(apply_linear(x, self._up[1]), -1, (4, -1)).add_(side.finest)
+        return torch.unflatten(activation(x), 1, side.grid)
 
     def _choose(self, parts: Tensor, tokens: Tensor, quality: Tensor, multimask: bool) -> tuple[Tensor, Tensor]:
         """Masks and qualities: three, or one, which SAM 2 takes from among the three where it is not stable."""
@@ -120,7 +122,7 @@ class TwoWayDecoder:
 
 def _split(x: Tensor, attention: Any) -> Tensor:
     """Heads of (..., L, h d) as (..., h, L, d)."""
-    return x.unflatten(-1, (attention.num_attention_heads, -1)).transpose(-3, -2)
+    return torch.unflatten(x, -1, (attention.num_attention_heads, -1)).transpose(-3, -2)
 
 
 def _attend_to_themselves(layer: Any, found: Tensor, tokens: Tensor) -> Tensor:
@@ -138,37 +140,35 @@ def _look_once(attention: Any, query: Tensor, side: ImageSide) -> Tensor:
     seen = F.scaled_dot_product_attention(
         _split(query.flatten(0, 1), attention)[None], side.keys[None], side.values[None], scale=attention.scaling
     )
-    return _project_out(attention, seen[0].transpose(0, 1).flatten(1)).unflatten(0, query.shape[:2])
+    return torch.unflatten(_project_out(attention, seen[0].transpose(0, 1).flatten(1)), 0, query.shape[:2])
 
 
 def _look(attention: Any, query: Tensor, placed: Tensor, cells: Tensor) -> Tensor:
     """What tokens (P, T, h d) see in a prompt's own cells (P, N, C), of which none is projected."""
     count = attention.num_attention_heads
-    keys, values = (p.weight.unflatten(0, (count, -1)) for p in (attention.k_proj, attention.v_proj))
+    keys, values = (torch.unflatten(p.weight, 0, (count, -1)) for p in (attention.k_proj, attention.v_proj))
     asking = (_split(query, attention) * attention.scaling) @ keys  # (P, h, T, C)
     weights = (asking.flatten(1, 2) @ placed.mT).softmax(-1)
-    seen = (weights @ cells).unflatten(1, (count, -1)) @ values.mT
+    seen = torch.unflatten(weights @ cells, 1, (count, -1)) @ values.mT
     return _project_out(attention, seen.transpose(1, 2).flatten(2) + attention.v_proj.bias)
 
 
-def _weigh_tokens(attention: Any, tokens: Tensor, cells: Tensor) -> Tensor:
-    """How much cells attend to tokens (P, T, C), (P, h T, N); of own cells (P, N, C), or queries of shared ones (h, N, d)."""
-    keys = _split(attention.k_proj(tokens), attention) * attention.scaling
-    if cells.shape[-1] == keys.shape[-1] and len(cells) == keys.shape[1]:
-        scores = keys.transpose(0, 1).flatten(1, 2) @ cells.mT
-        scores = scores.unflatten(1, (len(tokens), -1)).transpose(0, 1)
-    else:
-        weight, bias = (w.unflatten(0, (keys.shape[1], -1)) for w in (attention.q_proj.weight, attention.q_proj.bias))
-        scores = (keys @ weight).flatten(1, 2) @ cells.mT
-        scores = scores.unflatten(1, keys.shape[1:3]) + keys @ bias[..., None]
-    return scores.softmax(2).flatten(1, 2)
+def _weigh_tokens(attention: Any, tokens: Tensor, queries: Tensor | None, cells: Tensor) -> Tensor:
+    """How much cells attend to tokens (P, T, C), (P, h T, N): by queries (h, N, d) of shared cells, or a prompt's own cells."""
+    keys = _split(attention.k_proj(tokens), attention) * attention.scaling  # (P, h, T, d)
+    if queries is not None:
+        shared = keys.transpose(0, 1).flatten(1, 2) @ queries.mT
+        return torch.unflatten(shared, 1, (len(tokens), -1)).softmax(2).transpose(0, 1).flatten(1, 2)
+    weight, bias = (torch.unflatten(w, 0, (keys.shape[1], -1)) for w in (attention.q_proj.weight, attention.q_proj.bias))
+    own = torch.baddbmm((keys @ bias[..., None]).flatten(1, 2), (keys @ weight).flatten(1, 2), cells.mT)
+    return torch.unflatten(own, 1, keys.shape[1:3]).softmax(2).flatten(1, 2)
 
 
 def _give(attention: Any, tokens: Tensor) -> Tensor:
     """What cells get from each head of each token (P, T, C), (P, h T, C), a share of the last bias each."""
     out = _out(attention)
     values = _split(attention.v_proj(tokens), attention)
-    back = out.weight.unflatten(1, (values.shape[1], -1)).permute(1, 2, 0)
+    back = torch.unflatten(out.weight, 1, (values.shape[1], -1)).permute(1, 2, 0)
     given: Tensor = values @ back + out.bias / values.shape[1]
     return given.flatten(1, 2)
 
@@ -186,14 +186,14 @@ def _project_out(attention: Any, seen: Tensor) -> Tensor:
 
 
 def _to_matrix(weight: Tensor) -> Tensor:
-    """A transposed convolution (C, D, 2, 2) of stride 2 as a product of cells, (C, 4 D)."""
-    return weight.permute(0, 2, 3, 1).flatten(1).contiguous()
+    """A transposed convolution (C, D, 2, 2) of stride 2 as a linear layer of cells, (4 D, C)."""
+    return weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()
 
 
 def _to_cells(features: Tensor, grid: tuple[int, int], levels: int) -> Tensor:
     """A map (1, D, rows 2^l, columns 2^l) in the order in which ``levels`` upscalings leave parts of cells, (N, 4, ..., D)."""
     rows, columns = grid
-    x = features[0].unflatten(1, (rows, *[2] * levels)).unflatten(-1, (columns, *[2] * levels))
+    x = features[0].reshape(-1, rows, *[2] * levels, columns, *[2] * levels)
     order = [1, 2 + levels, *(k for level in range(levels) for k in (2 + level, 3 + levels + level)), 0]
     return x.permute(order).reshape(rows * columns, *[4] * levels, -1)
 

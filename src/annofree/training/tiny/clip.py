@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.datasets.emoji.world import CATEGORIES, Scene, Split, World
-from annofree.features.clip_resnet import pool_attention
 from annofree.features.tokenizer import Tokenizer, collect_token_ids
+from annofree.features.towers.resnet import pool_attention
 from annofree.training.tiny.budget import Budget, check_folder, make_rng, train_on_budget
 from annofree.training.tiny.clip_export import MEAN, MODEL, STD, USE, write_tiny_clip
 from annofree.training.tiny.evaluate import compute_average_precision

@@ -25,8 +25,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from annofree.datasets.emoji.world import Scene, World
 from annofree.features.clip import Clip
 from annofree.features.clip_network import load_clip
-from annofree.features.clip_vit import VitTower
 from annofree.features.tokenizer import Tokenizer
+from annofree.features.towers.vit import VitTower
 from annofree.hub.cards import Card, find_bundled
 from annofree.protocols import DensePath
 from annofree.training.tiny import clip_export

@@ -11,15 +11,16 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 
 from annofree.errors import InputError, build_unknown_error
-from annofree.features.position_embeddings import PositionRule, resize_positions
+from annofree.features.towers.positions import PositionRule, resize_positions
+from annofree.features.towers.regions import pool_regions
+from annofree.ops.linear import apply_linear
 from annofree.protocols import DensePath
 
 __all__ = ["VitTower"]
 
-_SURGERY_BLOCKS, _REGION_CELLS = 6, 7
+_SURGERY_BLOCKS = 6
 
 
 class VitTower:
@@ -88,12 +89,9 @@ class VitTower:
 
         Boxes (N, 4) are in px of the image of ``size`` (H, W) that ``x`` (1, 3, ., .) shows.
         """
-        cells = self.encode_dense(x, self.default_path).float()
-        scale = torch.tensor([cells.shape[-1] / size[1], cells.shape[-2] / size[0]] * 2, device=cells.device)
-        pooled: Tensor = roi_align(cells, [boxes.float() * scale], _REGION_CELLS, aligned=True).mean((2, 3))
-        return pooled
+        return pool_regions(self.encode_dense(x, self.default_path), boxes, size)
 
-    def extract_conv4(self, x: Tensor) -> Tensor:
+    def extract_conv4(self, x: Tensor, shifts: int = 1) -> Tensor:
         """Raise InputError: there is no conv4_x here."""
         raise InputError("a ViT has no conv4_x to tell objects apart by; use a CLIP ResNet such as RN50 or RN50x64")
 
@@ -155,14 +153,14 @@ def _check_plain(visual: VisionTransformer) -> None:
 
 def _projections(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value of normalized tokens, each (B, 1 + N, C), heads side by side."""
-    query, key, value = F.linear(tokens, block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, -1)
+    query, key, value = apply_linear(tokens, block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, -1)
     return query, key, value
 
 
 def _value(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     """The value and output projections of normalized tokens, as if each attended to itself alone."""
     width = tokens.shape[-1]
-    value = F.linear(tokens, block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :])
+    value = apply_linear(tokens, block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :])
     projected: Tensor = block.attn.out_proj(value)
     return projected
 

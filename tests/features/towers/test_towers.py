@@ -14,9 +14,10 @@ from torchvision.ops import roi_align
 
 from annofree.errors import InputError
 from annofree.features.clip_network import Tower, wrap_tower
-from annofree.features.clip_resnet import ResNetTower, pool_attention, project_values
-from annofree.features.clip_vit import VitTower
-from annofree.features.position_embeddings import PositionRule
+from annofree.features.towers.positions import PositionRule
+from annofree.features.towers.resnet import ResNetTower, pool_attention, project_values
+from annofree.features.towers.vit import VitTower
+from annofree.ops.grids import shift_images, stitch_maps
 from annofree.protocols import DensePath
 from annofree.testing.tolerances import assert_close
 
@@ -48,7 +49,11 @@ def shuffled(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def resnet() -> ResNetTower:
-    return ResNetTower(shuffled(lambda: ModifiedResNet((1, 1, 1, 1), output_dim=24, heads=4, image_size=128, width=8)))
+    return build_tower((1, 1, 1, 1))
+
+
+def build_tower(layers: tuple[int, ...]) -> ResNetTower:
+    return ResNetTower(shuffled(lambda: ModifiedResNet(layers, output_dim=24, heads=4, image_size=128, width=8)))
 
 
 def vit_of(**changes: Any) -> VisionTransformer:
@@ -148,6 +153,22 @@ class TestResNetTower:
             assert by_hand.shape == (2, 128, 6, 10)
             assert torch.equal(resnet.extract_conv4(x), by_hand)
             assert_close(resnet.extract_conv4(x), listed, depth="network")
+
+    @pytest.mark.parametrize("layers", [(1, 1, 1, 1), (2, 2, 2, 1), (3, 2, 1, 1)])
+    @pytest.mark.parametrize("shifts", [1, 2, 3, 4])
+    def test_moved_conv4_is_that_of_moved_images_away_from_the_border(self, layers: tuple[int, ...], shifts: int) -> None:
+        """How far conv4_x sees: 5 px in the stem, 4 a block of layer1, 4 and then 8 of layer2, 8 and then 16 of layer3."""
+        tower, x = build_tower(layers), random(2, 3, 256, 320)
+        seen = 5 + 4 * layers[0] + 4 + 8 * (layers[1] - 1) + 8 + 16 * (layers[2] - 1) + 16  # and the cell itself
+        edge = -(-seen * shifts // 16)
+        with torch.inference_mode():
+            found = tower.extract_conv4(x, shifts)
+            expected = stitch_maps(tower.extract_conv4(shift_images(x, 16, shifts)), shifts)
+        assert found.shape == expected.shape == (2, 128, 16 * shifts, 20 * shifts)
+        inner = (..., slice(edge, -edge), slice(edge, -edge))
+        assert expected[inner].numel() and expected[inner].std() > 0.01
+        assert_close(found[inner], expected[inner], depth="network")
+        assert torch.equal(found, expected) == (shifts in (1, 3))
 
     @pytest.mark.parametrize("path", RESNET_PATHS)
     def test_a_path_gives_a_cell_a_stride(self, resnet: ResNetTower, path: DensePath) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from annofree.errors import InputError
-from annofree.features.position_embeddings import PositionRule, resize_positions
+from annofree.features.towers.positions import PositionRule, resize_positions
 from annofree.testing.tolerances import assert_close
 
 

@@ -12,10 +12,17 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from annofree.errors import InputError
-from annofree.features.position_embeddings import PositionRule, resize_positions
+from annofree.features.towers.positions import PositionRule, resize_positions
+from annofree.ops.grids import shift_images, stitch_maps
 from annofree.protocols import DensePath
 
-__all__ = ["ResNetTower", "pool_attention", "project_values"]
+__all__ = ["CONV4_STRIDE", "ResNetTower", "pool_attention", "project_values"]
+
+CONV4_STRIDE = 16
+"""Pixels from one cell of conv4_x to the next."""
+
+_PHASES = {1: (1, 1), 2: (1, 2), 4: (2, 2)}
+"""Moves a side -> the copies a side that part where layer2 and layer3 thin the cells."""
 
 
 def pool_attention(pool: AttentionPool2d, x: Tensor, rule: PositionRule = "bicubic") -> Tensor:
@@ -85,12 +92,21 @@ class ResNetTower:
         self.native = int(visual.image_size)
         self.dimension = int(visual.attnpool.c_proj.out_features)
 
-    def extract_conv4(self, x: Tensor) -> Tensor:
-        """The output of conv4_x, (B, C, H / 16, W / 16)."""
+    def extract_conv4(self, x: Tensor, shifts: int = 1) -> Tensor:
+        """The output of conv4_x, (B, C, S H / 16, S W / 16), finer by S = ``shifts`` moves a side than the tower's stride.
+
+        Two or four moves are multiples of the strides of the first stages: what moved images have in common is computed once,
+        and their copies part where a stage thins the cells.  The cells are those of ``shift_images`` and ``stitch_maps`` but
+        at the border, as far as conv4_x sees (133 px in ResNet-50): zero padding lies up to 6 px further out.
+        """
         v = self.visual
         x = x.to(v.conv1.weight.dtype, memory_format=torch.channels_last)
-        features: Tensor = v.layer3(v.layer2(v.layer1(v.stem(x))))
-        return features
+        if shifts not in _PHASES:
+            return stitch_maps(v.layer3(v.layer2(v.layer1(v.stem(shift_images(x, CONV4_STRIDE, shifts))))), shifts)
+        second, third = _PHASES[shifts]
+        shared = v.layer1(v.stem(_widen(x, shifts)))
+        cells = v.layer3(_copies(v.layer2(_copies(shared, second)), third))
+        return stitch_maps(stitch_maps(cells, third), second)
 
     def extract_layer4(self, x: Tensor) -> Tensor:
         """The output of conv5_x, (B, C, H / 32, W / 32), which the attention pool reads."""
@@ -141,3 +157,15 @@ class ResNetTower:
 def _map(tokens: Tensor, cells: Tensor) -> Tensor:
     """Tokens (1 + h * w, B, D) without the first, on the grid of ``cells``, (B, D, h, w)."""
     return tokens[1:].permute(1, 2, 0).reshape(len(cells), tokens.shape[-1], *cells.shape[-2:])
+
+
+def _widen(x: Tensor, shifts: int) -> Tensor:
+    """Images that hold all their moved copies: cut and repeated at the border as ``shift_images`` does."""
+    reach = (CONV4_STRIDE - CONV4_STRIDE // shifts) // 2  # px that the first copy and the last are moved by
+    return F.pad(x, (reach, reach, reach, reach), mode="replicate") if reach else x
+
+
+def _copies(maps: Tensor, factor: int) -> Tensor:
+    """Copies (factor ** 2 * B, C, h - factor + 1, w - factor + 1) of maps, each a cell further."""
+    height, width = (n - factor + 1 for n in maps.shape[-2:])
+    return torch.cat([maps[..., y : y + height, x : x + width] for y in range(factor) for x in range(factor)])

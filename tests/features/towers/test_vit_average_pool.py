@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from annofree.features.clip import Clip
 from annofree.features.clip_network import CONFIG, WEIGHTS
-from annofree.features.clip_vit import VitTower
 from annofree.features.tokenizer import Tokenizer, collect_token_ids
+from annofree.features.towers.vit import VitTower
 from annofree.hub.cards import Card
 from annofree.protocols import DensePath
 from annofree.structures import Image

@@ -1,7 +1,7 @@
 """The true-size run: ``annofree segment`` with RN50x64, ViT-B/16 and SAM ViT-B as they are, but for weights, which are random.
 
     uv run python benchmarks/true_size.py photo.jpg another.jpg --classes "person, dog, bicycle"
-    uv run python benchmarks/true_size.py photos --limit 50 --models fast --kill
+    uv run python benchmarks/true_size.py photos --limit 50 --models fast --kill-after 600
     uv run python benchmarks/true_size.py photos --limit 50 --method clip_diy --models openai-vit-b-32+sam-b
 
 Weights of the true architectures are written, in half precision and in the layouts of their publishers, into a Hugging Face
@@ -13,6 +13,7 @@ get.  The run fails where the command fails, leaves a picture out, or needs more
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -187,14 +188,16 @@ def measured(command: Sequence[str], env: Mapping[str, str]) -> Measured:
     return Measured(time.perf_counter() - start, peak, usage.ru_utime + usage.ru_stime)
 
 
-def kill_once(command: Sequence[str], env: Mapping[str, str], out: Path) -> None:
-    """Start a command, and kill it as soon as it has kept the first shard of its results."""
-    manifest, process = out / "shards" / "manifest.jsonl", subprocess.Popen(command, env=env)
-    while process.poll() is None and not (manifest.is_file() and manifest.stat().st_size):
-        time.sleep(0.05)
+def kill_once(command: Sequence[str], env: Mapping[str, str], out: Path, seconds: float) -> None:
+    """Start a command, and kill it after some seconds, unless it is done before."""
+    process = subprocess.Popen(command, env=env)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
     process.kill()
     process.wait()
-    print(f"killed with {len(manifest.read_text().splitlines()) if manifest.is_file() else 0} shards kept; again:", flush=True)
+    manifest = out / "shards" / "manifest.jsonl"
+    kept = len(manifest.read_text(encoding="utf-8").splitlines()) if manifest.is_file() else 0
+    print(f"killed after {seconds:.0f} s, {kept} shards kept; the same command again:", flush=True)
 
 
 def home_env(home: Path, threads: int | None) -> dict[str, str]:
@@ -280,8 +283,8 @@ def run(asked: argparse.Namespace, home: Path) -> None:
     if asked.method == "clip_diy":
         options += ["--method", "clip_diy", "--task", "semantic", "--objectness", "none"]
     command = [annofree(), "segment", *images, *options, "--device", asked.device]
-    if asked.kill:
-        kill_once(command, env, out)
+    if asked.kill_after:
+        kill_once(command, env, out, asked.kill_after)
     record = record_of(asked, measured(command, env), out)
     print("\n" + report(record))
     if asked.json:
@@ -302,7 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="keep the results there")
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     parser.add_argument("--small", action="store_true", help="narrow towers, to see that it runs")
-    parser.add_argument("--kill", action="store_true", help="kill the run after its first shard, and let it go on")
+    parser.add_argument("--kill-after", type=float, metavar="S", help="kill the run after so many seconds, and let it go on")
     parser.add_argument("--only-weights", action="store_true", help="write the weights and stop")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there as well")
     asked = parser.parse_args(arguments)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from annofree.ops.linear import apply_linear, widen_linear_layers
+from annofree.ops.linear import apply_linear, replace_linear_layers
 from annofree.testing.tolerances import assert_close
 
 
@@ -49,7 +49,7 @@ def test_a_model_keeps_its_weights_and_names() -> None:
     names, x = list(model.state_dict()), torch.randn(5, 160)
     before = layer(x)
     attended = attention(before, before, before)[0]
-    widen_linear_layers(model)
+    replace_linear_layers(model)
     assert list(model.state_dict()) == names and type(layer) is not nn.Linear and isinstance(layer, nn.Linear)
     assert_close(layer(x), before, depth="network")
     assert_close(attention(before, before, before)[0], attended, depth="network")

@@ -31,7 +31,7 @@ from annofree.features.towers.transformers_vit import SiglipTower, TipsTower
 from annofree.features.towers.vit import VitTower
 from annofree.hub.cards import PICKLES
 from annofree.io.tensors import refuse_nan
-from annofree.ops.linear import widen_linear_layers
+from annofree.ops.linear import replace_linear_layers
 
 __all__ = ["CONFIG", "DTYPES", "WEIGHTS", "LoadedClip", "TextTokenizer", "Tower", "load_clip", "wrap_tower"]
 
@@ -110,7 +110,7 @@ def load_clip(
     model = model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
     if dtype != torch.float32:
         convert_weights_to_lp(model.visual, dtype)
-    widen_linear_layers(model)
+    replace_linear_layers(model)
     mean, std = _statistics(config, device)
     tokenizer = _tokenizer(folder, int(settings["text_cfg"].get("context_length", 77)))
     scale = float(model.logit_scale.exp())

@@ -29,7 +29,7 @@ from annofree.features.decoders.two_way import ImageSide, TwoWayDecoder
 from annofree.features.sam_inputs import Fit, Frame, Prompts
 from annofree.hub.cards import Card
 from annofree.io.model_config import read_model_config
-from annofree.ops.linear import widen_linear_layers
+from annofree.ops.linear import replace_linear_layers
 from annofree.protocols import Embedding, PromptedMasks
 from annofree.structures import Image
 
@@ -81,7 +81,7 @@ class Sam:
         self._kind = kind
         plain = self.device.type == "cpu" and side < _SMALL
         self._model = _cast(_loaded(folder, FAMILIES[kind], "eager" if plain else "sdpa"), dtype).to(self.device)
-        widen_linear_layers(self._model)
+        replace_linear_layers(self._model)
         self._two_way = None if kind == "sam_hq" else TwoWayDecoder(self._model)  # SAM-HQ's masks come another way
         self._image: tuple[Tensor, ImageSide] | None = None
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-__all__ = ["apply_linear", "widen_linear_layers"]
+__all__ = ["apply_linear", "replace_linear_layers"]
 
 _LAYERS = (nn.Linear, NonDynamicallyQuantizableLinear)  # the latter is the last of torch's attention
 _LEAST = 2**13  # weights; of smaller layers little time is spent, and they stay as they are
@@ -27,7 +27,7 @@ def apply_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     return found
 
 
-def widen_linear_layers(model: Any) -> None:
+def replace_linear_layers(model: Any) -> None:
     """Let the linear layers of a frozen model go through oneDNN, in place; weights and their names stay what they are."""
     for layer in model.modules():
         if type(layer) in _LAYERS and layer.weight.numel() >= _LEAST:

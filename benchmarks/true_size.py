@@ -1,6 +1,7 @@
 """The true-size run: ``annofree segment`` with RN50x64, ViT-B/16 and SAM ViT-B as they are, but for weights, which are random.
 
     uv run python benchmarks/true_size.py photo.jpg another.jpg --classes "person, dog, bicycle"
+    uv run python benchmarks/true_size.py photos --limit 50 --models fast --kill-after 600
     uv run python benchmarks/true_size.py photos --limit 50 --method clip_diy --models openai-vit-b-32+sam-b
 
 Weights of the true architectures are written, in half precision and in the layouts of their publishers, into a Hugging Face
@@ -12,6 +13,7 @@ get.  The run fails where the command fails, leaves a picture out, or needs more
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -167,10 +169,11 @@ def write_weights(cache: Path, spec: str, small: bool, seed: int, method: str = 
 
 
 class Measured(NamedTuple):
-    """Seconds on the clock, and the most bytes of memory held at once, of one process."""
+    """Seconds on the clock and of the processor, and the most bytes of memory held at once, of one process."""
 
     seconds: float
     peak: int
+    processor: float = 0.0
 
 
 def measured(command: Sequence[str], env: Mapping[str, str]) -> Measured:
@@ -181,7 +184,20 @@ def measured(command: Sequence[str], env: Mapping[str, str]) -> Measured:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"expected exit code 0 of `{' '.join(command)}`, got {process.returncode}")
-    return Measured(time.perf_counter() - start, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Measured(time.perf_counter() - start, peak, usage.ru_utime + usage.ru_stime)
+
+
+def kill_once(command: Sequence[str], env: Mapping[str, str], out: Path, seconds: float) -> None:
+    """Start a command, and kill it after some seconds, unless it is done before."""
+    process = subprocess.Popen(command, env=env)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    process.kill()
+    process.wait()
+    manifest = out / "shards" / "manifest.jsonl"
+    kept = len(manifest.read_text(encoding="utf-8").splitlines()) if manifest.is_file() else 0
+    print(f"killed after {seconds:.0f} s, {kept} shards kept; the same command again:", flush=True)
 
 
 def home_env(home: Path, threads: int | None) -> dict[str, str]:
@@ -226,6 +242,7 @@ def record_of(asked: argparse.Namespace, run: Measured, out: Path) -> dict[str, 
         "instances": instances,
         "seconds_a_picture": {part: s / count for part, s in parts.items()},  # without loading
         "seconds_of_the_process": run.seconds,
+        "processor_seconds": run.processor,
         "peak_bytes": run.peak,
         "machine": {"threads": asked.threads or torch.get_num_threads(), "cores": os.cpu_count(), "load": os.getloadavg()[1]},
     }
@@ -241,6 +258,7 @@ def report(record: Mapping[str, Any]) -> str:
             f"a picture         {parts['total']:8.1f} s: {parts['encode']:.1f} s to encode, "
             f"{parts['instances']:.1f} s for the names",
             f"once              {rest:8.1f} s: imports, weights, checks",
+            f"processor         {record['processor_seconds']:8.1f} s in all, on every thread",
             f"peak memory       {record['peak_bytes'] / 1e9:8.2f} GB, of {LIMIT / 1e9:.0f} GB allowed",
             f"threads           {machine['threads']:8d}   on {machine['cores']} cores; load {machine['load']:.1f}",
             f"instances         {record['instances']:8d}   the answers mean nothing: the weights are random; the run is real",
@@ -264,7 +282,10 @@ def run(asked: argparse.Namespace, home: Path) -> None:
     options = ["--classes", asked.classes, "--models", asked.models, "--out", str(out), "--limit", str(asked.limit)]
     if asked.method == "clip_diy":
         options += ["--method", "clip_diy", "--task", "semantic", "--objectness", "none"]
-    record = record_of(asked, measured([annofree(), "segment", *images, *options, "--device", asked.device], env), out)
+    command = [annofree(), "segment", *images, *options, "--device", asked.device]
+    if asked.kill_after:
+        kill_once(command, env, out, asked.kill_after)
+    record = record_of(asked, measured(command, env), out)
     print("\n" + report(record))
     if asked.json:
         asked.json.write_text(json.dumps(record, indent=2) + "\n")
@@ -284,6 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="keep the results there")
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     parser.add_argument("--small", action="store_true", help="narrow towers, to see that it runs")
+    parser.add_argument("--kill-after", type=float, metavar="S", help="kill the run after so many seconds, and let it go on")
     parser.add_argument("--only-weights", action="store_true", help="write the weights and stop")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there as well")
     asked = parser.parse_args(arguments)

@@ -93,3 +93,19 @@ def test_no_boxes_give_no_masks_and_no_second_step() -> None:
     found, quality = draw_masks(sam, EMBEDDING, np.zeros((0, 4), np.float32), "two-step", "point")
     assert (found.shape, str(found.dtype), len(sam.asked)) == ((0, *SIZE), "bool", 1)
     assert quality.shape == (0,)
+
+
+def test_equal_prompts_are_asked_once() -> None:
+    sam = Scripted(FIRST, SECOND)
+    thrice = COARSE[[1, 0, 1]]
+    masks, quality = draw_masks(sam, EMBEDDING, thrice, "two-step", "box+point")
+    assert sam.asked[0] == ([COARSE[1].tolist(), COARSE[0].tolist()], None)
+    assert len(sam.asked[1][0]) == len(sam.asked[1][1]) == 2
+    assert np.array_equal(masks, SECOND[[0, 1, 0]]) and len(quality) == 3
+
+
+def test_boxes_that_come_to_one_centre_are_asked_there_once() -> None:
+    sam = Scripted(FIRST[[0, 0]], SECOND[:1])
+    masks, _ = draw_masks(sam, EMBEDDING, COARSE, "two-step", "point")
+    assert sam.asked[1] == (None, [[5.0, 5.0]])
+    assert np.array_equal(masks, SECOND[[0, 0]])

@@ -20,6 +20,7 @@ from annofree.features.clip import Clip
 from annofree.features.controls import Control, apply_control
 from annofree.features.tokenizer import collect_token_ids
 from annofree.features.towers.resnet import project_values
+from annofree.features.towers.text import encode_text_tokens
 from annofree.hub.cards import Card, find_bundled
 from annofree.ops.grids import fit_size
 from annofree.protocols import DensePath
@@ -178,15 +179,14 @@ class TestWords:
         assert_close(dog, F.normalize(slow, dim=0), depth="network")
 
     def test_a_text_is_encoded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        clip, calls = Clip(find_bundled("tiny-clip")), []
-        encode = clip._model.encode_text
+        calls: list[int] = []
 
-        def counting(tokens: Tensor) -> Tensor:
+        def counting(model: Any, tokens: Tensor) -> Tensor:
             calls.append(len(tokens))
-            result: Tensor = encode(tokens)
-            return result
+            return encode_text_tokens(model, tokens)
 
-        monkeypatch.setattr(clip._model, "encode_text", counting)
+        monkeypatch.setattr("annofree.features.clip_network.encode_text_tokens", counting)
+        clip = Clip(find_bundled("tiny-clip"))
         first = clip.encode_text(Vocabulary.of("dog, cat"))
         assert calls == [2 * len(clip.settings["templates"])]
         again = clip.encode_text(Vocabulary.of("cat, dog"))

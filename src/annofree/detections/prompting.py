@@ -25,17 +25,34 @@ def draw_masks(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
     """Draw one mask (N, H, W) for each coarse box (N, 4) px, with SAM's own guess of its IoU (N) in 0 .. 1.
 
-    A step that draws nothing leaves the one before.  Whether the refined box is given again beside its center is not said
-    in the paper: ``second`` chooses.
+    Prompts that are equal are asked once.  A step that draws nothing leaves the one before.  Whether the refined box is given
+    again beside its center is not said in the paper: ``second`` chooses.
     """
-    first, quality = _single(sam.predict_masks(embedding, boxes=boxes))
+    first, quality = _draw_each_once(sam, embedding, boxes, None)
     if prompting == "one-step" or not len(boxes):
         return first, quality
     refined = np.where(np.any(first, axis=(1, 2))[:, None], compute_tight_boxes(first), boxes)
-    again = sam.predict_masks(embedding, boxes=refined if second == "box+point" else None, points=compute_centers(refined))
-    masks, better = _single(again)
+    masks, better = _draw_each_once(sam, embedding, refined if second == "box+point" else None, compute_centers(refined))
     found = np.any(masks, axis=(1, 2))
     return np.where(found[:, None, None], masks, first), np.where(found, better, quality)
+
+
+def _draw_each_once(
+    sam: Masker, embedding: Embedding, boxes: npt.NDArray[np.float32] | None, points: npt.NDArray[np.float32] | None
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """The mask and the quality of each prompt, (P, H, W) and (P); the first of equal ones speaks for all."""
+    given = [p for p in (boxes, points) if p is not None]
+    _, first, same = np.unique(np.concatenate(given, 1), axis=0, return_index=True, return_inverse=True)
+    kept = np.sort(first)
+    masks, quality = _single(
+        sam.predict_masks(
+            embedding, boxes=None if boxes is None else boxes[kept], points=None if points is None else points[kept]
+        )
+    )
+    if len(kept) == len(same):
+        return masks, quality
+    places = np.searchsorted(kept, first)[same]
+    return masks[places], quality[places]
 
 
 def _single(answers: PromptedMasks) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,10 +26,12 @@ from annofree.features.preprocessing import Resample
 from annofree.features.tokenizer import Tokenizer
 from annofree.features.towers.positions import PositionRule
 from annofree.features.towers.resnet import ResNetTower
+from annofree.features.towers.text import encode_text_tokens
 from annofree.features.towers.transformers_vit import SiglipTower, TipsTower
 from annofree.features.towers.vit import VitTower
 from annofree.hub.cards import PICKLES
 from annofree.io.tensors import refuse_nan
+from annofree.ops.linear import replace_linear_layers
 
 __all__ = ["CONFIG", "DTYPES", "WEIGHTS", "LoadedClip", "TextTokenizer", "Tower", "load_clip", "wrap_tower"]
 
@@ -107,10 +110,13 @@ def load_clip(
     model = model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
     if dtype != torch.float32:
         convert_weights_to_lp(model.visual, dtype)
+    replace_linear_layers(model)
     mean, std = _statistics(config, device)
     tokenizer = _tokenizer(folder, int(settings["text_cfg"].get("context_length", 77)))
     scale = float(model.logit_scale.exp())
-    return LoadedClip(model, wrap_tower(model.visual, positions), mean, std, tokenizer, model.encode_text, scale)
+    return LoadedClip(
+        model, wrap_tower(model.visual, positions), mean, std, tokenizer, partial(encode_text_tokens, model), scale
+    )
 
 
 def _tokenizer(folder: Path, context_length: int) -> Tokenizer:

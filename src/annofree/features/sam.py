@@ -25,9 +25,11 @@ from torch import Tensor
 from transformers.utils import logging
 
 from annofree.errors import InputError, MissingError, build_unknown_error
+from annofree.features.decoders.two_way import ImageSide, TwoWayDecoder
 from annofree.features.sam_inputs import Fit, Frame, Prompts
 from annofree.hub.cards import Card
 from annofree.io.model_config import read_model_config
+from annofree.ops.linear import replace_linear_layers
 from annofree.protocols import Embedding, PromptedMasks
 from annofree.structures import Image
 
@@ -36,6 +38,7 @@ __all__ = ["FAMILIES", "Family", "Sam"]
 Floats = npt.NDArray[np.float32]
 
 _PROMPTS_AT_ONCE = 64
+_ON_CPU = 1  # prompts at once there: a prompt keeps a core busy, and what it needs stays near and is used again
 _SMALL = 512  # px; below it plain attention is the faster one on a CPU, and is written in the same steps for every machine
 
 
@@ -78,6 +81,9 @@ class Sam:
         self._kind = kind
         plain = self.device.type == "cpu" and side < _SMALL
         self._model = _cast(_loaded(folder, FAMILIES[kind], "eager" if plain else "sdpa"), dtype).to(self.device)
+        replace_linear_layers(self._model)
+        self._two_way = None if kind == "sam_hq" else TwoWayDecoder(self._model)  # SAM-HQ's masks come another way
+        self._image: tuple[Tensor, ImageSide] | None = None
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -112,11 +118,8 @@ class Sam:
         if not len(prompts):
             return _nothing(embedding.size, multimask)
         placed = prompts.to_square(self._frame.scale(embedding.size), self.device)
-        parts = [
-            self._decoded(embedding.state, piece.to_inputs(batched=False), multimask)
-            for piece in placed.split(_PROMPTS_AT_ONCE)
-        ]
-        return self._answer(torch.cat([m[0] for m, _ in parts]), torch.cat([q[0] for _, q in parts]), embedding.size)
+        logits, quality = self._decoded_image(embedding.state, placed, multimask)
+        return self._answer(logits, quality, embedding.size)
 
     @torch.inference_mode()
     def predict_masks_batch(
@@ -167,6 +170,18 @@ class Sam:
         if self._kind == "sam":
             return [found]
         return [found[0], found[1][0]] if self._kind == "sam_hq" else list(found)
+
+    def _decoded_image(self, state: Sequence[Tensor], prompts: Prompts, multimask: bool) -> tuple[Tensor, Tensor]:
+        """Low-resolution logits (P, M, s, s) and qualities (P, M) for prompts in one image."""
+        if self._two_way is None:
+            parts = [self._decoded(state, p.to_inputs(batched=False), multimask) for p in prompts.split(_PROMPTS_AT_ONCE)]
+            return torch.cat([m[0] for m, _ in parts]), torch.cat([q[0] for _, q in parts])
+        if self._image is None or self._image[0] is not state[-1]:  # a second step asks of the same image
+            self._image = state[-1], self._two_way.prepare_image(state[-1], *state[-2::-1])
+        side = self._image[1]
+        pieces = prompts.split(_ON_CPU if self.device.type == "cpu" else _PROMPTS_AT_ONCE)
+        parts = [self._two_way.decode_prompts(side, p.to_inputs(batched=False), multimask) for p in pieces]
+        return torch.cat([m for m, _ in parts]), torch.cat([q for _, q in parts])
 
     def _decoded(self, state: Sequence[Tensor], prompts: dict[str, Tensor], multimask: bool) -> tuple[Tensor, Tensor]:
         """Low-resolution logits (B, P, M, s, s) and qualities (B, P, M) for the embeddings (B, ...) of B images."""

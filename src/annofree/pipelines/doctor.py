@@ -51,7 +51,17 @@ def _devices() -> list[dict[str, Any]]:
     ]
     if torch.backends.mps.is_available():
         devices.append({"device": "mps", "name": platform.processor(), "memory": None})
-    return [*devices, {"device": "cpu", "name": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads", "memory": None}]
+    name = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    fast = ", fast in bfloat16 (--precision)" if _knows_bfloat16() else ""
+    return [*devices, {"device": "cpu", "name": name + fast, "memory": None}]
+
+
+def _knows_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 by itself."""
+    import torch
+
+    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 
 
 def _memory() -> int | None:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from annofree.errors import InputError, build_unknown_error
 from annofree.features.towers.positions import PositionRule, resize_positions
 from annofree.features.towers.regions import pool_regions
+from annofree.ops.linear import apply_linear
 from annofree.protocols import DensePath
 
 __all__ = ["VitTower"]
@@ -152,14 +153,14 @@ def _check_plain(visual: VisionTransformer) -> None:
 
 def _projections(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value of normalized tokens, each (B, 1 + N, C), heads side by side."""
-    query, key, value = F.linear(tokens, block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, -1)
+    query, key, value = apply_linear(tokens, block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, -1)
     return query, key, value
 
 
 def _value(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     """The value and output projections of normalized tokens, as if each attended to itself alone."""
     width = tokens.shape[-1]
-    value = F.linear(tokens, block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :])
+    value = apply_linear(tokens, block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :])
     projected: Tensor = block.attn.out_proj(value)
     return projected
 

@@ -1,0 +1,1 @@
+"""Mask decoders of promptable segmenters, read from the inside."""

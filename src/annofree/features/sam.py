@@ -7,8 +7,7 @@ to the image before they are cut at zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import transformers
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers.utils import logging
 
 from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.features.decoders.two_way import ImageSide, TwoWayDecoder
 from annofree.features.sam_inputs import Fit, Frame, Prompts
+from annofree.features.transformers_folder import load_folder
 from annofree.hub.cards import Card
 from annofree.io.model_config import read_model_config
 from annofree.ops.linear import replace_linear_layers
@@ -80,7 +76,7 @@ class Sam:
         self._frame = Frame.read(folder, side, FAMILIES[kind].fit, self.card.use)
         self._kind = kind
         plain = self.device.type == "cpu" and side < _SMALL
-        self._model = _cast(_loaded(folder, FAMILIES[kind], "eager" if plain else "sdpa"), dtype).to(self.device)
+        self._model = _cast(load_folder(folder, FAMILIES[kind].model, "eager" if plain else "sdpa"), dtype).to(self.device)
         replace_linear_layers(self._model)
         self._two_way = None if kind == "sam_hq" else TwoWayDecoder(self._model)  # SAM-HQ's masks come another way
         self._image: tuple[Tensor, ImageSide] | None = None
@@ -212,59 +208,9 @@ def _architecture(folder: Path) -> tuple[str, int]:
     return kind, int(side[0] if isinstance(side, list) else side)
 
 
-def _loaded(folder: Path, family: Family, attention: str) -> Any:
-    """Build the model and fill it strictly from safetensors, in float32."""
-    _refuse_pickles(folder)
-    try:
-        with _quiet():
-            model, report = getattr(transformers, family.model).from_pretrained(
-                folder,
-                dtype=torch.float32,
-                attn_implementation=attention,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError, StrictDataclassError) as problem:
-        raise InputError(
-            f"expected a {family.model} in {folder}, but it cannot be loaded: {problem}; fetch or train it again"
-        ) from problem
-    astray = {k: sorted(map(str, report[f"{k}_keys"])) for k in ("missing", "unexpected", "mismatched")}
-    said = "; ".join(f"{len(v)} {k}, such as {v[0]}" for k, v in astray.items() if v)
-    if said:
-        raise InputError(f"expected the weights in {folder} to fit a {family.model} tensor by tensor, got {said}")
-    return model.eval().requires_grad_(False)
-
-
-def _refuse_pickles(folder: Path) -> None:
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(p.name for suffix in ("bin", "pt", "pth", "ckpt") for p in folder.glob(f"*.{suffix}"))
-    if pickles:
-        raise InputError(
-            f"expected safetensors in {folder}, got {pickles[0]}; a pickle can run any code and is not read: "
-            "save the model again with save_pretrained"
-        )
-    raise MissingError(f"expected model.safetensors in {folder}; there is none")
-
-
 def _cast(model: Any, dtype: torch.dtype) -> Any:
     """Cast a model, except the embedding of prompt coordinates: in half precision it would move them by whole pixels."""
     coordinates = deepcopy(model.prompt_encoder.shared_embedding)
     model = model.to(dtype)
     model.prompt_encoder.shared_embedding = coordinates
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' progress bar and warnings while a model loads; real problems are raised."""
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()

@@ -20,6 +20,7 @@ from annofree.features.clip_network import DTYPES, LoadedClip
 from annofree.features.towers.transformers_vit import SiglipTower, TipsTower
 from annofree.features.transformers_folder import load_folder
 from annofree.io.model_config import read_model_config
+from annofree.ops.linear import replace_linear_layers
 
 __all__ = ["PaddedTokenizer", "find_family", "load_transformers_clip"]
 
@@ -109,6 +110,7 @@ def load_transformers_clip(folder: Path, device: str = "cpu", dtype: torch.dtype
         raise MissingError(f"expected a model in transformers' layout in {folder}; there is no config.json")
     family = _FAMILIES[kind]
     model = load_folder(folder, family.model, unsaved=family.unsaved).to(device)
+    replace_linear_layers(model)
     length = int(model.config.text_config.max_position_embeddings)
     tokenizer = PaddedTokenizer(_read_words(folder, kind), length, family.end)
     rows = int(model.config.text_config.vocab_size)

@@ -45,6 +45,7 @@ from annofree.hub.presets import Role, list_presets
 from annofree.methods.components import resolve_device
 from annofree.ops.grids import fit_size
 from annofree.structures import Image
+from annofree.testing.architectures import build_hiera, build_sam_config
 from annofree.testing.timing import Spread, measure_seconds
 
 SIZE = (480, 640)  # px, of a common photograph in COCO
@@ -137,33 +138,8 @@ def sam_config(model: str, small: bool) -> Any:
         narrow = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "window_size": 2, "image_size": SMALL}
         return SamConfig(vision_config={**narrow, "global_attn_indexes": [1], "mlp_dim": 64} if small else {})
     if small:
-        return Sam2Config(vision_config=hiera([16, 24, 32, 40], [1, 2, 2, 2], [1, 1, 2, 1], [8, 4, 8, 4], [3], SMALL))
-    if model == "sam2.1-large":
-        return Sam2Config(
-            vision_config=hiera([144, 288, 576, 1152], [2, 4, 8, 16], [2, 6, 36, 4], [8, 4, 16, 8], [23, 33, 43], 1024)
-        )
-    if model == "sam2.1-tiny":
-        return Sam2Config()
-    raise SystemExit(f"expected as SAM sam-b, sam2.1-tiny or sam2.1-large, got {model}")
-
-
-def hiera(
-    widths: list[int], heads: list[int], blocks: list[int], windows: list[int], everywhere: list[int], side: int
-) -> dict[str, Any]:
-    """SAM 2's image encoder: per stage the width, heads, blocks and window, and the blocks that attend everywhere."""
-    backbone = {
-        "model_type": "sam2_hiera_det_model",
-        "image_size": [side, side],
-        "hidden_size": widths[0],
-        "num_attention_heads": heads[0],
-        "embed_dim_per_stage": widths,
-        "num_attention_heads_per_stage": heads,
-        "blocks_per_stage": blocks,
-        "window_size_per_stage": windows,
-        "global_attention_blocks": everywhere,
-    }
-    grids = [[side // stride, side // stride] for stride in (4, 8, 16)]
-    return {"backbone_config": backbone, "backbone_channel_list": widths[::-1], "backbone_feature_sizes": grids}
+        return Sam2Config(vision_config=build_hiera([16, 24, 32, 40], [1, 2, 2, 2], [1, 1, 2, 1], [8, 4, 8, 4], [3], SMALL))
+    return build_sam_config(model)
 
 
 def sam_job(part: Part, device: str, dtype: torch.dtype, small: bool) -> Job:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -27,15 +28,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import open_clip
+import sentencepiece
 import torch
 from open_clip.model import CLIP
 from safetensors.torch import save
 from torch import nn
-from transformers import Sam2VideoConfig, Sam2VideoModel, SamConfig, SamModel
+from transformers import Sam2Model, Sam2VideoConfig, Sam2VideoModel, SamConfig, SamModel, Tipsv2Model
 
 from annofree.hub.cards import Card
 from annofree.hub.presets import find_preset
+from annofree.hub.seen import Seen
 from annofree.methods.registry import find_method
+from annofree.testing.architectures import build_sam_config, build_tips_config
 from annofree.testing.hub_cache import write_snapshot
 
 LIMIT = 20e9  # bytes that the run may need at its peak
@@ -90,10 +94,13 @@ def random_sam(name: str, small: bool) -> nn.Module:
     if name == "sam-b":
         first: nn.Module = SamModel(SamConfig(**(NARROW_SAM if small else {})))
         return first
-    if name == "sam2.1-tiny" and not small:
+    if not small and name == "sam2.1-tiny":
         second: nn.Module = Sam2VideoModel(Sam2VideoConfig())
         return second
-    raise SystemExit(f"expected as SAM sam-b, or sam2.1-tiny at true size, got {name}{' narrow' if small else ''}")
+    if not small and name == "sam2.1-large":
+        third: nn.Module = Sam2Model(build_sam_config(name))
+        return third
+    raise SystemExit(f"expected as SAM sam-b, or sam2.1-tiny or -large at true size, got {name}{' narrow' if small else ''}")
 
 
 # the files
@@ -103,6 +110,8 @@ def files_of(card: Card, small: bool) -> dict[str, bytes]:
     """Random weights of a model, as the repository of its card would hold them."""
     if card.kind == "clip" and card.name in OPEN_CLIP:
         return clip_files(clip_settings(card.name, small), card.preprocessing)
+    if card.family.endswith("Tipsv2Model"):
+        return tips_files(card.name, small)
     if card.kind == "sam":
         return sam_files(random_sam(card.name, small), card.preprocessing)
     raise SystemExit(f"expected one of {', '.join(OPEN_CLIP)} as CLIP, got {card.name}")
@@ -114,6 +123,30 @@ def clip_files(settings: Mapping[str, Any], preprocessing: Mapping[str, Any]) ->
     return {
         "open_clip_config.json": json.dumps(config, indent=2).encode(),
         "open_clip_model.safetensors": halved(CLIP(**settings)),
+    }
+
+
+def tips_files(name: str, small: bool) -> dict[str, bytes]:
+    """transformers' layout, with a tokenizer of bytes alone."""
+    model = Tipsv2Model(build_tips_config(name, narrow=small))
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a photo of a thing"] * 9),
+        model_writer=written,
+        vocab_size=280,
+        model_type="bpe",
+        byte_fallback=True,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    return {
+        "config.json": model.config.to_json_string(use_diff=False).encode(),
+        "model.safetensors": halved(model, ("temperature",)),
+        "tokenizer.model": written.getvalue(),
     }
 
 
@@ -161,8 +194,19 @@ def write_weights(cache: Path, spec: str, small: bool, seed: int, method: str = 
     for card in lacking(cache, spec, method):
         torch.manual_seed(seed)
         folder = write_snapshot(cache, card.hub, REVISION, files_of(card, small))
+        trust(card, folder, cache.parent / "annofree")
         size = sum(path.stat().st_size for path in folder.iterdir())
         print(f"random weights of {card.name}: {size / 1e9:.3f} GB", flush=True)
+
+
+def trust(card: Card, folder: Path, home: Path) -> None:
+    """Write down that these files are meant, for they are not those of the card."""
+    own = os.environ.get("ANNOFREE_HOME")
+    os.environ["ANNOFREE_HOME"] = str(home)
+    looks = {name: Seen().look(folder / name) for name in card.files}
+    Seen(card.hub, REVISION, looks, renewed=True).write(card.name)
+    os.environ.pop("ANNOFREE_HOME")
+    os.environ.update({} if own is None else {"ANNOFREE_HOME": own})
 
 
 # the run

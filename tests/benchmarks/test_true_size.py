@@ -48,6 +48,16 @@ def test_the_command_runs_and_its_numbers_are_told(
     assert len(json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]) == record["instances"]
 
 
+def test_clues_by_tips_and_boundaries_by_a_resnet(benchmark: ModuleType, tmp_path: Path, photo: Path) -> None:
+    """The parts of the preset modern: its tokenizer, towers and prompts are read from files in the released layouts."""
+    spec, written, out = "openai-rn50+tipsv2-l-14+sam-b", tmp_path / "true_size.json", tmp_path / "out"
+    options = ["--small", "--models", spec, "--classes", "cat, dog", "--home", str(tmp_path / "home"), "--out", str(out)]
+    benchmark.main([str(photo), *options, "--threads", "1", "--json", str(written)])
+    assert json.loads(written.read_text())["pictures"] == 1
+    provenance = json.dumps(json.loads((out / "run.json").read_text())["provenance"])
+    assert "tipsv2-l-14" in provenance and "openai-rn50" in provenance and '"templates": "tips"' in provenance
+
+
 def test_label_maps_are_counted(benchmark: ModuleType, tmp_path: Path, photo: Path) -> None:
     spec, written = "openai-vit-b-32+sam-b", tmp_path / "true_size.json"
     home = tmp_path / "home" / "narrow-0"

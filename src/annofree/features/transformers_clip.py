@@ -139,12 +139,14 @@ def _read_words(folder: Path, kind: str) -> FastTokenizer:
 
 
 def _text_encoder(model: Any, kind: str) -> Callable[[Tensor], Tensor]:
-    """Token ids (B, T) to text features (B, D); TIPSv2 averages over the tokens that are there, SigLIP reads the last one."""
+    """Token ids (B, T) to text features (B, D): TIPSv2's over the tokens that are there, SigLIP's of the last position."""
 
     def encode(ids: Tensor) -> Tensor:
         mask = (ids != _PAD).long()
         mask[:, 0] = 1  # a text that says nothing is its padding
-        features: Tensor = model.text_model(input_ids=ids, attention_mask=mask if kind == "tipsv2" else None).pooler_output
+        longest = int(mask.sum(1).max()) if kind == "tipsv2" and len(ids) else ids.shape[1]  # what follows is not looked at
+        seen = mask[:, :longest] if kind == "tipsv2" else None
+        features: Tensor = model.text_model(input_ids=ids[:, :longest], attention_mask=seen).pooler_output
         return features
 
     return encode

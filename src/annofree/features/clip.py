@@ -124,6 +124,10 @@ class Clip:
         said = [f"{self.card.name} has never read: {', '.join(strangers)}"] if strangers else []
         return ([self._use["warning"]] if "warning" in self._use else []) + said
 
+    def count_new_texts(self, vocabulary: Vocabulary) -> int:
+        """How many texts ``encode_text`` would have to encode for these classes, which are not kept from earlier."""
+        return self._texts.count_new_texts(vocabulary)
+
     @torch.inference_mode()
     def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         """One unit text feature per class (K, D): the mean over prompts, then over synonyms."""

@@ -49,6 +49,11 @@ class PairedClip:
         """Warnings about these names; only the clues depend on them."""
         return self.clues.remarks(vocabulary)
 
+    def count_new_texts(self, vocabulary: Vocabulary) -> int:
+        """How many texts have to be encoded for these classes."""
+        count = getattr(self.clues, "count_new_texts", None)
+        return int(count(vocabulary)) if count else 0
+
     def encode_text(self, vocabulary: Vocabulary) -> Tensor:
         """One unit text feature per class, (K, D)."""
         return self.clues.encode_text(vocabulary)

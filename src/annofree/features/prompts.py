@@ -26,6 +26,7 @@ from annofree.structures import Vocabulary
 
 __all__ = ["TEMPLATES", "TextFeatures", "compute_fingerprint", "find_text_cache", "resolve_templates"]
 
+_NAMES_AT_ONCE = 64
 Encode = Callable[[list[str]], Tensor]
 
 _IMAGENET = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
@@ -156,6 +157,11 @@ class TextFeatures:
             self._learn(list(dict.fromkeys(word for words in vocabulary.synonyms for word in words)))
             return torch.stack([F.normalize(self.encode_names(words).mean(0), dim=0) for words in vocabulary.synonyms])
 
+    def count_new_texts(self, vocabulary: Vocabulary) -> int:
+        """How many prompts would have to be encoded for the words of these classes, which neither memory nor disk holds."""
+        self._known = self._read() | self._known
+        return len(self.templates) * len({word for words in vocabulary.synonyms for word in words} - self._known.keys())
+
     def encode_empty_name(self) -> Tensor:
         """The unit feature (D) of the empty name, which CLIP Surgery subtracts from all others."""
         return self.encode_names([""])[0]
@@ -165,9 +171,10 @@ class TextFeatures:
             return
         self._known = self._read() | self._known
         unknown = [name for name in names if name not in self._known]
-        if unknown:
-            self._known |= zip(unknown, self._encoded(unknown), strict=True)
-            self._write()
+        for start in range(0, len(unknown), _NAMES_AT_ONCE):
+            some = unknown[start : start + _NAMES_AT_ONCE]
+            self._known |= zip(some, self._encoded(some), strict=True)
+            self._write()  # now and then: whoever is killed goes on from here
 
     def _encoded(self, names: list[str]) -> Tensor:
         """Encode all prompts of N names, (N, D); the prompts of many names share a call."""

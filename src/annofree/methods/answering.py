@@ -108,6 +108,11 @@ class _Deciding:
         """What a person should know before trusting the answer for these names."""
         return list(self.method.remarks(classes))
 
+    def count_new_texts(self, classes: Classes) -> int:
+        """How many texts of names and distractors have to be encoded that are not kept from earlier runs."""
+        vocabulary, count = Vocabulary.of(classes), getattr(self.clip, "count_new_texts", None)
+        return int(count(with_negatives(vocabulary, self._others(vocabulary)))) if count else 0
+
     def encode(self, images: Sequence[Image]) -> list[tuple[Any, Seen | None]]:
         """The method's encodings, and what CLIP sees where those do not tell; one an image, in order."""
         inner = self.method.encode(images)

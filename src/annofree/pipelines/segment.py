@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["RunResult", "SegmentOptions", "execute", "parse_overlaps", "parse_shard", "report_complete", "segment"]
 
 _SILENT = Callbacks()
+_MANY_TEXTS = 2000
 _COUNT = re.compile(r"[0-9]{1,9}")
 
 
@@ -301,6 +302,7 @@ def _predict(
     from annofree.runs.predict import predict
 
     tasks = plan.load_tasks(vocabulary)
+    _announce_texts(tasks, vocabulary, callbacks)
     for remark in tasks.remarks(vocabulary):
         callbacks.on_note(remark)
     with silence_pillow():
@@ -319,6 +321,7 @@ def _execute(
     from annofree.runs.clock import StageTimer
 
     tasks = plan.load_tasks(run.request.vocabulary)
+    _announce_texts(tasks, run.request.vocabulary, run.callbacks)
     remarks = tasks.remarks(run.request.vocabulary)
 
     def note_smaller_batches(size: int) -> None:
@@ -328,6 +331,16 @@ def _execute(
         tasks, batch_size, count_reading_threads(), clock or StageTimer.started(None), note_smaller_batches, inputs.read
     )
     return execute(run, plan, tasks, feed, {"batch_size": batch_size}, remarks, fresh=fresh, retry=retry)
+
+
+def _announce_texts(tasks: Tasks, vocabulary: Vocabulary, callbacks: Callbacks) -> None:
+    """Say that a first run takes longer: on a CPU, a text takes some ten milliseconds."""
+    count = tasks.count_new_texts(vocabulary)
+    if count > _MANY_TEXTS:
+        callbacks.on_note(
+            f"the first run with these models also encodes {count:,} texts, of names that compete with yours: some minutes on a "
+            "CPU; they are kept"
+        )
 
 
 def execute(

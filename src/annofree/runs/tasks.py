@@ -82,6 +82,10 @@ class Tasks:
         """Warnings about the results."""
         return list(dict.fromkeys(remark for method in self.methods for remark in method.remarks(classes)))
 
+    def count_new_texts(self, classes: Any) -> int:
+        """How many texts have to be encoded first, and are kept from then on."""
+        return max((m.count_new_texts(classes) for m in self.methods if hasattr(m, "count_new_texts")), default=0)
+
     def encode(self, images: Sequence[Image]) -> list[tuple[Any, ...]]:
         """One encoding of each method an image, in order."""
         return list(zip(*(method.encode(images) for method in self.methods), strict=True))

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError
-from annofree.features import prompts as prompts_module
 from annofree.features.clip import Clip
 from annofree.features.prompts import TEMPLATES, TextFeatures, compute_fingerprint, find_text_cache, resolve_templates
 from annofree.hub.cards import find_bundled
@@ -276,9 +275,8 @@ def test_a_real_tower_gives_what_clip_gives() -> None:
     assert_close(features.encode_classes(vocabulary), clip.encode_text(vocabulary), depth="network")
 
 
-def test_what_is_new_is_counted_and_kept_while_names_are_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_new_is_counted_and_kept_while_names_are_learned(tmp_path: Path) -> None:
     """Killed after the first names, the next one goes on from there."""
-    monkeypatch.setattr(prompts_module, "_NAMES_AT_ONCE", 2)
     words = Vocabulary.of("a, b: c | d, e")
     calls: list[int] = []
 
@@ -288,11 +286,11 @@ def test_what_is_new_is_counted_and_kept_while_names_are_learned(tmp_path: Path,
             raise KeyboardInterrupt
         return torch.eye(4)[: len(texts)]
 
-    first = TextFeatures(encode, "m", "photo", cache=tmp_path)
+    first = TextFeatures(encode, "m", "photo", cache=tmp_path, batch=2)
     assert first.count_new_texts(words) == 5
     with pytest.raises(KeyboardInterrupt):
         first.encode_classes(words)
-    again = TextFeatures(encode, "m", "photo", cache=tmp_path)
+    again = TextFeatures(encode, "m", "photo", cache=tmp_path, batch=2)
     assert again.count_new_texts(words) == 3
     again.encode_classes(words)
     assert again.count_new_texts(words) == 0 and calls == [2, 2, 2, 1]

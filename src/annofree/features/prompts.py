@@ -26,7 +26,6 @@ from annofree.structures import Vocabulary
 
 __all__ = ["TEMPLATES", "TextFeatures", "compute_fingerprint", "find_text_cache", "resolve_templates"]
 
-_NAMES_AT_ONCE = 64
 Encode = Callable[[list[str]], Tensor]
 
 _IMAGENET = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
@@ -171,8 +170,8 @@ class TextFeatures:
             return
         self._known = self._read() | self._known
         unknown = [name for name in names if name not in self._known]
-        for start in range(0, len(unknown), _NAMES_AT_ONCE):
-            some = unknown[start : start + _NAMES_AT_ONCE]
+        for start in range(0, len(unknown), self._batch):  # so many names make whole batches of any number of prompts
+            some = unknown[start : start + self._batch]
             self._known |= zip(some, self._encoded(some), strict=True)
             self._write()  # now and then: whoever is killed goes on from here
 

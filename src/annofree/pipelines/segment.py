@@ -338,8 +338,8 @@ def _announce_texts(tasks: Tasks, vocabulary: Vocabulary, callbacks: Callbacks) 
     count = tasks.count_new_texts(vocabulary)
     if count > _MANY_TEXTS:
         callbacks.on_note(
-            f"the first run with these models also encodes {count:,} texts, of names that compete with yours: some minutes on a "
-            "CPU; they are kept"
+            f"the first run with these models also encodes {count:,} texts, of names that compete with yours, and keeps them: "
+            "some minutes on a CPU"
         )
 
 

@@ -1,4 +1,4 @@
-"""Hostile run folders: every file of a run damaged, replaced or made to lead out, and the checksums set right again."""
+"""Hostile run folders: every file of a run damaged, replaced or made to lead out, half of them with checksums set right."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import cycle, islice
@@ -15,9 +14,11 @@ from typing import Any
 
 from benchmarks.hostile_inputs.mutations import NAMES, dump, spoil_bytes, spoil_json
 from benchmarks.hostile_inputs.sandbox import Case
+from benchmarks.hostile_inputs.seals import measure_again, move_paths, seal_file
 from benchmarks.stage import NAMES as COLOURS
 from benchmarks.stage import Colours, draw_pictures
 
+from annofree.io.files.checksums import measure_file
 from annofree.methods.registry import TASKS
 from annofree.runs.batch_encoder import BatchEncoder
 from annofree.runs.config import RunConfig
@@ -113,8 +114,8 @@ def _build(place: Path, base: Path, spoil: Spoil, call: Sequence[str]) -> Sequen
     shutil.copytree(base, place / "in", dirs_exist_ok=True, symlinks=True)
     run = place / "in" / "run"
     for name in ("shards/settings.json", "run.json"):
-        path = run / name
-        path.write_text(path.read_text().replace(str(base / "pictures"), str(place / "in" / "pictures")))
+        move_paths(run / name, base / "pictures", place / "in" / "pictures")
+    _reseal(run)
     spoil(run)
     if call[0] == "segment":  # a hostile folder to resume in
         run.rename(place / "out")
@@ -124,24 +125,25 @@ def _build(place: Path, base: Path, spoil: Spoil, call: Sequence[str]) -> Sequen
 def _put(run: Path, name: str, data: bytes, seal: bool) -> None:
     (run / name).write_bytes(data.replace(b"{place}", str(run.parent.parent).encode()))
     if seal:
-        _reseal(run)
+        _reseal(run, name)
 
 
-def _reseal(run: Path) -> None:
-    """Make the manifest say of each file what it is now, where it still can be read."""
-    manifest = run / "shards" / "manifest.jsonl"
-    lines = []
-    for line in manifest.read_text().splitlines():
-        row = json.loads(line)
+def _reseal(run: Path, name: str = "") -> None:
+    """Set the checksum of a file right, and what settings and manifest say of it, where it still can be read."""
+    settings, manifest = run / "shards" / "settings.json", run / "shards" / "manifest.jsonl"
+    if name in ("shards/settings.json", "shards/manifest.jsonl"):
+        seal_file(run / name)
+        return
+    if name == "shards/inputs.txt":
+        settings.write_bytes(dump(json.loads(settings.read_text()) | {"inputs": measure_file(run / name)}))
+        seal_file(settings)
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for row in lines:
         if "file" in row and (run / "shards" / row["file"]).is_file():
-            data = (run / "shards" / row["file"]).read_bytes()
-            row |= {"bytes": len(data), "crc": zlib.crc32(data)}
-        for name in row.get("files", {}):
-            if (run / name).is_file():
-                data = (run / name).read_bytes()
-                row["files"][name] = [len(data), zlib.crc32(data)]
-        lines.append(json.dumps(row))
-    manifest.write_text("\n".join(lines) + "\n")
+            row["bytes"], row["crc"] = measure_file(run / "shards" / row["file"])
+        measure_again(row.get("files", {}), run)
+    manifest.write_bytes(b"".join(dump(row) + b"\n" for row in lines))
+    seal_file(manifest)
 
 
 def _replace(run: Path, name: str, way: str) -> None:
@@ -191,7 +193,8 @@ def _spoils(base: Path, seed: int) -> list[Iterator[tuple[str, Spoil]]]:
     replaced = ((f"{name}: {way}", partial(_replace, name=name, way=way)) for name, way in cycle(pairs))
     rows = [_spoilt_rows(base, name, seed) for name in ("run.json", "annotations.json", "shards/settings.json")]
     rows += [_spoilt_rows(base, name, seed) for name in ("shards/manifest.jsonl", "shards/00000.jsonl", "shards/00000.jsonl")]
-    sealed = [((what, partial(_put, name=_STATE[k], data=data, seal=True)) for what, data in one)
+    rng = random.Random(seed)
+    sealed = [((what, partial(_put, name=_STATE[k], data=data, seal=rng.random() < 0.5)) for what, data in one)
               for k, one in zip((0, 1, 2, 4, 5, 5), rows, strict=True)]  # fmt: skip
     raw = [((f"{name}: {what}", partial(_put, name=name, data=data, seal=False))
             for what, data in spoil_bytes((base / "run" / name).read_bytes(), k)) for k, name in enumerate(_STATE)]  # fmt: skip

@@ -45,8 +45,9 @@ RECIPE: dict[str, Any] = {
     "minutes": 1,
     "tolerance": 1.5,
     "truth": "truth.json",
-    "images": "nowhere",
+    "images": "pictures",
     "models": "tiny",
+    "group_by": "split",
     "run": [{"name": "a", "method": "zip", "policy": {"floor": 0.0}, "expected": {"AP": 33.1}}],
 }
 _LONG = ("steps", "workers", "batch", "side", "sides", "longest", "width", "layers", "channels", "fc")

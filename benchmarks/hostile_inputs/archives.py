@@ -84,11 +84,12 @@ def _swap(path: Path, way: str) -> None:
 
 
 def _stored_cases(base: Path) -> Iterator[Case]:
-    odd = {name: spoil_json(json.loads((base / name).read_text()), k, ("places", "ids")) for k, name in enumerate(_JSON)}
-    lines = [json.loads(line) for line in (base / _MASKS).read_text().splitlines()]
+    held = {name: (base / name).read_bytes().replace(str(base).encode(), b"{place}/in") for name in _RAW}
+    odd = {name: spoil_json(json.loads(held[name]), k, ("places", "ids")) for k, name in enumerate(_JSON)}
+    lines = [json.loads(line) for line in held[_MASKS].splitlines()]
     odd[_MASKS] = spoil_json(lines, len(_JSON), ("id",))
     rng = random.Random(0)
-    raw = {name: spoil_bytes((base / name).read_bytes(), k) for k, name in enumerate(_RAW)}
+    raw = {name: spoil_bytes(held[name], k) for k, name in enumerate(_RAW)}
     ways = cycle(("gone", "folder", "link out", "link to itself", "link to nothing", "fifo", "endless"))
     for turn, name in zip(cycle(range(3)), cycle(_RAW), strict=False):
         spoils: list[tuple[str, Callable[[Path], None]]] = []

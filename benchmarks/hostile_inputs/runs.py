@@ -37,6 +37,7 @@ _STATE = (
     "shards/manifest.jsonl",
     "shards/00000.jsonl",
 )
+_ROWS = tuple(name for name in _STATE if "json" in name)
 _FORMATS = ("coco", "yolo-seg", "voc", "labelme", "label-studio", "cvat", "png")
 _FILES = ("file", "files", "file_name", "overlay", "labels", "panoptic", "id", "root")
 
@@ -44,8 +45,8 @@ Spoil = Callable[[Path], None]
 
 
 def make_base(folder: Path, models: bool) -> None:
-    """A complete run of all tasks over a few images, by the tiny ``models`` or a method that knows colours."""
-    draw_pictures(folder / "pictures", 4)
+    """A complete run of all tasks over two images or four, by the tiny ``models`` or a method that knows colours."""
+    draw_pictures(folder / "pictures", 2 if models else 4)
     if models:
         import annofree
 
@@ -164,15 +165,31 @@ def _replace(run: Path, name: str, way: str) -> None:
     ways[way]()
 
 
+def _read(base: Path, name: str) -> bytes:
+    """A file of the run, with a sign for where a case will stand."""
+    return (base / "run" / name).read_bytes().replace(str(base).encode(), b"{place}/in")
+
+
 def _spoilt_rows(base: Path, name: str, seed: int) -> Iterator[tuple[str, bytes]]:
     """One row of a file of rows spoilt after the other, or the one object of a file."""
-    text = (base / "run" / name).read_text()
+    text = _read(base, name).decode()
     rows = [json.loads(line) for line in text.splitlines()] if name.endswith("jsonl") else [json.loads(text)]
     spoilt = [spoil_json(row, seed + k, _FILES) for k, row in enumerate(rows)]
     for k in cycle(range(len(rows))):
         what, odd = next(spoilt[k])
         data = [dump(odd if j == k else row) for j, row in enumerate(rows)]
         yield f"{name} row {k}: {what}", b"\n".join(data) + b"\n"
+
+
+def _put_rows(base: Path, name: str, seed: int, rng: random.Random) -> Iterator[tuple[str, Spoil]]:
+    for what, data in _spoilt_rows(base, name, seed):
+        seal = rng.random() < 0.5
+        yield f"{what}{', sealed' * seal}", partial(_put, name=name, data=data, seal=seal)
+
+
+def _put_bytes(base: Path, name: str, seed: int) -> Iterator[tuple[str, Spoil]]:
+    for what, data in spoil_bytes(_read(base, name), seed):
+        yield f"{name}: {what}", partial(_put, name=name, data=data, seal=False)
 
 
 def _spoils(base: Path, seed: int) -> list[Iterator[tuple[str, Spoil]]]:
@@ -191,13 +208,9 @@ def _spoils(base: Path, seed: int) -> list[Iterator[tuple[str, Spoil]]]:
     pairs = [(name, way) for name in places for way in ways]
     random.Random(seed).shuffle(pairs)
     replaced = ((f"{name}: {way}", partial(_replace, name=name, way=way)) for name, way in cycle(pairs))
-    rows = [_spoilt_rows(base, name, seed) for name in ("run.json", "annotations.json", "shards/settings.json")]
-    rows += [_spoilt_rows(base, name, seed) for name in ("shards/manifest.jsonl", "shards/00000.jsonl", "shards/00000.jsonl")]
     rng = random.Random(seed)
-    sealed = [((what, partial(_put, name=_STATE[k], data=data, seal=rng.random() < 0.5)) for what, data in one)
-              for k, one in zip((0, 1, 2, 4, 5, 5), rows, strict=True)]  # fmt: skip
-    raw = [((f"{name}: {what}", partial(_put, name=name, data=data, seal=False))
-            for what, data in spoil_bytes((base / "run" / name).read_bytes(), k)) for k, name in enumerate(_STATE)]  # fmt: skip
+    sealed = [_put_rows(base, name, seed + k, rng) for k, name in enumerate((*_ROWS, _ROWS[-1]))]
+    raw = [_put_bytes(base, name, k) for k, name in enumerate(_STATE)]
     listed = (
         (f"shards/inputs.txt {name!r:.30}", partial(_put, name="shards/inputs.txt", data=dump(name) + b"\n", seal=True))
         for name in cycle(NAMES)

@@ -222,4 +222,6 @@ def list_cases(count: int, seed: int = 0) -> list[Case]:
     rng = random.Random(seed)
     sources = [family(rng) for family in FAMILIES]
     share = -(-count // len(sources))
-    return [case for source in sources for case in islice(source, share)][:count]
+    dealt = [case for source in sources for case in islice(source, share)]
+    more = (case for source in sources for case in source)  # where some had fewer than their share
+    return [*dealt, *islice(more, max(0, count - len(dealt)))][:count]

@@ -69,8 +69,10 @@ ZUTIS: dict[str, Any] = {
     "scenes": {"crop": 32, "images": [1, 2]},
     "network": {"queries": 4, "decoder_layers": 1, "decoder_heads": 4, "decoder_ffn": 16, "mlp_hidden": 16},
 }
-_LONG = ("steps", "workers", "batch", "side", "sides", "longest", "width", "layers", "channels", "fc")
-_LONG += ("crop", "images", "queries", "decoder_layers", "decoder_heads", "decoder_ffn", "mlp_hidden", "accumulate")
+_LONG = (
+    *("steps", "workers", "batch", "side", "sides", "longest", "width", "layers", "channels", "fc"),
+    *("crop", "images", "queries", "decoder_layers", "decoder_heads", "decoder_ffn", "mlp_hidden", "accumulate"),
+)
 """Settings whose huge values are a long or large training, which nobody refuses."""
 
 

@@ -123,7 +123,6 @@ def test_temporary_files_of_a_training_are_removed_and_no_others(tmp_path: Path)
         ".card-0123abcd.json",
         ".mine-0123abcd.pt",
         ".checkpoint-notes.pt",
-        "checkpoint.pt",
     ):
         (tmp_path / name).touch()
     remove_temporaries(tmp_path, ("checkpoint", "card"))

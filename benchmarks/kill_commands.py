@@ -22,6 +22,32 @@ from benchmarks.flips import Stage, read_results
 from benchmarks.stage import run_command, warm_up
 
 _FORMATS = ("coco", "coco-polygons", "yolo-seg", "yolo-det", "voc", "png", "labelme", "label-studio", "cvat")
+_DETECTOR = """
+steps = 8
+batch = 2
+lr = 0.02
+decay_at = [6]
+warmup = 2
+log_every = 1
+checkpoint_every = 2
+workers = 0
+network = { backbone = "clip-resnet", layers = [1, 1, 1, 1], width = 8, norm = "group", channels = 8, fc = 16, side = 48 }
+scenes = { sides = [48], longest = 64, copy_paste = 0.5 }
+"""
+_ZUTIS = """
+clip = "tiny-clip-vit"
+steps = 8
+batch = 2
+lr = 1e-3
+encoder_lr = 1e-4
+log_every = 1
+checkpoint_every = 2
+side = 32
+world = "emoji"
+scenes = { crop = 32, images = [1, 2] }
+network = { queries = 4, decoder_layers = 1, decoder_heads = 4, decoder_ffn = 16, mlp_hidden = 16 }
+"""
+_TIMES = ("seconds", "images/s", "minutes", "training minutes")
 _ONE_AFTER_THE_OTHER = 3  # kills before a command may end
 
 
@@ -37,6 +63,13 @@ class Play:
         self.stage.reset()
         coco = ("export", self.stage.place("run"), "--format", "coco", "--out", self.home / "coco")
         run_command(coco)
+        given = f'labels = "{self.home / "coco" / "annotations.json"}"\nimages = "{self.stage.photos}"\n'
+        self.recipe("detector").write_text(given + _DETECTOR)
+        self.recipe("zutis").write_text(f'archive = "{self.stage.place("archive")}"\n{_ZUTIS}')
+
+    def recipe(self, kind: str) -> Path:
+        """Where the recipe of a training stands."""
+        return self.home / f"{kind}.toml"
 
     def list_commands(self) -> dict[str, tuple[object, ...]]:
         """The commands by name; a word {out} is the folder that is written to."""
@@ -68,6 +101,7 @@ class Play:
             "pseudo-label": ("pseudo-label", at("run"), "--out", "{out}"),
             "index": ("index", photos, "--models", "tiny", "--shard", 2, "--out", "{out}"),
             "retrieve": ("retrieve", at("index"), "--classes", "car, apple", "--k", 3, "--out", "{out}"),
+            **{f"train {k}": ("train", k, "--config", self.recipe(k), "--out", "{out}") for k in ("detector", "zutis")},
             "mask": ("mask", "{out}", "--by", "found", "--models", "tiny"),
         }
 
@@ -81,12 +115,26 @@ class Play:
             run_command(self.stage.segment(self.out))
 
 
+def read_end(name: str, folder: Path) -> dict[str, bytes]:
+    """Read what a command left; of a training its weights and curves, without times and what would be gone on from."""
+    found = read_results(folder)
+    if not name.startswith("train"):
+        return found
+    lines = [json.loads(line) for line in found.pop("log.jsonl", b"").splitlines()]
+    kept = {name: content for name, content in found.items() if name.endswith(".safetensors")}
+    card = json.loads(found.get("card.json", b'{"figures": {}}'))
+    told = {"log.jsonl": lines, "card.json": [card["figures"]]}
+    drop = {key: [{k: v for k, v in row.items() if k not in _TIMES} for row in rows] for key, rows in told.items()}
+    beside = {name: b"" for name in found if name.startswith(".")}
+    return kept | {key: json.dumps(rows).encode() for key, rows in drop.items()} | beside
+
+
 def kill_command(play: Play, name: str, words: Sequence[object], kills: int, rng: random.Random) -> dict[str, Any]:
     """Kill a command ``kills`` times, in rows of a few, each row ending in the whole command; say what differs then."""
     said = [str(word).replace("{out}", str(play.out)) for word in words]
     play.prepare(name)
     whole = run_command(said)
-    expected, taken, early, wrong = read_results(play.out), 0, 0, list[str]()
+    expected, taken, early, wrong = read_end(name, play.out), 0, 0, list[str]()
     if whole.code not in (0, 1) or not expected:
         return {"kills": 0, "wrong": [f"undisturbed: {whole.said[-500:]}"]}
     while taken < kills:
@@ -98,7 +146,7 @@ def kill_command(play: Play, name: str, words: Sequence[object], kills: int, rng
             if ended.code >= 0:
                 break
         last = run_command(said)
-        found = read_results(play.out)
+        found = read_end(name, play.out)
         if (last.code != whole.code and not ("export" in name or "convert" in name)) or "Traceback" in last.said:
             wrong.append(f"exit {last.code}: {last.said[-300:]}")
         differ = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))

@@ -162,7 +162,7 @@ def _yaml_cases(rng: random.Random) -> Iterator[Case]:
     for what, value in spoil_json(YAML, 10, ("train", "path", "val")):
         if isinstance(value.get("names"), dict):
             value = value | {"names": {str(key): one for key, one in value["names"].items()}}
-        yield _case("yolo-yaml", what, partial(_write_yolo, kind="yolo-det", data=None, about=dump(value)), (0, 2), rng)
+        yield _case("yolo-yaml", what, partial(_write_yolo, kind="yolo-det", data=None, about=dump(value)), (0, 4), rng)
 
 
 def _yaml_bytes(rng: random.Random) -> Iterator[Case]:
@@ -222,4 +222,6 @@ def list_cases(count: int, seed: int = 0) -> list[Case]:
     rng = random.Random(seed)
     sources = [family(rng) for family in FAMILIES]
     share = -(-count // len(sources))
-    return [case for source in sources for case in islice(source, share)][:count]
+    dealt = [case for source in sources for case in islice(source, share)]
+    more = (case for source in sources for case in source)  # where some had fewer than their share
+    return [*dealt, *islice(more, max(0, count - len(dealt)))][:count]

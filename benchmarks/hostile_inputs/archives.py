@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ from benchmarks.hostile import bomb
 from benchmarks.hostile_inputs.mutations import NAMES, dump, spoil_bytes, spoil_json
 from benchmarks.hostile_inputs.samples import picture
 from benchmarks.hostile_inputs.sandbox import Case
+from benchmarks.hostile_inputs.seals import measure_again, move_paths, seal_file
 
 __all__ = ["list_cases", "make_base"]
 
@@ -26,7 +28,8 @@ _JSON = (
     "archive/archive.json",
     "archive/masks-about.json",
 )
-_RAW = (*_JSON, "index/inputs.txt", "index/embeddings-00000.npy", "archive/masks.jsonl")
+_MASKS = "archive/masks.jsonl"
+_RAW = (*_JSON, "index/inputs.txt", "index/embeddings-00000.npy", _MASKS)
 
 
 def make_base(folder: Path) -> None:
@@ -44,7 +47,7 @@ def make_base(folder: Path) -> None:
 def _build(place: Path, base: Path, spoil: Callable[[Path], None], name: str, turn: int) -> Sequence[str]:
     shutil.copytree(base, place / "in", dirs_exist_ok=True)
     for path in (place / "in").rglob("*.json"):
-        path.write_text(path.read_text().replace(str(base), str(place / "in")))
+        move_paths(path, base, place / "in")
     spoil(place / "in" / name)
     search = ["retrieve", "index", "--classes", "dog", "--out", str(place / "out"), "--k", "2"]
     resume = ["index", "pictures", "--models", "tiny", "--out", "index"]
@@ -52,8 +55,17 @@ def _build(place: Path, base: Path, spoil: Callable[[Path], None], name: str, tu
     return look if name.startswith("archive") else (search, resume)[turn % 2]
 
 
-def _put(path: Path, data: bytes) -> None:
+def _put(path: Path, data: bytes, seal: bool = False) -> None:
+    """Write what a file holds, and with ``seal`` set the checksums right that it and others have of it."""
     path.write_bytes(data.replace(b"{place}", str(path.parents[2]).encode()))
+    if seal:
+        seal_file(path)
+        if path.name.startswith("ids-"):
+            known = path.with_name(path.name.replace("ids-", "checksums-"))
+            held = json.loads(known.read_text())
+            measure_again(held["files"], path.parent)
+            known.write_bytes(dump(held))
+            seal_file(known)
 
 
 def _swap(path: Path, way: str) -> None:
@@ -72,15 +84,19 @@ def _swap(path: Path, way: str) -> None:
 
 
 def _stored_cases(base: Path) -> Iterator[Case]:
-    import json
-
-    odd = {name: spoil_json(json.loads((base / name).read_text()), k, ("places", "ids")) for k, name in enumerate(_JSON)}
-    raw = {name: spoil_bytes((base / name).read_bytes(), k) for k, name in enumerate(_RAW)}
+    held = {name: (base / name).read_bytes().replace(str(base).encode(), b"{place}/in") for name in _RAW}
+    odd = {name: spoil_json(json.loads(held[name]), k, ("places", "ids")) for k, name in enumerate(_JSON)}
+    lines = [json.loads(line) for line in held[_MASKS].splitlines()]
+    odd[_MASKS] = spoil_json(lines, len(_JSON), ("id",))
+    rng = random.Random(0)
+    raw = {name: spoil_bytes(held[name], k) for k, name in enumerate(_RAW)}
     ways = cycle(("gone", "folder", "link out", "link to itself", "link to nothing", "fifo", "endless"))
     for turn, name in zip(cycle(range(3)), cycle(_RAW), strict=False):
         spoils: list[tuple[str, Callable[[Path], None]]] = []
         for what, value in islice(odd.get(name, iter(())), 2):
-            spoils.append((what, partial(_put, data=dump(value))))
+            rows = value if name == _MASKS and isinstance(value, list) else [value]
+            odd_data = b"".join(dump(row) + b"\n" for row in rows)
+            spoils.append((what, partial(_put, data=odd_data, seal=rng.random() < 0.5)))
         what, data = next(raw[name])
         spoils.append((what, partial(_put, data=data)))
         way = next(ways)

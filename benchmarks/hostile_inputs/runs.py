@@ -1,4 +1,4 @@
-"""Hostile run folders: every file of a run damaged, replaced or made to lead out, and the checksums set right again."""
+"""Hostile run folders: every file of a run damaged, replaced or made to lead out, half of them with checksums set right."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import cycle, islice
@@ -15,9 +14,11 @@ from typing import Any
 
 from benchmarks.hostile_inputs.mutations import NAMES, dump, spoil_bytes, spoil_json
 from benchmarks.hostile_inputs.sandbox import Case
+from benchmarks.hostile_inputs.seals import measure_again, move_paths, seal_file
 from benchmarks.stage import NAMES as COLOURS
 from benchmarks.stage import Colours, draw_pictures
 
+from annofree.io.files.checksums import measure_file
 from annofree.methods.registry import TASKS
 from annofree.runs.batch_encoder import BatchEncoder
 from annofree.runs.config import RunConfig
@@ -36,6 +37,7 @@ _STATE = (
     "shards/manifest.jsonl",
     "shards/00000.jsonl",
 )
+_ROWS = tuple(name for name in _STATE if "json" in name)
 _FORMATS = ("coco", "yolo-seg", "voc", "labelme", "label-studio", "cvat", "png")
 _FILES = ("file", "files", "file_name", "overlay", "labels", "panoptic", "id", "root")
 
@@ -43,8 +45,8 @@ Spoil = Callable[[Path], None]
 
 
 def make_base(folder: Path, models: bool) -> None:
-    """A complete run of all tasks over a few images, by the tiny ``models`` or a method that knows colours."""
-    draw_pictures(folder / "pictures", 4)
+    """A complete run of all tasks over two images or four, by the tiny ``models`` or a method that knows colours."""
+    draw_pictures(folder / "pictures", 2 if models else 4)
     if models:
         import annofree
 
@@ -113,8 +115,8 @@ def _build(place: Path, base: Path, spoil: Spoil, call: Sequence[str]) -> Sequen
     shutil.copytree(base, place / "in", dirs_exist_ok=True, symlinks=True)
     run = place / "in" / "run"
     for name in ("shards/settings.json", "run.json"):
-        path = run / name
-        path.write_text(path.read_text().replace(str(base / "pictures"), str(place / "in" / "pictures")))
+        move_paths(run / name, base / "pictures", place / "in" / "pictures")
+    _reseal(run)
     spoil(run)
     if call[0] == "segment":  # a hostile folder to resume in
         run.rename(place / "out")
@@ -124,24 +126,25 @@ def _build(place: Path, base: Path, spoil: Spoil, call: Sequence[str]) -> Sequen
 def _put(run: Path, name: str, data: bytes, seal: bool) -> None:
     (run / name).write_bytes(data.replace(b"{place}", str(run.parent.parent).encode()))
     if seal:
-        _reseal(run)
+        _reseal(run, name)
 
 
-def _reseal(run: Path) -> None:
-    """Make the manifest say of each file what it is now, where it still can be read."""
-    manifest = run / "shards" / "manifest.jsonl"
-    lines = []
-    for line in manifest.read_text().splitlines():
-        row = json.loads(line)
+def _reseal(run: Path, name: str = "") -> None:
+    """Set the checksum of a file right, and what settings and manifest say of it, where it still can be read."""
+    settings, manifest = run / "shards" / "settings.json", run / "shards" / "manifest.jsonl"
+    if name in ("shards/settings.json", "shards/manifest.jsonl"):
+        seal_file(run / name)
+        return
+    if name == "shards/inputs.txt":
+        settings.write_bytes(dump(json.loads(settings.read_text()) | {"inputs": measure_file(run / name)}))
+        seal_file(settings)
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for row in lines:
         if "file" in row and (run / "shards" / row["file"]).is_file():
-            data = (run / "shards" / row["file"]).read_bytes()
-            row |= {"bytes": len(data), "crc": zlib.crc32(data)}
-        for name in row.get("files", {}):
-            if (run / name).is_file():
-                data = (run / name).read_bytes()
-                row["files"][name] = [len(data), zlib.crc32(data)]
-        lines.append(json.dumps(row))
-    manifest.write_text("\n".join(lines) + "\n")
+            row["bytes"], row["crc"] = measure_file(run / "shards" / row["file"])
+        measure_again(row.get("files", {}), run)
+    manifest.write_bytes(b"".join(dump(row) + b"\n" for row in lines))
+    seal_file(manifest)
 
 
 def _replace(run: Path, name: str, way: str) -> None:
@@ -162,15 +165,31 @@ def _replace(run: Path, name: str, way: str) -> None:
     ways[way]()
 
 
+def _read(base: Path, name: str) -> bytes:
+    """A file of the run, with a sign for where a case will stand."""
+    return (base / "run" / name).read_bytes().replace(str(base).encode(), b"{place}/in")
+
+
 def _spoilt_rows(base: Path, name: str, seed: int) -> Iterator[tuple[str, bytes]]:
     """One row of a file of rows spoilt after the other, or the one object of a file."""
-    text = (base / "run" / name).read_text()
+    text = _read(base, name).decode()
     rows = [json.loads(line) for line in text.splitlines()] if name.endswith("jsonl") else [json.loads(text)]
     spoilt = [spoil_json(row, seed + k, _FILES) for k, row in enumerate(rows)]
     for k in cycle(range(len(rows))):
         what, odd = next(spoilt[k])
         data = [dump(odd if j == k else row) for j, row in enumerate(rows)]
         yield f"{name} row {k}: {what}", b"\n".join(data) + b"\n"
+
+
+def _put_rows(base: Path, name: str, seed: int, rng: random.Random) -> Iterator[tuple[str, Spoil]]:
+    for what, data in _spoilt_rows(base, name, seed):
+        seal = rng.random() < 0.5
+        yield f"{what}{', sealed' * seal}", partial(_put, name=name, data=data, seal=seal)
+
+
+def _put_bytes(base: Path, name: str, seed: int) -> Iterator[tuple[str, Spoil]]:
+    for what, data in spoil_bytes(_read(base, name), seed):
+        yield f"{name}: {what}", partial(_put, name=name, data=data, seal=False)
 
 
 def _spoils(base: Path, seed: int) -> list[Iterator[tuple[str, Spoil]]]:
@@ -189,12 +208,9 @@ def _spoils(base: Path, seed: int) -> list[Iterator[tuple[str, Spoil]]]:
     pairs = [(name, way) for name in places for way in ways]
     random.Random(seed).shuffle(pairs)
     replaced = ((f"{name}: {way}", partial(_replace, name=name, way=way)) for name, way in cycle(pairs))
-    rows = [_spoilt_rows(base, name, seed) for name in ("run.json", "annotations.json", "shards/settings.json")]
-    rows += [_spoilt_rows(base, name, seed) for name in ("shards/manifest.jsonl", "shards/00000.jsonl", "shards/00000.jsonl")]
-    sealed = [((what, partial(_put, name=_STATE[k], data=data, seal=True)) for what, data in one)
-              for k, one in zip((0, 1, 2, 4, 5, 5), rows, strict=True)]  # fmt: skip
-    raw = [((f"{name}: {what}", partial(_put, name=name, data=data, seal=False))
-            for what, data in spoil_bytes((base / "run" / name).read_bytes(), k)) for k, name in enumerate(_STATE)]  # fmt: skip
+    rng = random.Random(seed)
+    sealed = [_put_rows(base, name, seed + k, rng) for k, name in enumerate((*_ROWS, _ROWS[-1]))]
+    raw = [_put_bytes(base, name, k) for k, name in enumerate(_STATE)]
     listed = (
         (f"shards/inputs.txt {name!r:.30}", partial(_put, name="shards/inputs.txt", data=dump(name) + b"\n", seal=True))
         for name in cycle(NAMES)

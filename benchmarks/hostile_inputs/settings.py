@@ -9,9 +9,14 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
 from benchmarks.hostile_inputs.mutations import dump, spoil_bytes, spoil_json
 from benchmarks.hostile_inputs.samples import coco, picture
 from benchmarks.hostile_inputs.sandbox import Case
+
+from annofree.ops.rle import encode_rle
+from annofree.retrieval.archive import Archive, MaskWriter, Member, PseudoMask
 
 __all__ = ["list_cases", "write_training"]
 
@@ -45,11 +50,29 @@ RECIPE: dict[str, Any] = {
     "minutes": 1,
     "tolerance": 1.5,
     "truth": "truth.json",
-    "images": "nowhere",
+    "images": "pictures",
     "models": "tiny",
+    "group_by": "split",
     "run": [{"name": "a", "method": "zip", "policy": {"floor": 0.0}, "expected": {"AP": 33.1}}],
 }
-_LONG = ("steps", "workers", "batch", "side", "sides", "longest", "width", "layers", "channels", "fc")
+ZUTIS: dict[str, Any] = {
+    "archive": "archive",
+    "clip": "tiny-clip-vit",
+    "out": "{place}/out",
+    "steps": 1,
+    "batch": 1,
+    "lr": 1e-3,
+    "encoder_lr": 1e-4,
+    "checkpoint_every": 1,
+    "side": 32,
+    "world": "emoji",
+    "scenes": {"crop": 32, "images": [1, 2]},
+    "network": {"queries": 4, "decoder_layers": 1, "decoder_heads": 4, "decoder_ffn": 16, "mlp_hidden": 16},
+}
+_LONG = (
+    *("steps", "workers", "batch", "side", "sides", "longest", "width", "layers", "channels", "fc"),
+    *("crop", "images", "queries", "decoder_layers", "decoder_heads", "decoder_ffn", "mlp_hidden", "accumulate"),
+)
 """Settings whose huge values are a long or large training, which nobody refuses."""
 
 
@@ -75,14 +98,38 @@ def write_training(place: Path, recipe: bytes, call: Sequence[str]) -> Sequence[
     for name in ("a.png", "b.png"):
         (place / "in/pictures" / name).write_bytes(picture())
     (place / "in/labels.json").write_bytes(dump(coco()))
-    (place / "in/truth.json").write_bytes(dump(coco()))
+    (place / "in/truth.json").write_bytes(dump(_masked(coco())))
+    _write_archive(place / "in/archive")
     (place / "in/recipe.toml").write_bytes(recipe.replace(b"{place}", str(place).encode()))
     return [word.replace("{place}", str(place)) for word in call]
 
 
+def _masked(truth: dict[str, Any]) -> dict[str, Any]:
+    """All objects with a mask, as truths of masks have."""
+    for row in truth["annotations"]:
+        row.setdefault("segmentation", [[3, 3, 8, 3, 8, 8, 3, 8]])
+    return truth
+
+
+def _write_archive(folder: Path) -> None:
+    """One masked picture each of two names."""
+    folder.mkdir()
+    rle = encode_rle(np.pad(np.ones((4, 6), bool), 4))
+    with MaskWriter(folder, {"by": "selfmask", "model": {"tier": "S0"}}) as writer:
+        for name in ("dog", "cat"):
+            PIL.Image.new("RGB", (14, 12), (9, 90, 200)).save(folder / f"{name}.png")
+            writer.add(PseudoMask(f"{name}.png", rle, 0.5))
+    members = {name: (Member(f"{name}.png", 0.3),) for name in ("dog", "cat")}
+    places = {f"{name}.png": str(folder / f"{name}.png") for name in ("dog", "cat")}
+    Archive(("dog", "cat"), members, places, {"k": 1}).write(folder)
+
+
 def _recipe_cases() -> Iterator[Case]:
-    trainings = [("train detector", TRAINING), ("train zutis", TRAINING), ("reproduce", RECIPE)]
-    spoilt = [(name, spoil_json(value, k, ("labels", "images", "out", "truth"))) for k, (name, value) in enumerate(trainings)]
+    trainings = [("train detector", TRAINING), ("train zutis", ZUTIS), ("reproduce", RECIPE)]
+    spoilt = [
+        (name, spoil_json(value, k, ("labels", "images", "out", "truth", "archive", "clip")))
+        for k, (name, value) in enumerate(trainings)
+    ]
     for name, values in cycle(spoilt):
         what, value = next(values)
         if (
@@ -116,7 +163,7 @@ def _score(place: Path, truth: bytes, predictions: bytes, more: Sequence[str]) -
 
 
 def _evaluate_cases() -> Iterator[Case]:
-    truth, found = coco(), coco()
+    truth, found = _masked(coco()), _masked(coco())
     for row in found["annotations"]:
         row["score"] = 0.5
     bare = found["annotations"]

@@ -19,7 +19,7 @@ pytestmark = [
 
 def test_a_sample_of_annotations_is_read_or_refused(tmp_path: Path) -> None:
     suite.warm(tmp_path / "warm")
-    cases = random.Random(1).sample(annotation_files.list_cases(600), 36)
+    cases = random.Random(1).sample(annotation_files.list_cases(600), 26)
     outcomes = suite.run_cases(cases, tmp_path / "cases")
     assert {one.case.name: dict(one.faults) for one in outcomes if one.faults} == {}
     assert len(suite.as_table(outcomes).splitlines()) == 2 + len({case.family for case in cases})
@@ -29,7 +29,7 @@ def test_a_sample_of_annotations_is_read_or_refused(tmp_path: Path) -> None:
 def test_a_sample_of_run_folders_is_read_or_refused(tmp_path: Path) -> None:
     runs.make_base(tmp_path / "base", models=False)
     wanted = ("run: merge", "run: export")
-    cases = [case for case in runs.list_cases(200, tmp_path / "base") if case.family in wanted][:12]
+    cases = [case for case in runs.list_cases(200, tmp_path / "base") if case.family in wanted][:10]
     outcomes = suite.run_cases(cases, tmp_path / "cases")
     assert {one.case.name: dict(one.faults) for one in outcomes if one.faults} == {}
 

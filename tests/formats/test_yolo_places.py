@@ -106,3 +106,10 @@ def test_aliases_of_yaml_are_refused_before_they_grow(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text(f"a0: &a0 [dog]\n{levels}\nnames: *a11\ntrain: images\n")
     with pytest.raises(InputError, match=r"data\.yaml: expected YAML without aliases"):
         read("yolo-det", tmp_path)
+
+
+def test_a_label_file_that_is_read_for_two_pictures_is_told(tmp_path: Path) -> None:
+    lay_out(tmp_path, "train: images", "images/a.jpg", "images/a.png")
+    passed = PassedOver()
+    assert [len(image.things) for image in list_images(read("yolo-det", tmp_path, None, passed))] == [1, 1]
+    assert [one.reason for one in passed.fixed] == ["read again, for a second picture, a.png"] and not passed.left_out

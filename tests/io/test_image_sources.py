@@ -174,3 +174,10 @@ def test_what_follows_the_members_of_a_tar_is_named(
     assert len(list(source.list_ids())) == left
     lines = source.others.format_lines()
     assert (why is None and lines == []) or (len(lines) == 1 and str(why) in lines[0] and "a.tar::byte" in lines[0])
+
+
+@pytest.mark.parametrize("entry", ["\0", "a\0.png", "a\0/b.png"])
+def test_a_list_with_a_path_that_none_can_be_is_refused(entry: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"a.png\n{entry}\n")
+    with pytest.raises(InputError, match=r"expected a path in line 2 of .*list\.txt"):
+        list(Source([tmp_path / "list.txt"]).list_ids())

@@ -106,7 +106,8 @@ def test_killed_at_fifty_moments_it_leaves_the_very_files(tmp_path: Path) -> Non
     said = tmp_path / "said.json"
     command = [
         sys.executable,
-        str(Path(__file__).parents[2] / "benchmarks" / "kills.py"),
+        "-m",
+        "benchmarks.kills",
         "--kills",
         "50",
         "--images",
@@ -114,7 +115,7 @@ def test_killed_at_fifty_moments_it_leaves_the_very_files(tmp_path: Path) -> Non
         "--json",
         str(said),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout
     found = json.loads(said.read_text(encoding="utf-8"))
     assert found["kills"] >= 50 and found["failed"] == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from annofree.errors import InputError
+from annofree.io.regular import require_regular
 from annofree.io.settings_file import check_type
 
 __all__ = ["explain_recipe_errors", "read_fields", "read_tables"]
@@ -18,7 +19,7 @@ def read_fields(path: Path, what: str = "a recipe") -> dict[str, Any]:
     """Return the fields of a recipe; raises InputError for a file that is not there or not TOML."""
     try:
         with explain_recipe_errors(path, what):
-            return tomllib.loads(path.read_text(encoding="utf-8"))
+            return tomllib.loads(require_regular(path).read_text(encoding="utf-8"))
     except OSError as problem:
         raise InputError(f"expected a recipe at {path}, but it cannot be read: {problem.strerror}") from None
 

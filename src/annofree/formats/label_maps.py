@@ -19,6 +19,7 @@ import PIL.Image
 
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder, write_atomic, write_json
+from annofree.io.regular import require_regular
 from annofree.ops.palette import Color, assign_colors
 from annofree.structures import VOID, LabelMap
 
@@ -82,7 +83,7 @@ class ClassList:
         path = folder / CLASSES_FILE
         shape = '{"names": ["background", "dog"], "background": 0, "void": 255}'
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(require_regular(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(
                 f"expected {CLASSES_FILE} beside the label maps in {folder}, which says what their indices mean, "
@@ -192,7 +193,7 @@ def read_indices(path: Path) -> npt.NDArray[np.int32]:
     Raises InputError when there is no such file, when it is damaged, and for color images, which hold no indices.
     """
     try:
-        with path.open("rb") as file:
+        with require_regular(path).open("rb") as file:
             head = file.read(26)
             file.seek(0)
             with PIL.Image.open(file, formats=("PNG",)) as image:

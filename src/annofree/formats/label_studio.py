@@ -14,7 +14,7 @@ from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
 from annofree.formats.passed_over import PassedOver, Place
 from annofree.formats.polygons import fill_to_rle
-from annofree.formats.values import find_image, order_box, read_image_size, read_numbers, read_size
+from annofree.formats.values import find_image, order_box, read_image_size, read_numbers, read_objects, read_size
 from annofree.io.coco_stream import stream_list
 from annofree.io.image_files import SUFFIXES
 from annofree.io.json_stream import write_list
@@ -166,7 +166,7 @@ class _Reading:
 
     def _find_size(self, task: dict[str, Any], name: str, where: Place) -> tuple[int, int]:
         """The size that regions say, cancelled ones too, else that of the task's data, else of the file."""
-        answers = [*(task.get("annotations") or []), *(task.get("predictions") or [])]
+        answers = [*read_objects(task.get("annotations"), "annotations"), *read_objects(task.get("predictions"), "predictions")]
         said = (r for one in answers for r in _list_regions(one) if r.get("original_height") and r.get("original_width"))
         first = next(said, None)
         if first is not None:
@@ -194,14 +194,16 @@ class _Reading:
 
 def _sort_answers(task: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tuple[dict[str, Any], str]]]:
     """The answers of a task that count, the one to take first, and others with the reason why they do not."""
-    annotations = task.get("annotations") or []
+    annotations = read_objects(task.get("annotations"), "annotations")
     cancelled = [(one, "a cancelled annotation") for one in annotations if one.get("was_cancelled")]
-    answers = [one for one in annotations if not one.get("was_cancelled")] if annotations else task.get("predictions") or []
+    answers = [one for one in annotations if not one.get("was_cancelled")]
+    if not annotations:
+        answers = read_objects(task.get("predictions"), "predictions")
     return sorted(answers, key=lambda one: not one.get("ground_truth")), cancelled
 
 
 def _list_regions(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    return [one for one in answer.get("result") or [] if isinstance(one, dict) and one.get("type") not in _NO_REGIONS]
+    return [one for one in read_objects(answer.get("result"), "result") if one.get("type") not in _NO_REGIONS]
 
 
 def _give_labels(regions: list[dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:

@@ -23,7 +23,7 @@ from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
 from annofree.formats.passed_over import PassedOver, Place
 from annofree.formats.polygons import draw_polygon, inset_ring, paste_mask, trace_rings
-from annofree.formats.values import MOST_PIXELS, find_image, read_image_size, read_numbers, read_size
+from annofree.formats.values import MOST_PIXELS, find_image, read_image_size, read_list, read_numbers, read_size
 from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.io.read_json import parse_json
 from annofree.io.text import read_text
@@ -150,7 +150,7 @@ def _image(data: dict[str, Any], place: Path, root: Path, images: Path | None, p
     name = str(folder / PurePosixPath(data["imagePath"].replace("\\", "/")).name)
     size = _find_size(data, name, place, images)
     groups: dict[Any, list[Annotation]] = {}
-    for k, shape in enumerate(data["shapes"]):
+    for k, shape in enumerate(read_list(data["shapes"], "shapes")):
         thing = _thing(shape, size, passed, (place, f"shape {k + 1}"))
         if thing is not None:
             group = shape.get("group_id")
@@ -178,6 +178,8 @@ def _joined(things: Sequence[Annotation]) -> Annotation:
 
 def _thing(shape: dict[str, Any], size: tuple[int, int], passed: PassedOver, where: Place) -> Annotation | None:
     try:
+        if not isinstance(shape, dict):
+            raise ValueError(f"expected a shape as an object, got {shape!r:.60}")
         return _draw(shape, size, passed, where)
     except KeyError as problem:
         passed.refuse(*where, f"a shape that has no {problem}")

@@ -26,7 +26,7 @@ from annofree.formats.round_trip import Fidelity, compare
 from annofree.formats.values import find_image
 from annofree.io.atomic import make_folder
 from annofree.io.files.paths import confine, copy_file
-from annofree.io.files.scratch import open_scratch
+from annofree.io.files.scratch import open_scratch, remove_scratch
 
 __all__ = ["FORMATS", "Format", "Images", "export", "find_format", "read", "read_run"]
 
@@ -150,6 +150,7 @@ def export(
     format, a folder that is not empty, missing images, and names that the format cannot hold; then nothing is written.
     """
     format_ = find_format(name)
+    remove_scratch(out.resolve(), "export")  # of a call that was killed as it was done
     _check(out, images, image_root)
     given = file if isinstance(file, AnnotatedImages) else AnnotatedImages.of(file)
     kept, crowds = _without_crowds(given) if not format_.crowds else (given, 0)

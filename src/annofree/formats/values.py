@@ -18,7 +18,9 @@ __all__ = [
     "normalize_id",
     "order_box",
     "read_image_size",
+    "read_list",
     "read_numbers",
+    "read_objects",
     "read_size",
     "tell_names_apart",
 ]
@@ -48,6 +50,30 @@ def read_numbers(values: Iterable[Any], what: str) -> list[float]:
     if not all(abs(number) < _FARTHEST for number in numbers):  # NaN is not either
         raise ValueError(f"expected finite numbers as {what}, got {_short(values)}")
     return numbers
+
+
+def read_list(value: Any, what: str) -> list[Any]:
+    """Return a list of a file, ``null`` as an empty one; raises ValueError for anything else, such as a text.
+
+    >>> read_list(None, "shapes"), read_list(["a"], "shapes")
+    ([], ['a'])
+    """
+    if value is not None and not isinstance(value, list):
+        raise ValueError(f"expected {what} as a list, got {_short(value)}")
+    return value or []
+
+
+def read_objects(value: Any, what: str) -> list[dict[str, Any]]:
+    """Return a list of objects of a file; raises ValueError where it is none, or holds anything else.
+
+    >>> read_objects([{"id": 1}], "annotations")
+    [{'id': 1}]
+    """
+    objects = read_list(value, what)
+    odd = next((k for k, one in enumerate(objects) if not isinstance(one, dict)), None)
+    if odd is not None:
+        raise ValueError(f"expected {what} as objects, got {_short(objects[odd])} as number {odd + 1}")
+    return objects
 
 
 def _short(values: object) -> str:

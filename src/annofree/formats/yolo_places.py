@@ -49,9 +49,9 @@ class Sources:
             )
         root = self._root(found)
         for image, (folder, entry) in found.items():
-            labels = self._labels(image, folder, entry)
-            self._count(labels)
-            yield _name(image, folder, self.images, root), image, labels
+            labels, name = self._labels(image, folder, entry), _name(image, folder, self.images, root)
+            self._count(labels, name)
+            yield name, image, labels
 
     def _named(self) -> str:
         return ", ".join(f"{split}: {entry}" for split, entry in self._entries()) or "which names no folder"
@@ -108,7 +108,9 @@ class Sources:
             ways.append(image.with_suffix(".txt"))
         return next((place for place in ways if place.is_file()), ways[0])
 
-    def _count(self, labels: Path) -> None:
+    def _count(self, labels: Path, name: str) -> None:
+        if labels in self.used:
+            self.passed.fix(labels, "", f"read again, for a second picture, {name}")
         if labels.is_file():
             self.used.add(labels)
         else:

@@ -19,6 +19,7 @@ from typing import Any
 from annofree.errors import InputError, MissingError
 from annofree.io.atomic import write_json
 from annofree.io.read_json import read_json_object
+from annofree.io.regular import require_regular
 
 __all__ = [
     "BUNDLED",
@@ -53,7 +54,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
+    with require_regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

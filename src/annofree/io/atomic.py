@@ -6,7 +6,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +17,7 @@ from annofree.errors import InputError
 if TYPE_CHECKING:
     import PIL.Image
 
-__all__ = ["make_folder", "name_errors", "write_atomic", "write_jpeg", "write_json"]
+__all__ = ["make_folder", "name_errors", "remove_temporaries", "write_atomic", "write_jpeg", "write_json"]
 
 _IN_RUST = re.compile(r"\(os error (\d+)\)")  # as safetensors has it
 _LONGEST_STEM = 150  # bytes of a name, which with what is put around it have to be 255 at most
@@ -52,6 +52,14 @@ def write_atomic(path: Path, write: Callable[[Path], object], rights: int = 0o64
             raise _find_os_error(problem) or problem  # noqa: B904 -- it is the same one
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path, stems: Iterable[str]) -> None:
+    """Remove what a kill left of the files with these ``stems`` in a folder: temporary ones, not moved yet."""
+    ours = re.compile(rf"\.({'|'.join(map(re.escape, stems))})-[0-9a-f]{{8}}(\.\w+)?")
+    for path in folder.glob(".*"):
+        if ours.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink()
 
 
 @contextmanager

@@ -217,8 +217,10 @@ def _listed(path: Path) -> Iterator[tuple[str, str]]:
     resolved = lru_cache(1024)(os.path.realpath)
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-            for line in lines:
+            for number, line in enumerate(lines, 1):
                 entry = line.rstrip("\r\n")
+                if "\0" in entry:
+                    raise InputError(f"expected a path in line {number} of {path}, got {entry!r:.60}; remove the line")
                 if entry.strip() and not entry.startswith("#"):
                     folder, name = os.path.split(path.parent / entry)
                     yield str(resolved(folder)), name

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
+from annofree.io.regular import require_regular
 
 if TYPE_CHECKING:
     from annofree.formats.annotations import AnnotatedImages
@@ -61,7 +62,7 @@ def _instances(run: Path) -> AnnotatedImages:
 def _model_version(place: Path) -> str:
     """Name method and models, as run.json has them."""
     try:
-        settings: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))["settings"]
+        settings: dict[str, Any] = json.loads(require_regular(place).read_text(encoding="utf-8"))["settings"]
         return f"annofree {settings['methods']['instance']} {settings['variant']} ({settings['models']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "annofree"  # a run that was cut short, or of another version, is still a run

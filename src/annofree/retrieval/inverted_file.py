@@ -12,6 +12,7 @@ import numpy as np
 
 from annofree.errors import InputError, MissingError
 from annofree.io.atomic import write_atomic, write_json
+from annofree.io.regular import require_regular
 from annofree.retrieval.index import Index
 from annofree.retrieval.ranking import Ranking, compute_exact_scores
 from annofree.structures import BoolArray, FloatArray
@@ -69,7 +70,7 @@ def _state(index: Index) -> list[list[Any]]:
 def _fresh(index: Index, path: Path) -> bool:
     about = path.with_suffix(".json")
     try:
-        return path.exists() and bool(json.loads(about.read_text(encoding="utf-8")) == _state(index))
+        return path.exists() and bool(json.loads(require_regular(about).read_text(encoding="utf-8")) == _state(index))
     except (OSError, ValueError):
         return False  # it is made again
 

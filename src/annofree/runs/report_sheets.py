@@ -12,8 +12,6 @@ import numpy as np
 import PIL.Image
 
 from annofree.errors import InputError
-from annofree.formats.annotations import list_images
-from annofree.formats.coco import CocoFile
 from annofree.ops.palette import Color, assign_colors
 from annofree.ops.rle import decode_rle
 from annofree.render.contact_sheet import Thumbnail, draw_contact_sheet
@@ -21,6 +19,7 @@ from annofree.render.page_images import Opener, open_overlay, save_jpeg
 from annofree.runs.store.counts import ClassCount, Crop
 from annofree.runs.store.summary import RunSummary
 from annofree.structures import Image
+from annofree.structures.coco_rows import encode_segmentation
 
 __all__ = ["SheetFiles"]
 
@@ -93,7 +92,5 @@ def _mask(drawn: Any, size: tuple[int, int]) -> PIL.Image.Image | None:
     """A mask as COCO has it, 255 inside; None without one."""
     if drawn is None:
         return None
-    row = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "segmentation": drawn}
-    image = {"id": 1, "file_name": "", "height": size[0], "width": size[1]}
-    rle = list_images(CocoFile([image], [{"id": 1, "name": ""}], [row]))[0].things[0].rle
+    rle = encode_segmentation(drawn, size)
     return None if rle is None else PIL.Image.fromarray(decode_rle(rle)).convert("L")

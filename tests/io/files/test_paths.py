@@ -12,7 +12,7 @@ import pytest
 
 from annofree.errors import InputError
 from annofree.formats.registry import export, read
-from annofree.io.atomic import write_atomic
+from annofree.io.atomic import remove_temporaries, write_atomic
 from annofree.io.files.paths import confine, confine_name, copy_file, explain_os_error
 from annofree.io.files.scratch import open_scratch
 
@@ -95,11 +95,38 @@ def test_what_a_kill_left_is_removed_by_the_next_call_and_what_is_at_work_is_not
     (left / "lock").touch()
     mine = tmp_path / ".export-o[u]t-notes"
     mine.mkdir()
+    (tmp_path / ".export-o[u]t-abcd5678").mkdir()  # killed before it had its lock, or when it had none any more
+    own = tmp_path / ".export-o[u]t-pictures"
+    (own / "new").mkdir(parents=True)
+    (own / "a.jpg").touch()
     with open_scratch(out, "export") as first:
         assert not left.exists() and mine.exists()
         with open_scratch(out, "export") as second:
             assert first.exists() and second.exists() and first != second
-    assert [path.name for path in tmp_path.iterdir()] == [mine.name]
+    assert {path.name for path in tmp_path.iterdir()} == {mine.name, own.name}
+
+
+def test_what_a_kill_left_is_removed_when_the_export_was_done_before_it(tmp_path: Path) -> None:
+    file = read("coco", coco(tmp_path, "a.jpg"))
+    export(file, "coco", tmp_path / "out")
+    left = tmp_path / ".export-out-abcd1234"
+    left.mkdir()
+    (left / "lock").touch()
+    with pytest.raises(InputError, match="has something in it"):
+        export(file, "coco", tmp_path / "out")
+    assert not left.exists()
+
+
+def test_temporary_files_of_a_training_are_removed_and_no_others(tmp_path: Path) -> None:
+    for name in (
+        ".checkpoint-0123abcd.pt",
+        ".card-0123abcd.json",
+        ".mine-0123abcd.pt",
+        ".checkpoint-notes.pt",
+    ):
+        (tmp_path / name).touch()
+    remove_temporaries(tmp_path, ("checkpoint", "card"))
+    assert {path.name for path in tmp_path.iterdir()} == {".mine-0123abcd.pt", ".checkpoint-notes.pt"}
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from annofree.errors import InputError
 from annofree.io.files.lock import hold_lock
 
-__all__ = ["open_scratch"]
+__all__ = ["open_scratch", "remove_scratch"]
+
+_WITHIN = {"lock", "new"}
 
 
 @contextmanager
@@ -21,16 +23,26 @@ def open_scratch(out: Path, kind: str) -> Iterator[Path]:
     Those of killed calls of the same ``kind`` for the same ``out`` are removed first; one that is at work holds the lock in its
     own.  Raises OSError where there cannot be one.
     """
-    prefix = f".{kind}-{out.name[:100]}-"
-    for left in out.parent.glob(f"{_escape(prefix)}????????"):
-        if left.is_dir() and not left.is_symlink() and (left / "lock").is_file():
-            _remove_left(left)
+    remove_scratch(out, kind)
+    prefix = _name_prefix(out, kind)
     with (
         tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent, ignore_cleanup_errors=True) as name,
         hold_lock(Path(name, "lock"), f"expected {name} for this call alone"),
     ):
         (Path(name) / "new").mkdir()
         yield Path(name) / "new"
+
+
+def remove_scratch(out: Path, kind: str) -> None:
+    """Remove the folders of killed calls of this ``kind`` for this ``out``, known by what is in them."""
+    for left in out.parent.glob(f"{_escape(_name_prefix(out, kind))}????????"):
+        with suppress(OSError):  # it is gone, or somebody else's
+            if left.is_dir() and not left.is_symlink() and {path.name for path in left.iterdir()} <= _WITHIN:
+                _remove_left(left)
+
+
+def _name_prefix(out: Path, kind: str) -> str:
+    return f".{kind}-{out.name[:100]}-"
 
 
 def _remove_left(folder: Path) -> None:

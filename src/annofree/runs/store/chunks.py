@@ -266,7 +266,8 @@ class Chunks:
     def _lines(self) -> Iterator[dict[str, Any]]:
         path = self.folder / "manifest.jsonl"
         with explain_damage(path, self.out):
-            for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:  # what follows the last break is torn
+            text = require_regular(path).read_bytes() if path.exists() else b""
+            for line in text.split(b"\n")[:-1]:  # what follows the last break is torn
                 held = json.loads(line)
                 if not isinstance(held, dict):
                     raise ValueError(f"expected an object in each line, got {held!r}")

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from annofree.io.atomic import make_folder
+from annofree.io.atomic import make_folder, remove_temporaries
 from annofree.io.files.lock import hold_lock
 from annofree.training.engine.checkpoint import (
     CHECKPOINT,
@@ -38,6 +38,9 @@ from annofree.training.engine.distributed import DistributedContext
 from annofree.training.engine.state import Losses, TrainConfig, TrainState
 
 __all__ = ["TrainCallbacks", "TrainConfig", "TrainResult", "train"]
+
+_WRITTEN = ("checkpoint", "model", "card", "config", "detector", "training", "log", "curves")
+"""Stems of the files that a training and its calls write to its folder."""
 
 T = TypeVar("T")
 
@@ -120,6 +123,8 @@ def train(
     make_folder(folder)
     taken = f"expected one training at a time in {folder}, and another is at work; wait for it"
     with hold_lock(folder / "lock", taken) if ranks.first else nullcontext():
+        if ranks.first:
+            remove_temporaries(folder, _WRITTEN)
         learner, settings = TrainState(model, optimizer, losses_of, course, ranks), {**course.to_settings(), **(about or {})}
         learner.load(restore_state(folder / CHECKPOINT, settings, ranks.device))
         diary = _TrainLogger(folder, learner, watch)

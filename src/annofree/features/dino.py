@@ -26,7 +26,7 @@ from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.features.preprocessing import map_by_size, preprocess_image
 from annofree.features.towers.positions import PositionRule, resize_positions
 from annofree.hub.cards import PICKLES, Card
-from annofree.io.model_config import read_model_config
+from annofree.io.read_json import read_model_config
 from annofree.io.tensors import refuse_nan
 from annofree.ops.grids import fit_size
 from annofree.structures import FeatureMap, Image

@@ -24,7 +24,7 @@ from annofree.features.decoders.two_way import ImageSide, TwoWayDecoder
 from annofree.features.sam_inputs import Fit, Frame, Prompts
 from annofree.features.transformers_folder import load_folder
 from annofree.hub.cards import Card
-from annofree.io.model_config import read_model_config
+from annofree.io.read_json import read_model_config
 from annofree.ops.linear import replace_linear_layers
 from annofree.protocols import Embedding, PromptedMasks
 from annofree.structures import Image

@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as vision
 
 from annofree.errors import InputError
 from annofree.features.preprocessing import preprocess_image
-from annofree.io.model_config import read_model_config
+from annofree.io.read_json import read_model_config
 from annofree.structures import Image
 
 __all__ = ["Fit", "Frame", "Prompts"]

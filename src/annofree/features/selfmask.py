@@ -22,7 +22,7 @@ from annofree.features.preprocessing import map_by_size, preprocess_image
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork
 from annofree.hub.cards import Card, hash_file
 from annofree.io.atomic import write_json
-from annofree.io.model_config import read_model_config
+from annofree.io.read_json import read_model_config
 from annofree.io.tensors import refuse_nan, write_half
 from annofree.ops.grids import fit_size, resize_maps
 from annofree.structures import Image

@@ -19,7 +19,7 @@ from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.features.clip_network import DTYPES, LoadedClip
 from annofree.features.towers.transformers_vit import SiglipTower, TipsTower
 from annofree.features.transformers_folder import load_folder
-from annofree.io.model_config import read_model_config
+from annofree.io.read_json import read_model_config
 from annofree.ops.linear import replace_linear_layers
 
 __all__ = ["PaddedTokenizer", "find_family", "load_transformers_clip"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from annofree.errors import InputError
-from annofree.io.files.regular import require_regular
+from annofree.io.regular import require_regular
 
 if TYPE_CHECKING:
     from annofree.structures import Vocabulary

@@ -10,9 +10,9 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.files.checksums import take_checksum
-from annofree.io.files.regular import require_regular
+from annofree.io.regular import require_regular
 
-__all__ = ["parse_json", "read_json_object", "read_own_json"]
+__all__ = ["parse_json", "read_json_object", "read_model_config", "read_own_json"]
 
 
 def parse_json(text: str, *keys: str) -> Any:
@@ -62,3 +62,11 @@ def read_own_json(path: Path, what: str, remedy: str) -> dict[str, Any]:
         raise InputError(f"expected {what} in {path}, but it cannot be read: {problem.strerror}; {remedy}") from None
     except ValueError as problem:
         raise InputError(f"expected {what} in {path}, but it is damaged: {problem}; {remedy}") from None
+
+
+def read_model_config(path: Path) -> dict[str, Any]:
+    """Read the JSON that a folder of a model has beside its weights; raises InputError when it is not one."""
+    try:
+        return read_json_object(path)
+    except (OSError, ValueError) as problem:
+        raise InputError(f"expected JSON in {path}, but it cannot be read: {problem}; fetch the model again") from None

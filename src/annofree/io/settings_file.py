@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annofree.errors import InputError, build_unknown_error
-from annofree.io.files.regular import require_regular
+from annofree.io.regular import require_regular
 
 __all__ = ["check_fields", "check_names", "check_type", "check_values", "read_toml"]
 

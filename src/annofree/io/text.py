@@ -14,7 +14,7 @@ from typing import TextIO
 from urllib.parse import unquote_to_bytes
 
 from annofree.errors import InputError
-from annofree.io.files.regular import require_regular
+from annofree.io.regular import require_regular
 
 __all__ = [
     "clean_text",

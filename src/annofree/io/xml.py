@@ -10,7 +10,7 @@ from pathlib import Path
 
 from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
-from annofree.io.files.regular import require_regular
+from annofree.io.regular import require_regular
 from annofree.io.text import find_xml_encoding
 
 __all__ = ["add_element", "read_xml", "stream_xml", "write_xml", "write_xml_stream"]

@@ -25,9 +25,9 @@ from annofree.errors import InputError
 from annofree.io.atomic import make_folder, name_errors, write_json
 from annofree.io.files.checksums import add_checksum, take_checksum
 from annofree.io.files.lock import acquire_lock
-from annofree.io.files.regular import require_regular
 from annofree.io.image_sources import read_place
 from annofree.io.read_json import read_json_object, read_own_json
+from annofree.io.regular import require_regular
 from annofree.structures import RLE, Image
 
 __all__ = ["Archive", "MaskWriter", "Member", "PseudoMask", "read_masks"]

@@ -24,9 +24,9 @@ from annofree.errors import ImageError, InputError
 from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.io.files.checksums import add_checksum
 from annofree.io.files.lock import hold_lock
-from annofree.io.files.regular import require_regular
 from annofree.io.image_sources import Source, read_images
 from annofree.io.images import silence_pillow
+from annofree.io.regular import require_regular
 from annofree.io.settings_diff import find_first_change, list_differences
 from annofree.retrieval.index import FORMAT, name_embeddings, name_ids, read_manifest
 from annofree.retrieval.index_checks import explain_damage, read_held, write_checksums

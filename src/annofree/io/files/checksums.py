@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from annofree.io.files.regular import require_regular
+from annofree.io.regular import require_regular
 
 __all__ = ["add_checksum", "is_unchanged", "measure_file", "take_checksum"]
 

@@ -30,7 +30,7 @@ from annofree.io.atomic import write_atomic
 from annofree.io.files.checksums import add_checksum, measure_file, take_checksum
 from annofree.io.files.lock import hold_lock
 from annofree.io.files.paths import confine
-from annofree.io.files.regular import require_regular
+from annofree.io.regular import require_regular
 from annofree.io.settings_diff import find_first_change
 from annofree.runs.store.checks import Chunk, check_row, check_settings, explain_damage, read_chunk
 from annofree.runs.store.clearing import CLEARED, clear_run, clear_state, refuse_foreign

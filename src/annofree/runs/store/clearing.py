@@ -14,7 +14,7 @@ from pathlib import Path
 
 from annofree.errors import InputError
 from annofree.io.files.paths import confine
-from annofree.io.files.regular import require_regular
+from annofree.io.regular import require_regular
 from annofree.runs.store.names import ResultNames
 
 __all__ = ["CLEARED", "FINALS", "clear_run", "clear_state", "refuse_foreign"]

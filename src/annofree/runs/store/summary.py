@@ -10,8 +10,8 @@ from typing import Any
 
 from annofree.errors import InputError
 from annofree.io.coco_stream import stream_coco
-from annofree.io.files.regular import require_regular
 from annofree.io.read_json import read_own_json
+from annofree.io.regular import require_regular
 from annofree.runs.store.clearing import FINALS
 from annofree.runs.store.counts import BINS, ClassCount, Crop, ImageCount
 from annofree.runs.store.finals import require_unchanged

@@ -25,7 +25,7 @@ from annofree.features.dino import Dino
 from annofree.features.selfmask import save_selfmask
 from annofree.features.selfmask_network import SelfMaskConfig, SelfMaskNetwork
 from annofree.hub.cards import Card, hash_file
-from annofree.io.model_config import read_model_config
+from annofree.io.read_json import read_model_config
 from annofree.ops.rle import decode_rle, encode_rle
 from annofree.retrieval.archive import MaskWriter, PseudoMask
 from annofree.structures import Image

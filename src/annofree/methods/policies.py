@@ -55,7 +55,7 @@ def resolve_policy(preset: str, method: str, changes: Mapping[str, Any] | None =
     if isinstance(own.get("calibration"), Mapping):
         own["calibration"] = Calibration(**own["calibration"])
     naming = Naming(own.pop("scale"))
-    return OutputPolicy(**{"name_errors": naming, **own})
+    return OutputPolicy(**{"naming": naming, **own})
 
 
 def build_answering(

@@ -73,7 +73,7 @@ def read_calibration(preset: str, method: str) -> dict[str, Any]:
 
     table = read_policy(preset, method)
     fitted = table.get("calibration")
-    return {"name_errors": Naming(table["scale"]), "calibration": None if fitted is None else Calibration(**fitted)}
+    return {"naming": Naming(table["scale"]), "calibration": None if fitted is None else Calibration(**fitted)}
 
 
 @cache

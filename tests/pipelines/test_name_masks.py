@@ -56,7 +56,7 @@ def foreign(tmp_path: Path) -> Path:
     for scene in SCENES:
         id_ = file.add_image(named(scene), scene.image.size)
         count = len(scene.masks)
-        found = Detections.from_masks(scene.masks, [0] * count, np.linspace(0.9, 0.5, count), ["thing"])
+        found = Detections.from_masks(scene.masks, [0] * count, np.linspace(0.9, 0.5, count).tolist(), ["thing"])
         file.add_annotations(found.to_coco(id_, [7]))
     file.write(tmp_path / "theirs.json")
     return tmp_path / "theirs.json"

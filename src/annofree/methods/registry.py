@@ -321,8 +321,8 @@ def _at_place(method: str, variant: str, known: Mapping[str, Entry]) -> Entry:
         return Entry(partial(_named_masks, place), _NAMED, needs, stored=True)
     if method and (place.is_dir() or method != place.name):
         raise InputError(
-            "expected a method's name, or a folder with detector.json as `annofree train detector` writes it, or a run or a COCO "
-            f"file whose masks are named, got {method}"
+            "expected a method's name, or a folder with detector.json as `annofree train detector` writes it, or a run or a "
+            f"COCO file whose masks are named, got {method}"
         )
     raise build_unknown_error("method", method, known)
 

@@ -7,7 +7,7 @@ N masks, K names, D embedding, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -23,10 +23,9 @@ from annofree.detections.verification import Naming, pick_best_rows
 from annofree.errors import InputError
 from annofree.methods.class_agnostic.stored_masks import ImageMasks, StoredMasks
 from annofree.methods.variants import choose_settings
-from annofree.ops.boxes import compute_tight_boxes
-from annofree.ops.rle import compute_rle_boxes, decode_rles, encode_rles
+from annofree.ops.rle import compute_rle_areas, compute_rle_boxes, decode_rles, encode_rles
 from annofree.protocols import Embedding, Masker, VisionLanguage
-from annofree.structures import RLE, BoolArray, Classes, Detections, Image, Vocabulary
+from annofree.structures import RLE, Classes, Detections, Image, Vocabulary
 
 __all__ = ["VARIANTS", "NamedMasks", "NamedMasksEncoding", "NamedMasksSettings"]
 
@@ -132,27 +131,28 @@ class NamedMasks:
         return found
 
     def _encode(self, image: Image, stored: ImageMasks, embedding: Embedding | None) -> NamedMasksEncoding:
-        masks, scores = decode_rles(stored.rles, stored.size), np.array(stored.scores, np.float32)
-        masks, scores = masks[masks.any((1, 2))], scores[masks.any((1, 2))]
-        if embedding is not None and len(masks):
-            masks = self._refine(masks, embedding)
-        counts = tuple(rle["counts"].decode("ascii") for rle in encode_rles(masks))
-        return NamedMasksEncoding(image.size, counts, torch.from_numpy(scores), self._look(image, masks))
+        filled = np.flatnonzero(compute_rle_areas(stored.rles) > 0) if stored.counts else np.zeros(0, np.int64)
+        rles, scores = [stored.rles[k] for k in filled], np.array(stored.scores, np.float32)[filled]
+        if embedding is not None:
+            rles = [drawn for some in _group(rles) for drawn in self._refine(some, image.size, embedding)]
+        counts = tuple(rle["counts"].decode("ascii") for rle in rles)
+        return NamedMasksEncoding(image.size, counts, torch.from_numpy(scores), self._look(image, rles))
 
-    def _refine(self, masks: BoolArray, embedding: Embedding) -> BoolArray:
-        """Each mask (N, H, W) as SAM draws it; one of which SAM draws nothing stays as it was."""
+    def _refine(self, rles: Sequence[RLE], size: tuple[int, int], embedding: Embedding) -> list[RLE]:
+        """Each mask as SAM draws it; one of which SAM draws nothing stays as it was."""
         assert self.sam is not None  # noqa: S101 -- who has embeddings has a SAM
-        boxes, how = compute_tight_boxes(masks), _STEPS[self.settings.refine]
-        groups = (boxes[start : start + _AT_ONCE] for start in range(0, len(boxes), _AT_ONCE))
-        drawn = np.concatenate([draw_masks(self.sam, embedding, some, how, "box+point")[0] for some in groups])
-        filled = np.asarray(drawn.any((1, 2)))
-        return np.where(filled[:, None, None], drawn, masks)
+        how = _STEPS[self.settings.refine]
+        drawn, _ = draw_masks(self.sam, embedding, compute_rle_boxes(rles), how, "box+point")
+        again = encode_rles(drawn)
+        return [new if area else old for new, old, area in zip(again, rles, compute_rle_areas(again), strict=True)]
 
-    def _look(self, image: Image, masks: BoolArray) -> Tensor:
-        """What CLIP sees of each mask, (N, D)."""
+    def _look(self, image: Image, rles: Sequence[RLE]) -> Tensor:
+        """What CLIP sees of each mask, (N, D); of masks, some are decoded at a time."""
+        if not rles:
+            return torch.zeros(0, self.clip.dimension)
         if self.settings.look == "masked":
-            return encode_cut_outs(self.clip, image, masks)
-        return self.clip.encode_crops(image, compute_tight_boxes(masks), pooled=self.settings.look == "pooled").cpu()
+            return torch.cat([encode_cut_outs(self.clip, image, decode_rles(some, image.size)) for some in _group(rles)])
+        return self.clip.encode_crops(image, compute_rle_boxes(rles), pooled=self.settings.look == "pooled").cpu()
 
     def instances(self, image: Image | NamedMasksEncoding, classes: Classes) -> Detections:
         """Each mask under its likeliest name, those that a negative wins left out; the highest score first."""
@@ -177,3 +177,7 @@ class NamedMasks:
         ids, boxes = pick_best_rows(shares), compute_rle_boxes(rles)
         found = Detections(encoding.size, rows.names, ids, scores.astype(np.float32).clip(0, 1), boxes, rles)
         return found[np.argsort(-found.scores, kind="stable")]
+
+
+def _group(rles: Sequence[RLE]) -> Iterator[Sequence[RLE]]:
+    return (rles[start : start + _AT_ONCE] for start in range(0, len(rles), _AT_ONCE))

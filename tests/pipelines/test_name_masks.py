@@ -21,7 +21,7 @@ from annofree.methods.components import Models
 from annofree.pipelines.plan import Plan
 from annofree.structures import Detections, Image
 from annofree.testing.fakes import FakeClip, FakeDino, FakeSam
-from annofree.testing.paper_world import NAMES, PaperScene, draw_paper_scenes
+from annofree.testing.paper_world import COLORS, NAMES, PaperScene, draw_paper_scenes
 
 ALL = ", ".join(NAMES)
 SCENES = [scene for scene in draw_paper_scenes() if min(scene.image.size) > 8]
@@ -217,3 +217,21 @@ def test_stored_masks_are_a_method_like_any_other(foreign: Path, tmp_path: Path)
     plain = Plan(("instance",), str(place), "default", "tiny", "found", "cpu")
     assert {card.name for card in plain.list_cards()} == {"tiny-clip"}
     assert "settings" not in plain.resume_key()
+
+
+def test_more_masks_than_are_decoded_at_once_keep_their_order(tmp_path: Path) -> None:
+    file, pixels = CocoFile.with_categories({1: "thing"}), np.full((16, 600, 3), 128, np.uint8)
+    image = file.add_image("wide.png", (16, 600))
+    colors = [COLORS[NAMES[k % 3]][0] for k in range(70)]
+    for k, color in enumerate(colors):
+        pixels[:8, 8 * k : 8 * k + 8] = color
+        mask = np.zeros((1, 16, 600), bool)
+        mask[0, :8, 8 * k : 8 * k + 8] = True
+        file.add_annotations(Detections.from_masks(mask, [0], [1 - k / 100], ["thing"]).to_coco(image, [1]))
+    file.write(tmp_path / "many.json")
+    settings = NamedMasksSettings(look="masked", score="own", refine="box")
+    found = NamedMasks(FakeClip(), StoredMasks(tmp_path / "many.json"), settings, FakeSam()).instances(
+        Image(pixels, "wide.png"), ALL
+    )
+    assert found.labels.tolist() == [NAMES[k % 3] for k in range(70)]
+    assert found.boxes[:, 0].tolist() == [8.0 * k for k in range(70)]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from annofree.pipelines.export import export
     from annofree.pipelines.mask_archive import mask_archive
     from annofree.pipelines.merge import merge
+    from annofree.pipelines.name_masks import name_masks
     from annofree.pipelines.relabel import relabel
     from annofree.pipelines.report import report
     from annofree.pipelines.retrieve import retrieve
@@ -69,6 +70,7 @@ __all__ = [
     "load",
     "mask_archive",
     "merge",
+    "name_masks",
     "pseudo_label",
     "pull_models",
     "read_image",
@@ -121,6 +123,7 @@ _HOMES = {
     "annofree.pipelines.export": ("export",),
     "annofree.pipelines.mask_archive": ("mask_archive",),
     "annofree.pipelines.merge": ("merge",),
+    "annofree.pipelines.name_masks": ("name_masks",),
     "annofree.pipelines.relabel": ("relabel",),
     "annofree.pipelines.report": ("report",),
     "annofree.pipelines.retrieve": ("retrieve",),

@@ -36,3 +36,17 @@ def test_names_are_asked_for_where_they_are_needed(cli: Cli, tmp_path: Path) -> 
         annofree.segment(SCENE, models="tiny")
     both = cli("segment", SCENE, "--method", "maskcut", "--classes", "a, b", "--models", "tiny", "--out", tmp_path / "out")
     assert both.code == 2 and "expected one name, such as object" in both.err
+
+
+def test_masks_without_names_are_named(cli: Cli, tmp_path: Path) -> None:
+    cut, out, review = tmp_path / "cut", tmp_path / "out", tmp_path / "review"
+    assert cli("segment", SCENE, "--models", "tiny", "--method", "discovery", "--device", "cpu", "--out", cut).code == 0
+    command = ["name", cut, "--classes", "orange, elephant", "--models", "tiny", "--device", "cpu", "--policy", "all"]
+    said = cli(*command, "--refine", "box", "--out", out, "--json")
+    assert said.code == 0 and json.loads(said.out)["instances"] == 1
+    held = json.loads((out / "run.json").read_text())
+    assert [model["name"] for model in held["provenance"]["models"]] == ["tiny-clip", "tiny-sam", "tiny-dino"]
+    assert held["settings"]["settings"] == {"look": "box", "score": "geometric"} and held["settings"]["variant"] == "box"
+    assert cli("export", out, "--format", "voc", "--out", tmp_path / "voc").code == 0
+    refused = cli("review", out, "--look", "flip", "--out", review)
+    assert refused.code == 2 and "stored masks" in refused.err

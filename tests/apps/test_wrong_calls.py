@@ -21,6 +21,7 @@ HEAVY = ("torch", "transformers", "open_clip", "timm", "torchvision")
 WRONG: dict[str, tuple[str, ...]] = {
     "segment": ("MISSING", "EMPTY", "EMPTY --classes dog --limit 0", "EMPTY --classes-file MISSING"),
     "relabel": ("",),
+    "name": ("", "MISSING --classes dog", "EMPTY --classes dog", "RUN --classes dog", "RUN --classes dog --images EMPTY"),
     "merge": ("MISSING --out OUT", "EMPTY --out OUT", "https://a.b/run --out OUT"),
     "evaluate": ("--truth MISSING", "--truth MISSING --predictions MISSING", "--truth NAMES --task x"),
     "reproduce": ("MISSING", "EMPTY", "https://a.b/zip.toml", "NAMES", "NAMES --limit 0"),

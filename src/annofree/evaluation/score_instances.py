@@ -15,7 +15,7 @@ from annofree.evaluation.metrics.errors import find_mistakes
 from annofree.evaluation.metrics.instance import Counted, InstanceScores, count_instances
 from annofree.evaluation.metrics.limits import list_limits
 from annofree.evaluation.metrics.oracles import OracleSplit, evaluate_oracles
-from annofree.evaluation.metrics.predictions import list_predicted_images, load_predictions, match_predictions
+from annofree.evaluation.metrics.predictions import View, list_predicted_images, load_predictions, match_predictions
 from annofree.evaluation.metrics.shapes import IouType
 from annofree.evaluation.metrics.truth import check_run_lengths, check_truth
 from annofree.evaluation.predict_instances import Score, score_predictions
@@ -112,17 +112,19 @@ class InstanceEvaluation:
         return {**self.rules.to_json_dict(), **self.about, "scores": scores}
 
 
-def read_predictions(path: Path, truth: GroundTruth) -> tuple[Rows, Coverage]:
+def read_predictions(path: Path, truth: GroundTruth, view: View = "class-aware") -> tuple[Rows, Coverage]:
     """Read predictions, matched to the ground truth's images and classes, and how many images have any.
 
+    The class-agnostic view takes all, whatever they are called.
     Raises InputError for a file that holds no predictions, or those of other images.
     """
     file, known = load_predictions(path), truth.known
     images, classes = ({row["id"] for row in part} for part in (known.images, known.categories))
-    rows = match_predictions(truth.whole, file, as_in_file=True)
+    rows = match_predictions(truth.whole, file, view, as_in_file=True)
     for number, row in enumerate(rows):
         check_run_lengths(row, f"prediction {number} of {path}")
-    found = [row for row in rows if row["image_id"] in images and row["category_id"] in classes]
+    anything = view == "class-agnostic"
+    found = [row for row in rows if row["image_id"] in images and (anything or row["category_id"] in classes)]
     return found, measure_coverage(known, found, list_predicted_images(truth.whole, file))
 
 

@@ -6,6 +6,7 @@ A ``CocoFile`` is the hub that every reader gives and every writer takes; this i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "build_not_listed_error",
     "list_images",
     "list_names",
+    "name_image",
     "order_for_painting",
     "read_annotation",
 ]
@@ -129,12 +131,24 @@ def list_images(file: CocoFile) -> list[AnnotatedImage]:
     """
     names = {category["id"]: str(category["name"]) for category in file.categories}
     sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in file.images}
+    files = {image["id"]: str(image["file_name"]) for image in file.images}
     things: dict[Any, list[Annotation]] = {id_: [] for id_ in sizes}
     for row in file.annotations:
         if row["image_id"] not in sizes:
             raise build_not_listed_error(row, "image")
-        things[row["image_id"]].append(read_annotation(row, names, sizes[row["image_id"]]))
+        id_ = row["image_id"]
+        with name_image(files[id_]):
+            things[id_].append(read_annotation(row, names, sizes[id_]))
     return [AnnotatedImage(str(i["file_name"]), sizes[i["id"]], tuple(things[i["id"]]), i) for i in file.images]
+
+
+@contextmanager
+def name_image(name: str) -> Iterator[None]:
+    """Say of which image it is that an annotation cannot be read."""
+    try:
+        yield
+    except InputError as problem:
+        raise InputError(f"image {name}: {problem}") from None
 
 
 def build_not_listed_error(row: Mapping[str, Any], what: str) -> InputError:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
-from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, build_not_listed_error, read_annotation
+from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, build_not_listed_error, name_image, read_annotation
 from annofree.formats.coco import CocoFile
 from annofree.formats.passed_over import PassedOver, Place
 from annofree.formats.values import (
@@ -61,9 +61,10 @@ def _each(path: Path, categories: list[dict[str, Any]]) -> Iterator[AnnotatedIma
     row = next(annotations, None)
     for image in _rows(path, "images"):
         size, things = (int(image["height"]), int(image["width"])), []
-        while row is not None and row["image_id"] == image["id"]:
-            things.append(read_annotation(row, names, size))
-            row = next(annotations, None)
+        with name_image(str(image["file_name"])):
+            while row is not None and row["image_id"] == image["id"]:
+                things.append(read_annotation(row, names, size))
+                row = next(annotations, None)
         yield AnnotatedImage(str(image["file_name"]), size, tuple(things), image)
     if row is not None:
         raise build_not_listed_error(row, "image")

@@ -2,13 +2,15 @@
 
 Nothing heavy is imported until a method is built, so that a wrong name is refused at once.  Other packages add methods through
 the entry-point group ``annofree.methods``, each an ``Entry`` or a function of models and settings; a name taken twice is an
-error.  The folder of a detector that was trained is a method, too.
+error.  The folder of a detector that was trained is a method, too, and so are stored masks, of a run or in a COCO file: they
+are named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.hub.presets import Role
-from annofree.methods.tuning import read_calibration
+from annofree.methods.tuning import read_calibration, read_policy
 
 if TYPE_CHECKING:
     from annofree.hub.cards import Card
@@ -35,6 +37,7 @@ __all__ = [
     "is_class_agnostic",
     "list_methods",
     "resolve_method_name",
+    "split_methods",
 ]
 
 Task = Literal["instance", "semantic"]
@@ -98,6 +101,8 @@ class Entry:
     cards: tuple[Card, ...] = ()
     # whether it finds things without names, so that no class need be asked for
     class_agnostic: bool = False
+    # whether what it finds was stored before, and so does not follow an image that is changed
+    stored: bool = False
 
     def list_roles(self, objectness: str) -> tuple[Role, ...]:
         """The roles of the models it needs, those of a source of objectness among them where it takes one."""
@@ -176,12 +181,25 @@ def _discovery(models: Models, settings: Any) -> Any:
     return Discovery(models.dino, settings)
 
 
+def _named_masks(place: Path, models: Models, settings: Any) -> Any:
+    """Names for the masks of a place, which compete by the scale of the preset unless the settings have another."""
+    from annofree.detections.verification import Naming
+    from annofree.methods.class_agnostic.named_masks import NamedMasks
+    from annofree.methods.class_agnostic.stored_masks import StoredMasks
+
+    scale = read_policy(models.preset.name, "named_masks")["scale"]
+    settings = replace(settings, naming=settings.naming or Naming(scale))
+    sam = None if settings.refine == "none" else models.sam
+    return NamedMasks(models.clip, StoredMasks(place), settings, sam)
+
+
 def _variants(method: str, *names: str) -> Variants:
     return Variants(f"annofree.methods.{method}", *names)
 
 
 _BOTH: tuple[Task, ...] = ("instance", "semantic")
 _DETECTOR = _variants("detector", "default", "all", "apart")
+_NAMED = _variants("class_agnostic.named_masks", "default", "box", "box+point")
 
 METHODS: dict[str, Entry] = {
     "zip": Entry(_zip, _variants("zip", "default", "paper", "official")),
@@ -250,12 +268,12 @@ def resolve_method_name(method: str) -> str:
 
 
 def find_method(method: str, variant: str = "default") -> Entry:
-    """Return the entry of a method, by its name or the folder of a detector, that has a variant.
+    """Return the entry of a method, by its name, the folder of a detector or the place of stored masks, that has a variant.
 
     Raises InputError that names the nearest known ones.
     """
     known, name = _registered(), resolve_method_name(method)
-    entry = known[name] if name in known else _trained(method, known)
+    entry = known[name] if name in known else _at_place(method, variant, known)
     if entry.variants and variant not in entry.variants:
         raise build_unknown_error(f"variant of {method}", variant, entry.variants)
     return entry
@@ -267,7 +285,17 @@ def is_class_agnostic(method: str | None) -> bool:
     >>> is_class_agnostic("maskcut"), is_class_agnostic("zip"), is_class_agnostic(None)
     (True, False, False)
     """
-    return method is not None and all(find_method(name.strip()).class_agnostic for name in method.split("+"))
+    return method is not None and all(find_method(name).class_agnostic for name in split_methods(method))
+
+
+def split_methods(method: str) -> list[str]:
+    """The methods that are joined by +; a place that is there is one, whatever its name.
+
+    >>> split_methods("zip + clip-diy")
+    ['zip', 'clip_diy']
+    """
+    parts = [method] if Path(method).exists() else method.split("+")
+    return [resolve_method_name(part.strip()) for part in parts]
 
 
 def _registered() -> dict[str, Entry]:
@@ -281,15 +309,26 @@ def _registered() -> dict[str, Entry]:
     return known
 
 
-def _trained(method: str, known: Mapping[str, Entry]) -> Entry:
-    """The entry of the detector in a folder, which needs no other model; refuses what is neither folder nor name."""
-    folder = Path(method)
-    if not (folder / "detector.json").is_file():
-        if method and (folder.is_dir() or method != folder.name):
-            raise InputError(
-                f"expected a method's name, or a folder with detector.json as `annofree train detector` writes it, got {method}"
-            )
-        raise build_unknown_error("method", method, known)
+def _at_place(method: str, variant: str, known: Mapping[str, Entry]) -> Entry:
+    """The entry of what lies at a place: a detector, or masks to name; refuses what is neither place nor name."""
+    from annofree.methods.class_agnostic.stored_masks import is_stored_masks
+
+    place = Path(method)
+    if (place / "detector.json").is_file():
+        return _trained(place)
+    if method and is_stored_masks(place):
+        needs: tuple[Role, ...] = ("clip",) if variant == "default" else ("clip", "sam")
+        return Entry(partial(_named_masks, place), _NAMED, needs, stored=True)
+    if method and (place.is_dir() or method != place.name):
+        raise InputError(
+            "expected a method's name, or a folder with detector.json as `annofree train detector` writes it, or a run or a "
+            f"COCO file whose masks are named, got {method}"
+        )
+    raise build_unknown_error("method", method, known)
+
+
+def _trained(folder: Path) -> Entry:
+    """The entry of the detector in a folder, which needs no other model."""
     from annofree.methods.detector import Detector, open_detector, read_card
 
     return Entry(

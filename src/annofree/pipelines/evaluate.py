@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "evaluate"]
 
 _SILENT = Callbacks()
-_TASKS, _IOU = ("instance", "semantic"), ("segm", "bbox")
-_OF_INSTANCES = ("by", "novel", "per_class", "page", "pictures", "iou")
+_TASKS, _IOU, _CLUSTERS = ("instance", "semantic"), ("segm", "bbox"), ("clip", "dino")
+_OF_INSTANCES = ("by", "novel", "per_class", "page", "pictures", "iou", "cluster")
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def evaluate(
     per_class: bool = False,
     page: str | Path | None = None,
     pictures: str | Path | None = None,
+    cluster: str | None = None,
     protocol: str = "default",
     split: str | None = None,
     out: str | Path | None = None,
@@ -74,6 +75,7 @@ def evaluate(
     """Score ``predictions``, or a method on ``images``, against ground truth; every option is that of ``annofree evaluate``.
 
     Instances: AP and AR as COCO counts them, touching pairs, precision, recall and F1 of the answer, and where quality is lost.
+    ``cluster`` (clip or dino) names predictions by clusters of features that are matched with the truth.
     Label maps (``task="semantic"``): mIoU by a ``protocol``.  ``out`` is a JSON file for the scores.  Raises InputError for
     options that do not fit together and for files that are not what they should be.
 
@@ -144,8 +146,12 @@ def _check_instances(options: dict[str, Any]) -> None:
         raise InputError("expected either --images DIR or --predictions FILE, got " + ("both" if images else "neither"))
     if options["iou"] not in (None, *_IOU):
         raise build_unknown_error("IoU", str(options["iou"]), _IOU)
-    if pictures is not None and (options["page"] is None or predictions is None):
-        raise InputError("expected --pictures with --page and --predictions only; leave it out")
+    if options["cluster"] not in (None, *_CLUSTERS):
+        raise build_unknown_error("source of features to cluster", str(options["cluster"]), _CLUSTERS)
+    if options["cluster"] is not None and (pictures is None or predictions is None):
+        raise InputError("expected --predictions and --pictures, the folder of the truth's pictures, with --cluster")
+    if pictures is not None and ((options["page"] is None and options["cluster"] is None) or predictions is None):
+        raise InputError("expected --pictures with --page or --cluster, and --predictions, only; leave it out")
     if pictures is not None and not Path(pictures).is_dir():
         raise InputError(f"expected the folder of the truth's pictures, got {pictures}; check --pictures")
 
@@ -181,10 +187,10 @@ def _instances(
 
     truth = GroundTruth.of(whole, options["novel"])
     groups, limit = truth.group_images(options["by"]), options["max_detections"]
-    found, about, coverage = _found(truth, paths, options["iou"], build, timer)
+    found, about, coverage = _found(truth, paths, options, build, timer)
     iou_type, boxes = choose_iou_type(truth.known, found, options["iou"])
     crowded = describe_crowded(truth.known.annotations, limit)
-    notes = tuple(text for text in (boxes, coverage and coverage.note, crowded) if text)
+    notes = tuple(text for text in (about.get("clusters", {}).get("note"), boxes, coverage and coverage.note, crowded) if text)
     for text in notes:
         timer.on_note(text)
     about |= {"notes": list(notes)} | ({} if coverage is None else {"coverage": coverage.to_json_dict()})
@@ -200,7 +206,7 @@ def _instances(
 
 
 def _found(
-    truth: GroundTruth, paths: dict[str, Path | None], iou: Any, build: Callable[[], Any], timer: _Timer
+    truth: GroundTruth, paths: dict[str, Path | None], options: dict[str, Any], build: Callable[[], Any], timer: _Timer
 ) -> tuple[Rows, dict[str, Any], Coverage | None]:
     """Predictions, from a file or of a method, what is said of them, and how many images of a file have any."""
     from annofree.evaluation.metrics.shapes import choose_iou_type
@@ -209,14 +215,36 @@ def _found(
 
     predictions, images = paths["predictions"], paths["images"]
     if predictions is not None:
-        found, coverage = read_predictions(predictions, truth)
-        return found, {"predictions": predictions.name}, coverage
+        found, coverage = read_predictions(predictions, truth, "class-agnostic" if options["cluster"] else "class-aware")
+        about: dict[str, Any] = {"predictions": predictions.name}
+        if options["cluster"]:
+            found, about["clusters"] = _name(truth, found, options, timer)
+        return found, about, coverage
     assert images is not None  # noqa: S101  # checked
-    choose_iou_type(truth.known, [], iou)  # methods give masks: what the truth lacks is said before one runs
+    choose_iou_type(truth.known, [], options["iou"])  # methods give masks: what the truth lacks is said before one runs
     method = build()
     rows = predict_images(method, read_truth_images(truth.known, images), truth.known, timer.on_progress).annotations
     timer.finish_images(len(truth.known.images))
     return rows, {"provenance": method.provenance}, None
+
+
+def _name(truth: GroundTruth, found: Rows, options: dict[str, Any], timer: _Timer) -> tuple[Rows, dict[str, Any]]:
+    """Predictions under the names of their clusters, and how these came to them."""
+    from functools import partial
+
+    from annofree.evaluation.crop_features import CropEncoder, encode_clip_crops, encode_dino_crops, encode_predictions
+    from annofree.evaluation.metrics.clusters import name_clusters
+    from annofree.methods.components import Models
+    from annofree.runs.images import open_below
+
+    models, of_clip = Models(options["models"], options["device"]), options["cluster"] == "clip"
+    encode: CropEncoder = partial(encode_clip_crops, models.clip) if of_clip else partial(encode_dino_crops, models.dino)
+    model = models.clip if of_clip else models.dino
+    opened = open_below(Path(options["pictures"]))
+    rows, clusters = name_clusters(
+        truth.known, found, encode_predictions(truth.known, found, opened, encode, timer.on_progress)
+    )
+    return rows, {"features": options["cluster"], "model": model.provenance, **clusters.to_json_dict()}
 
 
 def _semantic(

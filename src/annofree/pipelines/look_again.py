@@ -57,10 +57,11 @@ def look_again(
 
 def _method(settings: Mapping[str, Any], device: str, vocabulary: Vocabulary) -> Segmenter:
     """The method that made the instances of a run, set as it was."""
+    from annofree.methods.registry import find_method, split_methods
     from annofree.pipelines.plan import Plan
 
     name, asked = settings["methods"]["instance"], settings.get("method")
-    own = asked is None or asked.split("+")[0].strip() == name  # the variant is that of the method named first
+    own = asked is None or split_methods(asked)[0] == name  # the variant is that of the method named first
     variant, objectness = settings["variant"] if own else "default", settings.get("objectness") or "found"
     negatives = tuple(settings.get("negatives") or ())
     plan = Plan(
@@ -73,7 +74,10 @@ def _method(settings: Mapping[str, Any], device: str, vocabulary: Vocabulary) ->
         (),
         negatives,
         policy=settings.get("policy", "all"),
+        settings=settings.get("settings", {}),
     )
+    if find_method(name, variant).stored:
+        raise InputError("expected a run that can look again, got one of stored masks, which stay the same; leave --look out")
     found = plan.load_tasks(vocabulary).instances
     assert found is not None  # noqa: S101 -- it is the task that was asked for
     return found

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.hub.presets import find_preset
-from annofree.methods.registry import OBJECTNESS_ROLES, PRECISIONS, TASKS, Entry, find_method, resolve_method_name
+from annofree.methods.registry import OBJECTNESS_ROLES, PRECISIONS, TASKS, Entry, find_method, split_methods
 from annofree.methods.tuning import POLICIES, find_default_method
 from annofree.structures import BACKGROUND
 
@@ -54,6 +54,8 @@ class Plan:
     overlaps: Overlaps | None = None
     # of POLICIES
     policy: str = "all"
+    # settings that replace those of the variant by name
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, str | None):
@@ -93,7 +95,7 @@ class Plan:
 
     @property
     def _names(self) -> list[str]:
-        return [] if self.method is None else [resolve_method_name(name.strip()) for name in self.method.split("+")]
+        return [] if self.method is None else split_methods(self.method)
 
     def _idle(self, name: str, entry: Entry, who: dict[str, str]) -> InputError:
         does = " and ".join(entry.tasks)
@@ -119,11 +121,12 @@ class Plan:
             "policy": self.policy,
             "methods": self.resolve_methods(),
             "negatives": list(self.negatives),
+            **({"settings": dict(self.settings)} if self.settings else {}),
         }
 
     def list_cards(self) -> list[Card]:
         """The cards of the models that the methods need, and of no others; raises InputError as ``resolve_methods`` does."""
-        entries = [find_method(name) for name in self.resolve_methods().values()]
+        entries = [find_method(name, self._variant_of(name)) for name in self.resolve_methods().values()]
         roles = {role for entry in entries for role in entry.list_roles(self.objectness)}
         own = [card for entry in entries for card in entry.cards]
         return own + [card for role, card in find_preset(self.models).find_cards().items() if role in roles]
@@ -149,6 +152,7 @@ class Plan:
             self.models,
             self.device,
             self.precision,
+            self.settings,
             objectness=self.objectness if find_method(name).objectness else "found",
             policy=own or self.policy,
             negatives=self.negatives,

@@ -91,6 +91,7 @@ def _plan(settings: dict[str, Any], stuff: tuple[str, ...], negatives: tuple[str
         asked.get("precision", "float32"),
         overlaps,
         asked.get("policy", "all"),
+        asked.get("settings", {}),
     )
 
 

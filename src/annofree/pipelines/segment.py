@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from annofree.runs.tasks import Prediction, Tasks
     from annofree.structures import Classes, Detections
 
-__all__ = ["RunResult", "SegmentOptions", "execute", "parse_overlaps", "parse_shard", "report_complete", "segment"]
+__all__ = [
+    "RunResult",
+    "SegmentOptions",
+    "execute",
+    "parse_overlaps",
+    "parse_shard",
+    "report_complete",
+    "run_plan",
+    "segment",
+]
 
 _SILENT = Callbacks()
 _MANY_TEXTS = 2000
@@ -210,12 +219,35 @@ def segment(
         callbacks.on_note(remark)
     if out is None:
         return _predict(inputs, vocabulary, plan, min_score, batch_size, callbacks)
+    options = {"overlays": overlays, "keep_encodings": keep_encodings, "fresh": fresh, "retry": retry}
+    return run_plan(
+        inputs, vocabulary, plan, Path(out), part, min_score, batch_size, callbacks=callbacks, clock=clock, **options
+    )
+
+
+def run_plan(
+    inputs: Inputs,
+    vocabulary: Vocabulary,
+    plan: Plan,
+    out: Path,
+    part: tuple[int, int],
+    min_score: float,
+    batch_size: int,
+    *,
+    overlays: bool,
+    keep_encodings: bool,
+    fresh: bool,
+    retry: bool,
+    callbacks: Callbacks,
+    clock: StageTimer | None,
+) -> RunResult:
+    """Do a plan on images, as a run in a folder that resumes; raises InputError for a folder with another run."""
     from annofree.methods.components import resolve_device
     from annofree.runs.config import RunConfig, size_chunks
     from annofree.runs.run import Run
 
     request = RunConfig(
-        Path(out),
+        out,
         inputs.ids,
         inputs.root,
         vocabulary,
@@ -227,7 +259,7 @@ def segment(
         min_score,
         overlays,
         keep_encodings,
-        resolve_device(device),
+        resolve_device(plan.device),
     )
     run = Run(request, callbacks)
     if not fresh and run.check() and not retry:

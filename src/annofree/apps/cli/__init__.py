@@ -16,7 +16,7 @@ from annofree.apps.cli.commands.finetune import finetune
 from annofree.apps.cli.commands.index import index
 from annofree.apps.cli.commands.mask import mask
 from annofree.apps.cli.commands.merge import merge
-from annofree.apps.cli.commands.models import models
+from annofree.apps.cli.commands.name import name
 from annofree.apps.cli.commands.pseudo_label import pseudo_label
 from annofree.apps.cli.commands.relabel import relabel
 from annofree.apps.cli.commands.report import report
@@ -26,6 +26,7 @@ from annofree.apps.cli.commands.review import review
 from annofree.apps.cli.commands.segment import segment
 from annofree.apps.cli.commands.world import world
 from annofree.apps.cli.help import PlainCommand, PlainGroup
+from annofree.apps.cli.model_commands import models
 from annofree.apps.cli.process import exit_now, find_program_start, start_clocks
 from annofree.apps.cli.train_commands import train
 from annofree.errors import AnnofreeError
@@ -65,6 +66,7 @@ def annofree(
 
 app.command(cls=PlainCommand)(segment)
 app.command(cls=PlainCommand)(relabel)
+app.command(cls=PlainCommand)(name)
 app.command(cls=PlainCommand)(merge)
 app.command(cls=PlainCommand)(evaluate)
 app.command(cls=PlainCommand)(reproduce)

@@ -32,6 +32,7 @@ def evaluate(
     per_class: options.PerClass = False,
     page: options.Page = None,
     pictures: options.Pictures = None,
+    cluster: options.Cluster = None,
     protocol: options.Protocol = "default",
     split: options.Split = None,
     out: options.Out = None,

@@ -12,6 +12,7 @@ from annofree.apps.cli.options.common import OUTPUT
 
 __all__ = [
     "By",
+    "Cluster",
     "GroundTruth",
     "Images",
     "Iou",
@@ -54,7 +55,9 @@ Method = Annotated[
         help="With --images: the method; by default zip for instances, clip_diy for label maps.", rich_help_panel=_METHOD
     ),
 ]
-Models = Annotated[str, typer.Option(help="With --images: a preset, or models joined by +.", rich_help_panel=_METHOD)]
+Models = Annotated[
+    str, typer.Option(help="With --images or --cluster: a preset, or models joined by +.", rich_help_panel=_METHOD)
+]
 Policy = Annotated[
     str,
     typer.Option(
@@ -100,7 +103,16 @@ Page = Annotated[
 Pictures = Annotated[
     Path | None,
     typer.Option(
-        help="With --page and --predictions: the folder of the images, to cut errors from.", rich_help_panel=_INSTANCES
+        help="With --predictions, and --page or --cluster: the folder of the images, to cut from.", rich_help_panel=_INSTANCES
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        help="Name predictions, whatever they are called, by clusters of what the --models' CLIP or DINO sees in their boxes, "
+        "matched with the truth's classes: the truth is used.",
+        rich_help_panel=_INSTANCES,
+        **limit_to("clip", "dino"),
     ),
 ]
 Protocol = Annotated[str, typer.Option(help="Evaluation protocol, for example voc21 or clip-diy-coco.", rich_help_panel=_MAPS)]

@@ -6,8 +6,8 @@ import sys
 
 import typer
 
-from annofree.apps.cli.commands import model_files
 from annofree.apps.cli.help import PlainCommand, PlainGroup
+from annofree.apps.cli.model_commands import model_files
 from annofree.apps.cli.model_text import format_details, print_models
 from annofree.apps.cli.options.common import Json
 from annofree.apps.cli.options.models import Markdown, ModelName

@@ -37,10 +37,9 @@ from transformers import Sam2Model, Sam2VideoConfig, Sam2VideoModel, SamConfig, 
 
 from annofree.hub.cards import Card
 from annofree.hub.presets import find_preset
-from annofree.hub.seen import Seen
 from annofree.methods.registry import find_method
 from annofree.testing.architectures import build_sam_config, build_tips_config
-from annofree.testing.hub_cache import write_snapshot
+from annofree.testing.hub_cache import trust_files, write_snapshot
 
 LIMIT = 20e9  # bytes that the run may need at its peak
 REVISION = "0" * 40
@@ -203,8 +202,7 @@ def trust(card: Card, folder: Path, home: Path) -> None:
     """Write down that these files are meant, for they are not those of the card."""
     own = os.environ.get("ANNOFREE_HOME")
     os.environ["ANNOFREE_HOME"] = str(home)
-    looks = {name: Seen().look(folder / name) for name in card.files}
-    Seen(card.hub, REVISION, looks, renewed=True).write(card.name)
+    trust_files(card, folder)
     os.environ.pop("ANNOFREE_HOME")
     os.environ.update({} if own is None else {"ANNOFREE_HOME": own})
 

@@ -39,13 +39,19 @@ from annofree.methods.zip import Zip, ZipSettings
 from annofree.structures import Image, Vocabulary
 from annofree.testing.fake_detector import FakeDetector
 from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam, FakeZutis
-from annofree.testing.hub_cache import write_snapshot
+from annofree.testing.hub_cache import trust_files, write_snapshot
 
 
 @pytest.fixture(autouse=True)
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty Hugging Face cache and store, and no network."""
     return empty_hub(monkeypatch, tmp_path)
+
+
+def put_there(hub: Path, name: str, revision: str, files: dict[str, bytes]) -> None:
+    """Files in the place of a model's own, and meant to be."""
+    card = list_known_cards()[name]
+    trust_files(card, write_snapshot(hub, card.hub, revision, files))
 
 
 def made(method: str, variant: str = "default", changes: Any = None) -> Any:
@@ -139,7 +145,7 @@ def fetched(hub: Path) -> Path:
         config = {"model_cfg": settings, "preprocess_cfg": list_known_cards()[name].preprocessing}
         weights = save({k: v.contiguous() for k, v in CLIP(**settings).state_dict().items()})
         files = {"open_clip_config.json": json.dumps(config).encode(), "open_clip_model.safetensors": weights}
-        write_snapshot(hub, list_known_cards()[name].hub, "a" * 40, files)
+        put_there(hub, name, "a" * 40, files)
     config = SamConfig(**SAM)
     state = {
         k: v.contiguous()
@@ -147,14 +153,14 @@ def fetched(hub: Path) -> Path:
         if k != "shared_image_embedding.positional_embedding"
     }
     files = {"config.json": config.to_json_string().encode(), "model.safetensors": save(state, {"format": "pt"})}
-    write_snapshot(hub, list_known_cards()["sam-b"].hub, "b" * 40, files)
+    put_there(hub, "sam-b", "b" * 40, files)
     vit: dict[str, Any] = {
         "architecture": "vit_small_patch8_224",
         "model_args": {"embed_dim": 32, "depth": 1, "num_heads": 2, "img_size": 32},
     }
     state = timm.create_model(vit["architecture"], num_classes=0, **vit["model_args"]).state_dict()
     files = {"config.json": json.dumps(vit).encode(), "model.safetensors": save(state, {"format": "pt"})}
-    write_snapshot(hub, list_known_cards()["dino-vit-s-8"].hub, "c" * 40, files)
+    put_there(hub, "dino-vit-s-8", "c" * 40, files)
     return hub
 
 

@@ -206,7 +206,7 @@ def test_the_options_are_those_of_the_function() -> None:
     [
         ({"batch_size": 0}, "expected batch_size of at least 1, got 0"),
         ({"limit": 0}, "expected limit of at least 1, got 0"),
-        ({"limit": True}, "expected limit of at least 1, got True"),
+        ({"limit": True}, "expected limit as a whole number of at least 1, got True"),
         ({"min_score": 7}, "expected min_score from 0 to 1, got 7"),
         ({"min_score": "x"}, "expected min_score from 0 to 1, got 'x'"),
         ({"min_score": float("nan")}, "expected min_score from 0 to 1, got nan"),
@@ -219,7 +219,12 @@ def test_numbers_and_words_out_of_range_are_refused(photos: Path, options: dict[
         annofree.segment(photos, ASKED, **options)
 
 
-@pytest.mark.parametrize("classes", [None, 7, b"dog", {"dog": 1}, ["dog", 7]])
+def test_no_classes_are_for_methods_that_need_none(photos: Path) -> None:
+    with pytest.raises(InputError, match=r"expected the names of the classes.*maskcut.*need none"):
+        annofree.segment(photos, None)
+
+
+@pytest.mark.parametrize("classes", [7, b"dog", {"dog": 1}, ["dog", 7]])
 def test_classes_that_are_no_names_are_refused(photos: Path, classes: Any) -> None:
     with pytest.raises(InputError, match=r"expected class names as a text|expected each class name as a text, got 7"):
         annofree.segment(photos, classes)

@@ -6,7 +6,10 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["write_snapshot"]
+from annofree.hub.cards import Card
+from annofree.hub.seen import Seen
+
+__all__ = ["trust_files", "write_snapshot"]
 
 
 def write_snapshot(cache: Path, hub: str, revision: str, files: Mapping[str, bytes], branch: str = "main") -> Path:
@@ -25,3 +28,9 @@ def write_snapshot(cache: Path, hub: str, revision: str, files: Mapping[str, byt
         (snapshot / name).symlink_to(Path("..", "..", "blobs", sha))
     (root / "refs" / branch).write_text(revision, encoding="utf-8")
     return snapshot
+
+
+def trust_files(card: Card, folder: Path) -> None:
+    """Write down, in annofree's own folder, that the files of a ``folder`` of a revision are meant, whatever the card says."""
+    looks = {name: Seen().look(folder / name) for name in card.files if (folder / name).exists()}
+    Seen(card.hub, folder.name, looks, renewed=True).write(card.name)

@@ -395,7 +395,7 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     ),
     "unknown objectness": (
         ["--task", "semantic", "--objectness", "token-cut"],
-        ["unknown objectness source 'token-cut'; did you mean 'tokencut'?"],
+        ["unknown objectness source 'token-cut'; did you mean 'tokencut' or 'maskcut'?"],
     ),
     "unknown objectness, not needed": (["--objectness", "fond"], ["unknown objectness source 'fond'; did you mean 'found'"]),
     "unknown stuff": (

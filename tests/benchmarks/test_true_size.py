@@ -128,7 +128,7 @@ def test_the_architectures_are_of_true_size(benchmark: ModuleType) -> None:
 
 
 def test_unknown_models_are_refused(benchmark: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"expected as SAM sam-b, or sam2.1-tiny at true size, got sam-h"):
+    with pytest.raises(SystemExit, match=r"expected as SAM sam-b, or sam2.1-tiny or -large at true size, got sam-h"):
         benchmark.files_of(list_known_cards()["sam-h"], small=False)
     with pytest.raises(SystemExit, match="as CLIP, got laion-vit-b-16"):
         benchmark.files_of(list_known_cards()["laion-vit-b-16"], small=False)

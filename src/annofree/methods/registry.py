@@ -176,6 +176,12 @@ def _discovery(models: Models, settings: Any) -> Any:
     return Discovery(models.dino, settings)
 
 
+def _sam_everything(models: Models, settings: Any) -> Any:
+    from annofree.methods.class_agnostic.sam_everything import SamEverything
+
+    return SamEverything(models.sam, settings)
+
+
 def _variants(method: str, *names: str) -> Variants:
     return Variants(f"annofree.methods.{method}", *names)
 
@@ -205,6 +211,12 @@ METHODS: dict[str, Entry] = {
         _discovery,
         _variants("class_agnostic.discovery", "default", "tokencut", "lost", "dss", "dino-seg"),
         ("dino",),
+        class_agnostic=True,
+    ),
+    "sam_everything": Entry(
+        _sam_everything,
+        _variants("class_agnostic.sam_everything", "default", "official", "paper", "paper-nms", "fast"),
+        ("sam",),
         class_agnostic=True,
     ),
 }

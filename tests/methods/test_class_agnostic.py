@@ -80,8 +80,11 @@ def test_masks_are_resized_as_pillow_does() -> None:
 
 
 def test_the_registry_knows_what_needs_no_names() -> None:
-    assert {name for name in ("maskcut", "discovery", "zip", "detector") if find_method(name).class_agnostic} == {
+    assert {
+        name for name in ("maskcut", "discovery", "sam_everything", "zip", "detector") if find_method(name).class_agnostic
+    } == {
         "maskcut",
         "discovery",
+        "sam_everything",
     }
     assert is_class_agnostic("maskcut + discovery") and not is_class_agnostic("maskcut+clip_diy")

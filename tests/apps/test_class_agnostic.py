@@ -14,7 +14,7 @@ from annofree.errors import InputError
 SCENE = "examples/scenes/oranges.jpg"
 
 
-@pytest.mark.parametrize(("method", "variant"), [("maskcut", "cells"), ("discovery", "lost")])
+@pytest.mark.parametrize(("method", "variant"), [("maskcut", "cells"), ("discovery", "lost"), ("sam_everything", "fast")])
 def test_things_are_found_without_names(cli: Cli, tmp_path: Path, method: str, variant: str) -> None:
     out = tmp_path / "out"
     command = ["segment", SCENE, "--models", "tiny", "--method", method, "--variant", variant, "--device", "cpu", "--out", out]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import os
 import shutil
@@ -28,7 +27,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import open_clip
-import sentencepiece
 import torch
 from open_clip.model import CLIP
 from safetensors.torch import save
@@ -38,7 +36,7 @@ from transformers import Sam2Model, Sam2VideoConfig, Sam2VideoModel, SamConfig, 
 from annofree.hub.cards import Card
 from annofree.hub.presets import find_preset
 from annofree.methods.registry import find_method
-from annofree.testing.architectures import build_sam_config, build_tips_config
+from annofree.testing.architectures import build_sam_config, build_tips_config, train_byte_tokenizer
 from annofree.testing.hub_cache import trust_files, write_snapshot
 
 LIMIT = 20e9  # bytes that the run may need at its peak
@@ -128,24 +126,10 @@ def clip_files(settings: Mapping[str, Any], preprocessing: Mapping[str, Any]) ->
 def tips_files(name: str, small: bool) -> dict[str, bytes]:
     """transformers' layout, with a tokenizer of bytes alone."""
     model = Tipsv2Model(build_tips_config(name, narrow=small))
-    written = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["a photo of a thing"] * 9),
-        model_writer=written,
-        vocab_size=280,
-        model_type="bpe",
-        byte_fallback=True,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        hard_vocab_limit=False,
-        minloglevel=2,
-    )
     return {
         "config.json": model.config.to_json_string(use_diff=False).encode(),
         "model.safetensors": halved(model, ("temperature",)),
-        "tokenizer.model": written.getvalue(),
+        "tokenizer.model": train_byte_tokenizer(),
     }
 
 

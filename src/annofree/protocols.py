@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from annofree.structures import Classes, Detections, FeatureMap, FloatArray, Image, LabelMap, Vocabulary
+from annofree.structures import BoolArray, Classes, Detections, FeatureMap, FloatArray, Image, LabelMap, Vocabulary
 
 __all__ = [
     "ClassAgnosticSegmenter",
@@ -19,6 +20,7 @@ __all__ = [
     "DetectorBackend",
     "Embedding",
     "Encoding",
+    "Keep",
     "Masker",
     "Method",
     "Objectness",
@@ -27,6 +29,9 @@ __all__ = [
     "Segmenter",
     "SelfSupervised",
     "SemanticSegmenter",
+    "SureMasker",
+    "SureMasks",
+    "Sureness",
     "UniversalSegmenter",
     "VisionLanguage",
 ]
@@ -191,6 +196,58 @@ class Masker(Described, Protocol):
         multimask: bool = False,
     ) -> PromptedMasks:
         """Draw one mask a prompt, or three with ``many``; boxes (P, 4) and points (P, 2) x y in px of the image."""
+        ...
+
+
+Keep = Literal["all", "best", "first"]
+"""Of what a point may mean: all three masks, the one of the best quality, or the one mask of a masker that is asked for one."""
+
+
+@dataclass(frozen=True)
+class Sureness:
+    """What a mask must reach to be drawn at all; the numbers are those of SAM's own generator of masks."""
+
+    # which of a point's masks compete
+    keep: Keep = "all"
+    # the masker's own guess of a mask's IoU must be above it; 0 lets all pass
+    quality: float = 0.88
+    # least IoU of the mask cut a little higher with the same cut a little lower; 0 lets all pass
+    stability: float = 0.95
+    # logits by which those cuts are higher and lower than the mask's own
+    offset: float = 1.0
+
+    @property
+    def multimask(self) -> bool:
+        """Whether the masker is asked for three masks a point."""
+        return self.keep != "first"
+
+    def choose_masks(self, masks: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """Of masks or logits (P, M, ...) and qualities (P, M) those that compete and are good enough, (N, ...) and (N)."""
+        if self.keep == "best":
+            rows, best = torch.arange(len(quality), device=quality.device), quality.argmax(1)
+            masks, quality = masks[rows, best][:, None], quality[rows, best][:, None]
+        good = quality > self.quality if self.quality > 0 else torch.ones_like(quality, dtype=torch.bool)
+        return masks[good], quality[good]
+
+    def pass_stable(self, stability: Tensor) -> Tensor:
+        """Which are stable enough (N); what is not a number is not."""
+        return stability >= self.stability if self.stability > 0 else torch.ones_like(stability, dtype=torch.bool)
+
+
+@dataclass(frozen=True, eq=False)
+class SureMasks:
+    """Some of the masks of some prompts, none empty: ``masks`` (N, H, W) bool, ``quality`` (N) as guessed, of any size."""
+
+    masks: BoolArray
+    quality: FloatArray
+
+
+@runtime_checkable
+class SureMasker(Protocol):
+    """A masker that need not draw what is not sure, which is most of what a grid of points means."""
+
+    def iterate_sure_masks(self, embedding: Embedding, points: FloatArray, sure: Sureness) -> Iterator[SureMasks]:
+        """Sure masks of points (P, 2) x y px, in their order, a few at a time."""
         ...
 
 

@@ -13,7 +13,8 @@ import transformers
 from annofree.hub.cards import BUNDLED, Card, list_known_cards
 
 CARDS = [card for card in list_known_cards().values() if card.name not in BUNDLED]
-CLIPS, DINOS = ([card for card in CARDS if card.kind == kind] for kind in ("clip", "dino"))
+CLIPS = [card for card in CARDS if card.family.startswith("open_clip ")]
+DINOS = [card for card in CARDS if card.kind == "dino"]
 
 
 def count(model: torch.nn.Module) -> int:

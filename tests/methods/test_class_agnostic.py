@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,16 +14,23 @@ import pytest
 from annofree.fragments.maskcut import Cut, MaskCutSettings
 from annofree.methods.class_agnostic.discovery import VARIANTS, Discovery
 from annofree.methods.class_agnostic.maskcut import MaskCut, MaskCutMethodSettings, _resize_mask
+from annofree.methods.class_agnostic.sam_everything import VARIANTS as EVERYTHING
+from annofree.methods.class_agnostic.sam_everything import SamEverything, SamEverythingSettings
 from annofree.methods.registry import find_method, is_class_agnostic
 from annofree.protocols import ClassAgnosticSegmenter
 from annofree.structures import Image
 from annofree.testing.class_agnostic_conformance import CHECKS
-from annofree.testing.fakes import FakeDino
+from annofree.testing.fakes import FakeDino, FakeSam
 from annofree.testing.paper_world import draw_paper_scenes
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "maskcut": lambda: MaskCut(FakeDino(), MaskCutMethodSettings(side=96, cuts=MaskCutSettings(tau=0.2))),
     "maskcut, cells": lambda: MaskCut(FakeDino(), MaskCutMethodSettings(side=96, crf=None)),
+    **{
+        f"sam_everything, {name}": partial(SamEverything, FakeSam(), replace(variant, points=9))
+        for name, variant in EVERYTHING.items()
+    },
+    "sam_everything, crops": lambda: SamEverything(FakeSam(), SamEverythingSettings(8, crop_layers=1, min_region=9)),
     **{rule: partial(Discovery, FakeDino(), rule) for rule in VARIANTS},
 }
 
@@ -72,8 +80,11 @@ def test_masks_are_resized_as_pillow_does() -> None:
 
 
 def test_the_registry_knows_what_needs_no_names() -> None:
-    assert {name for name in ("maskcut", "discovery", "zip", "detector") if find_method(name).class_agnostic} == {
+    assert {
+        name for name in ("maskcut", "discovery", "sam_everything", "zip", "detector") if find_method(name).class_agnostic
+    } == {
         "maskcut",
         "discovery",
+        "sam_everything",
     }
     assert is_class_agnostic("maskcut + discovery") and not is_class_agnostic("maskcut+clip_diy")

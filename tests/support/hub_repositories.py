@@ -14,8 +14,10 @@ import torch
 from safetensors.torch import save
 from tests.support.models import write_random_clip
 from tests.support.sams import build_sam
+from transformers import Tipsv2Model
 
 from annofree.hub.cards import Card
+from annofree.testing.architectures import build_tips_config, train_byte_tokenizer
 
 __all__ = ["build_repository"]
 
@@ -35,7 +37,9 @@ def build_repository(card: Card) -> dict[str, bytes]:
 def _build(family: str, kind: str) -> dict[str, bytes]:
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        if kind == "clip":
+        if family.endswith("Tipsv2Model"):
+            _write_tips(folder)
+        elif kind == "clip":
             write_random_clip(folder, 16, _RESNET if family.endswith("ModifiedResNet") else _VIT, _TEXT)
         elif kind == "sam":
             layouts = {"Sam2Model": "sam2_video", "EdgeTamModel": "edgetam_video", "SamHQModel": "sam_hq"}
@@ -47,6 +51,13 @@ def _build(family: str, kind: str) -> dict[str, bytes]:
 
 def _read(paths: Iterable[Path]) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths if path.is_file()}
+
+
+def _write_tips(folder: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        Tipsv2Model(build_tips_config("tipsv2-b-14", narrow=True)).save_pretrained(folder)
+    (folder / "tokenizer.model").write_bytes(train_byte_tokenizer())
 
 
 def _write_dino(folder: Path) -> None:

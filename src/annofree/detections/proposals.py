@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,9 @@ from torch import Tensor
 from annofree.detections.nms import suppress_masks
 from annofree.structures import BoolArray, FloatArray, IntArray
 
-__all__ = ["Proposals", "build_point_grid"]
+__all__ = ["Grid", "Proposals", "build_point_grid"]
+
+Grid = Literal["centers", "borders"]
 
 _BLOCK = 64  # masks that are compared at a time with those that are kept
 
@@ -66,12 +69,20 @@ class Proposals:
         return self[kept]
 
 
-def build_point_grid(side: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Points x y (side * side, 2) at the centers of a grid over an image of ``size`` (H, W), row by row.
+def build_point_grid(side: int, size: tuple[int, int], grid: Grid = "centers") -> npt.NDArray[np.float32]:
+    """Points x y (side * side, 2) of a grid over an image of ``size`` (H, W).
+
+    ``centers`` of its cells, row by row, as SAM's own generator has them; or from border to border, ``borders``, column by
+    column, as the paper of Zip has them.
 
     >>> build_point_grid(2, (4, 8)).tolist()
     [[2.0, 1.0], [6.0, 1.0], [2.0, 3.0], [6.0, 3.0]]
+    >>> build_point_grid(2, (4, 8), "borders").tolist()
+    [[0.0, 0.0], [0.0, 4.0], [8.0, 0.0], [8.0, 4.0]]
     """
+    if grid == "borders":
+        across, down = np.meshgrid(np.linspace(0, size[1], side), np.linspace(0, size[0], side), indexing="ij")
+        return np.stack([across.ravel(), down.ravel()], 1).astype(np.float32)
     steps = (np.arange(side) + 0.5) / side
     y, x = np.meshgrid(steps * size[0], steps * size[1], indexing="ij")
     return np.stack([x.ravel(), y.ravel()], 1).astype(np.float32)

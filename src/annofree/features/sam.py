@@ -7,12 +7,12 @@ to the image before they are cut at zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from annofree.features.transformers_folder import load_folder
 from annofree.hub.cards import Card
 from annofree.io.read_json import read_model_config
 from annofree.ops.linear import replace_linear_layers
-from annofree.protocols import Embedding, PromptedMasks
+from annofree.protocols import Embedding, PromptedMasks, SureMasks, Sureness
 from annofree.structures import Image
 
 __all__ = ["FAMILIES", "Family", "Sam"]
@@ -144,6 +144,30 @@ class Sam:
             answers.update(zip(members, drawn, strict=True))
         return [answers[i] for i in range(len(embeddings))]
 
+    @torch.inference_mode()
+    def iterate_sure_masks(self, embedding: Embedding, points: Floats, sure: Sureness) -> Iterator[SureMasks]:
+        """Sure masks of points (P, 2) x y px, in their order, a few at a time; what is not sure is not enlarged.
+
+        Stability is counted in px of the image.  Raises InputError for other shapes or numbers.
+        """
+        prompts = Prompts.of(None, points, None).to_square(self._frame.scale(embedding.size), self.device)
+        few = _ON_CPU if self.device.type == "cpu" else _PROMPTS_AT_ONCE
+        enlargement = None
+        for piece in prompts.split(few):
+            logits, quality = sure.choose_masks(*self._decoded_sure(embedding.state, piece, sure))
+            enlargement = enlargement or self._frame.build_enlargement(logits.shape[-1], embedding.size, self.device)
+            for some, good in zip(torch.split(logits, few), torch.split(quality.float().cpu(), few), strict=True):
+                masks, stability = enlargement.cut_masks(some.float(), sure.offset)
+                kept = sure.pass_stable(stability).numpy() & masks.any((1, 2))
+                yield SureMasks(masks[kept], good.numpy()[kept])
+
+    def _decoded_sure(self, state: Sequence[Tensor], prompts: Prompts, sure: Sureness) -> tuple[Tensor, Tensor]:
+        """Low-resolution logits and qualities of prompts in one image that have a mask of enough quality, or more of them."""
+        if self._two_way is None or sure.quality <= 0:
+            return self._decoded_image(state, prompts, sure.multimask)
+        given = prompts.to_inputs(batched=False)
+        return self._two_way.decode_above(self._image_side(state), given, sure.multimask, sure.quality)
+
     def _together(self, embeddings: list[Embedding], prompts: list[Prompts], multimask: bool) -> list[PromptedMasks]:
         counts = [len(p) for p in prompts]
         placed = [p.to_square(self._frame.scale(e.size), self.device) for p, e in zip(prompts, embeddings, strict=True)]
@@ -172,12 +196,16 @@ class Sam:
         if self._two_way is None:
             parts = [self._decoded(state, p.to_inputs(batched=False), multimask) for p in prompts.split(_PROMPTS_AT_ONCE)]
             return torch.cat([m[0] for m, _ in parts]), torch.cat([q[0] for _, q in parts])
-        if self._image is None or self._image[0] is not state[-1]:  # a second step asks of the same image
-            self._image = state[-1], self._two_way.prepare_image(state[-1], *state[-2::-1])
-        side = self._image[1]
+        side = self._image_side(state)
         pieces = prompts.split(_ON_CPU if self.device.type == "cpu" else _PROMPTS_AT_ONCE)
         parts = [self._two_way.decode_prompts(side, p.to_inputs(batched=False), multimask) for p in pieces]
         return torch.cat([m for m, _ in parts]), torch.cat([q for _, q in parts])
+
+    def _image_side(self, state: Sequence[Tensor]) -> ImageSide:
+        """What the prompts of an image share, made once for as long as the same image is asked of."""
+        if self._image is None or self._image[0] is not state[-1]:
+            self._image = state[-1], cast(TwoWayDecoder, self._two_way).prepare_image(state[-1], *state[-2::-1])
+        return self._image[1]
 
     def _decoded(self, state: Sequence[Tensor], prompts: dict[str, Tensor], multimask: bool) -> tuple[Tensor, Tensor]:
         """Low-resolution logits (B, P, M, s, s) and qualities (B, P, M) for the embeddings (B, ...) of B images."""

@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import functional as vision
 from annofree.errors import InputError
 from annofree.features.preprocessing import preprocess_image
 from annofree.io.read_json import read_model_config
+from annofree.ops.enlarge import Enlargement
 from annofree.structures import Image
 
 __all__ = ["Fit", "Frame", "Prompts"]
@@ -118,6 +119,11 @@ class Frame:
         height, width = (max(1, -(-n * logits.shape[-1] // self.side)) for n in self.fit_inner(size))
         inner = logits[..., :height, :width].flatten(2)
         return (inner > 1).sum(2) / (inner > -1).sum(2).clamp(min=1)
+
+    def build_enlargement(self, low: int, size: tuple[int, int], device: torch.device) -> Enlargement:
+        """What ``resize_masks`` does to logits of ``low`` x ``low`` before it cuts them, as two matrices."""
+        steps = [(low, self.side, n) for n in self.fit_inner(size)] if self.fit == "pad" else [(low, low, low)] * 2
+        return Enlargement.through(steps, size, device)
 
     def _enlarged(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         if self.fit == "pad":

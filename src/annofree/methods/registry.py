@@ -193,6 +193,12 @@ def _named_masks(place: Path, models: Models, settings: Any) -> Any:
     return NamedMasks(models.clip, StoredMasks(place), settings, sam)
 
 
+def _sam_everything(models: Models, settings: Any) -> Any:
+    from annofree.methods.class_agnostic.sam_everything import SamEverything
+
+    return SamEverything(models.sam, settings)
+
+
 def _variants(method: str, *names: str) -> Variants:
     return Variants(f"annofree.methods.{method}", *names)
 
@@ -223,6 +229,12 @@ METHODS: dict[str, Entry] = {
         _discovery,
         _variants("class_agnostic.discovery", "default", "tokencut", "lost", "dss", "dino-seg"),
         ("dino",),
+        class_agnostic=True,
+    ),
+    "sam_everything": Entry(
+        _sam_everything,
+        _variants("class_agnostic.sam_everything", "default", "official", "paper", "paper-nms", "fast"),
+        ("sam",),
         class_agnostic=True,
     ),
 }

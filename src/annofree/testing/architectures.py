@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from annofree.errors import build_unknown_error
 
-__all__ = ["build_hiera", "build_sam_config", "build_tips_config"]
+__all__ = ["build_hiera", "build_sam_config", "build_tips_config", "train_byte_tokenizer"]
 
 
 def build_sam_config(name: str) -> Any:
@@ -73,3 +74,24 @@ def build_tips_config(name: str, *, narrow: bool = False) -> Any:
     vision = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "mlp_ratio": mlp / width}
     text = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads, "intermediate_size": mlp}
     return Tipsv2Config(vision_config=vision, text_config=text)
+
+
+def train_byte_tokenizer() -> bytes:
+    """A SentencePiece model of bytes and hardly a word, as ``tokenizer.model`` of a TIPSv2."""
+    import sentencepiece
+
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a photo of a thing"] * 9),
+        model_writer=written,
+        vocab_size=280,
+        model_type="bpe",
+        byte_fallback=True,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    return written.getvalue()

@@ -25,14 +25,14 @@ def check_class_agnostic(make: Callable[[], ClassAgnosticSegmenter]) -> None:
 
 
 def check_something_is_found(method: ClassAgnosticSegmenter) -> None:
-    """Where one thing lies on paper, the surest mask is nearer to it than the whole image is."""
+    """Where one thing lies on paper, one of the masks is nearer to it than the whole image is; the paper may be found, too."""
     scene = draw_paper_scenes()[0]
     (found,) = method.discover([scene.image])
     require(len(found) > 0, f"scene {scene.image.id!r}: expected a mask of its one thing, got none")
-    truth, mask = scene.masks[0], found.masks[0]
-    iou = (mask & truth).sum() / (mask | truth).sum()
+    truth = scene.masks[0]
+    iou = max((mask & truth).sum() / (mask | truth).sum() for mask in found.masks)
     require(
-        iou > truth.mean(), f"scene {scene.image.id!r}: the first mask has IoU {iou:.2f} with its thing, as much as everything"
+        iou > truth.mean(), f"scene {scene.image.id!r}: the best mask has IoU {iou:.2f} with its thing, as much as everything"
     )
 
 

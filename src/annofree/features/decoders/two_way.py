@@ -52,6 +52,7 @@ class TwoWayDecoder:
         self._model, self._decoder = model, model.mask_decoder
         first = [self._decoder.obj_score_token] if hasattr(self._decoder, "obj_score_token") else []
         given = [*first, self._decoder.iou_token, self._decoder.mask_tokens]
+        self._is_dynamic = bool(getattr(self._decoder, "dynamic_multimask_via_stability", False))
         self._first, self._own = len(first), torch.cat([token.weight for token in given])
         self._positions = model.get_image_wide_positional_embeddings().to(self._own)[0].flatten(1).T
         self._up = [_to_matrix(conv.weight) for conv in (self._decoder.upscale_conv1, self._decoder.upscale_conv2)]
@@ -71,12 +72,28 @@ class TwoWayDecoder:
 
     def decode_prompts(self, side: ImageSide, prompts: dict[str, Tensor], multimask: bool) -> tuple[Tensor, Tensor]:
         """Logits (P, M, s, s) and qualities (P, M) of prompts (1, P, ...) as transformers takes them."""
+        tokens, cells, quality = self._judge(side, prompts)
+        return self._choose(self._upscale(side, cells), tokens, quality, multimask)
+
+    def decode_above(self, side: ImageSide, prompts: dict[str, Tensor], multimask: bool, least: float) -> tuple[Tensor, Tensor]:
+        """The same of those prompts only that have a mask of a quality above ``least``; no cell of others is upscaled."""
+        tokens, cells, quality = self._judge(side, prompts)
+        if multimask or not self._is_dynamic:  # else the quality is known only after the mask
+            rows = (quality[:, 1:] if multimask else quality[:, :1]).gt(least).any(1).nonzero()[:, 0]
+            if not len(rows):
+                wanted, (high, wide) = 3 if multimask else 1, side.grid
+                return cells.new_zeros(0, wanted, 4 * high, 4 * wide), quality.new_zeros(0, wanted)
+            if len(rows) < len(quality):
+                tokens, cells, quality = tokens[rows], cells[rows], quality[rows]
+        return self._choose(self._upscale(side, cells), tokens, quality, multimask)
+
+    def _judge(self, side: ImageSide, prompts: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens and cells after the transformer, and the qualities of all masks (P, M)."""
         given = {f"input_{name}": prompts.get(f"input_{name}") for name in ("points", "labels", "boxes")}
         sparse, _ = self._model.prompt_encoder(**given, input_masks=None)
         tokens = torch.cat([self._own.expand(sparse.shape[1], -1, -1), sparse[0].to(self._own)], dim=1)
         found, cells = self._attend(side, tokens)
-        quality = self._decoder.iou_prediction_head(found[:, self._first])
-        return self._choose(self._upscale(side, cells), found[:, self._first + 1 :], quality, multimask)
+        return found[:, self._first + 1 :], cells, self._decoder.iou_prediction_head(found[:, self._first])
 
     def _attend(self, side: ImageSide, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (P, T, C) and cells (P, N, C) after the transformer."""
@@ -106,7 +123,7 @@ class TwoWayDecoder:
 
     def _choose(self, parts: Tensor, tokens: Tensor, quality: Tensor, multimask: bool) -> tuple[Tensor, Tensor]:
         """Masks and qualities: three, or one, which SAM 2 takes from among the three where it is not stable."""
-        dynamic = not multimask and getattr(self._decoder, "dynamic_multimask_via_stability", False)
+        dynamic = not multimask and self._is_dynamic
         wanted = range(self._decoder.num_mask_tokens)[1 if multimask else 0 : None if multimask or dynamic else 1]
         heads = self._decoder.output_hypernetworks_mlps
         hyper = torch.stack([heads[i](tokens[:, i]) for i in wanted], dim=2)

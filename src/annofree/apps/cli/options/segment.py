@@ -83,9 +83,9 @@ Models = Annotated[
 Objectness = Annotated[
     str,
     typer.Option(
-        help="Foreground map for clip_diy.",
+        help="Foreground map for clip_diy: found, found-bkg, tokencut, maskcut, instances or none.",
         rich_help_panel=_METHOD,
-        **limit_to("found", "found-bkg", "tokencut", "maskcut", "instances", "none"),
+        **limit_to("found", "found-bkg", "tokencut", "maskcut", "instances", "none") | {"metavar": "SOURCE"},
     ),
 ]
 Policy = Annotated[

@@ -24,7 +24,7 @@ relabel remap remove render renew replace report reproduce require rescale rescu
 resume retrieve review run sample save say scale schedule score search segment select set settle shade shift shorten
 show silence size skip smooth solve sort split stack standardize start stitch stop store stream stretch strip subtract
 sum summarize suppress sweep switch synchronize take tell test time trace track train transfer transform transpose
-trim truncate unlock unpack update upload use validate verify vote wait warn weigh wrap write
+trim truncate trust unlock unpack update upload use validate verify vote wait warn weigh wrap write
 """
 VERBS = set(WORDS.split())
 PREFIXES = {"as", "from", "has", "is", "to", "with", "without"}

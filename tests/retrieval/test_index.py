@@ -310,6 +310,25 @@ def test_an_image_that_changed_is_embedded_again(tmp_path: Path) -> None:
     assert files_in(out)["embeddings-00000.npy"] != before["embeddings-00000.npy"]
 
 
+@pytest.mark.parametrize("what", ["image", "head", "ids"])
+def test_what_changed_is_told(tmp_path: Path, what: str) -> None:
+    """A head that is no Python any more is damage as any other."""
+    photos, out, said = pictures(tmp_path / "photos", 4), tmp_path / "out", list[str]()
+    build_index(Source([photos]), out, Colors(), shard_size=2, on_note=said.append)
+    whole = content(out)
+    assert said == []
+    if what == "image":
+        path = sorted(p for p in photos.rglob("*") if p.is_file())[0]
+        path.write_bytes(path.read_bytes() + b" ")
+    else:
+        path = out / ("embeddings-00000.npy" if what == "head" else "ids-00000.json")
+        path.write_bytes(path.read_bytes().replace(b"{", b"(", 1))
+    build_index(Source([photos]), out, Colors(), shard_size=2, on_note=said.append)
+    assert said == ["files or images of shards 0 changed since they were indexed; they are embedded again"]
+    changed = {name for name, held in content(out).items() if held != whole[name]}
+    assert changed <= {"checksums-00000.json"}, "results are what they would be"
+
+
 def test_an_index_into_its_own_images_and_two_at_a_time_are_refused(tmp_path: Path) -> None:
     photos = pictures(tmp_path / "photos", 3)
     with pytest.raises(InputError, match="which has the pictures; choose another --out"):

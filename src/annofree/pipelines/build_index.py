@@ -86,6 +86,7 @@ def build_index(
         threads=threads,
         about={"models": models, "whole": whole},
         on_progress=count,
+        on_note=callbacks.on_note,
     )
     for remark in source.others.format_lines():
         callbacks.on_note(remark)

@@ -29,7 +29,7 @@ from annofree.io.images import silence_pillow
 from annofree.io.regular import require_regular
 from annofree.io.settings_diff import find_first_change, list_differences
 from annofree.retrieval.index import FORMAT, name_embeddings, name_ids, read_manifest
-from annofree.retrieval.index_checks import explain_damage, read_held, write_checksums
+from annofree.retrieval.index_checks import explain_damage, name_checksums, read_held, write_checksums
 from annofree.structures import FloatArray, Image
 
 __all__ = ["build_index"]
@@ -66,13 +66,15 @@ def build_index(
     threads: int = 4,
     about: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Embed all images of a source into an index, or go on with it, and return its manifest.
 
     A shard stands for ``shard_size`` inputs.  At most about twice ``batch_size`` images are in memory.  ``about`` is kept in
     the manifest.  An image that cannot be read is left out and named in the manifest's ``failed``, with the reason by id, and
     so is one of which the model makes no finite embedding; what else the model raises ends the run, which may go on later.
-    ``on_progress`` gets the inputs dealt with, from those of an earlier call on, and their number.
+    ``on_progress`` gets the inputs dealt with, from those of an earlier call on, and their number; ``on_note`` is told where
+    files or images of an earlier call changed, which are embedded again.
 
     Raises InputError for a folder with an index of other inputs, of another model or of other settings, naming the
     difference, and for a batch, shard or number of threads below 1.
@@ -84,7 +86,7 @@ def build_index(
     if folder.resolve() in {given.resolve() for given in source.inputs}:
         raise InputError(f"expected another folder for the index than {folder}, which has the pictures; choose another --out")
     with hold_lock(folder / "lock", f"expected one call at a time to index to {folder}; wait for the other"):
-        return _build(source, folder, clip, batch_size, shard_size, threads, about, on_progress)
+        return _build(source, folder, clip, batch_size, shard_size, threads, about, on_progress, on_note)
 
 
 def _build(
@@ -96,6 +98,7 @@ def _build(
     threads: int,
     about: Mapping[str, Any] | None,
     on_progress: Callable[[int, int], None] | None,
+    on_note: Callable[[str], None] | None,
 ) -> dict[str, Any]:
     _clean(folder)
     settings = _settings(source, clip, shard_size, about)
@@ -103,6 +106,7 @@ def _build(
     total = _keep_inputs(folder / "inputs.txt", source.list_ids())
     root = Path(settings["root"])
     held = [read_held(folder, n, ids, root) for n, ids in enumerate(_stretches(folder / "inputs.txt", shard_size))]
+    _tell_changes(folder, held, on_note)
     known = sum(len(one["ids"]) + len(one["failed"]) for one in held if one)
     work = _Work(folder, root, clip, batch_size, threads, total, on_progress, known)
     work.advance(0)
@@ -116,6 +120,13 @@ def _build(
     manifest = settings | {"complete": True, "inputs": total, "rows": sum(rows), "shards": rows, "failed": failed}
     write_json(folder / "manifest.json", add_checksum(manifest), indent=1, ascii_only=True)
     return manifest
+
+
+def _tell_changes(folder: Path, held: list[dict[str, Any] | None], on_note: Callable[[str], None] | None) -> None:
+    """Say which shards were whole once and are embedded again."""
+    changed = [str(n) for n, one in enumerate(held) if one is None and (folder / name_checksums(n)).exists()]
+    if changed and on_note:
+        on_note(f"files or images of shards {', '.join(changed[:9])} changed since they were indexed; they are embedded again")
 
 
 @dataclass

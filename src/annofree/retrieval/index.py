@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ class Shard:
         """Look at the head of an .npy file; raises InputError unless it holds (N, D) float16 or float32."""
         try:
             held = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as problem:
+        except (OSError, ValueError, EOFError, SyntaxError, TokenError) as problem:  # the head of a file is parsed as Python
             raise InputError(f"expected embeddings at {path}, but they cannot be read: {problem}") from None
         if held.ndim != 2 or held.dtype not in (np.float16, np.float32) or np.isfortran(held) or not held.shape[1]:
             raise InputError(f"expected embeddings (N, D) float16 or float32 in {path}, got {held.shape} {held.dtype}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,6 @@ import numpy as np
 import PIL.Image
 import timm
 import torch
-from scipy.linalg import eigh
-from scipy.ndimage import label
 
 from annofree.features.dino import Dino
 from annofree.fragments.discovery import find_by_lost, find_by_tokencut
@@ -29,10 +28,11 @@ from annofree.fragments.maskcut import MaskCutSettings, cut_masks
 from annofree.hub.cards import find_bundled
 from annofree.ops.crf import DenseCrf
 from annofree.structures import Image
+from annofree.testing.obvious_maskcut import cut_obvious_masks
 from annofree.testing.timing import print_json
 
 SCENES = Path(__file__).parents[1] / "examples" / "scenes"
-SIDE, EPS = 480, 1e-5
+SIDE = 480
 
 Array = np.ndarray[Any, Any]
 
@@ -40,31 +40,6 @@ Array = np.ndarray[Any, Any]
 def read_square(path: Path, side: int = SIDE) -> Array:
     """A picture as MaskCut sees it."""
     return np.asarray(PIL.Image.open(path).convert("RGB").resize((side, side), PIL.Image.Resampling.LANCZOS))
-
-
-def cut_densely(keys: Array, settings: MaskCutSettings) -> list[Array]:
-    """The reference: dense generalized eigenvectors, painted cells kept as rows of their own."""
-    grid = keys.shape[1:]
-    painted, before, found = np.zeros(grid, bool), np.zeros(grid, bool), []
-    for number in range(settings.masks):
-        cells = np.where(painted.ravel()[:, None], 0, keys.reshape(len(keys), -1).T)
-        units = cells / np.maximum(np.linalg.norm(cells, axis=1, keepdims=True), 1e-12)
-        weights = np.where(units @ units.T > settings.tau, 1.0, EPS).astype(np.float64)
-        degrees = np.diag(weights.sum(1))
-        vector = eigh(degrees - weights, degrees, subset_by_index=[1, 2])[1][:, 0].reshape(grid)
-        vector = vector if vector.ravel()[np.abs(vector).argmax()] > 0 else -vector
-        side = vector > vector.mean()
-        if side[[0, 0, -1, -1], [0, -1, 0, -1]].sum() >= 3:
-            side, vector = ~side, -vector
-        seed = np.unravel_index((vector >= vector.max() - 1e-6 * np.abs(vector).max()).argmax(), grid)
-        pieces = label(side)[0]
-        mask = pieces == pieces[seed] if side[seed] else np.zeros(grid, bool)
-        union = (mask | before).sum()
-        if number and ((union and (mask & before).sum() / union > settings.repeat) or mask.mean() <= settings.small):
-            mask = np.zeros(grid, bool)
-        painted, before = painted | mask, mask
-        found.append(mask)
-    return found
 
 
 def time_call(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -76,7 +51,7 @@ def time_call(call: Callable[[], Any]) -> tuple[float, Any]:
 
 def compare(keys: Array, settings: MaskCutSettings) -> dict[str, Any]:
     """One picture's keys, cut by both."""
-    slow, expected = time_call(lambda: cut_densely(keys, settings))
+    slow, expected = time_call(lambda: cut_obvious_masks(keys, **asdict(settings)))
     fast, found = time_call(lambda: cut_masks(keys, settings))
     differ = sum(int((a.mask != b).sum()) for a, b in zip(found, expected, strict=True))
     return {

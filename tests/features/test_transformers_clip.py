@@ -22,6 +22,7 @@ from annofree.features.clip import Clip
 from annofree.features.transformers_clip import find_family, load_transformers_clip
 from annofree.hub.cards import Card
 from annofree.structures import Image, Vocabulary
+from annofree.testing.architectures import train_byte_tokenizer
 from annofree.testing.tolerances import assert_close
 
 WORDS = ["<pad>", "<eos>", "<unk>", "a", "photo", "of", "dog", "cat", "."]
@@ -224,20 +225,7 @@ def test_the_sentencepiece_model_that_tipsv2_comes_with(tmp_path: Path) -> None:
     """The reference is the library that wrote the file; texts are lower-cased, none has an end, and zeros follow."""
     save(build_tips(), tmp_path)
     (tmp_path / "tokenizer.json").unlink()
-    lines = ["a photo of a dog", "a cat and a dog", "photos of cats", "the dog of a cat"] * 20
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_prefix=str(tmp_path / "tokenizer"),
-        vocab_size=300,
-        model_type="bpe",
-        byte_fallback=True,
-        pad_id=0,
-        unk_id=2,
-        eos_id=1,
-        bos_id=-1,
-        hard_vocab_limit=False,
-        minloglevel=2,
-    )
+    (tmp_path / "tokenizer.model").write_bytes(train_byte_tokenizer())
     config = json.loads((tmp_path / "config.json").read_text())
     config["text_config"]["vocab_size"] = 300
     (tmp_path / "config.json").write_text(json.dumps(config))

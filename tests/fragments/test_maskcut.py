@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy.linalg import eigh
-from scipy.ndimage import label
 
 from annofree.errors import InputError
 from annofree.fragments.maskcut import MaskCutSettings, cut_masks, solve_cut
+from annofree.testing.obvious_maskcut import cut_obvious_masks, solve_obvious_cut
 from annofree.testing.tolerances import assert_close
 
 Array = np.ndarray[Any, Any]
-EPS = 1e-5
 
 
 def draw_keys(seed: int, grid: tuple[int, int] = (12, 15), things: int = 3, noise: float = 0.35) -> Array:
@@ -28,43 +27,13 @@ def draw_keys(seed: int, grid: tuple[int, int] = (12, 15), things: int = 3, nois
     return (keys + noise * rng.standard_normal(keys.shape)).astype(np.float32)
 
 
-def solve_slowly(features: Array, painted: Array, tau: float) -> Array:
-    features = np.where(painted[:, None], 0, features)
-    units = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    weights = np.where(units @ units.T > tau, 1.0, EPS)
-    degrees = np.diag(weights.sum(1))
-    vector: Array = eigh(degrees - weights, degrees, subset_by_index=[1, 2])[1][:, 0]
-    return vector if vector[np.abs(vector).argmax()] > 0 else -vector
-
-
-def cut_slowly(keys: Array, settings: MaskCutSettings) -> list[Array]:
-    grid = keys.shape[1:]
-    painted, found = np.zeros(grid, bool), [np.zeros(grid, bool)]
-    for number in range(settings.masks):
-        vector = solve_slowly(keys.reshape(len(keys), -1).T, painted.ravel(), settings.tau).reshape(grid)
-        side = vector > vector.mean()
-        corners = sum(bool(side[y, x]) for y in (0, -1) for x in (0, -1))
-        if corners >= 3:
-            side, vector = ~side, -vector
-        seed = np.unravel_index((vector > vector.max() - 1e-6).argmax(), grid)  # of equals, as painted cells are, the first
-        pieces = label(side)[0]
-        mask = pieces == pieces[seed] if side[seed] else np.zeros(grid, bool)
-        union = (mask | found[-1]).sum()
-        iou = (mask & found[-1]).sum() / union if union else 0
-        if number and (iou > settings.repeat or mask.mean() <= settings.small):
-            mask = np.zeros(grid, bool)
-        painted |= mask
-        found.append(mask)
-    return found[1:]
-
-
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
 def test_a_cut_is_the_second_eigenvector_of_the_dense_problem(seed: int, share: float) -> None:
     keys = draw_keys(seed)
     features = keys.reshape(len(keys), -1).T
     painted = np.random.default_rng(seed).random(len(features)) < share
-    found, expected = solve_cut(features, painted, 0.15), solve_slowly(features, painted, 0.15)
+    found, expected = solve_cut(features, painted, 0.15), solve_obvious_cut(features, painted, 0.15)
     assert abs(found @ expected) / np.linalg.norm(found) / np.linalg.norm(expected) > 1 - 1e-9
     assert ((found > found.mean()) == (expected > expected.mean())).all()
     assert np.ptp(found[painted]) == 0 if painted.any() else True, "painted cells are one node"
@@ -74,7 +43,7 @@ def test_a_cut_is_the_second_eigenvector_of_the_dense_problem(seed: int, share: 
 def test_masks_are_those_of_the_slow_twin(seed: int) -> None:
     keys, settings = draw_keys(seed, things=1 + seed % 4), MaskCutSettings(masks=4)
     found = cut_masks(keys, settings)
-    expected = cut_slowly(keys, settings)
+    expected = cut_obvious_masks(keys, **asdict(settings))
     assert len(found) == 4 and found[0].mask.any()
     for one, other in zip(found, expected, strict=True):
         assert (one.mask == other).all() and one.undecided == 0

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from annofree.evaluation.metrics.predictions import Row, group_by_image, read_image_sizes
 from annofree.evaluation.metrics.shapes import compute_box
+from annofree.features.preprocessing import crop_image
 from annofree.formats.coco import CocoFile
 from annofree.protocols import SelfSupervised, VisionLanguage
 from annofree.structures import Image
@@ -59,11 +60,6 @@ def encode_predictions(
 
 
 def _crop(image: Image, box: npt.NDArray[np.float32]) -> Image:
-    """What is in a box, widened to whole pixels, as a square."""
-    height, width = image.size
-    x0, y0 = (min(max(int(np.floor(at)), 0), size - 1) for at, size in zip(box[:2], (width, height), strict=True))
-    x1, y1 = (
-        min(max(int(np.ceil(at)), least + 1), size) for at, least, size in zip(box[2:], (x0, y0), (width, height), strict=True)
-    )
-    crop = PIL.Image.fromarray(image.pixels[y0:y1, x0:x1]).resize((_SIDE, _SIDE), PIL.Image.Resampling.BICUBIC)
-    return Image(np.asarray(crop), image.id)
+    """What is in a box as a square."""
+    pixels = PIL.Image.fromarray(crop_image(image, box).pixels)
+    return Image(np.asarray(pixels.resize((_SIDE, _SIDE), PIL.Image.Resampling.BICUBIC)), image.id)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.features.clip_network import LoadedClip, load_clip
-from annofree.features.preprocessing import map_by_size, preprocess_image, resize_pixels
+from annofree.features.preprocessing import crop_image, map_by_size, preprocess_image, resize_pixels
 from annofree.features.prompts import TextFeatures, compute_fingerprint, find_text_cache, resolve_templates
 from annofree.features.towers.resnet import CONV4_STRIDE
 from annofree.hub.cards import BUNDLED, Card
@@ -250,7 +250,12 @@ class Clip:
     def _squares(self, pieces: list[tuple[Image, npt.NDArray[np.float32] | None]]) -> Tensor:
         side = self._use["whole_side"]
         batches = (pieces[start : start + _BATCH] for start in range(0, len(pieces), _BATCH))
-        return torch.cat([self._embedded(self._pixels([_cropped(i, b) for i, b in some], (side, side))) for some in batches])
+        return torch.cat(
+            [
+                self._embedded(self._pixels([i if b is None else crop_image(i, b) for i, b in some], (side, side)))
+                for some in batches
+            ]
+        )
 
     def _embedded(self, x: Tensor) -> Tensor:
         return F.normalize(self._tower.encode_image(x).float(), dim=-1)
@@ -284,12 +289,3 @@ def _middle(image: Image) -> Image:
     side = min(image.size)
     top, left = (height - side) // 2, (width - side) // 2
     return Image(image.pixels[top : top + side, left : left + side], image.id)
-
-
-def _cropped(image: Image, box: npt.NDArray[np.float32] | None) -> Image:
-    if box is None:
-        return image
-    height, width = image.size
-    x0, y0 = (int(np.clip(np.floor(v), 0, n - 1)) for v, n in zip(box[:2], (width, height), strict=True))
-    x1, y1 = (int(np.clip(np.ceil(v), low + 1, n)) for v, low, n in zip(box[2:], (x0, y0), (width, height), strict=True))
-    return Image(image.pixels[y0:y1, x0:x1], image.id)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import label
 
-from annofree.ops.ncut import build_affinity, compute_second_eigenvector, orient_vector
+from annofree.ops.ncut import compute_second_eigenvector, solve_ncut
 
 __all__ = ["DISCOVERY", "find_by_attention", "find_by_lost", "find_by_spectrum", "find_by_tokencut"]
 
@@ -45,12 +45,8 @@ def find_by_lost(keys: Floats) -> Mask:
 
 def find_by_tokencut(keys: Floats, tau: float = 0.2) -> Mask:
     """TokenCut (Wang et al., CVPR 2022): the piece of the strongest cell on its side of a normalized cut, (h, w)."""
-    grid = keys.shape[1:]
-    weights = build_affinity(keys.reshape(len(keys), -1).T, tau, 1e-5)
-    if (weights == 1).all():
-        return np.zeros(grid, bool)
-    vector = orient_vector(compute_second_eigenvector(weights))
-    return _take_piece((vector > vector.mean()).reshape(grid), int(np.abs(vector).argmax()))
+    vector = solve_ncut(keys.reshape(len(keys), -1).T, tau)
+    return _take_piece((vector > vector.mean()).reshape(keys.shape[1:]), int(np.abs(vector).argmax()))
 
 
 def find_by_spectrum(keys: Floats) -> Mask:

@@ -38,7 +38,7 @@ from annofree.detections.verification import (
 )
 from annofree.fragments.clusters import Seeding, extract_fragments
 from annofree.methods.variants import choose_settings
-from annofree.ops.rle import compute_rle_boxes
+from annofree.ops.rle import compute_rle_boxes, pack_counts, unpack_counts
 from annofree.protocols import DetectorBackend, Embedding, Masker, VisionLanguage
 from annofree.structures import BoolArray, Classes, Detections, FeatureMap, FloatArray, Fragments, Image, LabelMap, Vocabulary
 
@@ -161,7 +161,7 @@ class Consensus:
         seen = np.argsort(-_own_scores(said), kind="stable")[: self.settings.seen]
         masks, shape = proposed[seen], measure_geometry(rles, image.size)[seen]
         features = self._features(image, tokens, masks)
-        counts = tuple(rles[i]["counts"].decode("ascii") for i in seen)
+        counts = pack_counts([rles[i] for i in seen])
         drawn = np.concatenate([said[seen], measure_edge_support(image, masks)[:, None]], 1)
         return ConsensusEncoding(image.size, whole, tokens, counts, features, torch.from_numpy(drawn), torch.from_numpy(shape))
 
@@ -270,7 +270,7 @@ def _own_scores(said: FloatArray) -> FloatArray:
 
 
 def _detections(e: ConsensusEncoding, ids: Any, scores: FloatArray, names: tuple[str, ...]) -> Detections:
-    rles = tuple({"size": list(e.size), "counts": counts.encode("ascii")} for counts in e.counts)
+    rles = unpack_counts(e.counts, e.size)
     return Detections(e.size, names, ids, scores.astype(np.float32), compute_rle_boxes(rles), rles)
 
 

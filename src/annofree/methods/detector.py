@@ -24,9 +24,9 @@ from annofree.detectors.config import OBJECT
 from annofree.errors import InputError
 from annofree.hub.cards import Card, hash_file
 from annofree.methods.variants import choose_settings
-from annofree.ops.rle import compute_rle_boxes
+from annofree.ops.rle import compute_rle_boxes, pack_counts, unpack_counts
 from annofree.protocols import DetectorBackend, RawDetections
-from annofree.structures import Classes, Detections, FloatArray, Image, IntArray, Vocabulary
+from annofree.structures import Classes, Detections, Image, IntArray, Vocabulary
 
 __all__ = [
     *("VARIANTS", "Detector", "DetectorEncoding", "DetectorSettings", "DetectorInfo"),
@@ -86,6 +86,17 @@ class DetectorEncoding:
     scores: Tensor
     counts: tuple[str, ...]
 
+    @classmethod
+    def of(cls, found: Detections) -> DetectorEncoding:
+        """Keep detections, in their order."""
+        ids, scores = torch.from_numpy(found.class_ids), torch.from_numpy(found.scores)
+        return cls(found.size, ids, scores, pack_counts(found.rles))
+
+    def select(self, ids: IntArray, kept: IntArray, names: tuple[str, ...]) -> Detections:
+        """Those of some places as detections of other ``names``, by ``ids`` (N) into these, with the box around each mask."""
+        rles = unpack_counts((self.counts[i] for i in kept), self.size)
+        return Detections(self.size, names, ids[kept], self.scores.numpy()[kept], compute_rle_boxes(rles), rles)
+
 
 class Detector:
     """Names in, those of a trained ``network``'s instances out; ``origin`` says which names it knows.
@@ -131,8 +142,7 @@ class Detector:
     def _encoding(self, found: RawDetections) -> DetectorEncoding:
         masks, labels, scores = (part.cpu().numpy() for part in (found.masks, found.labels, found.scores))
         kept = Detections.from_masks(masks, labels, np.clip(scores, 0, 1), self.origin.names)
-        counts = tuple(rle["counts"].decode("ascii") for rle in kept.rles)
-        return DetectorEncoding(kept.size, torch.from_numpy(kept.class_ids), torch.from_numpy(kept.scores), counts)
+        return DetectorEncoding.of(kept)
 
     def instances(self, image: Image | DetectorEncoding, classes: Classes) -> Detections:
         """Tell what was found of these names in an image, or in an encoding of it; nothing of a name that it does not know.
@@ -143,7 +153,7 @@ class Detector:
         asked = np.array(self._asked(vocabulary), np.int64)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         ids, scores, s = asked[encoding.labels.numpy()], encoding.scores.numpy(), self.settings
-        found = _detections(encoding, ids, scores, np.flatnonzero((ids >= 0) & (scores >= s.min_score)), vocabulary.names)
+        found = encoding.select(ids, np.flatnonzero((ids >= 0) & (scores >= s.min_score)), vocabulary.names)
         return suppress(found, within=s.within, across=s.across, inside=s.inside)[: s.most]
 
     def _asked(self, vocabulary: Vocabulary) -> list[int]:
@@ -169,14 +179,6 @@ class Detector:
 
 def _plain(word: str) -> str:
     return " ".join(word.lower().split())
-
-
-def _detections(
-    encoding: DetectorEncoding, ids: IntArray, scores: FloatArray, kept: IntArray, names: tuple[str, ...]
-) -> Detections:
-    """The things that are kept as detections, with the box around each mask."""
-    rles = tuple({"size": list(encoding.size), "counts": encoding.counts[i].encode("ascii")} for i in kept)
-    return Detections(encoding.size, names, ids[kept], scores[kept], compute_rle_boxes(rles), rles)
 
 
 def read_card(folder: Path) -> Card:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
-__all__ = ["build_affinity", "compute_ncut", "compute_second_eigenvector", "orient_vector"]
+__all__ = ["build_affinity", "compute_ncut", "compute_second_eigenvector", "orient_vector", "solve_ncut"]
 
 FloatArray = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
@@ -21,20 +21,27 @@ _FEW = 64  # below it a whole decomposition is quicker, and Lanczos needs room
 def compute_ncut(features: FloatArray, tau: float = 0.2, eps: float = 1e-5) -> FloatArray:
     """How far each cell of ``features`` (N, D) is on the side of the thing, (N) float32 from 0 to 1.
 
-    The second eigenvector, turned by the seed rule and stretched to 0 .. 1.  Where every cell is joined with every other
-    there is nothing to cut, any vector solves the equation, and the answer is 0 everywhere.
+    The oriented eigenvector, stretched to 0 .. 1; where there is nothing to cut, 0 everywhere.
 
     >>> one_in_four = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], np.float32)
     >>> compute_ncut(one_in_four).round(3).tolist()
     [0.0, 0.0, 0.0, 1.0]
     """
-    weights = build_affinity(features, tau, eps)
-    if (weights == 1).all():
-        return np.zeros(len(features), np.float32)
-    vector = orient_vector(compute_second_eigenvector(weights))
+    vector = solve_ncut(features, tau, eps)
     spread = np.ptp(vector)
     stretched = (vector - vector.min()) / spread if spread > 0 else np.zeros_like(vector)
     return stretched.astype(np.float32)
+
+
+def solve_ncut(features: FloatArray, tau: float = 0.2, eps: float = 1e-5) -> Array:
+    """The second eigenvector of the graph of ``features`` (N, D), turned by the seed rule, (N).
+
+    Where every cell is joined with every other there is nothing to cut, any vector solves the equation, and this is 0.
+    """
+    weights = build_affinity(features, tau, eps)
+    if (weights == 1).all():
+        return np.zeros(len(features))
+    return orient_vector(compute_second_eigenvector(weights))
 
 
 def build_affinity(features: FloatArray, tau: float, eps: float) -> Array:

@@ -10,7 +10,7 @@ Sizes are (H, W), boxes x0 y0 x1 y1 px, end-exclusive.  Raises InputError for ru
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,7 +38,9 @@ __all__ = [
     "encode_rles",
     "fill_polygons",
     "merge_rles",
+    "pack_counts",
     "to_json_rle",
+    "unpack_counts",
 ]
 
 RLE = dict[str, Any]
@@ -213,6 +215,24 @@ def to_json_rle(rle: RLE) -> RLE:
     {'size': [2, 3], 'counts': '24'}
     """
     return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+
+
+def pack_counts(rles: Sequence[RLE]) -> tuple[str, ...]:
+    """The counts of masks of one size as texts, which is all that has to be kept of them.
+
+    >>> pack_counts([encode_rle(np.array([[0, 1, 1], [0, 1, 1]], bool))])
+    ('24',)
+    """
+    return tuple(rle["counts"].decode("ascii") for rle in rles)
+
+
+def unpack_counts(counts: Iterable[str], size: tuple[int, int]) -> tuple[RLE, ...]:
+    """Masks of ``size`` (H, W) from such texts.
+
+    >>> unpack_counts(["24"], (2, 3))
+    ({'size': [2, 3], 'counts': b'24'},)
+    """
+    return tuple({"size": list(size), "counts": text.encode("ascii")} for text in counts)
 
 
 def _iou(first: Any, second: Any, crowds: Sequence[int] | None) -> IoU:

@@ -5,12 +5,14 @@ Of LOST, TokenCut and deep spectral methods, on the images of VOC and COCO that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torchvision.ops import box_iou
 
 from annofree.errors import InputError
+from annofree.evaluation.metrics.predictions import Row, group_by_image, match_predictions
 from annofree.formats.coco import CocoFile
 
 __all__ = ["CorLoc", "compute_corloc"]
@@ -36,26 +38,20 @@ class CorLoc:
 def compute_corloc(truth: CocoFile, predictions: CocoFile, threshold: float = 0.5) -> CorLoc:
     """Compute CorLoc of the surest prediction of each image, the first of equals; names play no part, crowds are left out.
 
-    Images are matched by file name.  Raises InputError for a threshold outside of 0 .. 1.
+    Images are matched as ``match_predictions`` does it, whose errors this raises; a prediction without a score has 1.  Raises
+    InputError for a threshold outside of 0 .. 1.
     """
     if not 0 <= threshold <= 1:
         raise InputError(f"expected a threshold in 0 .. 1, got {threshold}")
-    names = {image["id"]: image["file_name"] for image in truth.images}
-    things: dict[str, list[list[float]]] = {}
-    for row in truth.annotations:
-        if not row.get("iscrowd"):
-            things.setdefault(names[row["image_id"]], []).append(row["bbox"])
-    theirs = {image["id"]: image["file_name"] for image in predictions.images}
-    best: dict[str, tuple[float, list[float]]] = {}
-    for row in predictions.annotations:
-        name, score = theirs[row["image_id"]], float(row.get("score", 1.0))
-        if name not in best or score > best[name][0]:
-            best[name] = (score, row["bbox"])
-    met = sum(_meets(best[name][1], boxes, threshold) for name, boxes in things.items() if name in best)
-    return CorLoc(len(things), met, len(things.keys() - best.keys()))
+    scored = [{"score": 1.0, **row} for row in predictions.annotations]
+    said = group_by_image(match_predictions(truth, replace(predictions, annotations=scored), "class-agnostic"))
+    things = group_by_image([row for row in truth.annotations if not row.get("iscrowd")])
+    met = sum(_meets(said[image], own, threshold) for image, own in things.items() if said[image])
+    return CorLoc(len(things), met, sum(not said[image] for image in things))
 
 
-def _meets(box: list[float], others: list[list[float]], threshold: float) -> bool:
-    corners = torch.tensor([box, *others], dtype=torch.float64)
+def _meets(said: Sequence[Row], things: Sequence[Row], threshold: float) -> bool:
+    surest = max(said, key=lambda row: row["score"])
+    corners = torch.tensor([row["bbox"] for row in (surest, *things)], dtype=torch.float64)
     corners[:, 2:] += corners[:, :2]
     return bool((box_iou(corners[:1], corners[1:]) >= threshold).any())

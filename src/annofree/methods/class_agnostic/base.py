@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from annofree.detectors.config import OBJECT
 from annofree.errors import InputError
 from annofree.methods.detector import DetectorEncoding
-from annofree.ops.rle import compute_rle_boxes
 from annofree.structures import Classes, Detections, Image, Vocabulary
 
 __all__ = ["ClassAgnostic"]
@@ -46,7 +44,7 @@ class ClassAgnostic:
 
     def encode(self, images: Sequence[Image]) -> list[DetectorEncoding]:
         """Find all; one encoding an image, in order, with masks as run lengths."""
-        return [_keep(found) for found in self.discover(images)] if images else []
+        return [DetectorEncoding.of(found) for found in self.discover(images)] if images else []
 
     def instances(self, image: Image | DetectorEncoding, classes: Classes) -> Detections:
         """What was found in an image, or in an encoding of it, under the one name that is asked for.
@@ -55,9 +53,7 @@ class ClassAgnostic:
         """
         name = _one_name(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
-        rles = tuple({"size": list(encoding.size), "counts": counts.encode("ascii")} for counts in encoding.counts)
-        ids, scores = encoding.labels.numpy(), encoding.scores.numpy()
-        return Detections(encoding.size, (name,), ids, scores, compute_rle_boxes(rles), rles)
+        return encoding.select(encoding.labels.numpy(), np.arange(len(encoding.counts)), (name,))
 
 
 def _one_name(classes: Classes) -> str:
@@ -67,9 +63,3 @@ def _one_name(classes: Classes) -> str:
             f"expected one name, such as {OBJECT}, for this method tells none apart, got {len(names)}; ask for one"
         )
     return names[0]
-
-
-def _keep(found: Detections) -> DetectorEncoding:
-    counts = tuple(rle["counts"].decode("ascii") for rle in found.rles)
-    labels = torch.zeros(len(found), dtype=torch.int64)
-    return DetectorEncoding(found.size, labels, torch.from_numpy(np.asarray(found.scores, np.float32)), counts)

@@ -11,10 +11,12 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from annofree.fragments.discovery import DISCOVERY
 from annofree.methods.class_agnostic.base import ClassAgnostic
 from annofree.methods.variants import choose_settings
+from annofree.ops.grids import resize_nearest
 from annofree.protocols import SelfSupervised
 from annofree.structures import Detections, FeatureMap, Image
 
@@ -64,10 +66,9 @@ class Discovery(ClassAgnostic):
 
     def _answer(self, rule: str, cells: FeatureMap, image: Image) -> Detections:
         mask = DISCOVERY[rule](cells.values.float().cpu().numpy())
-        full = cells.window or cells.size
-        rows, columns = (np.arange(n) * h // n for n, h in zip(full, mask.shape, strict=True))
         drawn = np.zeros(image.size, bool)
-        seen = mask[rows[:, None], columns][: image.size[0], : image.size[1]]
+        enlarged = resize_nearest(torch.from_numpy(mask), cells.window or cells.size).numpy()
+        seen = enlarged[: image.size[0], : image.size[1]]
         drawn[: seen.shape[0], : seen.shape[1]] = seen
         return Detections.from_masks(drawn[None], [0], [1.0], ("object",))
 

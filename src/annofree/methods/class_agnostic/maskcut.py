@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
+import torch
 from scipy.ndimage import binary_fill_holes
 
 from annofree.errors import InputError
@@ -22,6 +23,7 @@ from annofree.fragments.maskcut import Cut, MaskCutSettings, cut_masks
 from annofree.methods.class_agnostic.base import ClassAgnostic
 from annofree.methods.variants import choose_settings
 from annofree.ops.crf import CrfSettings, DenseCrf
+from annofree.ops.grids import resize_nearest
 from annofree.protocols import SelfSupervised
 from annofree.structures import Detections, Image
 
@@ -86,7 +88,7 @@ class MaskCut(ClassAgnostic):
         """The masks of a square, less what earlier ones hold, those that the field tears apart left out."""
         taken, crf = np.zeros(square.shape[:2], bool), None
         for cut in cuts:
-            mask = _enlarge(cut.mask, square.shape[:2]) & ~taken
+            mask = resize_nearest(torch.from_numpy(cut.mask), (self.settings.side,) * 2).numpy() & ~taken
             taken |= mask
             if not mask.any() or self.settings.crf is None:
                 yield mask
@@ -95,12 +97,6 @@ class MaskCut(ClassAgnostic):
             drawn = np.asarray(binary_fill_holes(crf.refine(mask)), bool)
             if (drawn & mask).sum() >= self.settings.agree * (drawn | mask).sum():
                 yield drawn
-
-
-def _enlarge(mask: Mask, size: tuple[int, ...]) -> Mask:
-    """Cells (h, w) on pixels (H, W), each the nearest."""
-    rows, columns = (np.arange(full) * n // full for n, full in zip(mask.shape, size, strict=True))
-    return np.asarray(mask[rows[:, None], columns], bool)
 
 
 def _resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:

@@ -23,7 +23,7 @@ from annofree.detections.verification import Naming, pick_best_rows
 from annofree.errors import InputError
 from annofree.methods.class_agnostic.stored_masks import ImageMasks, StoredMasks
 from annofree.methods.variants import choose_settings
-from annofree.ops.rle import compute_rle_areas, compute_rle_boxes, decode_rles, encode_rles
+from annofree.ops.rle import compute_rle_areas, compute_rle_boxes, decode_rles, encode_rles, pack_counts, unpack_counts
 from annofree.protocols import Embedding, Masker, VisionLanguage
 from annofree.structures import RLE, Classes, Detections, Image, Vocabulary
 
@@ -135,8 +135,7 @@ class NamedMasks:
         rles, scores = [stored.rles[k] for k in filled], np.array(stored.scores, np.float32)[filled]
         if embedding is not None:
             rles = [drawn for some in _group(rles) for drawn in self._refine(some, image.size, embedding)]
-        counts = tuple(rle["counts"].decode("ascii") for rle in rles)
-        return NamedMasksEncoding(image.size, counts, torch.from_numpy(scores), self._look(image, rles))
+        return NamedMasksEncoding(image.size, pack_counts(rles), torch.from_numpy(scores), self._look(image, rles))
 
     def _refine(self, rles: Sequence[RLE], size: tuple[int, int], embedding: Embedding) -> list[RLE]:
         """Each mask as SAM draws it; one of which SAM draws nothing stays as it was."""
@@ -171,9 +170,7 @@ class NamedMasks:
         scores = encoding.scores.numpy()
         if self.settings.score == "geometric":
             scores = np.sqrt(scores * shares.max(1).values.cpu().numpy())
-        rles: tuple[RLE, ...] = tuple(
-            {"size": list(encoding.size), "counts": counts.encode("ascii")} for counts in encoding.counts
-        )
+        rles = unpack_counts(encoding.counts, encoding.size)
         ids, boxes = pick_best_rows(shares), compute_rle_boxes(rles)
         found = Detections(encoding.size, rows.names, ids, scores.astype(np.float32).clip(0, 1), boxes, rles)
         return found[np.argsort(-found.scores, kind="stable")]

@@ -20,7 +20,7 @@ from annofree.formats.annotations import AnnotatedImage, Annotation
 from annofree.formats.registry import read_run
 from annofree.hub.cards import hash_file
 from annofree.io.read_json import read_own_json
-from annofree.ops.rle import RLE, fill_polygons
+from annofree.ops.rle import RLE, fill_polygons, pack_counts, unpack_counts
 
 __all__ = ["ImageMasks", "StoredMasks", "is_stored_masks"]
 
@@ -42,7 +42,7 @@ class ImageMasks(NamedTuple):
     @property
     def rles(self) -> tuple[RLE, ...]:
         """The masks as ``ops/rle.py`` takes them."""
-        return tuple({"size": list(self.size), "counts": counts.encode("ascii")} for counts in self.counts)
+        return unpack_counts(self.counts, self.size)
 
 
 def is_stored_masks(place: Path) -> bool:
@@ -131,8 +131,7 @@ class StoredMasks:
         }
         noted.update({what: count for what, count in counted.items() if count})
         rles = [_draw_box(thing, image.size) if thing.rle is None else thing.rle for thing in things]
-        texts = tuple(rle["counts"].decode("ascii") for rle in rles)
-        return ImageMasks(image.size, texts, tuple(min(score, 1.0) for score in scores), boxes)
+        return ImageMasks(image.size, pack_counts(rles), tuple(min(score, 1.0) for score in scores), boxes)
 
     def _score(self, thing: Annotation, image: str) -> float:
         if thing.score is None:

@@ -15,6 +15,7 @@ import numpy as np
 from annofree.errors import InputError
 from annofree.formats.annotations import Annotation, read_annotation
 from annofree.io.coco_stream import stream_coco
+from annofree.ops.rle import pack_counts, unpack_counts
 from annofree.runs.store.counts import ImageCount
 from annofree.runs.store.summary import RunSummary, find_images_root
 from annofree.structures import Detections
@@ -113,14 +114,14 @@ class Spool:
         for one in labels:
             found = one.found
             rows = [found.class_ids.tolist(), found.scores.tolist(), found.boxes.tolist()]
-            texts = [rle["counts"].decode("ascii") for rle in found.rles]
+            texts = pack_counts(found.rles)
             self._file.write(json.dumps([one.file_name, found.size, found.names, *rows, texts]) + "\n")
 
     def __iter__(self) -> Iterator[RunLabels]:
         self._file.seek(0)
         for line in self._file:
             name, size, names, class_ids, scores, boxes, texts = json.loads(line)
-            rles = tuple({"size": size, "counts": text.encode("ascii")} for text in texts)
+            rles = unpack_counts(texts, (size[0], size[1]))
             corners = np.array(boxes, np.float32).reshape(-1, 4)
             ids, values = np.array(class_ids, np.int64), np.array(scores, np.float32)
             yield RunLabels(name, Detections((size[0], size[1]), tuple(names), ids, values, corners, rles))

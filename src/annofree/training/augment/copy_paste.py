@@ -48,6 +48,8 @@ class CopyPasteSettings:
     same_archive: float = 0.5
     # what an image's sides are multiplied by, from and to
     scale: Sequence[float] = (0.1, 1.0)
+    # whether the first image is enlarged to cover the scene where its scale would leave padding beside it (ours)
+    whole_canvas: bool = False
     # share of each corner that an image smaller than the scene is put into: bottom right, top right, bottom left, top left;
     # the paper's are even, for the released ones see VARIANTS
     corners: Sequence[float] = (0.25, 0.25, 0.25, 0.25)
@@ -193,6 +195,8 @@ class CopyPaste:
 
     def _canvas(self, draw: ImageDraw) -> tuple[Pixels, Owners]:
         """The first image: its window (S, S, 3), and a map of owners (S, S), 1 where its object is."""
+        if self.settings.whole_canvas:
+            draw = draw._replace(scale=max(draw.scale, self.settings.crop / min(self._album.open(draw.id).size)))
         subject, axes = self._opened(draw)
         window = tuple(slice(axis.start, axis.start + axis.length) for axis in axes)
         size = self.settings.crop, self.settings.crop

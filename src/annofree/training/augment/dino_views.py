@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Paster", "PhotometricChange", "RandomDraw", "ViewPairs", "find_calmest"]
+__all__ = ["Paster", "PhotometricChange", "RandomDraw", "ViewPairs", "find_calmest", "hide_parts"]
 
 _CALM, _BUSY = (32, 48), (48, 64, 80)  # px of windows that are cut
 _STRIDE = 8  # px between windows
@@ -23,18 +23,18 @@ _EDGE = 2.5  # 1 / _EDGE of a view's side is how steep the edge of a blob is
 
 
 class RandomDraw:
-    """Uniform random numbers, all from one generator."""
+    """Uniform random numbers, all from one generator, on its device."""
 
     def __init__(self, generator: torch.Generator) -> None:
-        self.generator = generator
+        self.generator, self.device = generator, generator.device
 
     def draw_between(self, low: float, high: float, *shape: int) -> Tensor:
         """Numbers from ``low`` to ``high``."""
-        return low + (high - low) * torch.rand(*shape, generator=self.generator)
+        return low + (high - low) * torch.rand(*shape, generator=self.generator, device=self.device)
 
     def draw_integers(self, count: int, *shape: int) -> Tensor:
         """Whole numbers below ``count``."""
-        return torch.randint(count, shape, generator=self.generator)
+        return torch.randint(count, shape, generator=self.generator, device=self.device)
 
     def draw_booleans(self, share: float, *shape: int) -> Tensor:
         """Booleans of which ``share`` are true."""
@@ -58,7 +58,8 @@ class ViewPairs:
 
     def locate_patches(self, cells: int) -> Tensor:
         """Where the center of each patch of the first view lies in the second, x y (B, cells * cells, 2) in -1 .. 1."""
-        centers = F.affine_grid(torch.eye(2, 3)[None], [1, 1, cells, cells], align_corners=False).reshape(-1, 2)
+        still = torch.eye(2, 3, device=self.poses.device)[None]
+        centers = F.affine_grid(still, [1, 1, cells, cells], align_corners=False).reshape(-1, 2)
         (turn, shift), (other, moved) = ((pose[:, :, :2], pose[:, None, :, 2]) for pose in self.poses)
         layer = centers @ turn.transpose(1, 2) + shift
         places: Tensor = (layer - moved) @ torch.linalg.inv(other).transpose(1, 2)
@@ -70,6 +71,7 @@ class Paster(RandomDraw):
 
     def __init__(self, images: Tensor, generator: torch.Generator) -> None:
         super().__init__(generator)
+        images = images.to(self.device)
         self.images = images.permute(0, 2, 3, 1).contiguous()
         self.calm = {side: find_calmest(images, side) for side in _CALM}
         self.busy = {side: find_calmest(images, side, busiest=True) for side in _BUSY}
@@ -87,15 +89,15 @@ class Paster(RandomDraw):
     def cut(self, corners: dict[int, Tensor], count: int, size: int) -> Tensor:
         """Windows of one of the given sides from ``count`` random images, half of them flipped, (count, 3, size, size)."""
         side, chosen = list(corners)[int(self.draw_integers(len(corners), 1))], self.draw_integers(len(self.images), count)
-        y, x = (corners[side][chosen, k, None] + torch.arange(side) for k in range(2))
+        y, x = (corners[side][chosen, k, None] + torch.arange(side, device=self.device) for k in range(2))
         found = self.images[chosen[:, None, None], y[:, :, None], x[:, None]].permute(0, 3, 1, 2).float() / 255
         found = F.interpolate(found, size=(size, size), mode="bilinear")
         return torch.where(self.draw_booleans(0.5, count, 1, 1, 1), found.flip(3), found)
 
     def draw_blobs(self, count: int, size: int) -> Tensor:
         """Opacity (count, 1, size, size) of up to three shapes, each a circle whose radius swings a few times around it."""
-        y, x = torch.meshgrid(*2 * [torch.linspace(-1, 1, size)], indexing="ij")
-        opacity = torch.zeros(count, size, size)
+        y, x = torch.meshgrid(*2 * [torch.linspace(-1, 1, size, device=self.device)], indexing="ij")
+        opacity = torch.zeros(count, size, size, device=self.device)
         for index in range(_BLOBS):
             size_of = (
                 self.draw_between(0.15, 0.6, count)
@@ -164,6 +166,16 @@ class PhotometricChange(RandomDraw):
         return x + self.draw_between(-1, 1, len(x), 1, 1, 1).clamp(min=0) * (soft - x)
 
 
+def hide_parts(x: Tensor, draw: RandomDraw) -> Tensor:
+    """Cover half of the images (B, 3, H, W) by a box of one color each, a tenth to four tenths of a side wide and high."""
+    count, (height, width) = len(x), x.shape[-2:]
+    reach, center = draw.draw_between(0.1, 0.4, 2, count, 1, 1), draw.draw_between(0, 1, 2, count, 1, 1)
+    rows, columns = (torch.linspace(0, 1, side, device=x.device) for side in (height, width))
+    inside = ((rows[:, None] - center[0]).abs() < reach[0] / 2) & ((columns - center[1]).abs() < reach[1] / 2)
+    covered = inside[:, None] & draw.draw_booleans(0.5, count, 1, 1, 1)
+    return torch.where(covered, draw.draw_between(0, 1, count, 3, 1, 1), x)
+
+
 def find_calmest(images: Tensor, side: int, busiest: bool = False) -> Tensor:
     """Top left corner y x (N, 2) of each image's window of ``side`` px in which brightness changes least, or most.
 
@@ -188,7 +200,7 @@ def _posed(x: Tensor, pose: Tensor) -> Tensor:
 
 def _color_matrices(saturation: Tensor, hue: Tensor) -> Tensor:
     """Matrices (B, 3, 3) that turn colors by ``hue`` radians about gray and stretch them from gray by ``saturation``."""
-    gray = torch.full((3, 3), 1 / 3)
-    side = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5
+    gray = hue.new_full((3, 3), 1 / 3)
+    side = hue.new_tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5
     cos, sin = hue.cos()[:, None, None], hue.sin()[:, None, None]
-    return gray + saturation[:, None, None] * (cos * (torch.eye(3) - gray) + sin * side)
+    return gray + saturation[:, None, None] * (cos * (torch.eye(3, device=hue.device) - gray) + sin * side)

@@ -168,7 +168,9 @@ def _take_steps(
 
 def _is_over(learner: TrainState, watch: TrainCallbacks) -> bool:
     """Whether a run has had its minutes; every process has to ask."""
-    return watch.minutes is not None and learner.ranks.check_any(learner.seconds >= 60 * watch.minutes)
+    limits = [60 * watch.minutes] if watch.minutes is not None else []
+    limits += [learner.course.seconds] if learner.course.seconds is not None else []
+    return bool(limits) and learner.ranks.check_any(learner.seconds >= min(limits))
 
 
 class _TrainLogger:

@@ -41,6 +41,8 @@ class TrainConfig:
     clip: float | None = None
     # how much of itself a moving average of the weights keeps at each step; None for no average
     ema: float | None = None
+    # seconds over which the learning rate takes its course, where it ends with the time and not with the steps; None for steps
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
@@ -76,8 +78,9 @@ class TrainState:
 
     def train_step(self, batch: Any) -> None:
         """Learn from a batch."""
+        at = self._find_place()
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = self.course.schedule(rate, self.done, self.course.steps)
+            group["lr"] = self.course.schedule(rate, at, self.course.steps)
         with self._seeded(), torch.autocast(self.ranks.device.split(":")[0], torch.bfloat16, enabled=self.course.bf16):
             losses = self.losses_of(self.together, batch)
         self.optimiser.zero_grad(set_to_none=True)
@@ -90,6 +93,12 @@ class TrainState:
         self.names = list(losses)
         self._new.append(torch.stack([loss.detach().float() for loss in losses.values()]))
         self.done += 1
+
+    def _find_place(self) -> int:
+        """The step of the schedule: the one that is due, or the one that the time passed comes to."""
+        if self.course.seconds is None:
+            return self.done
+        return min(self.course.steps - 1, int(self.course.steps * self.seconds / self.course.seconds))
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from annofree.errors import InputError
 
@@ -32,6 +33,7 @@ __all__ = [
     "match_pairs",
 ]
 
+_AT_ONCE = 2**24  # values in memory, 64 MiB
 _LEAST_LOG = -100.0  # torch's own bound in binary cross-entropy: a proposal of exactly 0 or 1 costs no infinity
 
 
@@ -45,36 +47,37 @@ class MatchedPairs(NamedTuple):
 
 
 class SetLoss(NamedTuple):
-    """The two parts of the mask loss, scalars."""
+    """The parts of the mask loss, scalars: two of matched proposals, and the cross-entropy to nothing of all the others."""
 
     dice: Tensor
     bce: Tensor
+    empty: Tensor
 
 
 def compute_pairwise_dice(proposals: Tensor, instances: Tensor) -> Tensor:
-    """One minus the dice coefficient of each pair, (Q, N), of proposals (Q, P) in 0 .. 1 and instances (N, P) of 0 and 1.
+    """One minus the dice coefficient of each pair, (..., Q, N), of proposals (..., Q, P) and instances (..., N, P) of 0 and 1.
 
-    One is added to numerator and denominator, so that two empty masks agree.
+    Proposals are in 0 .. 1.  One is added to numerator and denominator, so that two empty masks agree.
 
     >>> compute_pairwise_dice(torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]))
     tensor([[0.2500, 0.0000]])
     """
-    both = proposals @ instances.T
-    return 1 - (2 * both + 1) / (proposals.sum(1)[:, None] + instances.sum(1)[None] + 1)
+    both = proposals @ instances.mT
+    return 1 - (2 * both + 1) / (proposals.sum(-1)[..., :, None] + instances.sum(-1)[..., None, :] + 1)
 
 
 def compute_pairwise_bce(proposals: Tensor, instances: Tensor) -> Tensor:
-    """Binary cross-entropy of each pair, the mean over pixels, (Q, N): two products in place of Q x N x P numbers.
+    """Binary cross-entropy of each pair, the mean over pixels, (..., Q, N): two products in place of Q x N x P numbers.
 
-    Proposals (Q, P) are in 0 .. 1, instances (N, P) of 0 and 1.  Logarithms are bounded at -100, as in torch.
+    Proposals (..., Q, P) are in 0 .. 1, instances (..., N, P) of 0 and 1.  Logarithms are bounded at -100, as in torch.
     """
-    inside = proposals.log().clamp_(min=_LEAST_LOG) @ instances.T
-    outside = proposals.neg().log1p_().clamp_(min=_LEAST_LOG) @ (1 - instances).T
-    return -(inside + outside) / proposals.shape[1]
+    inside = proposals.log().clamp_(min=_LEAST_LOG) @ instances.mT
+    outside = proposals.neg().log1p_().clamp_(min=_LEAST_LOG) @ (1 - instances).mT
+    return -(inside + outside) / proposals.shape[-1]
 
 
 def compute_pairwise_cost(proposals: Tensor, instances: Tensor) -> Tensor:
-    """What matching minimizes, (Q, N): dice plus binary cross-entropy, of equal weight."""
+    """What matching minimizes, (..., Q, N): dice plus binary cross-entropy, of equal weight."""
     return compute_pairwise_dice(proposals, instances) + compute_pairwise_bce(proposals, instances)
 
 
@@ -89,15 +92,24 @@ def compute_set_loss(proposals: Tensor, instances: Sequence[Tensor]) -> SetLoss:
     with torch.autocast(proposals.device.type, enabled=False):
         proposals = proposals.float()
         pairs = match_pairs(proposals, instances)
+        empty = _compute_empty_loss(proposals, pairs)
         if not len(pairs.images):
             nothing = proposals.sum() * 0  # of use to distributed training, where each parameter has to get a gradient
-            return SetLoss(nothing, nothing)
+            return SetLoss(nothing, nothing, empty)
         truth = _truth(instances, pairs)
         p = _resized(proposals[pairs.images, pairs.layers, pairs.proposals], _size(truth)).flatten(1)
         truth = truth.flatten(1)
         dice = 1 - (2 * (p * truth).sum(1) + 1) / (p.sum(1) + truth.sum(1) + 1)
         bce = F.binary_cross_entropy(p, truth, reduction="none").mean(1)
-        return SetLoss(dice.sum() / len(proposals), bce.sum() / len(proposals))
+        return SetLoss(dice.sum() / len(proposals), bce.sum() / len(proposals), empty)
+
+
+def _compute_empty_loss(proposals: Tensor, pairs: MatchedPairs) -> Tensor:
+    """Cross-entropy to 0 of the proposals (B, L, Q, h, w) that no pair has, the sum over layers of each one's mean, over B."""
+    free = torch.ones(proposals.shape[:3], device=proposals.device)
+    free[pairs.images, pairs.layers, pairs.proposals] = 0
+    cost = F.binary_cross_entropy(proposals, torch.zeros_like(proposals), reduction="none").mean((-2, -1))
+    return (cost * free).sum() / len(proposals)
 
 
 @torch.no_grad()
@@ -110,13 +122,14 @@ def match_pairs(proposals: Tensor, instances: Sequence[Tensor]) -> MatchedPairs:
     """
     most = max((len(i) for i in instances), default=0)
     costs = proposals.new_zeros(*proposals.shape[:3], most)
-    for image, those in enumerate(instances):
-        if not len(those):
-            continue
-        truth = those.flatten(1).to(proposals)
-        for layer, masks in enumerate(proposals[image]):
-            costs[image, layer, :, : len(those)] = compute_pairwise_cost(_resized(masks, _size(those)).flatten(1), truth)
-        costs[image] += torch.where(truth.any(), 0.0, torch.inf)
+    if most:
+        truth = pad_sequence([i.flatten(1) for i in instances], batch_first=True).to(proposals)
+        images, layers = (t.flatten() for t in torch.meshgrid(*map(torch.arange, proposals.shape[:2]), indexing="ij"))
+        at_once = max(1, _AT_ONCE // (proposals.shape[2] * truth.shape[-1]))
+        for image, layer in zip(torch.split(images, at_once), torch.split(layers, at_once), strict=True):
+            drawn = _resized(proposals[image, layer], _size(instances[0])).flatten(2)
+            costs[image, layer] = compute_pairwise_cost(drawn, truth[image])
+        costs += torch.where(truth.flatten(1).any(1), 0.0, torch.inf)[:, None, None, None]
     pairs = _assigned(costs.cpu().numpy(), [len(i) for i in instances])
     return MatchedPairs(*torch.from_numpy(pairs).to(proposals.device))
 

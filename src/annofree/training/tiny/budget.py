@@ -15,17 +15,19 @@ import numpy as np
 import torch
 from torch import nn
 
+from annofree.errors import InputError
 from annofree.training.engine.checkpoint import CHECKPOINT, restore_state
 from annofree.training.engine.distributed import DistributedContext
 from annofree.training.engine.loop import TrainCallbacks, TrainConfig, train
 from annofree.training.engine.lr_schedules import Cosine
 from annofree.training.engine.state import Losses
 
-__all__ = ["Budget", "check_folder", "make_rng", "summarize_effort", "train_on_budget"]
+__all__ = ["Budget", "check_folder", "find_generator", "make_rng", "summarize_effort", "train_on_budget"]
 
 T = TypeVar("T")
 
 _LINES = 20  # of the log, with a checkpoint each, in a run
+_MORE = 100  # times the steps that a run by time was guessed to have, after which it ends in any case
 _DRAWN = {"picture": 1, "example": 2, "step": 3}
 
 
@@ -47,20 +49,37 @@ class Budget:
     clip: float = 1.0
     # minutes, earlier calls included, after which a call ends; one with more of them goes on.  None for no limit
     minutes: float | None = None
+    # whether the learning rate falls with the ``minutes`` and not with the samples, of which there are as many as come; for
+    # machines whose speed is not known beforehand.  Such a run cannot be made again to the same weights
+    paced: bool = False
+    # processes that draw examples ahead; 0 draws them in turn
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.paced and not self.minutes:
+            raise InputError("expected minutes for a learning rate that falls with them, got none; pass --minutes")
 
     @property
     def steps(self) -> int:
-        """Steps in all."""
+        """Steps in all; about as many, where time tells when it is over."""
         return -(-self.samples // self.batch)
 
     def compute_progress(self, step: int) -> float:
         """How much of the run is over before a step, 0 .. 1."""
-        return step / self.steps
+        return min(1.0, step / self.steps)
 
 
 def make_rng(drawn: Literal["picture", "example", "step"], seed: int, number: int) -> np.random.Generator:
     """What the number-th image of a pool, example of a run, or step is drawn with."""
     return np.random.default_rng((_DRAWN[drawn], seed, number))
+
+
+def find_generator(device: str) -> torch.Generator:
+    """The generator that a training on a device seeds anew at each step."""
+    if not device.startswith("cuda"):
+        return torch.default_generator
+    torch.cuda.init()  # type: ignore[no-untyped-call]
+    return torch.cuda.default_generators[torch.device(device).index or 0]
 
 
 def train_on_budget(
@@ -87,7 +106,7 @@ def train_on_budget(
     """
     every = max(1, budget.steps // _LINES)
     watch = TrainCallbacks(
-        log_every=every, checkpoint_every=every, minutes=budget.minutes, measure=lambda _: measure(),
+        log_every=every, checkpoint_every=every, minutes=budget.minutes, workers=budget.workers, measure=lambda _: measure(),
         on_log=lambda line: say(_in_words(line, budget)), on_progress=on_progress,
     )  # fmt: skip
     optimizer = torch.optim.AdamW(_groups(model, budget), lr=budget.lr, betas=(0.9, 0.98))
@@ -105,7 +124,9 @@ def check_folder(folder: Path, budget: Budget, seed: int, about: Mapping[str, An
 
 
 def _course(budget: Budget, seed: int) -> TrainConfig:
-    return TrainConfig(budget.steps, budget.batch, Cosine(round(budget.warmup * budget.steps)), seed, clip=budget.clip)
+    steps = budget.steps * (_MORE if budget.paced else 1)
+    seconds = 60 * budget.minutes if budget.paced and budget.minutes else None
+    return TrainConfig(steps, budget.batch, Cosine(round(budget.warmup * steps)), seed, clip=budget.clip, seconds=seconds)
 
 
 def _about(budget: Budget, about: Mapping[str, Any] | None) -> dict[str, Any]:

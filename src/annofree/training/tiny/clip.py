@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from annofree.datasets.emoji.world import CATEGORIES, Scene, Split, World
 from annofree.features.tokenizer import Tokenizer, collect_token_ids
 from annofree.features.towers.resnet import pool_attention
-from annofree.training.tiny.budget import Budget, check_folder, make_rng, train_on_budget
+from annofree.training.augment.dino_views import PhotometricChange, RandomDraw, hide_parts
+from annofree.training.tiny.budget import Budget, check_folder, find_generator, make_rng, train_on_budget
 from annofree.training.tiny.clip_export import MEAN, MODEL, STD, USE, write_tiny_clip
 from annofree.training.tiny.evaluate import compute_average_precision
 from annofree.training.tiny.pool import Pool
@@ -36,6 +37,7 @@ POOL = 24_000
 """Images rendered ahead."""
 
 _SIDE = 128
+_AT_ONCE = 32  # images that a process draws in turn
 _SIZES, _SIZE_ODDS = (96, 112, 128, 160), (0.35, 0.25, 0.25, 0.15)
 _MIX: dict[Split, float] = {"mixed": 0.58, "single": 0.36, "empty": 0.06}
 _STOP = {
@@ -59,10 +61,11 @@ class Example(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B images (B, H, W, 3) uint8 and their captions, to be seen at ``size`` px."""
+    """B images (B, H, W, 3) uint8, their captions' ``tokens`` (B, T) and ``groups`` (B), to be seen at ``size`` px."""
 
     images: Tensor
-    captions: list[str]
+    tokens: Tensor
+    groups: Tensor
     size: int
 
 
@@ -79,7 +82,7 @@ def render(world: World, seed: int, side: int, numbers: Iterable[int]) -> list[C
 
 def make_pool(world: World, size: int, seed: int, fresh: int) -> Pool[Captioned]:
     """A pool of captioned images of 128 px."""
-    return Pool(functools.partial(render, world, seed, _SIDE), size, fresh)
+    return Pool(functools.partial(render, world, seed, _SIDE), size, fresh, _AT_ONCE)
 
 
 class _Draw:
@@ -94,23 +97,30 @@ class _Draw:
         return Example(image, int(make_rng("step", self.seed, step).choice(_SIZES, p=_SIZE_ODDS)))
 
 
-def collate(examples: list[Example]) -> Batch:
+def collate(examples: list[Example], tokenizer: Tokenizer) -> Batch:
     """Put the examples of a step into a batch."""
     images = torch.from_numpy(np.stack([example.picture.image for example in examples]))
-    return Batch(images, [example.picture.caption for example in examples], examples[0].size)
+    captions = [example.picture.caption for example in examples]
+    return Batch(images, tokenizer(captions), group_captions(captions), examples[0].size)
 
 
-def prepare_images(images: Tensor, size: int, generator: torch.Generator | None = None) -> Tensor:
-    """(B, H, W, 3) uint8 to normalized (B, 3, size, size); a generator adds flips and changes of light."""
+def prepare_images(images: Tensor, size: int, generator: torch.Generator | None = None, varied: float = 0.0) -> Tensor:
+    """(B, H, W, 3) uint8 to normalized (B, 3, size, size); a generator of their device adds flips and changes of light.
+
+    A share ``varied`` of the images is also shown in other colors, softer or sharper, and partly hidden.
+    """
     x = images.permute(0, 3, 1, 2).float() / 255
     if generator is not None:
-        flip = torch.rand(len(x), generator=generator) < 0.5
-        x[flip] = x[flip].flip(-1)
-        gain = 0.85 + 0.3 * torch.rand(len(x), 3, 1, 1, generator=generator)
-        x = (x * gain + 0.1 * (torch.rand(len(x), 1, 1, 1, generator=generator) - 0.5)).clamp(0, 1)
+        draw = RandomDraw(generator)
+        x = torch.where(draw.draw_booleans(0.5, len(x), 1, 1, 1), x.flip(-1), x)
+        gain, shift = draw.draw_between(0.85, 1.15, len(x), 3, 1, 1), draw.draw_between(-0.05, 0.05, len(x), 1, 1, 1)
+        x = (x * gain + shift).clamp(0, 1)
+        if varied:
+            changed = hide_parts(PhotometricChange(generator)(x), draw)
+            x = torch.where(draw.draw_booleans(varied, len(x), 1, 1, 1), changed, x)
     if size != x.shape[-1]:
         x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    mean, std = x.new_tensor(MEAN).view(3, 1, 1), x.new_tensor(STD).view(3, 1, 1)
     return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
@@ -119,14 +129,19 @@ def _content(caption: str) -> frozenset[str]:
     return frozenset(w.rstrip("s,") for w in caption.replace(",", "").split() if w not in _STOP)
 
 
-def compute_contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, captions: list[str]) -> Tensor:
-    """InfoNCE both ways over (B, D) unit features, where captions of the same content do not push each other away."""
+def group_captions(captions: list[str]) -> Tensor:
+    """Number captions (B) such that those of the same content have the same number."""
+    contents = [_content(c) for c in captions]
+    keys = {key: i for i, key in enumerate(dict.fromkeys(contents))}
+    return torch.tensor([keys[content] for content in contents])
+
+
+def compute_contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, groups: Tensor) -> Tensor:
+    """InfoNCE both ways over (B, D) unit features, where captions of one group (B) do not push each other away."""
     logits = scale * image @ text.T
-    keys = {key: i for i, key in enumerate(dict.fromkeys(map(_content, captions)))}
-    group = torch.tensor([keys[_content(c)] for c in captions])
-    same = (group[:, None] == group[None]) & ~torch.eye(len(group), dtype=torch.bool)
-    logits = logits.masked_fill(same.to(logits.device), -torch.inf)
-    target = torch.arange(len(captions), device=logits.device)
+    same = (groups[:, None] == groups[None]) & ~torch.eye(len(groups), dtype=torch.bool, device=groups.device)
+    logits = logits.masked_fill(same, -torch.inf)
+    target = torch.arange(len(groups), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
@@ -196,28 +211,31 @@ def fit_tiny_clip(
     pool_size: int = POOL,
     exam_size: int = 300,
     calibration_size: int = 300,
+    varied: float = 0.0,
     device: str = "cpu",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = print,
 ) -> dict[str, float]:
     """Render, train, evaluate and write the tiny CLIP to ``out`` in open_clip's folder layout.
 
+    A share ``varied`` of the images is shown in other colors, blurred and partly hidden.
     Writes ``open_clip_config.json``, ``open_clip_model.safetensors`` (fp16), ``vocabulary.json`` and returns the
     figures measured on ``exam_size`` scenes drawn from other seeds; ``calibration_size`` scenes fit the presence of names.
     Raises MissingError without the emoji font, InputError where ``out`` holds a run with other settings.
     """
-    world, about = World(font), {"pool": pool_size}
+    world, about = World(font), {"pool": pool_size, "varied": varied}
     check_folder(out, budget, seed, about)
-    pool = make_pool(world, pool_size, seed, fresh=max(1, budget.batch // 12))
-    pool.fill(say)
+    pool = make_pool(world, pool_size, seed, fresh=0 if budget.workers else max(1, budget.batch // 12))
+    pool.fill(say, workers=budget.workers)
     captions = [pool.draw_thing(number).caption for number in pool.find_window(0)]
     vocabulary = collect_token_ids([*captions, *CATEGORIES.values(), *(t.format("") for t in USE["templates"])])
     tokenizer = Tokenizer(MODEL["text_cfg"]["context_length"], vocabulary)
     model = _new_model(tokenizer, seed).to(device=device, memory_format=torch.channels_last)
     exam = Exam(font, seed=7_000_000 + seed, count=exam_size)
     training = train_on_budget(
-        model, functools.partial(_losses_of, tokenizer=tokenizer, device=device), _Draw(pool, budget.batch, seed), budget, out,
-        collate=collate, seed=seed, device=device, measure=functools.partial(exam, model, tokenizer),
+        model, functools.partial(_losses_of, varied=varied, device=device), _Draw(pool, budget.batch, seed), budget, out,
+        collate=functools.partial(collate, tokenizer=tokenizer), seed=seed, device=device,
+        measure=functools.partial(exam, model, tokenizer),
         on_progress=on_progress, say=say, about=about,
     )  # fmt: skip
     calibration = list(world.draw_scenes(calibration_size, 8_000_000 + seed, "mixed"))
@@ -231,9 +249,10 @@ def _new_model(tokenizer: Tokenizer, seed: int) -> CLIP:
         return CLIP(**config)
 
 
-def _losses_of(model: Any, batch: Batch, *, tokenizer: Tokenizer, device: str) -> dict[str, Tensor]:
-    x = prepare_images(batch.images, batch.size, torch.default_generator).to(device)
+def _losses_of(model: Any, batch: Batch, *, varied: float, device: str) -> dict[str, Tensor]:
+    images, tokens, groups = (part.to(device, non_blocking=True) for part in batch[:3])
+    x = prepare_images(images, batch.size, find_generator(device), varied)
     with torch.autocast(torch.device(device).type, torch.bfloat16):
-        image, text = encode_image(model, x), model.encode_text(tokenizer(batch.captions).to(device))
+        image, text = encode_image(model, x), model.encode_text(tokens)
     scale = model.logit_scale.exp().clamp(max=100)
-    return {"contrastive": compute_contrastive_loss(image, F.normalize(text.float(), dim=-1), scale, batch.captions)}
+    return {"contrastive": compute_contrastive_loss(image, F.normalize(text.float(), dim=-1), scale, groups)}

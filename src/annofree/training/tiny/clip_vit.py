@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,8 +31,8 @@ from annofree.features.towers.vit import VitTower
 from annofree.hub.cards import Card, find_bundled
 from annofree.protocols import DensePath
 from annofree.training.tiny import clip_export
-from annofree.training.tiny.budget import Budget, check_folder, make_rng, train_on_budget
-from annofree.training.tiny.clip import Exam, compute_contrastive_loss, prepare_images, render
+from annofree.training.tiny.budget import Budget, check_folder, find_generator, make_rng, train_on_budget
+from annofree.training.tiny.clip import Captioned, Exam, compute_contrastive_loss, group_captions, prepare_images, render
 from annofree.training.tiny.clip_export import finish_card, save_clip
 from annofree.training.tiny.evaluate import evaluate_dense_clip, measure_dense_iou
 from annofree.training.tiny.pool import Pool
@@ -75,10 +76,10 @@ class Taught(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B images (B, H, W, 3) uint8, captions, and features (B, D) of text and teacher, to be seen at ``size`` px."""
+    """B images (B, H, W, 3) uint8, ``groups`` of captions (B), features (B, D) of text and teacher, seen at ``size`` px."""
 
     images: Tensor
-    captions: list[str]
+    groups: Tensor
     text: Tensor
     teacher: Tensor
     size: int
@@ -88,9 +89,8 @@ Teach = Callable[[Tensor, list[str]], Tensor]
 """Gives the unit features (B, 2, D) of captions and of images (B, s, s, 3), by the frozen towers."""
 
 
-def _lessons(world: World, seed: int, side: int, teach: Teach, numbers: Iterable[int]) -> list[Taught]:
-    """Draw the images of some numbers, and ask the frozen towers for all of them at once."""
-    drawn = render(world, seed, side, numbers)
+def _teach_all(teach: Teach, drawn: Sequence[Captioned]) -> list[Taught]:
+    """Ask the frozen towers for some images and captions, all at once."""
     said = teach(torch.from_numpy(np.stack([d.image for d in drawn])), [d.caption for d in drawn])
     return [Taught(*d, *answer.unbind(0)) for d, answer in zip(drawn, said, strict=True)]
 
@@ -111,7 +111,8 @@ class _Draw:
 def collate(examples: list[tuple[Taught, int]]) -> Batch:
     """Put the examples of a step into a batch."""
     images, captions, text, teacher = zip(*(taught for taught, _ in examples), strict=True)
-    return Batch(torch.from_numpy(np.stack(images)), list(captions), torch.stack(text), torch.stack(teacher), examples[0][1])
+    groups = group_captions(list(captions))
+    return Batch(torch.from_numpy(np.stack(images)), groups, torch.stack(text), torch.stack(teacher), examples[0][1])
 
 
 def encode_image(model: CLIP, images: Tensor) -> Tensor:
@@ -150,18 +151,20 @@ def fit_tiny_clip_vit(
     pool_size: int = POOL,
     exam_size: int = 300,
     calibration_size: int = 300,
+    varied: float = 0.0,
     device: str = "cpu",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = print,
 ) -> dict[str, float]:
     """Render, train, evaluate and write the tiny CLIP ViT to ``out`` in open_clip's folder layout.
 
-    Writes what ``fit_tiny_clip`` writes and returns the figures measured on ``exam_size`` scenes drawn from other seeds;
+    A share ``varied`` of the images is shown as ``fit_tiny_clip`` says.
+    Writes what that writes and returns the figures measured on ``exam_size`` scenes drawn from other seeds;
     ``calibration_size`` scenes fit the presence of names and choose how the last block is read as a map.
     Raises MissingError without the emoji font, InputError where ``out`` holds a run with other settings.
     """
     world, taught_by = World(font), Card.read(find_bundled(TEACHER)).to_provenance()["sha256"]
-    about = {"pool": pool_size, "teacher": taught_by}
+    about = {"pool": pool_size, "varied": varied, "teacher": taught_by}
     check_folder(out, budget, seed, about)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -170,11 +173,11 @@ def fit_tiny_clip_vit(
     teacher = Clip(find_bundled(TEACHER), device, dtype=torch.bfloat16)  # rounding is far below what is taught
     small, large = _pools(world, pool_size, seed, budget, functools.partial(_teach, teacher, model, tokenizer))
     for pool in (small, large):
-        pool.fill(say)
+        pool.fill(say, workers=budget.workers)
     exam = Exam(font, seed=7_000_000 + seed, count=exam_size, encode=encode_image)
     training = train_on_budget(
-        model, functools.partial(_losses_of, device=device), _Draw(small, large, budget.batch, seed), budget, out,
-        collate=collate, seed=seed, device=device, measure=functools.partial(exam, model, tokenizer),
+        model, functools.partial(_losses_of, varied=varied, device=device), _Draw(small, large, budget.batch, seed), budget,
+        out, collate=collate, seed=seed, device=device, measure=functools.partial(exam, model, tokenizer),
         on_progress=on_progress, say=say, about=about,
     )  # fmt: skip
     calibration = list(world.draw_scenes(calibration_size, 8_000_000 + seed, "mixed"))
@@ -183,20 +186,23 @@ def fit_tiny_clip_vit(
 
 def _pools(world: World, size: int, seed: int, budget: Budget, teach: Teach) -> tuple[Pool[Taught], Pool[Taught]]:
     """Pools of small images and, a quarter as many, of large ones."""
-    fresh = max(1, budget.batch // 12)
-    small = functools.partial(_lessons, world, seed, _SMALL_SIDE, teach)
-    large = functools.partial(_lessons, world, seed + 1, _LARGE_SIDE, teach)
-    return Pool(small, size, fresh, _AT_ONCE), Pool(large, max(1, size // 4), _LARGE_FRESH, _AT_ONCE)
+    fresh = (0, 0) if budget.workers else (max(1, budget.batch // 12), _LARGE_FRESH)
+    small = functools.partial(render, world, seed, _SMALL_SIDE)
+    large = functools.partial(render, world, seed + 1, _LARGE_SIDE)
+    ask = functools.partial(_teach_all, teach)
+    return Pool(small, size, fresh[0], _AT_ONCE, ask), Pool(large, max(1, size // 4), fresh[1], _AT_ONCE, ask)
 
 
-def _losses_of(model: Any, batch: Batch, *, device: str) -> dict[str, Tensor]:
-    x = prepare_images(batch.images, batch.size, torch.default_generator).to(device)
+def _losses_of(model: Any, batch: Batch, *, varied: float, device: str) -> dict[str, Tensor]:
+    images, groups, text, teacher = (part.to(device, non_blocking=True) for part in batch[:4])
+    x = prepare_images(images, batch.size, find_generator(device), varied)
     # attention by plain products: on CPUs its fused backward pass takes most of a step at these sizes
-    with torch.autocast(torch.device(device).type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+    kernel = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
+    with torch.autocast(torch.device(device).type, torch.bfloat16), kernel:
         image = encode_image(model, x)
     return {
-        "contrastive": compute_contrastive_loss(image, batch.text.to(device), model.logit_scale.exp(), batch.captions),
-        "distillation": _DISTILLATION * compute_distillation_loss(image, batch.teacher.to(device)),
+        "contrastive": compute_contrastive_loss(image, text, model.logit_scale.exp(), groups),
+        "distillation": _DISTILLATION * compute_distillation_loss(image, teacher),
     }
 
 

@@ -9,12 +9,13 @@ block is not trained.  Captions, masks and names of the scenes are never read: s
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import timm
 import torch
 from timm.layers.attention import Attention
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from annofree.datasets.emoji.world import Split, World
+from annofree.datasets.emoji.world import World
 from annofree.hub.cards import Card, hash_file
 from annofree.io.atomic import write_json
 from annofree.io.tensors import write_half
@@ -34,8 +35,9 @@ from annofree.training.losses.dino_loss import (
     compute_ground_loss,
     compute_match_loss,
 )
-from annofree.training.tiny.budget import Budget, check_folder, make_rng, summarize_effort, train_on_budget
+from annofree.training.tiny.budget import Budget, check_folder, find_generator, make_rng, summarize_effort, train_on_budget
 from annofree.training.tiny.evaluate_saliency import evaluate_dino
+from annofree.training.tiny.pool import Pool
 
 __all__ = ["ARCHITECTURE", "BUDGET", "MODEL", "POOL", "USE", "build_model", "fit_tiny_dino", "write_tiny_dino"]
 
@@ -52,17 +54,16 @@ POOL = 3_000
 """Images rendered ahead."""
 
 _SIDE = 128  # px of a rendered image
-_MIX: dict[Split, float] = {"mixed": 0.5, "plain": 0.25, "touching": 0.1, "single": 0.15}
+_AT_ONCE = 50  # images that a process draws in turn
+_MIX = {"mixed": 0.5, "plain": 0.25, "touching": 0.1, "single": 0.15}
 _VIEW = 64  # px: a view shows things as large as an image of USE's side does
 _ATTENTION, _MATCH = 0.2, 0.1  # weights of two losses; the ground's is 1
 
 
-def _rendered(world: World, count: int, seed: int) -> Tensor:
-    """Images (count, 3, H, W) uint8."""
-    rng = np.random.default_rng(seed)
-    splits = rng.choice(list(_MIX), count, p=list(_MIX.values()))
-    images = np.stack([world.draw_scene(rng, split, _SIDE).image for split in splits])
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
+def _render(world: World, seed: int, numbers: Iterable[int]) -> list[npt.NDArray[np.uint8]]:
+    """Draw the images (H, W, 3) of some numbers, each from its number alone."""
+    rngs = [make_rng("picture", seed, number) for number in numbers]
+    return [world.draw_scene(rng, rng.choice(list(_MIX), p=list(_MIX.values())), _SIDE).image for rng in rngs]
 
 
 def build_model(seed: int = 0) -> VisionTransformer:
@@ -108,8 +109,8 @@ class _Reader(nn.Module):
 class _Views:
     """Makes the pairs of a step, all at once and from the number of the first of them alone."""
 
-    def __init__(self, images: Tensor, seed: int) -> None:
-        self.seed, self.generator = seed, torch.Generator()
+    def __init__(self, images: Tensor, seed: int, device: str = "cpu") -> None:
+        self.seed, self.generator = seed, torch.Generator(device)
         self.paster = Paster(images, self.generator)
 
     def __call__(self, numbers: list[int]) -> ViewPairs:
@@ -122,8 +123,9 @@ class _Views:
         return self.paster.paste_pairs(count, _VIEW)
 
 
-def _losses_of(reader: Any, pairs: ViewPairs, *, light: PhotometricChange, device: str) -> dict[str, Tensor]:
+def _losses_of(reader: Any, numbers: list[int], *, views: _Views, light: PhotometricChange, device: str) -> dict[str, Tensor]:
     """The three losses of a batch of pairs, weighted."""
+    pairs = views(numbers)
     cells = pairs.pixels.shape[-1] // 8
     ground = pairs.measure_ground(cells).to(device)
     keys, attention = reader.read(light(pairs.pixels.flatten(0, 1)).to(device))
@@ -171,14 +173,16 @@ def fit_tiny_dino(
     """
     world, about = World(font), {"pool": pool_size}
     check_folder(out, budget, seed, about)
-    views = _Views(_rendered(world, pool_size, seed), seed)
-    say(f"rendered {pool_size} pictures")
+    pool: Pool[npt.NDArray[np.uint8]] = Pool(functools.partial(_render, world, seed), pool_size, 0, _AT_ONCE)
+    pool.fill(say, workers=budget.workers)
+    images = torch.from_numpy(np.stack([pool.draw_thing(number) for number in range(pool_size)])).permute(0, 3, 1, 2)
+    views = _Views(images, seed, device)
     model = build_model(seed).to(device)
     reader, watched = _Reader(model), views.watched(64)
-    losses = functools.partial(_losses_of, light=PhotometricChange(torch.default_generator), device=device)
+    losses = functools.partial(_losses_of, views=views, light=PhotometricChange(find_generator(device)), device=device)
     training = train_on_budget(
         reader, losses, int, budget, out,
-        collate=views, seed=seed, device=device, measure=lambda: _progress(reader, watched, device),
+        collate=list, seed=seed, device=device, measure=lambda: _progress(reader, watched, device),
         on_progress=on_progress, say=say, about=about,
     )  # fmt: skip
     return write_tiny_dino(model, training, out, font=font, exam_size=exam_size)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from torch.utils.data import DataLoader
 
 __all__ = ["Pool"]
 
@@ -16,6 +17,7 @@ class Pool(Generic[T]):
     """A window on an endless list of things; at each step it holds ``size`` of them, the oldest ``fresh`` fewer than before.
 
     ``draw`` gives the things of some numbers; they are asked for in whole groups of ``group``, in which the window moves, too.
+    ``finish`` completes what was drawn, for what processes that only draw cannot do.
     What a step sees follows from its number: nothing has to be kept of a run but how far it is.
 
     >>> pool = Pool(lambda numbers: [10 * n for n in numbers], size=4, fresh=1)
@@ -23,17 +25,31 @@ class Pool(Generic[T]):
     [[0, 10, 20, 30], [10, 20, 30, 40]]
     """
 
-    def __init__(self, draw: Callable[[range], Sequence[T]], size: int, fresh: int, group: int = 1) -> None:
-        self._draw, self.size, self.fresh, self._group = draw, size, fresh, min(group, size)
+    def __init__(
+        self,
+        draw: Callable[[range], Sequence[Any]],
+        size: int,
+        fresh: int,
+        group: int = 1,
+        finish: Callable[[Sequence[Any]], Sequence[T]] = lambda drawn: drawn,
+    ) -> None:
+        self._draw, self.size, self.fresh, self._group, self._finish = draw, size, fresh, min(group, size), finish
         self._places = -(-size // self._group) * self._group
         self._held: dict[int, tuple[int, T]] = {}
 
-    def fill(self, say: Callable[[str], None], what: str = "pictures", every: int = 4096) -> None:
-        """Draw what the first step sees ahead of it."""
-        for number in range(self.size):
-            self.draw_thing(number)
-            if (number + 1) % every == 0 or number + 1 == self.size:
-                say(f"rendered {number + 1} of {self.size} {what}")
+    def fill(self, say: Callable[[str], None], what: str = "pictures", every: int = 4096, workers: int = 0) -> None:
+        """Draw what the first step sees ahead of it, in turn or by so many processes."""
+        groups = [range(first, first + self._group) for first in range(0, self.size, self._group)]
+        for numbers, drawn in zip(groups, self._draw_groups(groups, workers), strict=True):
+            self._keep(numbers, drawn)
+            done = min(numbers.stop, self.size)
+            if done == self.size or done // every > numbers.start // every:
+                say(f"rendered {done} of {self.size} {what}")
+
+    def _draw_groups(self, groups: list[range], workers: int) -> Iterator[Sequence[Any]]:
+        drawn: Any = _Groups(self._draw, groups)
+        loader: DataLoader[Any] = DataLoader(drawn, batch_size=None, collate_fn=_leave, num_workers=workers)
+        yield from loader
 
     def find_window(self, step: int) -> range:
         """The numbers that a step sees."""
@@ -51,6 +67,26 @@ class Pool(Generic[T]):
         if held is None or held[0] != number:
             first = number // self._group * self._group
             numbers = range(first, first + self._group)
-            for n, thing in zip(numbers, self._draw(numbers), strict=True):
-                self._held[n % self._places] = (n, thing)
+            self._keep(numbers, self._draw(numbers))
         return self._held[number % self._places][1]
+
+    def _keep(self, numbers: range, drawn: Sequence[Any]) -> None:
+        for n, thing in zip(numbers, self._finish(drawn), strict=True):
+            self._held[n % self._places] = (n, thing)
+
+
+class _Groups:
+    """The things of whole groups of numbers, to be drawn by a process each."""
+
+    def __init__(self, draw: Callable[[range], Sequence[Any]], groups: list[range]) -> None:
+        self.draw, self.groups = draw, groups
+
+    def __getitem__(self, index: int) -> Sequence[Any]:
+        return self.draw(self.groups[index])
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+
+def _leave(drawn: Any) -> Any:
+    return drawn

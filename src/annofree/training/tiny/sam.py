@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import Sam2Config, Sam2Model
 
-from annofree.datasets.emoji.world import World
+from annofree.datasets.emoji.world import Scene, World
 from annofree.hub.cards import Card, hash_file
 from annofree.io.tensors import write_half
 from annofree.ops.boxes import compute_tight_boxes
@@ -198,8 +198,8 @@ def fit_tiny_sam(
     """
     world, about = World(font), {"pool": pool_size}
     check_folder(out, budget, seed, about)
-    pool = Pool(functools.partial(render_scenes, world, seed), pool_size, fresh=1)
-    pool.fill(say, "scenes", every=1000)
+    pool: Pool[Scene] = Pool(functools.partial(render_scenes, world, seed), pool_size, fresh=0 if budget.workers else 1)
+    pool.fill(say, "scenes", every=1000, workers=budget.workers)
     model = _new_model(seed).to(device)
     exam = _Exam(font, seed=7_000_000 + seed, count=exam_size)
     training = train_on_budget(

@@ -27,7 +27,7 @@ __all__ = ["ORIGIN", "SAMPLES", "draw_samples", "write_zutis"]
 
 ORIGIN, SAMPLES = "training.json", "samples"
 _SAMPLES, _SHOWN = 4, 8  # scenes, and instances of each that are drawn
-_KEPT = ("cross-entropy", "dice", "bce")
+_KEPT = ("cross-entropy", "dice", "bce", "empty")
 
 
 def write_zutis(
@@ -66,7 +66,8 @@ def write_zutis(
 
 
 def _figures(recipe: ZutisRecipe, figures: Mapping[str, float]) -> dict[str, float]:
-    found = summarize_cost(recipe.steps, recipe.batch, figures)
+    steps = int(figures.get("step", recipe.steps))  # fewer than the recipe's where time ended it
+    found = summarize_cost(steps, recipe.batch, figures)
     return found | {f"training {name}": figures[name] for name in _KEPT if name in figures}
 
 

@@ -47,6 +47,10 @@ class ZutisRecipe:
     templates: str | tuple[str, ...] = "name"
     # masks under it, by the estimate of the model that made them, are left out; 0 .. 1 (ours)
     min_quality: float = 0.0
+    # masks of which the largest connected part has a smaller share are left out; 0 takes all (ours)
+    min_part: float = 0.0
+    # masks that cover a larger share of their image's border are left out; 1 takes all (ours)
+    max_border: float = 1.0
     # fields of CopyPasteSettings, and variant, default or official, that they are changes of
     scenes: Mapping[str, Any] = field(default_factory=dict)
     # queries, decoder_layers, decoder_heads, decoder_ffn, mlp_hidden of the decoder, stop_gradient, and mean and std of pixels,
@@ -68,12 +72,18 @@ class ZutisRecipe:
     floor: float = 1e-6
     # weight of the mask loss; under AdamW, and with stop_gradient, it hardly matters
     mask_weight: float = 1.0
+    # weight of the cross-entropy to nothing of proposals that no object was matched to; 0 as in the paper, whose networks may
+    # draw anything with these (ours)
+    empty_weight: float = 0.0
     # what cosines are multiplied by in the cross-entropy; 1 as released, which is slow to tell names apart
     logit_scale: float = 1.0
     # ground truth and maps are compared at every so-many-th px, down and across; 1 as released, more is quicker (ours)
     stride: int = 1
     # bound on the gradient's norm; 0 for none, as released
     max_norm: float = 0.0
+    # minutes over which the learning rates fall in the place of steps, for machines whose speed is not known beforehand: the
+    # training ends with them, and steps are the most there can be; 0 for steps alone (ours)
+    minutes: float = 0.0
     # of the weights and the scenes
     seed: int = 0
     # whether to compute in half precision; losses and weights stay in full (ours)

@@ -34,6 +34,7 @@ from annofree.training.engine.loop import TrainCallbacks, TrainConfig, train
 from annofree.training.engine.lr_schedules import Poly
 from annofree.training.losses.set_losses import compute_semantic_loss, compute_set_loss
 from annofree.training.zutis.export import draw_samples, write_zutis
+from annofree.training.zutis.masks import choose_masks
 from annofree.training.zutis.recipe import ZutisRecipe
 
 __all__ = [
@@ -68,9 +69,17 @@ class ZutisCriterion:
     """
 
     def __init__(
-        self, network: ZutisNetwork, words: Tensor, ignored: int, mask_weight: float, ranks: DistributedContext, stride: int = 1
+        self,
+        network: ZutisNetwork,
+        words: Tensor,
+        ignored: int,
+        mask_weight: float,
+        ranks: DistributedContext,
+        stride: int = 1,
+        empty_weight: float = 0.0,
     ) -> None:
-        self.words, self.ignored, self.mask_weight, self.ranks = words, ignored, mask_weight, ranks
+        self.words, self.ignored, self.ranks = words, ignored, ranks
+        self.mask_weight, self.empty_weight = mask_weight, empty_weight
         self._seen = (..., slice(stride // 2, None, stride), slice(stride // 2, None, stride))
         self.mean, self.std = (torch.tensor(v, device=ranks.device).view(3, 1, 1) for v in _statistics(network))
 
@@ -83,7 +92,8 @@ class ZutisCriterion:
         counted = self.ranks.average((labels != self.ignored).sum().float())
         named = compute_semantic_loss(found.features, self.words, labels, ignored=self.ignored, counted=counted)
         drawn = compute_set_loss(found.masks, [i[self._seen].to(device, non_blocking=True) for i in batch.instances])
-        return {"cross-entropy": named, "dice": self.mask_weight * drawn.dice, "bce": self.mask_weight * drawn.bce}
+        losses = {"cross-entropy": named, "dice": self.mask_weight * drawn.dice, "bce": self.mask_weight * drawn.bce}
+        return losses | ({"empty": self.empty_weight * drawn.empty} if self.empty_weight else {})
 
 
 def _statistics(network: ZutisNetwork) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -130,10 +140,15 @@ def fit_zutis(
         network = build_network(local, archive.names, recipe).to(ranks.device)
         clip = Clip(local.folder, ranks.device, card=local.card).with_prompts(recipe.templates)
         words = recipe.logit_scale * encode_class_texts(clip, recipe, archive.names)
-        lesson = ZutisCriterion(network, words, scenes.settings.ignored, recipe.mask_weight, ranks, recipe.stride)
+        lesson = ZutisCriterion(
+            network, words, scenes.settings.ignored, recipe.mask_weight, ranks, recipe.stride, recipe.empty_weight
+        )
         watch = TrainCallbacks.of(recipe, on_progress, lambda step, model: draw_samples(network, clip, recipe, scenes, step))
         schedule = Poly(recipe.power, recipe.floor)
-        course = TrainConfig(recipe.steps, recipe.batch, schedule, recipe.seed, recipe.bf16, recipe.max_norm or None)
+        seconds = 60 * recipe.minutes or None
+        course = TrainConfig(
+            recipe.steps, recipe.batch, schedule, recipe.seed, recipe.bf16, recipe.max_norm or None, seconds=seconds
+        )
         about = {
             **recipe.resume_key(),
             "data": compute_fingerprint(archive, masks),
@@ -172,7 +187,8 @@ def read_archive(recipe: ZutisRecipe) -> tuple[Archive, dict[str, PseudoMask]]:
     for name in recipe.exclude:
         if name not in whole.names:
             raise build_unknown_error("name to exclude", name, whole.names)
-    masks = {i: m for i, m in read_masks(recipe.archive).items() if m.quality >= recipe.min_quality}
+    looks = {"min_quality": recipe.min_quality, "min_part": recipe.min_part, "max_border": recipe.max_border}
+    masks = choose_masks(read_masks(recipe.archive), **looks)
     if not masks:
         raise InputError(f"expected masks of the pictures in {recipe.archive}, got none; run `annofree mask {recipe.archive}`")
     names = tuple(name for name in whole.names if name not in recipe.exclude)

@@ -34,7 +34,7 @@ __all__ = ["FAMILIES", "Family", "Sam"]
 Floats = npt.NDArray[np.float32]
 
 _PROMPTS_AT_ONCE = 64
-_ON_CPU = 1  # prompts at once there: a prompt keeps a core busy, and what it needs stays near and is used again
+_NEAR = 2**22  # bytes of cells that stay near a CPU's core and are used again: one prompt of 1024 px, or some of a small model
 _SMALL = 512  # px; below it plain attention is the faster one on a CPU, and is written in the same steps for every machine
 
 
@@ -151,8 +151,7 @@ class Sam:
         Stability is counted in px of the image.  Raises InputError for other shapes or numbers.
         """
         prompts = Prompts.of(None, points, None).to_square(self._frame.scale(embedding.size), self.device)
-        few = _ON_CPU if self.device.type == "cpu" else _PROMPTS_AT_ONCE
-        enlargement = None
+        few, enlargement = self._count_at_once(embedding.state[-1]), None
         for piece in prompts.split(few):
             logits, quality = sure.choose_masks(*self._decoded_sure(embedding.state, piece, sure))
             enlargement = enlargement or self._frame.build_enlargement(logits.shape[-1], embedding.size, self.device)
@@ -197,9 +196,15 @@ class Sam:
             parts = [self._decoded(state, p.to_inputs(batched=False), multimask) for p in prompts.split(_PROMPTS_AT_ONCE)]
             return torch.cat([m[0] for m, _ in parts]), torch.cat([q[0] for _, q in parts])
         side = self._image_side(state)
-        pieces = prompts.split(_ON_CPU if self.device.type == "cpu" else _PROMPTS_AT_ONCE)
+        pieces = prompts.split(self._count_at_once(state[-1]))
         parts = [self._two_way.decode_prompts(side, p.to_inputs(batched=False), multimask) for p in pieces]
         return torch.cat([m for m, _ in parts]), torch.cat([q for _, q in parts])
+
+    def _count_at_once(self, cells: Tensor) -> int:
+        """How many prompts are decoded together in an image of these cells (1, C, rows, columns)."""
+        if self.device.type != "cpu":
+            return _PROMPTS_AT_ONCE
+        return max(1, min(_PROMPTS_AT_ONCE, _NEAR // (cells.numel() * cells.element_size())))
 
     def _image_side(self, state: Sequence[Tensor]) -> ImageSide:
         """What the prompts of an image share, made once for as long as the same image is asked of."""

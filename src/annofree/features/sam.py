@@ -63,15 +63,22 @@ class Sam:
     """A promptable segmenter from a model folder in transformers' layout (config.json, safetensors); in eval mode.
 
     Weights are read from safetensors only and must match the architecture exactly.  With a half ``dtype`` the
-    coordinates of prompts are still embedded in float32.  Raises MissingError without the files, and InputError for another
+    coordinates of prompts are still embedded in float32; with a half ``encoder`` only images are encoded in it, by autocast,
+    and prompts are decoded as without.  Raises MissingError without the files, and InputError for another
     architecture, broken or ill-fitting weights, or a pickle in place of safetensors.
     """
 
     def __init__(
-        self, folder: Path, device: str = "cpu", *, card: Card | None = None, dtype: torch.dtype = torch.float32
+        self,
+        folder: Path,
+        device: str = "cpu",
+        *,
+        card: Card | None = None,
+        dtype: torch.dtype = torch.float32,
+        encoder: torch.dtype = torch.float32,
     ) -> None:
         self.card = Card.read(folder) if card is None else card
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype, self._encoder = torch.device(device), dtype, encoder
         kind, side = _architecture(folder)
         self._frame = Frame.read(folder, side, FAMILIES[kind].fit, self.card.use)
         self._kind = kind
@@ -83,8 +90,9 @@ class Sam:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Name, hashes, license and supervision tier of the weights."""
-        return self.card.to_provenance()
+        """Name, hashes, license and supervision tier of the weights; what images are encoded in, unless it is float32."""
+        half = {"encoder": str(self._encoder).removeprefix("torch.")} if self._encoder != torch.float32 else {}
+        return self.card.to_provenance() | half
 
     @torch.inference_mode()
     def embed(self, images: Sequence[Image]) -> list[Embedding]:
@@ -92,7 +100,9 @@ class Sam:
         if not images:
             return []
         x = torch.cat([self._frame.preprocess(i, self.device) for i in images])
-        state = self._state(self._model.get_image_embeddings(x.to(self.dtype)))
+        with torch.autocast(self.device.type, self._encoder, enabled=self._encoder != torch.float32):
+            found = self._model.get_image_embeddings(x.to(self.dtype))
+        state = [level.to(self.dtype) for level in self._state(found)]
         return [Embedding(image.size, tuple(level[[i]] for level in state)) for i, image in enumerate(images)]
 
     @torch.inference_mode()

@@ -101,7 +101,7 @@ class SegmentOptions(TypedDict, total=False):
     min_score: float
     # auto, cpu, cuda, ...
     device: str
-    # what CLIP's image tower computes in: float32, bfloat16, float16
+    # what the image encoders of CLIP and SAM compute in: float32, bfloat16, float16
     precision: str
     # refuse models of more supervision: S0 .. S3
     max_tier: str | None

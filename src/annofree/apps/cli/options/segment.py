@@ -108,7 +108,7 @@ MinScore = Annotated[float, typer.Option(help="Drop instances that score less.",
 Precision = Annotated[
     str,
     typer.Option(
-        help="Precision of CLIP's image tower.",
+        help="Precision of the image encoders of CLIP and SAM; others than float32 change answers a little.",
         rich_help_panel=_METHOD,
         **limit_to("float32", "bfloat16", "float16"),
     ),

@@ -78,9 +78,9 @@ _SOURCES = """## Where this is from
 _PINNED = ("name", "commit", "SHA-256", "named")
 _ONCE = ("name", "what", "value")
 _PRESETS = ("preset", "clues", "boundaries", "masks", "tier", "fetch", "one photograph", "about")
-_MEASURED = """*One photograph*: processor-seconds and most memory of the whole process on one thread of a CPU, 480 × 640 px, four names,
-random weights, by which nothing was found and no prompt asked; in brackets the first run, which also encodes the nouns that
-compete. Of `tiny` without its start. How it was measured: [Speed and memory](speed.md).
+_MEASURED = """*One photograph*: processor-seconds and most memory of the whole process on one thread of a CPU, 480 × 640 px,
+four names, random weights, by which nothing was found and no prompt asked; in brackets the first run, which also encodes the
+nouns that compete. Of `tiny` without its start. How it was measured: [Speed and memory](speed.md).
 """
 _MODELS = ("name", "from", "tier", "weights", "code", "size", "trained on", "used by")
 

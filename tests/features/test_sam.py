@@ -310,6 +310,19 @@ def test_each_family_is_one_of_transformers() -> None:
     assert {k for k, f in FAMILIES.items() if f.fit == "pad"} == {"sam", "sam_hq"}
 
 
+def test_images_alone_are_encoded_in_half_precision(sam: Sam) -> None:
+    half, image, at = Sam(find_bundled("tiny-sam"), encoder=torch.bfloat16), disc(48, 64, (20, 30), 12), points((30, 20))
+    (exact,), (found,) = sam.embed([image]), half.embed([image])
+    assert {level.dtype for level in found.state} == {torch.float32}
+    apart = [float((a - b).norm() / a.norm()) for a, b in zip(exact.state, found.state, strict=True)]
+    assert 1e-5 < max(apart) < 5e-2
+    both = [s.predict_masks(e, points=at) for s, e in ((sam, exact), (half, found))]
+    assert_same_pixels(both[0].masks, both[1].masks, share=1e-2)
+    again = [s.predict_masks(exact, points=at) for s in (sam, half)]
+    assert torch.equal(again[0].quality, again[1].quality)
+    assert half.provenance == sam.provenance | {"encoder": "bfloat16"}
+
+
 def test_half_precision_moves_no_prompt(sam: Sam) -> None:
     half = Sam(find_bundled("tiny-sam"), dtype=torch.bfloat16)
     place = torch.tensor([[[[100.3, 201.7]]]])

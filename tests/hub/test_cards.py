@@ -143,13 +143,15 @@ def test_the_hub_ids_of_clip_are_those_of_open_clip() -> None:
 
     tags = {"openai": "openai", "laion-vit-b-32": "laion2b_s34b_b79k", "laion-vit-b-16": "laion2b_s34b_b88k"}
     clips = [c for c in list_known_cards().values() if c.family.startswith("open_clip ") and c.name not in BUNDLED]
-    assert len(clips) == 11
+    assert len(clips) == 14
     for card in clips:
         short = card.name.removeprefix("openai-").removeprefix("laion-")
         arch = short.replace("rn", "RN") if short.startswith("rn") else "ViT-" + short[4:].upper()
-        theirs = get_pretrained_cfg(arch, tags.get(card.name, "openai"))
+        arch = card.hub.removeprefix("timm/") if short.startswith("pe-") else arch
+        theirs = get_pretrained_cfg(arch, "meta" if short.startswith("pe-") else tags.get(card.name, "openai"))
         assert theirs["hf_hub"] == card.hub + "/"
-        assert bool(theirs.get("quick_gelu", False)) == card.use["quick_gelu"]
+        assert bool(theirs.get("quick_gelu", False)) == card.use.get("quick_gelu", False)
+        assert theirs.get("interpolation", "bicubic") in ("", card.preprocessing["interpolation"])
         assert list(theirs["mean"]) == card.preprocessing["mean"] and list(theirs["std"]) == card.preprocessing["std"]
 
 

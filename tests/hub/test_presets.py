@@ -46,6 +46,7 @@ def test_sizes_tell_fast_from_best() -> None:
         ("openai-vit-b-16+edgetam", ("openai-vit-b-16", None, "edgetam", None)),
         ("openai-rn50x64+openai-vit-b-16+sam-b", ("openai-vit-b-16", "openai-rn50x64", "sam-b", None)),
         ("sam2.1-tiny+laion-vit-b-32+openai-rn50", ("laion-vit-b-32", "openai-rn50", "sam2.1-tiny", None)),
+        ("openai-rn50+pe-core-b-16+sam-b", ("pe-core-b-16", "openai-rn50", "sam-b", None)),
         ("openai-rn50+sam-b+dino-vit-s-8", ("openai-rn50", None, "sam-b", "dino-vit-s-8")),
         ("open_clip:ViT-B-16/dfn2b+sam-b+tiny-clip", ("open_clip:ViT-B-16/dfn2b", "tiny-clip", "sam-b", None)),
     ],

@@ -268,3 +268,9 @@ def test_a_plan_knows_methods_by_either_name() -> None:
     )
     assert one.resolve_methods() == other.resolve_methods() == {"instance": "zip", "semantic": "clip_diy"}
     assert one.resume_key() == other.resume_key() and one.resume_key()["method"] == "zip+clip_diy"
+
+
+def test_on_a_cpu_large_models_see_one_image_at_a_time() -> None:
+    small, large = plan("instance", "zip"), plan("instance", "zip", models="fast")
+    assert (small.count_at_once(None), large.count_at_once(None), large.count_at_once(3)) == (4, 1, 3)
+    assert plan("instance", "zip", models="fast", device="meta").count_at_once(None) == 4

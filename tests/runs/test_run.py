@@ -5,10 +5,13 @@ To the byte: the method counts pixels, and all is done in one environment.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -34,7 +37,7 @@ from annofree.runs.run import Run
 from annofree.runs.store import layout as run_folder
 from annofree.runs.store.chunks import Chunks
 from annofree.runs.tasks import Tasks
-from annofree.structures import Vocabulary
+from annofree.structures import Image, Vocabulary
 
 COUNT = 21
 
@@ -388,6 +391,43 @@ def test_shards_close_by_time_too(bench: Bench, undisturbed: dict[str, str], mon
     bench.go(bench.request())
     assert Chunks(bench.request().out).list_sizes() == [4, 4, 4, 4, 4, 1]
     assert bench.digest(bench.request().out) == undisturbed
+
+
+class SlowWork:
+    """A method whose clock goes ``seconds`` forward an image, and whose process is killed where it begins the ``last``."""
+
+    def __init__(self, bench: Bench, seconds: float, last: int = 999) -> None:
+        self.method, self.seconds, self.last, self.seen, self.now = bench.tasks, seconds, last, 0, 0.0
+
+    def encode(self, images: Sequence[Image]) -> list[Any]:
+        self.seen, self.now = self.seen + len(images), self.now + self.seconds * len(images)
+        if self.seen > self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.method.encode(images)
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="asks for forks")
+@pytest.mark.parametrize("part", [(1, 1), (1, 2), (2, 2)])
+def test_a_killed_run_of_slow_images_keeps_all_but_the_last_half_minute(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, part: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(work, "_LONGEST", 30.0)
+    whole, killed = bench.request("whole", part=part), bench.request("killed", part=part)
+    bench.go(whole)
+    for last, seconds in ((5, 20.0), (2, 45.0), (999, 1.0)):  # of each call, which is cut otherwise than the one before
+        slow = SlowWork(bench, seconds, last)
+        monkeypatch.setattr(work, "time", slow)
+        if not (child := os.fork()):
+            with contextlib.suppress(BaseException):
+                bench.go(killed, Stopping(BatchEncoder(slow, 1, 1), 999, Stopped()))
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert Chunks(killed.out).list_sizes() == {5: [2, 2], 2: [2, 2, 1, 1]}.get(last, Chunks(killed.out).list_sizes())
+    assert Chunks(killed.out).complete
+    assert bench.digest(killed.out) == bench.digest(whole.out)
 
 
 # Environments

@@ -55,7 +55,7 @@ class Proposals:
 
         Masks that cover less than ``least`` or more than ``largest`` of the image are left out before, and so are empty ones.
         """
-        shares = self.masks.mean((1, 2))
+        shares = np.array([np.count_nonzero(mask) for mask in self.masks]) / max(1, self.masks[:1].size)
         fit = np.flatnonzero((shares > 0) & (shares >= least) & (shares <= largest))
         order = fit[np.argsort(-(self.quality * self.stability)[fit], kind="stable")]
         kept = np.zeros(0, np.int64)

@@ -16,6 +16,7 @@ import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict, convert_weights_to_lp
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from annofree.errors import InputError, MissingError
 from annofree.features.preprocessing import Resample
 from annofree.features.tokenizer import Tokenizer
+from annofree.features.towers.perception import PERCEPTION, PerceptionTower
 from annofree.features.towers.positions import PositionRule
 from annofree.features.towers.resnet import ResNetTower
 from annofree.features.towers.text import encode_text_tokens
@@ -38,7 +40,7 @@ __all__ = ["CONFIG", "DTYPES", "WEIGHTS", "LoadedClip", "TextTokenizer", "Tower"
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-Tower = ResNetTower | VitTower | TipsTower | SiglipTower
+Tower = ResNetTower | VitTower | TipsTower | SiglipTower | PerceptionTower
 """Any tower; what a kind of tower cannot do raises InputError, naming what can."""
 
 _FOREIGN = ("hf_model_name", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
@@ -109,14 +111,22 @@ def load_clip(
     _fill(model, weights)
     model = model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
     if dtype != torch.float32:
-        convert_weights_to_lp(model.visual, dtype)
+        _halve(model.visual, dtype)
     replace_linear_layers(model)
     mean, std = _statistics(config, device)
     tokenizer = _tokenizer(folder, int(settings["text_cfg"].get("context_length", 77)))
     scale = float(model.logit_scale.exp())
-    return LoadedClip(
-        model, wrap_tower(model.visual, positions), mean, std, tokenizer, partial(encode_text_tokens, model), scale
-    )
+    tower, texts = wrap_tower(model.visual, positions), partial(encode_text_tokens, model)
+    resample: Resample = "bilinear" if isinstance(tower, PerceptionTower) else "bicubic"
+    return LoadedClip(model, tower, mean, std, tokenizer, texts, scale, resample)
+
+
+def _halve(visual: nn.Module, dtype: torch.dtype) -> None:
+    """Let an image tower compute in half precision; open_clip's own keep their norms in float32."""
+    if isinstance(visual, TimmModel):
+        visual.to(dtype)
+    else:
+        convert_weights_to_lp(visual, dtype)
 
 
 def _tokenizer(folder: Path, context_length: int) -> Tokenizer:
@@ -126,11 +136,13 @@ def _tokenizer(folder: Path, context_length: int) -> Tokenizer:
 
 
 def wrap_tower(visual: nn.Module, positions: PositionRule | None = None) -> Tower:
-    """Wrap the image tower of an open_clip model; raises InputError for one that is no plain CLIP ResNet or ViT."""
+    """Wrap the image tower of an open_clip model; raises InputError for one that is no plain CLIP ResNet, ViT or PE-Core."""
     if isinstance(visual, ModifiedResNet):
         return ResNetTower(visual, positions)
     if isinstance(visual, VisionTransformer):
         return VitTower(visual, positions)
+    if isinstance(visual, TimmModel):
+        return PerceptionTower(visual, positions)
     raise InputError(f"expected open_clip's ModifiedResNet or VisionTransformer as image tower, got {type(visual).__name__}")
 
 
@@ -163,9 +175,10 @@ def _config(folder: Path) -> dict[str, Any]:
 def _refuse_foreign(settings: Mapping[str, Any], path: Path) -> None:
     """Raise InputError for towers and tokenizers of other libraries, which are not read here."""
     vision, text = settings["vision_cfg"], settings["text_cfg"]
-    if vision.get("timm_model_name"):
+    if not str(vision.get("timm_model_name") or PERCEPTION).startswith(PERCEPTION):
         raise InputError(
-            f"{path} asks for timm's {vision['timm_model_name']}; only CLIP's own ResNets and ViTs can be read inside"
+            f"{path} asks for timm's {vision['timm_model_name']}; "
+            "only CLIP's own ResNets and ViTs, and PE-Core, can be read inside"
         )
     if "multimodal_cfg" in settings:
         raise InputError(f"{path} is of a model that writes captions (CoCa); expected a plain CLIP")
@@ -183,13 +196,13 @@ def _built(settings: Mapping[str, Any], dtype: torch.dtype, folder: Path) -> Any
     try:
         with torch.device("meta"):
             model: nn.Module = kind(**arguments, cast_dtype=None if dtype == torch.float32 else dtype)
-    except (TypeError, ValueError, AssertionError, AttributeError) as problem:
+    except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError) as problem:
         raise InputError(f"open_clip cannot build the model of {folder / CONFIG}: {problem}") from None
     return model
 
 
 def _fill(model: nn.Module, path: Path) -> None:
-    """Load weights strictly, in float32, and rebuild the text tower's causal mask, which is not stored."""
+    """Load weights strictly, in float32, and rebuild what is not stored, such as the text tower's causal mask."""
     try:
         state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
     except SafetensorError as problem:
@@ -202,6 +215,9 @@ def _fill(model: nn.Module, path: Path) -> None:
     text: Any = model.text if isinstance(model, CustomTextCLIP) else model
     if text.attn_mask is not None:
         text.attn_mask = torch.full(text.attn_mask.shape, -torch.inf).triu(1)
+    if isinstance(model.visual, TimmModel):  # nor are the angles that patches are turned by
+        rope: Any = model.visual.trunk.rope
+        rope.to_empty(device="cpu").reset_parameters()
 
 
 def _check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

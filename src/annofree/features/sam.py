@@ -34,7 +34,7 @@ __all__ = ["FAMILIES", "Family", "Sam"]
 Floats = npt.NDArray[np.float32]
 
 _PROMPTS_AT_ONCE = 64
-_ON_CPU = 1  # prompts at once there: a prompt keeps a core busy, and what it needs stays near and is used again
+_NEAR = 2**22  # bytes of cells that stay near a CPU's core and are used again: one prompt of 1024 px, or some of a small model
 _SMALL = 512  # px; below it plain attention is the faster one on a CPU, and is written in the same steps for every machine
 
 
@@ -63,15 +63,22 @@ class Sam:
     """A promptable segmenter from a model folder in transformers' layout (config.json, safetensors); in eval mode.
 
     Weights are read from safetensors only and must match the architecture exactly.  With a half ``dtype`` the
-    coordinates of prompts are still embedded in float32.  Raises MissingError without the files, and InputError for another
+    coordinates of prompts are still embedded in float32; with a half ``encoder`` only images are encoded in it, by autocast,
+    and prompts are decoded as without.  Raises MissingError without the files, and InputError for another
     architecture, broken or ill-fitting weights, or a pickle in place of safetensors.
     """
 
     def __init__(
-        self, folder: Path, device: str = "cpu", *, card: Card | None = None, dtype: torch.dtype = torch.float32
+        self,
+        folder: Path,
+        device: str = "cpu",
+        *,
+        card: Card | None = None,
+        dtype: torch.dtype = torch.float32,
+        encoder: torch.dtype = torch.float32,
     ) -> None:
         self.card = Card.read(folder) if card is None else card
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype, self._encoder = torch.device(device), dtype, encoder
         kind, side = _architecture(folder)
         self._frame = Frame.read(folder, side, FAMILIES[kind].fit, self.card.use)
         self._kind = kind
@@ -83,8 +90,9 @@ class Sam:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Name, hashes, license and supervision tier of the weights."""
-        return self.card.to_provenance()
+        """Name, hashes, license and supervision tier of the weights; what images are encoded in, unless it is float32."""
+        half = {"encoder": str(self._encoder).removeprefix("torch.")} if self._encoder != torch.float32 else {}
+        return self.card.to_provenance() | half
 
     @torch.inference_mode()
     def embed(self, images: Sequence[Image]) -> list[Embedding]:
@@ -92,7 +100,9 @@ class Sam:
         if not images:
             return []
         x = torch.cat([self._frame.preprocess(i, self.device) for i in images])
-        state = self._state(self._model.get_image_embeddings(x.to(self.dtype)))
+        with torch.autocast(self.device.type, self._encoder, enabled=self._encoder != torch.float32):
+            found = self._model.get_image_embeddings(x.to(self.dtype))
+        state = [level.to(self.dtype) for level in self._state(found)]
         return [Embedding(image.size, tuple(level[[i]] for level in state)) for i, image in enumerate(images)]
 
     @torch.inference_mode()
@@ -151,8 +161,7 @@ class Sam:
         Stability is counted in px of the image.  Raises InputError for other shapes or numbers.
         """
         prompts = Prompts.of(None, points, None).to_square(self._frame.scale(embedding.size), self.device)
-        few = _ON_CPU if self.device.type == "cpu" else _PROMPTS_AT_ONCE
-        enlargement = None
+        few, enlargement = self._count_at_once(embedding.state[-1]), None
         for piece in prompts.split(few):
             logits, quality = sure.choose_masks(*self._decoded_sure(embedding.state, piece, sure))
             enlargement = enlargement or self._frame.build_enlargement(logits.shape[-1], embedding.size, self.device)
@@ -197,9 +206,15 @@ class Sam:
             parts = [self._decoded(state, p.to_inputs(batched=False), multimask) for p in prompts.split(_PROMPTS_AT_ONCE)]
             return torch.cat([m[0] for m, _ in parts]), torch.cat([q[0] for _, q in parts])
         side = self._image_side(state)
-        pieces = prompts.split(_ON_CPU if self.device.type == "cpu" else _PROMPTS_AT_ONCE)
+        pieces = prompts.split(self._count_at_once(state[-1]))
         parts = [self._two_way.decode_prompts(side, p.to_inputs(batched=False), multimask) for p in pieces]
         return torch.cat([m for m, _ in parts]), torch.cat([q for _, q in parts])
+
+    def _count_at_once(self, cells: Tensor) -> int:
+        """How many prompts are decoded together in an image of these cells (1, C, rows, columns)."""
+        if self.device.type != "cpu":
+            return _PROMPTS_AT_ONCE
+        return max(1, min(_PROMPTS_AT_ONCE, _NEAR // (cells.numel() * cells.element_size())))
 
     def _image_side(self, state: Sequence[Tensor]) -> ImageSide:
         """What the prompts of an image share, made once for as long as the same image is asked of."""

@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as in all released SAMs
 _BILINEAR = 2  # PIL's number, as preprocessor files write it
-_LOGITS_AT_ONCE = 2**26
+_LOGITS_AT_ONCE, _MASKS_AT_ONCE = 2**26, 32  # that are enlarged together
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,10 @@ class Frame:
     def resize_masks(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Masks (P, M, *size) bool of low-resolution logits (P, M, s, s): resized bilinearly, then thresholded at zero."""
         largest = max(size[0] * size[1], self.side**2 if self.fit == "pad" else 0)
-        step = max(1, _LOGITS_AT_ONCE // (logits.shape[1] * largest))
-        return torch.cat([self._enlarged(piece.float(), size) > 0 for piece in torch.split(logits, step)])
+        step = max(1, min(_MASKS_AT_ONCE, _LOGITS_AT_ONCE // largest))
+        pieces = torch.split(logits.flatten(0, 1), step)
+        masks = torch.cat([(self._enlarged(some.float(), size) > 0).contiguous() for some in pieces])
+        return masks.view(*logits.shape[:2], *size)
 
     def score_stability(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Stability (P, M) of masks under the threshold of logits (P, M, s, s): the IoU of the masks at 1 and at -1.
@@ -126,11 +128,12 @@ class Frame:
         return Enlargement.through(steps, size, device)
 
     def _enlarged(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits (N, s, s) at the size of the image; masks lie side by side in memory, and a CPU takes several at once."""
+        x = logits[None].contiguous(memory_format=torch.channels_last)
         if self.fit == "pad":
             height, width = self.fit_inner(size)
-            logits = F.interpolate(logits, size=(self.side, self.side), mode="bilinear", align_corners=False)
-            logits = logits[..., :height, :width]
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+            x = F.interpolate(x, size=(self.side, self.side), mode="bilinear", align_corners=False)[..., :height, :width]
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)[0]
 
 
 @dataclass(frozen=True, eq=False)

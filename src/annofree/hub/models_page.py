@@ -44,7 +44,7 @@ the boundaries and the transformer the clues. `open_clip:ARCH/TAG` is any weight
 def render_models_page() -> str:
     """Return the page as Markdown."""
     cards = list(list_known_cards().values())
-    parts = [_HEAD, _tiers(), "## Presets\n", _table(_PRESETS, [_preset(p) for p in list_presets().values()])]
+    parts = [_HEAD, _tiers(), "## Presets\n", _table(_PRESETS, [_preset(p) for p in list_presets().values()]), _MEASURED]
     for kind in KINDS:
         parts += [f"## {_TITLES[kind]}\n", _table(_MODELS, [_model(c) for c in cards if c.kind == kind])]
     parts += [
@@ -77,7 +77,11 @@ _SOURCES = """## Where this is from
 """
 _PINNED = ("name", "commit", "SHA-256", "named")
 _ONCE = ("name", "what", "value")
-_PRESETS = ("preset", "clues", "boundaries", "masks", "tier", "fetch", "about")
+_PRESETS = ("preset", "clues", "boundaries", "masks", "tier", "fetch", "one photograph", "about")
+_MEASURED = """*One photograph*: processor-seconds and most memory of the whole process on one thread of a CPU, 480 × 640 px,
+four names, random weights, by which nothing was found and no prompt asked; in brackets the first run, which also encodes the
+nouns that compete. Of `tiny` without its start. How it was measured: [Speed and memory](speed.md).
+"""
 _MODELS = ("name", "from", "tier", "weights", "code", "size", "trained on", "used by")
 
 
@@ -97,6 +101,7 @@ def _preset(preset: Preset) -> tuple[str, ...]:
         _part(preset, "sam"),
         max(c.tier for c in cards.values()),
         (f"about {format_size(fetched)}" if fetched else "nothing") + (f"; by hand: {', '.join(by_hand)}" if by_hand else ""),
+        preset.measured,
         preset.about,
     )
 

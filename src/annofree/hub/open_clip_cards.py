@@ -28,14 +28,15 @@ def find_open_clip_card(spec: str) -> Card:
     hub = about.get("hf_hub", "")
     if not hub.endswith("/"):  # a file's name at its end is that of a pickle
         raise MissingError(f"open_clip has {arch}/{tag} as a pickle only, which may run code when loaded; choose another tag")
-    foreign = "timm_model_name" in config["vision_cfg"] or "hf_model_name" in config["text_cfg"]
+    perception = str(config["vision_cfg"].get("timm_model_name")).startswith("vit_pe_core_")
+    foreign = ("timm_model_name" in config["vision_cfg"] and not perception) or "hf_model_name" in config["text_cfg"]
     if foreign or "multimodal_cfg" in config:
-        raise InputError(f"expected an architecture with open_clip's own towers, got {arch}")
+        raise InputError(f"expected an architecture with open_clip's own towers, or PE-Core, got {arch}")
     residual = isinstance(config["vision_cfg"].get("layers"), list)
     return Card(
         name=spec,
         kind="clip",
-        family=f"open_clip {'ModifiedResNet' if residual else 'VisionTransformer'}",
+        family=f"open_clip {'ModifiedResNet' if residual else 'PerceptionEncoder' if perception else 'VisionTransformer'}",
         tier="S1",
         licence="unknown",
         code_licence="MIT",

@@ -44,6 +44,8 @@ class Preset:
     detector: str | None = None
     # what it is for, in a line
     about: str = ""
+    # processor-seconds and memory of one photograph on a CPU, as measured
+    measured: str = ""
     # settings of a role's model that replace those of its card
     use: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

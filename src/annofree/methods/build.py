@@ -50,7 +50,7 @@ class MethodSpec:
     models: str = DEFAULT
     # auto, cpu, cuda, ...
     device: str = "auto"
-    # what CLIP's image tower computes in: float32, bfloat16, float16
+    # what the image encoders of CLIP and SAM compute in: float32, bfloat16, float16
     precision: str = "float32"
     # settings that replace those of the variant by name, nested ones too
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -214,10 +214,10 @@ def load(
 ) -> Any:
     """Make a method ready to use, by name or by the folder of a trained detector.
 
-    ``objectness`` is the source of the map that says where objects are, for CLIP-DIY; ``precision`` what CLIP's image tower
-    computes in; ``settings`` replace those of the variant by name, nested ones too.  ``policy`` says which instances are
-    returned: ``all`` that are ranked, ``answer``, or changes of the preset's policy by name.  ``negatives`` are distractors:
-    names that compete with the classes, beside the preset's own, and are dropped from the output.
+    ``objectness`` is the source of the map that says where objects are, for CLIP-DIY; ``precision`` what the image encoders of
+    CLIP and SAM compute in; ``settings`` replace those of the variant by name, nested ones too.  ``policy`` says which
+    instances are returned: ``all`` that are ranked, ``answer``, or changes of the preset's policy by name.  ``negatives`` are
+    distractors: names that compete with the classes, beside the preset's own, and are dropped from the output.
 
     Weights that are not on this machine are downloaded first.  Raises InputError for an unknown method, variant, preset, model,
     device, source or setting, and names the nearest known one; MissingError when weights are neither here nor on a hub.

@@ -50,7 +50,7 @@ class Models:
     """The parts of a preset or spec on a device; each is loaded when it is first asked for.
 
     ``objectness`` names the source of the map that says where things are; ``segmenter`` and ``classes`` are what the source
-    ``instances`` asks.  ``precision`` is what CLIP's image tower computes in: bfloat16 is several times faster where the
+    ``instances`` asks.  ``precision`` is what the image encoders of CLIP and SAM compute in: bfloat16 is faster where the
     processor knows it.  Raises InputError for an unknown preset, model, device, source or precision; each part raises
     MissingError when its weights are neither on this machine nor to be had, InputError when the preset has no such part.
     """
@@ -108,7 +108,7 @@ class Models:
         from annofree.features.sam import Sam
 
         local = self._local(("sam",))["sam"]
-        return Sam(local.folder, self.device, card=local.card)
+        return Sam(local.folder, self.device, card=local.card, encoder=getattr(torch, self.precision))
 
     @cached_property
     def dino(self) -> SelfSupervised:

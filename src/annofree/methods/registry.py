@@ -47,7 +47,7 @@ TASKS = ("instance", "semantic", "panoptic")
 """What a run can find; panoptic maps are made of the answers to both others."""
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-"""What CLIP's image tower can compute in."""
+"""What the image encoders of CLIP and SAM can compute in."""
 
 OBJECTNESS_ROLES: dict[str, tuple[Role, ...]] = {
     "found": ("dino", "saliency"),

@@ -53,7 +53,7 @@ def name_masks(
     keep_encodings: bool = False,
     fresh: bool = False,
     retry: bool = False,
-    batch_size: int = 4,
+    batch_size: int | None = None,
     limit: int | None = None,
     callbacks: Callbacks = _SILENT,
     clock: StageTimer | None = None,

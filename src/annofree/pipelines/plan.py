@@ -28,6 +28,10 @@ DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "meta")
 """Kinds of devices, perhaps with a number behind a colon; whether one is there is asked of torch, later."""
 
 
+_BATCH = 4  # images encoded at once
+_SMALL = 100_000_000  # bytes of models up to which that is so on a CPU, too
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which tasks are wanted, and the methods and models that do them; raises InputError for what cannot be done."""
@@ -130,6 +134,18 @@ class Plan:
         roles = {role for entry in entries for role in entry.list_roles(self.objectness)}
         own = [card for entry in entries for card in entry.cards]
         return own + [card for role, card in find_preset(self.models).find_cards().items() if role in roles]
+
+    def count_at_once(self, asked: int | None) -> int:
+        """How many images are encoded together: as asked, else 4, but one at a time where a CPU takes long for each.
+
+        A batch gains no speed there, and none of it is kept before all of it is done.
+        """
+        if asked is not None:
+            return asked
+        from annofree.methods.components import resolve_device
+
+        weighty = sum(card.size for card in self.list_cards()) > _SMALL
+        return 1 if weighty and resolve_device(self.device) == "cpu" else _BATCH
 
     def make_specs(self) -> dict[str, MethodSpec]:
         """How each method is assembled, by task; raises InputError for negatives that no method can let compete."""

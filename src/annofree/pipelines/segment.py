@@ -101,7 +101,7 @@ class SegmentOptions(TypedDict, total=False):
     min_score: float
     # auto, cpu, cuda, ...
     device: str
-    # what CLIP's image tower computes in: float32, bfloat16, float16
+    # what the image encoders of CLIP and SAM compute in: float32, bfloat16, float16
     precision: str
     # refuse models of more supervision: S0 .. S3
     max_tier: str | None
@@ -117,8 +117,8 @@ class SegmentOptions(TypedDict, total=False):
     retry: bool
     # process shard I of N, as "I/N": images are dealt out in chunks of about 64
     shard: str | tuple[int, int] | None
-    # images encoded at once
-    batch_size: int
+    # images encoded at once; by default 4, and 1 on a CPU with models of more than 100 MB
+    batch_size: int | None
     # the first N images only
     limit: int | None
     # what is called on progress, notes and failures
@@ -167,7 +167,7 @@ def segment(
     fresh: bool = False,
     retry: bool = False,
     shard: str | tuple[int, int] | None = None,
-    batch_size: int = 4,
+    batch_size: int | None = None,
     limit: int | None = None,
     callbacks: Callbacks = _SILENT,
     clock: StageTimer | None = None,
@@ -232,7 +232,7 @@ def run_plan(
     out: Path,
     part: tuple[int, int],
     min_score: float,
-    batch_size: int,
+    batch_size: int | None,
     *,
     overlays: bool,
     keep_encodings: bool,
@@ -246,6 +246,7 @@ def run_plan(
     from annofree.runs.config import RunConfig, size_chunks
     from annofree.runs.run import Run
 
+    batch = plan.count_at_once(batch_size)
     request = RunConfig(
         out,
         inputs.ids,
@@ -255,7 +256,7 @@ def run_plan(
         plan.wanted,
         plan.stuff,
         part,
-        size_chunks(batch_size),
+        size_chunks(batch),
         min_score,
         overlays,
         keep_encodings,
@@ -264,7 +265,7 @@ def run_plan(
     run = Run(request, callbacks)
     if not fresh and run.check() and not retry:
         return report_complete(run)
-    return _execute(run, inputs, plan, clock, batch_size, fresh, retry)
+    return _execute(run, inputs, plan, clock, batch, fresh, retry)
 
 
 def _find_vocabulary(classes: Classes | None, method: str | None) -> Vocabulary:
@@ -327,18 +328,18 @@ def _check_license(plan: Plan, max_tier: str | None, license: str | None) -> Non
 
 
 def _predict(
-    inputs: Inputs, vocabulary: Vocabulary, plan: Plan, min_score: float, batch_size: int, callbacks: Callbacks
+    inputs: Inputs, vocabulary: Vocabulary, plan: Plan, min_score: float, batch_size: int | None, callbacks: Callbacks
 ) -> list[Prediction]:
     """Predict in memory, an image after another."""
     from annofree.io.images import silence_pillow
     from annofree.runs.predict import predict
 
-    tasks = plan.load_tasks(vocabulary)
+    tasks, batch = plan.load_tasks(vocabulary), plan.count_at_once(batch_size)
     _announce_texts(tasks, vocabulary, callbacks)
     for remark in tasks.remarks(vocabulary):
         callbacks.on_note(remark)
     with silence_pillow():
-        found = list(predict(tasks, inputs, vocabulary, min_score=min_score, batch_size=batch_size, callbacks=callbacks))
+        found = list(predict(tasks, inputs, vocabulary, min_score=min_score, batch_size=batch, callbacks=callbacks))
     failed = [one for one in found if one.error is not None]
     if failed:
         warnings.warn(f"{len(failed)} of {len(found)} images failed; the first: {failed[0].error}", stacklevel=3)

@@ -14,11 +14,11 @@ from annofree.errors import InputError, build_unknown_error
 from annofree.features.towers.regions import pool_regions
 from annofree.protocols import DensePath
 
-__all__ = ["SiglipTower", "TipsTower"]
+__all__ = ["PatchTower", "SiglipTower", "TipsTower"]
 
 
-class _TransformersTower:
-    """Named outputs of a transformers vision model for normalized images (B, 3, H, W) of any size.
+class PatchTower:
+    """Named outputs of a plain vision transformer for normalized images (B, 3, H, W) of any size; who inherits names its parts.
 
     Pixels beyond the last whole patch at the bottom and on the right are ignored; positions are resized as the model does.
     """
@@ -90,10 +90,14 @@ class _TransformersTower:
         height, width = (n - n % self.stride for n in x.shape[-2:])
         if not (height and width):
             raise InputError(f"expected an image of at least {self.stride} px a side, got {tuple(x.shape[-2:])}")
-        tokens = self._embed(x[..., :height, :width])
+        tokens, turns = self._embed(x[..., :height, :width]), self._rotate((height // self.stride, width // self.stride))
         for block in self._blocks[: len(self._blocks) - left]:
-            tokens = block(tokens, None)
+            tokens = block(tokens, turns)
         return tokens
+
+    def _rotate(self, grid: tuple[int, int]) -> Tensor | None:
+        """What blocks turn queries and keys by on a grid (h, w), where they do."""
+        return None
 
     def _last(self, x: Tensor) -> Tensor:
         return self._before(x, 0)
@@ -104,7 +108,7 @@ class _TransformersTower:
         return tokens[:, self.first :].transpose(1, 2).reshape(len(tokens), tokens.shape[-1], *grid)
 
 
-class TipsTower(_TransformersTower):
+class TipsTower(PatchTower):
     """The image tower of TIPSv2: class token and registers ahead of the patches, layer scale, one LayerNorm at the end.
 
     The class token, which was trained with captions of the web, stands for the image.
@@ -148,7 +152,7 @@ class TipsTower(_TransformersTower):
         return out
 
 
-class SiglipTower(_TransformersTower):
+class SiglipTower(PatchTower):
     """The image tower of SigLIP and SigLIP 2 at a fixed size: patches alone, and a head that pools them by attention.
 
     A patch is brought into the space of texts by the head that pools it alone: its value, then the head's MLP.

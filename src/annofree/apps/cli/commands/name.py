@@ -38,7 +38,7 @@ def name(
     as_json: common.Json = False,
     quiet: common.Quiet = False,
     retry: options.Retry = False,
-    batch_size: options.BatchSize = 4,
+    batch_size: options.BatchSize = None,
     limit: options.Limit = None,
 ) -> None:
     """Name the masks of a run, or of a COCO file of anybody's, by CLIP; the result is a run like that of segment.
@@ -50,7 +50,7 @@ def name(
     """
     asked = pass_on(locals(), "masks", "classes", "classes_file", "as_json", "quiet")
     clock = start_command_clock()
-    with show_progress("images", quiet or as_json, clock=clock, batch=batch_size) as show:
+    with show_progress("images", quiet or as_json, clock=clock, batch=batch_size or 1) as show:
         names = read_vocabulary(classes, classes_file)
         result = pipeline.name_masks(masks, names, **asked, callbacks=show.callbacks, clock=clock)
     print_summary(result.summary, result.tasks, result.out, as_json, quiet, result.was_complete)

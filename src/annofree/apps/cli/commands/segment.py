@@ -40,7 +40,7 @@ def segment(
     quiet: common.Quiet = False,
     retry: options.Retry = False,
     shard: options.Shard = None,
-    batch_size: options.BatchSize = 4,
+    batch_size: options.BatchSize = None,
     limit: options.Limit = None,
     max_tier: common.MaxTier = None,
     license: common.License = None,  # noqa: A002 -- the word of the option
@@ -54,7 +54,7 @@ def segment(
     """
     asked = pass_on(locals(), "inputs", "classes", "classes_file", "as_json", "quiet")
     clock = start_command_clock()
-    with show_progress("images", quiet or as_json, clock=clock, batch=batch_size) as show:
+    with show_progress("images", quiet or as_json, clock=clock, batch=batch_size or 1) as show:
         names = read_vocabulary(classes, classes_file, optional=not (classes or classes_file) and is_class_agnostic(method))
         result = pipeline.segment(inputs, names, **asked, callbacks=show.callbacks, clock=clock)
     print_summary(result.summary, result.tasks, result.out, as_json, quiet, result.was_complete)

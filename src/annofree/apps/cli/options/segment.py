@@ -108,7 +108,7 @@ MinScore = Annotated[float, typer.Option(help="Drop instances that score less.",
 Precision = Annotated[
     str,
     typer.Option(
-        help="Precision of CLIP's image tower.",
+        help="Precision of the image encoders of CLIP and SAM; others than float32 change answers a little.",
         rich_help_panel=_METHOD,
         **limit_to("float32", "bfloat16", "float16"),
     ),
@@ -134,5 +134,12 @@ Shard = Annotated[
         metavar="I/N", help="Process shard I of N (images are dealt out in chunks of about 64).", rich_help_panel=_RUN
     ),
 ]
-BatchSize = Annotated[int, typer.Option(help="Images encoded at once.", min=1, rich_help_panel=_RUN)]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Images encoded at once; by default 4, and 1 on a CPU with models of more than 100 MB.",
+        min=1,
+        rich_help_panel=_RUN,
+    ),
+]
 Limit = Annotated[int | None, typer.Option(help="Process the first N images only.", min=1, rich_help_panel=_RUN)]

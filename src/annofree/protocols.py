@@ -25,7 +25,9 @@ __all__ = [
     "Method",
     "Objectness",
     "PromptedMasks",
+    "RawClip",
     "RawDetections",
+    "ReleasedReader",
     "Segmenter",
     "SelfSupervised",
     "SemanticSegmenter",
@@ -118,6 +120,24 @@ class VisionLanguage(Described, Protocol):
 
     def encode_squares(self, pixels: Tensor) -> Tensor:
         """One unit feature a square image, (N, D), of float RGB (N, 3, s, s) in 0 .. 1 at any size s."""
+        ...
+
+
+@runtime_checkable
+class RawClip(Protocol):
+    """A CLIP whose features can be had before they are made unit vectors, as released code divides or weighs them otherwise."""
+
+    def encode_raw(self, images: Sequence[Image], path: DensePath | None = None) -> list[tuple[FeatureMap, Tensor]]:
+        """Text-aligned features of each cell as they are, (D, h, w), and class tokens of the same pass (S, D), per image."""
+        ...
+
+
+@runtime_checkable
+class ReleasedReader(Protocol):
+    """A CLIP that can read its cells as MaskCLIP's released code does."""
+
+    def with_released_reading(self) -> VisionLanguage:
+        """Return this model with the released activation, constants, statistics, sizes and padding, for dense features."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -333,3 +333,59 @@ def test_encodings_are_shared_only_where_they_hold_the_same() -> None:
     methods += [ClipSurgery(FakeClip(), v) for v in ("default", "classes")] + [PatchCosine(FakeClip())]
     assert len({m.encoding_key for m in methods}) == len(methods)
     assert {*MASKCLIP_VARIANTS} >= {"default", "official"} and "official" in SURGERY_VARIANTS and "pamr" in COSINE_VARIANTS
+
+
+class Raw(FakeClip):
+    """Cells of any length, and a class token that is not the image's feature."""
+
+    def encode_raw(self, images: Any, path: Any = None) -> Any:
+        generator = torch.Generator().manual_seed(3)
+        return [
+            (
+                FeatureMap(m.values + torch.rand(m.values.shape, generator=generator), m.size),
+                torch.rand(1, len(m.values), generator=generator),
+            )
+            for m in self.encode_dense(images, path)
+        ]
+
+
+def test_official_surgery_weighs_names_by_the_class_token_of_the_same_pass() -> None:
+    image, names = draw_paper_scenes()[0].image, Vocabulary.of(NAMES)
+    method = ClipSurgery(Raw(), "official")
+    (encoding,) = method.encode([image])
+    found = method.compute_scores(encoding, method.settings.background.list_rows(names))
+    ((cells, tokens),) = Raw().encode_raw([image])
+    words = Raw().encode_text(names)
+    # as released: features of cells times each name's, an array of cells x names x D, less its mean over names
+    units, first = F.normalize(cells.values.flatten(1), dim=0).T, F.normalize(tokens[0], dim=0)
+    share = (2 * first @ words.T).softmax(0)
+    features = units[:, None] * words[None] * (share / share.mean())[None, :, None]
+    expected = (features - features.mean(1, keepdim=True)).sum(2).T
+    low, high = expected.amin(1, keepdim=True), expected.amax(1, keepdim=True)
+    assert_close(found.flatten(1), (expected - low) / (high - low))
+    ours = ClipSurgery(Raw(), replace(SURGERY_VARIANTS["official"], weigh_by="image"))
+    assert ours.encoding_key != method.encoding_key
+
+
+def test_official_maskclip_enlarges_in_two_steps() -> None:
+    image, clip = draw_paper_scenes()[0].image, FakeClip()
+    method = MaskClip(clip, "official")
+    asked = method.settings.background.list_rows(Vocabulary.of(NAMES))
+    (encoding,) = method.encode([image])
+    short = 512 / min(image.size)
+    middle = [int(n * short + 0.5) for n in image.size]
+    maps = torch.einsum("dhw,kd->khw", encoding.tokens.values, clip.encode_text(asked.rows))
+    maps = F.interpolate(maps[None], size=middle, mode="bilinear", align_corners=False)
+    maps = F.interpolate(maps, size=image.size, mode="bilinear", align_corners=False)[0]
+    labels = torch.from_numpy(method.semantic(encoding, NAMES).labels.astype(np.int64))
+    assert (labels != maps.argmax(0)).float().mean() <= 0.001
+
+
+def test_official_settings_need_a_clip_that_can() -> None:
+    class Closed:
+        paths = ("value",)
+
+    with pytest.raises(InputError, match="read as MaskCLIP was released"):
+        MaskClip(cast(Any, Closed()), "official")
+    with pytest.raises(InputError, match="class token of its dense pass"):
+        ClipSurgery(cast(Any, Closed()), "official").encode([draw_paper_scenes()[0].image])

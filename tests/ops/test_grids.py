@@ -109,3 +109,14 @@ def test_edges_are_repeated_when_moved() -> None:
     image = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 4, 4)
     copies = shift_images(image, 4, 2)  # moved by -1 and +1 px
     assert [c[0, 0].tolist() for c in copies] == [[0, 0, 1, 2], [1, 2, 3, 3]] * 2
+
+
+@pytest.mark.parametrize("full", [1, 2, 31, 62, 427, 480, 640])
+def test_nearest_of_float32_products_is_that_of_torch(full: int) -> None:
+    row = torch.arange(full, dtype=torch.float32)[None]
+    others = 0
+    for count in range(1, 130):
+        expected = F.interpolate(row[None], size=count, mode="nearest")[0]
+        assert torch.equal(resize_nearest(row, (1, count), "float32"), expected)
+        others += int((resize_nearest(row, (1, count)) != expected).sum())
+    assert others or full != 2, "whole numbers are another rule"

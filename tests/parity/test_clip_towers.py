@@ -26,6 +26,7 @@ from annofree.features.clip import Clip
 from annofree.features.towers.resnet import ResNetTower
 from annofree.features.towers.vit import VitTower
 from annofree.hub.cards import Card
+from annofree.ops.fixed_bilinear import resize_levels
 from annofree.protocols import DensePath
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
@@ -154,11 +155,12 @@ class Twin:
 
     state: dict[str, Tensor]
     quick: bool
+    eps: float = 1e-5
 
     @classmethod
-    def of(cls, folder: Path, quick: bool) -> "Twin":
+    def of(cls, folder: Path, quick: bool, eps: float = 1e-5) -> "Twin":
         state = open_clip_of(folder).visual.state_dict()
-        return cls({k: v.double() for k, v in state.items()}, quick)
+        return cls({k: v.double() for k, v in state.items()}, quick, eps)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.state[name]
@@ -168,7 +170,9 @@ class Twin:
 
     def norm(self, x: Tensor, name: str) -> Tensor:
         centerd = x - x.mean(-1, keepdim=True)
-        return centerd / (centerd.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * self[f"{name}.weight"] + self[f"{name}.bias"]
+        return (
+            centerd / (centerd.pow(2).mean(-1, keepdim=True) + self.eps).sqrt() * self[f"{name}.weight"] + self[f"{name}.bias"]
+        )
 
     def positions(self, name: str, grid: tuple[int, int], mode: str) -> Tensor:
         table = self[name]
@@ -264,6 +268,10 @@ def test_dense_paths_of_vits_against_the_slow_twin(folders: Folders, name: str, 
             if path in ("surgery", "attention"):
                 assert isinstance(clip._tower, VitTower)
                 assert_close(clip._tower.extract_tokens(x[None], path)[0], tokens, depth="network")
+            if path in ("surgery", "attention"):
+                cells, first = clip._tower.encode_dense_and_class(x[None], path)
+                assert torch.equal(cells[0], dense)
+                assert_close(first[0], tokens[0], depth="network")
 
 
 @pytest.mark.parametrize("path", ["value", "surgery", "attention"])
@@ -276,7 +284,48 @@ def test_dense_paths_of_resnets_against_the_slow_twin(folders: Folders, name: st
         x = pixels(clip, size, batch=1)
         with torch.inference_mode():
             cells, dense = clip._tower.extract_layer4(x)[0], clip._tower.encode_dense(x, path)[0]
-            assert_close(dense, on_grid(twin_pool(twin, cells.double(), heads, path), dense), depth="network")
+            tokens = twin_pool(twin, cells.double(), heads, path)
+            assert_close(dense, on_grid(tokens, dense), depth="network")
+            assert_close(clip._tower.encode_dense_and_class(x, path)[1][0], tokens[0], depth="network")
+
+
+# MaskCLIP's released reading
+
+
+@pytest.mark.parametrize("path", ["value", "value+mlp"])
+def test_the_released_reading_of_a_vit_is_the_slow_twin_with_gelu_and_another_eps(folders: Folders, path: DensePath) -> None:
+    folder = folders("vit-b-16", True)
+    clip = load(folder)
+    (x,) = pixels(clip, (32, 80), batch=1)
+    tokens, _ = twin_vit(Twin.of(folder, quick=False, eps=1e-6), x.double() * 1e-2, 16, path)
+    with torch.inference_mode():
+        before = clip._tower.encode_dense(x[None] * 1e-2, path)
+        dense = clip.with_released_reading()._tower.encode_dense(x[None] * 1e-2, path)[0]
+        assert torch.equal(clip._tower.encode_dense(x[None] * 1e-2, path), before), "the model itself stays as it is"
+    assert_close(dense, on_grid(tokens, dense), depth="network")
+    assert not torch.allclose(dense, before[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "stride"), [("vit-b-32", 32), ("resnet", 32)])
+def test_the_released_reading_resizes_normalizes_and_pads_as_released(folders: Folders, name: str, stride: int) -> None:
+    clip = load(folders(RESNETS[0] if name == "resnet" else name, True)).with_released_reading()
+    image = picture((30, 41))
+    levels = resize_levels(image.pixels, (512, 700)).astype(np.float64)
+    x = np.zeros((3, 512, 704))
+    for c, mean, std in zip(range(3), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True):
+        x[c, :, :700] = (levels[..., c] / 255 - mean) / std
+    with torch.inference_mode():
+        expected = clip._tower.encode_dense(torch.from_numpy(x).float()[None], "value")[0]
+    (found,) = clip.encode_dense([image], "value")
+    assert expected.shape[1:] == (512 // stride, 704 // stride)
+    assert_close(found.values, F.normalize(expected, dim=0), depth="network")
+    assert found.window is None, "cells are stretched over the image, padding too"
+
+
+def test_the_released_reading_shares_all_weights(folders: Folders) -> None:
+    clip = load(folders("vit-b-32", True))
+    mine, theirs = (dict(c._tower.visual.named_parameters()) for c in (clip, clip.with_released_reading()))
+    assert mine.keys() == theirs.keys() and all(mine[k] is theirs[k] for k in mine)
 
 
 @pytest.mark.parametrize("name", VISION)

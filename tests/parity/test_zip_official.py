@@ -102,6 +102,16 @@ def test_kmeans_equals_the_loop_in_single_precision() -> None:
     np.testing.assert_array_equal(fast.numpy(), run_obvious_kmeans(features, centers))
 
 
+@pytest.mark.numeric
+def test_kmeans_equals_the_loop_at_larger_sizes_in_double_precision() -> None:
+    # in single precision a point near a border falls by the order of sums, and centers follow: nobody's cells are another's
+    rng = np.random.default_rng(11)
+    features = np.maximum(rng.normal(0, 1, (3000, 256)) + 2 * rng.normal(0, 1, (30, 256))[rng.integers(0, 30, 3000)], 0)
+    centers = features[choose_obvious_seeds(3000, 20)]
+    fast = run_kmeans(torch.from_numpy(features), torch.from_numpy(centers))
+    np.testing.assert_array_equal(fast.numpy(), run_obvious_kmeans(features, centers))
+
+
 @pytest.mark.parametrize("n", [1, 3, 19, 20, 21, 1024, 16_384, 21_760, 24_448])
 def test_twenty_seeds_equal_the_loop(n: int) -> None:
     assert choose_linspace_seeds(n, 20).tolist() == choose_obvious_seeds(n, 20)

@@ -7,6 +7,8 @@ import pytest
 ALLOWED_SKIPS = {
     "needs named pipes": "the system has none (Windows)",
     "needs fork": "the system has none (Windows)",
+    "OpenCV is not there to compare with": "another implementation, no dependency: `uv pip install opencv-python-headless`",
+    "segment-anything is not there to compare with": "another implementation, no dependency: `uv pip install segment-anything`",
 }
 """The reason that a skip gives, and why no installation mends it."""
 

@@ -44,7 +44,7 @@ def test_dice_is_that_of_a_loop() -> None:
     assert compute_dice_losses(torch.zeros(1, 1, 1, 2, 2), torch.zeros(1, 2, 2)).item() == 0
 
 
-@pytest.mark.parametrize("order", ["paper", "released"])
+@pytest.mark.parametrize("order", ["paper", "released", "official"])
 def test_the_ranking_loss_is_that_of_a_loop(order: Any) -> None:
     generator = torch.Generator().manual_seed(1)
     dice, objectness = torch.rand(3, 5, generator=generator), torch.rand(3, 5, generator=generator)
@@ -56,7 +56,7 @@ def test_the_ranking_loss_is_that_of_a_loop(order: Any) -> None:
                     wrong = float(objectness[row, worse] - objectness[row, better])
                     costs.append(max(0.0, wrong if order == "paper" else -wrong))
         assert len(costs) == 10
-        assert_close(compute_ranking_loss(dice, objectness, order)[row], sum(costs) / 10)
+        assert_close(compute_ranking_loss(dice, objectness, order)[row], sum(costs) / (1 if order == "official" else 10))
 
 
 def test_a_right_order_costs_nothing_and_a_wrong_one_is_pushed_towards_the_right() -> None:
@@ -83,6 +83,37 @@ def test_losses_are_summed_over_layers_and_queries_and_averaged_over_pictures() 
     dice = compute_dice_losses(out.masks, cells)
     assert_close(losses["dice"], dice.sum() / 2)
     assert_close(losses["ranking"], compute_ranking_loss(dice, out.objectness).sum() / 2)
+
+
+def test_the_official_losses_sum_over_pairs_and_compare_masks_at_the_size_of_the_truth() -> None:
+    generator = torch.Generator().manual_seed(3)
+    out = SelfMaskOutput(torch.rand(2, 2, 3, 4, 5, generator=generator), torch.rand(2, 2, 3, generator=generator))
+    truth = (torch.rand(2, 10, 11, generator=generator) > 0.6).float()
+    dice, ranking = 0.0, 0.0
+    for b, layer in np.ndindex(2, 2):
+        losses = []
+        for q in range(3):
+            mask, there = enlarge_slowly(out.masks[b, layer, q].numpy(), (10, 11)), truth[b].numpy()
+            losses.append(float(1 - (2 * (mask * there).sum() + 1) / (mask.sum() + there.sum() + 1)))
+        dice += sum(losses)
+        order = np.argsort(-np.array(losses))  # the worst first
+        worst_first = [float(out.objectness[b, layer, q]) for q in order]
+        ranking += sum(max(0.0, worst_first[j] - worst_first[i]) for i in range(3) for j in range(i + 1, 3))
+    found = compute_selfmask_losses(out, truth, "official")
+    assert_close(found["dice"], dice / 2)
+    assert_close(found["ranking"], ranking / 2)
+
+
+def enlarge_slowly(mask: Any, size: tuple[int, int]) -> Any:
+    """Bilinear by cell centers, edges repeated, one pixel after the other."""
+    out = np.zeros(size)
+    for i, j in np.ndindex(*size):
+        y, x = ((k + 0.5) * n / m - 0.5 for k, n, m in zip((i, j), mask.shape, size, strict=True))
+        corners = [(int(np.floor(y)) + a, int(np.floor(x)) + b) for a in (0, 1) for b in (0, 1)]
+        weights = [(1 - abs(y - r)) * (1 - abs(x - c)) for r, c in corners]
+        values = [mask[np.clip(r, 0, mask.shape[0] - 1), np.clip(c, 0, mask.shape[1] - 1)] for r, c in corners]
+        out[i, j] = sum(w * v for w, v in zip(weights, values, strict=True))
+    return out
 
 
 def scene(seed: int, size: tuple[int, int] = (40, 48)) -> Image:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from annofree.ops.grids import resize_nearest
+from annofree.ops.grids import Sampling, resize_nearest
 from annofree.structures import ClueMap, FeatureMap
 
 __all__ = ["compute_cosine_clues", "mark_active_cells", "stretch_to_unit"]
@@ -36,9 +36,9 @@ def stretch_to_unit(clues: Tensor) -> Tensor:
     return torch.where(spread > 0, (clues - low) / spread.clamp(min=torch.finfo(clues.dtype).tiny), 0.0)
 
 
-def mark_active_cells(full: Tensor, grid: tuple[int, int]) -> Tensor:
+def mark_active_cells(full: Tensor, grid: tuple[int, int], sampling: Sampling = "exact") -> Tensor:
     """Mark the cells (K, h, w) of activations (K, H, W) that exceed 0.7 times their map's mean.
 
-    The released demo of Zip takes the mean over all pixels and the cell's value at row floor(i H / h).
+    The released demo of Zip takes the mean over all pixels and the cell's value at row floor(i H / h), in float32 products.
     """
-    return resize_nearest(full, grid) > 0.7 * full.mean((1, 2), keepdim=True)
+    return resize_nearest(full, grid, sampling) > 0.7 * full.mean((1, 2), keepdim=True)

@@ -21,6 +21,7 @@ from annofree.errors import InputError, build_unknown_error
 from annofree.features.clip_network import LoadedClip, load_clip
 from annofree.features.preprocessing import crop_image, map_by_size, preprocess_image, resize_pixels
 from annofree.features.prompts import TextFeatures, compute_fingerprint, find_text_cache, resolve_templates
+from annofree.features.towers.released import RELEASED_SIDE, fit_released, prepare_released, read_as_released
 from annofree.features.towers.resnet import CONV4_STRIDE
 from annofree.hub.cards import BUNDLED, Card
 from annofree.ops.grids import fit_size, shift_images, stitch_maps
@@ -106,6 +107,16 @@ class Clip:
         twin = copy.copy(self)
         twin._use, twin._templates = self._use | {"templates": templates}, resolve_templates(templates)
         twin._texts = twin._features_of_texts()
+        return twin
+
+    def with_released_reading(self) -> Clip:
+        """Return this model as MaskCLIP was released to read its cells, in one pass; see ``features/towers/released.py``.
+
+        Raises InputError for a tower that is not CLIP's own.
+        """
+        twin = copy.copy(self)
+        twin._tower = read_as_released(self._tower)
+        twin._use = self._use | {"dense_side": RELEASED_SIDE, "shifts": 1, "reading": "released"}
         return twin
 
     @property
@@ -200,6 +211,23 @@ class Clip:
         return [FeatureMap(F.normalize(m.values, dim=0), m.size) for m in maps]
 
     @torch.inference_mode()
+    def encode_raw(self, images: Sequence[Image], path: DensePath | None = None) -> list[tuple[FeatureMap, Tensor]]:
+        """What ``encode_dense`` makes unit vectors of, (D, h, w), and the class tokens of the same pass (S, D), per image.
+
+        There is a class token for each of the moved copies, or none (S = 0) where a tower has none that meets text.
+        """
+        factor = self._use["shifts"]
+
+        def see(same: list[Image], size: tuple[int, int]) -> list[tuple[FeatureMap, Tensor]]:
+            moved = shift_images(self._prepared(same, size), self._tower.stride, factor)
+            cells, tokens = self._tower.encode_dense_and_class(moved, path or self._use["dense"])
+            tokens = tokens.float().reshape(len(tokens) // len(same), len(same), -1)
+            maps = stitch_maps(cells, factor).float()
+            return [(FeatureMap(m, i.size), tokens[:, k]) for k, (m, i) in enumerate(zip(maps, same, strict=True))]
+
+        return map_by_size(images, self._dense_size, see)
+
+    @torch.inference_mode()
     def extract_keys(self, images: Sequence[Image]) -> list[FeatureMap]:
         """The last block's projected keys (C, h, w) of each image, on the grid of ``dense``, not normalized; of a ViT only."""
         return self._maps(images, self._tower.extract_keys)
@@ -242,10 +270,22 @@ class Clip:
 
         def see(same: list[Image], size: tuple[int, int]) -> list[FeatureMap]:
             factor = self._use["shifts"]
-            maps = stitch_maps(read(shift_images(self._pixels(same, size), self._tower.stride, factor)), factor).float()
+            maps = stitch_maps(read(shift_images(self._prepared(same, size), self._tower.stride, factor)), factor).float()
             return [FeatureMap(m, i.size) for m, i in zip(maps, same, strict=True)]
 
-        return map_by_size(images, lambda i: fit_size(i.size, self._use["dense_side"], self._tower.stride), see)
+        return map_by_size(images, self._dense_size, see)
+
+    def _dense_size(self, image: Image) -> tuple[int, int]:
+        """The (h, w) that an image is brought to for dense features."""
+        if "reading" in self._use:
+            return fit_released(image.size)
+        return fit_size(image.size, self._use["dense_side"], self._tower.stride)
+
+    def _prepared(self, images: list[Image], size: tuple[int, int]) -> Tensor:
+        """Images as the tower takes them for dense features."""
+        if "reading" in self._use:
+            return prepare_released(images, size, self._tower.stride, self.device)
+        return self._pixels(images, size)
 
     def _squares(self, pieces: list[tuple[Image, npt.NDArray[np.float32] | None]]) -> Tensor:
         side = self._use["whole_side"]

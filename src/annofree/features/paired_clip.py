@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from annofree.protocols import DensePath, VisionLanguage
+from annofree.errors import InputError
+from annofree.protocols import DensePath, RawClip, ReleasedReader, VisionLanguage
 from annofree.structures import FeatureMap, Image, Vocabulary
 
 __all__ = ["PairedClip"]
@@ -77,6 +78,18 @@ class PairedClip:
     def encode_dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
         """Text-aligned unit features of each cell, (D, h, w) per image."""
         return self.clues.encode_dense(images, path)
+
+    def encode_raw(self, images: Sequence[Image], path: DensePath | None = None) -> list[tuple[FeatureMap, Tensor]]:
+        """The same before they are made unit vectors, and class tokens (S, D); raises InputError where there are none."""
+        if not isinstance(self.clues, RawClip):
+            raise InputError("expected a CLIP that gives features before they are made unit vectors; this pair has none")
+        return self.clues.encode_raw(images, path)
+
+    def with_released_reading(self) -> PairedClip:
+        """Return a copy of this pair whose clues' CLIP reads as MaskCLIP was released; raises InputError where that can't."""
+        if not isinstance(self.clues, ReleasedReader):
+            raise InputError("expected a CLIP that can be read as MaskCLIP was released; this pair has none")
+        return PairedClip(self.clues.with_released_reading(), self.edges)
 
     def encode_boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
         """Intermediate features of the other CLIP, (C, h, w) per image."""

@@ -26,6 +26,7 @@ from annofree.detections.painting import find_strongest
 from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.features.saliency import FoundBackground, FoundObjectness, TokenCutMap
 from annofree.methods.variants import choose_settings
+from annofree.ops.fixed_bilinear import resize_levels
 from annofree.ops.grids import fit_size, resize_maps, resize_nearest
 from annofree.protocols import Objectness, Segmenter, SelfSupervised, VisionLanguage
 from annofree.structures import Classes, Image, LabelMap, Vocabulary
@@ -45,8 +46,8 @@ class ClipDiySettings:
 
     # px that windows are cut from, of both sides where ``squash``, else of the short side; 448 in the paper
     canvas: int = 448
-    # whether both sides become the canvas: aspect lost, bilinear without antialiasing, as the released code; else the short
-    # side does, bicubic with antialiasing
+    # whether both sides become the canvas: aspect lost, bilinear without antialiasing, in OpenCV's whole numbers, as released;
+    # else the short side does, bicubic with antialiasing
     squash: bool = False
     # windows of 1 / 2 ** s of the canvas; 0 is the whole image
     scales: tuple[int, ...] = (0, 1, 2)
@@ -160,12 +161,13 @@ class ClipDiy:
 
     def draw_canvas(self, image: Image, device: torch.device | str = "cpu") -> Tensor:
         """Draw an image on its canvas, (3, h, w) in 0 .. 1, whole gray levels."""
-        pixels = torch.tensor(image.pixels).to(device).permute(2, 0, 1)[None].float()
         size = self.compute_canvas_size(image)
-        if size == image.size:
+        levels = resize_levels(image.pixels, size) if self.settings.squash else image.pixels
+        pixels = torch.tensor(levels).to(device).permute(2, 0, 1)[None].float()
+        if levels.shape[:2] == size:
             return pixels[0] / 255
-        how: dict[str, Any] = {"mode": "bilinear"} if self.settings.squash else {"mode": "bicubic", "antialias": True}
-        return F.interpolate(pixels, size=size, align_corners=False, **how)[0].round().clamp(0, 255) / 255
+        drawn = F.interpolate(pixels, size=size, align_corners=False, mode="bicubic", antialias=True)
+        return drawn[0].round().clamp(0, 255) / 255
 
     def _seen(self, images: Sequence[Image], tiles: Sequence[tuple[Tiling, ...]]) -> Iterator[Tensor]:
         """Yield the features of the windows of each scale of each image, (kh * kw, D), in order; many windows at a time."""

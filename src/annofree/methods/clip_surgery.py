@@ -11,13 +11,14 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from annofree.clues.background import Asked, Background
 from annofree.clues.similarity import compute_cosine_clues, stretch_to_unit
 from annofree.errors import InputError
 from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings, compute_similarity, require_part
-from annofree.protocols import DensePath
-from annofree.structures import Image
+from annofree.protocols import DensePath, RawClip
+from annofree.structures import FeatureMap, Image
 
 __all__ = ["VARIANTS", "ClipSurgery", "ClipSurgerySettings", "score_class_set"]
 
@@ -32,6 +33,9 @@ class ClipSurgerySettings(DenseSettings):
     # one), the mean over the names asked for, weighed by the whole image (``classes``: released code otherwise; the answer then
     # depends on the list), or ``none``
     redundant: Literal["empty", "classes", "none"] = "empty"
+    # what weighs the names in ``classes``: the feature of the whole ``image`` at its own size (ours), or the class token of the
+    # pass that the cells are from (``pass``: released code)
+    weigh_by: Literal["image", "pass"] = "image"
     # whether each class's map runs from 0 to 1, be the class there or not (the released maps)
     stretch: bool = False
 
@@ -40,7 +44,7 @@ _PLAIN = ClipSurgerySettings()
 VARIANTS: Mapping[str, ClipSurgerySettings] = MappingProxyType(
     {
         "default": _PLAIN,
-        "official": replace(_PLAIN, redundant="classes", stretch=True, background=Background("none")),
+        "official": replace(_PLAIN, redundant="classes", weigh_by="pass", stretch=True, background=Background("none")),
         "classes": replace(_PLAIN, redundant="classes"),
         "pamr": replace(_PLAIN, refine="pamr"),
     }
@@ -61,14 +65,27 @@ class ClipSurgery(DenseClip[ClipSurgerySettings]):
     @property
     def encoding_key(self) -> tuple[Any, ...]:
         """Two of these on the same model can share an encoding when their keys are equal."""
-        return (*super().encoding_key, self.settings.redundant == "classes")
+        return (*super().encoding_key, self.settings.redundant == "classes" and self.settings.weigh_by)
 
     def encode(self, images: Sequence[Image]) -> list[DenseEncoding]:
         """Read the cells of each image, and the whole of it where that weighs the names."""
+        if images and self.settings.redundant == "classes" and self.settings.weigh_by == "pass":
+            return self._encode_with_tokens(images)
         encodings = super().encode(images)
         if self.settings.redundant != "classes" or not encodings:
             return encodings
         return [replace(e, whole=w) for e, w in zip(encodings, self.clip.encode_image(images), strict=True)]
+
+    def _encode_with_tokens(self, images: Sequence[Image]) -> list[DenseEncoding]:
+        """Cells and the class token of one pass; of moved copies the mean."""
+        if not isinstance(self.clip, RawClip):
+            raise InputError("weigh_by 'pass' needs a CLIP that gives the class token of its dense pass; set it to 'image'")
+        kept, found = self.settings.refine != "none", []
+        for image, (cells, tokens) in zip(images, self.clip.encode_raw(images, self.path), strict=True):
+            units = FeatureMap(F.normalize(cells.values, dim=0), cells.size)
+            whole = F.normalize(tokens.mean(0), dim=0)
+            found.append(DenseEncoding(image.size, units, whole, image=image if kept else None))
+        return found
 
     def compute_scores(self, encoding: DenseEncoding, asked: Asked) -> Tensor:
         """Corrected cosines (R, h, w), stretched to 0 .. 1 where asked."""

@@ -16,9 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.clues.background import Asked, Background
+from annofree.detections.painting import Draw
 from annofree.errors import InputError
+from annofree.features.towers.released import fit_released
 from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings, compute_similarity, require_part
-from annofree.protocols import DensePath
+from annofree.ops.grids import resize_maps
+from annofree.protocols import DensePath, ReleasedReader, VisionLanguage
 from annofree.structures import FeatureMap, Image
 
 __all__ = ["VARIANTS", "Keyed", "MaskClip", "MaskClipSettings", "denoise_maps", "smooth_maps"]
@@ -42,6 +45,9 @@ class MaskClipSettings(DenseSettings):
 
     # ``value+mlp`` as the released code for ViTs, ``value`` as that for ResNets; None takes the first the CLIP has
     path: Literal["value", "value+mlp"] | None = None
+    # how the CLIP sees an image: as it was trained to (``trained``), or as the released code has it (``released``: GELU and an
+    # eps of 1e-6 in a ViT, ImageNet's statistics, a short side of 512 px, zeros to whole patches, maps enlarged in two steps)
+    reading: Literal["trained", "released"] = "trained"
     # prompt denoising: a class whose highest probability over all cells is under this is dropped; 0.5 as released, where it is
     # on, 0 drops none. The background is never dropped (ours: the released code has none)
     denoise: float = 0.0
@@ -57,7 +63,7 @@ _PLAIN = MaskClipSettings()
 VARIANTS: Mapping[str, MaskClipSettings] = MappingProxyType(
     {
         "default": _PLAIN,
-        "official": replace(_PLAIN, background=Background("none")),
+        "official": replace(_PLAIN, reading="released", background=Background("none")),
         "denoised": replace(_PLAIN, denoise=0.5),
         "smoothed": replace(_PLAIN, denoise=0.5, smooth="tokens"),
         "pamr": replace(_PLAIN, refine="pamr"),
@@ -75,6 +81,13 @@ class MaskClip(DenseClip[MaskClipSettings]):
     name: ClassVar[str] = "maskclip"
     variants: ClassVar[Mapping[str, Any]] = VARIANTS
 
+    def __init__(self, clip: VisionLanguage, settings: MaskClipSettings | str = "default") -> None:
+        super().__init__(clip, settings)
+        if self.settings.reading == "released":
+            if not isinstance(clip, ReleasedReader):
+                raise InputError("reading 'released' needs a CLIP that can be read as MaskCLIP was released; this one cannot")
+            self.clip = clip.with_released_reading()
+
     @property
     def path(self) -> DensePath:
         """The value path that the settings name, or the CLIP has."""
@@ -83,7 +96,7 @@ class MaskClip(DenseClip[MaskClipSettings]):
     @property
     def encoding_key(self) -> tuple[Any, ...]:
         """Two of these on the same model can share an encoding when their keys are equal."""
-        return (*super().encoding_key, self.settings.smooth != "none")
+        return (*super().encoding_key, self.settings.smooth != "none", self.settings.reading)
 
     def encode(self, images: Sequence[Image]) -> list[DenseEncoding]:
         """Read the values of each image, and the keys where they smooth."""
@@ -102,6 +115,13 @@ class MaskClip(DenseClip[MaskClipSettings]):
         if s.smooth != "none":
             maps = smooth_maps(maps, require_part(encoding.keys, "the keys").values, s.smooth_below, s.smooth)
         return maps
+
+    def _drawing(self, encoding: DenseEncoding, asked: Asked) -> Draw:
+        """The family's; released code enlarges to the resized image first, whose padding it stretches over the image."""
+        if self.settings.reading == "trained" or self.settings.refine != "none":
+            return super()._drawing(encoding, asked)
+        maps, middle = self.compute_scores(encoding, asked), fit_released(encoding.size)
+        return lambda part: resize_maps(resize_maps(maps[part], middle), encoding.size)
 
 
 def denoise_maps(maps: Tensor, threshold: float, spared: Tensor) -> Tensor:

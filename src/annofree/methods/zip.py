@@ -20,8 +20,10 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 
 from annofree.clues.background import with_negatives
+from annofree.clues.channel_norm import divide_by_channels
 from annofree.clues.presence import measure_folder_levels, subtract_levels
 from annofree.clues.similarity import compute_cosine_clues, mark_active_cells, stretch_to_unit
 from annofree.detections.merging import (
@@ -34,11 +36,12 @@ from annofree.detections.merging import (
 )
 from annofree.detections.nms import drop_claimed, suppress
 from annofree.detections.prompting import Prompting, SecondPrompt, draw_masks
+from annofree.errors import InputError
 from annofree.fragments.clusters import Seeding, extract_fragments
 from annofree.methods.variants import choose_settings
-from annofree.ops.grids import resize_maps, resize_nearest
+from annofree.ops.grids import Sampling, resize_maps, resize_nearest
 from annofree.ops.regions import Connectivity
-from annofree.protocols import Embedding, Masker, VisionLanguage
+from annofree.protocols import Embedding, Masker, RawClip, VisionLanguage
 from annofree.structures import Classes, Detections, FeatureMap, Fragments, Image, Vocabulary
 
 __all__ = ["VARIANTS", "Coarse", "Zip", "ZipEncoding", "ZipSettings"]
@@ -56,6 +59,11 @@ class ZipSettings:
     # ``paper`` (mean activation >= ``min_activation``, box <= ``max_box_ratio`` x area; Eq. 4) or ``official`` (the released
     # demo: fractions of active cells)
     selection: Literal["paper", "official"] = "paper"
+    # features of the clue are unit vectors cell by cell (``cells``, a cosine), or divided channel by channel by their norm over
+    # all tokens (``channels``: the slip of the released demo)
+    clue_norm: Literal["cells", "channels"] = "cells"
+    # which pixel of the clue a cell of the selection ``official`` looks at: floor(i H / h), or that of float32 products
+    sampling: Sampling = "exact"
     # of fragments and instances: 8 (paper) or 4 (demo) neighbors of a cell
     connectivity: Connectivity = 8
     # least mean activation of a fragment, in 0 .. 1, of the selection ``paper`` (Eq. 4)
@@ -99,7 +107,15 @@ VARIANTS: Mapping[str, ZipSettings] = MappingProxyType(
     {
         "default": _PAPER,
         "paper": _PAPER,
-        "official": ZipSettings(selection="official", connectivity=4, min_area=100, prompting="none", swapped_scale=True),
+        "official": ZipSettings(
+            selection="official",
+            clue_norm="channels",
+            sampling="float32",
+            connectivity=4,
+            min_area=100,
+            prompting="none",
+            swapped_scale=True,
+        ),
     }
 )
 """``default`` is what is published, but for what was chosen with the models of a preset (``methods/tuning.py``)."""
@@ -109,7 +125,8 @@ VARIANTS: Mapping[str, ZipSettings] = MappingProxyType(
 class ZipEncoding:
     """All of an image that needs no class name.
 
-    ``size`` (H, W); ``tokens`` (D, h', w') text-aligned; ``whole`` (D); ``fragments`` on (h, w); SAM's ``embedding``.
+    ``size`` (H, W); ``tokens`` (D, h', w') text-aligned; ``whole`` (D); ``fragments`` on (h, w); SAM's ``embedding``; the
+    features ``clued`` (D, h', w') that the clue is read from, where they are others than ``tokens``.
     """
 
     size: tuple[int, int]
@@ -117,6 +134,7 @@ class ZipEncoding:
     whole: Tensor
     fragments: Fragments
     embedding: Embedding
+    clued: FeatureMap | None = None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -171,7 +189,7 @@ class Zip:
     @property
     def encoding_key(self) -> tuple[Any, ...]:
         """Two Zips on the same models can share an encoding when their keys are equal."""
-        return "zip", self.settings.seeding, self.settings.connectivity
+        return "zip", self.settings.seeding, self.settings.connectivity, self.settings.clue_norm
 
     def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
@@ -181,11 +199,22 @@ class Zip:
         """Do all that needs no class name; one encoding an image, in order."""
         if not images:
             return []
-        tokens, seeding, connectivity = self.clip.encode_dense(images), self.settings.seeding, self.settings.connectivity
+        tokens, clued = self._read_cells(images)
+        seeding, connectivity = self.settings.seeding, self.settings.connectivity
         pairs = zip(self.clip.encode_boundaries(images), tokens, strict=True)
         fragments = [extract_fragments(b, t, seeding, connectivity) for b, t in pairs]
-        parts = zip(images, tokens, self.clip.encode_image(images), fragments, self.sam.embed(images), strict=True)
+        parts = zip(images, tokens, self.clip.encode_image(images), fragments, self.sam.embed(images), clued, strict=True)
         return [ZipEncoding(image.size, *rest) for image, *rest in parts]
+
+    def _read_cells(self, images: Sequence[Image]) -> tuple[list[FeatureMap], Sequence[FeatureMap | None]]:
+        """Unit features of cells, and those of the clue where they are others."""
+        if self.settings.clue_norm == "cells":
+            return self.clip.encode_dense(images), [None] * len(images)
+        if not isinstance(self.clip, RawClip):
+            raise InputError("clue_norm 'channels' needs a CLIP that gives features before they are made unit vectors")
+        raw = self.clip.encode_raw(images)
+        units = [FeatureMap(F.normalize(cells.values, dim=0), cells.size) for cells, _ in raw]
+        return units, [divide_by_channels(cells, tokens) for cells, tokens in raw]
 
     def instances(self, image: Image | ZipEncoding, classes: Classes) -> Detections:
         """Find the instances of some classes in an image, or in an encoding of it."""
@@ -219,7 +248,8 @@ class Zip:
         if not len(asked):
             regions = presence.new_zeros(0, *encoding.grid, dtype=torch.bool)
             return Coarse(regions, presence.new_zeros(0, 4), asked, presence.new_zeros(0))
-        active = stretch_to_unit(compute_cosine_clues(encoding.tokens, words[asked], self.clip.encode_null_text()).values)
+        read = encoding.tokens if encoding.clued is None else encoding.clued
+        active = stretch_to_unit(compute_cosine_clues(read, words[asked], self.clip.encode_null_text()).values)
         cells = resize_maps(active, encoding.grid)
         weight = presence[asked] if self.settings.score != "activation" else torch.ones_like(presence[asked])
         maps = self._maps(encoding, active, cells)
@@ -245,7 +275,8 @@ class Zip:
             }
             return select_fragments_paper(pieces, cells, **limits)
         # class by class: the demo's threshold needs the mean over all pixels, and 80 such maps are large
-        marked = [mark_active_cells(resize_maps(a[None], encoding.size), encoding.grid) for a in active]
+        full = (resize_maps(a[None], encoding.size) for a in active)
+        marked = [mark_active_cells(each, encoding.grid, s.sampling) for each in full]
         return select_fragments_official(pieces, torch.cat(marked))
 
     def _scored(self, encoding: ZipEncoding, regions: Tensor, cells: Tensor, asked: Tensor) -> Coarse:

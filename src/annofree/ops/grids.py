@@ -5,11 +5,20 @@ A grid of h x w cells evenly covers an image of H x W pixels: cell i spans rows 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["fit_size", "resize_maps", "resize_nearest", "shift_images", "stitch_maps"]
+__all__ = ["Sampling", "fit_size", "resize_maps", "resize_nearest", "shift_images", "stitch_maps"]
+
+Sampling = Literal["exact", "float32"]
+"""Which of n px the i-th of m takes: floor(i n / m) of whole numbers, or that of float32 products, as in torch's ``nearest``.
+
+The ratio n / m is rounded there first, so that a product that is a whole number may come out below it, and the px before is
+taken: where 2 px become 82, px 0 once more for the 42nd.
+"""
 
 
 def fit_size(size: tuple[int, int], short: int, stride: int, longest: float = 4.0) -> tuple[int, int]:
@@ -32,14 +41,23 @@ def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
-def resize_nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_nearest(maps: Tensor, size: tuple[int, int], sampling: Sampling = "exact") -> Tensor:
     """Sample maps (..., H, W) at rows floor(i H / h) and columns floor(j W / w), as plain nearest resizing does.
 
     >>> resize_nearest(torch.arange(5)[None], (1, 2)).tolist()
     [[0, 2]]
     """
-    rows, columns = (torch.arange(n, device=maps.device) * full // n for n, full in zip(size, maps.shape[-2:], strict=True))
+    rows, columns = (_sample(full, n, sampling).to(maps.device) for n, full in zip(size, maps.shape[-2:], strict=True))
     return maps[..., rows[:, None], columns]
+
+
+def _sample(full: int, count: int, sampling: Sampling) -> Tensor:
+    """Which of ``full`` px each of ``count`` takes, (count)."""
+    places = torch.arange(count)
+    if sampling == "exact":
+        return places * full // count
+    ratio = torch.tensor(full, dtype=torch.float32) / count
+    return (places.float() * ratio).floor().long().clamp(max=full - 1)
 
 
 def shift_images(images: Tensor, stride: int, factor: int) -> Tensor:

@@ -101,6 +101,14 @@ class FakeClip:
         """Unit features of cells of about 8 px, (D, h, w) float32 per image, by any path: the axis of what fills most of it."""
         return [FeatureMap(torch.eye(_DIMENSION)[_fill_of_cells(i)].permute(2, 0, 1).contiguous(), i.size) for i in images]
 
+    def encode_raw(self, images: Sequence[Image], path: DensePath | None = None) -> list[tuple[FeatureMap, Tensor]]:
+        """The same, which are unit vectors already, and the feature of the whole image (1, D) for a class token."""
+        return list(zip(self.encode_dense(images, path), self.encode_image(images)[:, None], strict=True))
+
+    def with_released_reading(self) -> FakeClip:
+        """Itself: colors are read in one way."""
+        return self
+
     def encode_boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
         """The color of each cell of about 2 px, (3, h, w) float32 in 0 .. 1 per image; paper where a color ends.
 

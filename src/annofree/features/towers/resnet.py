@@ -124,15 +124,22 @@ class ResNetTower:
         projection standing in for those of query and key (CLIP Surgery's ResNet).  ``attention``: every token attends, as the
         mean token does in the pool.  Raises InputError for ``value+mlp``, which needs a ViT.
         """
+        return self.encode_dense_and_class(x, path)[0]
+
+    def encode_dense_and_class(self, x: Tensor, path: DensePath) -> tuple[Tensor, Tensor]:
+        """The same, and the mean token's features of the same pass, (B, D), which here stands for the class token."""
         pool, cells = self.visual.attnpool, self.extract_layer4(x)
         if path == "value":
-            return project_values(pool, cells)
+            values = project_values(pool, cells)
+            return values, values.mean((2, 3))
         if path == "surgery":
             tokens = _tokens(pool, cells, self.positions or "bilinear")
-            return _map(_attended(pool, tokens, tokens, pool.v_proj, pool.v_proj), cells)
+            seen = _attended(pool, tokens, tokens, pool.v_proj, pool.v_proj)
+            return _map(seen, cells), seen[0]
         if path == "attention":
             tokens = _tokens(pool, cells, self.positions or "bicubic")
-            return _map(_attended(pool, tokens, tokens, pool.q_proj, pool.k_proj), cells)
+            seen = _attended(pool, tokens, tokens, pool.q_proj, pool.k_proj)
+            return _map(seen, cells), seen[0]
         raise InputError(f"a CLIP ResNet has the dense paths attention, surgery and value, got {path!r}; a ViT has value+mlp")
 
     def encode_regions(self, x: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

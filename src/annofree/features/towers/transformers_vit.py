@@ -46,6 +46,11 @@ class PatchTower:
         value = self._value(block, before)
         return self._map(self._align(value if path == "value" else self._with_mlp(block, before + value)), x)
 
+    def encode_dense_and_class(self, x: Tensor, path: DensePath) -> tuple[Tensor, Tensor]:
+        """The same, and no class token, (0, D): what meets text here is another one in each family, or none."""
+        cells = self.encode_dense(x, path)
+        return cells, cells.new_zeros(0, cells.shape[1])
+
     def encode_regions(self, x: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """One embedding a box, (N, D), not normalized: the mean of its dense features by the default path, by RoIAlign."""
         return pool_regions(self.encode_dense(x, self.default_path), boxes, size)

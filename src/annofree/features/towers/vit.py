@@ -74,6 +74,11 @@ class VitTower:
         """Text-aligned features of each patch, (B, D, h, w), not normalized; ``tokens`` tells the paths."""
         return self._map(self.extract_tokens(x, path), x)
 
+    def encode_dense_and_class(self, x: Tensor, path: DensePath) -> tuple[Tensor, Tensor]:
+        """The same, and the class token's features of the same pass, (B, D)."""
+        tokens = self.extract_tokens(x, path)
+        return self._map(tokens, x), tokens[:, 0]
+
     def extract_patches(self, x: Tensor) -> Tensor:
         """The last block's patch tokens after the last LayerNorm, unprojected, (B, C, h, w) (the encoding of ZUTIS)."""
         return self._map(self.visual.ln_post(self._last(x)), x)

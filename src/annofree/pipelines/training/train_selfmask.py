@@ -49,7 +49,8 @@ def train_selfmask(
     ``sources`` of ``models`` vote a mask of each image, of at most ``cells`` cells; masks go to ``voted`` in the folder and are
     kept.  The network starts at random or, with ``from_dino``, from the weights of the DINO in the folder ``dino``, which also
     takes the place of the preset's; it sees images at ``side`` px and has so many ``queries``.  ``steps``, ``batch`` and the
-    learning ``rate`` are by default those for a tiny network; ``order`` is the ranking loss, as in the paper or as released.
+    learning ``rate`` are by default those for a tiny network; ``order`` is the ranking loss: as in the paper, its order as
+    released, or all as released (``official``).
     Of the world, ``count`` scenes are drawn, and the model is evaluated on ``exam`` others of each split.  The same call
     resumes after a kill.
 

@@ -14,8 +14,12 @@ from annofree.features.selfmask_network import SelfMaskOutput
 
 __all__ = ["Ranking", "compute_dice_losses", "compute_ranking_loss", "compute_selfmask_losses"]
 
-Ranking = Literal["paper", "released"]
-"""Which order costs: of the ``paper``, a worse mask with the larger objectness; ``released``, a better one, the reverse."""
+Ranking = Literal["paper", "released", "official"]
+"""Which order costs: of the ``paper``, a worse mask with the larger objectness; ``released``, a better one, the reverse.
+
+``official`` is all of the released criterion: that reverse, summed over pairs where the others take the mean, and masks
+enlarged to the truth and compared there, where the others bring the truth to their cells.
+"""
 
 
 def compute_dice_losses(masks: Tensor, truth: Tensor) -> Tensor:
@@ -31,9 +35,9 @@ def compute_dice_losses(masks: Tensor, truth: Tensor) -> Tensor:
 def compute_ranking_loss(dice: Tensor, objectness: Tensor, order: Ranking = "paper") -> Tensor:
     """How far objectness (..., Q) orders queries otherwise than their dice losses (..., Q) do, (...): the mean over pairs.
 
-    A pair in which one query's mask is worse costs what its objectness is above the other's, without a margin.  That is what
-    the paper means, and what choosing the largest objectness needs; the released criterion (``released``) penalizes the
-    reverse.  Dice is only compared, no gradient goes through it.
+    With ``official`` it is the sum.  A pair in which one query's mask is worse costs what its objectness is above the other's,
+    without a margin.  That is what the paper means, and what choosing the largest objectness needs; the released criterion
+    penalizes the reverse.  Dice is only compared, no gradient goes through it.
 
     >>> import torch
     >>> dice, right = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.8, 0.5, 0.2])
@@ -43,16 +47,23 @@ def compute_ranking_loss(dice: Tensor, objectness: Tensor, order: Ranking = "pap
     worse = dice.detach()[..., :, None] > dice.detach()[..., None, :]
     ahead = objectness[..., :, None] - objectness[..., None, :]
     cost = F.relu(ahead if order == "paper" else -ahead) * worse
-    return cost.sum((-2, -1)) / worse.sum((-2, -1)).clamp(min=1)
+    total = cost.sum((-2, -1))
+    return total if order == "official" else total / worse.sum((-2, -1)).clamp(min=1)
 
 
 def compute_selfmask_losses(out: SelfMaskOutput, truth: Tensor, order: Ranking = "paper") -> dict[str, Tensor]:
     """The losses of a batch for one mask an image (B, H, W) in 0 .. 1: summed over layers, dice over queries too, mean over B.
 
-    Masks are compared on the proposals' own cells, which hold the share of the mask in them.
+    Masks are compared on the proposals' own cells, which hold the share of the mask in them, or, ``official``, at the size of
+    the truth.
     """
-    h, w = out.masks.shape[-2:]
-    cells = F.adaptive_avg_pool2d(truth[:, None], (h, w))[:, 0]
-    dice = compute_dice_losses(out.masks, cells)
+    masks = out.masks
+    if order == "official":
+        layers = F.interpolate(masks.flatten(0, 1), size=truth.shape[-2:], mode="bilinear", align_corners=False)
+        masks = layers.view(*masks.shape[:3], *truth.shape[-2:])
+    else:
+        h, w = masks.shape[-2:]
+        truth = F.adaptive_avg_pool2d(truth[:, None], (h, w))[:, 0]
+    dice = compute_dice_losses(masks, truth)
     ranking = compute_ranking_loss(dice, out.objectness, order)
     return {"dice": dice.sum((1, 2)).mean(), "ranking": ranking.sum(1).mean()}

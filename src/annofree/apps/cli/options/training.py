@@ -145,7 +145,8 @@ Side = Annotated[int, typer.Option(help="Side in px to which images are resized 
 Queries = Annotated[int, typer.Option(help="Queries of the decoder.", min=1)]
 Rate = Annotated[float | None, typer.Option(help="Learning rate; the original's, to fine-tune DINO, is 6e-6.")]
 RankingLoss = Annotated[
-    Literal["paper", "released"], typer.Option("--order", help="The ranking loss: as in the paper, or as released.")
+    Literal["paper", "released", "official"],
+    typer.Option("--order", help="The ranking loss: as in the paper, its order as released, or all as released (official)."),
 ]
 Exam = Annotated[int, typer.Option(help="Scenes of each split to evaluate on, with --world.", min=1)]
 

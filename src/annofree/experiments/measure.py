@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from annofree.datasets.benchmarks.class_agnostic import merge_categories
 from annofree.datasets.benchmarks.coco_object import open_coco_instances
 from annofree.datasets.benchmarks.unseen import keep_categories as only_of
-from annofree.detectors.config import OBJECT
 from annofree.errors import InputError, build_unknown_error
 from annofree.evaluation.accumulators import Accumulator, Figures, InstanceAccumulator, LabelMapAccumulator, compute_figures
 from annofree.evaluation.predict_instances import read_truth_images
@@ -169,8 +169,7 @@ def _asked(truth: CocoFile, run: Run, method: Any) -> CocoFile:
     """The truth of the names that a run is asked for: those that it lists, all, or one, object, for a method without names."""
     if not isinstance(method, ClassAgnosticSegmenter):
         return only_of(truth, run.names) if run.names else truth
-    rows = [{**row, "category_id": 1} for row in truth.annotations]
-    return CocoFile(truth.images, [{"id": 1, "name": OBJECT}], rows, truth.info)
+    return merge_categories(truth)
 
 
 def _answers(recipe: Recipe, run: Run, truth: CocoFile, ids: Sequence[int]) -> Accumulator:

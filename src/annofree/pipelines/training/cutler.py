@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from annofree.datasets.emoji.world import Split
 from annofree.errors import InputError
 from annofree.evaluation.accumulators import Figures
+from annofree.io.settings_file import check_names
 from annofree.methods.build import MethodSpec
 from annofree.pipelines.training.scene_stages import merge_settings, segment_scenes, train_stage
 from annofree.pipelines.training.scenes import Show, draw_scenes
@@ -56,6 +57,7 @@ class CutlerMaking:
     def __post_init__(self) -> None:
         if not self.rounds:
             raise InputError("expected a round in the recipe, as [[make.rounds]], got none")
+        check_names("split", self.scenes, get_args(Split))
 
     def make(self, out: Path, show: Show, device: str = "cpu", say: Callable[[str], None] = print) -> Figures:
         """Make all of it in a folder, or go on where it stopped, and return the figures of the labels."""

@@ -319,9 +319,8 @@ def locate_detector(method: str | None, models: str) -> tuple[str | None, str]:
     >>> locate_detector("detector", "tiny"), locate_detector("zip", "tiny")
     (('detector', 'tiny'), ('zip', 'tiny'))
     """
-    if method is not None and resolve_method_name(method) == "detector" and (Path(models) / _CONFIG).is_file():
-        return models, DEFAULT
-    return method, models
+    asked = isinstance(method, str) and isinstance(models, str) and resolve_method_name(method) == "detector"
+    return (models, DEFAULT) if asked and (Path(models) / _CONFIG).is_file() else (method, models)
 
 
 def split_methods(method: str) -> list[str]:

@@ -11,17 +11,30 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from annofree.errors import InputError
 from annofree.fragments.maskcut import Cut, MaskCutSettings
 from annofree.methods.class_agnostic.discovery import VARIANTS, Discovery
 from annofree.methods.class_agnostic.maskcut import MaskCut, MaskCutMethodSettings, _resize_mask
+from annofree.methods.class_agnostic.maskdistill import MaskDistill, MaskDistillMethodSettings
+from annofree.methods.class_agnostic.object_detector import ObjectDetector, build_detector
 from annofree.methods.class_agnostic.sam_everything import VARIANTS as EVERYTHING
 from annofree.methods.class_agnostic.sam_everything import SamEverything, SamEverythingSettings
+from annofree.methods.detector import Detector, DetectorInfo
 from annofree.methods.registry import find_method, is_class_agnostic
 from annofree.protocols import ClassAgnosticSegmenter
 from annofree.structures import Image
 from annofree.testing.class_agnostic_conformance import CHECKS
+from annofree.testing.fake_detector import FakeDetector, PaperThings
 from annofree.testing.fakes import FakeDino, FakeSam
-from annofree.testing.paper_world import draw_paper_scenes
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
+
+
+class FakeObjects(FakeDetector):
+    """The same network, trained without names."""
+
+    def detect(self, pixels: list[Any]) -> list[PaperThings]:
+        return [found._replace(labels=found.labels * 0) for found in super().detect(pixels)]
+
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "maskcut": lambda: MaskCut(FakeDino(), MaskCutMethodSettings(side=96, cuts=MaskCutSettings(tau=0.2))),
@@ -32,6 +45,9 @@ MAKERS: dict[str, Callable[[], Any]] = {
     },
     "sam_everything, crops": lambda: SamEverything(FakeSam(), SamEverythingSettings(8, crop_layers=1, min_region=9)),
     **{rule: partial(Discovery, FakeDino(), rule) for rule in VARIANTS},
+    "maskdistill": lambda: MaskDistill(FakeDino(), MaskDistillMethodSettings(side=None)),
+    "maskdistill, resized": lambda: MaskDistill(FakeDino(), MaskDistillMethodSettings(side=72)),
+    "detector": lambda: build_detector(FakeObjects(), DetectorInfo(("object",), {})),
 }
 
 
@@ -79,12 +95,27 @@ def test_masks_are_resized_as_pillow_does() -> None:
     assert (_resize_mask(mask, (30, 41)) == expected).all() and not _resize_mask(np.zeros((4, 4), bool), (9, 9)).any()
 
 
+def test_maskdistill_draws_the_cells_of_a_thing() -> None:
+    scene = draw_paper_scenes()[0]
+    (found,) = MAKERS["maskdistill"]().discover([scene.image])
+    assert (found.masks[0] == scene.masks[0]).all() and found.scores.tolist() == [1.0]
+
+
+def test_a_detector_of_names_is_none_without() -> None:
+    assert type(build_detector(FakeDetector(), DetectorInfo(NAMES, {}))) is Detector
+    with pytest.raises(InputError, match="expected a detector that knows object alone"):
+        ObjectDetector(FakeDetector(), DetectorInfo(NAMES, {}))
+
+
 def test_the_registry_knows_what_needs_no_names() -> None:
     assert {
-        name for name in ("maskcut", "discovery", "sam_everything", "zip", "detector") if find_method(name).class_agnostic
+        name
+        for name in ("maskcut", "discovery", "maskdistill", "sam_everything", "zip", "detector")
+        if find_method(name).class_agnostic
     } == {
         "maskcut",
         "discovery",
+        "maskdistill",
         "sam_everything",
     }
     assert is_class_agnostic("maskcut + discovery") and not is_class_agnostic("maskcut+clip_diy")

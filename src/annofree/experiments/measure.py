@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from annofree.datasets.benchmarks.class_agnostic import merge_categories
 from annofree.datasets.benchmarks.coco_object import open_coco_instances
 from annofree.datasets.benchmarks.unseen import keep_categories as only_of
 from annofree.errors import InputError, build_unknown_error
@@ -24,6 +25,7 @@ from annofree.io.settings_file import check_fields
 from annofree.methods.build import OPENERS, MethodSpec
 from annofree.methods.components import Models
 from annofree.methods.registry import OBJECTNESS_ROLES, find_method
+from annofree.protocols import ClassAgnosticSegmenter
 from annofree.structures import Vocabulary
 
 __all__ = ["Figures", "Recipe", "Run", "compute_figures", "measure_runs"]
@@ -139,9 +141,9 @@ def measure_runs(
     whole = CocoFile.read(recipe.truth)
     truth = _limited(whole, recipe.group_by, limit or recipe.limit)
     runs = [run for run in recipe.runs if not only or run.name in only]
-    truths = {run.name: only_of(truth, run.names) if run.names else truth for run in runs}
-    vocabularies = {name: Vocabulary.of([row["name"] for row in t.categories]) for name, t in truths.items()}
     methods = _methods(recipe, runs, Vocabulary.of([row["name"] for row in truth.categories]), made)
+    truths = {run.name: _asked(truth, run, methods[run.name]) for run in runs}
+    vocabularies = {name: Vocabulary.of([row["name"] for row in t.categories]) for name, t in truths.items()}
     answers = {run.name: _answers(recipe, run, truths[run.name], [row["id"] for row in whole.images]) for run in runs}
     images = {row["id"]: row for row in truth.images}
     pictures = read_truth_images(truth, recipe.images)
@@ -161,6 +163,13 @@ def measure_runs(
         if isinstance(answer, InstanceAccumulator):
             on_found(name, answer.found)
     return {name: answer.compute_figures() for name, answer in answers.items()}
+
+
+def _asked(truth: CocoFile, run: Run, method: Any) -> CocoFile:
+    """The truth of the names that a run is asked for: those that it lists, all, or one, object, for a method without names."""
+    if not isinstance(method, ClassAgnosticSegmenter):
+        return only_of(truth, run.names) if run.names else truth
+    return merge_categories(truth)
 
 
 def _answers(recipe: Recipe, run: Run, truth: CocoFile, ids: Sequence[int]) -> Accumulator:

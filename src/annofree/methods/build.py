@@ -173,7 +173,7 @@ def _words(hint: Any) -> tuple[str, ...]:
     return tuple(word for option in options if get_origin(option) is Literal for word in get_args(option))
 
 
-InstanceMethod = Literal["zip", "sam_clip", "detector", "maskcut", "discovery", "sam_everything"]
+InstanceMethod = Literal["zip", "sam_clip", "detector", "maskcut", "discovery", "maskdistill", "sam_everything"]
 SemanticMethod = Literal["clip_diy"]
 UniversalMethod = Literal["consensus", "maskclip", "clip_surgery", "patch_cosine", "zutis"]
 """The methods of this package by what they answer; what a folder or another package has is known when it is loaded."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from annofree.errors import InputError, build_unknown_error
-from annofree.hub.presets import Role
+from annofree.hub.presets import DEFAULT, Role
 from annofree.methods.tuning import read_calibration, read_policy
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ __all__ = [
     "find_method",
     "is_class_agnostic",
     "list_methods",
+    "locate_detector",
     "resolve_method_name",
     "split_methods",
 ]
@@ -58,6 +59,8 @@ OBJECTNESS_ROLES: dict[str, tuple[Role, ...]] = {
     "none": (),
 }
 """What each source of objectness is made of."""
+
+_CONFIG = "detector.json"  # that a detector's folder has
 
 
 class Variants(Mapping[str, Any]):
@@ -164,9 +167,9 @@ def _zutis(models: Models, settings: Any) -> Any:
 
 
 def _detector(models: Models, settings: Any) -> Any:
-    from annofree.methods.detector import Detector
+    from annofree.methods.class_agnostic.object_detector import build_detector
 
-    return Detector(*models.detector, settings)
+    return build_detector(*models.detector, settings)
 
 
 def _maskcut(models: Models, settings: Any) -> Any:
@@ -179,6 +182,12 @@ def _discovery(models: Models, settings: Any) -> Any:
     from annofree.methods.class_agnostic.discovery import Discovery
 
     return Discovery(models.dino, settings)
+
+
+def _maskdistill(models: Models, settings: Any) -> Any:
+    from annofree.methods.class_agnostic.maskdistill import MaskDistill
+
+    return MaskDistill(models.dino, settings)
 
 
 def _named_masks(place: Path, models: Models, settings: Any) -> Any:
@@ -231,6 +240,7 @@ METHODS: dict[str, Entry] = {
         ("dino",),
         class_agnostic=True,
     ),
+    "maskdistill": Entry(_maskdistill, _variants("class_agnostic.maskdistill", "default"), ("dino",), class_agnostic=True),
     "sam_everything": Entry(
         _sam_everything,
         _variants("class_agnostic.sam_everything", "default", "official", "paper", "paper-nms", "fast"),
@@ -291,13 +301,26 @@ def find_method(method: str, variant: str = "default") -> Entry:
     return entry
 
 
-def is_class_agnostic(method: str | None) -> bool:
+def is_class_agnostic(method: str | None, models: str = DEFAULT) -> bool:
     """Whether a method, or all that are joined by +, find things without names; raises InputError for an unknown one.
+
+    ``models`` may be the folder of a detector, as ``locate_detector`` has it.
 
     >>> is_class_agnostic("maskcut"), is_class_agnostic("zip"), is_class_agnostic(None)
     (True, False, False)
     """
+    method, _ = locate_detector(method, models)
     return method is not None and all(find_method(name).class_agnostic for name in split_methods(method))
+
+
+def locate_detector(method: str | None, models: str) -> tuple[str | None, str]:
+    """The method and its models: of the method detector with a detector's folder as models, the folder itself is the method.
+
+    >>> locate_detector("detector", "tiny"), locate_detector("zip", "tiny")
+    (('detector', 'tiny'), ('zip', 'tiny'))
+    """
+    asked = isinstance(method, str) and isinstance(models, str) and resolve_method_name(method) == "detector"
+    return (models, DEFAULT) if asked and (Path(models) / _CONFIG).is_file() else (method, models)
 
 
 def split_methods(method: str) -> list[str]:
@@ -326,7 +349,7 @@ def _at_place(method: str, variant: str, known: Mapping[str, Entry]) -> Entry:
     from annofree.methods.class_agnostic.stored_masks import is_stored_masks
 
     place = Path(method)
-    if (place / "detector.json").is_file():
+    if (place / _CONFIG).is_file():
         return _trained(place)
     if method and is_stored_masks(place):
         needs: tuple[Role, ...] = ("clip",) if variant == "default" else ("clip", "sam")
@@ -341,11 +364,14 @@ def _at_place(method: str, variant: str, known: Mapping[str, Entry]) -> Entry:
 
 def _trained(folder: Path) -> Entry:
     """The entry of the detector in a folder, which needs no other model."""
-    from annofree.methods.detector import Detector, open_detector, read_card
+    from annofree.detectors.checkpoint import read_config
+    from annofree.methods.class_agnostic.object_detector import build_detector
+    from annofree.methods.detector import open_detector, read_card
 
     return Entry(
-        lambda m, s: Detector(*open_detector(folder, m.device), s),
+        lambda m, s: build_detector(*open_detector(folder, m.device), s),
         _DETECTOR,
         needs=(),
         cards=(read_card(folder),),
+        class_agnostic=read_config(folder).agnostic,
     )

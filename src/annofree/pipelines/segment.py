@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 from annofree.errors import InputError
 from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
-from annofree.methods.registry import is_class_agnostic, list_methods
+from annofree.methods.registry import is_class_agnostic, list_methods, locate_detector
 from annofree.pipelines.plan import Plan, parse_negatives, parse_stuff, parse_tasks
 from annofree.structures import Vocabulary
 
@@ -187,6 +187,7 @@ def segment(
     >>> found.id, set(found.detections.labels.tolist())
     ('oranges.jpg', {'orange'})
     """
+    method, models = locate_detector(method, models)
     vocabulary = _find_vocabulary(classes, method)
     check_range("batch_size", batch_size, 1)
     check_range("limit", limit, 1)
@@ -275,7 +276,10 @@ def _find_vocabulary(classes: Classes | None, method: str | None) -> Vocabulary:
     if is_class_agnostic(method):
         return Vocabulary.of("object")
     free = ", ".join(info.name for info in list_methods() if info.class_agnostic)
-    raise InputError(f'expected the names of the classes, such as "dog, cat", got none; of all methods {free} need none')
+    raise InputError(
+        f'expected the names of the classes, such as "dog, cat", got none; of all methods {free} need none, '
+        "nor does a detector that was trained without names"
+    )
 
 
 def parse_overlaps(overlaps: str | Overlaps | None) -> Overlaps | None:

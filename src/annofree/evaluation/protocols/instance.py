@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from annofree.datasets.benchmarks.class_agnostic import merge_categories
 from annofree.datasets.benchmarks.coco20k import select_coco20k
 from annofree.datasets.benchmarks.coco_ovd import BASE_48, NOVEL_17, select_coco_48_17
 from annofree.datasets.benchmarks.unseen import UNSEEN_15, keep_categories
@@ -103,6 +104,14 @@ def _coco20k(places: Places, split: str | None) -> CocoFile:
     return select_coco20k(places["truth"], places["list"])
 
 
+def _coco_agnostic(places: Places, split: str | None) -> CocoFile:
+    return merge_categories(_coco(places, split))
+
+
+def _coco20k_agnostic(places: Places, split: str | None) -> CocoFile:
+    return merge_categories(_coco20k(places, split))
+
+
 def _coco_48_17(places: Places, split: str | None) -> CocoFile:
     return select_coco_48_17(CocoFile.read(places["truth"]))
 
@@ -118,6 +127,8 @@ INSTANCE_PROTOCOLS: Mapping[str, InstanceProtocol] = {
     protocol.name: protocol
     for protocol in (
         InstanceProtocol("coco-instances", "COCO instances as they are in a file, crowds ignored as COCO does", _coco),
+        InstanceProtocol("coco-agnostic", "COCO instances, all called object, for what is found without names", _coco_agnostic),
+        InstanceProtocol("coco-20k-agnostic", "COCO-20K, all called object (CutLER)", _coco20k_agnostic, _OF_20K),
         InstanceProtocol("coco-20k", "COCO-20K: pictures of train2014 by LOST's list, all 80 classes", _coco20k, _OF_20K),
         InstanceProtocol("coco-20k-unseen", f"{_SPLIT}, only those asked for (zero-shot)", _coco20k, _OF_20K, scored=UNSEEN_15),
         InstanceProtocol(

@@ -7,16 +7,19 @@ from typing import Any
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.io.settings_file import check_fields
+from annofree.pipelines.training.cutler import CutlerMaking
 from annofree.pipelines.training.self_training import SelfTrainingMaking
 from annofree.pipelines.training.zutis_stages import ZutisMaking
 
 __all__ = ["MAKINGS", "read_making"]
 
-MAKINGS: dict[str, type[SelfTrainingMaking] | type[ZutisMaking]] = {"self_training": SelfTrainingMaking, "zutis": ZutisMaking}
+Making = SelfTrainingMaking | CutlerMaking | ZutisMaking
+
+MAKINGS: dict[str, type[Making]] = {"self_training": SelfTrainingMaking, "cutler": CutlerMaking, "zutis": ZutisMaking}
 """What can be made, by the word ``what`` of a recipe's table ``make``."""
 
 
-def read_making(table: Mapping[str, Any]) -> SelfTrainingMaking | ZutisMaking:
+def read_making(table: Mapping[str, Any]) -> Making:
     """Read a recipe's table ``make``: ``what`` is made, its settings, and the figures ``expected`` of it.
 
     Raises InputError for what cannot be made and for settings that it does not have.

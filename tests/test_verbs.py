@@ -16,7 +16,7 @@ build bundle call cap catch center change check choose classify clean clear clip
 compare compose compress compute concatenate confine convert copy count crop cut decide decode denoise derive describe
 detect discover divide download draw drop embed encode end enter escape estimate evaluate exclude execute exit explain
 export extract fetch fill filter find finetune finish fit fix flush fold forget format gather get group guess hash
-hold import index infer initialize inset inspect install interpolate invert iterate jitter join keep label lay limit
+hide hold import index infer initialize inset inspect install interpolate invert iterate jitter join keep label lay limit
 link list load locate lock log look make map mark mask match measure memoize merge mirror move name normalize note
 number offer open order orient pack pad paint parse pass paste pick place plan plot pool predict prepare preprocess
 print process project propose pseudo publish pull quantize rank read record reduce refine refresh refuse register

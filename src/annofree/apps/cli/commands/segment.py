@@ -47,16 +47,14 @@ def segment(
 ) -> None:
     """Find the named classes in images; write run.json, annotations.json (COCO), labels/ or panoptic.json, and overlays.
 
-    Interrupted at any moment, the same command resumes. Exit code 0: all done; 1: some images failed and are named, in
-    quarantine.json too; 2: the call was wrong.
+    Interrupted, the same command resumes. Exit code 0: all done; 1: some images failed, see quarantine.json; 2: a wrong call.
 
     Example: annofree segment photos --classes "dog, cat: kitten | tabby"
     """
     asked = pass_on(locals(), "inputs", "classes", "classes_file", "as_json", "quiet")
     clock = start_command_clock()
     with show_progress("images", quiet or as_json, clock=clock, batch=batch_size or 1) as show:
-        names = read_vocabulary(
-            classes, classes_file, optional=not (classes or classes_file) and is_class_agnostic(method, models)
-        )
+        nameless = not (classes or classes_file) and is_class_agnostic(method, models)
+        names = read_vocabulary(classes, classes_file, optional=nameless)
         result = pipeline.segment(inputs, names, **asked, callbacks=show.callbacks, clock=clock)
     print_summary(result.summary, result.tasks, result.out, as_json, quiet, result.was_complete)

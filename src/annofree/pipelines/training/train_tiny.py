@@ -23,6 +23,8 @@ def train_tiny(
     minutes: float | None = None,
     samples: int | None = None,
     pool: int | None = None,
+    paced: bool = False,
+    workers: int = 0,
     seed: int = 0,
     font: str | Path | None = None,
     device: str = "cpu",
@@ -30,12 +32,14 @@ def train_tiny(
 ) -> TrainedModel:
     """Train a tiny model on rendered scenes of the emoji world, and evaluate it on scenes that it has not seen.
 
-    ``model`` is clip, clip-vit, sam or dino.  By default it learns from as many ``samples`` as the bundled one did; the
-    learning-rate schedule is rescaled to them.  After so many ``minutes`` a call ends with what it has, and one with more of
-    them resumes.  ``pool`` scenes are rendered ahead.  The same call resumes after a kill, to the same weights.
+    ``model`` is clip, clip-vit, sam or dino.  By default it learns from as many ``samples`` as one core sees in an hour or
+    three; the learning-rate schedule is rescaled to them.  After so many ``minutes`` a call ends with what it has, and one with
+    more of them resumes.  ``pool`` scenes are rendered ahead; ``workers`` processes do that and draw batches, from a pool that
+    then stays as it is.  When ``paced``, the learning rate falls with the minutes, and a run learns from as many as come: for
+    GPUs.  The same call resumes after a kill, to the same weights where it is not paced.
 
-    Raises InputError for an unknown model and where the folder holds a training with other settings; MissingError without the
-    emoji font.
+    Raises InputError for an unknown model, without minutes to be paced by, and where the folder holds a training with other
+    settings; MissingError without the emoji font.
 
     >>> train_tiny("dino", "tiny-dino", samples=3200)  # doctest: +SKIP
     TrainedModel(folder=PosixPath('tiny-dino'), figures={'nearest patch of the same class': ...
@@ -49,7 +53,8 @@ def train_tiny(
 
     name = model.replace("-", "_")
     module = import_module(f"annofree.training.tiny.{name}")
-    budget = replace(module.BUDGET, samples=samples or module.BUDGET.samples, minutes=minutes)
+    amount = {"samples": samples or module.BUDGET.samples, "minutes": minutes, "paced": paced, "workers": workers}
+    budget = replace(module.BUDGET, **amount)
     fit = getattr(module, f"fit_tiny_{name}")
     figures = fit(
         Path(out), budget, seed=seed, font=None if font is None else Path(font), pool_size=pool or module.POOL,

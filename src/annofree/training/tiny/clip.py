@@ -31,7 +31,7 @@ from annofree.training.tiny.pool import Pool
 __all__ = ["BUDGET", "POOL", "Batch", "Captioned", "Exam", "Example", "fit_tiny_clip"]
 
 BUDGET = Budget(samples=293_280, batch=96, lr=1.5e-3)
-"""What the bundled model took: 90 minutes on one core."""
+"""Takes 90 minutes on one core; the bundled model saw 3.4 times as many on a GPU (`benchmarks/train_tiny_models.py`)."""
 
 POOL = 24_000
 """Images rendered ahead."""

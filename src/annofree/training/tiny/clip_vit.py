@@ -54,7 +54,7 @@ USE: dict[str, Any] = {
 }
 """How the card says that the model is best used; the dense path comes from its exam."""
 BUDGET = Budget(samples=429_792, batch=96, lr=1e-3)
-"""What the bundled model took: 70 minutes on one core."""
+"""Takes 70 minutes on one core; the bundled model saw twice as many on a GPU (`benchmarks/train_tiny_models.py`)."""
 
 POOL = 12_000
 """Images of 128 px rendered ahead; there are a quarter as many of 256 px."""

@@ -40,7 +40,7 @@ from annofree.training.tiny.sam_lessons import (
 __all__ = ["BUDGET", "POOL", "build_config", "fit_tiny_sam"]
 
 BUDGET = Budget(samples=55_000, batch=8, lr=1e-3, weight_decay=0.02)
-"""What the bundled model took: 175 minutes on one core that was shared with other work."""
+"""Took 175 minutes on a shared core; the bundled model saw 2.2 times as many on a GPU (`benchmarks/train_tiny_models.py`)."""
 
 POOL = 5_000
 """Images rendered ahead."""

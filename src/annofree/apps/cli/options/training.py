@@ -39,6 +39,7 @@ __all__ = [
     "OtherImages",
     "OtherLabels",
     "OtherSteps",
+    "Paced",
     "Pool",
     "Preset",
     "Queries",
@@ -158,6 +159,9 @@ Samples = Annotated[
     typer.Option(
         help="Images to learn from; else as many as the bundled model did. Rescales the learning-rate schedule.", min=1
     ),
+]
+Paced = Annotated[
+    bool, typer.Option("--paced", help="Let the learning rate fall with the minutes, not with samples; for GPUs.")
 ]
 Pool = Annotated[int | None, typer.Option(help="Images rendered ahead.", min=8)]
 DinoFolder = Annotated[

@@ -20,6 +20,8 @@ def make_command(model: str, about: str) -> Callable[..., None]:
         minutes: options.Minutes = None,
         samples: options.Samples = None,
         pool: options.Pool = None,
+        paced: options.Paced = False,
+        workers: options.Workers = 0,
         seed: options.Seed = 0,
         font: options.Font = None,
         device: options.TrainDevice = "cpu",

@@ -222,3 +222,20 @@ class TestPool:
         said: list[str] = []
         Pool(lambda numbers: list(numbers), size=10, fresh=1).fill(said.append, "scenes", every=4)
         assert said == ["rendered 4 of 10 scenes", "rendered 8 of 10 scenes", "rendered 10 of 10 scenes"]
+
+
+def test_a_paced_run_lets_its_rate_fall_with_the_time_and_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(0.0, 0.5)
+    monkeypatch.setattr(engine_state, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    model = Slope()
+    figures = run(model, replace(BUDGET, minutes=1.0, paced=True), tmp_path)
+    assert figures["minutes"] >= 1.0 and figures["samples"] < 2 * BUDGET.samples, "it ends with the minutes"
+    rates = model.rates()
+    assert max(rates) == pytest.approx(BUDGET.lr, rel=0.05) and rates[-1] < 0.05 * BUDGET.lr
+    top = rates.index(max(rates))
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+def test_a_run_by_time_needs_minutes() -> None:
+    with pytest.raises(InputError, match="expected minutes for a learning rate that falls with them, got none; pass --minutes"):
+        Budget(samples=2, batch=1, lr=1.0, paced=True)

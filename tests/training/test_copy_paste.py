@@ -419,3 +419,11 @@ def test_a_sheet_shows_each_scene_beside_its_truth(archive: Archive, masks: dict
     assert (cells[76:140, 146:] == 255).all()  # no fourth scene
     with pytest.raises(InputError, match="at least one scene"):
         draw_scenes([], NAMES)
+
+
+def test_a_whole_canvas_leaves_no_padding(archive: Archive, masks: dict[str, PseudoMask]) -> None:
+    how = CopyPasteSettings(crop=48, scale=(0.1, 0.4), images=(1, 3))
+    plain, whole = (CopyPaste(archive, masks, replace(how, whole_canvas=yes)) for yes in (False, True))
+    for seed in range(12):
+        assert not (whole.make_scene(np.random.default_rng(seed)).semantic == how.ignored).any()
+    assert any((plain.make_scene(np.random.default_rng(seed)).semantic == how.ignored).any() for seed in range(12))

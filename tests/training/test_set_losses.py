@@ -143,6 +143,24 @@ def test_nothing_to_find_is_no_loss_with_a_gradient_of_zero() -> None:
     assert proposals.grad is not None and not proposals.grad.any()
 
 
+def test_proposals_without_an_object_are_told_that_nothing_is_there() -> None:
+    proposals, instances = some_proposals().requires_grad_(), some_instances(2, 0, 1)
+    pairs, loss = match_pairs(proposals.detach(), instances), compute_set_loss(proposals, instances).empty
+    free = torch.ones(proposals.shape[:3], dtype=torch.bool)
+    free[pairs.images, pairs.layers, pairs.proposals] = False
+    assert_close(loss, -(1 - proposals).log().mean((3, 4))[free].sum() / len(proposals))
+    (slope,) = torch.autograd.grad(loss, proposals)
+    assert bool((slope[free] > 0).all()) and not bool(slope[~free].any())
+
+
+def test_matching_in_parts_is_matching_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    proposals, instances = some_proposals(), some_instances(3, 0, 1)
+    whole = match_pairs(proposals, instances)
+    monkeypatch.setattr("annofree.training.losses.set_losses._AT_ONCE", 1)
+    for one, other in zip(match_pairs(proposals, instances), whole, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_matching_takes_one_copy_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     copies: list[torch.Size] = []
     original = Tensor.cpu

@@ -12,12 +12,13 @@ from annofree.datasets.emoji.world import CATEGORIES, World
 from annofree.errors import MissingError
 from annofree.features.clip import Clip
 from annofree.features.sam import Sam
+from annofree.features.tokenizer import Tokenizer, collect_token_ids
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
 from annofree.training.tiny import clip as tiny_clip
 from annofree.training.tiny import sam_lessons
 from annofree.training.tiny.budget import Budget
-from annofree.training.tiny.clip import compute_contrastive_loss, fit_tiny_clip
+from annofree.training.tiny.clip import compute_contrastive_loss, fit_tiny_clip, group_captions
 from annofree.training.tiny.evaluate import compute_average_precision
 from annofree.training.tiny.pool import Pool
 from annofree.training.tiny.sam import fit_tiny_sam
@@ -39,12 +40,14 @@ class TestContrastiveLoss:
         logits = 5 * self.image @ self.text.T
         rows = [-logits[i, i] + logits[i].logsumexp(0) for i in range(4)]
         columns = [-logits[i, i] + logits[:, i].logsumexp(0) for i in range(4)]
-        found = compute_contrastive_loss(self.image, self.text, self.scale, ["a dog", "a cat", "a car and a cat", "nothing"])
+        found = compute_contrastive_loss(
+            self.image, self.text, self.scale, group_captions(["a dog", "a cat", "a car and a cat", "nothing"])
+        )
         assert_close(found, torch.stack(rows + columns).mean())
 
     def test_pairs_of_the_same_content_do_not_push_each_other_away(self) -> None:
         captions = ["a photo of two dogs and a cat", "there is a cat and dogs here", "a car", "a dog"]
-        found = compute_contrastive_loss(self.image, self.text, self.scale, captions)
+        found = compute_contrastive_loss(self.image, self.text, self.scale, group_captions(captions))
         logits = 5 * self.image @ self.text.T
         expected = []
         for i in range(4):
@@ -53,7 +56,8 @@ class TestContrastiveLoss:
         assert_close(found, torch.stack(expected).mean())
 
     def test_a_batch_of_one_content_has_nothing_to_tell_apart(self) -> None:
-        found = compute_contrastive_loss(self.image, self.text, self.scale, ["a dog", "two dogs", "a picture of a dog", "dogs"])
+        captions = ["a dog", "two dogs", "a picture of a dog", "dogs"]
+        found = compute_contrastive_loss(self.image, self.text, self.scale, group_captions(captions))
         assert_close(found, 0)
 
 
@@ -87,11 +91,29 @@ class TestWhatIsDrawn:
     def test_a_batch_of_captioned_pictures_has_one_size(self) -> None:
         pool = tiny_clip.make_pool(World(), 6, 0, fresh=1)
         draw = tiny_clip._Draw(pool, batch=3, seed=0)
-        batches = [tiny_clip.collate([draw(3 * step + k) for k in range(3)]) for step in range(6)]
-        assert all(b.images.shape == (3, 128, 128, 3) and len(b.captions) == 3 and b.size in tiny_clip._SIZES for b in batches)
-        assert len({b.size for b in batches}) > 1
+        tokenizer = Tokenizer(24, collect_token_ids(CATEGORIES.values()))
+        drawn = [[draw(3 * step + k) for k in range(3)] for step in range(6)]
+        batches = [tiny_clip.collate(examples, tokenizer) for examples in drawn]
+        assert all(b.images.shape == (3, 128, 128, 3) and b.tokens.shape == (3, 24) for b in batches)
+        assert all(b.size in tiny_clip._SIZES for b in batches) and len({b.size for b in batches}) > 1
+        assert torch.equal(batches[5].tokens, tokenizer([example.picture.caption for example in drawn[5]]))
         seen = {pool.draw_thing(n).caption for n in pool.find_window(5)}
-        assert set(batches[5].captions) <= seen
+        assert {example.picture.caption for example in drawn[5]} <= seen
+
+    def test_processes_draw_what_is_drawn_in_turn(self) -> None:
+        pools = [tiny_clip.make_pool(World(), 40, 0, fresh=0) for _ in range(2)]
+        for pool, workers in zip(pools, (0, 2), strict=True):
+            pool.fill(quiet, workers=workers)
+        for number in range(40):
+            one, other = (pool.draw_thing(number) for pool in pools)
+            assert one.caption == other.caption and np.array_equal(one.image, other.image)
+
+    def test_varied_images_differ_and_are_drawn_from_the_generator_alone(self) -> None:
+        images = torch.from_numpy(np.stack([c.image for c in tiny_clip.render(World(), 0, 64, range(6))]))
+        plain, varied, again = (
+            tiny_clip.prepare_images(images, 64, torch.Generator().manual_seed(1), share) for share in (0.0, 1.0, 1.0)
+        )
+        assert torch.equal(varied, again) and not any(torch.equal(a, b) for a, b in zip(plain, varied, strict=True))
 
     def test_a_lesson_has_prompts_of_its_steps_kind(self) -> None:
         pool = Pool(lambda numbers: sam_lessons.render_scenes(World(), 0, numbers), 2, fresh=1)

@@ -120,7 +120,9 @@ def test_attention_goes_to_what_is_pasted_after_some_steps(monkeypatch: pytest.M
     before = tiny_dino._progress(reader, watched, "cpu")
     for _ in range(10):
         optimizer.zero_grad()
-        losses = tiny_dino._losses_of(reader, paster.paste_pairs(4, 64), light=PhotometricChange(generator), device="cpu")
+        losses = tiny_dino._losses_of(
+            reader, [0], views=lambda _: paster.paste_pairs(4, 64), light=PhotometricChange(generator), device="cpu"
+        )
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
         optimizer.step()
     after = tiny_dino._progress(reader, watched, "cpu")

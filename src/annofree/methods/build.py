@@ -6,23 +6,22 @@ MethodSpec -> models, each part loaded when it is needed -> the method -> under 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from annofree.clues.background import Background
-from annofree.errors import InputError, build_unknown_error
+from annofree.errors import InputError
 from annofree.features.controls import Control, apply_control
 from annofree.features.zutis_weights import load_zutis
 from annofree.hub.presets import DEFAULT
-from annofree.io.settings_file import check_type
 from annofree.methods.components import Models
 from annofree.methods.detector import open_detector
 from annofree.methods.policies import apply_policy
 from annofree.methods.registry import Entry, Task, find_method, resolve_method_name
 from annofree.methods.tuning import find_tuning
+from annofree.methods.variants import change_settings
 from annofree.protocols import Segmenter, SemanticSegmenter, UniversalSegmenter
 from annofree.structures import BACKGROUND, Vocabulary
 
@@ -145,32 +144,6 @@ def build_method(method: str, models: Models, variant: str = "default", changes:
         return entry.build(models, variant)
     chosen = find_tuning(models.preset.name, resolve_method_name(method)).settings if variant == "default" else {}
     return entry.build(models, change_settings(change_settings(entry.variants[variant], chosen), changes or {}))
-
-
-def change_settings(settings: Any, changes: Mapping[str, Any]) -> Any:
-    """Replace fields of a settings dataclass, and of settings within it, by name.
-
-    Raises InputError for a name that is no setting, for a value of another type than the setting has, and for one that is none
-    of the words which the setting may be.
-    """
-    known, hints = {f.name for f in fields(settings)}, get_type_hints(type(settings))
-    for name, value in changes.items():
-        if name not in known:
-            raise build_unknown_error("setting", name, known)
-        words = _words(hints[name])
-        if words and isinstance(value, str) and value not in words:
-            raise build_unknown_error(f"value of {name}", value, words)
-        check_type(name, value, hints[name], "the settings")
-    nested = {k: change_settings(getattr(settings, k), v) for k, v in changes.items() if isinstance(v, Mapping)}
-    return replace(settings, **{**changes, **nested})
-
-
-def _words(hint: Any) -> tuple[str, ...]:
-    """The words that a setting may be, none where it may be any text."""
-    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    if str in options:
-        return ()
-    return tuple(word for option in options if get_origin(option) is Literal for word in get_args(option))
 
 
 InstanceMethod = Literal["zip", "sam_clip", "detector", "maskcut", "discovery", "sam_everything"]

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.hub.presets import Role
-from annofree.methods.tuning import read_calibration, read_policy
+from annofree.methods.tuning import find_tuning, read_calibration, read_policy
+from annofree.methods.variants import change_settings
 
 if TYPE_CHECKING:
     from annofree.hub.cards import Card
@@ -128,9 +129,13 @@ def _consensus(models: Models, settings: Any) -> Any:
 
 
 def _sam_clip(models: Models, settings: Any) -> Any:
+    """Candidates of SAM's everything mode are found by what was chosen for the models, where anything was."""
+    from annofree.methods.class_agnostic.sam_everything import VARIANTS
     from annofree.methods.sam_clip import SamClip
 
-    return SamClip(models.clip, models.sam, settings)
+    tuned = find_tuning(models.preset.name, "sam_everything").settings if settings.candidates == "default" else {}
+    everything = change_settings(VARIANTS["default"], tuned) if tuned else None
+    return SamClip(models.clip, models.sam, settings, everything)
 
 
 def _clip_diy(models: Models, settings: Any) -> Any:
@@ -210,7 +215,9 @@ _NAMED = _variants("class_agnostic.named_masks", "default", "box", "box+point")
 METHODS: dict[str, Entry] = {
     "zip": Entry(_zip, _variants("zip", "default", "paper", "official")),
     "consensus": Entry(_consensus, _variants("consensus", "default"), tasks=_BOTH, takes=("detector",)),
-    "sam_clip": Entry(_sam_clip, _variants("sam_clip", "default", "paper", "crops"), ("clip", "sam")),
+    "sam_clip": Entry(
+        _sam_clip, _variants("sam_clip", "default", "paper", "crops", "masked", "everything", "official"), ("clip", "sam")
+    ),
     "clip_diy": Entry(
         _clip_diy, _variants("clip_diy", "default", "paper", "official"), ("clip",), ("semantic",), objectness=True
     ),

@@ -62,7 +62,7 @@ _ANY_SAM = Sureness(quality=0, stability=0.5)
 
 VARIANTS: Mapping[str, SamEverythingSettings] = MappingProxyType(
     {
-        "default": SamEverythingSettings(sure=_ANY_SAM),
+        "default": SamEverythingSettings(),
         "official": SamEverythingSettings(),
         "paper": SamEverythingSettings(grid="borders", sure=_NO_FILTER, nms=1),
         "paper-nms": SamEverythingSettings(grid="borders", sure=_NO_FILTER),

@@ -1,6 +1,6 @@
 """Choose what a mask of SAM's everything mode must reach, on emoji scenes that are neither those of training nor of validation.
 
-    uv run python benchmarks/choose_sureness.py --scenes 20 --seed 515 --json sureness.json
+    uv run python benchmarks/choose_sureness.py --scenes 8 --seed 515 --json sureness.json
 
 Draws scenes of each split, draws all masks of a grid once, and scores each choice of what competes and how stable it must be as
 class-agnostic masks by SAM's own guess: AP, AR100, and how many masks an image has.
@@ -52,11 +52,11 @@ def measure_choice(truth: CocoFile, folder: Path, method: SamEverything) -> dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=int, default=20, help="of a split")
+    parser.add_argument("--scenes", type=int, default=8, help="of a split")
     parser.add_argument("--seed", type=int, default=515)
-    parser.add_argument("--points", type=int, nargs="+", default=(16, 32), help="a side")
+    parser.add_argument("--points", type=int, nargs="+", default=(16,), help="a side")
     parser.add_argument("--keep", nargs="+", default=("all", "best"), choices=get_args(Keep))
-    parser.add_argument("--stability", type=float, nargs="+", default=(0.0, 0.3, 0.5, 0.6, 0.7, 0.8))
+    parser.add_argument("--stability", type=float, nargs="+", default=(0.3, 0.5, 0.7))
     parser.add_argument("--nms", type=float, nargs="+", default=(0.7,))
     parser.add_argument("--folder", type=Path, default=Path("out/tuning-sureness"), help="where scenes are drawn, or were")
     parser.add_argument("--json", type=Path)

@@ -44,7 +44,7 @@ name = "coarse"
 variant = "paper"
 settings = { prompting = "none", seeding = { init = "linspace" } }
 """
-FIGURES = ("AP", "AP50", "AP75", "AR10", "AR100")
+FIGURES = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large", "AR10", "AR100")
 VIEWS = ("", "box ", "class-agnostic ", "class-agnostic boxes ")
 
 

@@ -87,7 +87,7 @@ class MethodSpec:
         if share is not None:
             own = own.with_parts(**self._shared(own, share, vocabulary))
         elif self.control:
-            own = own.with_parts(clip=apply_control(own.clip, self.control))
+            own = own.with_parts(clip=self._control(own))
         built = build_method(self.method, own, self.variant, settings)
         return apply_policy(built, self.method, own, self.policy, self.negatives if self.policy != "all" else ())
 
@@ -100,9 +100,9 @@ class MethodSpec:
 
     def _shared(self, models: Models, share: Share, vocabulary: Vocabulary | None) -> dict[str, Any]:
         """The parts that the method looks at images with, each from where methods share them."""
-        entry, clip, control = self.entry, str(self.parts.get("clip", "")), self.control
-        make_clip = partial(apply_control, models.clip, control) if control else lambda: models.clip
-        having = {"clip": share(make_clip, "clip", clip, control or "")}
+        entry, clip = self.entry, " ".join(str(self.parts.get(role, "")) for role in ("clip", "boundaries"))
+        shared = share(lambda: models.clip, "clip", clip)
+        having = {"clip": share(lambda: self._control(models, shared), "clip", clip, self.control) if self.control else shared}
         taken = (role for role in entry.takes if getattr(models.preset, role) is not None or role in vars(models))
         for role in (*entry.needs, *taken):
             if role in (*OPENERS, "sam"):
@@ -110,6 +110,11 @@ class MethodSpec:
         if entry.objectness and self.objectness != "none":
             having["objectness"] = share(lambda: models.objectness, "objectness", self.objectness)
         return having
+
+    def _control(self, models: Models, clues: Any = None) -> Any:
+        """The CLIP with what takes the place of its boundary features."""
+        assert self.control is not None  # noqa: S101 -- both callers ask
+        return apply_control(models.clip, self.control, dino=models.dino if self.control == "dino" else None, clues=clues)
 
     def _objects(self, vocabulary: Vocabulary | None) -> Vocabulary:
         """The classes that may be instances, all of them where none may."""
@@ -146,7 +151,7 @@ def build_method(method: str, models: Models, variant: str = "default", changes:
     return entry.build(models, change_settings(change_settings(entry.variants[variant], chosen), changes or {}))
 
 
-InstanceMethod = Literal["zip", "sam_clip", "detector", "maskcut", "discovery", "sam_everything"]
+InstanceMethod = Literal["zip", "sam_clip", "detector", "maskcut", "discovery", "fragments", "sam_everything"]
 SemanticMethod = Literal["clip_diy"]
 UniversalMethod = Literal["consensus", "maskclip", "clip_surgery", "patch_cosine", "zutis"]
 """The methods of this package by what they answer; what a folder or another package has is known when it is loaded."""

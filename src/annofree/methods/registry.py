@@ -186,6 +186,12 @@ def _discovery(models: Models, settings: Any) -> Any:
     return Discovery(models.dino, settings)
 
 
+def _fragments(models: Models, settings: Any) -> Any:
+    from annofree.methods.class_agnostic.fragments import ZipFragments
+
+    return ZipFragments(models.clip, models.sam, settings)
+
+
 def _named_masks(place: Path, models: Models, settings: Any) -> Any:
     """Names for the masks of a place, which compete by the scale of the preset unless the settings have another."""
     from annofree.detections.verification import Naming
@@ -238,6 +244,7 @@ METHODS: dict[str, Entry] = {
         ("dino",),
         class_agnostic=True,
     ),
+    "fragments": Entry(_fragments, _variants("class_agnostic.fragments", "default"), class_agnostic=True),
     "sam_everything": Entry(
         _sam_everything,
         _variants("class_agnostic.sam_everything", "default", "official", "paper", "paper-nms", "fast"),

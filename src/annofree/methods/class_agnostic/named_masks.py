@@ -18,7 +18,7 @@ from torch import Tensor
 
 from annofree.clues.background import with_negatives
 from annofree.clues.regions import Look, encode_looks
-from annofree.detections.prompting import Prompting, draw_masks
+from annofree.detections.prompting import REDRAWING, Redraw, draw_masks
 from annofree.detections.verification import Naming, pick_best_rows
 from annofree.errors import InputError
 from annofree.methods.class_agnostic.stored_masks import ImageMasks
@@ -30,7 +30,6 @@ from annofree.structures import RLE, Classes, Detections, Image, Vocabulary
 __all__ = ["VARIANTS", "MaskSource", "NamedMasks", "NamedMasksEncoding", "NamedMasksSettings"]
 
 _AT_ONCE = 64
-_STEPS: Mapping[str, Prompting] = {"box": "one-step", "box+point": "two-step"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class NamedMasksSettings:
     # what CLIP looks at: the crop of each mask's box, the same with all outside of the mask blanked, or the box in one pass
     look: Look = "box"
     # how SAM draws each mask anew: not, by its box, or then again by the box of what it drew and the center of that
-    refine: Literal["none", "box", "box+point"] = "none"
+    refine: Redraw = "none"
     # the geometric mean of a mask's own score and its name's probability (Zip, section 1), or its own score alone
     score: Literal["geometric", "own"] = "geometric"
     # how names compete; None: by the scale of the models' output policy, CLIP's own 100 for released ones
@@ -172,7 +171,7 @@ class NamedMasks:
     def _refine(self, rles: Sequence[RLE], size: tuple[int, int], embedding: Embedding) -> list[RLE]:
         """Each mask as SAM draws it; one of which SAM draws nothing stays as it was."""
         assert self.sam is not None  # noqa: S101 -- who has embeddings has a SAM
-        how = _STEPS[self.settings.refine]
+        how = REDRAWING[self.settings.refine]
         drawn, _ = draw_masks(self.sam, embedding, compute_rle_boxes(rles), how, "box+point")
         again = encode_rles(drawn)
         return [new if area else old for new, old, area in zip(again, rles, compute_rle_areas(again), strict=True)]

@@ -13,6 +13,7 @@ import pytest
 
 from annofree.fragments.maskcut import Cut, MaskCutSettings
 from annofree.methods.class_agnostic.discovery import VARIANTS, Discovery
+from annofree.methods.class_agnostic.fragments import FragmentsSettings, ZipFragments
 from annofree.methods.class_agnostic.maskcut import MaskCut, MaskCutMethodSettings, _resize_mask
 from annofree.methods.class_agnostic.sam_everything import VARIANTS as EVERYTHING
 from annofree.methods.class_agnostic.sam_everything import SamEverything, SamEverythingSettings
@@ -20,7 +21,7 @@ from annofree.methods.registry import find_method, is_class_agnostic
 from annofree.protocols import ClassAgnosticSegmenter
 from annofree.structures import Image
 from annofree.testing.class_agnostic_conformance import CHECKS
-from annofree.testing.fakes import FakeDino, FakeSam
+from annofree.testing.fakes import FakeClip, FakeDino, FakeSam
 from annofree.testing.paper_world import draw_paper_scenes
 
 MAKERS: dict[str, Callable[[], Any]] = {
@@ -31,6 +32,8 @@ MAKERS: dict[str, Callable[[], Any]] = {
         for name, variant in EVERYTHING.items()
     },
     "sam_everything, crops": lambda: SamEverything(FakeSam(), SamEverythingSettings(8, crop_layers=1, min_region=9)),
+    "fragments": lambda: ZipFragments(FakeClip(), FakeSam()),
+    "fragments, no SAM": lambda: ZipFragments(FakeClip(), FakeSam(), FragmentsSettings(prompting="none")),
     **{rule: partial(Discovery, FakeDino(), rule) for rule in VARIANTS},
 }
 
@@ -81,10 +84,13 @@ def test_masks_are_resized_as_pillow_does() -> None:
 
 def test_the_registry_knows_what_needs_no_names() -> None:
     assert {
-        name for name in ("maskcut", "discovery", "sam_everything", "zip", "detector") if find_method(name).class_agnostic
+        name
+        for name in ("maskcut", "discovery", "fragments", "sam_everything", "zip", "detector")
+        if find_method(name).class_agnostic
     } == {
         "maskcut",
         "discovery",
+        "fragments",
         "sam_everything",
     }
     assert is_class_agnostic("maskcut + discovery") and not is_class_agnostic("maskcut+clip_diy")

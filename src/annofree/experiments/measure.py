@@ -26,6 +26,7 @@ from annofree.evaluation.accumulators import (
 )
 from annofree.evaluation.predict_instances import read_truth_images
 from annofree.experiments.asking import ASKED, add_seconds
+from annofree.experiments.clusters import Cluster, name_by_clusters
 from annofree.experiments.recipe_file import explain_recipe_errors, read_fields, read_tables
 from annofree.experiments.shared_models import memoize_per_image
 from annofree.features.controls import Control
@@ -72,6 +73,9 @@ class Run:
     policy: str | Mapping[str, Any] = "all"
     # what comes after the method (``methods/steps/take.py``), such as ``{ name = { look = "box" } }`` for a class-agnostic one
     then: Mapping[str, Any] = field(default_factory=dict)
+    # whose features name what a method without names finds: of a ``dino`` or of ``clip``, in clusters that the truth names, so
+    # that class-aware figures say nothing of naming
+    cluster: Cluster = ""
     # whether its processor seconds an image are a figure; such a run shares nothing with others
     timed: bool = False
     # the name of a timed run: how many times as fast as that this one is, is a figure
@@ -86,7 +90,7 @@ class Run:
     @property
     def agnostic(self) -> bool:
         """Whether all that it finds stays without names."""
-        return is_class_agnostic(self.method) and self.steps.name is None
+        return (is_class_agnostic(self.method) or self.steps.unnamed) and self.steps.name is None
 
 
 @dataclass(frozen=True)
@@ -187,9 +191,13 @@ def measure_runs(
             seconds[run.name] += time.process_time() - started
             answers[run.name].add(images[image_id], answer)
     on_progress(len(pictures), len(pictures))
-    for name, gathered in answers.items():
+    for run in runs:
+        gathered = answers[run.name]
         if isinstance(gathered, InstanceAccumulator):
-            on_found(name, gathered.found)
+            if run.cluster:
+                models = Models(recipe.models, "cpu", objectness="none")
+                gathered.found = name_by_clusters(truths[run.name], gathered.found, recipe.images, models, run.cluster)
+            on_found(run.name, gathered.found)
     figures = {name: gathered.compute_figures() for name, gathered in answers.items()}
     add_seconds(figures, {run.name: seconds[run.name] for run in runs if run.timed}, len(pictures), runs)
     return figures
@@ -201,7 +209,7 @@ def _answers(recipe: Recipe, run: Run, truth: CocoFile, ids: Sequence[int]) -> A
         return LabelMapAccumulator(ids, open_coco_instances(recipe.truth, recipe.images), recipe.group_by)
     if run.task == "boundary":
         return BoundaryAccumulator(truth, recipe.group_by)
-    return InstanceAccumulator(truth, recipe.group_by, run.agnostic)
+    return InstanceAccumulator(truth, recipe.group_by, run.agnostic and not run.cluster)
 
 
 def _limited(truth: CocoFile, group_by: str, limit: int | None) -> CocoFile:

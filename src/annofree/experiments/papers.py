@@ -15,11 +15,13 @@ from typing import Any
 
 from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.evaluation.accumulators import Figures, keep_agnostic, list_instance_figures, to_percent
+from annofree.evaluation.metrics.corloc import compute_corloc
 from annofree.evaluation.metrics.semantic import SemanticScores
 from annofree.evaluation.predict_semantic import score_method
 from annofree.evaluation.protocols.instance import INSTANCE_PROTOCOLS, find_instance_protocol
 from annofree.evaluation.protocols.semantic import PROTOCOLS, find_semantic_protocol
 from annofree.experiments.asking import add_seconds
+from annofree.experiments.clusters import Cluster, name_by_clusters
 from annofree.experiments.recipe_file import explain_recipe_errors, read_fields, read_tables
 from annofree.formats.coco import CocoFile
 from annofree.hub.cards import hash_file
@@ -74,6 +76,9 @@ class PublishedRun:
     objectness: str = "none"
     # what comes after the method (``methods/steps/take.py``), such as ``{ name = { look = "box" } }`` for a class-agnostic one
     then: Mapping[str, Any] = field(default_factory=dict)
+    # whose features name what a method without names finds: of a ``dino`` or of ``clip``, in clusters that the truth names, so
+    # that class-aware figures say nothing of naming
+    cluster: Cluster = ""
     # the name of another run: how many times as fast as that this one is, by the clock, is a figure
     beside: str = ""
     # of the data set, where it has several
@@ -94,7 +99,7 @@ class PublishedRun:
     @property
     def agnostic(self) -> bool:
         """Whether all that it finds stays without names."""
-        return is_class_agnostic(self.method) and self.steps.name is None
+        return (is_class_agnostic(self.method) or self.steps.unnamed) and self.steps.name is None
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,8 @@ class PublishedRecipe:
             on_run(run.name)
             method = self._method(run, places, device)
             if run.protocol in INSTANCE_PROTOCOLS:
-                figures[run.name], found, seconds[run.name] = _instances(run, method, places, limit, on_progress)
+                models = Models(run.models or self.models, device, objectness="none")
+                figures[run.name], found, seconds[run.name] = _instances(run, method, models, places, limit, on_progress)
                 on_found(run.name, found)
             else:
                 figures[run.name] = _labels(run, method, places, limit, on_progress)
@@ -247,14 +253,16 @@ def _listed(places: Any) -> str:
 
 
 def _instances(
-    run: PublishedRun, method: Any, places: Mapping[str, Path], limit: int | None, on_progress: Progress
+    run: PublishedRun, method: Any, models: Models, places: Mapping[str, Path], limit: int | None, on_progress: Progress
 ) -> tuple[Figures, CocoFile, float]:
     """The figures of a run, what it found, and seconds an image by the clock, reading of images among them."""
     rules = find_instance_protocol(run.protocol)
     truth = rules.read_truth(places, run.split, limit)
     started = time.perf_counter()
     found = rules.predict(method, truth, places, on_progress)
-    seconds = (time.perf_counter() - started) / max(1, len(truth.images))
+    seconds, folder = (time.perf_counter() - started) / max(1, len(truth.images)), places[rules.images[0]] / rules.images[1]
+    if run.cluster:
+        found = name_by_clusters(rules.select_counted(truth), found, folder, models, run.cluster)
     figures: Figures = {}
     for view, scores in rules.compute_scores(truth, found).items():
         figures |= {
@@ -262,7 +270,12 @@ def _instances(
         }
     for group, scores in rules.group_scores(truth, found).items():
         figures |= {f"{group} {name}": v for name, v in list_instance_figures(scores).items()}
-    return keep_agnostic(figures) if run.agnostic else figures, found, seconds
+    if run.agnostic and not run.cluster:
+        figures = keep_agnostic(figures)
+    if run.agnostic:
+        corloc = compute_corloc(rules.select_counted(truth), found).value
+        figures["all class-agnostic CorLoc"] = to_percent(corloc)
+    return figures, found, seconds
 
 
 def _labels(run: PublishedRun, method: Any, places: Mapping[str, Path], limit: int | None, on_progress: Progress) -> Figures:

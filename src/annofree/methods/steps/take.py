@@ -34,6 +34,8 @@ class Steps:
     redraw: Redraw = "none"
     # what ranks them: their ``own`` score, the mean ``objectness`` of their pixels, or ``both``
     rank: Rank = "own"
+    # whether the method tells no names apart, as a detector that was trained on one; class-agnostic ones need not say so
+    unnamed: bool = False
     # CLIP names them, with these changes of the settings of ``methods/class_agnostic/named_masks.py``; None leaves names
     name: Mapping[str, Any] | None = None
 

@@ -103,12 +103,11 @@ def lay_out(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def show_instances(recipe: Recipe, figures: Mapping[str, Mapping[str, Any]]) -> str:
     """One table of what rows are, one of their figures with names, one without."""
-    runs = [run for run in recipe.runs if run.name in figures]
-    rows = [[r.name, quote(r.name), *describe_models(r), tell_command(r)] for r in runs]
+    rows = [[r.name, quote(r.name), *describe_models(r), tell_command(r)] for r in recipe.runs]
     parts = [lay_out(["row", "a paper's figure", "tier", "license of the weights", "command"], rows)]
     for title, prefix in (("With names:", "all "), ("Without names:", f"all {AGNOSTIC}")):
         columns = [*COLUMNS, *(["CorLoc"] if prefix != "all " else ["seconds an image", "times as fast"])]
-        shown = [r.name for r in runs if f"{prefix}AP" in figures[r.name]]
+        shown = [r.name for r in recipe.runs if f"{prefix}AP" in figures.get(r.name, {})]
         body = [[n, *(text(figures[n].get(f"{prefix}{c}")) for c in columns)] for n in shown]
         parts += [title, lay_out(["", *columns], body)]
     return "\n\n".join(parts)

@@ -64,7 +64,7 @@ def quote(name: str) -> str:
     (run,) = recipe.select_runs([run_name])
     first = [n for n in ("AP", "AP50", "AR100") if f"all {n}" in run.quoted]
     told = [f"{n} {text(run.quoted[f'all {n}'])}" for n in first[:2]]
-    bare = [n for n in ("AP", "AR10", "AR100", "CorLoc") if f"all {AGNOSTIC}{n}" in run.quoted]
+    bare = [n for n in ("AP", "AR100", "AR10", "CorLoc") if f"all {AGNOSTIC}{n}" in run.quoted]
     told += [f"agn {n} {text(run.quoted[f'all {AGNOSTIC}{n}'])}" for n in bare[:2]]
     times = run.quoted.get("all times as fast")
     told += [f"{times:g} × as fast"] if times else []

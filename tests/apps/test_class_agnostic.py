@@ -34,7 +34,7 @@ def test_things_are_found_without_names(cli: Cli, tmp_path: Path, method: str, v
 def test_names_are_asked_for_where_they_are_needed(cli: Cli, tmp_path: Path) -> None:
     refused = cli("segment", SCENE, "--models", "tiny", "--out", tmp_path / "out")
     assert refused.code == 2 and "--classes" in refused.err
-    with pytest.raises(InputError, match="maskcut, discovery, maskdistill, sam_everything need none"):
+    with pytest.raises(InputError, match="maskcut, discovery, maskdistill, fragments, sam_everything need none"):
         annofree.segment(SCENE, models="tiny")
     both = cli("segment", SCENE, "--method", "maskcut", "--classes", "a, b", "--models", "tiny", "--out", tmp_path / "out")
     assert both.code == 2 and "expected one name, such as object" in both.err

@@ -68,10 +68,12 @@ def measured_names() -> dict[str, set[str]]:
     rows = [a for a in data["annotations"] if a["image_id"] in {i["id"] for i in images}]
     found = CocoFile(images, data["categories"], [row | {"score": 0.9} for row in rows])
     instance = set(compute_figures(CocoFile(images, data["categories"], rows), found, "split"))
-    views = ("mIoU", "mIoU of things", "pixel accuracy")
+    views, groups = ("mIoU", "mIoU of things", "pixel accuracy"), (*(i["split"] for i in images), "all")
+    edges = {f"edge {v} {px} px" for v in ("precision", "recall", "F") for px in (1, 2, 3)}
     return {
-        "instance": instance,
-        "semantic": {f"{group} {v}" for group in (*(i["split"] for i in images), "all") for v in views},
+        "instance": instance | {"all class-agnostic CorLoc"},
+        "semantic": {f"{group} {v}" for group in groups for v in views},
+        "boundary": {f"{group} {v}" for group in groups for v in edges},
     }
 
 

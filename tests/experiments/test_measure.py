@@ -44,7 +44,7 @@ name = "coarse"
 variant = "paper"
 settings = { prompting = "none", seeding = { init = "linspace" } }
 """
-FIGURES = ("AP", "AP50", "AP75", "AR10", "AR100")
+FIGURES = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large", "AR10", "AR100")
 VIEWS = ("", "box ", "class-agnostic ", "class-agnostic boxes ")
 
 
@@ -231,6 +231,80 @@ def test_a_run_takes_a_part_that_was_made(tmp_path: Path, monkeypatch: pytest.Mo
     assert asked == [(tmp_path / "best", "cpu")] and "all AP" in figures["one"]
 
 
+ROWS = """
+[[run]]
+name = "masks"
+method = "sam_everything"
+variant = "fast"
+
+[[run]]
+name = "clusters"
+method = "sam_everything"
+variant = "fast"
+cluster = "clip"
+
+[[run]]
+name = "named"
+method = "sam_everything"
+variant = "fast"
+then = { name = { look = "masked" } }
+
+[[run]]
+name = "drawn"
+method = "maskclip"
+then = { regions = true, redraw = "box" }
+timed = true
+beside = "slow"
+
+[[run]]
+name = "slow"
+method = "zip"
+timed = true
+
+[[run]]
+name = "fragments' edges"
+task = "boundary"
+
+[[run]]
+name = "masks' edges"
+method = "sam_everything"
+variant = "fast"
+task = "boundary"
+"""
+
+
+@pytest.mark.usefixtures("fakes")
+def test_rows_without_names_rows_with_steps_edges_and_seconds(tmp_path: Path) -> None:
+    figures = measure_runs(Recipe.read(written(tmp_path, HEAD + ROWS)), limit=1, on_progress=quiet)
+    assert all(" class-agnostic " in name for name in figures["masks"])
+    assert {"all class-agnostic AP large", "all class-agnostic AR10", "all class-agnostic CorLoc"} <= figures["masks"].keys()
+    agnostic = [name for name in figures["masks"] if "CorLoc" not in name]
+    assert all(figures["clusters"][name] == figures["masks"][name] for name in agnostic)
+    for name in ("clusters", "named", "drawn"):
+        assert {"all AP", "all AP small", "all class-agnostic AP"} <= figures[name].keys()
+    assert "all seconds an image" not in figures["named"]
+    ratio = (figures["slow"]["all seconds an image"] or 0) / (figures["drawn"]["all seconds an image"] or 1)
+    assert figures["drawn"]["all times as fast"] == pytest.approx(ratio, rel=0.2, abs=0.2)
+    for name in ("fragments' edges", "masks' edges"):
+        assert {n for n in figures[name] if n.startswith("all ")} == {
+            f"all edge {what} {px} px" for what in ("precision", "recall", "F") for px in (1, 2, 3)
+        }
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ("then = { redrawn = 'box' }", r"unknown field of the steps of the run 'one' 'redrawn'; did you mean 'redraw'"),
+        ("then = { redraw = 'boxes' }", r"expected redraw of the steps of the run 'one' as .*'box'"),
+        ("cluster = 'sam'", r"expected cluster of the run 'one' as "),
+    ],
+)
+def test_steps_that_are_not_there_are_refused(tmp_path: Path, run: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        recipe = Recipe.read(written(tmp_path, f'{HEAD}[[run]]\nname = "one"\n{run}\n'))
+        measure_runs(recipe, limit=1, on_progress=quiet)
+
+
 def test_figures_of_perfect_predictions() -> None:
     data = json.loads((VALIDATION / "truth.json").read_text(encoding="utf-8"))
     images = data["images"][:4]
@@ -295,11 +369,11 @@ def test_what_is_shared_is_computed_once_a_picture(monkeypatch: pytest.MonkeyPat
 
 
 def test_all_that_models_do_with_pictures_alone_is_shared() -> None:
-    assert list_verbs(Clip) == ["encode_boundaries", "encode_dense", "encode_image", "extract_keys"]
+    assert list_verbs(Clip) == ["encode_boundaries", "encode_dense", "encode_image", "encode_raw", "extract_keys"]
     assert list_verbs(Dino) == ["extract_attention", "extract_keys", "extract_keys_and_attention", "extract_tokens"]
     assert list_verbs(SelfMask) == ["predict_maps", "predict_masks"]
     assert list_verbs(FoundObjectness) == ["predict_maps"] and list_verbs(Sam) == ["embed"]
-    assert list_verbs(PairedClip) == ["encode_boundaries", "encode_dense", "encode_image"]
+    assert list_verbs(PairedClip) == ["encode_boundaries", "encode_dense", "encode_image", "encode_raw"]
 
 
 def test_a_new_verb_is_shared_too() -> None:

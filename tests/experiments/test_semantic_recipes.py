@@ -154,9 +154,12 @@ def test_runs_that_see_the_same_share_an_encoding(recipe: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        ("method = 'zip'\ntask = 'semantic'", r"expected a task that zip has \(instance\), got 'semantic'"),
+        ("method = 'zip'\ntask = 'semantic'", r"expected a task that zip has \(instance, boundary\), got 'semantic'"),
         ("method = 'clip_diy'", r"expected a task that clip_diy has \(semantic\), got 'instance'"),
-        ("method = 'maskclip'\ntask = 'panoptic'", r"expected a task that maskclip has \(instance, semantic\), got 'panoptic'"),
+        (
+            "method = 'maskclip'\ntask = 'panoptic'",
+            r"expected a task that maskclip has \(instance, semantic, boundary\), got 'panoptic'",
+        ),
         ("method = 'clip_diy'\ntask = 'semantic'\nobjectness = 'fond'", r"unknown objectness source 'fond'; did you mean"),
         ("objectness = 'fond'", "unknown objectness source 'fond'"),
         ("method = 'maskclip'\ntask = 'semantic'\nvariant = 'pamir'", r"unknown variant of maskclip 'pamir'; did you mean"),

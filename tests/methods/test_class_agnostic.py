@@ -14,6 +14,7 @@ import pytest
 from annofree.errors import InputError
 from annofree.fragments.maskcut import Cut, MaskCutSettings
 from annofree.methods.class_agnostic.discovery import VARIANTS, Discovery
+from annofree.methods.class_agnostic.fragments import FragmentsSettings, ZipFragments
 from annofree.methods.class_agnostic.maskcut import MaskCut, MaskCutMethodSettings, _resize_mask
 from annofree.methods.class_agnostic.maskdistill import MaskDistill, MaskDistillMethodSettings
 from annofree.methods.class_agnostic.object_detector import ObjectDetector, build_detector
@@ -25,7 +26,7 @@ from annofree.protocols import ClassAgnosticSegmenter
 from annofree.structures import Image
 from annofree.testing.class_agnostic_conformance import CHECKS
 from annofree.testing.fake_detector import FakeDetector, PaperThings
-from annofree.testing.fakes import FakeDino, FakeSam
+from annofree.testing.fakes import FakeClip, FakeDino, FakeSam
 from annofree.testing.paper_world import NAMES, draw_paper_scenes
 
 
@@ -44,6 +45,8 @@ MAKERS: dict[str, Callable[[], Any]] = {
         for name, variant in EVERYTHING.items()
     },
     "sam_everything, crops": lambda: SamEverything(FakeSam(), SamEverythingSettings(8, crop_layers=1, min_region=9)),
+    "fragments": lambda: ZipFragments(FakeClip(), FakeSam()),
+    "fragments, no SAM": lambda: ZipFragments(FakeClip(), FakeSam(), FragmentsSettings(prompting="none")),
     **{rule: partial(Discovery, FakeDino(), rule) for rule in VARIANTS},
     "maskdistill": lambda: MaskDistill(FakeDino(), MaskDistillMethodSettings(side=None)),
     "maskdistill, resized": lambda: MaskDistill(FakeDino(), MaskDistillMethodSettings(side=72)),
@@ -110,12 +113,13 @@ def test_a_detector_of_names_is_none_without() -> None:
 def test_the_registry_knows_what_needs_no_names() -> None:
     assert {
         name
-        for name in ("maskcut", "discovery", "maskdistill", "sam_everything", "zip", "detector")
+        for name in ("maskcut", "discovery", "maskdistill", "fragments", "sam_everything", "zip", "detector")
         if find_method(name).class_agnostic
     } == {
         "maskcut",
         "discovery",
         "maskdistill",
+        "fragments",
         "sam_everything",
     }
     assert is_class_agnostic("maskcut + discovery") and not is_class_agnostic("maskcut+clip_diy")

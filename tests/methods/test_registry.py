@@ -83,8 +83,8 @@ def test_a_preset_is_loaded_ready_to_use() -> None:
         ({"method": "zipp"}, r"unknown method 'zipp'; did you mean 'zip'\? Known: clip_diy, .*, zip, zutis$"),
         ({"method": "zip", "variant": "ofical"}, r"unknown variant of zip 'ofical'; did you mean 'official'\?"),
         (
-            {"method": "sam_clip", "variant": "official"},
-            r"unknown variant of sam_clip 'official'. Known: crops, default, paper",
+            {"method": "sam_clip", "variant": "officially"},
+            r"unknown variant of sam_clip 'officially'; did you mean 'official'",
         ),
         ({"models": "tinny"}, r"unknown models preset 'tinny'; did you mean 'tiny'\?"),
         ({"device": "gpu"}, r"expected a device such as auto, cpu or cuda, got 'gpu': "),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +13,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from annofree.clues.regions import Look
 from annofree.detections.proposals import build_point_grid
 from annofree.errors import InputError
+from annofree.methods.class_agnostic.sam_everything import SamEverything
 from annofree.methods.sam_clip import VARIANTS, SamClip, SamClipEncoding, SamClipSettings
 from annofree.protocols import Embedding, PromptedMasks, Segmenter
 from annofree.structures import BoolArray, Image, Vocabulary
 from annofree.testing.conformance import CHECKS, check_known_answers
 from annofree.testing.fakes import FakeClip, FakeSam
 from annofree.testing.paper_world import NAMES, draw_paper_scenes
+
+LOOKS = get_args(Look)
 
 
 def boxes_as_masks(*boxes: tuple[int, int, int, int]) -> BoolArray:
@@ -50,10 +55,15 @@ def test_conforms(check: Callable[[Segmenter], None]) -> None:
     check(SamClip(FakeClip(), FakeSam()))
 
 
-@pytest.mark.parametrize("pooled", [True, False])
-def test_pooled_and_crops_both_find_the_objects(pooled: bool) -> None:
-    check_known_answers(SamClip(FakeClip(), FakeSam(), replace(VARIANTS["default"], pooled=pooled)), min_iou=0.99)
-    assert VARIANTS["crops"] == replace(VARIANTS["default"], pooled=False)
+@pytest.mark.parametrize("candidates", ["grid", "default", "official", "fast"])
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_look_and_every_reading_finds_the_objects(look: Look, candidates: Any) -> None:
+    settings = replace(VARIANTS["default"], look=look, candidates=candidates)
+    check_known_answers(SamClip(FakeClip(), FakeSam(), settings), min_iou=0.99)
+
+
+def test_variants_are_readings_of_the_paper() -> None:
+    assert VARIANTS["crops"] == replace(VARIANTS["default"], look="box")
 
 
 def test_the_parallel_form_of_the_paper_draws_each_object_many_times() -> None:
@@ -72,13 +82,21 @@ class Watched(FakeClip):
         return super().encode_crops(image, boxes, pooled=pooled)
 
 
-@pytest.mark.parametrize("pooled", [True, False])
-def test_clip_is_asked_once_an_image_and_as_the_settings_say(pooled: bool) -> None:
+@pytest.mark.parametrize(("look", "asked"), [("pooled", [True, True]), ("box", [False, False]), ("masked", [])])
+def test_clip_is_asked_once_an_image_and_as_the_settings_say(look: Look, asked: list[bool]) -> None:
     clip = Watched()
-    SamClip(clip, FakeSam(), replace(VARIANTS["default"], pooled=pooled)).encode(
+    SamClip(clip, FakeSam(), replace(VARIANTS["default"], look=look)).encode(
         [draw_paper_scenes()[0].image, draw_paper_scenes()[1].image]
     )
-    assert clip.pooled == [pooled, pooled]
+    assert clip.pooled == asked
+
+
+def test_everything_mode_brings_what_it_finds_by_itself() -> None:
+    image = draw_paper_scenes()[0].image
+    (encoding,) = SamClip(FakeClip(), FakeSam(), "everything").encode([image])
+    (found,) = SamEverything(FakeSam(), "default").discover([image])
+    assert np.array_equal(encoding.masks, found.masks)
+    assert encoding.quality.tolist() == pytest.approx(found.scores.tolist())
 
 
 def test_grid_points_are_cell_centres_row_by_row() -> None:
@@ -114,6 +132,19 @@ def test_the_score_is_the_geometric_mean_of_likeness_and_quality() -> None:
     labels, scores = worked()
     assert labels == ["dog", "cat"]  # what is like no name has none
     assert scores == pytest.approx([(1.0 * 0.81) ** 0.5, (0.8 * 0.25) ** 0.5])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"score": "clip"}, [1.0, 0.8]),
+        ({"score": "sam"}, [0.81, 0.25]),
+        # two names of cosines 1 and 0, and 0.6 and 0.8
+        ({"scale": 1.0, "score": "clip"}, [1 / (1 + math.exp(-1.0)), 1 / (1 + math.exp(-0.2))]),
+    ],
+)
+def test_each_form_of_the_score(changes: dict[str, Any], expected: list[float]) -> None:
+    assert worked(**changes)[1] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

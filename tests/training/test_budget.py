@@ -204,7 +204,8 @@ class TestPool:
             asked.extend(numbers)
             return [10 * n for n in numbers]
 
-        pool, late = (Pool(drawn, size=10, fresh=3, group=4) for _ in range(2))
+        pools: list[Pool[int]] = [Pool(drawn, size=10, fresh=3, group=4) for _ in range(2)]
+        pool, late = pools
         for step in range(9):
             assert [pool.draw_thing(n) for n in pool.find_window(step)] == [10 * n for n in pool.find_window(step)]
         count = len(asked)
@@ -213,7 +214,7 @@ class TestPool:
         assert drawn_late == drawn_on
 
     def test_it_moves_on_in_groups_and_keeps_its_size(self) -> None:
-        pool = Pool(lambda numbers: list(numbers), size=6, fresh=1, group=4)
+        pool: Pool[int] = Pool(lambda numbers: list(numbers), size=6, fresh=1, group=4)
         assert [pool.find_window(step).start for step in (0, 3, 4, 7, 8)] == [0, 0, 4, 4, 8]
         assert len(pool.find_window(5)) == 6
         assert Pool(lambda numbers: list(numbers), size=2, fresh=1, group=64).find_window(1) == range(2)

@@ -8,7 +8,7 @@ import torch
 from tests.support.drawing import drawing
 from torch.nn import functional as F
 
-from annofree.datasets.emoji.world import CATEGORIES, World
+from annofree.datasets.emoji.world import CATEGORIES, Scene, World
 from annofree.errors import MissingError
 from annofree.features.clip import Clip
 from annofree.features.sam import Sam
@@ -116,7 +116,7 @@ class TestWhatIsDrawn:
         assert torch.equal(varied, again) and not any(torch.equal(a, b) for a, b in zip(plain, varied, strict=True))
 
     def test_a_lesson_has_prompts_of_its_steps_kind(self) -> None:
-        pool = Pool(lambda numbers: sam_lessons.render_scenes(World(), 0, numbers), 2, fresh=1)
+        pool: Pool[Scene] = Pool(lambda numbers: sam_lessons.render_scenes(World(), 0, numbers), 2, fresh=1)
         draw = sam_lessons.LessonDraw(pool, Budget(samples=40, batch=2, lr=1.0), 0)
         lessons = [draw(number) for number in range(8)]
         assert all(a.kind == b.kind for a, b in zip(lessons[::2], lessons[1::2], strict=True))

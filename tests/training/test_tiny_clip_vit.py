@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +110,10 @@ def captioned(count: int) -> tuple[Tensor, list[str]]:
     return torch.from_numpy(np.stack([d.image for d in drawn])), [d.caption for d in drawn]
 
 
+def repeat_side(side: int, numbers: range) -> list[int]:
+    return [side for _ in numbers]
+
+
 @drawing
 class TestLessons:
     def test_answers_stay_with_their_pictures_while_the_oldest_are_replaced(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,11 +137,11 @@ class TestLessons:
             asked.clear()
 
     def test_large_sizes_are_seen_in_large_pictures(self) -> None:
-        pools = [Pool(lambda numbers, s=side: [s for _ in numbers], 3, fresh=1) for side in (128, 256)]  # type: ignore[misc]
+        pools: list[Pool[Any]] = [Pool(partial(repeat_side, side), 3, fresh=1) for side in (128, 256)]
         draw = tiny_clip_vit._Draw(pools[0], pools[1], batch=1, seed=0)
         drawn = [draw(number) for number in range(200)]
         assert {size for _, size in drawn} == set(tiny_clip_vit._SIZES)
-        assert all(side == (256 if size > 160 else 128) for side, size in drawn)  # type: ignore[comparison-overlap]
+        assert all(side == (256 if size > 160 else 128) for side, size in drawn)
         assert drawn[3][1] == int(make_rng("step", 0, 3).choice(tiny_clip_vit._SIZES, p=tiny_clip_vit._SIZE_ODDS))
 
     def test_the_teacher_is_asked_for_whole_pictures_and_the_frozen_text_tower_for_captions(self) -> None:

@@ -1,4 +1,4 @@
-"""CLIP features of class-agnostic regions: pooled from dense features, or encoded from masked crops.
+"""CLIP features of class-agnostic regions: pooled from dense features, or of what CLIP sees of each by itself.
 
 N regions, D embedding, h w cells, H W pixels.
 """
@@ -6,7 +6,8 @@ N regions, D embedding, h w cells, H W pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.ops.boxes import compute_tight_boxes
+from annofree.ops.rle import RLE, compute_rle_boxes, decode_rles
 from annofree.protocols import VisionLanguage
 from annofree.structures import BoolArray, FeatureMap, Image
 
-__all__ = ["draw_cut_outs", "encode_cut_outs", "pool_features"]
+__all__ = ["Look", "draw_cut_outs", "encode_cut_outs", "encode_looks", "pool_features"]
+
+Look = Literal["box", "masked", "pooled"]
+"""What CLIP sees of a mask: the crop of its box, its cut-out, the outside blanked, or its box in one pass over the image."""
 
 _GRAY = 0.5  # of the blanked outside, near the mean of images
 _MARGIN = 1.1  # side of a cut-out over the longer side of the region's box
@@ -47,6 +52,16 @@ def pool_features(tokens: FeatureMap, masks: BoolArray) -> Tensor:
     ]
     share = torch.cat(parts) if parts else values.new_zeros(0, grid.numel())
     return F.normalize(share @ values.flatten(1).T, dim=1)
+
+
+def encode_looks(clip: VisionLanguage, image: Image, rles: Sequence[RLE], look: Look) -> Tensor:
+    """One unit feature (N, D) per mask, by what CLIP is to see of it; of cut-outs, a few masks are decoded at a time."""
+    if not rles:
+        return torch.zeros(0, clip.dimension)
+    if look != "masked":
+        return clip.encode_crops(image, compute_rle_boxes(rles), pooled=look == "pooled").cpu()
+    groups = (decode_rles(rles[start : start + _AT_ONCE], image.size) for start in range(0, len(rles), _AT_ONCE))
+    return torch.cat([encode_cut_outs(clip, image, masks) for masks in groups])
 
 
 def encode_cut_outs(clip: VisionLanguage, image: Image, masks: BoolArray) -> Tensor:

@@ -6,6 +6,8 @@ the refined box, and its center prompts again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -14,10 +16,15 @@ import numpy.typing as npt
 from annofree.ops.boxes import compute_centers, compute_tight_boxes
 from annofree.protocols import Embedding, Masker, PromptedMasks
 
-__all__ = ["Prompting", "SecondPrompt", "draw_masks"]
+__all__ = ["REDRAWING", "Prompting", "Redraw", "SecondPrompt", "draw_masks"]
 
 Prompting = Literal["none", "one-step", "two-step"]
 SecondPrompt = Literal["point", "box+point"]
+Redraw = Literal["none", "box", "box+point"]
+"""How what is there is drawn anew: not, by its box, or then again by the box of what was drawn and the center of that."""
+
+REDRAWING: Mapping[Redraw, Prompting] = MappingProxyType({"none": "none", "box": "one-step", "box+point": "two-step"})
+"""The steps of each, whose second sees box and point."""
 
 
 def draw_masks(

@@ -7,14 +7,29 @@ from typing import Any, Protocol
 
 from annofree.datasets.benchmarks.semantic import SemanticDataset
 from annofree.evaluation.metrics.answer import AnswerScores
+from annofree.evaluation.metrics.boundaries import BoundaryScorer, mark_true_edges
+from annofree.evaluation.metrics.corloc import compute_corloc
+from annofree.evaluation.metrics.instance import InstanceScores
 from annofree.evaluation.metrics.semantic import SemanticScorer
 from annofree.evaluation.metrics.separation import Separation
 from annofree.evaluation.predict_instances import Score, score_predictions
 from annofree.evaluation.predict_semantic import align_labels
 from annofree.formats.coco import CocoFile
-from annofree.structures import Detections, LabelMap
+from annofree.structures import BoolArray, Detections, LabelMap
 
-__all__ = ["Accumulator", "Figures", "InstanceAccumulator", "LabelMapAccumulator", "compute_figures", "to_percent"]
+__all__ = [
+    "Accumulator",
+    "BoundaryAccumulator",
+    "Figures",
+    "InstanceAccumulator",
+    "LabelMapAccumulator",
+    "compute_figures",
+    "keep_agnostic",
+    "list_instance_figures",
+    "to_percent",
+]
+
+_AGNOSTIC = "class-agnostic"
 
 Figures = dict[str, float | None]
 """Percent by names such as ``plain AP`` or ``all mIoU``."""
@@ -23,6 +38,15 @@ Figures = dict[str, float | None]
 def to_percent(value: float | None) -> float | None:
     """Return a share in percent, to two decimals; None stays None."""
     return None if value is None else round(100 * value, 2)
+
+
+def keep_agnostic(figures: Figures) -> Figures:
+    """The figures in which names play no part.
+
+    >>> keep_agnostic({"all AP": 1.0, "all class-agnostic AP": 2.0})
+    {'all class-agnostic AP': 2.0}
+    """
+    return {name: value for name, value in figures.items() if f" {_AGNOSTIC} " in name}
 
 
 class Accumulator(Protocol):
@@ -38,10 +62,10 @@ class Accumulator(Protocol):
 
 
 class InstanceAccumulator:
-    """Detections, kept as COCO annotations with the truth's ids."""
+    """Detections, kept as COCO annotations with the truth's ids; of ``agnostic`` ones names mean nothing and are not scored."""
 
-    def __init__(self, truth: CocoFile, group_by: str) -> None:
-        self._truth, self._group_by = truth, group_by
+    def __init__(self, truth: CocoFile, group_by: str, agnostic: bool = False) -> None:
+        self._truth, self._group_by, self._agnostic = truth, group_by, agnostic
         self._ids = [row["id"] for row in truth.categories]
         self.found = CocoFile(images=truth.images, categories=truth.categories)
 
@@ -50,8 +74,35 @@ class InstanceAccumulator:
         self.found.add_annotations(answer.to_coco(row["id"], self._ids))
 
     def compute_figures(self) -> Figures:
-        """AP, AR and separation, by group."""
-        return compute_figures(self._truth, self.found, self._group_by)
+        """AP, AR and separation, by group; of agnostic ones CorLoc, too, the share of images whose surest box meets a thing."""
+        figures = compute_figures(self._truth, self.found, self._group_by)
+        if not self._agnostic:
+            return figures
+        figures = keep_agnostic(figures)
+        return figures | {f"all {_AGNOSTIC} CorLoc": to_percent(compute_corloc(self._truth, self.found).value)}
+
+
+class BoundaryAccumulator:
+    """Edges of clusters, or of masks, counted against those of true instances; none is kept."""
+
+    def __init__(self, truth: CocoFile, group_by: str) -> None:
+        self._true, self._group_by = mark_true_edges(truth), group_by
+        self._scorers: dict[str, BoundaryScorer] = {}
+
+    def add(self, row: dict[str, Any], answer: BoolArray) -> None:
+        """Count the edges (H, W) of one image."""
+        true, crowds = self._true[row["id"]]
+        for group in dict.fromkeys((str(row.get(self._group_by, "all")), "all")):
+            self._scorers.setdefault(group, BoundaryScorer()).add(true, answer, crowds)
+
+    def compute_figures(self) -> Figures:
+        """Precision, recall and F of edges within each tolerance, by group, all of them last."""
+        figures: Figures = {}
+        for group, scorer in sorted(self._scorers.items(), key=lambda item: item[0] == "all"):
+            for s in scorer.compute_scores():
+                named = {"precision": s.precision, "recall": s.recall, "F": s.f}
+                figures |= {f"{group} edge {name} {s.tolerance:g} px": to_percent(v) for name, v in named.items()}
+        return figures
 
 
 class LabelMapAccumulator:
@@ -96,6 +147,14 @@ def compute_figures(truth: CocoFile, found: CocoFile, group_by: str) -> Figures:
     return figures
 
 
+def list_instance_figures(scores: InstanceScores) -> Figures:
+    """The columns of the papers' tables, in percent."""
+    values = {"AP": scores.ap, "AP50": scores.ap50, "AP75": scores.ap75}
+    values |= {"AP small": scores.ap_small, "AP medium": scores.ap_medium, "AP large": scores.ap_large}
+    values |= {"AR10": scores.ar10, "AR100": scores.ar100}
+    return {name: to_percent(value) for name, value in values.items()}
+
+
 def _of_answer(scores: AnswerScores) -> Figures:
     """What a person gets; all in percent but the count error, which is in instances."""
     shares = {"precision": scores.precision, "recall": scores.recall, "F1": scores.f1, "duplicates": scores.duplicates}
@@ -114,5 +173,4 @@ def _named(view: str, scores: Score) -> Figures:
     )
     if isinstance(scores, Separation):
         return {f"{prefix}separated": to_percent(scores.rate)}
-    values = {"AP": scores.ap, "AP50": scores.ap50, "AP75": scores.ap75, "AR10": scores.ar10, "AR100": scores.ar100}
-    return {f"{prefix}{name}": to_percent(value) for name, value in values.items()}
+    return {f"{prefix}{name}": value for name, value in list_instance_figures(scores).items()}

@@ -6,8 +6,10 @@ look at an image before the next one is opened, so that they share what does not
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -15,8 +17,17 @@ from annofree.datasets.benchmarks.class_agnostic import merge_categories
 from annofree.datasets.benchmarks.coco_object import open_coco_instances
 from annofree.datasets.benchmarks.unseen import keep_categories as only_of
 from annofree.errors import InputError, build_unknown_error
-from annofree.evaluation.accumulators import Accumulator, Figures, InstanceAccumulator, LabelMapAccumulator, compute_figures
+from annofree.evaluation.accumulators import (
+    Accumulator,
+    BoundaryAccumulator,
+    Figures,
+    InstanceAccumulator,
+    LabelMapAccumulator,
+    compute_figures,
+)
 from annofree.evaluation.predict_instances import read_truth_images
+from annofree.experiments.asking import ASKED, add_seconds
+from annofree.experiments.clusters import Cluster, name_by_clusters
 from annofree.experiments.recipe_file import explain_recipe_errors, read_fields, read_tables
 from annofree.experiments.shared_models import memoize_per_image
 from annofree.features.controls import Control
@@ -24,14 +35,15 @@ from annofree.formats.coco import CocoFile
 from annofree.io.settings_file import check_fields
 from annofree.methods.build import OPENERS, MethodSpec
 from annofree.methods.components import Models
-from annofree.methods.registry import OBJECTNESS_ROLES, find_method
+from annofree.methods.registry import OBJECTNESS_ROLES, find_method, is_class_agnostic
+from annofree.methods.steps.take import Steps, take_steps
 from annofree.protocols import ClassAgnosticSegmenter
 from annofree.structures import Vocabulary
 
 __all__ = ["Figures", "Recipe", "Run", "compute_figures", "measure_runs"]
 
 _MADE = "made/"
-_PARTS = ("clip", "zutis", "detector")
+_PARTS = ("clip", "boundaries", "zutis", "detector")
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,7 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)
     # what takes the place of CLIP's boundary features
     control: str | None = None
-    # instance or semantic
+    # instance, semantic, or boundary: where the edges of what is clustered lie, of the masks where nothing is
     task: str = "instance"
     # source of the foreground map, where a method takes one
     objectness: str = "found"
@@ -61,6 +73,26 @@ class Run:
     names: tuple[str, ...] = ()
     # which instances are scored: all, the preset's answer, or changes of that policy
     policy: str | Mapping[str, Any] = "all"
+    # what comes after the method (``methods/steps/take.py``), such as ``{ name = { look = "box" } }`` for a class-agnostic one
+    then: Mapping[str, Any] = field(default_factory=dict)
+    # whose features name what a method without names finds: of a ``dino`` or of ``clip``, in clusters that the truth names, so
+    # that class-aware figures say nothing of naming
+    cluster: Cluster = ""
+    # whether its processor seconds an image are a figure; such a run shares nothing with others
+    timed: bool = False
+    # the name of a timed run: how many times as fast as that this one is, is a figure
+    beside: str = ""
+
+    @property
+    def steps(self) -> Steps:
+        """What comes after the method; raises InputError for a step that is not there."""
+        check_fields(Steps, self.then, f"the steps of the run {self.name!r}")
+        return Steps(**self.then)
+
+    @property
+    def agnostic(self) -> bool:
+        """Whether all that it finds stays without names."""
+        return (is_class_agnostic(self.method) or self.steps.unnamed) and self.steps.name is None
 
 
 @dataclass(frozen=True)
@@ -147,22 +179,30 @@ def measure_runs(
     answers = {run.name: _answers(recipe, run, truths[run.name], [row["id"] for row in whole.images]) for run in runs}
     images = {row["id"]: row for row in truth.images}
     pictures = read_truth_images(truth, recipe.images)
+    seconds = dict.fromkeys(answers, 0.0)
     for done, (image_id, image) in enumerate(pictures):
         on_progress(done, len(pictures))
         encodings: dict[Any, Any] = {}
         for run in runs:
-            method = methods[run.name]
+            method, started = methods[run.name], time.process_time()
             parts = tuple(sorted(run.parts.items()))
-            key = (run.control, run.objectness, parts, getattr(method, "encoding_key", run.name))
+            key = (run.control, run.objectness, parts, getattr(method, "encoding_key", run.name), run.timed and run.name)
             if key not in encodings:
                 encodings[key] = method.encode([image])[0]
-            ask = method.semantic if run.task == "semantic" else method.instances
-            answers[run.name].add(images[image_id], ask(encodings[key], vocabularies[run.name]))
+            answer = ASKED[run.task](method, encodings[key], vocabularies[run.name], image)
+            seconds[run.name] += time.process_time() - started
+            answers[run.name].add(images[image_id], answer)
     on_progress(len(pictures), len(pictures))
-    for name, answer in answers.items():
-        if isinstance(answer, InstanceAccumulator):
-            on_found(name, answer.found)
-    return {name: answer.compute_figures() for name, answer in answers.items()}
+    for run in runs:
+        gathered = answers[run.name]
+        if isinstance(gathered, InstanceAccumulator):
+            if run.cluster:
+                models = Models(recipe.models, "cpu", objectness="none")
+                gathered.found = name_by_clusters(truths[run.name], gathered.found, recipe.images, models, run.cluster)
+            on_found(run.name, gathered.found)
+    figures = {name: gathered.compute_figures() for name, gathered in answers.items()}
+    add_seconds(figures, {run.name: seconds[run.name] for run in runs if run.timed}, len(pictures), runs)
+    return figures
 
 
 def _asked(truth: CocoFile, run: Run, method: Any) -> CocoFile:
@@ -176,7 +216,9 @@ def _answers(recipe: Recipe, run: Run, truth: CocoFile, ids: Sequence[int]) -> A
     """Start to gather what a run says of the images of ``truth``; ``ids`` are those of the whole file."""
     if run.task == "semantic":
         return LabelMapAccumulator(ids, open_coco_instances(recipe.truth, recipe.images), recipe.group_by)
-    return InstanceAccumulator(truth, recipe.group_by)
+    if run.task == "boundary":
+        return BoundaryAccumulator(truth, recipe.group_by)
+    return InstanceAccumulator(truth, recipe.group_by, run.agnostic and not run.cluster)
 
 
 def _limited(truth: CocoFile, group_by: str, limit: int | None) -> CocoFile:
@@ -204,7 +246,30 @@ def _methods(recipe: Recipe, runs: Sequence[Run], vocabulary: Vocabulary, made: 
 
     for run in runs:
         _check(run)
-    return {run.name: _spec(recipe, run, made).build(vocabulary, models, share) for run in runs}
+    return {run.name: _build(recipe, run, vocabulary, models, made, None if run.timed else share) for run in runs}
+
+
+def _build(
+    recipe: Recipe, run: Run, vocabulary: Vocabulary, models: Models, made: Path | None, share: Callable[..., Any] | None
+) -> Any:
+    """The method of a run with what comes after it, of shared parts where there is a way to share."""
+    spec, steps = _spec(recipe, run, made), run.steps
+    make: Callable[[], Any] = partial(spec.build, vocabulary, models, share)
+    if share is not None and (steps != Steps() or run.agnostic):
+        # rows that differ in their steps alone see an image once
+        method = share(
+            make, "method", run.method, run.variant, repr(run.settings), repr(run.parts), run.control, run.objectness
+        )
+    else:
+        method = make()
+    if steps == Steps() and not run.agnostic:
+        return method
+    parts = models.with_parts(source=run.objectness) if steps.rank != "own" else models
+    if share is not None:
+        roles = ["sam", *(["clip"] if steps.name is not None else []), *(["objectness"] if steps.rank != "own" else [])]
+        keys = {"sam": ("sam", ""), "clip": ("clip", " "), "objectness": ("objectness", run.objectness)}
+        parts = parts.with_parts(**{role: share(partial(getattr, parts, role), *keys[role]) for role in roles})
+    return take_steps(method, steps, parts, agnostic=run.agnostic)
 
 
 def _spec(recipe: Recipe, run: Run, made: Path | None) -> MethodSpec:
@@ -241,6 +306,7 @@ def _check(run: Run) -> None:
         raise InputError(f"expected names of a run of instances alone, got them in {run.name!r}, whose task is {run.task}")
     if strange := set(run.parts) - set(_PARTS):
         raise build_unknown_error(f"part in the run {run.name!r}", min(strange), _PARTS)
-    tasks = find_method(run.method, run.variant).tasks
+    tasks: tuple[str, ...] = (*find_method(run.method, run.variant).tasks, *(("instance",) if run.steps.regions else ()))
+    tasks += ("boundary",) if "instance" in tasks else ()
     if run.task not in tasks:
         raise InputError(f"expected a task that {run.method} has ({', '.join(tasks)}), got {run.task!r}")

@@ -7,24 +7,29 @@ where they can be compared, and ``quoted``, with a ``note`` that says why, where
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError, MissingError, build_unknown_error
-from annofree.evaluation.accumulators import Figures, to_percent
-from annofree.evaluation.metrics.instance import InstanceScores
+from annofree.evaluation.accumulators import Figures, keep_agnostic, list_instance_figures, to_percent
+from annofree.evaluation.metrics.corloc import compute_corloc
 from annofree.evaluation.metrics.semantic import SemanticScores
 from annofree.evaluation.predict_semantic import score_method
 from annofree.evaluation.protocols.instance import INSTANCE_PROTOCOLS, find_instance_protocol
 from annofree.evaluation.protocols.semantic import PROTOCOLS, find_semantic_protocol
+from annofree.experiments.asking import add_seconds
+from annofree.experiments.clusters import Cluster, name_by_clusters
 from annofree.experiments.recipe_file import explain_recipe_errors, read_fields, read_tables
 from annofree.formats.coco import CocoFile
 from annofree.hub.cards import hash_file
 from annofree.io.settings_file import check_fields, check_type
 from annofree.methods.build import OPENERS, MethodSpec, change_settings
-from annofree.methods.registry import find_method
+from annofree.methods.components import Models
+from annofree.methods.registry import find_method, is_class_agnostic
+from annofree.methods.steps.take import Steps, take_steps
 
 __all__ = ["DATA_VARIABLE", "Place", "PublishedRecipe", "PublishedRun"]
 
@@ -67,8 +72,15 @@ class PublishedRun:
     models: str = ""
     # the place of a trained network that takes the place of theirs
     weights: str = ""
-    # source of the foreground map, where a method takes one
+    # source of the foreground map, where a method, or the rank of its instances, takes one
     objectness: str = "none"
+    # what comes after the method (``methods/steps/take.py``), such as ``{ name = { look = "box" } }`` for a class-agnostic one
+    then: Mapping[str, Any] = field(default_factory=dict)
+    # whose features name what a method without names finds: of a ``dino`` or of ``clip``, in clusters that the truth names, so
+    # that class-aware figures say nothing of naming
+    cluster: Cluster = ""
+    # the name of another run: how many times as fast as that this one is, by the clock, is a figure
+    beside: str = ""
     # of the data set, where it has several
     split: str | None = None
     # the paper's figures in percent by name, such as ``all AP50`` or ``all mIoU``, where they can be compared
@@ -77,6 +89,17 @@ class PublishedRun:
     quoted: Mapping[str, float] = field(default_factory=dict)
     # why they cannot
     note: str = ""
+
+    @property
+    def steps(self) -> Steps:
+        """What comes after the method; raises InputError for a step that is not there."""
+        check_fields(Steps, self.then, f"the steps of the run {self.name!r}")
+        return Steps(**self.then)
+
+    @property
+    def agnostic(self) -> bool:
+        """Whether all that it finds stays without names."""
+        return (is_class_agnostic(self.method) or self.steps.unnamed) and self.steps.name is None
 
 
 @dataclass(frozen=True)
@@ -182,16 +205,20 @@ class PublishedRecipe:
         """
         places, runs = self.locate_data(root, only), self.select_runs(only)
         for run in runs:
+            _ = run.steps
             change_settings(find_method(run.method, run.variant).variants.get(run.variant, run), run.settings)
         figures: dict[str, Figures] = {}
+        seconds: dict[str, float] = {}
         for run in runs:
             on_run(run.name)
             method = self._method(run, places, device)
             if run.protocol in INSTANCE_PROTOCOLS:
-                figures[run.name], found = _instances(run, method, places, limit, on_progress)
+                models = Models(run.models or self.models, device, objectness="none")
+                figures[run.name], found, seconds[run.name] = _instances(run, method, models, places, limit, on_progress)
                 on_found(run.name, found)
             else:
                 figures[run.name] = _labels(run, method, places, limit, on_progress)
+        add_seconds(figures, seconds, 1, runs)
         return figures
 
     def _method(self, run: PublishedRun, places: Mapping[str, Path], device: str) -> Any:
@@ -201,7 +228,8 @@ class PublishedRecipe:
         if run.weights:
             role = next(role for role in spec.entry.list_roles(run.objectness) if role in OPENERS)
             spec = replace(spec, parts={role: places[run.weights]})
-        return spec.build()
+        models = Models(run.models or self.models, device, objectness=run.objectness)
+        return take_steps(spec.build(models=models), run.steps, models, agnostic=run.agnostic)
 
 
 def _run(table: Mapping[str, Any]) -> PublishedRun:
@@ -225,22 +253,29 @@ def _listed(places: Any) -> str:
 
 
 def _instances(
-    run: PublishedRun, method: Any, places: Mapping[str, Path], limit: int | None, on_progress: Progress
-) -> tuple[Figures, CocoFile]:
+    run: PublishedRun, method: Any, models: Models, places: Mapping[str, Path], limit: int | None, on_progress: Progress
+) -> tuple[Figures, CocoFile, float]:
+    """The figures of a run, what it found, and seconds an image by the clock, reading of images among them."""
     rules = find_instance_protocol(run.protocol)
     truth = rules.read_truth(places, run.split, limit)
+    started = time.perf_counter()
     found = rules.predict(method, truth, places, on_progress)
+    seconds, folder = (time.perf_counter() - started) / max(1, len(truth.images)), places[rules.images[0]] / rules.images[1]
+    if run.cluster:
+        found = name_by_clusters(rules.select_counted(truth), found, folder, models, run.cluster)
     figures: Figures = {}
     for view, scores in rules.compute_scores(truth, found).items():
-        figures |= {f"all {'' if view == 'class-aware' else f'{view} '}{name}": v for name, v in _of_instances(scores).items()}
+        figures |= {
+            f"all {'' if view == 'class-aware' else f'{view} '}{name}": v for name, v in list_instance_figures(scores).items()
+        }
     for group, scores in rules.group_scores(truth, found).items():
-        figures |= {f"{group} {name}": v for name, v in _of_instances(scores).items()}
-    return figures, found
-
-
-def _of_instances(scores: InstanceScores) -> Figures:
-    values = {"AP": scores.ap, "AP50": scores.ap50, "AP75": scores.ap75, "AR100": scores.ar100}
-    return {name: to_percent(value) for name, value in values.items()}
+        figures |= {f"{group} {name}": v for name, v in list_instance_figures(scores).items()}
+    if run.agnostic and not run.cluster:
+        figures = keep_agnostic(figures)
+    if run.agnostic:
+        corloc = compute_corloc(rules.select_counted(truth), found).value
+        figures["all class-agnostic CorLoc"] = to_percent(corloc)
+    return figures, found, seconds
 
 
 def _labels(run: PublishedRun, method: Any, places: Mapping[str, Path], limit: int | None, on_progress: Progress) -> Figures:

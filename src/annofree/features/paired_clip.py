@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from annofree.errors import InputError
-from annofree.protocols import DensePath, RawClip, ReleasedReader, VisionLanguage
+from annofree.protocols import DensePath, Described, RawClip, ReleasedReader, VisionLanguage
 from annofree.structures import FeatureMap, Image, Vocabulary
 
-__all__ = ["PairedClip"]
+__all__ = ["Boundaries", "PairedClip"]
+
+
+class Boundaries(Described, Protocol):
+    """What gives boundaries: another CLIP, or a layer of any network."""
+
+    def encode_boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """Features that change from object to object, (C, h, w) per image."""
+        ...
 
 
 class PairedClip:
     """A CLIP with the boundary features of another: Zip uses RN50x64 for boundaries and ViT-B/16 for the rest."""
 
-    def __init__(self, clues: VisionLanguage, edges: VisionLanguage) -> None:
+    def __init__(self, clues: VisionLanguage, edges: Boundaries) -> None:
         self.clues, self.edges = clues, edges
 
     @property

@@ -6,23 +6,22 @@ MethodSpec -> models, each part loaded when it is needed -> the method -> under 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from annofree.clues.background import Background
-from annofree.errors import InputError, build_unknown_error
+from annofree.errors import InputError
 from annofree.features.controls import Control, apply_control
 from annofree.features.zutis_weights import load_zutis
 from annofree.hub.presets import DEFAULT
-from annofree.io.settings_file import check_type
 from annofree.methods.components import Models
 from annofree.methods.detector import open_detector
 from annofree.methods.policies import apply_policy
 from annofree.methods.registry import Entry, Task, find_method, resolve_method_name
 from annofree.methods.tuning import find_tuning
+from annofree.methods.variants import change_settings
 from annofree.protocols import Segmenter, SemanticSegmenter, UniversalSegmenter
 from annofree.structures import BACKGROUND, Vocabulary
 
@@ -88,7 +87,7 @@ class MethodSpec:
         if share is not None:
             own = own.with_parts(**self._shared(own, share, vocabulary))
         elif self.control:
-            own = own.with_parts(clip=apply_control(own.clip, self.control))
+            own = own.with_parts(clip=self._control(own))
         built = build_method(self.method, own, self.variant, settings)
         return apply_policy(built, self.method, own, self.policy, self.negatives if self.policy != "all" else ())
 
@@ -101,9 +100,9 @@ class MethodSpec:
 
     def _shared(self, models: Models, share: Share, vocabulary: Vocabulary | None) -> dict[str, Any]:
         """The parts that the method looks at images with, each from where methods share them."""
-        entry, clip, control = self.entry, str(self.parts.get("clip", "")), self.control
-        make_clip = partial(apply_control, models.clip, control) if control else lambda: models.clip
-        having = {"clip": share(make_clip, "clip", clip, control or "")}
+        entry, clip = self.entry, " ".join(str(self.parts.get(role, "")) for role in ("clip", "boundaries"))
+        shared = share(lambda: models.clip, "clip", clip)
+        having = {"clip": share(lambda: self._control(models, shared), "clip", clip, self.control) if self.control else shared}
         taken = (role for role in entry.takes if getattr(models.preset, role) is not None or role in vars(models))
         for role in (*entry.needs, *taken):
             if role in (*OPENERS, "sam"):
@@ -111,6 +110,11 @@ class MethodSpec:
         if entry.objectness and self.objectness != "none":
             having["objectness"] = share(lambda: models.objectness, "objectness", self.objectness)
         return having
+
+    def _control(self, models: Models, clues: Any = None) -> Any:
+        """The CLIP with what takes the place of its boundary features."""
+        assert self.control is not None  # noqa: S101 -- both callers ask
+        return apply_control(models.clip, self.control, dino=models.dino if self.control == "dino" else None, clues=clues)
 
     def _objects(self, vocabulary: Vocabulary | None) -> Vocabulary:
         """The classes that may be instances, all of them where none may."""
@@ -147,33 +151,7 @@ def build_method(method: str, models: Models, variant: str = "default", changes:
     return entry.build(models, change_settings(change_settings(entry.variants[variant], chosen), changes or {}))
 
 
-def change_settings(settings: Any, changes: Mapping[str, Any]) -> Any:
-    """Replace fields of a settings dataclass, and of settings within it, by name.
-
-    Raises InputError for a name that is no setting, for a value of another type than the setting has, and for one that is none
-    of the words which the setting may be.
-    """
-    known, hints = {f.name for f in fields(settings)}, get_type_hints(type(settings))
-    for name, value in changes.items():
-        if name not in known:
-            raise build_unknown_error("setting", name, known)
-        words = _words(hints[name])
-        if words and isinstance(value, str) and value not in words:
-            raise build_unknown_error(f"value of {name}", value, words)
-        check_type(name, value, hints[name], "the settings")
-    nested = {k: change_settings(getattr(settings, k), v) for k, v in changes.items() if isinstance(v, Mapping)}
-    return replace(settings, **{**changes, **nested})
-
-
-def _words(hint: Any) -> tuple[str, ...]:
-    """The words that a setting may be, none where it may be any text."""
-    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    if str in options:
-        return ()
-    return tuple(word for option in options if get_origin(option) is Literal for word in get_args(option))
-
-
-InstanceMethod = Literal["zip", "sam_clip", "detector", "maskcut", "discovery", "maskdistill", "sam_everything"]
+InstanceMethod = Literal["zip", "sam_clip", "detector", "maskcut", "discovery", "maskdistill", "fragments", "sam_everything"]
 SemanticMethod = Literal["clip_diy"]
 UniversalMethod = Literal["consensus", "maskclip", "clip_surgery", "patch_cosine", "zutis"]
 """The methods of this package by what they answer; what a folder or another package has is known when it is loaded."""

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.hub.presets import DEFAULT, Role
-from annofree.methods.tuning import read_calibration, read_policy
+from annofree.methods.tuning import find_tuning, read_calibration, read_policy
+from annofree.methods.variants import change_settings
 
 if TYPE_CHECKING:
     from annofree.hub.cards import Card
@@ -131,9 +132,13 @@ def _consensus(models: Models, settings: Any) -> Any:
 
 
 def _sam_clip(models: Models, settings: Any) -> Any:
+    """Candidates of SAM's everything mode are found by what was chosen for the models, where anything was."""
+    from annofree.methods.class_agnostic.sam_everything import VARIANTS
     from annofree.methods.sam_clip import SamClip
 
-    return SamClip(models.clip, models.sam, settings)
+    tuned = find_tuning(models.preset.name, "sam_everything").settings if settings.candidates == "default" else {}
+    everything = change_settings(VARIANTS["default"], tuned) if tuned else None
+    return SamClip(models.clip, models.sam, settings, everything)
 
 
 def _clip_diy(models: Models, settings: Any) -> Any:
@@ -190,6 +195,12 @@ def _maskdistill(models: Models, settings: Any) -> Any:
     return MaskDistill(models.dino, settings)
 
 
+def _fragments(models: Models, settings: Any) -> Any:
+    from annofree.methods.class_agnostic.fragments import ZipFragments
+
+    return ZipFragments(models.clip, models.sam, settings)
+
+
 def _named_masks(place: Path, models: Models, settings: Any) -> Any:
     """Names for the masks of a place, which compete by the scale of the preset unless the settings have another."""
     from annofree.detections.verification import Naming
@@ -219,7 +230,9 @@ _NAMED = _variants("class_agnostic.named_masks", "default", "box", "box+point")
 METHODS: dict[str, Entry] = {
     "zip": Entry(_zip, _variants("zip", "default", "paper", "official")),
     "consensus": Entry(_consensus, _variants("consensus", "default"), tasks=_BOTH, takes=("detector",)),
-    "sam_clip": Entry(_sam_clip, _variants("sam_clip", "default", "paper", "crops"), ("clip", "sam")),
+    "sam_clip": Entry(
+        _sam_clip, _variants("sam_clip", "default", "paper", "crops", "masked", "everything", "official"), ("clip", "sam")
+    ),
     "clip_diy": Entry(
         _clip_diy, _variants("clip_diy", "default", "paper", "official"), ("clip",), ("semantic",), objectness=True
     ),
@@ -241,6 +254,7 @@ METHODS: dict[str, Entry] = {
         class_agnostic=True,
     ),
     "maskdistill": Entry(_maskdistill, _variants("class_agnostic.maskdistill", "default"), ("dino",), class_agnostic=True),
+    "fragments": Entry(_fragments, _variants("class_agnostic.fragments", "default"), class_agnostic=True),
     "sam_everything": Entry(
         _sam_everything,
         _variants("class_agnostic.sam_everything", "default", "official", "paper", "paper-nms", "fast"),

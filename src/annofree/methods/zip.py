@@ -81,9 +81,9 @@ class ZipSettings:
     # a class less likely than this to be in the image is passed over. The paper computes the image-level similarity and does
     # not say for what; without a gate each absent class yields instances
     presence: float = 0.5
-    # the mean stretched clue of an instance (paper), that times the class's presence (``joint``), or the ``geometric`` mean of
-    # that and SAM's own quality, as the paper scores SAM + CLIP
-    score: Literal["activation", "joint", "geometric"] = "activation"
+    # the mean stretched clue of an instance (paper), that times the class's presence (``joint``), the ``geometric`` mean of
+    # that and SAM's own quality, as the paper scores SAM + CLIP, or that ``quality`` alone
+    score: Literal["activation", "joint", "geometric", "quality"] = "activation"
     # mask IoU above which the weaker of two instances of one class goes (ours: several fragments of a thing may each make SAM
     # draw the whole; 1 keeps all, as the paper)
     within: float = 1.0
@@ -232,8 +232,8 @@ class Zip:
         coarse = self.find_coarse(encoding, vocabulary)
         masks, quality = self._masks(encoding, coarse)
         ids, scores = coarse.class_ids.cpu().numpy(), coarse.scores.cpu().numpy()
-        if self.settings.score == "geometric":
-            scores = np.sqrt(scores * quality)
+        if self.settings.score in ("geometric", "quality"):
+            scores = np.sqrt(scores * quality) if self.settings.score == "geometric" else quality
         scores = np.clip(scores, 0, 1)  # a mean of what is 1 everywhere may round to more
         found = Detections.from_masks(masks, ids, scores, vocabulary.names)
         return suppress(found, within=self.settings.within, across=self.settings.across, inside=self.settings.inside)

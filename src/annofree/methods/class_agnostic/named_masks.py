@@ -1,6 +1,6 @@
-"""Masks that are there already, named by CLIP: the class-aware rows of CutLER and of others that find things without names.
+"""Masks without names, named by CLIP: the class-aware rows of CutLER and of others that find things without names.
 
-    stored masks (-> SAM draws each anew) -> what CLIP sees of each -> names and distractors compete -> named instances
+    masks, stored or found by a method (-> SAM draws each anew) -> what CLIP sees of each -> names and distractors compete
 
 N masks, K names, D embedding, H W pixels.
 """
@@ -10,27 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from annofree.clues.background import with_negatives
-from annofree.clues.regions import encode_cut_outs
-from annofree.detections.prompting import Prompting, draw_masks
+from annofree.clues.regions import Look, encode_looks
+from annofree.detections.prompting import REDRAWING, Redraw, draw_masks
 from annofree.detections.verification import Naming, pick_best_rows
 from annofree.errors import InputError
-from annofree.methods.class_agnostic.stored_masks import ImageMasks, StoredMasks
+from annofree.methods.class_agnostic.stored_masks import ImageMasks
 from annofree.methods.variants import choose_settings
-from annofree.ops.rle import compute_rle_areas, compute_rle_boxes, decode_rles, encode_rles, pack_counts, unpack_counts
+from annofree.ops.rle import compute_rle_areas, compute_rle_boxes, encode_rles, pack_counts, unpack_counts
 from annofree.protocols import Embedding, Masker, VisionLanguage
 from annofree.structures import RLE, Classes, Detections, Image, Vocabulary
 
-__all__ = ["VARIANTS", "NamedMasks", "NamedMasksEncoding", "NamedMasksSettings"]
+__all__ = ["VARIANTS", "MaskSource", "NamedMasks", "NamedMasksEncoding", "NamedMasksSettings"]
 
 _AT_ONCE = 64
-_STEPS: Mapping[str, Prompting] = {"box": "one-step", "box+point": "two-step"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,9 @@ class NamedMasksSettings:
     """What may be chosen."""
 
     # what CLIP looks at: the crop of each mask's box, the same with all outside of the mask blanked, or the box in one pass
-    look: Literal["box", "masked", "pooled"] = "box"
+    look: Look = "box"
     # how SAM draws each mask anew: not, by its box, or then again by the box of what it drew and the center of that
-    refine: Literal["none", "box", "box+point"] = "none"
+    refine: Redraw = "none"
     # the geometric mean of a mask's own score and its name's probability (Zip, section 1), or its own score alone
     score: Literal["geometric", "own"] = "geometric"
     # how names compete; None: by the scale of the models' output policy, CLIP's own 100 for released ones
@@ -59,6 +58,39 @@ VARIANTS: Mapping[str, NamedMasksSettings] = MappingProxyType(
 """A variant a way of SAM to draw them anew."""
 
 
+class MaskSource(Protocol):
+    """Where masks without names are from: a file, or a method that is asked for them."""
+
+    @property
+    def path(self) -> object:
+        """Where they are, for messages."""
+        ...
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Two sources of equal keys have the same masks."""
+        ...
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the masks were made."""
+        ...
+
+    @property
+    def models(self) -> list[Mapping[str, Any]]:
+        """The models that made them."""
+        ...
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know of them."""
+        ...
+
+    def list_masks(self, images: Sequence[Image]) -> list[ImageMasks]:
+        """The masks of each image, in order."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class NamedMasksEncoding:
     """All of an image of ``size`` (H, W) that needs no name.
@@ -73,15 +105,15 @@ class NamedMasksEncoding:
 
 
 class NamedMasks:
-    """Names for stored ``masks`` by a ``clip``; ``sam`` draws them anew where the settings say so.
+    """Names for ``masks`` of any source by a ``clip``; ``sam`` draws them anew where the settings say so.
 
-    Images are found by their id.  Raises InputError for an unknown variant, and without the SAM that the settings need.
+    Raises InputError for an unknown variant, and without the SAM that the settings need.
     """
 
     def __init__(
         self,
         clip: VisionLanguage,
-        masks: StoredMasks,
+        masks: MaskSource,
         settings: NamedMasksSettings | str = "default",
         sam: Masker | None = None,
     ) -> None:
@@ -104,8 +136,7 @@ class NamedMasks:
     @property
     def encoding_key(self) -> tuple[Any, ...]:
         """Two of these on the same models can share an encoding when their keys are equal."""
-        hashes = tuple(self.masks.provenance["sha256"].values())
-        return "named_masks", self.settings.look, self.settings.refine, hashes
+        return "named_masks", self.settings.look, self.settings.refine, self.masks.key
 
     def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
@@ -117,12 +148,11 @@ class NamedMasks:
 
         Raises InputError for an image whose masks are not there, are of another size, or are boxes that nothing refines.
         """
-        stored = [self._read(image) for image in images]
+        stored = [self._check(*each) for each in zip(images, self.masks.list_masks(images), strict=True)]
         embedded = self.sam.embed(images) if self.sam is not None and images else [None] * len(images)
         return [self._encode(*each) for each in zip(images, stored, embedded, strict=True)]
 
-    def _read(self, image: Image) -> ImageMasks:
-        found = self.masks.read(image.id)
+    def _check(self, image: Image, found: ImageMasks) -> ImageMasks:
         if found.size != image.size:
             its, got = (f"{width}x{height}" for height, width in (image.size, found.size))
             raise InputError(f"expected masks of {image.id} at its size, {its}, got {got} in {self.masks.path}")
@@ -135,23 +165,16 @@ class NamedMasks:
         rles, scores = [stored.rles[k] for k in filled], np.array(stored.scores, np.float32)[filled]
         if embedding is not None:
             rles = [drawn for some in _group(rles) for drawn in self._refine(some, image.size, embedding)]
-        return NamedMasksEncoding(image.size, pack_counts(rles), torch.from_numpy(scores), self._look(image, rles))
+        seen = encode_looks(self.clip, image, rles, self.settings.look)
+        return NamedMasksEncoding(image.size, pack_counts(rles), torch.from_numpy(scores), seen)
 
     def _refine(self, rles: Sequence[RLE], size: tuple[int, int], embedding: Embedding) -> list[RLE]:
         """Each mask as SAM draws it; one of which SAM draws nothing stays as it was."""
         assert self.sam is not None  # noqa: S101 -- who has embeddings has a SAM
-        how = _STEPS[self.settings.refine]
+        how = REDRAWING[self.settings.refine]
         drawn, _ = draw_masks(self.sam, embedding, compute_rle_boxes(rles), how, "box+point")
         again = encode_rles(drawn)
         return [new if area else old for new, old, area in zip(again, rles, compute_rle_areas(again), strict=True)]
-
-    def _look(self, image: Image, rles: Sequence[RLE]) -> Tensor:
-        """What CLIP sees of each mask, (N, D); of masks, some are decoded at a time."""
-        if not rles:
-            return torch.zeros(0, self.clip.dimension)
-        if self.settings.look == "masked":
-            return torch.cat([encode_cut_outs(self.clip, image, decode_rles(some, image.size)) for some in _group(rles)])
-        return self.clip.encode_crops(image, compute_rle_boxes(rles), pooled=self.settings.look == "pooled").cpu()
 
     def instances(self, image: Image | NamedMasksEncoding, classes: Classes) -> Detections:
         """Each mask under its likeliest name, those that a negative wins left out; the highest score first."""

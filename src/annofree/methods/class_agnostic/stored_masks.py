@@ -9,7 +9,7 @@ import json
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -21,6 +21,7 @@ from annofree.formats.registry import read_run
 from annofree.hub.cards import hash_file
 from annofree.io.read_json import read_own_json
 from annofree.ops.rle import RLE, fill_polygons, pack_counts, unpack_counts
+from annofree.structures import Image
 
 __all__ = ["ImageMasks", "StoredMasks", "is_stored_masks"]
 
@@ -87,6 +88,11 @@ class StoredMasks:
         about = held.get("provenance")
         return about if isinstance(about, dict) else {}
 
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The hash of the file."""
+        return tuple(self.provenance["sha256"].values())
+
     def list_images(self) -> list[str]:
         """The names of all images, in the order of the file."""
         return list(self._laid_out[1])
@@ -95,6 +101,10 @@ class StoredMasks:
     def remarks(self) -> list[str]:
         """What was left out or changed, and how often."""
         return [f"{count} of the stored masks {what}" for what, count in self._laid_out[2].items()]
+
+    def list_masks(self, images: Sequence[Image]) -> list[ImageMasks]:
+        """What is stored of some images, which are found by their id; raises InputError for one that is not listed."""
+        return [self.read(image.id) for image in images]
 
     def read(self, name: str) -> ImageMasks:
         """What is stored of an image; raises InputError for one that is not listed."""

@@ -123,7 +123,9 @@ class _Views:
         return self.paster.paste_pairs(count, _VIEW)
 
 
-def _losses_of(reader: Any, numbers: list[int], *, views: Callable[[list[int]], ViewPairs], light: PhotometricChange, device: str) -> dict[str, Tensor]:
+def _losses_of(
+    reader: Any, numbers: list[int], *, views: Callable[[list[int]], ViewPairs], light: PhotometricChange, device: str
+) -> dict[str, Tensor]:
     """The three losses of a batch of pairs, weighted."""
     pairs = views(numbers)
     cells = pairs.pixels.shape[-1] // 8

@@ -1,0 +1,51 @@
+"""Instances of any method that names every pixel: the connected regions of its label map.
+
+A label map says no more than a name a pixel, so all regions have the score 1, in the order of their first pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from annofree.detections.painting import convert_regions, number_components
+from annofree.protocols import Encoding, SemanticSegmenter
+from annofree.structures import Classes, Detections, Image, Vocabulary
+
+__all__ = ["LabelRegions"]
+
+
+class LabelRegions:
+    """The regions of at least ``min_area`` px of a ``method``'s label maps, pixels at corners being neighbors."""
+
+    def __init__(self, method: SemanticSegmenter, min_area: int = 0) -> None:
+        self.method, self.min_area = method, min_area
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """That of the method, and that its regions are taken."""
+        return self.method.provenance | {"regions": {"min_area": self.min_area}}
+
+    @property
+    def encoding_key(self) -> tuple[Any, ...]:
+        """That of the method."""
+        return tuple(getattr(self.method, "encoding_key", (id(self.method),)))
+
+    def remarks(self, classes: Classes) -> list[str]:
+        """Those of the method."""
+        return self.method.remarks(classes)
+
+    def encode(self, images: Sequence[Image]) -> list[Encoding]:
+        """What the method remembers of each image."""
+        return self.method.encode(images)
+
+    def instances(self, image: Image | Encoding, classes: Classes) -> Detections:
+        """The regions of each name, no more than 100 of them."""
+        vocabulary = Vocabulary.of(classes)
+        labels = self.method.semantic(image, vocabulary)
+        regions, owner = number_components(labels)
+        # the map may name its background before the names, or after them
+        places = [vocabulary.names.index(labels.names[k]) for k in owner]
+        return convert_regions(regions, places, np.ones(len(owner), np.float32), vocabulary.names, min_area=self.min_area)

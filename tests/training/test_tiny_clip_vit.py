@@ -139,7 +139,7 @@ class TestLessons:
     def test_large_sizes_are_seen_in_large_pictures(self) -> None:
         pools: list[Pool[Any]] = [Pool(partial(repeat_side, side), 3, fresh=1) for side in (128, 256)]
         draw = tiny_clip_vit._Draw(pools[0], pools[1], batch=1, seed=0)
-        drawn = [draw(number) for number in range(200)]
+        drawn: list[Any] = [draw(number) for number in range(200)]
         assert {size for _, size in drawn} == set(tiny_clip_vit._SIZES)
         assert all(side == (256 if size > 160 else 128) for side, size in drawn)
         assert drawn[3][1] == int(make_rng("step", 0, 3).choice(tiny_clip_vit._SIZES, p=tiny_clip_vit._SIZE_ODDS))

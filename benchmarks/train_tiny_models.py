@@ -72,7 +72,7 @@ def make_archive(out: Path, device: str, workers: int) -> None:
     from annofree.training.selfmask.spectral_voting import load_source
 
     making = ZutisMaking(PICTURES, K, {"zutis": {}}, side=SIDE, seed=SEED)
-    archive = making._archive(out, show, device)
+    archive = making.build_archive(out, show, device)
     model = load_source("found", "tiny", "cpu").provenance
     with MaskWriter(out / "archive", {"by": "found", "refine": "pamr", "model": model}) as writer:
         left = [name for name in archive.ids if name not in writer.done]

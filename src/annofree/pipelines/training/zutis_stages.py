@@ -71,7 +71,7 @@ class ZutisMaking:
         """Make all of it in a folder, or go on where it stopped, and return the figures of the stages."""
         counts = {split: round(share * self.pictures) for split, share in _MIX.items()}
         truth = draw_scenes(out / "world", counts, self.side, self.seed, "pictures to retrieve from", show)
-        archive = self._archive(out, show, device)
+        archive = self.build_archive(out, show, device)
         self._masks(archive, out / "archive", show, device)
         figures = measure_archive(archive, truth) | measure_masks(archive, out / "archive", truth)
         say("; ".join(f"{name} {value}" for name, value in figures.items()))
@@ -81,7 +81,7 @@ class ZutisMaking:
                 fit_zutis(ZutisRecipe(**fields), device=device, on_progress=shown, say=say)
         return figures
 
-    def _archive(self, out: Path, show: Show, device: str) -> Archive:
+    def build_archive(self, out: Path, show: Show, device: str) -> Archive:
         """Index the images and retrieve those of each name, unless that is done."""
         if not (out / "archive" / "archive.json").exists():
             clip = Models(self.models, device, objectness="none").clip

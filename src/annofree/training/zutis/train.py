@@ -9,7 +9,7 @@ Names come from retrieval and masks from a model that was never shown any: no pe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +34,7 @@ from annofree.training.engine.loop import TrainCallbacks, TrainConfig, train
 from annofree.training.engine.lr_schedules import Poly
 from annofree.training.losses.set_losses import compute_semantic_loss, compute_set_loss
 from annofree.training.zutis.export import draw_samples, write_zutis
-from annofree.training.zutis.masks import choose_masks
+from annofree.training.zutis.masks import choose_masks, name_strict_looks
 from annofree.training.zutis.recipe import ZutisRecipe
 
 __all__ = [
@@ -178,19 +178,18 @@ def encode_class_texts(clip: Clip, recipe: ZutisRecipe, names: tuple[str, ...]) 
 
 
 def read_archive(recipe: ZutisRecipe) -> tuple[Archive, dict[str, PseudoMask]]:
-    """Read the archive of a recipe without the names that are held out, and its masks of sufficient quality.
+    """Read the archive of a recipe without the names that are held out, and those of its masks that the recipe takes.
 
     Raises InputError when there is no archive or no mask, for an unknown name to hold out, and for a name without an image
-    that shows something, and says which command to run.
+    that shows something, and says which command to run, or which settings of the recipe left its masks out.
     """
     whole = Archive.read(recipe.archive)
     for name in recipe.exclude:
         if name not in whole.names:
             raise build_unknown_error("name to exclude", name, whole.names)
-    looks = {"min_quality": recipe.min_quality, "min_part": recipe.min_part, "max_border": recipe.max_border}
-    masks = choose_masks(read_masks(recipe.archive), **looks)
-    if not masks:
-        raise InputError(f"expected masks of the pictures in {recipe.archive}, got none; run `annofree mask {recipe.archive}`")
+    every = read_masks(recipe.archive)
+    if not every:
+        raise InputError(f"expected masks of the images in {recipe.archive}, got none; run `annofree mask {recipe.archive}`")
     names = tuple(name for name in whole.names if name not in recipe.exclude)
     if not names:
         raise InputError(f"expected names to learn, but all {len(whole.names)} of {recipe.archive} are excluded")
@@ -198,16 +197,30 @@ def read_archive(recipe: ZutisRecipe) -> tuple[Archive, dict[str, PseudoMask]]:
     archive = Archive(names, members, whole.places, whole.about)
     if empty := [name for name in names if not members[name]]:
         raise InputError(
-            f"expected pictures of each name in {recipe.archive}, got none of {_listed(empty)}; run `annofree retrieve` over "
-            "more pictures, or exclude these names in the recipe"
+            f"expected images of each name in {recipe.archive}, got none of {_listed(empty)}; run `annofree retrieve` over "
+            "more images, or exclude these names in the recipe"
         )
-    shown = {i for i, mask in masks.items() if mask.quality > 0}
-    if bare := [name for name in names if not any(m.id in shown for m in members[name])]:
+    shown = {i: mask for i, mask in every.items() if mask.quality > 0}
+    if bare := _list_bare(archive, shown):
         raise InputError(
             f"expected masks for each name in {recipe.archive}, got none that shows something of {_listed(bare)}; "
             f"run `annofree mask {recipe.archive}` to its end, or with another source of masks, or exclude these names"
         )
+    looks = {"min_quality": recipe.min_quality, "min_part": recipe.min_part, "max_border": recipe.max_border}
+    masks = choose_masks(every, **looks)
+    if bare := _list_bare(archive, shown.keys() & masks.keys()):
+        lost = {m.id: shown[m.id] for name in bare for m in members[name] if m.id in shown}
+        raise InputError(
+            f"expected masks for each name in {recipe.archive}, but {name_strict_looks(lost, looks)} of the recipe leaves out all "
+            f"of {_listed(bare)}; take a milder one, or exclude these names"
+        )
     return archive, masks
+
+
+def _list_bare(archive: Archive, shown: Collection[str]) -> list[str]:
+    """The names of an archive none of whose images is among those with a mask that shows something."""
+    return [name for name in archive.names if not any(member.id in shown for member in archive.members[name])]
+
 
 
 def _listed(names: list[str]) -> str:

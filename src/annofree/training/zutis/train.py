@@ -200,7 +200,12 @@ def read_archive(recipe: ZutisRecipe) -> tuple[Archive, dict[str, PseudoMask]]:
             f"expected images of each name in {recipe.archive}, got none of {_listed(empty)}; run `annofree retrieve` over "
             "more images, or exclude these names in the recipe"
         )
-    shown = {i: mask for i, mask in every.items() if mask.quality > 0}
+    return archive, _choose(recipe, archive, every)
+
+
+def _choose(recipe: ZutisRecipe, archive: Archive, every: Mapping[str, PseudoMask]) -> dict[str, PseudoMask]:
+    """The masks that a recipe takes of ``every`` one of an archive; raises InputError where none of a name shows something."""
+    shown = {id_: mask for id_, mask in every.items() if mask.quality > 0}
     if bare := _list_bare(archive, shown):
         raise InputError(
             f"expected masks for each name in {recipe.archive}, got none that shows something of {_listed(bare)}; "
@@ -209,18 +214,17 @@ def read_archive(recipe: ZutisRecipe) -> tuple[Archive, dict[str, PseudoMask]]:
     looks = {"min_quality": recipe.min_quality, "min_part": recipe.min_part, "max_border": recipe.max_border}
     masks = choose_masks(every, **looks)
     if bare := _list_bare(archive, shown.keys() & masks.keys()):
-        lost = {m.id: shown[m.id] for name in bare for m in members[name] if m.id in shown}
+        lost = {m.id: shown[m.id] for name in bare for m in archive.members[name] if m.id in shown}
         raise InputError(
-            f"expected masks for each name in {recipe.archive}, but {name_strict_looks(lost, looks)} of the recipe leaves out all "
-            f"of {_listed(bare)}; take a milder one, or exclude these names"
+            f"expected masks for each name in {recipe.archive}, but {name_strict_looks(lost, looks)} of the recipe leaves "
+            f"out all of {_listed(bare)}; take a milder one, or exclude these names"
         )
-    return archive, masks
+    return masks
 
 
 def _list_bare(archive: Archive, shown: Collection[str]) -> list[str]:
     """The names of an archive none of whose images is among those with a mask that shows something."""
     return [name for name in archive.names if not any(member.id in shown for member in archive.members[name])]
-
 
 
 def _listed(names: list[str]) -> str:

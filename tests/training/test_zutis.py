@@ -28,6 +28,7 @@ from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
 from annofree.training.augment.copy_paste import VARIANTS, CopyPaste
 from annofree.training.engine.distributed import DistributedContext
+from annofree.training.zutis.lesson import compute_fingerprint, read_archive
 from annofree.training.zutis.recipe import ZutisRecipe
 from annofree.training.zutis.train import (
     Batch,
@@ -35,12 +36,10 @@ from annofree.training.zutis.train import (
     build_network,
     build_optimizer,
     collate,
-    compute_fingerprint,
     draw_scene,
     encode_class_texts,
     find_clip,
     fit_zutis,
-    read_archive,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -291,7 +290,7 @@ def test_settings_that_leave_a_name_without_masks_are_told(
 ) -> None:
     whole = encode_rle(np.ones((40, 36), bool))
     every = {id_: replace(mask, rle=whole) for id_, mask in read_masks(home / "archive").items()}
-    monkeypatch.setattr("annofree.training.zutis.train.read_masks", lambda folder: every)
+    monkeypatch.setattr("annofree.training.zutis.lesson.read_masks", lambda folder: every)
     with pytest.raises(InputError, match=message):
         read_archive(recipe_of(home, tmp_path, **looks))
 
@@ -342,7 +341,7 @@ WRONG: Mapping[str, tuple[str, str]] = {
     "all of it": ("max_border = 2", "expected max_border from 0 to 1, got 2"),
     "best": ("min_quality = 1.1", "expected min_quality from 0 to 1, got 1.1"),
     "under": ("max_border = -0.1", "expected max_border from 0, got -0.1"),
-    "no number": ("min_part = nan", "expected min_part from 0, got nan"),
+    "no number": ("min_part = nan", "expected min_part as a number, got nan"),
     "weight": ("empty_weight = 'some'", "expected empty_weight as a number, got 'some'"),
     "endless": ("minutes = inf", "expected minutes as a finite number, got inf"),
     "backwards": ("minutes = -3", "expected minutes from 0, got -3"),

@@ -5,7 +5,8 @@
 What depends on nothing starts at once and side by side: the CLIP, the SAM, the DINO, and the images that names will be
 retrieved from.  The CLIP ViT follows the CLIP, whose text tower it has; ZUTIS follows both.  Each training takes a share of
 the minutes and lets its learning rate fall with them, as the machine's speed is not known beforehand.  Each stage writes to a
-folder of its own and is passed over where that is complete, so a run that was killed is resumed by the same command.
+folder of its own and is passed over where that is complete, so a run that was killed is resumed by the same command.  The
+CLIPs that it trains take the place of the bundled ones of the checkout, where the stages that follow look for them.
 
 A stage that was trained elsewhere is examined at full length, and its presence of names fitted, by `--finish` on any machine:
 
@@ -193,7 +194,7 @@ def run(out: Path, stages: list[str], minutes: float, workers: int, device: str,
             share = minutes * SHARES.get(stage, 0)
             if stage in ("zutis", "sam"):  # until the end, whatever came before
                 share = minutes - (time.monotonic() - began) / 60 - (0.35 if stage == "zutis" else 1.4)
-            running[stage] = start(out, stage, max(0.05, share), workers, device, small)
+            running[stage] = start(out, stage, keep_minutes(out, stage, max(0.05, share)), workers, device, small)
             tell(f"{time.monotonic() - began:.0f} s: {stage} begins")
         time.sleep(0.5)
         for stage, job in list(running.items()):
@@ -203,11 +204,22 @@ def run(out: Path, stages: list[str], minutes: float, workers: int, device: str,
             tell(f"{time.monotonic() - began:.0f} s: {stage} ended with {job.returncode}")
             if job.returncode:
                 failed.add(stage)
-                waiting = [s for s in waiting if stage not in AFTER.get(s, ())]
             else:
                 done.add(stage)
                 bundle(out, stage)
+        for stage in [s for s in waiting if failed & {*AFTER.get(s, ())}]:
+            waiting.remove(stage)
+            failed.add(stage)  # and so what follows it
+            tell(f"{stage} is left out, as {', '.join(sorted(failed & {*AFTER[stage]}))} failed")
     return len(failed)
+
+
+def keep_minutes(out: Path, stage: str, minutes: float) -> float:
+    """The minutes that a stage began with, in an earlier call perhaps: a course is resumed by the same ones only."""
+    held = out / f"{stage}.minutes"
+    if not held.is_file():
+        held.write_text(str(minutes), encoding="utf-8")
+    return float(held.read_text(encoding="utf-8"))
 
 
 def start(out: Path, stage: str, minutes: float, workers: int, device: str, small: bool) -> subprocess.Popen[bytes]:
@@ -266,6 +278,8 @@ def main() -> None:
         train_stage(asked.stage, asked.out, asked.minutes, asked.workers, asked.device, asked.small)
         if asked.stage == "archive":
             (asked.out / "archive" / "complete").touch()
+    elif strange := {*asked.stages.split(",")} - {*STAGES, "unseen"}:
+        parser.error(f"expected stages among {', '.join(STAGES)} and unseen, got {', '.join(sorted(strange))}")
     else:
         sys.exit(run(asked.out, asked.stages.split(","), asked.minutes, asked.workers, asked.device, asked.small))
 

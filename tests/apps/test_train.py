@@ -76,7 +76,7 @@ def test_zutis_is_trained(cli: Cli, tmp_path: Path) -> None:
     asked = ("train", "zutis", "--config", tmp_path / "recipe.toml", "--out", tmp_path / "out", "--steps", "2")
     said = cli(*asked)
     assert said.code == 0, said.err
-    assert "3 names, 9 pictures; 0 without a mask take no part" in said.err
+    assert "3 names, 9 images; 0 without a mask take no part" in said.err
     assert said.out.startswith(f"{tmp_path}/out/card.json: step 2, loss ")
     assert Card.read(tmp_path / "out").figures["training steps"] == 2
     quietly = cli(*asked, "--quiet")

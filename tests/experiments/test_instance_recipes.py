@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tomllib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import pytest
 from tests.support.recipe_kinds import is_published
 
 from annofree.datasets.names import COCO_IDS, COCO_NAMES
+from annofree.errors import InputError
 from annofree.experiments.measure import Recipe, _check
 from annofree.experiments.papers import PublishedRecipe
 from annofree.formats.coco import CocoFile
@@ -89,3 +93,35 @@ def test_rows_without_names_and_rows_named_afterwards(data: Path) -> None:
     figures = recipe.measure(data, device="cpu", limit=1, only=names, on_progress=quiet)
     assert "all AP" not in figures[names[0]] and "all class-agnostic AR100" in figures[names[0]]
     assert "all AP" in figures[names[1]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beside": "crop by krop"}, "unknown run beside 'one pass' 'crop by krop'; did you mean 'crop by crop'"),
+        ({"cluster": "clop"}, "expected cluster of the run 'one pass' as '' or 'dino' or 'clip', got 'clop'"),
+        ({"protocol": "coco-object"}, "got none of 'one pass'; runs of instances are timed"),
+    ],
+)
+def test_what_a_row_cannot_have_is_refused_as_the_recipe_is_read(change: dict[str, str], message: str) -> None:
+    path = ROOT / "zip" / "table-speed.toml"
+    held = tomllib.loads(path.read_text(encoding="utf-8"))
+    held["run"][1] |= change
+    with pytest.raises(InputError, match=message):
+        PublishedRecipe.of(held, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"then": {"redrw": "box"}}, "unknown field of the steps of the run 'one pass' 'redrw'; did you mean 'redraw'"),
+        ({"then": {"regions": True}}, "expected a method of label maps for the regions of the run 'one pass', got sam_clip"),
+        ({"cluster": "clip"}, "expected cluster of a run of instances without names, got it in 'one pass'"),
+    ],
+)
+def test_steps_that_cannot_follow_are_refused_before_any_model(data: Path, change: dict[str, Any], message: str) -> None:
+    recipe, heard = PublishedRecipe.read(ROOT / "zip" / "table-speed.toml"), list[str]()
+    changed = replace(recipe, runs=(recipe.runs[0], replace(recipe.runs[1], **change)))
+    with pytest.raises(InputError, match=message):
+        changed.measure(data, device="cpu", on_progress=quiet, on_run=heard.append)
+    assert heard == []

@@ -171,6 +171,42 @@ def test_unknown_names_are_refused_before_any_picture(tmp_path: Path, run: str, 
 
 
 @pytest.mark.usefixtures("fakes")
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ("then = { redrw = 'box' }", "unknown field of the steps of the run 's' 'redrw'; did you mean 'redraw'"),
+        ("then = { redraw = 'boxes' }", "expected redraw of the steps of the run 's' as 'none' or 'box' or 'box.point', got"),
+        ("then = { name = 'clip' }", "expected name of the steps of the run 's' as a table, got 'clip'"),
+        ("then = { regions = true }", "expected a method of label maps for the regions of the run 's', got zip"),
+        ("method = 'maskclip'\ntask = 'semantic'\nthen = { redraw = 'box' }", "expected steps after a run of instances alone"),
+        ("cluster = 'dino'", "expected cluster of a run of instances without names, got it in 's'"),
+        ("method = 'maskcut'\ncluster = 'dino'\ntask = 'boundary'", "expected cluster of a run of instances without names"),
+        ("method = 'maskcut'\ncluster = 'dino'\nthen = { name = {} }", "expected cluster of a run of instances without"),
+    ],
+)
+def test_steps_that_cannot_be_are_refused_before_any_picture(tmp_path: Path, run: str, message: str) -> None:
+    recipe, seen = Recipe.read(written(tmp_path, f"{HEAD}{RUNS}[[run]]\nname = 's'\n{run}\n")), []
+    with pytest.raises(InputError, match=message):
+        measure_runs(recipe, limit=1, on_progress=lambda done, total: seen.append(done))
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ("timed = true\nbeside = 'zup'", r"unknown run beside 't' 'zup'; did you mean 'zip'\?"),
+        ("timed = true\nbeside = 'zip'", "expected times of 't' and of 'zip' beside it, got none of 'zip'; put timed = true"),
+        ("beside = 't'", "got none of 't'; put timed = true"),
+        ("timed = 'yes'", "expected timed of the run 't' as true or false, got 'yes'"),
+        ("cluster = 'dinos'", "expected cluster of the run 't' as '' or 'dino' or 'clip', got 'dinos'"),
+    ],
+)
+def test_times_and_clusters_that_cannot_be_are_refused_as_the_recipe_is_read(tmp_path: Path, run: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Recipe.read(written(tmp_path, f"{HEAD}{RUNS}[[run]]\nname = 't'\n{run}\n"))
+
+
+@pytest.mark.usefixtures("fakes")
 def test_missing_pictures_are_named(tmp_path: Path) -> None:
     recipe = Recipe.read(written(tmp_path, HEAD.replace("/images", "/pictures") + RUNS))
     with pytest.raises(InputError, match=r"plain-00\.jpg among them"):

@@ -265,6 +265,7 @@ def test_settings_are_changed_by_name_nested_ones_too() -> None:
         ({"score": "joined"}, r"unknown value of score 'joined'; did you mean 'joint'"),
         ({"seeding": {"init": "linspaced"}}, r"unknown value of init 'linspaced'; did you mean 'linspace'"),
         ({"seeding": {"cluster": 3}}, r"unknown setting 'cluster'; did you mean 'clusters'"),
+        ({"within": float("nan")}, "expected within of the settings as a number, got nan"),
     ],
 )
 def test_unknown_settings_are_refused(changes: dict[str, Any], message: str) -> None:

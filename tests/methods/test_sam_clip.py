@@ -18,6 +18,7 @@ from annofree.detections.proposals import build_point_grid
 from annofree.errors import InputError
 from annofree.methods.class_agnostic.sam_everything import SamEverything
 from annofree.methods.sam_clip import VARIANTS, SamClip, SamClipEncoding, SamClipSettings
+from annofree.methods.variants import change_settings
 from annofree.protocols import Embedding, PromptedMasks, Segmenter
 from annofree.structures import BoolArray, Image, Vocabulary
 from annofree.testing.conformance import CHECKS, check_known_answers
@@ -203,3 +204,22 @@ def test_no_images_give_no_encodings() -> None:
 def test_an_unknown_variant_names_the_nearest() -> None:
     with pytest.raises(InputError, match=r"unknown variant of sam_clip 'crop'; did you mean 'crops'\?"):
         SamClip(FakeClip(), FakeSam(), "crop")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"look": "boxed"}, "unknown value of look 'boxed'; did you mean 'box'"),
+        ({"look": 3}, "expected look of the settings as 'box' or 'masked' or 'pooled', got 3"),
+        ({"candidates": "everything"}, "unknown value of candidates 'everything'. Known: default, fast, grid"),
+        ({"candidates": None}, "expected candidates of the settings as 'grid' or 'default' or"),
+        ({"score": "geometry"}, "unknown value of score 'geometry'; did you mean 'geometric'"),
+        ({"score": True}, "expected score of the settings as 'geometric' or 'clip' or 'sam', got True"),
+        ({"scale": -1}, "expected at least 1 point a side and a scale from 0, got 32 and -1"),
+        ({"points": 0}, "expected at least 1 point a side and a scale from 0, got 0 and 0"),
+        ({"pooled": False}, "unknown setting 'pooled'"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        change_settings(VARIANTS["default"], changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +21,9 @@ from annofree.io.callbacks import Callbacks
 from annofree.pipelines.training.finetune import finetune
 from annofree.pipelines.training.pseudo_label import pseudo_label
 from annofree.pipelines.training.train_detector import train_detector
+from annofree.pipelines.training.train_found import train_found
 from annofree.pipelines.training.train_selfmask import train_selfmask
+from annofree.pipelines.training.train_tiny import train_tiny
 from annofree.pipelines.training.training_device import choose_training_device
 from annofree.structures import Detections
 from annofree.training.selfmask import train as selfmask_room
@@ -139,6 +142,33 @@ def test_selfmask_tells_of_its_stages(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_cuda_is_left_to_the_processes_of_torchrun() -> None:
     assert choose_training_device("cpu") == "cpu" and choose_training_device("auto") in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"workers": -1}, "expected workers of at least 0, got -1"),
+        ({"minutes": -3}, "expected minutes from 0.01 to 525600, got -3"),
+        ({"minutes": math.inf, "paced": True}, "expected minutes from 0.01 to 525600, got inf"),
+        ({"minutes": math.nan, "paced": True}, "expected minutes from 0.01 to 525600, got nan"),
+        ({"paced": True}, "expected minutes for a learning rate that falls with them, got none; pass --minutes"),
+        ({"samples": 0}, "expected samples of at least 1, got 0"),
+        ({"pool": 0}, "expected pool of at least 8, got 0"),
+        ({"seed": "a"}, "expected seed as a whole number of at least 0, got 'a'"),
+    ],
+)
+def test_numbers_of_a_tiny_training_are_checked_before_anything_is_written(
+    tmp_path: Path, asked: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train_tiny("dino", tmp_path / "out", **asked)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("asked", [{"minutes": 0}, {"samples": 0}, {"seed": -1}])
+def test_numbers_of_a_found_training_are_checked(tmp_path: Path, asked: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"expected {next(iter(asked))} "):
+        train_found("tiny-dino", tmp_path / "out", **asked)
 
 
 WRONG = """

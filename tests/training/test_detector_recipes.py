@@ -25,7 +25,7 @@ def read(name: str) -> DetectorRecipe:
 
 
 def test_all_are_there() -> None:
-    assert [path.stem for path in TABLES] == ["table-coco", "table-ovd", "table-voc"]
+    assert [path.stem for path in TABLES] == ["table-coco", "table-ovd", "table-sam", "table-speed", "table-voc"]
     assert {path.stem for path in TRAININGS} == {
         *("self-training", "cutler-released-first", "cutler-released-next", "ovd-48-17"),
         *(f"label-efficient-{share}" for share in (1, 2, 5, 10, 20, 30)),

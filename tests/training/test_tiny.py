@@ -156,7 +156,7 @@ def test_a_few_steps_write_a_clip_that_loads(tmp_path: Path) -> None:
     )
     assert {"zero-shot top-1", "zero-shot top-1, new look", "multi-label mAP over classes"} <= set(figures)
     assert all(0 <= v <= 1 for v in figures.values())
-    assert said[0] == "rendered 40 of 40 pictures" and said[-1].startswith("step 3 of 3: loss ")
+    assert said[0] == "rendered 40 of 40 images" and said[-1].startswith("step 3 of 3: loss ")
 
     clip = Clip(tmp_path)
     assert clip.card.tier == "S1" and clip.card.world == "emoji"

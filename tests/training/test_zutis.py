@@ -22,11 +22,13 @@ from annofree.features.zutis_network import ZutisNetwork
 from annofree.features.zutis_weights import load_zutis
 from annofree.hub.cards import Card
 from annofree.methods.zutis import Zutis
-from annofree.retrieval.archive import Archive
+from annofree.ops.rle import encode_rle
+from annofree.retrieval.archive import Archive, read_masks
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
 from annofree.training.augment.copy_paste import VARIANTS, CopyPaste
 from annofree.training.engine.distributed import DistributedContext
+from annofree.training.zutis.lesson import compute_fingerprint, read_archive
 from annofree.training.zutis.recipe import ZutisRecipe
 from annofree.training.zutis.train import (
     Batch,
@@ -34,12 +36,10 @@ from annofree.training.zutis.train import (
     build_network,
     build_optimizer,
     collate,
-    compute_fingerprint,
     draw_scene,
     encode_class_texts,
     find_clip,
     fit_zutis,
-    read_archive,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -259,7 +259,7 @@ def test_what_an_archive_lacks_is_told_with_the_command_that_makes_it(home: Path
     recipe = recipe_of(home, tmp_path / "out")
     shutil.copytree(home / "archive", tmp_path / "bare")
     (tmp_path / "bare" / "masks.jsonl").unlink()
-    with pytest.raises(InputError, match=r"expected masks of the pictures in .*bare, got none; run `annofree mask .*bare`"):
+    with pytest.raises(InputError, match=r"expected masks of the images in .*bare, got none; run `annofree mask .*bare`"):
         read_archive(replace(recipe, archive=tmp_path / "bare"))
     write_archive(tmp_path / "half", masked=("dog", "cup"))
     with pytest.raises(InputError, match=r"got none that shows something of 'cat'; run `annofree mask .*half` to its end"):
@@ -276,6 +276,23 @@ def test_what_an_archive_lacks_is_told_with_the_command_that_makes_it(home: Path
 def test_masks_of_low_quality_are_left_out(home: Path, tmp_path: Path) -> None:
     _, masks = read_archive(recipe_of(home, tmp_path, min_quality=0.55))
     assert {i[-1] for i in masks} == {"1", "2"}
+
+
+@pytest.mark.parametrize(
+    ("looks", "message"),
+    [
+        ({"min_quality": 0.9, "min_part": 0.5}, "but min_quality 0.9 of the recipe leaves out all of 'dog', 'cat', 'cup'"),
+        ({"max_border": 0.0, "exclude": ("cup",)}, "but max_border 0 of the recipe leaves out all of 'dog', 'cat'; take"),
+    ],
+)
+def test_settings_that_leave_a_name_without_masks_are_told(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: Mapping[str, Any], message: str
+) -> None:
+    whole = encode_rle(np.ones((40, 36), bool))
+    every = {id_: replace(mask, rle=whole) for id_, mask in read_masks(home / "archive").items()}
+    monkeypatch.setattr("annofree.training.zutis.lesson.read_masks", lambda folder: every)
+    with pytest.raises(InputError, match=message):
+        read_archive(recipe_of(home, tmp_path, **looks))
 
 
 def test_the_fingerprint_knows_names_pictures_and_masks(home: Path, tmp_path: Path) -> None:
@@ -320,6 +337,15 @@ WRONG: Mapping[str, tuple[str, str]] = {
     "half": ("batch = 1.5", "expected batch as a whole number"),
     "zero": ("batch = 0", "expected batch above 0, got 0"),
     "less": ("weight_decay = -1", "expected weight_decay from 0, got -1"),
+    "beyond": ("min_part = 1.5", "expected min_part from 0 to 1, got 1.5"),
+    "all of it": ("max_border = 2", "expected max_border from 0 to 1, got 2"),
+    "best": ("min_quality = 1.1", "expected min_quality from 0 to 1, got 1.1"),
+    "under": ("max_border = -0.1", "expected max_border from 0, got -0.1"),
+    "no number": ("min_part = nan", "expected min_part as a number, got nan"),
+    "weight": ("empty_weight = 'some'", "expected empty_weight as a number, got 'some'"),
+    "endless": ("minutes = inf", "expected minutes as a finite number, got inf"),
+    "backwards": ("minutes = -3", "expected minutes from 0, got -3"),
+    "canvas": ("[scenes]\nwhole_canvas = 1", r"expected whole_canvas of \[scenes\] as true or false, got 1"),
     "single": ("exclude = 'dog'", r"expected exclude as a list of names, got the text 'dog'; write \['dog'\]"),
     "toml": ("steps = ", "expected TOML in a recipe"),
 }

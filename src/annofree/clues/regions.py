@@ -23,7 +23,7 @@ from annofree.structures import BoolArray, FeatureMap, Image
 __all__ = ["Look", "draw_cut_outs", "encode_cut_outs", "encode_looks", "pool_features"]
 
 Look = Literal["box", "masked", "pooled"]
-"""What CLIP sees of a mask: the crop of its box, its cut-out, the outside blanked, or its box in one pass over the image."""
+"""What CLIP sees of a mask: the crop of its box, that with all outside of the mask blanked, or its box in one pass."""
 
 _GRAY = 0.5  # of the blanked outside, near the mean of images
 _MARGIN = 1.1  # side of a cut-out over the longer side of the region's box

@@ -29,13 +29,14 @@ from annofree.evaluation.predict_instances import read_truth_images
 from annofree.experiments.asking import ASKED, add_seconds
 from annofree.experiments.clusters import Cluster, name_by_clusters
 from annofree.experiments.recipe_file import explain_recipe_errors, read_fields, read_tables
+from annofree.experiments.run_steps import StepsOfRun, check_beside
 from annofree.experiments.shared_models import memoize_per_image
 from annofree.features.controls import Control
 from annofree.formats.coco import CocoFile
 from annofree.io.settings_file import check_fields
 from annofree.methods.build import OPENERS, MethodSpec
 from annofree.methods.components import Models
-from annofree.methods.registry import OBJECTNESS_ROLES, find_method, is_class_agnostic
+from annofree.methods.registry import OBJECTNESS_ROLES, find_method
 from annofree.methods.steps.take import Steps, take_steps
 from annofree.protocols import ClassAgnosticSegmenter
 from annofree.structures import Vocabulary
@@ -47,7 +48,7 @@ _PARTS = ("clip", "boundaries", "zutis", "detector")
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(StepsOfRun):
     """One line of a recipe: what is run, and what is expected of it."""
 
     # unique in the recipe
@@ -82,17 +83,6 @@ class Run:
     timed: bool = False
     # the name of a timed run: how many times as fast as that this one is, is a figure
     beside: str = ""
-
-    @property
-    def steps(self) -> Steps:
-        """What comes after the method; raises InputError for a step that is not there."""
-        check_fields(Steps, self.then, f"the steps of the run {self.name!r}")
-        return Steps(**self.then)
-
-    @property
-    def agnostic(self) -> bool:
-        """Whether all that it finds stays without names."""
-        return (is_class_agnostic(self.method) or self.steps.unnamed) and self.steps.name is None
 
 
 @dataclass(frozen=True)
@@ -138,6 +128,7 @@ class Recipe:
             runs = tuple(_run(table) for table in read_tables(held.pop("run", []), "run"))
             check_fields(cls, {**held, "runs": runs}, "a recipe", beside=("runs",))
             _check_names([run.name for run in runs], path)
+            check_beside(runs, [run.name for run in runs if run.timed], "put timed = true")
             return cls(**{**held, **{key: path.parent / held[key] for key in ("truth", "images")}}, runs=runs)
 
 
@@ -306,6 +297,7 @@ def _check(run: Run) -> None:
         raise InputError(f"expected names of a run of instances alone, got them in {run.name!r}, whose task is {run.task}")
     if strange := set(run.parts) - set(_PARTS):
         raise build_unknown_error(f"part in the run {run.name!r}", min(strange), _PARTS)
+    run.check_steps(run.task)
     tasks: tuple[str, ...] = (*find_method(run.method, run.variant).tasks, *(("instance",) if run.steps.regions else ()))
     tasks += ("boundary",) if "instance" in tasks else ()
     if run.task not in tasks:

@@ -23,13 +23,14 @@ from annofree.evaluation.protocols.semantic import PROTOCOLS, find_semantic_prot
 from annofree.experiments.asking import add_seconds
 from annofree.experiments.clusters import Cluster, name_by_clusters
 from annofree.experiments.recipe_file import explain_recipe_errors, read_fields, read_tables
+from annofree.experiments.run_steps import StepsOfRun, check_beside
 from annofree.formats.coco import CocoFile
 from annofree.hub.cards import hash_file
 from annofree.io.settings_file import check_fields, check_type
 from annofree.methods.build import OPENERS, MethodSpec, change_settings
 from annofree.methods.components import Models
-from annofree.methods.registry import find_method, is_class_agnostic
-from annofree.methods.steps.take import Steps, take_steps
+from annofree.methods.registry import find_method
+from annofree.methods.steps.take import take_steps
 
 __all__ = ["DATA_VARIABLE", "Place", "PublishedRecipe", "PublishedRun"]
 
@@ -55,7 +56,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class PublishedRun:
+class PublishedRun(StepsOfRun):
     """One line of the paper's table."""
 
     # unique in the recipe
@@ -89,17 +90,6 @@ class PublishedRun:
     quoted: Mapping[str, float] = field(default_factory=dict)
     # why they cannot
     note: str = ""
-
-    @property
-    def steps(self) -> Steps:
-        """What comes after the method; raises InputError for a step that is not there."""
-        check_fields(Steps, self.then, f"the steps of the run {self.name!r}")
-        return Steps(**self.then)
-
-    @property
-    def agnostic(self) -> bool:
-        """Whether all that it finds stays without names."""
-        return (is_class_agnostic(self.method) or self.steps.unnamed) and self.steps.name is None
 
 
 @dataclass(frozen=True)
@@ -150,6 +140,9 @@ class PublishedRecipe:
         names = [run.name for run in self.runs]
         if len(set(names)) < len(names) or not names:
             raise InputError(f"expected runs in {self.file}, each with a name of its own, got {names}")
+        check_beside(
+            self.runs, [run.name for run in self.runs if run.protocol in INSTANCE_PROTOCOLS], "runs of instances are timed"
+        )
         for run in self.runs:
             if run.protocol not in (*PROTOCOLS, *INSTANCE_PROTOCOLS):
                 raise build_unknown_error("protocol", run.protocol, (*PROTOCOLS, *INSTANCE_PROTOCOLS))
@@ -205,7 +198,7 @@ class PublishedRecipe:
         """
         places, runs = self.locate_data(root, only), self.select_runs(only)
         for run in runs:
-            _ = run.steps
+            run.check_steps("instance" if run.protocol in INSTANCE_PROTOCOLS else "semantic")
             change_settings(find_method(run.method, run.variant).variants.get(run.variant, run), run.settings)
         figures: dict[str, Figures] = {}
         seconds: dict[str, float] = {}

@@ -143,7 +143,8 @@ def wrap_tower(visual: nn.Module, positions: PositionRule | None = None) -> Towe
         return VitTower(visual, positions)
     if isinstance(visual, TimmModel):
         return PerceptionTower(visual, positions)
-    raise InputError(f"expected open_clip's ModifiedResNet or VisionTransformer as image tower, got {type(visual).__name__}")
+    kind = type(visual).__name__
+    raise InputError(f"expected open_clip's ModifiedResNet or VisionTransformer, or a PE-Core, as image tower, got {kind}")
 
 
 def _weights(folder: Path) -> Path:

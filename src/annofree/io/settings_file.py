@@ -6,6 +6,7 @@ whole number a number.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -95,6 +96,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, (Mapping, hint))  # type: ignore[arg-type]
     if isinstance(value, bool):
         return hint in (bool, Any) or hint not in _WORDS
+    if isinstance(value, float) and math.isnan(value):
+        return hint not in _WORDS
     allowed: Any = {float: (int, float), Path: (str, Path)}.get(hint, hint)
     return hint not in _WORDS or isinstance(value, allowed)
 

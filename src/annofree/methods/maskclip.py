@@ -85,7 +85,10 @@ class MaskClip(DenseClip[MaskClipSettings]):
         super().__init__(clip, settings)
         if self.settings.reading == "released":
             if not isinstance(clip, ReleasedReader):
-                raise InputError("reading 'released' needs a CLIP that can be read as MaskCLIP was released; this one cannot")
+                raise InputError(
+                    "reading 'released' needs a CLIP that can be read as MaskCLIP was released, which this one cannot; set it "
+                    "to 'trained'"
+                )
             self.clip = clip.with_released_reading()
 
     @property

@@ -22,6 +22,7 @@ from annofree.clues.background import with_negatives
 from annofree.clues.regions import Look, encode_looks
 from annofree.detections.proposals import build_point_grid
 from annofree.detections.verification import Naming
+from annofree.errors import InputError
 from annofree.methods.class_agnostic.sam_everything import SamEverything, SamEverythingSettings
 from annofree.methods.variants import choose_settings
 from annofree.ops.boxes import compute_tight_boxes
@@ -61,6 +62,10 @@ class SamClipSettings:
     most: int = 100
     # names that compete with the classes for each mask and are never told (ours)
     negatives: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.points < 1 or self.scale < 0:
+            raise InputError(f"expected at least 1 point a side and a scale from 0, got {self.points} and {self.scale}")
 
 
 VARIANTS: Mapping[str, SamClipSettings] = MappingProxyType(

@@ -211,7 +211,9 @@ class Zip:
         if self.settings.clue_norm == "cells":
             return self.clip.encode_dense(images), [None] * len(images)
         if not isinstance(self.clip, RawClip):
-            raise InputError("clue_norm 'channels' needs a CLIP that gives features before they are made unit vectors")
+            raise InputError(
+                "clue_norm 'channels' needs a CLIP that gives features before they are made unit vectors; set it to 'cells'"
+            )
         raw = self.clip.encode_raw(images)
         units = [FeatureMap(F.normalize(cells.values, dim=0), cells.size) for cells, _ in raw]
         return units, [divide_by_channels(cells, tokens) for cells, tokens in raw]

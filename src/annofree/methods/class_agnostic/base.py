@@ -6,6 +6,7 @@ N things found, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ import numpy as np
 from annofree.detectors.config import OBJECT
 from annofree.errors import InputError
 from annofree.methods.detector import DetectorEncoding
+from annofree.protocols import SelfSupervised
 from annofree.structures import Classes, Detections, Image, Vocabulary
 
-__all__ = ["ClassAgnostic"]
+__all__ = ["ClassAgnostic", "ClassAgnosticByDino"]
 
 
 class ClassAgnostic:
@@ -54,6 +56,18 @@ class ClassAgnostic:
         name = _one_name(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         return encoding.select(encoding.labels.numpy(), np.arange(len(encoding.counts)), (name,))
+
+
+class ClassAgnosticByDino(ClassAgnostic):
+    """One that finds things in what a ``dino`` sees, by its ``settings``."""
+
+    settings: Any
+    dino: SelfSupervised
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Method, settings and DINO."""
+        return {"method": self.name, "settings": asdict(self.settings), "models": [self.dino.provenance]}
 
 
 def _one_name(classes: Classes) -> str:

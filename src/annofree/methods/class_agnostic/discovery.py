@@ -6,15 +6,15 @@ H W pixels, h w cells.  These have no score: all are 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
 from annofree.fragments.discovery import DISCOVERY
-from annofree.methods.class_agnostic.base import ClassAgnostic
+from annofree.methods.class_agnostic.base import ClassAgnosticByDino
 from annofree.methods.variants import choose_settings
 from annofree.ops.grids import resize_nearest
 from annofree.protocols import SelfSupervised
@@ -43,7 +43,7 @@ VARIANTS: Mapping[str, DiscoverySettings] = MappingProxyType(
 """A variant a rule; the default is TokenCut's, the best of them by their papers' figures."""
 
 
-class Discovery(ClassAgnostic):
+class Discovery(ClassAgnosticByDino):
     """The one object of an image, in whole cells of a ``dino``; raises InputError for an unknown variant."""
 
     name = "discovery"
@@ -51,11 +51,6 @@ class Discovery(ClassAgnostic):
     def __init__(self, dino: SelfSupervised, settings: DiscoverySettings | str = "default") -> None:
         self.settings = choose_settings(self.name, settings, VARIANTS)
         self.dino = dino
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Method, settings and DINO."""
-        return {"method": self.name, "settings": asdict(self.settings), "models": [self.dino.provenance]}
 
     def discover(self, images: Sequence[Image]) -> list[Detections]:
         """The object of each image, or none; images are padded to whole cells, or cropped to them for ``dss``."""

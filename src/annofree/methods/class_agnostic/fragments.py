@@ -40,7 +40,7 @@ class FragmentsSettings:
     connectivity: Connectivity = 8
     # most area of a fragment's box over its own: thin boundaries have more
     max_box_ratio: float = 3.0
-    # of a fragment, at least
+    # cells that a fragment has at least
     min_cells: int = 0
     # SAM by the coarse box in ``one-step``, then by the refined box's center in ``two-step``, or ``none``
     prompting: Prompting = "two-step"
@@ -48,7 +48,7 @@ class FragmentsSettings:
     second: SecondPrompt = "point"
     # mask IoU above which the weaker of two goes: several fragments of a thing may each make SAM draw the whole; 1 keeps all
     within: float = 0.5
-    # an image, the strongest
+    # detections per image, the strongest
     most: int = 100
 
 

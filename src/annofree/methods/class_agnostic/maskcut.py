@@ -8,9 +8,8 @@ H W pixels, h w cells.  MaskCut has no score: all are 1, in the order of their r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,7 @@ from scipy.ndimage import binary_fill_holes
 
 from annofree.errors import InputError
 from annofree.fragments.maskcut import Cut, MaskCutSettings, cut_masks
-from annofree.methods.class_agnostic.base import ClassAgnostic
+from annofree.methods.class_agnostic.base import ClassAgnosticByDino
 from annofree.methods.variants import choose_settings
 from annofree.ops.crf import CrfSettings, DenseCrf
 from annofree.ops.grids import resize_nearest
@@ -56,7 +55,7 @@ VARIANTS: Mapping[str, MaskCutMethodSettings] = MappingProxyType(
 """``cells`` leaves out the field: masks end at cells."""
 
 
-class MaskCut(ClassAgnostic):
+class MaskCut(ClassAgnosticByDino):
     """The things of an image by normalized cuts of a ``dino``'s keys; raises InputError for an unknown variant."""
 
     name = "maskcut"
@@ -65,11 +64,6 @@ class MaskCut(ClassAgnostic):
         self.settings = choose_settings(self.name, settings, VARIANTS)
         self.dino = dino
         self.undecided = 0
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Method, settings and DINO."""
-        return {"method": self.name, "settings": asdict(self.settings), "models": [self.dino.provenance]}
 
     def discover(self, images: Sequence[Image]) -> list[Detections]:
         """The masks of each image, in the order of their rounds; ``undecided`` counts cells that rounding decided."""

@@ -9,9 +9,8 @@ as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -19,7 +18,7 @@ import torch
 
 from annofree.errors import InputError
 from annofree.fragments.maskdistill import MaskDistillSettings, find_by_affinity
-from annofree.methods.class_agnostic.base import ClassAgnostic
+from annofree.methods.class_agnostic.base import ClassAgnosticByDino
 from annofree.methods.variants import choose_settings
 from annofree.ops.grids import resize_nearest
 from annofree.protocols import SelfSupervised
@@ -47,7 +46,7 @@ VARIANTS: Mapping[str, MaskDistillMethodSettings] = MappingProxyType({"default":
 """The released settings."""
 
 
-class MaskDistill(ClassAgnostic):
+class MaskDistill(ClassAgnosticByDino):
     """The one object of an image by the affinity of a ``dino``'s keys; raises InputError for an unknown variant."""
 
     name = "maskdistill"
@@ -55,11 +54,6 @@ class MaskDistill(ClassAgnostic):
     def __init__(self, dino: SelfSupervised, settings: MaskDistillMethodSettings | str = "default") -> None:
         self.settings = choose_settings(self.name, settings, VARIANTS)
         self.dino = dino
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Method, settings and DINO."""
-        return {"method": self.name, "settings": asdict(self.settings), "models": [self.dino.provenance]}
 
     def discover(self, images: Sequence[Image]) -> list[Detections]:
         """The object of each image, or none."""

@@ -62,7 +62,7 @@ class CutlerMaking:
     def make(self, out: Path, show: Show, device: str = "cpu", say: Callable[[str], None] = print) -> Figures:
         """Make all of it in a folder, or go on where it stopped, and return the figures of the labels."""
         counts = cast(Mapping[Split, int], self.scenes)
-        draw_scenes(out / "world", counts, self.side, self.seed, "pictures that nobody labelled", show)
+        draw_scenes(out / "world", counts, self.side, self.seed, "images that nobody labeled", show)
         finder = MethodSpec(self.method, self.variant, self.models, device, settings=self.settings)
         figures: Figures = {}
         for number, table in enumerate(self.rounds, 1):
@@ -83,5 +83,5 @@ class CutlerMaking:
         rules = LabelRules.of({"agnostic": True, **self.rules, **self.rounds[number - 1].get("rules", {})})
         segment_scenes(finder, out / "world" / "images", out / f"run-{number}", show)
         before = out / f"labels-{number - 1}" if number > 1 else None
-        with show("pictures whose labels are chosen") as shown:
+        with show("images whose labels are chosen") as shown:
             select_labels(out / f"run-{number}", out / f"labels-{number}", rules, earlier=before, on_progress=shown)

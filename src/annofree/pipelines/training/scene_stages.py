@@ -34,7 +34,7 @@ def segment_scenes(spec: MethodSpec, images: Path, out: Path, show: Show) -> Non
     names = Vocabulary.of(OBJECT if isinstance(method, ClassAgnosticSegmenter) else list(CATEGORIES.values()))
     settings = {"method": spec.method, "models": spec.models}
     request = RunConfig(out, list(source.list_ids()), source.root, names, settings, stretch=size_chunks(_BATCH), overlays=False)
-    with show("pictures labelled") as shown:
+    with show("images labeled") as shown:
         run = Run(request, Callbacks(on_progress=shown))
         if not run.check():
             feed = BatchEncoder(tasks, _BATCH, os.cpu_count() or 2)

@@ -67,7 +67,7 @@ class SelfTrainingMaking:
     def make(self, out: Path, show: Show, device: str = "cpu", say: Callable[[str], None] = print) -> Figures:
         """Make all of it in a folder, or go on where it stopped, and return the figures of the labels."""
         counts = dict.fromkeys(SPLITS, self.scenes)
-        draw_scenes(out / "world", counts, self.side, self.seed, "pictures that nobody labelled", show)
+        draw_scenes(out / "world", counts, self.side, self.seed, "images that nobody labeled", show)
         labels = out / "labels"
         if not (labels / "labels.json").exists():
             self._label(out, show, device)
@@ -87,7 +87,7 @@ class SelfTrainingMaking:
     def _label(self, out: Path, show: Show, device: str) -> None:
         """Ask the method, and choose labels among what it says."""
         segment_scenes(MethodSpec(self.method, models=self.models, device=device), out / "world" / "images", out / "run", show)
-        with show("pictures whose labels are chosen") as shown:
+        with show("images whose labels are chosen") as shown:
             select_labels(out / "run", out / "labels", LabelRules.of(self.rules), on_progress=shown)
 
 

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from annofree.errors import build_unknown_error
+from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
+from annofree.pipelines.training.train_tiny import MINUTES
 from annofree.pipelines.training.trained_model import TrainedModel
 
 __all__ = ["train_found"]
@@ -32,8 +34,8 @@ def train_found(
     ``refine`` says how targets are drawn to edges: pamr or none.  ``control`` does the same on random weights and adds those
     figures.  ``samples``, ``minutes`` and resuming are as for ``train_tiny``.
 
-    Raises InputError for an unknown refinement and where the folder holds a training with other settings; MissingError
-    without the emoji font.
+    Raises InputError for an unknown refinement, a number out of range, and where the folder holds a training with other
+    settings; MissingError without the emoji font.
 
     >>> train_found("tiny-dino", "tiny-found", refine="bilateral")
     Traceback (most recent call last):
@@ -41,6 +43,9 @@ def train_found(
     """
     if refine not in _REFINE:
         raise build_unknown_error("refinement", refine, _REFINE)
+    check_range("minutes", minutes, *MINUTES)
+    check_range("samples", samples, 1)
+    check_range("seed", seed, 0)
     from annofree.pipelines.training.training_device import choose_training_device
     from annofree.training.tiny.found_head import BUDGET, fit_found
 

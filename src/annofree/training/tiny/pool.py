@@ -37,7 +37,7 @@ class Pool(Generic[T]):
         self._places = -(-size // self._group) * self._group
         self._held: dict[int, tuple[int, T]] = {}
 
-    def fill(self, say: Callable[[str], None], what: str = "pictures", every: int = 4096, workers: int = 0) -> None:
+    def fill(self, say: Callable[[str], None], what: str = "images", every: int = 4096, workers: int = 0) -> None:
         """Draw what the first step sees ahead of it, in turn or by so many processes."""
         groups = [range(first, first + self._group) for first in range(0, self.size, self._group)]
         for numbers, drawn in zip(groups, self._draw_groups(groups, workers), strict=True):

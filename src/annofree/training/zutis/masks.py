@@ -11,7 +11,7 @@ from annofree.ops.rle import decode_rle
 from annofree.retrieval.archive import PseudoMask
 from annofree.structures import BoolArray
 
-__all__ = ["choose_masks", "measure_border", "measure_largest_part"]
+__all__ = ["choose_masks", "measure_border", "measure_largest_part", "name_strict_looks"]
 
 
 def choose_masks(
@@ -26,6 +26,19 @@ def choose_masks(
     if min_part <= 0 and max_border >= 1:
         return found
     return {id_: mask for id_, mask in found.items() if _is_whole(decode_rle(mask.rle), min_part, max_border)}
+
+
+def name_strict_looks(masks: Mapping[str, PseudoMask], looks: Mapping[str, float]) -> str:
+    """Which settings of ``choose_masks`` leave out all masks, with their values: each that does so alone, else all that do.
+
+    >>> from annofree.ops.rle import encode_rle
+    >>> thin = PseudoMask("a", encode_rle(np.eye(4, dtype=bool)), 0.9)
+    >>> name_strict_looks({"a": thin}, {"min_quality": 0.5, "min_part": 0.8, "max_border": 1.0})
+    'min_part 0.8'
+    """
+    kept = {name: len(choose_masks(masks, **{name: value})) for name, value in looks.items()}
+    strict = [name for name in looks if not kept[name]] or [name for name in looks if kept[name] < len(masks)]
+    return " and ".join(f"{name} {looks[name]:g}" for name in strict)
 
 
 def _is_whole(mask: BoolArray, min_part: float, max_border: float) -> bool:

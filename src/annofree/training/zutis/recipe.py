@@ -11,7 +11,7 @@ from annofree.errors import InputError, build_unknown_error
 from annofree.features.zutis_network import ZutisConfig
 from annofree.io.settings_file import check_names, check_type, check_values
 from annofree.training.augment.copy_paste import VARIANTS, CopyPasteSettings
-from annofree.training.engine.recipe_checks import check_above_zero, check_types, read_fields
+from annofree.training.engine.recipe_checks import check_above_zero, check_shares, check_types, read_fields
 
 __all__ = ["ZutisRecipe"]
 
@@ -118,6 +118,7 @@ class ZutisRecipe:
             raise InputError(f"expected exclude as a list of names, got the text {self.exclude!r}; write [{self.exclude!r}]")
         check_types(self)
         check_above_zero(self, ("steps", "batch", "lr", "logit_scale", "stride", "log_every", "checkpoint_every"))
+        check_shares(self, ("min_quality", "min_part", "max_border"))
         check_names("setting of [network]", self.network, _NETWORK)
         check_values(ZutisConfig, self.network, "[network]")
         self.build_scene_settings()

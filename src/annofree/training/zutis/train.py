@@ -8,8 +8,7 @@ Names come from retrieval and masks from a model that was never shown any: no pe
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from annofree.errors import InputError, build_unknown_error
 from annofree.features.clip import Clip
 from annofree.features.zutis_network import ZutisNetwork
 from annofree.hub.cards import Card
 from annofree.hub.download import Local, fetch
 from annofree.hub.presets import list_presets
 from annofree.hub.store import find_card
-from annofree.retrieval.archive import Archive, PseudoMask, read_masks
+from annofree.retrieval.archive import Archive
 from annofree.structures import Vocabulary
 from annofree.training.augment.copy_paste import CopyPaste, PastedScene
 from annofree.training.engine.curves import plot_at_end
@@ -34,21 +32,12 @@ from annofree.training.engine.loop import TrainCallbacks, TrainConfig, train
 from annofree.training.engine.lr_schedules import Poly
 from annofree.training.losses.set_losses import compute_semantic_loss, compute_set_loss
 from annofree.training.zutis.export import draw_samples, write_zutis
-from annofree.training.zutis.masks import choose_masks
+from annofree.training.zutis.lesson import compute_fingerprint, read_archive
 from annofree.training.zutis.recipe import ZutisRecipe
 
 __all__ = [
-    *(
-        "Batch",
-        "ZutisCriterion",
-        "collate",
-        "draw_scene",
-        "find_clip",
-        "compute_fingerprint",
-        "build_network",
-        "build_optimizer",
-    ),
-    *("read_archive", "encode_class_texts", "fit_zutis"),
+    *("Batch", "ZutisCriterion", "build_network", "build_optimizer", "collate", "draw_scene", "encode_class_texts"),
+    *("find_clip", "fit_zutis"),
 ]
 
 _MEMORY = 1 << 30  # bytes of decoded images, over all workers
@@ -177,43 +166,6 @@ def encode_class_texts(clip: Clip, recipe: ZutisRecipe, names: tuple[str, ...]) 
     return words.clone()  # read in inference mode
 
 
-def read_archive(recipe: ZutisRecipe) -> tuple[Archive, dict[str, PseudoMask]]:
-    """Read the archive of a recipe without the names that are held out, and its masks of sufficient quality.
-
-    Raises InputError when there is no archive or no mask, for an unknown name to hold out, and for a name without an image
-    that shows something, and says which command to run.
-    """
-    whole = Archive.read(recipe.archive)
-    for name in recipe.exclude:
-        if name not in whole.names:
-            raise build_unknown_error("name to exclude", name, whole.names)
-    looks = {"min_quality": recipe.min_quality, "min_part": recipe.min_part, "max_border": recipe.max_border}
-    masks = choose_masks(read_masks(recipe.archive), **looks)
-    if not masks:
-        raise InputError(f"expected masks of the pictures in {recipe.archive}, got none; run `annofree mask {recipe.archive}`")
-    names = tuple(name for name in whole.names if name not in recipe.exclude)
-    if not names:
-        raise InputError(f"expected names to learn, but all {len(whole.names)} of {recipe.archive} are excluded")
-    members = {name: whole.members[name] for name in names}
-    archive = Archive(names, members, whole.places, whole.about)
-    if empty := [name for name in names if not members[name]]:
-        raise InputError(
-            f"expected pictures of each name in {recipe.archive}, got none of {_listed(empty)}; run `annofree retrieve` over "
-            "more pictures, or exclude these names in the recipe"
-        )
-    shown = {i for i, mask in masks.items() if mask.quality > 0}
-    if bare := [name for name in names if not any(m.id in shown for m in members[name])]:
-        raise InputError(
-            f"expected masks for each name in {recipe.archive}, got none that shows something of {_listed(bare)}; "
-            f"run `annofree mask {recipe.archive}` to its end, or with another source of masks, or exclude these names"
-        )
-    return archive, masks
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
 def find_clip(name: str) -> Local:
     """Return a CLIP by its folder, by a model's name or by a preset's; raises InputError and MissingError as they do."""
     if (Path(name) / "card.json").is_file():
@@ -229,17 +181,6 @@ def build_network(clip: Local, names: tuple[str, ...], recipe: ZutisRecipe) -> Z
         return ZutisNetwork.from_clip(clip.folder, clip.card.use.get("quick_gelu"), names=names, **recipe.network)
 
 
-def compute_fingerprint(archive: Archive, masks: Mapping[str, PseudoMask]) -> str:
-    """Condense what scenes are made of, names, images and masks, into one key."""
-    held = hashlib.sha256()
-    for name in archive.names:
-        held.update(f"{name}\n".encode())
-        for member in archive.members[name]:
-            mask = masks.get(member.id)
-            held.update(f"{member.id} {mask.rle if mask else None}\n".encode("utf-8", "surrogateescape"))
-    return held.hexdigest()
-
-
 def _remark(archive: Archive, scenes: CopyPaste) -> str:
     used = len(archive.ids) - scenes.left_out
-    return f"{len(archive.names)} names, {used} pictures; {scenes.left_out} without a mask take no part"
+    return f"{len(archive.names)} names, {used} images; {scenes.left_out} without a mask take no part"

@@ -153,15 +153,21 @@ Exam = Annotated[int, typer.Option(help="Scenes of each split to evaluate on, wi
 
 # the tiny models
 
-Minutes = Annotated[float | None, typer.Option(help="Stop after this many minutes; with more of them it is resumed.", min=0.01)]
+Minutes = Annotated[
+    float | None, typer.Option(help="Stop after this many minutes; with more of them it is resumed.", min=0.01, max=525_600)
+]
 Samples = Annotated[
     int | None,
     typer.Option(
-        help="Images to learn from; else as many as the bundled model did. Rescales the learning-rate schedule.", min=1
+        help="Images to learn from; else as many as fit the time that is told above. Rescales the learning-rate schedule.",
+        min=1,
     ),
 ]
 Paced = Annotated[
-    bool, typer.Option("--paced", help="Let the learning rate fall with the minutes, not with samples; for GPUs.")
+    bool,
+    typer.Option(
+        "--paced", help="Let the learning rate fall with --minutes, not with samples, which are then as many as come; for GPUs."
+    ),
 ]
 Pool = Annotated[int | None, typer.Option(help="Images rendered ahead.", min=8)]
 DinoFolder = Annotated[

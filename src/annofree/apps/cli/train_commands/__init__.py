@@ -1,4 +1,4 @@
-"""``annofree train``: train models; the bundled tiny ones were made by these commands."""
+"""``annofree train``: train models, tiny ones such as are bundled among them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from annofree.apps.cli.train_commands.zutis import zutis
 
 __all__ = ["train"]
 
-train = typer.Typer(
-    help="Train models; the bundled tiny ones were made by these commands.", no_args_is_help=True, cls=PlainGroup
-)
+train = typer.Typer(help="Train models, tiny ones such as are bundled among them.", no_args_is_help=True, cls=PlainGroup)
 train.command(cls=PlainCommand)(detector)
 train.command(cls=PlainCommand)(zutis)
 train.command(cls=PlainCommand)(selfmask)

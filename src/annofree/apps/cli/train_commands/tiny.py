@@ -1,4 +1,4 @@
-"""``annofree train tiny-clip``, ``tiny-clip-vit``, ``tiny-sam`` and ``tiny-dino``: the bundled tiny models, made again."""
+"""``annofree train tiny-clip``, ``tiny-clip-vit``, ``tiny-sam`` and ``tiny-dino``: tiny models such as the bundled ones."""
 
 from __future__ import annotations
 

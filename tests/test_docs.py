@@ -63,3 +63,17 @@ def test_the_python_of_the_quickstart_runs(tmp_path: Path, monkeypatch: pytest.M
         exec(block, names)
     assert names["run"].summary["instances"] > 0 and set(names["found"].detections.labels) == {"orange"}
     assert (tmp_path / "out" / "annotations.json").is_file()
+
+
+def test_the_python_of_the_readme_runs_and_prints_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks(ROOT / "README.md", "python")
+    folder, one = '"examples/scenes", "orange', '"examples/scenes/oranges.jpg", "orange'
+    assert folder in block, "the whole folder takes a minute, and its answer has a test of its own"
+    exec(block.replace(folder, one), {})
+    printed = capsys.readouterr().out
+    promised = re.findall(r"print\(.*\)  # (Detections\(.*\))$", block, re.MULTILINE)
+    assert len(promised) == 2 and all(line in printed.splitlines() for line in promised)

@@ -100,7 +100,7 @@ def _masks(method: Zip, subject: Subject, coarse: Coarse) -> Iterator[Step]:
         return
     first = copy.copy(method)
     first.settings = replace(method.settings, prompting="one-step")
-    yield Step("SAM's first masks", "SAM draws what each box means.", (_drawn(first, subject, coarse, "from the box"),))
+    yield Step("SAM's first masks", "SAM draws what each box means; a score is the mean clue of the coarse instance.", (_drawn(first, subject, coarse, "from the box"),))
     if prompting == "two-step":
         words = "The center of the tight box of each first mask prompts SAM again, which draws the final masks."
         yield Step("SAM's refined masks", words, (_drawn(method, subject, coarse, "from the refined box"),))

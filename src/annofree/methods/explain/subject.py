@@ -20,6 +20,8 @@ __all__ = ["MOST_DRAWN", "Explainer", "Subject", "format_counts", "list_some", "
 MOST_DRAWN = 6
 """Names that have a picture of their own in a step."""
 
+_NAMELESS = 12  # things without names in a picture: more hide one another
+
 
 class Explainer(Protocol):
     """Draws the steps of a method, in order, up to its own ranking or label map."""
@@ -60,10 +62,11 @@ class Subject:
         return Drawing(caption, draw_overlay(self.image, found.with_names(names)))
 
     def draw_nameless(self, found: Detections, caption: str) -> Drawing:
-        """Draw detections without names, which are told apart by color: each is called by its number."""
+        """Draw the strongest detections without names, told apart by color: each is called by its number."""
         names = tuple(str(k) for k in range(1, len(found) + 1))
         numbered = replace(found, names=names or ("none",), class_ids=np.arange(len(found)))
-        return Drawing(caption, draw_overlay(self.image, numbered))
+        more = f", the {_NAMELESS} surest drawn" if len(found) > _NAMELESS else ""
+        return Drawing(caption + more, draw_overlay(self.image, numbered, limit=_NAMELESS))
 
 
 def format_counts(found: Detections, most: int = 6) -> str:

@@ -44,9 +44,9 @@ def draw_overlay(
 ) -> PIL.Image.Image:
     """Draw the ``limit`` strongest detections that score at least ``min_score`` over their image.
 
-    Small ones are drawn over large ones.  Tags have scores ``with_scores``, which a truth has not.  The image says how many more
-    there are, and how many tags found no room.  One whose long side is under 512 px is enlarged by an integer factor first.  The
-    output is deterministic.
+    Small ones are drawn over large ones.  Tags have scores ``with_scores``, which a truth has not.  The image says how many
+    more there are, and how many tags found no room.  One whose long side is under 512 px is enlarged by an integer factor
+    first.  The output is deterministic.
     Raises InputError when the detections are of another size than the image.
 
     >>> import numpy as np

@@ -47,7 +47,7 @@ class Subject:
     others: tuple[str, ...] = ()
     near: tuple[str, ...] = ()
 
-    def color(self, name: str) -> Color:
+    def find_color(self, name: str) -> Color:
         """The color of a name on all pictures."""
         return assign_colors(dict.fromkeys([*self.vocabulary.names, *self.asked.names, name]))[name]
 

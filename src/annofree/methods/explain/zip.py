@@ -74,7 +74,7 @@ def _kept(method: Zip, subject: Subject, clues: Clues) -> Step:
     names = [subject.asked.names[k] for k in clues.asked.tolist()]
     owner = torch.where(kept.any(0), kept.long().argmax(0) + 1, 0)  # of several names the first
     lost = torch.where(kept.any(0), 0, torch.arange(1, len(pieces) + 1, device=kept.device))
-    chosen = draw_pieces(subject.image, _paint(pieces.labels, owner), [subject.color(name) for name in names])
+    chosen = draw_pieces(subject.image, _paint(pieces.labels, owner), [subject.find_color(name) for name in names])
     dropped = draw_pieces(subject.image, _paint(pieces.labels, lost))
     count = int(kept.any(0).sum())
     told = list_some([f"{n} for {name}" for name, n in zip(names, kept.sum(1).tolist(), strict=True) if n])
@@ -87,7 +87,7 @@ def _kept(method: Zip, subject: Subject, clues: Clues) -> Step:
 
 
 def _boxes(subject: Subject, coarse: Coarse) -> Step:
-    colors = [subject.color(subject.asked.names[k]) for k in coarse.class_ids.tolist()]
+    colors = [subject.find_color(subject.asked.names[k]) for k in coarse.class_ids.tolist()]
     drawn = draw_boxes(subject.image, to_numpy(coarse.boxes), colors)
     words = "What was kept for a name and touches is one coarse instance; its box is the prompt."
     return Step("Coarse boxes", words, (Drawing(f"{len(colors)} boxes", drawn),))
@@ -100,7 +100,11 @@ def _masks(method: Zip, subject: Subject, coarse: Coarse) -> Iterator[Step]:
         return
     first = copy.copy(method)
     first.settings = replace(method.settings, prompting="one-step")
-    yield Step("SAM's first masks", "SAM draws what each box means; a score is the mean clue of the coarse instance.", (_drawn(first, subject, coarse, "from the box"),))
+    yield Step(
+        "SAM's first masks",
+        "SAM draws what each box means; a score is the mean clue of the coarse instance.",
+        (_drawn(first, subject, coarse, "from the box"),),
+    )
     if prompting == "two-step":
         words = "The center of the tight box of each first mask prompts SAM again, which draws the final masks."
         yield Step("SAM's refined masks", words, (_drawn(method, subject, coarse, "from the refined box"),))

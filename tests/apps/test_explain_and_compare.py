@@ -87,7 +87,7 @@ def test_an_image_is_explained(photos: Path, tmp_path: Path) -> None:
 
 def test_in_memory_nothing_is_written(photos: Path) -> None:
     found = annofree.explain(SCENES[2].image, ASKED, method="zip", models="tiny")
-    assert found.page is None and sorted(found.answer.labels) == sorted(SCENES[2].names)  # type: ignore[union-attr]
+    assert found.page is None and sorted(found.answer.labels) == sorted(SCENES[2].names)
 
 
 def test_wrong_calls_of_explain_are_one_line(photos: Path, runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,23 +36,25 @@ def compare(
     Traceback (most recent call last):
     annofree.errors.InputError: examples is not a run folder (no run.json); pass the --out of `annofree segment`
     """
-    check_range("limit", limit, 1)
+    check_range("limit", limit, 1, sys.maxsize)
     folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
     if len(folders) + (truth is not None) < 2:
         raise InputError(f"expected two runs or more, or one and the truth, got {len(folders)}; name another, or pass --truth")
     if twice := [str(folder) for k, folder in enumerate(folders) if folder in folders[:k]]:
         raise InputError(f"expected each run once, got {', '.join(twice)} twice; leave one out")
+    from annofree.render.page_folder import check_page_folder
+    from annofree.runs.outside import require_outside_runs
     from annofree.runs.store.summary import read_about
 
     for folder in folders:
         read_about(folder)  # before anything heavy is imported
+    require_outside_runs(Path(out))
+    check_page_folder(Path(out), "annofree compare", ("images",))
     from annofree.evaluation.metrics.truth import check_truth
     from annofree.formats.coco import CocoFile
     from annofree.runs.compare_runs import read_side, read_truth, write_comparison
     from annofree.runs.images import find_image_opener
-    from annofree.runs.outside import require_outside_runs
 
-    require_outside_runs(Path(out))
     known = None if truth is None else read_truth(check_truth(CocoFile.read(Path(truth))))
     openers = [opener for folder in folders if (opener := find_image_opener(folder, images)) is not None]
     return write_comparison([read_side(folder) for folder in folders], Path(out), truth=known, openers=openers, limit=limit)

@@ -57,9 +57,11 @@ def explain(
     )
     plan.check()
     if out is not None:
+        from annofree.render.page_folder import check_page_folder
         from annofree.runs.outside import require_outside_runs
 
         require_outside_runs(Path(out))
+        check_page_folder(Path(out), "annofree explain", ("images",))
     opened = _open_only(image)
     from annofree.methods.explain.explain import explain_method
 

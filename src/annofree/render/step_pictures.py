@@ -1,7 +1,7 @@
 """What a method sees on its way, drawn over the image: heat, pieces, edges and boxes.
 
 Cells are drawn as large as they are, without smoothing, so that a picture shows what the method had.  An image whose long side
-is under 512 px is enlarged by a whole factor first.  H W pixels, h w cells.
+is under 512 px is enlarged by a whole factor first, one over 1600 px is made smaller.  H W pixels, h w cells.
 """
 
 from __future__ import annotations
@@ -24,18 +24,22 @@ RGB = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.integer]
 
-_SHORTEST = 512  # px
+_SHORTEST, _LONGEST = 512, 1600  # px of the long side
 _SCALE = np.array([(12, 7, 40), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], np.float64)  # from 0 to 1
 _LEAST, _MOST = 0.45, 0.85  # how much of the image a heat of 0 and of 1 hides
 _TINT = 0.62  # how much of it a piece hides
 
 
 def prepare_canvas(image: Image) -> PIL.Image.Image:
-    """Enlarge a small image by a whole factor; others stay as they are.
+    """Enlarge a small image by a whole factor, and make one smaller whose long side is over 1600 px.
 
-    >>> prepare_canvas(Image(np.zeros((100, 200, 3), np.uint8))).size
-    (600, 300)
+    >>> [prepare_canvas(Image(np.zeros((side, 2 * side, 3), np.uint8))).size for side in (100, 400, 1600)]
+    [(600, 300), (800, 400), (1600, 800)]
     """
+    if max(image.size) > _LONGEST:
+        small = PIL.Image.fromarray(image.pixels)
+        small.thumbnail((_LONGEST, _LONGEST), reducing_gap=3.0)
+        return small
     factor = max(1, math.ceil(_SHORTEST / max(image.size)))
     height, width = image.size
     return PIL.Image.fromarray(image.pixels).resize((width * factor, height * factor), PIL.Image.Resampling.BICUBIC)

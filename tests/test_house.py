@@ -9,7 +9,7 @@ from pathlib import Path
 import annofree
 
 HOUSE = Path(annofree.__file__).parent
-COMMANDS = tuple(HOUSE / "apps" / "cli" / room for room in ("commands", "model_commands", "train_commands"))
+COMMANDS = tuple(HOUSE / "apps" / "cli" / room for room in ("commands", "look_commands", "model_commands", "train_commands"))
 TESTS = Path(__file__).parent
 MOST_FILES, MOST_LEVELS, MOST_LINES = 20, 3, 60
 

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from annofree.methods.registry import list_methods
     from annofree.methods.show_model import show_model
     from annofree.pipelines.build_index import build_index
+    from annofree.pipelines.compare import compare
     from annofree.pipelines.doctor import doctor
     from annofree.pipelines.evaluate import evaluate
+    from annofree.pipelines.explain import explain
     from annofree.pipelines.export import export
     from annofree.pipelines.mask_archive import mask_archive
     from annofree.pipelines.merge import merge
@@ -58,10 +60,12 @@ __all__ = [
     "add_models",
     "build_index",
     "bundle_models",
+    "compare",
     "convert",
     "doctor",
     "draw_emoji_world",
     "evaluate",
+    "explain",
     "export",
     "export_model",
     "finetune",
@@ -118,8 +122,10 @@ _HOMES = {
     "annofree.methods.registry": ("list_methods",),
     "annofree.methods.show_model": ("show_model",),
     "annofree.pipelines.build_index": ("build_index",),
+    "annofree.pipelines.compare": ("compare",),
     "annofree.pipelines.doctor": ("doctor",),
     "annofree.pipelines.evaluate": ("evaluate",),
+    "annofree.pipelines.explain": ("explain",),
     "annofree.pipelines.export": ("export",),
     "annofree.pipelines.mask_archive": ("mask_archive",),
     "annofree.pipelines.merge": ("merge",),

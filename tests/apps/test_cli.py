@@ -563,7 +563,7 @@ def test_wrong_worlds_are_refused(cli: Cli, tmp_path: Path) -> None:
 
 COMMANDS = [
     *("", "segment", "relabel", "merge", "evaluate", "reproduce", "index", "retrieve", "mask"),
-    *("export", "convert", "report", "review"),
+    *("export", "convert", "report", "review", "explain", "compare"),
     *("train", "train tiny-clip", "train tiny-sam", "train zutis", "train selfmask", "world", "world emoji"),
 ]
 

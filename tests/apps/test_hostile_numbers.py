@@ -20,6 +20,7 @@ CALLS = [
     ("review", "run", "--worst", HUGE),
     ("review", "run", "--min-score", "nan"),
     ("report", "run", "--shown", HUGE),
+    ("compare", "run", "other", "--out", "out", "--limit", HUGE),
     ("train", "selfmask", "photos", "--out", "out", "--seed", HUGE),
 ]
 

@@ -9,8 +9,8 @@ import PIL.Image
 import pytest
 from tests.support.commands import invoker, refusal_of
 
-from annofree.apps.cli.commands.report import report
-from annofree.apps.cli.commands.review import review
+from annofree.apps.cli.look_commands.report import report
+from annofree.apps.cli.look_commands.review import review
 from annofree.formats.coco import CocoFile
 from annofree.methods.build import MethodSpec
 from annofree.methods.zip import Zip

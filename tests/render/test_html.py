@@ -10,7 +10,7 @@ from tests.support.pages import HOSTILE, Page, assert_strict
 from annofree.render.html import TEMPLATES, assign_class_colors, render_template
 from annofree.render.page_maps import MOST_LAYERS, trace_layers
 
-FILES = {"base.html", "parts.html", "report.html", "mistakes.html", "review.html", "style.css", "page.js"}
+FILES = {"base.html", "parts.html", "report.html", "mistakes.html", "review.html", "steps.html", "style.css", "page.js"}
 
 
 def test_templates_are_packaged() -> None:

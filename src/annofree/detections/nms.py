@@ -10,7 +10,7 @@ Every limit is the most that is allowed: an overlap of just as much stays.  N ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -122,14 +122,37 @@ class Overlaps:
 
     def select(self, detections: Detections) -> IntArray:
         """Which detections ``apply`` leaves, (M) indices in their order."""
-        rows, left = np.arange(len(detections)), detections
+        rows = np.arange(len(detections))
+        for _, left in self._settle(detections):
+            rows = left
+        return rows
+
+    def explain(self, detections: Detections) -> list[str]:
+        """Why each detection goes, an empty text for those that ``apply`` leaves.
+
+        >>> both = Detections.from_masks(np.ones((2, 2, 2), bool), [0, 0], [0.9, 0.8], ["cat"])
+        >>> Overlaps(within=0.5).explain(both)
+        ['', 'much the same as a stronger one']
+        """
+        reasons, before = [""] * len(detections), np.arange(len(detections))
+        for why, rows in self._settle(detections):
+            for k in np.setdiff1d(before, rows).tolist():
+                reasons[k] = why
+            before = rows
+        return reasons
+
+    def _settle(self, left: Detections) -> Iterator[tuple[str, IntArray]]:
+        """After each rule, why what it dropped goes, and which are left."""
+        rows = np.arange(len(left))
         if len(left) > 2 and self.pair < 1:
             rows, left = _both(rows, left, np.flatnonzero(~self._two_in_one(left)))
+            yield "around two others of its name", rows
         if len(left) > 1 and min(self.within, self.across) < 1:
             rows, left = _both(rows, left, _keep_greedily(self._twins(left), range(len(left))))
+            yield "much the same as a stronger one", rows
         if len(left) > 1 and min(self.inside, self.inside_across) < 1:
             rows, left = _both(rows, left, _keep_greedily(self._nests(left), self._order(left)))
-        return rows
+            yield f"in another or around it, and the {_STAYS[self.prefer]} stays", rows
 
     def _two_in_one(self, found: Detections) -> BoolArray:
         """Which instances (N) hold two others of their class."""
@@ -161,6 +184,7 @@ class Overlaps:
         return order
 
 
+_STAYS = {"strong": "stronger", "whole": "whole", "part": "part"}
 _PARTS = ("within", "across", "inside", "inside_across", "pair")
 _LIES_IN, _LEAST_OF_PAIR, _MOST_OF_PAIR, _HALF, _APART = 0.8, 1 / 3, 0.75, 0.5, 0.1
 

@@ -69,6 +69,23 @@ class OutputPolicy:
             rows = rows[ranking.class_ids[rows] < told]
         return rows[: self.most]
 
+    def explain(self, ranking: Detections, told: int | None = None) -> list[str]:
+        """Why ``decide`` drops each of the ranked detections, an empty text for those that it hands over.
+
+        >>> twice = Detections.from_masks(np.ones((2, 2, 2), bool), [1, 0], [0.9, 0.6], ["cat", "wall"])
+        >>> OutputPolicy(floor=0.7).explain(twice, told=1)
+        ['won by a name that only competes', 'less likely than 0.7']
+        """
+        reasons = self.overlaps.explain(ranking)
+        for k, (score, name) in enumerate(zip(ranking.scores.tolist(), ranking.class_ids.tolist(), strict=True)):
+            if not reasons[k] and told is not None and name >= told:
+                reasons[k] = "won by a name that only competes"
+            elif not reasons[k] and score < self.floor:
+                reasons[k] = f"less likely than {self.floor:g}"
+        for k in [k for k, why in enumerate(reasons) if not why][self.most :]:
+            reasons[k] = f"beyond the {self.most} strongest"
+        return reasons
+
 
 def verify_detections(
     ranking: Detections, features: Tensor, words: Tensor, presence: Tensor, policy: OutputPolicy, names: Sequence[str]

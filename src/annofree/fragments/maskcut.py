@@ -48,10 +48,14 @@ class MaskCutSettings:
 
 @dataclass(frozen=True)
 class Cut:
-    """A mask (h, w) of cells, and how many of them lie so near to the threshold that rounding decides."""
+    """A mask (h, w) of cells, how many of them lie so near to the threshold that rounding decides, and the cut's ``vector``.
+
+    The vector (h, w) is the second eigenvector, before its mean parts it and one connected side is taken.
+    """
 
     mask: Mask
     undecided: int
+    vector: Doubles | None = None
 
 
 def cut_masks(keys: Floats, settings: MaskCutSettings | None = None) -> list[Cut]:
@@ -75,7 +79,7 @@ def cut_masks(keys: Floats, settings: MaskCutSettings | None = None) -> list[Cut
         mask = _take_side(vector.reshape(grid))
         if number and (_iou(mask, before) > settings.repeat or mask.mean() <= settings.small):
             mask = np.zeros(grid, bool)
-        found.append(Cut(mask, _count_undecided(vector)))
+        found.append(Cut(mask, _count_undecided(vector), vector.reshape(grid)))
         before = mask
         if (mask & ~painted).any():
             painted, vector = painted | mask, None

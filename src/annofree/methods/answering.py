@@ -26,7 +26,18 @@ from annofree.errors import InputError
 from annofree.protocols import Segmenter, VisionLanguage
 from annofree.structures import BACKGROUND, VOID, Classes, Detections, FeatureMap, Image, LabelMap, Vocabulary
 
-__all__ = ["Answering", "AnsweringBoth", "AnsweringMaps", "Gated", "Labeling", "Seen", "Verifying"]
+__all__ = [
+    "Answering",
+    "AnsweringBoth",
+    "AnsweringMaps",
+    "Competition",
+    "Deciding",
+    "Gated",
+    "Labeling",
+    "Seen",
+    "Verifying",
+    "select_names",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +46,15 @@ class Seen:
 
     whole: Tensor
     tokens: FeatureMap
+
+
+@dataclass(frozen=True)
+class Competition:
+    """Who competes for an image: places of the names asked for that may be there, other names, and those of these that may."""
+
+    present: tuple[int, ...]
+    others: tuple[str, ...]
+    near: tuple[str, ...]
 
 
 @runtime_checkable
@@ -64,7 +84,7 @@ class Gated(Protocol):
         ...
 
 
-class _Deciding:
+class Deciding:
     """What is common to all: a ``method``, its ``policy``, and the ``clip`` and ``distractors`` of a policy that verifies."""
 
     def __init__(
@@ -127,23 +147,26 @@ class _Deciding:
             raise InputError("expected a CLIP for a policy that names candidates again, got none; give one, or verify=False")
         return self.clip
 
-    def _competing(self, seen: Seen | None, vocabulary: Vocabulary) -> tuple[list[int], tuple[str, ...], tuple[str, ...]]:
-        """Of the names asked for, which may be there; who else competes; and who of those may be there."""
-        clip, others = self._clip, self._others(vocabulary)
+    def find_competing(self, image: tuple[Any, Seen | None], vocabulary: Vocabulary) -> Competition:
+        """Of the names asked for those that may be in an encoded image, and who else competes; all, where none is verified."""
+        everyone = tuple(range(len(vocabulary)))
+        if not self.policy.verify:
+            return Competition(everyone, (), ())
+        clip, others, seen = self._clip, self._others(vocabulary), _find_seen(image)
         if self.policy.presence is None or seen is None:
-            return list(range(len(vocabulary))), others, others
+            return Competition(everyone, others, others)
         rows = with_negatives(vocabulary, others)
         there = (
             standardize_evidence(clip.compute_evidence(seen.whole, seen.tokens, clip.encode_text(rows))) >= self.policy.presence
         )
         split = len(vocabulary)
-        present = [k for k in range(split) if there[k]]
+        present = tuple(k for k in everyone if there[k])
         absent = tuple(name for k, name in enumerate(vocabulary.names) if not there[k])
         near = tuple(name for name, is_there in zip(rows.names[split:], there[split:].tolist(), strict=True) if is_there)
-        return present, (*others, *absent), near
+        return Competition(present, (*others, *absent), near)
 
 
-class Answering(_Deciding):
+class Answering(Deciding):
     """A ``method`` whose ranking a ``policy`` decides on; ``clip`` and ``distractors`` serve a policy that verifies.
 
     A method that names its candidates by competition itself is given the distractors; the candidates of any other are named
@@ -164,19 +187,26 @@ class Answering(_Deciding):
     def instances(self, image: Image | tuple[Any, Seen | None], classes: Classes) -> Detections:
         """The answer for an image, or for an encoding of it."""
         vocabulary = Vocabulary.of(classes)
-        encoding, seen = self.encode([image])[0] if isinstance(image, Image) else image
+        ranking = self.rank(self.encode([image])[0] if isinstance(image, Image) else image, vocabulary)
+        return self.policy.decide(ranking, self.count_told(vocabulary))
+
+    def count_told(self, vocabulary: Vocabulary) -> int | None:
+        """How many names of a ranking are told, the first; None where no others compete."""
+        return len(vocabulary) if self.policy.verify else None
+
+    def rank(self, image: tuple[Any, Seen | None], vocabulary: Vocabulary) -> Detections:
+        """What the policy decides on: the method's ranking of an encoded image, where verified under the names that compete."""
+        encoding, seen = image[0], _find_seen(image)
         if not self.policy.verify:
-            return self.policy.decide(self.method.instances(encoding, vocabulary))
-        seen = seen or _seen(encoding)
-        present, others, _ = self._competing(seen, vocabulary)
-        if not present:
+            return self.method.instances(encoding, vocabulary)
+        who = self.find_competing(image, vocabulary)
+        if not who.present:
             assert seen is not None  # noqa: S101  # else all names are present
             return Detections.none(seen.tokens.size, vocabulary.names)
-        asked = _only(vocabulary, present)
-        ranking = self._ranking(encoding, seen, asked, others)
-        ids = np.array([*present, *range(len(vocabulary), len(vocabulary) + len(ranking.names))], np.int64)[ranking.class_ids]
-        names = (*vocabulary.names, *ranking.names[len(present) :])
-        return self.policy.decide(replace(ranking, names=names, class_ids=ids), told=len(vocabulary))
+        ranking = self._ranking(encoding, seen, select_names(vocabulary, who.present), who.others)
+        count = len(vocabulary)
+        ids = np.array([*who.present, *range(count, count + len(ranking.names))], np.int64)[ranking.class_ids]
+        return replace(ranking, names=(*vocabulary.names, *ranking.names[len(who.present) :]), class_ids=ids)
 
     def with_calibration(self, encodings: Iterable[tuple[Any, Seen | None]], classes: Classes) -> Answering:
         """Return this method with the presence of each class set against that in a folder, as the ranking method does it.
@@ -201,26 +231,26 @@ class Answering(_Deciding):
         return verify_detections(ranking, features, words, presence, self.policy, rows.names)
 
 
-class AnsweringMaps(_Deciding):
+class AnsweringMaps(Deciding):
     """Likewise for a method of label maps: distractors compete for each pixel, and what they win is background."""
 
     def semantic(self, image: Image | tuple[Any, Seen | None], classes: Classes) -> LabelMap:
         """The label map of an image, or of an encoding of it."""
         vocabulary = Vocabulary.of(classes)
-        encoding, seen = self.encode([image])[0] if isinstance(image, Image) else image
+        encoded = self.encode([image])[0] if isinstance(image, Image) else image
         if not self.policy.verify:
-            own: LabelMap = self.method.semantic(encoding, vocabulary)
+            own: LabelMap = self.method.semantic(encoded[0], vocabulary)
             return own
-        look = seen or _seen(encoding)
-        present, others, near = self._competing(look, vocabulary)
-        if not present:
-            assert look is not None  # noqa: S101  # else all names are present
-            return _renamed(None, look.tokens.size, vocabulary)
-        asked = _only(vocabulary, present)
+        who = self.find_competing(encoded, vocabulary)
+        if not who.present:
+            seen = _find_seen(encoded)
+            assert seen is not None  # noqa: S101  # else all names are present
+            return _renamed(None, seen.tokens.size, vocabulary)
+        asked = select_names(vocabulary, who.present)
         if isinstance(self.method, Labeling):
-            found = self.method.label(encoding, asked, others)
+            found = self.method.label(encoded[0], asked, who.others)
         else:  # a distractor that is not there would cost time and win nothing
-            found = self.method.semantic(encoding, with_negatives(asked, near))
+            found = self.method.semantic(encoded[0], with_negatives(asked, who.near))
         return _renamed(found, found.size, vocabulary)
 
 
@@ -228,7 +258,8 @@ class AnsweringBoth(Answering, AnsweringMaps):
     """Likewise for a method that finds instances and makes label maps, too."""
 
 
-def _only(vocabulary: Vocabulary, present: Sequence[int]) -> Vocabulary:
+def select_names(vocabulary: Vocabulary, present: Sequence[int]) -> Vocabulary:
+    """Some of the names of a vocabulary, by their places."""
     return Vocabulary.from_entries(vocabulary.synonyms[k] for k in present)
 
 
@@ -242,6 +273,11 @@ def _renamed(found: LabelMap | None, size: tuple[int, int], vocabulary: Vocabula
     place = {name: k for k, name in enumerate(names)}
     own = [background if k == found.background else place.get(name, background) for k, name in enumerate(found.names)]
     return LabelMap(np.array([*own, VOID], np.int32)[found.labels], names, background)  # VOID, -1, is the last
+
+
+def _find_seen(image: tuple[Any, Seen | None]) -> Seen | None:
+    """What CLIP saw of an encoded image, beside the method's own encoding or in it."""
+    return image[1] or _seen(image[0])
 
 
 def _seen(encoding: Any) -> Seen | None:

@@ -136,7 +136,7 @@ class ClipDiy:
         """Name every pixel of an image, or of an encoding of it."""
         asked = self.settings.background.list_rows(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
-        size, where = self._places(encoding)
+        size, where = self.place_objectness(encoding)
         grids = self.compute_similarity(encoding, asked.rows)
         painted = find_strongest(lambda part: self._drawn(grids, encoding, part, asked), len(asked.rows), size)
         best, values = (resize_nearest(m, encoding.size) for m in (painted.best, painted.values))
@@ -186,14 +186,14 @@ class ClipDiy:
         if groups:
             yield from torch.split(self.clip.encode_squares(torch.cat(groups)), [len(g) for g in groups])
 
-    def _places(self, encoding: ClipDiyEncoding) -> tuple[tuple[int, int], Tensor | None]:
-        """The size (H, W) where names are chosen, and the objectness there."""
+    def place_objectness(self, encoding: ClipDiyEncoding) -> tuple[tuple[int, int], Tensor | None]:
+        """Return the size (H, W) where names are chosen, and the objectness there."""
         size = encoding.size if self.settings.paint == "image" else encoding.tiles[0].size
         return size, None if encoding.objectness is None else resize_maps(encoding.objectness[None], size)[0]
 
     def _drawn(self, grids: list[Tensor], encoding: ClipDiyEncoding, part: slice, asked: Asked) -> Tensor:
         """Draw a part of the rows where names are chosen, and weigh them by the objectness, (k, H, W)."""
-        size, where = self._places(encoding)
+        size, where = self.place_objectness(encoding)
         maps = average_tiles([g[part] for g in grids], encoding.tiles, size, self.settings.placement)
         if where is None:
             return maps

@@ -44,7 +44,7 @@ from annofree.ops.regions import Connectivity
 from annofree.protocols import Embedding, Masker, RawClip, VisionLanguage
 from annofree.structures import Classes, Detections, FeatureMap, Fragments, Image, Vocabulary
 
-__all__ = ["VARIANTS", "Coarse", "Zip", "ZipEncoding", "ZipSettings"]
+__all__ = ["VARIANTS", "Clues", "Coarse", "Zip", "ZipEncoding", "ZipSettings"]
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,19 @@ class ZipEncoding:
 
 
 @dataclass(frozen=True, eq=False)
+class Clues:
+    """Where each class may be that may be in the image at all.
+
+    ``presence`` (K), how likely each class is there; ``asked`` (A), the places of those that pass the gate; ``maps``
+    (A, h', w') in 0 .. 1, each stretched by itself.
+    """
+
+    presence: Tensor
+    asked: Tensor
+    maps: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Coarse:
     """Instances before SAM, strongest first.
 
@@ -232,7 +245,7 @@ class Zip:
     def _found(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Detections:
         """The instances of some names, whatever the negatives are."""
         coarse = self.find_coarse(encoding, vocabulary)
-        masks, quality = self._masks(encoding, coarse)
+        masks, quality = self.draw_instances(encoding, coarse)
         ids, scores = coarse.class_ids.cpu().numpy(), coarse.scores.cpu().numpy()
         if self.settings.score in ("geometric", "quality"):
             scores = np.sqrt(scores * quality) if self.settings.score == "geometric" else quality
@@ -240,18 +253,26 @@ class Zip:
         found = Detections.from_masks(masks, ids, scores, vocabulary.names)
         return suppress(found, within=self.settings.within, across=self.settings.across, inside=self.settings.inside)
 
-    def find_coarse(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Coarse:
-        """Find the instances on the cells of the boundary map, before SAM."""
+    def compute_clues(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Clues:
+        """Say how likely each class is in the image, and where those may be that are likely enough."""
         words = self.clip.encode_text(vocabulary)
         presence = self.clip.score_presence(encoding.whole, encoding.tokens, words)
         if self._levels:
             presence = subtract_levels(presence, torch.tensor([self._levels.get(name, 0.0) for name in vocabulary.names]))
         asked = torch.nonzero(presence >= self.settings.presence)[:, 0]
+        read = encoding.tokens if encoding.clued is None else encoding.clued
+        if not len(asked):
+            return Clues(presence, asked, presence.new_zeros(0, *read.values.shape[1:]))
+        maps = stretch_to_unit(compute_cosine_clues(read, words[asked], self.clip.encode_null_text()).values)
+        return Clues(presence, asked, maps)
+
+    def find_coarse(self, encoding: ZipEncoding, vocabulary: Vocabulary) -> Coarse:
+        """Find the instances on the cells of the boundary map, before SAM."""
+        clues = self.compute_clues(encoding, vocabulary)
+        presence, asked, active = clues.presence, clues.asked, clues.maps
         if not len(asked):
             regions = presence.new_zeros(0, *encoding.grid, dtype=torch.bool)
             return Coarse(regions, presence.new_zeros(0, 4), asked, presence.new_zeros(0))
-        read = encoding.tokens if encoding.clued is None else encoding.clued
-        active = stretch_to_unit(compute_cosine_clues(read, words[asked], self.clip.encode_null_text()).values)
         cells = resize_maps(active, encoding.grid)
         weight = presence[asked] if self.settings.score != "activation" else torch.ones_like(presence[asked])
         maps = self._maps(encoding, active, cells)
@@ -308,7 +329,7 @@ class Zip:
         scale = [down, right, down, right] if self.settings.swapped_scale else [right, down, right, down]
         return boxes.float() * boxes.new_tensor(scale, dtype=torch.float32)
 
-    def _masks(self, encoding: ZipEncoding, coarse: Coarse) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    def draw_instances(self, encoding: ZipEncoding, coarse: Coarse) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
         """Draw the instances (N, H, W), with SAM's quality (N): without SAM, and where it draws nothing, their cells, and 1."""
         cells: npt.NDArray[np.bool_] = resize_nearest(coarse.regions, encoding.size).cpu().numpy()
         if self.settings.prompting == "none" or not len(cells):

@@ -127,7 +127,7 @@ class Zutis:
             )
         self.network, self.clip = network, clip if (t := self.settings.templates) is None else clip.with_prompts(t)
         words = self.settings.background
-        self._background = Background("words", words) if words else Background("none")
+        self.background = Background("words", words) if words else Background("none")
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Zutis:
 
     def remarks(self, classes: Classes) -> list[str]:
         """What a person should know before trusting the answer for these names."""
-        return self.clip.remarks(self._background.list_rows(classes).rows)
+        return self.clip.remarks(self.background.list_rows(classes).rows)
 
     def encode(self, images: Sequence[Image]) -> list[ZutisEncoding]:
         """Run the network; one encoding an image, in order."""
@@ -157,16 +157,16 @@ class Zutis:
 
     def semantic(self, image: Image | ZutisEncoding, classes: Classes) -> LabelMap:
         """Name every pixel of an image, or of an encoding of it: cosines drawn at full size, the highest wins."""
-        asked = self._background.list_rows(classes)
+        asked = self.background.list_rows(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
-        cosines = torch.einsum("dhw,rd->rhw", encoding.features, self._words(encoding, asked))
+        cosines = self.compute_cosines(encoding, asked)
         best = find_strongest(lambda part: resize_to_pixels(cosines[part], encoding.size), len(asked.rows), encoding.size)
-        return self._background.label_pixels(asked, *best)
+        return self.background.label_pixels(asked, *best)
 
     def instances(self, image: Image | ZutisEncoding, classes: Classes) -> Detections:
         """Name the proposals for an image, or an encoding of it; those that are background or less than another go."""
         vocabulary = Vocabulary.of(classes)
-        asked = self._background.list_rows(vocabulary)
+        asked = self.background.list_rows(vocabulary)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         rows, scores = self._named(encoding, self._words(encoding, asked))
         owner = torch.tensor(asked.owner, device=rows.device)[rows]
@@ -176,6 +176,10 @@ class Zutis:
         masks = draw_inside(encoding.masks[kept], encoding.size)
         ids = owner[kept] - (len(asked.names) - len(vocabulary))  # a background may stand before the names
         return self._separate(masks, ids, scores[kept], vocabulary.names)
+
+    def compute_cosines(self, encoding: ZutisEncoding, asked: Asked) -> Tensor:
+        """How much each cell looks like each row, (R, h, w)."""
+        return torch.einsum("dhw,rd->rhw", encoding.features, self._words(encoding, asked))
 
     def _words(self, encoding: ZutisEncoding, asked: Asked) -> Tensor:
         return self.clip.encode_text(asked.rows).to(encoding.features)

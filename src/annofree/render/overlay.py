@@ -39,11 +39,14 @@ _SHORTEST = 512  # px; smaller images are enlarged, for no font is legible on th
 _LETTERS = 13  # px at least
 
 
-def draw_overlay(image: Image, detections: Detections, min_score: float = 0.0, limit: int = 50) -> PIL.Image.Image:
+def draw_overlay(
+    image: Image, detections: Detections, min_score: float = 0.0, limit: int = 50, *, with_scores: bool = True
+) -> PIL.Image.Image:
     """Draw the ``limit`` strongest detections that score at least ``min_score`` over their image.
 
-    Small ones are drawn over large ones.  The image says how many more there are, and how many tags found no room.  One whose
-    long side is under 512 px is enlarged by an integer factor first.  The output is deterministic.
+    Small ones are drawn over large ones.  Tags have scores ``with_scores``, which a truth has not.  The image says how many
+    more there are, and how many tags found no room.  One whose long side is under 512 px is enlarged by an integer factor
+    first.  The output is deterministic.
     Raises InputError when the detections are of another size than the image.
 
     >>> import numpy as np
@@ -63,7 +66,7 @@ def draw_overlay(image: Image, detections: Detections, min_score: float = 0.0, l
         known = assign_colors(detections.names)
         colors = [known[name] for name in shown.labels.tolist()]
         cover = _draw_instances(canvas, shown, boxes, colors, factor)
-        _draw_tags(canvas, shown, boxes, colors, cover, more=len(kept) - len(shown))
+        _draw_tags(canvas, shown, boxes, colors, cover, len(kept) - len(shown), with_scores)
     return canvas
 
 
@@ -156,7 +159,13 @@ def _shape(mask: PIL.Image.Image, box: list[int], factor: int, margin: int) -> t
 
 
 def _draw_tags(
-    canvas: PIL.Image.Image, shown: Detections, boxes: list[Box], colors: list[Color], cover: Cover, more: int
+    canvas: PIL.Image.Image,
+    shown: Detections,
+    boxes: list[Box],
+    colors: list[Color],
+    cover: Cover,
+    more: int,
+    with_scores: bool,
 ) -> None:
     """Draw tags, first for one of each class, and notes on missing tags and ``more`` detections."""
     long, short = max(canvas.size), min(canvas.size)
@@ -167,7 +176,8 @@ def _draw_tags(
     left = 0
     for i in order:
         name = shorten_name(labels[i])
-        left += not tagging.place(i, Tag(boxes[i], colors[i], (f"{name} {scores[i]:.2f}", name)))
+        texts = (f"{name} {scores[i]:.2f}", name) if with_scores else (name,)
+        left += not tagging.place(i, Tag(boxes[i], colors[i], texts))
     said = [f"and {more} more"] * (more > 0) + [f"{left} without a tag"] * (left > 0)
     if said:
         tagging.note(", ".join(said))

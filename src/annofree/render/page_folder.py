@@ -11,7 +11,7 @@ from annofree.errors import InputError
 from annofree.io.atomic import make_folder
 from annofree.io.files.scratch import open_scratch
 
-__all__ = ["open_page_folder"]
+__all__ = ["check_page_folder", "open_page_folder"]
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def open_page_folder(out: Path, generator: str, contents: Collection[str]) -> It
     ``contents`` beside it, and if it cannot be written; ``out`` is then unchanged.
     """
     try:
-        _check(out, generator, {"index.html", *contents})
+        check_page_folder(out, generator, contents)
         make_folder(out.parent)
         with open_scratch(out, "page") as folder:
             yield folder
@@ -33,11 +33,11 @@ def open_page_folder(out: Path, generator: str, contents: Collection[str]) -> It
         raise InputError(f"expected a folder that can be written to, but {out} cannot: {problem.strerror}") from None
 
 
-def _check(out: Path, generator: str, contents: Collection[str]) -> None:
-    """Refuse to replace anything but an earlier page."""
+def check_page_folder(out: Path, generator: str, contents: Collection[str]) -> None:
+    """Refuse to replace anything but an earlier page, with an InputError; for who would find out only after long work."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     index = out / "index.html"
     ours = index.is_file() and f'content="{generator}"' in index.read_text(encoding="utf-8", errors="replace")[:2000]
-    if not ours or {path.name for path in out.iterdir()} - set(contents):
+    if not ours or {path.name for path in out.iterdir()} - {"index.html", *contents}:
         raise InputError(f"expected a new or empty folder, or an earlier page, at {out}; choose another --out")

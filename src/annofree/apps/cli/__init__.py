@@ -19,13 +19,15 @@ from annofree.apps.cli.commands.merge import merge
 from annofree.apps.cli.commands.name import name
 from annofree.apps.cli.commands.pseudo_label import pseudo_label
 from annofree.apps.cli.commands.relabel import relabel
-from annofree.apps.cli.commands.report import report
 from annofree.apps.cli.commands.reproduce import reproduce
 from annofree.apps.cli.commands.retrieve import retrieve
-from annofree.apps.cli.commands.review import review
 from annofree.apps.cli.commands.segment import segment
 from annofree.apps.cli.commands.world import world
 from annofree.apps.cli.help import PlainCommand, PlainGroup
+from annofree.apps.cli.look_commands.compare import compare
+from annofree.apps.cli.look_commands.explain import explain
+from annofree.apps.cli.look_commands.report import report
+from annofree.apps.cli.look_commands.review import review
 from annofree.apps.cli.model_commands import models
 from annofree.apps.cli.process import exit_now, find_program_start, start_clocks
 from annofree.apps.cli.train_commands import train
@@ -78,6 +80,8 @@ app.command(cls=PlainCommand)(finetune)
 app.command(cls=PlainCommand)(export_model)
 app.command(cls=PlainCommand)(report)
 app.command(cls=PlainCommand)(review)
+app.command(cls=PlainCommand)(explain)
+app.command(cls=PlainCommand)(compare)
 app.command(cls=PlainCommand)(export)
 app.command(cls=PlainCommand)(convert)
 app.command(cls=PlainCommand)(doctor)

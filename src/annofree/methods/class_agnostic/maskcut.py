@@ -70,13 +70,17 @@ class MaskCut(ClassAgnosticByDino):
         return [self._discover(image) for image in images]
 
     def _discover(self, image: Image) -> Detections:
-        square = np.asarray(PIL.Image.fromarray(image.pixels).resize((self.settings.side,) * 2, PIL.Image.Resampling.LANCZOS))
-        (keys,) = self.dino.extract_keys([Image(square, image.id)])
-        cuts = cut_masks(keys.values.float().cpu().numpy(), self.settings.cuts)
+        square, cuts = self.cut(image)
         self.undecided += sum(cut.undecided for cut in cuts)
         masks = [whole for mask in self._draw(square, cuts) if (whole := _resize_mask(mask, image.size)).any()]
         stacked = np.stack(masks) if masks else np.zeros((0, *image.size), bool)
         return Detections.from_masks(stacked, [0] * len(masks), [1.0] * len(masks), ("object",))
+
+    def cut(self, image: Image) -> tuple[npt.NDArray[np.uint8], list[Cut]]:
+        """The square that DINO sees of an image, and what each round cut out of it."""
+        square = np.asarray(PIL.Image.fromarray(image.pixels).resize((self.settings.side,) * 2, PIL.Image.Resampling.LANCZOS))
+        (keys,) = self.dino.extract_keys([Image(square, image.id)])
+        return square, cut_masks(keys.values.float().cpu().numpy(), self.settings.cuts)
 
     def _draw(self, square: npt.NDArray[np.uint8], cuts: Sequence[Cut]) -> Iterator[Mask]:
         """The masks of a square, less what earlier ones hold, those that the field tears apart left out."""

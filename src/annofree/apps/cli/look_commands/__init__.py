@@ -1,0 +1,1 @@
+"""The commands that make pages for people to look at: report, review, explain and compare."""

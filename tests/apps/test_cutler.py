@@ -132,7 +132,7 @@ def test_all_of_cutler_in_the_smallest_size(cli: Cli, tmp_path: Path) -> None:
         f"round {n} {what}" for n in (1, 2) for what in ("labels", "label precision", "label recall")
     }
     for name in ("MaskCut", "round 2"):
-        assert figures[name]["all AP50"] == figures[name]["all class-agnostic AP50"]
+        assert "all class-agnostic AP50" in figures[name] and "all AP50" not in figures[name], "nothing has a name"
     origin = json.loads((out / "round-2" / "training.json").read_text())
     assert origin["recipe"]["network"]["drop_loss"] == 0.0 and origin["labels"]["names"] == ["object"]
     assert json.loads((out / "round-2" / "card.json").read_text())["tier"] == "S0"

@@ -167,7 +167,8 @@ def measure_runs(
     methods = _methods(recipe, runs, Vocabulary.of([row["name"] for row in truth.categories]), made)
     truths = {run.name: _asked(truth, run, methods[run.name]) for run in runs}
     vocabularies = {name: Vocabulary.of([row["name"] for row in t.categories]) for name, t in truths.items()}
-    answers = {run.name: _answers(recipe, run, truths[run.name], [row["id"] for row in whole.images]) for run in runs}
+    ids = [row["id"] for row in whole.images]
+    answers = {run.name: _answers(recipe, run, methods[run.name], truths[run.name], ids) for run in runs}
     images = {row["id"]: row for row in truth.images}
     pictures = read_truth_images(truth, recipe.images)
     seconds = dict.fromkeys(answers, 0.0)
@@ -203,13 +204,14 @@ def _asked(truth: CocoFile, run: Run, method: Any) -> CocoFile:
     return merge_categories(truth)
 
 
-def _answers(recipe: Recipe, run: Run, truth: CocoFile, ids: Sequence[int]) -> Accumulator:
+def _answers(recipe: Recipe, run: Run, method: Any, truth: CocoFile, ids: Sequence[int]) -> Accumulator:
     """Start to gather what a run says of the images of ``truth``; ``ids`` are those of the whole file."""
     if run.task == "semantic":
         return LabelMapAccumulator(ids, open_coco_instances(recipe.truth, recipe.images), recipe.group_by)
     if run.task == "boundary":
         return BoundaryAccumulator(truth, recipe.group_by)
-    return InstanceAccumulator(truth, recipe.group_by, run.agnostic and not run.cluster)
+    nameless = run.agnostic or isinstance(method, ClassAgnosticSegmenter)  # by its method, or by the detector that it has
+    return InstanceAccumulator(truth, recipe.group_by, nameless and not run.cluster)
 
 
 def _limited(truth: CocoFile, group_by: str, limit: int | None) -> CocoFile:

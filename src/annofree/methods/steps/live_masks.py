@@ -7,6 +7,7 @@ from typing import Any
 
 from annofree.detectors.config import OBJECT
 from annofree.methods.class_agnostic.stored_masks import ImageMasks
+from annofree.methods.steps.encoding_key import find_encoding_key
 from annofree.ops.rle import pack_counts
 from annofree.protocols import Segmenter
 from annofree.structures import Image
@@ -28,7 +29,7 @@ class LiveMasks:
     @property
     def key(self) -> tuple[Any, ...]:
         """That of the method's encodings."""
-        return tuple(getattr(self.method, "encoding_key", (id(self.method),)))
+        return find_encoding_key(self.method)
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from annofree.methods.steps.encoding_key import find_encoding_key
 from annofree.ops.rle import decode_rle
 from annofree.protocols import Encoding, Objectness, Segmenter
 from annofree.structures import Classes, Detections, Image
@@ -44,7 +45,7 @@ class Ranked:
     @property
     def encoding_key(self) -> tuple[Any, ...]:
         """That of the method: how the map is used changes no encoding."""
-        return ("ranked", *getattr(self.method, "encoding_key", (id(self.method),)))
+        return ("ranked", *find_encoding_key(self.method))
 
     def remarks(self, classes: Classes) -> list[str]:
         """Those of the method."""

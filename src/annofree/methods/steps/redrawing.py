@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from annofree.detections.prompting import REDRAWING, Redraw, draw_masks
+from annofree.methods.steps.encoding_key import find_encoding_key
 from annofree.protocols import Embedding, Encoding, Masker, Segmenter
 from annofree.structures import Classes, Detections, Image
 
@@ -41,7 +42,7 @@ class Redrawn:
     @property
     def encoding_key(self) -> tuple[Any, ...]:
         """That of the method; another way to draw changes no encoding."""
-        return ("redrawn", *getattr(self.method, "encoding_key", (id(self.method),)))
+        return ("redrawn", *find_encoding_key(self.method))
 
     def remarks(self, classes: Classes) -> list[str]:
         """Those of the method."""

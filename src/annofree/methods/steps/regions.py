@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from annofree.detections.painting import convert_regions, number_components
+from annofree.methods.steps.encoding_key import find_encoding_key
 from annofree.protocols import Encoding, SemanticSegmenter
 from annofree.structures import Classes, Detections, Image, Vocabulary
 
@@ -31,7 +32,7 @@ class LabelRegions:
     @property
     def encoding_key(self) -> tuple[Any, ...]:
         """That of the method."""
-        return tuple(getattr(self.method, "encoding_key", (id(self.method),)))
+        return find_encoding_key(self.method)
 
     def remarks(self, classes: Classes) -> list[str]:
         """Those of the method."""

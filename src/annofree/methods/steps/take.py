@@ -12,6 +12,7 @@ from annofree.detectors.config import OBJECT
 from annofree.errors import InputError
 from annofree.methods.class_agnostic.named_masks import NamedMasks, NamedMasksSettings
 from annofree.methods.components import Models
+from annofree.methods.steps.encoding_key import find_encoding_key
 from annofree.methods.steps.live_masks import LiveMasks
 from annofree.methods.steps.ranking import Rank, Ranked
 from annofree.methods.steps.redrawing import Redrawn
@@ -52,7 +53,7 @@ class _FirstName:
 
     @property
     def encoding_key(self) -> tuple[Any, ...]:
-        return tuple(getattr(self.method, "encoding_key", (id(self.method),)))
+        return find_encoding_key(self.method)
 
     def remarks(self, classes: Classes) -> list[str]:
         return []

@@ -29,8 +29,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-SHARES = {"clip": 0.22, "clip-vit": 0.15, "sam": 0.88, "dino": 0.25, "zutis": 0.42}
+SHARES = {"clip": 0.22, "clip-vit": 0.15, "dino": 0.25}
 """Of the minutes, what each training has."""
+SPARED = {"sam": 1.4, "zutis": 0.35}
+"""Minutes before the end by which the other trainings end: what they need to begin and to write."""
 AFTER = {
     "clip-vit": ("clip",),
     "archive": ("world", "clip"),
@@ -48,7 +50,7 @@ def train_stage(stage: str, out: Path, minutes: float, workers: int, device: str
     """Do one stage, in this process."""
     folder = out / stage
     if stage == "world":
-        make_world(out, 300 if small else PICTURES)
+        describe_making(300 if small else PICTURES).draw_world(out, show)
     elif stage == "archive":
         make_archive(out, device, workers)
     elif stage in ("zutis", "unseen"):
@@ -57,23 +59,21 @@ def train_stage(stage: str, out: Path, minutes: float, workers: int, device: str
         train_one(stage, folder, minutes, workers, device, small)
 
 
-def make_world(out: Path, pictures: int) -> None:
-    """Draw the images that names are to be retrieved from."""
-    from annofree.pipelines.training.scenes import draw_scenes
+def describe_making(pictures: int) -> Any:
+    """The making of recipes/emoji/zutis.toml, whose stages are taken one by one here."""
+    from annofree.pipelines.training.zutis_stages import ZutisMaking
 
-    counts = {"single": round(0.8 * pictures), "mixed": round(0.2 * pictures)}
-    draw_scenes(out / "world", counts, SIDE, SEED, "images to retrieve from", show)  # type: ignore[arg-type]
+    return ZutisMaking(pictures, K, {"zutis": {}}, side=SIDE, seed=SEED)
 
 
 def make_archive(out: Path, device: str, workers: int) -> None:
     """Index, retrieve, and mask, many images at once."""
     from annofree.formats.coco import CocoFile
-    from annofree.pipelines.training.zutis_stages import ZutisMaking, measure_archive, measure_masks
+    from annofree.pipelines.training.zutis_stages import measure_archive, measure_masks
     from annofree.retrieval.archive import MaskWriter
     from annofree.training.selfmask.spectral_voting import load_source
 
-    making = ZutisMaking(PICTURES, K, {"zutis": {}}, side=SIDE, seed=SEED)
-    archive = making.build_archive(out, show, device)
+    archive = describe_making(PICTURES).build_archive(out, show, device)
     model = load_source("found", "tiny", "cpu").provenance
     with MaskWriter(out / "archive", {"by": "found", "refine": "pamr", "model": model}) as writer:
         left = [name for name in archive.ids if name not in writer.done]
@@ -191,9 +191,8 @@ def run(out: Path, stages: list[str], minutes: float, workers: int, device: str,
     while waiting or running:
         for stage in [s for s in waiting if all(n in done or n not in stages for n in AFTER.get(s, ()))]:
             waiting.remove(stage)
-            share = minutes * SHARES.get(stage, 0)
-            if stage in ("zutis", "sam"):  # until the end, whatever came before
-                share = minutes - (time.monotonic() - began) / 60 - (0.35 if stage == "zutis" else 1.4)
+            left = minutes - (time.monotonic() - began) / 60
+            share = left - SPARED[stage] if stage in SPARED else minutes * SHARES.get(stage, 0)
             running[stage] = start(out, stage, keep_minutes(out, stage, max(0.05, share)), workers, device, small)
             tell(f"{time.monotonic() - began:.0f} s: {stage} begins")
         time.sleep(0.5)

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pages import fill, text
+from pages import fill, text, write_expected
 
 from annofree.experiments.measure import Recipe, Run
 from annofree.experiments.papers import PublishedRecipe
 from annofree.hub.presets import find_preset
-from annofree.io.atomic import write_atomic
 from annofree.methods.registry import find_method
 
 HERE = Path(__file__).parent
@@ -125,20 +123,6 @@ def show_ablations(recipe: Recipe, figures: Mapping[str, Mapping[str, Any]]) -> 
     return "\n\n".join(parts)
 
 
-def write_expected(path: Path, figures: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put what was measured into a recipe, run by run, in place of what was expected."""
-    blocks = path.read_text(encoding="utf-8").split("[[run]]\n")
-    for k, block in enumerate(blocks[1:], 1):
-        name = re.findall(r'^name = "(.*)"$', block, re.MULTILINE)[0]
-        measured = {f"all {n}": figures.get(name, {}).get(f"all {n}") for n in EXPECTED}
-        listed = ", ".join(f'"{n}" = {v:.1f}' for n, v in measured.items() if v is not None)
-        lines = [line for line in block.split("\n") if not line.startswith("expected = ")]
-        last = max(i for i, line in enumerate(lines) if line and not line.startswith("#"))
-        lines[last + 1 : last + 1] = [f"expected = {{ {listed} }}"] if listed else []
-        blocks[k] = "\n".join(lines)
-    write_atomic(path, lambda temporary: temporary.write_text("[[run]]\n".join(blocks), encoding="utf-8"))
-
-
 def main() -> None:
     """Fill the pages, and the recipes where that is asked for."""
     parser = argparse.ArgumentParser(description="Fill pages from reproduced recipes.")
@@ -155,7 +139,7 @@ def main() -> None:
         show = show_instances if name == "instances" else show_ablations
         fill(page, BEGIN, show(Recipe.read(path), figures))
         if asked.expect:
-            write_expected(path, figures)
+            write_expected(path, figures, [f"all {name}" for name in EXPECTED])
         print(page)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pages import END
+from pages import END, round_figure, write_expected
 
 from annofree.io.atomic import write_atomic
 
@@ -46,7 +46,11 @@ COLUMNS = {
 """Headings and the figures that stand below them; others are figures by their own names."""
 ROWS = {"**the default**": "consensus: + floor, the answer", "the whole ranking of Zip (`--policy all`)": "zip: the ranking"}
 """Rows that are called otherwise than their runs."""
-TWO_DIGITS = ("all count error",)
+USUAL = [
+    *("plain AP", "all AP", "all AP50", "all AR100", "all class-agnostic AP", "touching separated"),
+    *("plain mIoU", "touching mIoU", "cluttered mIoU", "all mIoU"),
+]
+"""What a recipe expects of a run of which it expected nothing."""
 
 
 def find_run(label: str, runs: Mapping[str, Any]) -> str | None:
@@ -56,11 +60,6 @@ def find_run(label: str, runs: Mapping[str, Any]) -> str | None:
     plain = re.sub(r"^(Zip|ZUTIS|detector|consensus): ", lambda m: f"{m[1].lower()}: ", plain)
     plain = re.sub(r"^consensus \(.*\)$", "consensus (default)", plain)
     return plain if plain in runs else None
-
-
-def write(name: str, value: float) -> str:
-    """A figure with the digits that it is shown with."""
-    return f"{value:.2f}" if name in TWO_DIGITS else f"{value:.1f}"
 
 
 def refresh(page: Path, runs: Mapping[str, Mapping[str, Any]]) -> int:
@@ -81,30 +80,12 @@ def refresh(page: Path, runs: Mapping[str, Mapping[str, Any]]) -> int:
         if not any(figure in runs[run] for figure in figures[1:]):
             continue
         cells = [
-            write(f, runs[run][f]) if f in runs[run] and i else cell
+            round_figure(f, runs[run][f]) if f in runs[run] and i else cell
             for i, (f, cell) in enumerate(zip(figures, cells, strict=True))
         ]
         lines[k], found = f"| {' | '.join(cells)} |".replace("|  |", "| |"), found + 1
     write_atomic(page, lambda temporary: temporary.write_text("\n".join(lines), encoding="utf-8"))
     return found
-
-
-def expect(path: Path, runs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put what was measured into a recipe: the figures that a run expects already, or the first of those that it has."""
-    usual = ["plain AP", "all AP", "all AP50", "all AR100", "all class-agnostic AP", "touching separated"]
-    usual += ["plain mIoU", "touching mIoU", "cluttered mIoU", "all mIoU"]
-    blocks = path.read_text(encoding="utf-8").split("[[run]]\n")
-    for k, block in enumerate(blocks[1:], 1):
-        name = re.findall(r'^name = "(.*)"$', block, re.MULTILINE)[0]
-        told = re.search(r"^expected = \{(.*)\}$", block, re.MULTILINE)
-        names = re.findall(r'"([^"]+)" =', told[1]) if told else [n for n in usual if n in runs.get(name, {})]
-        if name not in runs or not names:
-            continue
-        line = "expected = { " + ", ".join(f'"{n}" = {float(write(n, runs[name][n]))}' for n in names) + " }"
-        blocks[k] = (
-            block.replace(told[0], line) if told else block.rstrip("\n") + f"\n{line}\n" + ("\n" if k < len(blocks) - 1 else "")
-        )
-    write_atomic(path, lambda temporary: temporary.write_text("[[run]]\n".join(blocks), encoding="utf-8"))
 
 
 def main() -> None:
@@ -118,7 +99,7 @@ def main() -> None:
         for page in PAGES[folder.name]:
             print(page, refresh(HERE / page, runs), "rows")
         if asked.expect:
-            expect(RECIPES / f"{folder.name}.toml", runs)
+            write_expected(RECIPES / f"{folder.name}.toml", runs, USUAL, as_told=True)
 
 
 if __name__ == "__main__":

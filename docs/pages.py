@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
 
-__all__ = ["END", "INSTANCES", "MADE", "fill", "table", "text"]
+__all__ = ["END", "INSTANCES", "MADE", "fill", "round_figure", "table", "text", "write_expected"]
 
 END = "<!-- end of numbers -->"
 MADE = "what was made"
@@ -41,3 +42,31 @@ def fill(page: Path, begin: str, numbers: str) -> None:
         raise InputError(f"expected {begin} and then {END} in {page}; put them where the numbers belong")
     filled = f"{before}{begin}\n\n{numbers}\n\n{END}{after}"
     write_atomic(page, lambda temporary: temporary.write_text(filled, encoding="utf-8"))
+
+
+def round_figure(name: str, value: float) -> str:
+    """Write a figure with as many digits as pages and recipes have of it."""
+    return f"{value:.2f}" if name.endswith("count error") else f"{value:.1f}"
+
+
+def write_expected(
+    path: Path, figures: Mapping[str, Mapping[str, Any]], usual: Sequence[str], *, as_told: bool = False
+) -> None:
+    """Put what was measured into a recipe, run by run, in the place of what was expected.
+
+    Of a run those of the ``usual`` figures are expected that it has; ``as_told``, those that it expected already, and a run
+    that was not measured stays as it is.
+    """
+    blocks = path.read_text(encoding="utf-8").split("[[run]]\n")
+    for k, block in enumerate(blocks[1:], 1):
+        measured = figures.get(re.findall(r'^name = "(.*)"$', block, re.MULTILINE)[0], {})
+        told = re.search(r"^expected = \{(.*)\}$", block, re.MULTILINE)
+        if as_told and not measured:
+            continue
+        names = re.findall(r'"([^"]+)" =', told[1]) if as_told and told else usual
+        listed = ", ".join(f'"{n}" = {float(round_figure(n, measured[n]))}' for n in names if measured.get(n) is not None)
+        lines = [line for line in block.split("\n") if not line.startswith("expected = ")]
+        last = max(i for i, line in enumerate(lines) if line and not line.startswith("#"))
+        lines[last + 1 : last + 1] = [f"expected = {{ {listed} }}"] if listed else []
+        blocks[k] = "\n".join(lines)
+    write_atomic(path, lambda temporary: temporary.write_text("[[run]]\n".join(blocks), encoding="utf-8"))

@@ -69,8 +69,7 @@ class ZutisMaking:
 
     def make(self, out: Path, show: Show, device: str = "cpu", say: Callable[[str], None] = print) -> Figures:
         """Make all of it in a folder, or go on where it stopped, and return the figures of the stages."""
-        counts = {split: round(share * self.pictures) for split, share in _MIX.items()}
-        truth = draw_scenes(out / "world", counts, self.side, self.seed, "pictures to retrieve from", show)
+        truth = self.draw_world(out, show)
         archive = self.build_archive(out, show, device)
         self._masks(archive, out / "archive", show, device)
         figures = measure_archive(archive, truth) | measure_masks(archive, out / "archive", truth)
@@ -80,6 +79,11 @@ class ZutisMaking:
             with show(f"steps of {name}") as shown:
                 fit_zutis(ZutisRecipe(**fields), device=device, on_progress=shown, say=say)
         return figures
+
+    def draw_world(self, out: Path, show: Show) -> CocoFile:
+        """Draw the scenes that names retrieve from, unless they are there, and return their truth."""
+        counts = {split: round(share * self.pictures) for split, share in _MIX.items()}
+        return draw_scenes(out / "world", counts, self.side, self.seed, "pictures to retrieve from", show)
 
     def build_archive(self, out: Path, show: Show, device: str) -> Archive:
         """Index the images and retrieve those of each name, unless that is done."""

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.testing.tolerances import assert_close
-from annofree.training.augment import dino_views
-from annofree.training.augment.dino_views import Paster, PhotometricChange, find_calmest
+from annofree.training.augment import photometric
+from annofree.training.augment.dino_views import Paster, find_calmest
+from annofree.training.augment.photometric import PhotometricChange
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -81,11 +82,11 @@ def test_views_follow_from_the_generator() -> None:
 
 def test_colours_turn_about_grey() -> None:
     one, zero = torch.ones(1), torch.zeros(1)
-    assert_close(dino_views._color_matrices(one, zero)[0], torch.eye(3))
-    assert_close(dino_views._color_matrices(zero, one)[0], torch.full((3, 3), 1 / 3))
-    turned = dino_views._color_matrices(one * 1.3, one * 0.7)[0]
+    assert_close(photometric._color_matrices(one, zero)[0], torch.eye(3))
+    assert_close(photometric._color_matrices(zero, one)[0], torch.full((3, 3), 1 / 3))
+    turned = photometric._color_matrices(one * 1.3, one * 0.7)[0]
     assert_close(turned @ torch.ones(3), torch.ones(3))
-    third = dino_views._color_matrices(one, one * 2 * np.pi / 3)[0]  # red to green to blue
+    third = photometric._color_matrices(one, one * 2 * np.pi / 3)[0]  # red to green to blue
     assert_close(third, torch.tensor([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]))
 
 

@@ -20,7 +20,8 @@ from annofree.features.dino import Dino
 from annofree.hub.cards import Card
 from annofree.structures import FeatureMap, Image
 from annofree.testing.tolerances import assert_close
-from annofree.training.augment.dino_views import Paster, PhotometricChange
+from annofree.training.augment.dino_views import Paster
+from annofree.training.augment.photometric import PhotometricChange
 from annofree.training.losses.dino_loss import (
     compute_attention_loss,
     compute_ground_cosines,

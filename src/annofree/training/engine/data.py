@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from annofree.training.engine.distributed import DistributedContext
 from annofree.training.engine.state import TrainConfig
 
-__all__ = ["catch_stop", "iterate_batches"]
+__all__ = ["catch_stop", "iterate_batches", "pass_on"]
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ def iterate_batches(
         _Steps(draw, collate, course.batch, ranks.local_slice(course.batch)),
         batch_size=None,
         sampler=range(start, course.steps),
-        collate_fn=_as_it_is,
+        collate_fn=pass_on,
         num_workers=workers,
         pin_memory=ranks.device.startswith("cuda"),
         worker_init_fn=_leave_stopping_to_the_trainer,
@@ -53,7 +53,8 @@ def iterate_batches(
     )
 
 
-def _as_it_is(batch: Any) -> Any:
+def pass_on(batch: Any) -> Any:
+    """Leave what a process made as it is, where a loader would turn arrays into tensors."""
     return batch
 
 

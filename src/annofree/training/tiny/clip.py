@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from annofree.datasets.emoji.world import CATEGORIES, Scene, Split, World
 from annofree.features.tokenizer import Tokenizer, collect_token_ids
 from annofree.features.towers.resnet import pool_attention
-from annofree.training.augment.dino_views import PhotometricChange, RandomDraw, hide_parts
+from annofree.training.augment.photometric import PhotometricChange, RandomDraw, hide_parts
 from annofree.training.tiny.budget import Budget, check_folder, find_generator, make_rng, train_on_budget
 from annofree.training.tiny.clip_export import MEAN, MODEL, STD, USE, write_tiny_clip
 from annofree.training.tiny.evaluate import compute_average_precision

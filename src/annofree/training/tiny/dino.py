@@ -28,7 +28,8 @@ from annofree.datasets.emoji.world import World
 from annofree.hub.cards import Card, hash_file
 from annofree.io.atomic import write_json
 from annofree.io.tensors import write_half
-from annofree.training.augment.dino_views import Paster, PhotometricChange, ViewPairs
+from annofree.training.augment.dino_views import Paster, ViewPairs
+from annofree.training.augment.photometric import PhotometricChange
 from annofree.training.losses.dino_loss import (
     compute_attention_loss,
     compute_ground_cosines,

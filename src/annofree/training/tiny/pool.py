@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from torch.utils.data import DataLoader
 
+from annofree.training.engine.data import pass_on
+
 __all__ = ["Pool"]
 
 T = TypeVar("T")
@@ -48,7 +50,7 @@ class Pool(Generic[T]):
 
     def _draw_groups(self, groups: list[range], workers: int) -> Iterator[Sequence[Any]]:
         drawn: Any = _Groups(self._draw, groups)
-        loader: DataLoader[Any] = DataLoader(drawn, batch_size=None, collate_fn=_leave, num_workers=workers)
+        loader: DataLoader[Any] = DataLoader(drawn, batch_size=None, collate_fn=pass_on, num_workers=workers)
         yield from loader
 
     def find_window(self, step: int) -> range:
@@ -86,7 +88,3 @@ class _Groups:
 
     def __len__(self) -> int:
         return len(self.groups)
-
-
-def _leave(drawn: Any) -> Any:
-    return drawn

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.features.tokenizer import Tokenizer
-from annofree.methods.clip_diy import VARIANTS, ClipDiy, ClipDiyEncoding
+from annofree.methods.dense.clip_diy import VARIANTS, ClipDiy, ClipDiyEncoding
 from annofree.ops.grids import resize_nearest
 from annofree.protocols import DensePath
 from annofree.structures import FeatureMap, Image, IntArray, Vocabulary

@@ -25,7 +25,7 @@ from annofree.errors import AnnofreeError
 from annofree.formats.panoptic import decode_segment_ids
 from annofree.methods.build import MethodSpec, build_method
 from annofree.methods.components import Models
-from annofree.methods.maskclip import MaskClip
+from annofree.methods.dense.maskclip import MaskClip
 from annofree.methods.zip import Zip
 from annofree.methods.zutis import Zutis
 from annofree.structures import Vocabulary

@@ -18,9 +18,9 @@ from annofree.formats.label_maps import ClassList, read_label_map
 from annofree.formats.panoptic import PanopticFile
 from annofree.io.images import read_image
 from annofree.methods.build import MethodSpec, build_method
-from annofree.methods.clip_diy import VARIANTS, ClipDiy
 from annofree.methods.components import Models
-from annofree.methods.dense_clip import DenseClip
+from annofree.methods.dense.clip_diy import VARIANTS, ClipDiy
+from annofree.methods.dense.dense_clip import DenseClip
 from annofree.methods.zip import Zip
 from annofree.structures import Image, LabelMap, Vocabulary
 from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam

@@ -19,9 +19,9 @@ from annofree.formats.coco import CocoFile
 from annofree.hub.download import Local
 from annofree.methods import components as models_module
 from annofree.methods.build import build_method
-from annofree.methods.clip_diy import ClipDiy
 from annofree.methods.components import Models
-from annofree.methods.dense_clip import DenseClip
+from annofree.methods.dense.clip_diy import ClipDiy
+from annofree.methods.dense.dense_clip import DenseClip
 from annofree.structures import Detections, Image
 from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness, FakeSam
 from annofree.testing.paper_world import NAMES, draw_paper_scenes

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from annofree.clues.background import Background
 from annofree.clues.crops import lay_tilings
 from annofree.errors import InputError, MissingError
-from annofree.methods.clip_diy import OBJECTNESS, VARIANTS, ClipDiy, ClipDiySettings, Parts, build_objectness
+from annofree.methods.dense.clip_diy import OBJECTNESS, VARIANTS, ClipDiy, ClipDiySettings, Parts, build_objectness
 from annofree.ops.fixed_bilinear import resize_levels
 from annofree.ops.grids import resize_nearest
 from annofree.protocols import SemanticSegmenter

@@ -20,8 +20,8 @@ from annofree.hub.cards import Card
 from annofree.hub.download import Local
 from annofree.methods import components as models_module
 from annofree.methods.build import build_method
-from annofree.methods.clip_diy import OBJECTNESS
 from annofree.methods.components import Models, resolve_device
+from annofree.methods.dense.clip_diy import OBJECTNESS
 from annofree.methods.detector import DetectorInfo
 from annofree.methods.registry import METHODS, OBJECTNESS_ROLES
 from annofree.structures import Image, Vocabulary

@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 from annofree.clues.background import Background
 from annofree.errors import InputError
-from annofree.methods.clip_surgery import VARIANTS as SURGERY_VARIANTS
-from annofree.methods.clip_surgery import ClipSurgery, ClipSurgerySettings, score_class_set
-from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings
-from annofree.methods.maskclip import VARIANTS as MASKCLIP_VARIANTS
-from annofree.methods.maskclip import MaskClip, MaskClipSettings, denoise_maps, smooth_maps
-from annofree.methods.patch_cosine import VARIANTS as COSINE_VARIANTS
-from annofree.methods.patch_cosine import PatchCosine, PatchCosineSettings
+from annofree.methods.dense.clip_surgery import VARIANTS as SURGERY_VARIANTS
+from annofree.methods.dense.clip_surgery import ClipSurgery, ClipSurgerySettings, score_class_set
+from annofree.methods.dense.dense_clip import DenseClip, DenseEncoding, DenseSettings
+from annofree.methods.dense.maskclip import VARIANTS as MASKCLIP_VARIANTS
+from annofree.methods.dense.maskclip import MaskClip, MaskClipSettings, denoise_maps, smooth_maps
+from annofree.methods.dense.patch_cosine import VARIANTS as COSINE_VARIANTS
+from annofree.methods.dense.patch_cosine import PatchCosine, PatchCosineSettings
 from annofree.ops.grids import resize_maps
 from annofree.ops.pamr import refine_maps
 from annofree.protocols import DensePath, Segmenter, SemanticSegmenter

@@ -13,9 +13,9 @@ from torch import Tensor
 from annofree.errors import InputError
 from annofree.methods.class_agnostic.named_masks import NamedMasks
 from annofree.methods.class_agnostic.sam_everything import SamEverything
-from annofree.methods.clip_diy import ClipDiy, ClipDiySettings
 from annofree.methods.components import Models
-from annofree.methods.maskclip import MaskClip
+from annofree.methods.dense.clip_diy import ClipDiy, ClipDiySettings
+from annofree.methods.dense.maskclip import MaskClip
 from annofree.methods.sam_clip import SamClip
 from annofree.methods.steps.ranking import Ranked
 from annofree.methods.steps.redrawing import Redrawn

@@ -11,8 +11,8 @@ import pytest
 from annofree.clues.objectness import InstanceObjectness
 from annofree.errors import InputError
 from annofree.methods.build import MethodSpec
-from annofree.methods.clip_diy import ClipDiy
 from annofree.methods.components import Models
+from annofree.methods.dense.clip_diy import ClipDiy
 from annofree.methods.registry import find_method
 from annofree.methods.zip import Zip
 from annofree.pipelines.plan import DEFAULTS, Plan, parse_stuff, parse_tasks

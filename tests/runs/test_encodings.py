@@ -16,9 +16,9 @@ from torch import Tensor
 
 from annofree.errors import InputError
 from annofree.methods.build import build_method
-from annofree.methods.clip_diy import VARIANTS as CLIP_DIY
-from annofree.methods.clip_diy import ClipDiy
 from annofree.methods.components import Models
+from annofree.methods.dense.clip_diy import VARIANTS as CLIP_DIY
+from annofree.methods.dense.clip_diy import ClipDiy
 from annofree.methods.detector import Detector, DetectorInfo
 from annofree.methods.registry import METHODS
 from annofree.methods.zutis import Zutis

@@ -12,7 +12,7 @@ from tests.support.alike import assert_same_detections
 
 from annofree.detections.panoptic import PanopticSettings, merge_panoptic
 from annofree.errors import InputError
-from annofree.methods.maskclip import MaskClip
+from annofree.methods.dense.maskclip import MaskClip
 from annofree.methods.registry import TASKS
 from annofree.methods.zip import Zip
 from annofree.runs.tasks import Prediction, Tasks

@@ -15,7 +15,7 @@ from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.hub.cards import Card
 from annofree.hub.download import Local, fetch, find_present
 from annofree.hub.presets import DEFAULT, Role, find_preset
-from annofree.methods.clip_diy import Parts, build_objectness
+from annofree.methods.dense.clip_diy import Parts, build_objectness
 from annofree.methods.detector import DetectorInfo
 from annofree.methods.registry import OBJECTNESS_ROLES, PRECISIONS
 from annofree.methods.zutis import Proposer

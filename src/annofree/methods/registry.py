@@ -142,25 +142,25 @@ def _sam_clip(models: Models, settings: Any) -> Any:
 
 
 def _clip_diy(models: Models, settings: Any) -> Any:
-    from annofree.methods.clip_diy import ClipDiy
+    from annofree.methods.dense.clip_diy import ClipDiy
 
     return ClipDiy(models.clip, models.objectness, settings)
 
 
 def _maskclip(models: Models, settings: Any) -> Any:
-    from annofree.methods.maskclip import MaskClip
+    from annofree.methods.dense.maskclip import MaskClip
 
     return MaskClip(models.clip, settings)
 
 
 def _clip_surgery(models: Models, settings: Any) -> Any:
-    from annofree.methods.clip_surgery import ClipSurgery
+    from annofree.methods.dense.clip_surgery import ClipSurgery
 
     return ClipSurgery(models.clip, settings)
 
 
 def _patch_cosine(models: Models, settings: Any) -> Any:
-    from annofree.methods.patch_cosine import PatchCosine
+    from annofree.methods.dense.patch_cosine import PatchCosine
 
     return PatchCosine(models.clip, settings)
 
@@ -234,16 +234,18 @@ METHODS: dict[str, Entry] = {
         _sam_clip, _variants("sam_clip", "default", "paper", "crops", "masked", "everything", "official"), ("clip", "sam")
     ),
     "clip_diy": Entry(
-        _clip_diy, _variants("clip_diy", "default", "paper", "official"), ("clip",), ("semantic",), objectness=True
+        _clip_diy, _variants("dense.clip_diy", "default", "paper", "official"), ("clip",), ("semantic",), objectness=True
     ),
     "maskclip": Entry(
         _maskclip,
-        _variants("maskclip", "default", "official", "denoised", "smoothed", "pamr", "zutis"),
+        _variants("dense.maskclip", "default", "official", "denoised", "smoothed", "pamr", "zutis"),
         ("clip",),
         _BOTH,
     ),
-    "clip_surgery": Entry(_clip_surgery, _variants("clip_surgery", "default", "official", "classes", "pamr"), ("clip",), _BOTH),
-    "patch_cosine": Entry(_patch_cosine, _variants("patch_cosine", "default", "pamr"), ("clip",), _BOTH),
+    "clip_surgery": Entry(
+        _clip_surgery, _variants("dense.clip_surgery", "default", "official", "classes", "pamr"), ("clip",), _BOTH
+    ),
+    "patch_cosine": Entry(_patch_cosine, _variants("dense.patch_cosine", "default", "pamr"), ("clip",), _BOTH),
     "zutis": Entry(_zutis, _variants("zutis", "default", "official", "paper"), ("clip", "zutis"), _BOTH),
     "detector": Entry(_detector, _DETECTOR, ("detector",)),
     "maskcut": Entry(_maskcut, _variants("class_agnostic.maskcut", "default", "cells"), ("dino",), class_agnostic=True),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from annofree.clues.background import with_negatives
 from annofree.clues.crops import average_tiles
-from annofree.methods.clip_diy import ClipDiy, ClipDiyEncoding
+from annofree.methods.dense.clip_diy import ClipDiy, ClipDiyEncoding
 from annofree.methods.explain.subject import MOST_DRAWN, Subject, list_some, to_numpy
 from annofree.render.step_pictures import draw_heat
 from annofree.render.steps_page import Drawing, Step

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from annofree.clues.background import Asked, Background
 from annofree.clues.similarity import compute_cosine_clues, stretch_to_unit
 from annofree.errors import InputError
-from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings, compute_similarity, require_part
+from annofree.methods.dense.dense_clip import DenseClip, DenseEncoding, DenseSettings, compute_similarity, require_part
 from annofree.protocols import DensePath, RawClip
 from annofree.structures import FeatureMap, Image
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from annofree.clues.background import Asked
-from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings, compute_similarity
+from annofree.methods.dense.dense_clip import DenseClip, DenseEncoding, DenseSettings, compute_similarity
 from annofree.protocols import DensePath
 
 __all__ = ["VARIANTS", "PatchCosine", "PatchCosineSettings"]

@@ -19,7 +19,7 @@ from annofree.clues.background import Asked, Background
 from annofree.detections.painting import Draw
 from annofree.errors import InputError
 from annofree.features.towers.released import fit_released
-from annofree.methods.dense_clip import DenseClip, DenseEncoding, DenseSettings, compute_similarity, require_part
+from annofree.methods.dense.dense_clip import DenseClip, DenseEncoding, DenseSettings, compute_similarity, require_part
 from annofree.ops.grids import resize_maps
 from annofree.protocols import DensePath, ReleasedReader, VisionLanguage
 from annofree.structures import FeatureMap, Image

@@ -1,0 +1,1 @@
+"""Methods that name every pixel: CLIP read densely, alone or guided by other networks."""

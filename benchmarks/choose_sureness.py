@@ -20,7 +20,7 @@ from annofree.evaluation.predict_instances import read_truth_images
 from annofree.formats.coco import CocoFile
 from annofree.methods.class_agnostic.sam_everything import SamEverything, SamEverythingSettings
 from annofree.methods.components import Models
-from annofree.protocols import Keep, Sureness
+from annofree.protocols import ClassAgnosticSegmenter, Keep, Sureness
 from annofree.testing.timing import print_json
 
 SPLITS: tuple[Split, ...] = ("plain", "touching", "cluttered")
@@ -37,11 +37,11 @@ def draw_scenes(folder: Path, count: int, seed: int) -> CocoFile:
     return write_scenes(named, folder, f"tuning scenes of seed {seed}")
 
 
-def measure_choice(truth: CocoFile, folder: Path, method: SamEverything) -> dict[str, Any]:
+def measure_choice(truth: CocoFile, images: Path, method: ClassAgnosticSegmenter) -> dict[str, Any]:
     """AP and AR100 without names, in percent, and masks an image."""
     found = CocoFile(images=truth.images, categories=truth.categories)
     ids, count = [truth.categories[0]["id"]], 0
-    for image_id, image in read_truth_images(truth, folder / "images"):
+    for image_id, image in read_truth_images(truth, images):
         answer = method.discover([image])[0]
         count += len(answer)
         found.add_annotations(answer.to_coco(image_id, ids))
@@ -66,7 +66,7 @@ def main() -> None:
     for points, keep, stability, nms in product(asked.points, asked.keep, asked.stability, asked.nms):
         settings = SamEverythingSettings(points, sure=Sureness(keep, 0, stability), nms=nms)
         row = {"points": points, "keep": keep, "stability": stability, "nms": nms}
-        rows.append(row | measure_choice(truth, asked.folder, SamEverything(sam, settings)))
+        rows.append(row | measure_choice(truth, asked.folder / "images", SamEverything(sam, settings)))
         print(rows[-1], flush=True)
     print_json(rows, asked.json)
 

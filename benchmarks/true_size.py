@@ -308,6 +308,8 @@ def run(asked: argparse.Namespace, home: Path) -> None:
     options = ["--classes", asked.classes, "--models", asked.models, "--out", str(out), "--limit", str(asked.limit)]
     if asked.method == "clip_diy":
         options += ["--method", "clip_diy", "--task", "semantic", "--objectness", "none"]
+    options += ["--precision", asked.precision] if asked.precision else []
+    options += ["--batch-size", str(asked.batch_size)] if asked.batch_size else []
     command = [annofree(), "segment", *images, *options, "--device", asked.device]
     if asked.kill_after:
         kill_once(command, env, out, asked.kill_after)
@@ -326,6 +328,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", default="paper", help="a preset, or models joined by +")
     parser.add_argument("--limit", type=int, default=3, help="pictures")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", help="of the image encoders; else the command's own")
+    parser.add_argument("--batch-size", type=int, help="images encoded at once; else the command's own")
     parser.add_argument("--threads", type=int, help="OMP_NUM_THREADS of the run")
     parser.add_argument("--home", type=Path, help="keep the weights there, for the next run; else they go with the run")
     parser.add_argument("--out", type=Path, help="keep the results there")

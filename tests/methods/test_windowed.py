@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {"short": 113, "window": 96, "stride": 48}
 
 
 def make_tcl(variant: str = "default", **changes: Any) -> Tcl:
-    return Tcl(FakeTcl(), FakeClip(), replace(TCL_VARIANTS[variant], **SMALL, **changes))
+    return Tcl(FakeTcl(), FakeClip(), replace(TCL_VARIANTS[variant], **{**SMALL, **changes}))
 
 
 def make_groupvit(variant: str = "default", **changes: Any) -> GroupVitMethod:

@@ -57,7 +57,8 @@ def slow_block(token: Tensor, w: dict[str, Tensor], prefix: str) -> Tensor:
     token = token + w[f"{prefix}attn.out_proj.weight"] @ value + w[f"{prefix}attn.out_proj.bias"]
     hidden = w[f"{prefix}mlp.c_fc.weight"] @ norm(token, w, f"{prefix}ln_2") + w[f"{prefix}mlp.c_fc.bias"]
     hidden = hidden * torch.sigmoid(1.702 * hidden)
-    return token + w[f"{prefix}mlp.c_proj.weight"] @ hidden + w[f"{prefix}mlp.c_proj.bias"]
+    added = w[f"{prefix}mlp.c_proj.weight"] @ hidden + w[f"{prefix}mlp.c_proj.bias"]
+    return torch.add(token, added)
 
 
 def slow_gated(maps: Tensor, w: dict[str, Tensor], prefix: str) -> Tensor:

@@ -61,7 +61,7 @@ class GroupVitSettings(WindowedSettings):
     background: Background = field(default_factory=Background)
     # names that a window may have at all, the likeliest by the mean of its groups; 5 released
     names: int = 5
-    # whether the group of a window that is surest is a thing even below the threshold (released): no window is all background
+    # whether the surest group of a window is a thing even below the threshold (released), though it may have no pixel
     spare_best: bool = False
 
     def __post_init__(self) -> None:

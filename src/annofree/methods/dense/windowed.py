@@ -154,7 +154,7 @@ class WindowedMethod(Generic[S, E]):
         return LabelMap(labels.cpu().numpy().astype("int32"), asked.names, asked.background), values
 
     def list_rows(self, vocabulary: Vocabulary) -> Asked:
-        """The rows to score; a listed background is none of them where a threshold tells it, unless it is all that is listed."""
+        """The rows to score; a listed background is none where a threshold tells it, unless it is all that is listed."""
         asked = self.settings.background.list_rows(vocabulary)
         kept = [k for k, owner in enumerate(asked.owner) if owner != asked.background]
         if not self._is_apart(asked) or not kept:

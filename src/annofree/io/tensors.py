@@ -91,6 +91,9 @@ class _Inert(dict[Any, Any]):
     def __setitem__(self, key: Any, value: Any) -> None:
         """Forget the item."""
 
+    def __call__(self, *_: Any, **__: Any) -> _Inert:
+        return _Inert()
+
     def append(self, value: Any) -> None:
         """Forget the value."""
 

@@ -84,7 +84,8 @@ def slow_decoder(maps: Tensor, w: dict[str, Tensor]) -> Tensor:
         maps = maps + slow_gated(maps, w, f"{DECODER}decoder.net.{n}.conv")
         maps = maps + slow_gated(maps, w, f"{DECODER}decoder.net.{n}.conv2")
     cells = norm(maps.permute(1, 2, 0), w, f"{DECODER}image_proj.ln") @ w[f"{DECODER}image_proj.proj"]
-    return (cells / cells.norm(dim=-1, keepdim=True)).permute(2, 0, 1)
+    units: Tensor = cells / cells.norm(dim=-1, keepdim=True)
+    return units.permute(2, 0, 1)
 
 
 def test_the_network_is_the_slow_twin(network: TclNetwork, clip: Clip, weights: dict[str, Tensor]) -> None:

@@ -123,7 +123,7 @@ class GroupVitMethod(WindowedMethod[GroupVitSettings, GroupVitEncoding]):
         tables = self.score_windows(encoding, asked)
 
         def draw(n: int, part: slice) -> Tensor:
-            return tables[n][self.find_groups(encoding, n)][..., part].permute(2, 0, 1)
+            return tables[n][:, part].T[:, self.find_groups(encoding, n)]
 
         return draw
 

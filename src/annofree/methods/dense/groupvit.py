@@ -152,7 +152,7 @@ def score_groups(groups: Tensor, whole: Tensor, words: Tensor, scale: float, mos
     The likeliest are the ``most`` words that the ``whole`` (D) is like; all other words score 0.
 
     >>> words = torch.eye(3)
-    >>> score_groups(words[:2], words[0], words, 100.0, most=1).tolist()
+    >>> score_groups(words[:2], words[0], words, 100.0, most=1).round(decimals=3).tolist()
     [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     logits = scale * groups @ words.T

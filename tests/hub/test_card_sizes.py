@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import open_clip
@@ -9,6 +10,7 @@ import pytest
 import timm
 import torch
 import transformers
+from tests.support.text_supervised import list_tcl_shapes
 
 from annofree.hub.cards import BUNDLED, Card, list_known_cards
 
@@ -57,6 +59,17 @@ def test_sam2() -> None:
         tiny = transformers.Sam2VideoModel(transformers.Sam2VideoConfig())
     assert count(tiny) == card.parameters
     assert 0 < card.size - 4 * count(tiny) < 200_000  # the file has 4 bytes a number, and a header
+
+
+def test_groupvit_has_the_running_statistics_of_its_projections_too() -> None:
+    with torch.device("meta"):
+        state = transformers.GroupViTModel(transformers.GroupViTConfig()).state_dict()
+    count = sum(value.numel() for value in state.values() if value.is_floating_point())
+    assert {list_known_cards()[f"groupvit-gcc-{data}"].parameters for data in ("redcaps", "yfcc")} == {count}
+
+
+def test_tcl() -> None:
+    assert sum(map(prod, list_tcl_shapes(768, 512).values())) == list_known_cards()["tcl"].parameters
 
 
 def test_published_bytes() -> None:

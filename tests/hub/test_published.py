@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tests.support.models import empty_hub
 from tests.support.released import fill_shapes, list_selfmask_shapes, list_zutis_shapes
+from tests.support.text_supervised import fill_tcl
 
 from annofree.errors import AnnofreeError, InputError
 from annofree.features.saliency import read_found_head
@@ -135,3 +136,29 @@ def test_other_files(tmp_path: Path) -> None:
     refused(tmp_path / "imagenet_s919_vit_b_16.pt", "w has NaN")
     with pytest.raises(InputError, match="comes with annofree"):
         add_models(find_bundled("tiny-sam"))
+
+
+def test_of_a_checkpoint_the_trained_weights_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = fill_tcl()
+    card = replace(list_known_cards()["tcl"], parameters=sum(v.numel() for v in state.values()))
+    monkeypatch.setattr(store, "list_known_cards", lambda: {**list_known_cards(), "tcl": card})
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": {**state, "clip_text_encoder.w": torch.ones(3)}, "config": Code(), "step": 3}, "tcl.pth")
+    (folder,) = add_models(Path("tcl.pth")).values()
+    kept = load_file(folder / "model.safetensors")
+    assert kept.keys() == state.keys() and all(torch.equal(kept[name], state[name]) for name in state)
+    assert not Path("ran-on-loading").exists()
+
+
+def test_what_is_no_checkpoint_of_tcl(tmp_path: Path) -> None:
+    file = tmp_path / "tcl.pth"
+    torch.save({"model": {"other.w": torch.ones(3)}}, file)
+    refused(file, "expected weights called masker.... in")
+    torch.save({"model": {"masker.w": torch.ones(3)}}, file)
+    refused(file, "expected the 28,725,510 numbers of tcl in")
+    torch.save({"model": {"masker.w": "words"}}, file)
+    refused(file, "expected tensors by name, and nothing else")
+    torch.save([torch.ones(3)], file)
+    refused(file, "expected tensors by name, and nothing else")
+    file.write_bytes(b"<html>not found</html>")
+    refused(file, "expected a checkpoint of torch in")

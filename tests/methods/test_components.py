@@ -26,6 +26,7 @@ from annofree.methods.detector import DetectorInfo
 from annofree.methods.registry import METHODS, OBJECTNESS_ROLES
 from annofree.structures import Image, Vocabulary
 from annofree.testing.fake_detector import FakeDetector
+from annofree.testing.fake_text_supervised import FakeGroupVit, FakeTcl
 from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness, FakeSam, FakeZutis
 from annofree.testing.paper_world import NAMES, draw_paper_scenes
 
@@ -124,6 +125,8 @@ def test_every_method_says_what_it_needs(fetched: list[list[str]], method: str) 
         "zutis": FakeZutis(),
         "detector": detector,
         "dino": FakeDino(),
+        "tcl": FakeTcl(),
+        "groupvit": FakeGroupVit(),
     }
     given = {role: part for role, part in parts.items() if role != "dino" or "dino" in entry.needs}
     build_method(method, models.with_parts(**given))

@@ -38,6 +38,7 @@ from annofree.methods.sam_clip import SamClip
 from annofree.methods.zip import Zip, ZipSettings
 from annofree.structures import Image, Vocabulary
 from annofree.testing.fake_detector import FakeDetector
+from annofree.testing.fake_text_supervised import FakeGroupVit, FakeTcl
 from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam, FakeZutis
 from annofree.testing.hub_cache import trust_files, write_snapshot
 
@@ -58,7 +59,8 @@ def made(method: str, variant: str = "default", changes: Any = None) -> Any:
     models = Models("tiny", "cpu", objectness="none")
     detector = FakeDetector(), DetectorInfo(FakeDetector.names, {"name": "fake-detector"})
     fakes = {"clip": FakeClip(), "sam": FakeSam(), "zutis": FakeZutis(), "objectness": FakeObjectness(), "detector": detector}
-    return build_method(method, models.with_parts(**fakes), variant, changes)
+    taught = {"tcl": FakeTcl(), "groupvit": FakeGroupVit()}
+    return build_method(method, models.with_parts(**fakes, **taught), variant, changes)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -26,6 +26,7 @@ __all__ = [
     "average_over_regions",
     "build_label_map",
     "compute_confidence",
+    "convert_label_map",
     "convert_regions",
     "find_strongest",
     "number_classes",
@@ -134,6 +135,24 @@ def convert_regions(
     kept = order[areas[order] >= min_area][:most]
     masks: BoolArray = numbered[None] == numbers[kept][:, None, None]
     return Detections.from_masks(masks, np.asarray(owner, np.int64)[kept], scores[kept], names)
+
+
+def convert_label_map(
+    labels: LabelMap, values: Tensor, names: Sequence[str], connectivity: Connectivity, *, min_area: int = 0, most: int = 100
+) -> Detections:
+    """Take the connected regions of a label map for instances of ``names``, each scored by the mean of ``values`` (H, W) there.
+
+    The names are the map's own, or those without the background that stands before them.
+
+    >>> two = LabelMap(np.array([[1, 0, 1]], np.int32), ("background", "dog"), 0)
+    >>> found = convert_label_map(two, torch.tensor([[0.5, 0.0, 0.75]]), ("dog",), 4)
+    >>> found.scores.tolist(), found.labels.tolist()
+    ([0.75, 0.5], ['dog', 'dog'])
+    """
+    regions, owner = number_components(labels, connectivity)
+    scores = average_over_regions(regions, len(owner), [values])[:, 0]
+    first = len(labels.names) - len(names)
+    return convert_regions(regions, [k - first for k in owner], scores, names, min_area=min_area, most=most)
 
 
 def build_label_map(found: Detections, background: int, threshold: float = 0.5) -> LabelMap:

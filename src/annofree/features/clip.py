@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.errors import InputError, build_unknown_error
-from annofree.features.clip_network import LoadedClip, load_clip
+from annofree.features.clip_network import LoadedClip, Tower, load_clip
 from annofree.features.preprocessing import crop_image, map_by_size, preprocess_image, resize_pixels
-from annofree.features.prompts import TextFeatures, compute_fingerprint, find_text_cache, resolve_templates
+from annofree.features.prompts import AVERAGED_RAW, TextFeatures, compute_fingerprint, find_text_cache, resolve_templates
 from annofree.features.towers.released import RELEASED_SIDE, fit_released, prepare_released, read_as_released
 from annofree.features.towers.resnet import CONV4_STRIDE
 from annofree.hub.cards import BUNDLED, Card
@@ -91,6 +91,11 @@ class Clip:
     def dimension(self) -> int:
         """D, the dimension of the text-aligned features."""
         return self._tower.dimension
+
+    @property
+    def tower(self) -> Tower:
+        """The image tower, for networks that were trained on its inside."""
+        return self._tower
 
     @property
     def side(self) -> int:
@@ -172,7 +177,8 @@ class Clip:
         known = bool(self.card.files) and all(self.card.files.values())
         key = f"{compute_fingerprint(self.card.files)} {self.dtype} {self._use.get('quick_gelu')}" if known else self.card.name
         cache = find_text_cache() if known and self.card.name not in BUNDLED else None
-        return TextFeatures(self._encoded, key, self._templates, cache=cache)
+        raw = self._use["templates"] in AVERAGED_RAW
+        return TextFeatures(self._encoded, key, self._templates, cache=cache, raw=raw)
 
     @torch.inference_mode()
     def _encoded(self, texts: list[str]) -> Tensor:

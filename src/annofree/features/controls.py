@@ -130,7 +130,7 @@ class LayerBoundaries:
         tower = self._clip._tower
         if isinstance(tower, VitTower):
             left = _count_blocks(tower) - 1 - BLOCKS.index(self.layer)
-            return tower.stride, lambda x: tower._map(tower._before(x, left), x)
+            return tower.stride, lambda x: tower.gather_cells(tower._before(x, left), x)
         assert isinstance(tower, ResNetTower)  # noqa: S101 -- who has stages is one
         last = int(self.layer.removeprefix("conv"))
         return 2**last, lambda x: _run_stages(tower.visual, x, last - 1)

@@ -24,7 +24,7 @@ from annofree.hub.store import find_home
 from annofree.io.atomic import write_atomic
 from annofree.structures import Vocabulary
 
-__all__ = ["TEMPLATES", "TextFeatures", "compute_fingerprint", "find_text_cache", "resolve_templates"]
+__all__ = ["AVERAGED_RAW", "TEMPLATES", "TextFeatures", "compute_fingerprint", "find_text_cache", "resolve_templates"]
 
 Encode = Callable[[list[str]], Tensor]
 
@@ -56,15 +56,19 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "photo": ("a photo of a {}.",),
     "clip-diy": ("a photo of a {}",),
     "tips": _TIPS,
+    "tcl": _TIPS,
     "name": ("{}",),
 }
 """Template sets by name.
 
 ``ensemble``: the 85 of MaskCLIP, CLIP Surgery (so of Zip's official code) and of ZUTIS's retrieval; ``imagenet``: the 80 of
 OpenAI; ``scene``: the five that make up the difference; ``photo``: CLIP's single default; ``clip-diy``: the one of CLIP-DIY's
-official code, without full stop and never with "an"; ``tips``: the nine that TIPSv2 was released with; ``name``: the bare
-name, as ZUTIS's official classifier reads it.
+official code, without full stop and never with "an"; ``tips``: the nine that TIPSv2 was released with; ``tcl``: the same nine
+of TCL, which averages them before any is made unit; ``name``: the bare name, as ZUTIS's official classifier reads it.
 """
+
+AVERAGED_RAW = ("tcl",)
+"""The sets whose prompts count by the length of their features, as their release averages these as they are."""
 
 
 def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
@@ -114,7 +118,8 @@ class TextFeatures:
     ``encode`` turns a list of texts into (T, D), on any device and of any length; ``model`` is a key that no other weights,
     tokenizer or precision share (see ``compute_fingerprint``); ``cache`` is a folder to keep features in (see
     ``find_text_cache``), None keeps them in memory only; at most ``batch`` prompts go into one call of ``encode``.  What else
-    is in that call changes a feature by no more than rounding.
+    is in that call changes a feature by no more than rounding.  ``raw`` averages the prompts of a name as they are, else each
+    is made unit first.
 
     The cache is best-effort: unreadable files are rebuilt, a read-only folder is ignored,
     and if processes write at once, the last one wins and the other names are encoded again later.
@@ -133,16 +138,17 @@ class TextFeatures:
         *,
         cache: Path | None = None,
         batch: int = 256,
+        raw: bool = False,
     ) -> None:
         if batch < 1:
             raise InputError(f"expected a batch of at least one prompt, got {batch}")
         self.templates = resolve_templates(templates)
-        self._encode, self._model, self._batch = encode, model, batch
+        self._encode, self._model, self._batch, self._raw = encode, f"{model} raw" if raw else model, batch, raw
         self._known: dict[str, Tensor] = {}
-        self._path = None if cache is None else cache / f"{_digest([model, self.templates])}.safetensors"
+        self._path = None if cache is None else cache / f"{_digest([self._model, self.templates])}.safetensors"
 
     def encode_names(self, names: Sequence[str]) -> Tensor:
-        """One unit feature per name, (N, D): the mean over its prompts' unit features, normalized."""
+        """One unit feature per name, (N, D): the mean over its prompts' features, unit ones unless ``raw``, normalized."""
         if isinstance(names, str):
             raise InputError(f"expected a list of names, got the text {names!r}; write [{names!r}]")
         # Plain tensors, whatever mode the caller is in: as a frozen classifier, they take part in training.
@@ -181,7 +187,8 @@ class TextFeatures:
         sums = torch.zeros(0)
         for start in range(0, len(prompts), self._batch):
             rows, texts = zip(*prompts[start : start + self._batch], strict=True)
-            features = F.normalize(self._encode(list(texts)).detach().float().cpu(), dim=-1)
+            features = self._encode(list(texts)).detach().float().cpu()
+            features = features if self._raw else F.normalize(features, dim=-1)
             sums = sums if len(sums) else torch.zeros(len(names), features.shape[1])
             sums.index_add_(0, torch.tensor(rows), features)
         return F.normalize(sums, dim=-1)

@@ -18,12 +18,12 @@ from annofree.errors import InputError, MissingError
 __all__ = ["load_folder"]
 
 
-def load_folder(folder: Path, kind: str, attention: str = "sdpa", unsaved: Collection[str] = ()) -> Any:
+def load_folder(folder: Path, kind: str, attention: str = "sdpa", unsaved: Collection[str] = (), config: Any = None) -> Any:
     """Build the transformers model ``kind`` of a folder in float32, in eval mode, every tensor from its file.
 
-    ``unsaved`` names weights that the release leaves out, which keep their initial value.  Raises MissingError without
-    weights and where transformers is too old, and InputError for pickles, for a folder that cannot be loaded and for weights
-    that do not fit the model.
+    ``unsaved`` names weights that the release leaves out, which keep their initial value; ``config`` stands for the
+    ``config.json`` of a folder that has none.  Raises MissingError without weights and where transformers is too old, and
+    InputError for pickles, for a folder that cannot be loaded and for weights that do not fit the model.
     """
     if not hasattr(transformers, kind):
         raise MissingError(f"{kind} is not in transformers {transformers.__version__}; pip install --upgrade transformers")
@@ -37,6 +37,7 @@ def load_folder(folder: Path, kind: str, attention: str = "sdpa", unsaved: Colle
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
+                **({} if config is None else {"config": config}),
             )
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError, StrictDataclassError) as problem:
         raise InputError(

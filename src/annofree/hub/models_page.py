@@ -15,7 +15,7 @@ _TITLES = {
     "sam": "Masks: Segment Anything",
     "dino": "Without text: DINO",
     "saliency": "Objectness",
-    "segmenter": "Trained to segment: ZUTIS",
+    "segmenter": "Trained to segment: ZUTIS, TCL, GroupViT",
 }
 _HEAD = """# Models
 
@@ -72,6 +72,8 @@ _SOURCES = """## Where this is from
   tables (`tests/hub/test_cards.py`). DINOv3 has a licence of its own; its copies in `timm` ask nobody to accept it first.
 * *size*: the bytes of the file where a project that pins it says them, else 4 for each parameter, as counted in the network
   that the library builds (`tests/hub/test_card_sizes.py`); those of SAM 2.1 small and base plus and of EdgeTAM are rounded.
+* TCL: the address from its makers' page, the size counted from the layout of their code. GroupViT: sizes counted in the class
+  of transformers; NVIDIA's Source Code License is for research and evaluation alone, of code and weights.
 * ZUTIS, SelfMask and FOUND: addresses from their makers' repositories, sizes counted from the layout of their code
   (`tests/hub/test_published.py`). The makers of ZUTIS and SelfMask say nothing of a licence of the weights: it is unknown.
 """

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from types import MappingProxyType
 from typing import Any, Literal
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.hub.cards import Card
 from annofree.hub.store import find_card
 
-__all__ = ["DEFAULT", "ROLES", "Preset", "Role", "find_preset", "list_presets"]
+__all__ = ["BROUGHT", "DEFAULT", "ROLES", "Preset", "Role", "find_preset", "list_presets"]
 
 DEFAULT = "fast"
 """The preset of ``annofree segment`` and ``annofree.load``."""
-Role = Literal["clip", "boundaries", "sam", "dino", "saliency", "zutis", "detector"]
-ROLES: tuple[Role, ...] = ("clip", "boundaries", "sam", "dino", "saliency", "zutis", "detector")
+Role = Literal["clip", "boundaries", "sam", "dino", "saliency", "zutis", "detector", "tcl", "groupvit"]
+ROLES: tuple[Role, ...] = ("clip", "boundaries", "sam", "dino", "saliency", "zutis", "detector", "tcl", "groupvit")
+BROUGHT: Mapping[Role, str] = MappingProxyType({"tcl": "tcl", "groupvit": "groupvit-gcc-redcaps"})
+"""What a role that serves one method alone is filled by where a preset has nothing in it, which is in all of them."""
+_TRAINED: Mapping[str, Role] = MappingProxyType({"Detector": "detector", "TCL": "tcl", "transformers": "groupvit"})
+"""The role of a segmenter by the first word of its family, but for those of ZUTIS."""
 _EXAMPLE = "openai-rn50x64+openai-vit-b-16+sam-b"
 
 
@@ -42,6 +47,10 @@ class Preset:
     zutis: str | None = None
     # a network that finds the names it was trained on, and needs no other model
     detector: str | None = None
+    # the decoder of TCL, on ``clip``
+    tcl: str | None = None
+    # a GroupViT, which needs no other model
+    groupvit: str | None = None
     # what it is for, in a line
     about: str = ""
     # processor-seconds and memory of one photograph on a CPU, as measured
@@ -53,6 +62,16 @@ class Preset:
         """The cards by role; raises InputError for an unknown model."""
         named = {role: getattr(self, role) for role in ROLES}
         return {role: find_card(name) for role, name in named.items() if name is not None}
+
+    def select_cards(self, roles: Iterable[Role]) -> dict[Role, Card]:
+        """The cards of some roles that it has, or that are filled without it.
+
+        >>> list(list_presets()["fast"].select_cards(["clip", "detector", "tcl"]))
+        ['clip', 'tcl']
+        """
+        wanted, held = set(roles), self.find_cards()
+        brought = {role: find_card(name) for role, name in BROUGHT.items() if role in wanted and role not in held}
+        return {role: card for role, card in held.items() if role in wanted} | brought
 
 
 @cache
@@ -81,8 +100,9 @@ def find_preset(spec: str) -> Preset:
     for card in map(find_card, parts):
         by_kind.setdefault(card.kind, []).append(card)
     trained = by_kind.pop("segmenter", [])
-    by_kind |= {"detector": [c for c in trained if _is_detector(c)], "zutis": [c for c in trained if not _is_detector(c)]}
-    clips, sams, *others = (by_kind.pop(kind, []) for kind in ("clip", "sam", "dino", "saliency", "zutis", "detector"))
+    for card in trained:
+        by_kind.setdefault(_TRAINED.get(card.family.split(" ")[0], "zutis"), []).append(card)
+    clips, sams, *others = (by_kind.pop(kind, []) for kind in ROLES if kind != "boundaries")
     if by_kind or len(sams) != 1 or len(clips) not in (1, 2) or any(len(found) > 1 for found in others):
         held = ", ".join(f"{find_card(part).kind or 'of no kind'} {part}" for part in parts)
         raise InputError(
@@ -90,12 +110,8 @@ def find_preset(spec: str) -> Preset:
             f"got {held}"
         )
     clip, boundaries = _roles(clips)
-    dino, head, zutis, detector = (found[0].name if found else None for found in others)
-    return Preset(spec, clip, sams[0].name, boundaries, dino, head, zutis, detector, "put together by hand")
-
-
-def _is_detector(card: Card) -> bool:
-    return card.family.startswith("Detector ")
+    dino, head, zutis, detector, tcl, groupvit = (found[0].name if found else None for found in others)
+    return Preset(spec, clip, sams[0].name, boundaries, dino, head, zutis, detector, tcl, groupvit, "put together by hand")
 
 
 def _refuse_alone(spec: str) -> None:

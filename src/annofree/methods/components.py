@@ -16,6 +16,8 @@ from annofree.hub.cards import Card
 from annofree.hub.download import Local, fetch, find_present
 from annofree.hub.presets import DEFAULT, Role, find_preset
 from annofree.methods.dense.clip_diy import Parts, build_objectness
+from annofree.methods.dense.groupvit import Grouper
+from annofree.methods.dense.tcl import TextMasker
 from annofree.methods.detector import DetectorInfo
 from annofree.methods.registry import OBJECTNESS_ROLES, PRECISIONS
 from annofree.methods.zutis import Proposer
@@ -127,6 +129,22 @@ class Models:
         return load_zutis(local.folder, self.device, card=local.card)
 
     @cached_property
+    def tcl(self) -> TextMasker:
+        """The decoder that captions taught, on the CLIP of these models."""
+        from annofree.features.text_supervised.tcl import load_tcl
+
+        local = self._need("tcl")["tcl"]
+        return load_tcl(local.folder, self.clip, card=local.card)
+
+    @cached_property
+    def groupvit(self) -> Grouper:
+        """The network that groups patches and was taught by captions."""
+        from annofree.features.text_supervised.groupvit import GroupVit
+
+        local = self._need("groupvit")["groupvit"]
+        return GroupVit(local.folder, self.device, card=local.card)
+
+    @cached_property
     def detector(self) -> tuple[DetectorBackend, DetectorInfo]:
         """The network that was trained on names, and what it is."""
         from annofree.methods.detector import open_detector
@@ -154,7 +172,7 @@ class Models:
     def _need(self, *roles: Role) -> dict[Role, Local]:
         """Find the parts of some roles, but for those that were replaced; raises InputError naming all that are not there."""
         wanted = tuple(role for role in roles if role not in vars(self))
-        lacking = [role for role in wanted if getattr(self.preset, role) is None]
+        lacking = [role for role in wanted if role not in self.preset.select_cards(wanted)]
         if lacking:
             what = " and ".join(_EXAMPLES[role][0] for role in lacking)
             if "detector" in lacking:
@@ -170,15 +188,24 @@ class Models:
         return self._local(wanted)
 
     def _local(self, roles: tuple[Role, ...]) -> dict[Role, Local]:
-        cards = {role: card for role, card in self.preset.find_cards().items() if role in roles}
-        hint = "for the emoji scenes --models tiny is bundled" if self.preset.name == DEFAULT else ""
+        cards = self.preset.select_cards(roles)
+        ours = all(getattr(self.preset, role) is not None for role in cards)  # and not brought by a method
+        hint = "for the emoji scenes --models tiny is bundled" if self.preset.name == DEFAULT and ours else ""
         if "saliency" in cards:
             _check_here(cards["saliency"], "the objectness", "or choose --objectness found-bkg, which needs no head")
         if "zutis" in cards:
             _check_here(cards["zutis"], "the method zutis", "or train one with `annofree train zutis`")
-        return dict(zip(cards, fetch(list(cards.values()), spec=self.preset.name, hint=hint), strict=True))
+        for role, other in _OTHERS.items():
+            if role in cards:
+                _check_here(cards[role], f"the method {role}", other)
+        spec = self.preset.name if ours else ""
+        return dict(zip(cards, fetch(list(cards.values()), spec=spec, hint=hint), strict=True))
 
 
+_OTHERS: dict[Role, str] = {
+    "tcl": "or take a method of CLIP alone, such as maskclip",
+    "groupvit": "or take groupvit-gcc-redcaps, which is on a hub",
+}
 _OF_DINO = tuple(name for name, roles in OBJECTNESS_ROLES.items() if "dino" in roles)
 
 

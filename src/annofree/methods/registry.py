@@ -165,6 +165,18 @@ def _patch_cosine(models: Models, settings: Any) -> Any:
     return PatchCosine(models.clip, settings)
 
 
+def _tcl(models: Models, settings: Any) -> Any:
+    from annofree.methods.dense.tcl import Tcl
+
+    return Tcl(models.tcl, models.clip, settings)
+
+
+def _groupvit(models: Models, settings: Any) -> Any:
+    from annofree.methods.dense.groupvit import GroupVitMethod
+
+    return GroupVitMethod(models.groupvit, settings)
+
+
 def _zutis(models: Models, settings: Any) -> Any:
     from annofree.methods.zutis import Zutis
 
@@ -246,6 +258,8 @@ METHODS: dict[str, Entry] = {
         _clip_surgery, _variants("dense.clip_surgery", "default", "official", "classes", "pamr"), ("clip",), _BOTH
     ),
     "patch_cosine": Entry(_patch_cosine, _variants("dense.patch_cosine", "default", "pamr"), ("clip",), _BOTH),
+    "tcl": Entry(_tcl, _variants("dense.tcl", "default", "official", "plain", "all-named"), ("clip", "tcl"), _BOTH),
+    "groupvit": Entry(_groupvit, _variants("dense.groupvit", "default", "official", "all-named"), ("groupvit",), _BOTH),
     "zutis": Entry(_zutis, _variants("zutis", "default", "official", "paper"), ("clip", "zutis"), _BOTH),
     "detector": Entry(_detector, _DETECTOR, ("detector",)),
     "maskcut": Entry(_maskcut, _variants("class_agnostic.maskcut", "default", "cells"), ("dino",), class_agnostic=True),

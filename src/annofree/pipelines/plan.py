@@ -133,7 +133,7 @@ class Plan:
         entries = [find_method(name, self._variant_of(name)) for name in self.resolve_methods().values()]
         roles = {role for entry in entries for role in entry.list_roles(self.objectness)}
         own = [card for entry in entries for card in entry.cards]
-        return own + [card for role, card in find_preset(self.models).find_cards().items() if role in roles]
+        return own + list(find_preset(self.models).select_cards(roles).values())
 
     def count_at_once(self, asked: int | None) -> int:
         """How many images are encoded together: as asked, else 4, but one at a time where a CPU takes long for each.

@@ -22,7 +22,7 @@ from annofree.features.towers.vit import VitTower
 from annofree.ops.fixed_bilinear import resize_levels
 from annofree.structures import Image
 
-__all__ = ["RELEASED_SIDE", "fit_released", "prepare_released", "read_as_released"]
+__all__ = ["RELEASED_SIDE", "fit_released", "normalize_released", "prepare_released", "read_as_released"]
 
 RELEASED_SIDE = 512
 """Px of the short side, unless the long one would be above 2048 then."""
@@ -32,23 +32,28 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _EPS = 1e-6
 
 
-def fit_released(size: tuple[int, int]) -> tuple[int, int]:
+def fit_released(size: tuple[int, int], short: int = RELEASED_SIDE, longest: int = _LONGEST) -> tuple[int, int]:
     """The (h, w) that an image of ``size`` (H, W) is brought to, its aspect kept up to rounding.
 
-    >>> fit_released((480, 640)), fit_released((100, 1000))
-    ((512, 683), (205, 2048))
+    >>> fit_released((480, 640)), fit_released((100, 1000)), fit_released((480, 640), 448)
+    ((512, 683), (205, 2048), (448, 597))
     """
-    scale = min(RELEASED_SIDE / min(size), _LONGEST / max(size))
+    scale = min(short / min(size), longest / max(size))
     height, width = (max(1, int(n * scale + 0.5)) for n in size)
     return height, width
 
 
 def prepare_released(images: Sequence[Image], size: tuple[int, int], stride: int, device: torch.device) -> Tensor:
     """Images at ``size`` (h, w), normalized, then with zeros below and on the right to whole patches, (B, 3, ., .)."""
-    levels = torch.stack([torch.tensor(resize_levels(image.pixels, size)) for image in images])
-    x = levels.to(device).permute(0, 3, 1, 2).float() / 255
+    x = torch.stack([normalize_released(image, size, device) for image in images])
+    return F.pad(x, (0, -size[1] % stride, 0, -size[0] % stride))
+
+
+def normalize_released(image: Image, size: tuple[int, int], device: torch.device | str) -> Tensor:
+    """An image at ``size`` (h, w) by OpenCV's bilinear, with ImageNet's statistics, (3, h, w)."""
+    x = torch.tensor(resize_levels(image.pixels, size)).to(device).permute(2, 0, 1).float() / 255
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (_MEAN, _STD))
-    return F.pad((x - mean) / std, (0, -size[1] % stride, 0, -size[0] % stride))
+    return (x - mean) / std
 
 
 def read_as_released(tower: Any) -> Any:

@@ -18,7 +18,7 @@ from annofree.features.towers.regions import pool_regions
 from annofree.ops.linear import apply_linear
 from annofree.protocols import DensePath
 
-__all__ = ["VitTower"]
+__all__ = ["VitTower", "pass_alone"]
 
 _SURGERY_BLOCKS = 6
 
@@ -67,27 +67,38 @@ class VitTower:
         if path == "attention":
             return self._projected(self._last(x))
         before, block = self._before(x, 1), self.visual.transformer.resblocks[-1]
-        value = block.ls_1(_value(block, block.ln_1(before)))
-        return self._projected(value if path == "value" else _with_mlp(block, before + value))
+        return self._projected(pass_alone(block, before) if path == "value+mlp" else _value(block, before))
+
+    def extract_before_last(self, x: Tensor) -> Tensor:
+        """The tokens that enter the last block, class token first, (B, 1 + N, C)."""
+        return self._before(x, 1)
+
+    def align_alone(self, before: Tensor, x: Tensor) -> Tensor:
+        """What ``value+mlp`` makes of these tokens of images ``x`` (B, 3, H, W), (B, D, h, w), not normalized."""
+        return self.gather_cells(self._projected(pass_alone(self.visual.transformer.resblocks[-1], before)), x)
+
+    def gather_cells(self, tokens: Tensor, x: Tensor) -> Tensor:
+        """Tokens (B, 1 + N, C) of images ``x`` (B, 3, H, W) without the class token, on their grid, (B, C, h, w)."""
+        return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), tokens.shape[-1], *self._grid(x))
 
     def encode_dense(self, x: Tensor, path: DensePath) -> Tensor:
         """Text-aligned features of each patch, (B, D, h, w), not normalized; ``tokens`` tells the paths."""
-        return self._map(self.extract_tokens(x, path), x)
+        return self.gather_cells(self.extract_tokens(x, path), x)
 
     def encode_dense_and_class(self, x: Tensor, path: DensePath) -> tuple[Tensor, Tensor]:
         """The same, and the class token's features of the same pass, (B, D)."""
         tokens = self.extract_tokens(x, path)
-        return self._map(tokens, x), tokens[:, 0]
+        return self.gather_cells(tokens, x), tokens[:, 0]
 
     def extract_patches(self, x: Tensor) -> Tensor:
         """The last block's patch tokens after the last LayerNorm, unprojected, (B, C, h, w) (the encoding of ZUTIS)."""
-        return self._map(self.visual.ln_post(self._last(x)), x)
+        return self.gather_cells(self.visual.ln_post(self._last(x)), x)
 
     def extract_keys(self, x: Tensor) -> Tensor:
         """The last block's keys, sent through its output projection as MaskCLIP does to smooth by them, (B, C, h, w)."""
         block = self.visual.transformer.resblocks[-1]
         keys = _projections(block, block.ln_1(self._before(x, 1)))[1]
-        return self._map(block.attn.out_proj(keys), x)
+        return self.gather_cells(block.attn.out_proj(keys), x)
 
     def encode_regions(self, x: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """One embedding a box, (N, D), not normalized: the mean of its dense features by the default path, by RoIAlign.
@@ -102,10 +113,6 @@ class VitTower:
 
     def _grid(self, x: Tensor) -> tuple[int, int]:
         return x.shape[-2] // self.stride, x.shape[-1] // self.stride
-
-    def _map(self, tokens: Tensor, x: Tensor) -> Tensor:
-        """Tokens (B, 1 + N, C) without the class token, on the grid of the image, (B, C, h, w)."""
-        return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), tokens.shape[-1], *self._grid(x))
 
     def _projected(self, tokens: Tensor) -> Tensor:
         projected: Tensor = self.visual.ln_post(tokens) @ self.visual.proj
@@ -162,11 +169,16 @@ def _projections(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor,
     return query, key, value
 
 
+def pass_alone(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+    """Pass tokens (B, 1 + N, C) through a block in which each attends to itself alone; residual and MLP stay."""
+    return _with_mlp(block, tokens + _value(block, tokens))
+
+
 def _value(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
-    """The value and output projections of normalized tokens, as if each attended to itself alone."""
-    width = tokens.shape[-1]
-    value = apply_linear(tokens, block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :])
-    projected: Tensor = block.attn.out_proj(value)
+    """The value and output projections of tokens, as if each attended to itself alone."""
+    normed, width = block.ln_1(tokens), tokens.shape[-1]
+    value = apply_linear(normed, block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :])
+    projected: Tensor = block.ls_1(block.attn.out_proj(value))
     return projected
 
 

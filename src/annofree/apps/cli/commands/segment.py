@@ -29,6 +29,7 @@ def segment(
     objectness: options.Objectness = "found",
     policy: options.Policy = "answer",
     overlaps: options.Overlaps = None,
+    detector: options.Detector = None,
     min_score: options.MinScore = 0.0,
     device: common.Device = "auto",
     precision: options.Precision = "float32",

@@ -31,12 +31,10 @@ from annofree.training.tiny.clip_vit import (
     MODEL,
     TEACHER,
     build_model,
-    compute_dense_loss,
     compute_distillation_loss,
     encode_image,
     find_best_path,
     fit_tiny_clip_vit,
-    flip_some,
     write_tiny_clip_vit,
 )
 from annofree.training.tiny.evaluate import measure_dense_iou
@@ -73,31 +71,6 @@ class TestDistillationLoss:
         assert raw.grad is not None
         after = compute_distillation_loss(F.normalize(raw.detach() - 0.1 * raw.grad, dim=-1), teacher)
         assert float(after) < float(before.detach())
-
-
-class TestDenseLoss:
-    def test_it_is_the_mean_of_one_minus_the_cosine_of_each_cell(self) -> None:
-        student, teacher = 3 * unit(2, 6, 4, 8, seed=2).movedim(-1, 1), unit(2, 6, 4, 8, seed=3).movedim(-1, 1)
-        expected = [
-            1 - float(F.cosine_similarity(student[b, :, y, x], teacher[b, :, y, x], dim=0))
-            for b in range(2)
-            for y in range(6)
-            for x in range(4)
-        ]
-        assert_close(compute_dense_loss(student, teacher.half().float()), float(np.mean(expected)), depth="network")
-
-    def test_a_teacher_of_another_grid_is_brought_to_it(self) -> None:
-        teacher = unit(1, 2, 2, 8, seed=4).movedim(-1, 1)
-        same = F.interpolate(teacher, size=(4, 4), mode="bilinear", align_corners=False)
-        assert_close(compute_dense_loss(2 * same, teacher), 0, depth="network")
-
-    def test_maps_are_mirrored_with_their_images(self) -> None:
-        images = torch.arange(40 * 4 * 8 * 3).reshape(40, 4, 8, 3)
-        cells = images.permute(0, 3, 1, 2).float()
-        seen, maps = flip_some(images, cells, torch.Generator().manual_seed(0))
-        assert_close(seen.permute(0, 3, 1, 2).float(), maps)
-        mirrored = [bool((seen[k] != images[k]).any()) for k in range(40)]
-        assert 8 < sum(mirrored) < 32
 
 
 class TestNewModel:
@@ -147,11 +120,11 @@ class TestLessons:
         monkeypatch.setattr(tiny_clip_vit, "_AT_ONCE", 4)
         asked: list[int] = []
 
-        def teach(images: Tensor, captions: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        def teach(images: Tensor, captions: list[str]) -> Tensor:
             """Something that tells pictures and captions apart."""
             asked.append(len(images))
             read = torch.tensor([[float(len(c)), float(sum(map(ord, c))), 0.0] for c in captions])
-            return read, images.float().mean((1, 2)), images.float().permute(0, 3, 1, 2)[:, :, ::64, ::64]
+            return torch.stack([read, images.float().mean((1, 2))], 1)
 
         small, large = tiny_clip_vit._pools(World(), 10, 0, Budget(samples=64, batch=32, lr=1.0), teach)
         assert (small.size, small.fresh, large.size, large.fresh) == (10, 2, 2, 1)
@@ -160,8 +133,7 @@ class TestLessons:
             drawn = [draw(32 * step + k) for k in range(32)]
             batch, captions = tiny_clip_vit.collate(drawn), [taught.caption for taught, _ in drawn]
             assert set(asked) <= {4, 2}, "the teacher sees whole groups"
-            for kept, said in zip((batch.text, batch.teacher, batch.cells), teach(batch.images, captions), strict=True):
-                assert_close(kept, said)
+            assert_close(torch.stack([batch.text, batch.teacher], 1), teach(batch.images, captions))
             asked.clear()
 
     def test_large_sizes_are_seen_in_large_pictures(self) -> None:
@@ -176,12 +148,8 @@ class TestLessons:
         model, tokenizer = build_model(find_bundled(TEACHER))
         clip = Clip(find_bundled(TEACHER))
         images, captions = captioned(3)
-        text, teacher, cells = tiny_clip_vit._teach(clip, model, tokenizer, images, captions)
+        text, teacher = tiny_clip_vit._teach(clip, model, tokenizer, images, captions).unbind(1)
         assert_close(teacher, clip.encode_image([Image(i.numpy()) for i in images]), depth="network")
-        [dense] = clip.encode_dense([Image(images[1].numpy())])
-        expected = F.interpolate(dense.values[None], size=(8, 8), mode="bilinear", antialias=True, align_corners=False)[0]
-        assert cells.dtype == torch.float16 and cells.shape == (3, 128, 8, 8)
-        assert float((cells[1].float() - F.normalize(expected, dim=0)).abs().max()) < 2e-3
         assert_close(text, F.normalize(clip._encoded(captions), dim=-1), depth="network")
         assert not text.requires_grad and not teacher.is_inference()
 
@@ -221,7 +189,7 @@ def test_steps_lower_the_loss_and_leave_the_text_tower_alone(tmp_path: Path) -> 
     frozen = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("visual.")}
     teach = tiny_clip_vit._teach
     images, captions = captioned(8)
-    _, answer, _ = teach(Clip(find_bundled(TEACHER)), model, tokenizer, images, captions)
+    _, answer = teach(Clip(find_bundled(TEACHER)), model, tokenizer, images, captions).unbind(1)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     losses = []
     for _ in range(4):

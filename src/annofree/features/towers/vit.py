@@ -46,17 +46,7 @@ class VitTower:
 
         The tower was trained with one or the other; its last LayerNorm comes before the mean, or after it.
         """
-        return self._pooled(self._last(x))
-
-    def encode_image_and_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """In one pass: the embedding of each image (B, D), and the patches' by ``value`` and ``value+mlp``, (B, D, h, w)."""
-        before, block = self._before(x, 1), self.visual.transformer.resblocks[-1]
-        value = block.ls_1(_value(block, block.ln_1(before)))
-        paths = (self._map(self._projected(tokens), x) for tokens in (value, _with_mlp(block, before + value)))
-        return self._pooled(_through(block, before)), *paths
-
-    def _pooled(self, tokens: Tensor) -> Tensor:
-        """The embedding (B, D) that the last tokens (B, 1 + N, C) come to."""
+        tokens = self._last(x)
         if self.visual.pool_type == "tok":
             return self._projected(tokens[:, 0])
         if self.visual.final_ln_after_pool:

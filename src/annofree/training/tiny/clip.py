@@ -104,9 +104,7 @@ def collate(examples: list[Example], tokenizer: Tokenizer) -> Batch:
     return Batch(images, tokenizer(captions), group_captions(captions), examples[0].size)
 
 
-def prepare_images(
-    images: Tensor, size: int, generator: torch.Generator | None = None, varied: float = 0.0, *, flip: bool = True
-) -> Tensor:
+def prepare_images(images: Tensor, size: int, generator: torch.Generator | None = None, varied: float = 0.0) -> Tensor:
     """(B, H, W, 3) uint8 to normalized (B, 3, size, size); a generator of their device adds flips and changes of light.
 
     A share ``varied`` of the images is also shown in other colors, softer or sharper, and partly hidden.
@@ -114,8 +112,7 @@ def prepare_images(
     x = images.permute(0, 3, 1, 2).float() / 255
     if generator is not None:
         draw = RandomDraw(generator)
-        if flip:
-            x = torch.where(draw.draw_booleans(0.5, len(x), 1, 1, 1), x.flip(-1), x)
+        x = torch.where(draw.draw_booleans(0.5, len(x), 1, 1, 1), x.flip(-1), x)
         gain, shift = draw.draw_between(0.85, 1.15, len(x), 3, 1, 1), draw.draw_between(-0.05, 0.05, len(x), 1, 1, 1)
         x = (x * gain + shift).clamp(0, 1)
         if varied:

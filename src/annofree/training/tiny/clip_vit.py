@@ -3,7 +3,6 @@
 The text tower, its tokens and the logit scale are those of ``tiny-clip``, copied and frozen, so features of both image towers
 meet the same words.  The image tower learns from captions and from a teacher, the image tower of ``tiny-clip``, whose
 supervision is captions as well (tier S1); both meet the mean of its patch tokens, so that tokens come to name what they show.
-Each patch, read off the last block's values, learns from what the teacher's values say of the same place, too.
 """
 
 from __future__ import annotations
@@ -31,8 +30,6 @@ from annofree.features.tokenizer import Tokenizer
 from annofree.features.towers.vit import VitTower
 from annofree.hub.cards import Card, find_bundled
 from annofree.protocols import DensePath
-from annofree.structures import Image
-from annofree.training.augment.photometric import RandomDraw
 from annofree.training.tiny import clip_export
 from annofree.training.tiny.budget import Budget, check_folder, find_generator, make_rng, train_on_budget
 from annofree.training.tiny.clip import Captioned, Exam, compute_contrastive_loss, group_captions, prepare_images, render
@@ -66,42 +63,36 @@ _SMALL_SIDE, _LARGE_SIDE = 128, 256
 _SIZES, _SIZE_ODDS = (96, 112, 128, 160, 192, 256), (0.33, 0.25, 0.22, 0.11, 0.06, 0.03)
 _LARGE_FRESH = 1  # large images a step that are replaced: only one step in eleven sees any
 _DISTILLATION = 5.0  # of the loss; the frozen logit scale of about 26 multiplies the other part's gradients
-_DENSE = 5.0  # of the loss that has cells told as the teacher's values tell them
 _AT_ONCE = 64  # images that the teacher sees together
 
 
 class Taught(NamedTuple):
-    """An image (side, side, 3), its caption, and what the frozen towers say of both.
-
-    Unit features (D) of the caption and of the image, and of its patches (D, side / 16, side / 16) in half precision.
-    """
+    """An image (side, side, 3), its caption, and what the frozen towers say of both: unit features (D) of text and teacher."""
 
     image: npt.NDArray[np.uint8]
     caption: str
     text: Tensor
     teacher: Tensor
-    cells: Tensor
 
 
 class Batch(NamedTuple):
-    """B images (B, H, W, 3) uint8, ``groups`` of captions (B), what ``Taught`` has of each, seen at ``size`` px."""
+    """B images (B, H, W, 3) uint8, ``groups`` of captions (B), features (B, D) of text and teacher, seen at ``size`` px."""
 
     images: Tensor
     groups: Tensor
     text: Tensor
     teacher: Tensor
-    cells: Tensor
     size: int
 
 
-Teach = Callable[[Tensor, list[str]], tuple[Tensor, Tensor, Tensor]]
-"""Gives text, teacher and cells, as ``Taught`` has them, of images (B, s, s, 3) and captions, by the frozen towers."""
+Teach = Callable[[Tensor, list[str]], Tensor]
+"""Gives the unit features (B, 2, D) of captions and of images (B, s, s, 3), by the frozen towers."""
 
 
 def _teach_all(teach: Teach, drawn: Sequence[Captioned]) -> list[Taught]:
     """Ask the frozen towers for some images and captions, all at once."""
     said = teach(torch.from_numpy(np.stack([d.image for d in drawn])), [d.caption for d in drawn])
-    return [Taught(*d, *answer) for d, answer in zip(drawn, zip(*said, strict=True), strict=True)]
+    return [Taught(*d, *answer.unbind(0)) for d, answer in zip(drawn, said, strict=True)]
 
 
 class _Draw:
@@ -119,9 +110,9 @@ class _Draw:
 
 def collate(examples: list[tuple[Taught, int]]) -> Batch:
     """Put the examples of a step into a batch."""
-    images, captions, *said = zip(*(taught for taught, _ in examples), strict=True)
+    images, captions, text, teacher = zip(*(taught for taught, _ in examples), strict=True)
     groups = group_captions(list(captions))
-    return Batch(torch.from_numpy(np.stack(images)), groups, *(torch.stack(part) for part in said), examples[0][1])
+    return Batch(torch.from_numpy(np.stack(images)), groups, torch.stack(text), torch.stack(teacher), examples[0][1])
 
 
 def encode_image(model: CLIP, images: Tensor) -> Tensor:
@@ -134,18 +125,6 @@ def compute_distillation_loss(image: Tensor, teacher: Tensor) -> Tensor:
     return 1 - (image * teacher).sum(-1).mean()
 
 
-def compute_dense_loss(cells: Tensor, teacher: Tensor) -> Tensor:
-    """The same for cells: features (B, D, h, w) of any length, and unit features of the teacher, which are brought to them."""
-    teacher = F.interpolate(teacher.float(), size=cells.shape[-2:], mode="bilinear", antialias=True, align_corners=False)
-    return 1 - F.cosine_similarity(cells.float(), teacher, dim=1).mean()
-
-
-def flip_some(images: Tensor, cells: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mirror half of the images (B, H, W, 3), and the maps (B, D, h, w) of these."""
-    flips = RandomDraw(generator).draw_booleans(0.5, len(images), 1, 1, 1)
-    return torch.where(flips, images.flip(2), images), torch.where(flips, cells.flip(-1), cells)
-
-
 def build_model(folder: Path) -> tuple[CLIP, Tokenizer]:
     """A ViT of new weights on the text tower and logit scale of a model folder, which are frozen, and their tokenizer."""
     tokenizer = Tokenizer(MODEL["text_cfg"]["context_length"], json.loads((folder / "vocabulary.json").read_text()))
@@ -156,17 +135,11 @@ def build_model(folder: Path) -> tuple[CLIP, Tokenizer]:
     return model.train(), tokenizer
 
 
-def _teach(
-    teacher: Clip, model: CLIP, tokenizer: Tokenizer, images: Tensor, captions: list[str]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit features of captions by the frozen text tower, and of images (B, s, s, 3) and their patches by the teacher."""
+def _teach(teacher: Clip, model: CLIP, tokenizer: Tokenizer, images: Tensor, captions: list[str]) -> Tensor:
+    """Unit features (B, 2, D) of captions by the frozen text tower, and of images (B, s, s, 3) by the teacher."""
     with torch.no_grad():
         text = F.normalize(model.encode_text(tokenizer(captions).to(model.logit_scale.device)).float(), dim=-1)
-    whole = teacher.encode_squares(images.permute(0, 3, 1, 2).float() / 255)
-    side = images.shape[1] // MODEL["vision_cfg"]["patch_size"]
-    maps = torch.stack([m.values for m in teacher.encode_dense([Image(image) for image in images.numpy()])])
-    cells = F.interpolate(maps, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-    return text.cpu(), whole.cpu().clone(), F.normalize(cells, dim=1).half().cpu().clone()
+    return torch.stack([text, teacher.encode_squares(images.permute(0, 3, 1, 2).float() / 255)], 1).cpu().clone()
 
 
 def fit_tiny_clip_vit(
@@ -178,7 +151,7 @@ def fit_tiny_clip_vit(
     pool_size: int = POOL,
     exam_size: int = 300,
     calibration_size: int = 300,
-    varied: float = 0.35,
+    varied: float = 0.0,
     device: str = "cpu",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = print,
@@ -221,18 +194,15 @@ def _pools(world: World, size: int, seed: int, budget: Budget, teach: Teach) -> 
 
 
 def _losses_of(model: Any, batch: Batch, *, varied: float, device: str) -> dict[str, Tensor]:
-    images, groups, text, teacher, cells = (part.to(device, non_blocking=True) for part in batch[:5])
-    images, cells = flip_some(images, cells, find_generator(device))
-    x = prepare_images(images, batch.size, find_generator(device), varied, flip=False)
+    images, groups, text, teacher = (part.to(device, non_blocking=True) for part in batch[:4])
+    x = prepare_images(images, batch.size, find_generator(device), varied)
     # attention by plain products: on CPUs its fused backward pass takes most of a step at these sizes
     kernel = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
     with torch.autocast(torch.device(device).type, torch.bfloat16), kernel:
-        whole, *paths = VitTower(model.visual).encode_image_and_values(x)
-    image = F.normalize(whole.float(), dim=-1)
+        image = encode_image(model, x)
     return {
         "contrastive": compute_contrastive_loss(image, text, model.logit_scale.exp(), groups),
         "distillation": _DISTILLATION * compute_distillation_loss(image, teacher),
-        "dense": _DENSE * sum((compute_dense_loss(path, cells) for path in paths), torch.zeros(())) / len(paths),
     }
 
 

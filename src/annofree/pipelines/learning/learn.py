@@ -14,7 +14,6 @@ OUT
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,15 +130,3 @@ def _require_names(plan: Any) -> None:
         entry = find_method(name)
         if entry.class_agnostic or entry.stored:
             raise InputError(f"expected a method that names what it finds, got {name}; leave --method out")
-
-
-def read_summary(out: Path) -> dict[str, Any]:
-    """What learn.json of a folder holds; nothing where there is none."""
-    place = out / "learn.json"
-    if not place.is_file():
-        return {}
-    try:
-        held = json.loads(place.read_text(encoding="utf-8"))
-    except ValueError as problem:
-        raise InputError(f"expected {place} as `annofree learn` writes it, but it is damaged: {problem}") from None
-    return dict(held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -104,8 +105,6 @@ class Learning:
 
     def _open(self, method: str) -> dict[str, Any]:
         """The summary of the folder; raises InputError where it is that of another learning."""
-        from annofree.pipelines.learning.learn import read_summary
-
         images = sha256("\n".join(self.inputs.ids).encode(errors="surrogateescape")).hexdigest()
         asked = {
             "classes": [list(words) for words in self.names.synonyms], "models": self.plan.models, "method": method,
@@ -239,6 +238,18 @@ class Learning:
             export_model(self.out / "detector", self.out / "detector.onnx")
         except (InputError, MissingError) as problem:
             self.callbacks.on_note(f"no detector.onnx: {problem}")
+
+
+def read_summary(out: Path) -> dict[str, Any]:
+    """What learn.json of a folder holds; nothing where there is none."""
+    place = out / "learn.json"
+    if not place.is_file():
+        return {}
+    try:
+        held = json.loads(place.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise InputError(f"expected {place} as `annofree learn` writes it, but it is damaged: {problem}") from None
+    return dict(held)
 
 
 def choose_best(rounds: Sequence[Mapping[str, Any]]) -> int:

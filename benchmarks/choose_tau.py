@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from choose_sureness import draw_scenes, measure_choice
+from choose_sureness import draw_scenes, measure_choice  # type: ignore[import-not-found]  # beside this file
 
 from annofree.formats.coco import CocoFile
 from annofree.fragments.maskcut import MaskCutSettings

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from annofree.pipelines.evaluate import evaluate
     from annofree.pipelines.explain import explain
     from annofree.pipelines.export import export
+    from annofree.pipelines.learning.learn import learn
     from annofree.pipelines.mask_archive import mask_archive
     from annofree.pipelines.merge import merge
     from annofree.pipelines.name_masks import name_masks
@@ -69,6 +70,7 @@ __all__ = [
     "export",
     "export_model",
     "finetune",
+    "learn",
     "list_methods",
     "list_models",
     "load",
@@ -127,6 +129,7 @@ _HOMES = {
     "annofree.pipelines.evaluate": ("evaluate",),
     "annofree.pipelines.explain": ("explain",),
     "annofree.pipelines.export": ("export",),
+    "annofree.pipelines.learning.learn": ("learn",),
     "annofree.pipelines.mask_archive": ("mask_archive",),
     "annofree.pipelines.merge": ("merge",),
     "annofree.pipelines.name_masks": ("name_masks",),

@@ -75,6 +75,8 @@ def _method(settings: Mapping[str, Any], device: str, vocabulary: Vocabulary) ->
         negatives,
         policy=settings.get("policy", "all"),
         settings=settings.get("settings", {}),
+        detector=Path(settings["detector"]) if settings.get("detector") else None,
+        floor=settings.get("floor"),
     )
     if find_method(name, variant).stored:
         raise InputError("expected a run that can look again, got one of stored masks, which stay the same; leave --look out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError, build_unknown_error
@@ -60,6 +61,10 @@ class Plan:
     policy: str = "all"
     # settings that replace those of the variant by name
     settings: Mapping[str, Any] = field(default_factory=dict)
+    # the folder of a detector in the place of the preset's, for methods that take one
+    detector: Path | None = None
+    # the least score that is told, in the place of the policy's
+    floor: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, str | None):
@@ -76,8 +81,25 @@ class Plan:
     def check(self) -> None:
         """Refuse, before anything heavy is imported, unknown methods, variants and models, and tasks that nobody does."""
         find_preset(self.models).find_cards()
-        for name in self.resolve_methods().values():
+        methods = self.resolve_methods().values()
+        for name in methods:
             find_method(name, self._variant_of(name))
+        if self.detector is not None:
+            self._check_detector(self.detector, list(methods))
+
+    def _check_detector(self, folder: Path, methods: list[str]) -> None:
+        """Refuse what is no detector, and one that no method takes."""
+        if not (folder / "detector.json").is_file():
+            raise InputError(f"expected the folder of a detector, as `annofree train detector` writes it, got {folder}")
+        if not any(self._takes_detector(name) for name in methods):
+            raise InputError(
+                f"expected a method that takes a detector, such as consensus, got {' and '.join(dict.fromkeys(methods))}; "
+                f"to ask the detector alone, name it: --method {folder}"
+            )
+
+    def _takes_detector(self, name: str) -> bool:
+        entry = find_method(name, self._variant_of(name))
+        return "detector" in (*entry.needs, *entry.takes)
 
     def resolve_methods(self) -> dict[str, str]:
         """The method of each task that is needed: of the named ones, those that can do least choose first.
@@ -126,6 +148,8 @@ class Plan:
             "methods": self.resolve_methods(),
             "negatives": list(self.negatives),
             **({"settings": dict(self.settings)} if self.settings else {}),
+            **({"detector": str(self.detector.resolve())} if self.detector else {}),
+            **({} if self.floor is None else {"floor": self.floor}),
         }
 
     def list_cards(self) -> list[Card]:
@@ -133,6 +157,10 @@ class Plan:
         entries = [find_method(name, self._variant_of(name)) for name in self.resolve_methods().values()]
         roles = {role for entry in entries for role in entry.list_roles(self.objectness)}
         own = [card for entry in entries for card in entry.cards]
+        if self.detector is not None:
+            from annofree.methods.detector import read_card
+
+            own, roles = [*own, read_card(self.detector)], roles - {"detector"}
         return own + list(find_preset(self.models).select_cards(roles).values())
 
     def count_at_once(self, asked: int | None) -> int:
@@ -161,7 +189,8 @@ class Plan:
     def _spec(self, name: str) -> MethodSpec:
         from annofree.methods.build import MethodSpec
 
-        own = {"overlaps": asdict(self.overlaps)} if self.overlaps and self.policy != "all" else None
+        own: dict[str, Any] = {} if self.overlaps is None else {"overlaps": asdict(self.overlaps)}
+        own |= {} if self.floor is None else {"floor": self.floor}
         return MethodSpec(
             name,
             self._variant_of(name),
@@ -170,9 +199,10 @@ class Plan:
             self.precision,
             self.settings,
             objectness=self.objectness if find_method(name).objectness else "found",
-            policy=own or self.policy,
+            policy=own if own and self.policy != "all" else self.policy,
             negatives=self.negatives,
             stuff=self.stuff,
+            parts={"detector": self.detector} if self.detector and self._takes_detector(name) else {},
         )
 
     def _variant_of(self, name: str) -> str:

@@ -92,6 +92,8 @@ def _plan(settings: dict[str, Any], stuff: tuple[str, ...], negatives: tuple[str
         overlaps,
         asked.get("policy", "all"),
         asked.get("settings", {}),
+        Path(asked["detector"]) if asked.get("detector") else None,
+        asked.get("floor"),
     )
 
 

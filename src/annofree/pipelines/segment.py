@@ -97,6 +97,8 @@ class SegmentOptions(TypedDict, total=False):
     policy: str
     # which of two overlapping instances stays, such as "within=0.5, prefer=whole"; None for what the policy does
     overlaps: str | Overlaps | None
+    # the folder of a detector in the place of the preset's, for methods that take one, such as consensus
+    detector: str | Path | None
     # instances that score less are left out, 0 .. 1
     min_score: float
     # auto, cpu, cuda, ...
@@ -156,6 +158,7 @@ def segment(
     objectness: str = "found",
     policy: str = "answer",
     overlaps: str | Overlaps | None = None,
+    detector: str | Path | None = None,
     min_score: float = 0.0,
     device: str = "auto",
     precision: str = "float32",
@@ -204,6 +207,7 @@ def segment(
         precision,
         parse_overlaps(overlaps),
         policy,
+        detector=None if detector is None else Path(detector),
     )
     plan.check()
     part = parse_shard(shard)

@@ -31,6 +31,7 @@ from annofree.apps.cli.look_commands.review import review
 from annofree.apps.cli.model_commands import models
 from annofree.apps.cli.process import exit_now, find_program_start, start_clocks
 from annofree.apps.cli.train_commands import train
+from annofree.apps.cli.train_commands.learn import learn
 from annofree.errors import AnnofreeError
 from annofree.io.files.paths import explain_os_error
 from annofree.io.text import clean_text
@@ -67,6 +68,7 @@ def annofree(
 
 
 app.command(cls=PlainCommand)(segment)
+app.command(cls=PlainCommand)(learn)
 app.command(cls=PlainCommand)(relabel)
 app.command(cls=PlainCommand)(name)
 app.command(cls=PlainCommand)(merge)

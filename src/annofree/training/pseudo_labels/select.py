@@ -7,7 +7,7 @@ masks; those of earlier labels, where they are merged in, stay run lengths.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,17 @@ def select_labels(
     *,
     images: Path | None = None,
     earlier: Path | None = None,
+    leave_out: Collection[str] = (),
     sheet: int = 24,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the instances of a run's folder as labels to ``out``, and return what their info says.
 
     ``images``: where the images are, if not where the run had them; ``earlier``: labels of an earlier round to merge in;
-    ``sheet``: how many labeled images the contact sheet has, 0 for none.  The info has ``rules``, ``counts`` of what was
-    found, dropped by each rule and kept, ``classes`` likewise, the least scores ``min_scores``, the ``run`` with its models and
-    tiers, and the info of the ``earlier`` labels.  The same input gives the same bytes.
+    ``leave_out``: images that get no labels, by file name; ``sheet``: how many labeled images the contact sheet has, 0 for
+    none.  The info has ``rules``, ``counts`` of what was found, dropped by each rule and kept, ``classes`` likewise, the least
+    scores ``min_scores``, the ``run`` with its models and tiers, and the info of the ``earlier`` labels.  The same input gives
+    the same bytes.
 
     Raises InputError when the run has no instances or does not say where its images are, for names that are no classes of
     it, and when nothing is left.
@@ -63,7 +65,7 @@ def select_labels(
     names = (AGNOSTIC,) if rules.agnostic else join_names(source.names, before.names if before else ())
     make_folder(out)
     with Spool(out) as kept, Spool(out) as final:
-        counts, floors = _select(source, rules, kept, on_progress)
+        counts, floors = _select(source, rules, kept, leave_out, on_progress)
         final.write(_final(kept, names, rules, before, counts))
         tally = _Tally.of(final, len(names))
         if not tally.instances.sum():
@@ -91,7 +93,7 @@ def _earlier(labels: Path, root: Path, rules: LabelRules, anywhere: bool) -> Lab
 
 
 def _select(
-    source: StoredRun, rules: LabelRules, kept: Spool, on_progress: Progress | None
+    source: StoredRun, rules: LabelRules, kept: Spool, leave_out: Collection[str], on_progress: Progress | None
 ) -> tuple[dict[str, int], FloatArray]:
     """Spool what the rules for single images leave; tells the counts and the least score of each class."""
     floors, counts = _floors(source, rules), {"found": source.summary.instances}
@@ -100,6 +102,9 @@ def _select(
         if on_progress:
             on_progress(0, len(source.summary.pictures))
         for number, (name, found) in enumerate(source.read_images(), 1):
+            if name in leave_out:
+                counts["left_out"] = counts.get("left_out", 0) + len(found)
+                continue
             left, dropped = apply_rules(found, floors, rules)
             for rule, count in dropped.items():
                 counts[rule] = counts.get(rule, 0) + count

@@ -29,6 +29,7 @@ def segment(
     objectness: options.Objectness = "found",
     policy: options.Policy = "answer",
     overlaps: options.Overlaps = None,
+    detector: options.Detector = None,
     min_score: options.MinScore = 0.0,
     device: common.Device = "auto",
     precision: options.Precision = "float32",
@@ -54,7 +55,6 @@ def segment(
     asked = pass_on(locals(), "inputs", "classes", "classes_file", "as_json", "quiet")
     clock = start_command_clock()
     with show_progress("images", quiet or as_json, clock=clock, batch=batch_size or 1) as show:
-        nameless = not (classes or classes_file) and is_class_agnostic(method, models)
-        names = read_vocabulary(classes, classes_file, optional=nameless)
+        names = read_vocabulary(classes, classes_file, optional=not classes and is_class_agnostic(method, models))
         result = pipeline.segment(inputs, names, **asked, callbacks=show.callbacks, clock=clock)
     print_summary(result.summary, result.tasks, result.out, as_json, quiet, result.was_complete)

@@ -14,6 +14,7 @@ __all__ = [
     "BatchSize",
     "ClassNames",
     "ClassesFile",
+    "Detector",
     "Images",
     "KeepEncodings",
     "Limit",
@@ -101,6 +102,13 @@ Overlaps = Annotated[
     typer.Option(
         help="Which of two overlapping instances stays, such as within=0.5, across=0.8, inside=0.9, inside-across=0.95, "
         "prefer=whole; by default what the method does.",
+        rich_help_panel=_METHOD,
+    ),
+]
+Detector = Annotated[
+    Path | None,
+    typer.Option(
+        help="A detector of your own in the place of the preset's, for methods that take one, such as consensus.",
         rich_help_panel=_METHOD,
     ),
 ]

@@ -1,0 +1,54 @@
+"""How much there is to do, and how much of it fits the minutes."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from annofree.io.settings_file import read_toml
+from annofree.methods.tuning import read_asset
+from annofree.pipelines.training.scene_stages import merge_settings
+from annofree.training.detector.recipe import DetectorRecipe
+from annofree.training.detector.train import fit_detector
+
+__all__ = ["choose_steps", "measure_pace", "read_recipe"]
+
+_TRIED = 9  # steps, of which the first three are not counted
+_LEAST = 60  # steps of a round, however few the minutes
+_SPARE = 0.9  # of the time left
+
+
+def read_recipe(models: str, config: Path | None) -> dict[str, Any]:
+    """The fields of a detector's recipe for the models of a preset; those of a file ``config`` are laid over them.
+
+    Raises InputError for a file that is not there or not TOML.
+    """
+    own = read_asset("learn.toml")
+    table: Mapping[str, Any] = own.get(models, own["photographs"])
+    return merge_settings(table, {} if config is None else read_toml(config, "a recipe"))
+
+
+def measure_pace(recipe: DetectorRecipe, device: str) -> float:
+    """Seconds a step takes: the median of six, after three to warm up, of a training that is thrown away."""
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        tried = replace(recipe.rescaled(_TRIED), out=Path(folder) / "pace", checkpoint_every=10**6, sample_every=0)
+        fit_detector(
+            tried, device=device, on_progress=lambda done, total: times.append(time.monotonic()), say=lambda text: None
+        )
+    return float(np.median(np.diff(times)[3:]))
+
+
+def choose_steps(recipe: DetectorRecipe, pace: float, seconds: float) -> int:
+    """As many steps as fit some seconds at a pace, at most the recipe's, at least 60 or the recipe's where it has less.
+
+    >>> choose_steps(DetectorRecipe(Path("labels"), Path("out"), steps=1200), pace=1.0, seconds=600)
+    540
+    """
+    return max(min(_LEAST, recipe.steps), min(recipe.steps, int(_SPARE * seconds / max(pace, 1e-6))))

@@ -1,0 +1,279 @@
+"""The rounds of a learning, each stage of which goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from annofree.errors import InputError, MissingError
+from annofree.io.atomic import write_json
+from annofree.io.callbacks import Callbacks
+from annofree.io.files.scratch import open_scratch
+from annofree.methods.policies import resolve_policy
+from annofree.methods.registry import find_method
+from annofree.pipelines.learning.effort import choose_steps, measure_pace, read_recipe
+from annofree.pipelines.learning.judge import RoundScores, hold_out, measure_agreement, measure_stability, read_answers
+from annofree.pipelines.learning.label_choice import choose_labels
+from annofree.pipelines.plan import Plan
+from annofree.pipelines.segment import run_plan
+from annofree.pipelines.training.export_model import export_model
+from annofree.pipelines.training.training_device import choose_training_device
+from annofree.runs.inputs import Inputs
+from annofree.structures import Vocabulary
+from annofree.training.detector.recipe import DetectorRecipe
+from annofree.training.detector.train import fit_detector
+from annofree.training.pseudo_labels.rules import ByClass, LabelRules
+from annofree.training.pseudo_labels.select import select_labels
+
+__all__ = ["Learning"]
+
+_LOWER = 0.5  # of the floor, down to which runs tell what rare names may need
+_WORSE, _SAME = 0.01, 0.95  # of stability, and of agreement
+_ALL_DONE = "all rounds are done"
+
+
+class Learning:
+    """One folder of images and what is learned from it; ``asked`` are rounds, minutes, steps and min_labels."""
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        names: Vocabulary,
+        plan: Plan,
+        out: Path,
+        asked: Mapping[str, Any],
+        config: Path | None,
+        callbacks: Callbacks,
+    ) -> None:
+        self.inputs, self.names, self.out, self.asked, self.callbacks = inputs, names, out, asked, callbacks
+        self.fields, self.began = read_recipe(plan.models, config), time.monotonic()
+        method = plan.resolve_methods()["instance"]
+        policy = resolve_policy(plan.models, method)
+        self.floor, self.calibrated = policy.floor, policy.calibration is not None
+        self.plan = replace(plan, floor=_LOWER * self.floor)
+        self.takes_detector = "detector" in find_method(method).takes
+        self.held = hold_out(inputs.ids)
+        self.summary = self._open(method)
+
+    def run(self) -> dict[str, Any]:
+        """Do all rounds, or go on with them; returns the summary."""
+        if self._is_complete():
+            self.callbacks.on_note(f"the learning in {self.out} is complete; another --out learns anew")
+            return self.summary
+        self._judge(0)
+        why = None
+        for number in range(1, self.asked["rounds"] + 1):
+            self._train(number)
+            self._judge(number)
+            if (why := self._why_end(number)) is not None:
+                break
+        self.summary |= {"ended": why or _ALL_DONE, "rounds asked": self.asked["rounds"]}
+        self._finish()
+        return self.summary
+
+    def _is_complete(self) -> bool:
+        """Whether the folder holds all that was asked; one that ended before all its rounds gets no more."""
+        more = self.asked["rounds"] > self.summary.get("rounds asked", 0) and self.summary.get("ended") == _ALL_DONE
+        return "ended" in self.summary and not more
+
+    # where things are
+
+    def find_folder(self, number: int) -> Path:
+        """The folder of a round; the run of round 0, the method alone, is the folder itself."""
+        return self.out / f"round-{number}"
+
+    def find_run(self, number: int) -> Path:
+        """The run of a round, 0 for the method alone."""
+        return self.find_folder(number) / "run" if number else self.out / "first"
+
+    def plan_round(self, number: int) -> Plan:
+        """Who answers in a round: the method with the round's detector, or the detector alone where the method takes none."""
+        if not number:
+            return self.plan
+        detector = self.find_folder(number) / "detector"
+        if self.takes_detector:
+            return replace(self.plan, detector=detector)
+        return replace(self.plan, method=str(detector), floor=None)
+
+    # stages
+
+    def _open(self, method: str) -> dict[str, Any]:
+        """The summary of the folder; raises InputError where it is that of another learning."""
+        images = sha256("\n".join(self.inputs.ids).encode(errors="surrogateescape")).hexdigest()
+        asked = {
+            "classes": [list(words) for words in self.names.synonyms], "models": self.plan.models, "method": method,
+            "images": len(self.inputs.ids), "names of images": images, "recipe": self.fields,
+            "min_labels": self.asked["min_labels"],
+        }  # fmt: skip
+        held = read_summary(self.out)
+        if held and (others := [key for key, value in asked.items() if held["asked"].get(key) != value]):
+            raise InputError(
+                f"expected another folder than {self.out}, whose learning has other {', '.join(others)}; choose another --out"
+            )
+        return held or {"asked": asked, "rounds": [], "held out": self.held}
+
+    def _save(self) -> None:
+        write_json(self.out / "learn.json", self.summary, indent=2)
+
+    def _judge(self, number: int) -> None:
+        """Let the round's method answer all images, and keep what is known of the answer without a label."""
+        if len(self.summary["rounds"]) > number:
+            return
+        plan, began = self.plan_round(number), time.monotonic()
+        plan.check()
+        result = run_plan(
+            self.inputs, self.names, plan, self.find_run(number), (1, 1), 0.0, None,
+            overlays=False, keep_encodings=False, fresh=False, retry=False, callbacks=self.callbacks, clock=None,
+        )  # fmt: skip
+        floor = self.floor if number == 0 or self.takes_detector else self._find_detector_floor()
+        answers, expected = read_answers(self.find_run(number), floor)
+        names = self.held or [name for name in self.inputs.ids if name in answers][:60]
+        names = [name for name in names if name in answers]
+        method = plan.make_specs()["instance"].build(self.names)
+        images = (self.inputs.read(self.inputs.place(name), name) for name in names)
+        scores = RoundScores(
+            sum(map(len, answers.values())),
+            expected,
+            measure_stability(method, images, self.names, floor),
+            None if number == 0 else measure_agreement(answers, self._read_before(number), names),
+        )
+        row = {**asdict(scores), "floor": floor, "failed": len(result.failed), "seconds": time.monotonic() - began}
+        self.summary["rounds"].append(row)
+        self._save()
+        self.callbacks.on_note(_tell(number, row, self.calibrated))
+
+    def _read_before(self, number: int) -> Any:
+        return read_answers(self.find_run(number - 1), self.summary["rounds"][number - 1]["floor"])[0]
+
+    def _find_detector_floor(self) -> float:
+        """The floor of what a detector alone answers."""
+        return resolve_policy(self.plan.models, "detector").floor
+
+    def _train(self, number: int) -> None:
+        """Choose labels among what the round before found, and train the round's detector."""
+        folder = self.find_folder(number)
+        self._label(number)
+        if (folder / "detector" / "detector.json").is_file():
+            return
+        initial = self.fields.get("initial", "") if number == 1 else str(self.find_folder(number - 1) / "detector")
+        own = {"labels": folder / "labels", "out": folder / "detector", "name": f"learned-{number}", "initial": initial}
+        recipe = DetectorRecipe(**{**self.fields, **own})
+        device = choose_training_device(self.plan.device)
+        recipe = recipe.rescaled(self._count_steps(number, recipe, device))
+        self.callbacks.on_stage(f"steps of round {number}", "")
+        fit_detector(recipe, device=device, on_progress=self.callbacks.on_progress, say=self.callbacks.on_note)
+
+    def _label(self, number: int) -> None:
+        """Write the labels of a round, and tell which names have few."""
+        labels, before = self.find_folder(number) / "labels", self.summary["rounds"][number - 1]
+        if (labels / "labels.json").is_file():
+            return
+        choice = choose_labels(self.find_run(number - 1), before["floor"], self.asked["min_labels"])
+        if not any(choice.chosen.values()):
+            raise InputError(
+                f"expected things to learn from, but none of {', '.join(self.names.names[:8])} was found in "
+                f"{len(self.inputs.ids)} images; look at {self.find_run(0)}, and try other names or --models"
+            )
+        few = choice.list_few(self.asked["min_labels"])
+        if few:
+            told = ", ".join(f"{name} {count}" for name, count in sorted(few.items(), key=lambda pair: pair[1]))
+            self.callbacks.on_note(f"few labels, so little is learned of {len(few)} of {len(choice.chosen)} names: {told}")
+        merged = None if self.takes_detector or number < 2 else self.find_folder(number - 1) / "labels"
+        select_labels(self.find_run(number - 1), labels, choice.rules, earlier=merged, leave_out=self.held)
+
+    def _count_steps(self, number: int, recipe: DetectorRecipe, device: str) -> int:
+        """The steps of a round, which are kept, so that a run that is resumed takes the same."""
+        if self.asked["steps"] is not None:
+            return int(self.asked["steps"])
+        steps = self.summary.setdefault("steps", {})
+        if str(number) not in steps:
+            self.callbacks.on_note("measuring how long a step of training takes")
+            looks = self.summary["rounds"][0]["seconds"] * (self.asked["rounds"] - number + 1)
+            left = 60 * self.asked["minutes"] - (time.monotonic() - self.began) - looks
+            pace = measure_pace(recipe, device)
+            steps[str(number)] = choose_steps(recipe, pace, left / (self.asked["rounds"] - number + 1))
+            self._save()
+            self.callbacks.on_note(f"{steps[str(number)]} steps of {pace:.2f} s in round {number}")
+        return int(steps[str(number)])
+
+    def _why_end(self, number: int) -> str | None:
+        """Why no round follows round ``number``; None where one may."""
+        rows = self.summary["rounds"]
+        before, now = rows[number - 1], rows[number]
+        if _is_worse(now, before):
+            return f"round {number} answers mirrored images less alike than {'the first answer' if number == 1 else 'before'}"
+        if now["agreement"] is not None and now["agreement"] >= _SAME:
+            return f"round {number} changed nearly nothing"
+        return None
+
+    def _finish(self) -> None:
+        """Hand over the best round's labels and detector, and draw the page."""
+        from annofree.pipelines.learning.page import write_page
+
+        best = choose_best(self.summary["rounds"])
+        trained = best or len(self.summary["rounds"]) - 1
+        self.summary |= {"best": best, "detector of": trained}
+        rules = LabelRules(min_score=ByClass(self.summary["rounds"][best]["floor"]), within=1, inside=1)
+        select_labels(self.find_run(best), self.out / "labels", rules)
+        with open_scratch(self.out / "detector", "detector") as scratch:
+            copied = scratch / "detector"
+            shutil.copytree(
+                self.find_folder(trained) / "detector", copied, ignore=shutil.ignore_patterns("checkpoint*", "lock")
+            )
+            shutil.rmtree(self.out / "detector", ignore_errors=True)
+            copied.replace(self.out / "detector")
+        self._export()
+        write_page(self.out / "page", self.summary, [self.find_run(k) for k in range(len(self.summary["rounds"]))], self.inputs)
+        self._save()
+
+    def _export(self) -> None:
+        """Write the detector as ONNX, where that can be done."""
+        try:
+            export_model(self.out / "detector", self.out / "detector.onnx")
+        except (InputError, MissingError) as problem:
+            self.callbacks.on_note(f"no detector.onnx: {problem}")
+
+
+def read_summary(out: Path) -> dict[str, Any]:
+    """What learn.json of a folder holds; nothing where there is none."""
+    place = out / "learn.json"
+    if not place.is_file():
+        return {}
+    try:
+        held = json.loads(place.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise InputError(f"expected {place} as `annofree learn` writes it, but it is damaged: {problem}") from None
+    return dict(held)
+
+
+def choose_best(rounds: Sequence[Mapping[str, Any]]) -> int:
+    """The round that is handed over: the last one that does not answer mirrored images less alike than the one before it.
+
+    >>> choose_best([{"stability": 0.6}, {"stability": 0.7}, {"stability": 0.65}])
+    1
+    """
+    best = 0
+    for number in range(1, len(rounds)):
+        if _is_worse(rounds[number], rounds[best]):
+            break
+        best = number
+    return best
+
+
+def _is_worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    return now["stability"] is not None and before["stability"] is not None and now["stability"] < before["stability"] - _WORSE
+
+
+def _tell(number: int, row: Mapping[str, Any], calibrated: bool) -> str:
+    """A round in a line."""
+    said = [f"{row['instances']:,} instances"]
+    said += [f"{row['expected']:,.0f} of them right by their scores"] if calibrated else []
+    said += [f"alike in mirrored images {100 * row['stability']:.1f} %"] if row["stability"] is not None else []
+    said += [f"alike with the round before {100 * row['agreement']:.1f} %"] if row["agreement"] is not None else []
+    return f"{f'round {number}' if number else 'the method alone'}: {', '.join(said)}"

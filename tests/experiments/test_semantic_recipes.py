@@ -155,7 +155,7 @@ def test_runs_that_see_the_same_share_an_encoding(recipe: Path, monkeypatch: pyt
     ("run", "message"),
     [
         ("method = 'zip'\ntask = 'semantic'", r"expected a task that zip has \(instance, boundary\), got 'semantic'"),
-        ("method = 'clip_diy'", r"expected a task that clip_diy has \(semantic\), got 'instance'"),
+        ("method = 'zip'\ntask = 'semantic'", r"expected a task that zip has \(instance, boundary\), got 'semantic'"),
         (
             "method = 'maskclip'\ntask = 'panoptic'",
             r"expected a task that maskclip has \(instance, semantic, boundary\), got 'panoptic'",

@@ -14,6 +14,7 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from annofree.errors import InputError, build_unknown_error
@@ -107,10 +108,13 @@ class Entry:
     class_agnostic: bool = False
     # whether what it finds was stored before, and so does not follow an image that is changed
     stored: bool = False
+    # whether its instances are no more than the regions of its label maps: it is asked for them where no other method is
+    regions: bool = False
 
-    def list_roles(self, objectness: str) -> tuple[Role, ...]:
-        """The roles of the models it needs, those of a source of objectness among them where it takes one."""
-        return (*self.needs, *(OBJECTNESS_ROLES[objectness] if self.objectness else ()))
+    def list_roles(self, objectness: str, settings: Mapping[str, Any] = MappingProxyType({})) -> tuple[Role, ...]:
+        """The roles of the models it needs, with SAM where ``settings`` redraw, and of an objectness where it takes one."""
+        sam: tuple[Role, ...] = ("sam",) if settings.get("redraw", "none") != "none" else ()
+        return (*self.needs, *sam, *(OBJECTNESS_ROLES[objectness] if self.objectness else ()))
 
 
 def _zip(models: Models, settings: Any) -> Any:
@@ -234,7 +238,7 @@ METHODS: dict[str, Entry] = {
         _sam_clip, _variants("sam_clip", "default", "paper", "crops", "masked", "everything", "official"), ("clip", "sam")
     ),
     "clip_diy": Entry(
-        _clip_diy, _variants("dense.clip_diy", "default", "paper", "official"), ("clip",), ("semantic",), objectness=True
+        _clip_diy, _variants("dense.clip_diy", "default", "paper", "official"), ("clip",), _BOTH, objectness=True, regions=True
     ),
     "maskclip": Entry(
         _maskclip,
@@ -357,7 +361,9 @@ def _registered() -> dict[str, Entry]:
             raise InputError(f"the method {entry.name!r} of {entry.value} is taken already; it needs another name")
         loaded = entry.load()
         known[entry.name] = loaded if isinstance(loaded, Entry) else Entry(loaded)
-    return known
+    # what makes label maps alone finds their regions, too
+    maps = {name: entry for name, entry in known.items() if entry.tasks == ("semantic",)}
+    return known | {name: replace(entry, tasks=_BOTH, regions=True) for name, entry in maps.items()}
 
 
 def _at_place(method: str, variant: str, known: Mapping[str, Entry]) -> Entry:

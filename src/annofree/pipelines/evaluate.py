@@ -95,7 +95,7 @@ def evaluate(
     def build() -> Any:
         from annofree.methods.build import MethodSpec
 
-        own: dict[str, Any] = {"objectness": objectness} if task == "semantic" and find_method(str(method)).objectness else {}
+        own: dict[str, Any] = {"objectness": objectness} if find_method(str(method)).objectness else {}
         return MethodSpec(str(method), variant, models, device, policy=policy if task == "instance" else "all", **own).build()
 
     timer = _Timer(callbacks, clock)

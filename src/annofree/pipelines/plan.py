@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -82,10 +82,11 @@ class Plan:
     def resolve_methods(self) -> dict[str, str]:
         """The method of each task that is needed: of the named ones, those that can do least choose first.
 
-        Raises InputError for an unknown method, and for one that is left with nothing to do.
+        One whose instances are the regions of its label maps finds them where nothing else is needed.  Raises InputError for an
+        unknown method, and for one that is left with nothing to do.
         """
         needed = [t for t in DEFAULTS if t in self.wanted or "panoptic" in self.wanted]
-        can = {name: [t for t in find_method(name).tasks if t in needed] for name in self._names}
+        can = {name: _list_tasks(find_method(name), needed) for name in self._names}
         who: dict[str, str] = {}
         for name in sorted(can, key=lambda name: len(can[name])):
             own = [t for t in can[name] if t not in who]
@@ -131,7 +132,7 @@ class Plan:
     def list_cards(self) -> list[Card]:
         """The cards of the models that the methods need, and of no others; raises InputError as ``resolve_methods`` does."""
         entries = [find_method(name, self._variant_of(name)) for name in self.resolve_methods().values()]
-        roles = {role for entry in entries for role in entry.list_roles(self.objectness)}
+        roles = {role for entry in entries for role in entry.list_roles(self.objectness, self.settings)}
         own = [card for entry in entries for card in entry.cards]
         return own + [card for role, card in find_preset(self.models).find_cards().items() if role in roles]
 
@@ -192,6 +193,12 @@ class Plan:
         methods = {task: built[spec.method] for task, spec in specs.items()}
         policy = self.overlaps or Overlaps()
         return Tasks(self.wanted, methods.get("instance"), methods.get("semantic"), self.stuff, overlaps=policy)
+
+
+def _list_tasks(entry: Entry, needed: Sequence[str]) -> list[str]:
+    """Which of the tasks that are needed fall to a method."""
+    able: list[str] = [task for task in entry.tasks if task in needed]
+    return ["semantic"] if entry.regions and len(able) > 1 else able
 
 
 def parse_tasks(task: str | Iterable[str]) -> tuple[str, ...]:

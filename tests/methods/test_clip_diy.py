@@ -303,7 +303,7 @@ def test_provenance_tells_both_models() -> None:
 
 
 def test_sources_by_name() -> None:
-    assert OBJECTNESS.keys() == {"found", "found-bkg", "tokencut", "maskcut", "instances", "none"}
+    assert OBJECTNESS.keys() == {"found", "found-bkg", "tokencut", "maskcut", "cutler", "instances", "none"}
     with pytest.raises(InputError, match=r"did you mean 'found'"):
         build_objectness("fond", Parts())
     with pytest.raises(MissingError, match="needs a dino"):

@@ -124,6 +124,7 @@ def test_every_method_says_what_it_needs(fetched: list[list[str]], method: str) 
         "zutis": FakeZutis(),
         "detector": detector,
         "dino": FakeDino(),
+        "objectness": FakeObjectness(),
     }
     given = {role: part for role, part in parts.items() if role != "dino" or "dino" in entry.needs}
     build_method(method, models.with_parts(**given))

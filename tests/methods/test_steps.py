@@ -108,8 +108,7 @@ def test_regions_are_drawn_by_sam_where_the_settings_say_so(method: str, redraw:
     parts = {"clip": FakeClip(), "sam": FakeSam(), "objectness": FakeObjectness()}
     models = Models("tiny", "cpu", objectness="none").with_parts(**parts)
     built: Any = build_method(method, models, "default", {"redraw": redraw})
-    assert isinstance(built, Segmenter) and isinstance(built, SemanticSegmenter)
-    assert isinstance(built, RedrawnLabels) == (redraw != "none")
+    assert [isinstance(built, kind) for kind in (Segmenter, SemanticSegmenter, RedrawnLabels)] == [True, True, redraw != "none"]
     scene = draw_paper_scenes()[0]
     (encoding,) = built.encode([scene.image])
     found, labels = built.instances(encoding, NAMES), built.semantic(encoding, NAMES)

@@ -162,7 +162,7 @@ def test_the_variant_is_that_of_the_first_named(method: str | None, variants: di
 def test_unknown_words_are_refused_at_birth(task: str) -> None:
     with pytest.raises(InputError, match=r"unknown objectness source 'fond'; did you mean 'found'") as refusal:
         plan(task, objectness="fond")
-    assert "Known: found, found-bkg, instances, maskcut, none, tokencut" in str(refusal.value)
+    assert "Known: cutler, found, found-bkg, instances, maskcut, none, tokencut" in str(refusal.value)
     with pytest.raises(InputError, match=r"unknown precision 'float8'; did you mean 'float"):
         plan(task, precision="float8")
     with pytest.raises(InputError, match=r"unknown policy 'answers'; did you mean 'answer'"):

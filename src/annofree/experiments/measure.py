@@ -36,7 +36,7 @@ from annofree.formats.coco import CocoFile
 from annofree.io.settings_file import check_fields
 from annofree.methods.build import OPENERS, MethodSpec
 from annofree.methods.components import Models
-from annofree.methods.registry import OBJECTNESS_ROLES, find_method
+from annofree.methods.registry import find_method, find_objectness_roles
 from annofree.methods.steps.take import Steps, take_steps
 from annofree.protocols import ClassAgnosticSegmenter
 from annofree.structures import Vocabulary
@@ -260,7 +260,11 @@ def _build(
     parts = models.with_parts(source=run.objectness) if steps.rank != "own" else models
     if share is not None:
         roles = ["sam", *(["clip"] if steps.name is not None else []), *(["objectness"] if steps.rank != "own" else [])]
-        keys = {"sam": ("sam", ""), "clip": ("clip", " "), "objectness": ("objectness", run.objectness)}
+        keys = {
+            "sam": ("sam", ""),
+            "clip": ("clip", " "),
+            "objectness": ("objectness", run.objectness, run.parts.get("detector", "")),
+        }
         parts = parts.with_parts(**{role: share(partial(getattr, parts, role), *keys[role]) for role in roles})
     return take_steps(method, steps, parts, agnostic=run.agnostic)
 
@@ -293,8 +297,7 @@ def _check(run: Run) -> None:
     """Refuse what does not exist before any model is loaded."""
     if run.control and run.control not in get_args(Control):
         raise build_unknown_error("control", run.control, get_args(Control))
-    if run.objectness not in OBJECTNESS_ROLES:
-        raise build_unknown_error("objectness source", run.objectness, OBJECTNESS_ROLES)
+    find_objectness_roles(run.objectness)
     if run.names and run.task != "instance":
         raise InputError(f"expected names of a run of instances alone, got them in {run.name!r}, whose task is {run.task}")
     if strange := set(run.parts) - set(_PARTS):

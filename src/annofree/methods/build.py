@@ -112,7 +112,9 @@ class MethodSpec:
             if role in (*OPENERS, "sam"):
                 having[role] = share(partial(getattr, models, role), role, str(self.parts.get(role, "")))
         if entry.objectness and self.objectness != "none":
-            having["objectness"] = share(lambda: models.objectness, "objectness", self.objectness)
+            having["objectness"] = share(
+                lambda: models.objectness, "objectness", self.objectness, str(self.parts.get("detector", ""))
+            )
         return having
 
     def _control(self, models: Models, clues: Any = None) -> Any:
@@ -164,7 +166,7 @@ def _complete(entry: Entry, models: Models, settings: Any) -> Any:
 
 
 InstanceMethod = Literal["zip", "sam_clip", "detector", "maskcut", "discovery", "maskdistill", "fragments", "sam_everything"]
-UniversalMethod = Literal["consensus", "clip_diy", "maskclip", "clip_surgery", "patch_cosine", "zutis"]
+UniversalMethod = Literal["consensus", "clip_diy", "mask_crops", "maskclip", "clip_surgery", "patch_cosine", "zutis"]
 """The methods of this package by what they answer; what a folder or another package has is known when it is loaded."""
 
 

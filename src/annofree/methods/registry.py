@@ -36,6 +36,7 @@ __all__ = [
     "Task",
     "Variants",
     "find_method",
+    "find_objectness_roles",
     "is_class_agnostic",
     "list_methods",
     "locate_detector",
@@ -57,6 +58,7 @@ OBJECTNESS_ROLES: dict[str, tuple[Role, ...]] = {
     "found-bkg": ("dino",),
     "tokencut": ("dino",),
     "maskcut": ("dino",),
+    "cutler": ("detector",),
     "instances": ("clip", "boundaries", "sam"),
     "none": (),
 }
@@ -114,7 +116,7 @@ class Entry:
     def list_roles(self, objectness: str, settings: Mapping[str, Any] = MappingProxyType({})) -> tuple[Role, ...]:
         """The roles of the models it needs, with SAM where ``settings`` redraw, and of an objectness where it takes one."""
         sam: tuple[Role, ...] = ("sam",) if settings.get("redraw", "none") != "none" else ()
-        return (*self.needs, *sam, *(OBJECTNESS_ROLES[objectness] if self.objectness else ()))
+        return (*self.needs, *sam, *(find_objectness_roles(objectness) if self.objectness else ()))
 
 
 def _zip(models: Models, settings: Any) -> Any:
@@ -217,6 +219,15 @@ def _named_masks(place: Path, models: Models, settings: Any) -> Any:
     return NamedMasks(models.clip, StoredMasks(place), settings, sam)
 
 
+def _mask_crops(models: Models, settings: Any) -> Any:
+    """Names for the masks of an objectness, which compete by the scale of the preset unless the settings have another."""
+    from annofree.detections.verification import Naming
+    from annofree.methods.class_agnostic.mask_crops import MaskCrops
+
+    settings = replace(settings, naming=settings.naming or Naming(read_policy(models.preset.name, "mask_crops")["scale"]))
+    return MaskCrops(models.clip, models.objectness, settings, None if settings.refine == "none" else models.sam)
+
+
 def _sam_everything(models: Models, settings: Any) -> Any:
     from annofree.methods.class_agnostic.sam_everything import SamEverything
 
@@ -239,6 +250,9 @@ METHODS: dict[str, Entry] = {
     ),
     "clip_diy": Entry(
         _clip_diy, _variants("dense.clip_diy", "default", "paper", "official"), ("clip",), _BOTH, objectness=True, regions=True
+    ),
+    "mask_crops": Entry(
+        _mask_crops, _variants("class_agnostic.mask_crops", "default", "paper"), ("clip",), _BOTH, objectness=True
     ),
     "maskclip": Entry(
         _maskclip,
@@ -319,6 +333,29 @@ def find_method(method: str, variant: str = "default") -> Entry:
     if entry.variants and variant not in entry.variants:
         raise build_unknown_error(f"variant of {method}", variant, entry.variants)
     return entry
+
+
+def find_objectness_roles(source: str) -> tuple[Role, ...]:
+    """The roles of the models that a source of objectness is made of; none for a detector's folder and for stored masks.
+
+    Raises InputError for what is neither a source by name nor such a place.
+
+    >>> find_objectness_roles("found")
+    ('dino', 'saliency')
+    """
+    if source in OBJECTNESS_ROLES:
+        return OBJECTNESS_ROLES[source]
+    from annofree.methods.class_agnostic.stored_masks import is_stored_masks
+
+    place = Path(source)
+    if source and ((place / _CONFIG).is_file() or is_stored_masks(place)):
+        return ()
+    if source and (place.is_dir() or source != place.name):
+        raise InputError(
+            f"expected a source of objectness ({', '.join(OBJECTNESS_ROLES)}), or a folder with detector.json, or a run or a "
+            f"COCO file whose masks are the objectness, got {source}"
+        )
+    raise build_unknown_error("objectness source", source, OBJECTNESS_ROLES)
 
 
 def is_class_agnostic(method: str | None, models: str = DEFAULT) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.hub.presets import find_preset
-from annofree.methods.registry import OBJECTNESS_ROLES, PRECISIONS, TASKS, Entry, find_method, split_methods
+from annofree.methods.registry import PRECISIONS, TASKS, Entry, find_method, find_objectness_roles, split_methods
 from annofree.methods.tuning import POLICIES, find_default_method
 from annofree.structures import BACKGROUND
 
@@ -67,11 +67,11 @@ class Plan:
         for what, value, known in (
             ("precision", self.precision, PRECISIONS),
             ("policy", self.policy, POLICIES),
-            ("objectness source", self.objectness, tuple(OBJECTNESS_ROLES)),
             ("device", self.device.split(":")[0], DEVICES),
         ):
             if value not in known:
                 raise build_unknown_error(what, value, known)
+        find_objectness_roles(self.objectness)
 
     def check(self) -> None:
         """Refuse, before anything heavy is imported, unknown methods, variants and models, and tasks that nobody does."""

@@ -250,6 +250,7 @@ OBJECTNESS: Mapping[str, Callable[[Parts], Objectness | None]] = MappingProxyTyp
         "found-bkg": lambda p: FoundBackground(p.require("found-bkg", "dino")),
         "tokencut": lambda p: TokenCutMap(p.require("tokencut", "dino")),
         "maskcut": lambda p: InstanceObjectness(p.require("maskcut", "segmenter"), "object"),
+        "cutler": lambda p: InstanceObjectness(p.require("cutler", "segmenter"), p.classes),
         "instances": lambda p: InstanceObjectness(p.require("instances", "segmenter"), p.classes),
         "none": lambda p: None,
     }

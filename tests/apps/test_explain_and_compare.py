@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -159,7 +160,7 @@ def test_label_maps_are_compared(
 ) -> None:
     monkeypatch.setattr(MethodSpec, "build", lambda *_, **__: MaskClip(FakeClip()))
     one, other = tmp_path / "maps", tmp_path / "more"
-    given = {"task": "semantic", "method": "maskclip", "models": "tiny", "device": "cpu"}
+    given: dict[str, Any] = {"task": "semantic", "method": "maskclip", "models": "tiny", "device": "cpu"}
     for out, names in ((one, NAMES), (other, ("sky", *reversed(NAMES)))):
         annofree.segment(photos, list(names), out=out, **given)
     done = annofree.compare([one, other], truth=one / "labels", out=tmp_path / "beside")

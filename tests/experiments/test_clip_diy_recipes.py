@@ -40,8 +40,8 @@ def test_the_classes_of_table_5_average_to_what_is_said() -> None:
 def test_the_iou_of_a_class_is_a_figure_where_it_is_wanted() -> None:
     scorer = SemanticScorer(("background", "cat", "dog"), background=0)
     scorer.add(np.array([[0, 1], [2, 2]]), np.array([[0, 1], [1, 2]]))
-    assert "all IoU of cat" not in _of_labels(scorer.compute())
-    figures = _of_labels(scorer.compute(), ["all IoU of cat", "all mIoU"])
+    assert "all IoU of cat" not in _of_labels(scorer.compute_scores())
+    figures = _of_labels(scorer.compute_scores(), ["all IoU of cat", "all mIoU"])
     assert figures["all IoU of cat"] == 50.0 and "all IoU of dog" not in figures
 
 

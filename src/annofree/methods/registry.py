@@ -39,6 +39,7 @@ __all__ = [
     "find_objectness_roles",
     "is_class_agnostic",
     "list_methods",
+    "list_objectness_cards",
     "locate_detector",
     "resolve_method_name",
     "split_methods",
@@ -356,6 +357,15 @@ def find_objectness_roles(source: str) -> tuple[Role, ...]:
             f"COCO file whose masks are the objectness, got {source}"
         )
     raise build_unknown_error("objectness source", source, OBJECTNESS_ROLES)
+
+
+def list_objectness_cards(source: str) -> tuple[Card, ...]:
+    """The cards of weights that a source of objectness brings itself: those of a detector in a folder."""
+    if source in OBJECTNESS_ROLES or not (Path(source) / _CONFIG).is_file():
+        return ()
+    from annofree.methods.detector import read_card
+
+    return (read_card(Path(source)),)
 
 
 def is_class_agnostic(method: str | None, models: str = DEFAULT) -> bool:

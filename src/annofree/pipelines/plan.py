@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.hub.presets import find_preset
-from annofree.methods.registry import PRECISIONS, TASKS, Entry, find_method, find_objectness_roles, split_methods
+from annofree.methods.registry import (
+    PRECISIONS,
+    TASKS,
+    Entry,
+    find_method,
+    find_objectness_roles,
+    list_objectness_cards,
+    split_methods,
+)
 from annofree.methods.tuning import POLICIES, find_default_method
 from annofree.structures import BACKGROUND
 
@@ -134,6 +142,7 @@ class Plan:
         entries = [find_method(name, self._variant_of(name)) for name in self.resolve_methods().values()]
         roles = {role for entry in entries for role in entry.list_roles(self.objectness, self.settings)}
         own = [card for entry in entries for card in entry.cards]
+        own += list_objectness_cards(self.objectness) if any(entry.objectness for entry in entries) else ()
         return own + [card for role, card in find_preset(self.models).find_cards().items() if role in roles]
 
     def count_at_once(self, asked: int | None) -> int:

@@ -39,7 +39,7 @@ class Ledger:
         started = self.now
         return make(), self.now - started
 
-    def charge(self, seconds: float) -> None:
+    def add(self, seconds: float) -> None:
         """Count what was made before."""
         self.spared += seconds
 

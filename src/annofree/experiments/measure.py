@@ -181,7 +181,7 @@ def measure_runs(
             parts = tuple(sorted(run.parts.items()))
             key = (run.control, run.objectness, parts, getattr(method, "encoding_key", run.name), run.timed and run.name)
             if key in encodings:
-                ledger.charge(encodings[key][1])
+                ledger.add(encodings[key][1])
             else:
                 encodings[key] = ledger.measure(partial(method.encode, [image]))
             answer = ASKED[run.task](method, encodings[key][0][0], vocabularies[run.name], image)

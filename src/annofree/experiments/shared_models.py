@@ -32,7 +32,7 @@ class _Memory:
             self._image, self._kept = images[0], {}
         question = (see.__name__, args, tuple(sorted(options.items())))
         if question in self._kept:
-            self._ledger.charge(self._kept[question][1])
+            self._ledger.add(self._kept[question][1])
         else:
             self._kept[question] = self._ledger.measure(partial(see, images, *args, **options))
         return self._kept[question][0]

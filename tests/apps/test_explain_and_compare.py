@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -17,6 +18,7 @@ from annofree.apps.cli.look_commands.explain import explain
 from annofree.errors import InputError
 from annofree.formats.coco import CocoFile
 from annofree.methods.build import MethodSpec
+from annofree.methods.dense.maskclip import MaskClip
 from annofree.methods.zip import Zip
 from annofree.render.overlay import draw_overlay
 from annofree.render.steps_page import Drawing, Step, write_steps_page
@@ -147,10 +149,34 @@ def test_wrong_calls_of_compare_are_one_line(runs: tuple[Path, Path], photos: Pa
     other = write_run(tmp_path / "c", photos, [0], list(NAMES))
     assert "no image is in all of them" in refusal("compare", runs[1], other, *out)
     (other / "annotations.json").unlink()
-    assert "expected instances in the run" in refusal("compare", runs[0], other, *out)
+    assert "expected instances or label maps in the run" in refusal("compare", runs[0], other, *out)
     (tmp_path / "truth.json").write_text("{}")
     assert "truth.json" in refusal("compare", *runs, *out, "--truth", tmp_path / "truth.json")
     assert not (tmp_path / "beside").exists()
+
+
+def test_label_maps_are_compared(
+    runs: tuple[Path, Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MethodSpec, "build", lambda *_, **__: MaskClip(FakeClip()))
+    one, other = tmp_path / "maps", tmp_path / "more"
+    given: dict[str, Any] = {"task": "semantic", "method": "maskclip", "models": "tiny", "device": "cpu"}
+    for out, names in ((one, NAMES), (other, ("sky", *reversed(NAMES)))):
+        annofree.segment(photos, list(names), out=out, **given)
+    done = annofree.compare([one, other], truth=one / "labels", out=tmp_path / "beside")
+    assert len(done.shown) == 3 and done.left_out == ()
+    page = Page.read(tmp_path / "beside" / "index.html")
+    assert_strict(page)
+    alts = [str(image["alt"]) for image in page.of("img")]
+    assert len(alts) == 12 and alts[1].startswith("0.png: the truth: ") and f"{one} (maskclip, tiny): " in alts[2]
+    told = [alt.partition(": ")[2].partition(": ")[2] for alt in alts[1:4]]
+    assert told[0] == told[1] == told[2] != ""
+    pictures = [Image(np.asarray(PIL.Image.open(tmp_path / "beside" / str(image["src"])))) for image in page.of("img")]
+    # a name has one color in all columns
+    assert pictures[1].pixels.tobytes() == pictures[2].pixels.tobytes() == pictures[3].pixels.tobytes()
+    mixed = annofree.compare([runs[0], one], out=tmp_path / "mixed")
+    assert len(mixed.shown) > 1 and "(maskclip, tiny)" in (tmp_path / "mixed" / "index.html").read_text()
+    assert "expected " in refusal("compare", one, other, "--truth", photos, "--out", tmp_path / "none")
 
 
 def test_crowds_of_a_truth_are_left_out() -> None:

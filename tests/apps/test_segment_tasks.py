@@ -385,10 +385,6 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
         ["--task", "semantic", "--method", "zip"],
         ["expected a method for semantic, but zip does instance; ask for --task instance"],
     ),
-    "other method without the task": (
-        ["--method", "clip_diy"],
-        ["expected a method for instance, but clip_diy does semantic; ask for --task semantic"],
-    ),
     "two methods for one task": (["--task", "panoptic", "--method", "zip+sam_clip"], ["sam_clip is left with none"]),
     "unknown second method": (
         ["--task", "panoptic", "--method", "zip+clip_dy"],

@@ -18,12 +18,14 @@ from torch.nn import functional as F
 
 from annofree.clues.background import Background
 from annofree.clues.crops import lay_tilings
+from annofree.detections.painting import number_components
 from annofree.errors import InputError, MissingError
 from annofree.methods.dense.clip_diy import OBJECTNESS, VARIANTS, ClipDiy, ClipDiySettings, Parts, build_objectness
 from annofree.ops.fixed_bilinear import resize_levels
 from annofree.ops.grids import resize_nearest
-from annofree.protocols import SemanticSegmenter
+from annofree.protocols import Segmenter, SemanticSegmenter
 from annofree.structures import FloatArray, Image, Vocabulary
+from annofree.testing.conformance import CHECKS
 from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness
 from annofree.testing.paper_world import NAMES, draw_paper_scenes
 from annofree.testing.semantic_conformance import SEMANTIC_CHECKS, check_known_pixels
@@ -69,6 +71,47 @@ def test_conforms(check: Callable[[SemanticSegmenter], None]) -> None:
     method = ClipDiy(FakeClip(), FakeObjectness(), replace(VARIANTS["default"], side=16, canvas=64, scales=(0, 1)))
     assert isinstance(method, SemanticSegmenter)
     check(method)
+
+
+# windows are too coarse for two things that touch, which these want apart
+APART = ("check_known_answers", "check_no_memory", "check_absent_classes")
+
+
+@pytest.mark.parametrize("check", [c for c in CHECKS if c.__name__ not in APART], ids=lambda check: check.__name__)
+def test_its_regions_conform(check: Callable[[Segmenter], None]) -> None:
+    method = ClipDiy(FakeClip(), FakeObjectness(), replace(VARIANTS["default"], side=32))
+    assert isinstance(method, Segmenter)
+    check(method)
+
+
+@pytest.mark.parametrize("paint", ["canvas", "image"])
+def test_its_instances_are_the_regions_of_its_label_map(paint: Any) -> None:
+    image, names = noise((24, 36)), Vocabulary.of("cat, dog")
+    method = ClipDiy(Mixer(), Blobs(), ClipDiySettings(canvas=32, side=8, paint=paint, most=10_000))
+    labels, found = method.semantic(image, names), method.instances(image, names)
+    regions, owner = number_components(labels)
+    assert len(found) == len(owner) > 2
+    for k, name in enumerate(names.names):
+        own = found[found.class_ids == k].masks
+        assert np.array_equal(own.any(0), labels.labels == labels.names.index(name)) and own.sum(0).max() <= 1
+    # each is scored by the mean of what its pixels say
+    values = method.compute_scores(image, names)
+    scale = method.settings.logit_scale
+    drawn = values.amax(0), (values * scale).softmax(0).amax(0)
+    best, sure = (resize_nearest(m, image.size).numpy() for m in drawn)
+    for i in range(len(found)):
+        mask = found[i : i + 1].masks[0]
+        expected = sure[mask].mean() / (1 + np.exp(-5 * best[mask].mean()))
+        assert found.scores[i] == pytest.approx(expected, rel=1e-4)
+    assert regions.max() == len(owner)
+
+
+def test_a_region_that_a_distractor_wins_is_its_own() -> None:
+    scene = next(s for s in draw_paper_scenes() if len(set(s.names)) > 1)
+    method = ClipDiy(FakeClip(), FakeObjectness(), replace(VARIANTS["default"], side=32))
+    first, other = dict.fromkeys(scene.names)
+    found = method.verify(scene.image, Vocabulary.of(first), (other,))
+    assert found.names == (first, other) and set(found.labels.tolist()) == {first, other}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -246,6 +289,8 @@ def test_bad_settings_are_refused() -> None:
         ClipDiy(FakeClip(), settings=ClipDiySettings(canvas=64, scales=(0, 7))).encode([noise((8, 9))])
     with pytest.raises(InputError, match="at least 1 px"):
         ClipDiySettings(canvas=0)
+    with pytest.raises(InputError, match="expected a SAM for redraw 'box'"):
+        ClipDiy(FakeClip(), settings=ClipDiySettings(redraw="box"))
 
 
 def test_provenance_tells_both_models() -> None:
@@ -258,7 +303,7 @@ def test_provenance_tells_both_models() -> None:
 
 
 def test_sources_by_name() -> None:
-    assert OBJECTNESS.keys() == {"found", "found-bkg", "tokencut", "maskcut", "instances", "none"}
+    assert OBJECTNESS.keys() == {"found", "found-bkg", "tokencut", "maskcut", "cutler", "instances", "none"}
     with pytest.raises(InputError, match=r"did you mean 'found'"):
         build_objectness("fond", Parts())
     with pytest.raises(MissingError, match="needs a dino"):

@@ -127,6 +127,7 @@ def test_every_method_says_what_it_needs(fetched: list[list[str]], method: str) 
         "dino": FakeDino(),
         "tcl": FakeTcl(),
         "groupvit": FakeGroupVit(),
+        "objectness": FakeObjectness(),
     }
     given = {role: part for role, part in parts.items() if role != "dino" or "dino" in entry.needs}
     build_method(method, models.with_parts(**given))

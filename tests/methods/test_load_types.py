@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, get_args
 
-from annofree.methods.build import InstanceMethod, SemanticMethod, UniversalMethod
+from annofree.methods.build import InstanceMethod, UniversalMethod
 from annofree.methods.registry import METHODS
 
 if TYPE_CHECKING:
     from typing import assert_type
 
     import annofree
-    from annofree.protocols import Segmenter, SemanticSegmenter, UniversalSegmenter
+    from annofree.protocols import Segmenter, UniversalSegmenter
 
     assert_type(annofree.load(), Segmenter)
     assert_type(annofree.load("zip", models="tiny"), Segmenter)
-    assert_type(annofree.load("clip_diy", device="cpu"), SemanticSegmenter)
+    assert_type(annofree.load("clip_diy", device="cpu"), UniversalSegmenter)
     assert_type(annofree.load("consensus", policy="answer").instances(None, "dog"), annofree.Detections)
     assert_type(annofree.load("zutis"), UniversalSegmenter)
     folder = "runs/detector"
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def test_each_method_is_listed_under_what_it_answers() -> None:
-    listed = {("instance",): InstanceMethod, ("semantic",): SemanticMethod, ("instance", "semantic"): UniversalMethod}
+    listed = {("instance",): InstanceMethod, ("instance", "semantic"): UniversalMethod}
     assert {name: entry.tasks for name, entry in METHODS.items()} == {
         name: tasks for tasks, names in listed.items() for name in get_args(names)
     }

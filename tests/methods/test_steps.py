@@ -11,16 +11,21 @@ import torch
 from torch import Tensor
 
 from annofree.errors import InputError
+from annofree.methods.build import build_method
 from annofree.methods.class_agnostic.named_masks import NamedMasks
 from annofree.methods.class_agnostic.sam_everything import SamEverything
 from annofree.methods.components import Models
 from annofree.methods.dense.clip_diy import ClipDiy, ClipDiySettings
 from annofree.methods.dense.maskclip import MaskClip
+from annofree.methods.explain.explain import explain_method
+from annofree.methods.registry import METHODS, Entry, find_method
 from annofree.methods.sam_clip import SamClip
 from annofree.methods.steps.ranking import Ranked
-from annofree.methods.steps.redrawing import Redrawn
+from annofree.methods.steps.redrawing import Redrawn, RedrawnLabels
 from annofree.methods.steps.regions import LabelRegions
 from annofree.methods.steps.take import Steps, take_steps
+from annofree.protocols import Segmenter, SemanticSegmenter
+from annofree.runs.encodings import list_kinds
 from annofree.structures import Classes, Detections, Image, LabelMap, Vocabulary
 from annofree.testing.conformance import CHECKS, check_known_answers
 from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam
@@ -52,6 +57,24 @@ class Scripted:
         return LabelMap(self.labels, ("background", *Vocabulary.of(classes).names), background=0)
 
 
+class OnlyMaps:
+    """One that makes label maps and nothing else."""
+
+    provenance: dict[str, Any] = {"method": "only_maps", "models": []}  # noqa: RUF012
+
+    def __init__(self, labels: Any) -> None:
+        self.labels = labels
+
+    def remarks(self, classes: Classes) -> list[str]:
+        return []
+
+    def encode(self, images: Sequence[Image]) -> list[Any]:
+        return [image.size for image in images]
+
+    def semantic(self, image: Any, classes: Classes) -> LabelMap:
+        return LabelMap(self.labels, ("background", *Vocabulary.of(classes).names), background=0)
+
+
 def boxes(*given: tuple[int, int, int, int]) -> np.ndarray[tuple[int, int, int], np.dtype[np.bool_]]:
     masks = np.zeros((len(given), 20, 30), bool)
     for mask, (x0, y0, x1, y1) in zip(masks, given, strict=True):
@@ -77,6 +100,43 @@ def test_a_semantic_method_drawn_by_sam_finds_the_objects(method: str) -> None:
     found = take_steps(semantic, steps, MODELS).instances(scene.image, NAMES)
     best = [(m & scene.masks[0]).sum() / (m | scene.masks[0]).sum() for m in found.masks]
     assert found[int(np.argmax(best))].labels.tolist() == [scene.names[0]] and max(best) > 0.99
+
+
+@pytest.mark.parametrize("redraw", ["none", "box", "box+point"])
+@pytest.mark.parametrize("method", ["maskclip", "clip_surgery", "patch_cosine", "clip_diy"])
+def test_regions_are_drawn_by_sam_where_the_settings_say_so(method: str, redraw: str) -> None:
+    parts = {"clip": FakeClip(), "sam": FakeSam(), "objectness": FakeObjectness()}
+    models = Models("tiny", "cpu", objectness="none").with_parts(**parts)
+    built: Any = build_method(method, models, "default", {"redraw": redraw})
+    assert [isinstance(built, kind) for kind in (Segmenter, SemanticSegmenter, RedrawnLabels)] == [True, True, redraw != "none"]
+    scene = draw_paper_scenes()[0]
+    (encoding,) = built.encode([scene.image])
+    found, labels = built.instances(encoding, NAMES), built.semantic(encoding, NAMES)
+    best = [(m & scene.masks[0]).sum() / (m | scene.masks[0]).sum() for m in found.masks]
+    assert found[int(np.argmax(best))].labels.tolist() == [scene.names[0]] and max(best) > (0.7 if redraw == "none" else 0.99)
+    assert found == built.instances(scene.image, NAMES) and labels == built.semantic(scene.image, NAMES)
+    assert built.provenance["settings"]["redraw"] == redraw and built.settings.redraw == redraw
+    assert ("fake-sam" in [model["name"] for model in built.provenance["models"]]) == (redraw != "none")
+    assert type(encoding).__name__ in list_kinds(built)
+    assert explain_method(built, scene.image, Vocabulary.of(NAMES), "instance").answer == found
+
+
+def test_sam_is_among_the_models_that_settings_need() -> None:
+    plain, drawn = (find_method("maskclip").list_roles("none", changes) for changes in ({}, {"redraw": "box"}))
+    assert plain == ("clip",) and drawn == ("clip", "sam")
+
+
+def test_what_only_makes_label_maps_finds_their_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.zeros((20, 30), np.int32)
+    labels[2:5, 2:5] = 1
+    only = OnlyMaps(labels)
+    monkeypatch.setitem(METHODS, "only_maps", Entry(lambda models, settings: only, tasks=("semantic",), needs=()))
+    entry = find_method("only_maps")
+    assert entry.tasks == ("instance", "semantic") and entry.regions
+    built = build_method("only_maps", Models("tiny", "cpu", objectness="none"))
+    assert isinstance(built, Segmenter) and isinstance(built, SemanticSegmenter)
+    assert built.instances((20, 30), "cat, dog").areas.tolist() == [9]
+    assert built.semantic((20, 30), "cat, dog") == only.semantic((20, 30), "cat, dog")
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -51,5 +51,9 @@ class InstanceObjectness:
 
     def predict_maps(self, images: Sequence[Image]) -> list[Tensor]:
         """How likely each pixel belongs to some thing, (H, W) in 0 .. 1 per image."""
-        encodings = self.segmenter.encode(images) if images else []
-        return [sum_instance_masks(self.segmenter.instances(e, self.classes), self.min_score) for e in encodings]
+        return [sum_instance_masks(found, self.min_score) for found in self.find_masks(images)]
+
+    def find_masks(self, images: Sequence[Image]) -> list[Detections]:
+        """The instances of each image that the map is made of: those scored ``min_score`` or more."""
+        found = (self.segmenter.instances(e, self.classes) for e in (self.segmenter.encode(images) if images else []))
+        return [each[each.scores >= self.min_score] for each in found]

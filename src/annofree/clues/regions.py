@@ -22,12 +22,13 @@ from annofree.structures import BoolArray, FeatureMap, Image
 
 __all__ = ["Look", "draw_cut_outs", "encode_cut_outs", "encode_looks", "pool_features"]
 
-Look = Literal["box", "masked", "pooled"]
-"""What CLIP sees of a mask: the crop of its box, that with all outside of the mask blanked, or its box in one pass."""
+Look = Literal["box", "masked", "black", "pooled"]
+"""What CLIP sees of a mask: the crop of its box, that with all outside of the mask gray, or black, or its box in one pass."""
 
 _GRAY = 0.5  # of the blanked outside, near the mean of images
 _MARGIN = 1.1  # side of a cut-out over the longer side of the region's box
 _AT_ONCE = 64
+_OUTSIDE: dict[Look, float] = {"masked": _GRAY, "black": 0.0}
 
 
 def pool_features(tokens: FeatureMap, masks: BoolArray) -> Tensor:
@@ -58,33 +59,33 @@ def encode_looks(clip: VisionLanguage, image: Image, rles: Sequence[RLE], look: 
     """One unit feature (N, D) per mask, by what CLIP is to see of it; of cut-outs, a few masks are decoded at a time."""
     if not rles:
         return torch.zeros(0, clip.dimension)
-    if look != "masked":
+    if look not in _OUTSIDE:
         return clip.encode_crops(image, compute_rle_boxes(rles), pooled=look == "pooled").cpu()
     groups = (decode_rles(rles[start : start + _AT_ONCE], image.size) for start in range(0, len(rles), _AT_ONCE))
-    return torch.cat([encode_cut_outs(clip, image, masks) for masks in groups])
+    return torch.cat([encode_cut_outs(clip, image, masks, _OUTSIDE[look]) for masks in groups])
 
 
-def encode_cut_outs(clip: VisionLanguage, image: Image, masks: BoolArray) -> Tensor:
-    """One unit feature (N, D) per masked crop: the square around the mask, with the outside blanked."""
+def encode_cut_outs(clip: VisionLanguage, image: Image, masks: BoolArray, outside: float = _GRAY) -> Tensor:
+    """One unit feature (N, D) per masked crop: the square around the mask, with the ``outside`` of one level of 0 .. 1."""
     groups = (masks[start : start + _AT_ONCE] for start in range(0, len(masks), _AT_ONCE))
-    seen = [clip.encode_squares(torch.stack(list(draw_cut_outs(image, some, clip.side)))).cpu() for some in groups]
+    seen = [clip.encode_squares(torch.stack(list(draw_cut_outs(image, some, clip.side, outside)))).cpu() for some in groups]
     return torch.cat([torch.zeros(0, clip.dimension), *seen])
 
 
-def draw_cut_outs(image: Image, masks: BoolArray, side: int) -> Iterator[Tensor]:
-    """Yield the square around each mask (H, W), a tenth wider than its box, gray outside of the mask, (3, side, side)."""
+def draw_cut_outs(image: Image, masks: BoolArray, side: int, outside: float = _GRAY) -> Iterator[Tensor]:
+    """Yield the square around each mask (H, W), a tenth wider than its box, one level outside of it, (3, side, side)."""
     pixels = torch.from_numpy(image.pixels).permute(2, 0, 1)
     for mask, box in zip(masks, compute_tight_boxes(masks), strict=True):
-        square = _square(pixels, torch.from_numpy(mask), box)
+        square = _square(pixels, torch.from_numpy(mask), box, outside)
         yield F.interpolate(square[None], size=(side, side), mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
 
 
-def _square(pixels: Tensor, mask: Tensor, box: npt.NDArray[np.float32]) -> Tensor:
+def _square(pixels: Tensor, mask: Tensor, box: npt.NDArray[np.float32], outside: float) -> Tensor:
     x0, y0, x1, y1 = (float(v) for v in box)
     side = max(4, math.ceil(max(x1 - x0, y1 - y0) * _MARGIN))
     left, top = math.floor((x0 + x1 - side) / 2), math.floor((y0 + y1 - side) / 2)
     rows, columns = (slice(max(0, at), min(length, at + side)) for at, length in zip((top, left), mask.shape, strict=True))
-    seen = torch.where(mask[rows, columns], pixels[:, rows, columns].float() / 255, _GRAY)
-    canvas = torch.full((3, side, side), _GRAY)
+    seen = torch.where(mask[rows, columns], pixels[:, rows, columns].float() / 255, outside)
+    canvas = torch.full((3, side, side), outside)
     canvas[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = seen
     return canvas

@@ -14,10 +14,10 @@ from annofree.evaluation.metrics.boundaries import mark_label_edges, mark_mask_e
 from annofree.ops.grids import resize_nearest
 from annofree.structures import BoolArray, Image, Vocabulary
 
-__all__ = ["ASKED", "SECONDS", "TIMES", "add_seconds"]
+__all__ = ["ASKED", "IMAGES", "SECONDS", "TIMES", "add_seconds"]
 
-SECONDS, TIMES = "all seconds an image", "all times as fast"
-"""The figures of time; neither is in percent."""
+SECONDS, IMAGES, TIMES = "all seconds an image", "all images a second", "all times as fast"
+"""The figures of time; none is in percent."""
 
 
 class Timed(Protocol):
@@ -53,7 +53,7 @@ ASKED: Mapping[str, Callable[[Any, Any, Vocabulary, Image], Any]] = MappingProxy
 
 
 def add_seconds(figures: Mapping[str, Figures], seconds: Mapping[str, float], images: int, runs: Sequence[Timed]) -> None:
-    """Put the seconds an image of timed runs among their figures, and how many times as fast as another a run is."""
+    """Put the seconds an image of runs among their figures, and how many times as fast as another a run is."""
     for run in runs:
         if run.name in seconds:
             figures[run.name][SECONDS] = round(seconds[run.name] / max(1, images), 3)

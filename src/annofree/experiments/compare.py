@@ -40,10 +40,12 @@ def name_file(run: str) -> str:
 
 
 def write_figures(out: Path, recipe: Path, figures: Mapping[str, Figures], minutes: float) -> None:
-    """Write ``figures.json``: the recipe's file name, the minutes that it took, and the figures of each run."""
+    """Write ``figures.json``: the recipe's file name, minutes, the figures of each run, and what they ran on."""
     from annofree.io.atomic import write_json
+    from annofree.runs.environment import describe_environment
 
-    write_json(out / _FIGURES, {"recipe": recipe.name, "minutes": round(minutes, 2), "figures": figures}, indent=2)
+    held = {"recipe": recipe.name, "minutes": round(minutes, 2), "figures": figures, "environment": describe_environment()}
+    write_json(out / _FIGURES, held, indent=2)
 
 
 def find_missed(what: str, expected: Mapping[str, float], figures: Figures, tolerance: float) -> list[str]:

@@ -6,7 +6,6 @@ look at an image before the next one is opened, so that they share what does not
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +27,7 @@ from annofree.evaluation.accumulators import (
 from annofree.evaluation.predict_instances import read_truth_images
 from annofree.experiments.asking import ASKED, add_seconds
 from annofree.experiments.clusters import Cluster, name_by_clusters
+from annofree.experiments.costs import PARAMETERS, Ledger, count_parameters
 from annofree.experiments.recipe_file import explain_recipe_errors, read_fields, read_tables
 from annofree.experiments.run_steps import StepsOfRun, check_beside
 from annofree.experiments.shared_models import memoize_per_image
@@ -36,7 +36,7 @@ from annofree.formats.coco import CocoFile
 from annofree.io.settings_file import check_fields
 from annofree.methods.build import OPENERS, MethodSpec
 from annofree.methods.components import Models
-from annofree.methods.registry import OBJECTNESS_ROLES, find_method
+from annofree.methods.registry import find_method, find_objectness_roles
 from annofree.methods.steps.take import Steps, take_steps
 from annofree.protocols import ClassAgnosticSegmenter
 from annofree.structures import Vocabulary
@@ -79,7 +79,7 @@ class Run(StepsOfRun):
     # whose features name what a method without names finds: of a ``dino`` or of ``clip``, in clusters that the truth names, so
     # that class-aware figures say nothing of naming
     cluster: Cluster = ""
-    # whether its processor seconds an image are a figure; such a run shares nothing with others
+    # whether it shares nothing with others, so that its processor seconds an image are its own to the last
     timed: bool = False
     # the name of a timed run: how many times as fast as that this one is, is a figure
     beside: str = ""
@@ -164,7 +164,8 @@ def measure_runs(
     whole = CocoFile.read(recipe.truth)
     truth = _limited(whole, recipe.group_by, limit or recipe.limit)
     runs = [run for run in recipe.runs if not only or run.name in only]
-    methods = _methods(recipe, runs, Vocabulary.of([row["name"] for row in truth.categories]), made)
+    ledger = Ledger()
+    methods = _methods(recipe, runs, Vocabulary.of([row["name"] for row in truth.categories]), made, ledger)
     truths = {run.name: _asked(truth, run, methods[run.name]) for run in runs}
     vocabularies = {name: Vocabulary.of([row["name"] for row in t.categories]) for name, t in truths.items()}
     ids = [row["id"] for row in whole.images]
@@ -174,15 +175,17 @@ def measure_runs(
     seconds = dict.fromkeys(answers, 0.0)
     for done, (image_id, image) in enumerate(pictures):
         on_progress(done, len(pictures))
-        encodings: dict[Any, Any] = {}
+        encodings: dict[Any, tuple[Any, float]] = {}
         for run in runs:
-            method, started = methods[run.name], time.process_time()
+            method, started = methods[run.name], ledger.now
             parts = tuple(sorted(run.parts.items()))
             key = (run.control, run.objectness, parts, getattr(method, "encoding_key", run.name), run.timed and run.name)
-            if key not in encodings:
-                encodings[key] = method.encode([image])[0]
-            answer = ASKED[run.task](method, encodings[key], vocabularies[run.name], image)
-            seconds[run.name] += time.process_time() - started
+            if key in encodings:
+                ledger.add(encodings[key][1])
+            else:
+                encodings[key] = ledger.measure(partial(method.encode, [image]))
+            answer = ASKED[run.task](method, encodings[key][0][0], vocabularies[run.name], image)
+            seconds[run.name] += ledger.now - started
             answers[run.name].add(images[image_id], answer)
     on_progress(len(pictures), len(pictures))
     for run in runs:
@@ -193,7 +196,9 @@ def measure_runs(
                 gathered.found = name_by_clusters(truths[run.name], gathered.found, recipe.images, models, run.cluster)
             on_found(run.name, gathered.found)
     figures = {name: gathered.compute_figures() for name, gathered in answers.items()}
-    add_seconds(figures, {run.name: seconds[run.name] for run in runs if run.timed}, len(pictures), runs)
+    add_seconds(figures, seconds, len(pictures), runs)
+    for name, method in methods.items():
+        figures[name][PARAMETERS] = count_parameters(method)
     return figures
 
 
@@ -227,14 +232,14 @@ def _limited(truth: CocoFile, group_by: str, limit: int | None) -> CocoFile:
     return CocoFile(kept, truth.categories, [a for a in truth.annotations if a["image_id"] in ids], truth.info)
 
 
-def _methods(recipe: Recipe, runs: Sequence[Run], vocabulary: Vocabulary, made: Path | None) -> dict[str, Any]:
-    """Build the method of each run; the models are shared, so that each looks at an image once."""
+def _methods(recipe: Recipe, runs: Sequence[Run], vocabulary: Vocabulary, made: Path | None, ledger: Ledger) -> dict[str, Any]:
+    """Build the method of each run; the models are shared, so that each looks at an image once; ``ledger`` counts that."""
     models = Models(recipe.models, "cpu", objectness="none")
     kept: dict[tuple[str, ...], Any] = {}
 
     def share(make: Callable[[], Any], *how: str) -> Any:
         if how not in kept:
-            kept[how] = memoize_per_image(make())
+            kept[how] = memoize_per_image(make(), ledger)
         return kept[how]
 
     for run in runs:
@@ -260,7 +265,11 @@ def _build(
     parts = models.with_parts(source=run.objectness) if steps.rank != "own" else models
     if share is not None:
         roles = ["sam", *(["clip"] if steps.name is not None else []), *(["objectness"] if steps.rank != "own" else [])]
-        keys = {"sam": ("sam", ""), "clip": ("clip", " "), "objectness": ("objectness", run.objectness)}
+        keys = {
+            "sam": ("sam", ""),
+            "clip": ("clip", " "),
+            "objectness": ("objectness", run.objectness, run.parts.get("detector", "")),
+        }
         parts = parts.with_parts(**{role: share(partial(getattr, parts, role), *keys[role]) for role in roles})
     return take_steps(method, steps, parts, agnostic=run.agnostic)
 
@@ -293,8 +302,7 @@ def _check(run: Run) -> None:
     """Refuse what does not exist before any model is loaded."""
     if run.control and run.control not in get_args(Control):
         raise build_unknown_error("control", run.control, get_args(Control))
-    if run.objectness not in OBJECTNESS_ROLES:
-        raise build_unknown_error("objectness source", run.objectness, OBJECTNESS_ROLES)
+    find_objectness_roles(run.objectness)
     if run.names and run.task != "instance":
         raise InputError(f"expected names of a run of instances alone, got them in {run.name!r}, whose task is {run.task}")
     if strange := set(run.parts) - set(_PARTS):

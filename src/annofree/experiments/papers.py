@@ -8,7 +8,7 @@ where they can be compared, and ``quoted``, with a ``note`` that says why, where
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from annofree.evaluation.metrics.semantic import SemanticScores
 from annofree.evaluation.predict_semantic import score_method
 from annofree.evaluation.protocols.instance import INSTANCE_PROTOCOLS, find_instance_protocol
 from annofree.evaluation.protocols.semantic import PROTOCOLS, find_semantic_protocol
-from annofree.experiments.asking import add_seconds
+from annofree.experiments.asking import IMAGES, add_seconds
 from annofree.experiments.clusters import Cluster, name_by_clusters
+from annofree.experiments.costs import PARAMETERS, count_parameters
 from annofree.experiments.recipe_file import explain_recipe_errors, read_fields, read_tables
 from annofree.experiments.run_steps import StepsOfRun, check_beside
 from annofree.formats.coco import CocoFile
@@ -210,7 +211,10 @@ class PublishedRecipe:
                 figures[run.name], found, seconds[run.name] = _instances(run, method, models, places, limit, on_progress)
                 on_found(run.name, found)
             else:
-                figures[run.name] = _labels(run, method, places, limit, on_progress)
+                figures[run.name], seconds[run.name] = _labels(run, method, places, limit, on_progress)
+            figures[run.name][PARAMETERS] = count_parameters(method)
+            if seconds[run.name] > 0:
+                figures[run.name][IMAGES] = round(1 / seconds[run.name], 2)
         add_seconds(figures, seconds, 1, runs)
         return figures
 
@@ -271,19 +275,26 @@ def _instances(
     return figures, found, seconds
 
 
-def _labels(run: PublishedRun, method: Any, places: Mapping[str, Path], limit: int | None, on_progress: Progress) -> Figures:
+def _labels(
+    run: PublishedRun, method: Any, places: Mapping[str, Path], limit: int | None, on_progress: Progress
+) -> tuple[Figures, float]:
+    """The figures of a run, and seconds an image by the clock, reading of images and of the truth among them."""
     rules = find_semantic_protocol(run.protocol)
     dataset = rules.open_dataset(places["truth"], places.get("images"), run.split)
     if limit is not None:
         dataset = replace(dataset, samples=dataset.samples[:limit])
-    return _of_labels(score_method(method, dataset, rules, on_progress).scores)
+    started = time.perf_counter()
+    scores = score_method(method, dataset, rules, on_progress).scores
+    seconds = (time.perf_counter() - started) / max(1, len(dataset.samples))
+    return _of_labels(scores, (*run.expected, *run.quoted)), seconds
 
 
-def _of_labels(scores: SemanticScores) -> Figures:
-    """Means over classes and, for one class beside the background, its IoU, of all pixels and averaged over images."""
+def _of_labels(scores: SemanticScores, wanted: Collection[str] = ()) -> Figures:
+    """Means over classes; the IoU of each class that is wanted; of one beside the background also that averaged over images."""
     values = {"mIoU": scores.mean_iou, "mIoU of things": scores.mean_iou_things, "pixel accuracy": scores.pixel_accuracy}
     values |= {f"mIoU of size {size}": value for size, value in scores.by_size.items()}
     if len(scores.iou) == 2:
         (thing,) = (name for name in scores.iou if name != "background")
         values |= {f"IoU of {thing}": scores.iou[thing], f"IoU of {thing} per picture": scores.iou_per_image[thing]}
+    values |= {f"IoU of {name}": value for name, value in scores.iou.items() if f"all IoU of {name}" in wanted}
     return {f"all {name}": to_percent(value) for name, value in values.items()}

@@ -17,9 +17,12 @@ from annofree.features.controls import Control, apply_control
 from annofree.features.zutis_weights import load_zutis
 from annofree.hub.presets import DEFAULT
 from annofree.methods.components import Models
+from annofree.methods.dense.label_instances import RegionSettings
 from annofree.methods.detector import open_detector
 from annofree.methods.policies import apply_policy
 from annofree.methods.registry import Entry, Task, find_method, resolve_method_name
+from annofree.methods.steps.redrawing import RedrawnLabels
+from annofree.methods.steps.regions import LabelRegions
 from annofree.methods.tuning import find_tuning
 from annofree.methods.variants import change_settings
 from annofree.protocols import Segmenter, SemanticSegmenter, UniversalSegmenter
@@ -79,9 +82,10 @@ class MethodSpec:
         device, source or setting, and names the nearest known one; MissingError when weights are neither here nor to be had.
         """
         entry, settings = self.entry, {**self.settings, **self.find_competing()}
+        roles = entry.list_roles(self.objectness, self.settings)
         own = models or Models(self.models, self.device, objectness=self.objectness, precision=self.precision)
         own = self._with_parts(own if own.source == self.objectness else own.with_parts(source=self.objectness))
-        own.fetch(role for role in entry.list_roles(self.objectness) if role not in vars(own))
+        own.fetch(role for role in roles if role not in vars(own))
         if entry.objectness and self.objectness == "instances":
             own = own.with_parts(segmenter=build_method("zip", own), classes=self._objects(vocabulary))
         if share is not None:
@@ -104,11 +108,13 @@ class MethodSpec:
         shared = share(lambda: models.clip, "clip", clip)
         having = {"clip": share(lambda: self._control(models, shared), "clip", clip, self.control) if self.control else shared}
         taken = (role for role in entry.takes if getattr(models.preset, role) is not None or role in vars(models))
-        for role in (*entry.needs, *taken):
+        for role in (*entry.list_roles("none", self.settings), *taken):
             if role in (*OPENERS, "sam"):
                 having[role] = share(partial(getattr, models, role), role, str(self.parts.get(role, "")))
         if entry.objectness and self.objectness != "none":
-            having["objectness"] = share(lambda: models.objectness, "objectness", self.objectness)
+            having["objectness"] = share(
+                lambda: models.objectness, "objectness", self.objectness, str(self.parts.get("detector", ""))
+            )
         return having
 
     def _control(self, models: Models, clues: Any = None) -> Any:
@@ -146,14 +152,23 @@ def build_method(method: str, models: Models, variant: str = "default", changes:
     if not entry.variants:
         if changes:
             raise InputError(f"expected no changed settings for {method}, which has none known here, got {', '.join(changes)}")
-        return entry.build(models, variant)
+        return _complete(entry, models, variant)
     chosen = find_tuning(models.preset.name, resolve_method_name(method)).settings if variant == "default" else {}
-    return entry.build(models, change_settings(change_settings(entry.variants[variant], chosen), changes or {}))
+    return _complete(entry, models, change_settings(change_settings(entry.variants[variant], chosen), changes or {}))
+
+
+def _complete(entry: Entry, models: Models, settings: Any) -> Any:
+    """Make a method, with regions for instances where it finds none itself, and a SAM behind it where they are redrawn."""
+    if isinstance(settings, RegionSettings) and settings.redraw != "none":
+        return RedrawnLabels(entry.build(models, replace(settings, redraw="none")), models.sam, settings.redraw)
+    built = entry.build(models, settings)
+    return LabelRegions(built) if entry.regions and not isinstance(built, Segmenter) else built
 
 
 InstanceMethod = Literal["zip", "sam_clip", "detector", "maskcut", "discovery", "maskdistill", "fragments", "sam_everything"]
-SemanticMethod = Literal["clip_diy"]
-UniversalMethod = Literal["consensus", "maskclip", "clip_surgery", "patch_cosine", "tcl", "groupvit", "zutis"]
+UniversalMethod = Literal[
+    "consensus", "clip_diy", "mask_crops", "maskclip", "clip_surgery", "patch_cosine", "tcl", "groupvit", "zutis"
+]
 """The methods of this package by what they answer; what a folder or another package has is known when it is loaded."""
 
 
@@ -172,8 +187,6 @@ class LoadOptions(TypedDict, total=False):
 
 @overload
 def load(method: InstanceMethod = ..., **options: Unpack[LoadOptions]) -> Segmenter: ...
-@overload
-def load(method: SemanticMethod, **options: Unpack[LoadOptions]) -> SemanticSegmenter: ...
 @overload
 def load(method: UniversalMethod, **options: Unpack[LoadOptions]) -> UniversalSegmenter: ...
 @overload

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from annofree.detectors.config import OBJECT
 from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.hub.cards import Card
 from annofree.hub.download import Local, fetch, find_present
@@ -19,7 +20,7 @@ from annofree.methods.dense.clip_diy import Parts, build_objectness
 from annofree.methods.dense.groupvit import Grouper
 from annofree.methods.dense.tcl import TextMasker
 from annofree.methods.detector import DetectorInfo
-from annofree.methods.registry import OBJECTNESS_ROLES, PRECISIONS
+from annofree.methods.registry import OBJECTNESS_ROLES, PRECISIONS, find_objectness_roles
 from annofree.methods.zutis import Proposer
 from annofree.protocols import DetectorBackend, Masker, Objectness, Segmenter, SelfSupervised, VisionLanguage
 
@@ -62,8 +63,7 @@ class Models:
     ) -> None:
         if precision not in PRECISIONS:
             raise build_unknown_error("precision", precision, PRECISIONS)
-        if objectness not in OBJECTNESS_ROLES:
-            build_objectness(objectness, Parts())
+        find_objectness_roles(objectness)
         self.preset, self.device, self.source = find_preset(spec), resolve_device(device), objectness
         self.precision = precision
         self.segmenter: Segmenter | None = None
@@ -72,7 +72,7 @@ class Models:
     def with_parts(self, **parts: Any) -> Models:
         """Return these models with some parts in the place of their own: clip, sam, dino, zutis, detector, objectness, ..."""
         twin = copy.copy(self)
-        if parts.keys() & {"dino", "segmenter", "classes", "source"}:
+        if parts.keys() & {"dino", "detector", "segmenter", "classes", "source"}:
             vars(twin).pop("objectness", None)  # it is made of these
         for name, part in parts.items():
             setattr(twin, name, part)
@@ -155,19 +155,30 @@ class Models:
     @cached_property
     def objectness(self) -> Objectness | None:
         """Where things are, by the source that was chosen; None for the source ``none``."""
-        roles = OBJECTNESS_ROLES.get(self.source, ())
+        roles = find_objectness_roles(self.source)
         places = self._need(*(role for role in roles if role in _EXAMPLES))
         head = _weights(places["saliency"]) if "saliency" in roles else None
-        parts = Parts(self.dino if "dino" in roles else None, head, self._cutter() or self.segmenter, self.classes)
-        return build_objectness(self.source, parts)
+        segmenter, classes = self._find_finder()
+        parts = Parts(self.dino if "dino" in roles else None, head, segmenter, classes)
+        return build_objectness(self.source if self.source in OBJECTNESS_ROLES else "instances", parts)
 
-    def _cutter(self) -> Segmenter | None:
-        """MaskCut, where its masks are the objectness."""
-        if self.source != "maskcut":
-            return None
-        from annofree.methods.class_agnostic.maskcut import MaskCut
+    def _find_finder(self) -> tuple[Segmenter | None, Any]:
+        """Whose masks are the objectness, where it is made of masks, and what that is asked for."""
+        if self.source == "maskcut":
+            from annofree.methods.class_agnostic.maskcut import MaskCut
 
-        return MaskCut(self.dino)
+            return MaskCut(self.dino), OBJECT
+        if self.source == "cutler":
+            return _ask_all(*self.detector)
+        if self.source in OBJECTNESS_ROLES:
+            return self.segmenter, self.classes
+        if (Path(self.source) / "detector.json").is_file():
+            from annofree.methods.detector import open_detector
+
+            return _ask_all(*open_detector(Path(self.source), self.device))
+        from annofree.methods.class_agnostic.stored_masks import StoredInstances, StoredMasks
+
+        return StoredInstances(StoredMasks(Path(self.source))), OBJECT
 
     def _need(self, *roles: Role) -> dict[Role, Local]:
         """Find the parts of some roles, but for those that were replaced; raises InputError naming all that are not there."""
@@ -178,7 +189,7 @@ class Models:
             if "detector" in lacking:
                 raise InputError(
                     f"expected models with {what}, got {self.preset.name}, which has none; train one with `annofree train "
-                    "detector`, and give its folder as the method"
+                    "detector`, and give its folder as the method, or as the objectness"
                 )
             if "zutis" in lacking:  # no other model makes up for it: it has to fit the CLIP
                 raise InputError(f"expected models with {what}, such as the preset {DEFAULT}, got {self.preset.name}")
@@ -207,6 +218,13 @@ _OTHERS: dict[Role, str] = {
     "groupvit": "or take groupvit-gcc-redcaps, which is on a hub",
 }
 _OF_DINO = tuple(name for name, roles in OBJECTNESS_ROLES.items() if "dino" in roles)
+
+
+def _ask_all(network: DetectorBackend, origin: DetectorInfo) -> tuple[Segmenter, Any]:
+    """A detector, and all that it knows."""
+    from annofree.methods.class_agnostic.object_detector import build_detector
+
+    return build_detector(network, origin), origin.names
 
 
 def _check_here(card: Card, who: str, other: str) -> None:

@@ -14,6 +14,7 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from annofree.errors import InputError, build_unknown_error
@@ -35,8 +36,10 @@ __all__ = [
     "Task",
     "Variants",
     "find_method",
+    "find_objectness_roles",
     "is_class_agnostic",
     "list_methods",
+    "list_objectness_cards",
     "locate_detector",
     "resolve_method_name",
     "split_methods",
@@ -56,6 +59,7 @@ OBJECTNESS_ROLES: dict[str, tuple[Role, ...]] = {
     "found-bkg": ("dino",),
     "tokencut": ("dino",),
     "maskcut": ("dino",),
+    "cutler": ("detector",),
     "instances": ("clip", "boundaries", "sam"),
     "none": (),
 }
@@ -107,10 +111,13 @@ class Entry:
     class_agnostic: bool = False
     # whether what it finds was stored before, and so does not follow an image that is changed
     stored: bool = False
+    # whether its instances are no more than the regions of its label maps: it is asked for them where no other method is
+    regions: bool = False
 
-    def list_roles(self, objectness: str) -> tuple[Role, ...]:
-        """The roles of the models it needs, those of a source of objectness among them where it takes one."""
-        return (*self.needs, *(OBJECTNESS_ROLES[objectness] if self.objectness else ()))
+    def list_roles(self, objectness: str, settings: Mapping[str, Any] = MappingProxyType({})) -> tuple[Role, ...]:
+        """The roles of the models it needs, with SAM where ``settings`` redraw, and of an objectness where it takes one."""
+        sam: tuple[Role, ...] = ("sam",) if settings.get("redraw", "none") != "none" else ()
+        return (*self.needs, *sam, *(find_objectness_roles(objectness) if self.objectness else ()))
 
 
 def _zip(models: Models, settings: Any) -> Any:
@@ -225,6 +232,15 @@ def _named_masks(place: Path, models: Models, settings: Any) -> Any:
     return NamedMasks(models.clip, StoredMasks(place), settings, sam)
 
 
+def _mask_crops(models: Models, settings: Any) -> Any:
+    """Names for the masks of an objectness, which compete by the scale of the preset unless the settings have another."""
+    from annofree.detections.verification import Naming
+    from annofree.methods.class_agnostic.mask_crops import MaskCrops
+
+    settings = replace(settings, naming=settings.naming or Naming(read_policy(models.preset.name, "mask_crops")["scale"]))
+    return MaskCrops(models.clip, models.objectness, settings, None if settings.refine == "none" else models.sam)
+
+
 def _sam_everything(models: Models, settings: Any) -> Any:
     from annofree.methods.class_agnostic.sam_everything import SamEverything
 
@@ -246,7 +262,10 @@ METHODS: dict[str, Entry] = {
         _sam_clip, _variants("sam_clip", "default", "paper", "crops", "masked", "everything", "official"), ("clip", "sam")
     ),
     "clip_diy": Entry(
-        _clip_diy, _variants("dense.clip_diy", "default", "paper", "official"), ("clip",), ("semantic",), objectness=True
+        _clip_diy, _variants("dense.clip_diy", "default", "paper", "official"), ("clip",), _BOTH, objectness=True, regions=True
+    ),
+    "mask_crops": Entry(
+        _mask_crops, _variants("class_agnostic.mask_crops", "default", "paper"), ("clip",), _BOTH, objectness=True
     ),
     "maskclip": Entry(
         _maskclip,
@@ -331,6 +350,38 @@ def find_method(method: str, variant: str = "default") -> Entry:
     return entry
 
 
+def find_objectness_roles(source: str) -> tuple[Role, ...]:
+    """The roles of the models that a source of objectness is made of; none for a detector's folder and for stored masks.
+
+    Raises InputError for what is neither a source by name nor such a place.
+
+    >>> find_objectness_roles("found")
+    ('dino', 'saliency')
+    """
+    if source in OBJECTNESS_ROLES:
+        return OBJECTNESS_ROLES[source]
+    from annofree.methods.class_agnostic.stored_masks import is_stored_masks
+
+    place = Path(source)
+    if source and ((place / _CONFIG).is_file() or is_stored_masks(place)):
+        return ()
+    if source and (place.is_dir() or source != place.name):
+        raise InputError(
+            f"expected a source of objectness ({', '.join(OBJECTNESS_ROLES)}), or a folder with detector.json, or a run or a "
+            f"COCO file whose masks are the objectness, got {source}"
+        )
+    raise build_unknown_error("objectness source", source, OBJECTNESS_ROLES)
+
+
+def list_objectness_cards(source: str) -> tuple[Card, ...]:
+    """The cards of weights that a source of objectness brings itself: those of a detector in a folder."""
+    if source in OBJECTNESS_ROLES or not (Path(source) / _CONFIG).is_file():
+        return ()
+    from annofree.methods.detector import read_card
+
+    return (read_card(Path(source)),)
+
+
 def is_class_agnostic(method: str | None, models: str = DEFAULT) -> bool:
     """Whether a method, or all that are joined by +, find things without names; raises InputError for an unknown one.
 
@@ -371,7 +422,9 @@ def _registered() -> dict[str, Entry]:
             raise InputError(f"the method {entry.name!r} of {entry.value} is taken already; it needs another name")
         loaded = entry.load()
         known[entry.name] = loaded if isinstance(loaded, Entry) else Entry(loaded)
-    return known
+    # what makes label maps alone finds their regions, too
+    maps = {name: entry for name, entry in known.items() if entry.tasks == ("semantic",)}
+    return known | {name: replace(entry, tasks=_BOTH, regions=True) for name, entry in maps.items()}
 
 
 def _at_place(method: str, variant: str, known: Mapping[str, Entry]) -> Entry:

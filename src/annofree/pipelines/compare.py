@@ -26,11 +26,14 @@ def compare(
 ) -> Comparison:
     """Write a page with the first ``limit`` images that all runs have, drawn with what each run found in them.
 
-    ``truth`` is a COCO file, shown where it has the image, by its file name.  ``images`` is the folder of images, else those
-    that the runs were given.  What is left out is counted and named, on the page and in the result.
+    Instances are shown where all runs have them; where one has none, the label map of each run that has one is.  ``truth`` is a
+    COCO file, or a folder of label maps with classes.json, shown where it has the image, by its file name.  ``images`` is the
+    folder of images, else those that the runs were given.  What is left out is counted and named, on the page and in
+    the result.
 
-    Raises InputError for less than two things to compare, for a folder that is no run or has no instances, for runs without a
-    common image, for images that are not there any more, and for an ``out`` that lies in a run or holds something else.
+    Raises InputError for less than two things to compare, for a folder that is no run or has neither instances nor label maps,
+    for runs without a common image, for images that are not there any more, and for an ``out`` that lies in a run or holds
+    something else.
 
     >>> compare(["examples"], out="page", truth="examples/scenes-truth.json")
     Traceback (most recent call last):
@@ -52,9 +55,17 @@ def compare(
     check_page_folder(Path(out), "annofree compare", ("images",))
     from annofree.evaluation.metrics.truth import check_truth
     from annofree.formats.coco import CocoFile
-    from annofree.runs.compare_runs import read_side, read_truth, write_comparison
+    from annofree.runs.compare_runs import list_kinds_shown, read_side, read_truth, read_truth_maps, write_comparison
     from annofree.runs.images import find_image_opener
 
-    known = None if truth is None else read_truth(check_truth(CocoFile.read(Path(truth))))
+    shown = [list_kinds_shown(folder) for folder in folders]
+    kind = "instance" if all("instance" in kinds for kinds in shown) else "semantic"
+    sides = [read_side(folder, kind if kind in kinds else kinds[0]) for folder, kinds in zip(folders, shown, strict=True)]
+    if truth is None:
+        known = None
+    elif Path(truth).is_dir():
+        known = read_truth_maps(Path(truth), sides[0][1].listed)
+    else:
+        known = read_truth(check_truth(CocoFile.read(Path(truth))))
     openers = [opener for folder in folders if (opener := find_image_opener(folder, images)) is not None]
-    return write_comparison([read_side(folder) for folder in folders], Path(out), truth=known, openers=openers, limit=limit)
+    return write_comparison(sides, Path(out), truth=known, openers=openers, limit=limit)

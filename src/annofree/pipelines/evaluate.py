@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.io.callbacks import Callbacks
-from annofree.methods.registry import OBJECTNESS_ROLES, find_method
+from annofree.methods.registry import find_method, find_objectness_roles
 from annofree.methods.tuning import POLICIES
 from annofree.pipelines.plan import DEFAULTS
 
@@ -95,7 +95,7 @@ def evaluate(
     def build() -> Any:
         from annofree.methods.build import MethodSpec
 
-        own: dict[str, Any] = {"objectness": objectness} if task == "semantic" and find_method(str(method)).objectness else {}
+        own: dict[str, Any] = {"objectness": objectness} if find_method(str(method)).objectness else {}
         return MethodSpec(str(method), variant, models, device, policy=policy if task == "instance" else "all", **own).build()
 
     timer = _Timer(callbacks, clock)
@@ -113,8 +113,7 @@ def _check(options: dict[str, Any], method: str | None) -> None:
         raise build_unknown_error("task", options["task"], _TASKS)
     if options["policy"] not in POLICIES:
         raise build_unknown_error("policy", options["policy"], POLICIES)
-    if options["objectness"] not in OBJECTNESS_ROLES:
-        raise build_unknown_error("objectness source", options["objectness"], OBJECTNESS_ROLES)
+    find_objectness_roles(options["objectness"])
     out = None if options["out"] is None else Path(options["out"])
     if out is not None and out.is_dir():
         raise InputError(f"expected a file to write the scores to, but {out} is a folder; name one in it, {out}/scores.json")

@@ -75,7 +75,8 @@ def _choose_task(task: str | None, method: str | None) -> str:
     if len(names) > 1:
         raise InputError(f"expected one method to explain, got {method}; name one of {', '.join(names)}")
     if task is None:
-        return str(find_method(names[0]).tasks[0]) if names else "instance"
+        entry = find_method(names[0]) if names else None
+        return "instance" if entry is None else "semantic" if entry.regions else entry.tasks[0]
     wanted = parse_tasks(task)
     if len(wanted) > 1 or wanted[0] == "panoptic":
         raise InputError(f"expected the task instance or semantic, for one is explained at a time, got {task}")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.hub.presets import find_preset
-from annofree.methods.registry import OBJECTNESS_ROLES, PRECISIONS, TASKS, Entry, find_method, split_methods
+from annofree.methods.registry import (
+    PRECISIONS,
+    TASKS,
+    Entry,
+    find_method,
+    find_objectness_roles,
+    list_objectness_cards,
+    split_methods,
+)
 from annofree.methods.tuning import POLICIES, find_default_method
 from annofree.structures import BACKGROUND
 
@@ -72,11 +80,11 @@ class Plan:
         for what, value, known in (
             ("precision", self.precision, PRECISIONS),
             ("policy", self.policy, POLICIES),
-            ("objectness source", self.objectness, tuple(OBJECTNESS_ROLES)),
             ("device", self.device.split(":")[0], DEVICES),
         ):
             if value not in known:
                 raise build_unknown_error(what, value, known)
+        find_objectness_roles(self.objectness)
 
     def check(self) -> None:
         """Refuse, before anything heavy is imported, unknown methods, variants and models, and tasks that nobody does."""
@@ -104,10 +112,11 @@ class Plan:
     def resolve_methods(self) -> dict[str, str]:
         """The method of each task that is needed: of the named ones, those that can do least choose first.
 
-        Raises InputError for an unknown method, and for one that is left with nothing to do.
+        One whose instances are the regions of its label maps finds them where nothing else is needed.  Raises InputError for an
+        unknown method, and for one that is left with nothing to do.
         """
         needed = [t for t in DEFAULTS if t in self.wanted or "panoptic" in self.wanted]
-        can = {name: [t for t in find_method(name).tasks if t in needed] for name in self._names}
+        can = {name: _list_tasks(find_method(name), needed) for name in self._names}
         who: dict[str, str] = {}
         for name in sorted(can, key=lambda name: len(can[name])):
             own = [t for t in can[name] if t not in who]
@@ -155,8 +164,9 @@ class Plan:
     def list_cards(self) -> list[Card]:
         """The cards of the models that the methods need, and of no others; raises InputError as ``resolve_methods`` does."""
         entries = [find_method(name, self._variant_of(name)) for name in self.resolve_methods().values()]
-        roles = {role for entry in entries for role in entry.list_roles(self.objectness)}
+        roles = {role for entry in entries for role in entry.list_roles(self.objectness, self.settings)}
         own = [card for entry in entries for card in entry.cards]
+        own += list_objectness_cards(self.objectness) if any(entry.objectness for entry in entries) else ()
         if self.detector is not None:
             from annofree.methods.detector import read_card
 
@@ -222,6 +232,12 @@ class Plan:
         methods = {task: built[spec.method] for task, spec in specs.items()}
         policy = self.overlaps or Overlaps()
         return Tasks(self.wanted, methods.get("instance"), methods.get("semantic"), self.stuff, overlaps=policy)
+
+
+def _list_tasks(entry: Entry, needed: Sequence[str]) -> list[str]:
+    """Which of the tasks that are needed fall to a method."""
+    able: list[str] = [task for task in entry.tasks if task in needed]
+    return ["semantic"] if entry.regions and len(able) > 1 else able
 
 
 def parse_tasks(task: str | Iterable[str]) -> tuple[str, ...]:

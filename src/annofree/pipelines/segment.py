@@ -91,7 +91,7 @@ class SegmentOptions(TypedDict, total=False):
     variant: str
     # preset, or names of models joined by +
     models: str
-    # where objects are, for clip_diy: found, found-bkg, tokencut, maskcut, instances, none
+    # where objects are, for clip_diy and mask_crops: found, found-bkg, tokencut, maskcut, cutler, instances, none, or a place
     objectness: str
     # answer: the instances that the models are sure of; all: the whole ranking
     policy: str

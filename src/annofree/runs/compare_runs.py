@@ -6,21 +6,25 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from annofree.errors import InputError
 from annofree.formats.annotations import Annotation, list_images, list_names
 from annofree.formats.coco import CocoFile
+from annofree.formats.label_maps import CLASSES_FILE, ClassList, read_label_map
 from annofree.ops.rle import compute_rle_boxes, fill_polygons
+from annofree.render.label_overlay import draw_label_map
 from annofree.render.overlay import draw_overlay
 from annofree.render.page_images import Opener
 from annofree.render.step_pictures import prepare_canvas
 from annofree.render.steps_page import Drawing, Step, write_steps_page
 from annofree.runs.store.reader import StoredRun
-from annofree.structures import Detections, Image
+from annofree.runs.store.summary import RunSummary
+from annofree.structures import VOID, Detections, Image, LabelMap
 
-__all__ = ["Comparison", "read_side", "read_truth", "write_comparison"]
+__all__ = ["Comparison", "list_kinds_shown", "read_side", "read_truth", "read_truth_maps", "write_comparison"]
 
 _TOLD = 5  # file names in a line
 
@@ -29,7 +33,8 @@ _TOLD = 5  # file names in a line
 class Side:
     """A run, or the truth, as a column: its ``label``, the ``names`` it knows, what it has of each image by file name.
 
-    ``listed`` are all its images; ``found`` holds those that are shown.  The truth has no scores to tell.
+    ``listed`` are all its images; ``found`` holds the instances of those that are shown, ``maps`` the file of each label map,
+    whose indices ``classes`` explains.  The truth has no scores to tell.
     """
 
     label: str
@@ -37,6 +42,14 @@ class Side:
     listed: tuple[str, ...]
     found: dict[str, Detections] = field(default_factory=dict)
     is_truth: bool = False
+    maps: dict[str, Path] = field(default_factory=dict)
+    classes: ClassList | None = None
+
+    def read(self, name: str) -> Detections | LabelMap | None:
+        """What it has of an image; None for nothing known."""
+        if self.classes is not None and name in self.maps:
+            return read_label_map(self.maps[name], self.classes)
+        return self.found.get(name)
 
 
 @dataclass(frozen=True)
@@ -51,13 +64,47 @@ class Comparison:
     left_out: tuple[str, ...]
 
 
-def read_side(run: Path) -> tuple[StoredRun, Side]:
-    """Read which images a run has; raises InputError where it is no run, or has no instances."""
+def list_kinds_shown(run: Path) -> tuple[str, ...]:
+    """What a run has that can be shown: instance, semantic, or both; raises InputError where it has neither."""
+    kinds = {"instance": run / "annotations.json", "semantic": run / "labels" / CLASSES_FILE}
+    has = tuple(kind for kind, file in kinds.items() if file.is_file())
+    if not has:
+        raise InputError(f"expected instances or label maps in the run {run}, and there are none; run segment for one of them")
+    return has
+
+
+def read_side(run: Path, kind: str = "instance") -> tuple[StoredRun | None, Side]:
+    """Read which images a run has instances of, or label maps; raises InputError where it is no run, or has none of these.
+
+    The stored run is what instances are read from.
+    """
+    if kind == "semantic":
+        return None, _read_maps(run)
     stored = StoredRun.read(run, images=run)  # its images are opened elsewhere
-    settings = stored.summary.about.get("settings") or {}
-    method = (settings.get("methods") or {}).get("instance")
-    label = f"{run} ({method}, {settings.get('models')})" if method else str(run)
+    label = _label(run, stored.summary.about, kind)
     return stored, Side(label, stored.names, tuple(image.file_name for image in stored.summary.pictures.values()))
+
+
+def _read_maps(run: Path) -> Side:
+    summary, classes = RunSummary.read(run, best=0), ClassList.read(run / "labels")
+    names = tuple(name for k, name in enumerate(classes.names) if k != classes.background)
+    maps = {image.file_name: run / image.labels for image in summary.pictures.values() if image.labels}
+    return Side(_label(run, summary.about, "semantic"), names, tuple(maps), maps=maps, classes=classes)
+
+
+def _label(run: Path, about: Mapping[str, Any], kind: str) -> str:
+    settings = about.get("settings") or {}
+    method = (settings.get("methods") or {}).get(kind)
+    return f"{run} ({method}, {settings.get('models')})" if method else str(run)
+
+
+def read_truth_maps(folder: Path, names: Sequence[str]) -> Side:
+    """Lay out a truth of label maps, ID.png with classes.json, by the ``names`` of images, whose endings it has not."""
+    classes = ClassList.read(folder)
+    own = tuple(name for k, name in enumerate(classes.names) if k != classes.background)
+    places = {name: (folder / name).with_suffix(".png") for name in names}
+    maps = {name: place for name, place in places.items() if place.is_file()}
+    return Side("the truth", own, tuple(maps), is_truth=True, maps=maps, classes=classes)
 
 
 def read_truth(truth: CocoFile) -> Side:
@@ -74,7 +121,7 @@ def read_truth(truth: CocoFile) -> Side:
 
 
 def write_comparison(
-    runs: Sequence[tuple[StoredRun, Side]], out: Path, *, truth: Side | None, openers: Sequence[Opener], limit: int
+    runs: Sequence[tuple[StoredRun | None, Side]], out: Path, *, truth: Side | None, openers: Sequence[Opener], limit: int
 ) -> Comparison:
     """Write the first ``limit`` images that all ``runs`` have to the page of the folder ``out``.
 
@@ -85,7 +132,8 @@ def write_comparison(
     common = _find_common(sides)
     shown = common[:limit]
     for stored, side in runs:
-        side.found.update(_read_found(stored, set(shown)))
+        if stored is not None:
+            side.found.update(_read_found(stored, set(shown)))
     left_out = _list_left_out(sides, common, limit, truth)
     columns = [*([truth] if truth is not None else []), *sides]
     names = tuple(dict.fromkeys(name for side in (*sides, *columns) for name in side.names))
@@ -118,7 +166,7 @@ def _list_left_out(sides: Sequence[Side], common: Sequence[str], limit: int, tru
             lines.append(f"Left out of {side.label}, for not all runs have them: {len(alone):,} images: {_some(alone)}.")
     if len(common) > limit:
         lines.append(f"Left out for the limit of {limit}: {len(common) - limit:,} images: {_some(common[limit:])}.")
-    if truth is not None and (unknown := [name for name in common[:limit] if name not in truth.found]):
+    if truth is not None and (unknown := [name for name in common[:limit] if name not in truth.listed]):
         lines.append(f"The truth does not have {len(unknown):,} images that are shown: {_some(unknown)}.")
     return tuple(lines)
 
@@ -139,7 +187,8 @@ def _compare(
         try:
             image = _open(name, openers)
             drawings = [Drawing("the image", prepare_canvas(image))]
-            drawings += [_draw(image, side, side.found[name], names) for side in columns if name in side.found]
+            read = ((side, side.read(name)) for side in columns)
+            drawings += [_draw(image, side, found, names) for side, found in read if found is not None]
         except InputError as problem:
             failed.append(name)
             if len(failed) == len(shown):
@@ -159,11 +208,27 @@ def _open(name: str, openers: Sequence[Opener]) -> Image:
     raise problem
 
 
-def _draw(image: Image, side: Side, found: Detections, names: tuple[str, ...]) -> Drawing:
+def _draw(image: Image, side: Side, found: Detections | LabelMap, names: tuple[str, ...]) -> Drawing:
+    if isinstance(found, LabelMap):
+        return _draw_map(image, side, found, names)
     counts = Counter(found.labels.tolist())
     told = ", ".join(f"{count} {name}" for name, count in counts.most_common(_TOLD)) or "nothing"
     told += f" and {len(counts) - _TOLD} more names" if len(counts) > _TOLD else ""
     return Drawing(f"{side.label}: {told}", draw_overlay(image, found.with_names(names), with_scores=not side.is_truth))
+
+
+def _draw_map(image: Image, side: Side, found: LabelMap, names: tuple[str, ...]) -> Drawing:
+    """A label map in the colors that names have on the page, which has no color for a background."""
+    shares = {name: s for name, s in found.compute_shares().items() if name in names}
+    most = sorted(shares, key=lambda name: -shares[name])
+    told = ", ".join(f"{name} {100 * shares[name]:.0f} %" for name in most[:_TOLD]) or "nothing"
+    told += f" and {len(most) - _TOLD} more names" if len(most) > _TOLD else ""
+    own = found.background
+    place = {name: k for k, name in enumerate(names)}
+    to = np.array([*(len(names) if k == own else place[n] for k, n in enumerate(found.names)), VOID], np.int32)
+    listed = names if own is None else (*names, found.names[own])
+    drawn = LabelMap(to[found.labels], listed, None if own is None else len(names))  # VOID, -1, is the last
+    return Drawing(f"{side.label}: {told}", draw_label_map(image, drawn))
 
 
 def _draw_mask(thing: Annotation, size: tuple[int, int]) -> dict[str, object]:

@@ -98,8 +98,10 @@ def list_kinds(method: Any) -> dict[str, type]:
     Raises InputError where it does not say.
     """
     kinds: dict[str, type] = {}
-    for part in (method, *getattr(method, "parts", ())):
+    parts = [method]
+    for part in parts:  # parts have parts
         _collect(get_type_hints(type(part).encode).get("return"), kinds)
+        parts += getattr(part, "parts", ())
     if not kinds:
         raise InputError(f"encodings of {type(method).__name__} cannot be kept: its encode does not say what it returns")
     return kinds

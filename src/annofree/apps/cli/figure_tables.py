@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["print_reproduction"]
 
+_COSTS = ("all seconds an image", "all times as fast", "all million parameters")
 # What is shown of each run, where any run has it.
 _SHOWN = (
     "plain AP",
@@ -27,8 +28,6 @@ _SHOWN = (
     "all AR100",
     "all class-agnostic AP",
     "all class-agnostic CorLoc",
-    "all seconds an image",
-    "all times as fast",
     "all edge F 1 px",
     "all edge F 2 px",
     "all edge F 3 px",
@@ -40,6 +39,7 @@ _SHOWN = (
     "all mIoU",
     "all mIoU of things",
     "all pixel accuracy",
+    *_COSTS,
 )
 _ANSWER = (
     *("all precision", "all recall", "plain F1", "touching F1", "cluttered F1", "all F1"),
@@ -74,18 +74,20 @@ def _print_runs(recipe: Recipe, found: Reproduction) -> None:
             shown = [name for name in columns if any(name in values for values in rows.values())]
             if shown:
                 caption = f"percent, the count error in instances; {recipe.world} world; {recipe.tier}; "
+                caption += f"seconds of {_name_hardware()}; " if columns is _SHOWN else ""
                 table = _table(recipe.title, f"{caption}{found.minutes:.1f} min in all", shown)
                 for run, values in rows.items():
-                    table.add_row(run, *(_number(values.get(name)) for name in shown))
+                    table.add_row(run, *(_number(values.get(name), name) for name in shown))
                 open_console().print(table)
 
 
 def _print_paper(recipe: PublishedRecipe, found: Reproduction) -> None:
     """Print the figures beside the paper's, and the notes on them."""
     runs = [run for run in recipe.runs if run.name in found.figures]
-    shown = list(dict.fromkeys(name for run in runs for name in (*run.expected, *run.quoted)))
+    shown = list(dict.fromkeys([*(name for run in runs for name in (*run.expected, *run.quoted)), *_COSTS]))
+    shown = [name for name in shown if any(name in found.figures[run.name] for run in runs) or name not in _COSTS]
     title = f"{recipe.title}; in brackets {recipe.paper}"
-    table = _table(title, f"percent; {recipe.tier}; {found.minutes:.1f} min", shown)
+    table = _table(title, f"percent; {recipe.tier}; seconds of {_name_hardware()}; {found.minutes:.1f} min", shown)
     for run in runs:
         table.add_row(run.name, *(_beside(run, name, found.figures[run.name]) for name in shown))
     open_console().print(table)
@@ -106,8 +108,17 @@ def _table(title: str, caption: str, columns: Sequence[str]) -> Table:
 
 def _beside(run: PublishedRun, name: str, figures: Figures) -> str:
     theirs = {**run.quoted, **run.expected}.get(name)
-    return _number(figures.get(name)) + ("" if theirs is None else f" ({theirs:.1f})")
+    return _number(figures.get(name), name) + ("" if theirs is None else f" ({theirs:.1f})")
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def _number(value: float | None, name: str = "") -> str:
+    """A figure in a tenth of a percent; seconds as they are."""
+    return "-" if value is None else f"{value:.3g}" if name == _COSTS[0] else f"{value:.1f}"
+
+
+def _name_hardware() -> str:
+    """What the seconds were measured on."""
+    from annofree.runs.environment import describe_environment
+
+    held = describe_environment()
+    return f"{held.get('gpu') or held['processor']}, {held['threads']} threads"

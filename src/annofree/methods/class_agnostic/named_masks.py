@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -110,6 +110,9 @@ class NamedMasks:
     Raises InputError for an unknown variant, and without the SAM that the settings need.
     """
 
+    name: ClassVar[str] = "named_masks"
+    variants: ClassVar[Mapping[str, Any]] = VARIANTS
+
     def __init__(
         self,
         clip: VisionLanguage,
@@ -117,7 +120,7 @@ class NamedMasks:
         settings: NamedMasksSettings | str = "default",
         sam: Masker | None = None,
     ) -> None:
-        self.settings = choose_settings("named_masks", settings, VARIANTS)
+        self.settings = choose_settings(self.name, settings, self.variants)
         if sam is None and self.settings.refine != "none":
             raise InputError(f"expected a SAM to refine masks by {self.settings.refine}, got none; give one, or refine none")
         self.clip, self.masks, self.sam = clip, masks, sam if self.settings.refine != "none" else None
@@ -127,7 +130,7 @@ class NamedMasks:
         """Method, settings, where the masks are from, and all models, those that made the masks among them."""
         own = [model.provenance for model in (self.clip, self.sam) if model is not None]
         return {
-            "method": "named_masks",
+            "method": self.name,
             "settings": asdict(self.settings),
             "masks": self.masks.provenance,
             "models": [*own, *self.masks.models],

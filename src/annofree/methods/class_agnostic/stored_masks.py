@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from weakref import finalize
 
+import numpy as np
+
 from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, Annotation
 from annofree.formats.registry import read_run
 from annofree.hub.cards import hash_file
 from annofree.io.read_json import read_own_json
-from annofree.ops.rle import RLE, fill_polygons, pack_counts, unpack_counts
-from annofree.structures import Image
+from annofree.ops.rle import RLE, compute_rle_boxes, fill_polygons, pack_counts, unpack_counts
+from annofree.structures import Classes, Detections, Image, Vocabulary
 
-__all__ = ["ImageMasks", "StoredMasks", "is_stored_masks"]
+__all__ = ["ImageMasks", "StoredInstances", "StoredMasks", "is_stored_masks"]
 
 _ANNOTATIONS = "annotations.json"
 _SHOWN = 3  # names of images in an error
@@ -149,6 +151,38 @@ class StoredMasks:
         if not (math.isfinite(thing.score) and thing.score >= 0):
             raise InputError(f"expected scores from 0 to 1 in {self.path}, got {thing.score} in image {image}; rescale them")
         return thing.score
+
+
+class StoredInstances:
+    """The masks of a place as instances of whatever one name is asked for, so that they serve as an objectness."""
+
+    def __init__(self, masks: StoredMasks) -> None:
+        self.masks = masks
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the masks are, and the models that made them."""
+        return {"method": "stored_masks", "masks": self.masks.provenance, "models": self.masks.models}
+
+    def remarks(self, classes: Classes) -> list[str]:
+        """What was left out or changed, and how often."""
+        return self.masks.remarks
+
+    def encode(self, images: Sequence[Image]) -> list[ImageMasks]:
+        """What is stored of each image; raises InputError where it is not listed, or is of another size."""
+        stored = self.masks.list_masks(images)
+        for image, found in zip(images, stored, strict=True):
+            if found.size != image.size:
+                its, got = (f"{width}x{height}" for height, width in (image.size, found.size))
+                raise InputError(f"expected masks of {image.id} at its size, {its}, got {got} in {self.masks.path}")
+        return stored
+
+    def instances(self, image: Image | ImageMasks, classes: Classes) -> Detections:
+        """All masks of an image under the first name that is asked for, the highest score first."""
+        stored = self.encode([image])[0] if isinstance(image, Image) else image
+        names, rles, scores = Vocabulary.of(classes).names, stored.rles, np.array(stored.scores, np.float32)
+        found = Detections(stored.size, names, np.zeros(len(rles), np.int64), scores, compute_rle_boxes(rles), rles)
+        return found[np.argsort(-found.scores, kind="stable")]
 
 
 def _draw_box(thing: Annotation, size: tuple[int, int]) -> RLE:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -19,17 +20,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.clues.background import Asked, Background
+from annofree.clues.background import Asked, Background, with_negatives
 from annofree.clues.crops import Layout, Placement, Tiling, average_tiles, cut, lay_tilings
 from annofree.clues.objectness import InstanceObjectness
-from annofree.detections.painting import find_strongest
+from annofree.detections.painting import Draw, compute_confidence, find_strongest
 from annofree.errors import InputError, MissingError, build_unknown_error
 from annofree.features.saliency import FoundBackground, FoundObjectness, TokenCutMap
+from annofree.methods.dense.label_instances import RegionSettings, find_label_instances
 from annofree.methods.variants import choose_settings
 from annofree.ops.fixed_bilinear import resize_levels
 from annofree.ops.grids import fit_size, resize_maps, resize_nearest
 from annofree.protocols import Objectness, Segmenter, SelfSupervised, VisionLanguage
-from annofree.structures import Classes, Image, LabelMap, Vocabulary
+from annofree.structures import Classes, Detections, Image, LabelMap, Vocabulary
 
 __all__ = ["OBJECTNESS", "VARIANTS", "ClipDiy", "ClipDiyEncoding", "ClipDiySettings", "Parts", "build_objectness"]
 
@@ -37,7 +39,7 @@ _CROPS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class ClipDiySettings:
+class ClipDiySettings(RegionSettings):
     """What may be chosen.
 
     There is no logit scale: the released code multiplies plain cosines, and so does this.  Raises InputError for a canvas or a
@@ -95,7 +97,7 @@ class ClipDiyEncoding:
 
 
 class ClipDiy:
-    """Names in, a label map out, by a frozen CLIP and any objectness, or none: then the plain average decides."""
+    """Names in, a label map or its regions out, by a frozen CLIP and an objectness; without one the plain average decides."""
 
     def __init__(
         self, clip: VisionLanguage, objectness: Objectness | None = None, settings: ClipDiySettings | str = "default"
@@ -103,6 +105,7 @@ class ClipDiy:
         self.settings = choose_settings("clip_diy", settings, VARIANTS)
         self.clip = clip.with_prompts(self.settings.prompts) if self.settings.prompts else clip
         self.objectness = objectness
+        self.settings.require_own_masks()
         if self.settings.background.rule == "objectness" and objectness is None:
             raise InputError("the background rule 'objectness' needs an objectness source, and there is none; name one")
 
@@ -136,18 +139,38 @@ class ClipDiy:
         """Name every pixel of an image, or of an encoding of it."""
         asked = self.settings.background.list_rows(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        return self._painted(encoding, asked)[0]
+
+    def instances(self, image: Image | ClipDiyEncoding, classes: Classes) -> Detections:
+        """Take the regions of the label map for instances."""
+        return self.verify(image, Vocabulary.of(classes), ())
+
+    def verify(self, image: Image | ClipDiyEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
+        """The regions of some names and of distractors, in this order, that compete for each pixel; the surest first."""
+        rows = with_negatives(vocabulary, distractors)
+        asked = self.settings.background.list_rows(rows)
+        encoding = self.encode([image])[0] if isinstance(image, Image) else image
+        labels, draw, values = self._painted(encoding, asked)
+        size = (values.shape[-2], values.shape[-1])
+        sure = compute_confidence(draw, len(asked.rows), size, values, self.settings.logit_scale)
+        sure, values = (resize_nearest(m, encoding.size) for m in (sure, values))
+        return find_label_instances(labels, rows, self.settings, sure, values)
+
+    def _painted(self, encoding: ClipDiyEncoding, asked: Asked) -> tuple[LabelMap, Draw, Tensor]:
+        """The label map; and what draws rows where names are chosen, with the value of the best one there."""
         size, where = self.place_objectness(encoding)
         grids = self.compute_similarity(encoding, asked.rows)
-        painted = find_strongest(lambda part: self._drawn(grids, encoding, part, asked), len(asked.rows), size)
+        draw = partial(self._drawn, grids, encoding, asked)
+        painted = find_strongest(draw, len(asked.rows), size)
         best, values = (resize_nearest(m, encoding.size) for m in (painted.best, painted.values))
         where = None if where is None else resize_nearest(where, encoding.size)
-        return self.settings.background.label_pixels(asked, best, values, where)
+        return self.settings.background.label_pixels(asked, best, values, where), draw, painted.values
 
     def compute_scores(self, image: Image | ClipDiyEncoding, classes: Classes) -> Tensor:
         """The fused map of each row that is scored, (R, H, W) at the size where names are chosen: large for many names."""
         asked = self.settings.background.list_rows(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
-        return self._drawn(self.compute_similarity(encoding, asked.rows), encoding, slice(None), asked)
+        return self._drawn(self.compute_similarity(encoding, asked.rows), encoding, asked, slice(None))
 
     def compute_similarity(self, encoding: ClipDiyEncoding, rows: Vocabulary) -> list[Tensor]:
         """The cosine of each window with each row, (R, kh, kw) a scale: all that a class list costs, but for the drawing."""
@@ -191,7 +214,7 @@ class ClipDiy:
         size = encoding.size if self.settings.paint == "image" else encoding.tiles[0].size
         return size, None if encoding.objectness is None else resize_maps(encoding.objectness[None], size)[0]
 
-    def _drawn(self, grids: list[Tensor], encoding: ClipDiyEncoding, part: slice, asked: Asked) -> Tensor:
+    def _drawn(self, grids: list[Tensor], encoding: ClipDiyEncoding, asked: Asked, part: slice) -> Tensor:
         """Draw a part of the rows where names are chosen, and weigh them by the objectness, (k, H, W)."""
         size, where = self.place_objectness(encoding)
         maps = average_tiles([g[part] for g in grids], encoding.tiles, size, self.settings.placement)
@@ -227,6 +250,7 @@ OBJECTNESS: Mapping[str, Callable[[Parts], Objectness | None]] = MappingProxyTyp
         "found-bkg": lambda p: FoundBackground(p.require("found-bkg", "dino")),
         "tokencut": lambda p: TokenCutMap(p.require("tokencut", "dino")),
         "maskcut": lambda p: InstanceObjectness(p.require("maskcut", "segmenter"), "object"),
+        "cutler": lambda p: InstanceObjectness(p.require("cutler", "segmenter"), p.classes),
         "instances": lambda p: InstanceObjectness(p.require("instances", "segmenter"), p.classes),
         "none": lambda p: None,
     }

@@ -12,36 +12,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from annofree.clues.background import Asked, Background
-from annofree.detections.painting import (
-    Draw,
-    average_over_regions,
-    compute_confidence,
-    convert_regions,
-    find_strongest,
-    number_classes,
-    number_components,
-    resize_to_pixels,
-)
+from annofree.detections.painting import Draw, compute_confidence, find_strongest, resize_to_pixels
 from annofree.errors import InputError
+from annofree.methods.dense.label_instances import RegionSettings, find_label_instances
 from annofree.methods.variants import choose_settings
 from annofree.ops.grids import resize_maps
 from annofree.ops.pamr import refine_maps
-from annofree.ops.regions import Connectivity
 from annofree.protocols import DensePath, VisionLanguage
-from annofree.structures import Classes, Detections, FeatureMap, FloatArray, Image, LabelMap, Vocabulary
+from annofree.structures import Classes, Detections, FeatureMap, Image, LabelMap, Vocabulary
 
 __all__ = ["DenseClip", "DenseEncoding", "DenseSettings"]
 
-_ZUTIS_GAIN = 5.0  # of the cosine in ZUTIS's class probability
-
 
 @dataclass(frozen=True)
-class DenseSettings:
+class DenseSettings(RegionSettings):
     """What may be chosen in each method of the family.
 
     Raises InputError for a cell of less than 1 px, and for a background that is told by an objectness, which is not there.
@@ -53,18 +41,6 @@ class DenseSettings:
     refine: Literal["none", "pamr"] = "none"
     # px of an image that ``pamr`` makes one cell of (TCL: 4)
     refine_cell: int = 4
-    # of the softmax that a pixel's confidence comes from; CLIP's own is 100
-    logit_scale: float = 100.0
-    # each connected region of a class (``components``), or all its pixels at once (``classes``: how ZUTIS makes an instance
-    # baseline of MaskCLIP); either is scored by ZUTIS's rule: the mean confidence of its pixels times the class's probability
-    # sigmoid(5 x mean score)
-    instances: Literal["components", "classes"] = "components"
-    # of the regions: 4 or 8 neighbors of a pixel
-    connectivity: Connectivity = 8
-    # px of an instance at least
-    min_area: int = 0
-    # instances an image, the strongest; 100 as COCO counts them
-    most: int = 100
 
     def __post_init__(self) -> None:
         if self.refine_cell < 1:
@@ -101,6 +77,7 @@ class DenseClip(Generic[S]):
     def __init__(self, clip: VisionLanguage, settings: S | str = "default") -> None:
         self.clip = clip
         self.settings: S = choose_settings(self.name, settings, self.variants)
+        self.settings.require_own_masks()
 
     @property
     def path(self) -> DensePath:
@@ -152,12 +129,8 @@ class DenseClip(Generic[S]):
         draw, count = self._drawing(encoding, asked), len(asked.rows)
         best, values = find_strongest(draw, count, encoding.size)
         labels = s.background.label_pixels(asked, best, values)
-        regions, owner = number_components(labels, s.connectivity) if s.instances == "components" else number_classes(labels)
         sure = compute_confidence(draw, count, encoding.size, values, s.logit_scale)
-        scores = compute_zutis_scores(average_over_regions(regions, len(owner), [sure, values]))
-        first = len(labels.names) - len(vocabulary)  # 1 where a background was put before the names
-        ids = [k - first for k in owner]
-        return convert_regions(regions, ids, scores, vocabulary.names, min_area=s.min_area, most=s.most)
+        return find_label_instances(labels, vocabulary, s, sure, values)
 
     def _drawing(self, encoding: DenseEncoding, asked: Asked) -> Draw:
         """What draws a part of the rows on the pixels of the image, (k, H, W)."""
@@ -178,12 +151,6 @@ class DenseClip(Generic[S]):
 def count_cells(size: tuple[int, int], cell: int) -> tuple[int, int]:
     """How many cells of ``cell`` px cover an image of ``size`` (H, W), each way."""
     return -(-size[0] // cell), -(-size[1] // cell)
-
-
-def compute_zutis_scores(means: FloatArray) -> FloatArray:
-    """The mean confidence (N) times the probability of the class, a sigmoid of 5 times the mean score (N); ``means`` (N, 2)."""
-    scores: FloatArray = (means[:, 0] / (1 + np.exp(-_ZUTIS_GAIN * means[:, 1]))).astype(np.float32)
-    return scores
 
 
 def compute_similarity(tokens: FeatureMap, words: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import numpy as np
 
 from annofree.methods.answering import Answering, Deciding, select_names
 from annofree.methods.explain.subject import Explainer, Subject, format_counts, list_some
+from annofree.methods.steps.redrawing import Redrawn
+from annofree.methods.steps.regions import LabelRegions
 from annofree.render.label_overlay import draw_label_map
 from annofree.render.overlay import draw_overlay
 from annofree.render.step_pictures import prepare_canvas
@@ -84,6 +86,9 @@ def _own_steps(method: Any, encoded: Any, image: Image, vocabulary: Vocabulary, 
         method = method.method
     elif negatives := getattr(getattr(method, "settings", None), "negatives", ()):
         subject = Subject(image, encoded, vocabulary, vocabulary, task, tuple(negatives), tuple(negatives))
+    while isinstance(method, Redrawn | LabelRegions):  # what they make of it is the answer
+        subject = replace(subject, encoding=subject.encoding.own) if isinstance(method, Redrawn) else subject
+        method = method.method
     name = str(method.provenance["method"])
     if name in DRAWN:
         explainer: Explainer = getattr(import_module(f"annofree.methods.explain.{name}"), f"explain_{name}")

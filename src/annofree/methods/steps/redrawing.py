@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from annofree.detections.prompting import REDRAWING, Redraw, draw_masks
 from annofree.methods.steps.encoding_key import find_encoding_key
-from annofree.protocols import Embedding, Encoding, Masker, Segmenter
-from annofree.structures import Classes, Detections, Image
+from annofree.protocols import Embedding, Encoding, Masker, Segmenter, UniversalSegmenter
+from annofree.structures import Classes, Detections, Image, LabelMap
 
-__all__ = ["Redrawn"]
+__all__ = ["Redrawn", "RedrawnLabels"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,11 @@ class Redrawn:
         return own | {"redraw": self.redraw, "models": [*own.get("models", []), self.sam.provenance]}
 
     @property
+    def parts(self) -> tuple[Any, ...]:
+        """The methods whose encodings this one's are made of."""
+        return (self.method,)
+
+    @property
     def encoding_key(self) -> tuple[Any, ...]:
         """That of the method; another way to draw changes no encoding."""
         return ("redrawn", *find_encoding_key(self.method))
@@ -48,7 +53,7 @@ class Redrawn:
         """Those of the method."""
         return self.method.remarks(classes)
 
-    def encode(self, images: Sequence[Image]) -> list[Encoding]:
+    def encode(self, images: Sequence[Image]) -> list[_RedrawnEncoding]:
         """What the method and SAM remember of each image."""
         if not images:
             return []
@@ -64,3 +69,25 @@ class Redrawn:
         drawn, quality = draw_masks(self.sam, encoding.embedding, found.boxes, REDRAWING[self.redraw], "box+point")
         masks = np.where(np.any(drawn, axis=(1, 2))[:, None, None], drawn, found.masks)
         return Detections.from_masks(masks, found.class_ids, np.sqrt(found.scores * quality), found.names)
+
+
+@dataclass(frozen=True)
+class RedrawnLabels(Redrawn):
+    """One whose ``method`` makes label maps, too, which stay as they are; its settings say how its instances are drawn anew."""
+
+    method: UniversalSegmenter
+
+    @property
+    def settings(self) -> Any:
+        """Those of the method, and how SAM draws."""
+        return replace(getattr(self.method, "settings"), redraw=self.redraw)  # noqa: B009 -- not every method has any
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """That of the method, whose settings say how SAM draws, with SAM among its models."""
+        own = super().provenance
+        return own | {"settings": own["settings"] | {"redraw": self.redraw}}
+
+    def semantic(self, image: Image | Encoding, classes: Classes) -> LabelMap:
+        """The label map of an image, or of an encoding of it, as the method makes it."""
+        return self.method.semantic(image if isinstance(image, Image) else image.own, classes)

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from annofree.detections.painting import convert_regions, number_components
+from annofree.clues.background import with_negatives
+from annofree.methods.dense.label_instances import RegionSettings, find_label_instances
 from annofree.methods.steps.encoding_key import find_encoding_key
 from annofree.protocols import Encoding, SemanticSegmenter
-from annofree.structures import Classes, Detections, Image, Vocabulary
+from annofree.structures import Classes, Detections, Image, LabelMap, Vocabulary
 
 __all__ = ["LabelRegions"]
 
@@ -30,6 +29,11 @@ class LabelRegions:
         return self.method.provenance | {"regions": {"min_area": self.min_area}}
 
     @property
+    def parts(self) -> tuple[Any, ...]:
+        """The methods whose encodings this one's are made of."""
+        return (self.method,)
+
+    @property
     def encoding_key(self) -> tuple[Any, ...]:
         """That of the method."""
         return find_encoding_key(self.method)
@@ -44,9 +48,13 @@ class LabelRegions:
 
     def instances(self, image: Image | Encoding, classes: Classes) -> Detections:
         """The regions of each name, no more than 100 of them."""
-        vocabulary = Vocabulary.of(classes)
-        labels = self.method.semantic(image, vocabulary)
-        regions, owner = number_components(labels)
-        # the map may name its background before the names, or after them
-        places = [vocabulary.names.index(labels.names[k]) for k in owner]
-        return convert_regions(regions, places, np.ones(len(owner), np.float32), vocabulary.names, min_area=self.min_area)
+        return self.verify(image, Vocabulary.of(classes), ())
+
+    def verify(self, image: Image | Encoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
+        """The regions of some names and of distractors, in this order, that compete for each pixel."""
+        rows = with_negatives(vocabulary, distractors)
+        return find_label_instances(self.semantic(image, rows), rows, RegionSettings(min_area=self.min_area))
+
+    def semantic(self, image: Image | Encoding, classes: Classes) -> LabelMap:
+        """The label map that the regions are of."""
+        return self.method.semantic(image, classes)

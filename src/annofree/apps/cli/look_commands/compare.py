@@ -14,8 +14,8 @@ def compare(
 ) -> None:
     """Write a page with the same images under several runs side by side, beside the truth where there is one.
 
-    Images are matched by file name; those that not all runs have are left out, counted and named. Exit code 0: written;
-    2: the call was wrong.
+    Instances are drawn where all runs have them, else label maps. Images are matched by file name; those that not all
+    runs have are left out, counted and named. Exit code 0: written; 2: the call was wrong.
 
     Example: annofree compare out-zip out-consensus --truth truth.json --out beside
     """

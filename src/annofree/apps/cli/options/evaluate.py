@@ -69,9 +69,9 @@ Policy = Annotated[
 Objectness = Annotated[
     str,
     typer.Option(
-        help="Label maps: foreground map for clip_diy.",
+        help="Foreground map for clip_diy, masks for mask_crops: by name, or a detector's folder, a run, or a COCO file.",
         rich_help_panel=_METHOD,
-        **limit_to("found", "found-bkg", "tokencut", "maskcut", "none"),
+        **limit_to("found", "found-bkg", "tokencut", "maskcut", "cutler", "none"),
     ),
 ]
 Iou = Annotated[

@@ -31,5 +31,5 @@ PageFolder = Annotated[
     ),
 ]
 ComparedRuns = Annotated[list[Path], typer.Argument(help="The folders of runs.", metavar="RUN", show_default=False)]
-TruthFile = Annotated[Path | None, typer.Option("--truth", help="The truth as a COCO file, shown beside the runs.")]
+TruthFile = Annotated[Path | None, typer.Option("--truth", help="The truth as a COCO file, or a folder of label maps.")]
 ShownImages = Annotated[int, typer.Option("--limit", help="Show the first N images that all runs have.", min=1)]

@@ -84,9 +84,10 @@ Models = Annotated[
 Objectness = Annotated[
     str,
     typer.Option(
-        help="Foreground map for clip_diy: found, found-bkg, tokencut, maskcut, instances or none.",
+        help="Foreground map for clip_diy, masks for mask_crops: found, found-bkg, tokencut, maskcut, cutler (the models' "
+        "detector), instances, none, or a detector's folder, a run, or a COCO file.",
         rich_help_panel=_METHOD,
-        **limit_to("found", "found-bkg", "tokencut", "maskcut", "instances", "none") | {"metavar": "SOURCE"},
+        **limit_to("found", "found-bkg", "tokencut", "maskcut", "cutler", "instances", "none") | {"metavar": "SOURCE"},
     ),
 ]
 Policy = Annotated[

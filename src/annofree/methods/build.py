@@ -153,7 +153,7 @@ def build_method(method: str, models: Models, variant: str = "default", changes:
 
 InstanceMethod = Literal["zip", "sam_clip", "detector", "maskcut", "discovery", "maskdistill", "fragments", "sam_everything"]
 SemanticMethod = Literal["clip_diy"]
-UniversalMethod = Literal["consensus", "maskclip", "clip_surgery", "patch_cosine", "zutis"]
+UniversalMethod = Literal["consensus", "maskclip", "clip_surgery", "patch_cosine", "proxy_clip", "region_clip", "zutis"]
 """The methods of this package by what they answer; what a folder or another package has is known when it is loaded."""
 
 

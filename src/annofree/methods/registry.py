@@ -165,6 +165,23 @@ def _patch_cosine(models: Models, settings: Any) -> Any:
     return PatchCosine(models.clip, settings)
 
 
+def _proxy_clip(models: Models, settings: Any) -> Any:
+    from annofree.methods.dense.proxy_clip import ProxyClip
+
+    return ProxyClip(models.clip, models.dino, settings)
+
+
+def _region_clip(models: Models, settings: Any) -> Any:
+    """With the DINO of the models, where they have one, and regions of SAM as they were chosen for them, where anything was."""
+    from annofree.methods.class_agnostic.sam_everything import VARIANTS
+    from annofree.methods.dense.region_clip import RegionClip
+
+    tuned = find_tuning(models.preset.name, "sam_everything").settings if settings.candidates == "default" else {}
+    everything = change_settings(VARIANTS["default"], tuned) if tuned else None
+    dino = models.dino if models.preset.dino is not None or "dino" in vars(models) else None
+    return RegionClip(models.clip, models.sam, dino, settings, everything)
+
+
 def _zutis(models: Models, settings: Any) -> Any:
     from annofree.methods.zutis import Zutis
 
@@ -246,6 +263,16 @@ METHODS: dict[str, Entry] = {
         _clip_surgery, _variants("dense.clip_surgery", "default", "official", "classes", "pamr"), ("clip",), _BOTH
     ),
     "patch_cosine": Entry(_patch_cosine, _variants("dense.patch_cosine", "default", "pamr"), ("clip",), _BOTH),
+    "proxy_clip": Entry(
+        _proxy_clip, _variants("dense.proxy_clip", "default", "paper", "keys", "pamr"), ("clip", "dino"), _BOTH
+    ),
+    "region_clip": Entry(
+        _region_clip,
+        _variants("dense.region_clip", "default", "mean", "rough"),
+        ("clip", "sam"),
+        _BOTH,
+        takes=("dino",),
+    ),
     "zutis": Entry(_zutis, _variants("zutis", "default", "official", "paper"), ("clip", "zutis"), _BOTH),
     "detector": Entry(_detector, _DETECTOR, ("detector",)),
     "maskcut": Entry(_maskcut, _variants("class_agnostic.maskcut", "default", "cells"), ("dino",), class_agnostic=True),

@@ -70,6 +70,15 @@ class VitTower:
         value = block.ls_1(_value(block, block.ln_1(before)))
         return self._projected(value if path == "value" else _with_mlp(block, before + value))
 
+    def extract_values(self, x: Tensor) -> Tensor:
+        """The last block's values through its output projection, before the last LayerNorm, (B, C, h, w)."""
+        before, block = self._before(x, 1), self.visual.transformer.resblocks[-1]
+        return self._map(block.ls_1(_value(block, block.ln_1(before))), x)
+
+    def align_values(self, cells: Tensor) -> Tensor:
+        """Such values, or means of them, (C, h, w) in the space of texts, (D, h, w), not normalized."""
+        return self._projected(cells.movedim(0, -1)).movedim(-1, 0)
+
     def encode_dense(self, x: Tensor, path: DensePath) -> Tensor:
         """Text-aligned features of each patch, (B, D, h, w), not normalized; ``tokens`` tells the paths."""
         return self._map(self.extract_tokens(x, path), x)

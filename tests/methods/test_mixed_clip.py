@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from annofree.clues.background import Background
-from annofree.clues.windows import Windows, cover_image, cut_windows, merge_windows
+from annofree.clues.windows import Windows, cut_windows, merge_windows, resize_to_image
 from annofree.errors import InputError
 from annofree.methods.components import Models
 from annofree.methods.dense.dense_clip import DenseEncoding
@@ -28,7 +28,7 @@ from annofree.methods.dense.region_clip import (
     vote_in_regions,
 )
 from annofree.ops.grids import resize_maps
-from annofree.ops.proxy_attention import mix_by_likeness
+from annofree.ops.proxy_attention import average_by_likeness
 from annofree.protocols import Segmenter, SemanticSegmenter
 from annofree.structures import Detections, FeatureMap, Image, LabelMap, Vocabulary
 from annofree.testing.conformance import CHECKS
@@ -157,13 +157,13 @@ def test_the_attention_is_that_of_the_slow_twin(groups: list[int] | None, shift:
     expected = mix_slowly(values, features, shift, scale, groups)
     for at_once in (1, 25, 10**6):
         numbers = None if groups is None else torch.tensor(groups)
-        found = mix_by_likeness(values, features, shift, scale, numbers, at_once=at_once)
+        found = average_by_likeness(values, features, shift, scale, numbers, at_once=at_once)
         assert_close(found, expected)
 
 
 def test_a_cell_that_nothing_is_like_sees_itself() -> None:
     values, alike = draw(2, 5), torch.ones(3, 5, dtype=torch.float64)
-    assert_close(mix_by_likeness(values, alike, 2.0, 3.0), values)  # shifted, all are negative
+    assert_close(average_by_likeness(values, alike, 2.0, 3.0), values)  # shifted, all are negative
 
 
 def test_the_whole_of_proxy_clip_is_that_of_its_steps() -> None:
@@ -270,7 +270,7 @@ def test_merged_windows_are_their_mean() -> None:
 
 def test_padding_is_no_part_of_an_image() -> None:
     plane = (torch.arange(8.0) + 0.5).expand(1, 5, 8)
-    found = cover_image(FeatureMap(plane, (5, 6), (5, 8)))
+    found = resize_to_image(FeatureMap(plane, (5, 6), (5, 8)))
     assert found.window is None
     assert_close(found.values[0, 0, 1:-1], (torch.arange(8.0)[1:-1] + 0.5) * 0.75, dtype=torch.float32)
 

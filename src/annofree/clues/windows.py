@@ -17,7 +17,7 @@ from annofree.errors import InputError
 from annofree.ops.grids import resize_maps
 from annofree.structures import FeatureMap, Image
 
-__all__ = ["Box", "Windows", "cover_image", "cut_image", "cut_windows", "merge_windows"]
+__all__ = ["Box", "Windows", "cut_image", "cut_windows", "merge_windows", "resize_to_image"]
 
 Box = tuple[int, int, int, int]
 """x0 y0 x1 y1 in px of the image, end-exclusive."""
@@ -67,10 +67,10 @@ def _starts(length: int, side: int, step: int) -> list[int]:
     return [min(i * step, length - side) for i in range(count)]
 
 
-def cover_image(found: FeatureMap) -> FeatureMap:
+def resize_to_image(found: FeatureMap) -> FeatureMap:
     """A map without padding: cells that evenly cover the image, resampled where those of a model go beyond it.
 
-    >>> cover_image(FeatureMap(torch.tensor([[[0.0, 1.0]]]), (4, 6), (4, 8))).values.tolist()
+    >>> resize_to_image(FeatureMap(torch.tensor([[[0.0, 1.0]]]), (4, 6), (4, 8))).values.tolist()
     [[[0.0, 0.75]]]
     """
     if found.window in (None, found.size):

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["mix_by_likeness"]
+__all__ = ["average_by_likeness"]
 
 _AT_ONCE = 2**24  # weights in memory, 64 MiB
 
 
-def mix_by_likeness(
+def average_by_likeness(
     values: Tensor, features: Tensor, shift: float, scale: float, groups: Tensor | None = None, *, at_once: int = _AT_ONCE
 ) -> Tensor:
     """Mix the ``values`` (C, N) of cells by the likeness of their ``features`` (D, N), (C, N).
@@ -23,7 +23,7 @@ def mix_by_likeness(
     of all pairs); where that is negative, or i and j are of different ``groups`` (N), there is none.  A cell always sees
     itself.  Rows are taken a few at a time, so that no array of cells x cells is held beyond ``at_once`` weights.
 
-    >>> mix_by_likeness(torch.tensor([[0.0, 1.0, 5.0]]), torch.tensor([[1.0, 1.0, -1.0]]), 1.0, 1.0).tolist()
+    >>> average_by_likeness(torch.tensor([[0.0, 1.0, 5.0]]), torch.tensor([[1.0, 1.0, -1.0]]), 1.0, 1.0).tolist()
     [[0.5, 0.5, 5.0]]
     """
     units, count = F.normalize(features, dim=0), values.shape[1]

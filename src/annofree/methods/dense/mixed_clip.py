@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from annofree.clues.background import Asked
-from annofree.clues.windows import Box, Windows, cover_image, cut_image, cut_windows, merge_windows
+from annofree.clues.windows import Box, Windows, cut_image, cut_windows, merge_windows, resize_to_image
 from annofree.errors import InputError
 from annofree.methods.dense.dense_clip import DenseClip, DenseEncoding, DenseSettings, compute_similarity
 from annofree.ops.grids import resize_maps
-from annofree.ops.proxy_attention import mix_by_likeness
+from annofree.ops.proxy_attention import average_by_likeness
 from annofree.protocols import DensePath, MixableClip, SelfSupervised, Sized, Tokened, VisionLanguage
 from annofree.structures import FeatureMap, Image
 
@@ -99,22 +99,22 @@ class MixedClip(DenseClip[S]):
         if self.dino is None:
             return [None] * len(crops)
         if self.settings.features == "keys":
-            return [cover_image(m) for m in self.dino.extract_keys(crops)]
+            return [resize_to_image(m) for m in self.dino.extract_keys(crops)]
         if not isinstance(self.dino, Tokened):
             raise InputError(
                 "features 'tokens' need a DINO that gives its last tokens; this one gives keys: set them to 'keys'"
             )
-        return [cover_image(m) for m in self.dino.extract_tokens(crops)]
+        return [resize_to_image(m) for m in self.dino.extract_tokens(crops)]
 
     @torch.inference_mode()
     def _mix(self, values: FeatureMap, told: FeatureMap | None, number: Tensor | None) -> FeatureMap:
         """The values (C, h, w) of a crop on the grid of what tells likeness, mixed, as unit features that meet text."""
         alike = values.values.new_ones(1, *values.values.shape[1:]) if told is None else told.values.to(values.values)
         grid = alike.shape[1], alike.shape[2]
-        cells = resize_maps(cover_image(values).values, grid)
+        cells = resize_maps(resize_to_image(values).values, grid)
         groups = None if number is None else group_cells(number, grid).flatten().to(cells.device)
         shift = self.settings.shift if told is not None else 0.0
-        mixed = mix_by_likeness(cells.flatten(1), alike.flatten(1), shift, self.settings.scale, groups)
+        mixed = average_by_likeness(cells.flatten(1), alike.flatten(1), shift, self.settings.scale, groups)
         return FeatureMap(self._values.align_values(mixed.view(cells.shape)), values.size)
 
 

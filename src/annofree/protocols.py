@@ -23,6 +23,7 @@ __all__ = [
     "Keep",
     "Masker",
     "Method",
+    "MixableClip",
     "Objectness",
     "PromptedMasks",
     "RawClip",
@@ -31,9 +32,11 @@ __all__ = [
     "Segmenter",
     "SelfSupervised",
     "SemanticSegmenter",
+    "Sized",
     "SureMasker",
     "SureMasks",
     "Sureness",
+    "Tokened",
     "UniversalSegmenter",
     "VisionLanguage",
 ]
@@ -133,6 +136,19 @@ class RawClip(Protocol):
 
 
 @runtime_checkable
+class MixableClip(Protocol):
+    """A CLIP whose last attention can be replaced: its values are had, mixed by another's likeness, and then meet text."""
+
+    def extract_values(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """The last attention's values through its output projection, (C, h, w) per image."""
+        ...
+
+    def align_values(self, cells: Tensor) -> Tensor:
+        """Values (C, h, w), or means of them, as unit features (D, h, w) that meet text."""
+        ...
+
+
+@runtime_checkable
 class ReleasedReader(Protocol):
     """A CLIP that can read its cells as MaskCLIP's released code does."""
 
@@ -164,6 +180,24 @@ class SelfSupervised(Described, Protocol):
 
     def extract_keys_and_attention(self, images: Sequence[Image]) -> list[tuple[FeatureMap, FeatureMap]]:
         """Both, from one pass."""
+        ...
+
+
+@runtime_checkable
+class Tokened(Protocol):
+    """A self-supervised vision transformer whose last tokens can be had, too."""
+
+    def extract_tokens(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """Patch tokens after the final norm, (D, h, w) per image."""
+        ...
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A model whose images can be brought to another size."""
+
+    def with_side(self, side: int) -> Any:
+        """Return the model with images resized to a short side of ``side`` px."""
         ...
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from annofree.errors import InputError
 from annofree.features.paired_clip import PairedClip
 from annofree.protocols import VisionLanguage
 from annofree.structures import FeatureMap, Image, Vocabulary
@@ -78,3 +79,13 @@ def test_it_is_all_that_the_protocol_asks() -> None:
             assert list(signature(part).parameters) == list(signature(getattr(PairedClip, name)).parameters)
     pair: VisionLanguage = PairedClip(FakeClip(), Edges())
     assert pair.encode_boundaries([Image(np.zeros((4, 4, 3), np.uint8))])
+
+
+def test_values_are_those_of_the_clues() -> None:
+    image = Image(np.full((16, 24, 3), (200, 30, 30), np.uint8))
+    pair = PairedClip(FakeClip(), Edges())
+    (found,), (expected,) = pair.extract_values([image]), FakeClip().extract_values([image])
+    assert torch.equal(found.values, expected.values)
+    assert torch.equal(pair.align_values(found.values), FakeClip().align_values(found.values))
+    with pytest.raises(InputError, match="values of its last attention; this pair has none"):
+        PairedClip(object(), Edges()).extract_values([image])  # type: ignore[arg-type]

@@ -239,6 +239,16 @@ class Clip:
         return self._maps(images, self._tower.extract_keys)
 
     @torch.inference_mode()
+    def extract_values(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """The last attention's values (C, h, w) of each image, on the grid of ``dense``, for ``align_values``."""
+        return self._maps(images, self._tower.extract_values)
+
+    @torch.inference_mode()
+    def align_values(self, cells: Tensor) -> Tensor:
+        """Values (C, h, w), or means of them, as unit features (D, h, w) that meet text."""
+        return F.normalize(self._tower.align_values(cells.to(self.device, self.dtype)).float(), dim=0)
+
+    @torch.inference_mode()
     def encode_boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
         """The output of conv4_x (C, h, w) of each image, at a stride of 16 px of the enlarged image; of a ResNet only."""
 

@@ -6,6 +6,7 @@ last one run as timm has them, with fused attention; of the last one only the re
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -75,6 +76,12 @@ class Dino:
         own: DinoPositions = "bicubic-antialias" if self._model.reg_token is not None else "bicubic+0.1"
         self.positions: DinoPositions = positions or self.card.use.get("positions", own)
         _refuse_unknown(self.positions)
+
+    def with_side(self, side: int) -> Dino:
+        """Return this model with images resized to a short side of ``side`` px, in whole patches."""
+        twin = copy.copy(self)
+        twin.side = side
+        return twin
 
     @property
     def heads(self) -> int:

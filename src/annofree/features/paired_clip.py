@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from annofree.errors import InputError
-from annofree.protocols import DensePath, Described, RawClip, ReleasedReader, VisionLanguage
+from annofree.protocols import DensePath, Described, MixableClip, RawClip, ReleasedReader, VisionLanguage
 from annofree.structures import FeatureMap, Image, Vocabulary
 
 __all__ = ["Boundaries", "PairedClip"]
@@ -98,6 +98,20 @@ class PairedClip:
         if not isinstance(self.clues, ReleasedReader):
             raise InputError("expected a CLIP that can be read as MaskCLIP was released; this pair has none")
         return PairedClip(self.clues.with_released_reading(), self.edges)
+
+    def extract_values(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """The last attention's values (C, h, w) per image; raises InputError where the clues' CLIP gives none."""
+        return self._mixable.extract_values(images)
+
+    def align_values(self, cells: Tensor) -> Tensor:
+        """Values (C, h, w), or means of them, as unit features (D, h, w) that meet text."""
+        return self._mixable.align_values(cells)
+
+    @property
+    def _mixable(self) -> MixableClip:
+        if not isinstance(self.clues, MixableClip):
+            raise InputError("expected a CLIP that gives the values of its last attention; this pair has none")
+        return self.clues
 
     def encode_boundaries(self, images: Sequence[Image]) -> list[FeatureMap]:
         """Intermediate features of the other CLIP, (C, h, w) per image."""

@@ -167,7 +167,17 @@ def _complete(entry: Entry, models: Models, settings: Any) -> Any:
 
 InstanceMethod = Literal["zip", "sam_clip", "detector", "maskcut", "discovery", "maskdistill", "fragments", "sam_everything"]
 UniversalMethod = Literal[
-    "consensus", "clip_diy", "mask_crops", "maskclip", "clip_surgery", "patch_cosine", "tcl", "groupvit", "zutis"
+    "consensus",
+    "clip_diy",
+    "mask_crops",
+    "maskclip",
+    "clip_surgery",
+    "patch_cosine",
+    "proxy_clip",
+    "region_clip",
+    "tcl",
+    "groupvit",
+    "zutis",
 ]
 """The methods of this package by what they answer; what a folder or another package has is known when it is loaded."""
 

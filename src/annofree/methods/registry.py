@@ -184,6 +184,23 @@ def _groupvit(models: Models, settings: Any) -> Any:
     return GroupVitMethod(models.groupvit, settings)
 
 
+def _proxy_clip(models: Models, settings: Any) -> Any:
+    from annofree.methods.dense.proxy_clip import ProxyClip
+
+    return ProxyClip(models.clip, models.dino, settings)
+
+
+def _region_clip(models: Models, settings: Any) -> Any:
+    """With the DINO of the models, where they have one, and regions of SAM as they were chosen for them, where anything was."""
+    from annofree.methods.class_agnostic.sam_everything import VARIANTS
+    from annofree.methods.dense.region_clip import RegionClip
+
+    tuned = find_tuning(models.preset.name, "sam_everything").settings if settings.candidates == "default" else {}
+    everything = change_settings(VARIANTS["default"], tuned) if tuned else None
+    dino = models.dino if models.preset.dino is not None or "dino" in vars(models) else None
+    return RegionClip(models.clip, models.sam, dino, settings, everything)
+
+
 def _zutis(models: Models, settings: Any) -> Any:
     from annofree.methods.zutis import Zutis
 
@@ -279,6 +296,16 @@ METHODS: dict[str, Entry] = {
     "patch_cosine": Entry(_patch_cosine, _variants("dense.patch_cosine", "default", "pamr"), ("clip",), _BOTH),
     "tcl": Entry(_tcl, _variants("dense.tcl", "default", "official", "plain", "all-named"), ("clip", "tcl"), _BOTH),
     "groupvit": Entry(_groupvit, _variants("dense.groupvit", "default", "official", "all-named"), ("groupvit",), _BOTH),
+    "proxy_clip": Entry(
+        _proxy_clip, _variants("dense.proxy_clip", "default", "paper", "keys", "pamr"), ("clip", "dino"), _BOTH
+    ),
+    "region_clip": Entry(
+        _region_clip,
+        _variants("dense.region_clip", "default", "mean", "rough"),
+        ("clip", "sam"),
+        _BOTH,
+        takes=("dino",),
+    ),
     "zutis": Entry(_zutis, _variants("zutis", "default", "official", "paper"), ("clip", "zutis"), _BOTH),
     "detector": Entry(_detector, _DETECTOR, ("detector",)),
     "maskcut": Entry(_maskcut, _variants("class_agnostic.maskcut", "default", "cells"), ("dino",), class_agnostic=True),

@@ -105,6 +105,14 @@ class FakeClip:
         """The same, which are unit vectors already, and the feature of the whole image (1, D) for a class token."""
         return list(zip(self.encode_dense(images, path), self.encode_image(images)[:, None], strict=True))
 
+    def extract_values(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """The features of cells, twice as long: (D, h, w) float32 per image."""
+        return [FeatureMap(2 * m.values, m.size) for m in self.encode_dense(images, "value")]
+
+    def align_values(self, cells: Tensor) -> Tensor:
+        """Such values (D, h, w), or means of them, as unit features."""
+        return torch.nn.functional.normalize(cells, dim=0)
+
     def with_released_reading(self) -> FakeClip:
         """Itself: colors are read in one way."""
         return self
@@ -199,6 +207,14 @@ class FakeDino:
     def extract_keys(self, images: Sequence[Image]) -> list[FeatureMap]:
         """Keys (14, h, w) float32 per image: in each head the axis of what fills most of the patch, 2 and 3 long."""
         return [self._map(image, lambda fills: torch.cat([2 * fills, 3 * fills])) for image in images]
+
+    def extract_tokens(self, images: Sequence[Image]) -> list[FeatureMap]:
+        """Tokens (14, h, w) float32 per image, which here are the keys."""
+        return self.extract_keys(images)
+
+    def with_side(self, side: int) -> FakeDino:
+        """Itself: it sees images at their own size."""
+        return self
 
     def extract_attention(self, images: Sequence[Image]) -> list[FeatureMap]:
         """Attention (2, h, w) float32 an image: patches of paint get eight times that of paper; the class token keeps a bit."""

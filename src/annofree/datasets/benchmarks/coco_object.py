@@ -27,8 +27,8 @@ __all__ = ["label_instances", "open_coco_instances", "open_coco_stuff"]
 Unlabeled = Literal["background", "void"]
 
 _UNLABELLED = 255
-_IMAGES = "a folder of the pictures that the file names, given as --images"
-_STUFF = "stuffthingmaps' val2017/ID.png as the truth, and the pictures, ID.jpg, as --images"
+_IMAGES = "a folder of the pictures that the file names, given as --images; COCO's are at cocodataset.org"
+_STUFF = "stuffthingmaps' val2017/ID.png as the truth, and the pictures, ID.jpg, as --images; both are at cocodataset.org"
 
 
 def open_coco_instances(truth: Path, images: Path | None = None) -> SemanticDataset:

@@ -11,10 +11,22 @@ import numpy.typing as npt
 import PIL.Image
 
 from annofree.errors import InputError
+from annofree.formats.label_maps import read_indices
 from annofree.io.images import read_image
 from annofree.structures import VOID, Image, LabelMap
 
-__all__ = ["Labels", "SemanticDataset", "SemanticSample", "read_binary", "read_lines", "require_files", "require_folder"]
+__all__ = [
+    "Labels",
+    "SemanticDataset",
+    "SemanticSample",
+    "read_binary",
+    "read_lines",
+    "read_mapped",
+    "require_files",
+    "require_folder",
+]
+
+_STRANGE = -2  # no class and not void
 
 Labels = npt.NDArray[np.int32]
 """Class indices (H, W), VOID where nothing is scored."""
@@ -119,6 +131,22 @@ def read_lines(path: Path, layout: str) -> list[str]:
         why = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
         raise InputError(f"expected a list at {path}, but it cannot be read: {why}; the layout is {layout}") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read_mapped(path: Path, places: tuple[int, ...], void: tuple[int, ...], layout: str) -> Labels:
+    """Read a label map whose class k is the value ``places[k]``, and whose ``void`` values are not scored, (H, W).
+
+    Raises InputError for any other value, naming the file and the expected layout.
+    """
+    values = read_indices(path)
+    known = np.full(max(*places, *void) + 1, _STRANGE, np.int32)
+    known[list(places)] = np.arange(len(places))
+    known[list(void)] = VOID
+    labels = known[np.minimum(values, len(known) - 1)]
+    strange = (labels == _STRANGE) | (values >= len(known))
+    if strange.any():
+        raise InputError(f"expected no index {int(values[strange][0])} in {path}, whose truth has none; the layout is {layout}")
+    return labels
 
 
 def read_binary(path: Path, above: int) -> npt.NDArray[np.bool_]:

@@ -24,7 +24,7 @@ __all__ = ["open_voc"]
 
 _LAYOUT = (
     "VOC2012/JPEGImages/ID.jpg, VOC2012/SegmentationClass/ID.png and VOC2012/ImageSets/Segmentation/SPLIT.txt; "
-    "give VOC2012, or VOCdevkit above it"
+    "give VOC2012, or VOCdevkit above it; it is at host.robots.ox.ac.uk/pascal/VOC"
 )
 _VOC_VOID = 255
 

@@ -8,23 +8,29 @@ the method's, and is written beside the scores with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
 
+from annofree.datasets.benchmarks.ade20k import open_ade20k
+from annofree.datasets.benchmarks.cityscapes import open_cityscapes
 from annofree.datasets.benchmarks.coca import open_coca
 from annofree.datasets.benchmarks.coco_object import open_coco_instances, open_coco_stuff
+from annofree.datasets.benchmarks.coco_stuff import open_coco_stuff_171
 from annofree.datasets.benchmarks.cub import open_cub
 from annofree.datasets.benchmarks.imagenet_s import open_imagenet_s
+from annofree.datasets.benchmarks.pascal_context import open_pascal_context
 from annofree.datasets.benchmarks.png_folder import open_png_folder
 from annofree.datasets.benchmarks.semantic import Labels, SemanticDataset
 from annofree.datasets.benchmarks.voc import open_voc
-from annofree.datasets.names import VOC_SPELLINGS
+from annofree.datasets.names import BACKGROUND, VOC_SPELLINGS
+from annofree.datasets.scene_names import COCO_SCENERY, VOC_SCENERY
 from annofree.errors import InputError, build_unknown_error
 from annofree.evaluation.metrics.semantic import Absent
+from annofree.evaluation.protocols.look import Look
 
 __all__ = ["PROTOCOLS", "Background", "SemanticProtocol", "find_semantic_protocol", "resize_labels", "resize_shorter_side"]
 
@@ -57,6 +63,8 @@ class SemanticProtocol:
     stretch: bool = False
     # images with fewer px of things, counted before any resizing, are left out
     min_labelled: int = 0
+    # how training-free methods look at the images, where papers agree on it
+    look: Look | None = None
 
     def open_dataset(self, truth: Path, images: Path | None = None, split: str | None = None) -> SemanticDataset:
         """Open the truth as the protocol wants it; raises InputError when files are missing or options do not fit."""
@@ -73,7 +81,8 @@ class SemanticProtocol:
     def to_json_dict(self) -> dict[str, Any]:
         """Return the rules as plain values, to be written beside scores."""
         rules = ("name", "about", "background", "absent", "truth_side", "stretch", "min_labelled")
-        return {rule: getattr(self, rule) for rule in rules} | {"spellings": dict(self.spellings)}
+        told = {rule: getattr(self, rule) for rule in rules} | {"spellings": dict(self.spellings)}
+        return told | ({"look": asdict(self.look)} if self.look else {})
 
 
 def resize_shorter_side(labels: Labels, side: int) -> Labels:
@@ -141,6 +150,26 @@ def _voc(truth: Path, images: Path | None, split: str | None) -> SemanticDataset
     return open_voc(truth, split or "val")
 
 
+def _stuff_171(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
+    _one_split(split, "a folder of pixel maps")
+    return open_coco_stuff_171(truth, images)
+
+
+def _context(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
+    _own_images(images, "Pascal Context")
+    return open_pascal_context(truth, split or "val")
+
+
+def _ade20k(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
+    _own_images(images, "ADE20K")
+    return open_ade20k(truth, split or "validation")
+
+
+def _cityscapes(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
+    _own_images(images, "Cityscapes")
+    return open_cityscapes(truth, split or "val")
+
+
 def _coca(truth: Path, images: Path | None, split: str | None) -> SemanticDataset:
     _own_images(images, "CoCA")
     _one_split(split, "CoCA")
@@ -168,6 +197,12 @@ _DEFAULT = SemanticProtocol(
     _files,
 )
 _VOC21 = SemanticProtocol("voc21", "VOC 2012 val, 20 classes and background, VOC's own names (also GroupViT's and TCL's)", _voc)
+_CONTEXT60 = SemanticProtocol(
+    "context60",
+    "Pascal Context val, 59 names and background, which is asked by that word",
+    _context,
+    look=Look(336, words=(BACKGROUND,), threshold=0.15),
+)
 _CLIP_DIY = SemanticProtocol(
     "clip-diy-coco-all",
     "CLIP-DIY's COCO rules on every picture: instances, first wins, crowds too; truth at 448, absent classes are 0",
@@ -184,8 +219,14 @@ PROTOCOLS: Mapping[str, SemanticProtocol] = {
     protocol.name: protocol
     for protocol in (
         _DEFAULT,
-        _VOC21,
-        replace(_VOC21, name="voc20", about="VOC 2012 val, background not scored, VOC's own names", background="ignored"),
+        replace(_VOC21, look=Look(336, words=VOC_SCENERY, threshold=0.2)),
+        replace(
+            _VOC21,
+            name="voc20",
+            about="VOC 2012 val, background not scored, VOC's own names",
+            background="ignored",
+            look=Look(336),
+        ),
         replace(
             _VOC21,
             name="maskclip-voc20",
@@ -208,7 +249,7 @@ PROTOCOLS: Mapping[str, SemanticProtocol] = {
             min_labelled=1000,
         ),
         _CLIP_DIY,
-        _STUFF,
+        replace(_STUFF, look=Look(336, words=COCO_SCENERY, threshold=0.25)),
         replace(_STUFF, name="tcl-coco-object", about=f"GroupViT's and TCL's COCO-Object: {_STUFF.about}"),
         replace(_STUFF, name="zutis-coco", about=f"ZUTIS: {_STUFF.about} (of unlabelled its authors do not say)"),
         replace(
@@ -223,6 +264,19 @@ PROTOCOLS: Mapping[str, SemanticProtocol] = {
             about="COCO-Stuff's maps of val2017, things kept, stuff as background, unlabelled not scored",
             open=_stuff("void"),
         ),
+        _CONTEXT60,
+        replace(
+            _CONTEXT60,
+            name="context59",
+            about="Pascal Context val, 59 names, background not scored",
+            background="ignored",
+            look=Look(336),
+        ),
+        SemanticProtocol(
+            "coco-stuff", "COCO-Stuff's maps of val2017, 171 names, unlabelled not scored", _stuff_171, look=Look(336)
+        ),
+        SemanticProtocol("ade20k", "ADE20K validation, 150 names, index 0 not scored", _ade20k, look=Look(448)),
+        SemanticProtocol("cityscapes", "Cityscapes val, the 19 names that are scored", _cityscapes, look=Look(448)),
         SemanticProtocol("coca", "CoCA: 80 classes and background, absent classes left out (ZUTIS)", _coca),
         SemanticProtocol(
             "imagenet-s-919", "ImageNet-S: mean over background and classes, also by size", _imagenet_s, absent="zero"

@@ -142,6 +142,14 @@ class ResNetTower:
             return _map(seen, cells), seen[0]
         raise InputError(f"a CLIP ResNet has the dense paths attention, surgery and value, got {path!r}; a ViT has value+mlp")
 
+    def extract_values(self, x: Tensor) -> Tensor:
+        """The pool's values through its output projection, (B, D, h, w)."""
+        return project_values(self.visual.attnpool, self.extract_layer4(x))
+
+    def align_values(self, cells: Tensor) -> Tensor:
+        """Such values, or means of them, (D, h, w): themselves, which are in the space of texts."""
+        return cells
+
     def encode_regions(self, x: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """One embedding a box, (N, D), not normalized: layer4 cut out by RoIAlign, through the attention pool.
 

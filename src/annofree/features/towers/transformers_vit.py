@@ -51,6 +51,15 @@ class PatchTower:
         cells = self.encode_dense(x, path)
         return cells, cells.new_zeros(0, cells.shape[1])
 
+    def extract_values(self, x: Tensor) -> Tensor:
+        """The last block's values through its output projection, before what follows the blocks, (B, C, h, w)."""
+        return self._map(self._value(self._blocks[-1], self._before(x)), x)
+
+    def align_values(self, cells: Tensor) -> Tensor:
+        """Such values, or means of them, (C, h, w) in the space of texts, (D, h, w), not normalized."""
+        tokens = cells.flatten(1).T[None]
+        return self._align(tokens)[0].T.reshape(-1, *cells.shape[1:])
+
     def encode_regions(self, x: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """One embedding a box, (N, D), not normalized: the mean of its dense features by the default path, by RoIAlign."""
         return pool_regions(self.encode_dense(x, self.default_path), boxes, size)

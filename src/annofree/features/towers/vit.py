@@ -81,6 +81,15 @@ class VitTower:
         """Tokens (B, 1 + N, C) of images ``x`` (B, 3, H, W) without the class token, on their grid, (B, C, h, w)."""
         return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), tokens.shape[-1], *self._grid(x))
 
+    def extract_values(self, x: Tensor) -> Tensor:
+        """The last block's values through its output projection, before the last LayerNorm, (B, C, h, w)."""
+        before, block = self._before(x, 1), self.visual.transformer.resblocks[-1]
+        return self.gather_cells(_value(block, before), x)
+
+    def align_values(self, cells: Tensor) -> Tensor:
+        """Such values, or means of them, (C, h, w) in the space of texts, (D, h, w), not normalized."""
+        return self._projected(cells.movedim(0, -1)).movedim(-1, 0)
+
     def encode_dense(self, x: Tensor, path: DensePath) -> Tensor:
         """Text-aligned features of each patch, (B, D, h, w), not normalized; ``tokens`` tells the paths."""
         return self.gather_cells(self.extract_tokens(x, path), x)

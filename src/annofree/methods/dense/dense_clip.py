@@ -3,7 +3,8 @@
     image -> CLIP's last layers, read as a map -> likeness of each cell to each name -> (refined) -> best name of each pixel
 
 A method of this family says which path it reads and how it turns likeness into scores: `maskclip`, `clip_surgery`,
-`patch_cosine`.  K classes, R rows scored (background words among them), D embedding, h w cells, H W pixels.
+`patch_cosine`, and with another network's likeness `proxy_clip` and `region_clip`.  K classes, R rows scored (background words
+among them), D embedding, h w cells, H W pixels.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class DenseEncoding:
     """All of an image that needs no class name.
 
     ``size`` (H, W); ``tokens`` (D, h, w); ``whole`` (D) and ``keys`` (C, h, w) where the method reads them; the ``image``
-    itself where scores are refined by it.
+    itself where scores are refined by it; ``regions`` (H, W) int32, the number of each pixel's region from 1, 0 outside of all.
     """
 
     size: tuple[int, int]
@@ -62,6 +63,7 @@ class DenseEncoding:
     whole: Tensor | None = None
     keys: FeatureMap | None = None
     image: Image | None = None
+    regions: Tensor | None = None
 
 
 S = TypeVar("S", bound=DenseSettings)
@@ -119,7 +121,7 @@ class DenseClip(Generic[S]):
         asked = self.settings.background.list_rows(classes)
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         best, values = find_strongest(self._drawing(encoding, asked), len(asked.rows), encoding.size)
-        return self.settings.background.label_pixels(asked, best, values)
+        return self._labeled(encoding, asked, best, values)
 
     def instances(self, image: Image | DenseEncoding, classes: Classes) -> Detections:
         """Take the regions of the label map for instances."""
@@ -128,9 +130,13 @@ class DenseClip(Generic[S]):
         encoding = self.encode([image])[0] if isinstance(image, Image) else image
         draw, count = self._drawing(encoding, asked), len(asked.rows)
         best, values = find_strongest(draw, count, encoding.size)
-        labels = s.background.label_pixels(asked, best, values)
+        labels = self._labeled(encoding, asked, best, values)
         sure = compute_confidence(draw, count, encoding.size, values, s.logit_scale)
         return find_label_instances(labels, vocabulary, s, sure, values)
+
+    def _labeled(self, encoding: DenseEncoding, asked: Asked, best: Tensor, values: Tensor) -> LabelMap:
+        """The label map of the best rows (H, W) and their scores (H, W)."""
+        return self.settings.background.label_pixels(asked, best, values)
 
     def _drawing(self, encoding: DenseEncoding, asked: Asked) -> Draw:
         """What draws a part of the rows on the pixels of the image, (k, H, W)."""

@@ -17,7 +17,9 @@ from annofree.features.controls import Control, apply_control
 from annofree.features.zutis_weights import load_zutis
 from annofree.hub.presets import DEFAULT
 from annofree.methods.components import Models
+from annofree.methods.dense.reco_references import open_references
 from annofree.methods.detector import open_detector
+from annofree.methods.namedmask import open_namedmask
 from annofree.methods.policies import apply_policy
 from annofree.methods.registry import Entry, Task, find_method, resolve_method_name
 from annofree.methods.tuning import find_tuning
@@ -30,8 +32,13 @@ __all__ = ["OPENERS", "PROTOCOLS", "LoadOptions", "MethodSpec", "build_method", 
 PROTOCOLS: dict[Task, type] = {"instance": Segmenter, "semantic": SemanticSegmenter}
 """The protocol of the methods that can do a task."""
 
-OPENERS: dict[str, Callable[[Path, str], Any]] = {"zutis": load_zutis, "detector": open_detector}
-"""How a network that was trained is opened, by its role; the arguments are its folder and the device."""
+OPENERS: dict[str, Callable[[Path, str], Any]] = {
+    "zutis": load_zutis,
+    "detector": open_detector,
+    "namedmask": open_namedmask,
+    "archive": open_references,
+}
+"""How what was trained or gathered is opened, by its role; the arguments are its folder and the device."""
 
 Share = Callable[..., Any]
 """Called with a function that loads a part and with what tells the part from others; returns the part, loaded or kept."""
@@ -153,7 +160,7 @@ def build_method(method: str, models: Models, variant: str = "default", changes:
 
 InstanceMethod = Literal["zip", "sam_clip", "detector", "maskcut", "discovery", "maskdistill", "fragments", "sam_everything"]
 SemanticMethod = Literal["clip_diy"]
-UniversalMethod = Literal["consensus", "maskclip", "clip_surgery", "patch_cosine", "zutis"]
+UniversalMethod = Literal["consensus", "maskclip", "clip_surgery", "patch_cosine", "zutis", "reco", "namedmask"]
 """The methods of this package by what they answer; what a folder or another package has is known when it is loaded."""
 
 

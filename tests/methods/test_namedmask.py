@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from annofree.detectors.deeplab.network import DeepLab, DeepLabConfig
 from annofree.detectors.deeplab.weights import save_namedmask
@@ -20,24 +18,11 @@ from annofree.methods.namedmask import NamedMask, NamedMaskSettings, open_namedm
 from annofree.protocols import Segmenter, SemanticSegmenter
 from annofree.structures import Image
 from annofree.testing.conformance import CHECKS
-from annofree.testing.paper_world import NAMES, classify_pixels, draw_paper_scenes
+from annofree.testing.fake_label_network import FakeLabelNetwork
+from annofree.testing.paper_world import NAMES, draw_paper_scenes
 from annofree.testing.semantic_conformance import SEMANTIC_CHECKS
 
 TINY = {"names": ("apple", "car"), "backbone": "clip-resnet", "layers": (1, 1, 1, 1), "width": 8, "channels": 8, "fine": 4}
-
-
-class Knowing:
-    """A network that sees the colors of the paper world."""
-
-    names, side = NAMES, 0
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        return {"name": "knowing", "licence": "Apache-2.0", "tier": "S1"}
-
-    def predict_logits(self, images: Sequence[Image], side: int = 0) -> list[Tensor]:
-        kinds = [torch.from_numpy((classify_pixels(i.pixels) + 1) % (len(NAMES) + 1)) for i in images]
-        return [5 * F.one_hot(kind, len(NAMES) + 1).permute(2, 0, 1).float() for kind in kinds]
 
 
 def write_network(folder: Path, **changes: Any) -> DeepLab:
@@ -50,7 +35,7 @@ def write_network(folder: Path, **changes: Any) -> DeepLab:
 
 @pytest.mark.parametrize("check", SEMANTIC_CHECKS, ids=lambda check: check.__name__)
 def test_conforms(check: Callable[[SemanticSegmenter], None]) -> None:
-    method = NamedMask(Knowing())
+    method = NamedMask(FakeLabelNetwork())
     assert isinstance(method, SemanticSegmenter) and isinstance(method, Segmenter)
     check(method)
 
@@ -58,23 +43,23 @@ def test_conforms(check: Callable[[SemanticSegmenter], None]) -> None:
 @pytest.mark.parametrize("check", CHECKS[2:], ids=lambda check: check.__name__)
 def test_instances_conform_where_touching_ones_need_not_be_told_apart(check: Callable[[Segmenter], None]) -> None:
     if check.__name__ not in ("check_absent_classes", "check_no_memory"):  # these look for every object of a scene
-        check(NamedMask(Knowing()))
+        check(NamedMask(FakeLabelNetwork()))
 
 
 def test_what_is_not_asked_for_is_background_and_competes() -> None:
     scene = next(s for s in draw_paper_scenes() if s.image.id == "two classes")
-    found = NamedMask(Knowing()).semantic(scene.image, ["umbrella"])
+    found = NamedMask(FakeLabelNetwork()).semantic(scene.image, ["umbrella"])
     assert ((found.labels == 1) == scene.masks[1]).all() and found.names == ("background", "umbrella")
 
 
 def test_a_word_of_the_class_may_be_the_networks() -> None:
     scene = next(s for s in draw_paper_scenes() if s.image.id == "one")
-    found = NamedMask(Knowing()).semantic(scene.image, ["fruit: pear | Apple"])
+    found = NamedMask(FakeLabelNetwork()).semantic(scene.image, ["fruit: pear | Apple"])
     assert ((found.labels == 1) == scene.masks[0]).all()
 
 
 def test_other_names_are_told_and_found_nowhere() -> None:
-    method = NamedMask(Knowing())
+    method = NamedMask(FakeLabelNetwork())
     assert method.remarks("apple, background") == []
     near, far = method.remarks(["appel", "zeppelin"])
     assert near == "the network was not trained on 'appel' and finds none; did you mean 'apple'?"
@@ -84,7 +69,7 @@ def test_other_names_are_told_and_found_nowhere() -> None:
 
 def test_instances_are_scored_by_their_mean_probability() -> None:
     scene = next(s for s in draw_paper_scenes() if s.image.id == "one")
-    found = NamedMask(Knowing()).instances(scene.image, NAMES)
+    found = NamedMask(FakeLabelNetwork()).instances(scene.image, NAMES)
     expected = float(torch.tensor([5.0, *[0.0] * len(NAMES)]).softmax(0)[0])
     assert found.scores.tolist() == pytest.approx([expected], abs=1e-6)
 

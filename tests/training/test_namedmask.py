@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 import torch
 from tests.support.trainings import curve, quiet, train_in_two
-from tests.support.zutis_training import COLORS, NAMES, write_archive, write_clip
+from tests.support.zutis_training import NAMES, write_archive, write_clip
 from torch.nn import functional as F
 
 from annofree.errors import InputError, MissingError
@@ -141,13 +141,9 @@ def test_it_starts_from_the_resnet_of_a_clip() -> None:
     assert said.startswith("tiny-clip: took") and origin["name"] == "tiny-clip" and made.config.names == NAMES
 
 
-def test_it_learns_the_colors(home: Path, tmp_path: Path) -> None:
-    fit_namedmask(recipe_of(home, tmp_path, steps=60, batch=4, lr=1e-2, backbone_lr=1e-2, log_every=30), say=quiet)
-    pixels = np.full((40, 40, 3), 110, np.uint8)
-    pixels[8:32, 8:32] = COLORS["cat"]
-    found = NamedMask(open_namedmask(tmp_path)).semantic(Image(pixels), list(NAMES))
-    assert curve(tmp_path)[-1]["cross-entropy"] < curve(tmp_path)[0]["cross-entropy"] - 0.1
-    assert found.size == (40, 40)
+def test_it_learns(home: Path, tmp_path: Path) -> None:
+    fit_namedmask(recipe_of(home, tmp_path, steps=30, batch=4, lr=1e-2, backbone_lr=1e-2, log_every=10), say=quiet)
+    assert curve(tmp_path)[-1]["cross-entropy"] < curve(tmp_path)[0]["cross-entropy"] - 0.05
 
 
 @pytest.mark.parametrize(

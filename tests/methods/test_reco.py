@@ -63,7 +63,7 @@ def make(folder: Path, settings: RecoSettings | str = PAPER, **parts: Any) -> Re
     return Reco(parts.get("clip", FakeClip()), parts.get("dino", FakeDino()), open_references(folder), settings)
 
 
-class Random(FakeClip, FakeDino):  # type: ignore[misc]
+class Random(FakeClip, FakeDino):
     """Cells of 8 px at random, of CLIP and of DINO on other grids; they follow from an image's pixels."""
 
     def draw(self, image: Image, seed: int, length: int, cell: int) -> FeatureMap:
@@ -107,10 +107,14 @@ def test_pamr_names_the_pixels(archive: Path) -> None:
     check_known_pixels(make(archive, replace(PAPER, refine="pamr")), min_iou=0.6)
 
 
+def test_a_background_may_be_a_word_without_images(archive: Path) -> None:
+    check_known_pixels(make(archive, replace(PAPER, background=Background())))
+
+
 def test_as_released_every_pixel_has_a_name(archive: Path) -> None:
     settings = replace(PAPER, background=Background("none"))
-    found = make(archive, settings).semantic(draw_paper_scenes()[0].image, [*NAMES, "background"])
-    assert found.background == len(NAMES) and (found.labels != found.background).all()
+    found = make(archive, settings).semantic(draw_paper_scenes()[0].image, NAMES)
+    assert found.background is None and found.names == NAMES
 
 
 # co-segmentation
@@ -146,7 +150,7 @@ def test_seeds_are_those_of_a_slow_twin(count: int, released: bool, monkeypatch:
     for at_once in (2**25, 1):
         monkeypatch.setattr("annofree.ops.co_segmentation._AT_ONCE", at_once)
         assert find_seeds(features, weights, "released" if released else "image").tolist() == expected
-    mean = sum(features[i, :, seed] for i, seed in enumerate(expected)) / count
+    mean = torch.stack([features[i, :, seed] for i, seed in enumerate(expected)]).mean(0)
     assert_close(compute_reference(features, weights, "released" if released else "image"), mean / mean.norm())
 
 
@@ -180,8 +184,7 @@ def slow_reference(folder: Path, name: str, earlier: Sequence[Tensor], side: int
         kept.append(cells.flatten(1))
         weights.append(weight)
     seeds = slow_seeds(torch.stack(kept), torch.stack(weights), released=False)
-    mean = torch.stack([cells[:, seed] for cells, seed in zip(kept, seeds, strict=True)]).mean(0)
-    return mean / mean.norm()
+    return F.normalize(torch.stack([cells[:, seed] for cells, seed in zip(kept, seeds, strict=True)]).mean(0), dim=0)
 
 
 def test_references_and_label_maps_are_those_of_a_slow_twin(tmp_path: Path) -> None:
@@ -265,8 +268,6 @@ def test_contexts_that_the_archive_has_not_are_told(archive: Path) -> None:
 
 
 def test_settings_that_do_not_serve_are_refused() -> None:
-    with pytest.raises(InputError, match="expected the background rule 'threshold' or 'none'"):
-        RecoSettings(background=Background())
     with pytest.raises(InputError, match="expected k from 2 images and a side from 32 px, got 1 and 224"):
         ReferenceSettings(k=1)
     with pytest.raises(InputError, match="set features to 'keys'"):
@@ -284,5 +285,6 @@ def test_the_folder_of_an_archive_is_the_method(archive: Path, tmp_path: Path) -
     method = load(str(tmp_path / "archive"), models="tiny", device="cpu")
     assert method.provenance["archive"]["names"] == [*NAMES, *ABSENT]
     assert {m["name"] for m in method.provenance["models"]} <= set(BUNDLED)
+    assert method.settings.references.features == "keys"  # as was chosen for the tiny models
     with pytest.raises(InputError, match=r"expected an archive of images for the method reco, got none; .*`annofree"):
         load("reco", models="tiny", device="cpu")

@@ -154,7 +154,8 @@ def build_method(method: str, models: Models, variant: str = "default", changes:
         if changes:
             raise InputError(f"expected no changed settings for {method}, which has none known here, got {', '.join(changes)}")
         return entry.build(models, variant)
-    chosen = find_tuning(models.preset.name, resolve_method_name(method)).settings if variant == "default" else {}
+    name = entry.name or resolve_method_name(method)
+    chosen = find_tuning(models.preset.name, name).settings if variant == "default" else {}
     return entry.build(models, change_settings(change_settings(entry.variants[variant], chosen), changes or {}))
 
 

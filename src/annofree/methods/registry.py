@@ -109,6 +109,8 @@ class Entry:
     class_agnostic: bool = False
     # whether what it finds was stored before, and so does not follow an image that is changed
     stored: bool = False
+    # of a method that is called by a place: the name by which what was chosen for models is looked up
+    name: str = ""
 
     def list_roles(self, objectness: str) -> tuple[Role, ...]:
         """The roles of the models it needs, those of a source of objectness among them where it takes one."""
@@ -388,7 +390,7 @@ def _at_place(method: str, variant: str, known: Mapping[str, Entry]) -> Entry:
     if (place / _NAMEDMASK).is_file():
         return _trained_namedmask(place)
     if (place / _ARCHIVE).is_file():
-        return Entry(partial(_reco_of, place), _RECO, ("clip", "dino"), _BOTH)
+        return Entry(partial(_reco_of, place), _RECO, ("clip", "dino"), _BOTH, name="reco")
     if method and is_stored_masks(place):
         needs: tuple[Role, ...] = ("clip",) if variant == "default" else ("clip", "sam")
         return Entry(partial(_named_masks, place), _NAMED, needs, stored=True)

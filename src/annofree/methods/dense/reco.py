@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from annofree.clues.background import Asked, Background
 from annofree.detections.painting import Draw, resize_to_pixels
-from annofree.errors import InputError
 from annofree.methods.dense.dense_clip import (
     DenseClip,
     DenseEncoding,
@@ -40,27 +39,17 @@ __all__ = ["VARIANTS", "Reco", "RecoSettings"]
 
 @dataclass(frozen=True)
 class RecoSettings(DenseSettings):
-    """What may be chosen, beside what the family shares.
-
-    Raises InputError for a background by words, of which an archive has no images.
-    """
+    """What may be chosen, beside what the family shares."""
 
     # how pixels that are no thing are told: the paper has no background; a pixel whose best product of both likenesses is lower
-    # than the threshold is one (ours)
-    background: Background = field(default_factory=lambda: Background("threshold", threshold=0.5))
+    # than the threshold is one (ours); a word has no images, and no cell of the DINO counts as like it or unlike it
+    background: Background = field(default_factory=lambda: Background("threshold"))
     # how references are made
     references: ReferenceSettings = field(default_factory=ReferenceSettings)
     # what CLIP's cosines are multiplied by, before their sigmoid
     guidance: float = 10.0
     # how the cells of CLIP are read; None takes ``value+mlp`` where the CLIP has it, else ``value``, as MaskCLIP does
     path: DensePath | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.background.rule == "words":
-            raise InputError(
-                "expected the background rule 'threshold' or 'none': reco has no images of a background, got 'words'"
-            )
 
 
 _PLAIN = RecoSettings()
@@ -146,14 +135,15 @@ class Reco(DenseClip[RecoSettings]):
         told = (self.settings.guidance * compute_similarity(tokens, self.clip.encode_text(asked.rows))).sigmoid()
         references = self._list_references(asked).to(cells.values)
         alike = torch.einsum("dhw,rd->rhw", F.normalize(cells.values, dim=0), references).sigmoid()
-        alike = alike * (references != 0).any(1).to(alike)[:, None, None]
+        if self.settings.background.rule == "threshold":  # a listed background is told by that alone
+            alike = alike * (references != 0).any(1).to(alike)[:, None, None]
         return lambda part: (
             resize_to_pixels(told[part], encoding.size, tokens.window)
             * resize_to_pixels(alike[part], encoding.size, cells.window).to(told)
         )
 
     def _list_references(self, asked: Asked) -> Tensor:
-        """The reference of each row (R, D), zeros for a background that was listed, which has none."""
+        """The reference of each row (R, D); zeros for a background, which has no images: no cell is like or unlike it."""
         owners = zip(asked.owner, asked.rows.synonyms, strict=True)
         found = [None if owner == asked.background else self.references.find_reference(words) for owner, words in owners]
         known = next((reference for reference in found if reference is not None), torch.zeros(1))

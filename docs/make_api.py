@@ -22,8 +22,8 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "Write for other tools": ("export", "convert"),
     "Collect images": ("build_index", "retrieve", "mask_archive", "draw_emoji_world"),
     "Train": (
-        *("pseudo_label", "train_detector", "finetune", "export_model", "train_zutis", "train_selfmask", "train_found"),
-        "train_tiny",
+        *("pseudo_label", "train_detector", "finetune", "export_model", "train_zutis", "train_namedmask", "train_selfmask"),
+        *("train_found", "train_tiny"),
     ),
     "Models": ("list_models", "show_model", "pull_models", "verify_models", "bundle_models", "add_models", "doctor"),
     "Nouns": ("Image", "Vocabulary", "Detections", "LabelMap", "Callbacks", "read_image"),

@@ -27,6 +27,7 @@ PAGES = {
     "semantic": ("methods/semantic.md", "results.md"),
     "answers": ("answers.md", "../README.md"),
     "zutis-bundled": ("methods/zutis.md",),
+    "reco": ("methods/semantic.md",),
 }
 """The pages that show runs of a recipe."""
 COLUMNS = {

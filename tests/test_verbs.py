@@ -14,10 +14,10 @@ WORDS = """
 acquire add adjust advance align append apply ask assert assign attempt average begin blend blur bootstrap bridge build
 bundle call cap catch center change check choose classify clean clear clip close cluster collate collect combine compare
 compose compress compute concatenate confine convert copy count crop cut decide decode denoise derive describe detect
-discover divide download draw drop embed encode end enter escape estimate evaluate exclude execute exit explain export
-extract fetch fill filter find finetune finish fit fix flush fold forget format gather get group guess hash hide hold
-import index infer initialize inset inspect install interpolate invert iterate jitter join keep label lay learn limit
-link list load locate lock log look make map mark mask match measure memoize merge mirror move name normalize note
+dilate discover divide download draw drop embed encode end enter escape estimate evaluate exclude execute exit explain
+export extract fetch fill filter find finetune finish fit fix flush fold forget format gather get group guess hash hide
+hold import index infer initialize inset inspect install interpolate invert iterate jitter join keep label lay learn
+limit link list load locate lock log look make map mark mask match measure memoize merge mirror move name normalize note
 number offer open order orient pack pad paint parse pass paste pick place plan plot pool predict prepare preprocess
 print process project propose pseudo publish pull quantize rank read record reduce refine refresh refuse register
 relabel remap remove render renew replace report reproduce require rescale rescue reset resize resolve restart restore

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from annofree.pipelines.training.pseudo_label import pseudo_label
     from annofree.pipelines.training.train_detector import train_detector
     from annofree.pipelines.training.train_found import train_found
+    from annofree.pipelines.training.train_namedmask import train_namedmask
     from annofree.pipelines.training.train_selfmask import train_selfmask
     from annofree.pipelines.training.train_tiny import train_tiny
     from annofree.pipelines.training.train_zutis import train_zutis
@@ -89,6 +90,7 @@ __all__ = [
     "show_model",
     "train_detector",
     "train_found",
+    "train_namedmask",
     "train_selfmask",
     "train_tiny",
     "train_zutis",
@@ -143,6 +145,7 @@ _HOMES = {
     "annofree.pipelines.training.pseudo_label": ("pseudo_label",),
     "annofree.pipelines.training.train_detector": ("train_detector",),
     "annofree.pipelines.training.train_found": ("train_found",),
+    "annofree.pipelines.training.train_namedmask": ("train_namedmask",),
     "annofree.pipelines.training.train_selfmask": ("train_selfmask",),
     "annofree.pipelines.training.train_tiny": ("train_tiny",),
     "annofree.pipelines.training.train_zutis": ("train_zutis",),

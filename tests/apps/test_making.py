@@ -127,3 +127,49 @@ def test_all_of_zutis_in_the_smallest_size(cli: Cli, tmp_path: Path) -> None:
     again = reproduced(cli, RECIPE, tmp_path, "--only", "instances")
     assert (out / "whole" / "model.safetensors").stat().st_mtime_ns >= before
     assert again["instances"] == figures["instances"]
+
+
+SMALLEST = f"""{recipe_head(title="ReCo and NamedMask, smallest", tier="S1", tolerance=100, **HEAD)}
+[make]
+what = "namedmask"
+pictures = 40
+side = 64
+k = 2
+
+[make.common]
+steps = 2
+batch = 2
+scenes = {{ crop = 64 }}
+network = {{ backbone = "clip-resnet", layers = [1, 1, 1, 1], width = 8, channels = 8, fine = 4 }}
+
+[make.train.one]
+
+[[run]]
+name = "ReCo"
+method = "reco"
+names = ["cat", "bus"]
+settings = {{ references = {{ side = 64 }} }}
+parts = {{ archive = "made/archive" }}
+
+[[run]]
+name = "NamedMask"
+task = "semantic"
+method = "namedmask"
+parts = {{ namedmask = "made/one" }}
+"""
+
+
+@drawing
+def test_all_of_reco_and_namedmask_in_the_smallest_size(cli: Cli, tmp_path: Path) -> None:
+    figures, out = reproduced(cli, SMALLEST, tmp_path), tmp_path / "out"
+    assert "all AP" in figures["ReCo"] and "all mIoU" in figures["NamedMask"]
+    assert json.loads((out / "one" / "card.json").read_text())["name"] == "one"
+    assert len(list((out / "archive" / "references").iterdir())) >= 2
+    # the folders are methods
+    for method in ("archive", "one"):
+        asked = ("segment", "examples/scenes/oranges.jpg", "--classes", "orange, cat", "--task", "semantic", "--models", "tiny")
+        said = cli(*asked, "--method", out / method, "--out", tmp_path / f"run-{method}", "--device", "cpu")
+        assert said.code == 0, said.err
+    said = cli(*asked, "--method", out / "archive", "--classes", "oranje", "--out", tmp_path / "other", "--device", "cpu")
+    assert said.code == 2 and "unknown name of the archive 'oranje'; did you mean 'orange'" in said.err
+    assert "Traceback" not in said.err

@@ -83,6 +83,20 @@ def test_zutis_is_trained(cli: Cli, tmp_path: Path) -> None:
     assert quietly.code == 0 and quietly.err == "" and "card.json" in quietly.out
 
 
+def test_namedmask_is_trained(cli: Cli, tmp_path: Path) -> None:
+    zutis_training.write_archive(tmp_path / "archive")
+    network = 'backbone = "clip-resnet"\nlayers = [1, 1, 1, 1]\nwidth = 8\nchannels = 8\nfine = 4'
+    (tmp_path / "recipe.toml").write_text(f"batch = 2\n[scenes]\ncrop = 32\n[network]\n{network}\n")
+    asked = ("train", "namedmask", "--config", tmp_path / "recipe.toml", "--steps", "2")
+    said = cli(*asked, "--archive", tmp_path / "archive")
+    assert said.code == 2 and "expected out in the recipe" in said.err
+    said = cli(*asked, "--archive", tmp_path / "archive", "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    assert "3 names, 9 images; 0 without a mask take no part; all weights are random" in said.err
+    assert said.out.startswith(f"{tmp_path}/out/card.json: step 2, loss ")
+    assert Card.read(tmp_path / "out").figures["training steps"] == 2
+
+
 SMALL = replace(
     selfmask_room.TINY,
     model_args={"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 2}, layers=2, heads=2, ffn=32, queries=4,

@@ -94,6 +94,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "train tiny-dino": ("--steps 0",),
     "train found": ("--steps 0",),
     "train zutis": ("",),
+    "train namedmask": ("",),
     "train selfmask": ("",),
     "train detector": ("",),
     "world emoji": ("--out OUT --side 3", "--out OUT --split toching", "--out OUT --font MISSING"),

@@ -245,7 +245,10 @@ names = ["elephant", "orange"]
         ('names = ["elefant"]', "unknown category 'elefant'"),
         ('names = ["orange"]\ntask = "semantic"', "expected names of a run of instances alone"),
         ('parts = { sam = "sam-b" }', "unknown part in the run 'one' 'sam'"),
-        ('parts = { zutis = "made/best" }', "expected of made/... a zutis or a detector that was made before the run 'one'"),
+        (
+            'parts = { zutis = "made/best" }',
+            "expected of made/... one of zutis, detector, namedmask, archive that was made before the run 'one'",
+        ),
         ('parts = { clip = "tiny-klip" }', "unknown model 'tiny-klip'|unknown .*'tiny-klip'"),
     ],
 )

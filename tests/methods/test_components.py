@@ -22,10 +22,13 @@ from annofree.methods import components as models_module
 from annofree.methods.build import build_method
 from annofree.methods.components import Models, resolve_device
 from annofree.methods.dense.clip_diy import OBJECTNESS
+from annofree.methods.dense.reco_references import ReferenceArchive
 from annofree.methods.detector import DetectorInfo
 from annofree.methods.registry import METHODS, OBJECTNESS_ROLES
+from annofree.retrieval.archive import Archive
 from annofree.structures import Image, Vocabulary
 from annofree.testing.fake_detector import FakeDetector
+from annofree.testing.fake_label_network import FakeLabelNetwork
 from annofree.testing.fake_text_supervised import FakeGroupVit, FakeTcl
 from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness, FakeSam, FakeZutis
 from annofree.testing.paper_world import NAMES, draw_paper_scenes
@@ -128,6 +131,8 @@ def test_every_method_says_what_it_needs(fetched: list[list[str]], method: str) 
         "tcl": FakeTcl(),
         "groupvit": FakeGroupVit(),
         "objectness": FakeObjectness(),
+        "namedmask": FakeLabelNetwork(),
+        "archive": ReferenceArchive(Path(), Archive(("car",), {"car": ()}, {})),
     }
     given = {role: part for role, part in parts.items() if role != "dino" or "dino" in entry.needs}
     build_method(method, models.with_parts(**given))

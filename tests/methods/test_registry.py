@@ -31,15 +31,18 @@ from annofree.methods import components as models_module
 from annofree.methods import registry
 from annofree.methods.build import PROTOCOLS, build_method, change_settings, load
 from annofree.methods.components import Models
+from annofree.methods.dense.reco_references import ReferenceArchive
 from annofree.methods.detector import DetectorInfo
 from annofree.methods.registry import METHODS, Entry, find_method, resolve_method_name
 from annofree.methods.sam_clip import VARIANTS as SAM_CLIP_VARIANTS
 from annofree.methods.sam_clip import SamClip
 from annofree.methods.zip import Zip, ZipSettings
+from annofree.retrieval.archive import Archive
 from annofree.structures import Image, Vocabulary
 from annofree.testing.fake_detector import FakeDetector
+from annofree.testing.fake_label_network import FakeLabelNetwork
 from annofree.testing.fake_text_supervised import FakeGroupVit, FakeTcl
-from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam, FakeZutis
+from annofree.testing.fakes import FakeClip, FakeDino, FakeObjectness, FakeSam, FakeZutis
 from annofree.testing.hub_cache import trust_files, write_snapshot
 
 
@@ -60,6 +63,10 @@ def made(method: str, variant: str = "default", changes: Any = None) -> Any:
     detector = FakeDetector(), DetectorInfo(FakeDetector.names, {"name": "fake-detector"})
     fakes = {"clip": FakeClip(), "sam": FakeSam(), "zutis": FakeZutis(), "objectness": FakeObjectness(), "detector": detector}
     taught = {"tcl": FakeTcl(), "groupvit": FakeGroupVit()}
+    archive = ReferenceArchive(Path(), Archive(("car",), {"car": ()}, {}))
+    fakes |= (
+        {"dino": FakeDino(), "archive": archive, "namedmask": FakeLabelNetwork()} if method in ("reco", "namedmask") else {}
+    )
     return build_method(method, models.with_parts(**fakes, **taught), variant, changes)
 
 

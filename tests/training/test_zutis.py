@@ -26,9 +26,9 @@ from annofree.ops.rle import encode_rle
 from annofree.retrieval.archive import Archive, read_masks
 from annofree.structures import Image, Vocabulary
 from annofree.testing.tolerances import assert_close
+from annofree.training.archives.lesson import compute_fingerprint, read_archive
 from annofree.training.augment.copy_paste import VARIANTS, CopyPaste
 from annofree.training.engine.distributed import DistributedContext
-from annofree.training.zutis.lesson import compute_fingerprint, read_archive
 from annofree.training.zutis.recipe import ZutisRecipe
 from annofree.training.zutis.train import (
     Batch,
@@ -290,7 +290,7 @@ def test_settings_that_leave_a_name_without_masks_are_told(
 ) -> None:
     whole = encode_rle(np.ones((40, 36), bool))
     every = {id_: replace(mask, rle=whole) for id_, mask in read_masks(home / "archive").items()}
-    monkeypatch.setattr("annofree.training.zutis.lesson.read_masks", lambda folder: every)
+    monkeypatch.setattr("annofree.training.archives.lesson.read_masks", lambda folder: every)
     with pytest.raises(InputError, match=message):
         read_archive(recipe_of(home, tmp_path, **looks))
 

@@ -7,7 +7,7 @@ from scipy import ndimage
 from annofree.ops.rle import encode_rle
 from annofree.retrieval.archive import PseudoMask
 from annofree.structures import BoolArray
-from annofree.training.zutis.masks import choose_masks, measure_border, measure_largest_part
+from annofree.training.archives.masks import choose_masks, measure_border, measure_largest_part
 
 
 def box(*spans: tuple[int, int, int, int]) -> BoolArray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from open_clip.modified_resnet import ModifiedResNet
@@ -21,7 +21,10 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError
 
-__all__ = ["LEVELS", "STRIDES", "Backbone", "LoadedBackbone", "check_norm", "load_backbone"]
+__all__ = [
+    *("LEVELS", "STRIDES", "Backbone", "BodyConfig", "LoadedBackbone"),
+    *("build_body", "check_norm", "compute_stages", "load_backbone"),
+]
 
 LEVELS = ("0", "1", "2", "3")
 """The levels of the pyramid that boxes are read from; the coarsest, ``pool``, makes proposals only."""
@@ -39,8 +42,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
-        self.body = _clip_body(config) if config.backbone == "clip-resnet" else _body(config)
-        _swap_norms(self.body, _norm(config.norm))
+        self.body = build_body(config)
         body: Any = self.body
         deepest = body.layer4[-1]
         last = deepest.conv3 if hasattr(deepest, "conv3") else deepest.conv2
@@ -54,11 +56,46 @@ class Backbone(nn.Module):
 
     def compute_stages(self, pixels: Tensor) -> dict[str, Tensor]:
         """Return the four stages of the ResNet, finest first."""
-        body: Any = self.body
-        x, stages = body.stem(pixels), {}
-        for name, stage in zip(LEVELS, (body.layer1, body.layer2, body.layer3, body.layer4), strict=True):
-            x = stages[name] = stage(x)
-        return stages
+        return compute_stages(self.body, pixels)
+
+
+def compute_stages(body: Any, pixels: Tensor) -> dict[str, Tensor]:
+    """Return the four stages of a ResNet for normalized pixels (B, 3, H, W), finest first."""
+    x, stages = body.stem(pixels), {}
+    for name, stage in zip(LEVELS, (body.layer1, body.layer2, body.layer3, body.layer4), strict=True):
+        x = stages[name] = stage(x)
+    return stages
+
+
+class BodyConfig(Protocol):
+    """What makes a ResNet, as ``DetectorConfig`` explains it."""
+
+    @property
+    def backbone(self) -> str:
+        """A ResNet of torchvision, or clip-resnet."""
+        ...
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Of clip-resnet: blocks of its stages."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Of clip-resnet: channels of its stem."""
+        ...
+
+    @property
+    def norm(self) -> str:
+        """Its norms."""
+        ...
+
+
+def build_body(config: BodyConfig) -> nn.Module:
+    """Make a ResNet without its pooling head, of random weights."""
+    body = _clip_body(config) if config.backbone == "clip-resnet" else _body(config)
+    _swap_norms(body, _norm(config.norm))
+    return body
 
 
 class _ResNet(resnet.ResNet):  # type: ignore[misc]
@@ -68,7 +105,7 @@ class _ResNet(resnet.ResNet):  # type: ignore[misc]
         return pooled
 
 
-def _body(config: DetectorConfig) -> nn.Module:
+def _body(config: BodyConfig) -> nn.Module:
     kinds: dict[str, tuple[type[nn.Module], list[int]]] = {
         "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
         "resnet34": (resnet.BasicBlock, [3, 4, 6, 3]),
@@ -80,7 +117,7 @@ def _body(config: DetectorConfig) -> nn.Module:
     return body
 
 
-def _clip_body(config: DetectorConfig) -> nn.Module:
+def _clip_body(config: BodyConfig) -> nn.Module:
     body: nn.Module = ModifiedResNet(list(config.layers), output_dim=1, heads=1, image_size=32, width=config.width)
     del body.attnpool
     return body

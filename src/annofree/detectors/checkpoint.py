@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from annofree.detectors.backbones import LoadedBackbone
 from annofree.detectors.base import DetectorNetwork
@@ -19,7 +19,10 @@ from annofree.errors import InputError, MissingError
 from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.io.tensors import read_tensors, refuse_nan
 
-__all__ = ["CONFIG", "WEIGHTS", "load_detector", "read_config", "read_state", "save_detector", "transfer"]
+__all__ = [
+    *("CONFIG", "WEIGHTS", "fill_network", "load_detector", "read_config", "read_state", "save_detector", "save_state"),
+    "transfer",
+]
 
 CONFIG, WEIGHTS = "detector.json", "model.safetensors"
 _INNER = ("state_dict", "model", "teacher", "network")
@@ -31,10 +34,15 @@ def save_detector(network: DetectorNetwork, folder: Path, dtype: torch.dtype = t
     Weights of two axes and more are written in ``dtype``; the rest, biases and norms, which are few, as they are: running
     variances may lie beyond what half precision can hold.
     """
+    save_state(network, folder, dtype)
+    write_json(folder / CONFIG, asdict(network.config), indent=2)
+
+
+def save_state(network: nn.Module, folder: Path, dtype: torch.dtype) -> None:
+    """Write the weights of a network alone, as ``save_detector`` does."""
     make_folder(folder)
     state = {name: _kept(value.detach().cpu(), dtype) for name, value in network.state_dict().items()}
     write_atomic(folder / WEIGHTS, lambda temporary: save_file(state, temporary))
-    write_json(folder / CONFIG, asdict(network.config), indent=2)
 
 
 def _kept(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -48,6 +56,12 @@ def load_detector(folder: Path, device: str = "cpu") -> DetectorNetwork:
     Raises MissingError if there is none, InputError for inconsistent files.
     """
     network = build_network(read_config(folder))
+    fill_network(network, folder, CONFIG)
+    return network.eval().requires_grad_(False).to(device)
+
+
+def fill_network(network: nn.Module, folder: Path, config: str) -> None:
+    """Load the weights of a folder into the network that its file ``config`` describes; raises InputError where they differ."""
     state = read_state(folder / WEIGHTS)
     wanted = network.state_dict()
     for said, names in (
@@ -57,9 +71,8 @@ def load_detector(folder: Path, device: str = "cpu") -> DetectorNetwork:
     ):
         if names:
             few = ", ".join(sorted(names)[:3])
-            raise InputError(f"expected the weights of {folder / CONFIG}, but {folder / WEIGHTS} {said} {few}; save it again")
+            raise InputError(f"expected the weights of {folder / config}, but {folder / WEIGHTS} {said} {few}; save it again")
     network.load_state_dict(state, strict=True)
-    return network.eval().requires_grad_(False).to(device)
 
 
 def read_config(folder: Path) -> DetectorConfig:

@@ -33,6 +33,7 @@ from annofree.experiments.run_steps import StepsOfRun, check_beside
 from annofree.experiments.shared_models import memoize_per_image
 from annofree.features.controls import Control
 from annofree.formats.coco import CocoFile
+from annofree.hub.presets import ROLES
 from annofree.io.settings_file import check_fields
 from annofree.methods.build import OPENERS, MethodSpec
 from annofree.methods.components import Models
@@ -44,7 +45,7 @@ from annofree.structures import Vocabulary
 __all__ = ["Figures", "Recipe", "Run", "compute_figures", "measure_runs"]
 
 _MADE = "made/"
-_PARTS = ("clip", "boundaries", "zutis", "detector")
+_PARTS = ("clip", "boundaries", "zutis", "detector", "namedmask", "archive")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Run(StepsOfRun):
     # figures in percent by name, such as ``plain AP``
     expected: Mapping[str, float] = field(default_factory=dict)
     # other models than the recipe's, by role: ``clip`` by the name of its card, ``zutis`` and ``detector`` by the name
-    # of theirs or as ``made/NAME``, the folder of what the recipe made first
+    # of theirs or as ``made/NAME``, the folder of what the recipe made first; ``namedmask`` and ``archive`` by that alone
     parts: Mapping[str, str] = field(default_factory=dict)
     # class names that are asked and scored, of instances alone; all names of the truth where none are given
     names: tuple[str, ...] = ()
@@ -290,11 +291,13 @@ def _spec(recipe: Recipe, run: Run, made: Path | None) -> MethodSpec:
 
 def _part(run: Run, role: str, name: str, made: Path | None) -> str | Path:
     """The name of a card, or the folder of what the recipe made before."""
-    if not name.startswith(_MADE):
+    if not name.startswith(_MADE) and role in ROLES:
         return name
-    if made is None or role not in OPENERS:
-        what = " or a ".join(OPENERS)
-        raise InputError(f"expected of {_MADE}... a {what} that was made before the run {run.name!r}, got {dict(run.parts)}")
+    if made is None or role not in OPENERS or not name.startswith(_MADE):
+        what = ", ".join(OPENERS)
+        raise InputError(
+            f"expected of {_MADE}... one of {what} that was made before the run {run.name!r}, got {dict(run.parts)}"
+        )
     return made / name.removeprefix(_MADE)
 
 

@@ -18,7 +18,9 @@ from annofree.features.zutis_weights import load_zutis
 from annofree.hub.presets import DEFAULT
 from annofree.methods.components import Models
 from annofree.methods.dense.label_instances import RegionSettings
+from annofree.methods.dense.reco_references import open_references
 from annofree.methods.detector import open_detector
+from annofree.methods.namedmask import open_namedmask
 from annofree.methods.policies import apply_policy
 from annofree.methods.registry import Entry, Task, find_method, resolve_method_name
 from annofree.methods.steps.redrawing import RedrawnLabels
@@ -33,8 +35,13 @@ __all__ = ["OPENERS", "PROTOCOLS", "LoadOptions", "MethodSpec", "build_method", 
 PROTOCOLS: dict[Task, type] = {"instance": Segmenter, "semantic": SemanticSegmenter}
 """The protocol of the methods that can do a task."""
 
-OPENERS: dict[str, Callable[[Path, str], Any]] = {"zutis": load_zutis, "detector": open_detector}
-"""How a network that was trained is opened, by its role; the arguments are its folder and the device."""
+OPENERS: dict[str, Callable[[Path, str], Any]] = {
+    "zutis": load_zutis,
+    "detector": open_detector,
+    "namedmask": open_namedmask,
+    "archive": open_references,
+}
+"""How what was trained or gathered is opened, by its role; the arguments are its folder and the device."""
 
 Share = Callable[..., Any]
 """Called with a function that loads a part and with what tells the part from others; returns the part, loaded or kept."""
@@ -153,7 +160,8 @@ def build_method(method: str, models: Models, variant: str = "default", changes:
         if changes:
             raise InputError(f"expected no changed settings for {method}, which has none known here, got {', '.join(changes)}")
         return _complete(entry, models, variant)
-    chosen = find_tuning(models.preset.name, resolve_method_name(method)).settings if variant == "default" else {}
+    name = entry.name or resolve_method_name(method)
+    chosen = find_tuning(models.preset.name, name).settings if variant == "default" else {}
     return _complete(entry, models, change_settings(change_settings(entry.variants[variant], chosen), changes or {}))
 
 
@@ -178,6 +186,8 @@ UniversalMethod = Literal[
     "tcl",
     "groupvit",
     "zutis",
+    "reco",
+    "namedmask",
 ]
 """The methods of this package by what they answer; what a folder or another package has is known when it is loaded."""
 

@@ -18,8 +18,10 @@ from annofree.hub.download import Local, fetch, find_present
 from annofree.hub.presets import DEFAULT, Role, find_preset
 from annofree.methods.dense.clip_diy import Parts, build_objectness
 from annofree.methods.dense.groupvit import Grouper
+from annofree.methods.dense.reco_references import ReferenceArchive
 from annofree.methods.dense.tcl import TextMasker
 from annofree.methods.detector import DetectorInfo
+from annofree.methods.namedmask import NamedMaskNetwork
 from annofree.methods.registry import OBJECTNESS_ROLES, PRECISIONS, find_objectness_roles
 from annofree.methods.zutis import Proposer
 from annofree.protocols import DetectorBackend, Masker, Objectness, Segmenter, SelfSupervised, VisionLanguage
@@ -143,6 +145,22 @@ class Models:
 
         local = self._need("groupvit")["groupvit"]
         return GroupVit(local.folder, self.device, card=local.card)
+
+    @cached_property
+    def archive(self) -> ReferenceArchive:
+        """The images of each name that ReCo goes by; none come with a preset."""
+        raise InputError(
+            "expected an archive of images for the method reco, got none; make one with `annofree index` and `annofree "
+            "retrieve`, and give its folder as the method"
+        )
+
+    @cached_property
+    def namedmask(self) -> NamedMaskNetwork:
+        """The network that was trained on an archive's names; none comes with a preset."""
+        raise InputError(
+            "expected a trained NamedMask for the method namedmask, got none; train one with `annofree train namedmask`, and "
+            "give its folder as the method"
+        )
 
     @cached_property
     def detector(self) -> tuple[DetectorBackend, DetectorInfo]:

@@ -2,8 +2,8 @@
 
 Nothing heavy is imported until a method is built, so that a wrong name is refused at once.  Other packages add methods through
 the entry-point group ``annofree.methods``, each an ``Entry`` or a function of models and settings; a name taken twice is an
-error.  The folder of a detector that was trained is a method, too, and so are stored masks, of a run or in a COCO file: they
-are named.
+error.  The folder of a detector that was trained is a method, too, that of a NamedMask, and that of an archive, whose images
+ReCo looks for; and so are stored masks, of a run or in a COCO file: they are named.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ OBJECTNESS_ROLES: dict[str, tuple[Role, ...]] = {
 """What each source of objectness is made of."""
 
 _CONFIG = "detector.json"  # that a detector's folder has
+_NAMEDMASK = "namedmask.json"  # that of a trained NamedMask
+_ARCHIVE = "archive.json"  # that an archive's folder has
 
 
 class Variants(Mapping[str, Any]):
@@ -113,6 +115,8 @@ class Entry:
     stored: bool = False
     # whether its instances are no more than the regions of its label maps: it is asked for them where no other method is
     regions: bool = False
+    # of a method that is called by a place: the name by which what was chosen for models is looked up
+    name: str = ""
 
     def list_roles(self, objectness: str, settings: Mapping[str, Any] = MappingProxyType({})) -> tuple[Role, ...]:
         """The roles of the models it needs, with SAM where ``settings`` redraw, and of an objectness where it takes one."""
@@ -207,6 +211,18 @@ def _zutis(models: Models, settings: Any) -> Any:
     return Zutis(models.zutis, models.clip, settings)
 
 
+def _reco(models: Models, settings: Any) -> Any:
+    from annofree.methods.dense.reco import Reco
+
+    return Reco(models.clip, models.dino, models.archive, settings)
+
+
+def _namedmask(models: Models, settings: Any) -> Any:
+    from annofree.methods.namedmask import NamedMask
+
+    return NamedMask(models.namedmask, settings)
+
+
 def _detector(models: Models, settings: Any) -> Any:
     from annofree.methods.class_agnostic.object_detector import build_detector
 
@@ -270,6 +286,8 @@ def _variants(method: str, *names: str) -> Variants:
 
 _BOTH: tuple[Task, ...] = ("instance", "semantic")
 _DETECTOR = _variants("detector", "default", "all", "apart")
+_RECO = _variants("dense.reco", "default", "official", "pamr")
+_NAMEDMASKS = _variants("namedmask", "default")
 _NAMED = _variants("class_agnostic.named_masks", "default", "box", "box+point")
 
 METHODS: dict[str, Entry] = {
@@ -307,6 +325,8 @@ METHODS: dict[str, Entry] = {
         takes=("dino",),
     ),
     "zutis": Entry(_zutis, _variants("zutis", "default", "official", "paper"), ("clip", "zutis"), _BOTH),
+    "reco": Entry(_reco, _RECO, ("clip", "dino"), _BOTH),
+    "namedmask": Entry(_namedmask, _NAMEDMASKS, (), _BOTH),
     "detector": Entry(_detector, _DETECTOR, ("detector",)),
     "maskcut": Entry(_maskcut, _variants("class_agnostic.maskcut", "default", "cells"), ("dino",), class_agnostic=True),
     "discovery": Entry(
@@ -461,13 +481,17 @@ def _at_place(method: str, variant: str, known: Mapping[str, Entry]) -> Entry:
     place = Path(method)
     if (place / _CONFIG).is_file():
         return _trained(place)
+    if (place / _NAMEDMASK).is_file():
+        return _trained_namedmask(place)
+    if (place / _ARCHIVE).is_file():
+        return Entry(partial(_reco_of, place), _RECO, ("clip", "dino"), _BOTH, name="reco")
     if method and is_stored_masks(place):
         needs: tuple[Role, ...] = ("clip",) if variant == "default" else ("clip", "sam")
         return Entry(partial(_named_masks, place), _NAMED, needs, stored=True)
     if method and (place.is_dir() or method != place.name):
         raise InputError(
-            "expected a method's name, or a folder with detector.json as `annofree train detector` writes it, or a run or a "
-            f"COCO file whose masks are named, got {method}"
+            "expected a method's name, or a folder with detector.json as `annofree train detector` writes it, with "
+            f"namedmask.json or with an archive's archive.json, or a run or a COCO file whose masks are named, got {method}"
         )
     raise build_unknown_error("method", method, known)
 
@@ -485,3 +509,24 @@ def _trained(folder: Path) -> Entry:
         cards=(read_card(folder),),
         class_agnostic=read_config(folder).agnostic,
     )
+
+
+def _trained_namedmask(folder: Path) -> Entry:
+    """The entry of the NamedMask in a folder, which needs no other model."""
+    from annofree.methods.detector import read_card
+    from annofree.methods.namedmask import open_namedmask
+
+    return Entry(
+        lambda m, s: _namedmask(m.with_parts(namedmask=open_namedmask(folder, m.device)), s),
+        _NAMEDMASKS,
+        needs=(),
+        tasks=_BOTH,
+        cards=(read_card(folder),),
+    )
+
+
+def _reco_of(folder: Path, models: Models, settings: Any) -> Any:
+    """ReCo by the images of an archive's folder."""
+    from annofree.methods.dense.reco_references import open_references
+
+    return _reco(models.with_parts(archive=open_references(folder)), settings)

@@ -1,1 +1,1 @@
-"""Verbs that train: detectors, ZUTIS, SelfMask, the tiny models, and what a recipe makes before it measures."""
+"""Verbs that train: detectors, ZUTIS, NamedMask, SelfMask, the tiny models, and what a recipe makes before it measures."""

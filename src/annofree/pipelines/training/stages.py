@@ -8,6 +8,7 @@ from typing import Any
 from annofree.errors import InputError, build_unknown_error
 from annofree.io.settings_file import check_fields
 from annofree.pipelines.training.cutler import CutlerMaking
+from annofree.pipelines.training.namedmask_stages import NamedMaskMaking
 from annofree.pipelines.training.self_training import SelfTrainingMaking
 from annofree.pipelines.training.zutis_stages import ZutisMaking
 
@@ -15,7 +16,12 @@ __all__ = ["MAKINGS", "read_making"]
 
 Making = SelfTrainingMaking | CutlerMaking | ZutisMaking
 
-MAKINGS: dict[str, type[Making]] = {"self_training": SelfTrainingMaking, "cutler": CutlerMaking, "zutis": ZutisMaking}
+MAKINGS: dict[str, type[Making]] = {
+    "self_training": SelfTrainingMaking,
+    "cutler": CutlerMaking,
+    "zutis": ZutisMaking,
+    "namedmask": NamedMaskMaking,
+}
 """What can be made, by the word ``what`` of a recipe's table ``make``."""
 
 

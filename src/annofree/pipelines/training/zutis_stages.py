@@ -77,8 +77,14 @@ class ZutisMaking:
         for name, own in self.train.items():
             fields = {**self.common, **own, "archive": out / "archive", "out": out / name, "name": name, "world": "emoji"}
             with show(f"steps of {name}") as shown:
-                fit_zutis(ZutisRecipe(**fields), device=device, on_progress=shown, say=say)
+                self.fit(fields, device, shown, say)
         return figures
+
+    def fit(
+        self, fields: Mapping[str, Any], device: str, shown: Callable[[int, int], None], say: Callable[[str], None]
+    ) -> None:
+        """Train a network by fields of a recipe."""
+        fit_zutis(ZutisRecipe(**fields), device=device, on_progress=shown, say=say)
 
     def draw_world(self, out: Path, show: Show) -> CocoFile:
         """Draw the scenes that names retrieve from, unless they are there, and return their truth."""

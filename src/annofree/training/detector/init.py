@@ -21,7 +21,7 @@ from annofree.hub.download import fetch
 from annofree.hub.store import find_card
 from annofree.training.detector.recipe import WEIGHT_FILES, DetectorRecipe
 
-__all__ = ["Start", "list_class_layers", "start_network"]
+__all__ = ["Start", "list_class_layers", "read_initial", "start_network"]
 
 
 class Start(NamedTuple):
@@ -43,7 +43,7 @@ def start_network(recipe: DetectorRecipe, names: tuple[str, ...]) -> Start:
     network = _random({"kind": "cascade", **recipe.network, "names": names}, recipe.seed)
     if not recipe.initial:
         return Start(network, "all weights are random", {})
-    state, origin = _weights(recipe.initial)
+    state, origin = read_initial(recipe.initial)
     return Start(network, f"{origin['name']}: {load_backbone(network, state)}", origin)
 
 
@@ -88,8 +88,11 @@ def _origin_of(folder: Path) -> dict[str, Any]:
     return {"name": folder.name, "sha256": {path.name: hash_file(path) for path in sorted(folder.glob("*.safetensors"))}}
 
 
-def _weights(initial: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state dict that a file, a model's folder or its name stands for, and its origin."""
+def read_initial(initial: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state dict that a file, a model's folder or its name stands for, and its origin.
+
+    Raises InputError for a model of several files, MissingError for what is not here and not to be had.
+    """
     place = Path(initial)
     if place.is_file():
         return read_state(place), {"name": place.name, "sha256": {place.name: hash_file(place)}}

@@ -25,6 +25,7 @@ from annofree.hub.presets import list_presets
 from annofree.hub.store import find_card
 from annofree.retrieval.archive import Archive
 from annofree.structures import Vocabulary
+from annofree.training.archives.lesson import compute_fingerprint, read_archive
 from annofree.training.augment.copy_paste import CopyPaste, PastedScene
 from annofree.training.engine.curves import plot_at_end
 from annofree.training.engine.distributed import DistributedContext, join_processes
@@ -32,7 +33,6 @@ from annofree.training.engine.loop import TrainCallbacks, TrainConfig, train
 from annofree.training.engine.lr_schedules import Poly
 from annofree.training.losses.set_losses import compute_semantic_loss, compute_set_loss
 from annofree.training.zutis.export import draw_samples, write_zutis
-from annofree.training.zutis.lesson import compute_fingerprint, read_archive
 from annofree.training.zutis.recipe import ZutisRecipe
 
 __all__ = [

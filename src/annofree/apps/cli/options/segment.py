@@ -69,7 +69,8 @@ Negatives = Annotated[
 Method = Annotated[
     str | None,
     typer.Option(
-        help="The method, the folder of a trained detector, or two methods joined by + for the tasks each can do; by default "
+        help="The method, the folder of a trained detector, NamedMask or archive (ReCo), or two methods joined by + for the "
+        "tasks each can do; by default "
         "the preset's own: consensus with tiny, zip (instances) and clip_diy (label maps) with others.",
         rich_help_panel=_METHOD,
     ),

@@ -1,19 +1,49 @@
-"""What a training of ZUTIS learns from: the names, images and masks of an archive that its recipe takes."""
+"""What a training learns from: the names, images and masks of an archive that its recipe takes."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Protocol
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.retrieval.archive import Archive, PseudoMask, read_masks
-from annofree.training.zutis.masks import choose_masks, name_strict_looks
-from annofree.training.zutis.recipe import ZutisRecipe
+from annofree.training.archives.masks import choose_masks, name_strict_looks
 
-__all__ = ["compute_fingerprint", "read_archive"]
+__all__ = ["ArchiveRecipe", "compute_fingerprint", "read_archive"]
 
 
-def read_archive(recipe: ZutisRecipe) -> tuple[Archive, dict[str, PseudoMask]]:
+class ArchiveRecipe(Protocol):
+    """A recipe that says which of an archive it takes; ``ZutisRecipe`` explains the fields."""
+
+    @property
+    def archive(self) -> Path:
+        """The folder of the archive."""
+        ...
+
+    @property
+    def exclude(self) -> tuple[str, ...]:
+        """Names that are held out."""
+        ...
+
+    @property
+    def min_quality(self) -> float:
+        """Of masks, by the model that made them."""
+        ...
+
+    @property
+    def min_part(self) -> float:
+        """The share of a mask that its largest part has."""
+        ...
+
+    @property
+    def max_border(self) -> float:
+        """The share of an image's border that a mask covers."""
+        ...
+
+
+def read_archive(recipe: ArchiveRecipe) -> tuple[Archive, dict[str, PseudoMask]]:
     """Read the archive of a recipe without the names that are held out, and those of its masks that the recipe takes.
 
     Raises InputError when there is no archive or no mask, for an unknown name to hold out, and for a name without an image
@@ -39,7 +69,7 @@ def read_archive(recipe: ZutisRecipe) -> tuple[Archive, dict[str, PseudoMask]]:
     return archive, _choose(recipe, archive, every)
 
 
-def _choose(recipe: ZutisRecipe, archive: Archive, every: Mapping[str, PseudoMask]) -> dict[str, PseudoMask]:
+def _choose(recipe: ArchiveRecipe, archive: Archive, every: Mapping[str, PseudoMask]) -> dict[str, PseudoMask]:
     """The masks that a recipe takes of ``every`` one of an archive; raises InputError where none of a name shows something."""
     shown = {id_: mask for id_, mask in every.items() if mask.quality > 0}
     if bare := _list_bare(archive, shown):

@@ -1,0 +1,1 @@
+"""NamedMask from an archive."""

@@ -444,6 +444,6 @@ def test_help_tells_the_options(cli: Cli) -> None:
     told = " ".join(said.out.split())
     for option in ("--task", "--stuff", "--objectness", "--method", "--variant", "--models"):
         assert option in told
-    sources = "found, found-bkg, tokencut, maskcut, instances or none"
+    sources = "found, found-bkg, tokencut, maskcut, cutler (the models' detector), instances, none"
     for text in ("instance, semantic, panoptic", sources, "joined by +", "joined by commas"):
         assert text in told

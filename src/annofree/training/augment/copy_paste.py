@@ -10,20 +10,21 @@ Conventions: images (H, W, 3) uint8; N instances; class ids are indices of the a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from annofree.errors import InputError
+from annofree.errors import InputError, build_unknown_error
+from annofree.io.settings_file import check_names, check_values
 from annofree.ops.rle import compute_rle_area
 from annofree.retrieval.archive import Archive, PseudoMask
 from annofree.structures import BoolArray, IntArray
 from annofree.training.augment.color import Axis, ColorChange, draw_light
 from annofree.training.augment.object_crops import Axes, CropCache, ObjectCrop
 
-__all__ = ["VARIANTS", "CopyPaste", "CopyPasteSettings", "ImageDraw", "PastedScene", "SceneDraw"]
+__all__ = ["VARIANTS", "CopyPaste", "CopyPasteSettings", "ImageDraw", "PastedScene", "SceneDraw", "read_copy_paste"]
 
 Pixels = npt.NDArray[np.uint8]
 Owners = npt.NDArray[np.uint8]
@@ -95,6 +96,23 @@ VARIANTS: Mapping[str, CopyPasteSettings] = {
     ),
 }
 """default: what the paper says; official: with the slips of the released code."""
+
+
+def read_copy_paste(table: Mapping[str, Any]) -> CopyPasteSettings:
+    """The settings of a recipe's table ``scenes``: fields, and the ``variant`` that they are changes of.
+
+    Raises InputError for settings that there are not.
+
+    >>> read_copy_paste({"variant": "official", "crop": 192}).keep_empty, read_copy_paste({}).keep_empty
+    (True, False)
+    """
+    held = dict(table)
+    variant = str(held.pop("variant", "default"))
+    if variant not in VARIANTS:
+        raise build_unknown_error("variant of [scenes]", variant, VARIANTS)
+    check_names("setting of [scenes]", held, [*(f.name for f in fields(CopyPasteSettings)), "variant"])
+    check_values(CopyPasteSettings, held, "[scenes]")
+    return replace(VARIANTS[variant], **held)
 
 
 class ImageDraw(NamedTuple):

@@ -13,27 +13,27 @@ from annofree.hub.cards import TIERS
 from annofree.io.settings_file import check_names, check_type, check_values
 from annofree.training.augment.detection_scenes import SceneSettings
 from annofree.training.engine.lr_schedules import Stairs, Warmed
-from annofree.training.engine.recipe_checks import check_above_zero, check_types, read_fields
+from annofree.training.engine.recipe_checks import check_above_zero, check_types
+from annofree.training.engine.training_recipe import TrainingRecipe
 
 __all__ = ["OPTIMISERS", "WEIGHT_FILES", "DetectorRecipe"]
 
 OPTIMISERS = ("sgd", "adamw")
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 """Endings of files of weights."""
-_PATHS = ("labels", "images", "out")
 _LISTS = {"names": str, "decay_at": int}
-_NOT_OF_THE_CURVE = {
-    *("labels", "images", "out", "initial", "name", "licence", "world", "tier"),
-    *("log_every", "checkpoint_every", "sample_every", "workers", "tensorboard"),
-}
 
 
 @dataclass(frozen=True)
-class DetectorRecipe:
+class DetectorRecipe(TrainingRecipe):
     """A training of a detector; what is not given is as in Zip's self-training (Shi and Yang, ICLR 2024, A.3).
 
     Raises InputError for values of another type or out of range.
     """
+
+    paths = ("labels", "images", "out")
+    beside = ("labels", "images", "initial", "tier")
+    command = "annofree train detector"
 
     # a COCO file with masks, or the folder that `annofree pseudo-label` wrote; relative to the recipe's file
     labels: Path
@@ -90,32 +90,14 @@ class DetectorRecipe:
     # how much of itself a moving average of the weights keeps at each step; the average is what is written then. 0 for none
     # (ours)
     ema: float = 0.0
-    # of the weights and the scenes
-    seed: int = 0
-    # whether to compute in half precision; losses and weights stay in full
-    bf16: bool = False
     # of the model's card
     name: str = "own-detector"
-    # of the model's card
-    licence: str = "unknown"
-    # what the images show, on the model's card: photographs or emoji
-    world: str = "photographs"
     # supervision of labels or weights that do not tell theirs, S0 to S4; labels that tell nothing are taken to be a person's,
     # S4
     tier: str = ""
-    # steps of a line of the log
-    log_every: int = 20
-    # steps between checkpoints
-    checkpoint_every: int = 500
-    # steps between drawn samples; 0 for none
-    sample_every: int = 0
-    # processes that make scenes ahead; 0 makes them in turn
-    workers: int = 0
-    # whether to write curves for TensorBoard, too; needs the package tensorboard
-    tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name in _PATHS:
+        for name in self.paths:
             value = getattr(self, name)
             check_type(name, value, Path | None)
             object.__setattr__(self, name, None if value is None else Path(value))
@@ -134,20 +116,11 @@ class DetectorRecipe:
         self.build_scene_settings()
 
     @classmethod
-    def read(cls, path: Path | None, **changes: Any) -> DetectorRecipe:
-        """Read a recipe; ``changes`` are fields in the place of its own, or all of it where there is no file.
-
-        Raises InputError when it is not there, not TOML, lacks a field or has one that there is not, with the nearest names.
-        """
-        held = {} if path is None else read_fields(path, cls, _PATHS)
-        if path and (initial := held.get("initial")) and isinstance(initial, str) and _is_place(path.parent, initial):
-            held["initial"] = str(path.parent / initial)
-        check_names("field of the recipe", changes, [f.name for f in fields(cls)])
-        held |= {name: value for name, value in changes.items() if value is not None}
-        if lacking := [name for name in ("labels", "out") if name not in held]:
-            where = f"the recipe {path}" if path else "the recipe"
-            raise InputError(f"expected {', '.join(lacking)} in {where}, got none; see `annofree train detector --help`")
-        return cls(**held)
+    def find_places(cls, folder: Path, held: Mapping[str, Any]) -> dict[str, Any]:
+        """What it starts from, where that is a path rather than a name."""
+        initial = held.get("initial")
+        there = isinstance(initial, str) and initial and _is_place(folder, initial)
+        return {"initial": str(folder / str(initial))} if there else {}
 
     @property
     def schedule(self) -> Warmed:
@@ -166,10 +139,6 @@ class DetectorRecipe:
         check_names("setting of [scenes]", self.scenes, [f.name for f in fields(SceneSettings)])
         check_values(SceneSettings, self.scenes, "[scenes]")
         return SceneSettings(**self.scenes)
-
-    def resume_key(self) -> dict[str, Any]:
-        """The fields that shape what is learned."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_OF_THE_CURVE}
 
 
 def _is_place(folder: Path, initial: str) -> bool:

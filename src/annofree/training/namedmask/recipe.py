@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from annofree.detectors.deeplab.network import DeepLabConfig
-from annofree.errors import InputError, build_unknown_error
+from annofree.errors import InputError
 from annofree.io.settings_file import check_names, check_type, check_values
-from annofree.training.augment.copy_paste import VARIANTS, CopyPasteSettings
-from annofree.training.engine.recipe_checks import check_above_zero, check_shares, check_types, read_fields
+from annofree.training.augment.copy_paste import CopyPasteSettings, read_copy_paste
+from annofree.training.engine.recipe_checks import check_above_zero, check_shares, check_types
+from annofree.training.engine.training_recipe import TrainingRecipe
 
 __all__ = ["NamedMaskRecipe"]
 
-_PATHS = ("archive", "out")
 _WORDS = ("backbone", "norm", "stride")  # which the network refuses itself
 _NETWORK = tuple(f.name for f in fields(DeepLabConfig) if f.name != "names")
-_NOT_OF_THE_CURVE = {
-    *("archive", "out", "name", "licence", "world", "side"),
-    *("log_every", "checkpoint_every", "sample_every", "workers", "tensorboard"),
-}
 
 
 @dataclass(frozen=True)
-class NamedMaskRecipe:
+class NamedMaskRecipe(TrainingRecipe):
     """A training of NamedMask; what is not given is as the paper's released code has it.
 
     Raises InputError for values of another type or out of range.
     """
+
+    paths = ("archive", "out")
+    beside = ("archive", "side")
+    command = "annofree train namedmask"
 
     # the folder that `annofree retrieve` wrote and `annofree mask` put masks into; relative to the recipe's file
     archive: Path
@@ -69,31 +69,13 @@ class NamedMaskRecipe:
     stride: int = 1
     # bound on the gradient's norm; 0 for none, as released
     max_norm: float = 0.0
-    # of the weights and the scenes
-    seed: int = 0
-    # whether to compute in half precision; losses and weights stay in full (ours)
-    bf16: bool = False
     # of the model's card
     name: str = "own-namedmask"
-    # of the model's card
-    licence: str = "unknown"
-    # what the images show, on the model's card: photographs or emoji
-    world: str = "photographs"
     # short side in px at which the network is best asked, 0 for any
     side: int = 0
-    # steps of a line of the log
-    log_every: int = 20
-    # steps between checkpoints
-    checkpoint_every: int = 500
-    # steps between drawn samples; 0 for none
-    sample_every: int = 0
-    # processes that make scenes ahead; 0 makes them in turn
-    workers: int = 0
-    # whether to write curves for TensorBoard, too; needs the package tensorboard
-    tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name in _PATHS:
+        for name in self.paths:
             check_type(name, getattr(self, name), Path)
             object.__setattr__(self, name, Path(getattr(self, name)))
         if isinstance(self.exclude, str):
@@ -107,31 +89,12 @@ class NamedMaskRecipe:
         self.build_scene_settings()
 
     @classmethod
-    def read(cls, path: Path | None, **changes: Any) -> NamedMaskRecipe:
-        """Read a recipe; ``changes`` are fields in the place of its own, or all of it where there is no file.
-
-        Raises InputError when it is not there, not TOML, lacks a field or has one that there is not, with the nearest names.
-        """
-        held = {} if path is None else read_fields(path, cls, _PATHS)
-        if path and isinstance(initial := held.get("initial"), str) and initial and (path.parent / initial).exists():
-            held["initial"] = str(path.parent / initial)
-        check_names("field of the recipe", changes, [f.name for f in fields(cls)])
-        held |= {name: value for name, value in changes.items() if value is not None}
-        if lacking := [name for name in ("archive", "out") if name not in held]:
-            where = f"the recipe {path}" if path else "the recipe"
-            raise InputError(f"expected {', '.join(lacking)} in {where}, got none; see `annofree train namedmask --help`")
-        return cls(**held)
+    def find_places(cls, folder: Path, held: Mapping[str, Any]) -> dict[str, Any]:
+        """What it starts from, where it lies beside the recipe."""
+        initial = held.get("initial")
+        there = isinstance(initial, str) and initial and (folder / initial).exists()
+        return {"initial": str(folder / str(initial))} if there else {}
 
     def build_scene_settings(self) -> CopyPasteSettings:
         """How scenes are made; raises InputError for settings that there are not."""
-        held = {"images": (1, 2), **self.scenes}
-        variant = held.pop("variant", "default")
-        if variant not in VARIANTS:
-            raise build_unknown_error("variant of [scenes]", str(variant), VARIANTS)
-        check_names("setting of [scenes]", held, [*(f.name for f in fields(CopyPasteSettings)), "variant"])
-        check_values(CopyPasteSettings, held, "[scenes]")
-        return replace(VARIANTS[str(variant)], **held)
-
-    def resume_key(self) -> dict[str, Any]:
-        """The fields that shape what is learned."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_OF_THE_CURVE}
+        return read_copy_paste({"images": (1, 2), **self.scenes})

@@ -17,7 +17,7 @@ from annofree.pipelines.segment import SegmentOptions
 
 PAGE = Path(__file__).with_name("api.md")
 SUBJECTS: dict[str, tuple[str, ...]] = {
-    "Find": ("segment", "relabel", "name_masks", "merge", "load", "list_methods"),
+    "Find": ("segment", "learn", "relabel", "name_masks", "merge", "load", "list_methods"),
     "Look and check": ("report", "review", "explain", "compare", "evaluate", "reproduce"),
     "Write for other tools": ("export", "convert"),
     "Collect images": ("build_index", "retrieve", "mask_archive", "draw_emoji_world"),

@@ -56,6 +56,15 @@ WRONG: dict[str, tuple[str, ...]] = {
         "NAMES --classes dog --out RUN",
         "NAMES --out OUT",
     ),
+    "learn": (
+        "MISSING --classes dog --out OUT",
+        "EMPTY --classes dog --out OUT",
+        "NAMES --out OUT",
+        "NAMES --classes dog --out OUT --rounds 0",
+        "NAMES --classes dog --out OUT --models tinny",
+        "NAMES --classes dog --out OUT --method maskcut",
+        "NAMES --classes dog --out OUT --config MISSING",
+    ),
     "compare": (
         "RUN --out OUT",
         "RUN RUN --out OUT",

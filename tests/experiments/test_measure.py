@@ -410,11 +410,12 @@ def test_what_is_shared_is_computed_once_a_picture(monkeypatch: pytest.MonkeyPat
 
 
 def test_all_that_models_do_with_pictures_alone_is_shared() -> None:
-    assert list_verbs(Clip) == ["encode_boundaries", "encode_dense", "encode_image", "encode_raw", "extract_keys"]
+    verbs = ["encode_boundaries", "encode_dense", "encode_image", "encode_raw"]
+    assert list_verbs(Clip) == [*verbs, "extract_keys", "extract_values"]
     assert list_verbs(Dino) == ["extract_attention", "extract_keys", "extract_keys_and_attention", "extract_tokens"]
     assert list_verbs(SelfMask) == ["predict_maps", "predict_masks"]
     assert list_verbs(FoundObjectness) == ["predict_maps"] and list_verbs(Sam) == ["embed"]
-    assert list_verbs(PairedClip) == ["encode_boundaries", "encode_dense", "encode_image", "encode_raw"]
+    assert list_verbs(PairedClip) == [*verbs, "extract_values"]
 
 
 def test_a_new_verb_is_shared_too() -> None:

@@ -134,7 +134,7 @@ def test_every_method_says_what_it_needs(fetched: list[list[str]], method: str) 
         "namedmask": FakeLabelNetwork(),
         "archive": ReferenceArchive(Path(), Archive(("car",), {"car": ()}, {})),
     }
-    given = {role: part for role, part in parts.items() if role != "dino" or "dino" in entry.needs}
+    given = {role: part for role, part in parts.items() if role != "dino" or "dino" in (*entry.needs, *entry.takes)}
     build_method(method, models.with_parts(**given))
     assert not any(fetched)  # with these at hand nothing else is needed
 

@@ -267,11 +267,17 @@ def test_contexts_that_the_archive_has_not_are_told(archive: Path) -> None:
     assert said.startswith("the archive has no images of sky, building, road, person, whose cells")
 
 
+class KeysAlone(FakeDino):
+    """A DINO that does not give its last tokens."""
+
+    extract_tokens: Any = property()  # which nobody can read
+
+
 def test_settings_that_do_not_serve_are_refused() -> None:
     with pytest.raises(InputError, match="expected k from 2 images and a side from 32 px, got 1 and 224"):
         ReferenceSettings(k=1)
     with pytest.raises(InputError, match="set features to 'keys'"):
-        Reco(FakeClip(), FakeDino(), ReferenceArchive(Path(), Archive(("a",), {"a": ()}, {}))).encode(
+        Reco(FakeClip(), KeysAlone(), ReferenceArchive(Path(), Archive(("a",), {"a": ()}, {}))).encode(
             [draw_paper_scenes()[0].image]
         )
 

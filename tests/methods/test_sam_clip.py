@@ -210,7 +210,7 @@ def test_an_unknown_variant_names_the_nearest() -> None:
     ("changes", "message"),
     [
         ({"look": "boxed"}, "unknown value of look 'boxed'; did you mean 'box'"),
-        ({"look": 3}, "expected look of the settings as 'box' or 'masked' or 'pooled', got 3"),
+        ({"look": 3}, "expected look of the settings as 'box' or 'masked' or 'black' or 'pooled', got 3"),
         ({"candidates": "everything"}, "unknown value of candidates 'everything'. Known: default, fast, grid"),
         ({"candidates": None}, "expected candidates of the settings as 'grid' or 'default' or"),
         ({"score": "geometry"}, "unknown value of score 'geometry'; did you mean 'geometric'"),

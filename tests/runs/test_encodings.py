@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from tests.support.alike import assert_same_detections
 from torch import Tensor
 
+from annofree.clues.objectness import InstanceObjectness
 from annofree.errors import InputError
 from annofree.methods.build import build_method
 from annofree.methods.components import Models
@@ -26,6 +27,8 @@ from annofree.runs.encodings import EncodingFile, list_kinds, pack, write_encodi
 from annofree.runs.tasks import Tasks
 from annofree.structures import Image
 from annofree.testing.fake_detector import FakeDetector
+from annofree.testing.fake_label_network import FakeLabelNetwork
+from annofree.testing.fake_text_supervised import FakeGroupVit, FakeTcl
 from annofree.testing.fakes import FakeClip, FakeObjectness, FakeSam, FakeZutis
 from annofree.testing.paper_world import NAMES, draw_paper_scenes
 from annofree.testing.tolerances import assert_same_pixels
@@ -40,7 +43,12 @@ def on_fakes(method: str, variant: str = "default") -> Any:
         return Zutis(FakeZutis(), FakeClip())
     if method == "detector":
         return Detector(FakeDetector(), DetectorInfo(FakeDetector.names, {}), variant)
-    return build_method(method, Models("tiny", "cpu", objectness="none").with_parts(clip=FakeClip(), sam=FakeSam()), variant)
+    models = Models("tiny", "cpu", objectness="none").with_parts(clip=FakeClip(), sam=FakeSam())
+    everything = InstanceObjectness(
+        Detector(FakeDetector(), DetectorInfo(FakeDetector.names, {"name": "fake-detector"})), NAMES
+    )
+    taught = {"tcl": FakeTcl(), "groupvit": FakeGroupVit(), "namedmask": FakeLabelNetwork(), "objectness": everything}
+    return build_method(method, models.with_parts(**taught), variant)
 
 
 def assert_same(before: Any, after: Any) -> None:
@@ -65,6 +73,8 @@ def assert_same(before: Any, after: Any) -> None:
 
 CASES = [(method, variant) for method, entry in METHODS.items() for variant in entry.variants]
 CASES = [c for c in CASES if c != ("maskclip", "smoothed") and (c[0] != "zutis" or c[1] == "default")]  # the fakes have no keys
+# reco needs an archive of images; where every pixel of a fake is named, half precision decides between equals
+CASES = [c for c in CASES if c[0] != "reco" and c != ("tcl", "all-named")]
 
 
 @pytest.mark.parametrize(("method", "variant"), CASES)

@@ -71,7 +71,7 @@ def resize_to_image(found: FeatureMap) -> FeatureMap:
     """A map without padding: cells that evenly cover the image, resampled where those of a model go beyond it.
 
     >>> resize_to_image(FeatureMap(torch.tensor([[[0.0, 1.0]]]), (4, 6), (4, 8))).values.tolist()
-    [[[0.0, 0.75]]]
+    [[[0.0, 0.625]]]
     """
     if found.window in (None, found.size):
         return FeatureMap(found.values, found.size)

@@ -102,9 +102,10 @@ def learn(
         from annofree.hub.license_policy import check
 
         check(plan.list_cards(), max_tier, license)
-    from annofree.io.atomic import make_folder
-    from annofree.io.files.lock import hold_lock
-    from annofree.pipelines.learning.rounds import Learning
+    if config is not None:
+        from annofree.io.settings_file import read_toml
+
+        read_toml(Path(config), "a recipe")  # what is none is refused before torch is imported
     from annofree.runs.inputs import open_inputs
 
     out = Path(out)
@@ -113,6 +114,10 @@ def learn(
         raise InputError("expected images in files, as labels name them, got images in memory; save them and name the folder")
     for remark in inputs.remarks:
         callbacks.on_note(remark)
+    from annofree.io.atomic import make_folder
+    from annofree.io.files.lock import hold_lock
+    from annofree.pipelines.learning.rounds import Learning
+
     asked = {"rounds": rounds, "minutes": minutes, "steps": steps, "min_labels": min_labels}
     make_folder(out)
     with hold_lock(out / "lock", f"expected one learning at a time in {out}, and another is at work; wait for it"):

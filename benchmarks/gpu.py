@@ -56,7 +56,7 @@ def list_jobs(kinds: list[str], out: Path, device: str, small: bool) -> Iterator
                         "2" if small else str(max(16, 2 * batch)),
                     ]
                     command += ["--precision", precision, "--batch-size", str(batch), "--device", device, *narrow]
-                    command += ["--home", str(out / "weights"), "--json", str(out / f"{name}.json")]
+                    command += ["--home", str(out / "weights"), "--out", str(out / name), "--json", str(out / f"{name}.json")]
                     yield Job(name, [sys.executable, *command])
     if "recipe" in kinds:
         limit = ["--limit", "1"] if small else []

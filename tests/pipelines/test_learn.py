@@ -282,7 +282,7 @@ class TestJudge:
         assert choose_best([{"stability": value, "instances": 9} for value in stabilities]) == best
 
     def test_a_round_that_finds_nothing_is_worse_than_one_that_found_something(self) -> None:
-        rows = [{"stability": 0.0, "instances": 1}, {"stability": None, "instances": 0}]
+        rows: list[dict[str, Any]] = [{"stability": 0.0, "instances": 1}, {"stability": None, "instances": 0}]
         assert choose_best(rows) == 0 and choose_best(rows[1:] + rows[1:]) == 1
 
 

@@ -24,7 +24,7 @@ from annofree.evaluation.metrics.instance import evaluate_instances
 from annofree.evaluation.metrics.predictions import read_predictions
 from annofree.evaluation.metrics.separation import evaluate_separation
 from annofree.formats.coco import CocoFile
-from annofree.pipelines.learning.rounds import read_summary
+from annofree.pipelines.learning.summary import read_summary
 from annofree.pipelines.segment import segment
 from annofree.pipelines.training.scenes import draw_scenes
 from annofree.testing.timing import print_json

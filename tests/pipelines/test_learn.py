@@ -149,7 +149,7 @@ class TestLittleToLearn:
 
     @pytest.mark.parametrize("method", ["maskcut", "fragments"])
     def test_methods_without_names_are_refused(self, method: str, photos: Path, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="expected a method that names what it finds"):
+        with pytest.raises(InputError, match="expected a method that looks at images and names what it finds"):
             learn(photos, "dog", tmp_path / "out", models="tiny", method=method)
 
     @pytest.mark.parametrize(
@@ -158,6 +158,38 @@ class TestLittleToLearn:
     def test_numbers_out_of_range_are_refused(self, options: dict[str, Any], said: str, photos: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"expected {said}"):
             learn(photos, "dog", tmp_path / "out", models="tiny", **options)
+
+
+class TestFoldersAndConfigsThatDoNotServe:
+    @pytest.mark.parametrize("text", ["{", "[]", '{"rounds": []}', '{"asked": {}, "rounds": [{"a": 1}], "held out": []}'])
+    def test_a_damaged_summary_is_one_line(self, text: str, photos: Path, config: Path, tmp_path: Path) -> None:
+        (tmp_path / "learn.json").write_text(text)
+        with pytest.raises(InputError, match=r"learn.json as `annofree learn` writes it, but it is damaged: .*; choose"):
+            run(photos, config, tmp_path)
+
+    @pytest.mark.parametrize("name", ["detector", "labels", "page"])
+    def test_what_another_put_there_is_not_lost(self, name: str, photos: Path, config: Path, tmp_path: Path) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "detector.json").write_text("mine")
+        with pytest.raises(InputError, match=f"has {name} and no learn.json; choose another --out"):
+            run(photos, config, tmp_path)
+        assert (tmp_path / name / "detector.json").read_text() == "mine"
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("foo = 1", "unknown field of the recipe"),
+            ("batch = 'two'", "expected batch"),
+            ("network = 3", "expected network"),
+            ("[network]\nwidht = 8", "unknown setting of .network.* width"),
+            ("labels = 'mine'", "expected no labels in .*own.toml"),
+        ],
+    )
+    def test_a_config_is_refused_before_anything_is_found(self, text: str, said: str, photos: Path, tmp_path: Path) -> None:
+        (tmp_path / "own.toml").write_text(text)
+        with pytest.raises(InputError, match=said):
+            run(photos, tmp_path / "own.toml", tmp_path / "out")
+        assert not (tmp_path / "out" / "first").exists()
 
 
 class TestLabelChoice:
@@ -247,7 +279,11 @@ class TestJudge:
         ("stabilities", "best"), [([0.6, 0.7, 0.8], 2), ([0.6, 0.5, 0.9], 0), ([0.6, 0.595], 1), ([None, 0.5], 1), ([0.7], 0)]
     )
     def test_the_last_round_before_it_gets_worse_is_handed_over(self, stabilities: list[float | None], best: int) -> None:
-        assert choose_best([{"stability": value} for value in stabilities]) == best
+        assert choose_best([{"stability": value, "instances": 9} for value in stabilities]) == best
+
+    def test_a_round_that_finds_nothing_is_worse_than_one_that_found_something(self) -> None:
+        rows: list[dict[str, Any]] = [{"stability": 0.0, "instances": 1}, {"stability": None, "instances": 0}]
+        assert choose_best(rows) == 0 and choose_best(rows[1:] + rows[1:]) == 1
 
 
 class TestEffort:

@@ -219,6 +219,11 @@ def _draw(image: Image, side: Side, found: Detections | LabelMap, names: tuple[s
 
 def _draw_map(image: Image, side: Side, found: LabelMap, names: tuple[str, ...]) -> Drawing:
     """A label map in the colors that names have on the page, which has no color for a background."""
+    if found.labels.shape != image.size:
+        raise InputError(
+            f"expected a label map of size (H, W) {image.size} for {image.id} in {side.label}, got {found.labels.shape}; "
+            "is it of another image?"
+        )
     shares = {name: s for name, s in found.compute_shares().items() if name in names}
     most = sorted(shares, key=lambda name: -shares[name])
     told = ", ".join(f"{name} {100 * shares[name]:.0f} %" for name in most[:_TOLD]) or "nothing"

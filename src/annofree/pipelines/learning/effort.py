@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from annofree.io.settings_file import read_toml
+from annofree.errors import InputError
 from annofree.methods.tuning import read_asset
 from annofree.pipelines.training.scene_stages import merge_settings
 from annofree.training.detector.recipe import DetectorRecipe
 from annofree.training.detector.train import fit_detector
+from annofree.training.engine.recipe_checks import read_fields
 
 __all__ = ["choose_steps", "measure_pace", "read_recipe"]
 
+_ITS_OWN = ("labels", "images", "out", "name", "agnostic")  # fields that a learning sets by itself
 _TRIED = 9  # steps, of which the first three are not counted
 _LEAST = 60  # steps of a round, however few the minutes
 _SPARE = 0.9  # of the time left
@@ -27,11 +29,22 @@ _SPARE = 0.9  # of the time left
 def read_recipe(models: str, config: Path | None) -> dict[str, Any]:
     """The fields of a detector's recipe for the models of a preset; those of a file ``config`` are laid over them.
 
-    Raises InputError for a file that is not there or not TOML.
+    Raises InputError for a file that is not there or not TOML, for fields that no recipe has or that a learning sets by
+    itself, and for values that do not fit.
     """
     own = read_asset("learn.toml")
     table: Mapping[str, Any] = own.get(models, own["photographs"])
-    return merge_settings(table, {} if config is None else read_toml(config, "a recipe"))
+    changes = {} if config is None else _read_changes(config)
+    held = merge_settings(table, changes)
+    DetectorRecipe(labels=Path("labels"), out=Path("out"), **held)  # before anything is found: it refuses what does not fit
+    return held
+
+
+def _read_changes(config: Path) -> dict[str, Any]:
+    held = read_fields(config, DetectorRecipe, ())
+    if own := [name for name in _ITS_OWN if name in held]:
+        raise InputError(f"expected no {', '.join(own)} in {config}, as a learning sets these by itself; leave them out")
+    return held | DetectorRecipe.find_places(config.parent, held)
 
 
 def measure_pace(recipe: DetectorRecipe, device: str) -> float:

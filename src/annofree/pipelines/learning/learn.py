@@ -40,7 +40,7 @@ class Learned:
 
     @property
     def labels(self) -> Path:
-        """The labels of all images, as COCO."""
+        """The labels of all images, as COCO; no file where no round found anything that it is sure of."""
         return self.folder / "labels" / "labels.json"
 
     @property
@@ -81,8 +81,8 @@ def learn(
     the same steps.  No label is needed to tell whether a round helped: answers to images that no detector was trained on are
     held against those to their mirror images, and against the round before.
 
-    Raises InputError for what ``segment`` and ``train_detector`` refuse, for a folder with another learning, and where nothing
-    is found to learn from; MissingError for weights that are not to be had.
+    Raises InputError for what ``segment`` and ``train_detector`` refuse, for a folder with another learning or with something
+    where a learning writes, and where nothing is found to learn from; MissingError for weights that are not to be had.
 
     >>> learn("examples/scenes", "dog", "learned", rounds=0)
     Traceback (most recent call last):
@@ -134,4 +134,4 @@ def _require_names(plan: Any) -> None:
     for name in plan.resolve_methods().values():
         entry = find_method(name)
         if entry.class_agnostic or entry.stored:
-            raise InputError(f"expected a method that names what it finds, got {name}; leave --method out")
+            raise InputError(f"expected a method that looks at images and names what it finds, got {name}; leave --method out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from annofree.methods.registry import find_method
 from annofree.pipelines.learning.effort import choose_steps, measure_pace, read_recipe
 from annofree.pipelines.learning.judge import RoundScores, hold_out, measure_agreement, measure_stability, read_answers
 from annofree.pipelines.learning.label_choice import choose_labels
+from annofree.pipelines.learning.summary import read_summary, require_free
 from annofree.pipelines.plan import Plan
 from annofree.pipelines.segment import run_plan
 from annofree.pipelines.training.export_model import export_model
@@ -112,6 +112,8 @@ class Learning:
             "min_labels": self.asked["min_labels"],
         }  # fmt: skip
         held = read_summary(self.out)
+        if not held:
+            require_free(self.out)
         if held and (others := [key for key, value in asked.items() if held["asked"].get(key) != value]):
             raise InputError(
                 f"expected another folder than {self.out}, whose learning has other {', '.join(others)}; choose another --out"
@@ -127,6 +129,7 @@ class Learning:
             return
         plan, began = self.plan_round(number), time.monotonic()
         plan.check()
+        self.callbacks.on_stage("images", "")
         result = run_plan(
             self.inputs, self.names, plan, self.find_run(number), (1, 1), 0.0, None,
             overlays=False, keep_encodings=False, fresh=False, retry=False, callbacks=self.callbacks, clock=None,
@@ -206,6 +209,8 @@ class Learning:
         """Why no round follows round ``number``; None where one may."""
         rows = self.summary["rounds"]
         before, now = rows[number - 1], rows[number]
+        if not now["instances"]:
+            return f"round {number} found nothing that it is sure of"
         if _is_worse(now, before):
             return f"round {number} answers mirrored images less alike than {'the first answer' if number == 1 else 'before'}"
         if now["agreement"] is not None and now["agreement"] >= _SAME:
@@ -219,8 +224,11 @@ class Learning:
         best = choose_best(self.summary["rounds"])
         trained = best or len(self.summary["rounds"]) - 1
         self.summary |= {"best": best, "detector of": trained}
-        rules = LabelRules(min_score=ByClass(self.summary["rounds"][best]["floor"]), within=1, inside=1)
-        select_labels(self.find_run(best), self.out / "labels", rules)
+        if self.summary["rounds"][best]["instances"]:
+            rules = LabelRules(min_score=ByClass(self.summary["rounds"][best]["floor"]), within=1, inside=1)
+            select_labels(self.find_run(best), self.out / "labels", rules)
+        else:
+            self.callbacks.on_note("no labels: no round found anything that it is sure of; look at the page before more")
         with open_scratch(self.out / "detector", "detector") as scratch:
             copied = scratch / "detector"
             shutil.copytree(
@@ -240,22 +248,12 @@ class Learning:
             self.callbacks.on_note(f"no detector.onnx: {problem}")
 
 
-def read_summary(out: Path) -> dict[str, Any]:
-    """What learn.json of a folder holds; nothing where there is none."""
-    place = out / "learn.json"
-    if not place.is_file():
-        return {}
-    try:
-        held = json.loads(place.read_text(encoding="utf-8"))
-    except ValueError as problem:
-        raise InputError(f"expected {place} as `annofree learn` writes it, but it is damaged: {problem}") from None
-    return dict(held)
-
-
 def choose_best(rounds: Sequence[Mapping[str, Any]]) -> int:
     """The round that is handed over: the last one that does not answer mirrored images less alike than the one before it.
 
-    >>> choose_best([{"stability": 0.6}, {"stability": 0.7}, {"stability": 0.65}])
+    One that finds nothing after one that found something is worse.
+
+    >>> choose_best([{"stability": s, "instances": 9} for s in (0.6, 0.7, 0.65)])
     1
     """
     best = 0
@@ -267,6 +265,8 @@ def choose_best(rounds: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _is_worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    if not now["instances"]:
+        return bool(before["instances"])
     return now["stability"] is not None and before["stability"] is not None and now["stability"] < before["stability"] - _WORSE
 
 

@@ -46,4 +46,5 @@ def learn(
             max_tier=max_tier, license=license, callbacks=show.callbacks,
         )  # fmt: skip
     ended = f"{learned.summary['ended']}; look at {learned.page}"
-    print_result(learned.summary, f"{ended}\nwritten: {learned.labels}, {learned.detector}", as_json, quiet)
+    written = ", ".join(str(place) for place in (learned.labels, learned.detector) if place.exists())
+    print_result(learned.summary, f"{ended}\nwritten: {written}", as_json, quiet)

@@ -15,10 +15,9 @@ from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
 from annofree.pipelines.learning import rounds as learning_rounds
 from annofree.pipelines.learning.effort import choose_steps, measure_pace, read_recipe
-from annofree.pipelines.learning.judge import hold_out, measure_agreement, measure_stability
+from annofree.pipelines.learning.judge import choose_best, hold_out, measure_agreement, measure_stability
 from annofree.pipelines.learning.label_choice import choose_labels
 from annofree.pipelines.learning.learn import learn
-from annofree.pipelines.learning.rounds import choose_best
 from annofree.pipelines.segment import segment
 from annofree.structures import Classes, Detections, Image
 from annofree.training.detector.recipe import DetectorRecipe

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +20,10 @@ from annofree.protocols import Segmenter
 from annofree.runs.store.reader import StoredRun
 from annofree.structures import Classes, Detections, Image
 
-__all__ = ["RoundScores", "hold_out", "measure_agreement", "measure_stability", "read_answers"]
+__all__ = ["RoundScores", "choose_best", "explain_end", "hold_out", "measure_agreement", "measure_stability", "read_answers"]
 
 _SHARE, _MOST, _LEAST = 0.1, 60, 20
+_WORSE, _SAME = 0.01, 0.95  # of stability, and of agreement
 
 
 @dataclass(frozen=True)
@@ -90,3 +92,37 @@ def _score_pairs(pairs: Iterable[tuple[Detections, Detections]]) -> float | None
             hits, _ = match_answers(compute_rle_ious(first.rles, second.rles), same, np.zeros(len(second), bool))
             matched += int(hits.sum())
     return 2 * matched / total if total else None
+
+
+def explain_end(rounds: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why no round follows the last of several, the first of which is the method alone; None where one may."""
+    number, before, now = len(rounds) - 1, rounds[-2], rounds[-1]
+    if not now["instances"]:
+        return f"round {number} found nothing that it is sure of"
+    if _is_worse(now, before):
+        return f"round {number} answers mirrored images less alike than {'the first answer' if number == 1 else 'before'}"
+    if now["agreement"] is not None and now["agreement"] >= _SAME:
+        return f"round {number} changed nearly nothing"
+    return None
+
+
+def choose_best(rounds: Sequence[Mapping[str, Any]]) -> int:
+    """The round that is handed over: the last one that does not answer mirrored images less alike than the one before it.
+
+    One that finds nothing after one that found something is worse.
+
+    >>> choose_best([{"stability": s, "instances": 9} for s in (0.6, 0.7, 0.65)])
+    1
+    """
+    best = 0
+    for number in range(1, len(rounds)):
+        if _is_worse(rounds[number], rounds[best]):
+            break
+        best = number
+    return best
+
+
+def _is_worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    if not now["instances"]:
+        return bool(before["instances"])
+    return now["stability"] is not None and before["stability"] is not None and now["stability"] < before["stability"] - _WORSE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,15 @@ from annofree.io.files.scratch import open_scratch
 from annofree.methods.policies import resolve_policy
 from annofree.methods.registry import find_method
 from annofree.pipelines.learning.effort import choose_steps, measure_pace, read_recipe
-from annofree.pipelines.learning.judge import RoundScores, hold_out, measure_agreement, measure_stability, read_answers
+from annofree.pipelines.learning.judge import (
+    RoundScores,
+    choose_best,
+    explain_end,
+    hold_out,
+    measure_agreement,
+    measure_stability,
+    read_answers,
+)
 from annofree.pipelines.learning.label_choice import choose_labels
 from annofree.pipelines.learning.summary import read_summary, require_free
 from annofree.pipelines.plan import Plan
@@ -34,7 +42,6 @@ from annofree.training.pseudo_labels.select import select_labels
 __all__ = ["Learning"]
 
 _LOWER = 0.5  # of the floor, down to which runs tell what rare names may need
-_WORSE, _SAME = 0.01, 0.95  # of stability, and of agreement
 _ALL_DONE = "all rounds are done"
 
 
@@ -71,7 +78,7 @@ class Learning:
         for number in range(1, self.asked["rounds"] + 1):
             self._train(number)
             self._judge(number)
-            if (why := self._why_end(number)) is not None:
+            if (why := explain_end(self.summary["rounds"][: number + 1])) is not None:
                 break
         self.summary |= {"ended": why or _ALL_DONE, "rounds asked": self.asked["rounds"]}
         self._finish()
@@ -205,18 +212,6 @@ class Learning:
             self.callbacks.on_note(f"{steps[str(number)]} steps of {pace:.2f} s in round {number}")
         return int(steps[str(number)])
 
-    def _why_end(self, number: int) -> str | None:
-        """Why no round follows round ``number``; None where one may."""
-        rows = self.summary["rounds"]
-        before, now = rows[number - 1], rows[number]
-        if not now["instances"]:
-            return f"round {number} found nothing that it is sure of"
-        if _is_worse(now, before):
-            return f"round {number} answers mirrored images less alike than {'the first answer' if number == 1 else 'before'}"
-        if now["agreement"] is not None and now["agreement"] >= _SAME:
-            return f"round {number} changed nearly nothing"
-        return None
-
     def _finish(self) -> None:
         """Hand over the best round's labels and detector, and draw the page."""
         from annofree.pipelines.learning.page import write_page
@@ -246,28 +241,6 @@ class Learning:
             export_model(self.out / "detector", self.out / "detector.onnx")
         except (InputError, MissingError) as problem:
             self.callbacks.on_note(f"no detector.onnx: {problem}")
-
-
-def choose_best(rounds: Sequence[Mapping[str, Any]]) -> int:
-    """The round that is handed over: the last one that does not answer mirrored images less alike than the one before it.
-
-    One that finds nothing after one that found something is worse.
-
-    >>> choose_best([{"stability": s, "instances": 9} for s in (0.6, 0.7, 0.65)])
-    1
-    """
-    best = 0
-    for number in range(1, len(rounds)):
-        if _is_worse(rounds[number], rounds[best]):
-            break
-        best = number
-    return best
-
-
-def _is_worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    if not now["instances"]:
-        return bool(before["instances"])
-    return now["stability"] is not None and before["stability"] is not None and now["stability"] < before["stability"] - _WORSE
 
 
 def _tell(number: int, row: Mapping[str, Any], calibrated: bool) -> str:

@@ -15,7 +15,7 @@ from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
 from annofree.pipelines.learning import rounds as learning_rounds
 from annofree.pipelines.learning.effort import choose_steps, measure_pace, read_recipe
-from annofree.pipelines.learning.judge import choose_best, hold_out, measure_agreement, measure_stability
+from annofree.pipelines.learning.judge import choose_best, explain_end, hold_out, measure_agreement, measure_stability
 from annofree.pipelines.learning.label_choice import choose_labels
 from annofree.pipelines.learning.learn import learn
 from annofree.pipelines.segment import segment
@@ -283,6 +283,14 @@ class TestJudge:
     def test_a_round_that_finds_nothing_is_worse_than_one_that_found_something(self) -> None:
         rows: list[dict[str, Any]] = [{"stability": 0.0, "instances": 1}, {"stability": None, "instances": 0}]
         assert choose_best(rows) == 0 and choose_best(rows[1:] + rows[1:]) == 1
+
+
+def test_a_round_that_is_right_less_often_by_calibrated_scores_is_worse() -> None:
+    row = {"stability": 1.0, "agreement": 0.5, "instances": 9, "calibrated": True}
+    rounds = [row | {"expected": 25.0}, row | {"expected": 23.0}]
+    assert choose_best(rounds) == 0 and "right less often by its scores, than the method alone" in str(explain_end(rounds))
+    unknown = [one | {"calibrated": False} for one in rounds]
+    assert choose_best(unknown) == 1 and explain_end(unknown) is None
 
 
 class TestEffort:

@@ -22,8 +22,9 @@ from annofree.structures import Classes, Detections, Image
 
 __all__ = ["RoundScores", "choose_best", "explain_end", "hold_out", "measure_agreement", "measure_stability", "read_answers"]
 
+_NAMES = ("the method alone", "the round before")
 _SHARE, _MOST, _LEAST = 0.1, 60, 20
-_WORSE, _SAME = 0.01, 0.95  # of stability, and of agreement
+_WORSE, _FEWER, _SAME = 0.01, 0.98, 0.95  # of stability, of what is right by the scores, and of agreement
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def explain_end(rounds: Sequence[Mapping[str, Any]]) -> str | None:
     if not now["instances"]:
         return f"round {number} found nothing that it is sure of"
     if _is_worse(now, before):
-        return f"round {number} answers mirrored images less alike than {'the first answer' if number == 1 else 'before'}"
+        return f"round {number} is less alike in mirrored images, or right less often by its scores, than {_NAMES[number > 1]}"
     if now["agreement"] is not None and now["agreement"] >= _SAME:
         return f"round {number} changed nearly nothing"
     return None
@@ -125,4 +126,6 @@ def choose_best(rounds: Sequence[Mapping[str, Any]]) -> int:
 def _is_worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     if not now["instances"]:
         return bool(before["instances"])
+    if now.get("calibrated") and now["expected"] < _FEWER * before["expected"]:
+        return True
     return now["stability"] is not None and before["stability"] is not None and now["stability"] < before["stability"] - _WORSE

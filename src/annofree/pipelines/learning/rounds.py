@@ -153,7 +153,13 @@ class Learning:
             measure_stability(method, images, self.names, floor),
             None if number == 0 else measure_agreement(answers, self._read_before(number), names),
         )
-        row = {**asdict(scores), "floor": floor, "failed": len(result.failed), "seconds": time.monotonic() - began}
+        row = {
+            **asdict(scores),
+            "calibrated": self.calibrated and (number == 0 or self.takes_detector),
+            "floor": floor,
+            "failed": len(result.failed),
+            "seconds": time.monotonic() - began,
+        }
         self.summary["rounds"].append(row)
         self._save()
         self.callbacks.on_note(_tell(number, row, self.calibrated))

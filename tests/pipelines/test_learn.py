@@ -288,7 +288,7 @@ class TestJudge:
 def test_a_round_that_is_right_less_often_by_calibrated_scores_is_worse() -> None:
     row = {"stability": 1.0, "agreement": 0.5, "instances": 9, "calibrated": True}
     rounds = [row | {"expected": 25.0}, row | {"expected": 23.0}]
-    assert choose_best(rounds) == 0 and "right less often by its scores, than the method alone" in str(explain_end(rounds))
+    assert choose_best(rounds) == 0 and "right less often by its scores than the method alone" in str(explain_end(rounds))
     unknown = [one | {"calibrated": False} for one in rounds]
     assert choose_best(unknown) == 1 and explain_end(unknown) is None
 

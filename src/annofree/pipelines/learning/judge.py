@@ -24,7 +24,7 @@ __all__ = ["RoundScores", "choose_best", "explain_end", "hold_out", "measure_agr
 
 _NAMES = ("the method alone", "the round before")
 _SHARE, _MOST, _LEAST = 0.1, 60, 20
-_WORSE, _FEWER, _SAME = 0.01, 0.98, 0.95  # of stability, of what is right by the scores, and of agreement
+_WORSE, _FEWER, _SAME = 0.05, 0.98, 0.95  # of stability, of what is right by the scores, and of agreement
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def explain_end(rounds: Sequence[Mapping[str, Any]]) -> str | None:
     if not now["instances"]:
         return f"round {number} found nothing that it is sure of"
     if _is_worse(now, before):
-        return f"round {number} is less alike in mirrored images, or right less often by its scores, than {_NAMES[number > 1]}"
+        how = "right less often by its scores" if now.get("calibrated") else "less alike in mirrored images"
+        return f"round {number} is {how} than {_NAMES[number > 1]}"
     if now["agreement"] is not None and now["agreement"] >= _SAME:
         return f"round {number} changed nearly nothing"
     return None
@@ -112,7 +113,7 @@ def choose_best(rounds: Sequence[Mapping[str, Any]]) -> int:
 
     One that finds nothing after one that found something is worse.
 
-    >>> choose_best([{"stability": s, "instances": 9} for s in (0.6, 0.7, 0.65)])
+    >>> choose_best([{"stability": s, "instances": 9} for s in (0.6, 0.7, 0.6)])
     1
     """
     best = 0
@@ -126,6 +127,6 @@ def choose_best(rounds: Sequence[Mapping[str, Any]]) -> int:
 def _is_worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     if not now["instances"]:
         return bool(before["instances"])
-    if now.get("calibrated") and now["expected"] < _FEWER * before["expected"]:
-        return True
+    if now.get("calibrated") and before.get("calibrated"):
+        return bool(now["expected"] < _FEWER * before["expected"])
     return now["stability"] is not None and before["stability"] is not None and now["stability"] < before["stability"] - _WORSE

@@ -20,7 +20,17 @@ from annofree.protocols import Segmenter
 from annofree.runs.store.reader import StoredRun
 from annofree.structures import Classes, Detections, Image
 
-__all__ = ["RoundScores", "choose_best", "explain_end", "hold_out", "measure_agreement", "measure_stability", "read_answers"]
+__all__ = [
+    "RoundScores",
+    "choose_best",
+    "describe_round",
+    "explain_end",
+    "hold_out",
+    "measure_agreement",
+    "measure_stability",
+    "name_round",
+    "read_answers",
+]
 
 _NAMES = ("the method alone", "the round before")
 _SHARE, _MOST, _LEAST = 0.1, 60, 20
@@ -130,3 +140,17 @@ def _is_worse(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     if now.get("calibrated") and before.get("calibrated"):
         return bool(now["expected"] < _FEWER * before["expected"])
     return now["stability"] is not None and before["stability"] is not None and now["stability"] < before["stability"] - _WORSE
+
+
+def name_round(number: int) -> str:
+    """What a round is called; round 0 is the method alone."""
+    return f"round {number}" if number else _NAMES[0]
+
+
+def describe_round(number: int, row: Mapping[str, Any]) -> str:
+    """A round in a line."""
+    said = [f"{row['instances']:,} instances"]
+    said += [f"{row['expected']:,.0f} of them right by their scores"] if row.get("calibrated") else []
+    for key, words in (("stability", "alike in mirrored images"), ("agreement", "alike with the round before")):
+        said += [f"{words} {100 * row[key]:.1f} %"] if row[key] is not None else []
+    return f"{name_round(number)}: {', '.join(said)}"

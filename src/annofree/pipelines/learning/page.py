@@ -9,7 +9,7 @@ from typing import Any
 import PIL.Image
 
 from annofree.errors import ImageError
-from annofree.pipelines.learning.judge import read_answers
+from annofree.pipelines.learning.judge import describe_round, name_round, read_answers
 from annofree.render.overlay import draw_overlay
 from annofree.render.steps_page import Drawing, Step, write_steps_page
 from annofree.runs.inputs import Inputs
@@ -25,22 +25,11 @@ def write_page(out: Path, summary: Mapping[str, Any], runs: Sequence[Path], inpu
     rows = summary["rounds"]
     about = [
         f"{len(inputs.ids):,} images; {len(summary['held out'])} of them no detector was trained on.",
-        *(_tell_round(k, row) for k, row in enumerate(rows)),
-        f"It ended as {summary['ended']}. Handed over: {_name_round(summary['best'])}.",
+        *(f"{describe_round(k, row).capitalize()}." for k, row in enumerate(rows)),
+        f"It ended as {summary['ended']}. Handed over: {name_round(summary['best'])}.",
         "Alike in mirrored images: F1 between the answers to an image and to its mirror image, on images kept from training.",
     ]
     return write_steps_page(out, "What was learned", about, _list_steps(out.parent, rows, runs, inputs), "annofree learn")
-
-
-def _name_round(number: int) -> str:
-    return f"round {number}" if number else "the method alone"
-
-
-def _tell_round(number: int, row: Mapping[str, Any]) -> str:
-    said = [f"{row['instances']:,} instances"]
-    for key, words in (("stability", "alike in mirrored images"), ("agreement", "alike with the round before")):
-        said += [f"{words} {100 * row[key]:.1f} %"] if row[key] is not None else []
-    return f"{_name_round(number).capitalize()}: {', '.join(said)}."
 
 
 def _list_steps(out: Path, rows: Sequence[Mapping[str, Any]], runs: Sequence[Path], inputs: Inputs) -> Iterator[Step]:
@@ -54,16 +43,14 @@ def _list_steps(out: Path, rows: Sequence[Mapping[str, Any]], runs: Sequence[Pat
             )
             if place.is_file()
         )
-        yield Step(f"Round {number}", f"Its labels are what {_name_round(number - 1)} found.", drawings)
+        yield Step(f"Round {number}", f"Its labels are what {name_round(number - 1)} found.", drawings)
     answers = [read_answers(run, row["floor"])[0] for run, row in zip(runs, rows, strict=True)]
     for name in _list_changed(answers[0], answers[-1]):
         try:
             image = inputs.read(inputs.place(name), name)
         except ImageError:
             continue
-        yield Step(
-            name, "", tuple(Drawing(_name_round(k), draw_overlay(image, found[name])) for k, found in enumerate(answers))
-        )
+        yield Step(name, "", tuple(Drawing(name_round(k), draw_overlay(image, found[name])) for k, found in enumerate(answers)))
 
 
 def _list_changed(first: Mapping[str, Detections], last: Mapping[str, Detections]) -> list[str]:

@@ -20,6 +20,7 @@ from annofree.pipelines.learning.effort import choose_steps, measure_pace, read_
 from annofree.pipelines.learning.judge import (
     RoundScores,
     choose_best,
+    describe_round,
     explain_end,
     hold_out,
     measure_agreement,
@@ -162,7 +163,7 @@ class Learning:
         }
         self.summary["rounds"].append(row)
         self._save()
-        self.callbacks.on_note(_tell(number, row, self.calibrated))
+        self.callbacks.on_note(describe_round(number, row))
 
     def _read_before(self, number: int) -> Any:
         return read_answers(self.find_run(number - 1), self.summary["rounds"][number - 1]["floor"])[0]
@@ -247,12 +248,3 @@ class Learning:
             export_model(self.out / "detector", self.out / "detector.onnx")
         except (InputError, MissingError) as problem:
             self.callbacks.on_note(f"no detector.onnx: {problem}")
-
-
-def _tell(number: int, row: Mapping[str, Any], calibrated: bool) -> str:
-    """A round in a line."""
-    said = [f"{row['instances']:,} instances"]
-    said += [f"{row['expected']:,.0f} of them right by their scores"] if calibrated else []
-    said += [f"alike in mirrored images {100 * row['stability']:.1f} %"] if row["stability"] is not None else []
-    said += [f"alike with the round before {100 * row['agreement']:.1f} %"] if row["agreement"] is not None else []
-    return f"{f'round {number}' if number else 'the method alone'}: {', '.join(said)}"

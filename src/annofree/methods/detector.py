@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from annofree.detections.nms import suppress
 from annofree.detectors.config import OBJECT
 from annofree.errors import InputError
 from annofree.hub.cards import Card, hash_file
+from annofree.methods.known_names import explain_unknown_name, normalize_name
 from annofree.methods.variants import choose_settings
 from annofree.ops.rle import compute_rle_boxes, pack_counts, unpack_counts
 from annofree.protocols import DetectorBackend, RawDetections
@@ -32,8 +32,6 @@ __all__ = [
     *("VARIANTS", "Detector", "DetectorEncoding", "DetectorSettings", "DetectorInfo"),
     *("read_card", "open_detector"),
 ]
-
-_LISTED = 12  # names that a remark lists
 
 
 class DetectorInfo(NamedTuple):
@@ -129,7 +127,11 @@ class Detector:
         known = set(self._asked(vocabulary))
         if self.origin.names == (OBJECT,) and vocabulary.names != (OBJECT,):
             return [f"the detector tells no names apart: whatever it finds is called {vocabulary.names[0]!r}"]
-        return [self._unknown(name) for k, name in enumerate(vocabulary.names) if k not in known]
+        return [
+            explain_unknown_name("detector", name, self.origin.names)
+            for k, name in enumerate(vocabulary.names)
+            if k not in known
+        ]
 
     def encode(self, images: Sequence[Image]) -> list[DetectorEncoding]:
         """Run the network; one encoding an image, in order."""
@@ -159,7 +161,7 @@ class Detector:
     def _asked(self, vocabulary: Vocabulary) -> list[int]:
         """For each name of the network which of the names asked for it is, by any of their words, -1 for none."""
         own = self.origin.names
-        words = {_plain(word): k for k, entry in reversed(list(enumerate(vocabulary.synonyms))) for word in entry}
+        words = {normalize_name(word): k for k, entry in reversed(list(enumerate(vocabulary.synonyms))) for word in entry}
         if own == (OBJECT,):
             if len(vocabulary) > 1:
                 raise InputError(
@@ -167,18 +169,7 @@ class Detector:
                     "for one, or train a detector on labels with names"
                 )
             return [0]
-        return [words.get(_plain(name), -1) for name in own]
-
-    def _unknown(self, name: str) -> str:
-        own = {_plain(known): known for known in self.origin.names}
-        near = [repr(own[word]) for word in get_close_matches(_plain(name), own, n=3, cutoff=0.5)]
-        listed = ", ".join(self.origin.names[:_LISTED]) + (", ..." if len(own) > _LISTED else "")
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {listed}"
-        return f"the detector was not trained on {name!r} and finds none; {hint}"
-
-
-def _plain(word: str) -> str:
-    return " ".join(word.lower().split())
+        return [words.get(normalize_name(name), -1) for name in own]
 
 
 def read_card(folder: Path) -> Card:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -32,6 +31,7 @@ from annofree.detections.painting import (
 from annofree.errors import InputError
 from annofree.features.preprocessing import map_by_size, preprocess_image
 from annofree.hub.cards import Card, hash_file
+from annofree.methods.known_names import explain_unknown_name, normalize_name
 from annofree.methods.variants import choose_settings
 from annofree.ops.grids import fit_size
 from annofree.ops.regions import Connectivity
@@ -48,7 +48,6 @@ __all__ = [
     "open_namedmask",
 ]
 
-_LISTED = 12  # names that a remark lists
 _LEAST = 32  # px of a side that the network reads: a cell of its coarsest stage
 
 
@@ -128,8 +127,9 @@ class NamedMask:
     def remarks(self, classes: Classes) -> list[str]:
         """Say which of these names it was not trained on, and the nearest that it was."""
         vocabulary = Vocabulary.of(classes)
-        known = {_plain(name) for name in self.network.names} | {BACKGROUND}
-        return [self._unknown(w[0]) for w in vocabulary.synonyms if not known & set(map(_plain, w))]
+        known = {normalize_name(name) for name in self.network.names} | {BACKGROUND}
+        strange = [words[0] for words in vocabulary.synonyms if not known & set(map(normalize_name, words))]
+        return [explain_unknown_name("network", name, self.network.names) for name in strange]
 
     def encode(self, images: Sequence[Image]) -> list[NamedMaskEncoding]:
         """Run the network; one encoding an image, in order."""
@@ -162,21 +162,12 @@ class NamedMask:
         """The label map, and the highest logit of each pixel (H, W)."""
         asked = self._background.list_rows(vocabulary)
         best, values = find_strongest(self._drawing(encoding), len(encoding.logits), encoding.size)
-        words = {_plain(w): k for k, ws in zip(reversed(asked.owner), reversed(asked.rows.synonyms), strict=True) for w in ws}
-        owner = [asked.background, *(words.get(_plain(name), asked.background) for name in self.network.names)]
+        words = {
+            normalize_name(w): k for k, ws in zip(reversed(asked.owner), reversed(asked.rows.synonyms), strict=True) for w in ws
+        }
+        owner = [asked.background, *(words.get(normalize_name(name), asked.background) for name in self.network.names)]
         labels = np.array(owner, np.int32)[best.cpu().numpy()]
         return LabelMap(labels, asked.names, asked.background), values
-
-    def _unknown(self, name: str) -> str:
-        own = {_plain(known): known for known in self.network.names}
-        near = [repr(own[word]) for word in get_close_matches(_plain(name), own, n=3, cutoff=0.5)]
-        listed = ", ".join(self.network.names[:_LISTED]) + (", ..." if len(own) > _LISTED else "")
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {listed}"
-        return f"the network was not trained on {name!r} and finds none; {hint}"
-
-
-def _plain(word: str) -> str:
-    return " ".join(word.lower().split())
 
 
 class LabelNetwork:

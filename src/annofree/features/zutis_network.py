@@ -69,6 +69,9 @@ class ZutisConfig:
     quick_gelu: bool = True
     # whether the mask branch leaves the encoder alone; switched off in the paper's ablation
     stop_gradient: bool = True
+    # whether cells tell where they are when masks are drawn, as they do when the decoder reads them: things that look alike are
+    # then told apart by their places (ours)
+    located_masks: bool = False
     # what it was trained on
     names: tuple[str, ...] = ()
 
@@ -167,7 +170,8 @@ class ZutisNetwork(nn.Module):
         places = compute_sine_positions(grid, self.config.width, memory.device).to(memory.dtype)
         seen = self.decoder(self.query_embed.weight, memory, places)
         units = F.normalize(self.ffn2(seen if every_layer else seen[:, -1:]), dim=-1)
-        logits = torch.einsum("blqc,bnc->blqn", units, memory)
+        drawn = memory + places if self.config.located_masks else memory
+        logits = torch.einsum("blqc,bnc->blqn", units, drawn)
         return torch.sigmoid(logits.float()).view(*logits.shape[:-1], *grid)
 
     @torch.inference_mode()

@@ -324,7 +324,7 @@ METHODS: dict[str, Entry] = {
         _BOTH,
         takes=("dino",),
     ),
-    "zutis": Entry(_zutis, _variants("zutis", "default", "official", "paper"), ("clip", "zutis"), _BOTH),
+    "zutis": Entry(_zutis, _variants("zutis", "default", "proposals", "official", "paper"), ("clip", "zutis"), _BOTH),
     "reco": Entry(_reco, _RECO, ("clip", "dino"), _BOTH),
     "namedmask": Entry(_namedmask, _NAMEDMASKS, (), _BOTH),
     "detector": Entry(_detector, _DETECTOR, ("detector",)),

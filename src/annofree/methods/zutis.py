@@ -12,16 +12,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from annofree.clues.background import Asked, Background
 from annofree.detections.nms import suppress_masks
-from annofree.detections.painting import find_strongest, resize_to_pixels
+from annofree.detections.painting import (
+    average_over_regions,
+    compute_confidence,
+    find_strongest,
+    number_components,
+    resize_to_pixels,
+)
 from annofree.errors import InputError
 from annofree.methods.variants import choose_settings
+from annofree.ops.regions import label_components
 from annofree.protocols import Described, VisionLanguage
 from annofree.structures import BACKGROUND, Classes, Detections, Image, LabelMap, Vocabulary
 
@@ -72,6 +80,14 @@ class ZutisSettings:
     per_class: bool = True
     # an instance counts that scores more than this, in 0 .. 1 (0.001 released)
     min_score: float = 0.001
+    # whether the connected parts of what the label map gives to a name are proposals, too, scored by the mean probability of
+    # the name in them (ours)
+    parts: bool = False
+    # whether a proposal keeps the largest connected part of what the label map gives to its name inside it, and is as sure as
+    # that name is there on average (ours)
+    confined: bool = False
+    # what cosines are multiplied by for those probabilities, as in the training of the bundled network (ours)
+    sharpness: float = 20.0
     # px of an instance at least
     min_area: int = 0
     # instances an image, the strongest; 100 as COCO counts them
@@ -91,11 +107,21 @@ class ZutisSettings:
 _OFFICIAL = ZutisSettings()
 VARIANTS: Mapping[str, ZutisSettings] = MappingProxyType(
     {
-        "default": replace(_OFFICIAL, side=None, longest=1024),
+        # parts, confined, nms, min_area and the card's side by 90 tuning scenes of the emoji world
+        "default": replace(_OFFICIAL, side=None, longest=1024, parts=True, confined=True, nms=0.5, min_area=30),
+        "proposals": replace(_OFFICIAL, side=None, longest=1024),
         "official": _OFFICIAL,
         "paper": replace(_OFFICIAL, templates="ensemble", pooled="projected", score="softmax", logit_scale=1.0, min_score=0.0),
     }
 )
+
+
+class Named(NamedTuple):
+    """``masks`` (N, H, W) bool, the places of their names among the output classes ``owners`` (N), and ``scores`` (N)."""
+
+    masks: Tensor
+    owners: Tensor
+    scores: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,9 +199,37 @@ class Zutis:
         kept = scores > self.settings.min_score
         if asked.background is not None:
             kept &= owner != asked.background
-        masks = draw_inside(encoding.masks[kept], encoding.size)
-        ids = owner[kept] - (len(asked.names) - len(vocabulary))  # a background may stand before the names
-        return self._separate(masks, ids, scores[kept], vocabulary.names)
+        masks, owner, scores = draw_inside(encoding.masks[kept], encoding.size), owner[kept], scores[kept]
+        if self.settings.parts or self.settings.confined:
+            masks, owner, scores = self._consult_map(encoding, asked, Named(masks, owner, scores))
+        ids = owner - (len(asked.names) - len(vocabulary))  # a background may stand before the names
+        return self._separate(masks, ids, scores, vocabulary.names)
+
+    def _consult_map(self, encoding: ZutisEncoding, asked: Asked, found: Named) -> Named:
+        """Proposals as the label map has them, and the connected parts of it, by the settings."""
+        cosines, size, count = self.compute_cosines(encoding, asked), encoding.size, len(asked.rows)
+        best = find_strongest(lambda part: resize_to_pixels(cosines[part], size), count, size)
+        sure = compute_confidence(
+            lambda part: resize_to_pixels(cosines[part], size), count, size, best.values, self.settings.sharpness
+        )
+        labels = self.background.label_pixels(asked, *best)
+        named = torch.from_numpy(labels.labels).to(sure.device)
+        if self.settings.confined:
+            masks = keep_largest_parts(found.masks & (named == found.owners[:, None, None]))
+            found = Named(masks, found.owners, found.scores * average_inside(sure, masks))
+        if self.settings.parts:
+            found = Named(*(torch.cat(pair) for pair in zip(found, self._find_parts(labels, sure), strict=True)))
+        return found
+
+    def _find_parts(self, labels: LabelMap, sure: Tensor) -> Named:
+        """The surest connected parts of a label map, as ``sure`` (H, W) as its names are on average."""
+        regions, owners = number_components(labels, 4)
+        scores = average_over_regions(regions, len(owners), [sure])[:, 0]
+        large = regions.flatten().bincount(minlength=1 + len(owners)).numpy()[1:] >= max(1, self.settings.min_area)
+        best = np.argsort(-np.where(large, scores, -1), kind="stable")[: min(self.settings.most, int(large.sum()))]
+        masks = regions[None] == torch.from_numpy(1 + best)[:, None, None]
+        parts = masks, torch.tensor(owners, dtype=torch.long)[best], torch.from_numpy(scores[best])
+        return Named(*(part.to(sure.device) for part in parts))
 
     def compute_cosines(self, encoding: ZutisEncoding, asked: Asked) -> Tensor:
         """How much each cell looks like each row, (R, h, w)."""
@@ -215,3 +269,25 @@ def draw_inside(masks: Tensor, size: tuple[int, int]) -> Tensor:
     for start in range(0, len(masks), step):
         drawn[start : start + step] = resize_to_pixels(masks[start : start + step], size) > _INSIDE
     return drawn
+
+
+def keep_largest_parts(masks: Tensor) -> Tensor:
+    """The largest connected part of each mask (N, H, W) bool, of equals the first.
+
+    >>> keep_largest_parts(torch.tensor([[[True, False, True, True]]])).tolist()
+    [[[False, False, True, True]]]
+    """
+    numbered = [label_components(mask.long(), 4) for mask in masks]
+    areas = [torch.bincount(regions.flatten(), minlength=2) for regions in numbered]
+    kept = [regions == 1 + int(area[1:].argmax()) for regions, area in zip(numbered, areas, strict=True)]
+    return torch.stack(kept) if kept else masks
+
+
+def average_inside(values: Tensor, masks: Tensor) -> Tensor:
+    """The mean of ``values`` (H, W) inside each mask (N, H, W) bool; 0 where it is empty.
+
+    >>> average_inside(torch.tensor([[0.5, 1.0]]), torch.tensor([[[True, True]], [[False, False]]])).tolist()
+    [0.75, 0.0]
+    """
+    inside = masks.flatten(1).to(values)
+    return inside @ values.flatten() / inside.sum(1).clamp(min=1)

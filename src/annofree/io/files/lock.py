@@ -17,8 +17,8 @@ __all__ = ["acquire_lock", "hold_lock"]
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-def acquire_lock(path: Path, taken: str) -> BaseFileLock:
-    """Take the lock of a file, at once or not at all, until its ``release`` or the end of this process, a kill included.
+def acquire_lock(path: Path, taken: str, wait: bool = False) -> BaseFileLock:
+    """Take the lock of a file, at once or not at all unless ``wait``, until its ``release`` or the end of this process, a kill included.
 
     The file may stay; only a process that is alive locks others out.  On a disk that has no locks nobody is.  Raises InputError
     with the message ``taken`` where somebody holds it, another holder in this process too, and for a link.
@@ -38,7 +38,7 @@ def acquire_lock(path: Path, taken: str) -> BaseFileLock:
     lock = FileLock(path, thread_local=False)  # held by the process, whichever of its threads lets it go
     try:
         with suppress(NotImplementedError):  # a system without locks
-            lock.acquire(blocking=False)
+            lock.acquire(blocking=wait)
     except Timeout:
         raise InputError(taken) from None
     except OSError as problem:
@@ -50,9 +50,9 @@ def acquire_lock(path: Path, taken: str) -> BaseFileLock:
 
 
 @contextmanager
-def hold_lock(path: Path, taken: str) -> Iterator[None]:
+def hold_lock(path: Path, taken: str, wait: bool = False) -> Iterator[None]:
     """Hold the lock of a file for as long as a block lasts; raises what ``acquire_lock`` does."""
-    lock = acquire_lock(path, taken)
+    lock = acquire_lock(path, taken, wait)
     try:
         yield
     finally:

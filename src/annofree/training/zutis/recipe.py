@@ -16,7 +16,10 @@ from annofree.training.engine.training_recipe import TrainingRecipe
 
 __all__ = ["ZutisRecipe"]
 
-_NETWORK = ("queries", "decoder_layers", "decoder_heads", "decoder_ffn", "mlp_hidden", "stop_gradient", "mean", "std")
+_NETWORK = (
+    *("queries", "decoder_layers", "decoder_heads", "decoder_ffn", "mlp_hidden", "stop_gradient"),
+    *("located_masks", "mean", "std"),
+)
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,13 @@ class ZutisRecipe(TrainingRecipe):
     max_border: float = 1.0
     # fields of CopyPasteSettings, and variant, default or official, that they are changes of
     scenes: Mapping[str, Any] = field(default_factory=dict)
-    # queries, decoder_layers, decoder_heads, decoder_ffn, mlp_hidden of the decoder, stop_gradient, and mean and std of pixels,
-    # as ZutisConfig explains them
+    # queries, decoder_layers, decoder_heads, decoder_ffn, mlp_hidden of the decoder, stop_gradient, located_masks, and mean and
+    # std of pixels, as ZutisConfig explains them
     network: Mapping[str, Any] = field(default_factory=dict)
+    # scenes that are drawn once, kept beside the archive, and seen again, mirrored and turned; 0 draws each anew (ours)
+    pool: int = 0
+    # how much of itself the moving average of the weights, which is what is kept, keeps at each step; 0 for none (ours)
+    ema: float = 0.0
     # steps in all
     steps: int = 20_000
     # scenes a step, over all processes

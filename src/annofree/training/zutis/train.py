@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from annofree.training.engine.lr_schedules import Poly
 from annofree.training.losses.set_losses import compute_semantic_loss, compute_set_loss
 from annofree.training.zutis.export import draw_samples, write_zutis
 from annofree.training.zutis.recipe import ZutisRecipe
+from annofree.training.zutis.scene_pool import ScenePool, keep_pool
 
 __all__ = [
     *("Batch", "ZutisCriterion", "build_network", "build_optimizer", "collate", "draw_scene", "encode_class_texts"),
@@ -136,7 +137,7 @@ def fit_zutis(
         schedule = Poly(recipe.power, recipe.floor)
         seconds = 60 * recipe.minutes or None
         course = TrainConfig(
-            recipe.steps, recipe.batch, schedule, recipe.seed, recipe.bf16, recipe.max_norm or None, seconds=seconds
+            recipe.steps, recipe.batch, schedule, recipe.seed, recipe.bf16, recipe.max_norm or None, recipe.ema or None, seconds
         )
         about = {
             **recipe.resume_key(),
@@ -146,12 +147,16 @@ def fit_zutis(
         if ranks.first:
             say(_remark(archive, scenes))
         with plot_at_end(recipe.out, ranks.first):
-            trained = train(
-                network, build_optimizer(network, recipe), lesson, partial(draw_scene, scenes, recipe.seed), course, recipe.out,
-                collate=collate, watch=watch, ranks=ranks, about=about,
-            )  # fmt: skip
+            learn = partial(train, network, build_optimizer(network, recipe), watch=watch, ranks=ranks, about=about)
+            if recipe.pool:
+                drawn = keep_pool(recipe.archive, scenes, recipe.seed, recipe.pool, {"data": about["data"]}, recipe.workers)
+                pool = ScenePool(drawn, recipe.seed, ranks.device)
+                trained = learn(lambda n, batch: lesson(n, Batch(*pool.gather(batch))), int, course, recipe.out)
+            else:
+                trained = learn(lesson, partial(draw_scene, scenes, recipe.seed), course, recipe.out, collate=collate)
         if ranks.first:
-            write_zutis(network, recipe, archive, masks, clip.provenance, trained.figures)
+            kept = cast(ZutisNetwork, trained.averaged) if trained.averaged else network
+            write_zutis(kept, recipe, archive, masks, clip.provenance, trained.figures)
     return trained.figures
 
 

@@ -292,3 +292,72 @@ def test_a_network_of_ones_own_is_added_and_used(tmp_path: Path) -> None:
     first, again = method.instances(image, NAMES), method.instances(method.encode([image])[0], NAMES)
     assert first.size == (50, 70) and first.scores.tolist() == again.scores.tolist()
     assert method.semantic(image, NAMES).size == (50, 70)
+
+
+# what the label map adds
+
+
+def find_parts_slowly(named: np.ndarray[Any, Any]) -> list[tuple[int, set[tuple[int, int]]]]:
+    """Name and pixels of each part of equal names, neighbors by their sides."""
+    left, found = {(int(y), int(x)) for y, x in np.ndindex(named.shape)}, []
+    while left:
+        waiting, part = [min(left)], set[tuple[int, int]]()
+        while waiting:
+            y, x = waiting.pop()
+            if (y, x) in left and (not part or named[y, x] == named[next(iter(part))]):
+                left.remove((y, x))
+                part.add((y, x))
+                waiting += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
+        found.append((int(named[next(iter(part))]), part))
+    return found
+
+
+def list_pixels(mask: Any) -> set[tuple[int, int]]:
+    return {(int(y), int(x)) for y, x in zip(*np.nonzero(np.asarray(mask)), strict=True)}
+
+
+def test_parts_of_the_label_map_are_proposals() -> None:
+    names = ["cat", "dog", "cow"]
+    method = Zutis(Random(queries=1), Words(), replace(EVERY, parts=True, sharpness=7.0, min_area=3, most=1000))
+    encoding = method.encode([blank()])[0]
+    labels = method.semantic(encoding, names)
+    asked = method.background.list_rows(Vocabulary.of(names))
+    drawn = F.interpolate(method.compute_cosines(encoding, asked)[None], size=(30, 41), mode="bilinear", align_corners=False)[0]
+    sure = (7.0 * drawn).softmax(0).max(0).values
+    cosine = drawn.max(0).values
+
+    def rate(part: set[tuple[int, int]]) -> float:
+        s, c = (float(np.mean([values[y, x] for y, x in part])) for values in (sure, cosine))
+        return 0.9 * s / (1 + math.exp(-5 * c))
+
+    expected = {
+        frozenset(part): (labels.names[name], rate(part))
+        for name, part in find_parts_slowly(labels.labels)
+        if labels.names[name] != "background" and len(part) >= 3
+    }
+    found = method.instances(encoding, names)
+    got = {frozenset(list_pixels(m)): (n, s) for m, n, s in zip(found.masks, found.labels, found.scores, strict=True)}
+    shared = expected.keys() & got.keys()
+    assert len(expected) > 5 and len(shared) >= len(expected) and len(got) <= len(expected) + 1  # and the one query
+    for part in shared:
+        assert got[part][0] == expected[part][0]
+        assert got[part][1] == pytest.approx(expected[part][1], abs=1e-5)
+
+
+def test_a_confined_proposal_keeps_the_largest_part_that_has_its_name() -> None:
+    names = ["cat", "dog", "cow"]
+    method, plain = (Zutis(Random(), Words(), replace(EVERY, confined=c, sharpness=7.0)) for c in (True, False))
+    encoding = method.encode([blank()])[0]
+    labels = method.semantic(encoding, names).labels
+    whole, found = plain.instances(encoding, names), method.instances(encoding, names)
+    kept = {(n, frozenset(list_pixels(m))) for n, m in zip(found.class_ids.tolist(), found.masks, strict=True)}
+    for mask, name in zip(whole.masks, whole.class_ids.tolist(), strict=True):
+        inside = np.where(np.asarray(mask) & (labels == name + 1), 1, 0)
+        parts = [part for value, part in find_parts_slowly(inside) if value]
+        if parts and sum(len(p) == max(map(len, parts)) for p in parts) == 1:
+            assert (name, frozenset(max(parts, key=len))) in kept
+    assert found.scores.max() < whole.scores.max()
+
+
+def test_neither_paper_nor_released_code_asks_the_map() -> None:
+    assert [v for v, s in VARIANTS.items() if s.parts or s.confined] == ["default"]

@@ -30,6 +30,7 @@ from annofree.training.archives.lesson import compute_fingerprint, read_archive
 from annofree.training.augment.copy_paste import VARIANTS, CopyPaste
 from annofree.training.engine.distributed import DistributedContext
 from annofree.training.zutis.recipe import ZutisRecipe
+from annofree.training.zutis.scene_pool import ScenePool, keep_pool
 from annofree.training.zutis.train import (
     Batch,
     ZutisCriterion,
@@ -370,3 +371,42 @@ def test_an_unknown_clip_is_told_with_the_nearest(home: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'openai-vit-b-16'"):
         find_clip("openai-vit-b16")
     assert find_clip("tiny").card.name == "tiny-clip"  # a preset's
+
+
+# Scenes that are drawn once
+
+
+def test_a_pool_holds_the_scenes_of_its_numbers(home: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, tmp_path)
+    scenes = CopyPaste(*read_archive(recipe), recipe.build_scene_settings())
+    drawn = keep_pool(tmp_path, scenes, 5, 70, {}, workers=2)
+    pool = ScenePool(drawn, 5)
+    numbers = [3, 69, 73]
+    pixels, labels, instances = pool.gather(numbers)
+    for at, number in enumerate(numbers):
+        truth = draw_scene(scenes, 5, number % 70)
+        turn = next(
+            (k, mirrored)
+            for mirrored in (False, True)
+            for k in range(4)
+            if torch.equal(turned(torch.from_numpy(truth.image).permute(2, 0, 1), k, mirrored), pixels[at])
+        )
+        assert torch.equal(turned(torch.from_numpy(truth.semantic), *turn), labels[at].long())
+        assert torch.equal(turned(torch.from_numpy(truth.instances), *turn), instances[at])
+    again = keep_pool(tmp_path, scenes, 5, 70, {})
+    assert all(np.array_equal(a, b) for a, b in zip(drawn, again, strict=True)) and len(list(tmp_path.glob("scenes-*"))) == 1
+    keep_pool(tmp_path, scenes, 6, 2, {})
+    assert len(list(tmp_path.glob("scenes-*"))) == 2
+
+
+def turned(maps: Tensor, quarters: int, mirrored: bool) -> Tensor:
+    return (maps.flip(-1) if mirrored else maps).rot90(quarters, (-2, -1))
+
+
+def test_a_pool_and_an_average_are_learned_from_and_resumed(home: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"pool": 6, "ema": 0.5, "network": {"queries": 4, "located_masks": True}}
+    fit_zutis(recipe_of(home, tmp_path / "whole", **changes), say=quiet)
+    network = load_zutis(tmp_path / "whole")
+    assert network.config.located_masks
+    train_in_two(fit_zutis, recipe_of(home, tmp_path / "halves", **changes), tmp_path / "halves")
+    assert curve(tmp_path / "halves") == curve(tmp_path / "whole")

@@ -80,9 +80,11 @@ class ZutisSettings:
     per_class: bool = True
     # an instance counts that scores more than this, in 0 .. 1 (0.001 released)
     min_score: float = 0.001
-    # whether the connected parts of what the label map gives to a name are proposals, too, scored by the mean probability of
-    # the name in them (ours)
+    # whether the connected parts of what the label map gives to a name are proposals, too: as sure as that name is there on
+    # average, times the class's sigmoid of the mean cosine (ours)
     parts: bool = False
+    # what the scores of parts are multiplied by: between equals proposals go first, which tell things of a name apart (ours)
+    part_weight: float = 0.9
     # whether a proposal keeps the largest connected part of what the label map gives to its name inside it, and is as sure as
     # that name is there on average (ours)
     confined: bool = False
@@ -218,13 +220,15 @@ class Zutis:
             masks = keep_largest_parts(found.masks & (named == found.owners[:, None, None]))
             found = Named(masks, found.owners, found.scores * average_inside(sure, masks))
         if self.settings.parts:
-            found = Named(*(torch.cat(pair) for pair in zip(found, self._find_parts(labels, sure), strict=True)))
+            found = Named(*(torch.cat(pair) for pair in zip(found, self._find_parts(labels, sure, best.values), strict=True)))
         return found
 
-    def _find_parts(self, labels: LabelMap, sure: Tensor) -> Named:
-        """The surest connected parts of a label map, as ``sure`` (H, W) as its names are on average."""
+    def _find_parts(self, labels: LabelMap, sure: Tensor, values: Tensor) -> Named:
+        """The best connected parts of a label map, as ``sure`` (H, W) as its names are, scored by their cosines (H, W), too."""
         regions, owners = number_components(labels, 4)
-        scores = average_over_regions(regions, len(owners), [sure])[:, 0]
+        means = torch.from_numpy(average_over_regions(regions, len(owners), [sure, values]))
+        classes = (self.settings.logit_scale * means[:, 1]).sigmoid()
+        scores = (self.settings.part_weight * means[:, 0] * classes).numpy()
         large = regions.flatten().bincount(minlength=1 + len(owners)).numpy()[1:] >= max(1, self.settings.min_area)
         best = np.argsort(-np.where(large, scores, -1), kind="stable")[: min(self.settings.most, int(large.sum()))]
         masks = regions[None] == torch.from_numpy(1 + best)[:, None, None]

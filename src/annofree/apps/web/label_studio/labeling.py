@@ -55,7 +55,9 @@ class Labeling:
         data = task.get("data")
         address = data.get(self.key) if isinstance(data, dict) else None
         if not isinstance(address, str) or not address:
-            raise InputError(f"expected the address of a picture as {self.key!r} in the data of task {task.get('id')}, got none")
+            raise InputError(
+                f"expected the address of a picture as {self.key!r} in the data of task {task.get('id')}, got none"
+            )
         return address
 
 
@@ -65,8 +67,9 @@ def parse_labeling(text: Any) -> Labeling:
     A label may name other words for the same thing: ``<Label value="cat" synonyms="kitten | tabby"/>``.  Where a label has
     an ``alias``, regions carry that, and the ``value`` is asked for.  Raises InputError for an interface without them.
 
-    >>> text = '<View><Image name="i" value="$photo"/><BrushLabels name="b" toName="i"><Label value="cat"/></BrushLabels></View>'
-    >>> parse_labeling(text).key, parse_labeling(text).labels, parse_labeling(text).controls[0].kind
+    >>> brush = '<BrushLabels name="b" toName="i"><Label value="cat"/></BrushLabels>'
+    >>> found = parse_labeling(f'<View><Image name="i" value="$photo"/>{brush}</View>')
+    >>> found.key, found.labels, found.controls[0].kind
     ('photo', ('cat',), 'brushlabels')
     """
     if not isinstance(text, str) or len(text) > _LONGEST:

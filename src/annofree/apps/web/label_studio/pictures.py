@@ -7,12 +7,12 @@ addresses only those of the named Label Studio are fetched, without following a 
 from __future__ import annotations
 
 import json
-import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 
 from annofree.errors import ImageError, InputError
 
@@ -20,6 +20,7 @@ __all__ = ["Pictures"]
 
 _LOCAL, _UPLOADS = "/data/local-files", "/data/upload/"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_IN_PATH, _IN_QUERY = "/%~", "=&%/?~"  # signs that stay as they are, for the rest may be quoted already
 _TIMEOUT = 30  # seconds
 _PARTS = 3  # of a personal access token, which is fetched a short one for; others are sent as they are
 
@@ -71,12 +72,13 @@ class Pictures:
         """Fetch a picture from Label Studio; raises ImageError for an address elsewhere, and for what cannot be had."""
         if self.host is None or _is_elsewhere(address, self.host):
             raise ImageError(
-                f"expected a picture in local files or at {self.host or 'a Label Studio that was named'}, got {address!r:.200}; "
+                f"expected a picture in local files or at {self.host or 'a named Label Studio'}, got {address!r:.200}; "
                 "set LABEL_STUDIO_URL, or add the pictures as local files"
             )
         parts = urlsplit(address)
-        query = f"?{parts.query}" if parts.query else ""
-        return self._request(self.host.rstrip("/") + quote(unquote(parts.path)) + query, self._authorize())
+        base = f"{parts.scheme}://{parts.netloc}" if parts.netloc else self.host.rstrip("/")
+        query = f"?{quote(parts.query, _IN_QUERY)}" if parts.query else ""
+        return self._request(base + quote(parts.path, _IN_PATH) + query, self._authorize())
 
     def _authorize(self) -> dict[str, str]:
         if not self.key or self.host is None:
@@ -92,7 +94,7 @@ class Pictures:
         try:
             with urllib.request.build_opener(_NoRedirect).open(request, timeout=_TIMEOUT) as answer:
                 content: bytes = answer.read(self.most + 1)
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, HTTPException) as problem:
             raise ImageError(f"expected a picture at {url:.200}, but it cannot be fetched: {problem}") from None
         if len(content) > self.most:
             raise ImageError(f"expected a picture of at most {self.most} bytes at {url:.200}, it is larger")

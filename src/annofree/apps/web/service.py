@@ -2,9 +2,10 @@
 
     question -> queue -> worker: encoding, kept or made -> names -> ranking, and what the policy says of each
 
-``answer``, ``rank``, ``draw_maps``, ``segment`` and ``explain`` wait for their turn and block: call them from a thread that is
-not the loop's (a FastAPI endpoint declared with ``def``), or, in a coroutine,
-``await service.ask(lambda: service.now.answer(image, classes))`` and the like.  All raise BusyError where too many wait, LateError where it takes too long, and InputError for bad input.
+``answer``, ``rank``, ``segment`` and ``do`` wait for their turn and block: call them from a thread that is not the loop's, such
+as that of a FastAPI endpoint declared with ``def``.  In a coroutine: ``await service.ask(lambda: service.now.answer(image,
+classes))``, and likewise ``draw_maps`` and ``explain`` of ``now``.  All raise BusyError where too many wait, LateError where it
+takes too long, and InputError for bad input.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from annofree.errors import InputError
 from annofree.methods.answering import Answering
 from annofree.methods.components import Models, resolve_device
 from annofree.methods.explain.explain import Explanation, explain_method
+from annofree.ops.rle import encode_rle, expand_counts
 from annofree.pipelines.plan import Plan
 from annofree.protocols import Embedding
 from annofree.runs.tasks import Prediction, Tasks
@@ -66,6 +68,12 @@ class Drawn:
     mask: BoolArray
     box: tuple[float, float, float, float]
     score: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as the page has it."""
+        rle = encode_rle(self.mask)
+        mask = {"size": list(rle["size"]), "counts": expand_counts(rle)}
+        return {"mask": mask, "box": list(self.box), "score": self.score}
 
 
 def to_source(image: Image | Source) -> Source:
@@ -149,6 +157,10 @@ class Asked:
         if self._sam is None:
             self._sam = Models(self.plan.models, self.plan.device, precision=self.plan.precision).sam
         return self._sam
+
+    def load(self, vocabulary: Vocabulary) -> None:
+        """Load what finds instances, before anybody waits for it."""
+        self._load(("instance",), vocabulary)
 
     def _load(self, wanted: tuple[str, ...], vocabulary: Vocabulary) -> Tasks:
         if wanted not in self._loaded:

@@ -65,7 +65,7 @@ class Worker:
         return future
 
     def do(self, job: Callable[[], T]) -> T:
-        """Do a job in its turn and wait for it, in any thread but the worker's; raises BusyError, LateError, and the job's own."""
+        """Do a job in its turn and wait for it, in any thread but the worker's; raises BusyError, LateError, and its own."""
         future = self.submit(job)
         try:
             return future.result(self.timeout)

@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
-
 from annofree.errors import InputError, build_unknown_error
 from annofree.ops.rle import RLE, compute_rle_box, compute_rle_ious, decode_rle, encode_rle
 from annofree.structures.coco_rows import encode_segmentation
@@ -128,7 +126,7 @@ class History:
 def name_instance(name: str, rle: RLE) -> str:
     """The id of an instance of the machine, the same wherever it is found with the same name and mask.
 
-    >>> name_instance("dog", encode_rle(np.ones((2, 3), bool)))
+    >>> name_instance("dog", encode_rle([[1, 1, 1], [1, 1, 1]]))
     'm8d0dc0674923'
     """
     return "m" + hashlib.sha256(f"{name}\n{rle['size']}\n".encode() + bytes(rle["counts"])).hexdigest()[:12]
@@ -283,7 +281,7 @@ def read_mask(drawn: Any, size: tuple[int, int]) -> RLE:
         rle = encode_segmentation(drawn, size)
         mask = None if rle is None else decode_rle(rle)
     except (InputError, ValueError) as problem:
-        raise InputError(f"expected run lengths of {size[0]} x {size[1]} pixels, got others: {str(problem):.120}") from None
+        raise InputError(f"expected run lengths of {size[0]} x {size[1]} pixels, got others: {problem!s:.120}") from None
     if mask is None or not mask.any():
         raise InputError("expected a mask with some pixels, got an empty one; draw it again, or delete the instance")
     return encode_rle(mask)

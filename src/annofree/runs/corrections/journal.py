@@ -104,7 +104,7 @@ class Journal:
             self._append({"image": image, "revision": revision + 1, **_sign(who), "size": list(size), "acts": acts})
 
     def step(self, image: str, way: str, who: str) -> None:
-        """Take the last acts on an image back (``undo``) or do them again (``redo``); raises InputError where there are none."""
+        """Take the last acts on an image back (``undo``), or do them again (``redo``); raises InputError without any."""
         with self._turn:
             history = self.find(image)
             if not history.can(way):

@@ -41,10 +41,9 @@ class Corrected:
     def only_touched(self) -> AnnotatedImages:
         """The images that people reviewed or corrected alone."""
         touched, each = self.touched, self.images.each
-        images = AnnotatedImages(
+        return AnnotatedImages(
             self.images.categories, lambda: (one for one in each() if one.file_name in touched), self.images.info
         )
-        return images
 
 
 def read_corrected(folder: Path, info: Mapping[str, Any] | None = None) -> Corrected:

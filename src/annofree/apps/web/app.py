@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mimetypes
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -34,6 +35,7 @@ STATIC = Path(__file__).with_name("static")
 """The folder of the page's own files."""
 
 _TASKS = ("semantic", "panoptic")
+_MOST_CHANGED = 1000
 
 
 def build_app(workspace: Workspace, rules: Rules, add_more: Callable[[FastAPI], object] = lambda app: None) -> Guard:
@@ -53,8 +55,18 @@ def build_app(workspace: Workspace, rules: Rules, add_more: Callable[[FastAPI], 
     _add_acts(app, workspace)
     add_more(app)
     if STATIC.is_dir():
-        app.mount("/static", StaticFiles(directory=STATIC))
+        mimetypes.add_type("text/javascript", ".js")
+        app.mount("/static", _OwnFiles(directory=STATIC))
     return Guard(app, rules)
+
+
+class _OwnFiles(StaticFiles):
+    """Files of the page, which browsers may keep as long as they ask whether they changed."""
+
+    def file_response(self, *arguments: Any, **more: Any) -> Response:
+        answer = super().file_response(*arguments, **more)
+        answer.headers["Cache-Control"] = "no-cache"
+        return answer
 
 
 def _add_page(app: FastAPI, workspace: Workspace) -> None:
@@ -82,7 +94,8 @@ def _add_page(app: FastAPI, workspace: Workspace) -> None:
     @app.get("/api/revisions")
     async def list_changes(since: int = Query(0, ge=0)) -> Any:
         journal = workspace.journal
-        return {"revision": journal.revision, "version": workspace.version, "images": journal.list_changed(since)}
+        changed = journal.list_changed(since)[-_MOST_CHANGED:]
+        return {"revision": journal.revision, "version": workspace.version, "images": changed}
 
     @app.get("/api/export")
     async def export(format: str = Query("coco", max_length=40)) -> Response:  # noqa: A002
@@ -218,9 +231,10 @@ def _add_acts(app: FastAPI, workspace: Workspace) -> None:
         held = await read_fields(request, "acts", "revision")
         return await do(id_, lambda one, answer: workspace.act(one, answer, held["acts"], held["revision"]))
 
-    def add_step(way: str) -> Callable[[str], Awaitable[Any]]:
-        async def step(id_: str) -> Any:
-            return await do(id_, lambda one, answer: workspace.step(one, way))
+    def add_step(way: str) -> Callable[[str, Request], Awaitable[Any]]:
+        async def step(id_: str, request: Request) -> Any:
+            held = await read_fields(request) if request.headers.get("content-type") else {}
+            return await do(id_, lambda one, answer: workspace.step(one, way, held.get("revision")))
 
         return step
 

@@ -103,7 +103,7 @@ class ImageList:
             raise InputError(f"expected an order among {', '.join(ORDERS)} and a state among {', '.join(STATES)}")
         fitting: list[Listed] = list(self._select(histories, tell, state, name, text.casefold()))
         if order == "risk":
-            fitting.sort(key=lambda one: -_find_risk(tell(one)))
+            fitting.sort(key=lambda one: (_fits("reviewed", histories.get(one.id)), -_find_risk(tell(one))))
         shown = [self._describe(one, tell(one), histories.get(one.id)) for one in fitting[offset : offset + limit]]
         return {"total": len(fitting), "offset": offset, "images": shown}
 

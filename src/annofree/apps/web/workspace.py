@@ -21,6 +21,7 @@ from annofree.apps.web.uploads import Limits, Uploads
 from annofree.errors import ImageError, InputError, build_unknown_error
 from annofree.evaluation.review.risk import STORED, Scale
 from annofree.formats.annotations import Annotation
+from annofree.formats.registry import FORMATS
 from annofree.hub.presets import list_presets
 from annofree.io.atomic import make_folder, write_json
 from annofree.io.image_sources import find_file, read_place
@@ -121,6 +122,8 @@ class Workspace:
             "kind": "run" if self.opening.run else "folder" if self.opening.images else "uploads",
             "images": len(self.images),
             "version": self.version,
+            "revision": self.journal.revision,
+            "formats": [{"name": name, "title": format_.about} for name, format_ in FORMATS.items()],
             "classes": [{"name": w[0], "synonyms": list(w[1:]), "color": to_hex(colors[w[0]])} for w in words],
             "method": plan.resolve_methods()["instance"],
             "methods": [{"name": m.name, "title": m.name.replace("_", " ")} for m in list_methods() if "instance" in m.tasks],
@@ -239,8 +242,8 @@ class Workspace:
             "state": "reviewed" if present.reviewed else "open",
             "encoded": True,
             "seconds": answer.seconds,
-            "can_undo": history.can("undo"),
-            "can_redo": history.can("redo"),
+            "undo": history.can("undo"),
+            "redo": history.can("redo"),
             "instances": [_tell_instance(i) for i in combine(answer.instances, present)],
         }
 
@@ -249,9 +252,9 @@ class Workspace:
         shown = combine(answer.instances, self.journal.find(one.id).fold())
         self.journal.act(one.id, acts, shown, answer.size, revision, self.opening.who)
 
-    def step(self, one: Listed, way: str) -> None:
+    def step(self, one: Listed, way: str, revision: Any = None) -> None:
         """Undo or redo."""
-        self.journal.step(one.id, way, self.opening.who)
+        self.journal.step(one.id, way, self.opening.who, revision)
 
     def close(self) -> None:
         """Let others write."""

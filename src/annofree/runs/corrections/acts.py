@@ -174,7 +174,8 @@ def _unpack(counts: str, size: tuple[int, int]) -> RLE:
 def combine(machine: Sequence[Instance], present: Present) -> list[Instance]:
     """The answer as it stands: what people decided, but for the deleted, and what the machine says beside that, as it came.
 
-    An instance of the machine that was decided on before gives way, also where its mask is a little different now.  In a
+    An instance of the machine that was decided on before gives way, also where its mask is a little different now; what a
+    person added comes last.  In a
     reviewed image what is left of the machine is kept no more: it was not there when a person looked, or was left out.
     """
     decided = list(present.decided.values())
@@ -186,7 +187,7 @@ def combine(machine: Sequence[Instance], present: Present) -> list[Instance]:
             shown.append(
                 one if not (present.reviewed and one.kept) else replace(one, kept=False, verdict="left out by a person")
             )
-        elif same.id not in placed:
+        elif same.id == one.id:
             placed.add(same.id)
             shown.append(same)
     shown += [one for one in decided if one.id not in placed]
@@ -243,11 +244,12 @@ def _prepare(one: Act, there: Mapping[str, Instance], present: Present, size: tu
 
 
 def _list_left(there: Mapping[str, Instance], present: Present, floor: Any) -> list[Act]:
-    """What is accepted with the image: all that the machine hands over and nobody decided on, from a score on."""
+    """What is accepted with the image: all that the machine hands over and nobody decided on; or all that score so much."""
     if floor is not None and (isinstance(floor, bool) or not isinstance(floor, int | float) or not 0 <= floor <= 1):
         raise InputError(f"expected a score_floor from 0 to 1, got {str(floor)!r:.40}")
-    left = [one for one in there.values() if one.id not in present.decided and one.state == "open" and one.kept]
-    return [{"instance": one.id, **_tell(one)} for one in left if one.score is None or one.score >= (floor or 0)]
+    left = [one for one in there.values() if one.id not in present.decided and one.state == "open"]
+    seen = [one for one in left if (one.kept if floor is None else (one.score or 0.0) >= floor)]
+    return [{"instance": one.id, **_tell(one)} for one in seen]
 
 
 def _tell(one: Instance) -> dict[str, Any]:

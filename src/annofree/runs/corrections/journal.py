@@ -95,18 +95,19 @@ class Journal:
         """Do acts on an image as it is ``shown``; raises OutdatedError for another revision than the present one."""
         with self._turn:
             history = self.find(image)
-            if type(revision) is not int or revision != history.revision:
-                raise OutdatedError(
-                    f"expected revision {history.revision} of the image, got {str(revision)!r:.40}: it was changed elsewhere, "
-                    "in another tab perhaps; look at it as it is now"
-                )
+            _require_present(history, revision)
             acts = prepare_acts(asked, shown, history, size, revision + 1)
             self._append({"image": image, "revision": revision + 1, **_sign(who), "size": list(size), "acts": acts})
 
-    def step(self, image: str, way: str, who: str) -> None:
-        """Take the last acts on an image back (``undo``), or do them again (``redo``); raises InputError without any."""
+    def step(self, image: str, way: str, who: str, revision: Any = None) -> None:
+        """Take the last acts on an image back (``undo``), or do them again (``redo``).
+
+        Raises InputError where there are none, and OutdatedError for another ``revision`` than the present one, if one is given.
+        """
         with self._turn:
             history = self.find(image)
+            if revision is not None:
+                _require_present(history, revision)
             if not history.can(way):
                 raise InputError(f"expected something to {way} in this image, and there is nothing")
             self._append({"image": image, "revision": history.revision + 1, **_sign(who), way: True})
@@ -133,6 +134,14 @@ class Journal:
     def _take(self, line: Mapping[str, Any]) -> None:
         self.histories.setdefault(line["image"], History()).record(line)
         self._order.append(line["image"])
+
+
+def _require_present(history: History, revision: Any) -> None:
+    if type(revision) is not int or revision != history.revision:
+        raise OutdatedError(
+            f"expected revision {history.revision} of the image, got {str(revision)!r:.40}: it was changed elsewhere, "
+            "in another tab perhaps; look at it as it is now"
+        )
 
 
 def _sign(who: str) -> dict[str, str]:

@@ -49,7 +49,7 @@ def annotate(shape: str, conf: float | None = None, poly: bool = False) -> list[
     context = driver._DetectionFunctionContextImpl(frame_name="a.png", conf_threshold=conf, conv_mask_to_poly=poly)
     tags, shapes = checks.validate_and_remap(function.detect(context, PIL.Image.new("RGB", (SIZE[1], SIZE[0]))), 5)
     assert tags == [] and all(one.frame == 5 for one in shapes)
-    return shapes
+    return list(shapes)
 
 
 def test_masks_are_those_that_were_found_under_the_labels_of_the_task() -> None:
@@ -98,6 +98,6 @@ def test_a_function_file_is_made_by_its_parameters_and_finds_things() -> None:
         {"classes": "a", "method": "zipp"},
     ],
 )
-def test_parameters_that_cannot_be_are_refused_before_any_image(given: dict[str, str]) -> None:
+def test_parameters_that_cannot_be_are_refused_before_any_image(given: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         ours.create(**{"preset": "tiny", **given})

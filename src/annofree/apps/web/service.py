@@ -2,9 +2,10 @@
 
     question -> queue -> worker: encoding, kept or made -> names -> ranking, and what the policy says of each
 
-``answer``, ``rank``, ``draw_maps``, ``segment`` and ``explain`` wait for their turn and block: call them from a thread that is
-not the loop's (a FastAPI endpoint declared with ``def``), or, in a coroutine, ``await service.ask(lambda: service.now.answer(...))``
-and the like.  All raise BusyError where too many wait, LateError where it takes too long, and InputError for bad input.
+``answer``, ``rank``, ``segment`` and ``do`` wait for their turn and block: call them from a thread that is not the loop's, such
+as that of a FastAPI endpoint declared with ``def``.  In a coroutine: ``await service.ask(lambda: service.now.answer(image,
+classes))``, and likewise ``draw_maps`` and ``explain`` of ``now``.  All raise BusyError where too many wait, LateError where it
+takes too long, and InputError for bad input.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from annofree.apps.web.worker import Worker
 from annofree.errors import InputError
 from annofree.methods.answering import Answering
 from annofree.methods.components import Models, resolve_device
+from annofree.methods.explain.explain import Explanation, explain_method
+from annofree.ops.rle import encode_rle, expand_counts
 from annofree.pipelines.plan import Plan
 from annofree.protocols import Embedding
 from annofree.runs.tasks import Prediction, Tasks
-from annofree.structures import BoolArray, Classes, Detections, Image, Vocabulary
+from annofree.structures import BoolArray, Classes, Detections, FloatArray, Image, Vocabulary
 
 __all__ = ["Asked", "Drawn", "Ranked", "Service", "Source", "to_source"]
 
@@ -35,10 +38,14 @@ _MOST_POINTS = 64
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """An image that is opened when it is needed: ``key`` tells it from all others, and from what it was before a change."""
+    """An image that is opened when it is needed: ``key`` tells it from all others, and from what it was before a change.
+
+    ``find_stored`` returns what a run kept of it for some tasks on a device, or None.
+    """
 
     key: str
     open: Callable[[], Image]
+    find_stored: Callable[[Tasks, str], Any] = lambda tasks, device: None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +68,12 @@ class Drawn:
     mask: BoolArray
     box: tuple[float, float, float, float]
     score: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as the page has it."""
+        rle = encode_rle(self.mask)
+        mask = {"size": list(rle["size"]), "counts": expand_counts(rle)}
+        return {"mask": mask, "box": list(self.box), "score": self.score}
 
 
 def to_source(image: Image | Source) -> Source:
@@ -128,6 +141,11 @@ class Asked:
         x0, y0, x1, y1 = tight.boxes[0].tolist()
         return Drawn(mask, (x0, y0, x1, y1), float(drawn.quality[0, best].clamp(0, 1)))
 
+    def explain(self, image: Image | Source, classes: Classes) -> Explanation:
+        """Every step of the method, drawn."""
+        vocabulary = Vocabulary.of(classes)
+        return explain_method(self._load(("instance",), vocabulary).instances, to_source(image).open(), vocabulary, "instance")
+
     def is_kept(self, source: Source) -> bool:
         """Whether an image was encoded already, so that only names are asked for."""
         tasks = self._loaded.get(("instance",))
@@ -139,6 +157,10 @@ class Asked:
         if self._sam is None:
             self._sam = Models(self.plan.models, self.plan.device, precision=self.plan.precision).sam
         return self._sam
+
+    def load(self, vocabulary: Vocabulary) -> None:
+        """Load what finds instances, before anybody waits for it."""
+        self._load(("instance",), vocabulary)
 
     def _load(self, wanted: tuple[str, ...], vocabulary: Vocabulary) -> Tasks:
         if wanted not in self._loaded:
@@ -152,7 +174,9 @@ class Asked:
         if (found := self._recent.get(key)) is not None:
             return found
         device = resolve_device(self.plan.device)
-        found = None if self.kept is None else self.kept.read(source.key, tasks, device)
+        found = source.find_stored(tasks, device)
+        if found is None and self.kept is not None:
+            found = self.kept.read(source.key, tasks, device)
         if found is None:
             (found,) = tasks.encode([source.open()])
             if self.kept is not None:
@@ -224,7 +248,7 @@ def _check_prompt(
 ) -> tuple[Any, Any, Any]:
     """Points (1, n, 2) and labels (1, n), or None; a box (1, 4), or None; raises InputError for others."""
     try:
-        rows = np.array([[float(v) for v in point] for point in points], np.float64).reshape(len(points), 3)
+        rows = np.array([[float(v) for v in point] for point in points], np.float32).reshape(len(points), 3)
         corners = None if box is None else np.array([float(v) for v in box], np.float32).reshape(1, 4)
     except (TypeError, ValueError, OverflowError):
         raise InputError("expected points as [x, y, 1 or 0] and a box as [x0, y0, x1, y1], got something else") from None
@@ -232,17 +256,21 @@ def _check_prompt(
         raise InputError("expected a point or a box, got neither; click on the thing, or draw a box around it")
     if len(rows) > _MOST_POINTS:
         raise InputError(f"expected at most {_MOST_POINTS} points, got {len(rows)}; begin anew")
-    limits = np.array([size[1], size[0]])
-    inside = (
-        np.isfinite(rows).all() and ((rows[:, :2] >= 0) & (rows[:, :2] <= limits)).all() and np.isin(rows[:, 2], (0, 1)).all()
-    )
-    if corners is not None:
-        x0, y0, x1, y1 = corners[0].tolist()
-        inside = inside and bool(np.isfinite(corners).all()) and 0 <= x0 < x1 <= limits[0] and 0 <= y0 < y1 <= limits[1]
-    if not inside:
+    if not (_lies_inside(rows[:, :2], size) and np.isin(rows[:, 2], (0, 1)).all() and _is_box(corners, size)):
         raise InputError(
             f"expected points and boxes inside of the image, {size[1]} x {size[0]} px, got {points!r:.80} {box!r:.60}"
         )
     if not len(rows):
         return None, None, corners
-    return rows[None, :, :2].astype(np.float32), rows[None, :, 2].astype(np.int64), corners
+    return rows[None, :, :2], rows[None, :, 2].astype(np.int64), corners
+
+
+def _lies_inside(places: FloatArray, size: tuple[int, int]) -> bool:
+    return bool(np.isfinite(places).all() and (places >= 0).all() and (places <= np.array([size[1], size[0]])).all())
+
+
+def _is_box(corners: FloatArray | None, size: tuple[int, int]) -> bool:
+    if corners is None:
+        return True
+    x0, y0, x1, y1 = corners[0].tolist()
+    return _lies_inside(corners.reshape(2, 2), size) and x0 < x1 and y0 < y1

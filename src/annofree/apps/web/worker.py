@@ -1,4 +1,4 @@
-"""One thread that does one job after another, a queue of bounded length before it, and no job that is waited for without end."""
+"""One thread that does one job after another, a bounded queue before it, and no job that is waited for without end."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Worker:
         return future
 
     def do(self, job: Callable[[], T]) -> T:
-        """Do a job in its turn and wait for it, in any thread but the worker's; raises BusyError, LateError, and what it raises."""
+        """Do a job in its turn and wait for it, in any thread but the worker's; raises BusyError, LateError, and its own."""
         future = self.submit(job)
         try:
             return future.result(self.timeout)

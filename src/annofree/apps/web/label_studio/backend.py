@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,7 +29,7 @@ from annofree.formats.polygons import fill_to_rle
 from annofree.io.images import decode_bytes, decode_image
 from annofree.ops.rle import encode_rle
 
-__all__ = ["Backend", "Desk"]
+__all__ = ["Backend", "Keeper"]
 
 _LOG = logging.getLogger(__name__)
 _MOST_TASKS = 1000
@@ -39,11 +39,11 @@ _SUBMITTED = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED")
 Json = dict[str, Any]
 
 
-class Desk(Protocol):
+class Keeper(Protocol):
     """Where corrections are kept."""
 
-    def find_image(self, source: Source, address: str, file: Path | None) -> str:
-        """The id of a task's picture, which is taken in where it is not there."""
+    def find_image(self, address: str, file: Path | None, read: Callable[[], bytes]) -> str:
+        """The id of a task's picture, which is read and taken in where it is not there."""
         ...
 
     def keep_answer(self, image: str, size: tuple[int, int], things: Sequence[Annotation], who: str) -> None:
@@ -57,7 +57,7 @@ class Backend:
 
     service: Service
     pictures: Pictures
-    desk: Desk | None = None
+    desk: Keeper | None = None
     _fetched: Recent = field(default_factory=lambda: Recent(_FETCHED))
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
@@ -138,20 +138,18 @@ class Backend:
                 kept += self._keep(annotation, task, labeling, self.desk)
         return {"status": "ok", "kept": kept}
 
-    def _keep(self, annotation: Any, task: Any, labeling: Labeling, desk: Desk) -> bool:
+    def _keep(self, annotation: Any, task: Any, labeling: Labeling, desk: Keeper) -> bool:
         if not isinstance(annotation, dict) or not isinstance(task, dict):
             raise InputError("expected an annotation and its task; let the webhook send its payload")
         if annotation.get("was_cancelled"):
             return False
         address = labeling.find_picture(task)
-        source = self._open(address)
-        image = source.open()
-        passed = PassedOver()
+        file, image, passed = self.pictures.find_file(address), self._open(address).open(), PassedOver()
         things = read_annotations(annotation, image.size, passed)
         passed.check()
         names = dict(zip(labeling.labels, labeling.vocabulary.names, strict=True))
         masks = [_fill(replace(thing, name=names.get(thing.name, thing.name)), image.size) for thing in things]
-        place = desk.find_image(source, address, self.pictures.find_file(address))
+        place = desk.find_image(address, file, lambda: self._fetch(address) if file is None else file.read_bytes())
         desk.keep_answer(place, image.size, masks, _name_person(annotation))
         return True
 
@@ -161,13 +159,17 @@ class Backend:
         if file is not None:
             about = file.stat()
             return Source(f"{file}|{about.st_size}|{about.st_mtime_ns}", lambda: decode_image(file, address))
+        data = self._fetch(address)
+        return Source(hashlib.sha256(data).hexdigest(), lambda: decode_bytes(data, address))
+
+    def _fetch(self, address: str) -> bytes:
         with self._turn:
-            data = self._fetched.get(address)
+            data: bytes | None = self._fetched.get(address)
         if data is None:
             data = self.pictures.fetch(address)
             with self._turn:
                 self._fetched.put(address, data, len(data))
-        return Source(hashlib.sha256(data).hexdigest(), lambda: decode_bytes(data, address))
+        return data
 
 
 def _fill(thing: Annotation, size: tuple[int, int]) -> Annotation:

@@ -1,59 +1,57 @@
-"""The addresses that Label Studio calls: ``/setup``, ``/predict``, ``/webhook``; ``/health`` is the server's own.
+"""The addresses that Label Studio calls: ``/health``, ``/setup``, ``/predict``, ``/webhook``.
 
-Only JSON is taken, so that no page of another site can send a form here; with a token, HTTP Basic has it as the password.
+Who may call them is up to the server's rules: a token comes as the password of HTTP Basic, and no browser may.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
-from typing import Annotated, Any
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from fastapi import APIRouter, Body, Depends, Header, HTTPException
+from fastapi import FastAPI, Request
+from starlette.concurrency import run_in_threadpool
 
 from annofree.apps.web.label_studio.backend import Backend
+from annofree.apps.web.label_studio.desk import Desk
+from annofree.apps.web.label_studio.pictures import Pictures
+from annofree.apps.web.requests import read_fields
+from annofree.apps.web.workspace import Workspace
 
-__all__ = ["PATHS", "build_router"]
-
-PATHS = ("/setup", "/predict", "/webhook")
-"""What the router answers."""
-
-
-def build_router(backend: Backend, token: str | None = None) -> APIRouter:
-    """Build the router; with a ``token``, each call has to bring it, as a bearer or as the password of HTTP Basic."""
-
-    def check_token(authorization: Annotated[str, Header()] = "") -> None:
-        if token is not None and not hmac.compare_digest(_read_secret(authorization).encode(), token.encode()):
-            raise HTTPException(
-                401,
-                "expected the token of this server, as a bearer or as the password of HTTP Basic",
-                {"WWW-Authenticate": 'Basic realm="annofree"'},
-            )
-
-    router = APIRouter(dependencies=[Depends(check_token)])
-
-    @router.post("/setup")
-    def set_up(body: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
-        return backend.set_up(body)
-
-    @router.post("/predict")
-    def predict(body: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
-        return backend.predict(body)
-
-    @router.post("/webhook", status_code=201)
-    def take(body: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
-        return backend.take(body)
-
-    return router
+__all__ = ["add_label_studio", "add_routes", "find_pictures"]
 
 
-def _read_secret(authorization: str) -> str:
-    """The token of an Authorization header, an empty text where there is none."""
-    kind, _, rest = authorization.partition(" ")
-    if kind.lower() == "bearer":
-        return rest.strip()
-    try:
-        return base64.b64decode(rest, validate=True).decode().partition(":")[2] if kind.lower() == "basic" else ""
-    except (binascii.Error, UnicodeDecodeError):
-        return ""
+def add_label_studio(app: FastAPI, workspace: Workspace) -> None:
+    """Let Label Studio ask the service of a workspace, and keep there what people submit."""
+    add_routes(app, Backend(workspace.service, find_pictures(workspace), Desk(workspace)))
+
+
+def find_pictures(workspace: Workspace) -> Pictures:
+    """Where pictures of tasks are, by Label Studio's own variables of the environment; else local files are the workspace's.
+
+    ``LABEL_STUDIO_URL``, ``LABEL_STUDIO_API_KEY``, and ``LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT``.  Raises InputError for an
+    address that is none.
+    """
+    asked = os.environ.get("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT")
+    host, key = os.environ.get("LABEL_STUDIO_URL"), os.environ.get("LABEL_STUDIO_API_KEY")
+    limit = workspace.opening.limits.upload_bytes
+    return Pictures(Path(asked) if asked else workspace.root, host or None, key or None, limit)
+
+
+def add_routes(app: FastAPI, backend: Backend) -> None:
+    """Add the addresses; what is answered is up to ``backend``."""
+
+    @app.get("/health")
+    async def tell_health() -> Any:
+        return {"status": "UP", "model_class": "annofree"}
+
+    def add(path: str, answer: Callable[[dict[str, Any]], dict[str, Any]], status: int = 200) -> None:
+        @app.post(path, status_code=status)
+        async def ask(request: Request) -> Any:
+            held = await read_fields(request)
+            return await run_in_threadpool(answer, held)
+
+    add("/setup", backend.set_up)
+    add("/predict", backend.predict)
+    add("/webhook", backend.take, 201)

@@ -15,6 +15,7 @@ from annofree.apps.cli.commands.export_model import export_model
 from annofree.apps.cli.commands.finetune import finetune
 from annofree.apps.cli.commands.index import index
 from annofree.apps.cli.commands.mask import mask
+from annofree.apps.cli.commands.mcp import mcp
 from annofree.apps.cli.commands.merge import merge
 from annofree.apps.cli.commands.name import name
 from annofree.apps.cli.commands.pseudo_label import pseudo_label
@@ -88,6 +89,7 @@ app.command(cls=PlainCommand)(explain)
 app.command(cls=PlainCommand)(compare)
 app.command(cls=PlainCommand)(export)
 app.command(cls=PlainCommand)(convert)
+app.command(cls=PlainCommand)(mcp)
 app.command(cls=PlainCommand)(doctor)
 app.add_typer(models, name="models")
 app.add_typer(train, name="train")

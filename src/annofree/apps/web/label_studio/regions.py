@@ -9,7 +9,7 @@ from typing import Any
 from annofree.apps.web.label_studio.labeling import Control, Labeling
 from annofree.errors import InputError
 from annofree.formats.annotations import Annotation
-from annofree.formats.label_studio_regions import build_regions, describe_problem, draw_region, label_regions, list_regions
+from annofree.formats.label_studio.regions import build_regions, describe_problem, draw_region, label_regions, list_regions
 from annofree.formats.passed_over import PassedOver
 from annofree.formats.values import read_numbers, read_objects, read_size
 from annofree.structures import Detections

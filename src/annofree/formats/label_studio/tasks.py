@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
-from annofree.formats.label_studio_regions import build_region, describe_problem, draw_region, label_regions, list_regions
+from annofree.formats.label_studio.regions import build_region, describe_problem, draw_region, label_regions, list_regions
 from annofree.formats.passed_over import PassedOver, Place
 from annofree.formats.values import find_image, read_image_size, read_objects, read_size
 from annofree.io.coco_stream import stream_list

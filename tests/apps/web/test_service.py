@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,35 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def occupy(worker: Worker, gate: threading.Event) -> None:
+    """Keep a worker busy until the gate opens."""
+    began = threading.Event()
+
+    def wait() -> bool:
+        began.set()
+        return gate.wait(60)
+
+    worker.submit(wait)
+    began.wait(60)
+
+
+def count_encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    counted: list[int] = []
+    encode = Tasks.encode
+
+    def count(self: Tasks, images: Sequence[annofree.Image]) -> list[tuple[Any, ...]]:
+        counted.append(len(images))
+        return encode(self, images)
+
+    monkeypatch.setattr(Tasks, "encode", count)
+    return counted
+
+
 @pytest.fixture
 def held_worker() -> Iterator[tuple[Worker, threading.Event]]:
     """A worker that is busy until it is let go."""
     worker, gate = Worker(most=3, timeout=0.05), threading.Event()
-    began = threading.Event()
-    worker.submit(lambda: (began.set(), gate.wait(20)))
-    began.wait(20)
+    occupy(worker, gate)
     yield worker, gate
     gate.set()
     worker.close()
@@ -79,10 +101,9 @@ def test_errors_of_a_job_reach_who_asked() -> None:
 
 def test_a_full_queue_is_429_and_a_late_answer_503(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path / "out", make_photos(tmp_path / "photos"), now=StandIn(0.0), most=1, timeout=1.0)
-    gate, began = threading.Event(), threading.Event()
+    gate = threading.Event()
     with open_client(workspace) as client:
-        workspace.service.submit(lambda: (began.set(), gate.wait(20)))
-        began.wait(20)
+        occupy(workspace.service.worker, gate)
         late = client.get("/api/images/a.jpg/answer")
         assert late.status_code == 503 and int(late.headers["retry-after"]) >= 1
         busy = client.get("/api/images/a.jpg/answer")
@@ -97,9 +118,7 @@ def test_a_full_queue_is_429_and_a_late_answer_503(tmp_path: Path) -> None:
 def test_an_image_is_encoded_once_for_all_names_and_answers_as_segment_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted: list[int] = []
-    encode = Tasks.encode
-    monkeypatch.setattr(Tasks, "encode", lambda self, images: counted.append(len(images)) or encode(self, images))
+    counted = count_encodings(monkeypatch)
     image = annofree.read_image(SCENES / "oranges.jpg", "oranges.jpg")
     service = Service(PLAN, kept=tmp_path / "kept", timeout=600)
     found = service.answer(image, NAMES)
@@ -114,7 +133,8 @@ def test_an_image_is_encoded_once_for_all_names_and_answers_as_segment_does(
     boxed = service.segment(image, [], [x0, y0, x1, y1])
     overlap = (boxed.mask & found.masks[0]).sum() / (boxed.mask | found.masks[0]).sum()
     assert overlap > 0.5
-    for points, box in (([], None), ([[-1, 0, 1]], None), ([[0, 0, 2]], None), ([], [5, 5, 5, 9]), ([["x", 0, 1]], None)):
+    wrong: list[tuple[list[Any], Any]] = [([], None), ([[-1, 0, 1]], None), ([[0, 0, 2]], None), ([], [5, 5, 5, 9])]
+    for points, box in (*wrong, ([["x", 0, 1]], None)):
         with pytest.raises(InputError, match="expected"):
             service.segment(image, points, box)
     service.close()

@@ -23,9 +23,9 @@ from annofree.errors import InputError
 def call(root: Path, *calls: tuple[str, dict[str, Any]], heard: list[Any] | None = None) -> list[Any]:
     """Call tools of one server, one after another."""
 
-    async def listen(done: float, total: float | None, message: str | None) -> None:
+    async def listen(progress: float, total: float | None, message: str | None) -> None:
         if heard is not None:
-            heard.append((done, total))
+            heard.append((progress, total))
 
     async def ask() -> list[Any]:
         async with Client(build_server(root, "tiny", "cpu")) as client:

@@ -15,6 +15,7 @@ import PIL.Image
 import pytest
 from mcp import Client, StdioServerParameters
 
+from annofree.apps.cli.commands.mcp import mcp as command
 from annofree.apps.mcp.server import build_server
 from annofree.apps.mcp.tools import MOST_BYTES, Tools
 from annofree.errors import InputError
@@ -134,3 +135,10 @@ def test_the_command_speaks_over_standard_input_and_output(root: Path) -> None:
 def test_a_root_is_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--root"):
         build_server(tmp_path / "none", "tiny")
+
+
+def test_without_the_extra_the_command_says_what_to_install(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "annofree.apps.mcp.server")
+    monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
+    with pytest.raises(InputError, match=r'pip install "annofree\[mcp\]"'):
+        command(root, "tiny", "cpu")

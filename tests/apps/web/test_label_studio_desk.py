@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 from tests.support.label_studio import BRUSH, SIZE, build_region, draw_mask, write_picture
 
 from annofree.apps.web.export_files import make_export
@@ -16,7 +17,9 @@ from annofree.apps.web.label_studio.backend import Backend
 from annofree.apps.web.label_studio.desk import Desk
 from annofree.apps.web.label_studio.pictures import Pictures
 from annofree.apps.web.label_studio.router import find_pictures
+from annofree.apps.web.options import Address, ServeOptions
 from annofree.apps.web.service import Service
+from annofree.apps.web.start import open_app
 from annofree.apps.web.workspace import Opening, Workspace
 from annofree.ops.brush import encode_brush
 from annofree.ops.rle import encode_rle
@@ -120,3 +123,19 @@ def test_where_pictures_are_is_told_by_the_variables_of_label_studio(
     monkeypatch.setenv("LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT", str(tmp_path))
     found = find_pictures(workspace)
     assert (found.root, found.host, found.key) == (tmp_path, "http://localhost:8080", "abc")
+
+
+def test_the_server_of_the_page_answers_label_studio(tmp_path: Path) -> None:
+    write_picture(tmp_path / "photos" / "one.png")
+    options = ServeOptions(method={"models": "tiny", "device": "cpu"}, out=tmp_path / "work")
+    token = "a-token-of-some-length"
+    with TestClient(open_app(tmp_path / "photos", options, Address(token=token)), "http://localhost") as client:
+        assert client.get("/health").status_code == 401
+        client.auth = ("anyone", token)
+        assert client.get("/health").json()["status"] == "UP"
+        assert "tiny" in client.post("/setup", json={"project": "1.2", "schema": BRUSH}).json()["model_version"]
+        task = {"id": 1, "data": {"image": "/data/local-files/?d=one.png"}}
+        annotation = {"id": 1, "result": [], "completed_by": 2}
+        body = {"action": "ANNOTATION_CREATED", "annotation": annotation, "task": task, "project": {"label_config": BRUSH}}
+        assert client.post("/webhook", json=body).status_code == 201
+        assert client.get("/api/images?state=reviewed").json()["images"][0]["id"] == "one.png"

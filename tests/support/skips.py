@@ -7,6 +7,7 @@ import pytest
 ALLOWED_SKIPS = {
     "needs named pipes": "the system has none (Windows)",
     "needs fork": "the system has none (Windows)",
+    "label-studio-sdk is not there to compare with": "older libraries: `uv run --no-project --with label-studio-sdk true`",
     "OpenCV is not there to compare with": "another implementation, no dependency: `uv pip install opencv-python-headless`",
     "segment-anything is not there to compare with": "another implementation, no dependency: `uv pip install segment-anything`",
 }

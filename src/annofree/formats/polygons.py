@@ -16,15 +16,28 @@ import PIL.Image
 from PIL import ImageDraw
 from scipy import ndimage
 from scipy.spatial import cKDTree
+from skimage.measure import approximate_polygon
 
 from annofree.ops.rle import RLE, fill_polygons
 
-__all__ = ["Ring", "bridge_rings", "draw_polygon", "fill_to_rle", "inset_ring", "paste_mask", "trace_polygons", "trace_rings"]
+__all__ = [
+    "Ring",
+    "bridge_rings",
+    "draw_polygon",
+    "fill_to_rle",
+    "inset_ring",
+    "paste_mask",
+    "simplify_polygons",
+    "trace_polygons",
+    "trace_rings",
+]
 
 BoolArray = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.int64]
+FloatPoints = npt.NDArray[np.float64]
 
 _FEW = 64  # rings
+_LINE = 2  # corners that span no area
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +128,17 @@ def trace_polygons(mask: BoolArray) -> list[Points]:
     found = trace_rings(mask)
     parts = dict.fromkeys(ring.part for ring in found)
     return [bridge_rings([ring for ring in found if ring.part == part]) for part in parts]
+
+
+def simplify_polygons(mask: BoolArray, tolerance: float = 1.0) -> list[FloatPoints]:
+    """Return one polygon (n, 2) per part of a mask, with few corners, as people edit them.
+
+    No corner that is left out is farther off than ``tolerance`` px; a part too small for that keeps its exact outline.
+    """
+    exact = [np.asarray(points, np.float64) for points in trace_polygons(mask)]
+    closed = (np.concatenate([points, points[:1]]) for points in exact)
+    simple = [np.asarray(approximate_polygon(points, tolerance))[:-1] for points in closed]
+    return [few if len(few) > _LINE else points for few, points in zip(simple, exact, strict=True)]
 
 
 def bridge_rings(found: Sequence[Ring]) -> Points:

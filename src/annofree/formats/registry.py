@@ -14,11 +14,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, get_args
 
 from annofree.errors import InputError, build_unknown_error
-from annofree.formats import cvat, label_studio, voc, yolo
+from annofree.formats import cvat, voc, yolo
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages
 from annofree.formats.coco import CocoFile
 from annofree.formats.coco_annotations import read_annotated_images
 from annofree.formats.coco_export import read_coco, stream_annotations, write_coco, write_coco_polygons
+from annofree.formats.label_studio import tasks as label_studio
 from annofree.formats.labelme import read_labelme, write_labelme
 from annofree.formats.passed_over import PassedOver
 from annofree.formats.png import read_index_pngs, write_index_pngs

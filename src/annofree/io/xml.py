@@ -13,7 +13,7 @@ from annofree.io.atomic import write_atomic
 from annofree.io.regular import require_regular
 from annofree.io.text import find_xml_encoding
 
-__all__ = ["add_element", "read_xml", "stream_xml", "write_xml", "write_xml_stream"]
+__all__ = ["add_element", "parse_xml", "read_xml", "stream_xml", "write_xml", "write_xml_stream"]
 
 _LOOK = 200  # bytes that tell an encoding, declared or not
 _HEAD = '<?xml version="1.0" encoding="utf-8"?>\n'
@@ -96,7 +96,7 @@ def _stream_pieces(path: Path) -> Iterator[str]:
             before = piece[-16:]
 
 
-def _refuse_types(text: str | bytes, path: Path) -> None:
+def _refuse_types(text: str | bytes, path: Path | str) -> None:
     marks = (b"<!ENTITY", b"<!DOCTYPE") if isinstance(text, bytes) else ("<!ENTITY", "<!DOCTYPE")
     if any(mark in text for mark in marks):  # type: ignore[operator]  # both are text, or both bytes
         raise InputError(f"expected plain XML in {path}, but it declares a document type; remove that")
@@ -109,15 +109,25 @@ def read_xml(path: Path, root: str) -> ET.Element:
         assert isinstance(data, bytes)  # noqa: S101
         if (encoding := find_xml_encoding(data[:_LOOK])) != "utf-8":
             data = data.decode(encoding)
-        _refuse_types(data, path)
+        return parse_xml(data, root, path)
+
+
+def parse_xml(data: str | bytes, root: str, place: Path | str) -> ET.Element:
+    """Read a tree out of a text that came from ``place``, as ``read_xml`` does from a file.
+
+    >>> parse_xml("<View><Image name='image'/></View>", "View", "the labeling interface")[0].get("name")
+    'image'
+    """
+    with _understood(place):
+        _refuse_types(data, place)
         tree = ET.fromstring(data)  # noqa: S314 -- entities, which could grow without end, were refused above
     if tree.tag != root:
-        raise InputError(f"expected <{root}> in {path}, got <{tree.tag}>")
+        raise InputError(f"expected <{root}> in {place}, got <{tree.tag}>")
     return tree
 
 
 @contextmanager
-def _understood(path: Path) -> Iterator[None]:
+def _understood(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as problem:

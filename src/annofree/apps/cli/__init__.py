@@ -15,6 +15,7 @@ from annofree.apps.cli.commands.export_model import export_model
 from annofree.apps.cli.commands.finetune import finetune
 from annofree.apps.cli.commands.index import index
 from annofree.apps.cli.commands.mask import mask
+from annofree.apps.cli.commands.mcp import mcp
 from annofree.apps.cli.commands.merge import merge
 from annofree.apps.cli.commands.name import name
 from annofree.apps.cli.commands.pseudo_label import pseudo_label
@@ -22,6 +23,7 @@ from annofree.apps.cli.commands.relabel import relabel
 from annofree.apps.cli.commands.reproduce import reproduce
 from annofree.apps.cli.commands.retrieve import retrieve
 from annofree.apps.cli.commands.segment import segment
+from annofree.apps.cli.commands.serve import serve
 from annofree.apps.cli.commands.world import world
 from annofree.apps.cli.help import PlainCommand, PlainGroup
 from annofree.apps.cli.look_commands.compare import compare
@@ -68,6 +70,7 @@ def annofree(
 
 
 app.command(cls=PlainCommand)(segment)
+app.command(cls=PlainCommand)(serve)
 app.command(cls=PlainCommand)(learn)
 app.command(cls=PlainCommand)(relabel)
 app.command(cls=PlainCommand)(name)
@@ -86,6 +89,7 @@ app.command(cls=PlainCommand)(explain)
 app.command(cls=PlainCommand)(compare)
 app.command(cls=PlainCommand)(export)
 app.command(cls=PlainCommand)(convert)
+app.command(cls=PlainCommand)(mcp)
 app.command(cls=PlainCommand)(doctor)
 app.add_typer(models, name="models")
 app.add_typer(train, name="train")

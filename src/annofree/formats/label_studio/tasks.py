@@ -8,20 +8,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-import numpy as np
-
 from annofree.errors import InputError
 from annofree.formats.annotations import AnnotatedImage, AnnotatedImages, Annotation, list_names
+from annofree.formats.label_studio.regions import build_region, describe_problem, draw_region, label_regions, list_regions
 from annofree.formats.passed_over import PassedOver, Place
-from annofree.formats.polygons import fill_to_rle
-from annofree.formats.values import find_image, order_box, read_image_size, read_numbers, read_objects, read_size
+from annofree.formats.values import find_image, read_image_size, read_objects, read_size
 from annofree.io.coco_stream import stream_list
 from annofree.io.image_files import SUFFIXES
 from annofree.io.json_stream import write_list
 from annofree.io.xml import add_element, read_xml, write_xml
-from annofree.ops.brush import decode_brush, encode_brush
 from annofree.ops.palette import assign_colors, to_hex
-from annofree.ops.rle import decode_rle
 
 __all__ = ["IMAGES", "read_label_studio", "write_label_studio"]
 
@@ -31,11 +27,6 @@ _URL = "/data/local-files/?d="
 
 _KINDS = {"brushlabels": "BrushLabels", "rectanglelabels": "RectangleLabels"}
 _FROM = {"brushlabels": "label", "rectanglelabels": "box"}
-
-# Answers about a whole image, which are no regions of it.
-_NO_REGIONS = ("choices", "taxonomy", "textarea", "rating", "number", "datetime", "pairwise", "ranker", "relation")
-_BARE = ("rectangle", "polygon", "brush", "ellipse", "keypoint", "vector")  # regions whose labels come apart from them
-_FEWEST = 3  # corners
 
 
 def write_label_studio(file: AnnotatedImages, out: Path) -> None:
@@ -74,25 +65,7 @@ def _task(image: AnnotatedImage, version: str) -> dict[str, Any]:
 
 def _result(number: int, thing: Annotation, size: tuple[int, int]) -> dict[str, Any]:
     kind = "rectanglelabels" if thing.rle is None else "brushlabels"
-    result = {
-        "id": f"thing-{number}",
-        "type": kind,
-        "from_name": _FROM[kind],
-        "to_name": "image",
-        "original_width": size[1],
-        "original_height": size[0],
-        "image_rotation": 0,
-        "value": {**_value(thing, size), kind: [thing.name]},
-    }
-    return result if thing.score is None else result | {"score": thing.score}
-
-
-def _value(thing: Annotation, size: tuple[int, int]) -> dict[str, Any]:
-    if thing.rle is not None:
-        return {"format": "rle", "rle": encode_brush(decode_rle(thing.rle))}
-    x0, y0, x1, y1 = thing.box
-    across, down = 100 / size[1], 100 / size[0]
-    return {"x": x0 * across, "y": y0 * down, "width": (x1 - x0) * across, "height": (y1 - y0) * down, "rotation": 0}
+    return build_region(f"thing-{number}", kind, thing, size, _FROM[kind], "image")
 
 
 def read_label_studio(path: Path, images: Path | None = None, passed: PassedOver | None = None) -> AnnotatedImages:
@@ -125,7 +98,7 @@ class _Reading:
             try:
                 image = self._read_task(task, where)
             except (ValueError, TypeError, KeyError, AttributeError) as problem:
-                self.passed.refuse(*where, _describe(problem), what="tasks")
+                self.passed.refuse(*where, describe_problem(problem), what="tasks")
             else:
                 if image is not None:
                     yield image
@@ -133,20 +106,20 @@ class _Reading:
     def _read_task(self, task: dict[str, Any], where: Place) -> AnnotatedImage | None:
         """The image of a task, None where it is that of an earlier one."""
         answers, others = _sort_answers(task)
-        regions = _list_regions(answers[0]) if answers else []
+        regions = list_regions(answers[0]) if answers else []
         for one, reason in [*((one, "a further answer to the task") for one in answers[1:]), *others]:
-            self._count(_list_regions(one), (where[0], f"{where[1]}, answer {one.get('id', '?')}"), reason)
+            self._count(list_regions(one), (where[0], f"{where[1]}, answer {one.get('id', '?')}"), reason)
         name = self._find_name(task["data"])
         if name is None:
             self._count(regions, where, f"a second task of the picture {_find_address(task['data'])}")
             return None
         size = self._find_size(task, name, where)
-        named = list(enumerate(_give_labels(regions), 1))
+        named = list(enumerate(label_regions(regions), 1))
         things = [self._read_region(*one, size, (where[0], f"{where[1]}, region {k}")) for k, one in named]
         return AnnotatedImage(name, size, tuple(thing for thing in things if thing is not None))
 
     def _count(self, regions: list[dict[str, Any]], where: Place, reason: str) -> None:
-        count = len(_give_labels(regions))
+        count = len(label_regions(regions))
         if count:
             self.passed.note(*where, reason, count=count)
 
@@ -167,7 +140,7 @@ class _Reading:
     def _find_size(self, task: dict[str, Any], name: str, where: Place) -> tuple[int, int]:
         """The size that regions say, cancelled ones too, else that of the task's data, else of the file."""
         answers = [*read_objects(task.get("annotations"), "annotations"), *read_objects(task.get("predictions"), "predictions")]
-        said = (r for one in answers for r in _list_regions(one) if r.get("original_height") and r.get("original_width"))
+        said = (r for one in answers for r in list_regions(one) if r.get("original_height") and r.get("original_width"))
         first = next(said, None)
         if first is not None:
             return read_size(first["original_height"], first["original_width"], " ".join(map(str, where)))
@@ -183,9 +156,9 @@ class _Reading:
         try:
             if not names:
                 raise ValueError(f"a region of type {region.get('type')} without a label")
-            thing = _draw(region, names[0], size, self.passed, where)
+            thing = draw_region(region, names[0], size, self.passed, where)
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as problem:
-            self.passed.refuse(*where, _describe(problem))
+            self.passed.refuse(*where, describe_problem(problem))
             return None
         if len(names) > 1:
             self.passed.note(*where, f"further labels of one region, {', '.join(names[1:])}", "labels", len(names) - 1)
@@ -200,53 +173,6 @@ def _sort_answers(task: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tupl
     if not annotations:
         answers = read_objects(task.get("predictions"), "predictions")
     return sorted(answers, key=lambda one: not one.get("ground_truth")), cancelled
-
-
-def _list_regions(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    return [one for one in read_objects(answer.get("result"), "result") if one.get("type") not in _NO_REGIONS]
-
-
-def _give_labels(regions: list[dict[str, Any]]) -> list[tuple[dict[str, Any], list[str]]]:
-    """Each region with its labels, which may come apart from it, in a result of type ``labels`` and the same id."""
-    shapes = {one["id"] for one in regions if one.get("type") in _BARE and "id" in one}
-    apart: dict[Any, list[str]] = {}
-    for one in regions:
-        if one.get("type") == "labels" and one.get("id") in shapes:
-            apart.setdefault(one["id"], []).extend(_list_labels(one))
-    alone = [one for one in regions if not (one.get("type") == "labels" and one.get("id") in shapes)]
-    return [(one, apart.get(one.get("id"), []) if one.get("type") in _BARE else _list_labels(one)) for one in alone]
-
-
-def _list_labels(region: dict[str, Any]) -> list[str]:
-    value = region.get("value") or {}
-    names = value.get(region.get("type")) or value.get("labels") or []
-    return [str(name).strip() for name in (names if isinstance(names, list) else [names])]
-
-
-def _draw(region: dict[str, Any], name: str, size: tuple[int, int], passed: PassedOver, where: Place) -> Annotation | None:
-    """The annotation of a region, whose form its value tells, None where it has no area.
-
-    Raises ValueError for a form that has no mask and no box.
-    """
-    value, score = region["value"], region.get("score")
-    if value.get("rotation") or region.get("image_rotation"):
-        raise ValueError(f"a turned region of type {region['type']}; expected upright ones")
-    if score is not None:
-        (score,) = read_numbers([score], "a score")
-    if "rle" in value:
-        return Annotation.of_mask(name, decode_brush(value["rle"], size), score)
-    across, down = size[1] / 100, size[0] / 100
-    if "points" in value and len(value["points"]) < _FEWEST:
-        passed.note(*where, f"a polygon of {len(value['points'])} points, which has no area")
-        return None
-    if "points" in value and "vertices" not in value:
-        points = np.reshape(read_numbers([v for x, y in value["points"] for v in (x, y)], "points"), (-1, 2))
-        return Annotation.of_mask(name, decode_rle(fill_to_rle([points * (across, down)], size)), score)
-    if not {"x", "y", "width", "height"} <= value.keys() or "keypoint" in region["type"]:
-        raise ValueError(f"a region of type {region['type']}; expected brushes, rectangles and polygons")
-    x, y, width, height = read_numbers((value[key] for key in ("x", "y", "width", "height")), "a rectangle")
-    corners = (x * across, y * down, x * across + width * across, y * down + height * down)
-    return Annotation(name, order_box(corners, passed, where), None, score)
 
 
 def _find_address(data: dict[str, Any]) -> str:
@@ -265,7 +191,3 @@ def _read_path(address: str) -> PurePosixPath:
     asked = parse_qs(url.query).get("d")
     path = PurePosixPath((asked[0] if asked else unquote(url.path)).replace("\\", "/").lstrip("/"))
     return PurePosixPath(*(part for part in path.parts if part != ".."))
-
-
-def _describe(problem: Exception) -> str:
-    return f"no {problem} in it" if isinstance(problem, KeyError) else " ".join(str(problem).split())

@@ -1,0 +1,1 @@
+"""Label Studio asks this server: its protocol of machine learning backends."""

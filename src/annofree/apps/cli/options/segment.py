@@ -11,6 +11,7 @@ from annofree.apps.cli.help import limit_to
 from annofree.apps.cli.options.common import OUTPUT
 
 __all__ = [
+    "OUT",
     "BatchSize",
     "ClassNames",
     "ClassesFile",
@@ -35,6 +36,7 @@ __all__ = [
     "TaskNames",
 ]
 
+OUT = Path("out")
 _CLASSES, _METHOD, _RUN = "Classes and tasks", "Method", "Run"
 
 Images = Annotated[

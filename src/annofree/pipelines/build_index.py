@@ -48,7 +48,7 @@ def build_index(
 ) -> IndexSummary:
     """Embed images for ``retrieve``; the same call resumes after a kill.
 
-    ``inputs`` are folders, lists of paths (.txt), tars or images.  ``models`` is a CLIP, or a preset for its CLIP; ``whole``
+    ``inputs`` are folders, lists of paths (.txt), tars or images, or addresses of object storage.  ``models`` is a CLIP, or a preset for its CLIP; ``whole``
     how it makes an image a square: squash, crop, or by default as the model is used.  ``batch`` images are embedded together,
     ``threads`` are read at once, and a ``shard`` of images is written at a time.  Raises InputError for inputs that are not
     there, for unknown models, and for a folder with another index; MissingError without weights.
@@ -61,8 +61,11 @@ def build_index(
         check_range(name, value, 1)
     if whole not in (None, *SQUARES):
         raise build_unknown_error("way to make a square", str(whole), SQUARES)
+    from annofree.io.files.remote import RemoteSource, find_url, refuse_url
     from annofree.io.image_sources import Source
     from annofree.methods.load_clip import load_clip
+
+    refuse_url(out)
 
     clock, first = clock or StageTimer.started(), [-1]
 
@@ -73,7 +76,8 @@ def build_index(
         callbacks.on_progress(done, total)
 
     given = [inputs] if isinstance(inputs, str | Path) else inputs
-    source = Source([Path(place) for place in given], exclude=Path(out))
+    urls = [url for place in given if (url := find_url(str(place)))]
+    source = RemoteSource(urls) if urls else Source([Path(place) for place in given], exclude=Path(out))
     clip = load_clip(models, device, {} if whole is None else {"whole": whole})
     from annofree.retrieval.build_index import build_index as write_index
 

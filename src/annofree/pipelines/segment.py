@@ -194,7 +194,7 @@ def segment(
 ) -> list[Prediction] | RunResult:
     """Find the named classes in images; ``SegmentOptions`` says what each option means.
 
-    ``images`` are a path, a folder, a glob, a text list or a tar, an image in memory (PIL, numpy, torch, ``Image``), or a list
+    ``images`` are a path, a folder, a glob, a text list or a tar, an address of object storage (s3://bucket/photos), an image in memory (PIL, numpy, torch, ``Image``), or a list
     of these.  ``classes`` may be left out with a method that finds things without names.  Without ``out`` all predictions are
     returned, one an image, in order; an image that fails has its ``error``, and an only one raises it.  With ``out`` results
     are written there as the run goes, the same call resumes it, and what was found is in the result.
@@ -233,9 +233,11 @@ def segment(
         check_range(name, value, least, sys.maxsize)
     _check_output(out, plan, fresh=fresh, retry=retry, shard=shard, keep_encodings=keep_encodings, engine=cluster)
     _check_license(plan, max_tier, license)
+    from annofree.io.files.remote import refuse_url
     from annofree.runs.inputs import open_inputs
 
     if out is not None:
+        refuse_url(out)
         _refuse_own_input(images, Path(out))
     inputs = open_inputs(images, exclude=None if out is None else Path(out), limit=limit)
     for remark in inputs.remarks:

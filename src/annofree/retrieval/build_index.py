@@ -24,7 +24,7 @@ from annofree.errors import ImageError, InputError
 from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.io.files.checksums import add_checksum
 from annofree.io.files.lock import hold_lock
-from annofree.io.image_sources import Source, read_images
+from annofree.io.image_sources import ImageSource, read_images
 from annofree.io.images import silence_pillow
 from annofree.io.regular import require_regular
 from annofree.io.settings_diff import find_first_change, list_differences
@@ -57,7 +57,7 @@ class WholeEncoder(Protocol):
 
 
 def build_index(
-    source: Source,
+    source: ImageSource,
     folder: Path,
     clip: WholeEncoder,
     *,
@@ -83,14 +83,14 @@ def build_index(
         if value < 1:
             raise InputError(f"expected a {what} of at least 1, got {value}")
     make_folder(folder)
-    if folder.resolve() in {given.resolve() for given in source.inputs}:
+    if folder.resolve() in {Path(given).resolve() for given in source.inputs}:
         raise InputError(f"expected another folder for the index than {folder}, which has the pictures; choose another --out")
     with hold_lock(folder / "lock", f"expected one call at a time to index to {folder}; wait for the other"):
         return _build(source, folder, clip, batch_size, shard_size, threads, about, on_progress, on_note)
 
 
 def _build(
-    source: Source,
+    source: ImageSource,
     folder: Path,
     clip: WholeEncoder,
     batch_size: int,
@@ -211,7 +211,7 @@ def _save(path: Path, vectors: npt.NDArray[np.float16]) -> None:
         np.save(file, vectors, allow_pickle=False)
 
 
-def _settings(source: Source, clip: WholeEncoder, shard_size: int, about: Mapping[str, Any] | None) -> dict[str, Any]:
+def _settings(source: ImageSource, clip: WholeEncoder, shard_size: int, about: Mapping[str, Any] | None) -> dict[str, Any]:
     """What has to be the same for a run to go on, as JSON holds it."""
     settings = {
         "format": FORMAT,

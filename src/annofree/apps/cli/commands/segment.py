@@ -54,8 +54,7 @@ def segment(
     Example: annofree segment photos --classes "dog, cat: kitten | tabby"
     """
     asked = pass_on(locals(), "inputs", "classes", "classes_file", "as_json", "quiet")
-    clock = start_command_clock()
-    with show_progress("images", quiet or as_json, clock=clock, batch=batch_size or 1) as show:
+    with show_progress("images", quiet or as_json, clock=(clock := start_command_clock()), batch=batch_size or 1) as show:
         names = read_vocabulary(classes, classes_file, optional=not classes and is_class_agnostic(method, models))
         result = pipeline.segment(inputs, names, **asked, callbacks=show.callbacks, clock=clock)
     print_summary(result.summary, result.tasks, result.out, as_json, quiet, result.was_complete)

@@ -75,6 +75,13 @@ def run_on_ray(
         return run.execute(engine.info, engine, {"settings": settings})
 
 
+def draw_and_run(folder: Path, images: int, seed: int = 0) -> dict[str, str]:
+    """Draw pictures in a folder, and return the hash of each file that a local run over them leaves."""
+    draw_pictures(folder / "pictures", images, seed)
+    one_run(folder / "pictures", folder / "local", stretch=STRETCH, overlays=True)
+    return digest(folder / "local")
+
+
 def list_workers() -> list[int]:
     """The processes of workers of the cluster that this process began, that have loaded."""
     raylets = [pid for pid in _list_children(os.getpid()) if "raylet" in _read_command(pid).split(" ")[0]]
@@ -123,9 +130,7 @@ def wait_for(driver: subprocess.Popen[str], done: int) -> int:
 def kill_and_compare(folder: Path, kills: int, images: int, seconds: float, seed: int = 0) -> dict[str, Any]:
     """Kill ``kills`` times, a worker or a driver, and compare each run that got to its end."""
     rng, pictures, counts, found = random.Random(seed), folder / "pictures", Counter[str](), list[list[str]]()
-    draw_pictures(pictures, images, seed)
-    one_run(pictures, folder / "local", stretch=STRETCH, overlays=True)
-    expected = digest(folder / "local")
+    expected = draw_and_run(folder, images, seed)
     with RayPool[Any](Cluster(None, 2), "cpu", lambda job, piece: job):
         import ray
 
@@ -178,7 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         told = Callbacks(
             on_progress=lambda done, total: print(done, flush=True), on_note=lambda text: print(text, file=sys.stderr)
         )
-        run_on_ray(*asked.drive, asked.address, asked.seconds, told)
+        from benchmarks.ray_kills import run_on_ray  # workers import it, which they cannot from the program itself
+
+        images, out = asked.drive
+        run_on_ray(images, out, asked.address, asked.seconds, told)
         return
     with tempfile.TemporaryDirectory() as folder:
         found = kill_and_compare(Path(folder), asked.kills, asked.images, asked.seconds)

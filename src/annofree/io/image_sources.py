@@ -36,8 +36,9 @@ _SHARE, _AHEAD = 4, 1 << 30  # pixels read ahead may take a fourth of the memory
 
 
 def read_place(place: str, id: str | None = None) -> Image:  # noqa: A002 -- the word the noun uses
-    """Read an image from its place, a path, ``shard.tar::member`` or an object of a storage, with Pillow's warnings let through; made for threads.
+    """Read an image from its place, with Pillow's warnings let through; made for threads.
 
+    That is a path, ``shard.tar::member``, or what ``find_url`` knows as an object of a storage.
     Raises ImageError, one line naming the place, when there is no whole image.
     """
     url = find_url(place)

@@ -35,6 +35,7 @@ __all__ = [
     "ENGINES",
     "RunResult",
     "SegmentOptions",
+    "choose_device",
     "execute",
     "parse_engine",
     "parse_overlaps",
@@ -194,10 +195,11 @@ def segment(
 ) -> list[Prediction] | RunResult:
     """Find the named classes in images; ``SegmentOptions`` says what each option means.
 
-    ``images`` are a path, a folder, a glob, a text list or a tar, an address of object storage (s3://bucket/photos), an image in memory (PIL, numpy, torch, ``Image``), or a list
-    of these.  ``classes`` may be left out with a method that finds things without names.  Without ``out`` all predictions are
-    returned, one an image, in order; an image that fails has its ``error``, and an only one raises it.  With ``out`` results
-    are written there as the run goes, the same call resumes it, and what was found is in the result.
+    ``images`` are a path, a folder, a glob, a text list or a tar, an address of object storage (s3://bucket/photos), an image
+    in memory (PIL, numpy, torch, ``Image``), or a list of these.  ``classes`` may be left out with a
+    method that finds things without names.  Without ``out`` all predictions are returned, one an image, in order; an image that
+    fails has its ``error``, and an only one raises it.  With ``out`` results are written there as the run goes, the same call
+    resumes it, and what was found is in the result.
 
     Raises InputError for what does not fit together, and for names that are not known, with the nearest known one; MissingError
     for weights that are neither on this machine nor on a hub; ImageError for an only image that cannot be read.
@@ -270,11 +272,11 @@ def run_plan(
 
     Raises InputError for a folder with another run, and for a cluster where images are in memory.
     """
-    from annofree.methods.components import resolve_device
     from annofree.runs.config import RunConfig, size_chunks
     from annofree.runs.run import Run
 
-    batch = plan.count_at_once(batch_size)
+    there = choose_device(plan.device, cluster)
+    batch = plan.count_at_once(batch_size, there)
     request = RunConfig(
         out,
         inputs.ids,
@@ -288,7 +290,7 @@ def run_plan(
         min_score,
         overlays,
         keep_encodings,
-        resolve_device(plan.device),
+        there,
     )
     run = Run(request, callbacks)
     if not fresh and run.check() and not retry:
@@ -351,6 +353,14 @@ def parse_engine(engine: str, address: str | None, workers: int | None) -> Clust
     if given:
         raise InputError(f"expected {' and '.join(given)} with --engine ray only, got {engine}; leave it out, or take ray")
     return None
+
+
+def choose_device(device: str, cluster: Cluster | None) -> str:
+    """Return the device that does the work: as named where other machines do it, else one that torch knows here."""
+    from annofree.methods.components import resolve_device
+
+    elsewhere = cluster is not None and cluster.address is not None and device != "auto"
+    return device if elsewhere else resolve_device(device)
 
 
 def _check_output(out: str | Path | None, plan: Plan, **asked: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -45,7 +45,7 @@ class Engine(ABC):
     batch_size: int
 
     @abstractmethod
-    def stream(self, images: RunImages, groups: Iterable[Sequence[int]], arrived: Arrived) -> Iterator[list[Row]]:
+    def stream(self, images: RunImages, groups: Iterable[Sequence[int]], arrived: Arrived) -> Generator[list[Row], None, None]:
         """The rows of groups of images, some at a time, in order; ``arrived`` hears of each image once, in any order."""
 
     @abstractmethod
@@ -64,7 +64,7 @@ class LocalEngine(Engine):
         self.clock, self.batch_size = self.feed.clock, self.feed.batch_size
         self._environment = describe_environment()
 
-    def stream(self, images: RunImages, groups: Iterable[Sequence[int]], arrived: Arrived) -> Iterator[list[Row]]:
+    def stream(self, images: RunImages, groups: Iterable[Sequence[int]], arrived: Arrived) -> Generator[list[Row], None, None]:
         """Do one batch after the other, and none before it is asked for."""
         for numbers in groups:
             for batch in self.feed.encode_batches(images.list_entries(numbers)):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import torch
@@ -80,7 +80,7 @@ class RayEngine(Engine):
     def __exit__(self, *_: object) -> None:
         self.pool.__exit__()
 
-    def stream(self, images: RunImages, groups: Iterable[Sequence[int]], arrived: Arrived) -> Iterator[list[Row]]:
+    def stream(self, images: RunImages, groups: Iterable[Sequence[int]], arrived: Arrived) -> Generator[list[Row], None, None]:
         """Let workers do a stretch each; what they wrote is taken in as it comes."""
 
         def take_in(batch: _Batch) -> list[Row]:
@@ -116,35 +116,37 @@ class _RunWorker:
     """Does images in the process of a worker; results are written to a folder of its own, and sent from there."""
 
     def __init__(self, order: _Order) -> None:
+        _clear_scratch()
         torch.set_num_threads(order.threads)
         asked, clock, self.notes = order.request, StageTimer(), list[str]()
         self.tasks = order.make_tasks()
         kinds = self.tasks.encoding_kinds if asked.keep else {}
         key, remarks = self.tasks.encoding_key, self.tasks.remarks(asked.vocabulary)
         self.about = TasksInfo(self.tasks.provenance, key, remarks, kinds), describe_environment()
-        names = asked.vocabulary.names
-        self.folder = RunFolder.create(_make_scratch(), names, tasks=asked.wanted, stuff=asked.stuff, overlays=asked.overlays)
         self.feed = BatchEncoder(self.tasks, order.batch_size, _READERS, clock, self._note_smaller_batches)
-        self.work = ImageWork(self.folder, self.tasks, asked.vocabulary, clock, asked.min_score, asked.keep, asked.watched)
+        self.asked, self.clock = asked, clock
 
     def do(self, images: _Images) -> Iterator[_Batch]:
         """Do some images, a batch at a time."""
-        names = {entry[0]: name for entry, name in images}
-        with silence_pillow():
+        asked, names = self.asked, {entry[0]: name for entry, name in images}
+        with TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-") as scratch, silence_pillow():
+            folder = RunFolder(Path(scratch), asked.vocabulary.names, asked.wanted, asked.stuff, asked.overlays)
+            work = ImageWork(folder, self.tasks, asked.vocabulary, self.clock, asked.min_score, asked.keep, asked.watched)
             for batch in self.feed.encode_batches([entry for entry, _ in images]):
-                yield _Batch([self._bring(self.work.do(one, names[one.number])) for one in batch], self.notes)
+                yield _Batch([_bring(folder, work.do(one, names[one.number])) for one in batch], self.notes)
                 self.notes = []
-
-    def _bring(self, done: ImageDone) -> ImageDone:
-        """Take along the files of an image."""
-        files = {path.relative_to(self.folder.out).as_posix(): path.read_bytes() for path in self.folder.written}
-        for path in self.folder.written:
-            path.unlink()
-        self.folder.written.clear()
-        return replace(done, files=files)
 
     def _note_smaller_batches(self, size: int) -> None:
         self.notes.append(f"memory ran out in a worker; from now on it encodes at most {size} pictures at once")
+
+
+def _bring(folder: RunFolder, done: ImageDone) -> ImageDone:
+    """Take along the files of an image, which are gone then."""
+    files = {path.relative_to(folder.out).as_posix(): path.read_bytes() for path in folder.written}
+    for path in folder.written:
+        path.unlink()
+    folder.written.clear()
+    return replace(done, files=files)
 
 
 def _name_images(images: RunImages, numbers: Sequence[int]) -> _Images:
@@ -163,13 +165,12 @@ def _leave_out(images: _Images, batch: _Batch) -> _Images:
     return images[len(batch.images) :]
 
 
-def _make_scratch() -> Path:
-    """Make a folder for this process, and remove those of processes that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
-        pid = folder.name.removeprefix(_SCRATCH)
+def _clear_scratch() -> None:
+    """Remove what workers left that were killed."""
+    for folder in Path(gettempdir()).glob(f"{_SCRATCH}*"):
+        pid = folder.name.removeprefix(_SCRATCH).partition("-")[0]
         if pid.isdecimal() and not _is_alive(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
-    return Path(tempfile.gettempdir(), f"{_SCRATCH}{os.getpid()}")
 
 
 def _is_alive(pid: int) -> bool:

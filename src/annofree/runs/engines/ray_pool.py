@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -22,6 +22,7 @@ from annofree.runs.engines.worker_plan import plan_workers
 __all__ = ["Cluster", "RayPool", "Worker"]
 
 Job = TypeVar("Job")
+JobIn = TypeVar("JobIn", contravariant=True)
 Kept = TypeVar("Kept")
 
 _PIECES = 2  # of a worker that may wait in the object store
@@ -38,7 +39,7 @@ _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Where Ray is told that there are no other machines, it takes the loopback interface, on any system."""
 
 
-class Worker(Protocol[Job]):
+class Worker(Protocol[JobIn]):
     """What a worker does."""
 
     @property
@@ -46,7 +47,7 @@ class Worker(Protocol[Job]):
         """What has to be the same of all workers, and what may differ."""
         ...
 
-    def do(self, job: Job) -> Iterator[Any]:
+    def do(self, job: JobIn) -> Iterator[Any]:
         """Do a job, and yield what came of it, piece by piece."""
         ...
 
@@ -130,7 +131,7 @@ class RayPool(Generic[Job]):
             self._wait()
         return self._shared
 
-    def stream(self, jobs: Iterable[Job], arrived: Callable[[Any], Kept]) -> Iterator[Kept]:
+    def stream(self, jobs: Iterable[Job], arrived: Callable[[Any], Kept]) -> Generator[Kept, None, None]:
         """Give on what ``arrived`` makes of each piece, in the order of the jobs, though it gets them as they come."""
         line, order = JobLine(jobs), Order[Kept]()
         while True:

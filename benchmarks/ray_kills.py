@@ -60,9 +60,14 @@ def load_colours(seconds: float) -> Tasks:
 
 
 def run_on_ray(
-    images: Path, out: Path, address: str | None = None, seconds: float = 0.02, callbacks: Callbacks = Callbacks()
+    images: Path,
+    out: Path,
+    address: str | None = None,
+    seconds: float = 0.02,
+    callbacks: Callbacks = Callbacks(),
+    workers: int = 2,
 ) -> dict[str, Any] | None:
-    """Begin the run of ``benchmarks.kills`` or go on with it, by two workers; None where it is complete."""
+    """Begin the run of ``benchmarks.kills`` or go on with it; None where it is complete."""
     source = find_source([images], out)
     settings = {"method": "colours"}
     ids, words = list(source.list_ids()), Vocabulary.of(NAMES)
@@ -71,7 +76,7 @@ def run_on_ray(
     if run.check():
         return None
     load = partial(load_colours, seconds)
-    with RayEngine(Cluster(address, 2), request, load, BATCH, StageTimer.started(), callbacks) as engine:
+    with RayEngine(Cluster(address, workers), request, load, BATCH, StageTimer.started(), callbacks) as engine:
         return run.execute(engine.info, engine, {"settings": settings})
 
 
@@ -84,11 +89,12 @@ def draw_and_run(folder: Path, images: int, seed: int = 0) -> dict[str, str]:
 
 def list_workers() -> list[int]:
     """The processes of workers of the cluster that this process began, that have loaded."""
-    raylets = [pid for pid in _list_children(os.getpid()) if "raylet" in _read_command(pid).split(" ")[0]]
-    return [pid for raylet in raylets for pid in _list_children(raylet) if _read_command(pid).startswith("ray::_Actor")]
+    raylets = [pid for pid in list_children(os.getpid()) if "raylet" in _read_command(pid).split(" ")[0]]
+    return [pid for raylet in raylets for pid in list_children(raylet) if _read_command(pid).startswith("ray::_Actor")]
 
 
-def _list_children(parent: int) -> list[int]:
+def list_children(parent: int) -> list[int]:
+    """The processes that a process began."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

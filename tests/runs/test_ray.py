@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 import annofree
 from annofree.io.callbacks import Callbacks
@@ -26,45 +27,33 @@ def finals(out: Path) -> dict[str, bytes]:
     return {k: v.read_bytes() for k, v in files.items() if not k.startswith("shards/") and k not in ("run.json", "lock")}
 
 
-def test_nothing_is_lost_on_ray(ray_kills: ModuleType, tmp_path: Path) -> None:
+def test_nothing_is_lost_on_ray(ray_kills: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     local = ray_kills.draw_and_run(tmp_path, 43)
     with RayPool[Any](Cluster(None, 2), "cpu", lambda job, piece: job):
         import ray
 
-        kill_a_worker(ray_kills, local, tmp_path)
-        kill_a_driver(ray_kills, local, tmp_path, ray.get_runtime_context().gcs_address)
+        kill_a_worker_and_the_driver(ray_kills, local, tmp_path, ray.get_runtime_context().gcs_address)
         segment_there_and_here(tmp_path)
         index_there_and_here(tmp_path)
     assert not ray.is_initialized()
 
 
-def kill_a_worker(ray_kills: ModuleType, local: dict[str, str], tmp_path: Path) -> None:
-    notes, killed = list[str](), list[int]()
-
-    def kill(done: int, total: int) -> None:
-        if done == 9:
-            killed.append(ray_kills.list_workers()[0])
-            os.kill(killed[0], signal.SIGKILL)
-
-    out = tmp_path / "worker"
-    run = ray_kills.run_on_ray(tmp_path / "pictures", out, None, 0.02, Callbacks(on_progress=kill, on_note=notes.append))
-    assert killed
-    assert any(note.startswith("a worker died, and another does its work") for note in notes)
-    assert ray_kills.digest(out) == local
-    assert [one["threads"] for one in run["environments"]] == [1]
-
-
-def kill_a_driver(ray_kills: ModuleType, local: dict[str, str], tmp_path: Path, address: str) -> None:
-    out, notes = tmp_path / "driver", list[str]()
+def kill_a_worker_and_the_driver(ray_kills: ModuleType, local: dict[str, str], tmp_path: Path, address: str) -> None:
+    """One after the other, in one run; it is gone on with here."""
+    out, notes = tmp_path / "killed", list[str]()
     driver = ray_kills.begin_driver(tmp_path / "pictures", out, address, 0.05)
-    assert ray_kills.wait_for(driver, 17) == 17
+    assert ray_kills.wait_for(driver, 9) == 9
+    os.kill(ray_kills.list_workers()[0], signal.SIGKILL)
+    assert ray_kills.wait_for(driver, 30) == 30
     driver.kill()
     assert driver.wait() == -signal.SIGKILL
-    assert driver.stdout is not None
     driver.stdout.close()
-    ray_kills.run_on_ray(tmp_path / "pictures", out, None, 0.0, Callbacks(on_note=notes.append))
+    run = ray_kills.run_on_ray(tmp_path / "pictures", out, None, 0.0, Callbacks(on_note=notes.append), 1)
     assert any(note.startswith("going on: ") for note in notes)
     assert ray_kills.digest(out) == local
+    assert run["timings"]["images"] == 42
+    assert [one["variables"]["OMP_NUM_THREADS"] for one in run["environments"]] == [str(torch.get_num_threads())]
 
 
 def segment_there_and_here(tmp_path: Path) -> None:

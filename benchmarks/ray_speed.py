@@ -66,7 +66,7 @@ def measure_memory(pids: Sequence[int]) -> float:
     return total / 1000
 
 
-def be_side(photos: Path, out: Path, method: str, options: dict[str, Any]) -> dict[str, float]:
+def be_side(photos: Path, out: Path, method: str, options: dict[str, Any], others: int) -> dict[str, float]:
     """Segment photos, and return images, seconds from the first on, processor seconds, and megabytes at the end."""
     import annofree
     from annofree.io.callbacks import Callbacks
@@ -75,6 +75,8 @@ def be_side(photos: Path, out: Path, method: str, options: dict[str, Any]) -> di
     ended: list[float] = []
 
     def count(done: int, total: int) -> None:
+        if not began:
+            _wait_for_others(out, others)
         now = [time.perf_counter(), count_seconds(list_family(os.getpid())), float(total)]
         if not began:
             began.extend(now)
@@ -87,11 +89,21 @@ def be_side(photos: Path, out: Path, method: str, options: dict[str, Any]) -> di
     return {"images": ended[2], "seconds": ended[0] - began[0], "cpu": ended[1] - began[1], "megabytes": ended[3]}
 
 
+def _wait_for_others(out: Path, others: int) -> None:
+    """Wait until every process has loaded."""
+    out.with_suffix(".ready").touch()
+    while len(list(out.parent.glob("*.ready"))) < others:
+        time.sleep(0.1)
+
+
 def measure(folder: Path, workers: int, method: str) -> dict[str, dict[str, float]]:
     """Run both sides at the same time; returns what each took."""
     sides: dict[str, list[dict[str, Any]]] = {"ray": [{"engine": "ray", "workers": workers}]}
     sides["local"] = [{"shard": f"{k + 1}/{workers}"} for k in range(workers)]
-    begun = {name: [_begin(folder, f"{name}{k}", method, one) for k, one in enumerate(own)] for name, own in sides.items()}
+    begun = {
+        name: [_begin(folder, f"{name}{k}", method, one, workers + 1) for k, one in enumerate(own)]
+        for name, own in sides.items()
+    }
     found: dict[str, dict[str, float]] = {}
     for name, processes in begun.items():
         told = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
@@ -102,8 +114,8 @@ def measure(folder: Path, workers: int, method: str) -> dict[str, dict[str, floa
     return found
 
 
-def _begin(folder: Path, name: str, method: str, options: dict[str, Any]) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "benchmarks.ray_speed", "--side", folder, name, method, json.dumps(options)]
+def _begin(folder: Path, name: str, method: str, options: dict[str, Any], others: int) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "benchmarks.ray_speed", "--side", folder, name, method, json.dumps(options), others]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [str(word) for word in words], stdout=subprocess.PIPE, text=True, env=environment, cwd=Path(__file__).parents[1]
@@ -118,11 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--method", default="sam_clip")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--side", nargs=4, help="be a side")
+    parser.add_argument("--side", nargs=5, help="be a side")
     asked = parser.parse_args(arguments)
     if asked.side:
-        folder, name, method, options = asked.side
-        print(json.dumps(be_side(Path(folder, "photos"), Path(folder, name), method, json.loads(options))))
+        folder, name, method, options, others = asked.side
+        print(json.dumps(be_side(Path(folder, "photos"), Path(folder, name), method, json.loads(options), int(others))))
         return
     runs = []
     for _ in range(asked.repeat):

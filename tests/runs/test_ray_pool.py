@@ -27,7 +27,7 @@ class Letters:
     def __init__(self, about: str = "same", refused: str = "") -> None:
         self.about, self.refused = (about, "own"), refused
 
-    def do(self, job: str) -> Iterator[str]:
+    def process(self, job: str) -> Iterator[str]:
         for letter in job:
             if letter == self.refused:
                 raise InputError(f"no {letter}")

@@ -90,7 +90,8 @@ class FakeRay:
             except Exception as problem:
                 raise _RayTaskError(problem) from problem
 
-        do = SimpleNamespace(remote=lambda job: _Pieces(worker.do(job), self.dies))
+        do = SimpleNamespace(remote=lambda job: _Pieces(worker.process(job), self.dies))
         return SimpleNamespace(
-            load=SimpleNamespace(remote=lambda make: _Answer(lambda: load(make))), do=SimpleNamespace(options=lambda **_: do)
+            load=SimpleNamespace(remote=lambda make: _Answer(lambda: load(make))),
+            process=SimpleNamespace(options=lambda **_: do),
         )

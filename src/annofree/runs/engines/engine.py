@@ -68,7 +68,7 @@ class LocalEngine(Engine):
         """Do one batch after the other, and none before it is asked for."""
         for numbers in groups:
             for batch in self.feed.encode_batches(images.list_entries(numbers)):
-                yield [arrived(self.work.do(one, images.names.find_names(one.id))) for one in batch]
+                yield [arrived(self.work.process(one, images.names.find_names(one.id))) for one in batch]
 
     def list_environments(self) -> list[dict[str, Any]]:
         """That of this process."""

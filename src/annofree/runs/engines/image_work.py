@@ -44,7 +44,7 @@ class ImageWork:
     keep: bool = False
     watched: bool = True
 
-    def do(self, one: EncodeResult, name: ResultName) -> ImageDone:
+    def process(self, one: EncodeResult, name: ResultName) -> ImageDone:
         """Predict for one encoding, write the results under a name, and return its row."""
         found = self._answer(one)
         done = ImageDone(_explain(one, found)) if isinstance(found, Exception) else self._found(one, found, name)

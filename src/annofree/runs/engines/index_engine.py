@@ -79,7 +79,7 @@ class _IndexWorker:
         self.embedder = Embedder(root, clip, batch_size, readers)
         self.about = ClipElsewhere(clip.dimension, clip.provenance), describe_environment()
 
-    def do(self, ids: Sequence[str]) -> Iterator[EmbeddedBatch]:
+    def process(self, ids: Sequence[str]) -> Iterator[EmbeddedBatch]:
         """Embed the images of some ids."""
         with silence_pillow():
             yield from self.embedder.embed(ids)

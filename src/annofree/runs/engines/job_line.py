@@ -19,7 +19,7 @@ class JobLine(Generic[Job]):
     >>> line = JobLine("ab")
     >>> line.take_next(2), line.take_next(1), line.is_empty
     ((0, 'a'), None, False)
-    >>> line.put_back(0, "rest of a")
+    >>> line.restore(0, "rest of a")
     >>> line.take_next(2), line.take_next(2), line.is_empty
     ((0, 'rest of a'), (1, 'b'), True)
     """
@@ -43,7 +43,7 @@ class JobLine(Generic[Job]):
             self._draw()
         return taken
 
-    def put_back(self, number: int, job: Job) -> None:
+    def restore(self, number: int, job: Job) -> None:
         """Put what is left of a job first."""
         self._next.appendleft((number, job))
 

@@ -126,14 +126,14 @@ class _RunWorker:
         self.feed = BatchEncoder(self.tasks, order.batch_size, _READERS, clock, self._note_smaller_batches)
         self.asked, self.clock = asked, clock
 
-    def do(self, images: _Images) -> Iterator[_Batch]:
+    def process(self, images: _Images) -> Iterator[_Batch]:
         """Do some images, a batch at a time."""
         asked, names = self.asked, {entry[0]: name for entry, name in images}
         with TemporaryDirectory(prefix=f"{_SCRATCH}{os.getpid()}-") as scratch, silence_pillow():
             folder = RunFolder(Path(scratch), asked.vocabulary.names, asked.wanted, asked.stuff, asked.overlays)
             work = ImageWork(folder, self.tasks, asked.vocabulary, self.clock, asked.min_score, asked.keep, asked.watched)
             for batch in self.feed.encode_batches([entry for entry, _ in images]):
-                yield _Batch([_bring(folder, work.do(one, names[one.number])) for one in batch], self.notes)
+                yield _Batch([_bring(folder, work.process(one, names[one.number])) for one in batch], self.notes)
                 self.notes = []
 
     def _note_smaller_batches(self, size: int) -> None:

@@ -29,12 +29,14 @@ _PIECES = 2  # of a worker that may wait in the object store
 _AHEAD = 4  # jobs a worker that may be begun from the one that is due on
 _DEATHS = 5  # in a row, beside one of each worker, with nothing done in between
 _PATIENCE = 30.0  # seconds, until it is said that no worker answers
+_STARTS = 3  # tries: Ray gives up after 30 s where a machine is busy
 _STORE = 1 << 30  # bytes at most of the object store, where Ray is started here
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nobody is told
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` makes Ray copy the working folder to each worker
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray will do anyway some day, and warns of until then
 }
+_SILENT = {"log_to_driver": False, "logging_level": "ERROR"}
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Where Ray is told that there are no other machines, it takes the loopback interface, on any system."""
 
@@ -47,7 +49,7 @@ class Worker(Protocol[JobIn]):
         """What has to be the same of all workers, and what may differ."""
         ...
 
-    def do(self, job: JobIn) -> Iterator[Any]:
+    def process(self, job: JobIn) -> Iterator[Any]:
         """Do a job, and yield what came of it, piece by piece."""
         ...
 
@@ -69,8 +71,8 @@ class _Actor:
         self._worker = make()
         return self._worker.about
 
-    def do(self, job: Any) -> Iterator[Any]:
-        yield from self._worker.do(job)
+    def process(self, job: Any) -> Iterator[Any]:
+        yield from self._worker.process(job)
 
 
 @dataclass
@@ -156,7 +158,7 @@ class RayPool(Generic[Job]):
         while self._idle and (taken := line.take_next(end)) is not None:
             actor, (number, job) = self._idle.pop(), taken
             stream = {"num_returns": "streaming", "_generator_backpressure_num_objects": _PIECES}
-            self._busy[actor.do.options(**stream).remote(job)] = _Busy(actor, number, job)
+            self._busy[actor.process.options(**stream).remote(job)] = _Busy(actor, number, job)
 
     def _wait(self) -> list[Any]:
         """Wait until something comes, welcome workers that loaded, and return where pieces came."""
@@ -197,7 +199,7 @@ class RayPool(Generic[Job]):
             raise problem.cause from None
         except self._ray.exceptions.RayError as problem:
             del self._busy[source]
-            line.put_back(busy.number, busy.left)
+            line.restore(busy.number, busy.left)
             self._replace(busy.actor, problem)
         else:
             busy.left, self._deaths = self.advance(busy.left, piece), 0
@@ -245,17 +247,30 @@ def _import_ray(address: str | None) -> Any:
 
 def _connect(ray: Any, address: str | None) -> None:
     """Join the cluster at an address, or start one on this machine; raises InputError where there is none."""
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        store = min(_STORE, find_total_memory() // 4)
-        ray.init(address="local", include_dashboard=False, object_store_memory=store, **quiet)
+        _start(ray)
         return
     if "://" in address:
         raise InputError(
             f"expected --address as host:port or auto, got {address!r}; give the command on a machine of the cluster"
         )
     try:
-        ray.init(address=address, **quiet)
+        ray.init(address=address, **_SILENT)
     except (ConnectionError, OSError, ValueError, RuntimeError) as problem:
         why = next(iter(str(problem).splitlines()), "")
         raise InputError(f"expected a Ray cluster at {address}, but none answers: {why} Start one: ray start --head") from None
+
+
+def _start(ray: Any) -> None:
+    """Start Ray on this machine alone."""
+    why, store = "", min(_STORE, find_total_memory() // 4)
+    for _ in range(_STARTS):
+        try:
+            ray.init(address="local", include_dashboard=False, object_store_memory=store, **_SILENT)
+            return
+        except Exception as problem:  # Ray has no other
+            why = next(iter(str(problem).splitlines()), type(problem).__name__)
+            ray.shutdown()
+    raise InputError(
+        f"expected Ray to start on this machine, but it does not: {why} Is the machine busy? Give the command again"
+    )

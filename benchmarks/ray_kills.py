@@ -145,6 +145,7 @@ def kill_and_compare(folder: Path, kills: int, images: int, seconds: float, seed
             out = folder / f"killed-{len(found)}"
             _kill_until_done(pictures, out, address, seconds, rng, counts, images)
             got = digest(out)
+            print(f"run {len(found)}: {dict(counts)}", file=sys.stderr, flush=True)
             found.append(sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name)))
     return {"kills": dict(counts), "runs": len(found), "files": len(expected), "differ": found}
 
@@ -155,7 +156,7 @@ def _kill_until_done(
     """Go on with a run in driver after driver, until one ends; each is killed, or a worker of it is, or two."""
     for attempt in range(100):
         driver, left = begin_driver(pictures, out, address, seconds), attempt < 4
-        victims = rng.choice(("worker", "driver", "worker worker")).split() if left else []
+        victims = rng.choice(("worker driver", "worker worker driver", "worker worker")).split() if left else []
         at = 0
         for victim in victims:
             at += rng.randrange(1, max(2, images // 4))

@@ -42,7 +42,7 @@ _CLASSES, _METHOD, _RUN = "Classes and tasks", "Method", "Run"
 Images = Annotated[
     list[str],
     typer.Argument(
-        help="Images, folders of them, quoted globs, .txt lists of paths, tars, file:// URLs.",
+        help="Images, folders of them, quoted globs, .txt lists of paths, tars, file:// and s3:// URLs.",
         metavar="INPUT",
         show_default=False,
     ),

@@ -37,8 +37,11 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray will do anyway some day, and warns of until then
 }
 _SILENT = {"log_to_driver": False, "logging_level": "ERROR"}
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Where Ray is told that there are no other machines, it takes the loopback interface, on any system."""
+_ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # no other machines, on any system: the loopback interface will do
+    "RAY_worker_niceness": "0",  # else workers wait for whatever else the machine does
+}
+"""What Ray is told where it is started here."""
 
 
 class Worker(Protocol[JobIn]):
@@ -236,7 +239,7 @@ def _keep_signals() -> Iterator[None]:
 
 def _import_ray(address: str | None) -> Any:
     """Import Ray, which reads the environment as it is imported."""
-    for name, value in (_QUIET if address else _QUIET | _LOOPBACK).items():
+    for name, value in (_QUIET if address else _QUIET | _ALONE).items():
         os.environ.setdefault(name, value)
     try:
         import ray

@@ -21,7 +21,7 @@ from tests.support.paper import write_scenes
 from tests.support.recipes import recipe_head
 
 import annofree.experiments.measure
-import annofree.runs.executor
+import annofree.runs.engines.engine
 from annofree.apps.cli import main
 from annofree.experiments.measure import Figures
 from annofree.formats.coco import CocoFile
@@ -243,7 +243,7 @@ def test_what_was_done_before_ctrl_c_is_kept_for_the_same_command(
     assert not (tmp_path / "out" / "annotations.json").exists()
     monkeypatch.setattr(Exploding, "problem", RuntimeError("no memory"))
     here = describe_environment()
-    monkeypatch.setattr(annofree.runs.executor, "describe_environment", lambda: here | {"threads": 99})
+    monkeypatch.setattr(annofree.runs.engines.engine, "describe_environment", lambda: here | {"threads": 99})
     again = cli(*command)
     assert "note: going on: 1 of 8 pictures are done\n" in again.err and again.code == 1
     elsewhere = f"threads was {here['threads']}, now it is 99"

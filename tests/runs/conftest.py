@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -42,3 +43,9 @@ def undisturbed(kills: ModuleType, images: Path, tmp_path_factory: pytest.TempPa
     kills.one_run(images, out)
     digest: dict[str, str] = kills.digest(out)
     return digest
+
+
+@pytest.fixture(scope="session")
+def ray_kills() -> ModuleType:
+    """benchmarks/ray_kills.py, as workers import it."""
+    return importlib.import_module("benchmarks.ray_kills")

@@ -62,7 +62,7 @@ def test_results_are_no_pictures(photos: Path) -> None:
     [
         ("https://a.org/b.jpg", "expected pictures on this machine, got https://a.org/b.jpg; download"),
         ("file://other/a.png", "expected pictures on this machine"),
-        ("s3://bucket/a.png", "expected pictures on this machine"),
+        ("ftp://bucket/a.png", "expected pictures on this machine"),
         ("{}/none/*.png", "expected pictures, tars or folders that fit .*none.*found none"),
         ("{}/nowhere", "expected a picture or a folder at .*nowhere"),
         ("{}/my photos/sub/empty", "expected pictures .* in the folder .*found none among 0 files"),

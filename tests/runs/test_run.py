@@ -31,6 +31,7 @@ from annofree.runs import executor as work
 from annofree.runs.batch_encoder import BatchEncoder, EncodeResult, Entry
 from annofree.runs.clock import PARTS, StageTimer
 from annofree.runs.config import RunConfig
+from annofree.runs.engines import engine
 from annofree.runs.inputs import find_source
 from annofree.runs.merge_shards import merge_runs
 from annofree.runs.run import Run
@@ -437,7 +438,7 @@ def test_a_killed_run_of_slow_images_keeps_all_but_the_last_half_minute(
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """Where the work is done from now on, to be changed."""
     place: dict[str, Any] = {"processor": "A", "threads": 2, "variables": {}}
-    monkeypatch.setattr(work, "describe_environment", lambda: json.loads(json.dumps(place)))
+    monkeypatch.setattr(engine, "describe_environment", lambda: json.loads(json.dumps(place)))
     yield place
 
 

@@ -17,15 +17,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 from annofree.errors import ImageError, InputError
 from annofree.io.decode_budget import DecodeBudget, find_free_memory
+from annofree.io.files.remote import find_url, read_url
 from annofree.io.image_files import HEAD, OtherFiles, classify_file, is_tar, stream_images
 from annofree.io.images import decode_bytes, decode_image
 from annofree.structures import Image
 
-__all__ = ["Reader", "Source", "find_file", "read_images", "read_member", "read_place"]
+__all__ = ["ImageSource", "Reader", "Source", "find_file", "read_images", "read_member", "read_place"]
 
 Reader = Callable[[str, "str | None"], Image]
 """Returns the image of a place under an id, or raises ImageError; called in threads."""
@@ -35,10 +36,14 @@ _SHARE, _AHEAD = 4, 1 << 30  # pixels read ahead may take a fourth of the memory
 
 
 def read_place(place: str, id: str | None = None) -> Image:  # noqa: A002 -- the word the noun uses
-    """Read an image from its place, a path or ``shard.tar::member``, with Pillow's warnings let through; made for threads.
+    """Read an image from its place, with Pillow's warnings let through; made for threads.
 
+    That is a path, ``shard.tar::member``, or what ``find_url`` knows as an object of a storage.
     Raises ImageError, one line naming the place, when there is no whole image.
     """
+    url = find_url(place)
+    if url is not None:
+        return decode_bytes(read_url(url), url, id)
     try:
         data = read_member(place)
         return decode_image(Path(place), id) if data is None else decode_bytes(data, place, id)
@@ -67,6 +72,29 @@ def read_member(place: str) -> bytes | None:
 def find_file(place: str) -> Path:
     """Return the file of a place: a tar, or the image itself."""
     return Path(_INSIDE.split(place, maxsplit=1)[0])
+
+
+class ImageSource(Protocol):
+    """Images that work is to be done on, wherever they are."""
+
+    @property
+    def inputs(self) -> Sequence[str | Path]:
+        """What was given."""
+        ...
+
+    @property
+    def others(self) -> OtherFiles:
+        """What was passed over."""
+        ...
+
+    @property
+    def root(self) -> Path:
+        """The folder that ids count from."""
+        ...
+
+    def list_ids(self) -> Iterator[str]:
+        """The id of each image, once, in the same order each time."""
+        ...
 
 
 @dataclass(frozen=True)

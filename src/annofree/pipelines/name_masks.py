@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.io.arguments import check_range
@@ -98,7 +98,7 @@ def name_masks(
     )
     plan.check()
     inputs = _find_images(Path(masks), None if images is None else Path(images), out, limit)
-    options = {"overlays": overlays, "keep_encodings": keep_encodings, "fresh": fresh, "retry": retry}
+    options: dict[str, Any] = {"overlays": overlays, "keep_encodings": keep_encodings, "fresh": fresh, "retry": retry}
     return run_plan(inputs, vocabulary, plan, out, (1, 1), min_score, batch_size, callbacks=callbacks, clock=clock, **options)
 
 

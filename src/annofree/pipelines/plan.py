@@ -173,17 +173,17 @@ class Plan:
             own, roles = [*own, read_card(self.detector)], roles - {"detector"}
         return own + list(find_preset(self.models).select_cards(roles).values())
 
-    def count_at_once(self, asked: int | None) -> int:
+    def count_at_once(self, asked: int | None, device: str | None = None) -> int:
         """How many images are encoded together: as asked, else 4, but one at a time where a CPU takes long for each.
 
-        A batch gains no speed there, and none of it is kept before all of it is done.
+        A batch gains no speed there, and none of it is kept before all of it is done.  ``device`` does it, where that is known.
         """
         if asked is not None:
             return asked
         from annofree.methods.components import resolve_device
 
         weighty = sum(card.size for card in self.list_cards()) > _SMALL
-        return 1 if weighty and resolve_device(self.device) == "cpu" else _BATCH
+        return 1 if weighty and (device or resolve_device(self.device)) == "cpu" else _BATCH
 
     def make_specs(self) -> dict[str, MethodSpec]:
         """How each method is assembled, by task; raises InputError for negatives that no method can let compete."""

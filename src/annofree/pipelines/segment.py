@@ -7,11 +7,12 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
-from annofree.errors import InputError
+from annofree.errors import InputError, build_unknown_error
 from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
 from annofree.methods.registry import is_class_agnostic, list_methods, locate_detector
@@ -23,21 +24,29 @@ if TYPE_CHECKING:
     from annofree.io.image_inputs import ImageInput
     from annofree.runs.clock import StageTimer
     from annofree.runs.config import EncodingSource, RunConfig
+    from annofree.runs.engines.engine import Engine
+    from annofree.runs.engines.ray_pool import Cluster
     from annofree.runs.inputs import Inputs
     from annofree.runs.run import Run
-    from annofree.runs.tasks import Prediction, Tasks
+    from annofree.runs.tasks import Prediction, Tasks, TasksInfo
     from annofree.structures import Classes, Detections
 
 __all__ = [
+    "ENGINES",
     "RunResult",
     "SegmentOptions",
+    "choose_device",
     "execute",
+    "parse_engine",
     "parse_overlaps",
     "parse_shard",
     "report_complete",
     "run_plan",
     "segment",
 ]
+
+ENGINES = ("local", "ray")
+"""Who does the work: this process, or workers that Ray has."""
 
 _SILENT = Callbacks()
 _MANY_TEXTS = 2000
@@ -123,6 +132,12 @@ class SegmentOptions(TypedDict, total=False):
     batch_size: int | None
     # the first N images only
     limit: int | None
+    # who does the work: local, this process; ray, workers on the machines of a cluster or, without an address, on this one
+    engine: str
+    # of the Ray cluster, host:port or auto
+    address: str | None
+    # how many there are with ray; by default one a GPU, or one for four processors
+    workers: int | None
     # what is called on progress, notes and failures
     callbacks: Callbacks
     # counts the seconds of run.json; one that runs already counts what came before, too
@@ -172,15 +187,19 @@ def segment(
     shard: str | tuple[int, int] | None = None,
     batch_size: int | None = None,
     limit: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
     callbacks: Callbacks = _SILENT,
     clock: StageTimer | None = None,
 ) -> list[Prediction] | RunResult:
     """Find the named classes in images; ``SegmentOptions`` says what each option means.
 
-    ``images`` are a path, a folder, a glob, a text list or a tar, an image in memory (PIL, numpy, torch, ``Image``), or a list
-    of these.  ``classes`` may be left out with a method that finds things without names.  Without ``out`` all predictions are
-    returned, one an image, in order; an image that fails has its ``error``, and an only one raises it.  With ``out`` results
-    are written there as the run goes, the same call resumes it, and what was found is in the result.
+    ``images`` are a path, a folder, a glob, a text list or a tar, an address of object storage (s3://bucket/photos), an image
+    in memory (PIL, numpy, torch, ``Image``), or a list of these.  ``classes`` may be left out with a
+    method that finds things without names.  Without ``out`` all predictions are returned, one an image, in order; an image that
+    fails has its ``error``, and an only one raises it.  With ``out`` results are written there as the run goes, the same call
+    resumes it, and what was found is in the result.
 
     Raises InputError for what does not fit together, and for names that are not known, with the nearest known one; MissingError
     for weights that are neither on this machine nor on a hub; ImageError for an only image that cannot be read.
@@ -211,23 +230,25 @@ def segment(
     )
     plan.check()
     part = parse_shard(shard)
+    cluster = parse_engine(engine, address, workers)
     for name, value, least in (("limit", limit, 1), ("batch_size", batch_size, 1), ("min_score", min_score, 0)):
         check_range(name, value, least, sys.maxsize)
-    _check_output(out, plan, fresh=fresh, retry=retry, shard=shard, keep_encodings=keep_encodings)
+    _check_output(out, plan, fresh=fresh, retry=retry, shard=shard, keep_encodings=keep_encodings, engine=cluster)
     _check_license(plan, max_tier, license)
+    from annofree.io.files.remote import refuse_url
     from annofree.runs.inputs import open_inputs
 
     if out is not None:
+        refuse_url(out)
         _refuse_own_input(images, Path(out))
     inputs = open_inputs(images, exclude=None if out is None else Path(out), limit=limit)
     for remark in inputs.remarks:
         callbacks.on_note(remark)
     if out is None:
         return _predict(inputs, vocabulary, plan, min_score, batch_size, callbacks)
-    options = {"overlays": overlays, "keep_encodings": keep_encodings, "fresh": fresh, "retry": retry}
-    return run_plan(
-        inputs, vocabulary, plan, Path(out), part, min_score, batch_size, callbacks=callbacks, clock=clock, **options
-    )
+    options: dict[str, Any] = {"overlays": overlays, "keep_encodings": keep_encodings, "fresh": fresh, "retry": retry}
+    options |= {"callbacks": callbacks, "clock": clock, "cluster": cluster}
+    return run_plan(inputs, vocabulary, plan, Path(out), part, min_score, batch_size, **options)
 
 
 def run_plan(
@@ -245,13 +266,17 @@ def run_plan(
     retry: bool,
     callbacks: Callbacks,
     clock: StageTimer | None,
+    cluster: Cluster | None = None,
 ) -> RunResult:
-    """Do a plan on images, as a run in a folder that resumes; raises InputError for a folder with another run."""
-    from annofree.methods.components import resolve_device
+    """Do a plan on images, as a run in a folder that resumes, here or by the workers of a cluster.
+
+    Raises InputError for a folder with another run, and for a cluster where images are in memory.
+    """
     from annofree.runs.config import RunConfig, size_chunks
     from annofree.runs.run import Run
 
-    batch = plan.count_at_once(batch_size)
+    there = choose_device(plan.device, cluster)
+    batch = plan.count_at_once(batch_size, there)
     request = RunConfig(
         out,
         inputs.ids,
@@ -265,11 +290,13 @@ def run_plan(
         min_score,
         overlays,
         keep_encodings,
-        resolve_device(plan.device),
+        there,
     )
     run = Run(request, callbacks)
     if not fresh and run.check() and not retry:
         return report_complete(run)
+    if cluster is not None:
+        return _execute_there(run, inputs, plan, clock, batch, fresh, retry, cluster)
     return _execute(run, inputs, plan, clock, batch, fresh, retry)
 
 
@@ -307,6 +334,33 @@ def parse_shard(shard: str | tuple[int, int] | None) -> tuple[int, int]:
     if not (slash and _COUNT.fullmatch(i) and _COUNT.fullmatch(n)):
         raise InputError(f"expected --shard as a part of all, such as 1/4, got {shard[:40]!r}")
     return int(i), int(n)
+
+
+def parse_engine(engine: str, address: str | None, workers: int | None) -> Cluster | None:
+    """Return the cluster that does the work, None for this process; raises InputError for what does not fit together.
+
+    >>> parse_engine("ray", None, 2)
+    Cluster(address=None, workers=2)
+    """
+    if engine not in ENGINES:
+        raise build_unknown_error("engine", engine, ENGINES)
+    check_range("workers", workers, 1)
+    if engine == "ray":
+        from annofree.runs.engines.ray_pool import Cluster
+
+        return Cluster(address, workers)
+    given = [name for name, value in (("--address", address), ("--workers", workers)) if value is not None]
+    if given:
+        raise InputError(f"expected {' and '.join(given)} with --engine ray only, got {engine}; leave it out, or take ray")
+    return None
+
+
+def choose_device(device: str, cluster: Cluster | None) -> str:
+    """Return the device that does the work: as named where other machines do it, else one that torch knows here."""
+    from annofree.methods.components import resolve_device
+
+    elsewhere = cluster is not None and cluster.address is not None and device != "auto"
+    return device if elsewhere else resolve_device(device)
 
 
 def _check_output(out: str | Path | None, plan: Plan, **asked: Any) -> None:
@@ -374,6 +428,23 @@ def _execute(
     return execute(run, plan, tasks, feed, {"batch_size": batch_size}, remarks, fresh=fresh, retry=retry)
 
 
+def _execute_there(
+    run: Run, inputs: Inputs, plan: Plan, clock: StageTimer | None, batch_size: int, fresh: bool, retry: bool, cluster: Cluster
+) -> RunResult:
+    """Let the workers of a cluster do what is left of a run; the models are loaded there alone."""
+    from annofree.runs.clock import StageTimer
+    from annofree.runs.engines.ray_engine import RayEngine
+
+    if inputs.opened:
+        raise InputError("expected pictures as files for --engine ray, got some in memory; save them first, or take local")
+    request = run.request
+    there = replace(plan, device=request.device)
+    make = partial(there.load_tasks, request.vocabulary)
+    with RayEngine(cluster, request, make, batch_size, clock or StageTimer.started(None), run.callbacks) as engine:
+        settings = {"batch_size": batch_size, "engine": "ray", "workers": engine.pool.plan.workers}
+        return execute(run, plan, engine.info, engine, settings, engine.info.remarks, fresh=fresh, retry=retry)
+
+
 def _announce_texts(tasks: Tasks, vocabulary: Vocabulary, callbacks: Callbacks) -> None:
     """Say that a first run takes longer: on a CPU, a text takes some ten milliseconds."""
     count = tasks.count_new_texts(vocabulary)
@@ -387,8 +458,8 @@ def _announce_texts(tasks: Tasks, vocabulary: Vocabulary, callbacks: Callbacks) 
 def execute(
     run: Run,
     plan: Plan,
-    tasks: Tasks,
-    feed: EncodingSource,
+    tasks: Tasks | TasksInfo,
+    feed: EncodingSource | Engine,
     settings: Mapping[str, Any],
     remarks: list[str],
     *,
@@ -416,7 +487,7 @@ def report_complete(run: Run) -> RunResult:
     return RunResult(run.request.out, summary, was_complete=True)
 
 
-def _about(request: RunConfig, settings: dict[str, Any], tasks: Tasks, remarks: list[str]) -> dict[str, Any]:
+def _about(request: RunConfig, settings: dict[str, Any], tasks: Tasks | TasksInfo, remarks: list[str]) -> dict[str, Any]:
     """What run.json says of a run beside its results."""
     from annofree.runs.environment import list_versions
 

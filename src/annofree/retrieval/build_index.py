@@ -10,27 +10,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from annofree.errors import ImageError, InputError
+from annofree.errors import InputError
 from annofree.io.atomic import make_folder, write_atomic, write_json
 from annofree.io.files.checksums import add_checksum
 from annofree.io.files.lock import hold_lock
-from annofree.io.image_sources import Source, read_images
+from annofree.io.image_sources import ImageSource
 from annofree.io.images import silence_pillow
 from annofree.io.regular import require_regular
 from annofree.io.settings_diff import find_first_change, list_differences
+from annofree.retrieval.embed import Embed, EmbeddedBatch, Embedder, WholeEncoder, embed_here
 from annofree.retrieval.index import FORMAT, name_embeddings, name_ids, read_manifest
 from annofree.retrieval.index_checks import explain_damage, name_checksums, read_held, write_checksums
-from annofree.structures import FloatArray, Image
 
 __all__ = ["build_index"]
 
@@ -38,26 +38,8 @@ SHARD = 4096  # inputs; of what is done, less than this is lost by a kill
 _TEMPORARY = (".embeddings-*", ".ids-*", ".inputs-*", ".manifest-*", ".checksums-*")
 
 
-class WholeEncoder(Protocol):
-    """Whoever turns a whole image into one unit vector: any CLIP."""
-
-    @property
-    def dimension(self) -> int:
-        """D."""
-        ...
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """Name and hashes of the weights, and how they are used."""
-        ...
-
-    def encode_image(self, images: Sequence[Image]) -> Tensor:
-        """One unit feature an image, (B, D)."""
-        ...
-
-
 def build_index(
-    source: Source,
+    source: ImageSource,
     folder: Path,
     clip: WholeEncoder,
     *,
@@ -67,6 +49,7 @@ def build_index(
     about: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
+    embed: Embed | None = None,
 ) -> dict[str, Any]:
     """Embed all images of a source into an index, or go on with it, and return its manifest.
 
@@ -74,7 +57,7 @@ def build_index(
     the manifest.  An image that cannot be read is left out and named in the manifest's ``failed``, with the reason by id, and
     so is one of which the model makes no finite embedding; what else the model raises ends the run, which may go on later.
     ``on_progress`` gets the inputs dealt with, from those of an earlier call on, and their number; ``on_note`` is told where
-    files or images of an earlier call changed, which are embedded again.
+    files or images of an earlier call changed, which are embedded again.  ``embed`` does the work in the place of this process.
 
     Raises InputError for a folder with an index of other inputs, of another model or of other settings, naming the
     difference, and for a batch, shard or number of threads below 1.
@@ -83,14 +66,14 @@ def build_index(
         if value < 1:
             raise InputError(f"expected a {what} of at least 1, got {value}")
     make_folder(folder)
-    if folder.resolve() in {given.resolve() for given in source.inputs}:
+    if folder.resolve() in {Path(given).resolve() for given in source.inputs}:
         raise InputError(f"expected another folder for the index than {folder}, which has the pictures; choose another --out")
     with hold_lock(folder / "lock", f"expected one call at a time to index to {folder}; wait for the other"):
-        return _build(source, folder, clip, batch_size, shard_size, threads, about, on_progress, on_note)
+        return _build(source, folder, clip, batch_size, shard_size, threads, about, on_progress, on_note, embed)
 
 
 def _build(
-    source: Source,
+    source: ImageSource,
     folder: Path,
     clip: WholeEncoder,
     batch_size: int,
@@ -99,6 +82,7 @@ def _build(
     about: Mapping[str, Any] | None,
     on_progress: Callable[[int, int], None] | None,
     on_note: Callable[[str], None] | None,
+    embed: Embed | None,
 ) -> dict[str, Any]:
     _clean(folder)
     settings = _settings(source, clip, shard_size, about)
@@ -108,18 +92,28 @@ def _build(
     held = [read_held(folder, n, ids, root) for n, ids in enumerate(_stretches(folder / "inputs.txt", shard_size))]
     _tell_changes(folder, held, on_note)
     known = sum(len(one["ids"]) + len(one["failed"]) for one in held if one)
-    work = _Work(folder, root, clip, batch_size, threads, total, on_progress, known)
-    work.advance(0)
+    progress = _Progress(total, on_progress, known)
+    progress.advance(0)
     failed: dict[str, str] = {}
     rows: list[int] = []
-    with silence_pillow():
+    own = (ids for one, ids in zip(held, _stretches(folder / "inputs.txt", shard_size), strict=True) if not one)
+    embed = embed or partial(embed_here, Embedder(root, clip, batch_size, threads))
+    with silence_pillow(), closing(embed(own, progress.count)) as batches:
         for number, ids in enumerate(_stretches(folder / "inputs.txt", shard_size)):
-            shard = held[number] or work.embed_shard(number, ids)
+            shard = held[number] or _write_shard(folder, number, _take(batches, len(ids)))
             rows.append(len(shard["ids"]))
             failed |= shard["failed"]
     manifest = settings | {"complete": True, "inputs": total, "rows": sum(rows), "shards": rows, "failed": failed}
     write_json(folder / "manifest.json", add_checksum(manifest), indent=1, ascii_only=True)
     return manifest
+
+
+def _take(batches: Iterator[EmbeddedBatch], inputs: int) -> list[EmbeddedBatch]:
+    """The batches of so many inputs."""
+    taken = list[EmbeddedBatch]()
+    while sum(batch.inputs for batch in taken) < inputs:
+        taken.append(next(batches))
+    return taken
 
 
 def _tell_changes(folder: Path, held: list[dict[str, Any] | None], on_note: Callable[[str], None] | None) -> None:
@@ -130,73 +124,37 @@ def _tell_changes(folder: Path, held: list[dict[str, Any] | None], on_note: Call
 
 
 @dataclass
-class _Work:
-    """What it takes to embed one shard after the other."""
+class _Progress:
+    """How many inputs were dealt with, told as they are."""
 
-    folder: Path
-    root: Path
-    clip: WholeEncoder
-    batch_size: int
-    threads: int
     total: int
-    on_progress: Callable[[int, int], None] | None
+    tell: Callable[[int, int], None] | None
     done: int = 0
 
+    def count(self, batch: EmbeddedBatch) -> EmbeddedBatch:
+        """Count the inputs of a batch, and return it."""
+        self.advance(batch.inputs)
+        return batch
+
     def advance(self, inputs: int) -> None:
-        """Count inputs that were dealt with."""
+        """Count inputs."""
         self.done += inputs
-        if self.on_progress:
-            self.on_progress(self.done, self.total)
+        if self.tell:
+            self.tell(self.done, self.total)
 
-    def embed_shard(self, number: int, ids: list[str]) -> dict[str, Any]:
-        """Embed a stretch of the inputs and write it down, the ids last, for they say that all is there."""
-        kept: list[str] = []
-        failed: dict[str, str] = {}
-        blocks = [np.zeros((0, self.clip.dimension), np.float16)]
-        for images, problems in self._batches(ids):
-            failed |= problems
-            vectors, refused = self._embedded(images)
-            failed |= refused
-            kept += [image.id for image in images if image.id not in refused]
-            blocks.append(vectors)
-            self.advance(len(images) + len(problems))
-        held = {"ids": kept, "failed": dict(sorted(failed.items()))}
-        (self.folder / name_ids(number)).unlink(missing_ok=True)  # of a shard that was not whole
-        if kept:
-            write_atomic(self.folder / name_embeddings(number), lambda path: _save(path, np.concatenate(blocks)))
-        write_checksums(self.folder, number, held, self.root)
-        write_json(self.folder / name_ids(number), held, ascii_only=True)
-        return held
 
-    def _batches(self, ids: list[str]) -> Iterator[tuple[list[Image], dict[str, str]]]:
-        """Images, ``batch_size`` at a time, with those that could not be read on the way."""
-        images: list[Image] = []
-        problems: dict[str, str] = {}
-        entries = ((id, str(self.root / id)) for id in ids)  # noqa: A001
-        for id, _, image in read_images(entries, self.threads, ahead=self.batch_size):  # noqa: A001
-            if isinstance(image, ImageError):
-                problems[id] = str(image)
-            else:
-                images.append(image)
-            if len(images) == self.batch_size:
-                yield images, problems
-                images, problems = [], {}
-        if images or problems:
-            yield images, problems
-
-    def _embedded(self, images: list[Image]) -> tuple[npt.NDArray[np.float16], dict[str, str]]:
-        """Unit vectors (n, D) of the images that have one; of an image that has none, why."""
-        vectors = self._whole(images)
-        sound = np.asarray(np.isfinite(vectors).all(axis=1), bool)
-        unsound = np.flatnonzero(~sound).tolist()
-        refused = {images[i].id: f"the model makes no finite embedding of {images[i].id}" for i in unsound}
-        return vectors[sound].astype(np.float16), refused
-
-    def _whole(self, images: list[Image]) -> FloatArray:
-        if not images:
-            return np.zeros((0, self.clip.dimension), np.float32)
-        with torch.inference_mode():
-            return np.asarray(self.clip.encode_image(images).float().cpu().numpy(), np.float32)
+def _write_shard(folder: Path, number: int, batches: Sequence[EmbeddedBatch]) -> dict[str, Any]:
+    """Write down what was made of a stretch of the inputs, the ids last, for they say that all is there."""
+    kept = [id for batch in batches for id in batch.ids]  # noqa: A001
+    failed = {id: why for batch in batches for id, why in batch.failed.items()}  # noqa: A001
+    held = {"ids": kept, "failed": dict(sorted(failed.items()))}
+    (folder / name_ids(number)).unlink(missing_ok=True)  # of a shard that was not whole
+    if kept:
+        vectors = np.concatenate([batch.vectors for batch in batches])
+        write_atomic(folder / name_embeddings(number), lambda path: _save(path, vectors))
+    write_checksums(folder, number, held, {id: known for batch in batches for id, known in batch.known.items()})  # noqa: A001
+    write_json(folder / name_ids(number), held, ascii_only=True)
+    return held
 
 
 def _clean(folder: Path) -> None:
@@ -211,7 +169,7 @@ def _save(path: Path, vectors: npt.NDArray[np.float16]) -> None:
         np.save(file, vectors, allow_pickle=False)
 
 
-def _settings(source: Source, clip: WholeEncoder, shard_size: int, about: Mapping[str, Any] | None) -> dict[str, Any]:
+def _settings(source: ImageSource, clip: WholeEncoder, shard_size: int, about: Mapping[str, Any] | None) -> dict[str, Any]:
     """What has to be the same for a run to go on, as JSON holds it."""
     settings = {
         "format": FORMAT,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from annofree.errors import InputError
 from annofree.io.atomic import write_json
 from annofree.io.files.checksums import add_checksum, is_unchanged, measure_file, take_checksum
-from annofree.io.image_checksums import is_image_unchanged, measure_image
+from annofree.io.image_checksums import is_image_unchanged
 from annofree.io.read_json import read_json_object, read_own_json
 from annofree.retrieval.index import Shard, name_embeddings, name_ids
 
@@ -30,14 +30,13 @@ def name_checksums(number: int) -> str:
     return f"checksums-{number:05}.json"
 
 
-def write_checksums(folder: Path, number: int, held: dict[str, Any], root: Path) -> None:
-    """Write bytes and checksum of a shard's files, and of its images, before its ids say that it is there."""
+def write_checksums(folder: Path, number: int, held: dict[str, Any], images: Mapping[str, list[int]]) -> None:
+    """Write bytes and checksum of a shard's files, and those of its ``images``, before its ids say that it is there."""
     ids = (json.dumps(held, allow_nan=False) + "\n").encode("ascii")  # as they will be written
     files = {name_ids(number): [len(ids), zlib.crc32(ids)]}
     if held["ids"]:
         files[name_embeddings(number)] = measure_file(folder / name_embeddings(number))
-    images = {id: known for id in held["ids"] if (known := measure_image(f"{root}/{id}"))}  # noqa: A001
-    write_json(folder / name_checksums(number), add_checksum({"files": files, "images": images}), ascii_only=True)
+    write_json(folder / name_checksums(number), add_checksum({"files": files, "images": dict(images)}), ascii_only=True)
 
 
 def read_held(folder: Path, number: int, ids: Sequence[str], root: Path) -> dict[str, Any] | None:

@@ -79,6 +79,11 @@ class RunConfig:
             raise InputError("expected pictures, found none in what was given; name another folder")
 
     @property
+    def watched(self) -> bool:
+        """Whether images are looked after: not where another run saw them."""
+        return "relabelled" not in self.settings
+
+    @property
     def resume_key(self) -> dict[str, Any]:
         """All that has to be the same, beside the images and the models."""
         part = "{}/{}".format(*self.part)

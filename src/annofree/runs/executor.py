@@ -2,55 +2,64 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, suppress
 from pathlib import Path
 from shutil import disk_usage
-from typing import overload
 
 from annofree.errors import InputError
 from annofree.io.atomic import make_folder
 from annofree.io.callbacks import Callbacks
 from annofree.io.files.checksums import is_unchanged, measure_file
-from annofree.io.image_checksums import measure_image
 from annofree.io.images import silence_pillow
 from annofree.io.settings_diff import list_differences
-from annofree.io.text import clean_text
-from annofree.runs.batch_encoder import EncodeResult, Entry, attempt
 from annofree.runs.config import EncodingSource, RunConfig, name_encodings_file
 from annofree.runs.encodings import EncodingFile, Packed, pack, write_encodings
-from annofree.runs.environment import describe_environment
+from annofree.runs.engines.engine import Engine, LocalEngine, RunImages
+from annofree.runs.engines.image_work import ImageDone, ImageWork
 from annofree.runs.store.checks import Chunk
 from annofree.runs.store.chunks import Chunks, Row, settle
+from annofree.runs.store.disk import explain_write_errors
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.names import ResultNames
-from annofree.runs.tasks import Prediction, Tasks
+from annofree.runs.tasks import Tasks, TasksInfo
 
-__all__ = ["Executor", "explain_write_errors"]
+__all__ = ["Executor"]
 
 _CLASSES = "labels/classes.json"
 _LONGEST = 30.0  # seconds of work that a kill can cost, beyond a batch
 
 
 class Executor:
-    """Processes the remaining images of a run."""
+    """Processes the remaining images of a run, here or by an engine that is given in the place of encodings."""
 
     def __init__(
-        self, request: RunConfig, callbacks: Callbacks, shards: Chunks, folder: RunFolder, tasks: Tasks, feed: EncodingSource
+        self,
+        request: RunConfig,
+        callbacks: Callbacks,
+        shards: Chunks,
+        folder: RunFolder,
+        tasks: Tasks | TasksInfo,
+        feed: EncodingSource | Engine,
     ) -> None:
         self.request, self.callbacks, self.shards = request, callbacks, shards
-        self.folder, self.tasks, self.feed = folder, tasks, feed
-        self.names = ResultNames(self.request.ids)
+        self.folder, self.tasks = folder, tasks
         self.stretch: int = self.shards.read_settings()["stretch"]
+        self.images = RunImages(request.ids, str(request.root), ResultNames(request.ids), self.stretch)
         self.packed: dict[str, Packed] = {}
+        self.engine = feed if isinstance(feed, Engine) else self._work_here(tasks, feed)
         # images are looked after, unless what is seen of them was kept by another run
-        self.root = None if "relabelled" in request.settings else request.root
+        self.root = request.root if request.watched else None
         self.weighed = bool(self.shards.list_sizes())
-        self.done, self.failed, self.to_do = 0, 0, 0
-        self.environment, self.told = describe_environment(), False
+        self.done, self.failed, self.to_do, self.told = 0, 0, 0, 0
+
+    def _work_here(self, tasks: Tasks | TasksInfo, feed: EncodingSource) -> Engine:
+        asked = self.request
+        if not isinstance(tasks, Tasks):
+            raise TypeError("expected tasks that are loaded here, with encodings that are made here")
+        work = ImageWork(self.folder, tasks, asked.vocabulary, feed.clock, asked.min_score, asked.keep, asked.watched)
+        return LocalEngine(feed, work)
 
     def run_pending(self, retry: bool) -> None:
         """Redo damaged shards, then process the remaining images."""
@@ -63,19 +72,20 @@ class Executor:
         if self.to_do:
             self._compare_environments()
         self.since = time.perf_counter()
-        self.feed.clock.switch("other")  # all before was loading
+        self.engine.clock.switch("other")  # all before was loading
         if self.to_do:
             self.callbacks.on_progress(0, self.to_do)
-        with silence_pillow():
+        groups = (*(numbers for _, numbers, _ in again), *self._groups(rest))
+        with silence_pillow(), closing(self.engine.stream(self.images, groups, self._take)) as batches:
             for shard, numbers, rows in again:
-                self._redo(shard, numbers, rows)
-            self._new(rest, len(self.shards.list_sizes()))
+                self._redo(shard, numbers, rows, batches)
+            self._new(rest, len(self.shards.list_sizes()), batches)
 
     def _compare_environments(self) -> None:
         """Note differences between this environment and that of the finished part."""
-        known = self.shards.environments
-        if known and self.environment not in known:
-            others = "; ".join(list_differences(known[-1], self.environment))
+        known, ours = self.shards.environments, self.engine.list_environments()[0]
+        if known and ours not in known:
+            others = "; ".join(list_differences(known[-1], ours))
             self.callbacks.on_note(f"the rest is made elsewhere, and its last digits may differ: {others}")
 
     def _own(self) -> list[int]:
@@ -107,26 +117,25 @@ class Executor:
             self.callbacks.on_note(f"{line}; that part is done again")
         return bool(damage)
 
-    def _redo(self, shard: int, numbers: list[int], kept: list[Row]) -> None:
+    def _redo(self, shard: int, numbers: list[int], kept: list[Row], batches: Iterator[list[Row]]) -> None:
         rows = list(kept)
         if self.request.keep and kept:
             file = EncodingFile(name_encodings_file(self.request.out, shard), self.tasks.encoding_kinds)
-            self.packed = {row["id"]: pack(file.read(row["id"])) for row in kept}
-        for batch in self.feed.encode_batches(self._entries(numbers)):
-            rows += [self._row(encoded) for encoded in batch]
+            self.packed |= {row["id"]: pack(file.read(row["id"])) for row in kept}
+        while len(rows) < len(numbers) + len(kept):
+            rows += next(batches)
         self._close(shard, sorted(rows, key=lambda row: int(row["n"])))
 
-    def _new(self, numbers: list[int], shard: int) -> None:
+    def _new(self, numbers: list[int], shard: int, batches: Iterator[list[Row]]) -> None:
         """Do images for the first time; what is whole when something ends the work is kept."""
         rows: list[Row] = []
         try:
-            for group in self._groups(numbers):
-                for batch in self.feed.encode_batches(self._entries(group)):
-                    rows += [self._row(encoded) for encoded in batch]
-                    last = batch[-1].number
-                    if (last + 1) % self.stretch == 0 or last == numbers[-1] or time.perf_counter() - self.since > _LONGEST:
-                        self._close(shard, rows)
-                        rows, shard = [], shard + 1
+            for batch in batches:
+                rows += batch
+                last = rows[-1]["n"]
+                if (last + 1) % self.stretch == 0 or last == numbers[-1] or time.perf_counter() - self.since > _LONGEST:
+                    self._close(shard, rows)
+                    rows, shard = [], shard + 1
         except BaseException:
             if rows:
                 self.folder.written[:] = [path for path in self.folder.written if path.exists()]
@@ -136,7 +145,7 @@ class Executor:
 
     def _groups(self, numbers: list[int]) -> Iterator[list[int]]:
         """What batches may be cut from at one go: no shard holds images of two stretches."""
-        size = self.feed.batch_size
+        size = self.engine.batch_size
         if not numbers or (self.stretch % size == 0 and numbers[0] % self.stretch % size == 0):
             yield numbers
             return
@@ -146,49 +155,20 @@ class Executor:
                 yield numbers[start : k + 1]
                 start = k + 1
 
-    def _entries(self, numbers: Sequence[int]) -> Sequence[Entry]:
-        return _Entries(numbers, self.request.ids, f"{self.request.root}/".replace("//", "/"))
-
-    def _row(self, one: EncodeResult) -> Row:
-        """Predict for one encoding, write the results, and return its row."""
-        found = self._answer(one)
-        row = self._failed(one, found) if isinstance(found, Exception) else self._found(one, found)
+    def _take(self, image: ImageDone) -> Row:
+        """Take in what became of an image: files that were written elsewhere, its encoding, and that it is done."""
+        row = image.row
+        with self.engine.clock.count("write"), explain_write_errors(self.request.out):
+            for place, data in image.files.items():
+                self.folder.take(place, data)
+            if image.packed is not None:
+                self.packed[row["id"]] = self._weighed(image.packed)
+        if "failed" in row:
+            self.failed += 1
+            self.callbacks.on_failure(row["place"], row["failed"])
         self.done += 1
         self.callbacks.on_progress(self.done, self.to_do)
-        known = None if self.root is None or "failed" in row else measure_image(one.place)
-        return {"n": one.number, "id": one.id, **row} | ({} if known is None else {"input": known})
-
-    def _answer(self, one: EncodeResult) -> Prediction | Exception:
-        if one.problem is not None:
-            return one.problem
-        timed = self.feed.clock.count
-        return attempt(self.feed.clock, "other", lambda: self.tasks.predict(one.encoding, self.request.vocabulary, timed))
-
-    def _found(self, one: EncodeResult, prediction: Prediction) -> Row:
-        detections, joined = prediction.detections, prediction.panoptic
-        if detections is not None and self.request.min_score > 0:
-            detections = detections[detections.scores >= self.request.min_score]
-        with self.feed.clock.count("write"), explain_write_errors(self.request.out):
-            if self.request.keep:
-                self.packed[one.id] = self._weighed(pack(one.encoding))
-            segments = None if joined is None else (joined.segments, joined.to_coco())
-            return self.folder.record(
-                self.names.find_names(one.id),
-                one.size,
-                one.image,
-                detections=detections,
-                labels=prediction.label_map,
-                segments=segments,
-            )
-
-    def _failed(self, one: EncodeResult, problem: Exception) -> Row:
-        shown = clean_text(one.place)
-        lines = str(problem).replace(one.place, shown).splitlines()
-        why = clean_text(lines[0]) if lines else type(problem).__name__
-        why = why if shown in why else f"{shown}: {why}"
-        self.failed += 1
-        self.callbacks.on_failure(shown, why)
-        return {"failed": why, "place": shown}
+        return row
 
     def _weighed(self, packed: Packed) -> Packed:
         """Say once how much room the encodings take; raises InputError where there is less."""
@@ -205,63 +185,27 @@ class Executor:
         """Store a shard with its files, and its manifest line last."""
         failed = sum("failed" in row for row in rows)
         found = sum(len(row.get("annotations", ())) for row in rows)
-        about = {"images": len(rows) - failed, "failed": failed, "instances": found, "seconds": self.feed.clock.take_lap()}
-        with self.feed.clock.count("write"), explain_write_errors(self.request.out):
+        about = {"images": len(rows) - failed, "failed": failed, "instances": found, "seconds": self.engine.clock.take_lap()}
+        with self.engine.clock.count("write"), explain_write_errors(self.request.out):
             files = {}
             if self.request.keep:
                 path = name_encodings_file(self.request.out, shard)
                 self._keep(path, [row["id"] for row in rows if "failed" not in row])
                 files = {path.relative_to(self.request.out).as_posix(): measure_file(path)}
             settle(self.folder.written)
-            if not self.told:
-                self.shards.record_environment(self.environment)
-                self.told = True
+            for environment in self.engine.list_environments()[self.told :]:
+                self.shards.record_environment(environment)
+                self.told += 1
             self.shards.close(shard, rows, about, files)
         self.folder.written.clear()
-        self.packed.clear()
+        for row in rows:
+            self.packed.pop(row["id"], None)
         self.since = time.perf_counter()
 
     def _keep(self, path: Path, ids: Sequence[str]) -> None:
         make_folder(path.parent)
         write_encodings(path, {id_: self.packed[id_] for id_ in ids})
         self.folder.written.append(path)
-
-
-@dataclass(frozen=True)
-class _Entries(Sequence[Entry]):
-    """Images to come, put together when they are asked for: a million places would take their room."""
-
-    numbers: Sequence[int]
-    ids: Sequence[str]
-    root: str
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    @overload
-    def __getitem__(self, place: int) -> Entry: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Entry]: ...
-    def __getitem__(self, place: int | slice) -> Entry | Sequence[Entry]:
-        if isinstance(place, slice):
-            return [self._entry(number) for number in self.numbers[place]]
-        return self._entry(self.numbers[place])
-
-    def _entry(self, number: int) -> Entry:
-        return number, self.ids[number], self.root + self.ids[number]
-
-
-@contextmanager
-def explain_write_errors(out: Path) -> Iterator[None]:
-    """Turn write errors into a readable message."""
-    try:
-        yield
-    except OSError as problem:
-        full = problem.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full" if full else problem.strerror or str(problem)
-        where = f" ({problem.filename})" if problem.filename and not full else ""
-        again = "once there is room, the same command goes on" if full else "the same command goes on"
-        raise InputError(f"results cannot be written to {out}: {why}{where}; what was done is kept, and {again}") from problem
 
 
 def _size(count: float) -> str:

@@ -1,4 +1,4 @@
-"""What is given as images: folders, globs, lists, tars, files, file:// URLs, and images in memory."""
+"""What is given as images: folders, globs, lists, tars, files, object storage, file:// URLs, and images in memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from urllib.request import url2pathname
 import numpy as np
 
 from annofree.errors import InputError
+from annofree.io.files.remote import RemoteSource, find_url
 from annofree.io.image_files import classify_file, is_tar, read_head
 from annofree.io.image_inputs import ImageInput, is_place, to_image
-from annofree.io.image_sources import Source, read_place
+from annofree.io.image_sources import ImageSource, Source, read_place
 from annofree.io.images import find_images
 
 if TYPE_CHECKING:
@@ -98,17 +99,27 @@ def _named(images: Sequence[Image]) -> dict[str, Image]:
     return found
 
 
-def find_source(inputs: Sequence[str | Path], exclude: Path | None = None) -> Source:
+def find_source(inputs: Sequence[str | Path], exclude: Path | None = None) -> ImageSource:
     """Resolve inputs to a source; ``exclude`` is the output folder.
 
     A pattern (``photos/*.jpg``, ``**`` for any depth) stands for the images, tars and folders that it fits, in sorted order,
     and for text lists only where it ends in .txt.  Raises InputError for missing inputs, for a folder or pattern without
-    images, and for URLs of other machines.
+    images, and for URLs of other machines; those of object storage are read by fsspec.
     """
+    urls = [find_url(str(given)) for given in inputs]
+    if any(urls):
+        return _find_remote(urls)
     places = [place for given in inputs for place in _meant(str(given), exclude)]
     for place in places:
         _check(place, exclude)
     return Source(tuple(places), exclude)
+
+
+def _find_remote(urls: Sequence[str | None]) -> RemoteSource:
+    stored = [url for url in urls if url is not None]
+    if len(stored) < len(urls):
+        raise InputError(f"expected pictures either on this machine or in object storage, got both; {stored[0]} is there")
+    return RemoteSource(stored)
 
 
 def _meant(given: str, exclude: Path | None) -> Iterator[Path]:

@@ -15,9 +15,9 @@ from annofree.io.files.paths import confine, copy_file
 from annofree.io.settings_diff import list_differences
 from annofree.runs.clock import StageTimer, Timings
 from annofree.runs.config import name_encodings_file
-from annofree.runs.executor import explain_write_errors
 from annofree.runs.run import finish_run
 from annofree.runs.store.chunks import RESULTS, Chunk, Chunks, Row, settle
+from annofree.runs.store.disk import explain_write_errors
 from annofree.runs.store.finals import require_unchanged
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.summary import read_about

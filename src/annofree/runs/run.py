@@ -22,14 +22,16 @@ from annofree.io.files.checksums import measure_file
 from annofree.io.settings_diff import list_differences
 from annofree.runs.clock import StageTimer, Timings
 from annofree.runs.config import EncodingSource, RunConfig
-from annofree.runs.executor import Executor, explain_write_errors
+from annofree.runs.engines.engine import Engine
+from annofree.runs.executor import Executor
 from annofree.runs.store.checks import FORMAT, find_damage
 from annofree.runs.store.chunks import Chunks, settle
 from annofree.runs.store.clearing import FINALS
+from annofree.runs.store.disk import explain_write_errors
 from annofree.runs.store.layout import RunFolder
 from annofree.runs.store.results import average_shares
 from annofree.runs.store.summary import read_about
-from annofree.runs.tasks import Tasks
+from annofree.runs.tasks import Tasks, TasksInfo
 
 __all__ = ["Run", "finish_run"]
 
@@ -58,8 +60,8 @@ class Run:
 
     def execute(
         self,
-        tasks: Tasks,
-        feed: EncodingSource,
+        tasks: Tasks | TasksInfo,
+        feed: EncodingSource | Engine,
         about: Mapping[str, Any],
         *,
         fresh: bool = False,
@@ -101,7 +103,7 @@ class Run:
         return finals or self._find_lost_parts()
 
     def _find_lost_parts(self) -> list[str]:
-        whole, root = self.shards.list_whole(), None if "relabelled" in self.request.settings else self.request.root
+        whole, root = self.shards.list_whole(), self.request.root if self.request.watched else None
         if len(whole) < len(self.shards.list_sizes()):
             return ["shards"]
         found = (self.shards.find_damage(shard, root) for shard in whole.values())
@@ -111,7 +113,7 @@ class Run:
         """The content of run.json of a complete run."""
         return read_about(self.request.out)
 
-    def _begin(self, tasks: Tasks) -> None:
+    def _begin(self, tasks: Tasks | TasksInfo) -> None:
         """Store the settings, or check that they equal the stored ones."""
         models = {"provenance": json.loads(json.dumps(tasks.provenance)), "encoding": tasks.encoding_key}
         if not self.shards.begun:

@@ -16,7 +16,7 @@ from annofree.runs.clock import Timed, skip_timing
 from annofree.runs.encodings import list_kinds
 from annofree.structures import Detections, Image, LabelMap, Vocabulary
 
-__all__ = ["Prediction", "Tasks"]
+__all__ = ["Prediction", "Tasks", "TasksInfo"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +103,17 @@ class Tasks:
             with timed("panoptic"):
                 joined = merge_panoptic(found, labels, self.policy, stuff=self.stuff)
         return Prediction(found if "instance" in self.wanted else None, labels if "semantic" in self.wanted else None, joined)
+
+
+@dataclass(frozen=True)
+class TasksInfo:
+    """What a run has to know of tasks that are loaded elsewhere."""
+
+    provenance: dict[str, Any]
+    encoding_key: list[str]
+    remarks: list[str]
+    # of kept encodings, by name
+    encoding_kinds: dict[str, type]
 
 
 def _key(method: Any) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
 
-__all__ = ["settle", "settle_folder", "write_lines", "write_text"]
+__all__ = ["explain_write_errors", "settle", "settle_folder", "write_lines", "write_text"]
 
 
 def settle(paths: Iterable[Path]) -> None:
@@ -55,3 +57,16 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def explain_write_errors(out: Path) -> Iterator[None]:
+    """Turn write errors into a readable message."""
+    try:
+        yield
+    except OSError as problem:
+        full = problem.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "the disk is full" if full else problem.strerror or str(problem)
+        where = f" ({problem.filename})" if problem.filename and not full else ""
+        again = "once there is room, the same command goes on" if full else "the same command goes on"
+        raise InputError(f"results cannot be written to {out}: {why}{where}; what was done is kept, and {again}") from problem

@@ -118,6 +118,10 @@ class RunFolder:
         files = {path.relative_to(self.out).as_posix(): measure_file(path) for path in own}
         return row | ({"files": files} if files else {})
 
+    def take(self, place: str, data: bytes) -> None:
+        """Write a file that another folder of the same run has at a place."""
+        write_atomic(self._place(place), lambda temporary: temporary.write_bytes(data))
+
     def finish(
         self,
         rows: Rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from annofree.apps.cli.archive_results import index_summary, index_text
-from annofree.apps.cli.options.common import Device, Json, Quiet
+from annofree.apps.cli.options.common import Address, Device, Engine, Json, Quiet, Workers
 from annofree.apps.cli.options.retrieval import Batch, Clip, IndexedImages, NewIndex, Shard, Threads, Whole
 from annofree.apps.cli.process import start_command_clock
 from annofree.apps.cli.progress import show_progress
@@ -24,6 +24,9 @@ def index(
     shard: Shard = 4096,
     threads: Threads = 4,
     device: Device = "auto",
+    engine: Engine = "local",
+    address: Address = None,
+    workers: Workers = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -44,6 +47,9 @@ def index(
             shard=shard,
             threads=threads,
             device=device,
+            engine=engine,
+            address=address,
+            workers=workers,
             callbacks=show.callbacks,
             clock=clock,
         )

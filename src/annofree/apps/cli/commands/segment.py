@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from annofree.apps.cli.options import common, pass_on
 from annofree.apps.cli.options import segment as options
 from annofree.apps.cli.process import start_command_clock
@@ -33,7 +31,7 @@ def segment(
     min_score: options.MinScore = 0.0,
     device: common.Device = "auto",
     precision: options.Precision = "float32",
-    out: options.RunOut = Path("out"),
+    out: options.RunOut = options.OUT,
     overlays: options.Overlays = True,
     keep_encodings: options.KeepEncodings = False,
     fresh: common.Fresh = False,
@@ -43,6 +41,9 @@ def segment(
     shard: options.Shard = None,
     batch_size: options.BatchSize = None,
     limit: options.Limit = None,
+    engine: common.Engine = "local",
+    address: common.Address = None,
+    workers: common.Workers = None,
     max_tier: common.MaxTier = None,
     license: common.License = None,  # noqa: A002 -- the word of the option
 ) -> None:
@@ -53,8 +54,7 @@ def segment(
     Example: annofree segment photos --classes "dog, cat: kitten | tabby"
     """
     asked = pass_on(locals(), "inputs", "classes", "classes_file", "as_json", "quiet")
-    clock = start_command_clock()
-    with show_progress("images", quiet or as_json, clock=clock, batch=batch_size or 1) as show:
+    with show_progress("images", quiet or as_json, clock=(clock := start_command_clock()), batch=batch_size or 1) as show:
         names = read_vocabulary(classes, classes_file, optional=not classes and is_class_agnostic(method, models))
         result = pipeline.segment(inputs, names, **asked, callbacks=show.callbacks, clock=clock)
     print_summary(result.summary, result.tasks, result.out, as_json, quiet, result.was_complete)

@@ -11,6 +11,7 @@ from annofree.apps.cli.help import limit_to
 from annofree.apps.cli.options.common import OUTPUT
 
 __all__ = [
+    "OUT",
     "BatchSize",
     "ClassNames",
     "ClassesFile",
@@ -35,12 +36,13 @@ __all__ = [
     "TaskNames",
 ]
 
+OUT = Path("out")
 _CLASSES, _METHOD, _RUN = "Classes and tasks", "Method", "Run"
 
 Images = Annotated[
     list[str],
     typer.Argument(
-        help="Images, folders of them, quoted globs, .txt lists of paths, tars, file:// URLs.",
+        help="Images, folders of them, quoted globs, .txt lists of paths, tars, file:// and s3:// URLs.",
         metavar="INPUT",
         show_default=False,
     ),

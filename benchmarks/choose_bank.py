@@ -1,12 +1,12 @@
-"""Choose what a bank of the folder does for consensus on the tiny models, on scenes that are neither of training nor of validation.
+"""Choose what a bank of the folder does for consensus on the tiny models, on scenes of neither training nor validation.
 
     uv run python benchmarks/choose_bank.py --folder out/bank --json bank.json
 
 Draws 150 scenes to fit on (seeds 101 and 202) and 150 to choose on (seed 424242), encodes each once (a run that keeps its
 encodings), fits the logistic of ``BankCalibration`` for each choice of settings, its bank being of the scenes that it is fitted
-on, and scores that on the scenes to choose on, their bank being of themselves: AP of the ranking, F1 of the answer at some floors,
-calibration error, and how many candidates of a good mask have the right name.  Prints a table for
-``src/annofree/assets/tuning.toml`` by each.
+on, and scores that on the scenes to choose on, their bank being of themselves: AP of the ranking, F1 of the answer and
+calibration error at some floors, and how many candidates of a good mask have the right name.  Prints the numbers of a table
+of ``src/annofree/assets/tuning.toml`` by each.
 """
 
 from __future__ import annotations
@@ -52,11 +52,13 @@ FLOORS = (0.3, 0.35, 0.4, 0.45, 0.5)
 CHANGES: tuple[Mapping[str, Any], ...] = (
     {},
     {"mixture": 0.0},
-    {"mixture": 0.2},
+    {"mixture": 0.3},
     {"mixture": 0.5},
-    {"smoothing": 0.0},
-    {"smoothing": 0.8},
+    {"support": 0.0},
+    {"support": 0.3},
+    {"smoothing": 0.5},
     {"floor": 0.3},
+    {"floor": 0.5},
     {"floor": 0.7},
     {"voters": 10},
     {"prior": 0.2},
@@ -100,7 +102,8 @@ def read_scenes(folder: Path, truth: CocoFile, method: Answering) -> Scenes:
     feed = StoredEncodings(folder / "run", Tasks(("instance",), method))
     places = {row["file_name"]: row["id"] for row in truth.images}
     ids = [places[id_] for id_ in Chunks(folder / "run").read_ids()]
-    named = [method.method.name_candidates(encoding[0][0], NAMES, ()) for encoding in feed.read_encodings()]
+    own: Any = method.method
+    named = [own.name_candidates(encoding[0][0], NAMES, ()) for encoding in feed.read_encodings()]
     numbers = [row["id"] for row in truth.categories]
     rows: dict[int, list[Any]] = {id_: [] for id_ in ids}
     for row in truth.annotations:
@@ -150,10 +153,11 @@ def score(scenes: Scenes, bank: Bank | None, policy: OutputPolicy, within: float
         found = suppress(named.rank() if bank is None else bank.rename(named), within=within)
         ranking.add_annotations(found[:100].to_coco(id_, numbers))
         answers.add_annotations(replace(policy, floor=min(FLOORS)).decide(found).to_coco(id_, numbers))
-    row: dict[str, Any] = {"AP": _percent(evaluate_instances(scenes.truth, ranking).ap), "names": _percent(right / max(good, 1))}
+    ap = evaluate_instances(scenes.truth, ranking).ap
+    row: dict[str, Any] = {"AP": _percent(ap), "names": _percent(right / max(good, 1))}
     for floor in FLOORS:
         told = CocoFile(scenes.truth.images, scenes.truth.categories)
-        told.add_annotations(a for a in answers.annotations if a["score"] >= floor)
+        told.add_annotations([a for a in answers.annotations if a["score"] >= floor])
         answer = evaluate_answer(scenes.truth, told)
         row[f"F1 {floor}"] = _percent(answer.f1)
         row[f"error {floor}"] = _percent(answer.calibration_error)

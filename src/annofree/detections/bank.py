@@ -11,7 +11,7 @@ M rows of a bank, N candidates of an image, R rows of text that compete, V names
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from annofree.detections.nms import Overlaps
 from annofree.detections.mask_shapes import compare_shapes, measure_shapes
+from annofree.detections.nms import Overlaps
 from annofree.detections.verification import Calibration, pick_best_rows
 from annofree.structures import Detections, FloatArray
 
@@ -64,18 +64,22 @@ class BankSettings:
     per_name: int = 100
     # which of two candidates that overlap is told
     overlaps: Overlaps = field(default_factory=lambda: Overlaps(within=0.5, across=0.5, inside=0.7, inside_across=0.7))
-    # score from which on what is told is a reference
-    floor: float = 0.5
+    # score from which on what is told is a reference; lookalikes say which of these are none
+    floor: float = 0.2
     # references that vote on the name of a candidate, the nearest by cosine
     voters: int = 5
     # what the cosines of voters are multiplied by before their softmax
     vote_scale: float = 30.0
+    # part of its neighbors' votes that a reference's own name has at least; else it is an outlier and none; 0 keeps all
+    support: float = 0.5
+    # cosine from which on the nearest neighbor says anything against a reference
+    near: float = 0.7
     # part of a reference's name that its own neighbors decide, 0 .. 1, each of ``steps`` times (label propagation)
-    smoothing: float = 0.5
+    smoothing: float = 0.0
     # how often names are passed on among references
     steps: int = 5
     # part of the naming that is the bank's, 0 .. 1; the rest is text's
-    mixture: float = 0.3
+    mixture: float = 0.2
     # how much more often told names are taken to come up again: the power of their count over the mean count
     prior: float = 0.0
     # references of its name whose shapes a candidate's is held against
@@ -137,23 +141,25 @@ class Bank:
 
     @cached_property
     def references(self) -> Tensor:
-        """Which rows are references, (Q) places of them."""
-        return torch.nonzero(self.told & (self.scores >= self.settings.floor))[:, 0]
+        """Which rows are references, (Q) places of them: told surely, and not contradicted by those that look alike."""
+        rows = torch.nonzero(self.told & (self.scores >= self.settings.floor))[:, 0]
+        if not len(rows) or not self.settings.support:
+            return rows
+        near, places, weights = self._find_voters(rows, self.features[rows], self.images[rows])
+        own = (weights * (self.ids[rows][places] == self.ids[rows][:, None])).sum(1)
+        return rows[(own >= self.settings.support) | (near[:, 0] < self.settings.near)]
 
     @cached_property
     def smoothed(self) -> Tensor:
-        """How much each reference stands for each name, (Q, V): its own, and those of its neighbors in other images.
-
-        So one that looks like many of another name stands for that name rather than for its own.
-        """
-        own = F.one_hot(self.ids[self.references], len(self.names)).float()
-        if not len(own) or not self.settings.smoothing:
+        """How much each reference stands for each name, (Q, V): its own, and those of its neighbors in other images."""
+        rows, part = self.references, self.settings.smoothing
+        own = F.one_hot(self.ids[rows], len(self.names)).float()
+        if not len(rows) or not part:
             return own
-        rows = self.references
-        places, weights = self._find_voters(self.features[rows], self.images[rows])
-        part, names = self.settings.smoothing * (weights.sum(1, keepdim=True) > 0), own
+        near, places, weights = self._find_voters(rows, self.features[rows], self.images[rows])
+        parts, names = part * (near[:, :1] > _SELF), own
         for _ in range(self.settings.steps):
-            names = (1 - part) * own + part * _spread(weights, names, places)
+            names = (1 - parts) * own + parts * _spread(weights, names, places)
         return names
 
     @cached_property
@@ -181,18 +187,18 @@ class Bank:
     def _vote(self, named: Named, places: Tensor) -> Tensor:
         """The share (N, R) of each competing row in the votes of the nearest references."""
         votes = torch.full((len(named.candidates), len(places)), _FAINT)
-        at, weights = self._find_voters(_unit(named.features), torch.full((len(votes),), named.image))
+        features, images = _unit(named.features), torch.full((len(votes),), named.image)
+        _, at, weights = self._find_voters(self.references, features, images)
         votes += _spread(weights, F.pad(self.smoothed, (0, 1)), at)[:, places]  # the last, −1, is of no name
         return votes / votes.sum(1, keepdim=True)
 
-    def _find_voters(self, features: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Places among the references of those nearest to each feature (N, D), and their weights (N, k), which sum to 1 or 0."""
-        rows = self.references
+    def _find_voters(self, rows: Tensor, features: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of some rows those nearest to each feature (N, D): cosines (N, k), places among them, weights that sum to 1 or 0."""
         cosines = features @ self.features[rows].T
         cosines[images[:, None] == self.images[rows]] = _SELF
         near, places = cosines.topk(min(self.settings.voters, len(rows)), 1)
         weights = (self.settings.vote_scale * (near - 1)).exp() * (near > _SELF)
-        return places, weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+        return near, places, weights / weights.sum(1, keepdim=True).clamp(min=_FAINT**3)
 
     def _place_names(self, names: Sequence[str]) -> Tensor:
         """Where each of some names is among those of the bank, −1 where it is not."""

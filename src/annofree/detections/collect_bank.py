@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from annofree.detections.bank import Bank, BankSettings, Named
 from annofree.detections.mask_shapes import SIDE, measure_shapes
 from annofree.errors import InputError
+from annofree.structures import BoolArray
 
 __all__ = ["collect_bank"]
 
@@ -52,16 +53,15 @@ def collect_bank(images: Iterable[Named], settings: BankSettings) -> Bank:
     """
     kept: dict[tuple[str, bool], _Strongest] = {}
     count = 0
-    for named in images:
-        count += 1
+    for count, named in enumerate(images, 1):
         told = _find_told(named, settings)
-        features = F.normalize(named.features.float().cpu(), dim=1).half()  # twice as many in memory
+        features = F.normalize(named.features.float().cpu(), dim=1).half()  # as small as on disk
         shapes, aspects = measure_shapes(named.candidates.rles)
-        for k, (score, name) in enumerate(
-            zip(named.candidates.scores.tolist(), named.candidates.class_ids.tolist(), strict=True)
+        scores, ids = named.candidates.scores.tolist(), named.candidates.class_ids.tolist()
+        for k, place in enumerate(
+            (named.candidates.names[name], bool(is_told)) for name, is_told in zip(ids, told, strict=True)
         ):
-            row = _Row(score, count, named.image, features[k], shapes[k], float(aspects[k]))
-            place = named.candidates.names[name], bool(told[k])
+            row = _Row(scores[k], count, named.image, features[k].clone(), shapes[k].clone(), float(aspects[k]))
             kept.setdefault(place, _Strongest(settings.per_name, [])).add(row)
     bank = _build(kept, settings)
     if not len(bank.references):
@@ -71,7 +71,7 @@ def collect_bank(images: Iterable[Named], settings: BankSettings) -> Bank:
     return bank
 
 
-def _find_told(named: Named, settings: BankSettings) -> np.ndarray:
+def _find_told(named: Named, settings: BankSettings) -> BoolArray:
     """Which candidates stay where overlaps are settled, (N)."""
     order = np.argsort(-named.candidates.scores, kind="stable")
     told = np.zeros(len(order), bool)
@@ -93,4 +93,5 @@ def _build(kept: dict[tuple[str, bool], _Strongest], settings: BankSettings) -> 
     shapes = torch.stack([row.shape for row in rows]) if rows else torch.zeros(0, SIDE, SIDE, dtype=torch.uint8)
     scores, aspects = torch.tensor([row.score for row in rows]), torch.tensor([row.aspect for row in rows])
     images = torch.tensor([row.image for row in rows], dtype=torch.int64)
-    return Bank(settings, names, features, torch.tensor(ids, dtype=torch.int64), scores, torch.tensor(told, dtype=torch.bool), images, shapes, aspects)
+    places, answers = torch.tensor(ids, dtype=torch.int64), torch.tensor(told, dtype=torch.bool)
+    return Bank(settings, names, features, places, scores, answers, images, shapes, aspects)

@@ -32,7 +32,7 @@ _RIDGE = 3.0  # in units of standardised signals: a weight of 1 costs as much as
 class Sample:
     """The candidates of one image: ``signals`` (N, S), who is ``right`` (N), and the indices of who is left by scores (N).
 
-    ``worth`` (N), in 0 .. 1, is what the ranking is fitted to, where that is more than being right; so a better mask comes first.
+    ``worth`` (N), in 0 .. 1, is what the ranking is fitted to where that is more than being right: a better mask comes first.
     """
 
     signals: FloatArray
@@ -42,11 +42,15 @@ class Sample:
 
 
 def fit_calibration(
-    samples: Sequence[Sample], fitted_on: str, signals: Sequence[str] = SIGNALS, kind: type[C] = Calibration  # type: ignore[assignment]
+    samples: Sequence[Sample],
+    fitted_on: str,
+    signals: Sequence[str] = SIGNALS,
+    kind: type[C] = Calibration,  # type: ignore[assignment]
 ) -> C:
     """Fit a logistic of some ``signals`` to the samples, and set its level on what is left once overlaps are settled.
 
-    ``kind`` is whose signals they are: those of an answer, or those of a bank (``detections/bank.py``).  Raises InputError where all or none of the candidates are right.
+    ``kind`` is whose signals they are: an answer's, or a bank's (``detections/bank.py``).  Raises InputError where all or none
+    of the candidates are right.
     """
     chosen = [kind.signals.index(name) for name in signals]
     x = np.concatenate([s.signals[:, chosen] for s in samples]).astype(np.float64)
@@ -61,7 +65,8 @@ def fit_calibration(
     first = kind(dict(zip(signals, weights.tolist(), strict=True)), offset)
     left = [(s, s.settled(first.predict(s.signals))) for s in samples]
     logits = np.concatenate([s.signals[kept][:, chosen] @ weights + offset for s, kept in left])
-    slope, shift = _logistic(logits[:, None].astype(np.float64), np.concatenate([s.right[kept] for s, kept in left]).astype(np.float64), 0.0)
+    right = np.concatenate([s.right[kept] for s, kept in left]).astype(np.float64)
+    slope, shift = _logistic(logits[:, None].astype(np.float64), right, 0.0)
     scaled = {name: round(float(w * slope), 4) for name, w in first.weights.items()}
     return kind(scaled, round(float(offset * slope + shift), 4), fitted_on)
 

@@ -39,7 +39,7 @@ def collect_banks(
             seen[key] += method.encode([image])
     banked: dict[str, Any] = {}
     for run in runs:
-        collect = getattr(methods[run.name], "with_bank", None)
+        collect = getattr(methods[run.name], "with_bank_of", None)
         if collect is None:
             raise InputError(f"expected a method for the bank of {run.name!r} that names candidates by CLIP, got {run.method}")
         banked[run.name] = collect(seen[keys[run.name]], vocabularies[run.name], resolve_bank(models, run.method))

@@ -237,7 +237,7 @@ class Answering(Deciding):
         twin.method = calibrate((encoding for encoding, _ in encodings), classes)
         return twin
 
-    def with_bank(
+    def with_bank_of(
         self, encodings: Iterable[tuple[Any, Seen | None]], classes: Classes, settings: BankSettings | None = None
     ) -> Answering:
         """Return this method with a bank of a folder, given by its encodings, that shares in names and scores.

@@ -80,7 +80,7 @@ class StoredEncodings:
         Raises InputError for methods whose candidates CLIP does not look at one by one, and where nothing is told surely.
         """
         method = self.tasks.instances or self.tasks.semantic
-        collect = getattr(method, "with_bank", None)
+        collect = getattr(method, "with_bank_of", None)
         if collect is None:
             raise InputError(
                 "expected a run of --policy answer whose candidates CLIP names, such as that of consensus, for a bank; make it "

@@ -127,7 +127,7 @@ def list_samples(scenes: Scenes, bank: Bank, policy: OutputPolicy) -> Iterator[S
     for named, overlaps, classes in zip(scenes.named, scenes.overlaps, scenes.classes, strict=True):
         if not len(named.candidates):
             continue
-        shares = bank.share_names(named)
+        shares = bank.compute_shares(named)
         best = shares.argmax(1).numpy()
         of_name = (overlaps * np.equal.outer(best, classes)).max(1, initial=0.0)
         candidates = replace(named.candidates, class_ids=best)
@@ -146,11 +146,11 @@ def score(scenes: Scenes, bank: Bank | None, policy: OutputPolicy, within: float
     right = good = 0
     for id_, named, overlaps, classes in zip(scenes.ids, scenes.named, scenes.overlaps, scenes.classes, strict=True):
         if bank is not None and len(named.candidates):
-            shares = bank.share_names(named)
+            shares = bank.compute_shares(named)
             sure = overlaps.max(1, initial=0.0) >= 0.75
             right += int((shares.argmax(1).numpy() == classes[overlaps.argmax(1)])[sure].sum()) if len(classes) else 0
             good += int(sure.sum())
-        found = suppress(named.rank() if bank is None else bank.rename(named), within=within)
+        found = suppress(named.rank() if bank is None else bank.name_again(named), within=within)
         ranking.add_annotations(found[:100].to_coco(id_, numbers))
         answers.add_annotations(replace(policy, floor=min(FLOORS)).decide(found).to_coco(id_, numbers))
     ap = evaluate_instances(scenes.truth, ranking).ap

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from annofree.detections.bank import BANK_SIGNALS, BankCalibration, BankSettings, Named, identify_image
+from annofree.detections.bank import BANK_SIGNALS, BankCalibration, BankSettings, Named, hash_image
 from annofree.detections.collect_bank import collect_bank
 from annofree.detections.mask_shapes import compare_shapes, measure_shapes
 from annofree.errors import InputError
@@ -40,7 +40,7 @@ FOLDER = [see(k, ("cat", 0.9, CAT), ("dog", 0.8, DOG)) for k in range(3)]
 def test_what_looks_like_sure_cats_elsewhere_is_a_cat() -> None:
     bank = collect_bank(FOLDER, BankSettings(mixture=0.5))
     unsure = see(9, ("dog", 0.55, CAT))
-    [found] = bank.rename(unsure)
+    [found] = bank.name_again(unsure)
     assert found.names[found.class_ids[0]] == "cat" and unsure.rank().class_ids.tolist() == [1]
 
 
@@ -48,16 +48,16 @@ def test_an_image_and_its_copies_are_no_witnesses_of_themselves() -> None:
     alone = [see(7, ("cat", 0.9, CAT)), see(8, ("dog", 0.9, DOG))]
     bank = collect_bank(alone, BankSettings(mixture=0.5))
     wrong = see(7, ("dog", 0.55, CAT))
-    assert bank.rename(wrong).class_ids.tolist() == [1], "its own cat says nothing"
-    assert bank.rename(replace(wrong, image=9)).class_ids.tolist() == [0]
+    assert bank.name_again(wrong).class_ids.tolist() == [1], "its own cat says nothing"
+    assert bank.name_again(replace(wrong, image=9)).class_ids.tolist() == [0]
     whole = torch.randn(8, generator=torch.Generator().manual_seed(0))
-    assert identify_image(whole) == identify_image(whole.half().float()) != identify_image(-whole)
+    assert hash_image(whole) == hash_image(whole.half().float()) != hash_image(-whole)
 
 
 def test_no_part_of_the_bank_leaves_names_and_scores() -> None:
     bank = collect_bank(FOLDER, BankSettings(mixture=0.0))
     asked = see(9, ("dog", 0.6, CAT), ("cat", 0.9, CAT))
-    found, plain = bank.rename(asked), asked.rank()
+    found, plain = bank.name_again(asked), asked.rank()
     np.testing.assert_array_equal(found.class_ids, plain.class_ids)
     np.testing.assert_allclose(found.scores, plain.scores, rtol=1e-5)
 
@@ -103,8 +103,8 @@ def test_what_loses_to_another_is_kept_as_not_told() -> None:
 def test_a_name_told_often_is_likelier_where_asked() -> None:
     folder = [see(k, *[("cat", 0.9, CAT)] * (1 + 2 * (k > 0)), *[("dog", 0.9, DOG)] * (k == 0)) for k in range(4)]
     unsure = see(9, ("dog", 0.501, [0.0, 0.0, 1.0]))
-    assert collect_bank(folder, BankSettings(mixture=0.0)).rename(unsure).class_ids.tolist() == [1]
-    assert collect_bank(folder, BankSettings(mixture=0.0, prior=0.5)).rename(unsure).class_ids.tolist() == [0]
+    assert collect_bank(folder, BankSettings(mixture=0.0)).name_again(unsure).class_ids.tolist() == [1]
+    assert collect_bank(folder, BankSettings(mixture=0.0, prior=0.5)).name_again(unsure).class_ids.tolist() == [0]
 
 
 def test_signals_say_whether_the_shape_is_that_of_references() -> None:
@@ -113,7 +113,7 @@ def test_signals_say_whether_the_shape_is_that_of_references() -> None:
     mask = np.zeros((1, 8, 8), bool)
     mask[0, 1:3, 1:7] = True
     flat = replace(flat, candidates=replace(flat.candidates, rles=tuple(encode_rles(mask))))
-    rows = [bank.compute_signals(one, bank.share_names(one))[0] for one in (square, flat)]
+    rows = [bank.compute_signals(one, bank.compute_shares(one))[0] for one in (square, flat)]
     column = BANK_SIGNALS.index("best_shape")
     assert rows[0][column] == pytest.approx(1) and rows[1][column] == pytest.approx(1 / 3, abs=1e-3)
     assert rows[0][BANK_SIGNALS.index("told")] == pytest.approx(0.9)
@@ -123,7 +123,7 @@ def test_a_logistic_of_the_signals_is_the_score() -> None:
     own = BankCalibration({"best_shape": 4.0}, -2.0)
     bank = collect_bank(FOLDER, BankSettings(calibration=own))
     asked = see(9, ("cat", 0.2, CAT))
-    assert bank.rename(asked).scores[0] == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-4)
+    assert bank.name_again(asked).scores[0] == pytest.approx(1 / (1 + np.exp(-2)), abs=1e-4)
     with pytest.raises(InputError, match="unknown signal 'quality'"):
         BankCalibration({"quality": 1.0}, 0.0)
 
@@ -137,7 +137,7 @@ def test_nothing_sure_is_no_bank() -> None:
 
 def test_nothing_found_stays_nothing() -> None:
     bank = collect_bank([*FOLDER, see(4)], BankSettings())
-    assert len(bank.rename(see(9))) == 0
+    assert len(bank.name_again(see(9))) == 0
     assert bank.provenance["references"] == {"cat": 3, "dog": 3} and bank.provenance["candidates"] == 6
 
 
@@ -145,7 +145,7 @@ def test_names_that_a_bank_has_not_are_left_to_text() -> None:
     bank = collect_bank(FOLDER, BankSettings(mixture=0.3, prior=0.1))
     asked = see(9, ("cat", 0.9, [0.0, 0.0, 1.0]))
     other = replace(asked, candidates=replace(asked.candidates, names=("fox", "wolf")))
-    assert bank.rename(other).class_ids.tolist() == [0]
+    assert bank.name_again(other).class_ids.tolist() == [0]
 
 
 def test_a_shape_is_that_of_its_mirror_image_and_of_any_size() -> None:

@@ -27,7 +27,7 @@ from annofree.detections.nms import Overlaps
 from annofree.detections.verification import Calibration, pick_best_rows
 from annofree.structures import Detections, FloatArray
 
-__all__ = ["BANK_SIGNALS", "Bank", "BankCalibration", "BankSettings", "Named", "identify_image"]
+__all__ = ["BANK_SIGNALS", "Bank", "BankCalibration", "BankSettings", "Named", "hash_image"]
 
 BANK_SIGNALS = (
     "score",  # log odds of the candidate's own score, under its name by text
@@ -53,6 +53,7 @@ class BankCalibration(Calibration):
     [0.5]
     """
 
+    # what may be weighed, in order
     signals: ClassVar[tuple[str, ...]] = BANK_SIGNALS
 
 
@@ -97,7 +98,7 @@ class Named:
     """All candidates of an image, however much they overlap, named by text alone and in no order.
 
     ``candidates`` (N), in the names of the rows that compete; ``features`` (N, D); ``shares`` (N, R) of the rows;
-    ``image`` as ``identify_image`` gives it.
+    ``image`` as ``hash_image`` gives it.
     """
 
     candidates: Detections
@@ -110,7 +111,7 @@ class Named:
         return self.candidates[np.argsort(-self.candidates.scores, kind="stable")]
 
 
-def identify_image(whole: Tensor) -> int:
+def hash_image(whole: Tensor) -> int:
     """A number of an image, the same for its copies, by the feature (D) of the whole, which need not be stored in full."""
     return crc32(whole.detach().cpu().half().numpy().tobytes())
 
@@ -168,16 +169,16 @@ class Bank:
         counts = torch.bincount(self.ids[self.references], minlength=len(self.names) + 1) + 1.0
         return (counts / counts[:-1].mean()).log()
 
-    def rename(self, named: Named) -> Detections:
+    def name_again(self, named: Named) -> Detections:
         """Name and score the candidates of an image by text and bank, the likeliest first."""
         if not len(named.candidates):
             return named.candidates
-        shares = self.share_names(named)
+        shares = self.compute_shares(named)
         best, scores = pick_best_rows(shares), self._score(named, shares)
         order = np.argsort(-scores, kind="stable")
         return replace(named.candidates, class_ids=best, scores=scores.astype(np.float32))[order]
 
-    def share_names(self, named: Named) -> Tensor:
+    def compute_shares(self, named: Named) -> Tensor:
         """The share of each row that competes, (N, R), by text and bank."""
         part, settings = self.settings.mixture, self.settings
         places = self._place_names(named.candidates.names)

@@ -146,6 +146,7 @@ class Calibration:
     0.27
     """
 
+    # what may be weighed, in order
     signals: ClassVar[tuple[str, ...]] = SIGNALS
 
     # by the name of the signal; those that are not named weigh nothing

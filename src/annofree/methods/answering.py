@@ -21,7 +21,7 @@ from annofree.clues.background import with_negatives
 from annofree.clues.distractors import Distractors
 from annofree.clues.presence import standardize_evidence
 from annofree.clues.regions import pool_features
-from annofree.detections.bank import Bank, BankSettings, Named, identify_image
+from annofree.detections.bank import Bank, BankSettings, Named, hash_image
 from annofree.detections.collect_bank import collect_bank
 from annofree.detections.policy import OutputPolicy, name_detections
 from annofree.errors import InputError
@@ -269,7 +269,7 @@ class Answering(Deciding):
         if isinstance(self.method, Verifying):
             return self.method.verify(encoding, asked, others)
         named = self._candidates(encoding, look, asked, others)
-        return named.rank() if self.bank is None else self.bank.rename(named)
+        return named.rank() if self.bank is None else self.bank.name_again(named)
 
     def _candidates(self, encoding: Any, look: Seen | None, asked: Vocabulary, others: Sequence[str]) -> Named:
         if isinstance(self.method, Banking):
@@ -280,7 +280,7 @@ class Answering(Deciding):
         presence = self._clip.score_presence(look.whole, look.tokens, words)
         features = pool_features(look.tokens, ranking.masks)
         found, shares = name_detections(ranking, features, words, presence, self.policy, rows.names)
-        return Named(found, features, shares, identify_image(look.whole))
+        return Named(found, features, shares, hash_image(look.whole))
 
 
 class AnsweringMaps(Deciding):

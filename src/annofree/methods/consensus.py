@@ -24,7 +24,7 @@ from torch import Tensor
 
 from annofree.clues.background import Background, with_negatives
 from annofree.clues.regions import encode_cut_outs, pool_features
-from annofree.detections.bank import Bank, Named, identify_image
+from annofree.detections.bank import Bank, Named, hash_image
 from annofree.detections.merging import select_compact
 from annofree.detections.nms import suppress
 from annofree.detections.painting import build_label_map
@@ -228,7 +228,7 @@ class Consensus:
     def _named(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
         """All candidates, however much they overlap, the likeliest first."""
         named = self.name_candidates(e, vocabulary, distractors)
-        return named.rank() if self.bank is None else self.bank.rename(named)
+        return named.rank() if self.bank is None else self.bank.name_again(named)
 
     def name_candidates(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Named:
         """All candidates as text alone names them."""
@@ -241,7 +241,7 @@ class Consensus:
         else:
             scores = self.settings.calibration.predict(self.compute_signals(e, words, shares))
         again = replace(candidates, names=rows.names, class_ids=pick_best_rows(shares), scores=scores.astype(np.float32))
-        return Named(again, e.features, shares, identify_image(e.whole))
+        return Named(again, e.features, shares, hash_image(e.whole))
 
     def with_bank(self, bank: Bank) -> Consensus:
         """Return this method with names and scores that a bank shares in."""

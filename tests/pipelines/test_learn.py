@@ -109,6 +109,17 @@ class TestLearn:
         assert again.summary == found.summary and again.labels.read_bytes() == before
         assert notes == [f"the learning in {found.folder} is complete; another --out learns anew"]
 
+    def test_a_bank_shares_in_every_round(self, photos: Path, config: Path, tmp_path: Path) -> None:
+        found = run(photos, config, tmp_path / "out", bank=True)
+        for place in ("first", "round-1/run"):
+            said = json.loads((found.folder / place / "run.json").read_text())
+            assert said["provenance"]["bank"]["references"] and "bank" in said["settings"]
+        assert len(json.loads(found.labels.read_text())["images"]) == 3
+        with pytest.raises(InputError, match="has other bank; choose another --out"):
+            run(photos, config, tmp_path / "out")
+        with pytest.raises(InputError, match="expected a method whose candidates CLIP names for a bank, got detector"):
+            run(photos, config, tmp_path / "new", bank=True, method="detector")
+
     def test_other_names_want_another_folder(self, learned: Any, photos: Path, config: Path) -> None:
         found, _ = learned
         with pytest.raises(InputError, match="has other classes; choose another --out"):

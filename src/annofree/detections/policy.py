@@ -18,7 +18,7 @@ from annofree.detections.verification import Calibration, Naming, compute_signal
 from annofree.errors import InputError
 from annofree.structures import Detections, FloatArray, IntArray
 
-__all__ = ["OutputPolicy", "compute_ranking_signals", "verify_detections"]
+__all__ = ["OutputPolicy", "compute_ranking_signals", "name_detections", "verify_detections"]
 
 
 @dataclass(frozen=True)
@@ -95,17 +95,22 @@ def verify_detections(
     ``words`` (R, D) are the features of all ``names`` that compete, those asked for and then the distractors; ``presence`` (R)
     likewise.
     """
-    if not len(ranking):
-        return replace(ranking, names=tuple(names))
+    again, _ = name_detections(ranking, features, words, presence, policy, names)
+    return again[np.argsort(-again.scores, kind="stable")]
+
+
+def name_detections(
+    ranking: Detections, features: Tensor, words: Tensor, presence: Tensor, policy: OutputPolicy, names: Sequence[str]
+) -> tuple[Detections, Tensor]:
+    """Likewise, in the order that they came in, and with the shares (N, R) of all names."""
     shares = policy.naming.compute_shares(features, words)
-    best = pick_best_rows(shares)
+    if not len(ranking):
+        return replace(ranking, names=tuple(names)), shares
     if policy.calibration is None:
         scores: FloatArray = shares.max(1).values.cpu().numpy() * ranking.scores
     else:
         scores = policy.calibration.predict(compute_ranking_signals(ranking, features, words, shares, presence))
-    order = np.argsort(-scores, kind="stable")
-    again = replace(ranking, names=tuple(names), class_ids=best, scores=scores.astype(np.float32))
-    return again[order]
+    return replace(ranking, names=tuple(names), class_ids=pick_best_rows(shares), scores=scores.astype(np.float32)), shares
 
 
 def compute_ranking_signals(

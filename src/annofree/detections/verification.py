@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -145,6 +146,9 @@ class Calibration:
     0.27
     """
 
+    # what may be weighed, in order
+    signals: ClassVar[tuple[str, ...]] = SIGNALS
+
     # by the name of the signal; those that are not named weigh nothing
     weights: Mapping[str, float]
     # of the logistic
@@ -154,13 +158,13 @@ class Calibration:
 
     def __post_init__(self) -> None:
         for name in self.weights:
-            if name not in SIGNALS:
-                raise build_unknown_error("signal", name, SIGNALS)
+            if name not in self.signals:
+                raise build_unknown_error("signal", name, self.signals)
         if not all(np.isfinite([*self.weights.values(), self.offset])):
             raise InputError(f"expected finite weights of a calibration, got {dict(self.weights)} and {self.offset}")
 
     def predict(self, signals: FloatArray) -> FloatArray:
         """How likely each candidate is right, (N) in 0 .. 1, by its signals (N, S)."""
-        weights = np.array([self.weights.get(name, 0.0) for name in SIGNALS], np.float64)
+        weights = np.array([self.weights.get(name, 0.0) for name in self.signals], np.float64)
         logit = np.asarray(signals, np.float64) @ weights + self.offset
         return (1 / (1 + np.exp(-logit))).astype(np.float32)

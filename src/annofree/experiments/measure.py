@@ -26,6 +26,7 @@ from annofree.evaluation.accumulators import (
 )
 from annofree.evaluation.predict_instances import read_truth_images
 from annofree.experiments.asking import ASKED, add_seconds
+from annofree.experiments.banks import collect_banks
 from annofree.experiments.clusters import Cluster, name_by_clusters
 from annofree.experiments.costs import PARAMETERS, Ledger, count_parameters
 from annofree.experiments.recipe_file import explain_recipe_errors, read_fields, read_tables
@@ -75,6 +76,8 @@ class Run(StepsOfRun):
     names: tuple[str, ...] = ()
     # which instances are scored: all, the preset's answer, or changes of that policy
     policy: str | Mapping[str, Any] = "all"
+    # whether a bank of all images shares in names and scores (``detections/bank.py``): no image is asked before all are seen
+    bank: bool = False
     # what comes after the method (``methods/steps/take.py``), such as ``{ name = { look = "box" } }`` for a class-agnostic one
     then: Mapping[str, Any] = field(default_factory=dict)
     # whose features name what a method without names finds: of a ``dino`` or of ``clip``, in clusters that the truth names, so
@@ -173,6 +176,7 @@ def measure_runs(
     answers = {run.name: _answers(recipe, run, methods[run.name], truths[run.name], ids) for run in runs}
     images = {row["id"]: row for row in truth.images}
     pictures = read_truth_images(truth, recipe.images)
+    methods |= collect_banks(recipe.models, [run for run in runs if run.bank], methods, vocabularies, [p for _, p in pictures])
     seconds = dict.fromkeys(answers, 0.0)
     for done, (image_id, image) in enumerate(pictures):
         on_progress(done, len(pictures))
@@ -311,6 +315,7 @@ def _check(run: Run) -> None:
     if strange := set(run.parts) - set(_PARTS):
         raise build_unknown_error(f"part in the run {run.name!r}", min(strange), _PARTS)
     run.check_steps(run.task)
+    run.check_bank()
     tasks: tuple[str, ...] = (*find_method(run.method, run.variant).tasks, *(("instance",) if run.steps.regions else ()))
     tasks += ("boundary",) if "instance" in tasks else ()
     if run.task not in tasks:

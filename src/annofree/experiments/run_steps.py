@@ -22,6 +22,8 @@ class StepsOfRun:
     then: Mapping[str, Any]
     cluster: Cluster
     beside: str
+    bank: bool
+    policy: str | Mapping[str, Any]
 
     @property
     def steps(self) -> Steps:
@@ -46,6 +48,11 @@ class StepsOfRun:
                 f"expected cluster of a run of instances without names, got it in {self.name!r}; a method that gives names, or "
                 "a step that does, needs no clusters"
             )
+
+    def check_bank(self) -> None:
+        """Refuse a bank of a run whose candidates nobody names, before any model is loaded."""
+        if self.bank and self.policy == "all":
+            raise InputError(f"expected a policy of the run {self.name!r} that names candidates, such as answer, for its bank")
 
 
 def check_beside(runs: Sequence[StepsOfRun], timed: Collection[str], how: str) -> None:

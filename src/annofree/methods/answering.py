@@ -21,7 +21,9 @@ from annofree.clues.background import with_negatives
 from annofree.clues.distractors import Distractors
 from annofree.clues.presence import standardize_evidence
 from annofree.clues.regions import pool_features
-from annofree.detections.policy import OutputPolicy, verify_detections
+from annofree.detections.bank import Bank, BankSettings, Named, hash_image
+from annofree.detections.collect_bank import collect_bank
+from annofree.detections.policy import OutputPolicy, name_detections
 from annofree.errors import InputError
 from annofree.protocols import Segmenter, VisionLanguage
 from annofree.structures import BACKGROUND, VOID, Classes, Detections, FeatureMap, Image, LabelMap, Vocabulary
@@ -30,6 +32,7 @@ __all__ = [
     "Answering",
     "AnsweringBoth",
     "AnsweringMaps",
+    "Banking",
     "Competition",
     "Deciding",
     "Gated",
@@ -67,6 +70,19 @@ class Verifying(Protocol):
 
 
 @runtime_checkable
+class Banking(Verifying, Protocol):
+    """One that gives its candidates as text names them, and lets a bank share in that."""
+
+    def name_candidates(self, encoding: Any, vocabulary: Vocabulary, distractors: Sequence[str]) -> Named:
+        """All candidates under the likeliest of some names and distractors, however much they overlap."""
+        ...
+
+    def with_bank(self, bank: Bank) -> Any:
+        """The method with names and scores that a bank shares in."""
+        ...
+
+
+@runtime_checkable
 class Labeling(Protocol):
     """A method of label maps whose names compete with distractors by themselves."""
 
@@ -92,6 +108,7 @@ class Deciding:
     ) -> None:
         self.method, self.policy, self.clip = method, policy, clip
         self.distractors = distractors or Distractors()
+        self.bank: Bank | None = None
         # a class list is asked of image after image
         self._others = lru_cache(1)(lambda vocabulary: self.distractors.choose(vocabulary, self._clip))
 
@@ -106,7 +123,7 @@ class Deciding:
         competing = {"names": self.distractors.names, "nearest": str(self.distractors.nearest)}
         policy = asdict(self.policy) | {"distractors": competing, "calibrated": self.has_probabilities}
         own: dict[str, Any] = self.method.provenance
-        return own | {"policy": policy}
+        return own | {"policy": policy} | ({} if self.bank is None else {"bank": self.bank.provenance})
 
     @property
     def has_probabilities(self) -> bool:
@@ -220,15 +237,50 @@ class Answering(Deciding):
         twin.method = calibrate((encoding for encoding, _ in encodings), classes)
         return twin
 
+    def with_bank_of(
+        self, encodings: Iterable[tuple[Any, Seen | None]], classes: Classes, settings: BankSettings | None = None
+    ) -> Answering:
+        """Return this method with a bank of a folder, given by its encodings, that shares in names and scores.
+
+        See ``detections/bank.py``; ours.  Raises InputError for a method whose candidates CLIP does not look at one by one, and
+        where nothing is told surely enough.
+        """
+        if not self.policy.verify or (isinstance(self.method, Verifying) and not isinstance(self.method, Banking)):
+            raise InputError(
+                "expected a method whose every candidate is named by what CLIP sees of it, such as consensus, sam_clip or zip "
+                "with the policy answer, for a bank; leave it out"
+            )
+        vocabulary = Vocabulary.of(classes)
+        named = (self._name(encoding, vocabulary) for encoding in encodings)
+        twin = copy.copy(self)
+        twin.bank = collect_bank((one for one in named if one is not None), settings or BankSettings())
+        if isinstance(self.method, Banking):
+            twin.method = self.method.with_bank(twin.bank)
+        return twin
+
+    def _name(self, image: tuple[Any, Seen | None], vocabulary: Vocabulary) -> Named | None:
+        """All candidates of an encoded image as text names them; None where no name can be there."""
+        who = self.find_competing(image, vocabulary)
+        if not who.present:
+            return None
+        return self._candidates(image[0], _find_seen(image), select_names(vocabulary, who.present), who.others)
+
     def _ranking(self, encoding: Any, look: Seen | None, asked: Vocabulary, others: Sequence[str]) -> Detections:
         if isinstance(self.method, Verifying):
             return self.method.verify(encoding, asked, others)
+        named = self._candidates(encoding, look, asked, others)
+        return named.rank() if self.bank is None else self.bank.name_again(named)
+
+    def _candidates(self, encoding: Any, look: Seen | None, asked: Vocabulary, others: Sequence[str]) -> Named:
+        if isinstance(self.method, Banking):
+            return self.method.name_candidates(encoding, asked, others)
         assert look is not None  # noqa: S101
         rows = with_negatives(asked, others)
         ranking, words = self.method.instances(encoding, asked), self._clip.encode_text(rows)
         presence = self._clip.score_presence(look.whole, look.tokens, words)
         features = pool_features(look.tokens, ranking.masks)
-        return verify_detections(ranking, features, words, presence, self.policy, rows.names)
+        found, shares = name_detections(ranking, features, words, presence, self.policy, rows.names)
+        return Named(found, features, shares, hash_image(look.whole))
 
 
 class AnsweringMaps(Deciding):

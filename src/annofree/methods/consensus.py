@@ -12,6 +12,7 @@ N candidates, K names, R rows that compete, D embedding, H W pixels.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from annofree.clues.background import Background, with_negatives
 from annofree.clues.regions import encode_cut_outs, pool_features
+from annofree.detections.bank import Bank, Named, hash_image
 from annofree.detections.merging import select_compact
 from annofree.detections.nms import suppress
 from annofree.detections.painting import build_label_map
@@ -126,6 +128,7 @@ class Consensus:
         self.settings = choose_settings("consensus", settings, VARIANTS)
         self.clip, self.sam = clip, sam
         self.detector = detector if "detector" in self.settings.sources else None
+        self.bank: Bank | None = None
         self._about_detector = dict(detector_provenance or {}) if self.detector is not None else {}
 
     @property
@@ -223,7 +226,12 @@ class Consensus:
         return suppress(self._named(e, vocabulary, distractors), within=self.settings.within)
 
     def _named(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Detections:
-        """All candidates, however much they overlap."""
+        """All candidates, however much they overlap, the likeliest first."""
+        named = self.name_candidates(e, vocabulary, distractors)
+        return named.rank() if self.bank is None else self.bank.name_again(named)
+
+    def name_candidates(self, e: ConsensusEncoding, vocabulary: Vocabulary, distractors: Sequence[str]) -> Named:
+        """All candidates as text alone names them."""
         rows = with_negatives(vocabulary, distractors)
         words = self.clip.encode_text(rows)
         shares = self.settings.naming.compute_shares(e.features.to(words), words)
@@ -233,7 +241,13 @@ class Consensus:
         else:
             scores = self.settings.calibration.predict(self.compute_signals(e, words, shares))
         again = replace(candidates, names=rows.names, class_ids=pick_best_rows(shares), scores=scores.astype(np.float32))
-        return again[np.argsort(-scores, kind="stable")]
+        return Named(again, e.features, shares, hash_image(e.whole))
+
+    def with_bank(self, bank: Bank) -> Consensus:
+        """Return this method with names and scores that a bank shares in."""
+        twin = copy.copy(self)
+        twin.bank = bank
+        return twin
 
     def semantic(self, image: Image | ConsensusEncoding, classes: Classes) -> LabelMap:
         """Name each pixel of an image, or of an encoding of it, by all candidates on it; else it is background."""

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from annofree.clues.distractors import Distractors, Taxonomy
+from annofree.detections.bank import BankCalibration, BankSettings
 from annofree.detections.nms import Overlaps
 from annofree.detections.policy import OutputPolicy
 from annofree.detections.verification import Calibration, Naming
@@ -15,10 +16,10 @@ from annofree.io.settings_file import check_fields, check_values
 from annofree.methods.answering import Answering, AnsweringBoth, AnsweringMaps, Gated
 from annofree.methods.components import Models
 from annofree.methods.registry import find_method, resolve_method_name
-from annofree.methods.tuning import POLICIES, read_asset, read_policy, read_tuning
+from annofree.methods.tuning import POLICIES, read_asset, read_bank, read_policy, read_tuning
 from annofree.protocols import Segmenter, SemanticSegmenter
 
-__all__ = ["apply_policy", "build_answering", "parse_distractors", "resolve_policy"]
+__all__ = ["apply_policy", "build_answering", "parse_distractors", "resolve_bank", "resolve_policy"]
 
 
 def apply_policy(
@@ -56,6 +57,14 @@ def resolve_policy(preset: str, method: str, changes: Mapping[str, Any] | None =
         own["calibration"] = Calibration(**own["calibration"])
     naming = Naming(own.pop("scale"))
     return OutputPolicy(**{"naming": naming, **own})
+
+
+def resolve_bank(preset: str, method: str) -> BankSettings:
+    """What a bank of the folder does for a method on the models of a preset; uncalibrated where nothing was fitted."""
+    own = dict(read_bank(preset, method))
+    if isinstance(own.get("calibration"), Mapping):
+        own["calibration"] = BankCalibration(**own["calibration"])
+    return BankSettings(**own)
 
 
 def build_answering(

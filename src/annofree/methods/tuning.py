@@ -20,6 +20,7 @@ __all__ = [
     "find_tuning",
     "list_tuned_methods",
     "read_asset",
+    "read_bank",
     "read_calibration",
     "read_policy",
     "read_tuning",
@@ -65,6 +66,12 @@ def read_policy(preset: str, method: str) -> Mapping[str, Any]:
     """The output policy of a method on the models of a preset, as plain values."""
     table = read_tuning(preset)
     return {**table["policy"], **table.get("methods", {}).get(method, {}).get("policy", {})}
+
+
+def read_bank(preset: str, method: str) -> Mapping[str, Any]:
+    """What replaces the settings of a bank for a method on the models of a preset, as plain values; nothing where none were."""
+    own: Mapping[str, Any] = read_tuning(preset).get("methods", {}).get(method, {}).get("bank", {})
+    return own
 
 
 def read_calibration(preset: str, method: str) -> dict[str, Any]:

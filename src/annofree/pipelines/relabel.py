@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from annofree.runs.run import Run
     from annofree.structures import Classes
 
-__all__ = ["PRESENCE", "plan_again", "relabel"]
+__all__ = ["PRESENCE", "find_bank", "plan_again", "relabel"]
 
 PRESENCE = ("fixed", "folder")
 """How a method tells whether a class is in an image at all: by its own threshold, or against all images of the folder."""
@@ -36,6 +37,7 @@ def relabel(
     negatives: str | Iterable[str] | None = None,
     overlaps: str | Overlaps | None = None,
     presence: str = "fixed",
+    bank: bool | str | Path = False,
     min_score: float = 0.0,
     overlays: bool = False,
     fresh: bool = False,
@@ -45,7 +47,8 @@ def relabel(
     """Ask a run that kept its encodings for other names; the results are those of a new run, up to fp16.
 
     ``out`` is another folder; the same call resumes there.  ``presence`` is ``fixed``, or ``folder`` for many names of which
-    each is in few images.  ``overlays`` reads the images again to draw on them.  All other options mean what they mean in
+    each is in few images.  ``bank`` lets what is told surely elsewhere in the folder, or in another such run, name and weigh
+    what looks like it.  ``overlays`` reads the images again to draw on them.  All other options mean what they mean in
     ``segment``.  Raises InputError for a run without encodings or of other models, and as ``segment`` does.
 
     >>> import annofree, tempfile
@@ -70,10 +73,22 @@ def relabel(
     with explain_damage(run / "shards" / "settings.json", run):
         plan = plan_again(settings, *names, others)
         plan.check()
-    again = _run(run, settings, plan, vocabulary, out, presence, min_score, overlays, callbacks)
+    learned_of = find_bank(run, bank)
+    again = _run(run, settings, plan, vocabulary, out, presence, learned_of, min_score, overlays, callbacks)
     if not fresh and again.check():
         return report_complete(again)
-    return _execute(run, again, plan, clock, fresh)
+    return _execute(run, again, plan, learned_of, clock, fresh)
+
+
+def find_bank(run: Path, bank: bool | str | Path) -> Path | None:
+    """The run that a bank is collected of: none, itself, or another; raises InputError for one that kept no encodings."""
+    if bank is False:
+        return None
+    from annofree.runs.stored_encodings import read_settings
+
+    whose = run if bank is True else Path(bank)
+    read_settings(whose)
+    return whose
 
 
 def plan_again(settings: dict[str, Any], stuff: tuple[str, ...], negatives: tuple[str, ...], overlaps: Overlaps | None) -> Plan:
@@ -104,6 +119,7 @@ def _run(
     vocabulary: Vocabulary,
     out: Path,
     presence: str,
+    bank: Path | None,
     min_score: float,
     overlays: bool,
     callbacks: Callbacks,
@@ -118,7 +134,7 @@ def _run(
         Chunks(run).read_ids(),
         Path(settings["asked"]["root"]),
         vocabulary,
-        plan.resume_key() | {"relabelled": str(run.resolve()), "presence": presence},
+        plan.resume_key() | {"relabelled": str(run.resolve()), "presence": presence} | _name_bank(bank),
         plan.wanted,
         plan.stuff,
         read_shard(settings),
@@ -129,8 +145,14 @@ def _run(
     return Run(request, callbacks)
 
 
-def _execute(folder: Path, run: Run, plan: Plan, clock: StageTimer | None, fresh: bool) -> RunResult:
+def _name_bank(bank: Path | None) -> dict[str, str]:
+    """What tells runs with a bank from those without."""
+    return {} if bank is None else {"bank": str(bank.resolve())}
+
+
+def _execute(folder: Path, run: Run, plan: Plan, bank: Path | None, clock: StageTimer | None, fresh: bool) -> RunResult:
     from annofree.methods.components import resolve_device
+    from annofree.methods.policies import resolve_bank
     from annofree.runs.clock import StageTimer
     from annofree.runs.stored_encodings import StoredEncodings
 
@@ -144,4 +166,12 @@ def _execute(folder: Path, run: Run, plan: Plan, clock: StageTimer | None, fresh
     presence = request.settings["presence"]
     if presence == "folder":
         tasks = feed.with_calibration(request.vocabulary)
-    return execute(run, plan, tasks, feed, {"relabelled": str(folder), "presence": presence}, remarks, fresh=fresh)
+    if bank is not None:
+        methods = plan.resolve_methods()
+        settings = resolve_bank(plan.models, methods.get("instance") or methods["semantic"])
+        feed = replace(feed, tasks=tasks)
+        whose = feed if bank.resolve() == folder.resolve() else replace(feed, folder=bank)
+        run.callbacks.on_note(f"collecting a bank of {bank}")
+        tasks = feed.with_bank(request.vocabulary, settings, whose)
+    asked = {"relabelled": str(folder), "presence": presence} | _name_bank(bank)
+    return execute(run, plan, tasks, feed, asked, remarks, fresh=fresh)

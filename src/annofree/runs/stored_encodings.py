@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from annofree.detections.bank import BankSettings
 from annofree.errors import ImageError, InputError
 from annofree.io.image_sources import read_place
 from annofree.runs.batch_encoder import EncodeResult, Entry
@@ -72,6 +73,22 @@ class StoredEncodings:
         if calibrate is None:
             raise InputError("expected a method that asks whether a class is in a picture at all, such as zip; leave it out")
         return replace(self.tasks, instances=calibrate((encoding[0] for encoding in self.read_encodings()), vocabulary))
+
+    def with_bank(self, vocabulary: Vocabulary, settings: BankSettings, whose: StoredEncodings | None = None) -> Tasks:
+        """Return the tasks with a bank of this folder, or ``whose`` it is, that shares in names and scores.
+
+        Raises InputError for methods whose candidates CLIP does not look at one by one, and where nothing is told surely.
+        """
+        method = self.tasks.instances or self.tasks.semantic
+        collect = getattr(method, "with_bank_of", None)
+        if collect is None:
+            raise InputError(
+                "expected a run of --policy answer whose candidates CLIP names, such as that of consensus, for a bank; make it "
+                "again so, or leave --bank out"
+            )
+        banked = collect((encoding[0] for encoding in (whose or self).read_encodings()), vocabulary, settings)
+        owner = {"instances": self.tasks.instances, "semantic": self.tasks.semantic}
+        return replace(self.tasks, **{task: banked for task, one in owner.items() if one is method})
 
     def _read(self, number: int, id_: str, place: str) -> EncodeResult:
         with self.clock.count("read"):

@@ -63,6 +63,7 @@ def learn(
     minutes: float = 60.0,
     steps: int | None = None,
     min_labels: int = 10,
+    bank: bool = False,
     models: str = "fast",
     method: str | None = None,
     config: str | Path | None = None,
@@ -78,11 +79,11 @@ def learn(
     ``rounds`` is how many detectors are trained at most, ``minutes`` what all of it may take: as many steps of training as fit
     are taken, unless ``steps`` says how many a round has.  A name with less than ``min_labels`` is told before anything is
     trained.  ``models``, ``method``, ``device``, ``limit``, ``max_tier`` and ``license`` are those of ``segment``; ``config``
-    is a TOML file with fields of ``DetectorRecipe`` in the place of the preset's own.  ``corrections`` is a run of the same
-    images, or a workspace of ``annofree serve``: the labels of the images that people corrected there are taken as they are, in
-    every round.  The same call goes on after a kill, with the same steps.  No label is needed to tell whether a round helped:
-    answers to images that no detector was trained on are held against those to their mirror images, and against the round
-    before.
+    is a TOML file with fields of ``DetectorRecipe`` in the place of the preset's own.  ``bank`` lets what is told surely in a
+    round name and weigh what looks like it, as ``relabel`` does.  ``corrections`` is a run of the same images, or a workspace of
+    ``annofree serve``: the labels of the images that people corrected there are taken as they are, in every round.  The same
+    call goes on after a kill, with the same steps.  No label is needed to tell whether a round helped: answers to images that no
+    detector was trained on are held against those to their mirror images, and against the round before.
 
     Raises InputError for what ``segment`` and ``train_detector`` refuse, for a folder with another learning or with something
     where a learning writes, and where nothing is found to learn from; MissingError for weights that are not to be had.
@@ -100,7 +101,7 @@ def learn(
 
     plan = Plan(("instance",), method, "default", models, "found", device, policy="answer")
     plan.check()
-    _require_names(plan)
+    _require_names(plan, bank)
     if max_tier is not None or license is not None:
         from annofree.hub.license_policy import check
 
@@ -121,7 +122,7 @@ def learn(
     from annofree.io.files.lock import hold_lock
     from annofree.pipelines.learning.rounds import Learning
 
-    asked = {"rounds": rounds, "minutes": minutes, "steps": steps, "min_labels": min_labels}
+    asked = {"rounds": rounds, "minutes": minutes, "steps": steps, "min_labels": min_labels, "bank": bank}
     make_folder(out)
     with hold_lock(out / "lock", f"expected one learning at a time in {out}, and another is at work; wait for it"):
         learning = Learning(
@@ -137,11 +138,13 @@ def learn(
         return Learned(out, learning.run())
 
 
-def _require_names(plan: Any) -> None:
-    """Refuse methods that find things without names, and stored masks, which no round could change."""
+def _require_names(plan: Any, bank: bool) -> None:
+    """Refuse methods that find things without names, stored masks, which no round could change, and banks without CLIP."""
     from annofree.methods.registry import find_method
 
     for name in plan.resolve_methods().values():
         entry = find_method(name)
         if entry.class_agnostic or entry.stored:
             raise InputError(f"expected a method that looks at images and names what it finds, got {name}; leave --method out")
+        if bank and "clip" not in entry.needs:
+            raise InputError(f"expected a method whose candidates CLIP names for a bank, got {name}; leave --bank out")

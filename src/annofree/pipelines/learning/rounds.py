@@ -31,7 +31,8 @@ from annofree.pipelines.learning.judge import (
 from annofree.pipelines.learning.label_choice import choose_labels
 from annofree.pipelines.learning.summary import read_summary, require_free
 from annofree.pipelines.plan import Plan
-from annofree.pipelines.segment import run_plan
+from annofree.pipelines.relabel import relabel
+from annofree.pipelines.segment import RunResult, run_plan
 from annofree.pipelines.training.export_model import export_model
 from annofree.pipelines.training.training_device import choose_training_device
 from annofree.runs.inputs import Inputs
@@ -48,7 +49,7 @@ _ALL_DONE = "all rounds are done"
 
 
 class Learning:
-    """One folder of images and what is learned from it; ``asked`` are rounds, minutes, steps and min_labels."""
+    """One folder of images and what is learned from it; ``asked`` are rounds, minutes, steps, min_labels and bank."""
 
     def __init__(
         self,
@@ -125,10 +126,11 @@ class Learning:
             "min_labels": self.asked["min_labels"],
         }  # fmt: skip
         asked |= {"corrections": True} if corrected else {}
+        asked |= {"bank": True} if self.asked["bank"] else {}
         held = read_summary(self.out)
         if not held:
             require_free(self.out)
-        if held and (others := [key for key, value in asked.items() if held["asked"].get(key) != value]):
+        if held and (others := [key for key in {**held["asked"], **asked} if held["asked"].get(key) != asked.get(key)]):
             raise InputError(
                 f"expected another folder than {self.out}, whose learning has other {', '.join(others)}; choose another --out"
             )
@@ -144,10 +146,7 @@ class Learning:
         plan, began = self.plan_round(number), time.monotonic()
         plan.check()
         self.callbacks.on_stage("images", "")
-        result = run_plan(
-            self.inputs, self.names, plan, self.find_run(number), (1, 1), 0.0, None,
-            overlays=False, keep_encodings=False, fresh=False, retry=False, callbacks=self.callbacks, clock=None,
-        )  # fmt: skip
+        result = self._answer(number, plan)
         floor = self.floor if number == 0 or self.takes_detector else self._find_detector_floor()
         answers, expected = read_answers(self.find_run(number), floor)
         names = self.held or [name for name in self.inputs.ids if name in answers][:60]
@@ -170,6 +169,18 @@ class Learning:
         self.summary["rounds"].append(row)
         self._save()
         self.callbacks.on_note(describe_round(number, row))
+
+    def _answer(self, number: int, plan: Plan) -> RunResult:
+        """The run of a round; with a bank, of what a first run of it keeps, by its method and never by a detector alone."""
+        banked = self.asked["bank"] and (number == 0 or self.takes_detector)
+        out = self.find_folder(number) / "kept" if banked else self.find_run(number)
+        result = run_plan(
+            self.inputs, self.names, plan, out, (1, 1), 0.0, None,
+            overlays=False, keep_encodings=banked, fresh=False, retry=False, callbacks=self.callbacks, clock=None,
+        )  # fmt: skip
+        if not banked:
+            return result
+        return relabel(out, self.names, out=self.find_run(number), bank=True, callbacks=self.callbacks)
 
     def _read_before(self, number: int) -> Any:
         return read_answers(self.find_run(number - 1), self.summary["rounds"][number - 1]["floor"])[0]

@@ -26,6 +26,8 @@ def relabel(
     negatives: options.Negatives = None,
     overlaps: options.Overlaps = None,
     presence: options.Presence = "fixed",
+    bank: options.Bank = False,
+    bank_of: options.BankOf = None,
     min_score: options.MinScore = 0.0,
     out: options.RunOut = Path("relabelled"),
     overlays: options.Overlays = False,
@@ -40,7 +42,7 @@ def relabel(
 
     Example: annofree relabel out --classes "bird, boat" --out other
     """
-    asked = pass_on(locals(), "run", "classes", "classes_file", "as_json", "quiet")
+    asked = pass_on(locals(), "run", "classes", "classes_file", "bank_of", "as_json", "quiet") | {"bank": bank_of or bank}
     clock = start_command_clock()
     with show_progress("images", quiet or as_json, clock=clock) as show:
         names = read_vocabulary(classes, classes_file)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["LearnConfig", "LearnOut", "LearnSteps", "LeastLabels", "MostMinutes", "Rounds"]
+__all__ = ["LearnBank", "LearnConfig", "LearnOut", "LearnSteps", "LeastLabels", "MostMinutes", "Rounds"]
 
 _LEARN = "Learning"
 
@@ -21,6 +21,12 @@ MostMinutes = Annotated[
 LearnSteps = Annotated[int | None, typer.Option(help="Steps of a round, whatever the minutes.", min=1, rich_help_panel=_LEARN)]
 LeastLabels = Annotated[
     int, typer.Option(help="Labels from which a name is not told to have few.", min=1, rich_help_panel=_LEARN)
+]
+LearnBank = Annotated[
+    bool,
+    typer.Option(
+        "--bank", help="Let what is told surely in a round name and weigh what looks like it.", rich_help_panel=_LEARN
+    ),
 ]
 LearnConfig = Annotated[
     Path | None,

@@ -12,6 +12,8 @@ from annofree.apps.cli.options.common import OUTPUT
 
 __all__ = [
     "OUT",
+    "Bank",
+    "BankOf",
     "BatchSize",
     "ClassNames",
     "ClassesFile",
@@ -124,6 +126,18 @@ Precision = Annotated[
         rich_help_panel=_METHOD,
         **limit_to("float32", "bfloat16", "float16"),
     ),
+]
+Bank = Annotated[
+    bool,
+    typer.Option(
+        "--bank",
+        help="Let what is told surely elsewhere in the run name and weigh what looks like it.",
+        rich_help_panel=_METHOD,
+    ),
+]
+BankOf = Annotated[
+    Path | None,
+    typer.Option(help="Likewise, by what another run of --keep-encodings tells, of the same models.", rich_help_panel=_METHOD),
 ]
 Presence = Annotated[
     str,

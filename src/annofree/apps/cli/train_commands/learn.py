@@ -23,6 +23,7 @@ def learn(
     minutes: own.MostMinutes = 60.0,
     steps: own.LearnSteps = None,
     min_labels: own.LeastLabels = 10,
+    bank: own.LearnBank = False,
     models: options.Models = "fast",
     method: options.Method = None,
     config: own.LearnConfig = None,
@@ -44,8 +45,8 @@ def learn(
     with show_progress("images", quiet or as_json) as show:
         learned = pipeline.learn(
             inputs, read_vocabulary(classes, classes_file), out, rounds=rounds, minutes=minutes, steps=steps,
-            min_labels=min_labels, models=models, method=method, config=config, corrections=corrections, device=device,
-            limit=limit, max_tier=max_tier, license=license, callbacks=show.callbacks,
+            min_labels=min_labels, bank=bank, models=models, method=method, config=config, corrections=corrections,
+            device=device, limit=limit, max_tier=max_tier, license=license, callbacks=show.callbacks,
         )  # fmt: skip
     ended = f"{learned.summary['ended']}; look at {learned.page}"
     written = ", ".join(str(place) for place in (learned.labels, learned.detector) if place.exists())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -10,13 +9,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from annofree.errors import InputError, MissingError
+from annofree.errors import InputError
 from annofree.io.atomic import write_json
 from annofree.io.callbacks import Callbacks
-from annofree.io.files.scratch import open_scratch
 from annofree.methods.policies import resolve_policy
 from annofree.methods.registry import find_method
 from annofree.pipelines.learning.effort import choose_steps, measure_pace, read_recipe
+from annofree.pipelines.learning.hand_over import copy_detector, export_onnx
 from annofree.pipelines.learning.judge import (
     RoundScores,
     choose_best,
@@ -28,10 +27,10 @@ from annofree.pipelines.learning.judge import (
     read_answers,
 )
 from annofree.pipelines.learning.label_choice import choose_labels
+from annofree.pipelines.learning.place import follow_move, require_readable, tell_held
 from annofree.pipelines.learning.summary import read_summary, require_free
 from annofree.pipelines.plan import Plan
 from annofree.pipelines.segment import run_plan
-from annofree.pipelines.training.export_model import export_model
 from annofree.pipelines.training.training_device import choose_training_device
 from annofree.runs.inputs import Inputs
 from annofree.structures import Vocabulary
@@ -74,6 +73,10 @@ class Learning:
         if self._is_complete():
             self.callbacks.on_note(f"the learning in {self.out} is complete; another --out learns anew")
             return self.summary
+        if self.summary["rounds"]:
+            self._save()  # where it is now
+        else:
+            tell_held(self.inputs.ids, self.held, self.callbacks.on_note)
         self._judge(0)
         why = None
         for number in range(1, self.asked["rounds"] + 1):
@@ -119,14 +122,17 @@ class Learning:
             "images": len(self.inputs.ids), "names of images": images, "recipe": self.fields,
             "min_labels": self.asked["min_labels"],
         }  # fmt: skip
-        held = read_summary(self.out)
-        if not held:
+        if not (held := read_summary(self.out)):
             require_free(self.out)
         if held and (others := [key for key, value in asked.items() if held["asked"].get(key) != value]):
             raise InputError(
                 f"expected another folder than {self.out}, whose learning has other {', '.join(others)}; choose another --out"
             )
-        return held or {"asked": asked, "rounds": [], "held out": self.held}
+        held = held or {"asked": asked, "rounds": [], "held out": self.held}
+        if done := len(held["rounds"]):
+            follow_move(self.out, held, self.find_run(done), self.callbacks.on_note)
+        held["place"] = str(self.out.resolve())
+        return held
 
     def _save(self) -> None:
         write_json(self.out / "learn.json", self.summary, indent=2)
@@ -142,6 +148,8 @@ class Learning:
             self.inputs, self.names, plan, self.find_run(number), (1, 1), 0.0, None,
             overlays=False, keep_encodings=False, fresh=False, retry=False, callbacks=self.callbacks, clock=None,
         )  # fmt: skip
+        if number == 0:
+            require_readable(result.failed, len(self.inputs.ids), self.callbacks.on_note)
         floor = self.floor if number == 0 or self.takes_detector else self._find_detector_floor()
         answers, expected = read_answers(self.find_run(number), floor)
         names = self.held or [name for name in self.inputs.ids if name in answers][:60]
@@ -180,7 +188,7 @@ class Learning:
             return
         initial = self.fields.get("initial", "") if number == 1 else str(self.find_folder(number - 1) / "detector")
         own = {"labels": folder / "labels", "out": folder / "detector", "name": f"learned-{number}", "initial": initial}
-        recipe = DetectorRecipe(**{**self.fields, **own})
+        recipe = DetectorRecipe(**{**self.fields, **own, "images": self.inputs.root})  # wherever they are by now
         device = choose_training_device(self.plan.device)
         recipe = recipe.rescaled(self._count_steps(number, recipe, device))
         self.callbacks.on_stage(f"steps of round {number}", "")
@@ -231,20 +239,7 @@ class Learning:
             select_labels(self.find_run(best), self.out / "labels", rules)
         else:
             self.callbacks.on_note("no labels: no round found anything that it is sure of; look at the page before more")
-        with open_scratch(self.out / "detector", "detector") as scratch:
-            copied = scratch / "detector"
-            shutil.copytree(
-                self.find_folder(trained) / "detector", copied, ignore=shutil.ignore_patterns("checkpoint*", "lock")
-            )
-            shutil.rmtree(self.out / "detector", ignore_errors=True)
-            copied.replace(self.out / "detector")
-        self._export()
+        copy_detector(self.find_folder(trained) / "detector", self.out / "detector")
+        export_onnx(self.out / "detector", self.callbacks.on_note)
         write_page(self.out / "page", self.summary, [self.find_run(k) for k in range(len(self.summary["rounds"]))], self.inputs)
         self._save()
-
-    def _export(self) -> None:
-        """Write the detector as ONNX, where that can be done."""
-        try:
-            export_model(self.out / "detector", self.out / "detector.onnx")
-        except (InputError, MissingError) as problem:
-            self.callbacks.on_note(f"no detector.onnx: {problem}")

@@ -92,7 +92,7 @@ def encoded(head: list[list[float]], shares: list[list[float]]) -> OpenVocabular
     masks = np.zeros((len(head), 8, 20), bool)
     for k, mask in enumerate(masks):
         mask[k :: len(head)] = True
-    found = Detections.from_masks(masks, np.zeros(len(head), np.int64), np.linspace(1, 0.5, len(head)), ["object"])
+    found = Detections.from_masks(masks, np.zeros(len(head), np.int64), [1.0] * len(head), ["object"])
     counts = tuple(rle["counts"].decode() if isinstance(rle["counts"], bytes) else rle["counts"] for rle in found.rles)
     return OpenVocabularyEncoding(
         (8, 20),

@@ -214,7 +214,7 @@ def test_labels_weigh_by_their_scores_and_together_as_much_as_before(home: Path,
     labeled, _, ids = read_labels(recipe)
     weighing = choose_weighing(recipe, labeled, "cascade")
     mean = np.mean(labeled.scores.astype(np.float64) ** 2)
-    assert weighing == (2.0, pytest.approx(mean)) and 0.25 < mean < 1
+    assert weighing is not None and weighing[0] == 2.0 and weighing[1] == pytest.approx(mean) and 0.25 < mean < 1
     scenes = DetectionScenes(labeled, recipe.build_scene_settings())
     seen = {round(w * mean, 4) for n in range(6) for w in SceneDraw(scenes, 0, ids, weighing)(n)[1].weights.tolist()}  # type: ignore[union-attr]
     assert seen == {0.25, 1.0} and SceneDraw(scenes, 0, ids)(0)[1].weights is None

@@ -30,7 +30,8 @@ class DetectionTargets(NamedTuple):
 
     def to(self, device: str) -> DetectionTargets:
         """Move to a device."""
-        return DetectionTargets(*(None if part is None else part.to(device, non_blocking=True) for part in self))
+        boxes, labels, masks = (part.to(device, non_blocking=True) for part in self[:3])
+        return DetectionTargets(boxes, labels, masks, None if self.weights is None else self.weights.to(device))
 
 
 class RawDetections(NamedTuple):

@@ -35,7 +35,7 @@ from annofree.experiments.shared_models import memoize_per_image
 from annofree.features.controls import Control
 from annofree.formats.coco import CocoFile
 from annofree.hub.presets import ROLES
-from annofree.io.settings_file import check_fields
+from annofree.io.settings_file import check_fields, check_names
 from annofree.methods.build import OPENERS, MethodSpec
 from annofree.methods.components import Models
 from annofree.methods.registry import find_method, find_objectness_roles
@@ -167,6 +167,7 @@ def measure_runs(
         if name not in known:
             raise build_unknown_error("run", name, known)
     whole = CocoFile.read(recipe.truth)
+    check_names(f"novel name in {recipe.truth}", recipe.novel, [row["name"] for row in whole.categories])
     truth = _limited(whole, recipe.group_by, limit or recipe.limit)
     runs = [run for run in recipe.runs if not only or run.name in only]
     ledger = Ledger()

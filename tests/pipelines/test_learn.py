@@ -140,7 +140,6 @@ class TestLearn:
             ("rounds.measure_stability", KeyboardInterrupt()),
             ("hand_over.export_model", KeyboardInterrupt()),
             ("rounds.write_json", OSError(28, "No space left on device", "learn.json")),
-            ("hand_over.copy_detector", OSError(28, "No space left on device", "detector")),
         ],
     )
     def test_a_stop_or_a_full_disk_at_any_stage_changes_nothing(
@@ -154,7 +153,7 @@ class TestLearn:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         room, _, name = stage.partition(".")
-        module = learning_rounds if name == "copy_detector" else import_module(f"annofree.pipelines.learning.{room}")
+        module = import_module(f"annofree.pipelines.learning.{room}")
         with monkeypatch.context() as patch, pytest.raises(type(problem)):
             patch.setattr(module, name, raising(problem))
             run(photos, config, tmp_path / "out")
@@ -197,7 +196,7 @@ class TestLittleToLearn:
         (tmp_path / "photos").mkdir()
         for k in range(4):
             (tmp_path / "photos" / f"{k}.jpg").write_bytes(b"no image at all")
-        with pytest.raises(InputError, match=r"expected images that can be read, but of 4 none can: 0.jpg: .*; name another"):
+        with pytest.raises(InputError, match=r"expected images that can be read, but of 4 none can: .*0.jpg.*; name another"):
             run(tmp_path / "photos", config, tmp_path / "out")
 
     def test_one_name_and_one_image_are_learned_from(self, config: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def require_readable(failed: Mapping[str, str], count: int, say: Callable[[str],
     """Tell which of ``count`` images take no part as they cannot be read; raises InputError where none can."""
     if not failed:
         return
-    named = "; ".join(f"{name}: {problem}" for name, problem in list(failed.items())[:_NAMED])
+    named = "; ".join(list(failed.values())[:_NAMED])  # which say of which image they are
     named += "; ..." if len(failed) > _NAMED else ""
     if len(failed) == count:
         raise InputError(f"expected images that can be read, but of {count} none can: {named}; name another folder")

@@ -151,7 +151,7 @@ class Learning:
         if number == 0:
             require_readable(result.failed, len(self.inputs.ids), self.callbacks.on_note)
         floor = self.floor if number == 0 or self.takes_detector else self._find_detector_floor()
-        answers, expected = read_answers(self.find_run(number), floor)
+        answers, expected = read_answers(self.find_run(number), floor, self.inputs.root)
         names = self.held or [name for name in self.inputs.ids if name in answers][:60]
         names = [name for name in names if name in answers]
         method = plan.make_specs()["instance"].build(self.names)
@@ -174,7 +174,8 @@ class Learning:
         self.callbacks.on_note(describe_round(number, row))
 
     def _read_before(self, number: int) -> Any:
-        return read_answers(self.find_run(number - 1), self.summary["rounds"][number - 1]["floor"])[0]
+        floor = self.summary["rounds"][number - 1]["floor"]
+        return read_answers(self.find_run(number - 1), floor, self.inputs.root)[0]
 
     def _find_detector_floor(self) -> float:
         """The floor of what a detector alone answers."""
@@ -199,7 +200,7 @@ class Learning:
         labels, before = self.find_folder(number) / "labels", self.summary["rounds"][number - 1]
         if (labels / "labels.json").is_file():
             return
-        choice = choose_labels(self.find_run(number - 1), before["floor"], self.asked["min_labels"])
+        choice = choose_labels(self.find_run(number - 1), before["floor"], self.asked["min_labels"], self.inputs.root)
         if not any(choice.chosen.values()):
             raise InputError(
                 f"expected things to learn from, but none of {', '.join(self.names.names[:8])} was found in "
@@ -210,7 +211,9 @@ class Learning:
             told = ", ".join(f"{name} {count}" for name, count in sorted(few.items(), key=lambda pair: pair[1]))
             self.callbacks.on_note(f"few labels, so little is learned of {len(few)} of {len(choice.chosen)} names: {told}")
         merged = None if self.takes_detector or number < 2 else self.find_folder(number - 1) / "labels"
-        select_labels(self.find_run(number - 1), labels, choice.rules, earlier=merged, leave_out=self.held)
+        select_labels(
+            self.find_run(number - 1), labels, choice.rules, images=self.inputs.root, earlier=merged, leave_out=self.held
+        )
 
     def _count_steps(self, number: int, recipe: DetectorRecipe, device: str) -> int:
         """The steps of a round, which are kept, so that a run that is resumed takes the same."""
@@ -236,7 +239,7 @@ class Learning:
         self.summary |= {"best": best, "detector of": trained}
         if self.summary["rounds"][best]["instances"]:
             rules = LabelRules(min_score=ByClass(self.summary["rounds"][best]["floor"]), within=1, inside=1)
-            select_labels(self.find_run(best), self.out / "labels", rules)
+            select_labels(self.find_run(best), self.out / "labels", rules, images=self.inputs.root)
         else:
             self.callbacks.on_note("no labels: no round found anything that it is sure of; look at the page before more")
         copy_detector(self.find_folder(trained) / "detector", self.out / "detector")

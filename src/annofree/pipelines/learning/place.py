@@ -9,7 +9,7 @@ from typing import Any
 
 from annofree.errors import InputError
 
-__all__ = ["follow_move", "require_own_place", "require_readable", "tell_held"]
+__all__ = ["restart_moved", "require_own_place", "require_readable", "tell_held"]
 
 _OWNERS = (
     ("learn.json", "learning"),
@@ -36,7 +36,7 @@ def require_own_place(out: Path) -> None:
                 )
 
 
-def follow_move(out: Path, summary: Mapping[str, Any], run: Path, say: Callable[[str], None]) -> None:
+def restart_moved(out: Path, summary: Mapping[str, Any], run: Path, say: Callable[[str], None]) -> None:
     """Where a learning was moved, throw away the ``run`` of the round in progress, which is made again.
 
     For such a run holds the place of its detector among its settings, and would be taken for another one's.

@@ -27,7 +27,7 @@ from annofree.pipelines.learning.judge import (
     read_answers,
 )
 from annofree.pipelines.learning.label_choice import choose_labels
-from annofree.pipelines.learning.place import follow_move, require_readable, tell_held
+from annofree.pipelines.learning.place import restart_moved, require_readable, tell_held
 from annofree.pipelines.learning.summary import read_summary, require_free
 from annofree.pipelines.plan import Plan
 from annofree.pipelines.segment import run_plan
@@ -130,7 +130,7 @@ class Learning:
             )
         held = held or {"asked": asked, "rounds": [], "held out": self.held}
         if done := len(held["rounds"]):
-            follow_move(self.out, held, self.find_run(done), self.callbacks.on_note)
+            restart_moved(self.out, held, self.find_run(done), self.callbacks.on_note)
         held["place"] = str(self.out.resolve())
         return held
 

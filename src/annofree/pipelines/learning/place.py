@@ -9,7 +9,7 @@ from typing import Any
 
 from annofree.errors import InputError
 
-__all__ = ["restart_moved", "require_own_place", "require_readable", "tell_held"]
+__all__ = ["require_own_place", "require_readable", "restart_moved", "tell_held"]
 
 _OWNERS = (
     ("learn.json", "learning"),

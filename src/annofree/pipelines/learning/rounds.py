@@ -27,7 +27,7 @@ from annofree.pipelines.learning.judge import (
     read_answers,
 )
 from annofree.pipelines.learning.label_choice import choose_labels
-from annofree.pipelines.learning.place import restart_moved, require_readable, tell_held
+from annofree.pipelines.learning.place import require_readable, restart_moved, tell_held
 from annofree.pipelines.learning.summary import read_summary, require_free
 from annofree.pipelines.plan import Plan
 from annofree.pipelines.segment import run_plan

@@ -31,8 +31,8 @@ def choose_settings(method: str, settings: S | str, variants: Mapping[str, S]) -
 def change_settings(settings: Any, changes: Mapping[str, Any]) -> Any:
     """Replace fields of a settings dataclass, and of settings within it, by name.
 
-    A list, as TOML has it, is a tuple where the setting is one.  Raises InputError for a name that is no setting, for a value of
-    another type than the setting has, and for one that is none of the words which the setting may be.
+    A list, as TOML has it, is a tuple where the setting is one.  Raises InputError for a name that is no setting, for a value
+    of another type than the setting has, and for one that is none of the words which the setting may be.
     """
     known, hints = {f.name for f in fields(settings)}, get_type_hints(type(settings))
     for name, value in changes.items():

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from annofree.detections.verification import Naming
+from annofree.detectors.build import build_network
+from annofree.detectors.config import DetectorConfig
 from annofree.errors import InputError
 from annofree.methods.detector import Detector, DetectorInfo
 from annofree.methods.open_vocabulary import OpenVocabulary, OpenVocabularyEncoding, OpenVocabularySettings
@@ -114,6 +116,20 @@ def test_known_names_trust_the_head_and_new_ones_clip() -> None:
     assert found.scores == pytest.approx(np.array([zeppelin, cat], np.float32))
     unsaid = method.instances(encoded([[0.8, 0.0]], [[0.01, 0.98, 0.01]]), "cat, dog, zeppelin")
     assert unsaid.labels.tolist() == ["dog"] and unsaid.scores == pytest.approx([0.4**0.75 * 0.98**0.25], abs=1e-5)
+
+
+def test_the_network_is_asked_for_what_it_is_hardly_sure_of_and_stays_as_it_was() -> None:
+    config = DetectorConfig(
+        "cascade", ("cat", "dog"), "clip-resnet", layers=(1, 1, 1, 1), width=8, channels=8, fc=8, mask_convs=1, side=64,
+        longest=96, norm="group", score_floor=0.9, rpn_before=(50, 50), rpn_after=(20, 20),
+    )  # fmt: skip
+    network = build_network(config).eval()
+    image, info = draw_paper_scenes()[0].image, DetectorInfo(config.names, {})
+    found = [
+        OpenVocabulary(FakeClip(), network, info, OpenVocabularySettings(min_detector_score=floor)).encode([image])[0]
+        for floor in (0.9, 0.01)
+    ]
+    assert len(found[0].counts) == 0 < len(found[1].counts) and network.config is config
 
 
 def test_it_says_which_names_are_clips_alone() -> None:

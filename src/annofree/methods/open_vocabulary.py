@@ -15,6 +15,7 @@ N things, K names that the network knows, R rows that compete, D embedding, H W 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
@@ -28,7 +29,7 @@ from annofree.clues.background import with_negatives
 from annofree.clues.regions import encode_cut_outs, pool_features
 from annofree.detections.nms import suppress
 from annofree.detections.verification import Naming, pick_best_rows
-from annofree.detectors.config import OBJECT
+from annofree.detectors.config import OBJECT, DetectorConfig
 from annofree.errors import InputError
 from annofree.methods.detector import DetectorInfo
 from annofree.methods.known_names import match_names
@@ -55,8 +56,9 @@ class OpenVocabularySettings:
     same: float = 0.7
     # things an image that CLIP looks at, the surest
     seen: int = 64
-    # finds with a lower score are no things
-    min_detector_score: float = 0.05
+    # finds with a lower score are no things; the network is asked for all from here on, for of what it did not learn it is
+    # seldom sure
+    min_detector_score: float = 0.02
     # power of CLIP's share beside the head's score, of names that the network knows (F-VLM's alpha); the head has the rest
     known: float = 0.35
     # the same of all other names, whose head's score is the surest of any name (F-VLM's beta)
@@ -111,7 +113,8 @@ class OpenVocabulary:
         settings: OpenVocabularySettings | str = "default",
     ) -> None:
         self.settings = choose_settings("open_vocabulary", settings, VARIANTS)
-        self.clip, self.network, self.origin = clip, network, origin
+        self.clip, self.origin = clip, origin
+        self.network = _lower_floor(network, self.settings.min_detector_score)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -203,3 +206,13 @@ class OpenVocabulary:
     def _find_known(self, vocabulary: Vocabulary) -> list[int]:
         """For each name of the network which of some names it is, -1 for none; one that knows "object" alone knows none."""
         return [-1] if self.origin.names == (OBJECT,) else match_names(self.origin.names, vocabulary)
+
+
+def _lower_floor(network: Any, floor: float) -> Any:
+    """The network with a lower floor than its own, where it has one; the one that was given stays as it is."""
+    config = getattr(network, "config", None)
+    if not isinstance(config, DetectorConfig) or config.score_floor <= floor:
+        return network
+    twin = copy.copy(network)
+    twin.config = replace(config, score_floor=floor)
+    return twin

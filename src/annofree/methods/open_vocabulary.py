@@ -114,7 +114,7 @@ class OpenVocabulary:
     ) -> None:
         self.settings = choose_settings("open_vocabulary", settings, VARIANTS)
         self.clip, self.origin = clip, origin
-        self.network = _lower_floor(network, self.settings.min_detector_score)
+        self.network: DetectorBackend = _lower_floor(network, self.settings.min_detector_score)
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Put what was measured into the tables of zip.md, semantic.md, answers.md, results.md, zutis.md and README.md, row by row.
+"""Put what was measured into the tables of zip.md, semantic.md, answers.md, results.md, zutis.md, detectors.md, README.md.
 
 uv run annofree reproduce recipes/emoji/zip.toml --out reproduced/zip
 uv run python docs/make_tables.py reproduced/zip --expect
@@ -28,6 +28,7 @@ PAGES = {
     "answers": ("answers.md", "../README.md"),
     "zutis-bundled": ("methods/zutis.md",),
     "reco": ("methods/semantic.md",),
+    "open_vocabulary": ("methods/detectors.md",),
 }
 """The pages that show runs of a recipe."""
 COLUMNS = {

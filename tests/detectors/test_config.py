@@ -59,4 +59,5 @@ def test_each_kind_is_made(tiny: Make, kind: str) -> None:
 
 def test_a_target_goes_to_a_device() -> None:
     target = DetectionTargets(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64), torch.zeros(1, 2, 2, dtype=torch.bool))
-    assert [part.device.type for part in target.to("meta")] == ["meta"] * 3
+    weighed = target._replace(weights=torch.ones(1)).to("meta")
+    assert [part.device.type for part in weighed if part is not None] == ["meta"] * 4 and target.to("meta").weights is None

@@ -17,6 +17,7 @@ from annofree.detectors.matching import (
     drop_weights,
     match_proposals,
     sample_proposals,
+    weigh_proposals,
 )
 from annofree.detectors.types import DetectionTargets
 from annofree.testing.tolerances import assert_close
@@ -118,6 +119,32 @@ def test_drop_loss_is_that_of_a_loop(target: DetectionTargets, iou: float) -> No
     weights = drop_weights(boxes, target, iou)
     assert 0 < int(weights.sum()) < 40
     assert_close(compute_class_loss(logits, labels, weights), total / 40)
+
+
+def test_an_object_weighs_what_its_weight_says(target: DetectionTargets) -> None:
+    weighed = target._replace(weights=torch.tensor([0.5, 1.0, 2.0, 0.25]))
+    taught = match_proposals(torch.cat([random_boxes(30, 2), target.boxes]), target, 0.5, NAMES)
+    weights = weigh_proposals([taught, taught], [weighed, target], NAMES)
+    assert weights is not None and weigh_proposals([taught], [target], NAMES) is None
+    own = [
+        float(weighed.weights[at]) if label < NAMES else 1.0  # type: ignore[index]
+        for label, at in zip(taught.labels.tolist(), taught.matched.tolist(), strict=True)
+    ]
+    assert weights.tolist() == [*own, *[1.0] * len(own)] and len(set(own)) > 2
+    deltas = torch.randn(len(taught.boxes), 4)
+    coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
+    each = [
+        compute_box_loss(deltas[i : i + 1], [taught.select(torch.tensor([i]))], NAMES, coder.encode_single) for i in range(34)
+    ]
+    total = sum(weight * float(one) for weight, one in zip(own, each, strict=True))
+    assert_close(compute_box_loss(deltas, [taught], NAMES, coder.encode_single, weights[:34]), total / 34)
+
+
+def test_an_image_with_nothing_weighs_nothing_else(target: DetectionTargets, empty: Empty) -> None:
+    nothing = empty((80, 80))._replace(weights=torch.zeros(0))
+    taught = [match_proposals(random_boxes(3, 2), one, 0.5, NAMES) for one in (nothing, target)]
+    weights = weigh_proposals(taught, [nothing, target._replace(weights=torch.full((4,), 3.0))], NAMES)
+    assert weights is not None and weights[:3].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_drop_loss_drops_nothing_where_no_object_is_known(empty: Empty) -> None:

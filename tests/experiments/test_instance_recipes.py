@@ -50,7 +50,7 @@ def test_a_paper_s_recipe_is_whole(path: Path) -> None:
         assert not run.beside or run.beside in [other.name for other in recipe.runs]
 
 
-@pytest.mark.parametrize("name", ["instances", "ablations"])
+@pytest.mark.parametrize("name", ["instances", "ablations", "open_vocabulary"])
 def test_rows_of_emoji_can_be_measured(name: str) -> None:
     recipe = Recipe.read(ROOT / "emoji" / f"{name}.toml")
     for run in recipe.runs:

@@ -14,6 +14,7 @@ import torch
 from tests.support.recipes import recipe_head
 
 from annofree.errors import InputError
+from annofree.evaluation.accumulators import score_apart
 from annofree.experiments.measure import Recipe, Run, compute_figures, measure_runs
 from annofree.experiments.shared_models import list_verbs, memoize_per_image
 from annofree.features.clip import Clip
@@ -58,6 +59,27 @@ def written(folder: Path, text: str = HEAD + RUNS) -> Path:
 def models() -> tuple[Clip, Sam]:
     tiny = Models("tiny", "cpu")
     return cast(Clip, tiny.clip), cast(Sam, tiny.sam)
+
+
+# Names apart
+
+
+def test_novel_names_are_scored_apart_from_all_others(tmp_path: Path) -> None:
+    truth = CocoFile.with_categories({1: "dog", 2: "cat", 3: "cow"})
+    row = {
+        "image_id": truth.add_image("a.jpg", (40, 40)),
+        "bbox": [0, 0, 20, 20],
+        "segmentation": [[0, 0, 20, 0, 20, 20, 0, 20]],
+    }
+    truth.add_annotations([{**row, "category_id": k, "area": 400, "iscrowd": 0} for k in (1, 2, 3)])
+    found = CocoFile(images=truth.images, categories=truth.categories)
+    found.add_annotations([{**row, "category_id": k, "area": 400, "score": 0.9} for k in (1, 3)])
+    figures = score_apart(truth, found, ["dog"])
+    assert (figures["novel AP50"], figures["base AP50"], figures["base box AP50"]) == (100.0, 50.0, 50.0)
+    assert not {name for name in score_apart(truth, found, ["dog", "cat", "cow"]) if name.startswith("base")}
+    recipe = Recipe.read(written(tmp_path, 'novel = ["zebu"]\n' + HEAD + RUNS))
+    with pytest.raises(InputError, match=r"unknown novel name in .*truth.json 'zebu'; did you mean 'zebra'"):
+        measure_runs(recipe, on_progress=lambda done, total: None)
 
 
 # Reading

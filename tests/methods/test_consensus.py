@@ -13,6 +13,7 @@ from torch import Tensor
 from annofree.detections.verification import SIGNALS, Calibration
 from annofree.errors import InputError
 from annofree.methods.consensus import Consensus, ConsensusSettings
+from annofree.methods.variants import change_settings
 from annofree.protocols import Segmenter
 from annofree.structures import Image, Vocabulary
 from annofree.testing.conformance import CHECKS
@@ -115,6 +116,12 @@ def test_the_calibration_scores_what_is_told() -> None:
 def test_an_unknown_variant_is_refused() -> None:
     with pytest.raises(InputError, match="variant of consensus"):
         Consensus(FakeClip(), FakeSam(), "defalt")
+
+
+def test_a_list_of_a_settings_file_is_a_tuple() -> None:
+    settings = change_settings(SETTINGS, {"sources": ["grid"], "negatives": ["wall"]})
+    assert settings.sources == ("grid",) and settings.negatives == ("wall",)
+    assert hash(made(settings).encoding_key) == hash(made(replace(SETTINGS, sources=("grid",))).encoding_key)
 
 
 def test_no_images_and_a_tiny_one() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,23 @@ def read_rows(learned: Any, part: str) -> Any:
     return json.loads(learned.labels.read_text())[part]
 
 
+def raising(problem: BaseException) -> Callable[..., Any]:
+    def stop(*args: Any, **options: Any) -> Any:
+        raise problem
+
+    return stop
+
+
+def require_same(again: Any, found: Any) -> None:
+    """Labels, detector and figures of two learnings are the same, but for the time that they took."""
+    for part in ("images", "annotations", "categories"):
+        assert read_rows(again, part) == read_rows(found, part)
+    for name in ("model.safetensors", "detector.json"):
+        assert (again.detector / name).read_bytes() == (found.detector / name).read_bytes()
+    for ours, theirs in zip(again.summary["rounds"], found.summary["rounds"], strict=True):
+        assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+
+
 class TestLearn:
     def test_it_leaves_labels_a_detector_and_a_page(self, learned: Any) -> None:
         found, _ = learned
@@ -125,25 +144,56 @@ class TestLearn:
         with pytest.raises(InputError, match="has other classes; choose another --out"):
             learn(photos, "dog", found.folder, models="tiny", device="cpu", config=config, rounds=1, steps=2)
 
-    @pytest.mark.parametrize("stage", ["fit_detector", "measure_stability", "export_model"])
-    def test_a_stop_at_any_stage_changes_nothing(
-        self, stage: str, learned: Any, photos: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        ("stage", "problem"),
+        [
+            ("rounds.fit_detector", KeyboardInterrupt()),
+            ("rounds.measure_stability", KeyboardInterrupt()),
+            ("hand_over.export_model", KeyboardInterrupt()),
+            ("rounds.write_json", OSError(28, "No space left on device", "learn.json")),
+        ],
+    )
+    def test_a_stop_or_a_full_disk_at_any_stage_changes_nothing(
+        self,
+        stage: str,
+        problem: BaseException,
+        learned: Any,
+        photos: Path,
+        config: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        found, _ = learned
-
-        def stop(*args: Any, **options: Any) -> Any:
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(learning_rounds, stage, stop)
+        room, _, name = stage.partition(".")
+        module = import_module(f"annofree.pipelines.learning.{room}")
+        with monkeypatch.context() as patch, pytest.raises(type(problem)):
+            patch.setattr(module, name, raising(problem))
             run(photos, config, tmp_path / "out")
-        again = run(photos, config, tmp_path / "out")
-        for part in ("images", "annotations", "categories"):
-            assert read_rows(again, part) == read_rows(found, part)
-        for name in ("model.safetensors", "detector.json"):
-            assert (again.detector / name).read_bytes() == (found.detector / name).read_bytes()
-        for ours, theirs in zip(again.summary["rounds"], found.summary["rounds"], strict=True):
-            assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+        require_same(run(photos, config, tmp_path / "out"), learned[0])
+
+    def test_moved_in_a_round_with_its_images_it_goes_on(
+        self, learned: Any, photos: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here, there, notes = tmp_path / "here", tmp_path / "there", list[str]()
+        shutil.copytree(photos, here / "photos")
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(learning_rounds, "measure_agreement", raising(KeyboardInterrupt()))
+            run(here / "photos", config, here / "out")
+        assert (here / "out" / "round-1" / "run" / "run.json").is_file(), "which knows its detector by its place"
+        here.rename(there)
+        again = run(there / "photos", config, there / "out", callbacks=Callbacks(on_note=notes.append))
+        require_same(again, learned[0])
+        assert any(note.startswith("the learning was moved here from") and str(here) in note for note in notes)
+        assert again.summary["place"] == str(there / "out")
+
+    def test_images_that_moved_while_it_was_stopped_are_learned_from(
+        self, learned: Any, photos: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shutil.copytree(photos, tmp_path / "before")
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(learning_rounds, "fit_detector", raising(KeyboardInterrupt()))
+            run(tmp_path / "before", config, tmp_path / "out")
+        (tmp_path / "before").rename(tmp_path / "after")
+        require_same(run(tmp_path / "after", config, tmp_path / "out"), learned[0])
 
 
 class TestLittleToLearn:
@@ -152,6 +202,23 @@ class TestLittleToLearn:
         with pytest.raises(InputError, match="expected things to learn from, but none of zebra, giraffe, orange, elephant"):
             run(tmp_path, config, tmp_path / "out")
         assert (tmp_path / "out" / "first" / "run.json").is_file(), "what was done stays"
+
+    def test_no_image_that_can_be_read_is_one_line(self, config: Path, tmp_path: Path) -> None:
+        (tmp_path / "photos").mkdir()
+        for k in range(4):
+            (tmp_path / "photos" / f"{k}.jpg").write_bytes(b"no image at all")
+        with pytest.raises(InputError, match=r"expected images that can be read, but of 4 none can: .*0.jpg.*; name another"):
+            run(tmp_path / "photos", config, tmp_path / "out")
+
+    def test_one_name_and_one_image_are_learned_from(self, config: Path, tmp_path: Path) -> None:
+        notes: list[str] = []
+        found = learn(
+            SCENES / "oranges.jpg", "orange", tmp_path / "out", models="tiny", device="cpu", config=config, rounds=1, steps=2,
+            callbacks=Callbacks(on_note=notes.append),
+        )  # fmt: skip
+        assert json.loads((found.detector / "detector.json").read_text())["names"] == ["orange"]
+        assert "1 images are too few to spare any from training: rounds are judged on what they learned from" in notes
+        assert {row["name"] for row in read_rows(found, "categories")} == {"orange"} and read_rows(found, "annotations")
 
     def test_images_in_memory_are_refused(self, config: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="expected images in files"):
@@ -171,6 +238,32 @@ class TestLittleToLearn:
 
 
 class TestFoldersAndConfigsThatDoNotServe:
+    @pytest.mark.parametrize(
+        ("mark", "what", "below"),
+        [
+            ("run.json", "run", ""),
+            ("run.json", "run", "learned"),
+            ("shards/settings.json", "run", "a/b"),
+            ("detector.json", "detector", "learned"),
+            ("learn.json", "learning", "round-1/more"),
+        ],
+    )
+    def test_the_folder_of_something_else_is_left_alone(
+        self, mark: str, what: str, below: str, photos: Path, config: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / mark).parent.mkdir(exist_ok=True)
+        (tmp_path / mark).write_text("mine")
+        with pytest.raises(
+            InputError, match=f"expected --out outside of what else was made, got .*, in the {what} {tmp_path};"
+        ):
+            run(photos, config, tmp_path / below)
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [Path(mark).name]
+
+    def test_a_place_that_cannot_be_written_to_is_one_line(self, photos: Path, config: Path, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(InputError, match=r"expected a folder to write to, but .*file/out cannot be one"):
+            run(photos, config, tmp_path / "file" / "out")
+
     @pytest.mark.parametrize("text", ["{", "[]", '{"rounds": []}', '{"asked": {}, "rounds": [{"a": 1}], "held out": []}'])
     def test_a_damaged_summary_is_one_line(self, text: str, photos: Path, config: Path, tmp_path: Path) -> None:
         (tmp_path / "learn.json").write_text(text)

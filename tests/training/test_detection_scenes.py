@@ -69,7 +69,7 @@ def make(source: Labeled, seed: int = 0, **settings: Any) -> Scene:
 
 def check(scene: Scene) -> None:
     """Boxes are the bounds of masks, and nothing is empty."""
-    boxes, labels, masks = scene.target
+    boxes, labels, masks, _ = scene.target
     assert scene.pixels.dtype == torch.uint8 and scene.pixels.shape[1:] == masks.shape[1:] and scene.pixels.is_contiguous()
     assert boxes.dtype == torch.float32 and labels.dtype == torch.int64 and masks.dtype == torch.bool
     assert len(boxes) == len(labels) == len(masks) and bool(masks.flatten(1).any(1).all())
@@ -176,7 +176,10 @@ def test_pasted_scenes(three: Labeled) -> None:
     again = DetectionScenes(three, settings, memory=0)
     for seed in (0, 7, 23):
         one, other = made[seed], again.make_scene(np.random.default_rng(seed))
-        assert (one.pixels == other.pixels).all() and all((a == b).all() for a, b in zip(one.target, other.target, strict=True))
+        assert (one.pixels == other.pixels).all() and all(
+            torch.equal(getattr(one.target, part), getattr(other.target, part)) for part in ("boxes", "labels", "masks")
+        )
+        assert torch.equal(one.scores, other.scores) and len(one.scores) == len(one.target.boxes)
 
 
 def test_at_most_so_many_are_pasted(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from annofree.training.detector.train import (
     Batch,
     SceneDraw,
     build_optimizer,
+    choose_weighing,
     collate,
     compute_losses,
     fit_detector,
@@ -196,6 +197,41 @@ def test_names_may_be_chosen_and_the_others_are_background(home: Path, tmp_path:
     assert load_detector(tmp_path).config.names == ("cup", "dog")
     with pytest.raises(InputError, match="unknown name among the labels 'cupp'; did you mean 'cup'"):
         read_labels(replace(recipe, names=("cupp",)))
+
+
+@pytest.fixture
+def scored(home: Path, tmp_path: Path) -> Path:
+    """The labels, every other one of which is sure to a half."""
+    held = json.loads((home / "labels.json").read_text())
+    for k, row in enumerate(held["annotations"]):
+        row["score"] = 0.5 if k % 2 else 1.0
+    (tmp_path / "labels.json").write_text(json.dumps(held))
+    return tmp_path / "labels.json"
+
+
+def test_labels_weigh_by_their_scores_and_together_as_much_as_before(home: Path, scored: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(home, tmp_path / "out", labels=scored, images=home / "pictures", score_weights=2.0, steps=1)
+    labeled, _, ids = read_labels(recipe)
+    weighing = choose_weighing(recipe, labeled, "cascade")
+    mean = np.mean(labeled.scores.astype(np.float64) ** 2)
+    assert weighing is not None and weighing[0] == 2.0 and weighing[1] == pytest.approx(mean) and 0.25 < mean < 1
+    scenes = DetectionScenes(labeled, recipe.build_scene_settings())
+    seen = {round(w * mean, 4) for n in range(6) for w in SceneDraw(scenes, 0, ids, weighing)(n)[1].weights.tolist()}  # type: ignore[union-attr]
+    assert seen == {0.25, 1.0} and SceneDraw(scenes, 0, ids)(0)[1].weights is None
+    fit_detector(recipe, say=quiet)
+    assert (tmp_path / "out" / "detector.json").is_file()
+
+
+def test_weights_are_off_and_another_network_than_a_cascade_has_none(home: Path, scored: Path, tmp_path: Path) -> None:
+    plain = recipe_of(home, tmp_path)
+    assert plain.score_weights == 0 and "score_weights" not in plain.resume_key()
+    assert choose_weighing(plain, read_labels(plain)[0], "mask_rcnn") is None
+    weighed = replace(plain, score_weights=1.0)
+    assert weighed.resume_key() == plain.resume_key() | {"score_weights": 1.0}
+    with pytest.raises(InputError, match="expected score_weights of 0 for a mask_rcnn, got 1; a cascade alone"):
+        choose_weighing(weighed, read_labels(plain)[0], "mask_rcnn")
+    with pytest.raises(InputError, match="score_weights"):
+        replace(plain, score_weights=-1.0)
 
 
 def test_all_names_may_be_one_of_a_share_of_the_pictures(home: Path, tmp_path: Path) -> None:

@@ -88,6 +88,11 @@ class Labeled:
         names = (AGNOSTIC,) if agnostic else file.list_names()
         return cls(names, tuple(file.ids), root, sizes, repeats, counts, file.left_out, columns)
 
+    @property
+    def scores(self) -> FloatArray:
+        """The scores of all instances, whatever their image, 1 in ground truth."""
+        return self._columns.scores
+
     def __len__(self) -> int:
         return len(self.ids)
 

@@ -23,6 +23,7 @@ from annofree.detectors.matching import (
     drop_weights,
     match_proposals,
     sample_proposals,
+    weigh_proposals,
 )
 from annofree.detectors.region_detector import Located, RegionNetwork, select_best
 from annofree.detectors.roi_align import read_boxes
@@ -58,8 +59,9 @@ class Cascade(RegionNetwork):
             boxes, labels = [one.boxes for one in taught], torch.cat([one.labels for one in taught])
             logits, deltas = self._look(stage, levels, boxes)
             moved = _each(stage, boxes, deltas, sizes)
-            losses[f"loss_class_{i}"] = compute_class_loss(logits, labels, self._weights(moved, targets))
-            losses[f"loss_box_{i}"] = compute_box_loss(deltas, taught, names, stage.encode)
+            weights = weigh_proposals(taught, targets, names)
+            losses[f"loss_class_{i}"] = compute_class_loss(logits, labels, self._weights(moved, targets, weights))
+            losses[f"loss_box_{i}"] = compute_box_loss(deltas, taught, names, stage.encode, weights)
             if i < len(IOUS):
                 taught = [match_proposals(_solid(b), target, IOUS[i], names) for b, target in zip(moved, targets, strict=True)]
         return losses | {"loss_mask": self._mask_loss(levels, first, targets)}
@@ -96,13 +98,15 @@ class Cascade(RegionNetwork):
     def _mask_loss(self, levels: Levels, taught: Sequence[MatchedProposals], targets: Sequence[DetectionTargets]) -> Tensor:
         on = [one.select(one.labels < len(self.config.names)) for one in taught]
         logits = self._masks(levels, [one.boxes for one in on], torch.cat([one.labels for one in on]))
-        return compute_mask_loss(logits, on, targets)
+        return compute_mask_loss(logits, on, targets, weigh_proposals(on, targets, len(self.config.names)))
 
-    def _weights(self, moved: Sequence[Tensor], targets: Sequence[DetectionTargets]) -> Tensor | None:
+    def _weights(self, moved: Sequence[Tensor], targets: Sequence[DetectionTargets], own: Tensor | None) -> Tensor | None:
+        """What the class losses of boxes are multiplied by: their ``own`` weights, and 0 where DropLoss drops them."""
         iou = self.config.drop_loss
         if not iou:
-            return None
-        return torch.cat([drop_weights(boxes, target, iou) for boxes, target in zip(moved, targets, strict=True)])
+            return own
+        kept = torch.cat([drop_weights(boxes, target, iou) for boxes, target in zip(moved, targets, strict=True)])
+        return kept if own is None else kept * own
 
 
 def _each(stage: BoxStage, boxes: Sequence[Tensor], deltas: Tensor, sizes: Sizes) -> list[Tensor]:

@@ -77,13 +77,20 @@ class MaskHead(nn.Module):
         return logits[torch.arange(labels.shape[0], device=labels.device), labels]
 
 
-def compute_mask_loss(logits: Tensor, taught: Sequence[MatchedProposals], targets: Sequence[DetectionTargets]) -> Tensor:
-    """Binary cross-entropy of mask logits (N, M, M) of boxes on objects, the mean over cells and boxes."""
+def compute_mask_loss(
+    logits: Tensor,
+    taught: Sequence[MatchedProposals],
+    targets: Sequence[DetectionTargets],
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Binary cross-entropy of mask logits (N, M, M) of boxes on objects, by ``weights`` (N), the mean over cells and boxes."""
     cells = logits.shape[-1]
     pairs = [(one, target) for one, target in zip(taught, targets, strict=True) if len(one.boxes)]
     truth = [read_masks(target.masks, one.boxes, one.matched, cells) for one, target in pairs]
     wanted = torch.cat(truth) if truth else torch.zeros_like(logits)
-    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / (average_count(logits) * cells**2)
+    of_each = None if weights is None else weights[:, None, None]
+    apart = F.binary_cross_entropy_with_logits(logits, wanted, of_each, reduction="sum")
+    return apart / (average_count(logits) * cells**2)
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:

@@ -23,6 +23,7 @@ __all__ = [
     "drop_weights",
     "match_proposals",
     "sample_proposals",
+    "weigh_proposals",
 ]
 
 
@@ -73,17 +74,36 @@ def compute_class_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = 
 
 
 def compute_box_loss(
-    deltas: Tensor, taught: Sequence[MatchedProposals], names: int, encode: Callable[[Tensor, Tensor], Tensor]
+    deltas: Tensor,
+    taught: Sequence[MatchedProposals],
+    names: int,
+    encode: Callable[[Tensor, Tensor], Tensor],
+    weights: Tensor | None = None,
 ) -> Tensor:
     """L1 distance of deltas (N, 4) to those to the matched boxes, of proposals on objects, by the number of all proposals.
 
-    ``encode(goals, boxes)`` gives deltas.  Dividing by all of them weighs every object alike (detectron2).
+    ``encode(goals, boxes)`` gives deltas.  Dividing by all of them weighs every object alike (detectron2); ``weights`` (N) do
+    otherwise.
     """
     labels, boxes, goals = (torch.cat([getattr(one, part) for one in taught]) for part in ("labels", "boxes", "goals"))
     on = torch.where(labels < names)[0]
-    apart = (deltas[on] - encode(goals[on], boxes[on])).abs().sum()
-    loss: Tensor = apart / average_count(labels)
+    apart = (deltas[on] - encode(goals[on], boxes[on])).abs()
+    loss: Tensor = (apart if weights is None else apart * weights[on, None]).sum() / average_count(labels)
     return loss
+
+
+def weigh_proposals(taught: Sequence[MatchedProposals], targets: Sequence[DetectionTargets], names: int) -> Tensor | None:
+    """The weight (N) of what each proposal is seen as, 1 for nothing; none where no target has weights."""
+    if all(target.weights is None for target in targets):
+        return None
+    return torch.cat([_weigh(one, target, names) for one, target in zip(taught, targets, strict=True)])
+
+
+def _weigh(taught: MatchedProposals, target: DetectionTargets, names: int) -> Tensor:
+    ones = torch.ones(len(taught.boxes), device=taught.boxes.device)
+    if target.weights is None or not len(target.weights):
+        return ones
+    return torch.where(taught.labels < names, target.weights.to(ones)[taught.matched], ones)
 
 
 def drop_weights(boxes: Tensor, target: DetectionTargets, iou: float) -> Tensor:

@@ -19,16 +19,19 @@ Sizes = Sequence[tuple[int, int]]
 class DetectionTargets(NamedTuple):
     """What there is to find in an image of (H, W), which may be nothing.
 
-    ``boxes`` (N, 4) float x0 y0 x1 y1 px, ``labels`` (N) int64 from 0 into the names, ``masks`` (N, H, W) bool.
+    ``boxes`` (N, 4) float x0 y0 x1 y1 px, ``labels`` (N) int64 from 0 into the names, ``masks`` (N, H, W) bool, and
+    ``weights`` (N) float, what the losses of each are multiplied by; none are 1 each.
     """
 
     boxes: Tensor
     labels: Tensor
     masks: Tensor
+    weights: Tensor | None = None
 
     def to(self, device: str) -> DetectionTargets:
         """Move to a device."""
-        return DetectionTargets(*(part.to(device, non_blocking=True) for part in self))
+        boxes, labels, masks = (part.to(device, non_blocking=True) for part in self[:3])
+        return DetectionTargets(boxes, labels, masks, None if self.weights is None else self.weights.to(device))
 
 
 class RawDetections(NamedTuple):

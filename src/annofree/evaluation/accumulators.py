@@ -9,7 +9,7 @@ from annofree.datasets.benchmarks.semantic import SemanticDataset
 from annofree.evaluation.metrics.answer import AnswerScores
 from annofree.evaluation.metrics.boundaries import BoundaryScorer, mark_true_edges
 from annofree.evaluation.metrics.corloc import compute_corloc
-from annofree.evaluation.metrics.instance import InstanceScores
+from annofree.evaluation.metrics.instance import InstanceScores, count_instances
 from annofree.evaluation.metrics.semantic import SemanticScorer
 from annofree.evaluation.metrics.separation import Separation
 from annofree.evaluation.predict_instances import Score, score_predictions
@@ -26,6 +26,7 @@ __all__ = [
     "compute_figures",
     "keep_agnostic",
     "list_instance_figures",
+    "score_apart",
     "to_percent",
 ]
 
@@ -144,6 +145,22 @@ def compute_figures(truth: CocoFile, found: CocoFile, group_by: str) -> Figures:
     for group, image_ids in groups.items():
         for view, scores in score_predictions(truth, found, image_ids).items():
             figures |= {f"{group} {name}": value for name, value in _named(view, scores).items()}
+    return figures
+
+
+def score_apart(truth: CocoFile, found: CocoFile, novel: Sequence[str]) -> Figures:
+    """Score ``novel`` names of the truth, and all others, by names such as ``novel AP50``; nothing of names that it has not."""
+    names = [row["name"] for row in truth.categories]
+    groups = {"novel": [n for n in names if n in novel], "base": [n for n in names if n not in novel]}
+    counted = {
+        "": count_instances(truth, found.annotations, iou_type="segm"),
+        "box ": count_instances(truth, found.annotations, iou_type="bbox"),
+    }
+    figures: Figures = {}
+    for group, own in groups.items():
+        for kind, counts in counted.items() if own else ():
+            columns = list_instance_figures(counts.compute_scores(own))
+            figures |= {f"{group} {kind}{name}": value for name, value in columns.items()}
     return figures
 
 

@@ -23,6 +23,7 @@ from annofree.evaluation.accumulators import (
     InstanceAccumulator,
     LabelMapAccumulator,
     compute_figures,
+    score_apart,
 )
 from annofree.evaluation.predict_instances import read_truth_images
 from annofree.experiments.asking import ASKED, add_seconds
@@ -35,7 +36,7 @@ from annofree.experiments.shared_models import memoize_per_image
 from annofree.features.controls import Control
 from annofree.formats.coco import CocoFile
 from annofree.hub.presets import ROLES
-from annofree.io.settings_file import check_fields
+from annofree.io.settings_file import check_fields, check_names
 from annofree.methods.build import OPENERS, MethodSpec
 from annofree.methods.components import Models
 from annofree.methods.registry import find_method, find_objectness_roles
@@ -115,6 +116,8 @@ class Recipe:
     group_by: str
     # what is compared
     runs: tuple[Run, ...]
+    # class names that are scored apart from all others of the truth, as ``novel AP50`` and ``base AP50``, of instances alone
+    novel: tuple[str, ...] = ()
     # the first N images of each group only
     limit: int | None = None
     # what has to be made before, and which of its figures are ``expected``
@@ -133,7 +136,8 @@ class Recipe:
             check_fields(cls, {**held, "runs": runs}, "a recipe", beside=("runs",))
             _check_names([run.name for run in runs], path)
             check_beside(runs, [run.name for run in runs if run.timed], "put timed = true")
-            return cls(**{**held, **{key: path.parent / held[key] for key in ("truth", "images")}}, runs=runs)
+            places = {key: path.parent / held[key] for key in ("truth", "images")}
+            return cls(**{**held, **places, "novel": tuple(held.get("novel", ()))}, runs=runs)
 
 
 def _run(table: Mapping[str, Any]) -> Run:
@@ -166,6 +170,7 @@ def measure_runs(
         if name not in known:
             raise build_unknown_error("run", name, known)
     whole = CocoFile.read(recipe.truth)
+    check_names(f"novel name in {recipe.truth}", recipe.novel, [row["name"] for row in whole.categories])
     truth = _limited(whole, recipe.group_by, limit or recipe.limit)
     runs = [run for run in recipe.runs if not only or run.name in only]
     ledger = Ledger()
@@ -201,6 +206,9 @@ def measure_runs(
                 gathered.found = name_by_clusters(truths[run.name], gathered.found, recipe.images, models, run.cluster)
             on_found(run.name, gathered.found)
     figures = {name: gathered.compute_figures() for name, gathered in answers.items()}
+    for name, gathered in answers.items():
+        if recipe.novel and isinstance(gathered, InstanceAccumulator):
+            figures[name] |= score_apart(truths[name], gathered.found, recipe.novel)
     add_seconds(figures, seconds, len(pictures), runs)
     for name, method in methods.items():
         figures[name][PARAMETERS] = count_parameters(method)

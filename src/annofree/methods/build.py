@@ -173,7 +173,17 @@ def _complete(entry: Entry, models: Models, settings: Any) -> Any:
     return LabelRegions(built) if entry.regions and not isinstance(built, Segmenter) else built
 
 
-InstanceMethod = Literal["zip", "sam_clip", "detector", "maskcut", "discovery", "maskdistill", "fragments", "sam_everything"]
+InstanceMethod = Literal[
+    "zip",
+    "open_vocabulary",
+    "sam_clip",
+    "detector",
+    "maskcut",
+    "discovery",
+    "maskdistill",
+    "fragments",
+    "sam_everything",
+]
 UniversalMethod = Literal[
     "consensus",
     "clip_diy",

@@ -22,7 +22,7 @@ from annofree.detections.nms import suppress
 from annofree.detectors.config import OBJECT
 from annofree.errors import InputError
 from annofree.hub.cards import Card, hash_file
-from annofree.methods.known_names import explain_unknown_name, normalize_name
+from annofree.methods.known_names import explain_unknown_name, match_names
 from annofree.methods.variants import choose_settings
 from annofree.ops.rle import compute_rle_boxes, pack_counts, unpack_counts
 from annofree.protocols import DetectorBackend, RawDetections
@@ -161,7 +161,6 @@ class Detector:
     def _asked(self, vocabulary: Vocabulary) -> list[int]:
         """For each name of the network which of the names asked for it is, by any of their words, -1 for none."""
         own = self.origin.names
-        words = {normalize_name(word): k for k, entry in reversed(list(enumerate(vocabulary.synonyms))) for word in entry}
         if own == (OBJECT,):
             if len(vocabulary) > 1:
                 raise InputError(
@@ -169,7 +168,7 @@ class Detector:
                     "for one, or train a detector on labels with names"
                 )
             return [0]
-        return [words.get(normalize_name(name), -1) for name in own]
+        return match_names(own, vocabulary)
 
 
 def read_card(folder: Path) -> Card:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-__all__ = ["explain_unknown_name", "normalize_name"]
+from annofree.structures import Vocabulary
+
+__all__ = ["explain_unknown_name", "match_names", "normalize_name"]
 
 _LISTED = 12  # names that a remark lists
 
@@ -17,6 +19,16 @@ def normalize_name(name: str) -> str:
     'traffic light'
     """
     return " ".join(name.lower().split())
+
+
+def match_names(known: Sequence[str], vocabulary: Vocabulary) -> list[int]:
+    """For each name that a network knows which of the names asked for it is, by any of their words, -1 for none.
+
+    >>> match_names(["dog", "tabby"], Vocabulary.of("cat: kitten | tabby, bird"))
+    [-1, 0]
+    """
+    words = {normalize_name(word): k for k, entry in reversed(list(enumerate(vocabulary.synonyms))) for word in entry}
+    return [words.get(normalize_name(name), -1) for name in known]
 
 
 def explain_unknown_name(network: str, name: str, known: Sequence[str]) -> str:

@@ -142,6 +142,15 @@ def _consensus(models: Models, settings: Any) -> Any:
     return Consensus(models.clip, models.sam, settings, network, origin.weights)
 
 
+def _open_vocabulary(models: Models, settings: Any) -> Any:
+    """Names compete by the scale of the preset unless the settings have another."""
+    from annofree.detections.verification import Naming
+    from annofree.methods.open_vocabulary import OpenVocabulary
+
+    naming = settings.naming or Naming(read_policy(models.preset.name, "open_vocabulary")["scale"])
+    return OpenVocabulary(models.clip, *models.detector, replace(settings, naming=naming))
+
+
 def _sam_clip(models: Models, settings: Any) -> Any:
     """Candidates of SAM's everything mode are found by what was chosen for the models, where anything was."""
     from annofree.methods.class_agnostic.sam_everything import VARIANTS
@@ -293,6 +302,7 @@ _NAMED = _variants("class_agnostic.named_masks", "default", "box", "box+point")
 METHODS: dict[str, Entry] = {
     "zip": Entry(_zip, _variants("zip", "default", "paper", "official")),
     "consensus": Entry(_consensus, _variants("consensus", "default"), tasks=_BOTH, takes=("detector",)),
+    "open_vocabulary": Entry(_open_vocabulary, _variants("open_vocabulary", "default"), ("clip", "detector")),
     "sam_clip": Entry(
         _sam_clip, _variants("sam_clip", "default", "paper", "crops", "masked", "everything", "official"), ("clip", "sam")
     ),

@@ -31,8 +31,8 @@ def choose_settings(method: str, settings: S | str, variants: Mapping[str, S]) -
 def change_settings(settings: Any, changes: Mapping[str, Any]) -> Any:
     """Replace fields of a settings dataclass, and of settings within it, by name.
 
-    Raises InputError for a name that is no setting, for a value of another type than the setting has, and for one that is none
-    of the words which the setting may be.
+    A list, as TOML has it, is a tuple where the setting is one.  Raises InputError for a name that is no setting, for a value
+    of another type than the setting has, and for one that is none of the words which the setting may be.
     """
     known, hints = {f.name for f in fields(settings)}, get_type_hints(type(settings))
     for name, value in changes.items():
@@ -43,12 +43,22 @@ def change_settings(settings: Any, changes: Mapping[str, Any]) -> Any:
             raise build_unknown_error(f"value of {name}", value, words)
         check_type(name, value, hints[name], "the settings")
     nested = {k: change_settings(getattr(settings, k), v) for k, v in changes.items() if isinstance(v, Mapping)}
-    return replace(settings, **{**changes, **nested})
+    listed = {k: tuple(v) for k, v in changes.items() if isinstance(v, list) and _may_be_tuple(hints[k])}
+    return replace(settings, **{**changes, **nested, **listed})
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _may_be_tuple(hint: Any) -> bool:
+    """Whether what TOML writes as a list is a tuple in a setting."""
+    return any(get_origin(option) is tuple for option in _options(hint))
 
 
 def _words(hint: Any) -> tuple[str, ...]:
     """The words that a setting may be, none where it may be any text."""
-    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    options = _options(hint)
     if str in options:
         return ()
     return tuple(word for option in options if get_origin(option) is Literal for word in get_args(option))

@@ -37,6 +37,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "hpu", "meta")
 """Kinds of devices, perhaps with a number behind a colon; whether one is there is asked of torch, later."""
 
 
+_WITH_DETECTOR = "open_vocabulary"  # who finds instances with a detector, where the preset's own method takes none
 _BATCH = 4  # images encoded at once
 _SMALL = 100_000_000  # bytes of models up to which that is so on a CPU, too
 
@@ -99,15 +100,12 @@ class Plan:
         """Refuse what is no detector, and one that no method takes."""
         if not (folder / "detector.json").is_file():
             raise InputError(f"expected the folder of a detector, as `annofree train detector` writes it, got {folder}")
-        if not any(self._takes_detector(name) for name in methods):
+        if not any(_takes_detector(find_method(name)) for name in methods):
             raise InputError(
-                f"expected a method that takes a detector, such as consensus, got {' and '.join(dict.fromkeys(methods))}; "
+                "expected a method that takes a detector, such as consensus or open_vocabulary, got "
+                f"{' and '.join(dict.fromkeys(methods))}; "
                 f"to ask the detector alone, name it: --method {folder}"
             )
-
-    def _takes_detector(self, name: str) -> bool:
-        entry = find_method(name, self._variant_of(name))
-        return "detector" in (*entry.needs, *entry.takes)
 
     def resolve_methods(self) -> dict[str, str]:
         """The method of each task that is needed: of the named ones, those that can do least choose first.
@@ -126,7 +124,10 @@ class Plan:
         return {t: who.get(t) or self._default(t) for t in needed}
 
     def _default(self, task: str) -> str:
-        return find_default_method(self.models, task) if self.policy != "all" else DEFAULTS[task]
+        """The preset's own method, or one that takes the detector that is given, where that does not."""
+        own = find_default_method(self.models, task) if self.policy != "all" else DEFAULTS[task]
+        given = task == "instance" and self.detector is not None
+        return _WITH_DETECTOR if given and not _takes_detector(find_method(own)) else own
 
     @property
     def _names(self) -> list[str]:
@@ -212,7 +213,7 @@ class Plan:
             policy=own if own and self.policy != "all" else self.policy,
             negatives=self.negatives,
             stuff=self.stuff,
-            parts={"detector": self.detector} if self.detector and self._takes_detector(name) else {},
+            parts={"detector": self.detector} if self.detector and _takes_detector(find_method(name)) else {},
         )
 
     def _variant_of(self, name: str) -> str:
@@ -232,6 +233,10 @@ class Plan:
         methods = {task: built[spec.method] for task, spec in specs.items()}
         policy = self.overlaps or Overlaps()
         return Tasks(self.wanted, methods.get("instance"), methods.get("semantic"), self.stuff, overlaps=policy)
+
+
+def _takes_detector(entry: Entry) -> bool:
+    return "detector" in (*entry.needs, *entry.takes)
 
 
 def _list_tasks(entry: Entry, needed: Sequence[str]) -> list[str]:

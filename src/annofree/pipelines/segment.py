@@ -106,7 +106,8 @@ class SegmentOptions(TypedDict, total=False):
     policy: str
     # which of two overlapping instances stays, such as "within=0.5, prefer=whole"; None for what the policy does
     overlaps: str | Overlaps | None
-    # the folder of a detector in the place of the preset's, for methods that take one, such as consensus
+    # the folder of a detector in the place of the preset's, for methods that take one, such as consensus; where no method is
+    # named and the preset's own takes none, open_vocabulary is asked
     detector: str | Path | None
     # instances that score less are left out, 0 .. 1
     min_score: float

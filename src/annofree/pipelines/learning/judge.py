@@ -66,9 +66,12 @@ def hold_out(ids: Sequence[str]) -> list[str]:
     return sorted(ordered[: min(_MOST, round(_SHARE * len(ids)))])
 
 
-def read_answers(run: Path, floor: float) -> tuple[dict[str, Detections], float]:
-    """The instances of each image of a run from a floor on, by file name, and the sum of their scores."""
-    answers = {name: found[found.scores >= floor] for name, found in StoredRun.read(run).read_images()}
+def read_answers(run: Path, floor: float, images: Path | None = None) -> tuple[dict[str, Detections], float]:
+    """The instances of each image of a run from a floor on, by file name, and the sum of their scores.
+
+    ``images`` is where its images are, if not where it had them.
+    """
+    answers = {name: found[found.scores >= floor] for name, found in StoredRun.read(run, images).read_images()}
     return answers, float(sum(found.scores.sum() for found in answers.values()))
 
 

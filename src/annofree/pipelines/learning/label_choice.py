@@ -31,13 +31,14 @@ class LabelChoice:
         return {name: count for name, count in self.chosen.items() if count < least}
 
 
-def choose_labels(run: Path, floor: float, least: int) -> LabelChoice:
+def choose_labels(run: Path, floor: float, least: int, images: Path | None = None) -> LabelChoice:
     """Choose the rules by how many instances of each name a run has.
 
     From ``floor`` on, an instance is a label.  Of a name with less than ``least`` of them, the best are taken down to half of
-    the floor; of a name with more than three times the median of all names, but at least ``least``, the best stay.
+    the floor; of a name with more than three times the median of all names, but at least ``least``, the best stay.  ``images``
+    is where the images are, if not where the run had them.
     """
-    scores = _read_scores(run)
+    scores = _read_scores(run, images)
     answered = {name: int((own >= floor).sum()) for name, own in scores.items()}
     there = [count for count in answered.values() if count]
     most = max(least, int(np.ceil(_CROWD * float(np.median(there))))) if there else None
@@ -57,9 +58,9 @@ def _lower_floor(scores: np.ndarray, floor: float, least: int) -> float:
     return float(np.clip(best[-1], _LOWER * floor, floor)) if len(best) else floor
 
 
-def _read_scores(run: Path) -> dict[str, np.ndarray]:
+def _read_scores(run: Path, images: Path | None) -> dict[str, np.ndarray]:
     """The scores of each name's instances, in float64 as they are compared."""
-    stored = StoredRun.read(run)
+    stored = StoredRun.read(run, images)
     held: dict[str, list[float]] = {name: [] for name in stored.names}
     for _, found in stored.read_images():
         for name, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True):

@@ -85,8 +85,9 @@ def learn(
     call goes on after a kill, with the same steps.  No label is needed to tell whether a round helped: answers to images that no
     detector was trained on are held against those to their mirror images, and against the round before.
 
-    Raises InputError for what ``segment`` and ``train_detector`` refuse, for a folder with another learning or with something
-    where a learning writes, and where nothing is found to learn from; MissingError for weights that are not to be had.
+    Raises InputError for what ``segment`` and ``train_detector`` refuse, for a folder with another learning, with something
+    where a learning writes, or in a run or a detector, where no image can be read, and where nothing is found to learn from;
+    MissingError for weights that are not to be had.
 
     >>> learn("examples/scenes", "dog", "learned", rounds=0)
     Traceback (most recent call last):
@@ -120,9 +121,11 @@ def learn(
         callbacks.on_note(remark)
     from annofree.io.atomic import make_folder
     from annofree.io.files.lock import hold_lock
+    from annofree.pipelines.learning.place import require_own_place
     from annofree.pipelines.learning.rounds import Learning
 
     asked = {"rounds": rounds, "minutes": minutes, "steps": steps, "min_labels": min_labels, "bank": bank}
+    require_own_place(out)
     make_folder(out)
     with hold_lock(out / "lock", f"expected one learning at a time in {out}, and another is at work; wait for it"):
         learning = Learning(

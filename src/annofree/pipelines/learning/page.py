@@ -44,7 +44,7 @@ def _list_steps(out: Path, rows: Sequence[Mapping[str, Any]], runs: Sequence[Pat
             if place.is_file()
         )
         yield Step(f"Round {number}", f"Its labels are what {name_round(number - 1)} found.", drawings)
-    answers = [read_answers(run, row["floor"])[0] for run, row in zip(runs, rows, strict=True)]
+    answers = [read_answers(run, row["floor"], inputs.root)[0] for run, row in zip(runs, rows, strict=True)]
     for name in _list_changed(answers[0], answers[-1]):
         try:
             image = inputs.read(inputs.place(name), name)

@@ -6,18 +6,19 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from annofree.errors import InputError, MissingError
-from annofree.io.atomic import write_json
+from annofree.errors import InputError
+from annofree.io.atomic import open_scratch, write_json
 from annofree.io.callbacks import Callbacks
-from annofree.io.files.scratch import open_scratch
 from annofree.methods.policies import resolve_policy
 from annofree.methods.registry import find_method
 from annofree.pipelines.learning.effort import choose_steps, measure_pace, read_recipe
 from annofree.pipelines.learning.given_labels import GivenLabels
+from annofree.pipelines.learning.hand_over import copy_detector, export_onnx
 from annofree.pipelines.learning.judge import (
     RoundScores,
     choose_best,
@@ -29,11 +30,11 @@ from annofree.pipelines.learning.judge import (
     read_answers,
 )
 from annofree.pipelines.learning.label_choice import choose_labels
+from annofree.pipelines.learning.place import require_readable, restart_moved, tell_held
 from annofree.pipelines.learning.summary import read_summary, require_free
 from annofree.pipelines.plan import Plan
 from annofree.pipelines.relabel import relabel
 from annofree.pipelines.segment import RunResult, run_plan
-from annofree.pipelines.training.export_model import export_model
 from annofree.pipelines.training.training_device import choose_training_device
 from annofree.runs.inputs import Inputs
 from annofree.structures import Vocabulary
@@ -80,6 +81,10 @@ class Learning:
         if self._is_complete():
             self.callbacks.on_note(f"the learning in {self.out} is complete; another --out learns anew")
             return self.summary
+        if self.summary["rounds"]:
+            self._save()  # where it is now
+        else:
+            tell_held(self.inputs.ids, self.held, self.callbacks.on_note)
         self._judge(0)
         why = None
         for number in range(1, self.asked["rounds"] + 1):
@@ -127,14 +132,17 @@ class Learning:
         }  # fmt: skip
         asked |= {"corrections": True} if corrected else {}
         asked |= {"bank": True} if self.asked["bank"] else {}
-        held = read_summary(self.out)
-        if not held:
+        if not (held := read_summary(self.out)):
             require_free(self.out)
         if held and (others := [key for key in {**held["asked"], **asked} if held["asked"].get(key) != asked.get(key)]):
             raise InputError(
                 f"expected another folder than {self.out}, whose learning has other {', '.join(others)}; choose another --out"
             )
-        return held or {"asked": asked, "rounds": [], "held out": self.held}
+        held = held or {"asked": asked, "rounds": [], "held out": self.held}
+        if done := len(held["rounds"]):
+            restart_moved(self.out, held, self.find_run(done), self.callbacks.on_note)
+        held["place"] = str(self.out.resolve())
+        return held
 
     def _save(self) -> None:
         write_json(self.out / "learn.json", self.summary, indent=2)
@@ -147,8 +155,10 @@ class Learning:
         plan.check()
         self.callbacks.on_stage("images", "")
         result = self._answer(number, plan)
+        if number == 0:
+            require_readable(result.failed, len(self.inputs.ids), self.callbacks.on_note)
         floor = self.floor if number == 0 or self.takes_detector else self._find_detector_floor()
-        answers, expected = read_answers(self.find_run(number), floor)
+        answers, expected = read_answers(self.find_run(number), floor, self.inputs.root)
         names = self.held or [name for name in self.inputs.ids if name in answers][:60]
         names = [name for name in names if name in answers]
         method = plan.make_specs()["instance"].build(self.names)
@@ -183,7 +193,8 @@ class Learning:
         return relabel(out, self.names, out=self.find_run(number), bank=True, callbacks=self.callbacks)
 
     def _read_before(self, number: int) -> Any:
-        return read_answers(self.find_run(number - 1), self.summary["rounds"][number - 1]["floor"])[0]
+        floor = self.summary["rounds"][number - 1]["floor"]
+        return read_answers(self.find_run(number - 1), floor, self.inputs.root)[0]
 
     def _find_detector_floor(self) -> float:
         """The floor of what a detector alone answers."""
@@ -197,7 +208,7 @@ class Learning:
             return
         initial = self.fields.get("initial", "") if number == 1 else str(self.find_folder(number - 1) / "detector")
         own = {"labels": folder / "labels", "out": folder / "detector", "name": f"learned-{number}", "initial": initial}
-        recipe = DetectorRecipe(**{**self.fields, **own})
+        recipe = DetectorRecipe(**{**self.fields, **own, "images": self.inputs.root})  # wherever they are by now
         device = choose_training_device(self.plan.device)
         recipe = recipe.rescaled(self._count_steps(number, recipe, device))
         self.callbacks.on_stage(f"steps of round {number}", "")
@@ -208,7 +219,7 @@ class Learning:
         labels, before = self.find_folder(number) / "labels", self.summary["rounds"][number - 1]
         if (labels / "labels.json").is_file():
             return
-        choice = choose_labels(self.find_run(number - 1), before["floor"], self.asked["min_labels"])
+        choice = choose_labels(self.find_run(number - 1), before["floor"], self.asked["min_labels"], self.inputs.root)
         if not any(choice.chosen.values()) and self.given is None:
             raise InputError(
                 f"expected things to learn from, but none of {', '.join(self.names.names[:8])} was found in "
@@ -223,13 +234,14 @@ class Learning:
 
     def _write_labels(self, run: Path, out: Path, rules: LabelRules, **more: Any) -> None:
         """Select labels of a run, and put what people corrected in the place of its images'."""
+        select = partial(select_labels, run, rules=rules, images=self.inputs.root, **more)
         if self.given is None:
-            select_labels(run, out, rules, **more)
+            select(out)
             return
         with open_scratch(out, "labels") as scratch:  # so that labels without the corrections are never taken for whole
             folder = scratch / "labels"
             try:
-                select_labels(run, folder, rules, **more)
+                select(folder)
             except InputError as problem:  # the method finds nothing; people did
                 self.callbacks.on_note(f"{problem}; what people gave is learned from alone")
             self.given.put_into(folder / "labels.json")
@@ -263,20 +275,7 @@ class Learning:
             self._write_labels(self.find_run(best), self.out / "labels", rules)
         else:
             self.callbacks.on_note("no labels: no round found anything that it is sure of; look at the page before more")
-        with open_scratch(self.out / "detector", "detector") as scratch:
-            copied = scratch / "detector"
-            shutil.copytree(
-                self.find_folder(trained) / "detector", copied, ignore=shutil.ignore_patterns("checkpoint*", "lock")
-            )
-            shutil.rmtree(self.out / "detector", ignore_errors=True)
-            copied.replace(self.out / "detector")
-        self._export()
+        copy_detector(self.find_folder(trained) / "detector", self.out / "detector")
+        export_onnx(self.out / "detector", self.callbacks.on_note)
         write_page(self.out / "page", self.summary, [self.find_run(k) for k in range(len(self.summary["rounds"]))], self.inputs)
         self._save()
-
-    def _export(self) -> None:
-        """Write the detector as ONNX, where that can be done."""
-        try:
-            export_model(self.out / "detector", self.out / "detector.onnx")
-        except (InputError, MissingError) as problem:
-            self.callbacks.on_note(f"no detector.onnx: {problem}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,15 @@ __all__ = ["merge_settings", "segment_scenes", "train_stage"]
 _BATCH = 4
 
 
-def segment_scenes(spec: MethodSpec, images: Path, out: Path, show: Show) -> None:
-    """Write a run of what a method finds in a folder of scenes: of all their names, or without names; a stopped one goes on."""
+def segment_scenes(spec: MethodSpec, images: Path, out: Path, show: Show, asked: Sequence[str] = ()) -> None:
+    """Write a run of what a method finds in a folder of scenes: of the names asked, all of them for none, or without names.
+
+    A stopped one goes on.
+    """
     method, source = spec.build(), find_source([images], out)
     tasks = Tasks(("instance",), method)
-    names = Vocabulary.of(OBJECT if isinstance(method, ClassAgnosticSegmenter) else list(CATEGORIES.values()))
+    everything = list(asked) or list(CATEGORIES.values())
+    names = Vocabulary.of(OBJECT if isinstance(method, ClassAgnosticSegmenter) else everything)
     settings = {"method": spec.method, "models": spec.models}
     request = RunConfig(out, list(source.list_ids()), source.root, names, settings, stretch=size_chunks(_BATCH), overlays=False)
     with show("images labeled") as shown:

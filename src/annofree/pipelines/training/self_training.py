@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from annofree.datasets.emoji.world import SPLITS
+from annofree.datasets.emoji.world import CATEGORIES, SPLITS
 from annofree.errors import InputError
 from annofree.evaluation.accumulators import Figures
 from annofree.evaluation.metrics.errors import find_mistakes
 from annofree.evaluation.metrics.predictions import View
 from annofree.formats.coco import CocoFile
+from annofree.io.settings_file import check_names
 from annofree.methods.build import MethodSpec
 from annofree.pipelines.training.scene_stages import merge_settings, segment_scenes, train_stage
 from annofree.pipelines.training.scenes import Show, draw_scenes
@@ -28,10 +29,10 @@ __all__ = ["SelfTrainingMaking", "measure_labels"]
 
 @dataclass(frozen=True)
 class SelfTrainingMaking:
-    """What is made, in this order: scenes, what a method finds of all names in them, the labels that rules leave, and detectors
-    trained on these; then other scenes with their ground truth, and detectors tuned on shares of it.
+    """What is made, in this order: scenes, what a method finds of some or all names in them, the labels that rules leave, and
+    detectors trained on these; then other scenes with their ground truth, and detectors tuned on shares of it.
 
-    Raises InputError without a detector to train.
+    Raises InputError without a detector to train, and for a name that the scenes do not have.
     """
 
     # scenes of each split that the method labels
@@ -53,12 +54,16 @@ class SelfTrainingMaking:
     side: int = 256
     # of the scenes; the labeled ones have the next
     seed: int = 0
+    # what the method is asked for; all names of the scenes where none are given.  A detector learns these alone
+    names: tuple[str, ...] = ()
     # what finds the instances that become labels
     method: str = "zip"
     # the preset of its models
     models: str = "tiny"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))  # a list in TOML
+        check_names("name of the scenes", self.names, CATEGORIES.values())
         if not self.train:
             raise InputError("expected a detector to train in the recipe, as [make.train.NAME], got none")
         if self.tune and self.labelled < 1:
@@ -86,7 +91,8 @@ class SelfTrainingMaking:
 
     def _label(self, out: Path, show: Show, device: str) -> None:
         """Ask the method, and choose labels among what it says."""
-        segment_scenes(MethodSpec(self.method, models=self.models, device=device), out / "world" / "images", out / "run", show)
+        finder = MethodSpec(self.method, models=self.models, device=device)
+        segment_scenes(finder, out / "world" / "images", out / "run", show, self.names)
         with show("images whose labels are chosen") as shown:
             select_labels(out / "run", out / "labels", LabelRules.of(self.rules), on_progress=shown)
 

@@ -84,10 +84,14 @@ class SceneSettings:
 
 
 class Scene(NamedTuple):
-    """An image, ``pixels`` (3, H, W) uint8, and what there is to find in it: its own things, then those pasted in."""
+    """An image, ``pixels`` (3, H, W) uint8, and what there is to find in it: its own things, then those pasted in.
+
+    ``scores`` (N) float32 are those of their labels.
+    """
 
     pixels: Tensor
     target: DetectionTargets
+    scores: Tensor
 
 
 class DetectionScenes:
@@ -160,7 +164,8 @@ def _axis(count: int, window: int, length: int, place: float) -> Axis:
 def _scene(layer: Layer, pixels: Pixels) -> Scene:
     boxes, masks = torch.from_numpy(compute_tight_boxes(layer.masks)), torch.from_numpy(np.ascontiguousarray(layer.masks))
     target = DetectionTargets(boxes, torch.from_numpy(layer.class_ids.copy()), masks)
-    return Scene(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), target)
+    scores = torch.from_numpy(layer.scores.copy())
+    return Scene(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), target, scores)
 
 
 @dataclass(frozen=True, eq=False)

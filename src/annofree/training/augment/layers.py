@@ -25,19 +25,23 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Cutouts(NamedTuple):
-    """An image ``pixels`` (H, W, 3) uint8 with its masks, each cut out to its ``boxes`` (N, 4) int64 x0 y0 x1 y1 px."""
+    """An image ``pixels`` (H, W, 3) uint8 with its masks, each cut out to its ``boxes`` (N, 4) int64 x0 y0 x1 y1 px.
+
+    ``class_ids`` (N) and ``scores`` (N) go with them.
+    """
 
     pixels: Pixels
     masks: tuple[BoolArray, ...]
     boxes: IntArray
     class_ids: IntArray
+    scores: FloatArray
 
     @classmethod
     def of(cls, example: Example) -> Cutouts:
         """Cut the masks of an opened image out."""
         boxes = example.boxes.astype(np.int64)
         cuts = (m[y0:y1, x0:x1].copy() for m, (x0, y0, x1, y1) in zip(example.masks, boxes.tolist(), strict=True))
-        return cls(example.image, tuple(cuts), boxes, example.class_ids)
+        return cls(example.image, tuple(cuts), boxes, example.class_ids, example.scores)
 
     @property
     def memory(self) -> int:
@@ -47,7 +51,10 @@ class Cutouts(NamedTuple):
     def select(self, chosen: IntArray) -> Cutouts:
         """The same image with some of the instances."""
         return self._replace(
-            masks=tuple(self.masks[i] for i in chosen), boxes=self.boxes[chosen], class_ids=self.class_ids[chosen]
+            masks=tuple(self.masks[i] for i in chosen),
+            boxes=self.boxes[chosen],
+            class_ids=self.class_ids[chosen],
+            scores=self.scores[chosen],
         )
 
 
@@ -69,20 +76,23 @@ class WindowView(NamedTuple):
 class Layer:
     """An image with what is in it: ``pixels`` (H, W, 3) uint8, ``masks`` (N, H, W) bool, ``class_ids`` (N) int64.
 
-    ``whole`` (N) float32: how many px each instance would show, were nothing cut off and nothing in front of it.
+    ``whole`` (N) float32: how many px each instance would show, were nothing cut off and nothing in front of it; ``scores`` (N)
+    float32, those of its labels.
     """
 
     pixels: Pixels
     masks: BoolArray
     class_ids: IntArray
     whole: FloatArray
+    scores: FloatArray
 
     def __len__(self) -> int:
         return len(self.class_ids)
 
     def __getitem__(self, keep: BoolArray | IntArray) -> Layer:
         """The same image with some of the instances."""
-        return replace(self, masks=self.masks[keep], class_ids=self.class_ids[keep], whole=self.whole[keep])
+        parts = {name: getattr(self, name)[keep] for name in ("masks", "class_ids", "whole", "scores")}
+        return replace(self, **parts)
 
     def count_visible(self) -> IntArray:
         """Px that each instance shows, (N)."""
@@ -102,7 +112,7 @@ def crop_view(image: Cutouts, through: WindowView) -> Layer:
     whole = (_counts(image.masks) * factor).astype(np.float32)
     if flip:
         pixels, masks = pixels[:, ::-1], masks[:, :, ::-1]
-    return Layer(pixels, masks, image.class_ids, whole)
+    return Layer(pixels, masks, image.class_ids, whole, image.scores)
 
 
 def _scaled(pixels: Pixels, rows: Axis, columns: Axis) -> Pixels:
@@ -138,8 +148,8 @@ def lay_over(below: Layer, above: Layer, at: tuple[int, int], most_hidden: float
     masks[: len(below), *window] &= ~union
     masks[len(below) :, *window] = chosen.masks
     np.copyto(pixels[window], chosen.pixels, where=union[..., None])
-    class_ids, whole = np.concatenate([below.class_ids, chosen.class_ids]), np.concatenate([below.whole, chosen.whole])
-    return Layer(pixels, masks, class_ids, whole)
+    joined = (np.concatenate([getattr(one, part) for one in (below, chosen)]) for part in ("class_ids", "whole", "scores"))
+    return Layer(pixels, masks, *joined)
 
 
 def _hidden(below: Layer, above: Layer, window: tuple[slice, slice]) -> FloatArray:

@@ -90,6 +90,10 @@ class DetectorRecipe(TrainingRecipe):
     # how much of itself a moving average of the weights keeps at each step; the average is what is written then. 0 for none
     # (ours)
     ema: float = 0.0
+    # power of a label's score by which its losses in the heads of a cascade are multiplied, over the mean of that over all
+    # labels, so that they weigh as much as before together; 0 weighs all alike, as a person's labels, whose score is 1, always
+    # do (ours)
+    score_weights: float = 0.0
     # of the model's card
     name: str = "own-detector"
     # supervision of labels or weights that do not tell theirs, S0 to S4; labels that tell nothing are taken to be a person's,
@@ -133,6 +137,11 @@ class DetectorRecipe(TrainingRecipe):
         return replace(
             self, steps=steps, decay_at=tuple(round(at * scale) for at in self.decay_at), warmup=round(self.warmup * scale)
         )
+
+    def resume_key(self) -> dict[str, Any]:
+        """The fields that shape what is learned; one that is off is none, so that older trainings go on."""
+        key = super().resume_key()
+        return key if self.score_weights else {name: value for name, value in key.items() if name != "score_weights"}
 
     def build_scene_settings(self) -> SceneSettings:
         """How scenes are made; raises InputError for settings that there are not."""

@@ -30,7 +30,10 @@ from annofree.training.engine.curves import plot_at_end
 from annofree.training.engine.distributed import join_processes
 from annofree.training.engine.loop import TrainCallbacks, TrainConfig, train
 
-__all__ = ["Batch", "SceneDraw", "build_optimizer", "collate", "compute_losses", "fit_detector", "read_labels"]
+__all__ = [
+    *("Batch", "SceneDraw", "build_optimizer", "choose_weighing", "collate", "compute_losses", "fit_detector"),
+    *("read_labels",),
+]
 
 _MEMORY = 1 << 30  # bytes of decoded images, over all workers
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -44,17 +47,21 @@ class Batch(NamedTuple):
 
 
 class SceneDraw:
-    """Makes the number-th scene of a run, by ``seed``; ``ids`` is what each name of the labels is learned as, -1 for none."""
+    """Makes the number-th scene of a run, by ``seed``; ``ids`` is what each name of the labels is learned as, -1 for none.
 
-    def __init__(self, scenes: DetectionScenes, seed: int, ids: Tensor) -> None:
-        self.scenes, self.seed, self.ids = scenes, seed, ids
+    ``weighing`` are the power of a label's score that weighs its losses, and the mean of that; None weighs all alike.
+    """
+
+    def __init__(self, scenes: DetectionScenes, seed: int, ids: Tensor, weighing: tuple[float, float] | None = None) -> None:
+        self.scenes, self.seed, self.ids, self.weighing = scenes, seed, ids, weighing
 
     def __call__(self, number: int) -> tuple[Tensor, DetectionTargets]:
         """Pixels (3, H, W) uint8 and the target."""
-        pixels, target = self.scenes.make_scene(np.random.default_rng((self.seed, number)))
+        pixels, target, scores = self.scenes.make_scene(np.random.default_rng((self.seed, number)))
         labels = self.ids[target.labels]
         kept = labels >= 0
-        return pixels, DetectionTargets(target.boxes[kept], labels[kept], target.masks[kept])
+        weights = None if self.weighing is None else scores[kept] ** self.weighing[0] / self.weighing[1]
+        return pixels, DetectionTargets(target.boxes[kept], labels[kept], target.masks[kept], weights)
 
 
 def collate(scenes: list[tuple[Tensor, DetectionTargets]]) -> Batch:
@@ -121,6 +128,20 @@ def read_labels(recipe: DetectorRecipe) -> tuple[Labeled, tuple[str, ...], Tenso
     return labeled, names, ids
 
 
+def choose_weighing(recipe: DetectorRecipe, labeled: Labeled, kind: str) -> tuple[float, float] | None:
+    """The power of a label's score that weighs its losses, and the mean of that over all labels; None where all weigh alike.
+
+    Raises InputError for a network of another ``kind`` than a cascade, which has no place for weights.
+    """
+    if not recipe.score_weights:
+        return None
+    if kind != "cascade":
+        raise InputError(
+            f"expected score_weights of 0 for a {kind}, got {recipe.score_weights:g}; a cascade alone weighs labels"
+        )
+    return recipe.score_weights, max(float((labeled.scores.astype(np.float64) ** recipe.score_weights).mean()), 1e-6)
+
+
 def fit_detector(
     recipe: DetectorRecipe,
     *,
@@ -147,13 +168,15 @@ def fit_detector(
         course = TrainConfig(
             recipe.steps, recipe.batch, recipe.schedule, recipe.seed, recipe.bf16, recipe.max_norm or None, recipe.ema or None
         )
+        weighing = choose_weighing(recipe, labeled, network.config.kind)
         about = {**recipe.resume_key(), "data": labeled.compute_fingerprint(), "initial": origin.get("sha256")}
+        about |= {} if weighing is None else {"mean weight": weighing[1]}
         if ranks.first:
             say(f"{len(names)} names, {len(labeled)} pictures with {int(labeled.counts.sum())} things; {said}")
         with plot_at_end(recipe.out, ranks.first):
             trained = train(
                 network, build_optimizer(network, recipe), partial(compute_losses, device=ranks.device),
-                SceneDraw(scenes, recipe.seed, ids), course, recipe.out,
+                SceneDraw(scenes, recipe.seed, ids, weighing), course, recipe.out,
                 collate=collate, watch=watch, ranks=ranks, about=about,
             )  # fmt: skip
         if ranks.first:

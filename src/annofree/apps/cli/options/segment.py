@@ -114,7 +114,8 @@ Overlaps = Annotated[
 Detector = Annotated[
     Path | None,
     typer.Option(
-        help="A detector of your own in the place of the preset's, for methods that take one, such as consensus.",
+        help="A detector of your own for methods that take one, such as consensus; without --method, open_vocabulary where "
+        "the preset's own takes none. CLIP names what it did not learn.",
         rich_help_panel=_METHOD,
     ),
 ]

@@ -18,10 +18,11 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def acquire_lock(path: Path, taken: str, wait: bool = False) -> BaseFileLock:
-    """Take the lock of a file, at once or not at all unless ``wait``, until its ``release`` or the end of this process, a kill included.
+    """Take the lock of a file, until its ``release`` or the end of this process, a kill included.
 
-    The file may stay; only a process that is alive locks others out.  On a disk that has no locks nobody is.  Raises InputError
-    with the message ``taken`` where somebody holds it, another holder in this process too, and for a link.
+    At once or not at all, unless one is to ``wait``.  The file may stay; only a process that is alive locks others out.  On a
+    disk that has no locks nobody is.  Raises InputError with the message ``taken`` where somebody holds it, another holder in
+    this process too, and for a link.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "lock")

@@ -80,10 +80,11 @@ def learn(
     are taken, unless ``steps`` says how many a round has.  A name with less than ``min_labels`` is told before anything is
     trained.  ``models``, ``method``, ``device``, ``limit``, ``max_tier`` and ``license`` are those of ``segment``; ``config``
     is a TOML file with fields of ``DetectorRecipe`` in the place of the preset's own.  ``bank`` lets what is told surely in a
-    round name and weigh what looks like it, as ``relabel`` does.  ``corrections`` is a run of the same images, or a workspace of
-    ``annofree serve``: the labels of the images that people corrected there are taken as they are, in every round.  The same
-    call goes on after a kill, with the same steps.  No label is needed to tell whether a round helped: answers to images that no
-    detector was trained on are held against those to their mirror images, and against the round before.
+    round name and weigh what looks like it, as ``relabel`` does.  ``corrections`` is a run of the same images, or a workspace
+    of ``annofree serve``: the labels of the images that people corrected there are taken as they are, in every round.
+
+    The same call goes on after a kill, with the same steps.  No label is needed to tell whether a round helped: answers to
+    images that no detector was trained on are held against those to their mirror images, and against the round before.
 
     Raises InputError for what ``segment`` and ``train_detector`` refuse, for a folder with another learning, with something
     where a learning writes, or in a run or a detector, where no image can be read, and where nothing is found to learn from;

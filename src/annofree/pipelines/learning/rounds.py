@@ -6,14 +6,14 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
-from annofree.io.atomic import open_scratch, write_json
+from annofree.io.atomic import write_json
 from annofree.io.callbacks import Callbacks
+from annofree.io.files.scratch import open_scratch
 from annofree.methods.policies import resolve_policy
 from annofree.methods.registry import find_method
 from annofree.pipelines.learning.effort import choose_steps, measure_pace, read_recipe
@@ -234,14 +234,14 @@ class Learning:
 
     def _write_labels(self, run: Path, out: Path, rules: LabelRules, **more: Any) -> None:
         """Select labels of a run, and put what people corrected in the place of its images'."""
-        select = partial(select_labels, run, rules=rules, images=self.inputs.root, **more)
+        more["images"] = self.inputs.root
         if self.given is None:
-            select(out)
+            select_labels(run, out, rules, **more)
             return
         with open_scratch(out, "labels") as scratch:  # so that labels without the corrections are never taken for whole
             folder = scratch / "labels"
             try:
-                select(folder)
+                select_labels(run, folder, rules, **more)
             except InputError as problem:  # the method finds nothing; people did
                 self.callbacks.on_note(f"{problem}; what people gave is learned from alone")
             self.given.put_into(folder / "labels.json")

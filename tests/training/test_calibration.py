@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from annofree.detections.verification import SIGNALS
+from annofree.detections.verification import SIGNALS, Calibration
 from annofree.errors import InputError
 from annofree.training.calibration import Sample, fit_calibration
 
@@ -27,7 +27,7 @@ def samples(count: int = 40, each: int = 60, seed: int = 0) -> list[Sample]:
 
 def test_the_weights_are_those_of_an_oracle() -> None:
     drawn = samples()
-    found = fit_calibration(drawn, "drawn", USED)
+    found: Calibration = fit_calibration(drawn, "drawn", USED)
     x = np.concatenate([s.signals for s in drawn])[:, [SIGNALS.index(name) for name in USED]]
     oracle = LogisticRegression(C=np.inf, tol=1e-8).fit(x, np.concatenate([s.right for s in drawn]))
     assert list(found.weights) == list(USED) and found.fitted_on == "drawn"
@@ -39,7 +39,7 @@ def test_the_weights_are_those_of_an_oracle() -> None:
 def test_the_level_is_that_of_what_is_left() -> None:
     """The strongest of each image is left: it is right more often than its own logit says, or less, and the level follows."""
     first = [Sample(s.signals, s.right, lambda scores: np.array([scores.argmax()])) for s in samples(400, 10)]
-    found = fit_calibration(first, "", USED)
+    found: Calibration = fit_calibration(first, "", USED)
     kept = [(found.predict(s.signals).max(), s.right[found.predict(s.signals).argmax()]) for s in first]
     assert np.mean([p for p, _ in kept]) == pytest.approx(np.mean([r for _, r in kept]), abs=0.01)
 

@@ -168,7 +168,7 @@ class Backend:
         if data is None:
             data = self.pictures.fetch(address)
             with self._turn:
-                self._fetched.put(address, data, len(data))
+                self._fetched.keep(address, data, len(data))
         return data
 
 

@@ -1,0 +1,85 @@
+// What a human does to an image: sent at once, one after the other, and kept until the server has saved it.
+import { ask, countWaiting, imagePath } from "./api.js";
+import { say } from "./dom.js";
+import { find, instances, state, tell } from "./state.js";
+
+const KEPT = "annofree-acts"; // of this tab; a reload sends what still waits
+let line = Promise.resolve();
+let waiting = JSON.parse(sessionStorage.getItem(KEPT) ?? "[]");
+countWaiting(() => waiting.length);
+
+function keep() {
+  sessionStorage.setItem(KEPT, JSON.stringify(waiting));
+}
+
+// Take an answer as the present one, if its image is still the one that is shown.
+export function setAnswer(answer) {
+  if (!answer) return;
+  noteState(answer);
+  if (answer.image !== state.id) return;
+  for (const one of answer.instances) {
+    const before = find(one.id);
+    if (before && sameMask(before.mask, one.mask)) one.mask = before.mask; // its outline is kept
+  }
+  state.answer = answer;
+  if (!find(state.selected)) state.selected = null;
+  tell("answer selection");
+}
+
+// The gallery and the counts follow at once; what the server counts comes with the next news.
+function noteState({ image, state: now }) {
+  const row = state.images.images.find((one) => one.id === image);
+  if (!row || row.state === now) return;
+  row.state = now;
+  state.workspace.counts.reviewed += now === "reviewed" ? 1 : -1;
+  tell("images counts");
+}
+
+function sameMask(a, b) {
+  return a.counts.length === b.counts.length && a.counts.every((count, k) => count === b.counts[k]);
+}
+
+async function send(item) {
+  const revision = state.answer?.image === item.id ? state.answer.revision : item.revision;
+  const before = new Set(instances().map((one) => one.id));
+  try {
+    const json = item.acts ? { acts: item.acts, revision } : { revision };
+    const answer = await ask(imagePath(item.id, item.path), { method: "POST", json });
+    const added = answer.instances.filter((one) => one.source === "human" && !before.has(one.id)).at(-1);
+    if (item.select === "added" && added && answer.image === state.id) state.selected = added.id;
+    setAnswer(answer);
+    say(item.words);
+  } catch (error) {
+    if (error.status === 409 && error.body?.answer) {
+      setAnswer(error.body.answer);
+      say("This image had been changed elsewhere, in another tab or before the connection broke. What is saved is shown now; please look whether your last act is in it.");
+    } else say(`Not saved: ${error.message}`);
+  }
+}
+
+// Send acts about an image; `words` are told when they are saved.  Resolves when they are.
+export function act(acts, words, { id = state.id, path = "acts", select = null } = {}) {
+  return queue({ id, acts, words, path, select, revision: state.answer?.revision ?? 0 });
+}
+
+function queue(item) {
+  waiting.push(item);
+  keep();
+  line = line.then(async () => {
+    await send(item);
+    waiting = waiting.filter((one) => one !== item);
+    keep();
+  });
+  return line;
+}
+
+export const undo = () => act(null, "Undone.", { path: "undo" });
+export const redo = () => act(null, "Done again.", { path: "redo" });
+
+// After a reload: send what the server had not confirmed.
+export function resumeActs() {
+  const left = waiting;
+  waiting = [];
+  for (const item of left) queue(item);
+  return line;
+}

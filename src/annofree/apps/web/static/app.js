@@ -2,10 +2,12 @@
 import { redo, resumeActs, setAnswer, undo } from "./acts.js";
 import { ask, imagePath } from "./api.js";
 import { $, option, say } from "./dom.js";
-import { explain } from "./found.js";
+import "./draft.js";
+import "./found.js";
 import { loadImages, openImage } from "./gallery.js";
 import "./keys.js";
 import "./names.js";
+import "./pointers.js";
 import { fit, setPicture, setShow, zoom } from "./stage.js";
 import { on, shown, state, tell } from "./state.js";
 import { isDrafting, leave, setMinus, setRadius, setTool, stepBack, take } from "./tools.js";

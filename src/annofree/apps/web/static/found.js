@@ -64,7 +64,7 @@ function toggleClass(name) {
 
 const STATES = { accepted: ["check", "accepted"], rejected: ["cross", "rejected"] };
 
-export function describe(one) {
+function describe(one) {
   const who = one.who ? ` by ${one.who}` : "";
   if (one.source === "human") return `drawn or mended${who}`;
   if (one.state !== "open") return `${one.state}${who}`;
@@ -96,7 +96,7 @@ function light(id) {
 }
 
 // Instances as the list has them: those that are drawn, surest first, a human's in front.
-export const listed = () => shown().sort((a, b) => (b.score ?? 2) - (a.score ?? 2));
+const listed = () => shown().sort((a, b) => (b.score ?? 2) - (a.score ?? 2));
 
 function drawLists() {
   const focused = document.activeElement?.closest?.(".instance")?.dataset.id;
@@ -120,7 +120,7 @@ function emptyText() {
 
 const rowOf = (id) => [...document.querySelectorAll(".instance")].find((row) => row.dataset.id === id);
 
-export function select(id) {
+function select(id) {
   state.selected = id;
   const one = find(id);
   if (one) follow([(one.box[0] + one.box[2]) / 2, (one.box[1] + one.box[3]) / 2]);

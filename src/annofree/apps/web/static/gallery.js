@@ -93,7 +93,7 @@ export function openImage(id) {
   tell("image answer selection");
 }
 
-export async function addFiles(files) {
+async function addFiles(files) {
   const images = [...files];
   if (!images.length) return;
   say(`Adding ${images.length} ${images.length === 1 ? "image" : "images"}…`);

@@ -4,7 +4,7 @@ import { $, dot, icon, make, option, say } from "./dom.js";
 import { on, state, tell } from "./state.js";
 
 // "cat: kitten, tabby" is one class; "cat, dog" are two.
-export function parseNames(text) {
+function parseNames(text) {
   const classes = [];
   for (const line of text.split("\n")) {
     const colon = line.indexOf(":");
@@ -18,7 +18,7 @@ export function parseNames(text) {
   return classes;
 }
 
-export const writeName = ({ name, synonyms }) => (synonyms.length ? `${name}: ${synonyms.join(", ")}` : name);
+const writeName = ({ name, synonyms }) => (synonyms.length ? `${name}: ${synonyms.join(", ")}` : name);
 
 const plain = () => state.workspace.classes.map(({ name, synonyms }) => ({ name, synonyms }));
 

@@ -16,7 +16,7 @@ let map = null; // {key, bitmap}
 let overlays = []; // what tools draw: functions of (context, px)
 let asked = false;
 
-export const cellScale = () => Math.min(1, PICTURE / Math.max(state.answer.width, state.answer.height));
+const cellScale = () => Math.min(1, PICTURE / Math.max(state.answer.width, state.answer.height));
 
 // The shape of a mask and its outline, kept as long as the mask is.
 const shapes = new WeakMap();

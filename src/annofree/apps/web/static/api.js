@@ -36,6 +36,7 @@ export async function ask(path, { method = "GET", json, body, signal, patient = 
     body = JSON.stringify(json);
   }
   const call = {};
+  let late = 0;
   for (let wait = 0.25; ; wait = Math.min(2, wait * 1.5)) {
     let reply;
     try {
@@ -51,7 +52,7 @@ export async function ask(path, { method = "GET", json, body, signal, patient = 
       continue;
     }
     showWaiting(call, false);
-    if (reply.status === 429 || reply.status === 503) {
+    if (reply.status === 429 || (reply.status === 503 && ++late < 3)) {
       if (!patient) throw new Problem(reply.status, null);
       await pause(Math.min(10, Number(reply.headers.get("Retry-After")) || 1));
       continue;

@@ -102,10 +102,11 @@ on("asked", () => {
 });
 on("answer view", () => {
   const { answer } = state;
-  $("undo").disabled = answer?.undo === false || !answer;
-  $("redo").disabled = answer?.redo === false || !answer;
+  $("undo").disabled = !answer || answer.can_undo === false;
+  $("redo").disabled = !answer || answer.can_redo === false;
   const words = answer ? `${answer.image.split("/").at(-1)}, ${answer.width} by ${answer.height}, ${shown().length} instances shown` : "Image, loading";
   $("stage").setAttribute("aria-label", state.id ? words : "No image");
+  Object.assign($("stage").dataset, { image: answer?.image ?? "", version: answer?.version ?? "", revision: answer?.revision ?? "" });
 });
 on("workspace counts", () => {
   const { title, images, counts, classes } = state.workspace;

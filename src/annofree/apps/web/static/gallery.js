@@ -107,7 +107,7 @@ async function addFiles(files) {
       added.push(...answer.added);
       rejected.push(...answer.rejected);
     } catch (error) {
-      rejected.push({ file: images[k].name, error: error.message });
+      rejected.push(...(error.body?.rejected ?? [{ file: images[k].name, error: error.message }]));
     }
   }
   const bad = rejected.map((one) => `${one.file}: ${one.error}`).join(" ");

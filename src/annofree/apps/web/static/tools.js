@@ -20,6 +20,7 @@ export const work = {
 };
 let crossMoved = false;
 let asking = null;
+let proposing = Promise.resolve();
 let saving = null; // the brush's stroke that is on its way
 
 export const isDrafting = () => Boolean(work.draft.points.length || work.draft.box || work.draft.corner || work.draft.vertices.length || work.draft.proposal);
@@ -82,7 +83,7 @@ export function addPoint([x, y], out) {
   }
   crossMoved = false;
   tell("tool");
-  propose();
+  proposing = propose();
 }
 
 export function setBox([ax, ay], [bx, by]) {
@@ -92,7 +93,7 @@ export function setBox([ax, ay], [bx, by]) {
   work.draft.box = box;
   crossMoved = false;
   tell("tool");
-  propose();
+  proposing = propose();
 }
 
 export function addVertex(at) {
@@ -111,6 +112,7 @@ function distance(a, b) {
 
 // Take what is proposed, or the polygon, as the instance.
 export async function take() {
+  await proposing;
   let mask = work.draft.proposal?.mask;
   if (state.tool === "polygon") {
     if (work.draft.vertices.length < 3) return say("A polygon needs three corners.");
@@ -219,7 +221,7 @@ export function stepBack() {
   else if (work.draft.points.length) work.draft.points.pop();
   else work.draft.box = null;
   tell("tool");
-  if (state.tool !== "polygon") propose();
+  if (state.tool !== "polygon") proposing = propose();
   return true;
 }
 

@@ -36,6 +36,7 @@ __all__ = [
     "decode_rles",
     "encode_rle",
     "encode_rles",
+    "expand_counts",
     "fill_polygons",
     "merge_rles",
     "pack_counts",
@@ -118,9 +119,7 @@ def compute_rle_length(rle: RLE) -> int:
     >>> compute_rle_length({"size": [2, 3], "counts": b"24"}), compute_rle_length({"size": [2, 3], "counts": b"1"})
     (6, 1)
     """
-    with _readable():
-        (plain,) = _coco_cpp.toUncompressedRLE([rle])
-    return int(sum(plain["counts"]))
+    return sum(expand_counts(rle))
 
 
 def compute_rle_box(rle: RLE) -> Box:
@@ -206,6 +205,17 @@ def compress_counts(counts: Sequence[int], size: tuple[int, int]) -> RLE:
     with _readable():
         rle: RLE = coco_mask.frPyObjects({"size": list(size), "counts": list(counts)}, *size)
     return rle
+
+
+def expand_counts(rle: RLE) -> list[int]:
+    """The plain run lengths of a mask.
+
+    >>> expand_counts({"size": [2, 3], "counts": b"24"})
+    [2, 4]
+    """
+    with _readable():
+        (plain,) = _coco_cpp.toUncompressedRLE([rle])
+    return [int(n) for n in plain["counts"]]
 
 
 def to_json_rle(rle: RLE) -> RLE:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from annofree.runs.run import Run
     from annofree.structures import Classes
 
-__all__ = ["PRESENCE", "relabel"]
+__all__ = ["PRESENCE", "plan_again", "relabel"]
 
 PRESENCE = ("fixed", "folder")
 """How a method tells whether a class is in an image at all: by its own threshold, or against all images of the folder."""
@@ -68,7 +68,7 @@ def relabel(
     names = parse_stuff(stuff, vocabulary), parse_negatives(negatives, vocabulary)
     others = parse_overlaps(overlaps)
     with explain_damage(run / "shards" / "settings.json", run):
-        plan = _plan(settings, *names, others)
+        plan = plan_again(settings, *names, others)
         plan.check()
     again = _run(run, settings, plan, vocabulary, out, presence, min_score, overlays, callbacks)
     if not fresh and again.check():
@@ -76,7 +76,7 @@ def relabel(
     return _execute(run, again, plan, clock, fresh)
 
 
-def _plan(settings: dict[str, Any], stuff: tuple[str, ...], negatives: tuple[str, ...], overlaps: Overlaps | None) -> Plan:
+def plan_again(settings: dict[str, Any], stuff: tuple[str, ...], negatives: tuple[str, ...], overlaps: Overlaps | None) -> Plan:
     """The methods, models and tasks of a run, for other names."""
     asked = settings["asked"]
     return Plan(

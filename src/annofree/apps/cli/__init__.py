@@ -22,6 +22,7 @@ from annofree.apps.cli.commands.relabel import relabel
 from annofree.apps.cli.commands.reproduce import reproduce
 from annofree.apps.cli.commands.retrieve import retrieve
 from annofree.apps.cli.commands.segment import segment
+from annofree.apps.cli.commands.serve import serve
 from annofree.apps.cli.commands.world import world
 from annofree.apps.cli.help import PlainCommand, PlainGroup
 from annofree.apps.cli.look_commands.compare import compare
@@ -68,6 +69,7 @@ def annofree(
 
 
 app.command(cls=PlainCommand)(segment)
+app.command(cls=PlainCommand)(serve)
 app.command(cls=PlainCommand)(learn)
 app.command(cls=PlainCommand)(relabel)
 app.command(cls=PlainCommand)(name)

@@ -59,14 +59,15 @@ class Served:
         command = [sys.executable, "-m", "annofree", "serve", *self.arguments, "--port", str(self.port)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        for _ in range(1200):
+        for _ in range(900):
             if self.process.poll() is not None:
                 break
             try:
-                with urlopen(self.address + "health", timeout=5):
+                with urlopen(self.address + "api/revisions", timeout=5):
                     return
             except (URLError, OSError):
                 time.sleep(0.1)
+        self.kill()
         raise AssertionError(self.log.read_text(encoding="utf-8", errors="replace"))
 
     def kill(self) -> None:

@@ -13,13 +13,14 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests.support.browser import NO_BROWSER, Served, browse, find_chromium
 
-from annofree.apps.web.app import STATIC
+import annofree
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason=NO_BROWSER)
 
+STATIC = Path(annofree.__file__).parent / "apps/web/static"
 SCENES = Path(__file__).parents[3] / "examples/scenes"
 ELEPHANT = (0.40, 0.40)  # of the scene's width and height
-WITHIN = 60_000  # ms: the models are loaded, on a machine that does much else
+WITHIN = 180_000  # ms: the models are loaded, on a machine that does much else
 MOST_WEIGHT = 300_000  # bytes
 
 
@@ -104,7 +105,7 @@ def export_coco(page: Page) -> dict[str, Any]:
 
 
 def test_names_masks_slider_correction_export(page: Page, served: Served) -> None:
-    type_names(page, "elephant: jumbo")
+    type_names(page, "elephant", "dog: puppy")
     expect(list_rows(page).first).to_be_visible(timeout=WITHIN)
     with_masks = read_canvas(page)
     page.keyboard.press("Escape")  # out of the field
@@ -141,8 +142,6 @@ def test_names_masks_slider_correction_export(page: Page, served: Served) -> Non
     served.start()
     has_said(page, "elephant accepted.")
     expect(page.locator("#banner")).to_be_hidden()
-    served.kill()
-    served.start()
     page.reload()
     expect(page.locator("#list .instance.human")).to_have_count(1, timeout=WITHIN)
     expect(page.locator("#list .instance.accepted.machine")).to_have_count(1)

@@ -31,7 +31,8 @@ async function load({ picture = false } = {}) {
   if (!id) return;
   asking = new AbortController();
   const { signal } = asking;
-  $("busy").hidden = false;
+  state.looking = true;
+  tell("looking");
   const shownPicture = picture ? loadPicture(id).catch(() => null) : null;
   if (picture) {
     shownPicture.then((image) => image && state.id === id && setPicture(id, image, image.naturalWidth, image.naturalHeight));
@@ -39,14 +40,18 @@ async function load({ picture = false } = {}) {
   try {
     const answer = await ask(`${imagePath(id, "answer")}?task=instance`, { signal });
     if (picture) setPicture(id, await shownPicture, answer.width, answer.height);
-    if (state.id !== id) return;
+    if (state.id !== id || signal.aborted) return;
+    state.looking = false;
     setAnswer(answer);
     const found = shown().length;
     say(`${id.split("/").at(-1)}: ${found} found.`, { quiet: true });
   } catch (error) {
     if (error.name !== "AbortError") say(error.message);
   } finally {
-    if (asking?.signal === signal) $("busy").hidden = true;
+    if (asking?.signal === signal) {
+      state.looking = false;
+      tell("looking");
+    }
   }
 }
 
@@ -96,14 +101,17 @@ on("image", () => {
   setPicture(null, null, 1, 1);
   load({ picture: true });
 });
+on("looking", () => {
+  $("busy").hidden = !state.looking;
+});
 on("asked", () => {
   load();
   loadImages();
 });
 on("answer view", () => {
   const { answer } = state;
-  $("undo").disabled = !answer || answer.can_undo === false;
-  $("redo").disabled = !answer || answer.can_redo === false;
+  $("undo").disabled = !answer?.undo;
+  $("redo").disabled = !answer?.redo;
   const words = answer ? `${answer.image.split("/").at(-1)}, ${answer.width} by ${answer.height}, ${shown().length} instances shown` : "Image, loading";
   $("stage").setAttribute("aria-label", state.id ? words : "No image");
   Object.assign($("stage").dataset, { image: answer?.image ?? "", version: answer?.version ?? "", revision: answer?.revision ?? "" });

@@ -114,7 +114,7 @@ function drawLists() {
 function emptyText() {
   if (!state.id) return "";
   if (!state.workspace?.classes.length) return "Type the names of the things to find.";
-  if (!state.answer) return "Looking…";
+  if (state.looking || !state.answer) return "Looking…";
   return instances().length ? "Nothing is kept. Move the slider to see more." : "Nothing was found.";
 }
 
@@ -203,7 +203,7 @@ on("selection answer view tool workspace", () => {
   $("selected").querySelector(".dot").style.setProperty("--color", colorOf(one.class));
   $("explain").href = `${imagePath(state.id, "explain")}?class=${encodeURIComponent(one.class)}`;
 });
-on("answer view workspace", () => {
+on("answer view workspace looking", () => {
   drawSlider();
   drawFilter();
   drawLists();

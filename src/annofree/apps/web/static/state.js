@@ -6,6 +6,7 @@ export const state = {
   query: { order: "risk", state: "all", class: "", q: "" },
   id: null, // of the image that is shown
   answer: null, // about it
+  looking: false, // whether an answer is on its way
   selected: null, // id of an instance
   hovered: null,
   threshold: null, // the score that is shown down to; null: as the policy says

@@ -24,14 +24,16 @@ def export(
     format: str,  # noqa: A002 -- the word of the option
     images: str = "none",
     image_root: str | Path | None = None,
+    corrections: bool = True,
     callbacks: Callbacks = Callbacks(),
 ) -> Fidelity:
     """Write a run's instances in another tool's format, read them back, and return what the format could not hold.
 
-    ``run`` is the folder of a run and ``out`` a new or empty one.  ``images`` is none, copy or link: what is done with the
-    images of ``image_root``, the folder that the run was given.  Progress counts each image twice: written, and compared.
-    Raises InputError for an unknown format, a run without instances, and a folder that cannot be written to; then nothing is
-    written.
+    ``run`` is the folder of a run, or the workspace of ``annofree serve``, and ``out`` a new or empty one.  What people
+    corrected there takes the place of what the machine said, unless ``corrections`` are left out; a note tells of it.
+    ``images`` is none, copy or link: what is done with the images of ``image_root``, the folder that the run was given.
+    Progress counts each image twice: written, and compared.  Raises InputError for an unknown format, a run without instances,
+    and a folder that cannot be written to; then nothing is written.
 
     >>> export("examples", "exported", format="coko")
     Traceback (most recent call last):
@@ -42,8 +44,31 @@ def export(
 
     find_format(format)  # before anything is read
     root = None if image_root is None else Path(image_root)
-    found = _instances(Path(run))
+    found = _corrected(Path(run), callbacks) if corrections and _has_corrections(Path(run)) else _instances(Path(run))
     return write(found, format, Path(out), images=images, image_root=root, on_progress=callbacks.on_progress)  # type: ignore[arg-type]  # it checks
+
+
+def _has_corrections(run: Path) -> bool:
+    """Whether people corrected something there; a workspace without a run has nothing else."""
+    from annofree.runs.corrections.answers import find_workspace
+    from annofree.runs.corrections.journal import has_corrections
+
+    alone = not (run / "annotations.json").is_file() and (find_workspace(run) / "workspace.json").is_file()
+    return alone or has_corrections(run)
+
+
+def _corrected(run: Path, callbacks: Callbacks) -> AnnotatedImages:
+    from annofree.runs.corrections.labels import read_corrected
+    from annofree.runs.store.finals import require_unchanged
+
+    require_unchanged(run, "annotations.json", "run.json")
+    corrected = read_corrected(run, {"model_version": _model_version(run / "run.json")})
+    told = corrected.images.info["corrections"]
+    callbacks.on_note(
+        f"with what {', '.join(told['who']) or 'nobody'} corrected: {told['reviewed']} images reviewed, "
+        f"{told['instances']} instances decided on"
+    )
+    return corrected.images
 
 
 def _instances(run: Path) -> AnnotatedImages:

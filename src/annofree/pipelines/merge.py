@@ -37,6 +37,10 @@ def merge(
     folders = [Path(run) for run in as_list(runs)]
     for folder in folders:
         Chunks(folder).require_begun()  # before anything heavy is imported
+    from annofree.runs.corrections.journal import has_corrections
     from annofree.runs.merge_shards import merge_runs as join
+
+    for folder in filter(has_corrections, folders):
+        callbacks.on_note(f"what people corrected in {folder} stays there, and is not joined")
 
     return join(folders, Path(out), on_progress=callbacks.on_progress, clock=clock)

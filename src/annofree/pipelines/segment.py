@@ -396,7 +396,13 @@ def execute(
     retry: bool = False,
 ) -> RunResult:
     """Do what is left of a run; run.json says what it was asked for, ``settings`` among it."""
+    from annofree.runs.corrections.journal import has_corrections
+
     request = run.request
+    if has_corrections(request.out):
+        run.callbacks.on_note(
+            f"what people corrected in {request.out} stays as it is, and takes the place of the new answers to the same things"
+        )
     asked = plan.to_run_json() | {"classes": [list(words) for words in request.vocabulary.synonyms], **settings}
     return RunResult(request.out, run.execute(tasks, feed, _about(request, asked, tasks, remarks), fresh=fresh, retry=retry))
 

@@ -6,8 +6,10 @@ import re
 import tempfile
 from base64 import b64encode
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from annofree.methods.explain.explain import Explanation
+if TYPE_CHECKING:
+    from annofree.methods.explain.explain import Explanation
 
 __all__ = ["EXPLAIN_CSP", "write_explain_page"]
 

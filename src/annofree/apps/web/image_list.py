@@ -48,6 +48,7 @@ class ImageList:
     def __init__(self) -> None:
         self._held: dict[str, Listed] = {}
         self._turn = threading.Lock()
+        self._by_risk: list[Listed] | None = None
 
     def add_run(self, run: OpenedRun) -> None:
         """Add the images of a run, with where their rows are."""
@@ -95,29 +96,31 @@ class ImageList:
         state: str,
         name: str,
         text: str,
+        by_run: bool = False,
     ) -> dict[str, Any]:
-        """The images from ``offset`` on of those that fit; raises InputError for numbers and words that are none of ours."""
+        """The images from ``offset`` on of those that fit; raises InputError for numbers and words that are none of ours.
+
+        ``tell`` says what is known of an answer; with ``by_run`` it is what the run said.
+        """
         if offset < 0 or not 0 < limit <= _MOST_AT_ONCE:
             raise InputError(f"expected an offset from 0 and a limit from 1 to {_MOST_AT_ONCE}, got {offset} and {limit}")
         if order not in ORDERS or state not in STATES:
             raise InputError(f"expected an order among {', '.join(ORDERS)} and a state among {', '.join(STATES)}")
-        fitting: list[Listed] = list(self._select(histories, tell, state, name, text.casefold()))
-        if order == "risk":
-            fitting.sort(key=lambda one: (_fits("reviewed", histories.get(one.id)), -_find_risk(tell(one))))
+        every = self._held.values() if order == "name" else self._sort(histories, tell, by_run)
+        fitting = list(_select(every, histories, tell, state, name, text.casefold()))
         shown = [self._describe(one, tell(one), histories.get(one.id)) for one in fitting[offset : offset + limit]]
         return {"total": len(fitting), "offset": offset, "images": shown}
 
-    def _select(
-        self, histories: Mapping[str, History], tell: Callable[[Listed], Told | None], state: str, name: str, text: str
-    ) -> Iterator[Listed]:
-        for id_, one in self._held.items():
-            if text and text not in id_.casefold():
-                continue
-            if state != "all" and not _fits(state, histories.get(id_)):
-                continue
-            if name and not _has_name(name, tell(one), histories.get(id_)):
-                continue
-            yield one
+    def _sort(self, histories: Mapping[str, History], tell: Callable[[Listed], Told | None], by_run: bool) -> list[Listed]:
+        """The riskiest first, those that were reviewed last; what a run tells is sorted once."""
+        if not by_run:
+            order = sorted(self._held.values(), key=lambda one: -_find_risk(tell(one)))
+        else:
+            if self._by_risk is None or len(self._by_risk) != len(self._held):
+                self._by_risk = sorted(self._held.values(), key=lambda one: -_find_own_risk(one))
+            order = self._by_risk
+        done = [one for one in order if one.id in histories and _fits("reviewed", histories[one.id])]
+        return order if not done else [one for one in order if not _fits("reviewed", histories.get(one.id))] + done
 
     def _describe(self, one: Listed, told: Told | None, history: History | None) -> dict[str, Any]:
         present = None if history is None else history.fold()
@@ -134,6 +137,24 @@ class ImageList:
         }
 
 
+def _select(
+    every: Iterable[Listed],
+    histories: Mapping[str, History],
+    tell: Callable[[Listed], Told | None],
+    state: str,
+    name: str,
+    text: str,
+) -> Iterator[Listed]:
+    for one in every:
+        if text and text not in one.id.casefold():
+            continue
+        if state != "all" and not _fits(state, histories.get(one.id)):
+            continue
+        if name and not _has_name(name, tell(one), histories.get(one.id)):
+            continue
+        yield one
+
+
 def measure(one: Listed) -> None:
     """Find the size of an image by the head of its file, once; one that cannot be read has ``failed``."""
     if one.width or one.failed or not one.place or "::" in one.place:
@@ -142,6 +163,10 @@ def measure(one: Listed) -> None:
         one.height, one.width = read_image_size(Path(one.place))
     except InputError:
         one.failed = "it cannot be read"
+
+
+def _find_own_risk(one: Listed) -> float:
+    return 2.0 if one.row is None or one.row.risk is None else one.row.risk
 
 
 def _find_risk(told: Told | None) -> float:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from annofree.apps.web.uploads import Limits
 
@@ -151,7 +151,7 @@ class Guard:
         if self.rules.token is None or scope["method"] != "GET" or "token" not in dict(pairs):
             return None
         rest = urlencode([(key, value) for key, value in pairs if key != "token"])
-        path = "/" + str(scope["path"]).lstrip("/\\")
+        path = "/" + quote(str(scope["path"]).lstrip("/\\"))
         return path + (f"?{rest}" if rest else "")
 
     def _find_most(self, scope: Scope) -> int:

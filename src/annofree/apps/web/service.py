@@ -14,21 +14,21 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from annofree.apps.web.kept import KeptEncodings, Recent, find_part, measure_bytes
 from annofree.apps.web.worker import Worker
 from annofree.errors import InputError
-from annofree.methods.answering import Answering
-from annofree.methods.components import Models, resolve_device
-from annofree.methods.explain.explain import Explanation, explain_method
 from annofree.ops.rle import encode_rle, expand_counts
 from annofree.pipelines.plan import Plan
 from annofree.protocols import Embedding
 from annofree.runs.tasks import Prediction, Tasks
 from annofree.structures import BoolArray, Classes, Detections, FloatArray, Image, Vocabulary
+
+if TYPE_CHECKING:
+    from annofree.methods.explain.explain import Explanation
 
 __all__ = ["Asked", "Drawn", "Ranked", "Service", "Source", "to_source"]
 
@@ -85,7 +85,10 @@ def to_source(image: Image | Source) -> Source:
 
 
 class Asked:
-    """Does what is asked at once, in the thread of the worker alone; ``memory`` bounds the encodings in it, in bytes."""
+    """Does what is asked at once, in the thread of the worker alone; ``memory`` bounds the encodings in it, in bytes.
+
+    Models and the libraries that they need are imported by the first question, so that the page is there before them.
+    """
 
     def __init__(self, plan: Plan, memory: int, kept: KeptEncodings | None) -> None:
         self.plan, self.kept = plan, kept
@@ -109,6 +112,8 @@ class Asked:
 
     def rank(self, image: Image | Source, classes: Classes) -> Ranked:
         """The whole ranking, with what the policy says of each."""
+        from annofree.methods.answering import Answering
+
         vocabulary = Vocabulary.of(classes)
         tasks = self._load(("instance",), vocabulary)
         encoding = self._encode(to_source(image), tasks)
@@ -143,6 +148,8 @@ class Asked:
 
     def explain(self, image: Image | Source, classes: Classes) -> Explanation:
         """Every step of the method, drawn."""
+        from annofree.methods.explain.explain import explain_method
+
         vocabulary = Vocabulary.of(classes)
         return explain_method(self._load(("instance",), vocabulary).instances, to_source(image).open(), vocabulary, "instance")
 
@@ -155,6 +162,8 @@ class Asked:
     def sam(self) -> Any:
         """The SAM of the preset; raises InputError for a preset without one."""
         if self._sam is None:
+            from annofree.methods.components import Models
+
             self._sam = Models(self.plan.models, self.plan.device, precision=self.plan.precision).sam
         return self._sam
 
@@ -173,6 +182,8 @@ class Asked:
         key = (source.key, *tasks.encoding_key)
         if (found := self._recent.get(key)) is not None:
             return found
+        from annofree.methods.components import resolve_device
+
         device = resolve_device(self.plan.device)
         found = source.find_stored(tasks, device)
         if found is None and self.kept is not None:

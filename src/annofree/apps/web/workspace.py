@@ -186,7 +186,8 @@ class Workspace:
 
     def list_page(self, **asked: Any) -> dict[str, Any]:
         """Images of the list, as ``ImageList.page`` has them."""
-        return self.images.page(self.journal.histories, self._tell, **asked)
+        shows_run = self.shows_run
+        return self.images.page(self.journal.histories, partial(self._tell, shows_run=shows_run), by_run=shows_run, **asked)
 
     def upload(self, name: str, data: bytes) -> str:
         """Take an image, and return its id; raises InputError for what is none or too large."""
@@ -315,9 +316,9 @@ class Workspace:
         if asked == self.asked:
             self._told[one.id] = _count(answer.instances)
 
-    def _tell(self, one: Listed) -> Told | None:
+    def _tell(self, one: Listed, shows_run: bool) -> Told | None:
         run, row = self.opening.run, one.row
-        if row is not None and run is not None and row.risk is not None and self.shows_run:
+        if shows_run and row is not None and run is not None and row.risk is not None:
             return Told(row.instances, row.risk, tuple(run.names[k - 1] for k in row.classes))
         return self._told.get(one.id)
 

@@ -66,6 +66,7 @@ def learn(
     models: str = "fast",
     method: str | None = None,
     config: str | Path | None = None,
+    corrections: str | Path | None = None,
     device: str = "auto",
     limit: int | None = None,
     max_tier: str | None = None,
@@ -77,9 +78,11 @@ def learn(
     ``rounds`` is how many detectors are trained at most, ``minutes`` what all of it may take: as many steps of training as fit
     are taken, unless ``steps`` says how many a round has.  A name with less than ``min_labels`` is told before anything is
     trained.  ``models``, ``method``, ``device``, ``limit``, ``max_tier`` and ``license`` are those of ``segment``; ``config``
-    is a TOML file with fields of ``DetectorRecipe`` in the place of the preset's own.  The same call goes on after a kill, with
-    the same steps.  No label is needed to tell whether a round helped: answers to images that no detector was trained on are
-    held against those to their mirror images, and against the round before.
+    is a TOML file with fields of ``DetectorRecipe`` in the place of the preset's own.  ``corrections`` is a run of the same
+    images, or a workspace of ``annofree serve``: the labels of the images that people corrected there are taken as they are, in
+    every round.  The same call goes on after a kill, with the same steps.  No label is needed to tell whether a round helped:
+    answers to images that no detector was trained on are held against those to their mirror images, and against the round
+    before.
 
     Raises InputError for what ``segment`` and ``train_detector`` refuse, for a folder with another learning or with something
     where a learning writes, and where nothing is found to learn from; MissingError for weights that are not to be had.
@@ -122,7 +125,14 @@ def learn(
     make_folder(out)
     with hold_lock(out / "lock", f"expected one learning at a time in {out}, and another is at work; wait for it"):
         learning = Learning(
-            inputs, Vocabulary.of(classes), plan, out, asked, None if config is None else Path(config), callbacks
+            inputs,
+            Vocabulary.of(classes),
+            plan,
+            out,
+            asked,
+            None if config is None else Path(config),
+            callbacks,
+            None if corrections is None else Path(corrections),
         )
         return Learned(out, learning.run())
 

@@ -17,6 +17,7 @@ from annofree.io.files.scratch import open_scratch
 from annofree.methods.policies import resolve_policy
 from annofree.methods.registry import find_method
 from annofree.pipelines.learning.effort import choose_steps, measure_pace, read_recipe
+from annofree.pipelines.learning.given_labels import GivenLabels
 from annofree.pipelines.learning.judge import (
     RoundScores,
     choose_best,
@@ -58,6 +59,7 @@ class Learning:
         asked: Mapping[str, Any],
         config: Path | None,
         callbacks: Callbacks,
+        corrections: Path | None = None,
     ) -> None:
         self.inputs, self.names, self.out, self.asked, self.callbacks = inputs, names, out, asked, callbacks
         self.fields, self.began = read_recipe(plan.models, config), time.monotonic()
@@ -67,7 +69,10 @@ class Learning:
         self.plan = replace(plan, floor=_LOWER * self.floor)
         self.takes_detector = "detector" in find_method(method).takes
         self.held = hold_out(inputs.ids)
-        self.summary = self._open(method)
+        self.summary = self._open(method, corrections is not None)
+        self.given = None if corrections is None else GivenLabels.read(corrections, out, names, inputs, callbacks.on_note)
+        if self.given is not None:  # which are learned from, so that they tell nothing of what was learned
+            self.held = [name for name in self.held if name not in self.given.images]
 
     def run(self) -> dict[str, Any]:
         """Do all rounds, or go on with them; returns the summary."""
@@ -111,7 +116,7 @@ class Learning:
 
     # stages
 
-    def _open(self, method: str) -> dict[str, Any]:
+    def _open(self, method: str, corrected: bool) -> dict[str, Any]:
         """The summary of the folder; raises InputError where it is that of another learning."""
         images = sha256("\n".join(self.inputs.ids).encode(errors="surrogateescape")).hexdigest()
         asked = {
@@ -119,6 +124,7 @@ class Learning:
             "images": len(self.inputs.ids), "names of images": images, "recipe": self.fields,
             "min_labels": self.asked["min_labels"],
         }  # fmt: skip
+        asked |= {"corrections": True} if corrected else {}
         held = read_summary(self.out)
         if not held:
             require_free(self.out)
@@ -192,7 +198,7 @@ class Learning:
         if (labels / "labels.json").is_file():
             return
         choice = choose_labels(self.find_run(number - 1), before["floor"], self.asked["min_labels"])
-        if not any(choice.chosen.values()):
+        if not any(choice.chosen.values()) and self.given is None:
             raise InputError(
                 f"expected things to learn from, but none of {', '.join(self.names.names[:8])} was found in "
                 f"{len(self.inputs.ids)} images; look at {self.find_run(0)}, and try other names or --models"
@@ -202,7 +208,22 @@ class Learning:
             told = ", ".join(f"{name} {count}" for name, count in sorted(few.items(), key=lambda pair: pair[1]))
             self.callbacks.on_note(f"few labels, so little is learned of {len(few)} of {len(choice.chosen)} names: {told}")
         merged = None if self.takes_detector or number < 2 else self.find_folder(number - 1) / "labels"
-        select_labels(self.find_run(number - 1), labels, choice.rules, earlier=merged, leave_out=self.held)
+        self._write_labels(self.find_run(number - 1), labels, choice.rules, earlier=merged, leave_out=self.held)
+
+    def _write_labels(self, run: Path, out: Path, rules: LabelRules, **more: Any) -> None:
+        """Select labels of a run, and put what people corrected in the place of its images'."""
+        if self.given is None:
+            select_labels(run, out, rules, **more)
+            return
+        with open_scratch(out, "labels") as scratch:  # so that labels without the corrections are never taken for whole
+            folder = scratch / "labels"
+            try:
+                select_labels(run, folder, rules, **more)
+            except InputError as problem:  # the method finds nothing; people did
+                self.callbacks.on_note(f"{problem}; what people gave is learned from alone")
+            self.given.put_into(folder / "labels.json")
+            shutil.rmtree(out, ignore_errors=True)
+            folder.replace(out)
 
     def _count_steps(self, number: int, recipe: DetectorRecipe, device: str) -> int:
         """The steps of a round, which are kept, so that a run that is resumed takes the same."""
@@ -226,9 +247,9 @@ class Learning:
         best = choose_best(self.summary["rounds"])
         trained = best or len(self.summary["rounds"]) - 1
         self.summary |= {"best": best, "detector of": trained}
-        if self.summary["rounds"][best]["instances"]:
+        if self.summary["rounds"][best]["instances"] or self.given is not None:
             rules = LabelRules(min_score=ByClass(self.summary["rounds"][best]["floor"]), within=1, inside=1)
-            select_labels(self.find_run(best), self.out / "labels", rules)
+            self._write_labels(self.find_run(best), self.out / "labels", rules)
         else:
             self.callbacks.on_note("no labels: no round found anything that it is sure of; look at the page before more")
         with open_scratch(self.out / "detector", "detector") as scratch:

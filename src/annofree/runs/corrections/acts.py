@@ -93,15 +93,18 @@ class History:
     _folded: Present | None = None
 
     def record(self, line: Mapping[str, Any]) -> None:
-        """Take in a line of the journal; raises ValueError for one that does not follow."""
+        """Take in a line of the journal; raises InputError for one that does not follow."""
         if line["revision"] != self.revision + 1:
-            raise ValueError(f"expected revision {self.revision + 1} of {line['image']}, got {line['revision']}")
+            raise InputError(
+                f"expected revision {self.revision + 1} of {line['image']} next in the journal, got {line['revision']}; "
+                "put a copy in its place"
+            )
         if "acts" in line:
             self.done.append(line)
             self.undone.clear()
             self.size = (int(line["size"][0]), int(line["size"][1]))
         elif not self.can("undo" if line.get("undo") else "redo"):
-            raise ValueError(f"nothing to undo or redo in {line['image']}")
+            raise InputError(f"expected something to undo or redo in {line['image']}, got nothing; put a copy in its place")
         elif line.get("undo"):
             self.undone.append(self.done.pop())
         else:

@@ -102,7 +102,7 @@ class Journal:
     def step(self, image: str, way: str, who: str, revision: Any = None) -> None:
         """Take the last acts on an image back (``undo``), or do them again (``redo``).
 
-        Raises InputError where there are none, and OutdatedError for another ``revision`` than the present one, if one is given.
+        Raises InputError where there are none, and OutdatedError for a ``revision`` that is given and is not the present one.
         """
         with self._turn:
             history = self.find(image)

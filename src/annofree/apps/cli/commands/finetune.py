@@ -11,8 +11,9 @@ __all__ = ["finetune"]
 
 def finetune(
     checkpoint: options.Detector,
-    labels: options.Labels,
     out: options.ModelFolder,
+    labels: options.TuningLabels = None,
+    corrections: options.Corrections = None,
     images: options.ImageRoot = None,
     fraction: options.Fraction = 1.0,
     split_seed: options.SplitSeed = 42,
@@ -37,7 +38,7 @@ def finetune(
     with show_training(quiet) as callbacks:
         model = pipeline.finetune(
             checkpoint, labels, out, fraction=fraction, batch=batch, steps=steps, lr=lr, device=device, callbacks=callbacks,
-            images=images, split_seed=split_seed, agnostic=agnostic, seed=seed, bf16=bf16, workers=workers,
-            sample_every=sample_every, name=name,
+            corrections=corrections, images=images, split_seed=split_seed, agnostic=agnostic, seed=seed, bf16=bf16,
+            workers=workers, sample_every=sample_every, name=name,
         )  # fmt: skip
     print_trained(model)

@@ -11,6 +11,7 @@ from annofree.apps.cli.help import limit_to
 
 __all__ = [
     "FORMATS",
+    "Corrections",
     "Crops",
     "Format",
     "From",
@@ -45,6 +46,9 @@ Images = Annotated[
 ImageRoot = Annotated[
     Path | None,
     typer.Option(help="The folder of the images; needed to copy or link them, and for image sizes from YOLO."),
+]
+Corrections = Annotated[
+    bool, typer.Option(help="Take what people corrected on the page, in the place of what the machine said there.")
 ]
 SkipUnsupported = Annotated[
     bool,

@@ -17,6 +17,7 @@ __all__ = [
     "Checkpoint",
     "Config",
     "Control",
+    "Corrections",
     "Count",
     "Detector",
     "DinoFolder",
@@ -56,6 +57,7 @@ __all__ = [
     "Steps",
     "TrainDevice",
     "TrainQuiet",
+    "TuningLabels",
     "TuningSteps",
     "Workers",
     "World",
@@ -101,6 +103,13 @@ Archive = Annotated[Path | None, typer.Option(help="The archive of images and ma
 Detector = Annotated[Path, typer.Argument(help="The folder of a detector.", metavar="CHECKPOINT", show_default=False)]
 Labels = Annotated[
     Path, typer.Option(help="A COCO file with masks, or what `annofree pseudo-label` wrote.", show_default=False)
+]
+TuningLabels = Annotated[
+    Path | None, typer.Option("--labels", help="A COCO file with masks, or what `annofree pseudo-label` wrote.")
+]
+Corrections = Annotated[
+    Path | None,
+    typer.Option(help="A run, or a workspace of `annofree serve`: learn from the images that people corrected there."),
 ]
 ImageRoot = Annotated[Path | None, typer.Option("--images", help="The folder that its file names count from.")]
 Fraction = Annotated[float, typer.Option(help="Share of the images to learn from, over 0, up to 1.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from annofree.apps.cli.options import common
 from annofree.apps.cli.options import learn as own
 from annofree.apps.cli.options import segment as options
+from annofree.apps.cli.options.training import Corrections
 from annofree.apps.cli.progress import show_progress
 from annofree.apps.cli.results import print_result
 from annofree.io.class_names import read_vocabulary
@@ -25,6 +26,7 @@ def learn(
     models: options.Models = "fast",
     method: options.Method = None,
     config: own.LearnConfig = None,
+    corrections: Corrections = None,
     device: common.Device = "auto",
     limit: options.Limit = None,
     max_tier: common.MaxTier = None,
@@ -42,8 +44,8 @@ def learn(
     with show_progress("images", quiet or as_json) as show:
         learned = pipeline.learn(
             inputs, read_vocabulary(classes, classes_file), out, rounds=rounds, minutes=minutes, steps=steps,
-            min_labels=min_labels, models=models, method=method, config=config, device=device, limit=limit,
-            max_tier=max_tier, license=license, callbacks=show.callbacks,
+            min_labels=min_labels, models=models, method=method, config=config, corrections=corrections, device=device,
+            limit=limit, max_tier=max_tier, license=license, callbacks=show.callbacks,
         )  # fmt: skip
     ended = f"{learned.summary['ended']}; look at {learned.page}"
     written = ", ".join(str(place) for place in (learned.labels, learned.detector) if place.exists())

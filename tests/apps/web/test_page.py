@@ -48,7 +48,9 @@ def context(browser: Browser, served: Served) -> Iterator[BrowserContext]:
     """A browser's profile that lets nothing out but to the server; every request is noted."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     strangers: list[str] = []
-    context.on("request", lambda request: request.url.startswith((served.address, "data:", "blob:")) or strangers.append(request.url))
+    context.on(
+        "request", lambda request: request.url.startswith((served.address, "data:", "blob:")) or strangers.append(request.url)
+    )
     yield context
     context.close()
     assert strangers == []
@@ -154,10 +156,18 @@ def test_names_masks_slider_correction_export(page: Page, served: Served) -> Non
 
 
 def test_names_that_change_answer_at_once(page: Page) -> None:
-    type_names(page, "elephant")
+    type_names(page, "elephant", "kite")  # the models are loaded, and the image is encoded
     expect(page.locator("#busy")).to_be_hidden(timeout=WITHIN)
-    page.fill("#name-input", "orange")
-    seconds = page.evaluate(
+    seconds = min(time_name(page, name) for name in ("orange", "zebra", "bus"))
+    print(f"{seconds:.3f} s from new names to the first mask")
+    assert seconds < 2  # 0.5 on a machine that does nothing else
+    expect(page.locator("#list")).to_contain_text("orange")
+
+
+def time_name(page: Page, name: str) -> float:
+    """Seconds from a new name until its masks are drawn."""
+    page.fill("#name-input", name)
+    seconds: float = page.evaluate(
         """() => new Promise((done) => {
             const stage = document.getElementById("stage");
             const began = performance.now();
@@ -166,9 +176,8 @@ def test_names_that_change_answer_at_once(page: Page) -> None:
             document.getElementById("names-form").requestSubmit();
         })"""
     )
-    print(f"{seconds:.3f} s from new names to the first mask")
-    assert seconds < 2  # 0.5 on a machine that does nothing else
-    expect(page.locator("#list")).to_contain_text("orange")
+    expect(page.locator("#busy")).to_be_hidden(timeout=WITHIN)
+    return seconds
 
 
 def test_two_tabs(context: BrowserContext, page: Page, served: Served) -> None:
@@ -235,7 +244,9 @@ def test_no_serious_finding_of_axe(browser: Browser, served: Served, size: tuple
 def examine(page: Page) -> list[str]:
     result = page.evaluate("axe.run(document)")
     assert len(result["passes"]) > 10
-    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in result["violations"] if one["impact"] in ("serious", "critical")]
+    return [
+        f"{one['id']}: {one['nodes'][0]['html']}" for one in result["violations"] if one["impact"] in ("serious", "critical")
+    ]
 
 
 def test_the_page_is_light() -> None:

@@ -1,21 +1,27 @@
 // What a human does to an image: sent at once, one after the other, and kept until the server has saved it.
 import { ask, countWaiting, imagePath } from "./api.js";
 import { say } from "./dom.js";
-import { find, instances, state, tell } from "./state.js";
+import { find, state, tell } from "./state.js";
 
 const KEPT = "annofree-acts"; // of this tab; a reload sends what still waits
 let line = Promise.resolve();
+const revisions = new Map(); // of the images that were shown
 let waiting = JSON.parse(sessionStorage.getItem(KEPT) ?? "[]");
 countWaiting(() => waiting.length);
 
 function keep() {
-  sessionStorage.setItem(KEPT, JSON.stringify(waiting));
+  try {
+    sessionStorage.setItem(KEPT, JSON.stringify(waiting));
+  } catch {
+    sessionStorage.removeItem(KEPT); // too large for it: they are kept as long as the page is open, which asks before it is closed
+  }
 }
 
 // Take an answer as the present one, if its image is still the one that is shown.
 export function setAnswer(answer) {
   if (!answer) return;
   noteState(answer);
+  revisions.set(answer.image, answer.revision);
   if (answer.image !== state.id) return;
   for (const one of answer.instances) {
     const before = find(one.id);
@@ -40,35 +46,37 @@ function sameMask(a, b) {
 }
 
 async function send(item) {
-  const revision = state.answer?.image === item.id ? state.answer.revision : item.revision;
-  const before = new Set(instances().map((one) => one.id));
+  const revision = revisions.get(item.id) ?? item.revision;
   try {
     const json = item.acts ? { acts: item.acts, revision } : { revision };
     const answer = await ask(imagePath(item.id, item.path), { method: "POST", json });
-    const added = answer.instances.filter((one) => one.source === "human" && !before.has(one.id)).at(-1);
-    if (item.select === "added" && added && answer.image === state.id) state.selected = added.id;
+    const added = item.select === "added" ? answer.instances.at(-1) : null;
+    if (added && answer.image === state.id) state.selected = added.id;
     setAnswer(answer);
     say(item.words);
+    return added?.id ?? null;
   } catch (error) {
     if (error.status === 409 && error.body?.answer) {
       setAnswer(error.body.answer);
       say("This image had been changed elsewhere, in another tab or before the connection broke. What is saved is shown now; please look whether your last act is in it.");
     } else say(`Not saved: ${error.message}`);
+    return null;
   }
 }
 
-// Send acts about an image; `words` are told when they are saved.  Resolves when they are.
+// Send acts about an image; `words` are told when they are saved.  Resolves when they are, with the id of what was added.
 export function act(acts, words, { id = state.id, path = "acts", select = null } = {}) {
-  return queue({ id, acts, words, path, select, revision: state.answer?.revision ?? 0 });
+  return queue({ id, acts, words, path, select, revision: revisions.get(id) ?? 0 });
 }
 
 function queue(item) {
   waiting.push(item);
   keep();
   line = line.then(async () => {
-    await send(item);
+    const added = await send(item);
     waiting = waiting.filter((one) => one !== item);
     keep();
+    return added;
   });
   return line;
 }
@@ -83,3 +91,7 @@ export function resumeActs() {
   for (const item of left) queue(item);
   return line;
 }
+
+addEventListener("beforeunload", (event) => {
+  if (waiting.length) event.preventDefault();
+});

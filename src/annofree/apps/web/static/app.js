@@ -1,7 +1,7 @@
 // The page: loads what is shown, follows what other tabs do.
 import { redo, resumeActs, setAnswer, undo } from "./acts.js";
 import { ask, imagePath } from "./api.js";
-import { $, option, say } from "./dom.js";
+import { $, option, say, whisper } from "./dom.js";
 import "./draft.js";
 import "./found.js";
 import { loadImages, openImage } from "./gallery.js";
@@ -44,7 +44,7 @@ async function load({ picture = false } = {}) {
     state.looking = false;
     setAnswer(answer);
     const found = shown().length;
-    say(`${id.split("/").at(-1)}: ${found} found.`, { quiet: true });
+    whisper(`${id.split("/").at(-1)}: ${found} found.`);
   } catch (error) {
     if (error.name !== "AbortError") say(error.message);
   } finally {
@@ -118,8 +118,9 @@ on("answer view", () => {
 });
 on("workspace counts", () => {
   const { title, images, counts, classes } = state.workspace;
-  $("title").textContent = title;
-  document.title = `${title} – annofree`;
+  $("title").textContent = title === "annofree" ? "" : title;
+  document.title = title === "annofree" ? title : `${title} – annofree`;
+  $("progress").hidden = !images;
   $("progress").max = Math.max(1, images);
   $("progress").value = counts.reviewed;
   $("progress-text").textContent = images ? `${counts.reviewed.toLocaleString()} of ${images.toLocaleString()} reviewed` : "";
@@ -164,12 +165,11 @@ document.addEventListener("click", (event) => {
   for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
 });
 
-for (const tab of document.querySelectorAll(".tabs button")) {
-  tab.addEventListener("click", () => {
-    document.body.dataset.panel = tab.dataset.panel;
-    for (const other of document.querySelectorAll(".tabs button")) other.setAttribute("aria-pressed", other === tab);
-  });
+function openPanel(name) {
+  document.body.dataset.panel = name;
+  for (const tab of document.querySelectorAll(".tabs button")) tab.setAttribute("aria-pressed", tab.dataset.panel === name);
 }
+for (const tab of document.querySelectorAll(".tabs button")) tab.addEventListener("click", () => openPanel(tab.dataset.panel));
 
 const isDark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
 $("theme").setAttribute("aria-pressed", isDark());
@@ -183,6 +183,7 @@ $("theme").addEventListener("click", () => {
 async function start() {
   await refresh();
   seen = state.workspace.revision ?? (await ask("api/revisions?since=0")).revision;
+  if (!state.workspace.classes.length) openPanel("names");
   await resumeActs();
   await loadImages(0);
   const wanted = new URLSearchParams(location.hash.slice(1)).get("image");

@@ -34,18 +34,23 @@ export function option(value, text = value) {
   return make("option", { value, textContent: text });
 }
 
-let quiet = 0;
+let hiding = 0;
 
-// Tell what happened: seen over the image, and read out; `quiet` is only read out, for what is seen elsewhere.
-export function say(text, { quiet: unseen = false } = {}) {
+// Tell what happened: seen over the image for a while, and read out.
+export function say(text) {
   const told = $("told");
-  clearTimeout(quiet);
+  clearTimeout(hiding);
   told.textContent = "";
   requestAnimationFrame(() => {
     told.textContent = text;
-    told.classList.toggle("fresh", !unseen);
+    told.classList.add("fresh");
   });
-  quiet = setTimeout(() => told.classList.remove("fresh"), 6000);
+  hiding = setTimeout(() => told.classList.remove("fresh"), 3000 + 60 * text.length);
+}
+
+// Tell what is seen elsewhere: only read out.
+export function whisper(text) {
+  $("heard").textContent = text;
 }
 
 export function setBanner(text) {

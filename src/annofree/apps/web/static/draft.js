@@ -2,9 +2,16 @@
 import { $ } from "./dom.js";
 import { addOverlay, shapeOf } from "./stage.js";
 import { colorOf, find, on, state } from "./state.js";
-import { work } from "./tools.js";
+import { getProposal, work } from "./tools.js";
 
-const HINTS = {
+const TOUCH = matchMedia("(pointer: coarse)").matches;
+const HINTS = TOUCH ? {
+  select: "Tap an instance. One finger moves the image, two zoom.",
+  point: "Tap what belongs to it; Leave out is for what does not. Take ends it.",
+  box: "Drag a box around it, then tap to mend. Take ends it.",
+  brush: "Paint; each stroke is saved. Erase takes away.",
+  polygon: "Tap its corners; the first corner, or Take, closes it.",
+} : {
   select: "Click an instance, or walk with ↑ and ↓. Drag moves the image, the wheel zooms. ? shows all keys.",
   point: "Click what belongs to it, Shift-click what does not; Enter takes it. Or arrows move a cross and Enter places.",
   box: "Drag a box around it, then click to mend; Enter takes it. Or arrows move a cross and Enter sets corners.",
@@ -26,8 +33,9 @@ addOverlay((context, px) => {
     context.stroke(path);
     context.setLineDash([]);
   };
-  if (work.draft.proposal?.mask.counts.length > 1) {
-    const { path } = shapeOf(work.draft.proposal.mask);
+  const proposal = getProposal();
+  if (proposal?.mask.counts.length > 1) {
+    const { path } = shapeOf(proposal.mask);
     context.fillStyle = color;
     context.globalAlpha = 0.55;
     context.fill(path, "evenodd");

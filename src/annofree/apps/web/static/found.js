@@ -1,7 +1,7 @@
 // What was found: the slider, the classes shown, the list, and what can be done with the selected instance.
 import { act } from "./acts.js";
 import { imagePath } from "./api.js";
-import { $, dot, icon, make, reveal, say } from "./dom.js";
+import { $, dot, icon, make, reveal, say, whisper } from "./dom.js";
 import { openDialog } from "./dialogs.js";
 import { follow } from "./stage.js";
 import { colorOf, find, formatScore, instances, isMachine, isShown, on, shown, state, tell } from "./state.js";
@@ -134,7 +134,7 @@ export function walk(step) {
   const at = drawn.findIndex((one) => one.id === state.selected);
   const one = drawn[(at < 0 ? (step > 0 ? 0 : -1) : at + step + drawn.length) % drawn.length] ?? drawn.at(-1);
   select(one.id);
-  say([one.class, formatScore(one.score), describe(one)].filter(Boolean).join(", "), { quiet: true });
+  whisper([one.class, formatScore(one.score), describe(one)].filter(Boolean).join(", "));
 }
 
 // Judge the selected instance, and go on to the next that is shown.

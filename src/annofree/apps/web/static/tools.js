@@ -1,7 +1,7 @@
 // Select, and make or mend an instance: clicks and boxes (asked of the server), brush, polygon.
 import { act } from "./acts.js";
 import { ask, imagePath } from "./api.js";
-import { $, say } from "./dom.js";
+import { $, say, whisper } from "./dom.js";
 import { decode, encode, fill, paint } from "./rle.js";
 import { follow, inside, redraw, toImage, toScreen, view } from "./stage.js";
 import { find, on, state, tell } from "./state.js";
@@ -10,7 +10,7 @@ const CLOSE = 10; // px to the first corner that close a polygon
 const stage = $("stage");
 
 // What is being made. `of`: the instance that is mended, or null for a new one.
-const fresh = () => ({ of: null, points: [], box: null, corner: null, proposal: null, vertices: [], bits: null, stroke: null });
+const fresh = () => ({ image: state.id, size: [state.answer?.height, state.answer?.width], of: null, name: null, points: [], box: null, corner: null, proposal: null, vertices: [], bits: null, stroke: null, painted: false });
 export const work = {
   draft: fresh(),
   cross: null, // the keyboard's cross, [x, y] in the image
@@ -36,6 +36,7 @@ export function setTool(tool, { fix = state.selected } = {}) {
     return say("Type a name first: a new instance needs one.");
   }
   work.draft.of = tool === "select" ? null : (find(fix)?.id ?? null);
+  work.draft.name = find(work.draft.of)?.class ?? state.activeClass;
   if (tool === "point" && work.draft.of) work.draft.box = find(work.draft.of).box;
   state.tool = tool;
   if (!work.draft.of && tool !== "select") state.selected = null;
@@ -116,34 +117,33 @@ export async function take() {
   let mask = work.draft.proposal?.mask;
   if (state.tool === "polygon") {
     if (work.draft.vertices.length < 3) return say("A polygon needs three corners.");
-    const { height, width } = state.answer;
-    mask = encode(fill(work.draft.vertices, height, width), height, width);
+    mask = encode(fill(work.draft.vertices, ...work.draft.size), ...work.draft.size);
   }
   if (!mask || mask.counts.length < 2) return say("There is nothing to take yet.");
-  const of = work.draft.of;
+  const taken = work.draft;
+  const { of } = taken;
   const tool = state.tool;
   work.draft = fresh();
   work.cross = null;
-  await save(of, mask);
+  await save(taken, mask);
   if (of) setTool("select");
   else setTool(tool, { fix: null });
 }
 
-// Save a mask as the instance `of`, or as a new one; the id that it then has.
-async function save(of, mask) {
-  const name = find(of)?.class ?? state.activeClass;
+// Save a mask as the instance that a draft mends, or as a new one; the id that it then has.
+async function save({ of, image, name }, mask) {
+  if (image === state.id) name = find(of)?.class ?? state.activeClass;
   if (of) {
-    await act([{ act: "replace", instance: of, mask }], `${name} has its new mask.`);
+    await act([{ act: "replace", instance: of, mask }], `${name} has its new mask.`, { id: image });
     return of;
   }
-  await act([{ act: "add", class: name, mask }], `${name} is added.`, { select: "added" });
-  return state.selected;
+  return act([{ act: "add", class: name, mask }], `${name} is added.`, { id: image, select: "added" });
 }
 
 // A stroke of the brush changes the pixels at once, and is saved when it ends.
 export function beginStroke(at, erase) {
-  const { height, width } = state.answer;
-  if (!saving) {
+  const [height, width] = work.draft.size;
+  if (!saving || !work.draft.bits) {
     const one = find(work.draft.of);
     if (!work.draft.bits || work.draft.mask !== one?.mask) work.draft.bits = one ? decode(one.mask) : new Uint8Array(height * width);
   }
@@ -152,38 +152,44 @@ export function beginStroke(at, erase) {
 }
 
 export function moveStroke(at) {
-  const { height, width } = state.answer;
-  paint(work.draft.bits, height, width, work.draft.stroke.last, at, work.radius, work.draft.stroke.value);
+  paint(work.draft.bits, ...work.draft.size, work.draft.stroke.last, at, work.radius, work.draft.stroke.value);
   work.draft.stroke.last = at;
-  work.draft.proposal = { mask: encode(work.draft.bits, height, width) };
+  work.draft.painted = true;
   redraw();
 }
 
+// What is proposed; of what the brush painted since it was last asked for, too.
+export function getProposal(draft = work.draft) {
+  if (draft.painted) draft.proposal = { mask: encode(draft.bits, ...draft.size) };
+  draft.painted = false;
+  return draft.proposal;
+}
+
+// Save what was painted; strokes that end meanwhile are saved after it, as one.
 export async function endStroke() {
-  work.draft.stroke = null;
-  if (saving) return (saving.again = true);
   const mine = work.draft;
+  mine.stroke = null;
+  if (saving) return (saving.again = true);
   saving = { again: false };
   try {
     do {
       saving.again = false;
-      const mask = work.draft.proposal.mask;
+      const { mask } = getProposal(mine);
       if (mask.counts.length < 2) {
         say("Nothing of it is left; Delete takes it away.");
         break;
       }
-      const id = await save(mine.of, mask);
-      mine.of = id;
-      mine.mask = find(id)?.mask;
-    } while (saving.again && work.draft === mine);
+      mine.of = await save(mine, mask);
+      mine.mask = find(mine.of)?.mask;
+    } while (saving.again);
   } finally {
     saving = null;
-    if (work.draft === mine && !work.draft.stroke) work.draft.proposal = null;
+    if (!mine.stroke) mine.proposal = null;
     tell("tool");
   }
 }
 
-// Enter: place what the keyboard's work.cross is for, else take.
+// Enter: place what the keyboard's cross is for, else take.
 export function press(out) {
   if (state.tool === "brush") {
     work.cross ??= center();
@@ -198,7 +204,7 @@ export function press(out) {
   else if (state.tool === "box") work.draft.corner ? setBox(work.draft.corner, work.cross) : (work.draft.corner = work.cross);
   else if (state.tool === "polygon") addVertex(work.cross);
   crossMoved = false;
-  say(`${state.tool === "point" ? "Point" : "Corner"} at ${work.cross.map(Math.round).join(", ")}.`, { quiet: true });
+  whisper(`${state.tool === "point" ? "Point" : "Corner"} at ${work.cross.map(Math.round).join(", ")}.`);
   tell("tool");
 }
 

@@ -16,7 +16,7 @@ export async function reviewAndGo() {
   const next = findNext();
   if (state.answer.state !== "reviewed") {
     const seen = { act: "reviewed" };
-    if (state.threshold !== null) seen.score_floor = Number.isFinite(state.threshold) ? state.threshold : 2;
+    if (state.threshold !== null) seen.score_floor = Math.max(0, Math.min(1, state.threshold));
     act([seen], "Reviewed.");
   }
   const id = await next;

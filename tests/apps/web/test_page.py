@@ -190,11 +190,23 @@ def test_two_tabs(context: BrowserContext, page: Page, served: Served) -> None:
     other.route("**/api/revisions*", lambda route: route.abort())  # it sees nothing of the next act
     page.keyboard.press("Control+z")
     has_said(page, "Undone.")
-    other.click("#list .instance >> nth=0")
-    other.keyboard.press("a")
+    other.click("#list .instance.open >> nth=0")
+    other.keyboard.press("x")
     has_said(other, "had been changed elsewhere")
     revision = page.get_attribute("#stage", "data-revision")
     expect(other.locator("#stage")).to_have_attribute("data-revision", str(revision))
+
+
+def test_a_reload_before_the_reply_is_no_conflict(page: Page) -> None:
+    type_names(page, "elephant")
+    page.click("#list .instance >> nth=0")
+    page.route("**/acts", lambda route: (route.fetch(), route.abort())[1])  # it is saved, but the page does not hear of it
+    page.keyboard.press("x")
+    expect(page.locator("#banner")).to_contain_text("Your last act is kept here")
+    page.unroute("**/acts")
+    has_said(page, "rejected.")
+    page.keyboard.press("Control+z")
+    has_said(page, "Undone.")
 
 
 def test_by_keys_alone(page: Page) -> None:

@@ -45,8 +45,22 @@ function sameMask(a, b) {
   return a.counts.length === b.counts.length && a.counts.every((count, k) => count === b.counts[k]);
 }
 
+// Whether acts are in an answer already: they had been saved, and only the reply was lost.
+function isDone({ acts, revision }, answer) {
+  if (answer.revision !== revision + 1) return false;
+  return (acts ?? []).every((one) => {
+    const there = answer.instances.find((instance) => instance.id === one.instance);
+    if (one.act === "reviewed" || one.act === "unreviewed") return (answer.state === "reviewed") === (one.act === "reviewed");
+    if (one.act === "add") return answer.instances.length > 0 && sameMask(answer.instances.at(-1).mask, one.mask);
+    if (one.act === "delete") return !there;
+    if (one.act === "replace") return there && sameMask(there.mask, one.mask);
+    if (one.act === "rename") return there?.class === one.class;
+    return there?.state === `${one.act}ed`;
+  });
+}
+
 async function send(item) {
-  const revision = revisions.get(item.id) ?? item.revision;
+  const revision = (item.revision = revisions.get(item.id) ?? item.revision);
   try {
     const json = item.acts ? { acts: item.acts, revision } : { revision };
     const answer = await ask(imagePath(item.id, item.path), { method: "POST", json });
@@ -56,8 +70,12 @@ async function send(item) {
     say(item.words);
     return added?.id ?? null;
   } catch (error) {
-    if (error.status === 409 && error.body?.answer) {
-      setAnswer(error.body.answer);
+    const now = error.status === 409 ? error.body?.answer : null;
+    if (now && isDone(item, now)) {
+      setAnswer(now);
+      say(item.words);
+    } else if (now) {
+      setAnswer(now);
       say("This image had been changed elsewhere, in another tab or before the connection broke. What is saved is shown now; please look whether your last act is in it.");
     } else say(`Not saved: ${error.message}`);
     return null;

@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,27 @@ def test_other_names_are_answered_anew_and_old_answers_are_not_shown(client: Tes
     assert client.get("/api/revisions").json() == {"revision": 0, "version": 2, "images": []}
     assert client.put("/api/classes", json={"classes": []}).json()["classes"] == []
     assert answer(client)["instances"] == []
+
+
+def test_what_was_chosen_on_the_page_is_chosen_at_the_next_start(
+    client: TestClient, workspace: Workspace, tmp_path: Path
+) -> None:
+    client.put("/api/settings", json={"method": "zip", "policy": "all"})
+    workspace.journal.close()
+    again = make_workspace(tmp_path / "out", tmp_path / "photos", names="")
+    told = again.describe()
+    assert (told["method"], told["policy"], [c["name"] for c in told["classes"]]) == ("zip", "all", ["dog", "cat"])
+    again.service.close()
+    again.close()
+
+
+def test_settings_change_while_an_answer_is_made(tmp_path: Path, photos: Path) -> None:
+    workspace = make_workspace(tmp_path / "out", photos, now=StandIn(0.3))
+    with open_client(workspace) as client, ThreadPoolExecutor(2) as threads:
+        first = threads.submit(answer, client)
+        second = threads.submit(client.put, "/api/settings", json={"policy": "all"})
+        assert first.result(60)["instances"] and second.result(60).json()["policy"] == "all"
+        assert answer(client)["version"] == 1
 
 
 def test_an_answer_is_kept(client: TestClient, workspace: Workspace) -> None:

@@ -23,6 +23,7 @@ from annofree.apps.web.image_list import Listed
 from annofree.apps.web.pictures import color_labels, color_segments
 from annofree.apps.web.requests import add_error_answers, read_fields, refuse
 from annofree.apps.web.security import Guard, Rules
+from annofree.apps.web.worker import BusyError
 from annofree.apps.web.workspace import Workspace
 from annofree.errors import InputError
 from annofree.runs.corrections.answers import Answer
@@ -36,6 +37,7 @@ STATIC = Path(__file__).with_name("static")
 
 _TASKS = ("semantic", "panoptic")
 _MOST_CHANGED = 1000
+_UPLOADS = 4  # that are read at a time
 
 
 def build_app(workspace: Workspace, rules: Rules, add_more: Callable[[FastAPI], object] = lambda app: None) -> Guard:
@@ -70,6 +72,8 @@ class _OwnFiles(StaticFiles):
 
 
 def _add_page(app: FastAPI, workspace: Workspace) -> None:
+    exporting = asyncio.Lock()
+
     @app.get("/")
     async def show_page() -> Response:
         page = STATIC / "index.html"
@@ -99,14 +103,17 @@ def _add_page(app: FastAPI, workspace: Workspace) -> None:
 
     @app.get("/api/export")
     async def export(format: str = Query("coco", max_length=40)) -> Response:  # noqa: A002
-        made = await run_in_threadpool(make_export, workspace, format)
+        if exporting.locked():
+            raise BusyError(1, retry_after=5)
+        async with exporting:
+            made = await run_in_threadpool(make_export, workspace, format)
         return FileResponse(
             made.path, media_type=made.kind, filename=made.name, background=BackgroundTask(run_in_threadpool, made.remove)
         )
 
 
 def _add_images(app: FastAPI, workspace: Workspace) -> None:
-    turn = asyncio.Semaphore(1)
+    turn = asyncio.Semaphore(_UPLOADS)
 
     @app.get("/api/images")
     async def list_images(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import threading
 import zipfile
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,6 @@ from annofree.runs.corrections.labels import read_corrected
 
 __all__ = ["Export", "make_export"]
 
-_TURN = threading.Lock()
 _ALONE = {"coco": "annotations.json", "coco-polygons": "annotations.json"}
 
 
@@ -35,13 +33,12 @@ class Export:
 
 
 def make_export(workspace: Workspace, format_name: str) -> Export:
-    """Write the labels of a workspace in a format, one export at a time; a folder becomes a zip."""
+    """Write the labels of a workspace in a format; a folder becomes a zip."""
     find_format(format_name)
     folder = Path(tempfile.mkdtemp(prefix="annofree-export-"))
     try:
-        with _TURN:
-            corrected = read_corrected(workspace.opening.folder, {"model_version": "annofree"})
-            export(corrected.images, format_name, folder / "labels")
+        corrected = read_corrected(workspace.opening.folder, {"model_version": "annofree"})
+        export(corrected.images, format_name, folder / "labels")
         if format_name in _ALONE:
             return Export(folder / "labels" / _ALONE[format_name], "annotations.json", "application/json", folder)
         packed = folder / "labels.zip"

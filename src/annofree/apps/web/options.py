@@ -71,7 +71,7 @@ class ServeOptions:
     # questions that wait at most
     queue: int = 64
     # s that a question may take
-    timeout: float = 60.0
+    timeout: float = 120.0
     # MB of encodings in memory
     memory_mb: float = 512
 

@@ -153,11 +153,6 @@ class Asked:
         vocabulary = Vocabulary.of(classes)
         return explain_method(self._load(("instance",), vocabulary).instances, to_source(image).open(), vocabulary, "instance")
 
-    def is_kept(self, source: Source) -> bool:
-        """Whether an image was encoded already, so that only names are asked for."""
-        tasks = self._loaded.get(("instance",))
-        return tasks is not None and self._recent.get((source.key, *tasks.encoding_key)) is not None
-
     @property
     def sam(self) -> Any:
         """The SAM of the preset; raises InputError for a preset without one."""

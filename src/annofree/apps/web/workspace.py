@@ -82,6 +82,7 @@ class Workspace:
         self.pictures = Pictures(self.own / "thumbnails")
         self.uploads = Uploads(self.own / "uploads", opening.limits)
         self._turn, self._recent, self._told = threading.Lock(), Recent(_MEMORY), dict[str, Told]()
+        self._choosing = threading.Lock()  # never held by the worker, which may be waited for with it
         held = read_workspace(opening.folder)
         self._refuse_other(held)
         self.version = int(held.get("version", 0))
@@ -139,7 +140,7 @@ class Workspace:
     def change_classes(self, rows: Any) -> None:
         """Ask for other names from now on; raises InputError for what are none."""
         vocabulary = _read_classes(rows)
-        with self._turn:
+        with self._choosing:
             self.vocabulary = vocabulary
             self._change()
 
@@ -153,9 +154,8 @@ class Workspace:
             if value != now and value not in known[key]:
                 raise build_unknown_error(key, str(value)[:60], known[key])
         changes = {"models" if key == "preset" else key: value for key, value in asked.items()}
-        plan = replace(self.plan, **changes)
-        with self._turn:
-            self.service.change_plan(plan)
+        with self._choosing:
+            self.service.change_plan(replace(self.plan, **changes))
             self._change()
 
     def _change(self) -> None:
@@ -195,6 +195,7 @@ class Workspace:
         return self.images.add_uploads(self.uploads.folder, [written])[0]
 
     def _read(self, one: Listed) -> Image:
+        measure(one)
         width, height = one.width, one.height
         if width * height > self.opening.limits.pixels:
             raise ImageError(f"expected at most {self.opening.limits.pixels:,} pixels, {one.id!r:.60} has {width} x {height}")
@@ -204,8 +205,9 @@ class Workspace:
 
     def find_answer(self, one: Listed) -> Answer | None:
         """What the machine said of an image to what is asked now, None where it has to be asked."""
-        asked = self.asked
-        if self.vocabulary is None:
+        vocabulary = self.vocabulary
+        asked = _tell_asked(self.plan, vocabulary)
+        if vocabulary is None:
             measure(one)
             return Answer((one.height, one.width), ())
         key = one.id, asked
@@ -221,9 +223,10 @@ class Workspace:
 
     def ask_machine(self, one: Listed) -> Answer:
         """Ask the method; to be called by the worker."""
-        vocabulary, asked = self.vocabulary, self.asked
+        vocabulary = self.vocabulary
         if vocabulary is None:
             raise InputError("expected the names of some classes, got none; type them first")
+        asked = _tell_asked(self.plan, vocabulary)  # the worker alone changes the plan
         began = time.perf_counter()
         found = _to_answer(self.service.now.rank(self.open_source(one), vocabulary), began)
         self.answers.write(one.id, asked, found)
@@ -287,11 +290,10 @@ class Workspace:
 
     def _restore_plan(self, held: dict[str, Any]) -> None:
         """Go on with the method that was chosen on the page, unless the command names what to ask."""
-        before = held.get("plan")
-        if isinstance(before, dict) and before.get("base") == _tell_plan(self.plan):
+        before, self._base = held.get("plan"), _tell_plan(self.plan)
+        if isinstance(before, dict) and before.get("base") == self._base:
             own = {key: before[key] for key in ("method", "models", "policy") if key in before}
             self.service.change_plan(replace(self.plan, **own))
-        self._base = _tell_plan(self.plan) if before is None else before.get("base", _tell_plan(self.plan))
 
     def _list_images(self) -> None:
         opening = self.opening

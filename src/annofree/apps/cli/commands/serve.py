@@ -34,7 +34,7 @@ def serve(
     max_upload_mb: own.MaxUpload = 256,
     max_pixels: own.MaxPixels = 50_000_000,
     queue: own.Queue = 64,
-    timeout: own.Timeout = 60,
+    timeout: own.Timeout = 120,
 ) -> None:
     """Serve a page on this machine: images in, names typed, masks looked at and corrected; on a run, a folder, or nothing yet.
 

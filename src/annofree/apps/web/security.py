@@ -67,7 +67,9 @@ class Rules:
     token: str | None = None
     # whether any literal address may be called, for a server that listens on all
     any_address: bool = False
+    # how large what is sent may be
     limits: Limits = field(default_factory=Limits)
+    # of other tools
     open_paths: tuple[str, ...] = ()
     # to which files may be sent
     upload_paths: tuple[str, ...] = ("/api/images",)

@@ -246,8 +246,8 @@ class Workspace:
             "state": "reviewed" if present.reviewed else "open",
             "encoded": True,
             "seconds": answer.seconds,
-            "undo": history.can("undo"),
-            "redo": history.can("redo"),
+            "undo": history.has_step("undo"),
+            "redo": history.has_step("redo"),
             "instances": [_tell_instance(i) for i in combine(answer.instances, present)],
         }
 

@@ -66,11 +66,15 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class Present:
-    """What people have decided on an image: ``decided`` instances by id, and whether it is ``reviewed``, by whom and when."""
+    """What people have decided on an image."""
 
+    # instances that were decided on, by id
     decided: Mapping[str, Instance] = field(default_factory=dict)
+    # whether what is left was looked at, and is right
     reviewed: bool = False
+    # by whom, and when
     who: str | None = None
+    # in UTC, as ISO 8601 has it
     when: str | None = None
 
     @property
@@ -103,7 +107,7 @@ class History:
             self.done.append(line)
             self.undone.clear()
             self.size = (int(line["size"][0]), int(line["size"][1]))
-        elif not self.can("undo" if line.get("undo") else "redo"):
+        elif not self.has_step("undo" if line.get("undo") else "redo"):
             raise InputError(f"expected something to undo or redo in {line['image']}, got nothing; put a copy in its place")
         elif line.get("undo"):
             self.undone.append(self.done.pop())
@@ -111,7 +115,7 @@ class History:
             self.done.append(self.undone.pop())
         self.revision, self._folded = line["revision"], None
 
-    def can(self, way: str) -> bool:
+    def has_step(self, way: str) -> bool:
         """Whether there is something to ``undo``, or to ``redo``."""
         return bool(self.done if way == "undo" else self.undone)
 

@@ -108,7 +108,7 @@ class Journal:
             history = self.find(image)
             if revision is not None:
                 _require_present(history, revision)
-            if not history.can(way):
+            if not history.has_step(way):
                 raise InputError(f"expected something to {way} in this image, and there is nothing")
             self._append({"image": image, "revision": history.revision + 1, **_sign(who), way: True})
 

@@ -38,7 +38,7 @@ class Corrected:
         folded = {name: history.fold() for name, history in self.histories.items()}
         return {name for name, present in folded.items() if present.reviewed or present.decided}
 
-    def only_touched(self) -> AnnotatedImages:
+    def select_touched(self) -> AnnotatedImages:
         """The images that people reviewed or corrected alone."""
         touched, each = self.touched, self.images.each
         return AnnotatedImages(

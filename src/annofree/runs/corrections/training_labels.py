@@ -50,7 +50,7 @@ def write_training_labels(
     if not corrected.touched:
         raise InputError(f"expected images that people corrected in {folder}, and there are none; annofree serve {folder}")
     root = find_corrected_root(folder) if images is None else images
-    found = [one for one in corrected.only_touched() if find_image(root, one.file_name) is not None]
+    found = [one for one in corrected.select_touched() if find_image(root, one.file_name) is not None]
     if lost := len(corrected.touched) - len(found):
         say(f"{lost} of {len(corrected.touched)} corrected images are not below {root}, and take no part")
     if not found:

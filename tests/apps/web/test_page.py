@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(find_chromium() is None, reason=NO_BROWSER)
 
 STATIC = Path(annofree.__file__).parent / "apps/web/static"
 SCENES = Path(__file__).parents[3] / "examples/scenes"
+SHARED, OWN = "shared.jpg", "own.jpg"  # the image of most tests, and of the one that leaves it reviewed
 ELEPHANT = (0.40, 0.40)  # of the scene's width and height
 WITHIN = 180_000  # ms: the models are loaded, on a machine that does much else
 MOST_WEIGHT = 300_000  # bytes
@@ -29,8 +30,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("page")
     images = folder / "scenes"
     images.mkdir()
-    for name in ("orange-and-elephants", "oranges"):
-        shutil.copy(SCENES / f"{name}.jpg", images)
+    for name in (SHARED, OWN):
+        shutil.copy(SCENES / "orange-and-elephants.jpg", images / name)
     server = Served((str(images), "--out", str(folder / "work"), "--models", "tiny", "--method", "zip"), folder / "log")
     server.start()
     yield server
@@ -59,11 +60,11 @@ def page(context: BrowserContext, served: Served) -> Page:
     return open_page(context, served)
 
 
-def open_page(context: BrowserContext, served: Served) -> Page:
+def open_page(context: BrowserContext, served: Served, name: str = SHARED) -> Page:
     page = context.new_page()
     page.set_default_timeout(WITHIN)
-    page.goto(served.address + "#image=orange-and-elephants.jpg")
-    expect(page.locator("#stage")).to_have_attribute("data-image", "orange-and-elephants.jpg", timeout=WITHIN)
+    page.goto(f"{served.address}#image={name}")
+    expect(page.locator("#stage")).to_have_attribute("data-image", name, timeout=WITHIN)
     return page
 
 
@@ -147,7 +148,8 @@ def test_names_masks_slider_correction_export(page: Page, served: Served) -> Non
     expect(page.locator("#list .instance.accepted.machine")).to_have_count(1)
 
     held = export_coco(page)
-    (mine,) = (row for row in held["annotations"] if row.get("source") == "human")
+    (image,) = (row["id"] for row in held["images"] if row["file_name"] == SHARED)
+    (mine,) = (row for row in held["annotations"] if row["image_id"] == image and row.get("source") == "human")
     x, y, w, h = mine["bbox"]
     assert x < ELEPHANT[0] * 256 < x + w
     assert y < ELEPHANT[1] * 256 < y + h
@@ -209,7 +211,8 @@ def test_a_reload_before_the_reply_is_no_conflict(page: Page) -> None:
     has_said(page, "Undone.")
 
 
-def test_by_keys_alone(page: Page) -> None:
+def test_by_keys_alone(context: BrowserContext, served: Served) -> None:
+    page = open_page(context, served, OWN)
     type_names(page, "elephant")
     page.keyboard.press("Escape")
     before = page.locator("#list .instance.human").count()
@@ -230,7 +233,7 @@ def test_by_keys_alone(page: Page) -> None:
     expect(page.locator("#keys-dialog")).to_be_visible()
     page.keyboard.press("Escape")
     page.keyboard.press("Space")
-    expect(page.locator("#caption")).to_have_text("oranges.jpg")
+    expect(page.locator("#caption")).to_have_text(SHARED)
     expect(page.locator("#progress-text")).to_contain_text("1 of 2")
 
 

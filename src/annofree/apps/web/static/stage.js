@@ -1,6 +1,6 @@
 // The canvas: the image, what was found over it, zoom and pan.
 import { imagePath } from "./api.js";
-import { $ } from "./dom.js";
+import { $, say } from "./dom.js";
 import { cut, holds, trace } from "./rle.js";
 import { colorOf, find, formatScore, isMachine, on, shown, state, tell } from "./state.js";
 
@@ -123,10 +123,14 @@ async function loadMap() {
   map = { key, bitmap: map?.bitmap ?? null };
   try {
     const reply = await fetch(`${imagePath(state.id, "labels.png")}?task=${state.show.map}&at=${state.answer.version}.${state.answer.revision}`);
+    if (!reply.ok) throw new Error((await reply.json()).error);
     const bitmap = await createImageBitmap(await reply.blob());
     if (map?.key === key) map.bitmap = bitmap;
-  } catch {
-    if (map?.key === key) map = null;
+  } catch (error) {
+    if (map?.key !== key) return;
+    map = null;
+    say(`There is no such map: ${error.message}`);
+    setShow({ map: "" });
   }
   redraw();
 }

@@ -13,19 +13,18 @@ FILES = sorted(SOURCE.rglob("*.py"))
 WORDS = """
 acquire act add adjust advance align answer append apply ask assert assign attempt average begin blend blur bootstrap
 bridge build bundle call cap catch center change check choose classify clean clear clip close cluster collate collect
-color combine compare compose compress compute concatenate confine convert copy count crop cut decide decode denoise
-derive describe detect dilate discover divide do download draw drop embed encode end enter escape estimate evaluate
-exclude execute exit expand explain export extract fetch fill filter find finetune finish fit fix flush fold forget
-format gather get group guess hash hide hold import index infer initialize inset inspect install interpolate invert
-iterate jitter join keep label lay learn limit link list load locate lock log look make map mark mask match measure
-memoize merge mirror move name normalize note number offer open order orient pack pad page paint parse pass paste pick
-place plan plot pool predict prepare preprocess print process project propose pseudo publish pull put quantize rank read
-record reduce refine refresh refuse register relabel remap remove render renew replace report reproduce require rescale
-rescue reset resize resolve restart restore resume retrieve review run sample save say scale schedule score search
-segment select serve set settle shade shift shorten show silence size skip smooth solve sort split stack standardize
-start step stitch stop store stream stretch strip submit subtract sum summarize suppress sweep switch synchronize take
-tell test time trace track train transfer transform transpose trim truncate trust unlock unpack update upload use
-validate verify vote wait warn weigh wrap write
+combine compare compose compress compute concatenate confine convert copy count crop cut decide decode denoise derive
+describe detect dilate discover divide do download draw drop embed encode end enter escape estimate evaluate exclude
+execute exit explain export extract fetch fill filter find finetune finish fit fix flush fold forget format gather get
+group guess hash hide hold import index infer initialize inset inspect install interpolate invert iterate jitter join
+keep label lay learn limit link list load locate lock log look make map mark mask match measure memoize merge mirror
+move name normalize note number offer open order orient pack pad paint parse pass paste pick place plan plot pool
+predict prepare preprocess print process project propose pseudo publish pull quantize rank read record reduce refine
+refresh refuse register relabel remap remove render renew replace report reproduce require rescale rescue reset resize
+resolve restart restore resume retrieve review run sample save say scale schedule score search segment select set settle
+shade shift shorten show silence size skip smooth solve sort split stack standardize start stitch stop store stream
+stretch strip subtract sum summarize suppress sweep switch synchronize take tell test time trace track train transfer
+transform transpose trim truncate trust unlock unpack update upload use validate verify vote wait warn weigh wrap write
 """
 VERBS = set(WORDS.split())
 PREFIXES = {"as", "from", "has", "is", "to", "with", "without"}

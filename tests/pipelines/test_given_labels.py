@@ -39,13 +39,13 @@ def test_given_labels_take_the_place_of_chosen_ones(corrections: Path, tmp_path:
         chosen.add_annotations([{"image_id": id_, "category_id": 1, "segmentation": [], "bbox": [0, 0, 1, 1], "area": 1}] * 2)
     place = tmp_path / "labels.json"
     chosen.write(place)
-    given.put_into(place)
+    given.write_into(place)
     made = CocoFile.read(place)
     names_of = {image["id"]: image["file_name"] for image in made.images}
     rows = [(names_of[row["image_id"]], row["category_id"], row.get("who")) for row in made.annotations]
     assert rows == [("deep/d.jpg", 1, None), ("deep/d.jpg", 1, None), ("a.jpg", 2, "ann")]
     assert [row["id"] for row in made.annotations] == [1, 2, 3] and set(names_of.values()) == {"deep/d.jpg", "a.jpg", "b c.png"}
-    given.put_into(tmp_path / "alone" / "labels.json")
+    given.write_into(tmp_path / "alone" / "labels.json")
     assert len(CocoFile.read(tmp_path / "alone" / "labels.json").annotations) == 1
 
 

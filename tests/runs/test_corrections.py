@@ -43,7 +43,7 @@ class Desk:
         self.journal.act("a.jpg", list(acts), shown, SIZE, history.revision, "ann")
 
     def step(self, way: str) -> None:
-        self.journal.step("a.jpg", way, "ann")
+        self.journal.take_step("a.jpg", way, "ann")
 
     def show(self, machine: list[Instance] | None = None) -> dict[str, str]:
         present = self.journal.find("a.jpg").fold()
@@ -155,7 +155,7 @@ def test_an_act_on_what_another_tab_changed_is_refused(desk: Desk) -> None:
         with pytest.raises(OutdatedError, match="expected revision 1"):
             desk.journal.act("a.jpg", [{"act": "reviewed"}], MACHINE, SIZE, revision, "bob")
     with pytest.raises(OutdatedError):
-        desk.journal.step("a.jpg", "undo", "bob", 0)
+        desk.journal.take_step("a.jpg", "undo", "bob", 0)
 
 
 def test_a_journal_cut_anywhere_holds_all_whole_lines(desk: Desk, tmp_path: Path) -> None:

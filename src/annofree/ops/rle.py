@@ -36,8 +36,8 @@ __all__ = [
     "decode_rles",
     "encode_rle",
     "encode_rles",
-    "expand_counts",
     "fill_polygons",
+    "list_counts",
     "merge_rles",
     "pack_counts",
     "to_json_rle",
@@ -119,7 +119,7 @@ def compute_rle_length(rle: RLE) -> int:
     >>> compute_rle_length({"size": [2, 3], "counts": b"24"}), compute_rle_length({"size": [2, 3], "counts": b"1"})
     (6, 1)
     """
-    return sum(expand_counts(rle))
+    return sum(list_counts(rle))
 
 
 def compute_rle_box(rle: RLE) -> Box:
@@ -207,10 +207,10 @@ def compress_counts(counts: Sequence[int], size: tuple[int, int]) -> RLE:
     return rle
 
 
-def expand_counts(rle: RLE) -> list[int]:
+def list_counts(rle: RLE) -> list[int]:
     """The plain run lengths of a mask.
 
-    >>> expand_counts({"size": [2, 3], "counts": b"24"})
+    >>> list_counts({"size": [2, 3], "counts": b"24"})
     [2, 4]
     """
     with _readable():

@@ -43,7 +43,7 @@ def occupy(worker: Worker, gate: threading.Event) -> None:
         began.set()
         return gate.wait(60)
 
-    worker.submit(wait)
+    worker.offer(wait)
     began.wait(60)
 
 
@@ -71,12 +71,12 @@ def held_worker() -> Iterator[tuple[Worker, threading.Event]]:
 
 def test_more_questions_than_may_wait_are_sent_away(held_worker: tuple[Worker, threading.Event]) -> None:
     worker, gate = held_worker
-    waiting = [worker.submit(lambda k=k: k) for k in range(3)]  # type: ignore[misc]
+    waiting = [worker.offer(lambda k=k: k) for k in range(3)]  # type: ignore[misc]
     with pytest.raises(BusyError, match="3 questions wait already"):
-        worker.submit(lambda: 3)
+        worker.offer(lambda: 3)
     gate.set()
     assert [one.result(20) for one in waiting] == [0, 1, 2]
-    assert worker.submit(lambda: 4).result(20) == 4
+    assert worker.offer(lambda: 4).result(20) == 4
 
 
 def test_nobody_waits_without_end_and_what_nobody_waits_for_is_not_done(held_worker: tuple[Worker, threading.Event]) -> None:
@@ -87,7 +87,7 @@ def test_nobody_waits_without_end_and_what_nobody_waits_for_is_not_done(held_wor
     with pytest.raises(LateError):
         asyncio.run(worker.ask(lambda: done.append(2)))
     gate.set()
-    assert worker.submit(lambda: 3).result(20) == 3
+    assert worker.offer(lambda: 3).result(20) == 3
     assert done == []
 
 

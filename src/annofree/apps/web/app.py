@@ -21,7 +21,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from annofree.apps.web.explain_page import EXPLAIN_CSP, write_explain_page
 from annofree.apps.web.export_files import make_export
 from annofree.apps.web.image_list import Listed
-from annofree.apps.web.pictures import color_labels, color_segments
+from annofree.apps.web.pictures import paint_labels, paint_segments
 from annofree.apps.web.requests import add_error_answers, read_fields, refuse
 from annofree.apps.web.security import Guard, Rules
 from annofree.apps.web.worker import BusyError
@@ -216,12 +216,12 @@ def _draw_labels(workspace: Workspace, one: Listed, task: str) -> bytes:
     found = workspace.service.now.draw_maps(workspace.open_source(one), vocabulary, task)
     if found.panoptic is not None:
         segments = found.panoptic
-        return color_segments(
+        return paint_segments(
             segments.segments, {info.id: segments.names[info.class_id] for info in segments.infos}, vocabulary.names
         )
     if found.label_map is None:
         raise InputError(f"expected a method for the task {task}, got none; choose another preset")
-    return color_labels(found.label_map, vocabulary.names)
+    return paint_labels(found.label_map, vocabulary.names)
 
 
 def _add_acts(app: FastAPI, workspace: Workspace) -> None:
@@ -242,7 +242,7 @@ def _add_acts(app: FastAPI, workspace: Workspace) -> None:
     def add_step(way: str) -> Callable[[str, Request], Awaitable[Any]]:
         async def step(id_: str, request: Request) -> Any:
             held = await read_fields(request) if request.headers.get("content-type") else {}
-            return await do(id_, lambda one, answer: workspace.step(one, way, held.get("revision")))
+            return await do(id_, lambda one, answer: workspace.take_step(one, way, held.get("revision")))
 
         return step
 

@@ -85,7 +85,7 @@ class ImageList:
         """An image by its id, None where there is none."""
         return self._held.get(id_)
 
-    def page(
+    def list_page(
         self,
         histories: Mapping[str, History],
         tell: Callable[[Listed], Told | None],

@@ -25,7 +25,7 @@ class Recent:
     """What was used last, up to ``most`` bytes; one that is larger alone is not kept.
 
     >>> recent = Recent(20)
-    >>> recent.put("a", b"0123456789", 10); recent.put("b", b"01234567890", 11)
+    >>> recent.keep("a", b"0123456789", 10); recent.keep("b", b"01234567890", 11)
     >>> recent.get("a"), recent.bytes
     (None, 11)
     """
@@ -41,7 +41,7 @@ class Recent:
         self._held.move_to_end(key)
         return self._held[key][0]
 
-    def put(self, key: Hashable, value: Any, size: int) -> None:
+    def keep(self, key: Hashable, value: Any, size: int) -> None:
         """Keep a value of ``size`` bytes, and let go of what was not used for longest."""
         if key in self._held:
             self.bytes -= self._held.pop(key)[1]

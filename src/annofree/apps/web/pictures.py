@@ -52,7 +52,7 @@ class Pictures:
         if data is None:
             data = self._encode(source, LARGE, 88)
             with self._turn:
-                self._recent.put(source.key, data, len(data))
+                self._recent.keep(source.key, data, len(data))
         return data
 
     def _encode(self, source: Source, side: int, quality: int) -> bytes:
@@ -75,7 +75,7 @@ def fit_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[1] * scale)), max(1, round(size[0] * scale))
 
 
-def color_labels(labels: LabelMap, names: tuple[str, ...]) -> bytes:
+def paint_labels(labels: LabelMap, names: tuple[str, ...]) -> bytes:
     """A PNG of a label map, clear where there is no name, at the size of the picture; colors are those of ``names``."""
     colors = assign_colors(list(dict.fromkeys((*names, *labels.names))))
     table = np.zeros((len(labels.names) + 1, 4), np.uint8)
@@ -85,7 +85,7 @@ def color_labels(labels: LabelMap, names: tuple[str, ...]) -> bytes:
     return _write_png(table[labels.labels], labels.size)
 
 
-def color_segments(segments: np.ndarray, names: dict[int, str], all_names: tuple[str, ...]) -> bytes:
+def paint_segments(segments: np.ndarray, names: dict[int, str], all_names: tuple[str, ...]) -> bytes:
     """Likewise a PNG of segments by id, with clear lines between two of one name."""
     colors = assign_colors(list(dict.fromkeys((*all_names, *names.values()))))
     table = np.zeros((int(segments.max(initial=0)) + 1, 4), np.uint8)

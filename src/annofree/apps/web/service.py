@@ -21,7 +21,7 @@ import numpy as np
 from annofree.apps.web.kept import KeptEncodings, Recent, find_part, measure_bytes
 from annofree.apps.web.worker import Worker
 from annofree.errors import InputError
-from annofree.ops.rle import encode_rle, expand_counts
+from annofree.ops.rle import encode_rle, list_counts
 from annofree.pipelines.plan import Plan
 from annofree.protocols import Embedding
 from annofree.runs.tasks import Prediction, Tasks
@@ -72,7 +72,7 @@ class Drawn:
     def to_json(self) -> dict[str, Any]:
         """The same as the page has it."""
         rle = encode_rle(self.mask)
-        mask = {"size": list(rle["size"]), "counts": expand_counts(rle)}
+        mask = {"size": list(rle["size"]), "counts": list_counts(rle)}
         return {"mask": mask, "box": list(self.box), "score": self.score}
 
 
@@ -187,7 +187,7 @@ class Asked:
             (found,) = tasks.encode([source.open()])
             if self.kept is not None:
                 self.kept.write(source.key, tasks, found)
-        self._recent.put(key, found, measure_bytes(found))
+        self._recent.keep(key, found, measure_bytes(found))
         return found
 
     def _embed(self, source: Source) -> Embedding:
@@ -200,7 +200,7 @@ class Asked:
             embedding = find_part(held, Embedding)
         if embedding is None:
             (embedding,) = self.sam.embed([source.open()])
-            self._recent.put(key, embedding, measure_bytes(embedding))
+            self._recent.keep(key, embedding, measure_bytes(embedding))
         return embedding
 
 
@@ -216,7 +216,7 @@ class Service:
     ) -> None:
         self.now = Asked(plan, memory, None if kept is None else KeptEncodings(kept))
         self.worker = Worker(most, timeout)
-        self.do, self.ask, self.submit = self.worker.do, self.worker.ask, self.worker.submit
+        self.do, self.ask, self.submit = self.worker.do, self.worker.ask, self.worker.offer
 
     @property
     def plan(self) -> Plan:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from annofree.apps.web.security import Guard
     from annofree.apps.web.workspace import Opening
 
-__all__ = ["find_socket", "open_app", "require_web", "serve"]
+__all__ = ["find_socket", "open_app", "require_web", "run_server"]
 
 _PORTS = 100  # that are tried
 _OTHER_TOOLS = ("/predict", "/setup", "/webhook")
 _CONNECTIONS = 512
 
 
-def serve(target: Path | None, options: ServeOptions, address: Address, say: Callable[[str], None]) -> None:
+def run_server(target: Path | None, options: ServeOptions, address: Address, say: Callable[[str], None]) -> None:
     """Serve a page on a run, a folder of images, or nothing yet, until it is stopped; ``say`` is told its address.
 
     Raises InputError for what cannot be opened or listened at, and where the extra ``web`` is not installed.

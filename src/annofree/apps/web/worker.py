@@ -55,7 +55,7 @@ class Worker:
         """Jobs that wait."""
         return self._queue.qsize()
 
-    def submit(self, job: Callable[[], T]) -> Future[T]:
+    def offer(self, job: Callable[[], T]) -> Future[T]:
         """Put a job in the queue; raises BusyError where it is full."""
         future: Future[T] = Future()
         try:
@@ -66,7 +66,7 @@ class Worker:
 
     def do(self, job: Callable[[], T]) -> T:
         """Do a job in its turn and wait for it, in any thread but the worker's; raises BusyError, LateError, and its own."""
-        future = self.submit(job)
+        future = self.offer(job)
         try:
             return future.result(self.timeout)
         except FutureTimeout:
@@ -77,7 +77,7 @@ class Worker:
 
     async def ask(self, job: Callable[[], T]) -> T:
         """Do the same without blocking the loop."""
-        future = self.submit(job)
+        future = self.offer(job)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.timeout)
         except TimeoutError:

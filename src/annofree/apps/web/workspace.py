@@ -28,7 +28,7 @@ from annofree.io.image_sources import find_file, read_place
 from annofree.methods.registry import list_methods
 from annofree.methods.tuning import POLICIES
 from annofree.ops.palette import assign_colors, to_hex
-from annofree.ops.rle import expand_counts
+from annofree.ops.rle import list_counts
 from annofree.pipelines.plan import Plan
 from annofree.runs.corrections.acts import Instance, combine, name_instance
 from annofree.runs.corrections.answers import Answer, AnswerStore, find_workspace, read_workspace
@@ -185,9 +185,11 @@ class Workspace:
         return source if run is None or row is None else replace(source, find_stored=partial(run.find_encoding, row))
 
     def list_page(self, **asked: Any) -> dict[str, Any]:
-        """Images of the list, as ``ImageList.page`` has them."""
+        """Images of the list, as ``ImageList.list_page`` has them."""
         shows_run = self.shows_run
-        return self.images.page(self.journal.histories, partial(self._tell, shows_run=shows_run), by_run=shows_run, **asked)
+        return self.images.list_page(
+            self.journal.histories, partial(self._tell, shows_run=shows_run), by_run=shows_run, **asked
+        )
 
     def upload(self, name: str, data: bytes) -> str:
         """Take an image, and return its id; raises InputError for what is none or too large."""
@@ -256,9 +258,9 @@ class Workspace:
         shown = combine(answer.instances, self.journal.find(one.id).fold())
         self.journal.act(one.id, acts, shown, answer.size, revision, self.opening.who)
 
-    def step(self, one: Listed, way: str, revision: Any = None) -> None:
+    def take_step(self, one: Listed, way: str, revision: Any = None) -> None:
         """Undo or redo."""
-        self.journal.step(one.id, way, self.opening.who, revision)
+        self.journal.take_step(one.id, way, self.opening.who, revision)
 
     def close(self) -> None:
         """Let others write."""
@@ -314,7 +316,7 @@ class Workspace:
         one.height, one.width = answer.size
         size = 300 + sum(len(i.rle["counts"]) + 400 for i in answer.instances)
         with self._turn:
-            self._recent.put((one.id, asked), answer, size)
+            self._recent.keep((one.id, asked), answer, size)
         if asked == self.asked:
             self._told[one.id] = _count(answer.instances)
 
@@ -361,7 +363,7 @@ def _tell_instance(one: Instance) -> dict[str, Any]:
         "kept": one.kept,
         "verdict": one.verdict,
         "box": list(one.box),
-        "mask": {"size": list(one.rle["size"]), "counts": expand_counts(one.rle)},
+        "mask": {"size": list(one.rle["size"]), "counts": list_counts(one.rle)},
         "source": one.source,
         "state": one.state,
         "who": one.who,

@@ -41,7 +41,7 @@ class GivenLabels:
         say(f"{len(images)} images have the labels that people gave them")
         return cls(file, images, rows)
 
-    def put_into(self, path: Path) -> None:
+    def write_into(self, path: Path) -> None:
         """Put these labels in the place of what a COCO file has for their images, and add those that it lacks."""
         before = CocoFile.read(path) if path.is_file() else CocoFile(categories=self.file.categories, info=self.file.info)
         old: dict[Any, list[dict[str, Any]]] = {}

@@ -221,7 +221,7 @@ class Learning:
                 select_labels(run, folder, rules, **more)
             except InputError as problem:  # the method finds nothing; people did
                 self.callbacks.on_note(f"{problem}; what people gave is learned from alone")
-            self.given.put_into(folder / "labels.json")
+            self.given.write_into(folder / "labels.json")
             shutil.rmtree(out, ignore_errors=True)
             folder.replace(out)
 

@@ -99,7 +99,7 @@ class Journal:
             acts = prepare_acts(asked, shown, history, size, revision + 1)
             self._append({"image": image, "revision": revision + 1, **_sign(who), "size": list(size), "acts": acts})
 
-    def step(self, image: str, way: str, who: str, revision: Any = None) -> None:
+    def take_step(self, image: str, way: str, who: str, revision: Any = None) -> None:
         """Take the last acts on an image back (``undo``), or do them again (``redo``).
 
         Raises InputError where there are none, and OutdatedError for a ``revision`` that is given and is not the present one.

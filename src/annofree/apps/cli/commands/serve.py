@@ -47,4 +47,4 @@ def serve(
     parts |= {"device": device, "precision": precision}
     asked = ServeOptions(names, parts, out, who or find_user(), max_upload_mb, max_pixels, queue, timeout)
     address = Address(host, port, token or os.environ.get("ANNOFREE_TOKEN"), tuple(allow_host or ()))
-    start.serve(target, asked, address, lambda place: print(f"open {place}", flush=True))
+    start.run_server(target, asked, address, lambda place: print(f"open {place}", flush=True))

@@ -16,6 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.middleware.gzip import GZipMiddleware
 
 from annofree.apps.web.explain_page import EXPLAIN_CSP, write_explain_page
 from annofree.apps.web.export_files import make_export
@@ -58,7 +59,7 @@ def build_app(workspace: Workspace, rules: Rules, add_more: Callable[[FastAPI], 
     add_more(app)
     if STATIC.is_dir():
         mimetypes.add_type("text/javascript", ".js")
-        app.mount("/static", _OwnFiles(directory=STATIC))
+        app.mount("/static", GZipMiddleware(_OwnFiles(directory=STATIC)))
     return Guard(app, rules)
 
 

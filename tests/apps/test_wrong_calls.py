@@ -47,6 +47,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "export-model": ("", "EMPTY", "EMPTY --out OUT --to tflite"),
     "report": ("MISSING", "EMPTY", "https://a.b/run", "EMPTY --crops 0"),
     "review": ("MISSING", "EMPTY", "https://a.b/run", "RUN --look flop", "RUN --risk doupt", "RUN --worst 0"),
+    "serve": ("MISSING", "NAMES --out OUT", "EMPTY --host 0.0.0.0", "EMPTY --queue 0", "EMPTY --port 99999"),
+    "mcp": ("--root MISSING", "--root NAMES"),
     "explain": (
         "MISSING --classes dog --out OUT",
         "EMPTY --classes dog --out OUT",

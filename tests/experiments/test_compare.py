@@ -71,7 +71,7 @@ def measured_names() -> dict[str, set[str]]:
     views, groups = ("mIoU", "mIoU of things", "pixel accuracy"), (*(i["split"] for i in images), "all")
     edges = {f"edge {v} {px} px" for v in ("precision", "recall", "F") for px in (1, 2, 3)}
     return {
-        "instance": instance | {"all class-agnostic CorLoc"},
+        "instance": instance | {"all class-agnostic CorLoc", "novel AP50", "base AP50"},
         "semantic": {f"{group} {v}" for group in groups for v in views},
         "boundary": {f"{group} {v}" for group in groups for v in edges},
     }

@@ -57,11 +57,12 @@ def build_index(
     """Embed images for ``retrieve``; the same call resumes after a kill.
 
     ``inputs`` are folders, lists of paths (.txt), tars or images, or addresses of object storage (s3://bucket/photos).
-    ``models`` is a CLIP, or a preset for its CLIP; ``whole``
-    how it makes an image a square: squash, crop, or by default as the model is used.  ``batch`` images are embedded together,
-    ``threads`` are read at once, and a ``shard`` of images is written at a time.  ``engine``, ``address`` and
-    ``workers`` are those of ``segment``: a worker embeds a shard.  Raises InputError for inputs that are not
-    there, for unknown models, and for a folder with another index; MissingError without weights.
+    ``models`` is a CLIP, or a preset for its CLIP; ``whole`` how it makes an image a square: squash, crop, or by default as the
+    model is used.  ``batch`` images are embedded together, ``threads`` are read at once, and a ``shard`` of images is written at
+    a time.  ``engine``, ``address`` and ``workers`` are those of ``segment``: a worker embeds a shard.
+
+    Raises InputError for inputs that are not there, for unknown models, and for a folder with another index; MissingError
+    without weights.
 
     >>> build_index("nowhere", "index", models="tiny")
     Traceback (most recent call last):
@@ -75,7 +76,6 @@ def build_index(
     from annofree.io.image_sources import Source
     from annofree.methods.load_clip import load_clip
     from annofree.pipelines.segment import parse_engine
-    from annofree.retrieval.build_index import build_index as write_index
 
     cluster = parse_engine(engine, address, workers)
     refuse_url(out)
@@ -95,7 +95,7 @@ def build_index(
     how: dict[str, Any] = {"batch_size": batch, "shard_size": shard, "threads": threads, "on_progress": count}
     how |= {"about": {"models": models, "whole": whole}, "on_note": callbacks.on_note}
     if cluster is None:
-        manifest = write_index(source, Path(out), load(), **how)
+        manifest = _write_here(source, Path(out), load(), how)
     else:
         manifest = _write_there(source, Path(out), load, cluster, device, callbacks, how)
     for remark in source.others.format_lines():
@@ -103,6 +103,13 @@ def build_index(
     for name, why in manifest["failed"].items():
         callbacks.on_failure(name, why if name in why else f"{name}: {why}")
     return IndexSummary(Path(out), manifest, clock.summarize(manifest["inputs"] - first[0], len(manifest["failed"])))
+
+
+def _write_here(source: ImageSource, out: Path, clip: Any, how: dict[str, Any]) -> dict[str, Any]:
+    """Embed the images in this process."""
+    from annofree.retrieval.build_index import build_index as write_index  # torch, which a wrong call does not need
+
+    return write_index(source, out, clip, **how)
 
 
 def _write_there(

@@ -29,6 +29,7 @@ def run_server(target: Path | None, options: ServeOptions, address: Address, say
 
     Raises InputError for what cannot be opened or listened at, and where the extra ``web`` is not installed.
     """
+    _require_folder(target)
     require_web()
     import uvicorn
 
@@ -45,6 +46,11 @@ def run_server(target: Path | None, options: ServeOptions, address: Address, say
         )  # fmt: skip
         with silence_pillow():
             uvicorn.Server(config).run(sockets=[bound])
+
+
+def _require_folder(target: Path | None) -> None:
+    if target is not None and not target.is_dir():
+        raise InputError(f"expected the folder of a run, or one of images, got {target}; name the folder, or leave it out")
 
 
 def require_web() -> None:
@@ -131,8 +137,7 @@ def _open(target: Path | None, options: ServeOptions) -> tuple[Opening, Plan]:
     default = Plan(("instance",), None, "default", "fast", "found", "auto", policy="answer")
     if target is None:
         return opening, choose_plan(default, options.method)
-    if not target.is_dir():
-        raise InputError(f"expected the folder of a run, or one of images, got {target}; name the folder, or leave it out")
+    _require_folder(target)
     if not Chunks(target).begun:
         return replace(opening, title=target.resolve().name, images=target), choose_plan(default, options.method)
     if options.out is not None and options.out.resolve() != target.resolve():

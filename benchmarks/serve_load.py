@@ -1,7 +1,7 @@
 """Many clients on one ``annofree serve`` for two minutes: what is answered, what is sent away, what is lost, and its memory.
 
-    uv run python benchmarks/serve_load.py                        # a folder of scenes and the tiny models
-    uv run python benchmarks/serve_load.py --rows 100000          # and a run of 100,000 rows: start, pages and memory
+    uv run python -m benchmarks.serve_load                  # a folder of scenes and the tiny models
+    uv run python -m benchmarks.serve_load --rows 100000    # and a run of 100,000 rows: start, pages and memory
 
 The server is a process of its own on a free port.  Each client lists images, takes thumbnails and answers, reviews an image and
 takes that back.  At the end the server is killed, and its journal is held against what the clients were told is saved.

@@ -58,8 +58,8 @@ def build_index(
 
     ``inputs`` are folders, lists of paths (.txt), tars or images, or addresses of object storage (s3://bucket/photos).
     ``models`` is a CLIP, or a preset for its CLIP; ``whole`` how it makes an image a square: squash, crop, or by default as the
-    model is used.  ``batch`` images are embedded together, ``threads`` are read at once, and a ``shard`` of images is written at
-    a time.  ``engine``, ``address`` and ``workers`` are those of ``segment``: a worker embeds a shard.
+    model is used.  ``batch`` images are embedded together, ``threads`` are read at once, and a ``shard`` of images is written
+    at a time.  ``engine``, ``address`` and ``workers`` are those of ``segment``: a worker embeds a shard.
 
     Raises InputError for inputs that are not there, for unknown models, and for a folder with another index; MissingError
     without weights.

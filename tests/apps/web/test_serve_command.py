@@ -45,6 +45,8 @@ def test_the_next_free_port_is_taken_unless_one_is_asked_for() -> None:
         assert PORT <= ports[0] < ports[1]
         with pytest.raises(InputError, match="choose another --port"):
             find_socket(Address(port=ports[0]))
+    with pytest.raises(InputError, match="choose another --host"):
+        find_socket(Address("192.0.2.1", token="a-long-enough-token"))
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

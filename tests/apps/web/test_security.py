@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import struct
 import zlib
@@ -17,6 +18,7 @@ from tests.support.cli import Cli
 from tests.support.serving import StandIn, make_photos, make_workspace, open_client
 
 from annofree.apps.web.options import Address
+from annofree.apps.web.security import RefusedError, _count
 from annofree.apps.web.start import find_socket
 from annofree.apps.web.uploads import Limits
 from annofree.errors import InputError
@@ -394,3 +396,21 @@ def test_a_name_with_the_end_of_a_line_is_found(tmp_path: Path) -> None:
     with open_client(make_workspace(tmp_path / "out", photos)) as opened:
         for what in ("thumbnail", "picture"):
             assert opened.get(f"/api/images/two%0Alines.jpg/{what}").status_code == 200
+
+
+def test_a_request_that_only_drips_is_ended() -> None:
+    async def read_slowly() -> int:
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(0.02)
+            return {"type": "http.request", "body": b" ", "more_body": True}
+
+        counted, pieces = _count(receive, 1000, 0.2), 0
+        while True:
+            try:
+                await counted()
+            except RefusedError as refusal:
+                assert refusal.status == 408
+                return pieces
+            pieces += 1
+
+    assert asyncio.run(read_slowly()) < 100

@@ -12,6 +12,7 @@ import ipaddress
 import json
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
@@ -51,6 +52,7 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 _SAFE = ("GET", "HEAD")
+_SLOWEST = 2000  # bytes a second that a request may come at, after a while
 _COOKIE, _OURS = "annofree", "x-annofree"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _HOST = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::\d*)?")
@@ -195,9 +197,10 @@ class _Answer:
 
 
 def _count(receive: Receive, most: int, patience: float) -> Receive:
-    """Read on until more came than may, or nothing for too long."""
+    """Read on until more came than may, or nothing for too long, or so little that it would hold a place for ever."""
     read = 0
     ended = False
+    began = time.monotonic()
 
     async def counted() -> Message:
         nonlocal read, ended
@@ -211,6 +214,8 @@ def _count(receive: Receive, most: int, patience: float) -> Receive:
         ended = not message.get("more_body", False)
         if read > most:
             raise _too_large(most)
+        if not ended and time.monotonic() - began > patience + read / _SLOWEST:
+            raise RefusedError(408, f"expected at least {_SLOWEST / 1000:g} kB a second, got less; send it again")
         return message
 
     return counted

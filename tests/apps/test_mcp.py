@@ -132,6 +132,29 @@ def test_the_command_speaks_over_standard_input_and_output(root: Path) -> None:
     assert len(anyio.run(ask).tools) == 4
 
 
+def test_a_link_out_of_the_root_is_refused_in_a_folder_too(root: Path) -> None:
+    (root / "photos" / "more.jpg").symlink_to(root.parent / "secret.jpg")
+    tools = Tools(root, "tiny", "cpu")
+    for place in ("photos", "."):
+        with pytest.raises(InputError, match="below"):
+            tools.segment(place, "orange", "run", None)  # type: ignore[arg-type]
+
+
+def test_of_a_run_of_images_elsewhere_none_is_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("annofree.relabel", lambda run, classes, *, out, overlays, callbacks: asked.append(overlays))
+    monkeypatch.setattr(Tools, "_tell", lambda self, run: None)
+    for images in (root.parent, root / "photos"):
+        monkeypatch.setattr("annofree.apps.mcp.tools.find_images_root", lambda run, images=images: images)
+        Tools(root, "tiny", "cpu").relabel("photos", "orange", "other", None)  # type: ignore[arg-type]
+    assert asked == [False, True]
+
+
+def test_an_unknown_preset_is_refused_at_once(root: Path) -> None:
+    with pytest.raises(InputError, match="unknown"):
+        build_server(root, "fastt")
+
+
 def test_a_root_is_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--root"):
         build_server(tmp_path / "none", "tiny")

@@ -77,6 +77,8 @@ def _instances(run: Path) -> AnnotatedImages:
     from annofree.runs.store.finals import require_unchanged
 
     place = run / "annotations.json"
+    if not place.is_file() and (run / "serve" / "workspace.json").is_file():
+        raise InputError(f"expected a run, got the workspace {run}, which no run made; leave --no-corrections out")
     if not place.is_file():
         hint = "; its label maps in labels/ are index PNGs as they are" if (run / "labels").is_dir() else ""
         raise InputError(f"expected the instances of a run at {place}, and there are none{hint}; run --task instance first")

@@ -229,3 +229,37 @@ def test_with_a_token_nobody_else_is_answered(backend: Backend, said: str) -> No
 @pytest.mark.parametrize("said", ["Bearer secret", basic("anyone:secret"), basic(":secret")])
 def test_a_token_is_a_bearer_or_the_password(backend: Backend, said: str) -> None:
     assert ask(backend, "secret").post("/setup", json={"schema": BRUSH}, headers={"Authorization": said}).status_code == 200
+
+
+@pytest.mark.parametrize("more", [{"params": 5}, {"params": "x"}, {"params": {"context": "x"}}])
+def test_a_question_of_another_form_is_one_message(backend: Backend, more: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="as an object"):
+        backend.predict({"tasks": [TASK], "label_config": BRUSH, **more})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"project": 5},
+        {"project": "x"},
+        {"annotation": [{}], "task": None},
+        {"annotation": [{}, {}], "task": [TASK]},
+        {"annotation": [], "task": 5},
+        {"annotation": {"result": 5}},
+        {"annotation": {"result": [[]]}},
+        {"annotation": {"result": [{"type": [], "value": {}}]}},
+        {"annotation": {"result": [{"type": "labels", "value": [1]}]}},
+        {"annotation": {"result": [{"type": "brush", "id": [1]}]}},
+    ],
+)
+def test_a_submission_of_another_form_is_one_message(backend: Backend, more: dict[str, Any]) -> None:
+    sent = {"action": "ANNOTATION_CREATED", "task": TASK, "project": {"label_config": BRUSH}, **more}
+    with pytest.raises(InputError, match="expected"):
+        backend.take(sent)
+    assert not cast(KnownDesk, backend.desk).kept
+
+
+def test_who_submitted_is_kept_short(backend: Backend) -> None:
+    sent = {"action": "ANNOTATION_CREATED", "task": TASK, "project": {"label_config": BRUSH}}
+    backend.take(sent | {"annotation": {"result": [], "completed_by": {"email": "x" * 10_000}}})
+    assert len(cast(KnownDesk, backend.desk).kept[0][2]) <= 200

@@ -131,3 +131,11 @@ def test_without_a_host_nothing_is_fetched() -> None:
 def test_a_host_is_an_address(host: str) -> None:
     with pytest.raises(InputError, match="address of Label Studio"):
         Pictures(host=host)
+
+
+@pytest.mark.parametrize("address", ["http://[", "http://[/data/local-files/?d=a.png", "http://x:y/data/local-files/?d=a.png"])
+def test_an_address_that_is_none_is_one_message(tmp_path: Path, address: str) -> None:
+    places = Pictures(tmp_path)
+    assert places.find_file(address) is None
+    with pytest.raises(ImageError, match="expected a picture in local files"):
+        places.fetch(address)

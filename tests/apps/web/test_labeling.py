@@ -57,3 +57,18 @@ def test_labels_may_stand_apart_from_their_shape() -> None:
 def test_an_interface_that_cannot_be_answered_is_refused(text: object) -> None:
     with pytest.raises(InputError, match="labeling interface"):
         parse_labeling(text)
+
+
+def test_more_labels_than_can_be_asked_for_are_refused() -> None:
+    many = "".join(f'<Label value="l{k}"/>' for k in range(2001))
+    words = f'<Label value="a" synonyms="{"|".join(str(k) for k in range(2001))}"/>'
+    for labels in (many, words):
+        with pytest.raises(InputError, match="at most 2000 labels and synonyms"):
+            parse_labeling(BRUSH.replace("</BrushLabels>", f"{labels}</BrushLabels>"))
+
+
+def test_many_shapes_and_labels_of_one_image_are_read_once_each() -> None:
+    tags = '<Brush name="b" toName="i"/>' * 5000 + '<Labels name="l" toName="i"/>' * 5000
+    label = '<Labels name="l" toName="i"><Label value="cat"/></Labels>'
+    (control,) = parse_labeling(f'<View><Image name="i" value="$x"/>{tags}{label}</View>').controls
+    assert (control.name, control.kind) == ("b", "brush")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import struct
 import zlib
@@ -17,6 +18,7 @@ from tests.support.cli import Cli
 from tests.support.serving import StandIn, make_photos, make_workspace, open_client
 
 from annofree.apps.web.options import Address
+from annofree.apps.web.security import RefusedError, _count
 from annofree.apps.web.start import find_socket
 from annofree.apps.web.uploads import Limits
 from annofree.errors import InputError
@@ -69,7 +71,19 @@ def test_a_token_that_is_easily_guessed_or_lost_is_refused(token: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example:8000", "", "10.0.0.1"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:8000",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example:8000",
+        "",
+        "10.0.0.1",
+        "[::1]evil.example",
+        "localhost:@evil.example",
+        "localhost:8000, evil.example",
+        "localhost:x",
+    ],
 )
 def test_another_host_is_refused(client: TestClient, host: str) -> None:
     for path in ("/", "/api/workspace", "/api/images/a.jpg/picture"):
@@ -82,7 +96,21 @@ def test_this_machine_s_own_names_are_taken(client: TestClient, host: str) -> No
     assert client.get("/api/workspace", headers={"Host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "http://localhost:8000", "file://"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.example",
+        "null",
+        "http://127.0.0.1:9999",
+        "http://localhost:8000",
+        "file://",
+        "http://[",
+        "//127.0.0.1:8000",
+        "ftp://127.0.0.1:8000",
+        "http://127.0.0.1:8000/x",
+        "",
+    ],
+)
 def test_another_origin_is_refused(client: TestClient, origin: str) -> None:
     for answer in (
         client.get("/api/workspace", headers={"Origin": origin}),
@@ -251,6 +279,22 @@ def test_names_of_uploads_stay_in_their_folder(client: TestClient, name: str, tm
     assert client.post("/api/images", files=[("files", (name, picture()))]).json()["added"] == ["uploads/evil-2.png"]
 
 
+@pytest.mark.parametrize("name", ["\U0001f600" * 120 + ".png", "\u00e9" * 120 + ".png", "x" * 200])
+def test_long_names_fit_into_a_file_s(client: TestClient, name: str) -> None:
+    answer = client.post("/api/images", files=[("files", (name, picture()))])
+    (added,) = answer.json()["added"]
+    assert added.endswith(".png") and len(added.encode()) < 230
+    assert client.get(f"/api/images/{added}/thumbnail").status_code == 200
+
+
+def test_a_name_of_an_upload_that_is_no_text_is_one_message(client: TestClient) -> None:
+    body = b'--q\r\nContent-Disposition: form-data; name="files"; filename="+2AA-"\r\n\r\nx\r\n--q--\r\n'
+    answer = client.post(
+        "/api/images", content=body, headers={"Content-Type": "multipart/form-data; boundary=q; charset=utf-7"}
+    )
+    assert answer.status_code == 400 and answer.json()["rejected"][0]["error"].startswith("expected a picture")
+
+
 @pytest.mark.parametrize(
     "id_",
     [
@@ -272,7 +316,21 @@ def test_ids_are_looked_up_and_never_joined(client: TestClient, id_: str, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[1]", b"nul", b'{"classes": NaN}', b"[" * 5000, b'{"a": 1}', b"\xff\xfe", b"9" * 5000]
+    "content",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"nul",
+        b'{"classes": NaN}',
+        b"[" * 5000,
+        b'{"a": 1}',
+        b"\xff\xfe",
+        b"9" * 5000,
+        rb'{"classes": [{"name": "\ud800"}]}',
+        b'{"classes": "\xed\xa0\x80"}',
+        "{}".encode("utf-16"),
+    ],
 )
 def test_malformed_json_is_one_message(client: TestClient, content: bytes) -> None:
     answer = client.put("/api/classes", content=content, headers={"Content-Type": "application/json"})
@@ -330,3 +388,29 @@ def test_a_web_socket_is_closed(client: TestClient) -> None:
 
     with pytest.raises(WebSocketDisconnect), client.websocket_connect("/"):
         pass
+
+
+def test_a_name_with_the_end_of_a_line_is_found(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos")
+    (photos / "two\nlines.jpg").write_bytes(picture(kind="JPEG"))
+    with open_client(make_workspace(tmp_path / "out", photos)) as opened:
+        for what in ("thumbnail", "picture"):
+            assert opened.get(f"/api/images/two%0Alines.jpg/{what}").status_code == 200
+
+
+def test_a_request_that_only_drips_is_ended() -> None:
+    async def read_slowly() -> int:
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(0.02)
+            return {"type": "http.request", "body": b" ", "more_body": True}
+
+        counted, pieces = _count(receive, 1000, 0.2), 0
+        while True:
+            try:
+                await counted()
+            except RefusedError as refusal:
+                assert refusal.status == 408
+                return pieces
+            pieces += 1
+
+    assert asyncio.run(read_slowly()) < 100

@@ -45,6 +45,8 @@ def test_the_next_free_port_is_taken_unless_one_is_asked_for() -> None:
         assert PORT <= ports[0] < ports[1]
         with pytest.raises(InputError, match="choose another --port"):
             find_socket(Address(port=ports[0]))
+    with pytest.raises(InputError, match="choose another --host"):
+        find_socket(Address("192.0.2.1", token="a-long-enough-token"))
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,3 +62,9 @@ def test_what_cannot_be_opened_is_one_message(cli: Cli, tmp_path: Path) -> None:
         assert said.code == 2 and words in said.err
     said = cli("serve", "--method", "zipp", "--out", tmp_path / "out")
     assert said.code == 2 and "unknown method" in said.err
+
+
+def test_a_workspace_has_corrections_alone(cli: Cli, tmp_path: Path) -> None:
+    make_workspace(tmp_path / "out", make_photos(tmp_path / "photos")).close()
+    said = cli("export", tmp_path / "out", "--format", "coco", "--no-corrections", "--out", tmp_path / "labels")
+    assert said.code == 2 and "leave --no-corrections out" in said.err

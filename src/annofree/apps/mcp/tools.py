@@ -5,6 +5,7 @@ A model that calls these reads what pictures and names say, so it may be told to
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,10 +18,12 @@ import PIL.Image
 
 import annofree
 from annofree.errors import InputError
+from annofree.hub.presets import find_preset
 from annofree.io.callbacks import Callbacks
 from annofree.pipelines.segment import RunResult
 from annofree.render.contact_sheet import Thumbnail, draw_contact_sheet
 from annofree.render.page_images import open_overlay
+from annofree.runs.store.summary import find_images_root
 from annofree.structures import Image
 
 __all__ = ["MOST_BYTES", "Told", "Tools"]
@@ -46,6 +49,7 @@ class Tools:
     def __init__(self, root: Path, preset: str, device: str) -> None:
         if not root.is_dir():
             raise InputError(f"expected a folder as the root of all paths, got {root}; make it, or name another --root")
+        find_preset(preset)
         self.root, self.preset, self.device = root.resolve(), preset, device
 
     def confine(self, place: str) -> Path:
@@ -65,13 +69,16 @@ class Tools:
     def segment(self, images: str, classes: str, out: str, callbacks: Callbacks, **options: Any) -> Told:
         """Find classes in an image or a folder of images, and keep what relabel needs."""
         given, place = self._find(images), self._find_new(out)
+        self._refuse_links(given)
         asked = {"models": self.preset, "device": self.device} | {key: one for key, one in options.items() if one is not None}
         return self._tell(annofree.segment(given, classes, out=place, keep_encodings=True, callbacks=callbacks, **asked))
 
     def relabel(self, run: str, classes: str, out: str, callbacks: Callbacks) -> Told:
         """Ask a run for other names; no image is looked at again, but to draw on it."""
         given, place = self._find(run), self._find_new(out)
-        return self._tell(annofree.relabel(given, classes, out=place, overlays=True, callbacks=callbacks))
+        images = find_images_root(given)  # of a run that came from elsewhere they may be anywhere
+        inside = images is not None and images.resolve().is_relative_to(self.root)
+        return self._tell(annofree.relabel(given, classes, out=place, overlays=inside, callbacks=callbacks))
 
     def report(self, run: str) -> Told:
         """Write the page of a run."""
@@ -87,6 +94,13 @@ class Tools:
         if not path.exists():
             raise InputError(f"expected something at {place!r:.200} below {self.root}, and nothing is there")
         return path
+
+    def _refuse_links(self, folder: Path) -> None:
+        """Raise InputError for a link below a folder that leads out of the root."""
+        for inside, folders, files in os.walk(folder):
+            for one in (Path(inside, name) for name in (*folders, *files)):
+                if one.is_symlink():
+                    self.confine(str(one))
 
     def _find_new(self, place: str) -> Path:
         path = self.confine(place)

@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import UploadFile
 from starlette.middleware.gzip import GZipMiddleware
 
@@ -36,6 +37,20 @@ __all__ = ["STATIC", "build_app"]
 STATIC = Path(__file__).with_name("static")
 """The folder of the page's own files."""
 
+
+class _ImageId(Convertor[str]):
+    """Ids of images in addresses: any text, for a name may hold slashes, and even ends of lines."""
+
+    regex = r"(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("image", _ImageId())
 _TASKS = ("semantic", "panoptic")
 _MOST_CHANGED = 1000
 _UPLOADS = 4  # that are read at a time
@@ -139,18 +154,18 @@ def _add_images(app: FastAPI, workspace: Workspace) -> None:
             if not files:
                 raise InputError("expected images in the field files, got none")
             for file in files:
-                name = str(file.filename or "image")
+                name = str(file.filename or "image").encode(errors="replace").decode()
                 try:
                     added.append(await run_in_threadpool(workspace.upload, name, await file.read()))
                 except InputError as problem:
                     rejected.append({"file": name[:200], "error": str(problem)})
         return JSONResponse({"added": added, "rejected": rejected}, 200 if added else 400)
 
-    @app.get("/api/images/{id_:path}/thumbnail")
+    @app.get("/api/images/{id_:image}/thumbnail")
     async def show_thumbnail(id_: str, request: Request) -> Response:
         return await _send_picture(workspace, workspace.pictures.make_thumbnail, id_, request)
 
-    @app.get("/api/images/{id_:path}/picture")
+    @app.get("/api/images/{id_:image}/picture")
     async def show_picture(id_: str, request: Request) -> Response:
         return await _send_picture(workspace, workspace.pictures.make_picture, id_, request)
 
@@ -166,20 +181,20 @@ async def _send_picture(workspace: Workspace, make: Callable[[Any], bytes], id_:
 
 
 def _add_answers(app: FastAPI, workspace: Workspace) -> None:
-    @app.get("/api/images/{id_:path}/answer")
+    @app.get("/api/images/{id_:image}/answer")
     async def show_answer(id_: str) -> Any:
         one = workspace.find(id_)
         answer = await _find_answer(workspace, one)
         return await run_in_threadpool(workspace.show, one, answer)
 
-    @app.get("/api/images/{id_:path}/labels.png")
+    @app.get("/api/images/{id_:image}/labels.png")
     async def show_labels(id_: str, task: str = "semantic") -> Response:
         one = workspace.find(id_)
         if task not in _TASKS:
             raise InputError(f"expected the task semantic or panoptic, got {task[:40]!r}")
         return Response(await workspace.service.ask(lambda: _draw_labels(workspace, one, task)), media_type="image/png")
 
-    @app.post("/api/images/{id_:path}/segment")
+    @app.post("/api/images/{id_:image}/segment")
     async def segment(id_: str, request: Request) -> Any:
         one, held = workspace.find(id_), await read_fields(request)
         points, box = held.get("points") or [], held.get("box")
@@ -189,7 +204,7 @@ def _add_answers(app: FastAPI, workspace: Workspace) -> None:
         drawn = await workspace.service.ask(lambda: workspace.service.now.segment(source, points, box))
         return await run_in_threadpool(drawn.to_json)
 
-    @app.get("/api/images/{id_:path}/explain")
+    @app.get("/api/images/{id_:image}/explain")
     async def explain(id_: str, class_: str = Query("", alias="class", max_length=200)) -> Response:
         one = workspace.find(id_)
         names = Vocabulary.of(class_) if class_ else workspace.vocabulary
@@ -234,7 +249,7 @@ def _add_acts(app: FastAPI, workspace: Workspace) -> None:
             return refuse(409, str(problem), answer=await run_in_threadpool(workspace.show, one, answer))
         return await run_in_threadpool(workspace.show, one, answer)
 
-    @app.post("/api/images/{id_:path}/acts")
+    @app.post("/api/images/{id_:image}/acts")
     async def act(id_: str, request: Request) -> Any:
         held = await read_fields(request, "acts", "revision")
         return await do(id_, lambda one, answer: workspace.act(one, answer, held["acts"], held["revision"]))
@@ -247,4 +262,4 @@ def _add_acts(app: FastAPI, workspace: Workspace) -> None:
         return step
 
     for way in ("undo", "redo"):
-        app.post(f"/api/images/{{id_:path}}/{way}")(add_step(way))
+        app.post(f"/api/images/{{id_:image}}/{way}")(add_step(way))

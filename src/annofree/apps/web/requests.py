@@ -28,7 +28,11 @@ async def read_json(request: Request) -> Any:
     if kind != "application/json":
         raise InputError(f"expected application/json, got {kind[:60] or 'no content-type'}")
     try:
-        return json.loads(await request.body(), parse_constant=_refuse_constant)
+        text = (await request.body()).decode("utf-8-sig")
+        held = json.loads(text, parse_constant=_refuse_constant)
+        if "\\u" in text:
+            json.dumps(held, ensure_ascii=False).encode()  # half a sign, which no answer and no file could hold
+        return held
     except (ValueError, RecursionError) as problem:
         raise InputError(f"expected JSON, got something else ({str(problem)[:80]})") from None
 
@@ -37,7 +41,8 @@ async def read_fields(request: Request, *needed: str) -> dict[str, Any]:
     """A JSON object that has some fields; raises InputError for any other."""
     held = await read_json(request)
     if not isinstance(held, dict) or not all(name in held for name in needed):
-        raise InputError(f"expected a JSON object with {' and '.join(needed)}, got {str(held)[:60]}")
+        wanted = f" with {' and '.join(needed)}" if needed else ""
+        raise InputError(f"expected a JSON object{wanted}, got {str(held)[:60]}")
     return held
 
 

@@ -10,12 +10,14 @@ import asyncio
 import base64
 import ipaddress
 import json
+import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 from annofree.apps.web.uploads import Limits
 
@@ -50,8 +52,10 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 _SAFE = ("GET", "HEAD")
+_SLOWEST = 2000  # bytes a second that a request may come at, after a while
 _COOKIE, _OURS = "annofree", "x-annofree"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_HOST = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::\d*)?")
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class Guard:
                 421, f"expected this server by its own name, got the host {host[:80]!r}; open it by the address that it printed"
             )
         origin, site = heads.get("origin"), heads.get("sec-fetch-site")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
             raise RefusedError(403, f"expected a request of this page, got one of {origin[:80]!r}")
         path, method = str(scope["path"]), str(scope["method"])
         visits = path == "/" and method in _SAFE
@@ -193,9 +197,10 @@ class _Answer:
 
 
 def _count(receive: Receive, most: int, patience: float) -> Receive:
-    """Read on until more came than may, or nothing for too long."""
+    """Read on until more came than may, or nothing for too long, or so little that it would hold a place for ever."""
     read = 0
     ended = False
+    began = time.monotonic()
 
     async def counted() -> Message:
         nonlocal read, ended
@@ -209,6 +214,8 @@ def _count(receive: Receive, most: int, patience: float) -> Receive:
         ended = not message.get("more_body", False)
         if read > most:
             raise _too_large(most)
+        if not ended and time.monotonic() - began > patience + read / _SLOWEST:
+            raise RefusedError(408, f"expected at least {_SLOWEST / 1000:g} kB a second, got less; send it again")
         return message
 
     return counted
@@ -257,15 +264,14 @@ def _read_query(scope: Scope) -> list[tuple[str, str]]:
 
 
 def _strip_port(host: str) -> str:
-    """The name of a host header, in small letters, without its port.
+    """The name of a host header, in small letters, without its port; all of one that is not a name and a port.
 
-    >>> _strip_port("LocalHost:8000"), _strip_port("[::1]:8000"), _strip_port("evil.example:8000")
-    ('localhost', '::1', 'evil.example')
+    >>> _strip_port("LocalHost:8000"), _strip_port("[::1]:8000"), _strip_port("localhost:8000, evil.example")
+    ('localhost', '::1', 'localhost:8000, evil.example')
     """
     host = host.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.rpartition(":")[0] if host.count(":") == 1 else host
+    found = _HOST.fullmatch(host)
+    return host if found is None else found[1] or found[2] or ""
 
 
 def _is_address(name: str) -> bool:

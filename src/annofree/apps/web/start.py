@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -80,9 +81,10 @@ def find_socket(address: Address) -> socket.socket:
         except OSError as problem:
             bound.close()
             why = problem
+    other = "--host" if isinstance(why, socket.gaierror) or (why and why.errno == errno.EADDRNOTAVAIL) else "--port"
     asked = f"port {address.port}" if address.port is not None else f"a port from {PORT} to {PORT + _PORTS - 1}"
     raise InputError(
-        f"expected to listen at {asked} of {address.host}, but it cannot be: {why and why.strerror}; choose another --port"
+        f"expected to listen at {asked} of {address.host}, but it cannot be: {why and why.strerror}; choose another {other}"
     )
 
 

@@ -18,7 +18,7 @@ from annofree.io.images import decode_bytes
 
 __all__ = ["Limits", "Uploads", "clean_name"]
 
-_LONGEST = 100  # letters of a name
+_LONGEST, _MOST_BYTES = 100, 200  # letters of a name, and its bytes, of which file systems take 255
 _ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif", "AVIF": ".avif"}
 
 
@@ -105,4 +105,5 @@ def clean_name(name: str, ending: str) -> str:
     stem, suffix = PurePosixPath(text).stem, PurePosixPath(text).suffix
     if suffix.lower() not in SUFFIXES:
         stem, suffix = text, ending
-    return f"{stem[:_LONGEST].strip(' .') or 'image'}{suffix}"
+    short = stem[:_LONGEST].encode()[:_MOST_BYTES].decode(errors="ignore").strip(" .")
+    return f"{short or 'image'}{suffix}"

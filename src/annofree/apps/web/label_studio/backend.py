@@ -32,7 +32,7 @@ from annofree.ops.rle import encode_rle
 __all__ = ["Backend", "Keeper"]
 
 _LOG = logging.getLogger(__name__)
-_MOST_TASKS = 1000
+_MOST_TASKS, _LONGEST_WHO = 1000, 200
 _FETCHED = 128 << 20  # bytes of fetched pictures that are kept, so that clicks on one fetch it once
 _SUBMITTED = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED")
 
@@ -75,7 +75,7 @@ class Backend:
         if not isinstance(tasks, list) or not 0 < len(tasks) <= _MOST_TASKS or not all(isinstance(t, dict) for t in tasks):
             raise InputError(f"expected a list of 1 to {_MOST_TASKS} tasks, got {str(tasks)!r:.80}")
         labeling = parse_labeling(body.get("label_config"))
-        context = (body.get("params") or {}).get("context") or {}
+        context = _read_object(_read_object(body, "params"), "context")
         if context.get("result"):
             return {"results": [self._draw(tasks[0], labeling, context)]}
         results: list[Any] = []
@@ -129,12 +129,8 @@ class Backend:
         """
         kept = 0
         if self.desk is not None and body.get("action") in _SUBMITTED:
-            annotations, tasks = body.get("annotation"), body.get("task")
-            many = isinstance(annotations, list)
-            project = body.get("project") or {}
-            labeling = parse_labeling(project.get("label_config"))
-            pairs = zip(annotations or [], tasks or [], strict=False) if many else [(annotations, tasks)]
-            for annotation, task in pairs:
+            labeling = parse_labeling(_read_object(body, "project").get("label_config"))
+            for annotation, task in _pair(body.get("annotation"), body.get("task")):
                 kept += self._keep(annotation, task, labeling, self.desk)
         return {"status": "ok", "kept": kept}
 
@@ -181,7 +177,24 @@ def _fill(thing: Annotation, size: tuple[int, int]) -> Annotation:
     return replace(thing, rle=rle)
 
 
+def _read_object(held: Mapping[str, Any], key: str) -> Json:
+    """An object of what was sent, empty where it is not there."""
+    part = held.get(key) or {}
+    if not isinstance(part, dict):
+        raise InputError(f"expected {key} as an object, got {str(part)!r:.60}")
+    return part
+
+
+def _pair(annotations: Any, tasks: Any) -> list[tuple[Any, Any]]:
+    """Annotations with their tasks: one of each, or as many of each."""
+    if not isinstance(annotations, list):
+        return [(annotations, tasks)]
+    if not isinstance(tasks, list) or len(tasks) != len(annotations):
+        raise InputError(f"expected a task for each of {len(annotations)} annotations; let the webhook send its payload")
+    return list(zip(annotations, tasks, strict=True))
+
+
 def _name_person(annotation: Json) -> str:
     """Who submitted an annotation: a mail address, else the number of the account."""
     who = annotation.get("completed_by")
-    return f"label-studio: {who.get('email') or who.get('id') if isinstance(who, dict) else who}"
+    return f"label-studio: {who.get('email') or who.get('id') if isinstance(who, dict) else who}"[:_LONGEST_WHO]

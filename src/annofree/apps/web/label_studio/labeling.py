@@ -17,7 +17,7 @@ from annofree.structures import Vocabulary
 __all__ = ["Control", "Labeling", "parse_labeling"]
 
 _WHERE = "the labeling interface"
-_LONGEST = 1 << 20  # signs of an interface
+_LONGEST, _MOST_LABELS = 1 << 20, 2000  # signs of an interface, and its labels
 _KINDS = {"BrushLabels": "brushlabels", "PolygonLabels": "polygonlabels", "RectangleLabels": "rectanglelabels"}
 """Tags with labels of their own, the one that tells most of a mask first."""
 _SHAPES = {"Brush": "brush", "Polygon": "polygon", "Rectangle": "rectangle"}
@@ -77,6 +77,8 @@ def parse_labeling(text: Any) -> Labeling:
     root = parse_xml(text, "View", _WHERE)
     images = {tag.get("name", ""): tag.get("value", "") for tag in root.iter("Image") if tag.get("value", "").startswith("$")}
     found: dict[str, tuple[tuple[str, ...], Control]] = {}
+    if sum(1 + one.get("synonyms", "").count("|") for one in root.iter("Label")) > _MOST_LABELS:
+        raise InputError(f"expected {_WHERE} to have at most {_MOST_LABELS} labels and synonyms, got more; ask for fewer")
     for control, tag in _list_controls(root, images):
         for label, words in _list_labels(tag):
             found.setdefault(label, (words, control))
@@ -98,11 +100,11 @@ def _list_controls(root: ET.Element, images: dict[str, str]) -> Iterator[tuple[C
             if one.get("toName", "") in images:
                 yield Control(one.get("name", ""), kind, one.get("toName", "")), one
     for tag, kind in _SHAPES.items():
-        for one in root.iter(tag):
-            for labels in root.iter("Labels"):
-                image = one.get("toName", "")
-                if image in images and labels.get("toName") == image:
-                    yield Control(one.get("name", ""), kind, image, labels.get("name", "")), labels
+        shapes = {one.get("toName", ""): one for one in reversed(list(root.iter(tag)))}  # the first of each image
+        for labels in root.iter("Labels"):
+            image = labels.get("toName", "")
+            if image in images and image in shapes:
+                yield Control(shapes[image].get("name", ""), kind, image, labels.get("name", "")), labels
 
 
 def _list_labels(tag: ET.Element) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -54,8 +54,7 @@ class Pictures:
 
         Raises ImageError for a path that leads out of the folder, and for a file that is not there.
         """
-        path = urlsplit(address).path
-        if self.root is None or not path.startswith(_LOCAL) or _is_elsewhere(address, self.host):
+        if self.root is None or _is_elsewhere(address, self.host) or not urlsplit(address).path.startswith(_LOCAL):
             return None
         name = (parse_qs(urlsplit(address).query).get("d") or [""])[-1]
         root = self.root.resolve()
@@ -87,7 +86,12 @@ class Pictures:
             return {"Authorization": f"Token {self.key}"}
         asked = json.dumps({"refresh": self.key}).encode()
         answer = self._request(f"{self.host.rstrip('/')}/api/token/refresh/", {"Content-Type": "application/json"}, asked)
-        return {"Authorization": f"Bearer {json.loads(answer)['access']}"}
+        try:
+            return {"Authorization": f"Bearer {json.loads(answer)['access']}"}
+        except (ValueError, KeyError, TypeError):
+            raise ImageError(
+                f"expected a token of {self.host} for LABEL_STUDIO_API_KEY, got another answer; renew it"
+            ) from None
 
     def _request(self, url: str, headers: dict[str, str], data: bytes | None = None) -> bytes:
         request = urllib.request.Request(url, data, headers)  # noqa: S310 -- http or https of the named host, as was checked

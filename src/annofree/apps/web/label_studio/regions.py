@@ -102,7 +102,11 @@ def read_annotations(answer: Mapping[str, Any], size: tuple[int, int], passed: P
     What is no brush, polygon or rectangle, or of an image of another size, is refused in ``passed``.
     """
     things: list[Annotation] = []
-    for k, (region, names) in enumerate(label_regions(list_regions(dict(answer))), 1):
+    try:
+        regions = label_regions(list_regions(dict(answer)))
+    except (ValueError, TypeError, AttributeError) as problem:
+        raise InputError(f"expected an annotation whose result is a list of regions, got {describe_problem(problem)}") from None
+    for k, (region, names) in enumerate(regions, 1):
         place = ("Label Studio", f"annotation {answer.get('id', '?')}, region {k}")
         try:
             said = read_size(region.get("original_height"), region.get("original_width"), place[1])

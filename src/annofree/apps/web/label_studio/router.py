@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 from fastapi import FastAPI, Request
-from starlette.concurrency import run_in_threadpool
 
 from annofree.apps.web.label_studio.backend import Backend
 from annofree.apps.web.label_studio.desk import Desk
@@ -20,6 +21,8 @@ from annofree.apps.web.requests import read_fields
 from annofree.apps.web.workspace import Workspace
 
 __all__ = ["add_label_studio", "add_routes", "find_pictures"]
+
+_AT_ONCE = 8  # questions that are read or wait for the worker; the others wait before they take a thread
 
 
 def add_label_studio(app: FastAPI, workspace: Workspace) -> None:
@@ -40,7 +43,8 @@ def find_pictures(workspace: Workspace) -> Pictures:
 
 
 def add_routes(app: FastAPI, backend: Backend) -> None:
-    """Add the addresses; what is answered is up to ``backend``."""
+    """Add the addresses; what is answered is up to ``backend``.  However many ask, the page has threads left."""
+    turns = anyio.CapacityLimiter(_AT_ONCE)
 
     @app.get("/health")
     async def tell_health() -> Any:
@@ -50,7 +54,7 @@ def add_routes(app: FastAPI, backend: Backend) -> None:
         @app.post(path, status_code=status)
         async def ask(request: Request) -> Any:
             held = await read_fields(request)
-            return await run_in_threadpool(answer, held)
+            return await anyio.to_thread.run_sync(answer, held, limiter=turns)
 
     add("/setup", backend.set_up)
     add("/predict", backend.predict)

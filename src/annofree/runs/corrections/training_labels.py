@@ -48,7 +48,10 @@ def write_training_labels(
         return place  # what is resumed learns from the same
     corrected = read_corrected(folder)
     if not corrected.touched:
-        raise InputError(f"expected images that people corrected in {folder}, and there are none; annofree serve {folder}")
+        raise InputError(
+            f"expected images that people corrected in {folder}, and there are none; correct some with annofree serve on "
+            "the run, or on the images with this folder as --out"
+        )
     root = find_corrected_root(folder) if images is None else images
     found = [one for one in corrected.select_touched() if find_image(root, one.file_name) is not None]
     if lost := len(corrected.touched) - len(found):

@@ -1,7 +1,7 @@
 """Label Studio itself, end to end: tasks are imported, predictions appear, a click is answered, a correction comes back.
 
-    uv venv /tmp/lsenv && VIRTUAL_ENV=/tmp/lsenv uv pip install label-studio
-    uv run python benchmarks/label_studio_check.py --label-studio /tmp/lsenv/bin/label-studio
+    uv venv lsenv && VIRTUAL_ENV=lsenv uv pip install label-studio
+    uv run python benchmarks/label_studio_check.py --label-studio lsenv/bin/label-studio
 
 Starts Label Studio in a folder of its own (its first start takes a minute or two), and ``annofree serve`` on some images with
 the tiny models.  Prints what was seen, a line each, and ends with 1 where something is missing.

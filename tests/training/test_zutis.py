@@ -411,3 +411,9 @@ def test_a_pool_and_an_average_are_learned_from_and_resumed(home: Path, tmp_path
     assert network.config.located_masks
     train_in_two(fit_zutis, recipe_of(home, tmp_path / "halves", **changes), tmp_path / "halves")
     assert curve(tmp_path / "halves") == curve(tmp_path / "whole")
+
+
+def test_what_recipes_did_not_always_have_leaves_older_trainings_their_key(home: Path, tmp_path: Path) -> None:
+    plain = recipe_of(home, tmp_path)
+    assert not {"pool", "ema"} & plain.resume_key().keys()
+    assert recipe_of(home, tmp_path, pool=6).resume_key() == plain.resume_key() | {"pool": 6}

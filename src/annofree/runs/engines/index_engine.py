@@ -51,12 +51,7 @@ class IndexEngine:
         self.asked = make_clip, root, batch_size, threads
 
     def __enter__(self) -> IndexEngine:
-        self.pool.__enter__()
-        try:
-            self.clip: ClipElsewhere = self.pool.load(partial(_IndexWorker, *self.asked, self.pool.plan.threads))
-        except BaseException:
-            self.pool.__exit__()
-            raise
+        self.clip: ClipElsewhere = self.pool.start(lambda plan: partial(_IndexWorker, *self.asked, plan.threads))
         return self
 
     def __exit__(self, *_: object) -> None:

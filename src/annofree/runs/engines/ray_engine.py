@@ -27,6 +27,7 @@ from annofree.runs.config import RunConfig
 from annofree.runs.engines.engine import Arrived, Engine, RunImages
 from annofree.runs.engines.image_work import ImageDone, ImageWork
 from annofree.runs.engines.ray_pool import Cluster, RayPool
+from annofree.runs.engines.worker_plan import WorkerPlan
 from annofree.runs.environment import describe_environment
 from annofree.runs.store.chunks import Row
 from annofree.runs.store.layout import RunFolder
@@ -66,15 +67,13 @@ class RayEngine(Engine):
         self.pool = RayPool[_Images](cluster, request.device, _leave_out, callbacks.on_note)
 
     def __enter__(self) -> RayEngine:
-        asked = self.request
-        self.pool.__enter__()
-        try:
-            # the images of a job come with the job: a million names would be in the memory of each worker
-            order = _Order(replace(asked, ids=("",)), self.make_tasks, self.batch_size, self.pool.plan.threads)
-            self.info: TasksInfo = self.pool.load(partial(_RunWorker, order))
-        except BaseException:
-            self.pool.__exit__()
-            raise
+        # the images of a job come with the job: a million names would be in the memory of each worker
+        asked = replace(self.request, ids=("",))
+
+        def make(plan: WorkerPlan) -> partial[_RunWorker]:
+            return partial(_RunWorker, _Order(asked, self.make_tasks, self.batch_size, plan.threads))
+
+        self.info: TasksInfo = self.pool.start(make)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from annofree.errors import InputError, MissingError
 from annofree.io.decode_budget import find_total_memory
 from annofree.runs.engines.job_line import JobLine, Order
-from annofree.runs.engines.worker_plan import plan_workers
+from annofree.runs.engines.worker_plan import WorkerPlan, plan_workers
 
 __all__ = ["Cluster", "RayPool", "Worker"]
 
@@ -126,6 +126,15 @@ class RayPool(Generic[Job]):
             self._end(actor)
         if self._started:
             self._ray.shutdown()
+
+    def start(self, make: Callable[[WorkerPlan], Callable[[], Worker[Job]]]) -> Any:
+        """Enter and ``load`` workers, as ``make`` makes them by the plan; where that fails, nothing is left of it."""
+        self.__enter__()
+        try:
+            return self.load(make(self.plan))
+        except BaseException:
+            self.__exit__()
+            raise
 
     def load(self, make: Callable[[], Worker[Job]]) -> Any:
         """Begin all workers, each as ``make`` makes it, and return what is the same of all as soon as one is there."""

@@ -33,6 +33,7 @@ class DetectorRecipe(TrainingRecipe):
 
     paths = ("labels", "images", "out")
     beside = ("labels", "images", "initial", "tier")
+    added = ("score_weights",)
     command = "annofree train detector"
 
     # a COCO file with masks, or the folder that `annofree pseudo-label` wrote; relative to the recipe's file
@@ -137,11 +138,6 @@ class DetectorRecipe(TrainingRecipe):
         return replace(
             self, steps=steps, decay_at=tuple(round(at * scale) for at in self.decay_at), warmup=round(self.warmup * scale)
         )
-
-    def resume_key(self) -> dict[str, Any]:
-        """The fields that shape what is learned; one that is off is none, so that older trainings go on."""
-        key = super().resume_key()
-        return key if self.score_weights else {name: value for name, value in key.items() if name != "score_weights"}
 
     def build_scene_settings(self) -> SceneSettings:
         """How scenes are made; raises InputError for settings that there are not."""

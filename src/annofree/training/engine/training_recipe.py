@@ -34,6 +34,8 @@ class TrainingRecipe:
     paths: ClassVar[tuple[str, ...]] = ("out",)
     # fields that do not shape what is learned, beside those that all recipes have
     beside: ClassVar[tuple[str, ...]] = ()
+    # fields that recipes did not always have: at its default such a one shapes nothing, so that older trainings go on
+    added: ClassVar[tuple[str, ...]] = ()
     # the command whose help explains it
     command: ClassVar[str] = "annofree train"
 
@@ -79,5 +81,6 @@ class TrainingRecipe:
 
     def resume_key(self) -> dict[str, Any]:
         """The fields that shape what is learned."""
-        left_out = {*_NOT_OF_THE_CURVE, *self.beside}
+        unused = {f.name for f in fields(self) if f.name in self.added and getattr(self, f.name) == f.default}
+        left_out = {*_NOT_OF_THE_CURVE, *self.beside, *unused}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}

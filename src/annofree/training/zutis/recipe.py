@@ -31,6 +31,7 @@ class ZutisRecipe(TrainingRecipe):
 
     paths = ("archive", "out")
     beside = ("archive", "clip", "side")
+    added = ("pool", "ema")
     command = "annofree train zutis"
 
     # the folder that `annofree retrieve` wrote and `annofree mask` put masks into; relative to the recipe's file

@@ -20,10 +20,13 @@ from annofree.ops.rle import RLE, compute_rle_boxes, decode_rles
 from annofree.protocols import VisionLanguage
 from annofree.structures import BoolArray, FeatureMap, Image
 
-__all__ = ["Look", "draw_cut_outs", "encode_cut_outs", "encode_looks", "pool_features"]
+__all__ = ["Look", "Reading", "average_readings", "draw_cut_outs", "encode_cut_outs", "encode_looks", "pool_features"]
 
 Look = Literal["box", "masked", "black", "pooled"]
 """What CLIP sees of a mask: the crop of its box, that with all outside of the mask gray, or black, or its box in one pass."""
+
+Reading = Literal["cut-out", "pooled"]
+"""What is averaged where CLIP sees a mask in several ways: its cut-out (``masked`` above), and the cells under it."""
 
 _GRAY = 0.5  # of the blanked outside, near the mean of images
 _MARGIN = 1.1  # side of a cut-out over the longer side of the region's box
@@ -63,6 +66,17 @@ def encode_looks(clip: VisionLanguage, image: Image, rles: Sequence[RLE], look: 
         return clip.encode_crops(image, compute_rle_boxes(rles), pooled=look == "pooled").cpu()
     groups = (decode_rles(rles[start : start + _AT_ONCE], image.size) for start in range(0, len(rles), _AT_ONCE))
     return torch.cat([encode_cut_outs(clip, image, masks, _OUTSIDE[look]) for masks in groups])
+
+
+def average_readings(
+    clip: VisionLanguage, image: Image, tokens: FeatureMap, masks: BoolArray, readings: Sequence[Reading]
+) -> Tensor:
+    """The mean over ``readings`` of what CLIP sees of each mask (N, H, W): its cut-out, the ``tokens`` under it, (N, D)."""
+    read = {
+        "cut-out": lambda: encode_cut_outs(clip, image, masks),
+        "pooled": lambda: pool_features(tokens, masks).cpu(),
+    }
+    return torch.stack([read[name]() for name in readings]).mean(0)
 
 
 def encode_cut_outs(clip: VisionLanguage, image: Image, masks: BoolArray, outside: float = _GRAY) -> Tensor:

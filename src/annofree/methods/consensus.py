@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from annofree.clues.background import Background, with_negatives
-from annofree.clues.regions import encode_cut_outs, pool_features
+from annofree.clues.regions import Reading, average_readings
 from annofree.detections.bank import Bank, Named, hash_image
 from annofree.detections.merging import select_compact
 from annofree.detections.nms import suppress
@@ -47,7 +47,6 @@ from annofree.structures import BoolArray, Classes, Detections, FeatureMap, Floa
 __all__ = ["VARIANTS", "Consensus", "ConsensusEncoding", "ConsensusSettings"]
 
 Source = Literal["grid", "fragments", "detector"]
-Reading = Literal["cut-out", "pooled"]
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,7 @@ class Consensus:
         ).rles  # equal scores keep the order
         seen = np.argsort(-_own_scores(said), kind="stable")[: self.settings.seen]
         masks, shape = proposed[seen], measure_geometry(rles, image.size)[seen]
-        features = self._features(image, tokens, masks)
+        features = average_readings(self.clip, image, tokens, masks, self.settings.readings)
         counts = pack_counts([rles[i] for i in seen])
         drawn = np.concatenate([said[seen], measure_edge_support(image, masks)[:, None]], 1)
         return ConsensusEncoding(image.size, whole, tokens, counts, features, torch.from_numpy(drawn), torch.from_numpy(shape))
@@ -204,14 +203,6 @@ class Consensus:
         masks, scores = found.masks.cpu().numpy(), found.scores.clamp(0, 1).cpu().numpy().astype(np.float32)
         keep = (scores >= self.settings.min_detector_score) & masks.any((1, 2))
         return masks[keep], scores[keep]
-
-    def _features(self, image: Image, tokens: FeatureMap, masks: BoolArray) -> Tensor:
-        """The mean over the readings of what CLIP sees of each mask, (N, D)."""
-        read = {
-            "cut-out": lambda: encode_cut_outs(self.clip, image, masks),
-            "pooled": lambda: pool_features(tokens, masks).cpu(),
-        }
-        return torch.stack([read[name]() for name in self.settings.readings]).mean(0)
 
     def instances(self, image: Image | ConsensusEncoding, classes: Classes) -> Detections:
         """Name the candidates for an image, or an encoding of it: the likeliest first, those that no name wins left out."""

@@ -19,14 +19,14 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from annofree.clues.background import with_negatives
-from annofree.clues.regions import encode_cut_outs, pool_features
+from annofree.clues.regions import Reading, average_readings
 from annofree.detections.nms import suppress
 from annofree.detections.verification import Naming, pick_best_rows
 from annofree.detectors.config import OBJECT, DetectorConfig
@@ -39,8 +39,6 @@ from annofree.protocols import DetectorBackend, RawDetections, VisionLanguage
 from annofree.structures import RLE, Classes, Detections, FeatureMap, FloatArray, Image, Vocabulary
 
 __all__ = ["VARIANTS", "OpenVocabulary", "OpenVocabularyEncoding", "OpenVocabularySettings"]
-
-Reading = Literal["cut-out", "pooled"]
 
 
 @dataclass(frozen=True)
@@ -149,12 +147,7 @@ class OpenVocabulary:
 
     def _encode(self, image: Image, whole: Tensor, tokens: FeatureMap, found: RawDetections) -> OpenVocabularyEncoding:
         rles, head = self._find_things(found)
-        masks = decode_rles(rles, image.size)
-        read = {
-            "cut-out": lambda: encode_cut_outs(self.clip, image, masks),
-            "pooled": lambda: pool_features(tokens, masks).cpu(),
-        }
-        features = torch.stack([read[name]() for name in self.settings.readings]).mean(0)
+        features = average_readings(self.clip, image, tokens, decode_rles(rles, image.size), self.settings.readings)
         return OpenVocabularyEncoding(image.size, whole, tokens, pack_counts(rles), features, torch.from_numpy(head))
 
     def _find_things(self, found: RawDetections) -> tuple[list[RLE], FloatArray]:

@@ -60,7 +60,8 @@ class ZutisRecipe(TrainingRecipe):
     # queries, decoder_layers, decoder_heads, decoder_ffn, mlp_hidden of the decoder, stop_gradient, located_masks, and mean and
     # std of pixels, as ZutisConfig explains them
     network: Mapping[str, Any] = field(default_factory=dict)
-    # scenes that are drawn once, kept beside the archive, and seen again, mirrored and turned; 0 draws each anew (ours)
+    # scenes that are drawn once, kept beside the archive and in the memory of the device (four bytes a px each), and seen
+    # again, mirrored and turned; 0 draws each anew (ours)
     pool: int = 0
     # how much of itself the moving average of the weights, which is what is kept, keeps at each step; 0 for none (ours)
     ema: float = 0.0

@@ -2,9 +2,10 @@
 
     uv run python benchmarks/learn.py --out out/learn --scenes 200 --seed 0
     uv run python benchmarks/learn.py --out out/learn --scenes 100 --steps 500     # so many steps a round, whatever the clock
+    uv run python benchmarks/learn.py --out out/learn --steps 500 --bank           # with the folder as its bank
 
 Scenes of all splits are drawn into one folder, and learned from as photographs would be, by the command.  Then each round is
-scored: the answer to the folder itself, and to the committed validation scenes, which nothing was learned from.  The AP is that
+scored: the answer to the folder itself (with a bank, also what it is without), and to the committed validation scenes, which nothing was learned from.  The AP is that
 of what runs hold: of the folder the ranking from half of the answer's floor on, of the validation scenes the answer.
 """
 
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--bank", action="store_true", help="learn with the folder as its bank; its gain is told, too")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     world, learned = asked.out / "world", asked.out / "learned"
@@ -69,6 +71,7 @@ def main() -> None:
     command = [sys.executable, "-m", "annofree", "learn", str(world / "images"), "--classes", ", ".join(CATEGORIES.values())]
     command += ["--models", "tiny", "--device", "cpu", "--out", str(learned), "--rounds", str(asked.rounds)]
     command += ["--steps", str(asked.steps)] if asked.steps else ["--minutes", str(asked.minutes)]
+    command += ["--bank"] if asked.bank else []
     subprocess.run(command, check=True)
     rows: list[dict[str, Any]] = []
     unseen = CocoFile.read(VALIDATION / "truth.json")
@@ -80,12 +83,15 @@ def main() -> None:
             VALIDATION / "images", list(CATEGORIES.values()), models="tiny", device="cpu", detector=detector, out=fresh,
             overlays=False,
         )  # fmt: skip
+        kept = learned / f"round-{number}" / "kept"
+        without = {"without the bank": score(truth, kept, said["floor"])} if asked.bank else {}
         told = {name: said[name] for name in ("stability", "agreement", "expected", "seconds")}
         rows.append(
             {
                 "round": number,
                 **told,
                 "the folder": score(truth, run, said["floor"]),
+                **without,
                 "unseen": score(unseen, fresh, said["floor"]),
             }
         )

@@ -18,6 +18,7 @@ from tests.support.trainings import curve, quiet, train_in_two
 from tests.support.two_processes import assert_same_curves, by_two_processes
 from torch import nn
 
+from annofree.datasets.emoji.world import CATEGORIES
 from annofree.datasets.labeled import Labeled
 from annofree.detectors.checkpoint import load_detector, save_detector
 from annofree.detectors.types import DetectionTargets
@@ -326,6 +327,14 @@ def test_the_weights_of_a_resnet_are_taken(home: Path, tmp_path: Path) -> None:
             Path(place).name
         ]
         assert torch.equal(network.state_dict()["backbone.body.conv1.weight"], state["visual.conv1.weight"])
+
+
+def test_starts_from_a_detector_by_the_name_of_its_model(home: Path) -> None:
+    network, said, origin = start_network(
+        recipe_of(home, home, initial="tiny-detector", network={}), tuple(CATEGORIES.values())
+    )
+    assert said == "tiny-detector: all weights are taken" and origin["name"] == "tiny-detector"
+    assert len(network.config.names) == 65
 
 
 def test_a_model_is_found_by_its_name(home: Path) -> None:

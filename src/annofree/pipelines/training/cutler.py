@@ -15,9 +15,10 @@ from annofree.errors import InputError
 from annofree.evaluation.accumulators import Figures
 from annofree.io.settings_file import check_names
 from annofree.methods.build import MethodSpec
-from annofree.pipelines.training.scene_stages import merge_settings, segment_scenes, train_stage
+from annofree.pipelines.training.scene_stages import describe_stages, segment_scenes
 from annofree.pipelines.training.scenes import Show, draw_scenes
 from annofree.pipelines.training.self_training import measure_labels
+from annofree.pipelines.training.side_by_side import train_side_by_side
 from annofree.training.pseudo_labels.rules import LabelRules
 from annofree.training.pseudo_labels.select import select_labels
 
@@ -74,7 +75,7 @@ class CutlerMaking:
             say("; ".join(f"{name} {value}" for name, value in held.items()))
             own = {**({"initial": f"made/round-{number - 1}"} if number > 1 else {}), **table, "labels": labels}
             own.pop("rules", None)
-            train_stage(out, f"round-{number}", merge_settings(self.common, own), show, device, say)
+            train_side_by_side(describe_stages(out, {f"round-{number}": own}, self.common), show, device, say)
             finder = MethodSpec(str(out / f"round-{number}"), "all", self.models, device)
         return figures
 

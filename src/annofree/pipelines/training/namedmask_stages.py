@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from annofree.pipelines.training.side_by_side import TrainJob
 from annofree.pipelines.training.zutis_stages import ZutisMaking
 from annofree.training.namedmask.recipe import NamedMaskRecipe
 from annofree.training.namedmask.train import fit_namedmask
@@ -22,8 +23,6 @@ class NamedMaskMaking(ZutisMaking):
     # fields of NamedMaskRecipe that all networks share
     common: Mapping[str, Any] = field(default_factory=dict)
 
-    def fit(
-        self, fields: Mapping[str, Any], device: str, shown: Callable[[int, int], None], say: Callable[[str], None]
-    ) -> None:
-        """Train a network of NamedMask."""
-        fit_namedmask(NamedMaskRecipe(**fields), device=device, on_progress=shown, say=say)
+    def describe_job(self, fields: Mapping[str, Any]) -> TrainJob:
+        """The training of a network of NamedMask."""
+        return TrainJob(fit_namedmask, NamedMaskRecipe(**fields))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from annofree.datasets.emoji.world import CATEGORIES
@@ -12,6 +13,7 @@ from annofree.detectors.config import OBJECT
 from annofree.io.callbacks import Callbacks
 from annofree.methods.build import MethodSpec
 from annofree.pipelines.training.scenes import Show
+from annofree.pipelines.training.side_by_side import TrainJob
 from annofree.protocols import ClassAgnosticSegmenter
 from annofree.runs.batch_encoder import BatchEncoder
 from annofree.runs.config import RunConfig, size_chunks
@@ -22,7 +24,7 @@ from annofree.structures import Vocabulary
 from annofree.training.detector.recipe import DetectorRecipe
 from annofree.training.detector.train import fit_detector
 
-__all__ = ["merge_settings", "segment_scenes", "train_stage"]
+__all__ = ["describe_stages", "merge_settings", "segment_scenes"]
 
 _BATCH = 4
 
@@ -45,20 +47,24 @@ def segment_scenes(spec: MethodSpec, images: Path, out: Path, show: Show, asked:
             run.execute(tasks, feed, {"settings": settings, "provenance": tasks.provenance})
 
 
-def train_stage(
-    out: Path, name: str, fields: Mapping[str, Any], show: Show, device: str, say: Callable[[str], None] = print
-) -> None:
-    """Train a detector to ``out``/``name`` by fields of ``DetectorRecipe``, unless it is there.
+def describe_stages(
+    out: Path, stages: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, TrainJob]:
+    """The detectors to train to ``out``/NAME by fields of ``DetectorRecipe`` over ``common``, but for those that are there.
 
-    Its ``initial`` may be a detector that was made before in ``out``, as made/NAME.
+    Their ``initial`` may be a detector that is made before in ``out``, as made/NAME.
     """
-    if (out / name / "detector.json").exists():
-        return
-    fields = {**fields, "out": out / name, "name": name, "world": "emoji"}
-    if str(fields.get("initial", "")).startswith("made/"):
-        fields["initial"] = str(out / fields["initial"].removeprefix("made/"))
-    with show(f"steps of {name}") as shown:
-        fit_detector(DetectorRecipe(**fields), device=device, on_progress=shown, say=say)
+    jobs = dict[str, TrainJob]()
+    for name, own in stages.items():
+        if (out / name / "detector.json").exists():
+            continue
+        fields = {**merge_settings(common, own), "out": out / name, "name": name, "world": "emoji"}
+        before = None
+        if str(fields.get("initial", "")).startswith("made/"):
+            before = fields["initial"].removeprefix("made/")
+            fields["initial"] = str(out / before)
+        jobs[name] = TrainJob(fit_detector, DetectorRecipe(**fields), before)
+    return jobs
 
 
 def merge_settings(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

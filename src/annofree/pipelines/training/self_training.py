@@ -19,8 +19,9 @@ from annofree.evaluation.metrics.predictions import View
 from annofree.formats.coco import CocoFile
 from annofree.io.settings_file import check_names
 from annofree.methods.build import MethodSpec
-from annofree.pipelines.training.scene_stages import merge_settings, segment_scenes, train_stage
+from annofree.pipelines.training.scene_stages import describe_stages, merge_settings, segment_scenes
 from annofree.pipelines.training.scenes import Show, draw_scenes
+from annofree.pipelines.training.side_by_side import train_side_by_side
 from annofree.training.pseudo_labels.rules import LabelRules
 from annofree.training.pseudo_labels.select import select_labels
 
@@ -78,15 +79,13 @@ class SelfTrainingMaking:
             self._label(out, show, device)
         figures = measure_labels(labels / "labels.json", out / "world" / "truth.json")
         say("; ".join(f"{name} {value}" for name, value in figures.items()))
-        for name, own in self.train.items():
-            train_stage(out, name, merge_settings(self.common, {"labels": labels, **own}), show, device, say)
         if self.tune:
             counts = dict.fromkeys(SPLITS, self.labelled)
             draw_scenes(out / "labelled", counts, self.side, self.seed + 1, "pictures that a person labelled", show)
         given = {"labels": out / "labelled" / "truth.json", "images": out / "labelled" / "images"}
-        for name, own in self.tune.items():
-            tuned = merge_settings(self.common, merge_settings({**given, **self.tuning}, own))
-            train_stage(out, name, tuned, show, device, say)
+        tuned = merge_settings(self.common, {**given, **self.tuning})
+        jobs = describe_stages(out, self.train, {**self.common, "labels": labels}) | describe_stages(out, self.tune, tuned)
+        train_side_by_side(jobs, show, device, say)
         return figures
 
     def _label(self, out: Path, show: Show, device: str) -> None:

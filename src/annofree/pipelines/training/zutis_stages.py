@@ -21,6 +21,7 @@ from annofree.io.image_sources import Source
 from annofree.methods.components import Models
 from annofree.ops.rle import decode_rle
 from annofree.pipelines.training.scenes import Show, draw_scenes
+from annofree.pipelines.training.side_by_side import TrainJob, train_side_by_side
 from annofree.retrieval.archive import Archive, MaskWriter, read_masks
 from annofree.retrieval.archive_sheets import write_sheets
 from annofree.retrieval.build_index import build_index
@@ -74,17 +75,14 @@ class ZutisMaking:
         self._masks(archive, out / "archive", show, device)
         figures = measure_archive(archive, truth) | measure_masks(archive, out / "archive", truth)
         say("; ".join(f"{name} {value}" for name, value in figures.items()))
-        for name, own in self.train.items():
-            fields = {**self.common, **own, "archive": out / "archive", "out": out / name, "name": name, "world": "emoji"}
-            with show(f"steps of {name}") as shown:
-                self.fit(fields, device, shown, say)
+        everywhere = {**self.common, "archive": out / "archive", "world": "emoji"}
+        recipes = {name: {**everywhere, **own, "out": out / name, "name": name} for name, own in self.train.items()}
+        train_side_by_side({name: self.describe_job(fields) for name, fields in recipes.items()}, show, device, say)
         return figures
 
-    def fit(
-        self, fields: Mapping[str, Any], device: str, shown: Callable[[int, int], None], say: Callable[[str], None]
-    ) -> None:
-        """Train a network by fields of a recipe."""
-        fit_zutis(ZutisRecipe(**fields), device=device, on_progress=shown, say=say)
+    def describe_job(self, fields: Mapping[str, Any]) -> TrainJob:
+        """The training of a network by fields of its recipe."""
+        return TrainJob(fit_zutis, ZutisRecipe(**fields))
 
     def draw_world(self, out: Path, show: Show) -> CocoFile:
         """Draw the scenes that names retrieve from, unless they are there, and return their truth."""

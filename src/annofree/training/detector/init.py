@@ -19,7 +19,7 @@ from annofree.errors import InputError, MissingError
 from annofree.hub.cards import Card, hash_file
 from annofree.hub.download import fetch
 from annofree.hub.store import find_card
-from annofree.training.detector.recipe import WEIGHT_FILES, DetectorRecipe
+from annofree.training.detector.recipe import DetectorRecipe, is_place
 
 __all__ = ["Start", "list_class_layers", "read_initial", "start_network"]
 
@@ -37,12 +37,14 @@ def start_network(recipe: DetectorRecipe, names: tuple[str, ...]) -> Start:
 
     Raises InputError for weights that do not fit, MissingError for those that are not here and not to be had.
     """
-    place = Path(recipe.initial)
-    if recipe.initial and (place / CONFIG).is_file():
-        return _further(recipe, names, place)
     network = _random({"kind": "cascade", **recipe.network, "names": names}, recipe.seed)
     if not recipe.initial:
         return Start(network, "all weights are random", {})
+    place = Path(recipe.initial)
+    if not is_place(Path(), recipe.initial):
+        _, place = fetch([find_card(recipe.initial)])[0]
+    if (place / CONFIG).is_file():
+        return _further(recipe, names, place)
     state, origin = read_initial(recipe.initial)
     return Start(network, f"{origin['name']}: {load_backbone(network, state)}", origin)
 
@@ -98,7 +100,7 @@ def read_initial(initial: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return read_state(place), {"name": place.name, "sha256": {place.name: hash_file(place)}}
     if place.is_dir():
         card, folder = Card.read(place), place
-    elif place.suffix in WEIGHT_FILES or (len(place.parts) > 1 and ":" not in initial):
+    elif is_place(Path(), initial):
         raise MissingError(f"expected a detector's folder or the weights of a ResNet at {initial}; there is nothing")
     else:
         card, folder = fetch([find_card(initial)])[0]

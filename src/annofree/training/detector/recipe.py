@@ -16,10 +16,10 @@ from annofree.training.engine.lr_schedules import Stairs, Warmed
 from annofree.training.engine.recipe_checks import check_above_zero, check_types
 from annofree.training.engine.training_recipe import TrainingRecipe
 
-__all__ = ["OPTIMISERS", "WEIGHT_FILES", "DetectorRecipe"]
+__all__ = ["OPTIMISERS", "DetectorRecipe", "is_place"]
 
 OPTIMISERS = ("sgd", "adamw")
-WEIGHT_FILES = (".safetensors", ".pt", ".pth")
+_WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 """Endings of files of weights."""
 _LISTS = {"names": str, "decay_at": int}
 
@@ -124,7 +124,7 @@ class DetectorRecipe(TrainingRecipe):
     def find_places(cls, folder: Path, held: Mapping[str, Any]) -> dict[str, Any]:
         """What it starts from, where that is a path rather than a name."""
         initial = held.get("initial")
-        there = isinstance(initial, str) and initial and _is_place(folder, initial)
+        there = isinstance(initial, str) and initial and is_place(folder, initial)
         return {"initial": str(folder / str(initial))} if there else {}
 
     @property
@@ -146,10 +146,14 @@ class DetectorRecipe(TrainingRecipe):
         return SceneSettings(**self.scenes)
 
 
-def _is_place(folder: Path, initial: str) -> bool:
-    """Whether what a training starts from is a path: there is something, or it looks like one rather than like a name."""
+def is_place(folder: Path, initial: str) -> bool:
+    """Whether what a training starts from is a path in a folder: there is something, or it looks like one, not like a name.
+
+    >>> is_place(Path(), "weights.safetensors"), is_place(Path(), "tiny-detector"), is_place(Path(), "hf:owner/name")
+    (True, False, False)
+    """
     path = Path(initial)
-    return (folder / path).exists() or path.suffix in WEIGHT_FILES or (len(path.parts) > 1 and ":" not in initial)
+    return (folder / path).exists() or path.suffix in _WEIGHT_FILES or (len(path.parts) > 1 and ":" not in initial)
 
 
 def _listed(name: str, value: Any, kind: type) -> tuple[Any, ...]:

@@ -5,8 +5,9 @@
     uv run python benchmarks/learn.py --out out/learn --steps 500 --bank           # with the folder as its bank
 
 Scenes of all splits are drawn into one folder, and learned from as photographs would be, by the command.  Then each round is
-scored: the answer to the folder itself (with a bank, also what it is without), and to the committed validation scenes, which nothing was learned from.  The AP is that
-of what runs hold: of the folder the ranking from half of the answer's floor on, of the validation scenes the answer.
+scored: the answer to the folder itself (with a bank, also what it is without), and that to the committed validation scenes,
+which nothing was learned from.  The AP is that of what runs hold: of the folder the ranking from half of the answer's floor on,
+of the validation scenes the answer.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from annofree.errors import InputError
+from annofree.errors import AnnofreeError, InputError
 from annofree.pipelines.training.side_by_side import TrainJob, train_side_by_side
 from annofree.training.engine.data import catch_stop
 
@@ -45,6 +45,11 @@ def fit(recipe: Recipe, *, device: str, on_progress: Callable[[int, int], None],
                 raise KeyboardInterrupt
     (recipe.out / "when.json").write_text(json.dumps([began, time.time(), torch.get_num_threads(), os.getpid()]))
     say(f"{recipe.out.name} is trained")
+
+
+def end(recipe: Recipe, **others: Any) -> None:
+    """Be killed, as for want of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def read(folder: Path) -> Any:
@@ -88,6 +93,12 @@ def test_an_error_of_one_ends_the_others_with_a_checkpoint(tmp_path: Path) -> No
     with pytest.raises(InputError, match="expected labels"):
         train_side_by_side(jobs, lambda what: watch([]), say=lambda line: None, cores=2)
     assert (tmp_path / "long" / "checkpoint").exists() and not (tmp_path / "never").exists()
+
+
+def test_one_that_is_killed_is_told(tmp_path: Path) -> None:
+    jobs = {name: TrainJob(end, Recipe(tmp_path / name)) for name in ("one", "two")}
+    with pytest.raises(AnnofreeError, match="was ended from outside, with exit status -9; the same call goes on with it"):
+        train_side_by_side(jobs, lambda what: watch([]), say=lambda line: None, cores=2)
 
 
 @pytest.mark.parametrize(("how", "kept"), [(signal.SIGINT, True), (signal.SIGKILL, False)])

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from annofree.errors import AnnofreeError
 from annofree.pipelines.training.scenes import Show
 from annofree.training.engine.checkpoint import LOG, read_log
 
@@ -98,15 +99,13 @@ class _Training:
         told.close()
 
     def end(self) -> list[str]:
-        """What the training said; raises what it raised, and WorkerError where its process was killed."""
+        """What the training said; raises what it raised, and AnnofreeError where its process was killed."""
         try:
             said, problem = self.answer.recv()
         except EOFError:
-            said, problem = [], None
             self.process.join()
-            problem = RuntimeError(
-                f"the training of {self.name} was ended from outside, with {self.process.exitcode}; the same call goes on with it"
-            )
+            how = f"was ended from outside, with exit status {self.process.exitcode}"
+            raise AnnofreeError(f"the training of {self.name} {how}; the same call goes on with it") from None
         self.process.join()
         if problem is not None:
             raise problem
@@ -129,7 +128,7 @@ def _train(job: TrainJob, threads: int, told: Connection) -> None:
         job.fit(job.recipe, device="cpu", on_progress=lambda done, total: None, say=said.append)
     except KeyboardInterrupt:
         return
-    except Exception as why:  # noqa: BLE001 -- which is raised where the training was begun
+    except Exception as why:  # it is raised where the training was begun
         problem = why
     told.send((said, problem))
 

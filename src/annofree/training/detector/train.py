@@ -163,7 +163,7 @@ def fit_detector(
         scenes = DetectionScenes(labeled, recipe.build_scene_settings(), memory=_MEMORY // max(1, recipe.workers))
         network, said, origin = start_network(recipe, names)
         check_norm(network.config.norm, ranks.device)
-        network.to(ranks.device, memory_format=torch.channels_last)  # a sixth faster on a CPU
+        network.to(ranks.device).to(memory_format=torch.channels_last)  # a sixth faster on a CPU
         watch = TrainCallbacks.of(recipe, on_progress, lambda step, model: draw_samples(model, labeled, names, recipe, step))
         course = TrainConfig(
             recipe.steps, recipe.batch, recipe.schedule, recipe.seed, recipe.bf16, recipe.max_norm or None, recipe.ema or None

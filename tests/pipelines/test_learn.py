@@ -16,7 +16,7 @@ import pytest
 from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
 from annofree.pipelines.learning import rounds as learning_rounds
-from annofree.pipelines.learning.effort import choose_steps, measure_pace, read_recipe
+from annofree.pipelines.learning.effort import choose_steps, list_initial_cards, measure_pace, read_recipe
 from annofree.pipelines.learning.judge import choose_best, explain_end, hold_out, measure_agreement, measure_stability
 from annofree.pipelines.learning.label_choice import choose_labels
 from annofree.pipelines.learning.learn import learn
@@ -71,6 +71,19 @@ def learned(photos: Path, config: Path, tmp_path_factory: pytest.TempPathFactory
     notes: list[str] = []
     out = tmp_path_factory.mktemp("learned") / "out"
     return run(photos, config, out, callbacks=Callbacks(on_note=notes.append)), notes
+
+
+def test_what_it_goes_on_from_has_a_tier_too(photos: Path, config: Path, tmp_path: Path) -> None:
+    options = {"models": "tiny", "method": "clip_diy", "device": "cpu", "max_tier": "S1"}
+    with pytest.raises(InputError, match="expected models of tier S1 at most, but tiny-detector is S2"):
+        learn(photos, NAMES, tmp_path / "out", **options)
+    (tmp_path / "clip.toml").write_text('initial = "tiny-clip"')
+    assert [card.tier for card in list_initial_cards("tiny", tmp_path / "clip.toml")] == ["S1"]
+    assert list_initial_cards("tiny", config) == []
+    (tmp_path / "file.toml").write_text('initial = "other/weights.safetensors"')
+    with pytest.raises(InputError, match="expected weights with a card"):
+        learn(photos, NAMES, tmp_path / "out", config=tmp_path / "file.toml", **options)
+    assert not (tmp_path / "out").exists()
 
 
 def read_rows(learned: Any, part: str) -> Any:

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from annofree.errors import InputError
+from annofree.hub.cards import Card
+from annofree.hub.store import find_card
 from annofree.methods.tuning import read_asset
 from annofree.pipelines.training.scene_stages import merge_settings
-from annofree.training.detector.recipe import DetectorRecipe
+from annofree.training.detector.recipe import DetectorRecipe, is_place
 from annofree.training.detector.train import fit_detector
 from annofree.training.engine.recipe_checks import read_fields
 
-__all__ = ["choose_steps", "measure_pace", "read_recipe"]
+__all__ = ["choose_steps", "list_initial_cards", "measure_pace", "read_recipe"]
 
 _ITS_OWN = ("labels", "images", "out", "name", "agnostic")  # fields that a learning sets by itself
 _TRIED = 9  # steps, of which the first three are not counted
@@ -38,6 +40,24 @@ def read_recipe(models: str, config: Path | None) -> dict[str, Any]:
     held = merge_settings(table, changes)
     DetectorRecipe(labels=Path("labels"), out=Path("out"), **held)  # before anything is found: it refuses what does not fit
     return held
+
+
+def list_initial_cards(models: str, config: Path | None) -> list[Card]:
+    """The card of the weights that the first round goes on from, none where these are random; arguments as of ``read_recipe``.
+
+    Raises InputError for weights without a card, as nobody knows what they saw.
+
+    >>> [(card.name, card.tier) for card in list_initial_cards("tiny", None)]
+    [('tiny-detector', 'S2')]
+    """
+    initial = str(read_recipe(models, config).get("initial", ""))
+    if not initial:
+        return []
+    if not is_place(Path(), initial):
+        return [find_card(initial)]
+    if not (Path(initial) / "card.json").is_file():
+        raise InputError(f"expected weights with a card, by which tier and licence are known, got {initial}; name a model")
+    return [Card.read(Path(initial))]
 
 
 def _read_changes(config: Path) -> dict[str, Any]:

@@ -112,6 +112,10 @@ def learn(
         from annofree.io.settings_file import read_toml
 
         read_toml(Path(config), "a recipe")  # what is none is refused before torch is imported
+    if max_tier is not None or license is not None:
+        from annofree.pipelines.learning.effort import list_initial_cards
+
+        check(list_initial_cards(models, None if config is None else Path(config)), max_tier, license)
     from annofree.runs.inputs import open_inputs
 
     out = Path(out)

@@ -30,7 +30,7 @@ from annofree.training.archives.lesson import compute_fingerprint, read_archive
 from annofree.training.augment.copy_paste import VARIANTS, CopyPaste
 from annofree.training.engine.distributed import DistributedContext
 from annofree.training.zutis.recipe import ZutisRecipe
-from annofree.training.zutis.scene_pool import ScenePool, keep_pool
+from annofree.training.zutis.scene_pool import ScenePool, TenthTeller, keep_pool
 from annofree.training.zutis.train import (
     Batch,
     ZutisCriterion,
@@ -379,7 +379,13 @@ def test_an_unknown_clip_is_told_with_the_nearest(home: Path) -> None:
 def test_a_pool_holds_the_scenes_of_its_numbers(home: Path, tmp_path: Path) -> None:
     recipe = recipe_of(home, tmp_path)
     scenes = CopyPaste(*read_archive(recipe), recipe.build_scene_settings())
-    drawn = keep_pool(tmp_path, scenes, 5, 70, {}, workers=2)
+    said = list[str]()
+    drawn = keep_pool(tmp_path, scenes, 5, 70, {}, 2, TenthTeller(said.append))
+    assert [line.split(",")[0] for line in said] == [
+        "drawing 70 scenes",
+        "64 of 70 scenes are drawn",
+        "70 of 70 scenes are drawn",
+    ]
     pool = ScenePool(drawn, 5)
     numbers = [3, 69, 73]
     pixels, labels, instances = pool.gather(numbers)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,7 @@ from annofree.io.files.lock import hold_lock
 from annofree.training.augment.copy_paste import CopyPaste, PastedScene
 from annofree.training.engine.data import pass_on
 
-__all__ = ["DrawnScenes", "ScenePool", "keep_pool"]
+__all__ = ["DrawnScenes", "ScenePool", "TenthTeller", "keep_pool"]
 
 _PADDING = 255
 _PART = 64  # scenes that a process draws at once
@@ -61,6 +62,29 @@ class ScenePool:
         owners = _turn(self.owners[places], turns)
         labels = self.labels[places].gather(1, owners.flatten(1).long()).view_as(owners)
         return pixels, labels, [_split(one) for one in owners]
+
+
+class TenthTeller:
+    """Says how many scenes of a pool are drawn, at each tenth of them, and how long the rest takes.
+
+    >>> tell = TenthTeller(print)
+    >>> tell(0, 40), tell(3, 40)
+    drawing 40 scenes, once
+    (None, None)
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say, self._tenth, self._began = say, 0, time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take note that ``done`` of ``total`` scenes are drawn."""
+        if done == 0:
+            self._began = time.monotonic()
+            self.say(f"drawing {total} scenes, once")
+        elif (tenth := 10 * done // total) > self._tenth:
+            self._tenth = tenth
+            left = (time.monotonic() - self._began) * (total - done) / done
+            self.say(f"{done} of {total} scenes are drawn" + (f", {left:.0f} s left" if done < total else ""))
 
 
 def keep_pool(

@@ -34,7 +34,7 @@ from annofree.training.engine.lr_schedules import Poly
 from annofree.training.losses.set_losses import compute_semantic_loss, compute_set_loss
 from annofree.training.zutis.export import draw_samples, write_zutis
 from annofree.training.zutis.recipe import ZutisRecipe
-from annofree.training.zutis.scene_pool import ScenePool, keep_pool
+from annofree.training.zutis.scene_pool import ScenePool, TenthTeller, keep_pool
 
 __all__ = [
     *("Batch", "ZutisCriterion", "build_network", "build_optimizer", "collate", "draw_scene", "encode_class_texts"),
@@ -149,7 +149,9 @@ def fit_zutis(
         with plot_at_end(recipe.out, ranks.first):
             learn = partial(train, network, build_optimizer(network, recipe), watch=watch, ranks=ranks, about=about)
             if recipe.pool:
-                drawn = keep_pool(recipe.archive, scenes, recipe.seed, recipe.pool, {"data": about["data"]}, recipe.workers)
+                drawn = keep_pool(
+                    recipe.archive, scenes, recipe.seed, recipe.pool, {"data": about["data"]}, recipe.workers, TenthTeller(say)
+                )
                 pool = ScenePool(drawn, recipe.seed, ranks.device)
                 trained = learn(lambda n, batch: lesson(n, Batch(*pool.gather(batch))), int, course, recipe.out)
             else:

@@ -2,7 +2,6 @@
 
     uv run python benchmarks/learn.py --out out/learn --scenes 200 --seed 0
     uv run python benchmarks/learn.py --out out/learn --scenes 100 --steps 500     # so many steps a round, whatever the clock
-    uv run python benchmarks/learn.py --out out/learn --steps 500 --bank           # with the folder as its bank
 
 Scenes of all splits are drawn into one folder, and learned from as photographs would be, by the command.  Then each round is
 scored: the answer to the folder itself (with a bank, also what it is without), and that to the committed validation scenes,
@@ -64,7 +63,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--bank", action="store_true", help="learn with the folder as its bank; its gain is told, too")
+    parser.add_argument("--no-bank", action="store_true", help="learn without the folder as its bank")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     world, learned = asked.out / "world", asked.out / "learned"
@@ -72,7 +71,7 @@ def main() -> None:
     command = [sys.executable, "-m", "annofree", "learn", str(world / "images"), "--classes", ", ".join(CATEGORIES.values())]
     command += ["--models", "tiny", "--device", "cpu", "--out", str(learned), "--rounds", str(asked.rounds)]
     command += ["--steps", str(asked.steps)] if asked.steps else ["--minutes", str(asked.minutes)]
-    command += ["--bank"] if asked.bank else []
+    command += ["--no-bank"] if asked.no_bank else []
     subprocess.run(command, check=True)
     rows: list[dict[str, Any]] = []
     unseen = CocoFile.read(VALIDATION / "truth.json")
@@ -85,7 +84,7 @@ def main() -> None:
             overlays=False,
         )  # fmt: skip
         kept = learned / f"round-{number}" / "kept"
-        without = {"without the bank": score(truth, kept, said["floor"])} if asked.bank else {}
+        without = {"without the bank": score(truth, kept, said["floor"])} if kept.exists() else {}
         told = {name: said[name] for name in ("stability", "agreement", "expected", "seconds")}
         rows.append(
             {

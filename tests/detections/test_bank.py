@@ -129,7 +129,7 @@ def test_a_logistic_of_the_signals_is_the_score() -> None:
 
 
 def test_nothing_sure_is_no_bank() -> None:
-    with pytest.raises(InputError, match=r"none in 1 images is told by 0\.2 or more; leave the bank out"):
+    with pytest.raises(InputError, match=r"none in 1 images is told with a score of 0\.2 or more; leave the bank out"):
         collect_bank([see(0, ("cat", 0.1, CAT))], BankSettings())
     with pytest.raises(InputError, match="none in 0 images"):
         collect_bank([], BankSettings())

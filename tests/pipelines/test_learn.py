@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def learned(photos: Path, config: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_what_it_goes_on_from_has_a_tier_too(photos: Path, config: Path, tmp_path: Path) -> None:
-    options = {"models": "tiny", "method": "clip_diy", "device": "cpu", "max_tier": "S1"}
+    options: dict[str, Any] = {"models": "tiny", "method": "clip_diy", "device": "cpu", "max_tier": "S1"}
     with pytest.raises(InputError, match="expected models of tier S1 at most, but tiny-detector is S2"):
         learn(photos, NAMES, tmp_path / "out", **options)
     (tmp_path / "clip.toml").write_text('initial = "tiny-clip"')
@@ -142,15 +143,31 @@ class TestLearn:
         assert notes == [f"the learning in {found.folder} is complete; another --out learns anew"]
 
     def test_a_bank_shares_in_every_round(self, photos: Path, config: Path, tmp_path: Path) -> None:
-        found = run(photos, config, tmp_path / "out", bank=True)
+        found = run(photos, config, tmp_path / "out")
         for place in ("first", "round-1/run"):
             said = json.loads((found.folder / place / "run.json").read_text())
             assert said["provenance"]["bank"]["references"] and "bank" in said["settings"]
         assert len(json.loads(found.labels.read_text())["images"]) == 3
         with pytest.raises(InputError, match="has other bank; choose another --out"):
-            run(photos, config, tmp_path / "out")
+            run(photos, config, tmp_path / "out", bank=False)
         with pytest.raises(InputError, match="expected a method whose candidates CLIP names for a bank, got detector"):
             run(photos, config, tmp_path / "new", bank=True, method="detector")
+
+    def test_a_learning_that_was_begun_without_a_bank_goes_on_so(self, photos: Path, config: Path, tmp_path: Path) -> None:
+        run(photos, config, tmp_path / "out", bank=False)
+        found = run(photos, config, tmp_path / "out", rounds=2)
+        assert len(found.summary["rounds"]) == 3 or found.summary["ended"] != "all rounds are done"
+        assert "bank" not in found.summary["asked"] and not (tmp_path / "out" / "round-1" / "kept").exists()
+
+    def test_where_nothing_is_sure_the_round_is_without_a_bank(
+        self, photos: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bank = import_module("annofree.methods.policies").resolve_bank
+        monkeypatch.setattr("annofree.methods.policies.resolve_bank", lambda *names: replace(bank(*names), floor=1.0))
+        notes = list[str]()
+        found = run(photos, config, tmp_path / "out", callbacks=Callbacks(on_note=notes.append))
+        assert sum(note.startswith("no bank: expected things to refer to") for note in notes) == 2
+        assert json.loads(found.labels.read_text())["annotations"]
 
     def test_other_names_want_another_folder(self, learned: Any, photos: Path, config: Path) -> None:
         found, _ = learned

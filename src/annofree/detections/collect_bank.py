@@ -66,7 +66,8 @@ def collect_bank(images: Iterable[Named], settings: BankSettings) -> Bank:
     bank = _build(kept, settings)
     if not len(bank.references):
         raise InputError(
-            f"expected things to refer to, but none in {count} images is told by {settings.floor:g} or more; leave the bank out"
+            f"expected things to refer to, but none in {count} images is told with a score of {settings.floor:g} or more; "
+            "leave the bank out"
         )
     return bank
 

@@ -63,7 +63,7 @@ def learn(
     minutes: float = 60.0,
     steps: int | None = None,
     min_labels: int = 10,
-    bank: bool = False,
+    bank: bool | None = None,
     models: str = "fast",
     method: str | None = None,
     config: str | Path | None = None,
@@ -80,8 +80,9 @@ def learn(
     are taken, unless ``steps`` says how many a round has.  A name with less than ``min_labels`` is told before anything is
     trained.  ``models``, ``method``, ``device``, ``limit``, ``max_tier`` and ``license`` are those of ``segment``; ``config``
     is a TOML file with fields of ``DetectorRecipe`` in the place of the preset's own.  ``bank`` lets what is told surely in a
-    round name and weigh what looks like it, as ``relabel`` does.  ``corrections`` is a run of the same images, or a workspace
-    of ``annofree serve``: the labels of the images that people corrected there are taken as they are, in every round.
+    round name and weigh what looks like it, as ``relabel`` does; None does so where that was fitted to the models.
+    ``corrections`` is a run of the same images, or a workspace of ``annofree serve``: the labels of the images that people
+    corrected there are taken as they are, in every round.
 
     The same call goes on after a kill, with the same steps.  No label is needed to tell whether a round helped: answers to
     images that no detector was trained on are held against those to their mirror images, and against the round before.
@@ -146,7 +147,7 @@ def learn(
         return Learned(out, learning.run())
 
 
-def _require_names(plan: Any, bank: bool) -> None:
+def _require_names(plan: Any, bank: bool | None) -> None:
     """Refuse methods that find things without names, stored masks, which no round could change, and banks without CLIP."""
     from annofree.methods.registry import find_method
 

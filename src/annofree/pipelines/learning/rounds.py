@@ -16,6 +16,7 @@ from annofree.io.callbacks import Callbacks
 from annofree.io.files.scratch import open_scratch
 from annofree.methods.policies import resolve_policy
 from annofree.methods.registry import find_method
+from annofree.methods.tuning import read_bank
 from annofree.pipelines.learning.effort import choose_steps, measure_pace, read_recipe
 from annofree.pipelines.learning.given_labels import GivenLabels
 from annofree.pipelines.learning.hand_over import copy_detector, export_onnx
@@ -63,7 +64,7 @@ class Learning:
         callbacks: Callbacks,
         corrections: Path | None = None,
     ) -> None:
-        self.inputs, self.names, self.out, self.asked, self.callbacks = inputs, names, out, asked, callbacks
+        self.inputs, self.names, self.out, self.asked, self.callbacks = inputs, names, out, dict(asked), callbacks
         self.fields, self.began = read_recipe(plan.models, config), time.monotonic()
         method = plan.resolve_methods()["instance"]
         policy = resolve_policy(plan.models, method)
@@ -125,6 +126,10 @@ class Learning:
     def _open(self, method: str, corrected: bool) -> dict[str, Any]:
         """The summary of the folder; raises InputError where it is that of another learning."""
         images = sha256("\n".join(self.inputs.ids).encode(errors="surrogateescape")).hexdigest()
+        held = read_summary(self.out)
+        if self.asked["bank"] is None:
+            fitted = "calibration" in read_bank(self.plan.models, method)
+            self.asked["bank"] = bool(held["asked"].get("bank")) if held else fitted
         asked = {
             "classes": [list(words) for words in self.names.synonyms], "models": self.plan.models, "method": method,
             "images": len(self.inputs.ids), "names of images": images, "recipe": self.fields,
@@ -132,7 +137,7 @@ class Learning:
         }  # fmt: skip
         asked |= {"corrections": True} if corrected else {}
         asked |= {"bank": True} if self.asked["bank"] else {}
-        if not (held := read_summary(self.out)):
+        if not held:
             require_free(self.out)
         if held and (others := [key for key in {**held["asked"], **asked} if held["asked"].get(key) != asked.get(key)]):
             raise InputError(
@@ -190,7 +195,11 @@ class Learning:
         )  # fmt: skip
         if not banked:
             return result
-        return relabel(out, self.names, out=self.find_run(number), bank=True, callbacks=self.callbacks)
+        try:
+            return relabel(out, self.names, out=self.find_run(number), bank=True, callbacks=self.callbacks)
+        except InputError as problem:  # nothing is sure enough to refer to; what else is wrong is told again
+            self.callbacks.on_note(f"no bank: {problem}")
+            return relabel(out, self.names, out=self.find_run(number), callbacks=self.callbacks)
 
     def _read_before(self, number: int) -> Any:
         floor = self.summary["rounds"][number - 1]["floor"]

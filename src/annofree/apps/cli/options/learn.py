@@ -23,9 +23,12 @@ LeastLabels = Annotated[
     int, typer.Option(help="Labels from which a name is not told to have few.", min=1, rich_help_panel=_LEARN)
 ]
 LearnBank = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--bank", help="Let what is told surely in a round name and weigh what looks like it.", rich_help_panel=_LEARN
+        "--bank/--no-bank",
+        help="Let what is told surely in a round name and weigh what looks like it; by default where that was fitted.",
+        rich_help_panel=_LEARN,
+        show_default=False,
     ),
 ]
 LearnConfig = Annotated[

@@ -23,7 +23,7 @@ def learn(
     minutes: own.MostMinutes = 60.0,
     steps: own.LearnSteps = None,
     min_labels: own.LeastLabels = 10,
-    bank: own.LearnBank = False,
+    bank: own.LearnBank = None,
     models: options.Models = "fast",
     method: options.Method = None,
     config: own.LearnConfig = None,

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
+
 from annofree.datasets.emoji.world import CATEGORIES, SPLITS
 from annofree.evaluation.metrics.answer import evaluate_answer
 from annofree.evaluation.metrics.instance import evaluate_instances
@@ -30,6 +32,7 @@ from annofree.pipelines.segment import segment
 from annofree.pipelines.training.scenes import draw_scenes
 from annofree.testing.timing import print_json
 
+_SIDE = 288  # px of an image in the picture
 VALIDATION = Path(__file__).parents[1] / "examples" / "validation"
 
 
@@ -54,6 +57,20 @@ def score(truth: CocoFile, run: Path, floor: float) -> dict[str, float]:
     return {name: round(100 * (value or 0), 1) for name, value in figures.items()}
 
 
+def draw_changes(page: Path, out: Path, rounds: int) -> None:
+    """The first six images of a learning's page, those that changed most, under the method alone and after the last round."""
+    pairs = [
+        [PIL.Image.open(next(page.glob(f"images/{place:02d}-{number}-*"))).convert("RGB") for number in (1, 1 + rounds)]
+        for place in range(1 + rounds, 7 + rounds)
+    ]
+    sheet = PIL.Image.new("RGB", (6 * _SIDE, 2 * _SIDE))
+    for place, pair in enumerate(pairs):
+        for column, drawn in enumerate(pair):
+            at = ((2 * (place % 3) + column) * _SIDE, place // 3 * _SIDE)
+            sheet.paste(drawn.resize((_SIDE, _SIDE)), at)
+    sheet.save(out, quality=82)
+
+
 def main() -> None:
     """Draw, learn, and score each round."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -65,6 +82,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--no-bank", action="store_true", help="learn without the folder as its bank")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path, help="where the images that changed most are drawn, before and after")
     asked = parser.parse_args()
     world, learned = asked.out / "world", asked.out / "learned"
     truth = draw_scenes(world, dict.fromkeys(SPLITS, asked.scenes), 256, 9_000_000 + asked.seed, "images to learn from", show)
@@ -73,6 +91,8 @@ def main() -> None:
     command += ["--steps", str(asked.steps)] if asked.steps else ["--minutes", str(asked.minutes)]
     command += ["--no-bank"] if asked.no_bank else []
     subprocess.run(command, check=True)
+    if asked.picture:
+        draw_changes(learned / "page", asked.picture, len(read_summary(learned)["rounds"]) - 1)
     rows: list[dict[str, Any]] = []
     unseen = CocoFile.read(VALIDATION / "truth.json")
     for number, said in enumerate(read_summary(learned)["rounds"]):

@@ -46,7 +46,7 @@ IN_PAPERS = {
     "MaskCut, SAM by its box, named": "zip/table-coco: cuts of DINOv2, SAM by their boxes, named",
     "Zip": "zip/table-coco: Zip, SAM-B",
     "Zip, paper": "zip/table-coco: Zip, SAM-B",
-    "Cascade Mask R-CNN on Zip's labels": "zip/table-coco: Zip and self-training",
+    "Cascade Mask R-CNN, learned": "zip/table-coco: Zip and self-training",
 }
 """Where a paper states a figure of a row: a recipe, and the name of its run."""
 EXPECTED = ("AP", "AP50", "AR100", "class-agnostic AP", "class-agnostic AR100", "class-agnostic CorLoc", "edge F 2 px")
@@ -137,7 +137,8 @@ def main() -> None:
         path = RECIPES / "emoji" / f"{name}.toml"
         figures = json.loads((made / "figures.json").read_text(encoding="utf-8"))["figures"]
         show = show_instances if name == "instances" else show_ablations
-        fill(page, BEGIN, show(Recipe.read(path), figures))
+        recipe = Recipe.read(path)
+        fill(page, BEGIN, show(recipe, figures), [run.name for run in recipe.runs])
         if asked.expect:
             write_expected(path, figures, [f"all {name}" for name in EXPECTED])
         print(page)

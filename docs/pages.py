@@ -33,15 +33,31 @@ def text(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def fill(page: Path, begin: str, numbers: str) -> None:
-    """Put Markdown between the mark ``begin`` of a page and the next ``END``; raises InputError where a mark is missing."""
+def fill(page: Path, begin: str, numbers: str, runs: Sequence[str] = ()) -> None:
+    """Put Markdown between the mark ``begin`` of a page and the next ``END``; raises InputError where a mark is missing.
+
+    Rows of ``runs`` that were not measured stay as they are.
+    """
     whole = page.read_text(encoding="utf-8")
     before, mark, rest = whole.partition(begin)
     _, end, after = rest.partition(END)
     if not (mark and end):
         raise InputError(f"expected {begin} and then {END} in {page}; put them where the numbers belong")
-    filled = f"{before}{begin}\n\n{numbers}\n\n{END}{after}"
+    filled = f"{before}{begin}\n\n{_keep_rows(rest.partition(END)[0], numbers, runs)}\n\n{END}{after}"
     write_atomic(page, lambda temporary: temporary.write_text(filled, encoding="utf-8"))
+
+
+def _keep_rows(before: str, numbers: str, runs: Sequence[str]) -> str:
+    """Add to each table the rows of runs that it had ``before`` and has no more, in the order of the runs."""
+    old, new = before.strip().split("\n\n"), numbers.split("\n\n")
+    if not runs or len(old) != len(new):
+        return numbers
+    for k, (was, part) in enumerate(zip(old, new, strict=True)):
+        head, body = part.split("\n")[:2], [*was.split("\n")[2:], *part.split("\n")[2:]]
+        if part.startswith("|") and was.split("\n")[0] == head[0]:
+            rows = {line.split("|")[1].strip(): line for line in body}  # what was measured last
+            new[k] = "\n".join([*head, *(rows[name] for name in runs if name in rows)])
+    return "\n\n".join(new)
 
 
 def round_figure(name: str, value: float) -> str:
@@ -54,14 +70,14 @@ def write_expected(
 ) -> None:
     """Put what was measured into a recipe, run by run, in the place of what was expected.
 
-    Of a run those of the ``usual`` figures are expected that it has; ``as_told``, those that it expected already, and a run
-    that was not measured stays as it is.
+    Of a run those of the ``usual`` figures are expected that it has; ``as_told``, those that it expected already.  A run that
+    was not measured stays as it is.
     """
     blocks = path.read_text(encoding="utf-8").split("[[run]]\n")
     for k, block in enumerate(blocks[1:], 1):
         measured = figures.get(re.findall(r'^name = "(.*)"$', block, re.MULTILINE)[0], {})
         told = re.search(r"^expected = \{(.*)\}$", block, re.MULTILINE)
-        if as_told and not measured:
+        if not measured:
             continue
         names = re.findall(r'"([^"]+)" =', told[1]) if as_told and told else usual
         listed = ", ".join(f'"{n}" = {float(round_figure(n, measured[n]))}' for n in names if measured.get(n) is not None)

@@ -95,6 +95,12 @@ def test_an_error_of_one_ends_the_others_with_a_checkpoint(tmp_path: Path) -> No
     assert (tmp_path / "long" / "checkpoint").exists() and not (tmp_path / "never").exists()
 
 
+def test_trainings_that_wait_for_one_another_are_refused(tmp_path: Path) -> None:
+    jobs = {one: TrainJob(fit, Recipe(tmp_path / one), after=other) for one, other in (("a", "b"), ("b", "a"))}
+    with pytest.raises(InputError, match="got a, b, which wait for one another"):
+        train_side_by_side(jobs, lambda what: watch([]), say=lambda line: None, cores=2)
+
+
 def test_one_that_is_killed_is_told(tmp_path: Path) -> None:
     jobs = {name: TrainJob(end, Recipe(tmp_path / name)) for name in ("one", "two")}
     with pytest.raises(AnnofreeError, match="was ended from outside, with exit status -9; the same call goes on with it"):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from annofree.errors import AnnofreeError
+from annofree.errors import AnnofreeError, InputError
 from annofree.pipelines.training.scenes import Show
 from annofree.training.engine.checkpoint import LOG, read_log
 
@@ -76,6 +76,10 @@ def _train_apart(
             for name in [name for name, job in waiting.items() if job.after not in {*waiting, *running}]:
                 if len(running) < together:
                     running[name] = _Training(name, waiting.pop(name), threads)
+            if not running:
+                raise InputError(
+                    f"expected trainings that begin from others, got {', '.join(waiting)}, which wait for one another"
+                )
             wait([one.answer for one in running.values()], _LOOK)
             for name in [name for name, one in running.items() if one.answer.poll()]:
                 for line in running.pop(name).end():

@@ -15,16 +15,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from annofree.detections.bank import BankSettings, Named
 from annofree.detections.collect_bank import collect_bank
 from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
 from annofree.methods.answering import Answering
-from annofree.ops.rle import compute_rle_boxes
-from annofree.retrieval.looks import Looks, look_at_masks
+from annofree.ops.rle import compute_rle_boxes, unpack_counts
+from annofree.retrieval.archive import PseudoMask
+from annofree.retrieval.looks import Look, Looks, look_at_masks
 from annofree.retrieval.masked_archive import MaskedArchive
-from annofree.structures import Detections, Vocabulary
+from annofree.structures import Detections, IntArray, Vocabulary
 
 __all__ = ["bank_archive"]
 
@@ -68,25 +70,32 @@ def _name(
         return
     rows, shares = method.compete(torch.stack([look.feature for look in looks.seen.values()]), vocabulary)
     of_image, place = dict(zip(looks.seen, shares, strict=True)), {name: k for k, name in enumerate(vocabulary.names)}
-    for id_ in (one for one in stands if one in looks.seen):  # in the archive's order, whenever each was looked at
-        look, mask, ids = looks.seen[id_], archive.masks[id_], np.array([place[name] for name in stands[id_]], np.int64)
-        rle, rles = mask.rle, (mask.rle,) * len(ids)
-        scores = (of_image[id_][ids].numpy() * mask.quality).astype(np.float32).clip(0, 1)
-        candidates = Detections((rle["size"][0], rle["size"][1]), rows, ids, scores, compute_rle_boxes(rles), rles)
-        yield Named(candidates, look.feature.expand(len(ids), -1), of_image[id_].expand(len(ids), -1), look.image)
+    for id_, names in stands.items():  # in the archive's order, whenever each was looked at
+        if id_ in looks.seen:
+            ids = np.array([place[name] for name in names], np.int64)
+            yield _name_mask(archive.masks[id_], looks.seen[id_], rows, ids, of_image[id_])
+
+
+def _name_mask(mask: PseudoMask, look: Look, rows: tuple[str, ...], ids: IntArray, shares: Tensor) -> Named:
+    """A mask under some of the ``rows`` that compete, by their ``shares`` (R)."""
+    size, count = (mask.rle["size"][0], mask.rle["size"][1]), len(ids)
+    rles = unpack_counts([mask.rle["counts"]] * count, size)
+    scores = (shares[ids].numpy() * mask.quality).astype(np.float32).clip(0, 1)
+    candidates = Detections(size, rows, ids, scores, compute_rle_boxes(rles), rles)
+    return Named(candidates, look.feature.expand(count, -1), shares.expand(count, -1), look.image)
 
 
 def _describe(archive: MaskedArchive, names: dict[str, str], looks: Looks) -> Iterator[str]:
     """What of an archive is passed over, a line each."""
-    others = [name for name in archive.archive.names if name not in names]
+    folder, others = archive.folder, [name for name in archive.archive.names if name not in names]
     if others:
-        yield f"{len(others)} names of {archive.folder} are not asked for and were passed over: {_list(others)}"
+        yield f"names of {folder} that are not asked for and were passed over: {len(others)}; {_list(others)}"
     if looks.bare:
-        yield f"{len(looks.bare)} images of {archive.folder} have no mask and were passed over: {_list(looks.bare)}"
+        yield f"images of {folder} without a mask that were passed over: {len(looks.bare)}; {_list(looks.bare)}"
     if looks.failed:
-        yield f"{len(looks.failed)} images of {archive.folder} were passed over: {_list(list(looks.failed.values()))}"
+        yield f"images of {folder} that could not be looked at: {len(looks.failed)}; {_list(list(looks.failed.values()))}"
     if looks.unkept:
-        yield f"what was seen of {archive.folder} cannot be kept there, and the next call looks again: {looks.unkept}"
+        yield f"what was seen of {folder} cannot be kept there, and the next call looks again: {looks.unkept}"
 
 
 def _tell(archive: MaskedArchive, looks: Looks) -> dict[str, Any]:

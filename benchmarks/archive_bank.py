@@ -10,6 +10,7 @@ An archive is made by ``annofree index``, ``retrieve`` and ``mask``; its images 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ FIGURES = ("AP", "precision", "recall", "F1", "mIoU")
 def keep(truth: CocoFile, names: Vocabulary, images: Path, out: Path) -> StoredEncodings:
     """Encode all images, once."""
     segment(
-        images, names, method="consensus", models="tiny", policy="answer", device="cpu", out=out, overlays=False,
-        keep_encodings=True,
+        images, names, task="instance,semantic", method="consensus", models="tiny", policy="answer", device="cpu", out=out,
+        overlays=False, keep_encodings=True,
     )  # fmt: skip
     models = Models("tiny", "cpu", objectness="none")
     method = apply_policy(build_method("consensus", models), "consensus", models, "answer")
@@ -72,7 +73,7 @@ def main() -> None:
     names = Vocabulary.of([row["name"] for row in truth.categories])
     feed, settings = keep(truth, names, asked.images, asked.folder), resolve_bank("tiny", "consensus")
     archive, callbacks = MaskedArchive.read(asked.archive), Callbacks(on_note=print)
-    banks = {
+    banks: dict[str, Callable[[], Tasks]] = {
         "none": lambda: feed.tasks,
         "the folder's": lambda: feed.with_bank(names, settings),
         "the archive's": lambda: feed.with_archive(names, settings, archive, callbacks),

@@ -23,7 +23,7 @@ from annofree.errors import InputError
 from annofree.io.callbacks import Callbacks
 from annofree.io.image_sources import read_place
 from annofree.methods.answering import Answering, AnsweringBoth
-from annofree.methods.archive_bank import bank_archive
+from annofree.methods.archive_bank import collect_archive_bank
 from annofree.methods.build import MethodSpec
 from annofree.methods.consensus import Consensus, ConsensusSettings
 from annofree.methods.zip import Zip
@@ -103,7 +103,7 @@ class Notes(list[str]):
 
 def collect(folder: Path, kind: str = "consensus", names: Any = NAMES, **settings: Any) -> tuple[Bank, Notes]:
     notes = Notes()
-    banked = bank_archive(
+    banked = collect_archive_bank(
         build(kind), MaskedArchive.read(folder), Vocabulary.of(names), BankSettings(**settings), notes.callbacks
     )
     assert banked.bank is not None

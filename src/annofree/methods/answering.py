@@ -79,7 +79,7 @@ class Banking(Verifying, Protocol):
         """How names compete for a candidate."""
         ...
 
-    def see(self, image: Image, tokens: FeatureMap, masks: BoolArray) -> Tensor:
+    def look(self, image: Image, tokens: FeatureMap, masks: BoolArray) -> Tensor:
         """What CLIP sees of some masks (N, H, W) of an image, (N, D), as it sees candidates."""
         ...
 
@@ -276,13 +276,13 @@ class Answering(Deciding):
             twin.method = self.method.with_bank(bank)
         return twin
 
-    def see(self, image: Image, masks: BoolArray) -> tuple[Tensor, int]:
+    def look(self, image: Image, masks: BoolArray) -> tuple[Tensor, int]:
         """What CLIP sees of some masks (N, H, W) of an image, (N, D), as it sees candidates; and the number of the image."""
         whole, tokens = self._clip.encode_image([image])[0], self._clip.encode_dense([image])[0]
-        own = self.method.see(image, tokens, masks) if isinstance(self.method, Banking) else pool_features(tokens, masks)
+        own = self.method.look(image, tokens, masks) if isinstance(self.method, Banking) else pool_features(tokens, masks)
         return own, hash_image(whole)
 
-    def compete(self, features: Tensor, vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor]:
+    def compute_shares(self, features: Tensor, vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor]:
         """All names that compete, those asked for first, and their shares (N, R) of what CLIP sees, (N, D), by text alone."""
         rows = with_negatives(vocabulary, self._others(vocabulary))
         words = self._clip.encode_text(rows)

@@ -28,12 +28,12 @@ from annofree.retrieval.looks import Look, Looks, look_at_masks
 from annofree.retrieval.masked_archive import MaskedArchive
 from annofree.structures import Detections, IntArray, Vocabulary
 
-__all__ = ["bank_archive"]
+__all__ = ["collect_archive_bank"]
 
 _TOLD = 5  # images that a note names
 
 
-def bank_archive(
+def collect_archive_bank(
     method: Answering, archive: MaskedArchive, vocabulary: Vocabulary, settings: BankSettings, callbacks: Callbacks
 ) -> Answering:
     """Return a method with a bank of an archive, of whose names those are taken that are asked for.
@@ -49,7 +49,7 @@ def bank_archive(
             "retrieve and mask images of these names, or leave the bank out"
         )
     stands = archive.list_references(names, settings.per_name)
-    looks = look_at_masks(archive, stands, method.see, _condense_maker(method), callbacks)
+    looks = look_at_masks(archive, stands, method.look, _condense_maker(method), callbacks)
     for note in _describe(archive, names, looks):
         callbacks.on_note(note)
     bank = collect_bank(_name(method, archive, stands, looks, vocabulary), settings)
@@ -68,7 +68,7 @@ def _name(
     """Each image's mask under the names that it stands for, scored by their shares times the quality of the mask."""
     if not looks.seen:
         return
-    rows, shares = method.compete(torch.stack([look.feature for look in looks.seen.values()]), vocabulary)
+    rows, shares = method.compute_shares(torch.stack([look.feature for look in looks.seen.values()]), vocabulary)
     of_image, place = dict(zip(looks.seen, shares, strict=True)), {name: k for k, name in enumerate(vocabulary.names)}
     for id_, names in stands.items():  # in the archive's order, whenever each was looked at
         if id_ in looks.seen:

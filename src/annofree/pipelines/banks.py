@@ -33,7 +33,7 @@ class BankSource:
         named: dict[str, Any] = {"bank": str(self.folder.resolve())}
         return named if self.archive is None else named | {"archive": self.archive.checksums}
 
-    def give(self, feed: StoredEncodings, vocabulary: Vocabulary, settings: BankSettings, callbacks: Callbacks) -> Tasks:
+    def collect(self, feed: StoredEncodings, vocabulary: Vocabulary, settings: BankSettings, callbacks: Callbacks) -> Tasks:
         """The tasks of a feed with this bank."""
         callbacks.on_note(f"collecting a bank of {self.folder}")
         if self.archive is None:

@@ -158,6 +158,6 @@ def _execute(folder: Path, run: Run, plan: Plan, bank: BankSource | None, clock:
     if bank is not None:
         methods = plan.resolve_methods()
         settings = resolve_bank(plan.models, methods.get("instance") or methods["semantic"])
-        tasks = bank.give(replace(feed, tasks=tasks), request.vocabulary, settings, run.callbacks)
+        tasks = bank.collect(replace(feed, tasks=tasks), request.vocabulary, settings, run.callbacks)
     asked = {"relabelled": str(folder), "presence": presence} | (bank.key if bank else {})
     return execute(run, plan, tasks, feed, asked, remarks, fresh=fresh)

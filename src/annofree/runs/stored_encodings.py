@@ -13,7 +13,7 @@ from annofree.errors import ImageError, InputError
 from annofree.io.callbacks import Callbacks
 from annofree.io.image_sources import read_place
 from annofree.methods.answering import Answering
-from annofree.methods.archive_bank import bank_archive
+from annofree.methods.archive_bank import collect_archive_bank
 from annofree.retrieval.masked_archive import MaskedArchive
 from annofree.runs.batch_encoder import EncodeResult, Entry
 from annofree.runs.clock import StageTimer
@@ -93,7 +93,7 @@ class StoredEncodings:
 
         Raises InputError as ``with_bank`` does, and for an archive of none of the names.
         """
-        return self._give_bank(lambda method: bank_archive(method, archive, vocabulary, settings, callbacks))
+        return self._give_bank(lambda method: collect_archive_bank(method, archive, vocabulary, settings, callbacks))
 
     def _give_bank(self, give: Callable[[Any], Any]) -> Tasks:
         """The tasks with their method as ``give`` makes it of that without a bank."""

@@ -126,7 +126,7 @@ def test_what_no_bank_can_be_of_is_refused(fakes: None, photos: Path, tmp_path: 
     with pytest.raises(InputError, match="expected a run of --policy answer whose candidates CLIP names"):
         annofree.relabel(every, NAMES, out=tmp_path / "x", bank=True)
     run = keep(photos, tmp_path / "run")
-    with pytest.raises(InputError, match="is not a run folder"):
+    with pytest.raises(InputError, match="nowhere is no folder"):
         annofree.relabel(run, NAMES, out=tmp_path / "x", bank=tmp_path / "nowhere")
     bare = tmp_path / "bare"
     annofree.segment(photos, NAMES, out=bare, method="consensus", models="tiny", device="cpu", overlays=False)

@@ -11,7 +11,7 @@ M rows of a bank, N candidates of an image, R rows of text that compete, V names
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -121,6 +121,7 @@ class Bank:
     """Candidates of a folder: unit ``features`` (M, D), ``ids`` (M) of ``names`` (V), ``scores`` (M), which are ``told`` (M).
 
     ``images`` (M) say where each is from; ``shapes`` (M, S, S) and ``aspects`` (M) are those of ``detections/mask_shapes.py``.
+    ``about`` says what else is to be known of where it comes from.
     """
 
     settings: BankSettings
@@ -132,13 +133,14 @@ class Bank:
     images: Tensor
     shapes: Tensor
     aspects: Tensor
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The settings, how many candidates are kept, and how many of each name are references."""
+        """The settings, how many candidates are kept, how many of each name are references, and what else is known."""
         counts = torch.bincount(self.ids[self.references], minlength=len(self.names)).tolist()
         kept = {name: count for name, count in zip(self.names, counts, strict=True) if count}
-        return {"settings": asdict(self.settings), "candidates": len(self.ids), "references": kept}
+        return {"settings": asdict(self.settings), "candidates": len(self.ids), "references": kept, **self.about}
 
     @cached_property
     def references(self) -> Tensor:

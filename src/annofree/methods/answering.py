@@ -24,9 +24,10 @@ from annofree.clues.regions import pool_features
 from annofree.detections.bank import Bank, BankSettings, Named, hash_image
 from annofree.detections.collect_bank import collect_bank
 from annofree.detections.policy import OutputPolicy, name_detections
+from annofree.detections.verification import Naming
 from annofree.errors import InputError
 from annofree.protocols import Segmenter, VisionLanguage
-from annofree.structures import BACKGROUND, VOID, Classes, Detections, FeatureMap, Image, LabelMap, Vocabulary
+from annofree.structures import BACKGROUND, VOID, BoolArray, Classes, Detections, FeatureMap, Image, LabelMap, Vocabulary
 
 __all__ = [
     "Answering",
@@ -72,6 +73,15 @@ class Verifying(Protocol):
 @runtime_checkable
 class Banking(Verifying, Protocol):
     """One that gives its candidates as text names them, and lets a bank share in that."""
+
+    @property
+    def naming(self) -> Naming:
+        """How names compete for a candidate."""
+        ...
+
+    def look(self, image: Image, tokens: FeatureMap, masks: BoolArray) -> Tensor:
+        """What CLIP sees of some masks (N, H, W) of an image, (N, D), as it sees candidates."""
+        ...
 
     def name_candidates(self, encoding: Any, vocabulary: Vocabulary, distractors: Sequence[str]) -> Named:
         """All candidates under the likeliest of some names and distractors, however much they overlap."""
@@ -245,18 +255,39 @@ class Answering(Deciding):
         See ``detections/bank.py``; ours.  Raises InputError for a method whose candidates CLIP does not look at one by one, and
         where nothing is told surely enough.
         """
+        self.require_seen()
+        vocabulary = Vocabulary.of(classes)
+        named = (self._name(encoding, vocabulary) for encoding in encodings)
+        return self.with_bank(collect_bank((one for one in named if one is not None), settings or BankSettings()))
+
+    def require_seen(self) -> None:
+        """Raise InputError for a method whose candidates CLIP does not look at one by one."""
         if not self.policy.verify or (isinstance(self.method, Verifying) and not isinstance(self.method, Banking)):
             raise InputError(
                 "expected a method whose every candidate is named by what CLIP sees of it, such as consensus, sam_clip or zip "
                 "with the policy answer, for a bank; leave it out"
             )
-        vocabulary = Vocabulary.of(classes)
-        named = (self._name(encoding, vocabulary) for encoding in encodings)
+
+    def with_bank(self, bank: Bank) -> Answering:
+        """Return this method with names and scores that a bank shares in."""
         twin = copy.copy(self)
-        twin.bank = collect_bank((one for one in named if one is not None), settings or BankSettings())
+        twin.bank = bank
         if isinstance(self.method, Banking):
-            twin.method = self.method.with_bank(twin.bank)
+            twin.method = self.method.with_bank(bank)
         return twin
+
+    def look(self, image: Image, masks: BoolArray) -> tuple[Tensor, int]:
+        """What CLIP sees of some masks (N, H, W) of an image, (N, D), as it sees candidates; and the number of the image."""
+        whole, tokens = self._clip.encode_image([image])[0], self._clip.encode_dense([image])[0]
+        own = self.method.look(image, tokens, masks) if isinstance(self.method, Banking) else pool_features(tokens, masks)
+        return own, hash_image(whole)
+
+    def compute_shares(self, features: Tensor, vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor]:
+        """All names that compete, those asked for first, and their shares (N, R) of what CLIP sees, (N, D), by text alone."""
+        rows = with_negatives(vocabulary, self._others(vocabulary))
+        words = self._clip.encode_text(rows)
+        naming = self.method.naming if isinstance(self.method, Banking) else self.policy.naming
+        return rows.names, naming.compute_shares(features.float().to(words), words).cpu()
 
     def _name(self, image: tuple[Any, Seen | None], vocabulary: Vocabulary) -> Named | None:
         """All candidates of an encoded image as text names them; None where no name can be there."""

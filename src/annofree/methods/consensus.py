@@ -162,7 +162,7 @@ class Consensus:
         ).rles  # equal scores keep the order
         seen = np.argsort(-_own_scores(said), kind="stable")[: self.settings.seen]
         masks, shape = proposed[seen], measure_geometry(rles, image.size)[seen]
-        features = average_readings(self.clip, image, tokens, masks, self.settings.readings)
+        features = self.look(image, tokens, masks)
         counts = pack_counts([rles[i] for i in seen])
         drawn = np.concatenate([said[seen], measure_edge_support(image, masks)[:, None]], 1)
         return ConsensusEncoding(image.size, whole, tokens, counts, features, torch.from_numpy(drawn), torch.from_numpy(shape))
@@ -233,6 +233,15 @@ class Consensus:
             scores = self.settings.calibration.predict(self.compute_signals(e, words, shares))
         again = replace(candidates, names=rows.names, class_ids=pick_best_rows(shares), scores=scores.astype(np.float32))
         return Named(again, e.features, shares, hash_image(e.whole))
+
+    @property
+    def naming(self) -> Naming:
+        """How names compete for a candidate."""
+        return self.settings.naming
+
+    def look(self, image: Image, tokens: FeatureMap, masks: BoolArray) -> Tensor:
+        """What CLIP sees of some masks (N, H, W) of an image, (N, D): the mean of its readings."""
+        return average_readings(self.clip, image, tokens, masks, self.settings.readings)
 
     def with_bank(self, bank: Bank) -> Consensus:
         """Return this method with names and scores that a bank shares in."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from annofree.errors import InputError, build_unknown_error
 from annofree.io.arguments import check_range
 from annofree.io.callbacks import Callbacks
+from annofree.pipelines.banks import BankSource, check_tiers, find_bank
 from annofree.pipelines.plan import Plan, parse_negatives, parse_stuff
 from annofree.pipelines.segment import RunResult, execute, parse_overlaps, report_complete
 from annofree.structures import Vocabulary
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from annofree.runs.run import Run
     from annofree.structures import Classes
 
-__all__ = ["PRESENCE", "find_bank", "plan_again", "relabel"]
+__all__ = ["PRESENCE", "plan_again", "relabel"]
 
 PRESENCE = ("fixed", "folder")
 """How a method tells whether a class is in an image at all: by its own threshold, or against all images of the folder."""
@@ -39,6 +40,7 @@ def relabel(
     presence: str = "fixed",
     bank: bool | str | Path = False,
     min_score: float = 0.0,
+    max_tier: str | None = None,
     overlays: bool = False,
     fresh: bool = False,
     callbacks: Callbacks = _SILENT,
@@ -47,9 +49,11 @@ def relabel(
     """Ask a run that kept its encodings for other names; the results are those of a new run, up to fp16.
 
     ``out`` is another folder; the same call resumes there.  ``presence`` is ``fixed``, or ``folder`` for many names of which
-    each is in few images.  ``bank`` lets what is told surely elsewhere in the folder, or in another such run, name and weigh
-    what looks like it.  ``overlays`` reads the images again to draw on them.  All other options mean what they mean in
-    ``segment``.  Raises InputError for a run without encodings or of other models, and as ``segment`` does.
+    each is in few images.  ``bank`` lets what is told surely elsewhere in the folder, in another such run, or in an archive
+    with masks, name and weigh what looks like it.  ``max_tier`` refuses models of more supervision, those that made such an
+    archive among them.  ``overlays`` reads the images again to draw on them.  All other options mean what they mean in
+    ``segment``.  Raises InputError for a run without encodings or of other models, an archive without masks
+    or names that are asked for, and as ``segment`` does.
 
     >>> import annofree, tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -74,21 +78,11 @@ def relabel(
         plan = plan_again(settings, *names, others)
         plan.check()
     learned_of = find_bank(run, bank)
+    check_tiers(run, learned_of, max_tier)
     again = _run(run, settings, plan, vocabulary, out, presence, learned_of, min_score, overlays, callbacks)
     if not fresh and again.check():
         return report_complete(again)
     return _execute(run, again, plan, learned_of, clock, fresh)
-
-
-def find_bank(run: Path, bank: bool | str | Path) -> Path | None:
-    """The run that a bank is collected of: none, itself, or another; raises InputError for one that kept no encodings."""
-    if bank is False:
-        return None
-    from annofree.runs.stored_encodings import read_settings
-
-    whose = run if bank is True else Path(bank)
-    read_settings(whose)
-    return whose
 
 
 def plan_again(settings: dict[str, Any], stuff: tuple[str, ...], negatives: tuple[str, ...], overlaps: Overlaps | None) -> Plan:
@@ -119,7 +113,7 @@ def _run(
     vocabulary: Vocabulary,
     out: Path,
     presence: str,
-    bank: Path | None,
+    bank: BankSource | None,
     min_score: float,
     overlays: bool,
     callbacks: Callbacks,
@@ -134,7 +128,7 @@ def _run(
         Chunks(run).read_ids(),
         Path(settings["asked"]["root"]),
         vocabulary,
-        plan.resume_key() | {"relabelled": str(run.resolve()), "presence": presence} | _name_bank(bank),
+        plan.resume_key() | {"relabelled": str(run.resolve()), "presence": presence} | (bank.key if bank else {}),
         plan.wanted,
         plan.stuff,
         read_shard(settings),
@@ -145,12 +139,7 @@ def _run(
     return Run(request, callbacks)
 
 
-def _name_bank(bank: Path | None) -> dict[str, str]:
-    """What tells runs with a bank from those without."""
-    return {} if bank is None else {"bank": str(bank.resolve())}
-
-
-def _execute(folder: Path, run: Run, plan: Plan, bank: Path | None, clock: StageTimer | None, fresh: bool) -> RunResult:
+def _execute(folder: Path, run: Run, plan: Plan, bank: BankSource | None, clock: StageTimer | None, fresh: bool) -> RunResult:
     from annofree.methods.components import resolve_device
     from annofree.methods.policies import resolve_bank
     from annofree.runs.clock import StageTimer
@@ -169,9 +158,6 @@ def _execute(folder: Path, run: Run, plan: Plan, bank: Path | None, clock: Stage
     if bank is not None:
         methods = plan.resolve_methods()
         settings = resolve_bank(plan.models, methods.get("instance") or methods["semantic"])
-        feed = replace(feed, tasks=tasks)
-        whose = feed if bank.resolve() == folder.resolve() else replace(feed, folder=bank)
-        run.callbacks.on_note(f"collecting a bank of {bank}")
-        tasks = feed.with_bank(request.vocabulary, settings, whose)
-    asked = {"relabelled": str(folder), "presence": presence} | _name_bank(bank)
+        tasks = bank.collect(replace(feed, tasks=tasks), request.vocabulary, settings, run.callbacks)
+    asked = {"relabelled": str(folder), "presence": presence} | (bank.key if bank else {})
     return execute(run, plan, tasks, feed, asked, remarks, fresh=fresh)

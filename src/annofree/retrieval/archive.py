@@ -4,7 +4,8 @@
     ├── archive.json        names, members with their scores, places, and how all that came about; a checksum of all that
     ├── sheets/             one contact sheet a name, for people
     ├── masks.jsonl         one pseudo-mask a line, appended as they are made
-    └── masks-about.json    the model that made them
+    ├── masks-about.json    the model that made them
+    └── looks/              what a CLIP saw of the masks, for a bank; may be deleted
 
 An image may be in several archives: it has one id and one place, and a score for each name that retrieved it.  A place is
 a path, or ``shard.tar::member`` for an image inside a tar.

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from annofree.detections.bank import BankSettings
 from annofree.errors import ImageError, InputError
+from annofree.io.callbacks import Callbacks
 from annofree.io.image_sources import read_place
+from annofree.methods.answering import Answering
+from annofree.methods.archive_bank import collect_archive_bank
+from annofree.retrieval.masked_archive import MaskedArchive
 from annofree.runs.batch_encoder import EncodeResult, Entry
 from annofree.runs.clock import StageTimer
 from annofree.runs.config import name_encodings_file
@@ -79,15 +83,27 @@ class StoredEncodings:
 
         Raises InputError for methods whose candidates CLIP does not look at one by one, and where nothing is told surely.
         """
+        encodings = (encoding[0] for encoding in (whose or self).read_encodings())
+        return self._give_bank(lambda method: method.with_bank_of(encodings, vocabulary, settings))
+
+    def with_archive(
+        self, vocabulary: Vocabulary, settings: BankSettings, archive: MaskedArchive, callbacks: Callbacks
+    ) -> Tasks:
+        """Return the tasks with a bank of an archive; its images are read and looked at, unless they were before.
+
+        Raises InputError as ``with_bank`` does, and for an archive of none of the names.
+        """
+        return self._give_bank(lambda method: collect_archive_bank(method, archive, vocabulary, settings, callbacks))
+
+    def _give_bank(self, give: Callable[[Any], Any]) -> Tasks:
+        """The tasks with their method as ``give`` makes it of that without a bank."""
         method = self.tasks.instances or self.tasks.semantic
-        collect = getattr(method, "with_bank_of", None)
-        if collect is None:
+        if not isinstance(method, Answering):
             raise InputError(
                 "expected a run of --policy answer whose candidates CLIP names, such as that of consensus, for a bank; make it "
                 "again so, or leave --bank out"
             )
-        banked = collect((encoding[0] for encoding in (whose or self).read_encodings()), vocabulary, settings)
-        owner = {"instances": self.tasks.instances, "semantic": self.tasks.semantic}
+        banked, owner = give(method), {"instances": self.tasks.instances, "semantic": self.tasks.semantic}
         return replace(self.tasks, **{task: banked for task, one in owner.items() if one is method})
 
     def _read(self, number: int, id_: str, place: str) -> EncodeResult:

@@ -29,6 +29,7 @@ def relabel(
     bank: options.Bank = False,
     bank_of: options.BankOf = None,
     min_score: options.MinScore = 0.0,
+    max_tier: common.MaxTier = None,
     out: options.RunOut = Path("relabelled"),
     overlays: options.Overlays = False,
     fresh: common.Fresh = False,

@@ -138,7 +138,10 @@ Bank = Annotated[
 ]
 BankOf = Annotated[
     Path | None,
-    typer.Option(help="Likewise, by what another run of --keep-encodings tells, of the same models.", rich_help_panel=_METHOD),
+    typer.Option(
+        help="Likewise, by what another run of --keep-encodings tells, of the same models, or by an archive with masks.",
+        rich_help_panel=_METHOD,
+    ),
 ]
 Presence = Annotated[
     str,

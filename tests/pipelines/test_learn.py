@@ -64,7 +64,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(photos: Path, config: Path, out: Path, **options: Any) -> Any:
-    return learn(photos, NAMES, out, models="tiny", device="cpu", config=config, **{"rounds": 1, "steps": 2, **options})
+    return learn(
+        photos, NAMES, out, models="tiny", device="cpu", config=config, **{"rounds": 1, "steps": 2, "bank": False, **options}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +145,7 @@ class TestLearn:
         assert notes == [f"the learning in {found.folder} is complete; another --out learns anew"]
 
     def test_a_bank_shares_in_every_round(self, photos: Path, config: Path, tmp_path: Path) -> None:
-        found = run(photos, config, tmp_path / "out")
+        found = run(photos, config, tmp_path / "out", bank=None)
         for place in ("first", "round-1/run"):
             said = json.loads((found.folder / place / "run.json").read_text())
             assert said["provenance"]["bank"]["references"] and "bank" in said["settings"]
@@ -154,8 +156,8 @@ class TestLearn:
             run(photos, config, tmp_path / "new", bank=True, method="detector")
 
     def test_a_learning_that_was_begun_without_a_bank_goes_on_so(self, photos: Path, config: Path, tmp_path: Path) -> None:
-        run(photos, config, tmp_path / "out", bank=False)
-        found = run(photos, config, tmp_path / "out", rounds=2)
+        run(photos, config, tmp_path / "out")
+        found = run(photos, config, tmp_path / "out", rounds=2, bank=None)
         assert len(found.summary["rounds"]) == 3 or found.summary["ended"] != "all rounds are done"
         assert "bank" not in found.summary["asked"] and not (tmp_path / "out" / "round-1" / "kept").exists()
 
@@ -165,7 +167,7 @@ class TestLearn:
         bank = import_module("annofree.methods.policies").resolve_bank
         monkeypatch.setattr("annofree.methods.policies.resolve_bank", lambda *names: replace(bank(*names), floor=1.0))
         notes = list[str]()
-        found = run(photos, config, tmp_path / "out", callbacks=Callbacks(on_note=notes.append))
+        found = run(photos, config, tmp_path / "out", bank=None, callbacks=Callbacks(on_note=notes.append))
         assert sum(note.startswith("no bank: expected things to refer to") for note in notes) == 2
         assert json.loads(found.labels.read_text())["annotations"]
 

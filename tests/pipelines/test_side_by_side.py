@@ -112,6 +112,7 @@ def test_nothing_goes_on_after_what_began_it(tmp_path: Path, how: signal.Signals
     code = (
         "from pathlib import Path; from tests.pipelines.test_side_by_side import *\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         f"    jobs = {{n: TrainJob(fit, Recipe(Path({str(tmp_path)!r}) / n, 10_000)) for n in ('one', 'two')}}\n"
         "    train_side_by_side(jobs, lambda what: watch([]), cores=2)\n"
     )

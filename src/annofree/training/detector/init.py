@@ -37,15 +37,14 @@ def start_network(recipe: DetectorRecipe, names: tuple[str, ...]) -> Start:
 
     Raises InputError for weights that do not fit, MissingError for those that are not here and not to be had.
     """
-    network = _random({"kind": "cascade", **recipe.network, "names": names}, recipe.seed)
+    values = {"kind": "cascade", **recipe.network, "names": names}
     if not recipe.initial:
-        return Start(network, "all weights are random", {})
-    place = Path(recipe.initial)
-    if not is_place(Path(), recipe.initial):
-        _, place = fetch([find_card(recipe.initial)])[0]
+        return Start(_random(values, recipe.seed), "all weights are random", {})
+    place, card = _find_initial(recipe.initial)
     if (place / CONFIG).is_file():
         return _further(recipe, names, place)
-    state, origin = read_initial(recipe.initial)
+    network = _random(values, recipe.seed)
+    state, origin = _read_weights(place, card)
     return Start(network, f"{origin['name']}: {load_backbone(network, state)}", origin)
 
 
@@ -95,16 +94,26 @@ def read_initial(initial: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises InputError for a model of several files, MissingError for what is not here and not to be had.
     """
+    return _read_weights(*_find_initial(initial))
+
+
+def _find_initial(initial: str) -> tuple[Path, Card | None]:
+    """Where the weights are that a path or a model's name stands for, and the card of a name; raises MissingError for none."""
     place = Path(initial)
+    if place.exists():
+        return place, None
+    if is_place(Path(), initial):
+        raise MissingError(f"expected a detector's folder or the weights of a ResNet at {initial}; there is nothing")
+    card, folder = fetch([find_card(initial)])[0]
+    return folder, card
+
+
+def _read_weights(place: Path, card: Card | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state dict of a file or of a model's folder, whose card is in it unless it is given, and its origin."""
     if place.is_file():
         return read_state(place), {"name": place.name, "sha256": {place.name: hash_file(place)}}
-    if place.is_dir():
-        card, folder = Card.read(place), place
-    elif is_place(Path(), initial):
-        raise MissingError(f"expected a detector's folder or the weights of a ResNet at {initial}; there is nothing")
-    else:
-        card, folder = fetch([find_card(initial)])[0]
-    held = [folder / name for name in card.files if name.endswith(".safetensors")]
+    card = card or Card.read(place)
+    held = [place / name for name in card.files if name.endswith(".safetensors")]
     if len(held) != 1:
         raise InputError(f"expected one file of weights in the model {card.name}, got {len(held)}; give the file itself")
     return read_state(held[0]), card.to_provenance()

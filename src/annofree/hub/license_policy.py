@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from annofree.errors import InputError, build_unknown_error
 from annofree.hub.cards import TIERS, Card
 
-__all__ = ["PERMISSIVE", "check"]
+__all__ = ["PERMISSIVE", "check", "find_models", "list_above"]
 
 PERMISSIVE = frozenset(
     {
@@ -40,13 +41,10 @@ def check(cards: Iterable[Card], max_tier: str | None = None, licence: str | Non
     Traceback (most recent call last):
     annofree.errors.InputError: expected models of tier S1 at most, but sam-b is S2 (class-agnostic masks, as SAM's)
     """
-    if max_tier is not None and max_tier not in TIERS:
-        raise build_unknown_error("tier", max_tier, TIERS)
-    allowed = _allowed(licence)
-    over, other = [], []
+    cards = list(cards)
+    over = [] if max_tier is None else list_above([(card.name, card.tier) for card in cards], max_tier)
+    allowed, other = _allowed(licence), list[str]()
     for card in cards:
-        if max_tier is not None and card.tier > max_tier:
-            over.append(f"{card.name} is {card.tier} ({TIERS[card.tier]})")
         if allowed is not None:
             terms = {"weights": card.licence, "code": card.code_licence or "unknown"}
             broken = [f"{what} are {spdx}" if what == "weights" else f"code is {spdx}" for what, spdx in terms.items()]
@@ -56,6 +54,33 @@ def check(cards: Iterable[Card], max_tier: str | None = None, licence: str | Non
     problems += [f"expected licences {licence}, but {', '.join(other)}"] if other else []
     if problems:
         raise InputError("; ".join(problems))
+
+
+def list_above(models: Iterable[tuple[str, str]], max_tier: str) -> list[str]:
+    """Which models, by name and tier, are above a tier, in words; one of a tier that is not known is above all.
+
+    Raises InputError for an unknown ``max_tier``.
+
+    >>> list_above([("a-clip", "S1"), ("somebody's", "unknown")], "S2")
+    ["somebody's is unknown"]
+    """
+    if max_tier not in TIERS:
+        raise build_unknown_error("tier", max_tier, TIERS)
+    over = [(name, tier) for name, tier in models if tier not in TIERS or tier > max_tier]
+    return [f"{name} is {tier}" + (f" ({TIERS[tier]})" if tier in TIERS else "") for name, tier in over]
+
+
+def find_models(held: Any) -> Iterator[Mapping[str, Any]]:
+    """Everything in provenance that has a name and a tier, at any depth: objectness has models of its own.
+
+    >>> [model["name"] for model in find_models({"models": [{"name": "a", "tier": "S1"}, {"x": {"name": "b", "tier": "S0"}}]})]
+    ['a', 'b']
+    """
+    if isinstance(held, Mapping):
+        yield from [held] if "tier" in held and "name" in held else []
+        held = list(held.values())
+    for part in held if isinstance(held, list) else []:
+        yield from find_models(part)
 
 
 def _allowed(licence: str | None) -> frozenset[str] | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from annofree.errors import InputError, build_unknown_error
+from annofree.errors import InputError
 
 if TYPE_CHECKING:
     from annofree.detections.bank import BankSettings
@@ -75,14 +75,10 @@ def check_tiers(run: Path, bank: BankSource | None, max_tier: str | None) -> Non
     """
     if max_tier is None:
         return
-    from annofree.hub.cards import TIERS
+    from annofree.hub.license_policy import list_above
     from annofree.runs.store.summary import RunSummary, read_about
 
-    if max_tier not in TIERS:
-        raise build_unknown_error("tier", max_tier, TIERS)
     models: list[Mapping[str, Any]] = RunSummary(read_about(run)).list_models()
     models += bank.archive.list_models() if bank is not None and bank.archive is not None else []
-    told = {str(model["name"]): str(model["tier"]) for model in models}
-    over = [f"{name} is {tier}" for name, tier in told.items() if tier not in TIERS or tier > max_tier]
-    if over:
+    if over := list_above({str(model["name"]): str(model["tier"]) for model in models}.items(), max_tier):
         raise InputError(f"expected models of tier {max_tier} at most, but {', '.join(over)}")

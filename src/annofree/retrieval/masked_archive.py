@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
+from annofree.hub.license_policy import find_models
 from annofree.io.files.checksums import measure_file
 from annofree.io.read_json import read_own_json
 from annofree.retrieval.archive import Archive, PseudoMask, read_masks
@@ -52,7 +53,7 @@ class MaskedArchive:
     def list_models(self) -> list[Mapping[str, Any]]:
         """The models that retrieved the images and made the masks; one of which nothing is known where that is not told."""
         parts = {"retrieval": self.archive.about.get("model"), "masks": self.about.get("model")}
-        return [model for part, held in parts.items() for model in (list(_find_models(held)) or [self._make_unknown(part)])]
+        return [model for part, held in parts.items() for model in (list(find_models(held)) or [self._make_unknown(part)])]
 
     def _make_unknown(self, part: str) -> dict[str, Any]:
         return {"name": f"{part} of {self.folder.name}", "kind": part, **_UNKNOWN}
@@ -74,12 +75,3 @@ class MaskedArchive:
             for member in self.archive.members[name][:most]:
                 found[member.id] = tuple(dict.fromkeys((*found.get(member.id, ()), asked)))
         return found
-
-
-def _find_models(held: Any) -> Iterator[Mapping[str, Any]]:
-    """Everything that has a name and a tier, at any depth."""
-    if isinstance(held, Mapping):
-        yield from [held] if "tier" in held and "name" in held else []
-        held = list(held.values())
-    for part in held if isinstance(held, list) else []:
-        yield from _find_models(part)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from annofree.errors import InputError
+from annofree.hub.license_policy import find_models
 from annofree.io.coco_stream import stream_coco
 from annofree.io.read_json import read_own_json
 from annofree.io.regular import require_regular
@@ -100,18 +101,8 @@ class RunSummary:
         """What run.json says of each model, each once."""
         provenance = self.about.get("provenance") or {}
         methods = provenance.get("methods") or [provenance]
-        found = [m for method in methods for m in _models_in(method)]
+        found = [m for method in methods for m in find_models(method)]
         return list({str(m.get("name")): m for m in found}.values())
-
-
-def _models_in(part: Any) -> list[Mapping[str, Any]]:
-    """Everything with a tier and a name, at any depth: objectness has models of its own."""
-    if isinstance(part, list):
-        return [m for p in part for m in _models_in(p)]
-    if not isinstance(part, dict):
-        return []
-    own = [part] if "tier" in part and "name" in part else []
-    return own + [m for value in part.values() for m in _models_in(value)]
 
 
 def read_json(path: Path) -> Any:

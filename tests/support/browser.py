@@ -16,10 +16,11 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NO_BROWSER = "needs Chromium: install Debian's chromium, or Google Chrome"
+WITHIN = 180_000  # ms that are waited for what should be seen: models are loaded, on a machine that does much else
 
 
 def find_chromium() -> str | None:
@@ -28,6 +29,7 @@ def find_chromium() -> str | None:
 
 @contextmanager
 def browse() -> Iterator[Browser]:
+    expect.set_options(timeout=WITHIN)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"])
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
-from tests.support.browser import NO_BROWSER, Served, browse, find_chromium
+from tests.support.browser import NO_BROWSER, WITHIN, Served, browse, find_chromium
 
 import annofree
 
@@ -22,7 +22,6 @@ SCENES = Path(__file__).parents[3] / "examples/scenes"
 # one a test, so that they may run in any order
 IMAGES = ("names.jpg", "quick.jpg", "tabs.jpg", "reload.jpg", "keys.jpg", "axe.jpg")
 ELEPHANT = (0.40, 0.40)  # of the scene's width and height
-WITHIN = 180_000  # ms: the models are loaded, on a machine that does much else
 MOST_WEIGHT = 300_000  # bytes
 
 
@@ -67,7 +66,7 @@ def open_page(context: BrowserContext, served: Served, name: str) -> Page:
     page = context.new_page()
     page.set_default_timeout(WITHIN)
     page.goto(f"{served.address}#image={name}")
-    expect(page.locator("#stage")).to_have_attribute("data-image", name, timeout=WITHIN)
+    expect(page.locator("#stage")).to_have_attribute("data-image", name)
     return page
 
 
@@ -83,7 +82,7 @@ def list_rows(page: Page) -> Any:
 
 
 def has_said(page: Page, words: str) -> None:
-    expect(page.locator("#told")).to_contain_text(words, timeout=WITHIN)
+    expect(page.locator("#told")).to_contain_text(words)
 
 
 def click_image(page: Page, place: tuple[float, float]) -> None:
@@ -111,7 +110,7 @@ def export_coco(page: Page) -> dict[str, Any]:
 def test_names_masks_slider_correction_export(context: BrowserContext, served: Served) -> None:
     page = open_fresh(context, served, "names.jpg")
     type_names(page, "elephant", "dog: puppy")
-    expect(list_rows(page).first).to_be_visible(timeout=WITHIN)
+    expect(list_rows(page).first).to_be_visible()
     with_masks = read_canvas(page)
     page.keyboard.press("Escape")  # out of the field
     page.keyboard.press("m")
@@ -131,24 +130,24 @@ def test_names_masks_slider_correction_export(context: BrowserContext, served: S
     click_image(page, (0.02, 0.98))
     page.keyboard.press("n")
     click_image(page, ELEPHANT)
-    expect(page.locator("#take")).to_be_enabled(timeout=WITHIN)
+    expect(page.locator("#take")).to_be_enabled()
     page.keyboard.press("Enter")
     has_said(page, "elephant is added.")
     page.keyboard.press("Escape")
     expect(page.locator("#list .instance.human")).to_have_count(1)
 
     page.reload()
-    expect(page.locator("#list .instance.human")).to_have_count(1, timeout=WITHIN)
+    expect(page.locator("#list .instance.human")).to_have_count(1)
 
     served.kill()
     page.click("#list .instance.machine >> nth=0")
     page.keyboard.press("a")
-    expect(page.locator("#banner")).to_contain_text("Your last act is kept here", timeout=WITHIN)
+    expect(page.locator("#banner")).to_contain_text("Your last act is kept here")
     served.start()
     has_said(page, "elephant accepted.")
     expect(page.locator("#banner")).to_be_hidden()
     page.reload()
-    expect(page.locator("#list .instance.human")).to_have_count(1, timeout=WITHIN)
+    expect(page.locator("#list .instance.human")).to_have_count(1)
     expect(page.locator("#list .instance.accepted.machine")).to_have_count(1)
 
     held = export_coco(page)
@@ -162,7 +161,7 @@ def test_names_masks_slider_correction_export(context: BrowserContext, served: S
 def test_names_that_change_answer_at_once(context: BrowserContext, served: Served) -> None:
     page = open_fresh(context, served, "quick.jpg")
     type_names(page, "elephant", "kite")  # the models are loaded, and the image is encoded
-    expect(page.locator("#busy")).to_be_hidden(timeout=WITHIN)
+    expect(page.locator("#busy")).to_be_hidden()
     seconds = min(time_name(page, name) for name in ("orange", "zebra", "bus"))
     print(f"{seconds:.3f} s from new names to the first mask")
     assert seconds < 2  # 0.5 on a machine that does nothing else
@@ -181,7 +180,7 @@ def time_name(page: Page, name: str) -> float:
             document.getElementById("names-form").requestSubmit();
         })"""
     )
-    expect(page.locator("#busy")).to_be_hidden(timeout=WITHIN)
+    expect(page.locator("#busy")).to_be_hidden()
     return seconds
 
 
@@ -189,7 +188,7 @@ def test_two_tabs(context: BrowserContext, served: Served) -> None:
     page = open_fresh(context, served, "tabs.jpg")
     type_names(page, "elephant")
     other = open_page(context, served, "tabs.jpg")
-    expect(list_rows(other).first).to_be_visible(timeout=WITHIN)
+    expect(list_rows(other).first).to_be_visible()
     page.click("#list .instance.machine >> nth=0")
     page.keyboard.press("x")
     has_said(page, "rejected.")
@@ -223,7 +222,7 @@ def test_a_reload_before_the_reply_is_no_conflict(context: BrowserContext, serve
     page.click("#list .instance >> nth=0")
     page.evaluate(LOSE_REPLIES)
     page.keyboard.press("x")
-    expect(page.locator("#banner")).to_contain_text("Your last act is kept here", timeout=WITHIN)
+    expect(page.locator("#banner")).to_contain_text("Your last act is kept here")
     page.evaluate("window.lost = false")
     has_said(page, "rejected.")
     page.keyboard.press("Control+z")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
-from pages import INSTANCES, MADE, fill, table, text
+from pages import INSTANCES, MADE, fill, text, write_expected
 
 from annofree.io.atomic import write_atomic
 from annofree.retrieval.archive import Archive
@@ -22,12 +23,14 @@ from annofree.retrieval.archive_sheets import write_sheets
 from annofree.training.engine.curves import plot_log
 
 HERE = Path(__file__).parent
+RECIPE = HERE.parent / "recipes" / "emoji" / "zutis.toml"
 PAGE, CURVES, SAMPLES = (
     HERE / "methods" / "zutis.md",
     HERE / "methods" / "zutis-curves.png",
     HERE / "methods" / "zutis-archive.jpg",
 )
 BEGIN = "<!-- numbers: docs/make_zutis.py -->"
+EXPECTED = ("plain AP", "all AP", "all AP50", "all class-agnostic AP", "plain mIoU", "all mIoU")
 PIXELS = ("plain mIoU", "touching mIoU", "cluttered mIoU", "all mIoU", "all mIoU of things", "all pixel accuracy")
 
 
@@ -40,11 +43,31 @@ def numbers(record: Mapping[str, Any]) -> str:
         [
             "\n".join(stages),
             "Instances, mask AP:",
-            table(figures, INSTANCES),
+            tabulate_seeds(figures, INSTANCES),
             "Label maps:",
-            table(figures, PIXELS),
+            tabulate_seeds(figures, PIXELS),
         ]
     )
+
+
+def tabulate_seeds(figures: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Lay runs out as a table, those that differ by their seed alone in one row: the mean, and the lowest and highest."""
+    seeds: dict[str, list[Mapping[str, Any]]] = {}
+    for run, values in figures.items():
+        if columns[-1] in values:
+            seeds.setdefault(re.sub(r", seed \d+$", "", run), []).append(values)
+    rows = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for run, found in seeds.items():
+        rows.append(f"| {run} | " + " | ".join(spread(found, name) for name in columns) + " |")
+    return "\n".join(rows)
+
+
+def spread(found: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Write a figure, or the mean of several with the lowest and the highest."""
+    values = [one[name] for one in found if one.get(name) is not None]
+    if len(values) < 2:
+        return text(values[0] if values else None)
+    return f"{text(float(np.mean(values)))} ({text(min(values))}–{text(max(values))})"
 
 
 def archive_picture(folder: Path, names: Sequence[str]) -> PIL.Image.Image:
@@ -67,10 +90,11 @@ def main() -> None:
     asked = parser.parse_args()
     record = json.loads((asked.made / "figures.json").read_text(encoding="utf-8"))
     fill(PAGE, BEGIN, numbers(record))
-    plot_log(asked.made / "tiny-zutis" / "log.jsonl", CURVES)
+    write_expected(RECIPE, record["figures"], EXPECTED)
+    plot_log(asked.made / "seen-0" / "log.jsonl", CURVES)
     sheet = archive_picture(asked.made / "archive", asked.names)
     write_atomic(SAMPLES, lambda temporary: sheet.save(temporary, format="JPEG", quality=85))
-    print(f"{PAGE}, {CURVES.name}, {SAMPLES.name}")
+    print(f"{PAGE}, {CURVES.name}, {SAMPLES.name}, {RECIPE.name}")
 
 
 if __name__ == "__main__":

@@ -231,6 +231,8 @@ def test_what_cannot_be_chosen() -> None:
         Zutis(Random(), Words(), "ofical")
     with pytest.raises(InputError, match="expected longest in px, 0 for none, got -1"):
         replace(EVERY, longest=-1)
+    with pytest.raises(InputError, match="expected roundness as a power of at least 0, 0 for none, got nan"):
+        replace(EVERY, roundness=math.nan)
     with pytest.raises(InputError, match="whose text the network was trained with, of length 20, got fake-clip of length 64"):
         Zutis(Random(), FakeClip())
 
@@ -359,5 +361,28 @@ def test_a_confined_proposal_keeps_the_largest_part_that_has_its_name() -> None:
     assert found.scores.max() < whole.scores.max()
 
 
-def test_neither_paper_nor_released_code_asks_the_map() -> None:
-    assert [v for v, s in VARIANTS.items() if s.parts or s.confined] == ["default"]
+def count_edges(mask: Any) -> int:
+    """How many sides of pixels of a mask touch none of it, pixel by pixel."""
+    inside = list_pixels(mask)
+    return sum((y + dy, x + dx) not in inside for y, x in inside for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0)))
+
+
+@pytest.mark.parametrize(("roundness", "share"), [(1.0, 0.0), (0.0, 0.5), (1.5, 0.5)])
+def test_ragged_and_small_masks_score_less(roundness: float, share: float) -> None:
+    names = ["cat", "dog", "cow"]
+    method, plain = (
+        Zutis(Random(), Words(), replace(EVERY, roundness=r, share=s)) for r, s in ((roundness, share), (0.0, 0.0))
+    )
+    encoding = method.encode([blank()])[0]
+    whole, found = plain.instances(encoding, names), method.instances(encoding, names)
+    expected = {}
+    for mask, name, score in zip(whole.masks, whole.class_ids.tolist(), whole.scores.tolist(), strict=True):
+        area = int(mask.sum())
+        expected[name, mask.tobytes()] = score * (16 * area / count_edges(mask) ** 2) ** roundness * (area / mask.size) ** share
+    got = {(n, m.tobytes()): s for m, n, s in zip(found.masks, found.class_ids.tolist(), found.scores.tolist(), strict=True)}
+    assert got == pytest.approx(expected, rel=1e-5)
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+
+
+def test_neither_paper_nor_released_code_asks_the_map_or_weighs_shapes() -> None:
+    assert [v for v, s in VARIANTS.items() if s.parts or s.confined or s.roundness or s.share] == ["default"]

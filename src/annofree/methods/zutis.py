@@ -60,7 +60,7 @@ class Proposer(Described, Protocol):
 
 @dataclass(frozen=True)
 class ZutisSettings:
-    """What may be chosen.  Raises InputError for sides and areas below 0."""
+    """What may be chosen.  Raises InputError for sides, areas and powers below 0."""
 
     # the prompts of a name: ``name`` is the bare name (released), ``ensemble`` the paper's 85; None takes the CLIP's own
     templates: str | None = "name"
@@ -90,6 +90,11 @@ class ZutisSettings:
     confined: bool = False
     # what cosines are multiplied by for those probabilities, as in the training of the bundled network (ours)
     sharpness: float = 20.0
+    # the power of a mask's roundness, 16 x area / edges^2, that its score is multiplied by: what bleeds into its neighbors, and
+    # the crumbs of a map, are ragged (ours)
+    roundness: float = 0.0
+    # the power of a mask's share of the image that its score is multiplied by: the smallest parts are round, too (ours)
+    share: float = 0.0
     # px of an instance at least
     min_area: int = 0
     # instances an image, the strongest; 100 as COCO counts them
@@ -104,13 +109,18 @@ class ZutisSettings:
         for name in ("side", "longest", "min_area"):
             if (getattr(self, name) or 0) < 0:
                 raise InputError(f"expected {name} in px, 0 for none, got {getattr(self, name)}")
+        for name in ("roundness", "share"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"expected {name} as a power of at least 0, 0 for none, got {getattr(self, name)}")
 
 
 _OFFICIAL = ZutisSettings()
 VARIANTS: Mapping[str, ZutisSettings] = MappingProxyType(
     {
-        # parts, confined, nms, min_area and the card's side by 90 tuning scenes of the emoji world
-        "default": replace(_OFFICIAL, side=None, longest=1024, parts=True, confined=True, nms=0.5, min_area=30),
+        # parts, confined, roundness, share, nms, min_area and the card's side by 90 tuning scenes of the emoji world
+        "default": replace(
+            _OFFICIAL, side=None, longest=1024, parts=True, confined=True, roundness=1.5, share=0.5, nms=0.5, min_area=30
+        ),
         "proposals": replace(_OFFICIAL, side=None, longest=1024),
         "official": _OFFICIAL,
         "paper": replace(_OFFICIAL, templates="ensemble", pooled="projected", score="softmax", logit_scale=1.0, min_score=0.0),
@@ -259,6 +269,8 @@ class Zutis:
         s = self.settings
         large = masks.sum((1, 2)) >= max(1, s.min_area)
         masks, ids, scores = masks[large], ids[large], scores[large]
+        if s.roundness or s.share:
+            scores = scores * measure_roundness(masks) ** s.roundness * masks.float().mean((1, 2)) ** s.share
         if s.nms < 1:
             kept = suppress_masks(masks, scores, ids if s.per_class else None, s.nms)[: s.most]
         else:
@@ -285,6 +297,19 @@ def keep_largest_parts(masks: Tensor) -> Tensor:
     areas = [torch.bincount(regions.flatten(), minlength=2) for regions in numbered]
     kept = [regions == 1 + int(area[1:].argmax()) for regions, area in zip(numbered, areas, strict=True)]
     return torch.stack(kept) if kept else masks
+
+
+def measure_roundness(masks: Tensor) -> Tensor:
+    """16 times its area over the square of its edges, of each mask (N, H, W) bool: 1 for a square, less the more ragged.
+
+    An empty mask has 0.
+
+    >>> measure_roundness(torch.tensor([[[True, True], [True, True]], [[True, False], [False, True]]])).tolist()
+    [1.0, 0.5]
+    """
+    padded = torch.nn.functional.pad(masks, (1, 1, 1, 1))
+    edges = (padded[:, 1:] ^ padded[:, :-1]).sum((1, 2)) + (padded[:, :, 1:] ^ padded[:, :, :-1]).sum((1, 2))
+    return (16 * masks.sum((1, 2)) / edges.clamp(min=1) ** 2).to(torch.float32)
 
 
 def average_inside(values: Tensor, masks: Tensor) -> Tensor:

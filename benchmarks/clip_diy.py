@@ -1,11 +1,11 @@
-"""CLIP-DIY, our batches beside the described official way, in one process, with one CLIP and on the same pictures.
+"""CLIP-DIY, our batches beside the described official way, in one process, with one CLIP and on the same images.
 
     uv run python benchmarks/clip_diy.py --batch 8 --json clip_diy.json
 
-Ours is ``ClipDiy`` with the settings ``official``: all windows of all pictures are cut and resized on the device and go through
-CLIP together.  The obvious way is what the released code does: each of the 59 windows becomes a Pillow picture, is resized by
+Ours is ``ClipDiy`` with the settings ``official``: all windows of all images are cut and resized on the device and go through
+CLIP together.  The obvious way is what the released code does: each of the 59 windows becomes a Pillow image, is resized by
 Pillow to the side that CLIP reads, normalised, and goes through CLIP alone.  Both must give the same maps and labels but for
-rounding, as a batch adds up in another order than one picture: this is checked before anything is timed.  CLIP is a ViT-B/32
+rounding, as a batch adds up in another order than one image: this is checked before anything is timed.  CLIP is a ViT-B/32
 of the true size with random weights, so nothing is downloaded; the objectness is made up, and the same.  Ours is timed again
 with CLIP's image tower in bfloat16, which processors that know it multiply several times faster; how near its embeddings are to
 the exact ones is printed.  A second class list is timed too, on encodings that are kept: with its words encoded before, and
@@ -120,7 +120,7 @@ def _tiny() -> CLIP:
 
 
 class MadeUp:
-    """A smooth objectness that depends on the size of the picture alone."""
+    """A smooth objectness that depends on the size of the image alone."""
 
     provenance: dict[str, Any] = {"objectness": "made up"}  # noqa: RUF012
 
@@ -273,7 +273,7 @@ def ratios(times: dict[str, list[float]]) -> dict[str, Spread]:
 
 
 def table(times: dict[str, list[float]], count: int) -> str:
-    """Lay out seconds a picture and ratios as plain text."""
+    """Lay out seconds an image and ratios as plain text."""
     each = {LABELS[name]: Spread.of([v / count for v in values]) for name, values in times.items()}
     found, targets = ratios(times), {RATIOS[name][2]: TARGETS[name] for name in RATIOS}
     ratio = format_spreads("ratio", {RATIOS[name][2]: found[name] for name in RATIOS}, 46, 2, targets)
@@ -283,16 +283,16 @@ def table(times: dict[str, list[float]], count: int) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Check that both ways agree, time them, and print a table."""
     parser = argparse.ArgumentParser(description="CLIP-DIY: our batches beside one window at a time.")
-    parser.add_argument("--batch", type=int, default=1, help="pictures at a time")
+    parser.add_argument("--batch", type=int, default=1, help="images at a time")
     parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and the pictures")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the images")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tiny", action="store_true", help="a CLIP of two narrow layers, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there as well")
     asked = parser.parse_args(arguments)
     clip, images = RandomClip(asked.tiny, asked.device, asked.seed), pictures(asked.batch, asked.seed)
-    print(f"{asked.batch} pictures of {SIZE}, {asked.classes} classes, {asked.device}, {torch.get_num_threads()} threads")
+    print(f"{asked.batch} images of {SIZE}, {asked.classes} classes, {asked.device}, {torch.get_num_threads()} threads")
     same = agreement(our_method(clip), clip, images, names_of(asked.classes, "thing"))
     print(f"equal results: values {same.greatest_difference:.1e} apart at most, {same.equal_pixels:.2%} of labels equal")
     least = half_agreement(clip, images)

@@ -2,12 +2,12 @@
 
     uv run python benchmarks/copy_paste.py --images PHOTOS --json copy_paste.json
 
-The obvious way is what the released code does: each of a scene's 1 to 10 pictures is opened at its full size and its mask
-read from a JSON file, anew each time; the whole picture is scaled, padded and cropped, and all of the crop goes through
-torchvision's colour steps and the blur, though of most pictures the object alone is used; maps of labels and instances are
+The obvious way is what the released code does: each of a scene's 1 to 10 images is opened at its full size and its mask
+read from a JSON file, anew each time; the whole image is scaled, padded and cropped, and all of the crop goes through
+torchvision's colour steps and the blur, though of most images the object alone is used; maps of labels and instances are
 written with each paste.  The blur is Pillow's in both ways, for OpenCV is no dependency here.  Before anything is timed, both
-must give the same truth and, with colours left as they are, the same pictures to two levels.  Ours is timed with all decoded
-pictures at hand and with none kept, as with an archive far beyond memory.  Masks are made-up ellipses; pictures are those of
+must give the same truth and, with colours left as they are, the same images to two levels.  Ours is timed with all decoded
+images at hand and with none kept, as with an archive far beyond memory.  Masks are made-up ellipses; images are those of
 --images, or drawn ones.
 """
 
@@ -66,7 +66,7 @@ class Material:
 
 
 def ellipse(rng: np.random.Generator, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """An object of a third of the picture's sides, or a little less or more, about its middle."""
+    """An object of a third of the image's sides, or a little less or more, about its middle."""
     y, x = np.mgrid[: size[0], : size[1]]
     center, radius = rng.uniform(0.4, 0.6, 2) * size, rng.uniform(0.15, 0.35, 2) * size
     return np.asarray(((y - center[0]) / radius[0]) ** 2 + ((x - center[1]) / radius[1]) ** 2 < 1)
@@ -88,7 +88,7 @@ def draw_pictures(count: int, folder: Path, seed: int) -> list[Path]:
 
 
 def obvious_picture(material: Material, draw: ImageDraw, side: int, ignored: int) -> tuple[Any, Any]:
-    """One picture (S, S, 3) and its labels (S, S), opened and augmented as a whole."""
+    """One image (S, S, 3) and its labels (S, S), opened and augmented as a whole."""
     with Picture.open(material.archive.places[draw.id]) as opened:
         image = opened.convert("RGB")
     rle = json.loads((material.folder / f"{draw.id}.json").read_text())
@@ -144,7 +144,7 @@ def obvious_scene(material: Material, how: CopyPasteSettings, scene: SceneDraw) 
 
 
 def agreement(material: Material, how: CopyPasteSettings, draws: Sequence[SceneDraw]) -> int:
-    """How many levels the pictures are apart without change of colours; raises SystemExit unless all truth is equal."""
+    """How many levels the images are apart without change of colours; raises SystemExit unless all truth is equal."""
     made, apart = CopyPaste(material.archive, material.masks, how), 0
     for draw in draws:
         plain = tuple(image._replace(light=ColorChange()) for image in draw)
@@ -152,7 +152,7 @@ def agreement(material: Material, how: CopyPasteSettings, draws: Sequence[SceneD
         same = (np.array_equal(getattr(ours, n), getattr(theirs, n)) for n in ("semantic", "instances", "class_ids"))
         apart = max(apart, int(np.abs(ours.image.astype(int) - theirs.image).max()))
         if not all(same) or apart > TOLERANCE:
-            raise SystemExit(f"expected equal scenes, got other truth or pictures {apart} levels apart; nothing was timed")
+            raise SystemExit(f"expected equal scenes, got other truth or images {apart} levels apart; nothing was timed")
     return apart
 
 
@@ -180,7 +180,7 @@ def _rate(job: Callable[[SceneDraw], object], draws: Sequence[SceneDraw]) -> flo
     return len(draws) / (time.perf_counter() - start)
 
 
-LABELS = {"obvious": "obvious", "kept": "ours, pictures kept", "anew": "ours, no picture kept"}
+LABELS = {"obvious": "obvious", "kept": "ours, images kept", "anew": "ours, no image kept"}
 
 
 def ratios(rates: dict[str, list[float]]) -> dict[str, Spread]:
@@ -198,7 +198,7 @@ def table(rates: dict[str, list[float]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Check that both ways agree, time them, and print a table."""
     parser = argparse.ArgumentParser(description="Copy-paste scenes: ours beside the described official way.")
-    parser.add_argument("--images", type=Path, help="a folder of pictures; else some are drawn")
+    parser.add_argument("--images", type=Path, help="a folder of images; else some are drawn")
     parser.add_argument("--pictures", type=int, default=50, help="how many to take, or to draw")
     parser.add_argument("--scenes", type=int, default=40)
     parser.add_argument("--crop", type=int, default=384, help="side of a scene in px")
@@ -214,9 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rng, made = np.random.default_rng(asked.seed), CopyPaste(material.archive, material.masks, how)
         draws = [made.draw(rng) for _ in range(asked.scenes)]
         count = sum(len(draw) for draw in draws) / len(draws)
-        print(f"{len(material.masks)} pictures; {len(draws)} scenes of {how.crop} px, of {count:.1f} pictures each on average")
+        print(f"{len(material.masks)} images; {len(draws)} scenes of {how.crop} px, of {count:.1f} images each on average")
         apart = agreement(material, how, draws)
-        print(f"equal truth; pictures, colours unchanged, at most {apart} of 255 apart\n")
+        print(f"equal truth; images, colours unchanged, at most {apart} of 255 apart\n")
         rates = timings(material, how, draws, asked.repeats)
     print(table(rates))
     if asked.json:

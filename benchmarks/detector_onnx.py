@@ -1,8 +1,8 @@
-"""Detectors as ONNX: pictures a second in onnxruntime beside PyTorch, on the CPU, for the same network and answers.
+"""Detectors as ONNX: images a second in onnxruntime beside PyTorch, on the CPU, for the same network and answers.
 
     uv run --extra onnx python benchmarks/detector_onnx.py DETECTOR --pictures examples/validation/images
 
-Both are given the same pixels, read beforehand, one picture at a time, with the same number of threads; both give boxes,
+Both are given the same pixels, read beforehand, one image at a time, with the same number of threads; both give boxes,
 scores, labels and masks within boxes, which are compared before anything is timed.  They are timed in turn.
 """
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Time both and print a table."""
     parser = argparse.ArgumentParser(description="A detector in onnxruntime beside PyTorch.")
     parser.add_argument("detector", type=Path, help="a folder that annofree train detector wrote: a cascade or mask_rcnn")
-    parser.add_argument("--pictures", type=Path, required=True, help="a folder of pictures")
+    parser.add_argument("--pictures", type=Path, required=True, help="a folder of images")
     parser.add_argument("--limit", type=int, default=30, help="pictures")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -63,11 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         1:
     ]
     told = {
-        "PyTorch, pictures a second": Spread.of([ours for ours, _ in rounds]),
-        "onnxruntime, pictures a second": Spread.of([theirs for _, theirs in rounds]),
+        "PyTorch, images a second": Spread.of([ours for ours, _ in rounds]),
+        "onnxruntime, images a second": Spread.of([theirs for _, theirs in rounds]),
         "onnxruntime / PyTorch": Spread.of([theirs / ours for ours, theirs in rounds]),
     }
-    print(f"{asked.threads} threads, {len(read)} pictures, {asked.repeats} repeats{'median':>12}{'least':>10}{'most':>10}")
+    print(f"{asked.threads} threads, {len(read)} images, {asked.repeats} repeats{'median':>12}{'least':>10}{'most':>10}")
     for name, spread in told.items():
         print(f"{name:38}" + "".join(f"{value:10.2f}" for value in spread))
     if asked.json:

@@ -1,11 +1,11 @@
-"""Detectors: pictures a second of our Cascade Mask R-CNN beside torchvision's Mask R-CNN, on the same backbone.
+"""Detectors: images a second of our Cascade Mask R-CNN beside torchvision's Mask R-CNN, on the same backbone.
 
     uv run python benchmarks/detectors.py --backbone resnet50 --side 800 --device cuda --bf16 --json detectors.json
 
 torchvision's is its own MaskRCNN, with its transform and its pasting, at the same sizes of heads and proposals.  Three
 box heads instead of one cost more; how much more is what this tells.  Scenes are rectangles and ellipses on noise.  Both
 are timed in turn, so that a slow spell of the machine meets both.  Training is one step of SGD; use ends with masks in the
-picture.
+image.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def finding(network: nn.Module, scenes: Sequence[Scene], device: str, bf16: bool
 
 
 def timings(config: DetectorConfig, scenes: Sequence[Scene], repeats: int, device: str, bf16: bool) -> dict[str, list[float]]:
-    """Pictures a second of each network at each work, once a repeat, in turn, after one round that is not counted."""
+    """Images a second of each network at each work, once a repeat, in turn, after one round that is not counted."""
     torch.manual_seed(0)
     ours, theirs = build_network(config).to(device), torchvisions(config).to(device)
     jobs = {
@@ -149,8 +149,8 @@ def ratios(rates: dict[str, list[float]]) -> dict[str, Spread]:
 
 
 def table(rates: dict[str, list[float]]) -> str:
-    """Lay out pictures a second and ratios as plain text."""
-    speed = format_spreads("pictures a second", {name: Spread.of(values) for name, values in rates.items()}, 28, 3)
+    """Lay out images a second and ratios as plain text."""
+    speed = format_spreads("images a second", {name: Spread.of(values) for name, values in rates.items()}, 28, 3)
     return f"{speed}\n\n{format_spreads('cascade / torchvision', ratios(rates), 28, 3)}"
 
 
@@ -158,9 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Time both and print a table."""
     parser = argparse.ArgumentParser(description="Cascade Mask R-CNN beside torchvision's Mask R-CNN.")
     parser.add_argument("--backbone", choices=BACKBONES, default="resnet18")
-    parser.add_argument("--side", type=int, default=256, help="short side of the pictures in px; the long one is 4/3 of it")
-    parser.add_argument("--batch", type=int, default=2, help="pictures a step")
-    parser.add_argument("--objects", type=int, default=7, help="in each picture")
+    parser.add_argument("--side", type=int, default=256, help="short side of the images in px; the long one is 4/3 of it")
+    parser.add_argument("--batch", type=int, default=2, help="images a step")
+    parser.add_argument("--objects", type=int, default=7, help="in each image")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true", help="compute under autocast")

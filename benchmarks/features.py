@@ -1,4 +1,4 @@
-"""What the frozen models cost, one by one: pictures a second, peak memory, and how near to the machine's limit they run.
+"""What the frozen models cost, one by one: images a second, peak memory, and how near to the machine's limit they run.
 
     uv run python benchmarks/features.py --parts openai-rn50x64 sam-b --json features.json
 
@@ -54,7 +54,7 @@ WORK: dict[Role, str] = {"clip": "clues", "boundaries": "boundaries", "sam": "em
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Job = Callable[[Image], Tensor]
-"""A picture to its features, (C, h, w)."""
+"""An image to its features, (C, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def random_tower(part: Part, device: str, dtype: torch.dtype, small: bool) -> To
 
 
 def clip_job(part: Part, device: str, dtype: torch.dtype, small: bool) -> Job:
-    """What ``Clip.encode_dense`` or ``Clip.boundaries`` does with one picture."""
+    """What ``Clip.encode_dense`` or ``Clip.boundaries`` does with one image."""
     tower, dense = random_tower(part, device, dtype, small), part.role == "clip"
     stride = tower.stride if dense else 16
     side = SMALL if small else part.use["dense_side" if dense else "boundary_side"]
@@ -143,7 +143,7 @@ def sam_config(model: str, small: bool) -> Any:
 
 
 def sam_job(part: Part, device: str, dtype: torch.dtype, small: bool) -> Job:
-    """What ``Sam.embed`` does with one picture."""
+    """What ``Sam.embed`` does with one image."""
     config = sam_config(part.model, small)
     kind = "sam" if config.model_type == "sam" else "sam2"
     model: Any = filled({"sam": SamModel, "sam2": Sam2Model}[kind](config)).to(device, dtype)
@@ -158,7 +158,7 @@ def sam_job(part: Part, device: str, dtype: torch.dtype, small: bool) -> Job:
 
 
 def dino_job(part: Part, device: str, dtype: torch.dtype, small: bool) -> Job:
-    """``Dino.extract_keys`` of one picture, which keeps its size."""
+    """``Dino.extract_keys`` of one image, which keeps its size."""
     narrow: dict[str, Any] = {"embed_dim": 32, "depth": 2, "num_heads": 2} if small else {}
     config = {"architecture": "vit_small_patch8_224", "model_args": narrow}
     with tempfile.TemporaryDirectory() as temporary:
@@ -201,7 +201,7 @@ def peak_memory(device: str) -> int:
 
 @dataclass(frozen=True)
 class Result:
-    """The numbers of one part: ``shape`` (C, h, w) of the features, FLOP a picture, FLOP a second, bytes."""
+    """The numbers of one part: ``shape`` (C, h, w) of the features, FLOP an image, FLOP a second, bytes."""
 
     model: str
     work: str
@@ -224,7 +224,7 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """Pictures a second."""
+        """Images a second."""
         return 1 / self.spread.median
 
     @property
@@ -241,7 +241,7 @@ class Result:
 
 @torch.inference_mode()
 def measure(part: Part, device: str, dtype: str, repeats: int, small: bool, seed: int) -> Result:
-    """Build a part, count its arithmetic on a first picture, and time it on that picture again."""
+    """Build a part, count its arithmetic on a first image, and time it on that image again."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     torch.manual_seed(seed)
     image = Image(np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), np.uint8))
@@ -303,8 +303,8 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="tf32 is for GPUs, and off unless named")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and the picture")
-    parser.add_argument("--small", action="store_true", help="narrow models and a little picture, to see that it runs")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the image")
+    parser.add_argument("--small", action="store_true", help="narrow models and a little image, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there as well")
     parser.add_argument("--alone", metavar="MODEL", help="measure this part in this process and print its numbers as JSON")
     asked = parser.parse_args(arguments)
@@ -322,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(asdict(measure(part, asked.device, asked.dtype, asked.repeats, asked.small, asked.seed))))
         return
     parts, here = chosen(asked.parts), machine(asked.device)
-    print(f"{here['device']}, {here['threads']} threads, {asked.dtype}, one picture at a time, {asked.repeats} repeats")
+    print(f"{here['device']}, {here['threads']} threads, {asked.dtype}, one image at a time, {asked.repeats} repeats")
     print(header(), flush=True)
     results = []
     for part in parts:

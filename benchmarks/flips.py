@@ -34,7 +34,7 @@ from benchmarks.stage import Ended, draw_pictures, run_command, warm_up
 _STRUCTURE = b'{}[]",:\n\r0123456789'
 _OF_A_CALL = ("timings", "environments", "command", "relabelled")  # of run.json
 _NOT_RESULTS = ("lock", "checksum")
-_CHANGED = ("changed since", "cannot be read", "expected a whole picture", "expected a picture")
+_CHANGED = ("changed since", "cannot be read", "expected a whole image", "expected an image")
 
 
 @dataclass(frozen=True)

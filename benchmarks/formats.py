@@ -7,8 +7,8 @@ Round trip: the truth is written in each format, read back, and scored against i
 with score 1).  AP is 100 where nothing is lost; the fidelity report says what was.  The class-aware AP of masks is shown, of
 boxes for a format without masks.
 
-Memory: runs of a tenth of so many small pictures and of all of them, written by the project's own writer with five objects a
-picture, are exported to each format in a process of its own, whose peak resident memory is told.
+Memory: runs of a tenth of so many small images and of all of them, written by the project's own writer with five objects an
+image, are exported to each format in a process of its own, whose peak resident memory is told.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ STRETCH, OBJECTS, SIDE = 64, 5, 48
 
 
 def first(truth: CocoFile, count: int | None) -> CocoFile:
-    """The first pictures of a truth, or all."""
+    """The first images of a truth, or all."""
     images = truth.images[:count]
     ids = {image["id"] for image in images}
     return CocoFile(images, truth.categories, [row for row in truth.annotations if row["image_id"] in ids], truth.info)
@@ -78,7 +78,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def made_up_run(out: Path, count: int) -> None:
-    """A complete run of small pictures, as ``annofree segment`` leaves it."""
+    """A complete run of small images, as ``annofree segment`` leaves it."""
     ids = [f"{k // 1000:03}/{k:06}.jpg" for k in range(count)]
     folder, shards, names = RunFolder.create(out, NAMES, overlays=False), Chunks(out), ResultNames(ids)
     with shards.hold():
@@ -111,7 +111,7 @@ def exported(run: Path, name: str, out: Path) -> dict[str, float]:
 
 
 def memory(count: int, names: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Peaks for a tenth of the pictures and for all, each in a fresh process."""
+    """Peaks for a tenth of the images and for all, each in a fresh process."""
     found: dict[str, Any] = {name: {} for name in names}
     for size in (max(1, count // 10), count):
         run = folder / f"run-{size}"
@@ -120,7 +120,7 @@ def memory(count: int, names: Sequence[str], folder: Path) -> dict[str, Any]:
             command = [sys.executable, __file__, "--export", name, str(run), str(folder / f"{name}-{size}")]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             found[name][str(size)] = json.loads(done.stdout)
-            print(f"{name:15}{size:>8} pictures: {done.stdout.strip()}", file=sys.stderr)
+            print(f"{name:15}{size:>8} images: {done.stdout.strip()}", file=sys.stderr)
     return found
 
 
@@ -128,13 +128,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, measure, and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--truth", type=Path, default=WORLD / "truth.json", help="a COCO file")
-    parser.add_argument("--images", type=Path, default=WORLD / "images", help="its pictures")
+    parser.add_argument("--images", type=Path, default=WORLD / "images", help="its images")
     parser.add_argument("--formats", nargs="*", default=list(FORMATS), choices=list(FORMATS), metavar="FORMAT")
-    parser.add_argument("--limit", type=int, help="take the first N pictures")
-    parser.add_argument("--memory", type=int, metavar="N", help="measure the memory of exports of N pictures instead")
+    parser.add_argument("--limit", type=int, help="take the first N images")
+    parser.add_argument("--memory", type=int, metavar="N", help="measure the memory of exports of N images instead")
     parser.add_argument("--export", nargs=3, metavar=("FORMAT", "RUN", "OUT"), help="export once, and say what it took")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--small", action="store_true", help="a few pictures, once")
+    parser.add_argument("--small", action="store_true", help="a few images, once")
     asked = parser.parse_args(arguments)
     if asked.export:
         name, run, out = asked.export

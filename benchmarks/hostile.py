@@ -1,4 +1,4 @@
-"""Make pictures as no one would wish them: torn, huge, odd in colour, kind, size or name.
+"""Make images as no one would wish them: torn, huge, odd in colour, kind, size or name.
 
     uv run python benchmarks/hostile.py --count 1000 --out hostile
     uv run annofree segment hostile --models tiny --classes "dog, cat" --out run
@@ -40,7 +40,7 @@ def plain(size: tuple[int, int] = (60, 40)) -> Picture:
 
 
 def encoded(image: Picture, kind: str = "PNG", **how: Any) -> bytes:
-    """The bytes of a picture's file."""
+    """The bytes of an image's file."""
     file = BytesIO()
     image.save(file, kind, **how)
     return file.getvalue()
@@ -103,13 +103,13 @@ TORN: Mapping[str, tuple[str, Callable[[], bytes]]] = {
     "truncated head": ("head.jpg", lambda: JPEG[:20]),
     "bomb": ("bomb.png", bomb),
     "empty": ("zero.jpg", lambda: b""),
-    "text": ("text.png", lambda: b"no picture"),
-    "torn newline": ("torn\nlines.png", lambda: b"no picture"),
+    "text": ("text.png", lambda: b"no image"),
+    "torn newline": ("torn\nlines.png", lambda: b"no image"),
 }
 
 
 def make(folder: Path, count: int = len(READABLE) + len(TORN) + 3) -> dict[str, bool]:
-    """Write at least ``count`` pictures, kind after kind; returns the id of each, and whether it can be read."""
+    """Write at least ``count`` images, kind after kind; returns the id of each, and whether it can be read."""
     expected: dict[str, bool] = {}
     for k in range(count):
         here = folder / f"{k // (len(READABLE) + len(TORN) + 3)}"
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(run_suite(asked.count, asked.out, [name for name in asked.families.split(",") if name]))
     expected = make(asked.out, asked.count)
     Path(f"{asked.out}-expected.json").write_text(json.dumps(expected, indent=1), encoding="ascii")
-    print(f"{len(expected)} pictures in {asked.out}, {sum(expected.values())} of which can be read")
+    print(f"{len(expected)} images in {asked.out}, {sum(expected.values())} of which can be read")
 
 
 if __name__ == "__main__":

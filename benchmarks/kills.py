@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--stretch", type=int, default=8, help="pictures a shard")
+    parser.add_argument("--stretch", type=int, default=8, help="images a shard")
     parser.add_argument("--overlays", action="store_true", help="draw overlays too, which takes most of the time")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args(arguments)

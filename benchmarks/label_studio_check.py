@@ -94,7 +94,7 @@ def follow(theirs: str, ours: str, names: tuple[str, ...]) -> None:
 
 
 def click(theirs: str, backend: int, task: int, region: dict[str, Any]) -> None:
-    """A click in the middle of the picture, as the page of Label Studio sends it."""
+    """A click in the middle of the image, as the page of Label Studio sends it."""
     size = {key: region[key] for key in ("original_width", "original_height")}
     point = {"id": "p", "type": "keypointlabels", "from_name": "point", "to_name": "image", "is_positive": True, **size,
              "value": {"x": 50, "y": 60, "width": 0.3, "keypointlabels": ["orange"]}}  # fmt: skip

@@ -32,7 +32,7 @@ from annofree.pipelines.segment import segment
 from annofree.pipelines.training.scenes import draw_scenes
 from annofree.testing.timing import print_json
 
-_SIDE = 288  # px of an image in the picture
+_SIDE = 288  # px of an image in the image
 VALIDATION = Path(__file__).parents[1] / "examples" / "validation"
 
 

@@ -38,7 +38,7 @@ Array = np.ndarray[Any, Any]
 
 
 def read_square(path: Path, side: int = SIDE) -> Array:
-    """A picture as MaskCut sees it."""
+    """An image as MaskCut sees it."""
     return np.asarray(PIL.Image.open(path).convert("RGB").resize((side, side), PIL.Image.Resampling.LANCZOS))
 
 
@@ -50,7 +50,7 @@ def time_call(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def compare(keys: Array, settings: MaskCutSettings) -> dict[str, Any]:
-    """One picture's keys, cut by both."""
+    """One image's keys, cut by both."""
     slow, expected = time_call(lambda: cut_obvious_masks(keys, **asdict(settings)))
     fast, found = time_call(lambda: cut_masks(keys, settings))
     differ = sum(int((a.mask != b).sum()) for a, b in zip(found, expected, strict=True))
@@ -91,7 +91,7 @@ def read_tiny_keys(path: Path, cells: int) -> Array:
 
 
 def time_field(path: Path) -> dict[str, float]:
-    """The field of a picture: building it, and each of three masks."""
+    """The field of an image: building it, and each of three masks."""
     square = read_square(path)
     build, field = time_call(lambda: DenseCrf(square))
     mask = np.zeros((SIDE, SIDE), bool)

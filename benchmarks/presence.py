@@ -2,10 +2,10 @@
 
     uv run python benchmarks/presence.py --ask zip --json presence.json
 
-The emoji validation scenes, all names of the truth asked in each.  First how well presence ranks the names that are in a
-picture before those that are not: average precision over all pairs of a picture and a name, and what the gate of Zip's
-``default`` lets through.  Then, with ``--ask``, the AP of Zip's masks by split, as it is and calibrated on the same pictures.
-The mean logit of a class is taken from 10, 20, 40, ... other pictures, too, to see how many it needs.
+The emoji validation scenes, all names of the truth asked in each.  First how well presence ranks the names that are in an
+image before those that are not: average precision over all pairs of an image and a name, and what the gate of Zip's
+``default`` lets through.  Then, with ``--ask``, the AP of Zip's masks by split, as it is and calibrated on the same images.
+The mean logit of a class is taken from 10, 20, 40, ... other images, too, to see how many it needs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WORLD = Path(__file__).parents[1] / "examples" / "validation"
 
 
 def ranking(presence: Tensor, there: Tensor, gate: float) -> dict[str, float]:
-    """Average precision over pairs (N, K), and what a gate keeps: names a picture, recall and precision, in percent."""
+    """Average precision over pairs (N, K), and what a gate keeps: names an image, recall and precision, in percent."""
     order = torch.argsort(presence.flatten(), descending=True, stable=True)
     hits = there.flatten()[order].double()
     precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
@@ -43,11 +43,11 @@ def ranking(presence: Tensor, there: Tensor, gate: float) -> dict[str, float]:
         "precision": (kept & there).sum() / kept.sum().clamp(min=1),
     }
     percent = {name: round(100 * float(value), 2) for name, value in shares.items()}
-    return percent | {"kept a picture": round(float(kept.sum(1).double().mean()), 2)}
+    return percent | {"kept an image": round(float(kept.sum(1).double().mean()), 2)}
 
 
 def truth_of(truth: CocoFile) -> Tensor:
-    """Which names are in which pictures, (N, K) bool."""
+    """Which names are in which images, (N, K) bool."""
     rows = {image["id"]: k for k, image in enumerate(truth.images)}
     columns = {category["id"]: k for k, category in enumerate(truth.categories)}
     there = torch.zeros(len(rows), len(columns), dtype=torch.bool)
@@ -57,7 +57,7 @@ def truth_of(truth: CocoFile) -> Tensor:
 
 
 def held_out(presence: Tensor, there: Tensor, draws: int = 20) -> dict[str, float]:
-    """Average precision on one half of the pictures, levels from some of the other; the mean of several draws."""
+    """Average precision on one half of the images, levels from some of the other; the mean of several draws."""
     rng, half, found = np.random.default_rng(0), len(presence) // 2, {}
     for count in (c for c in (10, FEWEST, 40, 75) if c <= half):
         values = []
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: dict[str, Any] = {
         "fixed": ranking(presence, there, gate),
         "folder": ranking(subtract_levels(presence, measure_folder_levels(presence)), there, gate),
-        "levels of other pictures, average precision": held_out(presence, there),
+        "levels of other images, average precision": held_out(presence, there),
     }
     print(json.dumps(found, indent=2))
     if asked.ask:

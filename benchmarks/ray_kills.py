@@ -81,7 +81,7 @@ def run_on_ray(
 
 
 def draw_and_run(folder: Path, images: int, seed: int = 0) -> dict[str, str]:
-    """Draw pictures in a folder, and return the hash of each file that a local run over them leaves."""
+    """Draw images in a folder, and return the hash of each file that a local run over them leaves."""
     draw_pictures(folder / "pictures", images, seed)
     one_run(folder / "pictures", folder / "local", stretch=STRETCH, overlays=True)
     return digest(folder / "local")

@@ -37,7 +37,7 @@ def unit(rng: np.random.Generator, rows: int, dimension: int) -> FloatArray:
 
 
 def write_index(folder: Path, rows: int, dimension: int, seed: int) -> None:
-    """Write an index as ``annofree index`` does, of vectors that stand for no pictures."""
+    """Write an index as ``annofree index`` does, of vectors that stand for no images."""
     rng, shards = np.random.default_rng(seed), []
     for number, start in enumerate(range(0, rows, SHARD)):
         count = min(SHARD, rows - start)

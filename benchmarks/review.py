@@ -1,8 +1,8 @@
-"""Do the label-free risks of ``annofree review`` rank pictures as their true errors do?
+"""Do the label-free risks of ``annofree review`` rank images as their true errors do?
 
     uv run python benchmarks/review.py --views flip --others sam_clip --cache /tmp/review --plot risk-coverage.png
 
-The emoji validation scenes, all 65 names asked in each, Zip on the tiny models.  The error of a picture is 1 - F1 of its
+The emoji validation scenes, all 65 names asked in each, Zip on the tiny models.  The error of an image is 1 - F1 of its
 instances, class-aware, at mask IoU 0.5.  For each risk: the area under the risk-coverage curve (AURC, less is better) with a
 bootstrap interval, its difference to that of the plain score on the same draws, and what part of all error is in the riskiest
 fifth.  A random order has the mean error as its expected area; the oracle orders by the errors.  It is done once with all
@@ -73,7 +73,7 @@ def _asker(name: str, truth: CocoFile, models: str) -> Callable[[Path], Sequence
 
 
 def things_of(truth: CocoFile, rows: Mapping[int, Sequence[Mapping[str, Any]]]) -> Answers:
-    """Rows of each picture, whose categories are numbered as the truth's, as things."""
+    """Rows of each image, whose categories are numbered as the truth's, as things."""
     images = [image for image in truth.images if image["id"] in rows]
     flat = [{**row, "image_id": id_} for id_, own in rows.items() for row in own]
     pictures = list_images(CocoFile(images, truth.categories, flat))
@@ -81,7 +81,7 @@ def things_of(truth: CocoFile, rows: Mapping[int, Sequence[Mapping[str, Any]]]) 
 
 
 def risks_of(plain: Answers, views: Mapping[str, Answers], others: Mapping[str, Answers], sizes: Any) -> dict[str, Floats]:
-    """Every risk of every picture, by name."""
+    """Every risk of every image, by name."""
     scores = [thing.score or 0.0 for things in plain.values() for thing in things]
     scale = Scale(min(scores), max(scores)) if scores else Scale()
     parts = {id_: {n: p.value for n, p in compute_stored_parts(things, scale).items()} for id_, things in plain.items()}
@@ -116,7 +116,7 @@ def measured(errors: Floats, risks: Mapping[str, Floats], samples: int) -> dict[
 
 
 def table(figures: Mapping[str, Any], min_score: float) -> Iterator[str]:
-    yield f"instances that score {min_score} or more; {figures['pictures']} pictures, mean error {figures['random']:.3f}"
+    yield f"instances that score {min_score} or more; {figures['pictures']} images, mean error {figures['random']:.3f}"
     yield f"{'':20} AURC   95 % interval   less that of score   caught in a fifth"
     yield f"{'oracle':20} {figures['oracle']:.3f}"
     for name, row in figures["risks"].items():
@@ -155,7 +155,7 @@ def plot(path: Path, curves: Mapping[float, tuple[Floats, Mapping[str, Floats]]]
                 linestyle=line,
                 label=label,
             )
-        panel.set(title=f"instances that score {least} or more", xlabel="part of the pictures kept, the least risky first")
+        panel.set(title=f"instances that score {least} or more", xlabel="part of the images kept, the least risky first")
         panel.set(ylabel="their mean error, 1 - F1", ylim=(0, 1.02), xlim=(0, 1))
         panel.legend(fontsize=8, title="risk and its AURC", ncols=2)
     figure.tight_layout()

@@ -5,7 +5,7 @@
     uv run python benchmarks/runs.py names --models tiny
     uv run python benchmarks/runs.py memory --images 10000 --plot memory.png
 
-``speed``: the runner's pictures a second as a part of the bare method's, pictures decoded beforehand, same batches.
+``speed``: the runner's images a second as a part of the bare method's, images decoded beforehand, same batches.
 ``decoding``: large photographs and a method that costs next to nothing, beside a loop that reads one and asks.
 ``names``: another class list for a run that kept its encodings, beside a new run.  ``memory``: resident growth after a warm-up.
 Ratios are of the medians of several turns taken in turns; the spread is the least and the most of the ratios of single turns.
@@ -43,7 +43,7 @@ OTHERS = "bird, apple, boat, umbrella"
 
 @dataclass(frozen=True, eq=False)
 class GlanceEncoding:
-    """``size`` (H, W), and how red, green and blue a picture is."""
+    """``size`` (H, W), and how red, green and blue an image is."""
 
     size: tuple[int, int]
     colour: tuple[float, float, float]
@@ -219,7 +219,7 @@ def _plot(seen: Sequence[tuple[int, float]], warm: int, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
     axes.plot([done for done, _ in seen], [mb for _, mb in seen], color="#0072B2")
     axes.axvline(warm, color="#999999", linestyle=":", label="end of the warm-up")
-    axes.set(xlabel="pictures done", ylabel="resident memory (MB)", ylim=(0, 1.15 * max(mb for _, mb in seen)))
+    axes.set(xlabel="images done", ylabel="resident memory (MB)", ylim=(0, 1.15 * max(mb for _, mb in seen)))
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
@@ -231,7 +231,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
     "names": names,
     "memory": memory,
 }
-USUAL = {"speed": (64, 256), "decoding": (48, 2500), "names": (64, 256), "memory": (10_000, 32)}  # pictures, px
+USUAL = {"speed": (64, 256), "decoding": (48, 2500), "names": (64, 256), "memory": (10_000, 32)}  # images, px
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -248,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--small", action="store_true", help="a few small pictures, once")
+    parser.add_argument("--small", action="store_true", help="a few small images, once")
     asked = parser.parse_args(arguments)
     usual = (6, 24) if asked.small else USUAL[asked.part]
     asked.images, asked.size = asked.images or usual[0], asked.size or usual[1]

@@ -120,7 +120,7 @@ def convert(model: Any, side: int, folder: Path) -> Sam:
 
 
 def read_image(path: Path, longest: int) -> Image:
-    """A picture, made smaller where ``longest`` is not 0."""
+    """An image, made smaller where ``longest`` is not 0."""
     picture = PIL.Image.open(path).convert("RGB")
     if longest:
         picture.thumbnail((longest, longest))

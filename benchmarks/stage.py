@@ -1,4 +1,4 @@
-"""A stage on which every command plays in milliseconds: small pictures, and models that know flat colours and cost nothing.
+"""A stage on which every command plays in milliseconds: small images, and models that know flat colours and cost nothing.
 
 Commands run in forks of this process, which has imported what they need, through the very door of the command line.
 """
@@ -61,7 +61,7 @@ class Colours:
 
 
 def draw_pictures(folder: Path, count: int, seed: int = 0) -> None:
-    """Write small pictures of coloured boxes in folders, every fiftieth torn, every seventieth oddly named."""
+    """Write small images of coloured boxes in folders, every fiftieth torn, every seventieth oddly named."""
     rng = np.random.default_rng(seed)
     for k in range(count):
         pixels = np.zeros((16, 24, 3), np.uint8)

@@ -7,7 +7,7 @@
 Weights of the true architectures are written, in half precision and in the layouts of their publishers, into a Hugging Face
 cache of their own; then the real command runs on it in a process of its own, without network.  What it finds means nothing,
 since nothing was ever trained; that it comes to its end, how long it takes and how much memory it needs are as real as they
-get.  The run fails where the command fails, leaves a picture out, or needs more than 20 GB.
+get.  The run fails where the command fails, leaves an image out, or needs more than 20 GB.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def annofree() -> str:
 
 
 def answers(out: Path) -> tuple[int, int]:
-    """How many pictures have an answer on disk, and how many instances they have."""
+    """How many images have an answer on disk, and how many instances they have."""
     if (out / "labels").is_dir():
         return len(list((out / "labels").rglob("*.png"))), 0
     found = json.loads((out / "annotations.json").read_text(encoding="utf-8"))
@@ -249,12 +249,12 @@ def answers(out: Path) -> tuple[int, int]:
 
 
 def record_of(asked: argparse.Namespace, run: Measured, out: Path) -> dict[str, Any]:
-    """The numbers of a run; raises SystemExit when a picture is missing or memory went beyond the limit."""
+    """The numbers of a run; raises SystemExit when an image is missing or memory went beyond the limit."""
     said = json.loads((out / "run.json").read_text(encoding="utf-8"))
     timings, (answered, instances) = said["timings"]["last_call"], answers(out)
     count = int(timings["images"])
     if said["failed"] or not count or count != answered:
-        raise SystemExit(f"expected all pictures to be done, got {count} and as failed {said['failed']}")
+        raise SystemExit(f"expected all images to be done, got {count} and as failed {said['failed']}")
     if run.peak > LIMIT:
         raise SystemExit(f"expected at most {LIMIT / 1e9:.0f} GB at the peak, got {run.peak / 1e9:.1f} GB")
     seconds = {part: timings[f"seconds_{part}"] for part in ("total", "load", "encode", "instances", "semantic")}
@@ -280,8 +280,8 @@ def report(record: Mapping[str, Any]) -> str:
     rest = record["seconds_of_the_process"] - parts["total"] * record["pictures"]
     return "\n".join(
         [
-            f"{record['method']} on {record['models']}{', narrow' if record['small'] else ''}, {record['pictures']} pictures",
-            f"a picture         {parts['total']:8.1f} s: {parts['encode']:.1f} s to encode, "
+            f"{record['method']} on {record['models']}{', narrow' if record['small'] else ''}, {record['pictures']} images",
+            f"an image         {parts['total']:8.1f} s: {parts['encode']:.1f} s to encode, "
             f"{parts['instances']:.1f} s for the names",
             f"once              {rest:8.1f} s: imports, weights, checks",
             f"processor         {record['processor_seconds']:8.1f} s in all, on every thread",
@@ -322,7 +322,7 @@ def run(asked: argparse.Namespace, home: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run annofree at true size and print what that took."""
     parser = argparse.ArgumentParser(description="annofree segment at true size, with random weights.")
-    parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE", help="pictures or folders; else examples/scenes")
+    parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE", help="images or folders; else examples/scenes")
     parser.add_argument("--classes", default="person, dog, bicycle, chair")
     parser.add_argument("--method", default="zip", choices=["zip", "clip_diy"], help="clip_diy goes without objectness")
     parser.add_argument("--models", default="paper", help="a preset, or models joined by +")

@@ -260,7 +260,7 @@ def table(times: dict[str, list[float]], classes: int, measured: int) -> str:
     labels = {
         "ours_one": "ours, 1 class",
         "ours_all": f"ours, {classes} classes",
-        "ours_all_encoded": f"ours, {classes} classes, picture encoded before",
+        "ours_all_encoded": f"ours, {classes} classes, image encoded before",
         "obvious_one": "obvious, 1 class",
         "obvious_measured": f"obvious, {measured} classes",
         "obvious_all": f"obvious, {classes} classes *",

@@ -1,4 +1,4 @@
-"""ZUTIS at true size: pictures a second, for the network and for the names, and what the cheaper order of its maps saves.
+"""ZUTIS at true size: images a second, for the network and for the names, and what the cheaper order of its maps saves.
 
     uv run python benchmarks/zutis_inference.py --threads 2
     uv run python benchmarks/zutis_inference.py --patch 32 --device cuda --pictures 64
@@ -86,7 +86,7 @@ def smooth(encoding: ZutisEncoding) -> ZutisEncoding:
 
 @torch.inference_mode()
 def measured(asked: argparse.Namespace) -> dict[str, Any]:
-    """Seconds a picture of each part; raises SystemExit where the two orders differ."""
+    """Seconds an image of each part; raises SystemExit where the two orders differ."""
     torch.manual_seed(0)
     config = ZutisConfig(patch=asked.patch, queries=asked.queries, **(NARROW if asked.small else {}))
     network = ZutisNetwork(config).eval().requires_grad_(False).to(asked.device)
@@ -119,14 +119,14 @@ def report(found: dict[str, Any], asked: argparse.Namespace) -> str:
     """Tell the numbers in words."""
     height, width = asked.size
     head = f"ZUTIS, patches of {asked.patch} px, {found['parameters']:,} parameters, {height} x {width} px, {asked.names} names"
-    rows = [f"{part:24s}{s:9.3f} s a picture{1 / s:9.1f} a second" for part, s in found["seconds_a_picture"].items()]
+    rows = [f"{part:24s}{s:9.3f} s an image{1 / s:9.1f} a second" for part, s in found["seconds_a_picture"].items()]
     tail = f"{found['threads']} threads on {found['cores']} cores, {asked.device}, load {found['load']:.1f}"
     return "\n".join([head, *rows, f"the two orders differ by at most {found['apart']:.0e}", tail])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Pictures a second of ZUTIS at true size, with random weights.")
+    parser = argparse.ArgumentParser(description="Images a second of ZUTIS at true size, with random weights.")
     parser.add_argument("--patch", type=int, default=16, choices=[16, 32])
     parser.add_argument("--size", type=int, nargs=2, default=[480, 640], metavar=("H", "W"))
     parser.add_argument("--names", type=int, default=80)

@@ -2,7 +2,7 @@
 
     masks      its way: each pair's cross-entropy written out pixel by pixel with its gradient, one Hungarian matching and one
                copy from the device for each image and layer; ours: products without a gradient, one copy, matched pairs only
-    semantic   its way: features brought to the picture's size, then compared with the words; ours: the other way round
+    semantic   its way: features brought to the image's size, then compared with the words; ours: the other way round
 
 Proposals are random, in blobs as a decoder's are; so are the instances.  Times are of one thread unless told otherwise:
 
@@ -45,7 +45,7 @@ class Inputs(NamedTuple):
 
 
 def made_up(asked: argparse.Namespace) -> Inputs:
-    """Random inputs on a grid of an eighth of a picture's side (patches of 16 px, enlarged twice)."""
+    """Random inputs on a grid of an eighth of an image's side (patches of 16 px, enlarged twice)."""
     generator = torch.Generator().manual_seed(asked.seed)
     grid, side = asked.side // 8, asked.side
 

@@ -63,7 +63,7 @@ def draw_shares(lines: Lines, figures: Runs, labeled: int, image: Path) -> None:
     axes.set_xscale("log")
     axes.set_xticks(list(lines[True]), [f"{share:g} %\n{share / 100 * labeled:.0f}" for share in lines[True]], minor=False)
     axes.minorticks_off()
-    axes.set(xlabel=f"share and number of {labeled} labelled pictures", ylabel="mask AP, all splits, emoji", ylim=(0, None))
+    axes.set(xlabel=f"share and number of {labeled} labelled images", ylabel="mask AP, all splits, emoji", ylim=(0, None))
     axes.grid(color="0.9")
     axes.legend(loc="upper left")
     write_atomic(image, lambda temporary: figure.savefig(temporary, format="png"))

@@ -18,7 +18,7 @@ from annofree.structures import Image, Vocabulary
 
 _SIDE = 320
 _PANELS = (
-    ("The image", 0, "the picture"),
+    ("The image", 0, "the image"),
     ("Clue of each name", 0, "clue: how much '{name}'"),
     ("Clusters", 0, "K-means on conv4_x"),
     ("Edges", 1, "fragments, without a name"),

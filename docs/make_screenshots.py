@@ -24,7 +24,7 @@ _COLORS, _WITHIN = 160, 300_000  # of a PNG; ms
 
 
 def make_screenshots(server: Served, browser: Browser, out: Path) -> None:
-    """Draw the three pictures into a folder."""
+    """Draw the three images into a folder."""
     page = open_page(server, browser, 1240, 780, "light")
     for name in ASKED:
         show(page, server, name)

@@ -50,7 +50,7 @@ def validation() -> Iterator[tuple[str, Scene]]:
 
 
 def main() -> None:
-    """Draw both sets beside this script, with the truth of the samples apart, for their folder holds pictures alone."""
+    """Draw both sets beside this script, with the truth of the samples apart, for their folder holds images alone."""
     here = Path(__file__).parent
     scenes = dict(samples())
     with TemporaryDirectory() as drawn:

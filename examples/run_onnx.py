@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass
 class Thing:
-    """What was found: ``box`` x0 y0 x1 y1 px of the picture, ``mask`` (H, W) bool."""
+    """What was found: ``box`` x0 y0 x1 y1 px of the image, ``mask`` (H, W) bool."""
 
     name: str
     score: float
@@ -38,7 +38,7 @@ class OnnxDetector:
         self.about = {k: json.loads(v) for k, v in self.session.get_modelmeta().custom_metadata_map.items()}
 
     def find(self, image: PIL.Image.Image, min_score: float = 0.5) -> list[Thing]:
-        """Find things in a picture, strongest first."""
+        """Find things in an image, strongest first."""
         width, height = image.size
         scale = min(self.about["side"] / min(image.size), self.about["longest"] / max(image.size))
         size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -53,7 +53,7 @@ class OnnxDetector:
 
 
 def pasted(mask: Array, box: Array, size: tuple[int, int]) -> Array:
-    """Stretch a mask (M, M) of probabilities over its box, in a picture of ``size``; bilinear, (H, W) bool."""
+    """Stretch a mask (M, M) of probabilities over its box, in an image of ``size``; bilinear, (H, W) bool."""
     rows, columns = weights(box[1], box[3], len(mask), size[0]), weights(box[0], box[2], len(mask), size[1])
     stretched: Array = rows @ mask @ columns.T >= 0.5
     return stretched
@@ -67,7 +67,7 @@ def weights(near: float, far: float, cells: int, pixels: int) -> Array:
 
 
 def drawn(image: PIL.Image.Image, things: list[Thing]) -> PIL.Image.Image:
-    """The picture with masks tinted, each class in a colour of its own."""
+    """The image with masks tinted, each class in a colour of its own."""
     pixels = np.array(image.convert("RGB"), np.float32)
     for thing in reversed(things):
         color = np.random.default_rng(list(thing.name.encode())).uniform(40, 255, 3)

@@ -1,4 +1,4 @@
-"""Hostile pictures in tars and folders, and hostile indexes and archives."""
+"""Hostile images in tars and folders, and hostile indexes and archives."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def _masked(truth: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_archive(folder: Path) -> None:
-    """One masked picture each of two names."""
+    """One masked image each of two names."""
     folder.mkdir()
     rle = encode_rle(np.pad(np.ones((4, 6), bool), 4))
     with MaskWriter(folder, {"by": "selfmask", "model": {"tier": "S0"}}) as writer:

@@ -53,7 +53,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """The paper world as a folder of eight pictures, named 0.png to 7.png."""
+    """The paper world as a folder of eight images, named 0.png to 7.png."""
     return write_scenes(tmp_path / "photos")
 
 
@@ -185,7 +185,7 @@ def test_classes_from_a_file(cli: Cli, fakes: Any, photos: Path, tmp_path: Path)
     ]
 
 
-# Segment: pictures as people have them
+# Segment: images as people have them
 
 
 def test_one_broken_picture_does_not_stop_the_others(cli: Cli, fakes: Any, photos: Path, tmp_path: Path) -> None:
@@ -207,12 +207,12 @@ def test_failures_are_printed_even_when_quiet(cli: Cli, fakes: Any, photos: Path
     said = cli("segment", photos, "--classes", ALL, "--out", tmp_path / "out", "--quiet")
     assert (said.code, said.out) == (1, "")
     assert said.err.splitlines() == [
-        f"failed: expected a picture, but {photos / '3.png'} is empty (0 bytes); copy it again or leave it out"
+        f"failed: expected an image, but {photos / '3.png'} is empty (0 bytes); copy it again or leave it out"
     ]
 
 
 class Exploding(Zip):
-    """Fails at the scene 'touching', with a message that names no picture."""
+    """Fails at the scene 'touching', with a message that names no image."""
 
     problem: BaseException = RuntimeError("no memory\nfor this")
 
@@ -245,7 +245,7 @@ def test_what_was_done_before_ctrl_c_is_kept_for_the_same_command(
     here = describe_environment()
     monkeypatch.setattr(annofree.runs.engines.engine, "describe_environment", lambda: here | {"threads": 99})
     again = cli(*command)
-    assert "note: going on: 1 of 8 pictures are done\n" in again.err and again.code == 1
+    assert "note: going on: 1 of 8 images are done\n" in again.err and again.code == 1
     elsewhere = f"threads was {here['threads']}, now it is 99"
     assert f"note: the rest is made elsewhere, and its last digits may differ: {elsewhere}\n" in again.err
     assert [place["threads"] for place in read(tmp_path / "out" / "run.json")["environments"]] == [here["threads"], 99]
@@ -265,7 +265,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, 
 
 
 def odd_images(folder: Path) -> tuple[dict[str, tuple[int, int]], list[str]]:
-    """Write odd pictures; return the (W, H) of those that can be read, and the names of those that cannot."""
+    """Write odd images; return the (W, H) of those that can be read, and the names of those that cannot."""
     red, gray = COLORS["apple"][0], (128, 128, 128)
     image = PIL.Image.new("RGB", (60, 40), gray)
     image.paste(red, (8, 8, 40, 32))
@@ -281,7 +281,7 @@ def odd_images(folder: Path) -> tuple[dict[str, tuple[int, int]], list[str]]:
     image.save(folder / "whole.jpg")
     (folder / "truncated.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:400])
     (folder / "zero.jpg").touch()
-    (folder / "text.png").write_text("not a picture", encoding="utf-8")
+    (folder / "text.png").write_text("not an image", encoding="utf-8")
     (folder / "nowhere.jpg").symlink_to(folder / "gone.jpg")
     (folder / "notes.txt").write_text("passed over", encoding="utf-8")
     good = dict.fromkeys(["cmyk.jpg", "deep.png", "moving.gif", "pålette, ünd mehr.PNG", "whole.jpg"], (60, 40))
@@ -310,8 +310,8 @@ def test_odd_pictures_in_one_folder(cli: Cli, fakes: Any, tmp_path: Path) -> Non
 # Segment: wrong calls
 
 WRONG: dict[str, tuple[list[str], list[str]]] = {
-    "no images in the folder": (["EMPTY", "--classes", "dog"], ["expected pictures", "empty", "found none among 1 files"]),
-    "missing path": (["MISSING", "--classes", "dog"], ["expected a picture or a folder at", "No such file"]),
+    "no images in the folder": (["EMPTY", "--classes", "dog"], ["expected images", "empty", "found none among 1 files"]),
+    "missing path": (["MISSING", "--classes", "dog"], ["expected an image or a folder at", "No such file"]),
     "pipe": (["PIPE", "--classes", "dog"], ["is neither"]),
     "no classes": (["PHOTOS"], ['--classes "dog, cat"', "--classes-file", "got neither"]),
     "empty classes": (["PHOTOS", "--classes", ""], ["expected at least one class name, got none"]),
@@ -396,7 +396,7 @@ def test_no_input_is_a_usage_error(cli: Cli) -> None:
 
 @pytest.fixture
 def truth(photos: Path, tmp_path: Path) -> Path:
-    """The truth of the pictures, wide or tall, with category ids of its own."""
+    """The truth of the images, wide or tall, with category ids of its own."""
     file = CocoFile.with_categories({10 * (k + 1): name for k, name in enumerate(NAMES)})
     for number, scene in enumerate(draw_paper_scenes()):
         height, width = scene.image.size
@@ -601,7 +601,7 @@ LIGHT = [
     ),
     *("finetune EMPTY --labels NAMES --fraction 2", "models show tinny", "models pull tinny", "world", "world emoji --side 3"),
 ]
-"""Calls that do no work: help, and what can be refused before any picture or model is looked at."""
+"""Calls that do no work: help, and what can be refused before any image or model is looked at."""
 
 HEAVY = [
     *(

@@ -26,7 +26,7 @@ Cli = Callable[..., Any]
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a detector and two pictures, to work in."""
+    """A folder with a detector and two images, to work in."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         save_detector(build_network(DetectorConfig.of(CONFIG)), tmp_path / "checkpoint")

@@ -28,7 +28,7 @@ def refusal(*arguments: object) -> str:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """The paper world's pictures and truth, and answers that lack all of the first class."""
+    """The paper world's images and truth, and answers that lack all of the first class."""
     file, ids = CocoFile.with_categories(dict(enumerate(NAMES, 1))), range(1, len(NAMES) + 1)
     for number, scene in enumerate(draw_paper_scenes()):
         PIL.Image.fromarray(scene.image.pixels).save(tmp_path / f"{number}.png")

@@ -59,7 +59,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def truth(tmp_path: Path) -> Path:
-    """The truth of the pictures as COCO instances, in another order of names than they are asked in."""
+    """The truth of the images as COCO instances, in another order of names than they are asked in."""
     names = sorted(NAMES, reverse=True)
     file = CocoFile.with_categories({10 * (k + 1): name for k, name in enumerate(names)})
     for place, scene in zip(PLACES, SCENES, strict=True):
@@ -114,7 +114,7 @@ def test_what_segment_wrote_is_scored_as_the_method_is(
     assert fakes[-1] == {"method": "maskclip", "models": "tiny", "variant": "default", "device": "auto"}
 
     from_maps, from_method = read(tmp_path / "new" / "maps.json"), read(tmp_path / "method.json")
-    assert from_maps["scores"] == from_method["scores"]  # in batches of other sizes: the fakes look at pictures one by one
+    assert from_maps["scores"] == from_method["scores"]  # in batches of other sizes: the fakes look at images one by one
     rules = find_semantic_protocol("default")
     result = score_method(on_fakes("maskclip"), open_coco_instances(truth, photos), rules, lambda done, total: None)
     assert from_method == json.loads(json.dumps(result.to_json_dict()))
@@ -152,7 +152,7 @@ def test_a_protocol_sets_the_rules(cli: Cli, truth: Path, tmp_path: Path) -> Non
 
 
 def test_a_split_is_opened(cli: Cli, fakes: Any, tmp_path: Path) -> None:
-    """VOC's layout with two splits of one picture each."""
+    """VOC's layout with two splits of one image each."""
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (tmp_path / "voc" / folder).mkdir(parents=True)
     for name, scene in {"train": SCENES[0], "val": SCENES[1]}.items():
@@ -189,7 +189,7 @@ def test_without_a_method_clip_diy_is_asked(cli: Cli, fakes: list[dict[str, str]
             ["--images", "PHOTOS", "--method", "zip"],
             ["expected a method that names every pixel, got Zip, which finds instances"],
         ),
-        (["--method", "maskclip"], ["expected the picture of tall to run a method on", "--images"]),
+        (["--method", "maskclip"], ["expected the image of tall to run a method on", "--images"]),
         (["--images", "MAPS/deep", "--method", "maskclip"], ["tall.png among them"]),
         (["--predictions", "MAPS", "--out", "MAPS"], ["is a folder; name one in it"]),
         (["--predictions", "MAPS", "--out", "matrix.png"], ["such as matrix.json, for the matrix goes to matrix.png"]),

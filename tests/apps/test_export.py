@@ -20,7 +20,7 @@ run = invoker(export, convert)
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
-    """A run of one picture with a dog and a thing called no, one over the other."""
+    """A run of one image with a dog and a thing called no, one over the other."""
     masks = np.zeros((2, 6, 8), bool)
     masks[0, 1:5, 1:4] = masks[1, 2:4, 2:7] = True
     file = CocoFile.with_categories({1: "dog", 2: "no"})

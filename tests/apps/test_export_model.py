@@ -51,7 +51,7 @@ def test_the_command_writes_a_file_that_the_example_runs(cli: Cli, tmp_path: Pat
     PIL.Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
     done = cli("export-model", folder, "--out", tmp_path / "made" / "m.onnx", "--check", tmp_path / "a.png")
     assert done.code == 0, done.err
-    assert "checked against PyTorch on" in done.out and "answers in 1 pictures" in done.out
+    assert "checked against PyTorch on" in done.out and "answers in 1 images" in done.out
     detector = example().OnnxDetector(str(tmp_path / "made" / "m.onnx"))
     assert (detector.about["name"], detector.about["licence"], detector.about["world"]) == ("small", "MIT", "noise")
     image = PIL.Image.open(tmp_path / "a.png")

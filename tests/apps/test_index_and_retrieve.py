@@ -45,7 +45,7 @@ def run() -> Run:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Four pictures of each class of the paper world, with ever less of it; the last has the next class, too."""
+    """Four images of each class of the paper world, with ever less of it; the last has the next class, too."""
     folder = tmp_path / "photos"
     for number, name in enumerate(NAMES):
         (folder / name).mkdir(parents=True)
@@ -66,7 +66,7 @@ def test_from_pictures_to_an_archive(run: Run, asked: list[Any], photos: Path, t
 
     said = run("retrieve", tmp_path / "index", "--classes", "apple, car, background, yeti", "--k", 5, "--out", tmp_path / "a")
     assert said.exit_code == 0, said
-    assert "pictures for 3 names, 5 a name or more" in said.stdout
+    assert "images for 3 names, 5 a name or more" in said.stdout
     assert said.stderr.startswith("note: background is no thing and was left out\nnote: fake-clip has never read: yeti\n")
     assert asked == [("best", "auto", {"whole": "crop"}), ("best", "auto", {})]
 
@@ -81,7 +81,7 @@ def test_from_pictures_to_an_archive(run: Run, asked: list[Any], photos: Path, t
 
 
 def test_a_corrupt_picture_is_named_and_the_rest_goes_on(run: Run, asked: list[Any], photos: Path, tmp_path: Path) -> None:
-    (photos / "car" / "1.png").write_bytes(b"no picture")
+    (photos / "car" / "1.png").write_bytes(b"no image")
     for _ in range(2):  # the second time there is nothing left to do
         said = run("index", photos, "--out", tmp_path / "index", "--json")
         assert said.exit_code == 1
@@ -114,7 +114,7 @@ def test_copies_may_be_dropped(run: Run, asked: list[Any], photos: Path, tmp_pat
     run(*arguments)
     assert "zoo/copy.png" in Archive.read(tmp_path / "a").ids
     said = run(*arguments, "--unique")
-    assert "1 pictures of the index repeat earlier ones and were dropped" in said.stdout
+    assert "1 images of the index repeat earlier ones and were dropped" in said.stdout
     assert "zoo/copy.png" not in Archive.read(tmp_path / "a").ids
 
 

@@ -40,7 +40,7 @@ ARCHIVE = Archive(
 
 
 def test_precision_counts_the_members_that_show_their_name() -> None:
-    assert measure_archive(ARCHIVE, truth_of_two()) == {"pictures retrieved": 2.0, "retrieval precision": 75.0}
+    assert measure_archive(ARCHIVE, truth_of_two()) == {"images retrieved": 2.0, "retrieval precision": 75.0}
 
 
 def test_masks_are_compared_with_all_objects_of_a_picture(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_masks_are_compared_with_all_objects_of_a_picture(tmp_path: Path) -> Non
 
 
 def test_masks_of_nothing_known_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected masks of pictures whose truth is known"):
+    with pytest.raises(InputError, match="expected masks of images whose truth is known"):
         measure_masks(ARCHIVE, tmp_path, truth_of_two())
 
 
@@ -77,7 +77,7 @@ SECONDS = "all seconds an image"
 RECIPE = f"""{recipe_head(title="ZUTIS, smallest", tier="S1", tolerance=100, **HEAD)}
 [make]
 what = "zutis"
-pictures = 40
+images = 40
 side = 64
 k = 2
 expected = {{ "retrieval precision" = 50.0 }}
@@ -133,7 +133,7 @@ def test_all_of_zutis_in_the_smallest_size(cli: Cli, tmp_path: Path) -> None:
 SMALLEST = f"""{recipe_head(title="ReCo and NamedMask, smallest", tier="S1", tolerance=100, **HEAD)}
 [make]
 what = "namedmask"
-pictures = 40
+images = 40
 side = 64
 k = 2
 

@@ -25,7 +25,7 @@ run = invoker(mask)
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """An archive of two names and four pictures."""
+    """An archive of two names and four images."""
     folder = tmp_path / "archive"
     folder.mkdir()
     ids = [f"{seed}.png" for seed in range(4)]
@@ -73,7 +73,7 @@ def test_the_same_command_goes_on_and_other_settings_are_refused(archive: Path) 
 
 @pytest.mark.usefixtures("planted")
 def test_a_corrupt_picture_is_named_and_the_exit_code_says_so(archive: Path) -> None:
-    (archive / "1.png").write_bytes(b"no picture")
+    (archive / "1.png").write_bytes(b"no image")
     said = run(archive, "--by", "found")
     assert said.exit_code == 1 and "failed: " in said.stderr and "1.png" in said.stderr
     assert list(read_masks(archive)) == ["0.png", "2.png", "3.png"]

@@ -36,7 +36,7 @@ def call(root: Path, *calls: tuple[str, dict[str, Any]], heard: list[Any] | None
 
 
 def read_answer(answer: Any) -> tuple[Any, PIL.Image.Image | None]:
-    """The facts and the picture of an answer."""
+    """The facts and the image of an answer."""
     assert not answer.is_error, answer.content[0].text
     facts, *pictures = answer.content
     data = [base64.b64decode(one.data) for one in pictures]

@@ -20,7 +20,7 @@ call = invoker(pseudo_label)
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run of one picture with two dogs and a cat."""
+    """A run of one image with two dogs and a cat."""
     masks = np.zeros((3, 30, 40), bool)
     masks[0, 2:20, 2:20] = masks[1, 22:30, 2:20] = masks[2, 2:20, 25:40] = True
     file = CocoFile.with_categories({1: "dog", 2: "cat", 3: "cow"})

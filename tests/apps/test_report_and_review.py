@@ -66,7 +66,7 @@ def test_a_run_is_reported(run: Path, tmp_path: Path) -> None:
 
 def test_a_run_is_reviewed_and_the_review_reported(run: Path) -> None:
     done = said("review", run, "--worst", 3, "--risk", "score")
-    assert done.exit_code == 0 and "riskiest 3 of 8 pictures by score" in done.output
+    assert done.exit_code == 0 and "riskiest 3 of 8 images by score" in done.output
     assert told(run)["worst"][0]["file_name"] == "7.png"  # the empty scene
     assert said("report", run / "review").exit_code == 0
     assert "Run of 3 images" in (run / "review" / "report" / "index.html").read_text()

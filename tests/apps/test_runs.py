@@ -1,4 +1,4 @@
-"""Runs by the command line: inputs of all kinds, hostile pictures, parts, other names for what was kept."""
+"""Runs by the command line: inputs of all kinds, hostile images, parts, other names for what was kept."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_other_settings_are_refused_and_fresh_starts_anew(cli: Cli, fakes: None,
     for change, words in (
         (["--variant", "paper"], "variant was 'default', now it is 'paper'"),
         (["--min-score", "0.9"], "min_score was 0.0, now it is 0.9"),
-        (["--limit", "3"], "of the pictures number 4, 3.png is gone"),
+        (["--limit", "3"], "of the images number 4, 3.png is gone"),
         (["--task", "instance,semantic"], "tasks was ['instance']"),
         (["--precision", "bfloat16"], "precision was 'float32', now it is 'bfloat16'"),
         (["--precision", "bfloat"], "unknown precision 'bfloat'; did you mean 'bfloat16' or"),
@@ -135,7 +135,7 @@ def test_ctrl_c_and_then_the_same_command(cli: Cli, fakes: None, photos: Path, t
     assert finals(tmp_path / "out") == finals(tmp_path / "whole")
 
 
-# Pictures
+# Images
 
 
 def test_patterns_urls_and_lists(cli: Cli, fakes: None, photos: Path, tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def test_presence_is_set_against_the_folder(cli: Cli, fakes: None, photos: Path,
     few = ("segment", photos, "--classes", ALL, "--quiet", "--keep-encodings", "--out")
     assert cli(*few, tmp_path / "few").code == 0
     again = ("--classes", ALL, "--presence", "folder", "--out")
-    assert "20 pictures or more" in ask("relabel", tmp_path / "few", *again, tmp_path / "no").err
+    assert "20 images or more" in ask("relabel", tmp_path / "few", *again, tmp_path / "no").err
     assert "unknown way to tell presence" in ask("relabel", tmp_path / "few", *again, tmp_path / "no", "--presence", "x").err
     for k, path in enumerate([path for path in sorted(photos.iterdir()) for _ in range(2)]):
         (photos / f"again-{k}.png").write_bytes(path.read_bytes())

@@ -96,7 +96,7 @@ def files_in(folder: Path) -> set[str]:
 
 
 def results(endings: Sequence[str]) -> set[str]:
-    """One file a picture for each of ``overlays/*.jpg``, ..."""
+    """One file an image for each of ``overlays/*.jpg``, ..."""
     return {e.replace("*", place.removesuffix(".png")) for e in endings for place in SCENES}
 
 
@@ -151,7 +151,7 @@ def test_each_task_leaves_its_files_and_no_others(
     assert files_in(out) == {"run.json"}.union(*(LEFT[t] for t in wanted))
     assert [call["method"] for call in fakes] == methods
     assert [call.get("objectness") for call in fakes] == ["found" if m == "clip_diy" else None for m in methods]
-    assert encoded == methods  # four pictures are one batch
+    assert encoded == methods  # four images are one batch
     run = read(out / "run.json")
     assert (run["settings"]["tasks"], list(run["settings"]["methods"].values())) == (wanted, methods)
     assert run["timings"]["images"] == 4
@@ -290,7 +290,7 @@ def test_panoptic_maps_go_there_and_back(cli: Cli, fakes: Any, photos: Path, tmp
         segments = file.read_segments(row)
         assert segments.shape == size
         read_back = PanopticMap.from_coco(segments, row["segments_info"], file.categories)
-        found = on_fakes("zip").instances(read_image(photos / place), ALL)  # fakes look at pictures one by one in any batch
+        found = on_fakes("zip").instances(read_image(photos / place), ALL)  # fakes look at images one by one in any batch
         joined = merge_panoptic(found, labels[place], stuff=["tree", "boat"])
         assert np.array_equal(segments, joined.segments)
         assert read_back.names == joined.names
@@ -363,7 +363,7 @@ def test_a_picture_on_which_the_label_map_fails_is_named(
         return semantic(self, image, classes)
 
     monkeypatch.setattr(ClipDiy, "semantic", failing)
-    (photos / "broken.png").write_bytes(b"no picture")
+    (photos / "broken.png").write_bytes(b"no image")
     out = tmp_path / "out"
     said = cli("segment", photos, "--classes", ALL, "--task", EVERYTHING, "--stuff", "tree", "--json", "--out", out)
     assert said.code == 1

@@ -21,7 +21,7 @@ VALIDATION = Path(__file__).parents[2] / "examples" / "validation"
 
 
 def written(path: Path, things: list[tuple[int, slice, float]]) -> Path:
-    """A COCO file of one picture, with things of (class, columns, score)."""
+    """A COCO file of one image, with things of (class, columns, score)."""
     masks = np.zeros((len(things), 4, 8), bool)
     for mask, (_, columns, _) in zip(masks, things, strict=True):
         mask[:, columns] = True
@@ -50,7 +50,7 @@ def test_a_label_is_right_once_and_by_its_name(tmp_path: Path) -> None:
     ("table", "message"),
     [
         ({"what": "self_training", "scenes": 1, "train": {}}, "expected a detector to train"),
-        ({"what": "self_training", "scenes": 1, "train": {"a": {}}, "tune": {"b": {}}}, "expected labelled pictures"),
+        ({"what": "self_training", "scenes": 1, "train": {"a": {}}, "tune": {"b": {}}}, "expected labelled images"),
         ({"what": "self_training", "scenes": 1, "train": {"a": {}}, "colour": 1}, "expected the settings.*colour"),
     ],
 )

@@ -45,7 +45,7 @@ def test_a_detector_is_trained_and_tuned(cli: Cli, tmp_path: Path) -> None:
     asked = ("train", "detector", "--config", tmp_path / "recipe.toml", "--out", tmp_path / "out", "--steps", 3)
     said = cli(*asked)
     assert said.code == 0, said.err
-    assert "3 names, 6 pictures with 12 things; all weights are random" in said.err
+    assert "3 names, 6 images with 12 things; all weights are random" in said.err
     assert said.out.startswith(f"{tmp_path}/out/card.json: step 3, loss ")
     origin = json.loads((tmp_path / "out" / "training.json").read_text())["recipe"]
     assert (origin["steps"], origin["decay_at"], origin["warmup"]) == (3, [2], 1)
@@ -56,7 +56,7 @@ def test_a_detector_is_trained_and_tuned(cli: Cli, tmp_path: Path) -> None:
     rest = ("--fraction", "0.4", "--steps", "2", "--batch", "2", "--agnostic", "--name", "tuned")
     said = cli("finetune", tmp_path / "out", *given, *rest)
     assert said.code == 0, said.err
-    assert "1 names, 2 pictures with 4 things; out: it knew 3 names and is to learn 'object' alone" in said.err
+    assert "1 names, 2 images with 4 things; out: it knew 3 names and is to learn 'object' alone" in said.err
     assert load_detector(tmp_path / "tuned").config.names == ("object",)
     assert Card.read(tmp_path / "tuned").name == "tuned"
 
@@ -112,7 +112,7 @@ def test_selfmask_is_trained_on_a_folder_and_names_what_it_cannot_read(
         pixels = np.random.default_rng(seed).integers(0, 90, (40, 48, 3), np.uint8)
         pixels[10:30, 8 + seed : 28] = 220
         PIL.Image.fromarray(pixels).save(tmp_path / "photos" / f"{seed}.png")
-    (tmp_path / "photos" / "torn.png").write_bytes(b"no picture")
+    (tmp_path / "photos" / "torn.png").write_bytes(b"no image")
     asked = ("--out", tmp_path / "out", "--images", tmp_path / "photos", "--sources", "colour", "--steps", 2, "--batch", 2)
     said = cli("train", "selfmask", *asked, "--side", 32, "--cells", 400)
     assert said.code == 1 and "failed: " in said.err and "torn.png" in said.err

@@ -37,7 +37,7 @@ def test_it_prints_a_table_and_writes_its_numbers(
     sizes = ["--scenes", "3", "--crop", "48", "--repeats", "2"]
     benchmark.main([*images, *sizes, "--json", str(tmp_path / "figures.json")])
     printed = capsys.readouterr().out
-    assert "4 pictures; 3 scenes of 48 px" in printed and "ratio to obvious" in printed
+    assert "4 images; 3 scenes of 48 px" in printed and "ratio to obvious" in printed
     record = json.loads((tmp_path / "figures.json").read_text())
     assert record["ratios"].keys() == {"kept", "anew"}
     assert all(r["least"] <= r["median"] <= r["most"] and len(r["repeats"]) == 2 for r in record["scenes_a_second"].values())

@@ -43,7 +43,7 @@ def test_it_prints_a_table_and_writes_its_numbers(tmp_path: Path, capsys: pytest
         PIL.Image.fromarray(pixels).save(tmp_path / "pictures" / f"{seed}.png")
     folder, out = saved(tmp_path / "detector", "mask_rcnn"), tmp_path / "figures.json"
     detector_onnx.main([str(folder), "--pictures", str(tmp_path / "pictures"), "--repeats", "1", "--json", str(out)])
-    assert "2 threads, 2 pictures, 1 repeats" in capsys.readouterr().out
+    assert "2 threads, 2 images, 1 repeats" in capsys.readouterr().out
     ours, theirs, ratio = (row["median"] for row in json.loads(out.read_text()).values())
     assert ratio == pytest.approx(theirs / ours) and ratio > 0
 

@@ -1,4 +1,4 @@
-"""The benchmark of detectors on few small pictures: it runs, and says what it measured."""
+"""The benchmark of detectors on few small images: it runs, and says what it measured."""
 
 import json
 from pathlib import Path

@@ -25,7 +25,7 @@ def test_ranking_is_average_precision_and_what_a_gate_lets_through(benchmark: Mo
     assert found["average precision"] == pytest.approx(100 * average_precision_score(there.ravel(), presence.ravel()), abs=0.01)
     assert found["recall"] == pytest.approx(100 * (kept & there).sum() / there.sum(), abs=0.01)
     assert found["precision"] == pytest.approx(100 * (kept & there).sum() / kept.sum(), abs=0.01)
-    assert found["kept a picture"] == pytest.approx(kept.sum(1).mean(), abs=0.01)
+    assert found["kept an image"] == pytest.approx(kept.sum(1).mean(), abs=0.01)
 
 
 def test_which_names_are_in_which_pictures(benchmark: ModuleType) -> None:
@@ -40,5 +40,5 @@ def test_all_of_it_runs_and_is_written(
     monkeypatch.setattr(benchmark, "load", lambda *_, **__: Zip(FakeClip(), FakeSam()))
     benchmark.main(["--limit", "25", "--ask", "zip", "--json", str(tmp_path / "said.json")])
     said = json.loads((tmp_path / "said.json").read_text(encoding="utf-8"))
-    assert set(said) == {"fixed", "folder", "levels of other pictures, average precision", "zip, fixed", "zip, folder"}
+    assert set(said) == {"fixed", "folder", "levels of other images, average precision", "zip, fixed", "zip, folder"}
     assert said["zip, fixed"]["instances"] >= 0 and "average precision" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The benchmarks of runs run over a few small pictures, and what they tell is measured."""
+"""The benchmarks of runs run over a few small images, and what they tell is measured."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_a_command_that_fails_stops_it(benchmark: ModuleType) -> None:
     ("peak", "failed", "message"),
     [
         (21e9, {}, "expected at most 20 GB at the peak, got 21.0 GB"),
-        (1e9, {"a.jpg": "a.jpg: broken"}, "expected all pictures to be done, got 1 and as failed .*a.jpg: broken"),
+        (1e9, {"a.jpg": "a.jpg: broken"}, "expected all images to be done, got 1 and as failed .*a.jpg: broken"),
     ],
 )
 def test_too_much_memory_and_failed_pictures_stop_it(

@@ -1,4 +1,4 @@
-"""The benchmark of Zip, on pictures too small to time: it runs, and both ways find the same."""
+"""The benchmark of Zip, on images too small to time: it runs, and both ways find the same."""
 
 import json
 from pathlib import Path

@@ -32,12 +32,12 @@ def test_sure_presences_stay_finite() -> None:
 
 
 def test_few_pictures_say_nothing() -> None:
-    with pytest.raises(InputError, match=f"expected {FEWEST} pictures or more .* got 19"):
+    with pytest.raises(InputError, match=f"expected {FEWEST} images or more .* got 19"):
         measure_folder_levels([torch.tensor([0.5, 0.5])] * 19)
 
 
 class Fond(FakeClip):
-    """Likes the first name in every picture a little."""
+    """Likes the first name in every image a little."""
 
     def score_presence(self, whole, tokens, words):  # type: ignore[no-untyped-def]
         real = super().score_presence(whole, tokens, words)

@@ -45,7 +45,7 @@ def same(a: Scene, b: Scene) -> bool:
 
 def told(caption: str) -> dict[str, int | None]:
     """The names that a caption mentions and how many of each, None for an open plural."""
-    found = re.fullmatch(r"(?:a photo of |a picture of |a scene with |there is )?(.*?)(?: here)?", caption)
+    found = re.fullmatch(r"(?:a photo of |an image of |a scene with |there is )?(.*?)(?: here)?", caption)
     assert found
     names: dict[str, int | None] = {}
     for phrase in re.split(r", | and ", found[1]):
@@ -205,7 +205,7 @@ class TestCommittedFiles:
     def test_annotations_are_filled_and_their_boxes_tight(self) -> None:
         annotations = truth()["annotations"]
         assert [a["id"] for a in annotations] == list(range(1, len(annotations) + 1))
-        assert {a["image_id"] for a in annotations} == set(range(1, 151))  # no picture is without an object
+        assert {a["image_id"] for a in annotations} == set(range(1, 151))  # no image is without an object
         assert all(a["category_id"] in CATEGORIES and a["iscrowd"] == 0 for a in annotations)
         rles = [a["segmentation"] | {"counts": a["segmentation"]["counts"].encode()} for a in annotations]
         masks = np.ascontiguousarray(coco_mask.decode(rles).transpose(2, 0, 1)).astype(bool)

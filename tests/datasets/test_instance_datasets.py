@@ -40,7 +40,7 @@ def test_lists_that_do_not_fit(truth: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected file names in .*empty\.txt, got none"):
         select_coco20k(truth, tmp_path / "empty.txt")
     (tmp_path / "other.txt").write_text("COCO_train2014_0.jpg\nCOCO_val2014_9.jpg\n")
-    with pytest.raises(InputError, match=r"expected the 2 pictures .* but 1 are not there, COCO_val2014_9\.jpg among them"):
+    with pytest.raises(InputError, match=r"expected the 2 images .* but 1 are not there, COCO_val2014_9\.jpg among them"):
         select_coco20k(truth, tmp_path / "other.txt")
     with pytest.raises(InputError, match="expected a list at"):
         select_coco20k(truth, tmp_path / "none.txt")

@@ -1,4 +1,4 @@
-"""Labelled pictures from COCO files of every kind."""
+"""Labelled images from COCO files of every kind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def text(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:
 
 @pytest.fixture
 def truth(tmp_path: Path) -> CocoFile:
-    """Two pictures with things of every kind, one without; file names against the order of the file."""
+    """Two images with things of every kind, one without; file names against the order of the file."""
     file = CocoFile.with_categories({7: "dog", 3: "cat"})
     for name in ("c.png", "a.png", "b.png"):
         file.add_image(name, SIZE)
@@ -141,9 +141,9 @@ def test_files_that_do_not_fit(truth: CocoFile, labels: Path, tmp_path: Path) ->
     PIL.Image.new("RGB", SIZE).save(tmp_path / "a.png")  # height and width swapped
     with pytest.raises(InputError, match=r"expected a\.png to be of the size \(H, W\) \(12, 16\)"):
         Labeled.read(labels, tmp_path).open(0)
-    with pytest.raises(InputError, match="share of the pictures"):
+    with pytest.raises(InputError, match="share of the images"):
         Labeled.read(labels, tmp_path, fraction=0.0)
-    with pytest.raises(InputError, match="folder of the pictures"):
+    with pytest.raises(InputError, match="folder of the images"):
         Labeled.read(labels, tmp_path / "nowhere")
 
 
@@ -154,7 +154,7 @@ def test_files_that_do_not_fit(truth: CocoFile, labels: Path, tmp_path: Path) ->
         (lambda f: f.annotations.append(row(1, 9, text(mask_at(0, 0)))), "of category 9"),
         (lambda f: f.annotations.append({"image_id": 1}), "lacks 'category_id'"),
         (lambda f: f.images.append(dict(f.images[0], id=9)), "two have one file_name"),
-        (lambda f: f.images.clear() or f.annotations.clear(), "expected pictures"),
+        (lambda f: f.images.clear() or f.annotations.clear(), "expected images"),
         (lambda f: [r.pop("segmentation") for r in f.annotations], "expected masks"),
         (lambda f: f.categories.append({"id": 9, "name": "dog"}), "each category name once"),
     ],

@@ -15,7 +15,7 @@ Scene = tuple[Tensor, DetectionTargets]
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    """Weights and pictures drawn without a seed of their own are the same in any order of tests."""
+    """Weights and images drawn without a seed of their own are the same in any order of tests."""
     torch.manual_seed(0)
 
 
@@ -31,7 +31,7 @@ def nothing(size: tuple[int, int]) -> DetectionTargets:
 
 @pytest.fixture
 def empty() -> Callable[[tuple[int, int]], DetectionTargets]:
-    """The target of a picture of a size with nothing in it."""
+    """The target of an image of a size with nothing in it."""
     return nothing
 
 

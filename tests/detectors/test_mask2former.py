@@ -1,4 +1,4 @@
-"""Mask2Former beside transformers' whole model and a written-out loop; on empty, odd and padded pictures; learned, stored."""
+"""Mask2Former beside transformers' whole model and a written-out loop; on empty, odd and padded images; learned, stored."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -222,7 +222,7 @@ def test_masks_lie_where_their_cells_do(tiny: Make) -> None:
     config = tiny("mask2former", names=("object",), **{**SMALL, "queries": 2})
     masks = torch.full((2, 16, 16), -8.0)
     masks[0, 2:10, 4:8] = 8  # cells of 4 px: rows 8 to 40, columns 16 to 32
-    masks[1, :, 12:] = 8  # columns 48 to 64, of which pictures of 50 px see two
+    masks[1, :, 12:] = 8  # columns 48 to 64, of which images of 50 px see two
     found = select_best_queries(torch.tensor([[9.0, 0], [6.0, 0]]), masks, (64, 50), (128, 100), config)
     assert found.boxes.tolist() == [[32, 16, 64, 80], [96, 0, 100, 128]]
     assert found.labels.tolist() == [0, 0] and float(found.scores[0]) > float(found.scores[1]) > 0.9

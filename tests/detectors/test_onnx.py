@@ -58,7 +58,7 @@ def test_agreements_are_joined_by_the_worst() -> None:
         Agreement(1, 2, {"boxes": 0.01, "scores": 0.0, "masks": 0.0})
     )
     assert (joined.pictures, joined.answers, joined.holds) == (2, 5, True)
-    assert str(joined).startswith("5 answers in 2 pictures, largest differences: boxes 0.01 (at most 0.1), scores 0.0001")
+    assert str(joined).startswith("5 answers in 2 images, largest differences: boxes 0.01 (at most 0.1), scores 0.0001")
     assert not Agreement(1, 1, {**dict.fromkeys(TOLERANCE, 0.0), "masks": 0.02}).holds
 
 
@@ -107,7 +107,7 @@ def test_the_file_answers_as_pytorch_does_at_any_size(tiny: Configs, tmp_path: P
     assert found.holds and found.pictures == len(SIZES) and found.answers > 20, found
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     counts = {len(session.run(None, {"pixels": p.numpy()})[0]) for p in draw_noise_images(SIZES)}
-    assert len(counts) > 1  # sizes of answers are not those of the picture that was traced
+    assert len(counts) > 1  # sizes of answers are not those of the image that was traced
     about = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
     assert (about["names"], about["side"], about["longest"], about["licence"]) == (["disc", "bar"], 64, 96, "CC-BY-4.0")
     assert about["mean"] == list(network.config.mean) and about["std"] == list(network.config.std)
@@ -120,7 +120,7 @@ def test_nothing_found_is_an_answer_too(tiny: Configs, tmp_path: Path) -> None:
 
 
 def without_answers(graph: object, path: Path) -> None:
-    """Write a model that finds nothing in any picture."""
+    """Write a model that finds nothing in any image."""
     onnx: Any = import_module("onnx")
     make, kinds = onnx.helper, onnx.TensorProto
     shapes = {"boxes": (0, 4), "scores": (0,), "labels": (0,), "masks": (0, 28, 28)}

@@ -1,4 +1,4 @@
-"""Masks back in the picture, beside grid_sample and torchvision's way."""
+"""Masks back in the image, beside grid_sample and torchvision's way."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Pictures at a detector's size, in one batch."""
+"""Images at a detector's size, in one batch."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_pixels_are_normalised_by_channel() -> None:
 
 @pytest.mark.parametrize("pixels", [torch.zeros(2, 3), torch.zeros(4, 5, 5), torch.zeros(3, 5, 5, dtype=torch.uint8)])
 def test_other_pictures_are_refused(pixels: torch.Tensor) -> None:
-    with pytest.raises(InputError, match=r"picture \(3, H, W\) of floats"):
+    with pytest.raises(InputError, match=r"image \(3, H, W\) of floats"):
         normalize_image(pixels, (0, 0, 0), (1, 1, 1))
 
 

@@ -1,4 +1,4 @@
-"""Answers gathered picture by picture: groups, ids, and figures that are those of the scorers."""
+"""Answers gathered image by image: groups, ids, and figures that are those of the scorers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CATEGORIES = [10 * (k + 1) for k in range(len(NAMES))]
 
 @pytest.fixture
 def truth() -> CocoFile:
-    """The instances of the paper world, with ids of categories of its own, in pictures wide and tall."""
+    """The instances of the paper world, with ids of categories of its own, in images wide and tall."""
     file = CocoFile.with_categories(dict(zip(CATEGORIES, NAMES, strict=True)))
     for scene in draw_paper_scenes():
         height, width = scene.image.size

@@ -141,7 +141,7 @@ def test_mistakes_are_what_pycocotools_leaves_unmatched(seed: int, iou_type: Iou
 
 
 def by_hand() -> tuple[CocoFile, Rows]:
-    """One picture with each kind of mistake; the boxes of one line do not meet those of another."""
+    """One image with each kind of mistake; the boxes of one line do not meet those of another."""
     truth = CocoFile.with_categories(NAMES)
     image_id = truth.add_image("a.jpg", SIZE)
 

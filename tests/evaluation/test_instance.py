@@ -138,7 +138,7 @@ def test_any_limit_of_detections_counts_as_pycocotools_counts(limit: int, iou_ty
     truth, said = random_case(3)
     rng = np.random.default_rng(0)
     own = [row for row in truth.annotations if row["image_id"] == truth.annotations[0]["image_id"]]
-    for k in rng.integers(0, len(own), 250):  # more than 100 and fewer than 300 of one class on one picture
+    for k in rng.integers(0, len(own), 250):  # more than 100 and fewer than 300 of one class on one image
         row = own[int(k)]
         moved = np.array(row["bbox"]) + rng.normal(0, 6, 4)
         said.append({**row, **blob(rng, np.maximum(moved, 4)), "category_id": 3, "score": float(rng.random())})
@@ -300,7 +300,7 @@ def test_a_name_is_matched_by_its_end_not_by_its_last_part(name: str, is_found: 
     if is_found:
         assert match_predictions(file_of(square(0)), found)[0]["image_id"] == 1
     else:
-        with pytest.raises(InputError, match="pictures that the truth does not have"):
+        with pytest.raises(InputError, match="images that the truth does not have"):
             match_predictions(file_of(square(0)), found)
 
 
@@ -316,7 +316,7 @@ def test_the_whole_name_is_preferred_to_its_last_part() -> None:
     truth = CocoFile.with_categories(NAMES)
     truth.add_image("a/1.jpg", SIZE), truth.add_image("b/1.jpg", SIZE)
     assert match_predictions(truth, file_of(square(0, score=1), file_name="b/1.jpg"))[0]["image_id"] == 2
-    with pytest.raises(InputError, match=r"pictures that the truth does not have: 'c/1\.jpg'"):
+    with pytest.raises(InputError, match=r"images that the truth does not have: 'c/1\.jpg'"):
         match_predictions(truth, file_of(square(0, score=1), file_name="c/1.jpg"))
 
 

@@ -1,4 +1,4 @@
-"""Ranking the pictures of a run, and the folder that is left for people."""
+"""Ranking the images of a run, and the folder that is left for people."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ ROWS = {
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Four pictures with overlays, one without any instance."""
+    """Four images with overlays, one without any instance."""
     folder = tmp_path / "run"
     (folder / "overlays").mkdir(parents=True)
     file = CocoFile.with_categories(NAMES)

@@ -100,7 +100,7 @@ def detections(things: Sequence[Annotation], masks: np.ndarray) -> Detections:
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_views_bring_masks_back(name: str) -> None:
-    """A picture whose only thing is a white block: the block found in the view is the block brought back."""
+    """An image whose only thing is a white block: the block found in the view is the block brought back."""
     pixels = np.zeros((48, 84, 3), np.uint8)
     pixels[16:32, 28:56] = 255
     image, view = Image(pixels, "a"), VIEWS[name]

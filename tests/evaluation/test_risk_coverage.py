@@ -15,7 +15,7 @@ PAIRS = st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.6, 1.0]), st.integers(0
 
 
 def slow(errors: list[float], risks: list[int]) -> list[float]:
-    """The mean over all orders that the risks allow of the mean error of the first 1, 2, .. pictures."""
+    """The mean over all orders that the risks allow of the mean error of the first 1, 2, .. images."""
     orders = [o for o in permutations(range(len(errors))) if all(risks[a] <= risks[b] for a, b in pairwise(o))]
     curves = [[sum(errors[i] for i in order[:n]) / n for n in range(1, len(order) + 1)] for order in orders]
     return [sum(column) / len(curves) for column in zip(*curves, strict=True)]

@@ -169,7 +169,7 @@ def test_the_order_of_the_names_does_not_matter(pair: Maps, order: list[int]) ->
 
 
 def test_the_mean_over_pictures_is_another_measure() -> None:
-    """Slow twin: IoU of each class in each picture, averaged within pictures and then over them."""
+    """Slow twin: IoU of each class in each image, averaged within images and then over them."""
     pairs = [maps((9, 11), seed) for seed in range(4)]
     scores = scored(*pairs).compute_scores()
     of_class: list[list[float]] = [[] for _ in NAMES]
@@ -189,7 +189,7 @@ def test_the_mean_over_pictures_is_another_measure() -> None:
 
 
 def test_scores_by_size_are_imagenet_ss() -> None:
-    """Slow twin: of each picture, the classes of one size and the background, pooled pixel by pixel."""
+    """Slow twin: of each image, the classes of one size and the background, pooled pixel by pixel."""
     generator = np.random.default_rng(5)
     pairs = []
     for share in (3, 5, 6, 20, 25, 26, 50, 51, 90):
@@ -311,7 +311,7 @@ def test_names_asked_of_other_pictures_are_wrong_but_known() -> None:
 
 
 class Oracle:
-    """Says what a table says for each picture, in its own order of names, with a background of its own."""
+    """Says what a table says for each image, in its own order of names, with a background of its own."""
 
     def __init__(self, answers: dict[str, Maps], own_background: bool = True) -> None:
         self.answers, self.own_background = answers, own_background

@@ -62,7 +62,7 @@ def test_no_two_names_share_a_file(one: str, other: str) -> None:
 
 
 def measured_names() -> dict[str, set[str]]:
-    """The names of figures that runs of each task have in the recipes' world, measured on four pictures."""
+    """The names of figures that runs of each task have in the recipes' world, measured on four images."""
     data = json.loads((ROOT / "examples" / "validation" / "truth.json").read_text(encoding="utf-8"))
     images = [next(row for row in data["images"] if row["split"] == s) for s in ("plain", "touching", "cluttered")]
     rows = [a for a in data["annotations"] if a["image_id"] in {i["id"] for i in images}]

@@ -123,7 +123,7 @@ def test_a_recipe_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         Recipe.read(tmp_path)
     (tmp_path / "picture.toml").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(InputError, match=r"expected a recipe in .*picture\.toml, but it is not one"):
+    with pytest.raises(InputError, match=r"expected a recipe in .*image\.toml, but it is not one"):
         Recipe.read(tmp_path / "picture.toml")
 
 
@@ -427,7 +427,7 @@ def test_what_is_shared_is_computed_once_a_picture(monkeypatch: pytest.MonkeyPat
     for images in ([one], [one], [other], [one], [one, other], [one]):
         twin.encode_image(images)
     assert asked == [["one"], ["other"], ["one"], ["one", "other"]]
-    twin.encode_image([Image(one.pixels, "one")])  # another picture, for all that is known of it
+    twin.encode_image([Image(one.pixels, "one")])  # another image, for all that is known of it
     assert len(asked) == 5
 
 

@@ -227,7 +227,7 @@ def test_one_name_has_its_own_figures() -> None:
     scorer.add(np.array([[0, 1, 1, 1]]), np.array([[0, 0, 0, 1]]))
     scorer.add(np.array([[0, 1]]), np.array([[0, 1]]))
     figures = _of_labels(scorer.compute_scores())
-    assert (figures["all IoU of bird"], figures["all IoU of bird per picture"]) == (50.0, 66.67)
+    assert (figures["all IoU of bird"], figures["all IoU of bird per image"]) == (50.0, 66.67)
 
 
 # Unseen classes

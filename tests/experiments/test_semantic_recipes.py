@@ -65,7 +65,7 @@ def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """A recipe for some scenes of the paper world; two of its pictures have one stem."""
+    """A recipe for some scenes of the paper world; two of its images have one stem."""
     (tmp_path / "images").mkdir()
     file = CocoFile.with_categories({10 * (k + 1): name for k, name in enumerate(NAMES)})
     for scene in (s for s in draw_paper_scenes() if s.image.id in SPLITS):
@@ -90,7 +90,7 @@ def quiet(done: int, total: int) -> None:
 
 
 def alone(recipe: Recipe, name: str) -> dict[str, float | None]:
-    """Score one run by itself, in the pictures of each group."""
+    """Score one run by itself, in the images of each group."""
     (run,) = (r for r in recipe.runs if r.name == name)
     models: Any = Models(recipe.models, "cpu", objectness=run.objectness)
     models = models.with_parts(segmenter=build_method("zip", models), classes=NAMES)
@@ -120,7 +120,7 @@ def test_figures_are_those_of_each_method_by_itself(recipe: Path) -> None:
     assert files == ["maskclip's regions", "zip"]
     assert figures["zip"]["all AP"] == 100
     assert {"all AP", "plain AP50"} <= figures["maskclip's regions"].keys()
-    assert (figures["maskclip"]["all mIoU"] or 0) > 80 > (figures["whole picture"]["all mIoU"] or 0)
+    assert (figures["maskclip"]["all mIoU"] or 0) > 80 > (figures["whole image"]["all mIoU"] or 0)
     assert len({figures[name]["all mIoU"] for name in semantic}) == len(semantic)  # each run has its own objectness
 
 

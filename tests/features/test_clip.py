@@ -52,7 +52,7 @@ def using(tmp_path: Path) -> Callable[..., Clip]:
 
 
 def picture(size: tuple[int, int], seed: int = 0) -> Image:
-    """A smooth, colourful picture, so that resizing it is no lottery."""
+    """A smooth, colourful image, so that resizing it is no lottery."""
     coarse = torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(seed))
     smooth = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)[0]
     return Image((255 * smooth).permute(1, 2, 0).contiguous().numpy().astype(np.uint8), f"picture-{seed}")
@@ -133,7 +133,7 @@ class TestBoundaries:
         (found,) = finer.encode_boundaries([image])
         assert found.values.shape[1:] == (24, 32) and plain.encode_boundaries([image])[0].values.shape[1:] == (12, 16)
         padded = Image(np.pad(image.pixels, ((8, 8), (8, 8), (0, 0)), mode="edge"))
-        moved = Image(np.ascontiguousarray(padded.pixels[4:196, 4:260]))  # four px up and left of the picture
+        moved = Image(np.ascontiguousarray(padded.pixels[4:196, 4:260]))  # four px up and left of the image
         (one,) = plain.encode_boundaries([moved])
         inner = np.s_[:, 5:-5, 5:-5]  # the border sees zero padding in one, and what lies beyond in the other
         assert_close(found.values[:, ::2, ::2][inner], one.values[inner], depth="network")
@@ -142,7 +142,7 @@ class TestBoundaries:
         gray = Image(np.full((50, 80, 3), 90, np.uint8))
 
         def spread(margin: int) -> tuple[Tensor, Tensor]:
-            """The cells of a flat picture, which should all be alike, and the middle one."""
+            """The cells of a flat image, which should all be alike, and the middle one."""
             (found,) = using(boundary_side=128, boundary_shifts=1, margin=margin).encode_boundaries([gray])
             _, h, w = found.values.shape
             return found.values, found.values[:, h // 2, w // 2, None, None].expand_as(found.values)

@@ -77,7 +77,7 @@ def test_a_text_tower_in_a_room_of_its_own(tmp_path: Path) -> None:
 def test_the_activation_is_the_one_that_the_weights_were_trained_with(
     tmp_path: Path, trained_with: bool, said: dict[str, bool]
 ) -> None:
-    """Whatever the configuration says; pictures of a ViT and texts are both far off with the other one."""
+    """Whatever the configuration says; images of a ViT and texts are both far off with the other one."""
     model, other = (CLIP(**config_of(VIT, quick_gelu=quick)) for quick in (trained_with, not trained_with))
     other.load_state_dict(model.state_dict())
     for right, wrong in zip(outputs(model), outputs(other), strict=True):

@@ -31,7 +31,7 @@ def unlike(decoder: QueryDecoder) -> QueryDecoder:
 
 
 def attended(own: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention of one picture, head by head and query by query."""
+    """Attention of one image, head by head and query by query."""
     (wq, wk, wv), (bq, bk, bv) = own.in_proj_weight.chunk(3), own.in_proj_bias.chunk(3)
     q, k, v, part = query @ wq.T + bq, key @ wk.T + bk, value @ wv.T + bv, WIDTH // HEADS
     rows = []

@@ -24,7 +24,7 @@ from annofree.testing.tolerances import assert_close
 
 
 class Noise:
-    """Keys (12, h, w) and attention (3, h, w) of patches of 4 px at random, the picture padded to whole ones."""
+    """Keys (12, h, w) and attention (3, h, w) of patches of 4 px at random, the image padded to whole ones."""
 
     heads, patch = 3, 4
     provenance: dict[str, Any] = {"name": "noise"}  # noqa: RUF012
@@ -153,7 +153,7 @@ def test_batches_and_provenance(tmp_path: Path) -> None:
     images = [s.image for s in draw_paper_scenes()]
     for source, name in zip(sources(tmp_path), ("found", "found-bkg", "tokencut"), strict=True):
         alone: list[Tensor] = [source.predict_maps([i])[0] for i in images]
-        # pictures are looked at one by one
+        # images are looked at one by one
         assert all(torch.equal(a, b) for a, b in zip(source.predict_maps(images), alone, strict=True))
         assert source.predict_maps([]) == []
         assert source.provenance["objectness"] == name and source.provenance["dino"]["name"] == "fake-dino"

@@ -112,7 +112,7 @@ def test_large_pictures_are_enlarged_in_smaller_batches(sam: Sam, monkeypatch: p
 
 def test_coordinates_are_scaled_with_the_picture(sam: Sam) -> None:
     (square,) = sam.embed([disc(256, 256, (120, 100), 50)])
-    wide = Embedding((64, 512), square.state)  # the same features, said to be of a picture of 64 x 512
+    wide = Embedding((64, 512), square.state)  # the same features, said to be of an image of 64 x 512
     of_square = sam.predict_masks(square, boxes=boxes((50, 70, 150, 170)), points=points((100, 120)))
     of_wide = sam.predict_masks(wide, boxes=boxes((100, 17.5, 300, 42.5)), points=points((200, 30)))
     assert_close(of_wide.quality, of_square.quality, depth="network")
@@ -281,7 +281,7 @@ def test_pictures_are_prepared_as_the_folder_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"size": {"height": 32, "width": 64}}, r"expected pictures of 64 px, the model's square, but .* says \[32, 64\]"),
+        ({"size": {"height": 32, "width": 64}}, r"expected images of 64 px, the model's square, but .* says \[32, 64\]"),
         ({"resample": 3}, "resizes bilinearly"),
         ({"do_normalize": False}, "normalises"),
     ],
@@ -296,7 +296,7 @@ def test_padding_is_cut_off_before_the_last_resize() -> None:
     frame = Frame(64, "pad")
     assert frame.fit_inner((20, 40)) == (32, 64) and frame.scale((20, 40)) == (1.6, 1.6)
     logits = torch.full((1, 1, 16, 16), -1.0)
-    logits[..., :8, :] = 1.0  # of the picture; what follows is padding
+    logits[..., :8, :] = 1.0  # of the image; what follows is padding
     masks = frame.resize_masks(logits, (20, 40))
     assert masks.shape == (1, 1, 20, 40) and masks[..., :19, :].all()
     zeros = frame.preprocess(Image(np.full((20, 40, 3), 255, np.uint8)), torch.device("cpu"))

@@ -129,7 +129,7 @@ def test_taking_the_mean_of_the_map_is_its_layer_norm() -> None:
     expected = normed / (normed.norm(dim=1, keepdim=True) + 1e-7)
     assert_close(units, expected)
     ratio = lengths / normed.norm(dim=1)
-    assert_close(ratio, ratio[:, :1, :1].expand_as(ratio))  # one scale a picture
+    assert_close(ratio, ratio[:, :1, :1].expand_as(ratio))  # one scale an image
 
 
 def test_positions_are_moved_at_the_native_size_too() -> None:
@@ -187,7 +187,7 @@ def test_half_precision_leaves_features_and_masks_in_full() -> None:
     assert_close(half.masks, network(pixels).masks, dtype=torch.bfloat16, depth="network")
 
 
-# Pictures
+# Images
 
 
 def test_pictures_of_many_sizes_are_as_each_alone() -> None:
@@ -266,7 +266,7 @@ def test_sizes_that_make_no_network(changes: dict[str, Any], message: str) -> No
 
 
 def assert_same(one: ZutisNetwork, other: ZutisNetwork, kept: torch.dtype = torch.float32) -> None:
-    """All weights of ``other`` are those of ``one`` as they were ``kept``, and so is what it says of a picture."""
+    """All weights of ``other`` are those of ``one`` as they were ``kept``, and so is what it says of an image."""
     weights = other.state_dict()
     assert all(torch.equal(weights[name], value.to(kept).float()) for name, value in one.state_dict().items())
     with torch.inference_mode():

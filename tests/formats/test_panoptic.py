@@ -22,7 +22,7 @@ ROWS = [{"id": i, "category_id": c, "area": 1, "bbox": [0, 0, 1, 1], "iscrowd": 
 
 @pytest.fixture
 def file(tmp_path: Path) -> PanopticFile:
-    """One picture, written."""
+    """One image, written."""
     started = PanopticFile.start(tmp_path / "out" / "val.json", NAMES, stuff=["sky"])
     started.add("a.jpg", IDS, ROWS)
     started.write()

@@ -186,7 +186,7 @@ def test_further_labels_of_a_region_are_counted(tmp_path: Path) -> None:
 
 def test_the_size_of_a_task_without_regions_is_that_of_its_picture(tmp_path: Path) -> None:
     write_answers(tmp_path, [])
-    with pytest.raises(InputError, match=r"no picture a\.jpg in --image-root"):
+    with pytest.raises(InputError, match=r"no image a\.jpg in --image-root"):
         read("label-studio", tmp_path)
     PIL.Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")
     (image,) = list_images(read("label-studio", tmp_path, tmp_path))

@@ -57,14 +57,14 @@ SCORED = ["coco", "coco-polygons", "labelme", "label-studio"]
 
 
 def ring() -> Mask:
-    """A 3 x 3 ring at x 1, y 1 of a picture of 5 x 8."""
+    """A 3 x 3 ring at x 1, y 1 of an image of 5 x 8."""
     mask = np.zeros((5, 8), bool)
     mask[1:4, 1:4], mask[2, 2] = True, False
     return mask
 
 
 def block() -> Mask:
-    """A block of 2 x 3 pixels at x 5, y 3 of the same picture, to its border."""
+    """A block of 2 x 3 pixels at x 5, y 3 of the same image, to its border."""
     mask = np.zeros((5, 8), bool)
     mask[3:5, 5:8] = True
     return mask
@@ -72,7 +72,7 @@ def block() -> Mask:
 
 @pytest.fixture
 def file() -> CocoFile:
-    """A ring and a block in one picture, another picture that is empty, and a name that is nowhere."""
+    """A ring and a block in one image, another image that is empty, and a name that is nowhere."""
     things = (Annotation.of_mask("dog", ring(), 0.75), Annotation.of_mask("cat", block(), 0.5))
     return build_coco_file(
         ["cat", "dog", "cow"], [AnnotatedImage("a b/1.jpg", (5, 8), things), AnnotatedImage("ü.png", (4, 6))]
@@ -233,7 +233,7 @@ def test_yolo_is_laid_out_so(file: CocoFile, tmp_path: Path) -> None:
 
 
 def test_yolo_of_others_is_read(tmp_path: Path) -> None:
-    """Names as a list, sizes from the pictures, turned upright; no label file is an empty picture."""
+    """Names as a list, sizes from the images, turned upright; no label file is an empty image."""
     for k, name in enumerate(["a.jpg", "b.jpg"]):
         place = tmp_path / "valid" / "images" / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -415,7 +415,7 @@ def test_brushes_unpack_to_the_mask(mask: Mask) -> None:
 
 
 def test_brushes_of_large_and_of_literal_masks() -> None:
-    nothing = np.zeros((2527, 3332), bool)  # the first bytes that Label Studio itself writes for a picture of this size
+    nothing = np.zeros((2527, 3332), bool)  # the first bytes that Label Studio itself writes for an image of this size
     assert encode_brush(nothing)[:17] == [2, 1, 233, 240, 57, 27, 255, 255, 255, 0, 255, 255, 224, 31, 255, 252, 3]
     large = nothing.copy()
     large[5:2000, 7:3000] = True

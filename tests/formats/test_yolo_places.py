@@ -71,7 +71,7 @@ def test_an_absent_label_file_is_no_empty_one(tmp_path: Path) -> None:
     assert sum(len(image.things) for image in list_images(read("yolo-det", tmp_path, None, passed))) == 1
     assert passed.losses == ["1 files passed over when reading", "1 label files passed over when reading"]
     (tmp_path / "labels").rename(tmp_path / "label")
-    with pytest.raises(InputError, match=r"label files for the 3 pictures .* there are none"):
+    with pytest.raises(InputError, match=r"label files for the 3 images .* there are none"):
         read("yolo-det", tmp_path)
 
 
@@ -112,4 +112,4 @@ def test_a_label_file_that_is_read_for_two_pictures_is_told(tmp_path: Path) -> N
     lay_out(tmp_path, "train: images", "images/a.jpg", "images/a.png")
     passed = PassedOver()
     assert [len(image.things) for image in list_images(read("yolo-det", tmp_path, None, passed))] == [1, 1]
-    assert [one.reason for one in passed.fixed] == ["read again, for a second picture, a.png"] and not passed.left_out
+    assert [one.reason for one in passed.fixed] == ["read again, for a second image, a.png"] and not passed.left_out

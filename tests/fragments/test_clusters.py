@@ -19,14 +19,14 @@ INITS = get_args(Init)
 
 
 def random_maps(seed: int = 0, grid: tuple[int, int] = (17, 23)) -> tuple[FeatureMap, FeatureMap]:
-    """Boundary features (5, h, w) and unit tokens (6, 4, 7) of one picture."""
+    """Boundary features (5, h, w) and unit tokens (6, 4, 7) of one image."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.nn.functional.normalize(torch.randn(6, 4, 7, generator=generator), dim=0)
     return FeatureMap(torch.randn(5, *grid, generator=generator), (68, 92)), FeatureMap(tokens, (68, 92))
 
 
 def painted(rows: list[str]) -> tuple[FeatureMap, FeatureMap]:
-    """A picture of letters: boundary features and tokens are one-hot in the letter, cell by cell."""
+    """An image of letters: boundary features and tokens are one-hot in the letter, cell by cell."""
     letters = sorted(set("".join(rows)))
     places = torch.tensor([[letters.index(c) for c in row] for row in rows])
     values = torch.nn.functional.one_hot(places, len(letters)).permute(2, 0, 1).float()

@@ -46,7 +46,7 @@ def read_all(source: Source, **settings: Any) -> list[tuple[str, Image | ImageEr
 def test_a_folder_at_every_depth_in_sorted_order(tmp_path: Path) -> None:
     for name in ("b.png", "a/2.JPG", "a/1.jpeg", "a/x/3.webp", ".hidden/4.png", ".5.png", "out/6.png"):
         write(tmp_path / name)
-    (tmp_path / "notes.md").write_text("no picture")
+    (tmp_path / "notes.md").write_text("no image")
     source = Source([tmp_path], exclude=tmp_path / "out")
     assert list(source.list_ids()) == ["b.png", "a/1.jpeg", "a/2.JPG", "a/x/3.webp"]
     assert source.root == tmp_path.resolve()
@@ -95,7 +95,7 @@ def test_a_tar_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
         (lambda tar: tar.write_bytes(b"no tar at all" * 100), "tar"),
         (lambda tar: write_tar(tar, {"2.png": png(0)}), "no such member"),
         (lambda tar: write_tar(tar, {"1.png": b""}), "empty"),
-        (lambda tar: write_tar(tar, {"1.png": b"no picture"}), "something else"),
+        (lambda tar: write_tar(tar, {"1.png": b"no image"}), "something else"),
         (lambda tar: write_tar(tar, {"1.png": png(0, (90, 80))[:-40]}), "cut short"),
     ],
 )

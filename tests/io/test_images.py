@@ -77,7 +77,7 @@ class TestFindImages:
 
     def test_wrong_inputs_say_what_is_wrong(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("x")
-        with pytest.raises(InputError, match="at least one picture or folder"):
+        with pytest.raises(InputError, match="at least one image or folder"):
             find_images([])
         with pytest.raises(InputError, match=r"nothing here: No such file or directory; check the spelling"):
             find_images([tmp_path / "nothing here"])
@@ -246,7 +246,7 @@ class TestBadFiles:
         assert "cut short" in message or "holds something else" in message
 
     @pytest.mark.parametrize(
-        "content", [b"not a picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"\xff\xd8\xff", b"\x00" * 999]
+        "content", [b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"\xff\xd8\xff", b"\x00" * 999]
     )
     def test_a_file_that_holds_something_else(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "a.jpg").write_bytes(content)
@@ -276,7 +276,7 @@ class TestBadFiles:
         content[16:24] = struct.pack(">2I", 30000, 30000)
         content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
         path.write_bytes(bytes(content))
-        assert "expected a picture of at most 179 million pixels" in self.refused(path)
+        assert "expected an image of at most 179 million pixels" in self.refused(path)
 
     def test_pillows_warnings_do_not_leak_and_are_not_silenced_for_others(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -322,7 +322,7 @@ def test_strips_of_any_kind_are_as_the_whole(mode: str, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 20000), (20000, 3), (90, 1700)])
 def test_strips_hold_every_pixel(size: tuple[int, int], tmp_path: Path) -> None:
-    """Pictures are copied strip by strip: wide ones, tall ones and such as end within a strip."""
+    """Images are copied strip by strip: wide ones, tall ones and such as end within a strip."""
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
     PIL.Image.fromarray(pixels).save(tmp_path / "p.png")
     read = read_image(tmp_path / "p.png").pixels

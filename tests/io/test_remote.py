@@ -21,7 +21,7 @@ ORANGES = Path(__file__).parents[2] / "examples" / "scenes" / "oranges.jpg"
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Iterator[str]:
-    """An address with a picture in a folder, one beside it, a tar, and a text."""
+    """An address with an image in a folder, one beside it, a tar, and a text."""
     system = fsspec.filesystem("memory")
     small = tmp_path / "small.png"
     PIL.Image.new("RGB", (12, 8), "red").save(small)

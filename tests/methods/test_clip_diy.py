@@ -37,7 +37,7 @@ def noise(size: tuple[int, int], seed: int = 0) -> Image:
 
 
 class Mixer(FakeClip):
-    """Sees the mean of each of 4 x 4 parts of a square, mixed: any picture, any crop has its own feature."""
+    """Sees the mean of each of 4 x 4 parts of a square, mixed: any image, any crop has its own feature."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []

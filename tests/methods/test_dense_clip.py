@@ -60,7 +60,7 @@ class WithKeys(FakeClip):
 
 
 class Random(FakeClip):
-    """Features of cells of 4 px at random, the picture padded to whole ones; the words' too."""
+    """Features of cells of 4 px at random, the image padded to whole ones; the words' too."""
 
     def encode_dense(self, images: Sequence[Image], path: DensePath | None = None) -> list[FeatureMap]:
         grids = [(-(-i.size[0] // 4), -(-i.size[1] // 4)) for i in images]
@@ -229,7 +229,7 @@ def test_one_name_shares_all_with_itself() -> None:
     with pytest.raises(InputError, match="two or more, got one name"):
         ClipSurgery(FakeClip(), "official").semantic(image, "apple")
     assert ClipSurgery(FakeClip(), "classes").semantic(image, "apple").compute_shares()["apple"] > 0.1
-    with pytest.raises(InputError, match="whole picture's feature, got one made with other settings"):
+    with pytest.raises(InputError, match="whole image's feature, got one made with other settings"):
         ClipSurgery(FakeClip(), "classes").semantic(ClipSurgery(FakeClip()).encode([image])[0], NAMES)
 
 

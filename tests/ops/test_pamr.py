@@ -11,7 +11,7 @@ from annofree.testing.tolerances import assert_close
 
 
 def slow(image: Tensor, maps: Tensor, dilations: tuple[int, ...], iterations: int) -> Tensor:
-    """Pixel by pixel: all samples listed, numpy's own deviation, coordinates clamped to the picture."""
+    """Pixel by pixel: all samples listed, numpy's own deviation, coordinates clamped to the image."""
     values, masks = image.double().numpy(), maps.double().numpy()
     height, width = values.shape[1:]
     for _ in range(iterations):

@@ -185,7 +185,7 @@ class Twin:
 
 
 def attended(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v for one picture's tokens (T, C), head by head and token by token."""
+    """softmax(q k^T / sqrt(d)) v for one image's tokens (T, C), head by head and token by token."""
     width = query.shape[1] // heads
     out = torch.zeros_like(query)
     for head in range(heads):
@@ -198,7 +198,7 @@ def attended(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 
 
 def twin_vit(twin: Twin, x: Tensor, patch: int, path: DensePath) -> tuple[Tensor, Tensor]:
-    """One picture (3, H, W) to its projected tokens (1 + N, D) by a path, and to its last block's projected keys."""
+    """One image (3, H, W) to its projected tokens (1 + N, D) by a path, and to its last block's projected keys."""
     grid = x.shape[1] // patch, x.shape[2] // patch
     kernel = twin["conv1.weight"]
     cells = [
@@ -237,7 +237,7 @@ def twin_mlp(twin: Twin, tokens: Tensor, block: str) -> Tensor:
 
 
 def twin_pool(twin: Twin, cells: Tensor, heads: int, path: DensePath) -> Tensor:
-    """One picture's layer4 (C, h, w) to its tokens (1 + h * w, D) by a path; the first, the mean's, is of no use to value."""
+    """One image's layer4 (C, h, w) to its tokens (1 + h * w, D) by a path; the first, the mean's, is of no use to value."""
     grid = cells.shape[1], cells.shape[2]
     tokens = torch.stack([cells.mean((1, 2)), *(cells[:, i, j] for i, j in np.ndindex(grid))])
     if path == "value":

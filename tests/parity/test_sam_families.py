@@ -64,7 +64,7 @@ def picture(height: int, width: int, seed: int = 0) -> Image:
 
 
 def prompts(size: tuple[int, int], count: int = 3, each: int = 1, seed: int = 0) -> dict[str, Any]:
-    """Boxes (P, 4), points (P, each, 2) and labels (P, each) within a picture."""
+    """Boxes (P, 4), points (P, each, 2) and labels (P, each) within an image."""
     rng = np.random.default_rng(seed)
     limit = np.array(size[::-1])
     low = rng.uniform(0, 0.5, (count, 2)) * limit
@@ -76,7 +76,7 @@ def prompts(size: tuple[int, int], count: int = 3, each: int = 1, seed: int = 0)
 
 
 def official(model: Any, prepare: Any, images: list[Image], given: list[dict[str, npt.NDArray[Any]]], many: bool) -> Reference:
-    """Logits at each picture's size, and qualities, as transformers makes them from pixels in one call."""
+    """Logits at each image's size, and qualities, as transformers makes them from pixels in one call."""
     columns = {f"input_{k}": [g[k].tolist() for g in given] for k in given[0]}
     inputs = prepare(images=[i.pixels for i in images], return_tensors="pt", **columns)
     inputs = {k: v.float() if v.dtype == torch.float64 else v for k, v in inputs.items()}

@@ -92,8 +92,8 @@ def test_forms_are_mixed_in_a_list_and_order_is_kept(photos: Path) -> None:
         (np.full((4, 4, 3), np.nan), "expected floats in 0 .. 1, got others"),
         (torch.zeros(3, 4, 4, dtype=torch.int64), "got int64; convert it first"),
         (7, "a torch tensor or an annofree.Image, got int"),
-        ("https://example.org/cat.jpg", "expected pictures on this machine, got https://example.org/cat.jpg"),
-        ([], "expected pictures"),
+        ("https://example.org/cat.jpg", "expected images on this machine, got https://example.org/cat.jpg"),
+        ([], "expected images"),
     ],
 )
 def test_what_is_no_image_is_refused(wrong: Any, message: str) -> None:
@@ -121,7 +121,7 @@ def test_an_only_image_that_fails_raises_and_one_of_several_is_named(photos: Pat
     with pytest.raises(ImageError, match=r"1\.png holds something else"):
         find(photos / "1.png")
     failures: list[str] = []
-    with pytest.warns(UserWarning, match=r"1 of 8 images failed; the first: expected a picture"):
+    with pytest.warns(UserWarning, match=r"1 of 8 images failed; the first: expected an image"):
         found = find(photos, callbacks=annofree.Callbacks(on_failure=lambda name, why: failures.append(name)))
     assert failures == ["1.png"] and [one.id for one in found if one.error] == ["1.png"]
     assert all(one.detections is not None for one in found if not one.error)

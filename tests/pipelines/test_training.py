@@ -80,7 +80,7 @@ def test_finetuning_takes_fields_of_the_recipe(home: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run of one picture with two dogs and a cat."""
+    """A run of one image with two dogs and a cat."""
     masks = np.zeros((3, 30, 40), bool)
     masks[0, 2:20, 2:20] = masks[1, 22:30, 2:20] = masks[2, 2:20, 25:40] = True
     file = CocoFile.with_categories({1: "dog", 2: "cat"})
@@ -125,7 +125,7 @@ def test_selfmask_tells_of_its_stages(tmp_path: Path, monkeypatch: pytest.Monkey
         pixels = np.random.default_rng(seed).integers(0, 90, (40, 48, 3), np.uint8)
         pixels[10:30, 8 + seed : 28] = 220
         PIL.Image.fromarray(pixels).save(tmp_path / "photos" / f"{seed}.png")
-    (tmp_path / "photos" / "torn.png").write_bytes(b"no picture")
+    (tmp_path / "photos" / "torn.png").write_bytes(b"no image")
     heard: list[Any] = []
     callbacks = Callbacks(
         on_failure=lambda name, why: heard.append(name),

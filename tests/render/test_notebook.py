@@ -1,4 +1,4 @@
-"""What a notebook shows of the nouns: the same pictures as files have, gray grounds without an image, escaped names."""
+"""What a notebook shows of the nouns: the same images as files have, gray grounds without an image, escaped names."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_without_room_the_text_is_shorter_and_then_left_out() -> None:
     placed = [made.place(number, Tag(box, RED, ("a name 0.50", "name"))) for number, box in enumerate(boxes)]
     widths = {place[2] - place[0] for place in made.places}
     assert not all(placed) and max(widths) <= 70
-    assert not tagging([(0, 0, 70, 60)], (60, 70)).place(0, Tag((0, 0, 70, 60), RED, ("a text wider than the picture",)))
+    assert not tagging([(0, 0, 70, 60)], (60, 70)).place(0, Tag((0, 0, 70, 60), RED, ("a text wider than the image",)))
 
 
 def test_a_tag_away_from_its_box_has_a_line_to_it() -> None:

@@ -14,7 +14,7 @@ from annofree.retrieval.archive_sheets import write_sheets
 def archive(folder: Path) -> Archive:
     for number in range(3):
         PIL.Image.new("RGB", (40, 30), (200, 60 * number, 0)).save(folder / f"{number}.png")
-    (folder / "3.png").write_bytes(b"no picture")
+    (folder / "3.png").write_bytes(b"no image")
     members = {
         "dog": (Member("0.png", 0.5), Member("1.png", 0.25), Member("3.png", 0.125)),
         "hot/dog": (Member("1.png", 0.75),),

@@ -31,7 +31,7 @@ def pictures(folder: Path, count: int, broken: Sequence[int] = (), odd: Sequence
         path = folder / f"{i:02}.png"
         PIL.Image.fromarray(rng.integers(0, 256, (4, 13 if i in odd else 5, 3), np.uint8)).save(path)
         if i in broken:
-            path.write_bytes(b"no picture")
+            path.write_bytes(b"no image")
     return folder
 
 
@@ -262,7 +262,7 @@ def test_a_kill_at_any_moment_costs_nothing(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    # manifest, inputs, three embeddings (one shard has no picture), four ids and the manifest again make ten files
+    # manifest, inputs, three embeddings (one shard has no image), four ids and the manifest again make ten files
     assert int(done.stdout.split()[1]) == 2 + 10 + 4 + 2
 
 
@@ -331,7 +331,7 @@ def test_what_changed_is_told(tmp_path: Path, what: str) -> None:
 
 def test_an_index_into_its_own_images_and_two_at_a_time_are_refused(tmp_path: Path) -> None:
     photos = pictures(tmp_path / "photos", 3)
-    with pytest.raises(InputError, match="which has the pictures; choose another --out"):
+    with pytest.raises(InputError, match="which has the images; choose another --out"):
         build_index(Source([photos]), photos, Colors())
     (tmp_path / "out").mkdir()
     held = acquire_lock(tmp_path / "out" / "lock", "taken")

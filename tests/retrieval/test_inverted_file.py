@@ -20,7 +20,7 @@ def faiss() -> Any:
 
 
 def clustered(rows: int) -> tuple[FloatArray, FloatArray]:
-    """Embeddings around 20 centres, as those of pictures are, and a query at each of five."""
+    """Embeddings around 20 centres, as those of images are, and a query at each of five."""
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(20, 32))
     return unit(centers[rng.integers(0, 20, rows)] + 0.5 * rng.normal(size=(rows, 32))), unit(centers[:5])

@@ -1,4 +1,4 @@
-"""The method of the benchmark of kills, which knows flat colours, and runs of it over small pictures."""
+"""The method of the benchmark of kills, which knows flat colours, and runs of it over small images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def kills() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def images(kills: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty-one pictures, of which number 9 is torn and number 5 has an odd name; not to be written to."""
+    """Twenty-one images, of which number 9 is torn and number 5 has an odd name; not to be written to."""
     folder = tmp_path_factory.mktemp("pictures")
     kills.draw_pictures(folder, 21)
     return folder

@@ -1,4 +1,4 @@
-"""Masks of an archive: what they are, what their quality means, and that a kill or a bad picture costs nothing else."""
+"""Masks of an archive: what they are, what their quality means, and that a kill or a bad image costs nothing else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def image(seed: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
 
 
 def written(folder: Path, count: int = 5) -> Archive:
-    """An archive of two names that share a picture."""
+    """An archive of two names that share an image."""
     folder.mkdir(parents=True)
     ids = [f"{seed}.png" for seed in range(count)]
     for seed, name in enumerate(ids):
@@ -87,7 +87,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path, batch: i
 
 def test_bad_pictures_are_named_and_the_others_go_on(tmp_path: Path) -> None:
     archive = written(tmp_path / "a")
-    (tmp_path / "a" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "a" / "1.png").write_bytes(b"no image")
     (tmp_path / "a" / "3.png").unlink()
     told: list[str] = []
     with MaskWriter(tmp_path / "a") as writer:

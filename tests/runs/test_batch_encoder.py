@@ -26,7 +26,7 @@ STUCK = 600.0  # seconds after which a wait is a hang, on any machine
 
 @dataclass
 class Stub:
-    """A method that raises ``problem`` at pictures of width 13, and at more than ``most`` pictures."""
+    """A method that raises ``problem`` at images of width 13, and at more than ``most`` images."""
 
     problem: BaseException | None = None
     most: int = 99
@@ -72,7 +72,7 @@ def pictures(folder: Path, count: int, guilty: Sequence[int] = (), broken: Seque
     for i, path in enumerate(paths):
         PIL.Image.fromarray(np.zeros((4, 13 if i in guilty else 6, 3), np.uint8)).save(path)
         if i in broken:
-            path.write_bytes(b"no picture")
+            path.write_bytes(b"no image")
     return paths
 
 
@@ -88,7 +88,7 @@ def test_every_picture_is_handed_on_in_order_and_in_batches(tmp_path: Path, monk
 
 
 def test_a_batch_that_takes_too_much_memory_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_encoder, "find_total_memory", lambda: 4 * 2 * 72)  # two pictures of 4 x 6 fit
+    monkeypatch.setattr(batch_encoder, "find_total_memory", lambda: 4 * 2 * 72)  # two images of 4 x 6 fit
     record, method = Record(), Stub()
     record.go(method, pictures(tmp_path, 6, broken=[4]), batch_size=4)
     assert record.done == ["0.png", "1.png", "2.png", "3.png", "5.png"]
@@ -168,12 +168,12 @@ def test_too_few_encodings_are_a_bug_of_the_method(tmp_path: Path) -> None:
         def encode(self, images: Sequence[Image]) -> list[Any]:
             return list(images[1:])
 
-    with pytest.raises(ValueError, match="expected 3 encodings of as many pictures, got 2"):
+    with pytest.raises(ValueError, match="expected 3 encodings of as many images, got 2"):
         Record().go(Forgetful(), pictures(tmp_path, 3))
 
 
 class Counted(list[tuple[int, str, str]]):
-    """Pictures to come, and how many of them were taken."""
+    """Images to come, and how many of them were taken."""
 
     taken = 0
 

@@ -60,12 +60,12 @@ def test_results_are_no_pictures(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("https://a.org/b.jpg", "expected pictures on this machine, got https://a.org/b.jpg; download"),
-        ("file://other/a.png", "expected pictures on this machine"),
-        ("ftp://bucket/a.png", "expected pictures on this machine"),
-        ("{}/none/*.png", "expected pictures, tars or folders that fit .*none.*found none"),
-        ("{}/nowhere", "expected a picture or a folder at .*nowhere"),
-        ("{}/my photos/sub/empty", "expected pictures .* in the folder .*found none among 0 files"),
+        ("https://a.org/b.jpg", "expected images on this machine, got https://a.org/b.jpg; download"),
+        ("file://other/a.png", "expected images on this machine"),
+        ("ftp://bucket/a.png", "expected images on this machine"),
+        ("{}/none/*.png", "expected images, tars or folders that fit .*none.*found none"),
+        ("{}/nowhere", "expected an image or a folder at .*nowhere"),
+        ("{}/my photos/sub/empty", "expected images .* in the folder .*found none among 0 files"),
     ],
 )
 def test_what_is_not_there_is_named(photos: Path, tmp_path: Path, given: str, words: str) -> None:

@@ -48,7 +48,7 @@ class Stopped(BaseException):
 
 
 class Stopping:
-    """A feed that raises after some pictures, in the place of one that does not."""
+    """A feed that raises after some images, in the place of one that does not."""
 
     def __init__(self, feed: BatchEncoder, after: int, problem: BaseException) -> None:
         self.feed, self.after, self.problem = feed, after, problem
@@ -71,7 +71,7 @@ class Stopping:
 
 
 class Bench:
-    """Runs over the same pictures."""
+    """Runs over the same images."""
 
     def __init__(self, kills: ModuleType, images: Path, folder: Path) -> None:
         self.method, self.digest = kills.Colours(), kills.digest
@@ -144,7 +144,7 @@ def test_a_run_that_was_stopped_goes_on(bench: Bench, undisturbed: dict[str, str
     assert run["seconds_total"] > last["seconds_total"] > 0 and first_seconds > 0
     assert first_seconds + last["seconds_total"] == pytest.approx(run["seconds_total"], abs=0.01)
     if after:
-        assert f"going on: {after} of {COUNT} pictures are done" in bench.notes
+        assert f"going on: {after} of {COUNT} images are done" in bench.notes
 
 
 def test_the_time_of_every_call_is_told_and_its_parts_add_up(bench: Bench) -> None:
@@ -269,7 +269,7 @@ def test_two_at_a_time_are_refused(bench: Bench) -> None:
     bench.go(bench.request())
 
 
-# Pictures that fail
+# Images that fail
 
 
 def test_bad_pictures_are_in_quarantine_until_they_are_tried_again(
@@ -332,7 +332,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on(
 
 def test_encodings_that_have_no_room_are_refused_at_the_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.go(bench.request("roomy"))
-    assert bench.notes[0].startswith("encodings take about ") and "for 21 pictures" in bench.notes[0]
+    assert bench.notes[0].startswith("encodings take about ") and "for 21 images" in bench.notes[0]
     monkeypatch.setattr(work, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(InputError, match=r"but only 1\.0 kB are free; make room, or run without --keep-encodings"):
         bench.go(bench.request())
@@ -366,7 +366,7 @@ def test_parts_that_are_joined_are_the_whole(bench: Bench, undisturbed: dict[str
 def test_parts_that_do_not_fit_are_refused(bench: Bench) -> None:
     first, second = parts(bench, 2)
     out = bench.folder / "joined"
-    with pytest.raises(InputError, match=r"expected all parts of the run, but none of 1/2 has .* \(picture 9\); name the rest"):
+    with pytest.raises(InputError, match=r"expected all parts of the run, but none of 1/2 has .* \(image 9\); name the rest"):
         merge_runs([first], out)
     with pytest.raises(InputError, match=r"is in .* and in another"):
         merge_runs([first, first, second], out)

@@ -37,7 +37,7 @@ def files_in(folder: Path) -> set[str]:
 
 
 def results(out: Path, given: dict[str, dict[str, Any]], image: Image = IMAGE, **more: Any) -> RunFolder:
-    """A run folder with what was found in some pictures, by id."""
+    """A run folder with what was found in some images, by id."""
     folder = RunFolder.create(out, more.pop("names", ["cat", "dog"]), **more)
     names = ResultNames(given)
     rows = [folder.record(names.find_names(id_), image.size, image, **found) for id_, found in given.items()]

@@ -1,4 +1,4 @@
-"""Several tasks asked of one picture: who is asked, how often a picture is encoded, and what comes back."""
+"""Several tasks asked of one image: who is asked, how often an image is encoded, and what comes back."""
 
 from __future__ import annotations
 

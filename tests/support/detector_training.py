@@ -1,4 +1,4 @@
-"""Labeled pictures of squares, and a recipe that trains a detector on them within a second."""
+"""Labeled images of squares, and a recipe that trains a detector on them within a second."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ copy_paste = 0.5
 
 
 def write_labels(folder: Path, info: Mapping[str, Any] | None = None) -> None:
-    """Six pictures of two squares each, in the colours of their names."""
+    """Six images of two squares each, in the colours of their names."""
     rng, file = np.random.default_rng(0), CocoFile.with_categories(dict(enumerate(NAMES, 1)))
     (folder / "pictures").mkdir(parents=True)
     for n in range(6):

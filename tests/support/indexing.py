@@ -16,7 +16,7 @@ __all__ = ["Colors", "content"]
 
 @dataclass
 class Colors:
-    """A CLIP that sees the mean colour; a picture 13 px wide makes numbers that are not finite."""
+    """A CLIP that sees the mean colour; an image 13 px wide makes numbers that are not finite."""
 
     name: str = "colours"
     batches: list[int] = field(default_factory=list)

@@ -34,7 +34,7 @@ def recipe_head(**changes: str | float) -> str:
 
 
 def reproduced(cli: Callable[..., Any], recipe: str, folder: Path, *more: str) -> dict[str, Any]:
-    """Run a recipe on one picture a group, with its results in ``out`` of a folder, and return its figures by run."""
+    """Run a recipe on one image a group, with its results in ``out`` of a folder, and return its figures by run."""
     (folder / "recipe.toml").write_text(recipe, encoding="utf-8")
     said = cli("reproduce", folder / "recipe.toml", "--out", folder / "out", "--limit", "1", *more)
     assert said.code == 0, said.err

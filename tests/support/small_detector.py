@@ -33,7 +33,7 @@ TINY: dict[str, Any] = {
 
 
 def untrained(config: DetectorConfig) -> DetectorNetwork:
-    """A network whose answers are many and differ from picture to picture."""
+    """A network whose answers are many and differ from image to image."""
     torch.manual_seed(0)
     network = build_network(config).eval().requires_grad_(False)
     for name, weight in network.named_parameters():

@@ -68,7 +68,7 @@ def write_clip(folder: Path) -> None:
 
 
 def write_archive(folder: Path, masked: tuple[str, ...] = NAMES) -> None:
-    """Three pictures a name, each of a square in the name's colour."""
+    """Three images a name, each of a square in the name's colour."""
     rng = np.random.default_rng(0)
     members, places = dict[str, tuple[Member, ...]](), dict[str, str]()
     folder.mkdir()

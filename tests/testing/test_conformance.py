@@ -220,7 +220,7 @@ class Restless(Colors):
 
 
 class RemembersById(Colors):
-    """Takes a picture with the id and size of the last one for the last one."""
+    """Takes an image with the id and size of the last one for the last one."""
 
     def __init__(self) -> None:
         self.last: dict[Any, Any] = {}
@@ -233,7 +233,7 @@ class RemembersById(Colors):
 
 
 class LagsBehind(Colors):
-    """Answers with the picture before, where that has the same size."""
+    """Answers with the image before, where that has the same size."""
 
     def __init__(self) -> None:
         self.before: tuple[BoolArray, list[str]] | None = None
@@ -245,7 +245,7 @@ class LagsBehind(Colors):
 
 
 class AddsUpImages(Colors):
-    """Keeps a running mean over pictures, as a normalisation left in training mode does."""
+    """Keeps a running mean over images, as a normalisation left in training mode does."""
 
     def __init__(self) -> None:
         self.count = 0

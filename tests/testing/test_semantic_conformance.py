@@ -46,7 +46,7 @@ def test_a_right_method_passes(check: Callable[[SemanticSegmenter], None]) -> No
 
 
 class Rounds(Colors):
-    """With another order of names, two pixels of each picture fall to another name, as where two tie."""
+    """With another order of names, two pixels of each image fall to another name, as where two tie."""
 
     def semantic(self, image: Any, classes: Any) -> LabelMap:
         found = super().semantic(image, classes)
@@ -92,7 +92,7 @@ class PaintsPaper(Colors):
 
 
 class SmallerMaps(Colors):
-    """Leaves thin pictures at the size of its cells."""
+    """Leaves thin images at the size of its cells."""
 
     def semantic(self, image: Any, classes: Any) -> LabelMap:
         found = super().semantic(image, classes)

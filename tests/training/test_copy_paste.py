@@ -32,7 +32,7 @@ OFFICIAL = replace(VARIANTS["official"], crop=SIDE)
 NAMES = ("dog", "cat", "cup")
 SIZES = {"a": (40, 24), "b": (20, 50), "c": (64, 64), "d": (9, 13), "e": (33, 47), "f": (12, 12), "g": (30, 30)}
 MEMBERS = {"dog": "abc", "cat": "cdg", "cup": "ef"}
-"""c is the picture of a dog and of a cat; g is without an object."""
+"""c is the image of a dog and of a cat; g is without an object."""
 
 
 def rle(mask: BoolArray) -> dict[str, Any]:
@@ -66,11 +66,11 @@ def masks() -> dict[str, PseudoMask]:
     return {id_: PseudoMask(id_, rle(mask), 0.5) for id_, mask in drawn.items()}
 
 
-# The slow twin: whole pictures, whole maps, one pixel after another.
+# The slow twin: whole images, whole maps, one pixel after another.
 
 
 def obvious_window(archive: Archive, masks: dict[str, PseudoMask], draw: ImageDraw, side: int) -> tuple[Any, Any, Any]:
-    """Colours (S, S, 3), the object and the padding (S, S): scaled, padded, cropped and mirrored as whole pictures."""
+    """Colours (S, S, 3), the object and the padding (S, S): scaled, padded, cropped and mirrored as whole images."""
     pixels, mask = archive.open(draw.id).pixels, decode_rle(masks[draw.id].rle)
     height, width = mask.shape
     h, w = max(1, int(draw.scale * height)), max(1, int(draw.scale * width))
@@ -196,7 +196,7 @@ def drawn(made: CopyPaste, count: int) -> list[SceneDraw]:
 def test_draws_have_the_shares_that_are_asked_for(archive: Archive, masks: dict[str, PseudoMask]) -> None:
     draws = drawn(CopyPaste(archive, masks, replace(SMALL, images=(4, 6))), 3000)
     assert Counter(len(d) for d in draws).keys() == {4, 5, 6}
-    chance = (2 / 7) ** 4  # that a mixed scene of few pictures is of one class too, roughly
+    chance = (2 / 7) ** 4  # that a mixed scene of few images is of one class too, roughly
     assert np.mean([len({p.class_id for p in d}) == 1 for d in draws]) == pytest.approx(0.5 + 0.5 * chance, abs=0.03)
     images = [p for d in draws for p in d]
     assert np.mean([p.flip for p in images]) == pytest.approx(0.5, abs=0.02)
@@ -352,7 +352,7 @@ def test_pictures_without_an_object_are_left_out(archive: Archive, masks: dict[s
     ("members", "why"),
     [
         ("", "'cup' to make scenes of, but its archive is empty"),
-        ("g", "'cup' .* none of its 1 pictures has a mask that is not"),
+        ("g", "'cup' .* none of its 1 images has a mask that is not"),
     ],
 )
 def test_a_class_without_a_picture_is_named(

@@ -29,7 +29,7 @@ Box = tuple[int, int, int, int, int]
 
 
 def painted(size: tuple[int, int], *boxes: Box) -> Example:
-    """A black picture with boxes in the colours of their classes."""
+    """A black image with boxes in the colours of their classes."""
     masks, pixels = np.zeros((len(boxes), *size), bool), np.zeros((*size, 3), np.uint8)
     for mask, (class_id, y0, x0, y1, x1) in zip(masks, boxes, strict=True):
         mask[y0:y1, x0:x1] = True
@@ -57,7 +57,7 @@ def labeled(folder: Path, images: list[Example], repeats: dict[int, float] | Non
 
 @pytest.fixture
 def three(tmp_path: Path) -> Labeled:
-    """Three pictures of different shapes with things, and one without."""
+    """Three images of different shapes with things, and one without."""
     size = (40, 60)
     first = painted(size, (0, 5, 5, 25, 20), (1, 10, 30, 35, 55), (0, 30, 2, 38, 12))
     return labeled(tmp_path, [first, painted((30, 20), (2, 3, 3, 27, 17)), painted((50, 50), (3, 0, 0, 50, 50)), painted(size)])
@@ -135,7 +135,7 @@ def test_a_picture_at_its_own_size_is_as_it_is(three: Labeled) -> None:
             assert (scene.pixels.numpy() == example.image.transpose(2, 0, 1)).all()
             assert (scene.target.masks.numpy() == example.masks).all() and scene.target.labels.tolist() == [0, 1, 0]
             return
-    raise AssertionError("the first picture was never drawn")
+    raise AssertionError("the first image was never drawn")
 
 
 def test_flips_take_boxes_along(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_pictures_without_things(three: Labeled, tmp_path: Path) -> None:
     assert empty.target.boxes.shape == (0, 4) and empty.target.masks.shape == (0, *empty.pixels.shape[1:])
     bare = tmp_path / "bare"
     bare.mkdir()
-    with pytest.raises(InputError, match="none of 1 pictures has any"):
+    with pytest.raises(InputError, match="none of 1 images has any"):
         DetectionScenes(labeled(bare, [painted((9, 9))]))
 
 

@@ -79,7 +79,7 @@ def test_the_card_says_what_it_is_and_the_origins_name_no_place_on_this_machine(
     card = Card.read(trained)
     assert (card.kind, card.family, card.world) == ("segmenter", "Detector Cascade Mask R-CNN clip-resnet", "emoji")
     assert (card.tier, card.licence) == ("S4", "unknown")  # labels that tell nothing are a person's
-    assert card.trained_on == "6 pictures with 12 things, labelled by a person, or whoever made the file"
+    assert card.trained_on == "6 images with 12 things, labelled by a person, or whoever made the file"
     assert card.figures["training steps"] == 6 and card.figures["training loss"] == curve(trained)[-1]["loss"]
     origin = json.loads((trained / "training.json").read_text())
     assert origin["labels"]["names"] == list(NAMES) and origin["recipe"]["lr"] == 0.02
@@ -90,7 +90,7 @@ def test_curves_and_samples_are_drawn(trained: Path) -> None:
     with PIL.Image.open(trained / "curves.png") as image:
         assert image.size[0] == 920
     with PIL.Image.open(trained / "samples" / "000004.png") as image:
-        assert image.size == (2 * 560, 4 * 480)  # four pictures, small ones enlarged
+        assert image.size == (2 * 560, 4 * 480)  # four images, small ones enlarged
 
 
 @pytest.mark.parametrize(
@@ -464,7 +464,7 @@ def test_scenes_are_scaled_to_the_detector(trained: Path) -> None:
 
 
 def test_what_cannot_be_tuned(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected a share of the pictures over 0, up to 1, got 0"):
+    with pytest.raises(InputError, match="expected a share of the images over 0, up to 1, got 0"):
         build_tuning_recipe(trained, Path("labels"), tmp_path, 0)
     with pytest.raises(MissingError, match="expected a detector's folder"):
         build_tuning_recipe(tmp_path, Path("labels"), tmp_path)

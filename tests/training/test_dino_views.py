@@ -18,7 +18,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def pictures(count: int = 6) -> Tensor:
-    """A grey that tells the picture, and a busy square of 40 px in red."""
+    """A grey that tells the image, and a busy square of 40 px in red."""
     images = torch.zeros(count, 3, 128, 128, dtype=torch.uint8) + torch.arange(10, 10 + count, dtype=torch.uint8).view(
         -1, 1, 1, 1
     )

@@ -24,7 +24,7 @@ def test_average_precision_without_a_positive_is_not_a_number() -> None:
 
 
 class OneHot:
-    """A CLIP whose cells are the words of given classes, 0 the background, at the picture's own size."""
+    """A CLIP whose cells are the words of given classes, 0 the background, at the image's own size."""
 
     def __init__(self, answers: list[npt.NDArray[np.int64]]) -> None:
         self.answers = list(answers)

@@ -26,7 +26,7 @@ NAMES = ("cat", "dog")
 
 
 def rows(*spans: tuple[int, int], scores: Sequence[float] = (), classes: Sequence[int] = ()) -> Detections:
-    """Things in a picture of one line of 200 px, each from a column to another."""
+    """Things in an image of one line of 200 px, each from a column to another."""
     masks = np.zeros((len(spans), 1, 200), bool)
     for mask, (start, end) in zip(masks, spans, strict=True):
         mask[0, start:end] = True

@@ -85,7 +85,7 @@ def test_a_few_steps_write_a_folder_that_labels_pixels(home: Path, trained: Path
 def test_the_card_says_what_it_is_and_the_origins_name_no_place_on_this_machine(home: Path, trained: Path) -> None:
     card = Card.read(trained)
     assert (card.kind, card.family, card.tier, card.world) == ("segmenter", "NamedMask DeepLabv3+", "S1", "emoji")
-    assert "9 pictures, retrieved for 3 names, masks by selfmask" in card.trained_on
+    assert "9 images, retrieved for 3 names, masks by selfmask" in card.trained_on
     assert card.figures["training steps"] == 6 and card.figures["training cross-entropy"] == curve(trained)[-1]["cross-entropy"]
     origin = json.loads((trained / "training.json").read_text())
     assert origin["masks"] == {"count": 9, "by": "selfmask", "model": {"tier": "S0"}}

@@ -117,7 +117,7 @@ def test_floors_shares_and_caps(run: Path, tmp_path: Path) -> None:
 
 def test_pictures_of_rare_classes_repeat(run: Path, tmp_path: Path) -> None:
     select_labels(run, tmp_path / "out", LabelRules(rare=1.0))
-    repeats = Labeled.read(tmp_path / "out").repeats.tolist()  # cat and cow in 1 of 4 pictures, dog in 3
+    repeats = Labeled.read(tmp_path / "out").repeats.tolist()  # cat and cow in 1 of 4 images, dog in 3
     assert repeats == pytest.approx([2, (4 / 3) ** 0.5, 1, 2])
 
 
@@ -141,7 +141,7 @@ def test_an_earlier_round_is_merged_in(run: Path, photos: Path, tmp_path: Path) 
 def test_an_earlier_round_of_other_pictures(run: Path, photos: Path, tmp_path: Path) -> None:
     select_labels(run, tmp_path / "first")
     second = write_run(tmp_path / "again", IMAGES, tmp_path)
-    with pytest.raises(InputError, match="expected earlier labels of the pictures in"):
+    with pytest.raises(InputError, match="expected earlier labels of the images in"):
         select_labels(second, tmp_path / "second", earlier=tmp_path / "first")
     assert select_labels(second, tmp_path / "second", images=photos, earlier=tmp_path / "first")["counts"]["earlier"] == 0
 
@@ -163,7 +163,7 @@ def test_annotations_out_of_order(run: Path, tmp_path: Path) -> None:
     file: dict[str, Any] = json.loads((run / "annotations.json").read_text())
     file["annotations"].reverse()
     (run / "annotations.json").write_text(json.dumps(file))
-    with pytest.raises(InputError, match="picture by picture"):
+    with pytest.raises(InputError, match="image by image"):
         select_labels(run, tmp_path / "out")
 
 

@@ -236,7 +236,7 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) ->
 
 def test_nothing_to_learn_from_and_an_unknown_order_are_refused(tmp_path: Path) -> None:
     (tmp_path / "voted").mkdir()
-    with pytest.raises(InputError, match="at least one picture with a mask"):
+    with pytest.raises(InputError, match="at least one image with a mask"):
         taught(tmp_path / "run")
     with pytest.raises(InputError, match="order of the ranking loss 'reverse'"):
         taught(tmp_path / "run", order=cast(Any, "reverse"))

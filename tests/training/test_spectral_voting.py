@@ -1,4 +1,4 @@
-"""SelfMask's pseudo-labels: pictures whose thing can be seen, sources that disagree, and the parts that a vote is made of."""
+"""SelfMask's pseudo-labels: images whose thing can be seen, sources that disagree, and the parts that a vote is made of."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_same_picture_gets_the_same_mask_in_any_company() -> None:
     (one, _), (other, _) = square(), square((4, 40), 16)
     voter = SpectralVoter({"colour": extract_colors, "dino": FakeDino().extract_keys}, FAST)
     together, alone = voter.vote([other, one]), [voter.vote([i])[0] for i in (other, one)]
-    # exactly: each picture is cut by itself, whoever is there
+    # exactly: each image is cut by itself, whoever is there
     assert all(torch.equal(a.mask, b.mask) and a.agreement == b.agreement for a, b in zip(together, alone, strict=True))
 
 

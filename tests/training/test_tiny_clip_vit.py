@@ -121,7 +121,7 @@ class TestLessons:
         asked: list[int] = []
 
         def teach(images: Tensor, captions: list[str]) -> Tensor:
-            """Something that tells pictures and captions apart."""
+            """Something that tells images and captions apart."""
             asked.append(len(images))
             read = torch.tensor([[float(len(c)), float(sum(map(ord, c))), 0.0] for c in captions])
             return torch.stack([read, images.float().mean((1, 2))], 1)

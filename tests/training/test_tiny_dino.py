@@ -173,7 +173,7 @@ def test_a_training_of_seconds_writes_a_model_that_is_read(tmp_path: Path, monke
 
 
 class OfClasses:
-    """Keys that are the class of the pixel in the middle of each patch of 8 px, read from the picture's red channel."""
+    """Keys that are the class of the pixel in the middle of each patch of 8 px, read from the image's red channel."""
 
     heads, patch = 1, 8
     provenance: dict[str, Any] = {}  # noqa: RUF012

@@ -38,7 +38,7 @@ class KilledError(Exception):
 
 
 def drawing_until(step: int):  # type: ignore[no-untyped-def]
-    """Draw pictures until a step's are asked for: the run then ends without a chance to keep anything."""
+    """Draw images until a step's are asked for: the run then ends without a chance to keep anything."""
 
     def drawn(number: int):  # type: ignore[no-untyped-def]
         if number >= 4 * step:

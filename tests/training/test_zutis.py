@@ -82,7 +82,7 @@ def test_a_few_steps_write_a_folder_that_segments(home: Path, trained: Path) -> 
 def test_the_card_says_what_it_is_and_the_origins_name_no_place_on_this_machine(home: Path, trained: Path) -> None:
     card = Card.read(trained)
     assert (card.kind, card.tier, card.world, card.licence) == ("segmenter", "S1", "emoji", "unknown")
-    assert "9 pictures, retrieved for 3 names, masks by selfmask" in card.trained_on
+    assert "9 images, retrieved for 3 names, masks by selfmask" in card.trained_on
     assert card.figures["training steps"] == 6 and card.figures["training scenes"] == 12
     last = curve(trained)[-1]
     for name in ("cross-entropy", "dice", "bce"):

@@ -35,7 +35,7 @@ def measure_folder_levels(presences: Iterable[Tensor]) -> Tensor:
         logits = _logits(presence)
         total, count = (total + logits if count else logits), count + 1
     if count < FEWEST:
-        raise InputError(f"expected {FEWEST} pictures or more to tell how likely classes are in a folder, got {count}")
+        raise InputError(f"expected {FEWEST} images or more to tell how likely classes are in a folder, got {count}")
     mean = total / count
     return mean - mean.mean()
 

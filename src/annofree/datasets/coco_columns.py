@@ -74,7 +74,7 @@ class CocoReading:
                 raise
             raise InputError(f"expected COCO instances in {self.path}, but a row is damaged or lacks {problem}") from None
         if not self.ids:
-            raise InputError(f"expected pictures in {self.path}, found none; is it a COCO instance file?")
+            raise InputError(f"expected images in {self.path}, found none; is it a COCO instance file?")
         if not self.masks and self.left_out["no mask"]:
             raise InputError(f"expected masks in {self.path}, but none of its {self.left_out['no mask']} annotations has one")
 
@@ -111,7 +111,7 @@ class CocoReading:
             return
         names = {id_: str(row["file_name"]) for id_, row in self.images.items()}
         if len(set(names.values())) != len(names):
-            raise InputError(f"expected each picture once in {self.path}, but two have one file_name; leave one out")
+            raise InputError(f"expected each image once in {self.path}, but two have one file_name; leave one out")
         ranked = sorted(names, key=lambda id_: (hashlib.sha256(f"{self.seed}:{names[id_]}".encode()).digest(), names[id_]))
         chosen = ranked[: max(1, round(self.fraction * len(ranked)))]
         chosen.sort(key=lambda id_: names[id_])

@@ -76,11 +76,11 @@ class Labeled:
         for files that cannot be read or hold no images or no masks, and for a fraction outside 0 .. 1.
         """
         if not 0 < fraction <= 1:
-            raise InputError(f"expected a share of the pictures over 0, up to 1, got {fraction:g}")
+            raise InputError(f"expected a share of the images over 0, up to 1, got {fraction:g}")
         path = find_labels_file(labels)
         root = images if images is not None else _root(path)
         if not root.is_dir():
-            raise InputError(f"expected the folder of the pictures at {root}, and there is none; name it as the images")
+            raise InputError(f"expected the folder of the images at {root}, and there is none; name it as the images")
         file = CocoReading(path, fraction, seed, root)
         rows, columns, counts = file.list_rows(), file.gather_columns(agnostic), file.count_instances()
         sizes = np.array([(row["height"], row["width"]) for row in rows], np.int64).reshape(-1, 2)
@@ -105,7 +105,7 @@ class Labeled:
         if image.size != truth.size:
             raise InputError(
                 f"expected {image.id} to be of the size (H, W) {truth.size} that its labels have, got {image.size}; "
-                "name the folder that has the labelled pictures"
+                "name the folder that has the labelled images"
             )
         return Example(image.pixels, truth.masks, truth.boxes, truth.class_ids, truth.scores)
 

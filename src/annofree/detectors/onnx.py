@@ -66,7 +66,7 @@ class Agreement:
 
     def __str__(self) -> str:
         told = ", ".join(f"{name} {value:.1g} (at most {TOLERANCE[name]:g})" for name, value in self.differences.items())
-        return f"{self.answers} answers in {self.pictures} pictures, largest differences: {told}"
+        return f"{self.answers} answers in {self.pictures} images, largest differences: {told}"
 
 
 def export_onnx(

@@ -36,7 +36,7 @@ def resize_image(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 def normalize_image(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Normalize (3, H, W) in 0 .. 1 by mean and standard deviation; raises InputError for other inputs."""
     if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.is_floating_point() or not pixels.numel():
-        raise InputError(f"expected a picture (3, H, W) of floats in 0 .. 1, got {pixels.dtype} {tuple(pixels.shape)}")
+        raise InputError(f"expected an image (3, H, W) of floats in 0 .. 1, got {pixels.dtype} {tuple(pixels.shape)}")
     return (pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(std).view(3, 1, 1)
 
 

@@ -112,7 +112,7 @@ def select_best(boxes: Tensor, scores: Tensor, config: DetectorConfig) -> tuple[
 def check_targets(pixels: Sequence[Tensor], targets: Sequence[DetectionTargets], names: int) -> None:
     """Raise InputError unless each image has a target of its size, with labels of the names and boxes with area."""
     if not pixels or len(pixels) != len(targets):
-        raise InputError(f"expected pictures with a target each, got {len(pixels)} and {len(targets)}")
+        raise InputError(f"expected images with a target each, got {len(pixels)} and {len(targets)}")
     for image, target in zip(pixels, targets, strict=True):
         count, size = len(target.boxes), tuple(image.shape[1:])
         if target.boxes.shape != (count, 4) or len(target.labels) != count or target.masks.shape != (count, *size):

@@ -28,7 +28,7 @@ def read_truth_images(truth: CocoFile, folder: Path) -> list[tuple[int, Image]]:
     missing = [row["file_name"] for row in truth.images if not (folder / row["file_name"]).is_file()]
     if missing:
         raise InputError(
-            f"expected the {len(truth.images)} pictures of the truth file in {folder}, but {len(missing)} are not there, "
+            f"expected the {len(truth.images)} images of the truth file in {folder}, but {len(missing)} are not there, "
             f"{missing[0]} among them; pass the folder that its file names are relative to"
         )
     return [(row["id"], read_image(folder / row["file_name"])) for row in truth.images]

@@ -68,7 +68,7 @@ def score_label_maps(
     missing = [sample.id for sample in dataset if not (folder / f"{sample.id}.png").is_file()]
     if missing:
         raise InputError(
-            f"expected a label map in {folder} for each of {len(dataset)} pictures, {len(missing)} have none, "
+            f"expected a label map in {folder} for each of {len(dataset)} images, {len(missing)} have none, "
             f"{missing[0]}.png among them"
         )
 

@@ -83,7 +83,7 @@ class GroundTruth:
         groups: dict[str, list[int] | None] = {}
         for row in self.known.images if by else []:
             if by not in row:
-                raise InputError(f"expected each picture of the truth to have the field {by!r}; {row['file_name']} has not")
+                raise InputError(f"expected each image of the truth to have the field {by!r}; {row['file_name']} has not")
             members = groups.setdefault(f"{by} {row[by]}", [])
             assert members is not None  # noqa: S101
             members.append(row["id"])
@@ -178,7 +178,7 @@ def write_page(
     rules = evaluation.rules
     counted = _count(truth.known, found, None, rules)
     mistakes = find_mistakes(truth.known, found, iou_type=rules.iou_type, max_detections=rules.max_detections)
-    title = f"{sum(counted.n_predictions):,} answers on {counted.n_images:,} pictures"
+    title = f"{sum(counted.n_predictions):,} answers on {counted.n_images:,} images"
     return write_mistakes_page(
         out,
         truth.known,

@@ -295,6 +295,6 @@ def _of_labels(scores: SemanticScores, wanted: Collection[str] = ()) -> Figures:
     values |= {f"mIoU of size {size}": value for size, value in scores.by_size.items()}
     if len(scores.iou) == 2:
         (thing,) = (name for name in scores.iou if name != "background")
-        values |= {f"IoU of {thing}": scores.iou[thing], f"IoU of {thing} per picture": scores.iou_per_image[thing]}
+        values |= {f"IoU of {thing}": scores.iou[thing], f"IoU of {thing} per image": scores.iou_per_image[thing]}
     values |= {f"IoU of {name}": value for name, value in scores.iou.items() if f"all IoU of {name}" in wanted}
     return {f"all {name}": to_percent(value) for name, value in values.items()}

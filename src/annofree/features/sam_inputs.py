@@ -68,7 +68,7 @@ class Frame:
     def _followed(cls, path: Path, said: Mapping[str, Any], side: int, fit: Fit) -> Frame:
         sides = {v for key in ("size", "pad_size") for v in _values(said.get(key))}
         if sides - {side}:
-            raise InputError(f"expected pictures of {side} px, the model's square, but {path} says {sorted(sides)}")
+            raise InputError(f"expected images of {side} px, the model's square, but {path} says {sorted(sides)}")
         steps = ("do_resize", "do_rescale", "do_normalize")
         if said.get("resample", _BILINEAR) != _BILINEAR or not all(said.get(step, True) for step in steps):
             raise InputError(f"expected a preprocessor that resizes bilinearly, rescales and normalises, but {path} does not")

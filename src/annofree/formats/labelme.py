@@ -103,7 +103,7 @@ def read_labelme(path: Path, images: Path | None = None, passed: PassedOver | No
     """Read the JSON files of a folder: polygons, masks and rectangles.
 
     Polygons and masks with equal label and ``group_id`` are one object, rectangles stay several.  Circles, lines and points,
-    which have no mask, are refused.  A size that is missing is that of the picture beside the file or below ``images``.
+    which have no mask, are refused.  A size that is missing is that of the image beside the file or below ``images``.
     """
     passed = passed or PassedOver()
     files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
@@ -164,7 +164,7 @@ def _find_size(data: dict[str, Any], name: str, place: Path, images: Path | None
         return read_size(data["imageHeight"], data["imageWidth"], str(place))
     file = find_image(place.parent, PurePosixPath(name).name) or (find_image(images, name) if images else None)
     if file is None:
-        raise ValueError(f"expected imageHeight and imageWidth, or the picture {name} beside it, got neither")
+        raise ValueError(f"expected imageHeight and imageWidth, or the image {name} beside it, got neither")
     return read_image_size(file)
 
 

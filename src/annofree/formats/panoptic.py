@@ -89,7 +89,7 @@ class PanopticFile:
         """
         png = _png_name(file_name)
         if png in self._taken:
-            raise InputError(f"expected pictures whose names differ before the ending, got {png} for {file_name} a second time")
+            raise InputError(f"expected images whose names differ before the ending, got {png} for {file_name} a second time")
         self._check(rows, segments, file_name)
         image = PIL.Image.fromarray(encode_segment_ids(segments))
         place = self.folder / png
@@ -182,7 +182,7 @@ def _categories(names: Mapping[int, str], stuff: Collection[str]) -> Rows:
 def _png_name(file_name: str) -> str:
     path = PurePosixPath(file_name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or not path.name or ":" in file_name:
-        raise InputError(f"expected a picture's name relative to its folder, got {file_name!r}")
+        raise InputError(f"expected an image's name relative to its folder, got {file_name!r}")
     return str(path.with_suffix(".png"))
 
 
@@ -193,6 +193,6 @@ def _pixels(path: Path) -> npt.NDArray[np.uint8]:
                 raise InputError(f"expected segment ids as an RGB PNG, got {image.format} {image.mode} in {path}")
             return np.asarray(image)
     except FileNotFoundError:
-        raise InputError(f"expected the segment ids of a picture in {path}; it is not there") from None
+        raise InputError(f"expected the segment ids of an image in {path}; it is not there") from None
     except (OSError, SyntaxError) as problem:
-        raise InputError(f"expected the segment ids of a picture in {path}, but it cannot be read: {problem}") from None
+        raise InputError(f"expected the segment ids of an image in {path}, but it cannot be read: {problem}") from None

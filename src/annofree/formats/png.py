@@ -81,7 +81,7 @@ def read_index_pngs(path: Path, images: Path | None = None, passed: PassedOver |
 
 
 def _note_others(folder: Path, passed: PassedOver) -> None:
-    """Tell of pictures that are no PNGs, for they hold no indices."""
+    """Tell of images that are no PNGs, for they hold no indices."""
     for place in sorted(folder.rglob("*")):
         if place.suffix.lower() in _NO_PNG:
             passed.note(place, "", "no PNG, so no label map", "files")

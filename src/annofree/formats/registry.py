@@ -183,7 +183,7 @@ def _check(out: Path, images: str, image_root: Path | None) -> None:
     if images not in get_args(Images):
         raise build_unknown_error("way with images", images, get_args(Images))
     if images != "none" and (image_root is None or not image_root.is_dir()):
-        raise InputError(f"expected --image-root, the folder of the pictures to {images}, got {image_root or 'none'}")
+        raise InputError(f"expected --image-root, the folder of the images to {images}, got {image_root or 'none'}")
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"expected a new or empty folder to write to, but {out} has something in it; choose another --out")
@@ -245,7 +245,7 @@ def _place(places: list[tuple[str, str]], root: Path, folder: Path, images: Imag
     found = [(find_image(root, name), folder / place) for name, place in places]
     missing = [name for (name, _), (source, _) in zip(places, found, strict=True) if source is None]
     if missing:
-        raise InputError(f"expected {len(places)} pictures in {root}, but {len(missing)} are not there, such as {missing[0]}")
+        raise InputError(f"expected {len(places)} images in {root}, but {len(missing)} are not there, such as {missing[0]}")
     inside = [(confine(root, source.relative_to(root)), place) for source, place in found if source is not None]
     for source, place in inside:
         if images == "copy":

@@ -90,7 +90,7 @@ class Fidelity:
         iou = self.mask_iou
         masks = f"IoU mean {iou['mean']:.4f}, min {iou['min']:.4f}; " if iou else ""
         lines = [
-            f"fidelity of {self.format}: {self.pictures} pictures, {self.objects} objects, read back and compared",
+            f"fidelity of {self.format}: {self.pictures} images, {self.objects} objects, read back and compared",
             f"  masks    {masks}{self.exact} of {self.masks} exact",
             f"  objects  {self.found} found, {self.lost} lost, {self.merged} merged, {self.added} added, "
             f"{self.renamed} under another class",
@@ -98,7 +98,7 @@ class Fidelity:
             f"  scores   {self.scores - self.scores_lost} of {self.scores} kept",
         ]
         if self.pictures_renamed:
-            lines.append(f"  pictures {len(self.pictures_renamed)} named otherwise, see pictures_renamed in fidelity.json")
+            lines.append(f"  images {len(self.pictures_renamed)} named otherwise, see pictures_renamed in fidelity.json")
         lines += self.passed.format_lines()
         losses = self.losses
         return "\n".join([*lines, f"lost: {'; '.join(losses)}" if losses else "nothing was lost"])

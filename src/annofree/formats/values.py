@@ -161,7 +161,7 @@ def read_image_size(place: Path) -> tuple[int, int]:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE
     except Exception as problem:  # a broken file makes the parsers trip over anything
-        raise InputError(f"expected a picture at {place}, but it cannot be read: {' '.join(str(problem).split())}") from None
+        raise InputError(f"expected an image at {place}, but it cannot be read: {' '.join(str(problem).split())}") from None
     return (width, height) if turned else (height, width)
 
 

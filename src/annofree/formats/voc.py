@@ -136,7 +136,7 @@ def read_voc(path: Path, images: Path | None = None, passed: PassedOver | None =
 
 
 def _read_each(places: Sequence[Path], path: Path, roots: Sequence[Path], passed: PassedOver) -> Iterator[AnnotatedImage]:
-    """Images one by one; a second file of one image is refused, for both are objects of one picture, or one name is wrong."""
+    """Images one by one; a second file of one image is refused, for both are objects of one image, or one name is wrong."""
     seen: dict[str, Path] = {}
     for place in places:
         image = _read(place, path, roots, passed)

@@ -103,7 +103,7 @@ def _polygon(thing: Annotation, size: tuple[int, int]) -> Sequence[float] | None
 def _yaml(names: Sequence[str]) -> str:
     """Write names as quoted strings, which JSON's are: no YAML takes "no", "1e3" or "null" for something else then."""
     listed = "".join(f"\n  {k}: {json.dumps(name, ensure_ascii=False)}" for k, name in enumerate(names))
-    about = "# There is no split: point val to other pictures before you trust a score.\n"
+    about = "# There is no split: point val to other images before you trust a score.\n"
     return f"{about}train: {IMAGES}\nval: {IMAGES}\nnames:{listed or ' {}'}\n"
 
 
@@ -178,7 +178,7 @@ def _listed(folder: Path, passed: PassedOver) -> Iterator[tuple[str, tuple[int, 
     for row in stream_list(folder / _IMAGES):
         name = PurePosixPath(row["file_name"])
         if name.is_absolute() or ".." in name.parts:
-            raise InputError(f"expected names of pictures below the data set in {folder / _IMAGES}, got {row['file_name']!r}")
+            raise InputError(f"expected names of images below the data set in {folder / _IMAGES}, got {row['file_name']!r}")
         labels = folder / LABELS / name.with_suffix(".txt")
         used.add(labels)
         yield str(name), read_size(row["height"], row["width"], f"{folder / _IMAGES}, {name}"), labels
@@ -197,7 +197,7 @@ def _found(
     note_labels_alone(sources.used, passed)
     if not sources.used:
         raise InputError(
-            f"expected label files for the {sources.absent} pictures of {place}, and there are none, such as {such}; "
+            f"expected label files for the {sources.absent} images of {place}, and there are none, such as {such}; "
             "they stand where the last folder called images is called labels"
         )
 
@@ -215,7 +215,7 @@ class _LineReader:
         try:
             text = read_text(labels)
         except FileNotFoundError:
-            self.passed.note(labels, "", "no label file, so nothing is known to be in its picture", "label files")
+            self.passed.note(labels, "", "no label file, so nothing is known to be in its image", "label files")
             return
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():

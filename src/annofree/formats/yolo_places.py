@@ -44,7 +44,7 @@ class Sources:
         found = dict(self._found())
         if not found:
             raise InputError(
-                f"expected pictures where {self.place} says, {self._named()}, and there are none; "
+                f"expected images where {self.place} says, {self._named()}, and there are none; "
                 "give --image-root if they are elsewhere"
             )
         root = self._root(found)
@@ -110,7 +110,7 @@ class Sources:
 
     def _count(self, labels: Path, name: str) -> None:
         if labels in self.used:
-            self.passed.fix(labels, "", f"read again, for a second picture, {name}")
+            self.passed.fix(labels, "", f"read again, for a second image, {name}")
         if labels.is_file():
             self.used.add(labels)
         else:
@@ -144,7 +144,7 @@ def _list_images(root: Path, bases: list[Path], passed: PassedOver) -> Iterator[
             if place.suffix.lower() in SUFFIXES:
                 yield place
             elif place.suffix.lower() not in _NO_PICTURES:
-                passed.note(place, "", f"not read, for pictures end in {', '.join(SUFFIXES)}", "files")
+                passed.note(place, "", f"not read, for images end in {', '.join(SUFFIXES)}", "files")
     elif root.suffix.lower() in SUFFIXES:
         yield root
     else:
@@ -164,7 +164,7 @@ def note_labels_alone(used: set[Path], passed: PassedOver) -> None:
     for folder in sorted(folders):
         for place in sorted(folder.glob("*.txt")):
             if place not in used and (count := _count_lines(place)):
-                passed.note(place, "", "a label file without a picture", count=count)
+                passed.note(place, "", "a label file without an image", count=count)
 
 
 def _count_lines(place: Path) -> int:

@@ -50,9 +50,9 @@ def read_place(place: str, id: str | None = None) -> Image:  # noqa: A002 -- the
     except ImageError:
         raise
     except KeyError:
-        raise ImageError(f"expected a picture at {place}, but the tar has no such member") from None
+        raise ImageError(f"expected an image at {place}, but the tar has no such member") from None
     except (OSError, InputError) as problem:
-        raise ImageError(f"expected a picture at {place}, but the tar cannot be read: {problem}") from None
+        raise ImageError(f"expected an image at {place}, but the tar cannot be read: {problem}") from None
 
 
 def read_member(place: str) -> bytes | None:
@@ -115,11 +115,11 @@ class Source:
 
     def __post_init__(self) -> None:
         if not self.inputs:
-            raise InputError("expected pictures: a folder, a text list of paths or tars, got none; for example photos/")
+            raise InputError("expected images: a folder, a text list of paths or tars, got none; for example photos/")
         for given in self.inputs:
             if not given.is_file() and not given.is_dir():
                 why = "neither" if given.exists() else "not there; check the spelling"
-                raise InputError(f"expected a folder, a list, a tar or a picture, but {given} is {why}")
+                raise InputError(f"expected a folder, a list, a tar or an image, but {given} is {why}")
 
     @property
     def root(self) -> Path:
@@ -232,7 +232,7 @@ def _settled(
 
 
 def _explain_memory(place: str, problem: MemoryError) -> ImageError:
-    error = ImageError(f"expected a picture that fits into memory, but {place} does not; make it smaller first")
+    error = ImageError(f"expected an image that fits into memory, but {place} does not; make it smaller first")
     error.__cause__ = problem
     return error
 

@@ -67,7 +67,7 @@ def find_images(inputs: Sequence[Path], *, exclude: Path | None = None, others: 
     folder holds no image.
     """
     if not inputs:
-        raise InputError("expected at least one picture or folder of pictures, got none; name one, for example photos/")
+        raise InputError("expected at least one image or folder of images, got none; name one, for example photos/")
     found: dict[Path, Path] = {}
     for given in inputs:
         for path in _images_of(given, exclude, OtherFiles() if others is None else others):
@@ -114,7 +114,7 @@ def decode_image(path: Path, id: str | None = None) -> Image:  # noqa: A002
         with open(path, "rb", opener=_open_at_once) as file:
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
-                raise ImageError(f"expected a picture, but {path} is a pipe, a device or a socket; leave it out")
+                raise ImageError(f"expected an image, but {path} is a pipe, a device or a socket; leave it out")
             return _decoded(file, about.st_size, str(path), id)
     except OSError as problem:
         raise ImageError(_complaint(str(path), problem)) from problem
@@ -141,7 +141,7 @@ def decode_bytes(data: bytes, place: str, id: str | None = None) -> Image:  # no
 
 def _decoded(file: BinaryIO, size: int, place: str, id: str | None) -> Image:  # noqa: A002
     if not size:
-        raise ImageError(f"expected a picture, but {place} is empty (0 bytes); copy it again or leave it out")
+        raise ImageError(f"expected an image, but {place} is empty (0 bytes); copy it again or leave it out")
     formats = (*_FORMATS, *(name for name in _PLUGINS if name in PIL.Image.OPEN))
     try:
         with PIL.Image.open(file, formats=formats) as image:
@@ -182,17 +182,17 @@ def convert_pillow(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
 
 def _complaint(path: str, problem: Exception) -> str:
     if isinstance(problem, PIL.UnidentifiedImageError):
-        return f"expected a picture ({_READABLE}), but {path} holds something else; convert it or leave it out"
+        return f"expected an image ({_READABLE}), but {path} holds something else; convert it or leave it out"
     if isinstance(problem, PIL.Image.DecompressionBombError):
         most = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        return f"expected a picture of at most {most:.0f} million pixels, but {path} declares more; make it smaller first"
+        return f"expected an image of at most {most:.0f} million pixels, but {path} declares more; make it smaller first"
     if isinstance(problem, MemoryError):
         why = str(problem) or "memory ran out"
-        return f"expected a picture that fits into memory, but {path} does not ({why}); make it smaller first"
+        return f"expected an image that fits into memory, but {path} does not ({why}); make it smaller first"
     if isinstance(problem, OSError) and problem.strerror:
-        return f"expected a picture at {path}, but it cannot be opened: {problem.strerror}"
+        return f"expected an image at {path}, but it cannot be opened: {problem.strerror}"
     why = " ".join(str(problem).split()) or type(problem).__name__
-    return f"expected a whole picture, but {path} is damaged, cut short or of a rare kind ({why}); copy or convert it again"
+    return f"expected a whole image, but {path} is damaged, cut short or of a rare kind ({why}); copy or convert it again"
 
 
 def _find_turn(image: PIL.Image.Image) -> int:
@@ -241,18 +241,18 @@ def _images_of(given: Path, exclude: Path | None, others: OtherFiles) -> list[Pa
     try:
         mode = given.stat().st_mode
     except OSError as problem:
-        raise InputError(f"expected a picture or a folder at {given}: {problem.strerror}; check the spelling") from None
+        raise InputError(f"expected an image or a folder at {given}: {problem.strerror}; check the spelling") from None
     if stat.S_ISREG(mode):
         return [given]
     if not stat.S_ISDIR(mode):
-        raise InputError(f"expected a picture or a folder, but {given} is neither; give a file or a folder")
+        raise InputError(f"expected an image or a folder, but {given} is neither; give a file or a folder")
     found = stream_images(given, exclude.resolve() if exclude else None, others)
     images = sorted(Path(folder, name) for folder, name in found if not is_tar(name))
     if not images:
         count = sum(len(names) for _, _, names in os.walk(given))
         why = "".join(f"; {line}" for line in others.format_lines())
         raise InputError(
-            f"expected pictures ({_READABLE}) in the folder {given}, found none among {count} files{why}; "
+            f"expected images ({_READABLE}) in the folder {given}, found none among {count} files{why}; "
             "give another folder, or name the files"
         )
     return images

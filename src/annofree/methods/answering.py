@@ -242,7 +242,7 @@ class Answering(Deciding):
         """
         calibrate = getattr(self.method, "with_calibration", None)
         if calibrate is None:
-            raise InputError("expected a method that asks whether a class is in a picture at all, such as zip; leave it out")
+            raise InputError("expected a method that asks whether a class is in an image at all, such as zip; leave it out")
         twin = copy.copy(self)
         twin.method = calibrate((encoding for encoding, _ in encodings), classes)
         return twin

@@ -66,7 +66,7 @@ def build_index(
 
     >>> build_index("nowhere", "index", models="tiny")
     Traceback (most recent call last):
-    annofree.errors.InputError: expected a folder, a list, a tar or a picture, but nowhere is not there; check the spelling
+    annofree.errors.InputError: expected a folder, a list, a tar or an image, but nowhere is not there; check the spelling
     """
     for name, value in (("batch", batch), ("shard", shard), ("threads", threads)):
         check_range(name, value, 1)

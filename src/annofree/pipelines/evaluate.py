@@ -148,11 +148,11 @@ def _check_instances(options: dict[str, Any]) -> None:
     if options["cluster"] not in (None, *_CLUSTERS):
         raise build_unknown_error("source of features to cluster", str(options["cluster"]), _CLUSTERS)
     if options["cluster"] is not None and (pictures is None or predictions is None):
-        raise InputError("expected --predictions and --pictures, the folder of the truth's pictures, with --cluster")
+        raise InputError("expected --predictions and --pictures, the folder of the truth's images, with --cluster")
     if pictures is not None and ((options["page"] is None and options["cluster"] is None) or predictions is None):
         raise InputError("expected --pictures with --page or --cluster, and --predictions, only; leave it out")
     if pictures is not None and not Path(pictures).is_dir():
-        raise InputError(f"expected the folder of the truth's pictures, got {pictures}; check --pictures")
+        raise InputError(f"expected the folder of the truth's images, got {pictures}; check --pictures")
 
 
 class _Timer:

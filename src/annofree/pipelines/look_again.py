@@ -43,9 +43,7 @@ def look_again(
             raise build_unknown_error("view", name, VIEWS)
     opener = find_image_opener(run, images)
     if opener is None:
-        raise InputError(
-            "expected --images, the folder of pictures that the run was given, for --look; it is not known any more"
-        )
+        raise InputError("expected --images, the folder of images that the run was given, for --look; it is not known any more")
     try:
         settings = about["settings"]
         vocabulary = Vocabulary.from_entries(tuple(words) for words in settings["classes"])

@@ -421,7 +421,7 @@ def _execute(
     remarks = tasks.remarks(run.request.vocabulary)
 
     def note_smaller_batches(size: int) -> None:
-        run.callbacks.on_note(f"memory ran out; from now on at most {size} pictures are encoded at once")
+        run.callbacks.on_note(f"memory ran out; from now on at most {size} images are encoded at once")
 
     feed = BatchEncoder(
         tasks, batch_size, count_reading_threads(), clock or StageTimer.started(None), note_smaller_batches, inputs.read
@@ -437,7 +437,7 @@ def _execute_there(
     from annofree.runs.engines.ray_engine import RayEngine
 
     if inputs.opened:
-        raise InputError("expected pictures as files for --engine ray, got some in memory; save them first, or take local")
+        raise InputError("expected images as files for --engine ray, got some in memory; save them first, or take local")
     request = run.request
     there = replace(plan, device=request.device)
     make = partial(there.load_tasks, request.vocabulary)

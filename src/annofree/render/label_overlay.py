@@ -46,12 +46,12 @@ def draw_label_map(image: Image, label_map: LabelMap, limit: int = 30) -> PIL.Im
 
     Raises InputError when the label map is of another size than the image.
 
-    >>> picture = Image(np.zeros((100, 50, 3), np.uint8))
-    >>> draw_label_map(picture, LabelMap(np.zeros((100, 50), np.int32), ("dog",))).size[1]
+    >>> image = Image(np.zeros((100, 50, 3), np.uint8))
+    >>> draw_label_map(image, LabelMap(np.zeros((100, 50), np.int32), ("dog",))).size[1]
     600
     """
     if image.size != label_map.size:
-        raise InputError(f"expected a label map of a picture of size {image.size}, got one of size {label_map.size}")
+        raise InputError(f"expected a label map of an image of size {image.size}, got one of size {label_map.size}")
     factor = max(1, math.ceil(_SHORTEST / max(image.size)))
     picture = _tinted(image, label_map, factor)
     lines = _lines(label_map, limit)

@@ -50,12 +50,12 @@ def draw_overlay(
     Raises InputError when the detections are of another size than the image.
 
     >>> import numpy as np
-    >>> picture = Image(np.zeros((100, 200, 3), np.uint8))
-    >>> draw_overlay(picture, Detections.none((100, 200), ["dog"])).size
+    >>> image = Image(np.zeros((100, 200, 3), np.uint8))
+    >>> draw_overlay(image, Detections.none((100, 200), ["dog"])).size
     (600, 300)
     """
     if image.size != detections.size:
-        raise InputError(f"expected detections of a picture of size {image.size}, got detections of size {detections.size}")
+        raise InputError(f"expected detections of an image of size {image.size}, got detections of size {detections.size}")
     kept = detections[detections.scores >= min_score]
     shown = kept[:limit]
     factor = max(1, math.ceil(_SHORTEST / max(image.size)))

@@ -68,10 +68,10 @@ class Archive:
         for name, members in self.members.items():
             ids = [m.id for m in members]
             if len(set(ids)) < len(ids):
-                raise InputError(f"expected each picture once in the archive of {name!r}, got {_doubled(ids)!r} more than once")
+                raise InputError(f"expected each image once in the archive of {name!r}, got {_doubled(ids)!r} more than once")
             nowhere = next((i for i in ids if i not in self.places), None)
             if nowhere is not None:
-                raise InputError(f"expected a place for each picture, got none for {nowhere!r} in the archive of {name!r}")
+                raise InputError(f"expected a place for each image, got none for {nowhere!r} in the archive of {name!r}")
 
     @classmethod
     def read(cls, folder: Path) -> Archive:
@@ -80,7 +80,7 @@ class Archive:
         try:
             held = read_json_object(path)
             if held["format"] != _FORMAT:
-                raise InputError(f"expected {_FORMAT!r} in {path}, got {held['format']!r}; retrieve the pictures again")
+                raise InputError(f"expected {_FORMAT!r} in {path}, got {held['format']!r}; retrieve the images again")
             held = take_checksum(held)
             members = {name: tuple(Member(i, float(s)) for i, s in rows) for name, rows in held["members"].items()}
             if not all(isinstance(text, str) for text in (*held["names"], *held["places"].values())):
@@ -117,7 +117,7 @@ class Archive:
     def open(self, id: str) -> Image:  # noqa: A002 -- the word the noun uses
         """Read an image; raises InputError for an id that is not here, and ImageError when it cannot be read."""
         if id not in self._classes:
-            raise InputError(f"expected the id of a picture in the archive, got {id!r}")
+            raise InputError(f"expected the id of an image in the archive, got {id!r}")
         return read_place(self.places[id], id)
 
     def list_classes(self, id: str) -> tuple[str, ...]:  # noqa: A002
@@ -218,7 +218,7 @@ class MaskWriter:
     def add(self, mask: PseudoMask) -> None:
         """Append a mask; raises InputError for an image that has one."""
         if mask.id in self.done:
-            raise InputError(f"expected one mask a picture, got a second one for {mask.id!r}")
+            raise InputError(f"expected one mask an image, got a second one for {mask.id!r}")
         size, counts = [int(side) for side in mask.rle["size"]], mask.rle["counts"]
         text = counts.decode("ascii") if isinstance(counts, bytes) else counts
         held = {"id": mask.id, "size": size, "counts": text, "quality": float(mask.quality)}

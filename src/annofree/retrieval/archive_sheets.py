@@ -39,7 +39,7 @@ def write_sheets(
     ``best`` 0 there are no sheets.  Raises InputError for fewer.
     """
     if best < 0:
-        raise InputError(f"expected a number of pictures a sheet, got {best}")
+        raise InputError(f"expected a number of images a sheet, got {best}")
     for left in folder.glob("*.jpg") if folder.is_dir() else ():
         if _OURS.fullmatch(left.name):
             left.unlink()

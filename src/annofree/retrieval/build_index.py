@@ -67,7 +67,7 @@ def build_index(
             raise InputError(f"expected a {what} of at least 1, got {value}")
     make_folder(folder)
     if folder.resolve() in {Path(given).resolve() for given in source.inputs}:
-        raise InputError(f"expected another folder for the index than {folder}, which has the pictures; choose another --out")
+        raise InputError(f"expected another folder for the index than {folder}, which has the images; choose another --out")
     with hold_lock(folder / "lock", f"expected one call at a time to index to {folder}; wait for the other"):
         return _build(source, folder, clip, batch_size, shard_size, threads, about, on_progress, on_note, embed)
 
@@ -208,7 +208,7 @@ def _keep_inputs(path: Path, ids: Iterable[str]) -> int:
                 lines.write(json.dumps(id) + "\n")
                 total += 1
         if not total:
-            raise InputError("expected pictures or tars of pictures, found none in what was given; name another folder")
+            raise InputError("expected images or tars of images, found none in what was given; name another folder")
 
     write_atomic(path, write)
     return total
@@ -218,7 +218,7 @@ def _compare(path: Path, ids: Iterable[str]) -> int:
     with explain_damage(path), require_regular(path).open(encoding="ascii") as lines:
         change = find_first_change(map(json.loads, lines), ids)
     if change:
-        raise InputError(f"the index in {path.parent} is of other pictures: {change}; give those of before, or another --out")
+        raise InputError(f"the index in {path.parent} is of other images: {change}; give those of before, or another --out")
     with path.open(encoding="ascii") as lines:
         return sum(1 for _ in lines)
 

@@ -111,7 +111,7 @@ class Shard:
             lengths = np.sqrt(np.einsum("nd,nd->n", read, read, dtype=np.float64))
             if not np.isfinite(lengths).all():
                 bad = rows[~np.isfinite(lengths)][0]
-                raise InputError(f"expected finite numbers in {self.path}, got others in row {bad}; embed that picture again")
+                raise InputError(f"expected finite numbers in {self.path}, got others in row {bad}; embed that image again")
             off = (np.abs(lengths - 1) > _UNIT) & (lengths > 0)
             read[off] /= lengths[off, None].astype(np.float32)
         return read

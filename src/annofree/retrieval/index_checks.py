@@ -56,7 +56,7 @@ def read_held(folder: Path, number: int, ids: Sequence[str], root: Path) -> dict
         return None
     if not same:
         raise InputError(
-            f"expected in {path} the pictures that inputs.txt names, got others; delete {path.parent} and start anew"
+            f"expected in {path} the images that inputs.txt names, got others; delete {path.parent} and start anew"
         )
     return held
 
@@ -93,5 +93,5 @@ def explain_damage(path: Path) -> Iterator[None]:
         raise
     except (OSError, ValueError) as problem:
         raise InputError(
-            f"expected a list of pictures in {path}, but it cannot be read: {problem}; delete {path.parent} and start anew"
+            f"expected a list of images in {path}, but it cannot be read: {problem}; delete {path.parent} and start anew"
         ) from None

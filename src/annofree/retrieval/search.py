@@ -79,9 +79,9 @@ def _floor(best: Ranking, scores: FloatArray, k: int) -> float:
 
 def _check(index: Index, queries: npt.NDArray[Any], k: int) -> None:
     if k < 1:
-        raise InputError(f"expected at least one picture a name, got k = {k}")
+        raise InputError(f"expected at least one image a name, got k = {k}")
     if not len(index):
-        raise InputError(f"expected an index with pictures, but the one in {index.folder} has none; see its manifest's failed")
+        raise InputError(f"expected an index with images, but the one in {index.folder} has none; see its manifest's failed")
     if queries.ndim != 2 or queries.shape[1] != index.dimension:
         raise InputError(
             f"expected queries (K, {index.dimension}), as the index in {index.folder} has it, got {queries.shape}; "
@@ -197,6 +197,6 @@ def _nothing(name: str, ranking: Ranking, min_score: float | None) -> InputError
     best = f"; the best has {ranking.scores[0]:.3f}" if len(ranking.scores) else ""
     least = "" if min_score is None else f" with a score of at least {min_score}"
     return InputError(
-        f"expected pictures for each name, but there is none for {name!r}{least}{best}; "
+        f"expected images for each name, but there is none for {name!r}{least}{best}; "
         "lower the least score, give the name synonyms, or leave it out"
     )

@@ -107,7 +107,7 @@ class BatchEncoder:
         found = attempt(self.clock, "encode", lambda: list(self.method.encode(images)))
         if not isinstance(found, Exception):
             if len(found) != len(images):
-                raise ValueError(f"expected {len(images)} encodings of as many pictures, got {len(found)}")
+                raise ValueError(f"expected {len(images)} encodings of as many images, got {len(found)}")
             return found
         if len(images) == 1:
             return [found]

@@ -76,7 +76,7 @@ class RunConfig:
         if not 1 <= i <= n:
             raise InputError(f"expected a part such as 1/4, from 1 to the number of parts, got {i}/{n}")
         if not self.ids:
-            raise InputError("expected pictures, found none in what was given; name another folder")
+            raise InputError("expected images, found none in what was given; name another folder")
 
     @property
     def watched(self) -> bool:

@@ -68,7 +68,7 @@ class Executor:
         rest = own[done:]
         self.to_do = sum(len(numbers) for _, numbers, _ in again) + len(rest)
         if done and self.to_do:
-            self.callbacks.on_note(f"going on: {len(own) - self.to_do} of {len(own)} pictures are done")
+            self.callbacks.on_note(f"going on: {len(own) - self.to_do} of {len(own)} images are done")
         if self.to_do:
             self._compare_environments()
         self.since = time.perf_counter()
@@ -175,7 +175,7 @@ class Executor:
         if not self.weighed:
             self.weighed = True
             need, free = packed.bytes * self.to_do, disk_usage(self.request.out).free
-            each = f"encodings take about {_size(packed.bytes)} a picture, {_size(need)} for {self.to_do} pictures"
+            each = f"encodings take about {_size(packed.bytes)} an image, {_size(need)} for {self.to_do} images"
             self.callbacks.on_note(f"{each}; {_size(free)} are free")
             if need > free:
                 raise InputError(f"{each}, but only {_size(free)} are free; make room, or run without --keep-encodings")

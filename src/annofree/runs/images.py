@@ -33,7 +33,7 @@ def open_below(folder: Path) -> Opener:
     from annofree.io.images import silence_pillow
 
     if not folder.is_dir():
-        raise InputError(f"expected the folder of pictures that the run was given, got {folder}; check --images")
+        raise InputError(f"expected the folder of images that the run was given, got {folder}; check --images")
 
     def opened(name: str) -> Image:
         with silence_pillow():

@@ -118,7 +118,7 @@ def find_source(inputs: Sequence[str | Path], exclude: Path | None = None) -> Im
 def _find_remote(urls: Sequence[str | None]) -> RemoteSource:
     stored = [url for url in urls if url is not None]
     if len(stored) < len(urls):
-        raise InputError(f"expected pictures either on this machine or in object storage, got both; {stored[0]} is there")
+        raise InputError(f"expected images either on this machine or in object storage, got both; {stored[0]} is there")
     return RemoteSource(stored)
 
 
@@ -135,7 +135,7 @@ def _local(given: str) -> Path:
     if not given.lower().startswith("file:") and "://" not in given:
         return Path(given)
     if url.scheme.lower() != "file" or url.netloc not in ("", "localhost"):
-        raise InputError(f"expected pictures on this machine, got {given}; download them first, and name the folder")
+        raise InputError(f"expected images on this machine, got {given}; download them first, and name the folder")
     return Path(url2pathname(url.path))
 
 
@@ -150,7 +150,7 @@ def _matching(pattern: str, exclude: Path | None) -> Iterator[Path]:
             found = True
             yield place
     if not found:
-        raise InputError(f"expected pictures, tars or folders that fit {pattern}, found none; is the pattern right?")
+        raise InputError(f"expected images, tars or folders that fit {pattern}, found none; is the pattern right?")
 
 
 def _is_meant(place: Path, lists: bool) -> bool:

@@ -125,9 +125,7 @@ def _check_all(whole: Iterable[tuple[int, Chunks, Chunk]], ids: Sequence[str], s
 def _check_due(number: int, due: int, ids: Sequence[str], sources: Sequence[Chunks], source: Chunks) -> None:
     if number > due:
         parts = ", ".join(s.read_settings()["asked"]["part"] for s in sources)
-        raise InputError(
-            f"expected all parts of the run, but none of {parts} has {ids[due]} (picture {due + 1}); name the rest"
-        )
+        raise InputError(f"expected all parts of the run, but none of {parts} has {ids[due]} (image {due + 1}); name the rest")
     if number < due:
         raise InputError(f"expected each part once, but {ids[number]} is in {source.out} and in another; leave one out")
 

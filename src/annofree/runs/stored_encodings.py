@@ -75,7 +75,7 @@ class StoredEncodings:
         method = self.tasks.instances
         calibrate = getattr(method, "with_calibration", None)
         if calibrate is None:
-            raise InputError("expected a method that asks whether a class is in a picture at all, such as zip; leave it out")
+            raise InputError("expected a method that asks whether a class is in an image at all, such as zip; leave it out")
         return replace(self.tasks, instances=calibrate((encoding[0] for encoding in self.read_encodings()), vocabulary))
 
     def with_bank(self, vocabulary: Vocabulary, settings: BankSettings, whose: StoredEncodings | None = None) -> Tasks:

@@ -29,7 +29,7 @@ class Image:
         p = self.pixels
         if not (isinstance(p, np.ndarray) and p.dtype == np.uint8 and p.ndim == 3 and p.shape[2] == 3 and p.size):
             got = f"{p.dtype} {p.shape}" if isinstance(p, np.ndarray) else type(p).__name__
-            raise InputError(f"expected a picture as a (H, W, 3) uint8 RGB array, got {got}")
+            raise InputError(f"expected an image as a (H, W, 3) uint8 RGB array, got {got}")
 
     @property
     def size(self) -> tuple[int, int]:

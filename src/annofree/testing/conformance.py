@@ -79,7 +79,7 @@ def check_empty_scenes(method: Segmenter) -> None:
             found = method.instances(Image(np.full((*size, 3), gray, np.uint8)), NAMES)
             sure = found.scores >= _SURE
             names = found[sure].labels.tolist()
-            require(not sure.any(), f"empty picture {size} of grey {gray}: found {names} scored {_SURE} or more")
+            require(not sure.any(), f"empty image {size} of grey {gray}: found {names} scored {_SURE} or more")
 
 
 def check_well_formed(method: Segmenter) -> None:
@@ -271,7 +271,7 @@ def _images() -> Iterator[tuple[str, Image]]:
     for size in ((1, 1), (3, 200), (200, 3), (1, 9), (7, 7)):
         pixels = np.full((*size, 3), 128, np.uint8)
         pixels[:, : size[1] // 2 + 1] = draw_paper_scenes()[0].image.pixels[20, 100]
-        yield f"picture of {size}", Image(pixels)
+        yield f"image of {size}", Image(pixels)
 
 
 def _turned(scene: PaperScene) -> PaperScene:

@@ -72,7 +72,7 @@ def check_empty_paper(method: SemanticSegmenter) -> None:
         for size in ((72, 120), (40, 24)):
             found = method.semantic(Image(np.full((*size, 3), gray, np.uint8)), NAMES)
             part = float((found.labels != found.background).mean())
-            require(part == 0, f"empty picture {size} of grey {gray}: {part:.0%} of it is {found.compute_shares()}")
+            require(part == 0, f"empty image {size} of grey {gray}: {part:.0%} of it is {found.compute_shares()}")
 
 
 def check_well_formed_maps(method: SemanticSegmenter) -> None:
@@ -229,7 +229,7 @@ def _images() -> list[tuple[str, Image]]:
     """Draw the scenes, and images as small and as thin as they come, in paint."""
     paint = draw_paper_scenes()[0].image.pixels[20, 100]
     odd = [Image(np.broadcast_to(paint, (*size, 3)).copy(), str(size)) for size in ((1, 1), (3, 200), (200, 3), (1, 9), (7, 7))]
-    return [(f"picture {image.id}", image) for image in (*(s.image for s in draw_paper_scenes()), *odd)]
+    return [(f"image {image.id}", image) for image in (*(s.image for s in draw_paper_scenes()), *odd)]
 
 
 def _named(found: LabelMap) -> IntArray:

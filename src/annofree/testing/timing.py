@@ -46,7 +46,7 @@ def format_spreads(
     """Lay out spreads as plain text under a title of ``width`` letters; ``more`` gives rows a last column, the target.
 
     >>> print(format_spreads("pictures a second", {"ours": Spread(2.5, 1.0, 4.0)}, 20))
-    pictures a second       median       min       max
+    images a second       median       min       max
     ours                       2.5       1.0       4.0
     """
     head = f"{title:{width}}{'median':>10}{'min':>10}{'max':>10}" + (f"{'target':>10}" if more is not None else "")

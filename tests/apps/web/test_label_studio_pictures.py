@@ -1,4 +1,4 @@
-"""Where pictures of tasks are taken from, and where they are not."""
+"""Where images of tasks are taken from, and where they are not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ELSEWHERE = "http://127.0.0.1:9/secret"
 
 
 class _Site(BaseHTTPRequestHandler):
-    """A Label Studio that has one picture, a redirect, and short tokens."""
+    """A Label Studio that has one image, a redirect, and short tokens."""
 
     seen: list[tuple[str, str | None]] = []  # noqa: RUF012
 
@@ -105,7 +105,7 @@ def test_pictures_are_fetched_with_the_key_of_the_named_host(host: str, key: str
     ],
 )
 def test_nothing_is_fetched_from_elsewhere(host: str, address: str) -> None:
-    with pytest.raises(ImageError, match="a picture"):
+    with pytest.raises(ImageError, match="an image"):
         Pictures(host=host, key="abc").fetch(address.replace("{host}", host.removeprefix("http://")))
     assert _Site.seen == []
 
@@ -137,5 +137,5 @@ def test_a_host_is_an_address(host: str) -> None:
 def test_an_address_that_is_none_is_one_message(tmp_path: Path, address: str) -> None:
     places = Pictures(tmp_path)
     assert places.find_file(address) is None
-    with pytest.raises(ImageError, match="expected a picture in local files"):
+    with pytest.raises(ImageError, match="expected an image in local files"):
         places.fetch(address)

@@ -292,7 +292,7 @@ def test_a_name_of_an_upload_that_is_no_text_is_one_message(client: TestClient) 
     answer = client.post(
         "/api/images", content=body, headers={"Content-Type": "multipart/form-data; boundary=q; charset=utf-7"}
     )
-    assert answer.status_code == 400 and answer.json()["rejected"][0]["error"].startswith("expected a picture")
+    assert answer.status_code == 400 and answer.json()["rejected"][0]["error"].startswith("expected an image")
 
 
 @pytest.mark.parametrize(

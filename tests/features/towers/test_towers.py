@@ -177,7 +177,7 @@ class TestResNetTower:
         assert found.shape == (2, 24, 2, 7) and torch.isfinite(found).all()
 
     def test_attention_asks_by_each_token_as_the_mean_asks_in_the_pool(self, resnet: ResNetTower) -> None:
-        """A cell whose token equals the mean token is pooled as the picture is."""
+        """A cell whose token equals the mean token is pooled as the image is."""
         tower = ResNetTower(copy.deepcopy(resnet.visual))
         tower.visual.attnpool.positional_embedding.data[:] = tower.visual.attnpool.positional_embedding[0].clone()
         x = random(1, 3, 32, 32)
@@ -280,7 +280,7 @@ class TestVitTower:
         boxes = torch.tensor([[0.0, 0.0, 96.0, 64.0], [8.0, 8.0, 8.01, 8.01]])
         with torch.inference_mode():
             found, dense = vit.encode_regions(x, boxes, (64, 96)), vit.encode_dense(x, "surgery")[0]
-        # 8 px of a picture of 64 px in 8 cells: the corner where four cells meet
+        # 8 px of an image of 64 px in 8 cells: the corner where four cells meet
         # the box is no point: a hundredth of a px
         torch.testing.assert_close(found[1], dense[:, :2, :2].mean((1, 2)), atol=1e-2, rtol=1e-2)
         assert found.shape == (2, 24) and float(F.cosine_similarity(found[0], dense.mean((1, 2)), dim=0)) > 0.97

@@ -37,12 +37,12 @@ def format_retrieval(made: Retrieval) -> str:
     """The same in words."""
     about, found, out = made.archive.about, _found(made), made.folder
     few = [f"{name} {count}" for name, count in found.items() if count < about["k"]]
-    counts = f"{len(made.archive)} pictures for {len(found)} names, {min(found.values())} a name or more"
+    counts = f"{len(made.archive)} images for {len(found)} names, {min(found.values())} a name or more"
     lines = [f"{out}/archive.json, {out}/sheets: {counts}"]
     if few:
         lines.append(f"fewer than {about['k']}: {', '.join(few)}")
     if about["unique"]:
-        lines.append(f"{about['dropped_as_repeated']} pictures of the index repeat earlier ones and were dropped")
+        lines.append(f"{about['dropped_as_repeated']} images of the index repeat earlier ones and were dropped")
     return "\n".join(lines)
 
 

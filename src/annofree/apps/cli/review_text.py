@@ -19,10 +19,10 @@ def review_text(review: Review) -> str:
     from annofree.evaluation.review.rank import list_reasons
     from annofree.evaluation.review.risk import MEANINGS
 
-    lines = [f"the riskiest {len(review.worst)} of {review.pictures} pictures by {review.by} ({MEANINGS[review.by]}):"]
+    lines = [f"the riskiest {len(review.worst)} of {review.pictures} images by {review.by} ({MEANINGS[review.by]}):"]
     for number, ranked in enumerate(review.worst[:_LISTED], 1):
         name = clean_text(ranked.answer.image["file_name"])
         lines.append(f"{number:4} {ranked.risk:.2f} {name}: {'; '.join(list_reasons(ranked, review.by))}")
     lines += [f"... {len(review.worst) - _LISTED} more"] if len(review.worst) > _LISTED else []
-    lines += [f"{len(review.unseen)} pictures could not be opened again"] if review.unseen else []
+    lines += [f"{len(review.unseen)} images could not be opened again"] if review.unseen else []
     return "\n".join([*lines, f"written: {review.folder}/review.html, review.json, annotations.json, overlays/"])

@@ -24,7 +24,7 @@ __all__ = ["build_server"]
 _ABOUT = (
     "Finds named things in images: boxes and masks, without any training. Call segment with a path and class names; call "
     "relabel to ask the same images for other names, which is fast; call report for a page that people can look at. Paths are "
-    "below the root that doctor tells. Answers are counts, paths of files, and a small picture."
+    "below the root that doctor tells. Answers are counts, paths of files, and a small image."
 )
 
 ImagesPath = Annotated[str, Field(description="path of an image or of a folder of images, below the root")]

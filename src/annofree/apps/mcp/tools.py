@@ -1,6 +1,6 @@
-"""What the tools do: paths confined to one folder, one call of the front door, counts and a small picture of what came of it.
+"""What the tools do: paths confined to one folder, one call of the front door, counts and a small image of what came of it.
 
-A model that calls these reads what pictures and names say, so it may be told to do anything; it gets no farther than ``root``.
+A model that calls these reads what images and names say, so it may be told to do anything; it gets no farther than ``root``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from annofree.structures import Image
 __all__ = ["MOST_BYTES", "Told", "Tools"]
 
 MOST_BYTES = 100_000
-"""Of a picture that is returned."""
+"""Of an image that is returned."""
 
 _SHOWN, _LISTED = 6, 10
 _QUALITIES = (85, 70, 50, 30)
@@ -37,7 +37,7 @@ _QUALITIES = (85, 70, 50, 30)
 
 @dataclass(frozen=True)
 class Told:
-    """What a tool answers: ``facts`` as JSON has them, and a picture as JPEG, None where there is none."""
+    """What a tool answers: ``facts`` as JSON has them, and an image as JPEG, None where there is none."""
 
     facts: dict[str, Any]
     picture: bytes | None = None

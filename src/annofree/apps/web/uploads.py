@@ -69,7 +69,7 @@ class Uploads:
     def _check(self, name: str, data: bytes) -> str:
         """The format of an image whose head says that it is small enough."""
         if not data:
-            raise ImageError("expected a picture, got an empty file; choose another")
+            raise ImageError("expected an image, got an empty file; choose another")
         try:
             with PIL.Image.open(BytesIO(data), formats=tuple(_ENDINGS)) as image:
                 (width, height), kind = image.size, str(image.format)
@@ -77,7 +77,7 @@ class Uploads:
             raise ImageError(f"expected at most {self.limits.pixels:,} pixels, got many more; make it smaller first") from None
         except Exception:
             raise ImageError(
-                "expected a picture (jpg, png, webp, bmp, tiff, gif or avif), got something else or a damaged one"
+                "expected an image (jpg, png, webp, bmp, tiff, gif or avif), got something else or a damaged one"
             ) from None
         if width * height > self.limits.pixels:
             raise ImageError(

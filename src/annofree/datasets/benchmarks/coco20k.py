@@ -34,7 +34,7 @@ def select_coco20k(truth: Path, listed: Path) -> CocoFile:
     absent = wanted - {_last_part(row["file_name"]) for row in images}
     if absent:
         raise InputError(
-            f"expected the {len(wanted)} pictures of {listed} in {truth}, but {len(absent)} are not there, "
+            f"expected the {len(wanted)} images of {listed} in {truth}, but {len(absent)} are not there, "
             f"{min(absent)} among them; COCO-20K is of train2014"
         )
     ids = {row["id"] for row in images}

@@ -27,8 +27,8 @@ __all__ = ["label_instances", "open_coco_instances", "open_coco_stuff"]
 Unlabeled = Literal["background", "void"]
 
 _UNLABELLED = 255
-_IMAGES = "a folder of the pictures that the file names, given as --images; COCO's are at cocodataset.org"
-_STUFF = "stuffthingmaps' val2017/ID.png as the truth, and the pictures, ID.jpg, as --images; both are at cocodataset.org"
+_IMAGES = "a folder of the images that the file names, given as --images; COCO's are at cocodataset.org"
+_STUFF = "stuffthingmaps' val2017/ID.png as the truth, and the images, ID.jpg, as --images; both are at cocodataset.org"
 
 
 def open_coco_instances(truth: Path, images: Path | None = None) -> SemanticDataset:
@@ -66,7 +66,7 @@ def _stem(file_name: str) -> str:
 
 def _size(row: Mapping[str, Any]) -> tuple[int, int]:
     if not {"height", "width"} <= row.keys():
-        raise InputError(f"expected height and width of every picture in the truth; none for {row.get('file_name')}")
+        raise InputError(f"expected height and width of every image in the truth; none for {row.get('file_name')}")
     return int(row["height"]), int(row["width"])
 
 

@@ -11,8 +11,8 @@ from annofree.datasets.scene_names import COCO_STUFF_IDS, COCO_STUFF_NAMES
 __all__ = ["open_coco_stuff_171"]
 
 _LAYOUT = (
-    "stuffthingmaps' val2017/ID.png as the truth, of COCO's ids less one, and the pictures, ID.jpg, as --images; the maps, "
-    "stuffthingmaps_trainval2017.zip, and the pictures are at cocodataset.org"
+    "stuffthingmaps' val2017/ID.png as the truth, of COCO's ids less one, and the images, ID.jpg, as --images; the maps, "
+    "stuffthingmaps_trainval2017.zip, and the images are at cocodataset.org"
 )
 
 

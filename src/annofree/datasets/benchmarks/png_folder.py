@@ -42,7 +42,7 @@ def _images(folder: Path, ids: list[str]) -> dict[str, Path]:
     alone = [id_ for id_ in ids if id_ not in found]
     if alone:
         raise InputError(
-            f"expected a picture in {folder} for each of {len(ids)} label maps, {len(alone)} have none, {alone[0]} among them; "
+            f"expected an image in {folder} for each of {len(ids)} label maps, {len(alone)} have none, {alone[0]} among them; "
             f"the layout is {_LAYOUT}"
         )
     return found

@@ -49,7 +49,7 @@ class SemanticSample:
     def read_image(self) -> Image:
         """Read the image; raises ImageError when it cannot be, InputError when there is none."""
         if self.image is None:
-            raise InputError(f"expected the picture of {self.id} to run a method on; pass the folder of the pictures, --images")
+            raise InputError(f"expected the image of {self.id} to run a method on; pass the folder of the images, --images")
         return read_image(self.image, self.id)
 
 

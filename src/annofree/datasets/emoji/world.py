@@ -66,8 +66,8 @@ _PLURALS = {
     "broccoli": "broccoli",
 }  # fmt: skip
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six")
-_TEMPLATES = ("a photo of {}", "a picture of {}", "{}", "a scene with {}", "there is {} here")
-_EMPTY = ("a photo of an empty background", "an empty background", "nothing", "a picture of nothing")
+_TEMPLATES = ("a photo of {}", "an image of {}", "{}", "a scene with {}", "there is {} here")
+_EMPTY = ("a photo of an empty background", "an empty background", "nothing", "an image of nothing")
 
 _FONTS = (
     "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",
@@ -166,7 +166,7 @@ def _draw_sprite(font: ImageFont.FreeTypeFont, emoji: str, category_id: int, hel
     ImageDraw.Draw(canvas).text((10, 10), emoji, font=font, embedded_color=True)
     box = canvas.getbbox()
     if box is None:
-        raise InputError(f"the emoji font has no picture for {emoji}; expected Noto Color Emoji")
+        raise InputError(f"the emoji font has no image for {emoji}; expected Noto Color Emoji")
     pixels = np.array(canvas.crop(box))
     return Sprite(emoji, category_id, held_out, pixels, _color_parts(pixels))
 

@@ -95,7 +95,7 @@ def _check(truth: npt.NDArray[Any], predicted: npt.NDArray[Any], classes: int) -
     if truth.shape != predicted.shape:
         raise InputError(
             f"expected a prediction of the truth's size {truth.shape}, got {predicted.shape}; "
-            "was it made from a resized or turned picture?"
+            "was it made from a resized or turned image?"
         )
     for what, labels in (("truth", truth), ("prediction", predicted)):
         if labels.dtype.kind not in "iu":

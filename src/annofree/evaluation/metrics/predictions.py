@@ -132,12 +132,12 @@ def _matched_images(truth: CocoFile, predictions: CocoFile) -> dict[str, int]:
     found = [whole.get(name, _find_by_end(last, name)) for name in named]
     unknown = [name for name, id_ in zip(named, found, strict=True) if id_ is None]
     if unknown:
-        raise _not_in_truth("pictures", unknown, list(whole), _SHOWN_IMAGES)
+        raise _not_in_truth("images", unknown, list(whole), _SHOWN_IMAGES)
     doubled = {id_ for id_, count in Counter(found).items() if count > 1}
     if doubled:
         names = [name for name, id_ in zip(named, found, strict=True) if id_ in doubled]
         raise InputError(
-            f"expected each picture once, but several are the same one in the truth: {_quoted(names, _SHOWN_IMAGES)}"
+            f"expected each image once, but several are the same one in the truth: {_quoted(names, _SHOWN_IMAGES)}"
         )
     return {key: id_ for key, id_ in zip(own, found, strict=True) if id_ is not None}
 
@@ -213,9 +213,9 @@ def read_image_sizes(truth: CocoFile, image_ids: Collection[int] | None = None) 
         if image.get("height") is None or image.get("width") is None
     ]
     if absent:
-        raise InputError(f"expected height and width of every picture in the truth; none for {_quoted(absent, _SHOWN_IMAGES)}")
+        raise InputError(f"expected height and width of every image in the truth; none for {_quoted(absent, _SHOWN_IMAGES)}")
     return {
-        id_: read_size(image["height"], image["width"], f"the truth, picture {image.get('file_name', id_)}")
+        id_: read_size(image["height"], image["width"], f"the truth, image {image.get('file_name', id_)}")
         for id_, image in chosen.items()
     }
 

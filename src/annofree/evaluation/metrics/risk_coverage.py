@@ -30,7 +30,7 @@ def compute_risk_coverage(errors: Sequence[float] | Floats, risks: Sequence[floa
     """
     wrong, risky = np.asarray(errors, np.float64), np.asarray(risks, np.float64)
     if wrong.ndim != 1 or wrong.shape != risky.shape or not len(wrong) or not np.isfinite([*wrong, *risky]).all():
-        raise InputError(f"expected a finite error and a finite risk a picture, got {wrong.shape} and {risky.shape}")
+        raise InputError(f"expected a finite error and a finite risk an image, got {wrong.shape} and {risky.shape}")
     return np.asarray(np.cumsum(_expected(wrong, risky)) / np.arange(1, len(wrong) + 1), np.float64)
 
 

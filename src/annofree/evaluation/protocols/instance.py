@@ -129,7 +129,7 @@ INSTANCE_PROTOCOLS: Mapping[str, InstanceProtocol] = {
         InstanceProtocol("coco-instances", "COCO instances as they are in a file, crowds ignored as COCO does", _coco),
         InstanceProtocol("coco-agnostic", "COCO instances, all called object, for what is found without names", _coco_agnostic),
         InstanceProtocol("coco-20k-agnostic", "COCO-20K, all called object (CutLER)", _coco20k_agnostic, _OF_20K),
-        InstanceProtocol("coco-20k", "COCO-20K: pictures of train2014 by LOST's list, all 80 classes", _coco20k, _OF_20K),
+        InstanceProtocol("coco-20k", "COCO-20K: images of train2014 by LOST's list, all 80 classes", _coco20k, _OF_20K),
         InstanceProtocol("coco-20k-unseen", f"{_SPLIT}, only those asked for (zero-shot)", _coco20k, _OF_20K, scored=UNSEEN_15),
         InstanceProtocol(
             "coco-20k-unseen-of-80",
@@ -141,7 +141,7 @@ INSTANCE_PROTOCOLS: Mapping[str, InstanceProtocol] = {
         ),
         InstanceProtocol(
             "coco-48-17",
-            "COCO's boxes, 48 base and 17 novel classes asked for together, in pictures that have any of them (OVR-CNN)",
+            "COCO's boxes, 48 base and 17 novel classes asked for together, in images that have any of them (OVR-CNN)",
             _coco_48_17,
             groups={"novel": NOVEL_17, "base": BASE_48},
             iou_type="bbox",

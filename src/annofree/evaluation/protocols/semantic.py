@@ -119,7 +119,7 @@ def _sources(old: int, new: int) -> Any:
 
 def _own_images(images: Path | None, what: str) -> None:
     if images is not None:
-        raise InputError(f"expected no folder of pictures, for {what} brings its own; leave --images out")
+        raise InputError(f"expected no folder of images, for {what} brings its own; leave --images out")
 
 
 def _one_split(split: str | None, what: str) -> None:
@@ -205,7 +205,7 @@ _CONTEXT60 = SemanticProtocol(
 )
 _CLIP_DIY = SemanticProtocol(
     "clip-diy-coco-all",
-    "CLIP-DIY's COCO rules on every picture: instances, first wins, crowds too; truth at 448, absent classes are 0",
+    "CLIP-DIY's COCO rules on every image: instances, first wins, crowds too; truth at 448, absent classes are 0",
     _instances,
     absent="zero",
     truth_side=448,
@@ -245,7 +245,7 @@ PROTOCOLS: Mapping[str, SemanticProtocol] = {
         replace(
             _CLIP_DIY,
             name="clip-diy-coco",
-            about=_CLIP_DIY.about.replace("every picture", "pictures with 1,000 px of things"),
+            about=_CLIP_DIY.about.replace("every image", "images with 1,000 px of things"),
             min_labelled=1000,
         ),
         _CLIP_DIY,
@@ -282,7 +282,7 @@ PROTOCOLS: Mapping[str, SemanticProtocol] = {
             "imagenet-s-919", "ImageNet-S: mean over background and classes, also by size", _imagenet_s, absent="zero"
         ),
         SemanticProtocol("cub", "CUB-200-2011 test: background and 'bird', masks above 127", _cub("bird")),
-        SemanticProtocol("cub-breeds", "CUB-200-2011 test: each picture asked for by its breed, scored as bird", _cub("breed")),
+        SemanticProtocol("cub-breeds", "CUB-200-2011 test: each image asked for by its breed, scored as bird", _cub("breed")),
     )
 }
 """The protocols by name."""

@@ -22,7 +22,7 @@ _COLUMNS = {
     "mean_accuracy": "mean acc",
     "weighted_iou": "fwIoU",
     "zero_rate": "IoU 0",
-    "per_image_iou": "per picture",
+    "per_image_iou": "per image",
 }
 _CELL, _MARGIN, _FONT = 22, 6, 13  # px
 _LONGEST_NAME = 24  # characters
@@ -33,7 +33,7 @@ def as_semantic_table(rows: Mapping[str, SemanticScores], title: str) -> Table:
     """Show scores as a table, one row per name: percent with one decimal, '-' if undefined."""
     table = Table(title=title, caption="percent; 'IoU 0' is the part of the classes with truth that were never found")
     table.add_column("")
-    for heading in (*_COLUMNS.values(), "classes", "pictures"):
+    for heading in (*_COLUMNS.values(), "classes", "images"):
         table.add_column(heading, justify="right")
     for name, scores in rows.items():
         values = [_percent(getattr(scores, column)) for column in _COLUMNS]
@@ -45,7 +45,7 @@ def as_class_table(scores: SemanticScores, title: str) -> Table:
     """Show each class that has truth or prediction, the best found first: IoU, the recall, and IoU averaged over images."""
     table = Table(title=title, caption="percent")
     table.add_column("class")
-    for heading in ("IoU", "accuracy", "IoU per picture"):
+    for heading in ("IoU", "accuracy", "IoU per image"):
         table.add_column(heading, justify="right")
     found = {name: iou for name, iou in scores.iou.items() if iou is not None}
     for name in sorted(found, key=lambda n: -found[n]):

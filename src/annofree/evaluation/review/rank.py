@@ -119,7 +119,7 @@ def _answered(
 ) -> Answered:
     id_ = rows[0]["image_id"]
     if id_ in images and id_ not in left:
-        raise InputError(f"expected the annotations of each picture together, those of image {id_} are apart; sort the file")
+        raise InputError(f"expected the annotations of each image together, those of image {id_} are apart; sort the file")
     kept = [row for row in rows if row.get("score", 1.0) >= min_score]
     image = left.pop(id_, None)
     things = list_images(CocoFile([] if image is None else [image], categories, kept))  # raises where there is no image
@@ -185,7 +185,7 @@ def rank_images(
 def _check_shared(against: Mapping[str, Any], names: Sequence[str]) -> None:
     absent = [name for name in names if name not in against]
     if len(absent) == len(names):
-        raise InputError(f"expected another run of the same pictures, but it has none of them, such as {names[:1]}")
+        raise InputError(f"expected another run of the same images, but it has none of them, such as {names[:1]}")
 
 
 def _scale(path: Path, min_score: float) -> Scale:

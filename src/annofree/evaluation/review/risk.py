@@ -41,7 +41,7 @@ MEANINGS: Mapping[str, str] = {
     "overlap": "the part of the masks' pixels that is claimed more than once",
     "crowding": "n instances count n / (n + 5)",
     "doubt": "1 - mean score x 5 / (n + 5) for n instances",
-    "jitter": "1 - agreement with the answers for changed views of the picture",
+    "jitter": "1 - agreement with the answers for changed views of the image",
     "against": "1 - agreement with the answer of another run",
     "joint": "1 - mean score x agreement with the second answers",
 }

@@ -131,7 +131,7 @@ class VitTower:
         """Class and patch tokens with positions, (B, 1 + N, C), as they enter the first block."""
         v, grid = self.visual, self._grid(x)
         if not all(grid):
-            raise InputError(f"expected a picture of at least {self.stride} px a side, got {tuple(x.shape[-2:])}")
+            raise InputError(f"expected an image of at least {self.stride} px a side, got {tuple(x.shape[-2:])}")
         patches = v.conv1(x.to(v.conv1.weight.dtype, memory_format=torch.channels_last)).flatten(2).transpose(1, 2)
         first = v.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         positions = resize_positions(v.positional_embedding, grid, rule, v.grid_size)

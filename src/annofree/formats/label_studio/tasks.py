@@ -72,7 +72,7 @@ def read_label_studio(path: Path, images: Path | None = None, passed: PassedOver
     """Read tasks exported as JSON or written here: the submitted annotation of a task, else its first prediction.
 
     Brushes, rectangles and polygons are read, choices and texts are no regions; other shapes are refused.  Cancelled
-    annotations, further ones of a task and further predictions are counted.  The size of a picture without regions is that of
+    annotations, further ones of a task and further predictions are counted.  The size of an image without regions is that of
     its task, or of the file below ``images``.
     """
     passed = passed or PassedOver()
@@ -111,7 +111,7 @@ class _Reading:
             self._count(list_regions(one), (where[0], f"{where[1]}, answer {one.get('id', '?')}"), reason)
         name = self._find_name(task["data"])
         if name is None:
-            self._count(regions, where, f"a second task of the picture {_find_address(task['data'])}")
+            self._count(regions, where, f"a second task of the image {_find_address(task['data'])}")
             return None
         size = self._find_size(task, name, where)
         named = list(enumerate(label_regions(regions), 1))
@@ -149,7 +149,7 @@ class _Reading:
             return read_size(data["height"], data["width"], " ".join(map(str, where)))
         file = find_image(self.images, name) if self.images else None
         if file is None:
-            raise ValueError(f"neither regions nor width and height, and no picture {name} in --image-root that has a size")
+            raise ValueError(f"neither regions nor width and height, and no image {name} in --image-root that has a size")
         return read_image_size(file)
 
     def _read_region(self, region: dict[str, Any], names: list[str], size: tuple[int, int], where: Place) -> Annotation | None:
@@ -176,17 +176,17 @@ def _sort_answers(task: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tupl
 
 
 def _find_address(data: dict[str, Any]) -> str:
-    """What a task says of its picture, under whatever name the project has for it."""
+    """What a task says of its image, under whatever name the project has for it."""
     texts = [text for text in data.values() if isinstance(text, str)]
     found = (text for text in texts if str(_read_path(text)).lower().endswith(SUFFIXES))
     address = data.get("image") or next(found, None) or data.get("file_name")
     if not isinstance(address, str):
-        raise ValueError("expected the address of a picture in the data of the task, got none")
+        raise ValueError("expected the address of an image in the data of the task, got none")
     return address
 
 
 def _read_path(address: str) -> PurePosixPath:
-    """The path of a picture in the storage that an address names."""
+    """The path of an image in the storage that an address names."""
     url = urlsplit(address)
     asked = parse_qs(url.query).get("d")
     path = PurePosixPath((asked[0] if asked else unquote(url.path)).replace("\\", "/").lstrip("/"))

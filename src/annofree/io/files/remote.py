@@ -55,7 +55,7 @@ def read_url(url: str) -> bytes:
     try:
         data: bytes = system.cat_file(path)
     except Exception as problem:  # each storage has its own, and their texts may hold what nobody should read
-        raise ImageError(f"expected a picture at {url}, but it cannot be read ({type(problem).__name__})") from None
+        raise ImageError(f"expected an image at {url}, but it cannot be read ({type(problem).__name__})") from None
     return data
 
 
@@ -74,9 +74,7 @@ class RemoteSource:
     def __post_init__(self) -> None:
         kinds = {urlsplit(url).scheme for url in self.inputs}
         if len(kinds) != 1:
-            raise InputError(
-                f"expected pictures in one storage, got {' and '.join(sorted(kinds)) or 'none'}; name one at a time"
-            )
+            raise InputError(f"expected images in one storage, got {' and '.join(sorted(kinds)) or 'none'}; name one at a time")
         for url in self.inputs:
             _refuse_secrets(url)
 
@@ -97,7 +95,7 @@ class RemoteSource:
         self.others.clear()
         found = [path for url in self.inputs for path in _list_paths(url) if self._is_image(path)]
         if not found:
-            raise InputError(f"expected pictures at {', '.join(self.inputs)}, found none; check the address")
+            raise InputError(f"expected images at {', '.join(self.inputs)}, found none; check the address")
         return list(dict.fromkeys(found))
 
     def _is_image(self, path: str) -> bool:
@@ -124,7 +122,7 @@ def _list_paths(url: str) -> list[str]:
             return sorted(one for one in system.glob(path) if system.isfile(one))
         return [path] if system.isfile(path) else sorted(system.find(path))
     except Exception as problem:  # as in ``read_url``
-        raise InputError(f"expected pictures at {url}, but it cannot be listed ({type(problem).__name__})") from None
+        raise InputError(f"expected images at {url}, but it cannot be listed ({type(problem).__name__})") from None
 
 
 def _open_storage(url: str) -> tuple[Any, str]:

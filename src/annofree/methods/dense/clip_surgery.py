@@ -95,7 +95,7 @@ class ClipSurgery(DenseClip[ClipSurgerySettings]):
         else:
             maps = compute_similarity(encoding.tokens, words)
         if self.settings.redundant == "classes":
-            maps = score_class_set(maps, words @ require_part(encoding.whole, "the whole picture's feature"))
+            maps = score_class_set(maps, words @ require_part(encoding.whole, "the whole image's feature"))
         return stretch_to_unit(maps) if self.settings.stretch else maps
 
 

@@ -22,7 +22,7 @@ def draw_scenes(out: Path, counts: Mapping[Split, int], side: int, seed: int, ab
         return CocoFile.read(out / "truth.json")
     world, total = World(), sum(counts.values())
 
-    with show("pictures drawn") as shown:
+    with show("images drawn") as shown:
 
         def scenes() -> Iterator[tuple[str, Scene]]:
             done = 0

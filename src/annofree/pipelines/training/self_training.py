@@ -68,7 +68,7 @@ class SelfTrainingMaking:
         if not self.train:
             raise InputError("expected a detector to train in the recipe, as [make.train.NAME], got none")
         if self.tune and self.labelled < 1:
-            raise InputError("expected labelled pictures in the recipe, as labelled = 100, for what is tuned; got none")
+            raise InputError("expected labelled images in the recipe, as labelled = 100, for what is tuned; got none")
 
     def make(self, out: Path, show: Show, device: str = "cpu", say: Callable[[str], None] = print) -> Figures:
         """Make all of it in a folder, or go on where it stopped, and return the figures of the labels."""
@@ -81,7 +81,7 @@ class SelfTrainingMaking:
         say("; ".join(f"{name} {value}" for name, value in figures.items()))
         if self.tune:
             counts = dict.fromkeys(SPLITS, self.labelled)
-            draw_scenes(out / "labelled", counts, self.side, self.seed + 1, "pictures that a person labelled", show)
+            draw_scenes(out / "labelled", counts, self.side, self.seed + 1, "images that a person labelled", show)
         given = {"labels": out / "labelled" / "truth.json", "images": out / "labelled" / "images"}
         tuned = merge_settings(self.common, {**given, **self.tuning})
         jobs = describe_stages(out, self.train, {**self.common, "labels": labels}) | describe_stages(out, self.tune, tuned)

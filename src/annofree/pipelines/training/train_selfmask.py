@@ -114,7 +114,7 @@ def _card(voter: SpectralVoter, world: str, count: int, side: int, order: str) -
     from annofree.hub.cards import Card
 
     drawn = world == "emoji"
-    what = f"{count} {'rendered scenes of the emoji world' if drawn else 'pictures'}, without labels"
+    what = f"{count} {'rendered scenes of the emoji world' if drawn else 'images'}, without labels"
     voted = f"masks by a vote of {', '.join(voter.sources)}; ranking loss: {order}"
     return Card(
         name="tiny-selfmask" if drawn else "own-selfmask",

@@ -87,13 +87,13 @@ class ZutisMaking:
     def draw_world(self, out: Path, show: Show) -> CocoFile:
         """Draw the scenes that names retrieve from, unless they are there, and return their truth."""
         counts = {split: round(share * self.pictures) for split, share in _MIX.items()}
-        return draw_scenes(out / "world", counts, self.side, self.seed, "pictures to retrieve from", show)
+        return draw_scenes(out / "world", counts, self.side, self.seed, "images to retrieve from", show)
 
     def build_archive(self, out: Path, show: Show, device: str) -> Archive:
         """Index the images and retrieve those of each name, unless that is done."""
         if not (out / "archive" / "archive.json").exists():
             clip = Models(self.models, device, objectness="none").clip
-            with show("pictures indexed") as shown:
+            with show("images indexed") as shown:
                 build_index(Source([out / "world" / "images"]), out / "index", clip, on_progress=shown)
             with show("embeddings searched") as shown:
                 names = Vocabulary.of(list(CATEGORIES.values()))
@@ -117,7 +117,7 @@ def measure_archive(archive: Archive, truth: CocoFile) -> Figures:
     for row in truth.annotations:
         shown[files[row["image_id"]]].add(names[row["category_id"]])
     hits = [name in shown[Path(m.id).name] for name, members in archive.members.items() for m in members]
-    return {"pictures retrieved": float(len(archive)), "retrieval precision": round(100 * float(np.mean(hits)), 2)}
+    return {"images retrieved": float(len(archive)), "retrieval precision": round(100 * float(np.mean(hits)), 2)}
 
 
 def measure_masks(archive: Archive, folder: Path, truth: CocoFile) -> Figures:
@@ -134,7 +134,7 @@ def measure_masks(archive: Archive, folder: Path, truth: CocoFile) -> Figures:
             found.append(_iou(decode_rle(masks[id_].rle), there))
             whole.append(float(there.mean()))
     if not found:
-        raise InputError(f"expected masks of pictures whose truth is known in {folder}, got none")
+        raise InputError(f"expected masks of images whose truth is known in {folder}, got none")
     return {"mask IoU": round(100 * float(np.mean(found)), 2), "IoU of everything": round(100 * float(np.mean(whole)), 2)}
 
 

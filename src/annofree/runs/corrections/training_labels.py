@@ -26,7 +26,7 @@ def find_corrected_root(folder: Path) -> Path:
         told = str(read_workspace(folder).get("images") or "")
         root = Path(told) if told else find_workspace(folder)
     if root is None or not root.is_dir():
-        raise InputError(f"expected the pictures of {folder}, but they are not where it had them; name them: --images")
+        raise InputError(f"expected the images of {folder}, but they are not where it had them; name them: --images")
     return root
 
 

@@ -136,7 +136,7 @@ class _RunWorker:
                 self.notes = []
 
     def _note_smaller_batches(self, size: int) -> None:
-        self.notes.append(f"memory ran out in a worker; from now on it encodes at most {size} pictures at once")
+        self.notes.append(f"memory ran out in a worker; from now on it encodes at most {size} images at once")
 
 
 def _bring(folder: RunFolder, done: ImageDone) -> ImageDone:

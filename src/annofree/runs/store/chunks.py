@@ -125,7 +125,7 @@ class Chunks:
     def compare(self, ids: Iterable[str]) -> str | None:
         """Tell how the images are others than those of the run; None where they are the same."""
         change = find_first_change(self.read_ids(), ids)
-        return change and f"of the pictures {change}"
+        return change and f"of the images {change}"
 
     def list_whole(self) -> dict[int, Chunk]:
         """The complete shards by number: the later of two lines counts, and files must be intact."""

@@ -50,7 +50,7 @@ class StoredRun:
             raise InputError(f"expected instances in the run {run}, and there are none; run segment --task instance")
         root = images or find_images_root(run)
         if root is None or not root.is_dir():
-            raise InputError(f"expected the pictures of the run {run}, but they are not where it had them; name them: --images")
+            raise InputError(f"expected the images of the run {run}, but they are not where it had them; name them: --images")
         names = tuple(count.name for count in summary.classes.values())
         return cls(run / "annotations.json", root.resolve(), names, summary)
 
@@ -65,9 +65,7 @@ class StoredRun:
                 if other == id_:
                     break
             else:
-                raise InputError(
-                    f"expected {self.annotations} picture by picture, as runs write it; image {id_} is out of order"
-                )
+                raise InputError(f"expected {self.annotations} image by image, as runs write it; image {id_} is out of order")
         for _, image in due:
             yield self._found(image, [])
 

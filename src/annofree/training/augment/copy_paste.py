@@ -86,7 +86,7 @@ class CopyPasteSettings:
         if len(self.jitter) != 4 or min(self.jitter) < 0 or self.jitter[3] > 0.5:
             raise InputError(f"expected four jitters from 0, that of hue up to 0.5, got {self.jitter}")
         if self.crop < 1 or self.images[1] > _MOST_IMAGES:
-            raise InputError(f"expected a crop from 1 px and up to {_MOST_IMAGES} pictures, got {self.crop} and {self.images}")
+            raise InputError(f"expected a crop from 1 px and up to {_MOST_IMAGES} images, got {self.crop} and {self.images}")
 
 
 VARIANTS: Mapping[str, CopyPasteSettings] = {
@@ -253,9 +253,9 @@ def _usable(archive: Archive, masks: Mapping[str, PseudoMask], name: str) -> lis
     members = archive.members.get(name, ())
     ids = [m.id for m in members if m.id in masks and compute_rle_area(masks[m.id].rle)]
     if not ids:
-        why = "its archive is empty" if not members else f"none of its {len(members)} pictures has a mask that is not empty"
+        why = "its archive is empty" if not members else f"none of its {len(members)} images has a mask that is not empty"
         raise InputError(
-            f"expected pictures of {name!r} to make scenes of, but {why}; index more pictures, retrieve with a larger k, "
+            f"expected images of {name!r} to make scenes of, but {why}; index more images, retrieve with a larger k, "
             "mask the archive with another saliency source, or leave the class out"
         )
     return ids

@@ -106,9 +106,9 @@ class DetectionScenes:
         self._album = _ImageCache(labeled, memory)
         filled = np.flatnonzero(labeled.counts > 0)
         if not len(filled):
-            raise InputError(f"expected labelled things to make scenes of, but none of {len(labeled)} pictures has any")
+            raise InputError(f"expected labelled things to make scenes of, but none of {len(labeled)} images has any")
         if labeled.repeats.min() <= 0:
-            raise InputError(f"expected pictures to repeat more than 0 times, got {labeled.repeats.min():g}")
+            raise InputError(f"expected images to repeat more than 0 times, got {labeled.repeats.min():g}")
         self._filled = _Urn.of(filled, labeled)
         self._all = _Urn.of(np.arange(len(labeled)), labeled) if self.settings.empty else self._filled
 

@@ -49,7 +49,7 @@ def write_detector(
         tier=_tier(recipe, origin),
         licence=recipe.licence,
         code_licence="Apache-2.0",
-        trained_on=f"{len(labeled)} pictures with {int(labeled.counts.sum())} things, labelled by {_who(origin['labels'])}",
+        trained_on=f"{len(labeled)} images with {int(labeled.counts.sum())} things, labelled by {_who(origin['labels'])}",
         world=recipe.world,
         files={name: hash_file(out / name) for name in _FILES},
         figures=_figures(recipe, figures),

@@ -123,7 +123,7 @@ def read_labels(recipe: DetectorRecipe) -> tuple[Labeled, tuple[str, ...], Tenso
         if name not in labeled.names:
             raise build_unknown_error("name among the labels", name, labeled.names)
     if not labeled.counts.any():
-        raise InputError(f"expected labelled things in {recipe.labels}, got {len(labeled)} pictures without any")
+        raise InputError(f"expected labelled things in {recipe.labels}, got {len(labeled)} images without any")
     ids = torch.tensor([names.index(name) if name in names else -1 for name in labeled.names])
     return labeled, names, ids
 
@@ -172,7 +172,7 @@ def fit_detector(
         about = {**recipe.resume_key(), "data": labeled.compute_fingerprint(), "initial": origin.get("sha256")}
         about |= {} if weighing is None else {"mean weight": weighing[1]}
         if ranks.first:
-            say(f"{len(names)} names, {len(labeled)} pictures with {int(labeled.counts.sum())} things; {said}")
+            say(f"{len(names)} names, {len(labeled)} images with {int(labeled.counts.sum())} things; {said}")
         with plot_at_end(recipe.out, ranks.first):
             trained = train(
                 network, build_optimizer(network, recipe), partial(compute_losses, device=ranks.device),

@@ -47,5 +47,5 @@ def choose_tuning_schedule(fraction: float) -> Tuning:
     4500
     """
     if not 0 < fraction <= 1:
-        raise InputError(f"expected a share of the pictures over 0, up to 1, got {fraction:g}")
+        raise InputError(f"expected a share of the images over 0, up to 1, got {fraction:g}")
     return SCHEDULES[min(share for share in SCHEDULES if share >= fraction)]

@@ -46,7 +46,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
-            raise InputError(f"expected at least one step of one picture, got {self.steps} of {self.batch}")
+            raise InputError(f"expected at least one step of one image, got {self.steps} of {self.batch}")
 
     def to_settings(self) -> dict[str, Any]:
         """As plain values by name, with the schedule's kind."""

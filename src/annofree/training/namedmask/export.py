@@ -54,7 +54,7 @@ def write_namedmask(
         tier=max(find_tiers([origin, "S1"])),  # names came from a CLIP, which is S1 at least
         licence=recipe.licence,
         code_licence="Apache-2.0",
-        trained_on=f"scenes of {len(archive.ids)} pictures, retrieved for {len(archive.names)} names, masks by {by}",
+        trained_on=f"scenes of {len(archive.ids)} images, retrieved for {len(archive.names)} names, masks by {by}",
         world=recipe.world,
         files={name: hash_file(out / name) for name in (CONFIG, WEIGHTS, ORIGIN)},
         use={"side": recipe.side} if recipe.side else {},

@@ -76,7 +76,7 @@ def select_labels(
         _write(out / "labels.json", info, names, final, factors)
         drawn = LabelSheet(source.root, sheet, tally.with_any)
         drawn.draw(final)
-    drawn.save(out / "sheet.jpg", f"{tally.instances.sum()} labels in {tally.total} pictures")
+    drawn.save(out / "sheet.jpg", f"{tally.instances.sum()} labels in {tally.total} images")
     return info
 
 
@@ -86,7 +86,7 @@ def _earlier(labels: Path, root: Path, rules: LabelRules, anywhere: bool) -> Lab
     told = read_info(place).get("images")
     if isinstance(told, str) and not anywhere and Path(told).resolve() != root:
         raise InputError(
-            f"expected earlier labels of the pictures in {root}, as the run has them, got labels of pictures in {told}; "
+            f"expected earlier labels of the images in {root}, as the run has them, got labels of images in {told}; "
             "run over the same folder, or name the folder of both with --images"
         )
     return Labeled.read(place, root, agnostic=rules.agnostic)

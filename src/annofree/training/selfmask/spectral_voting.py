@@ -163,7 +163,7 @@ def load_source(by: str, models: str, device: str = "auto") -> Objectness:
         return build_voter(Models(models, device))
     source = Models(models, device, objectness=by).objectness
     if source is None:
-        raise InputError("expected an objectness that masks pictures, such as found, got none")
+        raise InputError("expected an objectness that masks images, such as found, got none")
     return source
 
 

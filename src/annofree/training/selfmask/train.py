@@ -163,7 +163,7 @@ class _Lessons:
     def __init__(self, images: Images, masks: Mapping[str, PseudoMask], changes: Changes, seed: int) -> None:
         known = [name for name in images if name in masks]
         if not known:
-            raise InputError("expected at least one picture with a mask to learn from, got none; see why they failed")
+            raise InputError("expected at least one image with a mask to learn from, got none; see why they failed")
         self.changes, self.seed = changes, seed
         self.pixels = np.stack([_squashed(images[name]().pixels, changes.side) for name in known])
         self.masks = np.stack([_squashed(decode_rle(masks[name].rle).astype(np.uint8), changes.side) for name in known])

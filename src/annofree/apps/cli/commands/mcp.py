@@ -28,7 +28,7 @@ Preset = Annotated[
 def mcp(root: Root = None, models: Preset = DEFAULT, device: common.Device = "auto") -> None:
     """Serve the tools segment, relabel, report and doctor to a language model, over the Model Context Protocol on stdio.
 
-    A model's program starts this command; paths are confined to --root. Answers are paths, counts and a small picture.
+    A model's program starts this command; paths are confined to --root. Answers are paths, counts and a small image.
 
     Example: annofree mcp --root photos
     """

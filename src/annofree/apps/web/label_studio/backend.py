@@ -1,8 +1,8 @@
 """What Label Studio asks of a model, without the web: a project's labeling interface, predictions, prompts, corrections.
 
 /setup    labeling interface -> which version of the model answers
-/predict  tasks -> pictures -> detections -> regions; or one task and a prompt -> one region
-/webhook  a submitted annotation -> corrections of the picture
+/predict  tasks -> images -> detections -> regions; or one task and a prompt -> one region
+/webhook  a submitted annotation -> corrections of the image
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["Backend", "Keeper"]
 
 _LOG = logging.getLogger(__name__)
 _MOST_TASKS, _LONGEST_WHO = 1000, 200
-_FETCHED = 128 << 20  # bytes of fetched pictures that are kept, so that clicks on one fetch it once
+_FETCHED = 128 << 20  # bytes of fetched images that are kept, so that clicks on one fetch it once
 _SUBMITTED = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED")
 
 Json = dict[str, Any]
@@ -43,7 +43,7 @@ class Keeper(Protocol):
     """Where corrections are kept."""
 
     def find_image(self, address: str, file: Path | None, read: Callable[[], bytes]) -> str:
-        """The id of a task's picture, which is read and taken in where it is not there."""
+        """The id of a task's image, which is read and taken in where it is not there."""
         ...
 
     def keep_answer(self, image: str, size: tuple[int, int], things: Sequence[Annotation], who: str) -> None:
@@ -53,7 +53,7 @@ class Keeper(Protocol):
 
 @dataclass
 class Backend:
-    """Answers Label Studio by a ``service``; pictures come from ``pictures``, corrections go to ``desk``, if any."""
+    """Answers Label Studio by a ``service``; images come from ``pictures``, corrections go to ``desk``, if any."""
 
     service: Service
     pictures: Pictures
@@ -66,7 +66,7 @@ class Backend:
         return {"model_version": self._name_version(parse_labeling(body.get("schema")))}
 
     def predict(self, body: Json) -> Json:
-        """Answer tasks: each with its regions, or with none where its picture cannot be had, which ``failed`` tells.
+        """Answer tasks: each with its regions, or with none where its image cannot be had, which ``failed`` tells.
 
         With a prompt as its context, the one task is answered by what that means.  Raises InputError where nothing could be
         answered.
@@ -109,7 +109,7 @@ class Backend:
             )
         drawn = self.service.segment(self._open(labeling.find_picture(task)), prompt.points, prompt.box)
         if drawn.mask.shape != prompt.size:
-            raise InputError(f"expected a prompt on the picture of {drawn.mask.shape} (H, W), got one on {prompt.size}")
+            raise InputError(f"expected a prompt on the image of {drawn.mask.shape} (H, W), got one on {prompt.size}")
         thing = Annotation(label, drawn.box, encode_rle(drawn.mask), drawn.score)
         return self._tell(build_result([thing], labeling, prompt.size), drawn.score, labeling)
 
@@ -150,7 +150,7 @@ class Backend:
         return True
 
     def _open(self, address: str) -> Source:
-        """The picture at an address; one that has to be fetched is fetched now."""
+        """The image at an address; one that has to be fetched is fetched now."""
         file = self.pictures.find_file(address)
         if file is not None:
             about = file.stat()

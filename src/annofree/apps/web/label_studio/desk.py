@@ -27,7 +27,7 @@ class Desk:
         self.workspace = workspace
 
     def find_image(self, address: str, file: Path | None, read: Callable[[], bytes]) -> str:
-        """The id of a task's picture: that of its file in the workspace; one from elsewhere is taken in, once."""
+        """The id of a task's image: that of its file in the workspace; one from elsewhere is taken in, once."""
         root = self.workspace.root
         if file is not None and root is not None and file.is_relative_to(root.resolve()):
             own = file.relative_to(root.resolve()).as_posix()

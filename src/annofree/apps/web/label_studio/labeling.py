@@ -1,4 +1,4 @@
-"""A project's labeling interface: which picture its tasks have, which names it asks for, and how regions are to be given.
+"""A project's labeling interface: which image its tasks have, which names it asks for, and how regions are to be given.
 
 XML -> the tag of the image -> the tags whose labels can be regions of it -> classes, each with the tag it is given by
 """
@@ -41,7 +41,7 @@ class Control:
 class Labeling:
     """What a labeling interface asks for.
 
-    ``key`` is what the data of a task calls the picture; ``vocabulary`` the names to ask for; ``labels`` what regions of the
+    ``key`` is what the data of a task calls the image; ``vocabulary`` the names to ask for; ``labels`` what regions of the
     k-th name are labeled, and ``controls`` by which tag.
     """
 
@@ -51,13 +51,11 @@ class Labeling:
     controls: tuple[Control, ...]
 
     def find_picture(self, task: dict[str, Any]) -> str:
-        """The address of a task's picture; raises InputError for a task without."""
+        """The address of a task's image; raises InputError for a task without."""
         data = task.get("data")
         address = data.get(self.key) if isinstance(data, dict) else None
         if not isinstance(address, str) or not address:
-            raise InputError(
-                f"expected the address of a picture as {self.key!r} in the data of task {task.get('id')}, got none"
-            )
+            raise InputError(f"expected the address of an image as {self.key!r} in the data of task {task.get('id')}, got none")
         return address
 
 

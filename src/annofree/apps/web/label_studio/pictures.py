@@ -1,4 +1,4 @@
-"""Where a task's picture is: below a folder, or at the one Label Studio that was named; nowhere else.
+"""Where a task's image is: below a folder, or at the one Label Studio that was named; nowhere else.
 
 An address comes from whoever can write a task.  So paths are confined to the folder, links of files included, and of
 addresses only those of the named Label Studio are fetched, without following a redirect to anywhere.
@@ -26,7 +26,7 @@ _PARTS = 3  # of a personal access token, which is fetched a short one for; othe
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Answers as they are: a redirect is no picture."""
+    """Answers as they are: a redirect is no image."""
 
     def redirect_request(self, *arguments: Any, **options: Any) -> None:
         return None
@@ -34,7 +34,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 @dataclass(frozen=True)
 class Pictures:
-    """Finds the pictures of tasks: below ``root``, and at the Label Studio ``host`` with its access token ``key``."""
+    """Finds the images of tasks: below ``root``, and at the Label Studio ``host`` with its access token ``key``."""
 
     # folder that /data/local-files/?d= is relative to, Label Studio's LOCAL_FILES_DOCUMENT_ROOT; None to fetch these, too
     root: Path | None = None
@@ -42,7 +42,7 @@ class Pictures:
     host: str | None = None
     # access token of a Label Studio account
     key: str | None = field(default=None, repr=False)
-    # bytes of a picture at most
+    # bytes of an image at most
     most: int = 100 << 20
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class Pictures:
             raise InputError(f"expected the address of Label Studio such as http://localhost:8080, got {self.host!r:.80}")
 
     def find_file(self, address: str) -> Path | None:
-        """The file below the folder that an address names, None where the picture has to be fetched.
+        """The file below the folder that an address names, None where the image has to be fetched.
 
         Raises ImageError for a path that leads out of the folder, and for a file that is not there.
         """
@@ -64,15 +64,15 @@ class Pictures:
         except (OSError, ValueError):  # a name that no file can have
             there = False
         if not there:
-            raise ImageError(f"expected a picture below {root}, found none that is called {name!r:.200}")
+            raise ImageError(f"expected an image below {root}, found none that is called {name!r:.200}")
         return place
 
     def fetch(self, address: str) -> bytes:
-        """Fetch a picture from Label Studio; raises ImageError for an address elsewhere, and for what cannot be had."""
+        """Fetch an image from Label Studio; raises ImageError for an address elsewhere, and for what cannot be had."""
         if self.host is None or _is_elsewhere(address, self.host):
             raise ImageError(
-                f"expected a picture in local files or at {self.host or 'a named Label Studio'}, got {address!r:.200}; "
-                "set LABEL_STUDIO_URL, or add the pictures as local files"
+                f"expected an image in local files or at {self.host or 'a named Label Studio'}, got {address!r:.200}; "
+                "set LABEL_STUDIO_URL, or add the images as local files"
             )
         parts = urlsplit(address)
         base = f"{parts.scheme}://{parts.netloc}" if parts.netloc else self.host.rstrip("/")
@@ -99,9 +99,9 @@ class Pictures:
             with urllib.request.build_opener(_NoRedirect).open(request, timeout=_TIMEOUT) as answer:
                 content: bytes = answer.read(self.most + 1)
         except (OSError, ValueError, HTTPException) as problem:
-            raise ImageError(f"expected a picture at {url:.200}, but it cannot be fetched: {problem}") from None
+            raise ImageError(f"expected an image at {url:.200}, but it cannot be fetched: {problem}") from None
         if len(content) > self.most:
-            raise ImageError(f"expected a picture of at most {self.most} bytes at {url:.200}, it is larger")
+            raise ImageError(f"expected an image of at most {self.most} bytes at {url:.200}, it is larger")
         return content
 
 

@@ -31,7 +31,7 @@ def add_label_studio(app: FastAPI, workspace: Workspace) -> None:
 
 
 def find_pictures(workspace: Workspace) -> Pictures:
-    """Where pictures of tasks are, by Label Studio's own variables of the environment; else local files are the workspace's.
+    """Where images of tasks are, by Label Studio's own variables of the environment; else local files are the workspace's.
 
     ``LABEL_STUDIO_URL``, ``LABEL_STUDIO_API_KEY``, and ``LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT``.  Raises InputError for an
     address that is none.

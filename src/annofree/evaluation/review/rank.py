@@ -80,7 +80,7 @@ class Review:
 def read_answers(path: Path, min_score: float = 0.0) -> Iterator[Answered]:
     """Yield the images of a COCO file with the instances that score ``min_score`` or more, one in memory at a time.
 
-    Images come in the order of their annotations, then those without any.  Raises InputError when the annotations of a
+    Images come in the order of their annotations, then those without any.  Raises InputError when the annotations of an
     image do not stand together, as annofree writes them, and for all that ``stream_coco`` and ``list_images`` refuse.
     """
     categories, images = _lists(path)

@@ -27,7 +27,7 @@ from annofree.hub.store import add_folder
 from annofree.methods import zutis as zutis_module
 from annofree.methods.build import build_method, load
 from annofree.methods.components import Models
-from annofree.methods.zutis import VARIANTS, Zutis, ZutisEncoding, ZutisSettings, draw_inside
+from annofree.methods.zutis import VARIANTS, Named, Zutis, ZutisEncoding, ZutisSettings, add_pieces, draw_inside
 from annofree.protocols import Segmenter, SemanticSegmenter
 from annofree.structures import Image, Vocabulary
 from annofree.testing.conformance import CHECKS
@@ -231,6 +231,8 @@ def test_what_cannot_be_chosen() -> None:
         Zutis(Random(), Words(), "ofical")
     with pytest.raises(InputError, match="expected longest in px, 0 for none, got -1"):
         replace(EVERY, longest=-1)
+    with pytest.raises(InputError, match=r"expected neck in 0 \.\. 1, 0 to cut nothing, got 1\.5"):
+        replace(EVERY, neck=1.5)
     with pytest.raises(InputError, match="expected roundness as a power of at least 0, 0 for none, got nan"):
         replace(EVERY, roundness=math.nan)
     with pytest.raises(InputError, match="whose text the network was trained with, of length 20, got fake-clip of length 64"):
@@ -330,7 +332,7 @@ def test_parts_of_the_label_map_are_proposals() -> None:
 
     def rate(part: set[tuple[int, int]]) -> float:
         s, c = (float(np.mean([values[y, x] for y, x in part])) for values in (sure, cosine))
-        return 0.9 * s / (1 + math.exp(-5 * c))
+        return s / (1 + math.exp(-5 * c))
 
     expected = {
         frozenset(part): (labels.names[name], rate(part))
@@ -346,19 +348,42 @@ def test_parts_of_the_label_map_are_proposals() -> None:
         assert got[part][1] == pytest.approx(expected[part][1], abs=1e-5)
 
 
-def test_a_confined_proposal_keeps_the_largest_part_that_has_its_name() -> None:
-    names = ["cat", "dog", "cow"]
-    method, plain = (Zutis(Random(), Words(), replace(EVERY, confined=c, sharpness=7.0)) for c in (True, False))
-    encoding = method.encode([blank()])[0]
-    labels = method.semantic(encoding, names).labels
-    whole, found = plain.instances(encoding, names), method.instances(encoding, names)
-    kept = {(n, frozenset(list_pixels(m))) for n, m in zip(found.class_ids.tolist(), found.masks, strict=True)}
-    for mask, name in zip(whole.masks, whole.class_ids.tolist(), strict=True):
-        inside = np.where(np.asarray(mask) & (labels == name + 1), 1, 0)
-        parts = [part for value, part in find_parts_slowly(inside) if value]
-        if parts and sum(len(p) == max(map(len, parts)) for p in parts) == 1:
-            assert (name, frozenset(sorted(parts, key=lambda p: len(list(p)))[-1])) in kept
-    assert found.scores.max() < whole.scores.max()
+class TwoDiscs(Random):
+    """A network with one proposal: two discs of 20 cells that touch, all of one look."""
+
+    def propose(self, images: Sequence[Image], side: int = 0, longest: int = 0) -> list[tuple[Tensor, Tensor, Tensor]]:
+        y, x = np.mgrid[:24, :44]
+        inside = ((y - 12) ** 2 + (x - 12) ** 2 <= 100) | ((y - 12) ** 2 + (x - 31) ** 2 <= 100)
+        features = direction("dog")[:, None, None].expand(20, 24, 44) / direction("dog").norm()
+        return [(features, torch.ones(24, 44), torch.from_numpy(inside)[None].float()) for _ in images]
+
+
+def test_what_necks_join_is_proposed_in_pieces_too() -> None:
+    whole, cut = (Zutis(TwoDiscs(), Words(), replace(EVERY, background=(), neck=n)) for n in (0.0, 0.1))
+    image = blank((24, 44))
+    (one,), found = whole.instances(image, ["dog"]).masks, cut.instances(image, ["dog"])
+    assert found.labels.tolist() == ["dog"] * 3 and len({round(float(s), 6) for s in found.scores}) == 1
+    first, *pieces = found.masks
+    assert (first == one).all() and (pieces[0] ^ pieces[1] == one).all()
+    assert all(abs(int(piece.sum()) - int(one.sum()) // 2) < 15 for piece in pieces)
+    assert len(Zutis(TwoDiscs(), Words(), replace(EVERY, background=(), neck=0.9)).instances(image, ["dog"])) == 1
+    assert len(Zutis(TwoDiscs(), Words(), replace(EVERY, background=(), neck=0.1, most=1)).instances(image, ["dog"])) == 1
+    rounder = replace(EVERY, background=(), neck=0.1, roundness=1.5, share=0.5, nms=0.4)
+    assert len(Zutis(TwoDiscs(), Words(), rounder).instances(image, ["dog"])) == 2  # each disc, and no longer both as one
+
+
+def test_pieces_are_as_many_and_as_large_as_is_asked() -> None:
+    masks = torch.zeros(3, 20, 40, dtype=torch.bool)
+    masks[:, 4:12, 2:10], masks[:, 4:12, 14:22], masks[:, 7:9, 10:14], masks[2, 7:9, 22:30], masks[2, 5:11, 28:34] = (True,) * 5
+    found = Named(masks, torch.tensor([4, 5, 6]), torch.tensor([0.2, 0.3, 0.9]))
+    many = add_pieces(found, 0.1, 0, 100)
+    assert many.owners.tolist() == [4, 5, 6, 6, 6, 6, 5, 5, 4, 4]
+    assert many.scores.tolist() == pytest.approx([0.2, 0.3, 0.9, 0.9, 0.9, 0.9, 0.3, 0.3, 0.2, 0.2])
+    assert add_pieces(found, 0.1, 0, 4).owners.tolist() == [4, 5, 6, 6, 6, 6, 5]
+    areas = many.masks[3:].sum((1, 2))
+    least = int(areas.min()) + 1
+    assert len(add_pieces(found, 0.1, least, 100).masks) == 3 + int((areas >= least).sum()) < len(many.masks)
+    assert add_pieces(found, 1.0, 0, 100) is found
 
 
 def count_edges(mask: Any) -> int:
@@ -384,5 +409,5 @@ def test_ragged_and_small_masks_score_less(roundness: float, share: float) -> No
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
 
 
-def test_neither_paper_nor_released_code_asks_the_map_or_weighs_shapes() -> None:
-    assert [v for v, s in VARIANTS.items() if s.parts or s.confined or s.roundness or s.share] == ["default"]
+def test_neither_paper_nor_released_code_asks_the_map_or_minds_shapes() -> None:
+    assert [v for v, s in VARIANTS.items() if s.parts or s.neck or s.roundness or s.share] == ["default"]

@@ -29,9 +29,9 @@ from annofree.detections.painting import (
 )
 from annofree.errors import InputError
 from annofree.methods.variants import choose_settings
-from annofree.ops.regions import label_components
+from annofree.ops.necks import cut_at_necks
 from annofree.protocols import Described, VisionLanguage
-from annofree.structures import BACKGROUND, Classes, Detections, Image, LabelMap, Vocabulary
+from annofree.structures import BACKGROUND, BoolArray, Classes, Detections, Image, LabelMap, Vocabulary
 
 __all__ = ["VARIANTS", "Proposer", "Zutis", "ZutisEncoding", "ZutisSettings"]
 
@@ -83,13 +83,11 @@ class ZutisSettings:
     # whether the connected parts of what the label map gives to a name are proposals, too: as sure as that name is there on
     # average, times the class's sigmoid of the mean cosine (ours)
     parts: bool = False
-    # what the scores of parts are multiplied by: between equals proposals go first, which tell things of a name apart (ours)
-    part_weight: float = 0.9
-    # whether a proposal keeps the largest connected part of what the label map gives to its name inside it, and is as sure as
-    # that name is there on average (ours)
-    confined: bool = False
     # what cosines are multiplied by for those probabilities, as in the training of the bundled network (ours)
     sharpness: float = 20.0
+    # how much nearer to the border, as a share of the largest distance to it, a mask has to be at a neck to be cut there; its
+    # pieces are proposals beside it, as sure as it is; 0 cuts none (ours)
+    neck: float = 0.0
     # the power of a mask's roundness, 16 x area / edges^2, that its score is multiplied by: what bleeds into its neighbors, and
     # the crumbs of a map, are ragged (ours)
     roundness: float = 0.0
@@ -109,6 +107,8 @@ class ZutisSettings:
         for name in ("side", "longest", "min_area"):
             if (getattr(self, name) or 0) < 0:
                 raise InputError(f"expected {name} in px, 0 for none, got {getattr(self, name)}")
+        if not 0 <= self.neck <= 1:
+            raise InputError(f"expected neck in 0 .. 1, 0 to cut nothing, got {self.neck}")
         for name in ("roundness", "share"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"expected {name} as a power of at least 0, 0 for none, got {getattr(self, name)}")
@@ -117,9 +117,9 @@ class ZutisSettings:
 _OFFICIAL = ZutisSettings()
 VARIANTS: Mapping[str, ZutisSettings] = MappingProxyType(
     {
-        # parts, confined, roundness, share, nms, min_area and the card's side by 90 tuning scenes of the emoji world
+        # all but longest are chosen on 90 tuning scenes of the emoji world
         "default": replace(
-            _OFFICIAL, side=None, longest=1024, parts=True, confined=True, roundness=1.5, share=0.5, nms=0.5, min_area=30
+            _OFFICIAL, side=None, longest=1024, parts=True, neck=0.05, roundness=1.5, share=0.5, nms=0.4, min_area=30
         ),
         "proposals": replace(_OFFICIAL, side=None, longest=1024),
         "official": _OFFICIAL,
@@ -212,37 +212,28 @@ class Zutis:
         if asked.background is not None:
             kept &= owner != asked.background
         masks, owner, scores = draw_inside(encoding.masks[kept], encoding.size), owner[kept], scores[kept]
-        if self.settings.parts or self.settings.confined:
-            masks, owner, scores = self._consult_map(encoding, asked, Named(masks, owner, scores))
-        ids = owner - (len(asked.names) - len(vocabulary))  # a background may stand before the names
-        return self._separate(masks, ids, scores, vocabulary.names)
+        found, s = Named(masks, owner, scores), self.settings
+        if s.parts:
+            found = Named(*(torch.cat(pair) for pair in zip(found, self._find_parts(encoding, asked), strict=True)))
+        if s.neck:
+            found = add_pieces(found, s.neck, s.min_area, s.most)
+        ids = found.owners - (len(asked.names) - len(vocabulary))  # a background may stand before the names
+        return self._separate(found.masks, ids, found.scores, vocabulary.names)
 
-    def _consult_map(self, encoding: ZutisEncoding, asked: Asked, found: Named) -> Named:
-        """Proposals as the label map has them, and the connected parts of it, by the settings."""
+    def _find_parts(self, encoding: ZutisEncoding, asked: Asked) -> Named:
+        """The best connected parts of the label map, as sure as its names are, scored by their cosines, too."""
         cosines, size, count = self.compute_cosines(encoding, asked), encoding.size, len(asked.rows)
         best = find_strongest(lambda part: resize_to_pixels(cosines[part], size), count, size)
         sure = compute_confidence(
             lambda part: resize_to_pixels(cosines[part], size), count, size, best.values, self.settings.sharpness
         )
-        labels = self.background.label_pixels(asked, *best)
-        named = torch.from_numpy(labels.labels).to(sure.device)
-        if self.settings.confined:
-            masks = keep_largest_parts(found.masks & (named == found.owners[:, None, None]))
-            found = Named(masks, found.owners, found.scores * average_inside(sure, masks))
-        if self.settings.parts:
-            found = Named(*(torch.cat(pair) for pair in zip(found, self._find_parts(labels, sure, best.values), strict=True)))
-        return found
-
-    def _find_parts(self, labels: LabelMap, sure: Tensor, values: Tensor) -> Named:
-        """The best connected parts of a label map, as ``sure`` (H, W) as its names are, scored by their cosines (H, W), too."""
-        regions, owners = number_components(labels, 4)
-        means = torch.from_numpy(average_over_regions(regions, len(owners), [sure, values]))
-        classes = (self.settings.logit_scale * means[:, 1]).sigmoid()
-        scores = (self.settings.part_weight * means[:, 0] * classes).numpy()
+        regions, owners = number_components(self.background.label_pixels(asked, *best), 4)
+        means = torch.from_numpy(average_over_regions(regions, len(owners), [sure, best.values]))
+        scores = (means[:, 0] * (self.settings.logit_scale * means[:, 1]).sigmoid()).numpy()
         large = regions.flatten().bincount(minlength=1 + len(owners)).numpy()[1:] >= max(1, self.settings.min_area)
-        best = np.argsort(-np.where(large, scores, -1), kind="stable")[: min(self.settings.most, int(large.sum()))]
-        masks = regions[None] == torch.from_numpy(1 + best)[:, None, None]
-        parts = masks, torch.tensor(owners, dtype=torch.long)[best], torch.from_numpy(scores[best])
+        best_of = np.argsort(-np.where(large, scores, -1), kind="stable")[: min(self.settings.most, int(large.sum()))]
+        masks = regions[None] == torch.from_numpy(1 + best_of)[:, None, None]
+        parts = masks, torch.tensor(owners, dtype=torch.long)[best_of], torch.from_numpy(scores[best_of])
         return Named(*(part.to(sure.device) for part in parts))
 
     def compute_cosines(self, encoding: ZutisEncoding, asked: Asked) -> Tensor:
@@ -287,18 +278,6 @@ def draw_inside(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return drawn
 
 
-def keep_largest_parts(masks: Tensor) -> Tensor:
-    """The largest connected part of each mask (N, H, W) bool, of equals the first.
-
-    >>> keep_largest_parts(torch.tensor([[[True, False, True, True]]])).tolist()
-    [[[False, False, True, True]]]
-    """
-    numbered = [label_components(mask.long(), 4) for mask in masks]
-    areas = [torch.bincount(regions.flatten(), minlength=2) for regions in numbered]
-    kept = [regions == 1 + int(area[1:].argmax()) for regions, area in zip(numbered, areas, strict=True)]
-    return torch.stack(kept) if kept else masks
-
-
 def measure_roundness(masks: Tensor) -> Tensor:
     """16 times its area over the square of its edges, of each mask (N, H, W) bool: 1 for a square, less the more ragged.
 
@@ -312,11 +291,18 @@ def measure_roundness(masks: Tensor) -> Tensor:
     return (16 * masks.sum((1, 2)) / edges.clamp(min=1) ** 2).to(torch.float32)
 
 
-def average_inside(values: Tensor, masks: Tensor) -> Tensor:
-    """The mean of ``values`` (H, W) inside each mask (N, H, W) bool; 0 where it is empty.
+def add_pieces(found: Named, neck: float, min_area: int, most: int) -> Named:
+    """Proposals and, after them, the pieces that necks join in them, with their name and score, from the surest on.
 
-    >>> average_inside(torch.tensor([[0.5, 1.0]]), torch.tensor([[[True, True]], [[False, False]]])).tolist()
-    [0.75, 0.0]
+    Pieces have ``min_area`` px or more, and there are ``most`` at most.
     """
-    inside = masks.flatten(1).to(values)
-    return inside @ values.flatten() / inside.sum(1).clamp(min=1)
+    pieces, whose = list[BoolArray](), list[int]()
+    for at in found.scores.argsort(descending=True, stable=True).tolist():
+        large = [piece for piece in cut_at_necks(found.masks[at].cpu().numpy(), neck) if piece.sum() >= min_area]
+        pieces, whose = [*pieces, *large], [*whose, *[at] * len(large)]
+        if len(pieces) >= most:
+            break
+    if not pieces:
+        return found
+    masks = torch.from_numpy(np.stack(pieces[:most])).to(found.masks.device)
+    return Named(torch.cat([found.masks, masks]), *(torch.cat([old, old[whose[:most]]]) for old in found[1:]))

@@ -16,7 +16,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import PIL.Image
-from pages import INSTANCES, MADE, fill, table, text
+from pages import INSTANCES, MADE, fill, table, text, write_expected
 
 from annofree.formats.coco import CocoFile
 from annofree.io.atomic import write_atomic
@@ -30,6 +30,7 @@ RECIPE = HERE.parent / "recipes" / "emoji" / "self_training.toml"
 PAGE = HERE / "methods" / "detectors.md"
 SHARES, CURVES, BESIDE = (HERE / "methods" / f"detectors-{name}" for name in ("shares.png", "curves.png", "beside.jpg"))
 BEGIN = "<!-- numbers: docs/make_detectors.py -->"
+EXPECTED = ("all AP", "all AP50", "all class-agnostic AP")
 TEACHER, STUDENT = "Zip, the teacher", "Cascade Mask R-CNN"
 
 Runs = Mapping[str, Mapping[str, float]]
@@ -73,15 +74,13 @@ def draw_beside(recipe: Mapping[str, Any], made: Path, ids: Sequence[int], pictu
     """Draw what the teacher finds in validation scenes over what the student finds, at half of an overlay's size."""
     truth = CocoFile.read(RECIPE.parent / recipe["truth"])
     names = [row["name"] for row in truth.categories]
-    methods = {
-        MethodSpec(models="tiny").build(): 0.4,
-        MethodSpec(str(made / "tiny-detector"), models="tiny").build(): 0.2,
-    }  # with the least score
+    student = str(made / "tiny-detector")
+    methods = [(MethodSpec(name, models="tiny").build(), least) for name, least in (("zip", 0.4), (student, 0.2))]
     files = {row["id"]: RECIPE.parent / recipe["images"] / row["file_name"] for row in truth.images}
     columns = []
     for image in (read_image(files[id_]) for id_ in ids):
-        found = {method.instances(method.encode([image])[0], names): least for method, least in methods.items()}
-        columns.append(np.concatenate([np.asarray(draw_overlay(image, each, least)) for each, least in found.items()]))
+        found = [(method.instances(method.encode([image])[0], names), least) for method, least in methods]
+        columns.append(np.concatenate([np.asarray(draw_overlay(image, each, least)) for each, least in found]))
     whole = PIL.Image.fromarray(np.concatenate(columns, axis=1))
     whole = whole.resize((whole.width // 2, whole.height // 2), PIL.Image.Resampling.LANCZOS)
     write_atomic(picture, lambda temporary: whole.save(temporary, format="JPEG", quality=88))
@@ -122,7 +121,8 @@ def main() -> None:
     plot_log(asked.made / "tiny-detector" / "log.jsonl", CURVES)
     draw_beside(recipe, asked.made, asked.pictures, BESIDE)
     fill(PAGE, BEGIN, numbers(figures, lines))
-    print(f"{PAGE}, {SHARES.name}, {CURVES.name}, {BESIDE.name}")
+    write_expected(RECIPE, figures, EXPECTED)
+    print(f"{PAGE}, {SHARES.name}, {CURVES.name}, {BESIDE.name}, {RECIPE.name}")
 
 
 if __name__ == "__main__":

@@ -17,18 +17,20 @@ import numpy as np
 import PIL.Image
 from pages import INSTANCES, MADE, fill, text, write_expected
 
+from annofree.formats.coco import CocoFile
 from annofree.io.atomic import write_atomic
+from annofree.io.images import read_image
+from annofree.methods.build import MethodSpec
+from annofree.render.overlay import draw_overlay
 from annofree.retrieval.archive import Archive
 from annofree.retrieval.archive_sheets import write_sheets
 from annofree.training.engine.curves import plot_log
 
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "recipes" / "emoji" / "zutis.toml"
-PAGE, CURVES, SAMPLES = (
-    HERE / "methods" / "zutis.md",
-    HERE / "methods" / "zutis-curves.png",
-    HERE / "methods" / "zutis-archive.jpg",
-)
+PAGE = HERE / "methods" / "zutis.md"
+CURVES, SAMPLES, PIECES = (HERE / "methods" / f"zutis-{name}" for name in ("curves.png", "archive.jpg", "pieces.jpg"))
+VALIDATION = HERE.parent / "examples" / "validation"
 BEGIN = "<!-- numbers: docs/make_zutis.py -->"
 EXPECTED = ("plain AP", "all AP", "all AP50", "all class-agnostic AP", "plain mIoU", "all mIoU")
 PIXELS = ("plain mIoU", "touching mIoU", "cluttered mIoU", "all mIoU", "all mIoU of things", "all pixel accuracy")
@@ -82,11 +84,26 @@ def archive_picture(folder: Path, names: Sequence[str]) -> PIL.Image.Image:
     return image.resize((image.width // 2, image.height // 2), PIL.Image.Resampling.LANCZOS)
 
 
+def pieces_picture(ids: Sequence[int]) -> PIL.Image.Image:
+    """The bundled network's answer to validation scenes, half as large as overlays are: above nothing is cut at necks."""
+    truth = CocoFile.read(VALIDATION / "truth.json")
+    names = [row["name"] for row in truth.categories]
+    files = {row["id"]: VALIDATION / "images" / row["file_name"] for row in truth.images}
+    methods = [MethodSpec("zutis", models="tiny", settings=s, policy="answer").build() for s in ({"neck": 0.0}, {})]
+    columns = []
+    for image in (read_image(files[id_]) for id_ in ids):
+        found = [method.instances(method.encode([image])[0], names) for method in methods]
+        columns.append(np.concatenate([np.asarray(draw_overlay(image, each)) for each in found]))
+    whole = PIL.Image.fromarray(np.concatenate(columns, axis=1))
+    return whole.resize((whole.width // 2, whole.height // 2), PIL.Image.Resampling.LANCZOS)
+
+
 def main() -> None:
     """Write the page and its images."""
     parser = argparse.ArgumentParser(description="Fill docs/methods/zutis.md from a reproduced recipe.")
     parser.add_argument("made", type=Path, help="the folder that annofree reproduce wrote")
     parser.add_argument("--names", nargs="*", default=["elephant", "pizza", "cup"], help="whose archives are shown")
+    parser.add_argument("--scenes", nargs="*", type=int, default=[51, 53, 55, 57], help="validation scenes that are shown")
     asked = parser.parse_args()
     record = json.loads((asked.made / "figures.json").read_text(encoding="utf-8"))
     fill(PAGE, BEGIN, numbers(record))
@@ -94,7 +111,9 @@ def main() -> None:
     plot_log(asked.made / "seen-0" / "log.jsonl", CURVES)
     sheet = archive_picture(asked.made / "archive", asked.names)
     write_atomic(SAMPLES, lambda temporary: sheet.save(temporary, format="JPEG", quality=85))
-    print(f"{PAGE}, {CURVES.name}, {SAMPLES.name}, {RECIPE.name}")
+    beside = pieces_picture(asked.scenes)
+    write_atomic(PIECES, lambda temporary: beside.save(temporary, format="JPEG", quality=88))
+    print(f"{PAGE}, {CURVES.name}, {SAMPLES.name}, {PIECES.name}, {RECIPE.name}")
 
 
 if __name__ == "__main__":

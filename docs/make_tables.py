@@ -58,7 +58,7 @@ USUAL = [
 def find_run(label: str, runs: Mapping[str, Any]) -> str | None:
     """The run that a row shows, None where it is none."""
     plain = ROWS.get(label, label.replace(": **the answer**", ", the answer").replace("**", "").replace("¹", ""))
-    plain = plain.replace("whole image only", "whole image only").replace("SAM + CLIP: ", "sam_clip: ")
+    plain = plain.replace("SAM + CLIP: ", "sam_clip: ")
     plain = re.sub(r"^(Zip|ZUTIS|detector|consensus): ", lambda m: f"{m[1].lower()}: ", plain)
     plain = re.sub(r"^consensus \(.*\)$", "consensus (default)", plain)
     return plain if plain in runs else None

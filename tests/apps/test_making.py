@@ -77,7 +77,7 @@ SECONDS = "all seconds an image"
 RECIPE = f"""{recipe_head(title="ZUTIS, smallest", tier="S1", tolerance=100, **HEAD)}
 [make]
 what = "zutis"
-images = 40
+pictures = 40
 side = 64
 k = 2
 expected = {{ "retrieval precision" = 50.0 }}
@@ -133,7 +133,7 @@ def test_all_of_zutis_in_the_smallest_size(cli: Cli, tmp_path: Path) -> None:
 SMALLEST = f"""{recipe_head(title="ReCo and NamedMask, smallest", tier="S1", tolerance=100, **HEAD)}
 [make]
 what = "namedmask"
-images = 40
+pictures = 40
 side = 64
 k = 2
 

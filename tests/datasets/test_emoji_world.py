@@ -45,7 +45,7 @@ def same(a: Scene, b: Scene) -> bool:
 
 def told(caption: str) -> dict[str, int | None]:
     """The names that a caption mentions and how many of each, None for an open plural."""
-    found = re.fullmatch(r"(?:a photo of |an image of |a scene with |there is )?(.*?)(?: here)?", caption)
+    found = re.fullmatch(r"(?:a photo of |a picture of |a scene with |there is )?(.*?)(?: here)?", caption)
     assert found
     names: dict[str, int | None] = {}
     for phrase in re.split(r", | and ", found[1]):

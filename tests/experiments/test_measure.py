@@ -123,7 +123,7 @@ def test_a_recipe_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         Recipe.read(tmp_path)
     (tmp_path / "picture.toml").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(InputError, match=r"expected a recipe in .*image\.toml, but it is not one"):
+    with pytest.raises(InputError, match=r"expected a recipe in .*picture\.toml, but it is not one"):
         Recipe.read(tmp_path / "picture.toml")
 
 

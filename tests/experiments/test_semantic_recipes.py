@@ -43,7 +43,7 @@ RUNS = f"""
 name = "maskclip"
 method = "maskclip"
 task = "semantic"
-{SEMANTIC.format("whole picture", "none", "side = 16, canvas = 64, scales = [0]")}
+{SEMANTIC.format("whole image", "none", "side = 16, canvas = 64, scales = [0]")}
 {SEMANTIC.format("tokencut", "tokencut", SMALL)}
 {SEMANTIC.format("of instances", "instances", SMALL)}
 [[run]]

@@ -56,7 +56,7 @@ class TestContrastiveLoss:
         assert_close(found, torch.stack(expected).mean())
 
     def test_a_batch_of_one_content_has_nothing_to_tell_apart(self) -> None:
-        captions = ["a dog", "two dogs", "an image of a dog", "dogs"]
+        captions = ["a dog", "two dogs", "a picture of a dog", "dogs"]
         found = compute_contrastive_loss(self.image, self.text, self.scale, group_captions(captions))
         assert_close(found, 0)
 

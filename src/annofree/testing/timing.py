@@ -45,8 +45,8 @@ def format_spreads(
 ) -> str:
     """Lay out spreads as plain text under a title of ``width`` letters; ``more`` gives rows a last column, the target.
 
-    >>> print(format_spreads("pictures a second", {"ours": Spread(2.5, 1.0, 4.0)}, 20))
-    images a second       median       min       max
+    >>> print(format_spreads("images a second", {"ours": Spread(2.5, 1.0, 4.0)}, 20))
+    images a second         median       min       max
     ours                       2.5       1.0       4.0
     """
     head = f"{title:{width}}{'median':>10}{'min':>10}{'max':>10}" + (f"{'target':>10}" if more is not None else "")

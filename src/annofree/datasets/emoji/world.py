@@ -66,8 +66,8 @@ _PLURALS = {
     "broccoli": "broccoli",
 }  # fmt: skip
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six")
-_TEMPLATES = ("a photo of {}", "an image of {}", "{}", "a scene with {}", "there is {} here")
-_EMPTY = ("a photo of an empty background", "an empty background", "nothing", "an image of nothing")
+_TEMPLATES = ("a photo of {}", "a picture of {}", "{}", "a scene with {}", "there is {} here")
+_EMPTY = ("a photo of an empty background", "an empty background", "nothing", "a picture of nothing")
 
 _FONTS = (
     "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",

@@ -60,3 +60,12 @@ def test_the_size_of_the_image_and_the_place_in_it_do_not_matter() -> None:
     assert len(larger) == 2
     for piece, large in zip(pieces, larger, strict=True):
         assert compute_iou(np.kron(piece, np.ones((3, 3), bool)), large) > 0.95
+
+
+def test_a_large_mask_is_looked_at_more_coarsely_and_no_pixel_is_lost() -> None:
+    whole = disc(300, 300, 200, (600, 1100)) | disc(300, 690, 200, (600, 1100))
+    whole[10:60, 299] = True  # a hair, one px wide
+    pieces = cut_at_necks(whole, 0.05)
+    assert (np.sum(pieces, axis=0) == whole).all()
+    large = sorted(pieces, key=np.count_nonzero)[-2:]
+    assert all(max(compute_iou(piece, disc(300, x, 200, (600, 1100))) for x in (300, 690)) > 0.97 for piece in large)

@@ -261,7 +261,8 @@ class Zutis:
         large = masks.sum((1, 2)) >= max(1, s.min_area)
         masks, ids, scores = masks[large], ids[large], scores[large]
         if s.roundness or s.share:
-            scores = scores * measure_roundness(masks) ** s.roundness * masks.float().mean((1, 2)) ** s.share
+            shares = masks.sum((1, 2)) / (masks.shape[1] * masks.shape[2])
+            scores = scores * measure_roundness(masks) ** s.roundness * shares**s.share
         if s.nms < 1:
             kept = suppress_masks(masks, scores, ids if s.per_class else None, s.nms)[: s.most]
         else:
@@ -286,9 +287,14 @@ def measure_roundness(masks: Tensor) -> Tensor:
     >>> measure_roundness(torch.tensor([[[True, True], [True, True]], [[True, False], [False, True]]])).tolist()
     [1.0, 0.5]
     """
-    padded = torch.nn.functional.pad(masks, (1, 1, 1, 1))
-    edges = (padded[:, 1:] ^ padded[:, :-1]).sum((1, 2)) + (padded[:, :, 1:] ^ padded[:, :, :-1]).sum((1, 2))
-    return (16 * masks.sum((1, 2)) / edges.clamp(min=1) ** 2).to(torch.float32)
+    edges = [count_edges(mask) for mask in masks]  # one at a time, for memory
+    return 16 * masks.sum((1, 2)) / torch.stack(edges).clamp(min=1) ** 2 if edges else torch.zeros(0, device=masks.device)
+
+
+def count_edges(mask: Tensor) -> Tensor:
+    """How many sides of its pixels a mask (H, W) bool has to what is outside it."""
+    padded = torch.nn.functional.pad(mask, (1, 1, 1, 1))
+    return (padded[1:] ^ padded[:-1]).sum() + (padded[:, 1:] ^ padded[:, :-1]).sum()
 
 
 def add_pieces(found: Named, neck: float, min_area: int, most: int) -> Named:

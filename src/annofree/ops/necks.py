@@ -6,11 +6,13 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import label
 from skimage.morphology import local_maxima, reconstruction
-from skimage.segmentation import watershed
+from skimage.segmentation import expand_labels, watershed
 
 from annofree.structures import BoolArray
 
 __all__ = ["cut_at_necks"]
+
+_LONGEST = 512  # px of a mask's box; necks of larger ones are looked for at every so-many-th px
 
 
 def cut_at_necks(mask: BoolArray, depth: float) -> list[BoolArray]:
@@ -27,13 +29,19 @@ def cut_at_necks(mask: BoolArray, depth: float) -> list[BoolArray]:
     """
     if not mask.any():
         return []
-    places = ndimage.find_objects(mask.view(np.uint8))
-    part = np.pad(mask[places[0]], 1)
+    place = ndimage.find_objects(mask.view(np.uint8))[0]
+    whole = mask[place]
+    step = -(-max(whole.shape) // _LONGEST)
+    part = np.pad(whole[::step, ::step], 1)
     distance = ndimage.distance_transform_edt(part)
     lowered = reconstruction(distance - depth * distance.max(), distance)  # what is no deeper than that is filled
     peaks, count = label(local_maxima(lowered), connectivity=2, return_num=True)
     if count < 2:
         return []
+    basins = watershed(-distance, peaks, mask=part)
+    if step > 1:  # a px belongs to the basin that is nearest to its cell
+        basins = expand_labels(basins, sum(part.shape))
+    drawn = basins[1:-1, 1:-1].repeat(step, 0).repeat(step, 1)[: whole.shape[0], : whole.shape[1]]
     numbered = np.zeros(mask.shape, np.int32)
-    numbered[places[0]] = watershed(-distance, peaks, mask=part)[1:-1, 1:-1]
+    numbered[place] = np.where(whole, drawn, 0)
     return [numbered == number for number in range(1, count + 1)]

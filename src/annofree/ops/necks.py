@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 from skimage.measure import label
 from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import expand_labels, watershed
 
-from annofree.structures import BoolArray
-
 __all__ = ["cut_at_necks"]
+
+BoolArray = npt.NDArray[np.bool_]
 
 _LONGEST = 512  # px of a mask's box; necks of larger ones are looked for at every so-many-th px
 

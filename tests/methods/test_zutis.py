@@ -28,6 +28,7 @@ from annofree.methods import zutis as zutis_module
 from annofree.methods.build import build_method, load
 from annofree.methods.components import Models
 from annofree.methods.zutis import VARIANTS, Named, Zutis, ZutisEncoding, ZutisSettings, add_pieces, draw_inside
+from annofree.ops.rle import compute_rle_ious
 from annofree.protocols import Segmenter, SemanticSegmenter
 from annofree.structures import Image, Vocabulary
 from annofree.testing.conformance import CHECKS
@@ -370,6 +371,20 @@ def test_what_necks_join_is_proposed_in_pieces_too() -> None:
     assert len(Zutis(TwoDiscs(), Words(), replace(EVERY, background=(), neck=0.1, most=1)).instances(image, ["dog"])) == 1
     rounder = replace(EVERY, background=(), neck=0.1, roundness=1.5, share=0.5, nms=0.4)
     assert len(Zutis(TwoDiscs(), Words(), rounder).instances(image, ["dog"])) == 2  # each disc, and no longer both as one
+
+
+def test_large_images_are_told_apart_at_the_size_that_is_read() -> None:
+    names, image = ["cat", "dog", "cow"], blank((600, 820))
+    settings = replace(VARIANTS["default"], side=0, longest=0, min_area=400)
+    whole, small = (Zutis(Random(), Words(), replace(settings, longest=longest)) for longest in (0, 205))
+    one, other = whole.instances(image, names), small.instances(image, names)
+    assert other.size == one.size == image.size and (other.areas >= 380).all()
+    sure = [k for k, s in enumerate(one.scores.tolist()) if s > float(np.median(one.scores))]
+    ious = compute_rle_ious([one.rles[k] for k in sure], other.rles)
+    assert len(sure) > 5 and float(np.mean(ious.max(1) > 0.9)) > 0.8
+    for box, mask in zip(other.boxes, other.masks, strict=True):
+        ys, xs = np.nonzero(mask)
+        assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
 
 
 def test_pieces_are_as_many_and_as_large_as_is_asked() -> None:

@@ -9,6 +9,7 @@ What needs no name is done once, in ``encode``.  Names need not be those that it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
@@ -30,6 +31,7 @@ from annofree.detections.painting import (
 from annofree.errors import InputError
 from annofree.methods.variants import choose_settings
 from annofree.ops.necks import cut_at_necks
+from annofree.ops.rle import compute_rle_boxes, decode_rle, encode_rle
 from annofree.protocols import Described, VisionLanguage
 from annofree.structures import BACKGROUND, BoolArray, Classes, Detections, Image, LabelMap, Vocabulary
 
@@ -99,7 +101,8 @@ class ZutisSettings:
     most: int = 100
     # the short side in px at which images are read, 0 as they are (released), None what the network is best at
     side: int | None = 0
-    # the long side in px that is read at most, 0 any (released, but for ImageNet-S: 1024)
+    # the long side in px that is read at most, and at which masks of larger images are told apart; 0 any (released, but for
+    # ImageNet-S: 1024)
     longest: int = 0
 
     def __post_init__(self) -> None:
@@ -211,18 +214,20 @@ class Zutis:
         kept = scores > self.settings.min_score
         if asked.background is not None:
             kept &= owner != asked.background
-        masks, owner, scores = draw_inside(encoding.masks[kept], encoding.size), owner[kept], scores[kept]
-        found, s = Named(masks, owner, scores), self.settings
+        s, size = self.settings, fit_longest(encoding.size, self.settings.longest)
+        least = max(1.0, s.min_area * math.prod(size) / math.prod(encoding.size))  # px of an instance, at this size
+        found = Named(draw_inside(encoding.masks[kept], size), owner[kept], scores[kept])
         if s.parts:
-            found = Named(*(torch.cat(pair) for pair in zip(found, self._find_parts(encoding, asked), strict=True)))
+            parts = self._find_parts(encoding, asked, size, least)
+            found = Named(*(torch.cat(pair) for pair in zip(found, parts, strict=True)))
         if s.neck:
-            found = add_pieces(found, s.neck, s.min_area, s.most)
+            found = add_pieces(found, s.neck, least, s.most)
         ids = found.owners - (len(asked.names) - len(vocabulary))  # a background may stand before the names
-        return self._separate(found.masks, ids, found.scores, vocabulary.names)
+        return enlarge(self._separate(found.masks, ids, found.scores, vocabulary.names, least), encoding.size)
 
-    def _find_parts(self, encoding: ZutisEncoding, asked: Asked) -> Named:
-        """The best connected parts of the label map, as sure as its names are, scored by their cosines, too."""
-        cosines, size, count = self.compute_cosines(encoding, asked), encoding.size, len(asked.rows)
+    def _find_parts(self, encoding: ZutisEncoding, asked: Asked, size: tuple[int, int], least: float) -> Named:
+        """The best connected parts of the label map of ``size``, as sure as its names are, scored by their cosines, too."""
+        cosines, count = self.compute_cosines(encoding, asked), len(asked.rows)
         best = find_strongest(lambda part: resize_to_pixels(cosines[part], size), count, size)
         sure = compute_confidence(
             lambda part: resize_to_pixels(cosines[part], size), count, size, best.values, self.settings.sharpness
@@ -230,7 +235,7 @@ class Zutis:
         regions, owners = number_components(self.background.label_pixels(asked, *best), 4)
         means = torch.from_numpy(average_over_regions(regions, len(owners), [sure, best.values]))
         scores = (means[:, 0] * (self.settings.logit_scale * means[:, 1]).sigmoid()).numpy()
-        large = regions.flatten().bincount(minlength=1 + len(owners)).numpy()[1:] >= max(1, self.settings.min_area)
+        large = regions.flatten().bincount(minlength=1 + len(owners)).numpy()[1:] >= least
         best_of = np.argsort(-np.where(large, scores, -1), kind="stable")[: min(self.settings.most, int(large.sum()))]
         masks = regions[None] == torch.from_numpy(1 + best_of)[:, None, None]
         parts = masks, torch.tensor(owners, dtype=torch.long)[best_of], torch.from_numpy(scores[best_of])
@@ -255,10 +260,10 @@ class Zutis:
         best, rows = (logits.sigmoid() if s.score == "sigmoid" else logits.softmax(1)).max(1)
         return rows, sure * best
 
-    def _separate(self, masks: Tensor, ids: Tensor, scores: Tensor, names: Sequence[str]) -> Detections:
-        """Turn masks (N, H, W) into detections, without those too small, or too much like a stronger one."""
+    def _separate(self, masks: Tensor, ids: Tensor, scores: Tensor, names: Sequence[str], least: float) -> Detections:
+        """Turn masks (N, H, W) into detections, without those under ``least`` px, or too much like a stronger one."""
         s = self.settings
-        large = masks.sum((1, 2)) >= max(1, s.min_area)
+        large = masks.sum((1, 2)) >= least
         masks, ids, scores = masks[large], ids[large], scores[large]
         if s.roundness or s.share:
             shares = masks.sum((1, 2)) / (masks.shape[1] * masks.shape[2])
@@ -268,6 +273,25 @@ class Zutis:
         else:
             kept = torch.argsort(scores, descending=True, stable=True)[: s.most]
         return Detections.from_masks(masks[kept].cpu().numpy(), ids[kept].cpu().numpy(), scores[kept].cpu().numpy(), names)
+
+
+def fit_longest(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """The size (H, W) at which masks of an image are drawn: its own, or with the long side that is read at most; 0 for any.
+
+    >>> fit_longest((3000, 4000), 1024), fit_longest((300, 400), 1024), fit_longest((3000, 4000), 0)
+    ((768, 1024), (300, 400), (3000, 4000))
+    """
+    scale = min(1.0, longest / max(size)) if longest else 1.0
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def enlarge(found: Detections, size: tuple[int, int]) -> Detections:
+    """Draw the masks of detections at another ``size`` (H, W), one after the other."""
+    if found.size == size:
+        return found
+    drawn = (resize_to_pixels(torch.from_numpy(decode_rle(rle))[None].float(), size)[0] > _INSIDE for rle in found.rles)
+    rles = tuple(encode_rle(mask.numpy()) for mask in drawn)
+    return replace(found, size=size, boxes=compute_rle_boxes(rles), rles=rles)
 
 
 def draw_inside(masks: Tensor, size: tuple[int, int]) -> Tensor:
@@ -297,14 +321,14 @@ def count_edges(mask: Tensor) -> Tensor:
     return (padded[1:] ^ padded[:-1]).sum() + (padded[:, 1:] ^ padded[:, :-1]).sum()
 
 
-def add_pieces(found: Named, neck: float, min_area: int, most: int) -> Named:
+def add_pieces(found: Named, neck: float, least: float, most: int) -> Named:
     """Proposals and, after them, the pieces that necks join in them, with their name and score, from the surest on.
 
-    Pieces have ``min_area`` px or more, and there are ``most`` at most.
+    Pieces have ``least`` px or more, and there are ``most`` at most.
     """
     pieces, whose = list[BoolArray](), list[int]()
     for at in found.scores.argsort(descending=True, stable=True).tolist():
-        large = [piece for piece in cut_at_necks(found.masks[at].cpu().numpy(), neck) if piece.sum() >= min_area]
+        large = [piece for piece in cut_at_necks(found.masks[at].cpu().numpy(), neck) if piece.sum() >= least]
         pieces, whose = [*pieces, *large], [*whose, *[at] * len(large)]
         if len(pieces) >= most:
             break

@@ -33,6 +33,8 @@ def _instances(method: Zutis, subject: Subject) -> Iterator[Step]:
     )
     ranking = method.instances(encoding, subject.asked)
     words = "The mean feature inside a proposal has the name that it is most like; the background's, and what is less, go."
+    words += " The connected parts of the label map are proposals, too." if method.settings.parts else ""
+    words += " What is narrow somewhere is proposed in pieces besides, cut at its necks." if method.settings.neck else ""
     yield Step("Names", words, (subject.draw(ranking, format_counts(ranking)),))
 
 

@@ -223,7 +223,7 @@ class Zutis:
         if s.neck:
             found = add_pieces(found, s.neck, least, s.most)
         ids = found.owners - (len(asked.names) - len(vocabulary))  # a background may stand before the names
-        return enlarge(self._separate(found.masks, ids, found.scores, vocabulary.names, least), encoding.size)
+        return resize_detections(self._separate(found.masks, ids, found.scores, vocabulary.names, least), encoding.size)
 
     def _find_parts(self, encoding: ZutisEncoding, asked: Asked, size: tuple[int, int], least: float) -> Named:
         """The best connected parts of the label map of ``size``, as sure as its names are, scored by their cosines, too."""
@@ -285,7 +285,7 @@ def fit_longest(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def enlarge(found: Detections, size: tuple[int, int]) -> Detections:
+def resize_detections(found: Detections, size: tuple[int, int]) -> Detections:
     """Draw the masks of detections at another ``size`` (H, W), one after the other."""
     if found.size == size:
         return found

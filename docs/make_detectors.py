@@ -14,15 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
-import PIL.Image
-from pages import INSTANCES, MADE, fill, table, text, write_expected
+from pages import INSTANCES, MADE, fill, stack_overlays, table, text, write_expected
 
 from annofree.formats.coco import CocoFile
 from annofree.io.atomic import write_atomic
-from annofree.io.images import read_image
 from annofree.methods.build import MethodSpec
-from annofree.render.overlay import draw_overlay
 from annofree.training.engine.curves import plot_log
 
 HERE = Path(__file__).parent
@@ -77,12 +73,7 @@ def draw_beside(recipe: Mapping[str, Any], made: Path, ids: Sequence[int], pictu
     student = str(made / "tiny-detector")
     methods = [(MethodSpec(name, models="tiny").build(), least) for name, least in (("zip", 0.4), (student, 0.2))]
     files = {row["id"]: RECIPE.parent / recipe["images"] / row["file_name"] for row in truth.images}
-    columns = []
-    for image in (read_image(files[id_]) for id_ in ids):
-        found = [(method.instances(method.encode([image])[0], names), least) for method, least in methods]
-        columns.append(np.concatenate([np.asarray(draw_overlay(image, each, least)) for each, least in found]))
-    whole = PIL.Image.fromarray(np.concatenate(columns, axis=1))
-    whole = whole.resize((whole.width // 2, whole.height // 2), PIL.Image.Resampling.LANCZOS)
+    whole = stack_overlays([files[id_] for id_ in ids], names, methods)
     write_atomic(picture, lambda temporary: whole.save(temporary, format="JPEG", quality=88))
 
 

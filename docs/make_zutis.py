@@ -15,13 +15,11 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from pages import INSTANCES, MADE, fill, text, write_expected
+from pages import INSTANCES, MADE, fill, stack_overlays, table, text, write_expected
 
 from annofree.formats.coco import CocoFile
 from annofree.io.atomic import write_atomic
-from annofree.io.images import read_image
 from annofree.methods.build import MethodSpec
-from annofree.render.overlay import draw_overlay
 from annofree.retrieval.archive import Archive
 from annofree.retrieval.archive_sheets import write_sheets
 from annofree.training.engine.curves import plot_log
@@ -54,20 +52,17 @@ def numbers(record: Mapping[str, Any]) -> str:
 
 def tabulate_seeds(figures: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Lay runs out as a table, those that differ by their seed alone in one row: the mean, and the lowest and highest."""
-    seeds: dict[str, list[Mapping[str, Any]]] = {}
+    seeds: dict[str, dict[str, list[float]]] = {}
     for run, values in figures.items():
-        if columns[-1] in values:
-            seeds.setdefault(re.sub(r", seed \d+$", "", run), []).append(values)
-    rows = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for run, found in seeds.items():
-        rows.append(f"| {run} | " + " | ".join(spread(found, name) for name in columns) + " |")
-    return "\n".join(rows)
+        row = seeds.setdefault(re.sub(r", seed \d+$", "", run), {})
+        for name in (name for name in columns if values.get(name) is not None):
+            row.setdefault(name, []).append(values[name])
+    return table(seeds, columns, spread)
 
 
-def spread(found: Sequence[Mapping[str, Any]], name: str) -> str:
+def spread(values: Sequence[float] | None) -> str:
     """Write a figure, or the mean of several with the lowest and the highest."""
-    values = [one[name] for one in found if one.get(name) is not None]
-    if len(values) < 2:
+    if values is None or len(values) < 2:
         return text(values[0] if values else None)
     return f"{text(float(np.mean(values)))} ({text(min(values))}–{text(max(values))})"
 
@@ -89,13 +84,8 @@ def pieces_picture(ids: Sequence[int]) -> PIL.Image.Image:
     truth = CocoFile.read(VALIDATION / "truth.json")
     names = [row["name"] for row in truth.categories]
     files = {row["id"]: VALIDATION / "images" / row["file_name"] for row in truth.images}
-    methods = [MethodSpec("zutis", models="tiny", settings=s, policy="answer").build() for s in ({"neck": 0.0}, {})]
-    columns = []
-    for image in (read_image(files[id_]) for id_ in ids):
-        found = [method.instances(method.encode([image])[0], names) for method in methods]
-        columns.append(np.concatenate([np.asarray(draw_overlay(image, each)) for each in found]))
-    whole = PIL.Image.fromarray(np.concatenate(columns, axis=1))
-    return whole.resize((whole.width // 2, whole.height // 2), PIL.Image.Resampling.LANCZOS)
+    methods = [(MethodSpec("zutis", models="tiny", settings=s, policy="answer").build(), 0.0) for s in ({"neck": 0.0}, {})]
+    return stack_overlays([files[id_] for id_ in ids], names, methods)
 
 
 def main() -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
+
 from annofree.errors import InputError
 from annofree.io.atomic import write_atomic
+from annofree.io.images import read_image
+from annofree.render.overlay import draw_overlay
 
-__all__ = ["END", "INSTANCES", "MADE", "fill", "round_figure", "table", "text", "write_expected"]
+__all__ = ["END", "INSTANCES", "MADE", "fill", "round_figure", "stack_overlays", "table", "text", "write_expected"]
 
 END = "<!-- end of numbers -->"
 MADE = "what was made"
@@ -19,18 +24,28 @@ INSTANCES = ("plain AP", "touching AP", "cluttered AP", "all AP", "all AP50", "a
 """The figures of instances that pages show."""
 
 
-def table(figures: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Lay out the runs that have the last of some figures as a Markdown table."""
+def table(figures: Mapping[str, Mapping[str, Any]], columns: Sequence[str], write: Callable[[Any], str] | None = None) -> str:
+    """Lay out the runs that have the last of some figures as a Markdown table; ``write`` writes a figure, as ``text`` does."""
     rows = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for run, values in figures.items():
         if columns[-1] in values:
-            rows.append(f"| {run} | " + " | ".join(text(values.get(name)) for name in columns) + " |")
+            rows.append(f"| {run} | " + " | ".join((write or text)(values.get(name)) for name in columns) + " |")
     return "\n".join(rows)
 
 
 def text(value: float | None) -> str:
     """Write a figure with one digit after the point, a dash for none."""
     return "–" if value is None else f"{value:.1f}"
+
+
+def stack_overlays(files: Sequence[Path], names: Sequence[str], methods: Sequence[tuple[Any, float]]) -> PIL.Image.Image:
+    """Draw what methods find, each from a least score on, one below the other: an image a column, half as large as overlays."""
+    columns = []
+    for image in map(read_image, files):
+        found = [(method.instances(method.encode([image])[0], names), least) for method, least in methods]
+        columns.append(np.concatenate([np.asarray(draw_overlay(image, each, least)) for each, least in found]))
+    whole = PIL.Image.fromarray(np.concatenate(columns, axis=1))
+    return whole.resize((whole.width // 2, whole.height // 2), PIL.Image.Resampling.LANCZOS)
 
 
 def fill(page: Path, begin: str, numbers: str, runs: Sequence[str] = ()) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,8 +23,10 @@ from annofree.methods.dense.tcl import TextMasker
 from annofree.methods.detector import DetectorInfo
 from annofree.methods.namedmask import NamedMaskNetwork
 from annofree.methods.registry import OBJECTNESS_ROLES, PRECISIONS, find_objectness_roles
-from annofree.methods.zutis import Proposer
 from annofree.protocols import DetectorBackend, Masker, Objectness, Segmenter, SelfSupervised, VisionLanguage
+
+if TYPE_CHECKING:
+    from annofree.methods.zutis import Proposer
 
 __all__ = ["Models", "resolve_device"]
 

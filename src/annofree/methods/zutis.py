@@ -29,6 +29,7 @@ from annofree.detections.painting import (
     resize_to_pixels,
 )
 from annofree.errors import InputError
+from annofree.features.zutis_network import compute_working_size
 from annofree.methods.variants import choose_settings
 from annofree.ops.necks import cut_at_necks
 from annofree.ops.rle import compute_rle_boxes, decode_rle, encode_rle
@@ -214,7 +215,7 @@ class Zutis:
         kept = scores > self.settings.min_score
         if asked.background is not None:
             kept &= owner != asked.background
-        s, size = self.settings, fit_longest(encoding.size, self.settings.longest)
+        s, size = self.settings, compute_working_size(encoding.size, 1, longest=self.settings.longest)
         least = max(1.0, s.min_area * math.prod(size) / math.prod(encoding.size))  # px of an instance, at this size
         found = Named(draw_inside(encoding.masks[kept], size), owner[kept], scores[kept])
         if s.parts:
@@ -263,26 +264,17 @@ class Zutis:
     def _separate(self, masks: Tensor, ids: Tensor, scores: Tensor, names: Sequence[str], least: float) -> Detections:
         """Turn masks (N, H, W) into detections, without those under ``least`` px, or too much like a stronger one."""
         s = self.settings
-        large = masks.sum((1, 2)) >= least
+        areas = masks.sum((1, 2))
+        large = areas >= least
         masks, ids, scores = masks[large], ids[large], scores[large]
         if s.roundness or s.share:
-            shares = masks.sum((1, 2)) / (masks.shape[1] * masks.shape[2])
+            shares = areas[large] / (masks.shape[1] * masks.shape[2])
             scores = scores * measure_roundness(masks) ** s.roundness * shares**s.share
         if s.nms < 1:
             kept = suppress_masks(masks, scores, ids if s.per_class else None, s.nms)[: s.most]
         else:
             kept = torch.argsort(scores, descending=True, stable=True)[: s.most]
         return Detections.from_masks(masks[kept].cpu().numpy(), ids[kept].cpu().numpy(), scores[kept].cpu().numpy(), names)
-
-
-def fit_longest(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """The size (H, W) at which masks of an image are drawn: its own, or with the long side that is read at most; 0 for any.
-
-    >>> fit_longest((3000, 4000), 1024), fit_longest((300, 400), 1024), fit_longest((3000, 4000), 0)
-    ((768, 1024), (300, 400), (3000, 4000))
-    """
-    scale = min(1.0, longest / max(size)) if longest else 1.0
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def resize_detections(found: Detections, size: tuple[int, int]) -> Detections:
@@ -329,7 +321,8 @@ def add_pieces(found: Named, neck: float, least: float, most: int) -> Named:
     pieces, whose = list[BoolArray](), list[int]()
     for at in found.scores.argsort(descending=True, stable=True).tolist():
         large = [piece for piece in cut_at_necks(found.masks[at].cpu().numpy(), neck) if piece.sum() >= least]
-        pieces, whose = [*pieces, *large], [*whose, *[at] * len(large)]
+        pieces += large
+        whose += [at] * len(large)
         if len(pieces) >= most:
             break
     if not pieces:

@@ -1,8 +1,8 @@
-"""Page of steps, or of images under several runs: images in order, a sentence each, as static HTML.
+"""Page of steps, or of images under several runs: pictures in order, a sentence each, as static HTML.
 
 OUT
 ├── index.html
-└── images/    each image as PNG, numbered
+└── images/    each picture as PNG, numbered
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LARGEST = 1600  # px of the longer side
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """An image, and what it shows in a few words."""
+    """A picture, and what it shows in a few words."""
 
     caption: str
     picture: PIL.Image.Image
@@ -50,7 +50,7 @@ class Step:
 
 @dataclass(frozen=True)
 class _Figure:
-    """An image of the page: its file, (width, height), caption and text alternative."""
+    """A picture of the page: its file, (width, height), caption and text alternative."""
 
     place: str
     size: tuple[int, int]
@@ -61,7 +61,7 @@ class _Figure:
 def write_steps_page(out: Path, title: str, about: Sequence[str], steps: Iterable[Step], generator: str) -> Path:
     """Write steps to ``out`` as index.html with its images, under lines ``about`` them, and return the page.
 
-    One step is in memory at a time.  Images of more than 1600 px are made smaller.  An earlier page of the same ``generator``
+    One step is in memory at a time.  Pictures of more than 1600 px are made smaller.  An earlier page of the same ``generator``
     is replaced.  Raises InputError where ``out`` holds something else or cannot be written.
     """
     with open_page_folder(out, generator, ("images",)) as folder:
